@@ -1,0 +1,1 @@
+//! The Kubernetes object model: schemas, Status, selectors, quantities, patches and printing, without I/O

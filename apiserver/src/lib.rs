@@ -1,0 +1,1 @@
+//! The Kubernetes API server: store, watch cache, resource registry and HTTP

@@ -1,0 +1,1 @@
+//! The controllers: one folder each, all a plan from a snapshot

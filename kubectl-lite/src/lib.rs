@@ -1,0 +1,1 @@
+//! kubectl-lite as a library: `coracle kubectl` is the same program.

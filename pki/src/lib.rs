@@ -1,0 +1,1 @@
+//! Certificates: the cluster's authority, what it issues, and certificate requests

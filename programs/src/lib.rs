@@ -1,0 +1,1 @@
+//! The small static programs, embedded: OCI launcher, shim and the hello image

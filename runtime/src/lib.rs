@@ -1,0 +1,1 @@
+//! The container runtime: content, snapshots, OCI launcher, shim, engine and CRI
