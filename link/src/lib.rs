@@ -1,1 +1,18 @@
-//! The kernel's network: namespaces, links, addresses and routes, and where a socket is opened
+//! The kernel's network: namespaces, links, addresses and routes, and in whose network a socket is opened.
+//!
+//! ```text
+//! Netns   a network namespace, held by a descriptor, optionally pinned to a path
+//!   └─ Place   where a dial or a listen happens: here, or in a namespace
+//!        └─ Links   rtnetlink inside a place: veth, bridge, addresses, routes, neighbours
+//! ```
+//!
+//! Nothing here knows what a node, a pod or a container is.
+
+mod links;
+mod netns;
+mod place;
+
+pub use ipnet::{IpNet, Ipv4Net};
+pub use links::{Error, LinkInfo, Links, Mac, Route, Veth};
+pub use netns::Netns;
+pub use place::Place;

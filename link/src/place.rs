@@ -1,0 +1,97 @@
+//! In whose network a socket is opened.
+//!
+//! A socket belongs to the network namespace it was made in, for ever; binding and connecting may happen anywhere. So a
+//! place only makes sockets, and the rest is ordinary asynchronous I/O.
+
+use std::{
+    io,
+    net::{SocketAddr, UdpSocket as StdUdpSocket},
+    time::Duration,
+};
+
+use tokio::{
+    net::{TcpListener, TcpSocket, TcpStream, UdpSocket},
+    time::timeout,
+};
+
+use crate::Netns;
+
+/// Pending connections a listener keeps before the kernel refuses more.
+const BACKLOG: u32 = 1024;
+
+/// Where a dial or a listen happens.
+#[derive(Clone, Debug, Default)]
+pub enum Place {
+    /// The namespace this process runs in.
+    #[default]
+    Current,
+    /// Another namespace.
+    Netns(Netns),
+}
+
+impl Place {
+    /// Runs `work` in the place; it must not leave threads behind.
+    pub fn run<T: Send>(&self, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+        match self {
+            Self::Current => work(),
+            Self::Netns(netns) => netns.run(work),
+        }
+    }
+
+    /// Listens for TCP connections. Port 0 takes a free one.
+    pub fn listen_tcp(&self, address: SocketAddr) -> io::Result<TcpListener> {
+        let socket = self.tcp_socket(address)?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    }
+
+    /// Connects to `address` within `limit`; Nagle's delay is off.
+    pub async fn connect_tcp(&self, address: SocketAddr, limit: Duration) -> io::Result<TcpStream> {
+        let socket = self.tcp_socket(address)?;
+        let stream = timeout(limit, socket.connect(address)).await.map_err(|_| {
+            io::Error::new(io::ErrorKind::TimedOut, format!("no connection to {address} within {limit:?}"))
+        })??;
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+
+    /// A UDP socket bound to `address`.
+    pub fn bind_udp(&self, address: SocketAddr) -> io::Result<UdpSocket> {
+        let socket = self.run(|| StdUdpSocket::bind(address))?;
+        socket.set_nonblocking(true)?;
+        UdpSocket::from_std(socket)
+    }
+
+    fn tcp_socket(&self, address: SocketAddr) -> io::Result<TcpSocket> {
+        self.run(|| if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::Links;
+
+    #[tokio::test]
+    async fn a_listener_in_a_namespace_is_reached_from_there_and_not_from_here() {
+        let place = Place::Netns(Netns::create().unwrap());
+        Links::open(&place).unwrap().up("lo").await.unwrap();
+        let listener = place.listen_tcp("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let limit = Duration::from_secs(5);
+
+        let (mut client, (mut server, _)) =
+            tokio::try_join!(place.connect_tcp(address, limit), listener.accept()).unwrap();
+        client.write_all(b"hello").await.unwrap();
+        let mut buffer = [0; 5];
+        server.read_exact(&mut buffer).await.unwrap();
+        assert_eq!(&buffer, b"hello");
+
+        drop(listener);
+        let error = place.connect_tcp(address, limit).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+    }
+}
