@@ -1,1 +1,23 @@
-//! The Kubernetes object model: schemas, Status, selectors, quantities, patches and printing, without I/O
+//! The Kubernetes object model: schemas, Status, selectors, quantities, patches and printing, without I/O.
+//!
+//! ```text
+//!   bytes ── decode (schema) ──► Value ── patch ──► Value ── meta, selector ──► index
+//!                │                                   │
+//!                └── Status ◄── every refusal        └── printing ──► table cells
+//! ```
+//!
+//! Objects are JSON documents ([`serde_json::Value`]) checked against the compact [`schema`] table; typed structs
+//! (`k8s_openapi`) are used where logic needs them. Nothing here opens a file or a socket, reads a clock or draws a
+//! random number unless it is handed one ([`clock`], [`names`]).
+
+pub mod clock;
+pub mod gvk;
+pub mod meta;
+pub mod names;
+pub mod quantity;
+pub mod selector;
+pub mod status;
+pub mod validation;
+
+pub use gvk::{Gvk, Gvr};
+pub use status::{Cause, Reason, Status};
