@@ -1,4 +1,4 @@
-//! Builds the launcher, the shim and the hello program as small static programs and leaves their paths to `lib.rs`.
+//! Builds the launcher, the shim, the init and the hello program as small static programs and leaves their paths to `lib.rs`.
 //!
 //! They need `+crt-static` and no relocations, which must not reach proc-macros and build scripts: hence an explicit
 //! `--target`, and a target directory of its own, which also keeps cargo's build lock free.
@@ -9,8 +9,12 @@ use std::{
     process::Command,
 };
 
-const PROGRAMS: [(&str, &str); 3] =
-    [("coracle-launcher", "runtime/launcher"), ("coracle-shim", "runtime/shim"), ("coracle-hello", "tests/hello")];
+const PROGRAMS: [(&str, &str); 4] = [
+    ("coracle-launcher", "runtime/launcher"),
+    ("coracle-shim", "runtime/shim"),
+    ("coracle-init", "coracle/init"),
+    ("coracle-hello", "tests/hello"),
+];
 
 fn main() {
     let root = variable("CARGO_MANIFEST_DIR").join("..");

@@ -20,6 +20,8 @@ use nix::{
 pub static LAUNCHER: Program = Program { name: "coracle-launcher", bytes: include_bytes!(env!("CORACLE_PROGRAM_LAUNCHER")) };
 /// The shim that keeps a pod's containers (`runtime/shim`).
 pub static SHIM: Program = Program { name: "coracle-shim", bytes: include_bytes!(env!("CORACLE_PROGRAM_SHIM")) };
+/// The first process of a lab's node (`coracle/init`).
+pub static INIT: Program = Program { name: "coracle-init", bytes: include_bytes!(env!("CORACLE_PROGRAM_INIT")) };
 /// The one program of the test image (`tests/hello`).
 pub static HELLO: Program = Program { name: "coracle-hello", bytes: include_bytes!(env!("CORACLE_PROGRAM_HELLO")) };
 
