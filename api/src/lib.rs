@@ -11,13 +11,16 @@
 //! random number unless it is handed one ([`clock`], [`names`]).
 
 pub mod clock;
+pub mod decode;
 pub mod gvk;
 pub mod meta;
 pub mod names;
 pub mod quantity;
+pub mod schema;
 pub mod selector;
 pub mod status;
 pub mod validation;
+pub mod yaml;
 
 pub use gvk::{Gvk, Gvr};
 pub use status::{Cause, Reason, Status};

@@ -34,8 +34,21 @@ pub struct Quantity {
 
 /// The text is not a quantity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{FORMAT_WRONG}")]
-pub struct ParseError;
+pub enum ParseError {
+    /// It does not have the form of one.
+    #[error("{FORMAT_WRONG}")]
+    Format,
+    /// It has, but there is no such suffix.
+    #[error("unable to parse quantity's suffix")]
+    Suffix,
+}
+
+/// Letters and a number may follow the amount; which letters is another question.
+fn suffix_error(suffix: &str) -> ParseError {
+    let rest = suffix.trim_start_matches(|c| "eEinumkKMGTP".contains(c));
+    let rest = rest.strip_prefix(['+', '-']).unwrap_or(rest);
+    if rest.bytes().all(|b| b.is_ascii_digit()) { ParseError::Suffix } else { ParseError::Format }
+}
 
 impl Quantity {
     /// Nothing.
@@ -49,7 +62,7 @@ impl Quantity {
         let (number, suffix) = unsigned.split_at(end);
         let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
         if (whole.is_empty() && fraction.is_empty()) || fraction.contains('.') {
-            return Err(ParseError);
+            return Err(ParseError::Format);
         }
         let (scale, format) = Scale::of_suffix(suffix)?;
         let nanos = scale.nanos(whole, fraction);
@@ -150,8 +163,8 @@ impl Scale {
             "Pi" => Scale::Binary(50),
             "Ei" => Scale::Binary(60),
             exponent => {
-                let digits = exponent.strip_prefix(['e', 'E']).ok_or(ParseError)?;
-                return Ok((Scale::Decimal(digits.parse().map_err(|_| ParseError)?), Format::DecimalExponent));
+                let digits = exponent.strip_prefix(['e', 'E']).and_then(|digits| digits.parse().ok());
+                return Ok((Scale::Decimal(digits.ok_or_else(|| suffix_error(suffix))?), Format::DecimalExponent));
             }
         };
         let format = if matches!(scale, Scale::Binary(_)) { Format::BinarySi } else { Format::DecimalSi };
@@ -283,8 +296,14 @@ mod tests {
     #[test]
     fn other_texts_are_refused() {
         for text in ["", "x", "1x", "1.2.3", "--1", "1ki", "1 Gi", "1e", "1e1.5", "Gi", ".", "1KB", "１"] {
-            assert_eq!(Quantity::parse(text), Err(ParseError), "{text:?}");
+            assert!(Quantity::parse(text).is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn errors_are_upstreams() {
+        assert_eq!(Quantity::parse("1ki").unwrap_err().to_string(), "unable to parse quantity's suffix");
+        assert_eq!(Quantity::parse("lots").unwrap_err().to_string(), FORMAT_WRONG);
     }
 
     #[test]

@@ -1,0 +1,218 @@
+//! From bytes to an object checked against its schema, in one pass.
+//!
+//! What the schema does not name is left out and, as the client wishes, refused or warned about; what has the wrong type is
+//! refused. Times, quantities and numbers come out in canonical form, fields that are null are left out, as Go's decoder and
+//! encoder leave them after a round trip.
+
+mod problem;
+mod scalar;
+mod walk;
+
+use serde::Deserializer;
+use serde::de::DeserializeSeed;
+use serde_json::Value;
+
+use crate::schema::TypeRef;
+use crate::status::Status;
+use crate::yaml;
+use walk::{Context, Walk};
+
+/// Largest body that is read (apiserver `MaxRequestBodyBytes`).
+pub const MAX_BYTES: usize = 3 * 1024 * 1024;
+
+/// The encoding of a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// application/json
+    Json,
+    /// application/yaml
+    Yaml,
+}
+
+/// What to do about unknown and duplicate fields (the query parameter `fieldValidation`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum FieldValidation {
+    /// Refuse.
+    Strict,
+    /// Leave out and warn: the server's default.
+    #[default]
+    Warn,
+    /// Leave out silently.
+    Ignore,
+}
+
+impl FieldValidation {
+    /// The value of the query parameter; empty is the default.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "Strict" => Some(Self::Strict),
+            "" | "Warn" => Some(Self::Warn),
+            "Ignore" => Some(Self::Ignore),
+            _ => None,
+        }
+    }
+}
+
+/// An object as it was read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decoded {
+    /// The object, holding only what the schema names.
+    pub object: Value,
+    /// One line for each `Warning` header.
+    pub warnings: Vec<String>,
+}
+
+/// Reads an object.
+///
+/// # Errors
+/// 400 in upstream's words for what cannot be read, has the wrong type or, in strict mode, is unknown or given twice; 413
+/// for more than [`MAX_BYTES`].
+pub fn decode(bytes: &[u8], format: Format, ty: TypeRef<'_>, validation: FieldValidation) -> Result<Decoded, Status> {
+    if bytes.len() > MAX_BYTES {
+        return Err(Status::too_large(&format!("limit is {MAX_BYTES}")));
+    }
+    match format {
+        Format::Json => {
+            let mut reader = serde_json::Deserializer::from_slice(bytes);
+            run(ty, validation, |walk| walk.deserialize(&mut reader).and_then(|object| reader.end().map(|()| object)))
+        }
+        Format::Yaml => {
+            let text = std::str::from_utf8(bytes).map_err(|error| Status::bad_request(format!("yaml: invalid text: {error}")))?;
+            run(ty, validation, |walk| yaml::with_deserializer(text, |reader| walk.deserialize(reader)))
+        }
+    }
+}
+
+/// Checks an object that was made otherwise: by a patch, by a conversion.
+///
+/// # Errors
+/// As [`decode`].
+pub fn check(object: Value, ty: TypeRef<'_>, validation: FieldValidation) -> Result<Decoded, Status> {
+    run(ty, validation, |walk| walk.deserialize(object))
+}
+
+/// Reads from any deserializer: a part of a larger document.
+///
+/// # Errors
+/// As [`decode`].
+pub fn from_deserializer<'de, D: Deserializer<'de>>(reader: D, ty: TypeRef<'_>, validation: FieldValidation) -> Result<Decoded, Status> {
+    run(ty, validation, |walk| walk.deserialize(reader))
+}
+
+fn run<E: std::fmt::Display>(
+    ty: TypeRef<'_>,
+    validation: FieldValidation,
+    read: impl FnOnce(Walk<'_, '_>) -> Result<Value, E>,
+) -> Result<Decoded, Status> {
+    let mut context = Context::new(validation != FieldValidation::Ignore);
+    let result = read(Walk::new(ty, &mut context));
+    let refuse = |why: String| {
+        let (kind, version) = (ty.name(), ty.package());
+        Status::bad_request(format!("{kind} in version \"{version}\" cannot be handled as a {kind}: {why}"))
+    };
+    let object = match (result, context.wrong.take()) {
+        (_, Some(wrong)) => return Err(refuse(wrong)),
+        (Err(error), None) => return Err(refuse(format!("couldn't get version/kind; json parse error: {error}"))),
+        (Ok(object), None) if object.is_object() => object,
+        (Ok(_), None) => return Err(refuse("couldn't get version/kind; json parse error: the document is not an object".into())),
+    };
+    let warnings = context.problems.into_messages();
+    if validation == FieldValidation::Strict && !warnings.is_empty() {
+        return Err(refuse(format!("strict decoding error: {}", warnings.join(", "))));
+    }
+    Ok(Decoded { object, warnings })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gvk::Gvk;
+    use crate::schema;
+    use serde_json::json;
+
+    fn read(gvk: &Gvk, text: &str, validation: FieldValidation) -> Result<Decoded, Status> {
+        let format = if text.trim_start().starts_with('{') { Format::Json } else { Format::Yaml };
+        decode(text.as_bytes(), format, schema::of(gvk).unwrap(), validation)
+    }
+
+    const DEPLOYMENT: Gvk = Gvk::of("apps", "v1", "Deployment");
+    const POD: Gvk = Gvk::of("", "v1", "Pod");
+    const SECRET: Gvk = Gvk::of("", "v1", "Secret");
+
+    #[test]
+    fn unknown_and_duplicate_fields() {
+        let text = r#"{"kind":"Deployment","spec":{"foo":{"a":1},"replicas":1,"replicas":2,"template":{"spec":{"containers":[{"name":"a"},{"name":"b","Image":"x","env":null,"env":[]}]}}},"metadata":{"labels":{"a":"1","a":"2"}}}"#;
+        let problems = [
+            r#"unknown field "spec.foo""#,
+            r#"duplicate field "spec.replicas""#,
+            r#"unknown field "spec.template.spec.containers[1].Image""#,
+            r#"duplicate field "spec.template.spec.containers[1].env""#,
+            r#"duplicate field "metadata.labels.a""#,
+        ];
+        let strict = read(&DEPLOYMENT, text, FieldValidation::Strict).unwrap_err();
+        assert_eq!(
+            (strict.code, strict.message),
+            (400, format!("Deployment in version \"v1\" cannot be handled as a Deployment: strict decoding error: {}", problems.join(", ")))
+        );
+        let warned = read(&DEPLOYMENT, text, FieldValidation::Warn).unwrap();
+        assert_eq!(warned.warnings, problems);
+        assert_eq!(
+            warned.object,
+            json!({"kind": "Deployment", "spec": {"replicas": 2, "template": {"spec": {"containers": [{"name": "a"}, {"name": "b", "env": []}]}}}, "metadata": {"labels": {"a": "2"}}})
+        );
+        assert!(read(&DEPLOYMENT, text, FieldValidation::Ignore).unwrap().warnings.is_empty());
+    }
+
+    #[test]
+    fn wrong_types_are_refused_in_gos_words() {
+        let rows = [
+            (&DEPLOYMENT, r#"{"spec":{"replicas":"3"}}"#, "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32"),
+            (&DEPLOYMENT, r#"{"spec":{"replicas":3.5}}"#, "json: cannot unmarshal number 3.5 into Go struct field DeploymentSpec.spec.replicas of type int32"),
+            (&DEPLOYMENT, r#"{"spec":{"replicas":99999999999}}"#, "json: cannot unmarshal number 99999999999 into Go struct field DeploymentSpec.spec.replicas of type int32"),
+            (&DEPLOYMENT, r#"{"spec":[]}"#, "json: cannot unmarshal array into Go struct field Deployment.spec of type v1.DeploymentSpec"),
+            (&POD, r#"{"spec":{"containers":[{"image":1}]}}"#, "json: cannot unmarshal number into Go struct field Container.spec.containers.image of type string"),
+            (&POD, r#"{"spec":{"containers":{}}}"#, "json: cannot unmarshal object into Go struct field PodSpec.spec.containers of type []v1.Container"),
+            (&POD, r#"{"metadata":{"labels":{"a":true}}}"#, "json: cannot unmarshal bool into Go struct field ObjectMeta.metadata.labels.a of type string"),
+            (&POD, r#"{"metadata":{"creationTimestamp":"now"}}"#, r#"parsing time "now" as "2006-01-02T15:04:05Z07:00": cannot parse "now" as "2006""#),
+            (&POD, r#"{"spec":{"containers":[{"resources":{"limits":{"cpu":"x"}}}]}}"#, crate::quantity::FORMAT_WRONG),
+            (&SECRET, r#"{"data":{"a":"b!!"}}"#, "illegal base64 data at input byte 1"),
+        ];
+        for (gvk, text, message) in rows {
+            let status = read(gvk, text, FieldValidation::Warn).unwrap_err();
+            assert!(status.message.ends_with(&format!(": {message}")), "{text}: {}", status.message);
+        }
+        for text in ["{", "[]", "3", r#"{"a":1} x"#, "null"] {
+            assert_eq!(decode(text.as_bytes(), Format::Json, schema::of(&POD).unwrap(), FieldValidation::Ignore).unwrap_err().code, 400, "{text}");
+        }
+    }
+
+    #[test]
+    fn values_come_out_canonical() {
+        let text = r#"{"metadata":{"creationTimestamp":"2026-01-01T02:00:00.5+02:00","labels":{"a":null},"deletionTimestamp":null},
+            "spec":{"containers":[null,{"resources":{"limits":{"cpu":0.5,"memory":"1024Mi"}},"ports":[{"containerPort":80}],"args":["a",null]}]}}"#;
+        assert_eq!(
+            read(&POD, text, FieldValidation::Strict).unwrap().object,
+            json!({"metadata": {"creationTimestamp": "2026-01-01T00:00:00Z", "labels": {"a": ""}},
+                "spec": {"containers": [{}, {"resources": {"limits": {"cpu": "500m", "memory": "1Gi"}}, "ports": [{"containerPort": 80}], "args": ["a", ""]}]}})
+        );
+    }
+
+    #[test]
+    fn yaml_goes_the_same_way() {
+        let text = "kind: Deployment\nspec:\n  replicas: 2\n  replicas: 3\n  foo: bar\n  template:\n    metadata:\n      labels: {1: a}\n";
+        let decoded = read(&DEPLOYMENT, text, FieldValidation::Warn).unwrap();
+        assert_eq!(decoded.warnings, [r#"duplicate field "spec.replicas""#, r#"unknown field "spec.foo""#]);
+        assert_eq!(decoded.object, json!({"kind": "Deployment", "spec": {"replicas": 3, "template": {"metadata": {"labels": {"1": "a"}}}}}));
+        let wrong = read(&DEPLOYMENT, "spec:\n  replicas: two\n", FieldValidation::Warn).unwrap_err();
+        assert!(wrong.message.ends_with("of type int32"), "{wrong}");
+    }
+
+    #[test]
+    fn size_and_depth_are_bounded() {
+        let big = vec![b' '; MAX_BYTES + 1];
+        assert_eq!(decode(&big, Format::Json, schema::of(&POD).unwrap(), FieldValidation::Warn).unwrap_err().code, 413);
+        let crd = Gvk::of("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
+        let deep = format!(r#"{{"spec":{{"versions":[{{"schema":{{"openAPIV3Schema":{{"default":{}1{}}}}}}}]}}}}"#, "[".repeat(200), "]".repeat(200));
+        assert_eq!(decode(deep.as_bytes(), Format::Json, schema::of(&crd).unwrap(), FieldValidation::Warn).unwrap_err().code, 400);
+    }
+}

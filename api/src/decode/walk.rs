@@ -1,0 +1,404 @@
+//! The walk over a document, driven by its deserializer and guided by the schema.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::Deserializer;
+use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
+
+use super::problem::{Problems, Step, Trail};
+use super::scalar::{self, Misfit, Raw};
+use crate::schema::{Field, Kind, Scalar, TypeRef, ValueRef};
+
+/// Deepest nesting of arrays and objects; Go's decoder allows 10,000 and none of the built-in kinds needs 50.
+const MAX_DEPTH: usize = 120;
+
+/// What the walk finds out beside the object.
+pub(super) struct Context<'s> {
+    pub problems: Problems,
+    /// The first thing that made the document unreadable as this kind.
+    pub wrong: Option<String>,
+    trail: Trail<'s>,
+    /// The structures the reader is in.
+    owners: Vec<TypeRef<'s>>,
+    collect: bool,
+}
+
+impl Context<'_> {
+    pub fn new(collect: bool) -> Self {
+        Self { problems: Problems::default(), wrong: None, trail: Trail::default(), owners: Vec::new(), collect }
+    }
+
+    fn fail<E: Error>(&mut self, message: String) -> E {
+        self.wrong.get_or_insert(message);
+        // Never shown: `wrong` is.
+        E::custom("")
+    }
+
+    fn misfit<E: Error>(&mut self, found: &str, expected: &str) -> E {
+        let message = match self.owners.last() {
+            Some(owner) if !self.trail.0.is_empty() => {
+                format!("json: cannot unmarshal {found} into Go struct field {}.{} of type {expected}", owner.name(), self.trail.text(false))
+            }
+            _ => format!("json: cannot unmarshal {found} into Go value of type {expected}"),
+        };
+        self.fail(message)
+    }
+}
+
+/// Reads one value.
+pub(super) struct Walk<'s, 'c> {
+    value: ValueRef<'s>,
+    context: &'c mut Context<'s>,
+}
+
+impl<'s, 'c> Walk<'s, 'c> {
+    pub fn new(ty: TypeRef<'s>, context: &'c mut Context<'s>) -> Self {
+        Self { value: ty.value(), context }
+    }
+
+    fn scalar<E: Error>(self, raw: Raw<'_>) -> Result<Value, E> {
+        let expected = match self.value.kind() {
+            Kind::Scalar(Scalar::RawObject) => go_type(self.value),
+            Kind::Scalar(scalar) => match scalar::accept(raw, scalar) {
+                Ok(value) => return Ok(value),
+                Err(Misfit::Own(message)) => return Err(self.context.fail(message)),
+                Err(Misfit::Type(found)) => return Err(self.context.misfit(&found, scalar::go_type(scalar))),
+            },
+            _ => go_type(self.value),
+        };
+        Err(self.context.misfit(&raw.described(), &expected))
+    }
+
+    fn inner(&mut self, value: ValueRef<'s>) -> Walk<'s, '_> {
+        Walk { value, context: self.context }
+    }
+
+    fn deeper<E: Error>(&mut self) -> Result<(), E> {
+        if self.context.trail.0.len() < MAX_DEPTH { Ok(()) } else { Err(self.context.fail("exceeded max depth".into())) }
+    }
+
+    /// A structure: its fields by name, others left out.
+    fn object<'de, A: MapAccess<'de>>(mut self, ty: TypeRef<'s>, mut access: A) -> Result<Value, A::Error> {
+        self.context.owners.push(ty);
+        let mut object = Map::new();
+        // Bits of the fields seen, for fields that were null and so are not in the object. No kind has 128 fields; the rest is not noticed.
+        let mut nulls: u128 = 0;
+        while let Some(key) = access.next_key_seed(Name(ty))? {
+            let name = match &key {
+                Key::Known(field) => field.name(),
+                Key::Other(name) => name,
+            };
+            if self.context.collect && (object.contains_key(name) || (matches!(key, Key::Known(_)) && seen_null(ty, name, nulls))) {
+                let path = self.context.trail.with(name);
+                self.context.problems.duplicate(path);
+            }
+            match key {
+                Key::Known(field) => {
+                    self.context.trail.0.push(Step::Field(field.name()));
+                    let value = access.next_value_seed(self.inner(field.value()))?;
+                    self.context.trail.0.pop();
+                    if value.is_null() && !keeps_null(field.value()) {
+                        // The last one counts, as in Go: null after a value undoes it only where Go's null does, for pointers,
+                        // maps and lists; every optional field is one of these on the wire.
+                        object.shift_remove(field.name());
+                        nulls |= null_bit(ty, field.name());
+                    } else {
+                        object.insert(field.name().to_owned(), value);
+                    }
+                }
+                Key::Other(name) if ty.keeps_unknown() => {
+                    self.context.trail.0.push(Step::Key(name.clone()));
+                    let value = access.next_value_seed(AnyValue { context: self.context })?;
+                    self.context.trail.0.pop();
+                    object.insert(name, value);
+                }
+                Key::Other(name) => {
+                    if self.context.collect {
+                        let path = self.context.trail.with(&name);
+                        self.context.problems.unknown(path);
+                    }
+                    access.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        self.context.owners.pop();
+        Ok(Value::Object(object))
+    }
+
+    fn map<'de, A: MapAccess<'de>>(mut self, value: ValueRef<'s>, mut access: A) -> Result<Value, A::Error> {
+        let mut object = Map::new();
+        while let Some(key) = access.next_key_seed(AnyKey)? {
+            if self.context.collect && object.contains_key(&key) {
+                let path = self.context.trail.with(&key);
+                self.context.problems.duplicate(path);
+            }
+            self.context.trail.0.push(Step::Key(key));
+            let found = access.next_value_seed(self.inner(value))?;
+            let Some(Step::Key(key)) = self.context.trail.0.pop() else { continue };
+            object.insert(key, or_zero(found, value));
+        }
+        Ok(Value::Object(object))
+    }
+}
+
+/// What stands for a null among the items of a list or the values of a map.
+fn or_zero(found: Value, value: ValueRef<'_>) -> Value {
+    match (found, value.kind()) {
+        (Value::Null, Kind::Scalar(scalar)) => scalar::zero(scalar),
+        (Value::Null, Kind::Object(_)) => Value::Object(Map::new()),
+        (found, _) => found,
+    }
+}
+
+fn keeps_null(value: ValueRef<'_>) -> bool {
+    matches!(value.kind(), Kind::Scalar(Scalar::Any))
+}
+
+fn null_bit(ty: TypeRef<'_>, name: &str) -> u128 {
+    let at = ty.fields().position(|field| field.name() == name).unwrap_or(usize::MAX);
+    u32::try_from(at).ok().and_then(|at| 1_u128.checked_shl(at)).unwrap_or(0)
+}
+
+fn seen_null(ty: TypeRef<'_>, name: &str, nulls: u128) -> bool {
+    nulls != 0 && nulls & null_bit(ty, name) != 0
+}
+
+/// The Go type of a value, for messages.
+fn go_type(value: ValueRef<'_>) -> String {
+    match value.kind() {
+        Kind::Scalar(scalar) => scalar::go_type(scalar).into(),
+        Kind::Object(ty) => format!("{}.{}", ty.package(), ty.name()),
+        Kind::List(item) => format!("[]{}", go_type(item)),
+        Kind::Map(value) => format!("map[string]{}", go_type(value)),
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Walk<'_, '_> {
+    type Value = Value;
+    fn deserialize<D: Deserializer<'de>>(mut self, deserializer: D) -> Result<Value, D::Error> {
+        self.deeper()?;
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Walk<'_, '_> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&go_type(self.value))
+    }
+    fn visit_bool<E: Error>(self, v: bool) -> Result<Value, E> {
+        self.scalar(Raw::Bool(v))
+    }
+    fn visit_i64<E: Error>(self, v: i64) -> Result<Value, E> {
+        self.scalar(Raw::Int(v))
+    }
+    fn visit_u64<E: Error>(self, v: u64) -> Result<Value, E> {
+        self.scalar(Raw::Uint(v))
+    }
+    fn visit_f64<E: Error>(self, v: f64) -> Result<Value, E> {
+        self.scalar(Raw::Float(v))
+    }
+    fn visit_str<E: Error>(self, v: &str) -> Result<Value, E> {
+        self.scalar(Raw::Text(Cow::Borrowed(v)))
+    }
+    fn visit_string<E: Error>(self, v: String) -> Result<Value, E> {
+        self.scalar(Raw::Text(Cow::Owned(v)))
+    }
+    fn visit_unit<E: Error>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+    fn visit_none<E: Error>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut access: A) -> Result<Value, A::Error> {
+        match self.value.kind() {
+            Kind::List(item) => {
+                let mut items = Vec::new();
+                loop {
+                    self.context.trail.0.push(Step::Index(items.len()));
+                    let found = access.next_element_seed(self.inner(item))?;
+                    self.context.trail.0.pop();
+                    match found {
+                        Some(found) => items.push(or_zero(found, item)),
+                        None => return Ok(Value::Array(items)),
+                    }
+                }
+            }
+            Kind::Scalar(Scalar::Any) => any_list(self.context, access),
+            _ => {
+                let expected = go_type(self.value);
+                Err(self.context.misfit("array", &expected))
+            }
+        }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, access: A) -> Result<Value, A::Error> {
+        match self.value.kind() {
+            Kind::Object(ty) => self.object(ty, access),
+            Kind::Map(value) => self.map(value, access),
+            Kind::Scalar(Scalar::Any | Scalar::RawObject) => any_map(self.context, access),
+            _ => {
+                let expected = go_type(self.value);
+                Err(self.context.misfit("object", &expected))
+            }
+        }
+    }
+}
+
+/// A field's name: looked up before anything is allocated.
+struct Name<'s>(TypeRef<'s>);
+
+enum Key<'s> {
+    Known(Field<'s>),
+    Other(String),
+}
+
+impl<'de, 's> DeserializeSeed<'de> for Name<'s> {
+    type Value = Key<'s>;
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Key<'s>, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'s> Visitor<'_> for Name<'s> {
+    type Value = Key<'s>;
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a field name")
+    }
+    fn visit_str<E>(self, v: &str) -> Result<Key<'s>, E> {
+        Ok(self.0.field(v).map_or_else(|| Key::Other(v.to_owned()), Key::Known))
+    }
+    // YAML has keys that are not text; JSON made of it has their text.
+    fn visit_bool<E>(self, v: bool) -> Result<Key<'s>, E> {
+        Ok(Key::Other(v.to_string()))
+    }
+    fn visit_i64<E>(self, v: i64) -> Result<Key<'s>, E> {
+        Ok(Key::Other(v.to_string()))
+    }
+    fn visit_u64<E>(self, v: u64) -> Result<Key<'s>, E> {
+        Ok(Key::Other(v.to_string()))
+    }
+    fn visit_f64<E>(self, v: f64) -> Result<Key<'s>, E> {
+        Ok(Key::Other(v.to_string()))
+    }
+}
+
+/// A map's key.
+pub(crate) struct AnyKey;
+
+impl<'de> DeserializeSeed<'de> for AnyKey {
+    type Value = String;
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<String, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl Visitor<'_> for AnyKey {
+    type Value = String;
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+    fn visit_str<E>(self, v: &str) -> Result<String, E> {
+        Ok(v.to_owned())
+    }
+    fn visit_string<E>(self, v: String) -> Result<String, E> {
+        Ok(v)
+    }
+    fn visit_bool<E>(self, v: bool) -> Result<String, E> {
+        Ok(v.to_string())
+    }
+    fn visit_i64<E>(self, v: i64) -> Result<String, E> {
+        Ok(v.to_string())
+    }
+    fn visit_u64<E>(self, v: u64) -> Result<String, E> {
+        Ok(v.to_string())
+    }
+    fn visit_f64<E>(self, v: f64) -> Result<String, E> {
+        Ok(v.to_string())
+    }
+}
+
+/// A value of which nothing is known: taken as it is, but not deeper than anything else.
+struct AnyValue<'s, 'c> {
+    context: &'c mut Context<'s>,
+}
+
+impl<'de> DeserializeSeed<'de> for AnyValue<'_, '_> {
+    type Value = Value;
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        if self.context.trail.0.len() >= MAX_DEPTH {
+            return Err(self.context.fail("exceeded max depth".into()));
+        }
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for AnyValue<'_, '_> {
+    type Value = Value;
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any value")
+    }
+    fn visit_bool<E>(self, v: bool) -> Result<Value, E> {
+        Ok(Value::Bool(v))
+    }
+    fn visit_i64<E>(self, v: i64) -> Result<Value, E> {
+        Ok(v.into())
+    }
+    fn visit_u64<E>(self, v: u64) -> Result<Value, E> {
+        Ok(v.into())
+    }
+    fn visit_f64<E>(self, v: f64) -> Result<Value, E> {
+        Ok(Raw::Float(v).into_value())
+    }
+    fn visit_str<E>(self, v: &str) -> Result<Value, E> {
+        Ok(v.into())
+    }
+    fn visit_string<E>(self, v: String) -> Result<Value, E> {
+        Ok(v.into())
+    }
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+    fn visit_none<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, access: A) -> Result<Value, A::Error> {
+        any_list(self.context, access)
+    }
+    fn visit_map<A: MapAccess<'de>>(self, access: A) -> Result<Value, A::Error> {
+        any_map(self.context, access)
+    }
+}
+
+fn any_list<'de, A: SeqAccess<'de>>(context: &mut Context<'_>, mut access: A) -> Result<Value, A::Error> {
+    let mut items = Vec::new();
+    loop {
+        context.trail.0.push(Step::Index(items.len()));
+        let found = access.next_element_seed(AnyValue { context })?;
+        context.trail.0.pop();
+        match found {
+            Some(found) => items.push(found),
+            None => return Ok(Value::Array(items)),
+        }
+    }
+}
+
+fn any_map<'de, A: MapAccess<'de>>(context: &mut Context<'_>, mut access: A) -> Result<Value, A::Error> {
+    let mut object = Map::new();
+    while let Some(key) = access.next_key_seed(AnyKey)? {
+        if context.collect && object.contains_key(&key) {
+            let path = context.trail.with(&key);
+            context.problems.duplicate(path);
+        }
+        context.trail.0.push(Step::Key(key));
+        let found = access.next_value_seed(AnyValue { context })?;
+        if let Some(Step::Key(key)) = context.trail.0.pop() {
+            object.insert(key, found);
+        }
+    }
+    Ok(Value::Object(object))
+}
