@@ -13,7 +13,7 @@ use rtnetlink::{
     packet_route::{
         address::AddressAttribute,
         link::{InfoData, InfoVeth, LinkAttribute, LinkFlags, LinkMessage},
-        neighbour::NeighbourState,
+        neighbour::{NeighbourAttribute, NeighbourState},
         route::{RouteAddress, RouteAttribute, RouteProtocol, RouteScope},
     },
 };
@@ -258,6 +258,22 @@ impl Links {
         request.execute().await.map_err(refused("set neighbour on", name))
     }
 
+    /// Removes the neighbour entries of the link that point to `mac`.
+    pub async fn delete_neighbours(&self, name: &str, mac: Mac) -> Result<(), Error> {
+        let index = self.index("delete neighbours of", name).await?;
+        let entries = self.handle.neighbours().get().execute();
+        let entries: Vec<_> = entries.try_collect().await.map_err(refused("list neighbours of", name))?;
+        for entry in entries.into_iter().filter(|entry| entry.header.ifindex == index) {
+            let points_there = |attribute: &NeighbourAttribute| {
+                matches!(attribute, NeighbourAttribute::LinkLayerAddress(address) if address[..] == mac)
+            };
+            if entry.attributes.iter().any(points_there) {
+                self.handle.neighbours().del(entry).execute().await.map_err(refused("delete neighbour of", name))?;
+            }
+        }
+        Ok(())
+    }
+
     /// The index of the link called `name`.
     pub async fn index(&self, operation: &'static str, name: &str) -> Result<u32, Error> {
         let found = self.find(name).await?;
@@ -376,6 +392,7 @@ mod tests {
         links.delete_route(&moved).await.unwrap();
         assert_eq!(links.routes(99).await.unwrap(), []);
         links.set_neighbour("a", "10.9.0.2".parse().unwrap(), MAC).await.unwrap();
+        links.delete_neighbours("a", MAC).await.unwrap();
         links.delete("a").await.unwrap();
         links.delete("a").await.unwrap();
         assert_eq!(far.find("b").await.unwrap(), None);
