@@ -1,0 +1,50 @@
+//! Block I/O (weight and throttling) and huge pages.
+
+use std::path::Path;
+
+use super::write;
+use crate::{error::Result, json::Json};
+
+const THROTTLES: [(&str, &str, &str); 4] = [
+    ("throttleReadBpsDevice", "blkio.throttle.read_bps_device", "rbps"),
+    ("throttleWriteBpsDevice", "blkio.throttle.write_bps_device", "wbps"),
+    ("throttleReadIOPSDevice", "blkio.throttle.read_iops_device", "riops"),
+    ("throttleWriteIOPSDevice", "blkio.throttle.write_iops_device", "wiops"),
+];
+
+pub fn v1(dir: &Path, io: &Json) -> Result<()> {
+    if let Some(weight) = io.get("weight").u64().filter(|&weight| weight > 0) {
+        // The file carries the scheduler's name where only BFQ knows weights.
+        let file = if dir.join("blkio.weight").exists() { "blkio.weight" } else { "blkio.bfq.weight" };
+        write(dir, file, &weight.to_string())?;
+    }
+    throttle(io, |v1_file, _, device, rate| write(dir, v1_file, &format!("{device} {rate}")))
+}
+
+pub fn v2(dir: &Path, io: &Json) -> Result<()> {
+    if let Some(weight) = io.get("weight").u64().filter(|&weight| weight > 0) {
+        // 10…1000 to 1…10000.
+        let weight = 1 + (weight.clamp(10, 1000) - 10) * 9999 / 990;
+        write(dir, "io.weight", &format!("default {weight}"))?;
+    }
+    throttle(io, |_, v2_key, device, rate| write(dir, "io.max", &format!("{device} {v2_key}={rate}")))
+}
+
+fn throttle(io: &Json, set: impl Fn(&str, &str, &str, u64) -> Result<()>) -> Result<()> {
+    for (key, v1_file, v2_key) in THROTTLES {
+        for entry in io.get(key).items() {
+            let device = format!("{}:{}", entry.get("major").i64().unwrap_or(0), entry.get("minor").i64().unwrap_or(0));
+            set(v1_file, v2_key, &device, entry.get("rate").u64().unwrap_or(0))?;
+        }
+    }
+    Ok(())
+}
+
+/// `suffix` is `limit_in_bytes` on v1 and `max` on v2.
+pub fn hugepages(dir: &Path, limits: &[Json], suffix: &str) -> Result<()> {
+    for limit in limits {
+        let (Some(size), Some(bytes)) = (limit.get("pageSize").str(), limit.get("limit").u64()) else { continue };
+        write(dir, &format!("hugetlb.{size}.{suffix}"), &bytes.to_string())?;
+    }
+    Ok(())
+}

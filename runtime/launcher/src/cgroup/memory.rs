@@ -1,0 +1,66 @@
+//! Memory: limit, reservation, swap, and whether the kernel killed something for want of it.
+
+use std::path::Path;
+
+use super::{read_key, read_number, write};
+use crate::{error::Result, json::Json};
+
+pub fn v1(dir: &Path, memory: &Json) -> Result<()> {
+    let limit = memory.get("limit").i64().filter(|&limit| limit != 0);
+    let swap = memory.get("swap").i64().filter(|&swap| swap != 0 && dir.join("memory.memsw.limit_in_bytes").exists());
+    let write_limit = |limit: i64| write(dir, "memory.limit_in_bytes", &limit.to_string());
+    let write_swap = |swap: i64| write(dir, "memory.memsw.limit_in_bytes", &swap.to_string());
+    match (limit, swap) {
+        (Some(limit), Some(swap)) => {
+            // The limit may never pass memory+swap: raise the outer one first, lower the inner one first.
+            let current = read_number(dir, "memory.memsw.limit_in_bytes").unwrap_or(u64::MAX);
+            if swap < 0 || swap as u64 > current {
+                write_swap(swap)?;
+                write_limit(limit)?;
+            } else {
+                write_limit(limit)?;
+                write_swap(swap)?;
+            }
+        }
+        (Some(limit), None) => write_limit(limit)?,
+        (None, Some(swap)) => write_swap(swap)?,
+        (None, None) => {}
+    }
+    if let Some(reservation) = memory.get("reservation").i64().filter(|&reservation| reservation != 0) {
+        write(dir, "memory.soft_limit_in_bytes", &reservation.to_string())?;
+    }
+    if let Some(swappiness) = memory.get("swappiness").u64() {
+        write(dir, "memory.swappiness", &swappiness.to_string())?;
+    }
+    if memory.get("disableOOMKiller").bool() == Some(true) {
+        write(dir, "memory.oom_control", "1")?;
+    }
+    Ok(())
+}
+
+pub fn v2(dir: &Path, memory: &Json) -> Result<()> {
+    let number = |value: i64| if value < 0 { "max".to_owned() } else { value.to_string() };
+    let limit = memory.get("limit").i64().filter(|&limit| limit != 0);
+    if let Some(swap) = memory.get("swap").i64().filter(|&swap| swap != 0) {
+        // v1 counts memory and swap together, v2 swap alone.
+        let swap = if swap < 0 { -1 } else { (swap - limit.unwrap_or(0).max(0)).max(0) };
+        write(dir, "memory.swap.max", &number(swap))?;
+    }
+    if let Some(limit) = limit {
+        write(dir, "memory.max", &number(limit))?;
+    }
+    if let Some(reservation) = memory.get("reservation").i64().filter(|&reservation| reservation != 0) {
+        write(dir, "memory.low", &number(reservation))?;
+    }
+    Ok(())
+}
+
+/// The file that counts OOM kills under the key `oom_kill`: `memory.oom_control` (v1, since 4.13), `memory.events` (v2).
+pub fn oom_file(v2: bool) -> &'static str {
+    if v2 { "memory.events" } else { "memory.oom_control" }
+}
+
+/// How many processes of the group the kernel killed for want of memory.
+pub fn oom_kills(dir: &Path, v2: bool) -> u64 {
+    read_key(dir, oom_file(v2), "oom_kill").unwrap_or(0)
+}

@@ -1,0 +1,423 @@
+//! Control groups: where they are mounted, a container's own, limits, removal.
+//!
+//! Three layouts exist: **v2** (one tree), **v1** (a tree a controller) and **hybrid** (v1 for the controllers, with a
+//! v2 tree beside them that has none of those used here). Hybrid is treated as v1. Nothing is assumed about paths:
+//! mounts come from `/proc/self/mountinfo`, the own group from `/proc/self/cgroup` (cgroups(7)).
+//!
+//! Each controller is one file with `v1` and `v2`, taking the group's directory and `linux.resources`.
+
+pub mod cpu;
+pub mod cpuset;
+pub mod devices;
+pub mod freezer;
+pub mod io;
+pub mod memory;
+pub mod pids;
+
+use std::{
+    fs,
+    io::ErrorKind,
+    os::{fd::OwnedFd, unix::fs::OpenOptionsExt},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use crate::{
+    error::{Context, Error, Result},
+    json::Json,
+    sys,
+};
+
+/// The v1 controllers that containers get a group in, where they are mounted.
+const V1_CONTROLLERS: [&str; 9] = ["cpuset", "cpu", "cpuacct", "memory", "devices", "freezer", "blkio", "pids", "hugetlb"];
+
+/// The cgroup mounts of this process's mount namespace.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Hierarchy {
+    V1 { mounts: Vec<Mount> },
+    V2 { mount: Mount },
+}
+
+/// One cgroup file system: its controllers (v1), where it is mounted, and which of its groups is seen there as `/`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mount {
+    pub controllers: Vec<String>,
+    pub point: PathBuf,
+    pub root: String,
+}
+
+impl Hierarchy {
+    /// Reads the mounts of this process.
+    pub fn discover() -> Result<Hierarchy> {
+        let text = fs::read_to_string("/proc/self/mountinfo").context(|| "read /proc/self/mountinfo".into())?;
+        Hierarchy::parse(&text).ok_or_else(|| Error::new("no cgroup file system is mounted"))
+    }
+
+    /// Parses mountinfo (proc_pid_mountinfo(5)): `id parent dev root point options … - type source super`.
+    pub fn parse(mountinfo: &str) -> Option<Hierarchy> {
+        let mut v1: Vec<Mount> = Vec::new();
+        let mut v2 = None;
+        for line in mountinfo.lines() {
+            let Some((left, right)) = line.split_once(" - ") else { continue };
+            let (mut left, mut right) = (left.split(' ').skip(3), right.split(' '));
+            let (Some(root), Some(point)) = (left.next(), left.next()) else { continue };
+            let (root, point) = (unescape(root), PathBuf::from(unescape(point)));
+            match right.next() {
+                Some("cgroup2") => v2 = v2.or(Some(Mount { controllers: Vec::new(), point, root })),
+                Some("cgroup") => {
+                    let options = right.nth(1).unwrap_or_default();
+                    let known = |name: &&str| V1_CONTROLLERS.contains(name);
+                    let controllers: Vec<String> = options.split(',').filter(known).map(str::to_owned).collect();
+                    if !controllers.is_empty() && !v1.iter().any(|mount| mount.controllers == controllers) {
+                        v1.push(Mount { controllers, point, root });
+                    }
+                }
+                _ => {}
+            }
+        }
+        if v1.is_empty() { v2.map(|mount| Hierarchy::V2 { mount }) } else { Some(Hierarchy::V1 { mounts: v1 }) }
+    }
+
+    pub fn is_v2(&self) -> bool {
+        matches!(self, Hierarchy::V2 { .. })
+    }
+
+    fn mounts(&self) -> &[Mount] {
+        match self {
+            Hierarchy::V1 { mounts } => mounts,
+            Hierarchy::V2 { mount } => std::slice::from_ref(mount),
+        }
+    }
+
+    /// The group of `linux.cgroupsPath`: absolute from the mount, relative from the own group (OCI, config-linux).
+    pub fn group(&self, path: &str) -> Result<Cgroup> {
+        if path.split('/').any(|part| part == "..") {
+            return Err(Error::new(format!("cgroupsPath {path:?} contains \"..\"")));
+        }
+        let own = if path.starts_with('/') { String::new() } else { fs::read_to_string("/proc/self/cgroup").unwrap_or_default() };
+        let mut dirs = Vec::new();
+        for mount in self.mounts() {
+            let mut dir = mount.point.clone();
+            if !path.starts_with('/') {
+                let own = own_group(&own, mount.controllers.first().map_or("", String::as_str));
+                dir.push(own.strip_prefix(&mount.root).unwrap_or(own).trim_start_matches('/'));
+            }
+            dir.push(path.trim_start_matches('/'));
+            dirs.push(Dir { controllers: mount.controllers.clone(), depth_of_mount: mount.point.components().count(), path: dir });
+        }
+        Ok(Cgroup { v2: self.is_v2(), dirs })
+    }
+}
+
+/// The own path in the hierarchy of `controller` ("" for v2), by lines `id:controllers:path`.
+fn own_group<'a>(proc_cgroup: &'a str, controller: &str) -> &'a str {
+    let mut lines = proc_cgroup.lines().filter_map(|line| {
+        let mut parts = line.splitn(3, ':').skip(1);
+        Some((parts.next()?, parts.next()?))
+    });
+    lines.find(|(names, _)| names.split(',').any(|name| name == controller)).map_or("/", |(_, path)| path)
+}
+
+/// mountinfo writes space, tab, newline and backslash in octal.
+fn unescape(text: &str) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find('\\') {
+        out.push_str(&rest[..at]);
+        match rest.get(at + 1..at + 4).and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) => {
+                out.push(byte as char);
+                rest = &rest[at + 4..];
+            }
+            None => {
+                out.push('\\');
+                rest = &rest[at + 1..];
+            }
+        }
+    }
+    out + rest
+}
+
+/// One container's (or pod's) group: a directory in every hierarchy.
+#[derive(Clone, Debug)]
+pub struct Cgroup {
+    v2: bool,
+    dirs: Vec<Dir>,
+}
+
+#[derive(Clone, Debug)]
+struct Dir {
+    controllers: Vec<String>,
+    depth_of_mount: usize,
+    path: PathBuf,
+}
+
+impl Cgroup {
+    pub fn is_v2(&self) -> bool {
+        self.v2
+    }
+
+    /// The directory of a controller, or the one directory of v2.
+    pub fn dir(&self, controller: &str) -> Option<&Path> {
+        let mut dirs = self.dirs.iter();
+        let dir = if self.v2 { dirs.next() } else { dirs.find(|dir| dir.controllers.iter().any(|name| name == controller)) };
+        dir.map(|dir| dir.path.as_path())
+    }
+
+    /// Every directory with its controllers ("" on v2), for state files and the container's own cgroup mount.
+    pub fn dirs(&self) -> impl Iterator<Item = (String, &Path)> {
+        self.dirs.iter().map(|dir| (dir.controllers.join(","), dir.path.as_path()))
+    }
+
+    /// Makes the directories, with their parents, ready for processes.
+    pub fn create(&self) -> Result<()> {
+        for dir in &self.dirs {
+            if !make_dir(&dir.path)? {
+                let made = ancestors_to_make(&dir.path);
+                for path in &made {
+                    make_dir(path)?;
+                    self.prepare(dir, path)?;
+                }
+            }
+            self.prepare(dir, &dir.path)?;
+        }
+        Ok(())
+    }
+
+    /// What a new group needs before a process may enter: on v1 a cpuset with processors and nodes; on v2 the
+    /// controllers enabled in the parent.
+    fn prepare(&self, dir: &Dir, path: &Path) -> Result<()> {
+        if self.v2 {
+            if path.components().count() > dir.depth_of_mount
+                && let Some(parent) = path.parent()
+            {
+                enable_controllers(parent);
+            }
+            Ok(())
+        } else if dir.controllers.iter().any(|name| name == "cpuset") {
+            cpuset::inherit(path)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Writes the limits of `linux.resources`.
+    pub fn apply(&self, resources: &Json) -> Result<()> {
+        for name in ["network", "rdma"] {
+            if !resources.get(name).members().is_empty() {
+                return Err(Error::new(format!("linux.resources.{name} is not supported")));
+            }
+        }
+        if self.v2 {
+            return self.apply_v2(resources);
+        }
+        let present = |name: &'static str, key: &str| -> Result<Option<&Path>> {
+            match self.dir(name) {
+                Some(dir) => Ok(Some(dir)),
+                None if resources.get(key).is_null() || resources.get(key).items().is_empty() && resources.get(key).members().is_empty() => Ok(None),
+                None => Err(Error::new(format!("linux.resources.{key}: the {name} controller is not mounted"))),
+            }
+        };
+        if let Some(dir) = present("cpuset", "cpu").ok().flatten() {
+            cpuset::v1(dir, resources.get("cpu"))?;
+        }
+        if let Some(dir) = present("cpu", "cpu")? {
+            cpu::v1(dir, resources.get("cpu"))?;
+        }
+        if let Some(dir) = present("memory", "memory")? {
+            memory::v1(dir, resources.get("memory"))?;
+        }
+        if let Some(dir) = present("pids", "pids")? {
+            pids::apply(dir, resources.get("pids"))?;
+        }
+        if let Some(dir) = present("devices", "devices")? {
+            devices::v1(dir, resources.get("devices").items())?;
+        }
+        if let Some(dir) = present("blkio", "blockIO")? {
+            io::v1(dir, resources.get("blockIO"))?;
+        }
+        match (self.dir("hugetlb"), resources.get("hugepageLimits").items()) {
+            (_, []) => Ok(()),
+            (Some(dir), limits) => io::hugepages(dir, limits, "limit_in_bytes"),
+            (None, _) => Err(Error::new("linux.resources.hugepageLimits: the hugetlb controller is not mounted")),
+        }
+    }
+
+    fn apply_v2(&self, resources: &Json) -> Result<()> {
+        let dir = self.dir("").ok_or_else(|| Error::new("no cgroup directory"))?;
+        cpuset::v2(dir, resources.get("cpu"))?;
+        cpu::v2(dir, resources.get("cpu"))?;
+        memory::v2(dir, resources.get("memory"))?;
+        pids::apply(dir, resources.get("pids"))?;
+        devices::v2(dir, resources.get("devices").items())?;
+        io::v2(dir, resources.get("blockIO"))?;
+        io::hugepages(dir, resources.get("hugepageLimits").items(), "max")?;
+        for (file, value) in resources.get("unified").members() {
+            if file.contains('/') || file.starts_with("cgroup.") {
+                return Err(Error::new(format!("linux.resources.unified: {file:?} is not a limit")));
+            }
+            write(dir, file, value.str().unwrap_or_default())?;
+        }
+        Ok(())
+    }
+
+    /// Opens what a process writes "0" to in order to enter, once per hierarchy.
+    pub fn doors(&self) -> Result<Vec<OwnedFd>> {
+        let open = |dir: &Dir| {
+            let path = dir.path.join("cgroup.procs");
+            sys::open(&path, libc::O_WRONLY, 0).context(|| format!("open {}", path.display()))
+        };
+        self.dirs.iter().map(open).collect()
+    }
+
+    /// The processes in the group and below it.
+    pub fn processes(&self) -> Vec<i32> {
+        // Every hierarchy holds the same processes; `pids` and `freezer` are never shared with anything else.
+        let dir = ["pids", "freezer", "devices"].iter().find_map(|name| self.dir(name)).or(self.dirs.first().map(|dir| dir.path.as_path()));
+        let mut out = Vec::new();
+        if let Some(dir) = dir {
+            collect_processes(dir, &mut out, 0);
+        }
+        out
+    }
+
+    /// Sends SIGKILL to every process in the group and below.
+    pub fn kill(&self) -> Result<()> {
+        if self.v2 && self.dir("").is_some_and(|dir| fs::write(dir.join("cgroup.kill"), "1").is_ok()) {
+            return Ok(());
+        }
+        // A process may fork between reading and killing; frozen ones cannot.
+        let frozen = freezer::set(self, true).is_ok();
+        for pid in self.processes() {
+            // Gone already: what was wanted.
+            let _ = sys::kill(pid, libc::SIGKILL);
+        }
+        if frozen { freezer::set(self, false) } else { Ok(()) }
+    }
+
+    /// Removes the directories; a group that does not exist is removed already.
+    pub fn remove(&self) -> Result<()> {
+        self.dirs.iter().try_for_each(|dir| remove_tree(&dir.path, 0))
+    }
+
+    pub fn exists(&self) -> bool {
+        self.dirs.iter().any(|dir| dir.path.exists())
+    }
+}
+
+fn make_dir(path: &Path) -> Result<bool> {
+    match fs::create_dir(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(true),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(Error::io(format!("create cgroup {}", path.display()), error)),
+    }
+}
+
+fn ancestors_to_make(path: &Path) -> Vec<PathBuf> {
+    let mut out: Vec<PathBuf> = path.ancestors().take_while(|ancestor| !ancestor.exists()).map(Path::to_path_buf).collect();
+    out.reverse();
+    out
+}
+
+/// Best effort: a controller that cannot be enabled shows when a limit is written.
+fn enable_controllers(dir: &Path) {
+    let available = fs::read_to_string(dir.join("cgroup.controllers")).unwrap_or_default();
+    let enabled = fs::read_to_string(dir.join("cgroup.subtree_control")).unwrap_or_default();
+    let enabled: Vec<&str> = enabled.split_whitespace().collect();
+    for controller in available.split_whitespace().filter(|name| !enabled.contains(name)) {
+        let _ = fs::write(dir.join("cgroup.subtree_control"), format!("+{controller}"));
+    }
+}
+
+/// Groups nest only as deep as someone made them; a limit guards the recursion.
+const MAX_DEPTH: usize = 32;
+
+fn children(dir: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path())
+}
+
+fn collect_processes(dir: &Path, out: &mut Vec<i32>, depth: usize) {
+    let text = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+    out.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|&pid| pid > 0));
+    if depth < MAX_DEPTH {
+        children(dir).for_each(|child| collect_processes(&child, out, depth + 1));
+    }
+}
+
+fn remove_tree(dir: &Path, depth: usize) -> Result<()> {
+    // v1 has no event for "empty": an exiting process leaves its group a moment after it can be waited for.
+    let mut wait = Duration::from_millis(1);
+    loop {
+        let error = match fs::remove_dir(dir) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) => error,
+        };
+        if error.raw_os_error() != Some(libc::EBUSY) || wait > Duration::from_millis(600) {
+            return Err(Error::io(format!("remove cgroup {}", dir.display()), error));
+        }
+        if depth < MAX_DEPTH {
+            children(dir).try_for_each(|child| remove_tree(&child, depth + 1))?;
+        }
+        if fs::remove_dir(dir).is_ok() {
+            return Ok(());
+        }
+        std::thread::sleep(wait);
+        wait *= 2;
+    }
+}
+
+/// Writes one control file.
+pub fn write(dir: &Path, file: &str, value: &str) -> Result<()> {
+    let path = dir.join(file);
+    let result = fs::OpenOptions::new().write(true).custom_flags(libc::O_NOFOLLOW).open(&path);
+    let result = result.and_then(|mut file| std::io::Write::write_all(&mut file, value.as_bytes()));
+    result.context(|| format!("write {value:?} to {}", path.display()))
+}
+
+/// Reads one control file that holds a number ("max" is the largest).
+pub fn read_number(dir: &Path, file: &str) -> Option<u64> {
+    let text = fs::read_to_string(dir.join(file)).ok()?;
+    match text.trim() {
+        "max" => Some(u64::MAX),
+        number => number.parse().ok(),
+    }
+}
+
+/// Reads the number behind a key of a flat keyed file such as `memory.stat`.
+pub fn read_key(dir: &Path, file: &str, key: &str) -> Option<u64> {
+    let text = fs::read_to_string(dir.join(file)).ok()?;
+    let mut lines = text.lines().filter_map(|line| line.split_once(' '));
+    lines.find(|(name, _)| *name == key).and_then(|(_, value)| value.trim().parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tells_the_layouts_apart() {
+        let v1 = "32 31 0:29 / /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu\n\
+                  33 31 0:30 / /sys/fs/cgroup/cpu,cpuacct rw shared:3 - cgroup cgroup rw,cpuacct\n\
+                  40 31 0:37 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,name=systemd\n\
+                  41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
+        let Some(hierarchy @ Hierarchy::V1 { .. }) = Hierarchy::parse(v1) else { panic!("hybrid is v1") };
+        let group = hierarchy.group("/a/b").unwrap();
+        assert_eq!(group.dir("cpuacct").unwrap(), Path::new("/sys/fs/cgroup/cpu,cpuacct/a/b"));
+        assert_eq!(group.dir("memory"), None);
+        let v2 = "30 23 0:26 / /sys/fs/cgroup\\040x rw - cgroup2 cgroup2 rw\n";
+        let Some(hierarchy @ Hierarchy::V2 { .. }) = Hierarchy::parse(v2) else { panic!("only v2") };
+        assert_eq!(hierarchy.group("/a").unwrap().dir("memory").unwrap(), Path::new("/sys/fs/cgroup x/a"));
+        assert_eq!(Hierarchy::parse("22 27 0:21 / /proc rw - proc proc rw"), None);
+    }
+
+    #[test]
+    fn a_path_stays_below_its_mount() {
+        let hierarchy = Hierarchy::V2 { mount: Mount { controllers: vec![], point: "/c".into(), root: "/".into() } };
+        assert!(hierarchy.group("/a/../../etc").is_err());
+        assert_eq!(own_group("4:memory,cpu:/x\n0::/y\n", "cpu"), "/x");
+        assert_eq!(own_group("4:memory:/x\n0::/y\n", ""), "/y");
+    }
+}

@@ -1,0 +1,560 @@
+//! The command line, as runc's.
+
+use std::{
+    collections::VecDeque,
+    fs,
+    io::{Read, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use crate::{
+    capabilities,
+    cgroup::{freezer, memory, read_key, read_number},
+    create::{self, Options},
+    error::{Context, Error, Result},
+    exec,
+    json::{Json, object},
+    spec::{Process, read_json},
+    state::{self, State, Status},
+    sys,
+};
+
+const USAGE: &str = "usage: oci [--root DIR] [--log FILE] [--log-format text|json] COMMAND …
+
+commands: create, start, run, exec, state, kill, delete, ps, list, update, pause, resume, events, features";
+
+/// Runs one command; the exit code is runc's: the container's own for `run` and `exec`, 1 for an error.
+pub fn main(arguments: &[String]) -> ExitCode {
+    let mut arguments = Arguments { rest: arguments.iter().cloned().collect() };
+    let mut options = Options { root: state::DEFAULT_ROOT.into(), bundle: PathBuf::from("."), ..Options::default() };
+    match run(&mut arguments, &mut options) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            let message = error.to_string();
+            options.log.error(&message);
+            match options.report_fd {
+                // The caller shows it; standard error is the container's.
+                Some(fd) => drop(sys::send_with_fd(fd, format!("E{message}").as_bytes(), None)),
+                None => eprintln!("ERRO {message}"),
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Arguments, taken from the front: options first, then operands.
+struct Arguments {
+    rest: VecDeque<String>,
+}
+
+/// An option with its value, if it was written with `=`.
+struct Flag {
+    name: String,
+    value: Option<String>,
+}
+
+impl Arguments {
+    fn flag(&mut self) -> Option<Flag> {
+        if !self.rest.front().is_some_and(|word| word.len() > 1 && word.starts_with('-')) {
+            return None;
+        }
+        let word = self.rest.pop_front()?;
+        if word == "--" {
+            return None;
+        }
+        let word = word.trim_start_matches('-');
+        Some(match word.split_once('=') {
+            Some((name, value)) => Flag { name: name.to_owned(), value: Some(value.to_owned()) },
+            None => Flag { name: word.to_owned(), value: None },
+        })
+    }
+
+    fn value(&mut self, flag: Flag) -> Result<String> {
+        let next = match flag.value {
+            Some(value) => Some(value),
+            None => self.rest.pop_front(),
+        };
+        next.ok_or_else(|| Error::new(format!("--{}: a value is missing", flag.name)))
+    }
+
+    fn number<T: std::str::FromStr>(&mut self, flag: Flag) -> Result<T> {
+        let name = flag.name.clone();
+        let value = self.value(flag)?;
+        value.parse().map_err(|_| Error::new(format!("--{name}: {value:?} is not a number")))
+    }
+
+    fn operand(&mut self, name: &str) -> Result<String> {
+        self.rest.pop_front().ok_or_else(|| Error::new(format!("{name} is missing\n{USAGE}")))
+    }
+
+    fn end(&mut self) -> Result<()> {
+        self.rest.pop_front().map_or(Ok(()), |word| Err(Error::new(format!("unexpected argument {word:?}"))))
+    }
+}
+
+fn unknown(command: &str, flag: &Flag) -> Error {
+    Error::new(format!("{command}: option --{} is not supported", flag.name))
+}
+
+fn run(arguments: &mut Arguments, options: &mut Options) -> Result<u8> {
+    while let Some(flag) = arguments.flag() {
+        match flag.name.as_str() {
+            "root" => options.root = arguments.value(flag)?.into(),
+            "log" => options.log.path = Some(arguments.value(flag)?.into()),
+            "log-format" => {
+                options.log.json = match arguments.value(flag)?.as_str() {
+                    "json" => true,
+                    "text" => false,
+                    format => return Err(Error::new(format!("--log-format: unknown format {format:?}"))),
+                }
+            }
+            "debug" => options.log.debug = true,
+            "systemd-cgroup" if flag.value.as_deref() == Some("false") => {}
+            "systemd-cgroup" => return Err(Error::new("--systemd-cgroup is not supported: groups are made in the cgroup file system")),
+            "rootless" if matches!(flag.value.as_deref(), Some("false" | "auto")) => {}
+            "v" | "version" => {
+                println!("coracle-oci version {}\nspec: 1.2.0", env!("CARGO_PKG_VERSION"));
+                return Ok(0);
+            }
+            "h" | "help" => {
+                println!("{USAGE}");
+                return Ok(0);
+            }
+            _ => return Err(unknown("oci", &flag)),
+        }
+    }
+    let command = arguments.operand("a command")?;
+    match command.as_str() {
+        "create" => create_command(arguments, options),
+        "run" => run_command(arguments, options),
+        "start" => with_state(arguments, options, |state| state.start()),
+        "exec" => exec_command(arguments, options),
+        "state" => with_state(arguments, options, |state| {
+            println!("{}", state.describe(Some(state.status())));
+            Ok(())
+        }),
+        "kill" => kill_command(arguments, options),
+        "delete" => delete_command(arguments, options),
+        "ps" => ps_command(arguments, options),
+        "list" => list_command(arguments, options),
+        "update" => update_command(arguments, options),
+        "pause" => with_state(arguments, options, |state| match state.status() {
+            Status::Running | Status::Created => freezer::set(&state.cgroup()?, true),
+            _ => Err(Error::new("container not running")),
+        }),
+        "resume" => with_state(arguments, options, |state| match state.status() {
+            Status::Paused => freezer::set(&state.cgroup()?, false),
+            _ => Err(Error::new("container not paused")),
+        }),
+        "events" => events_command(arguments, options),
+        "features" => {
+            println!("{}", features());
+            Ok(0)
+        }
+        "checkpoint" | "restore" | "spec" => Err(Error::new(format!("{command} is not supported"))),
+        command => Err(Error::new(format!("unknown command {command:?}\n{USAGE}"))),
+    }
+}
+
+fn with_state(arguments: &mut Arguments, options: &Options, body: impl FnOnce(&State) -> Result<()>) -> Result<u8> {
+    if let Some(flag) = arguments.flag() {
+        return Err(unknown("this command", &flag));
+    }
+    let id = arguments.operand("a container id")?;
+    arguments.end()?;
+    body(&State::load(&options.root, &id)?)?;
+    Ok(0)
+}
+
+/// Options that create, run and exec have in common.
+fn process_flag(arguments: &mut Arguments, options: &mut Options, flag: Flag, command: &str) -> Result<()> {
+    match flag.name.as_str() {
+        "b" | "bundle" => options.bundle = arguments.value(flag)?.into(),
+        "pid-file" => options.pid_file = Some(arguments.value(flag)?.into()),
+        "console-socket" => options.console_socket = Some(arguments.value(flag)?.into()),
+        "preserve-fds" => options.preserve_fds = arguments.number(flag)?,
+        "report-fd" => options.report_fd = Some(arguments.number(flag)?),
+        "child-of-caller" => options.child_of_caller = true,
+        // pivot_root is always possible here; keyrings are left alone.
+        "no-new-keyring" => {}
+        _ => return Err(unknown(command, &flag)),
+    }
+    Ok(())
+}
+
+fn find_bundle(options: &mut Options) -> Result<()> {
+    options.bundle = fs::canonicalize(&options.bundle).context(|| format!("find the bundle {:?}", options.bundle))?;
+    Ok(())
+}
+
+fn create_command(arguments: &mut Arguments, options: &mut Options) -> Result<u8> {
+    while let Some(flag) = arguments.flag() {
+        process_flag(arguments, options, flag, "create")?;
+    }
+    let id = arguments.operand("a container id")?;
+    arguments.end()?;
+    find_bundle(options)?;
+    let state = create::create(&id, options, true)?;
+    report_pid(options, state.pid)?;
+    Ok(0)
+}
+
+fn report_pid(options: &Options, pid: i32) -> Result<()> {
+    let Some(fd) = options.report_fd else { return Ok(()) };
+    sys::send_with_fd(fd, format!("P{pid}").as_bytes(), None).context(|| "report the pid".into())
+}
+
+fn run_command(arguments: &mut Arguments, options: &mut Options) -> Result<u8> {
+    let (mut detach, mut keep) = (false, false);
+    while let Some(flag) = arguments.flag() {
+        match flag.name.as_str() {
+            "d" | "detach" => detach = true,
+            "keep" => keep = true,
+            "no-subreaper" => {}
+            _ => process_flag(arguments, options, flag, "run")?,
+        }
+    }
+    let id = arguments.operand("a container id")?;
+    arguments.end()?;
+    find_bundle(options)?;
+    let signals = if detach { None } else { Some(forwarded_signals()?) };
+    let state = create::create(&id, options, false)?;
+    report_pid(options, state.pid)?;
+    let Some(signals) = signals else { return Ok(0) };
+    let code = wait_forwarding(state.pid, &signals)?;
+    if !keep {
+        state.delete(true)?;
+    }
+    Ok(code)
+}
+
+fn exec_command(arguments: &mut Arguments, options: &mut Options) -> Result<u8> {
+    let mut detach = false;
+    let mut process_file: Option<PathBuf> = None;
+    let (mut terminal, mut cwd, mut env, mut user, mut caps) = (false, None, Vec::new(), None, Vec::new());
+    let (mut groups, mut no_new_privileges) = (Vec::new(), None);
+    while let Some(flag) = arguments.flag() {
+        match flag.name.as_str() {
+            "d" | "detach" => detach = true,
+            "p" | "process" => process_file = Some(arguments.value(flag)?.into()),
+            "t" | "tty" => terminal = true,
+            "cwd" => cwd = Some(arguments.value(flag)?),
+            "e" | "env" => env.push(arguments.value(flag)?),
+            "u" | "user" => user = Some(arguments.value(flag)?),
+            "c" | "cap" => caps.push(arguments.value(flag)?),
+            "g" | "additional-gids" => groups.push(arguments.number::<u32>(flag)?),
+            "no-new-privs" => no_new_privileges = Some(true),
+            _ => process_flag(arguments, options, flag, "exec")?,
+        }
+    }
+    let id = arguments.operand("a container id")?;
+    let state = State::load(&options.root, &id)?;
+    let process = match process_file {
+        Some(path) => {
+            arguments.end()?;
+            Process::parse(&read_process(&path)?)?
+        }
+        None => exec::process_of_container(&state, |process| {
+            process.args = arguments.rest.drain(..).collect();
+            if process.args.is_empty() {
+                return Err(Error::new("exec: a command is missing"));
+            }
+            process.terminal = terminal;
+            process.cwd = cwd.unwrap_or_else(|| process.cwd.clone());
+            process.env.extend(env);
+            process.groups.extend(groups);
+            process.no_new_privileges = no_new_privileges.unwrap_or(process.no_new_privileges);
+            if let Some(user) = user {
+                set_user(process, &user)?;
+            }
+            for cap in caps {
+                let bit = capabilities::bit(&cap).ok_or_else(|| Error::new(format!("exec: unknown capability {cap:?}")))?;
+                let sets = &mut process.capabilities;
+                for set in [&mut sets.bounding, &mut sets.effective, &mut sets.permitted] {
+                    *set |= bit & capabilities::held();
+                }
+            }
+            Ok(())
+        })?,
+    };
+    let signals = if detach { None } else { Some(forwarded_signals()?) };
+    let pid = exec::exec(&state, process, options)?;
+    report_pid(options, pid)?;
+    match signals {
+        Some(signals) => wait_forwarding(pid, &signals),
+        None => Ok(0),
+    }
+}
+
+/// A process file, or standard input for `-`.
+fn read_process(path: &Path) -> Result<Json> {
+    if path != Path::new("-") {
+        return read_json(path);
+    }
+    let mut text = Vec::new();
+    std::io::stdin().take(16 << 20).read_to_end(&mut text).context(|| "read the process from standard input".into())?;
+    Json::parse(&text).map_err(|error| Error::new(format!("parse the process: {error}")))
+}
+
+fn set_user(process: &mut Process, user: &str) -> Result<()> {
+    let (uid, gid) = user.split_once(':').map_or((user, None), |(uid, gid)| (uid, Some(gid)));
+    let number = |text: &str| text.parse::<u32>().map_err(|_| Error::new(format!("exec: {text:?} is not a numeric id")));
+    process.uid = number(uid)?;
+    if let Some(gid) = gid {
+        process.gid = number(gid)?;
+    }
+    Ok(())
+}
+
+/// Signals that a foreground process passes on to the container.
+fn forwarded_signals() -> Result<std::os::fd::OwnedFd> {
+    let signals = [
+        libc::SIGCHLD, libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGUSR1, libc::SIGUSR2, libc::SIGWINCH, libc::SIGCONT,
+        libc::SIGTSTP,
+    ];
+    sys::signalfd(&signals).context(|| "open a signal descriptor".into())
+}
+
+/// Waits for the process, passing signals on; 128 + N if it died of signal N.
+fn wait_forwarding(pid: i32, signals: &std::os::fd::OwnedFd) -> Result<u8> {
+    let mut file = fs::File::from(signals.try_clone().context(|| "duplicate a descriptor".into())?);
+    // struct signalfd_siginfo has 128 bytes and begins with the number.
+    let mut info = [0u8; 128];
+    loop {
+        if let Some(status) = sys::try_wait(pid).context(|| format!("wait for process {pid}"))? {
+            return Ok(exit_code(status));
+        }
+        file.read_exact(&mut info).context(|| "read a signal".into())?;
+        let signal = i32::from_ne_bytes([info[0], info[1], info[2], info[3]]);
+        if signal != libc::SIGCHLD {
+            // It may have ended just now; the next turn finds out.
+            let _ = sys::kill(pid, signal);
+        }
+    }
+}
+
+fn exit_code(status: i32) -> u8 {
+    if libc::WIFSIGNALED(status) { 128u8.wrapping_add(libc::WTERMSIG(status) as u8) } else { libc::WEXITSTATUS(status) as u8 }
+}
+
+fn kill_command(arguments: &mut Arguments, options: &Options) -> Result<u8> {
+    let mut all = false;
+    while let Some(flag) = arguments.flag() {
+        match flag.name.as_str() {
+            "a" | "all" => all = true,
+            _ => return Err(unknown("kill", &flag)),
+        }
+    }
+    let id = arguments.operand("a container id")?;
+    let signal = signal_number(&arguments.rest.pop_front().unwrap_or_else(|| "SIGTERM".into()))?;
+    arguments.end()?;
+    let state = State::load(&options.root, &id)?;
+    if !all {
+        return state.signal(signal).map(|()| 0);
+    }
+    let group = state.cgroup()?;
+    if signal == libc::SIGKILL {
+        return group.kill().map(|()| 0);
+    }
+    for pid in group.processes() {
+        let _ = sys::kill(pid, signal);
+    }
+    Ok(0)
+}
+
+/// `15`, `TERM` or `SIGTERM`.
+pub fn signal_number(name: &str) -> Result<i32> {
+    const NAMES: [(&str, i32); 31] = [
+        ("HUP", 1), ("INT", 2), ("QUIT", 3), ("ILL", 4), ("TRAP", 5), ("ABRT", 6), ("BUS", 7), ("FPE", 8), ("KILL", 9), ("USR1", 10), ("SEGV", 11),
+        ("USR2", 12), ("PIPE", 13), ("ALRM", 14), ("TERM", 15), ("STKFLT", 16), ("CHLD", 17), ("CONT", 18), ("STOP", 19), ("TSTP", 20), ("TTIN", 21),
+        ("TTOU", 22), ("URG", 23), ("XCPU", 24), ("XFSZ", 25), ("VTALRM", 26), ("PROF", 27), ("WINCH", 28), ("IO", 29), ("PWR", 30), ("SYS", 31),
+    ];
+    if let Ok(number) = name.parse::<i32>()
+        && (0..=64).contains(&number)
+    {
+        return Ok(number);
+    }
+    let upper = name.to_uppercase();
+    let short = upper.strip_prefix("SIG").unwrap_or(&upper);
+    if let Some((_, number)) = NAMES.iter().find(|(known, _)| *known == short) {
+        return Ok(*number);
+    }
+    // RTMIN is 34 where the C library keeps two for itself, and images name them that way.
+    let real_time = match short.split_once(['+', '-']) {
+        None if short == "RTMIN" => Some(34),
+        None if short == "RTMAX" => Some(64),
+        Some(("RTMIN", offset)) => offset.parse::<i32>().ok().map(|offset| 34 + offset),
+        Some(("RTMAX", offset)) => offset.parse::<i32>().ok().map(|offset| 64 - offset),
+        _ => None,
+    };
+    real_time.filter(|number| (34..=64).contains(number)).ok_or_else(|| Error::new(format!("unknown signal {name:?}")))
+}
+
+fn delete_command(arguments: &mut Arguments, options: &Options) -> Result<u8> {
+    let mut force = false;
+    while let Some(flag) = arguments.flag() {
+        match flag.name.as_str() {
+            "f" | "force" => force = true,
+            _ => return Err(unknown("delete", &flag)),
+        }
+    }
+    let id = arguments.operand("a container id")?;
+    arguments.end()?;
+    match State::load(&options.root, &id) {
+        Ok(state) => state.delete(force)?,
+        // Made and never finished: nothing but the directory.
+        Err(_) if force => match state::check_id(&id).and_then(|()| fs::remove_dir_all(options.root.join(&id)).context(|| format!("remove {id}"))) {
+            Err(error) if error.errno() != Some(libc::ENOENT) => return Err(error),
+            _ => {}
+        },
+        Err(error) => return Err(error),
+    }
+    Ok(0)
+}
+
+fn ps_command(arguments: &mut Arguments, options: &Options) -> Result<u8> {
+    let mut json = true;
+    while let Some(flag) = arguments.flag() {
+        match flag.name.as_str() {
+            "f" | "format" => json = arguments.value(flag)? == "json",
+            _ => return Err(unknown("ps", &flag)),
+        }
+    }
+    let id = arguments.operand("a container id")?;
+    arguments.end()?;
+    let pids = State::load(&options.root, &id)?.cgroup()?.processes();
+    if json {
+        println!("{}", Json::Arr(pids.into_iter().map(Json::from).collect()));
+    } else {
+        println!("PID");
+        pids.iter().for_each(|pid| println!("{pid}"));
+    }
+    Ok(0)
+}
+
+fn list_command(arguments: &mut Arguments, options: &Options) -> Result<u8> {
+    let (mut json, mut quiet) = (false, false);
+    while let Some(flag) = arguments.flag() {
+        match flag.name.as_str() {
+            "f" | "format" => json = arguments.value(flag)? == "json",
+            "q" | "quiet" => quiet = true,
+            _ => return Err(unknown("list", &flag)),
+        }
+    }
+    arguments.end()?;
+    let entries = fs::read_dir(&options.root).into_iter().flatten().flatten();
+    let mut states: Vec<State> = entries.filter_map(|entry| State::load(&options.root, entry.file_name().to_str()?).ok()).collect();
+    states.sort_by(|a, b| a.id.cmp(&b.id));
+    if quiet {
+        states.iter().for_each(|state| println!("{}", state.id));
+    } else if json {
+        println!("{}", Json::Arr(states.iter().map(|state| state.describe(Some(state.status()))).collect()));
+    } else {
+        let mut out = std::io::stdout().lock();
+        let _ = writeln!(out, "{:<24} {:<8} {:<8} {:<40} CREATED", "ID", "PID", "STATUS", "BUNDLE");
+        for state in &states {
+            let _ = writeln!(out, "{:<24} {:<8} {:<8} {:<40} {}", state.id, state.pid, state.status().name(), state.bundle.display(), state.created);
+        }
+    }
+    Ok(0)
+}
+
+fn update_command(arguments: &mut Arguments, options: &Options) -> Result<u8> {
+    let mut resources: Option<Json> = None;
+    let (mut cpu, mut memory, mut pids) = (Vec::new(), Vec::new(), Vec::new());
+    while let Some(flag) = arguments.flag() {
+        let integer = |arguments: &mut Arguments, flag| arguments.number::<i64>(flag).map(Json::from);
+        match flag.name.as_str() {
+            "r" | "resources" => resources = Some(read_process(Path::new(&arguments.value(flag)?))?),
+            "cpu-share" | "cpu-shares" => cpu.push(("shares".to_owned(), integer(arguments, flag)?)),
+            "cpu-quota" => cpu.push(("quota".to_owned(), integer(arguments, flag)?)),
+            "cpu-period" => cpu.push(("period".to_owned(), integer(arguments, flag)?)),
+            "cpuset-cpus" => cpu.push(("cpus".to_owned(), arguments.value(flag)?.into())),
+            "cpuset-mems" => cpu.push(("mems".to_owned(), arguments.value(flag)?.into())),
+            "memory" => memory.push(("limit".to_owned(), integer(arguments, flag)?)),
+            "memory-swap" => memory.push(("swap".to_owned(), integer(arguments, flag)?)),
+            "memory-reservation" => memory.push(("reservation".to_owned(), integer(arguments, flag)?)),
+            "pids-limit" => pids.push(("limit".to_owned(), integer(arguments, flag)?)),
+            _ => return Err(unknown("update", &flag)),
+        }
+    }
+    let id = arguments.operand("a container id")?;
+    arguments.end()?;
+    let resources = resources.unwrap_or_else(|| object([("cpu", Json::Obj(cpu)), ("memory", Json::Obj(memory)), ("pids", Json::Obj(pids))]));
+    State::load(&options.root, &id)?.cgroup()?.apply(&resources)?;
+    Ok(0)
+}
+
+/// `events --stats`: one object. Without it runc prints one every few seconds until the container ends; callers that
+/// want that call again.
+fn events_command(arguments: &mut Arguments, options: &Options) -> Result<u8> {
+    let mut once = false;
+    while let Some(flag) = arguments.flag() {
+        match flag.name.as_str() {
+            "stats" => once = true,
+            _ => return Err(unknown("events", &flag)),
+        }
+    }
+    if !once {
+        return Err(Error::new("events without --stats is not supported"));
+    }
+    let id = arguments.operand("a container id")?;
+    arguments.end()?;
+    let group = State::load(&options.root, &id)?.cgroup()?;
+    let number = |controller: &str, v1: &str, v2: &str| {
+        let value = group.dir(controller).and_then(|dir| read_number(dir, if group.is_v2() { v2 } else { v1 }));
+        Json::from(value.unwrap_or(0))
+    };
+    let cpu = if group.is_v2() {
+        group.dir("cpu").and_then(|dir| read_key(dir, "cpu.stat", "usage_usec")).unwrap_or(0) * 1000
+    } else {
+        group.dir("cpuacct").and_then(|dir| read_number(dir, "cpuacct.usage")).unwrap_or(0)
+    };
+    let oom = group.dir("memory").map_or(0, |dir| memory::oom_kills(dir, group.is_v2()));
+    let memory = object([("usage", number("memory", "memory.usage_in_bytes", "memory.current")), ("limit", number("memory", "memory.limit_in_bytes", "memory.max"))]);
+    let data = object([
+        ("cpu", object([("usage", object([("total", cpu.into())]))])),
+        ("memory", object([("usage", memory), ("oomKills", oom.into())])),
+        ("pids", object([("current", number("pids", "pids.current", "pids.current")), ("limit", number("pids", "pids.max", "pids.max"))])),
+    ]);
+    println!("{}", object([("type", "stats".into()), ("id", id.as_str().into()), ("data", data)]));
+    Ok(0)
+}
+
+/// What this launcher can (OCI runtime specification, features.md).
+fn features() -> Json {
+    let list = |words: &[&str]| Json::Arr(words.iter().map(|word| Json::from(*word)).collect());
+    let capabilities = Json::Arr(capabilities::names().map(Json::from).collect());
+    object([
+        ("ociVersionMin", "1.0.0".into()),
+        ("ociVersionMax", "1.2.0".into()),
+        ("hooks", list(&[])),
+        ("mountOptions", list(&["bind", "rbind", "ro", "rw", "nosuid", "nodev", "noexec", "rro", "tmpcopyup", "rprivate", "rshared", "rslave"])),
+        (
+            "linux",
+            object([
+                ("namespaces", list(&["cgroup", "ipc", "mount", "network", "pid", "uts"])),
+                ("capabilities", capabilities),
+                ("cgroup", object([("v1", true.into()), ("v2", true.into()), ("systemd", false.into()), ("systemdUser", false.into())])),
+                ("seccomp", object([("enabled", crate::seccomp::ENABLED.into())])),
+                ("apparmor", object([("enabled", false.into())])),
+                ("selinux", object([("enabled", false.into())])),
+            ]),
+        ),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_have_numbers_and_names() {
+        for (name, number) in [("15", 15), ("TERM", 15), ("SIGKILL", 9), ("sigusr1", 10), ("RTMIN+3", 37), ("SIGRTMAX-1", 63)] {
+            assert_eq!(signal_number(name).unwrap(), number, "{name}");
+        }
+        assert!(signal_number("SIGNONE").is_err());
+        assert!(signal_number("99").is_err());
+    }
+}

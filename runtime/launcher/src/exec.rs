@@ -1,0 +1,131 @@
+//! Runs another process in a container that runs already.
+
+use std::{
+    fs,
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+};
+
+use crate::{
+    create::{self, ConsoleReceiver, Options},
+    error::{Context, Error, Result},
+    process::Report,
+    seccomp::Filter,
+    spec::{Process, Spec, read_json},
+    state::{State, Status},
+    sys,
+};
+
+/// Starts `process` in the container; returns its pid.
+pub fn exec(state: &State, mut process: Process, options: &Options) -> Result<i32> {
+    match state.status() {
+        Status::Running => {}
+        Status::Paused => return Err(Error::new("cannot exec in a paused container")),
+        Status::Created => return Err(Error::new("cannot exec in a container that has not been started")),
+        Status::Stopped => return Err(Error::new("cannot exec in a stopped container")),
+    }
+    process.clamp(&options.log);
+    let config = read_json(&state.bundle.join("config.json"))?;
+    let filter = Filter::of(config.at("linux.seccomp"))?;
+    let group = state.cgroup()?;
+    let doors = group.doors()?;
+    let target = sys::pidfd_open(state.pid).context(|| format!("open process {}", state.pid))?;
+    // Between the look at the state and now the number may have gone to another process.
+    if state.status() == Status::Stopped {
+        return Err(Error::new("cannot exec in a stopped container"));
+    }
+    let namespaces = differing_namespaces(state.pid)?;
+    let console = ConsoleReceiver::of(&process, options)?;
+    let root = sys::open(format!("/proc/{}/root", state.pid), libc::O_PATH | libc::O_DIRECTORY, 0).context(|| "open the container's root".into())?;
+    if namespaces & libc::CLONE_NEWPID != 0 {
+        sys::setns(&target, libc::CLONE_NEWPID).context(|| "join the pid namespace".into())?;
+    }
+    let (read, write) = sys::pipe().context(|| "create a pipe".into())?;
+    let child = Child { process: &process, filter: filter.as_ref(), options, doors, target, namespaces, root, console };
+    match create::spawn(0, options)? {
+        0 => {
+            drop(read);
+            create::run_child(Report(write), |report| child.run(report))
+        }
+        pid => {
+            drop((write, child));
+            let pid = create::outcome(read, pid, options)?;
+            if let Some(path) = &options.pid_file {
+                create::write_pid_file(path, pid)?;
+            }
+            Ok(pid)
+        }
+    }
+}
+
+/// The namespaces that are not this process's own, as setns flags.
+fn differing_namespaces(pid: i32) -> Result<i32> {
+    let kinds = [
+        ("mnt", libc::CLONE_NEWNS),
+        ("net", libc::CLONE_NEWNET),
+        ("ipc", libc::CLONE_NEWIPC),
+        ("uts", libc::CLONE_NEWUTS),
+        ("pid", libc::CLONE_NEWPID),
+        ("cgroup", libc::CLONE_NEWCGROUP),
+    ];
+    let mut flags = 0;
+    for (name, flag) in kinds {
+        let theirs = fs::read_link(format!("/proc/{pid}/ns/{name}")).context(|| format!("read the {name} namespace of process {pid}"))?;
+        let ours = fs::read_link(format!("/proc/self/ns/{name}")).context(|| format!("read the own {name} namespace"))?;
+        if theirs != ours {
+            flags |= flag;
+        }
+    }
+    Ok(flags)
+}
+
+struct Child<'a> {
+    process: &'a Process,
+    filter: Option<&'a Filter>,
+    options: &'a Options,
+    doors: Vec<OwnedFd>,
+    target: OwnedFd,
+    namespaces: i32,
+    root: OwnedFd,
+    console: Option<ConsoleReceiver>,
+}
+
+impl Child<'_> {
+    fn run(self, report: &Report) -> Result<std::convert::Infallible> {
+        sys::setsid().context(|| "start a session".into())?;
+        create::enter_groups(self.doors)?;
+        self.process.set_oom_score(&self.options.log)?;
+        sys::setns(&self.target, self.namespaces & !libc::CLONE_NEWPID).context(|| "join the container's namespaces".into())?;
+        sys::fchdir(&self.root).context(|| "enter the container's root".into())?;
+        sys::chroot(".").context(|| "enter the container's root".into())?;
+        if let Some(receiver) = &self.console {
+            let (master, slave) = open_console(&self.root)?;
+            create::hand_over_console(self.process, master, &slave, receiver)?;
+        }
+        create::finish(self.process, self.filter, self.options, report, None)
+    }
+}
+
+/// A pty from the container's devpts; what lies at `/dev/ptmx` is looked at before it is trusted.
+fn open_console(root: &OwnedFd) -> Result<(OwnedFd, OwnedFd)> {
+    let path = Path::new("dev/ptmx");
+    let master = sys::openat2(root.as_fd(), path, libc::O_RDWR | libc::O_NOCTTY | libc::O_NONBLOCK, 0, sys::RESOLVE_IN_ROOT | sys::RESOLVE_NO_MAGICLINKS)
+        .context(|| "open /dev/ptmx of the container".into())?;
+    let stat = sys::fstat(&master).context(|| "stat /dev/ptmx of the container".into())?;
+    if stat.st_mode & libc::S_IFMT != libc::S_IFCHR || stat.st_rdev != libc::makedev(5, 2) {
+        return Err(Error::new("/dev/ptmx of the container is not the pty multiplexer"));
+    }
+    sys::set_blocking(&master).context(|| "set /dev/ptmx blocking".into())?;
+    let slave = sys::pty_peer(&master).context(|| "open the console".into())?;
+    Ok((master, slave))
+}
+
+/// The process of `exec ID COMMAND…`: the container's own with another command (runc's rule).
+pub fn process_of_container(state: &State, change: impl FnOnce(&mut Process) -> Result<()>) -> Result<Process> {
+    let spec = Spec::load(&state.bundle)?;
+    let mut process = spec.process.ok_or_else(|| Error::new("config.json: process is missing"))?;
+    process.terminal = false;
+    process.console_size = None;
+    change(&mut process)?;
+    Ok(process)
+}

@@ -1,0 +1,26 @@
+//! The OCI launcher: from a bundle's `config.json` (OCI runtime specification 1.2) to a running process.
+//!
+//! ```text
+//! create ─ spec ─ cgroup ─ clone3 ─┬─ parent: state.json, report
+//!                                  └─ child: groups → namespaces → rootfs → rights → [exec.fifo] → execve
+//! exec   ─ state ─ setns ─ clone3 ─── child: groups → namespaces → rights → execve
+//! ```
+//!
+//! The program is single-threaded and never returns to its caller's code in the child. The engine uses the library
+//! for what needs no new process: groups, state, deletion.
+
+pub mod capabilities;
+pub mod cgroup;
+pub mod cli;
+pub mod create;
+pub mod error;
+pub mod exec;
+pub mod json;
+pub mod log;
+pub mod mount_options;
+pub mod process;
+pub mod rootfs;
+pub mod seccomp;
+pub mod spec;
+pub mod state;
+pub mod sys;

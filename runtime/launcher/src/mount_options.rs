@@ -1,0 +1,122 @@
+//! The words of a mount's options (mount(8), config.md "Linux mount options").
+
+use crate::error::{Error, Result};
+
+/// Options, sorted into what each system call takes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct MountOptions {
+    /// Flags to set.
+    pub flags: u64,
+    /// Flags to clear on a bind mount, which starts with its source's.
+    pub cleared: u64,
+    /// Propagation to set afterwards, each by a call of its own.
+    pub propagation: Vec<u64>,
+    /// Attributes for the whole tree: `MOUNT_ATTR_*` to set and to clear.
+    pub recursive: (u64, u64),
+    /// Copy the content of the covered directory into the new tmpfs.
+    pub copy_up: bool,
+    /// What is the file system's own.
+    pub data: String,
+}
+
+const RELATIME_GROUP: u64 = libc::MS_RELATIME | libc::MS_NOATIME | libc::MS_STRICTATIME;
+
+/// Word, flag, whether the word clears it.
+const WORDS: [(&str, u64, bool); 27] = [
+    ("defaults", 0, false),
+    ("ro", libc::MS_RDONLY, false),
+    ("rw", libc::MS_RDONLY, true),
+    ("nosuid", libc::MS_NOSUID, false),
+    ("suid", libc::MS_NOSUID, true),
+    ("nodev", libc::MS_NODEV, false),
+    ("dev", libc::MS_NODEV, true),
+    ("noexec", libc::MS_NOEXEC, false),
+    ("exec", libc::MS_NOEXEC, true),
+    ("sync", libc::MS_SYNCHRONOUS, false),
+    ("async", libc::MS_SYNCHRONOUS, true),
+    ("dirsync", libc::MS_DIRSYNC, false),
+    ("remount", libc::MS_REMOUNT, false),
+    ("mand", libc::MS_MANDLOCK, false),
+    ("nomand", libc::MS_MANDLOCK, true),
+    ("noatime", libc::MS_NOATIME, false),
+    ("atime", libc::MS_NOATIME, true),
+    ("nodiratime", libc::MS_NODIRATIME, false),
+    ("diratime", libc::MS_NODIRATIME, true),
+    ("relatime", libc::MS_RELATIME, false),
+    ("norelatime", libc::MS_RELATIME, true),
+    ("strictatime", libc::MS_STRICTATIME, false),
+    ("nostrictatime", libc::MS_STRICTATIME, true),
+    ("silent", libc::MS_SILENT, false),
+    ("loud", libc::MS_SILENT, true),
+    ("iversion", libc::MS_I_VERSION, false),
+    ("noiversion", libc::MS_I_VERSION, true),
+];
+
+/// Word, `MOUNT_ATTR_*` (mount_setattr(2)), whether the word clears it.
+const RECURSIVE_WORDS: [(&str, u64, bool); 8] = [
+    ("rro", 1, false),
+    ("rrw", 1, true),
+    ("rnosuid", 2, false),
+    ("rsuid", 2, true),
+    ("rnodev", 4, false),
+    ("rdev", 4, true),
+    ("rnoexec", 8, false),
+    ("rexec", 8, true),
+];
+
+impl MountOptions {
+    pub fn parse(words: &[String]) -> Result<MountOptions> {
+        let mut out = MountOptions::default();
+        let mut data = Vec::new();
+        for word in words {
+            if let Some((_, flag, clear)) = WORDS.iter().find(|(name, ..)| name == word) {
+                out.set(*flag, *clear);
+            } else if let Some((_, attribute, clear)) = RECURSIVE_WORDS.iter().find(|(name, ..)| name == word) {
+                *(if *clear { &mut out.recursive.1 } else { &mut out.recursive.0 }) |= attribute;
+            } else {
+                match word.as_str() {
+                    "bind" => out.flags |= libc::MS_BIND,
+                    "rbind" => out.flags |= libc::MS_BIND | libc::MS_REC,
+                    "tmpcopyup" => out.copy_up = true,
+                    "idmap" | "ridmap" => return Err(Error::new(format!("option {word:?} is not supported yet"))),
+                    "shared" | "rshared" | "slave" | "rslave" | "private" | "rprivate" | "unbindable" | "runbindable" => {
+                        out.propagation.push(crate::spec::propagation(word)?);
+                    }
+                    word => data.push(word),
+                }
+            }
+        }
+        out.data = data.join(",");
+        Ok(out)
+    }
+
+    fn set(&mut self, flag: u64, clear: bool) {
+        if clear {
+            self.flags &= !flag;
+            self.cleared |= flag;
+        } else {
+            if flag & RELATIME_GROUP != 0 {
+                self.flags &= !RELATIME_GROUP;
+            }
+            self.flags |= flag;
+            self.cleared &= !flag;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_become_flags_data_and_propagation() {
+        let words: Vec<String> = ["rbind", "ro", "nosuid", "rslave", "size=65536k", "mode=755", "suid", "rro"].map(str::to_owned).into();
+        let options = MountOptions::parse(&words).unwrap();
+        assert_eq!(options.flags, libc::MS_BIND | libc::MS_REC | libc::MS_RDONLY);
+        assert_eq!(options.cleared, libc::MS_NOSUID);
+        assert_eq!(options.propagation, [libc::MS_SLAVE | libc::MS_REC]);
+        assert_eq!(options.recursive, (1, 0));
+        assert_eq!(options.data, "size=65536k,mode=755");
+        assert!(MountOptions::parse(&["idmap".to_owned()]).is_err());
+    }
+}

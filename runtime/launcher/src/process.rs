@@ -1,0 +1,157 @@
+//! The last steps of a process before it becomes the user's program: limits, user, capabilities, descriptors, exec.
+
+use std::{
+    ffi::CString,
+    fs,
+    io::{self, ErrorKind},
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+};
+
+use crate::{
+    error::{Context, Error, Result},
+    log::Log,
+    spec::Process,
+    sys,
+};
+
+impl Process {
+    /// Cuts limits to what this process may set and says what is missing. Called before the process exists.
+    pub fn clamp(&mut self, log: &Log) {
+        if self.capabilities.missing != 0 {
+            log.warn(&format!("capabilities not available here: {}", crate::capabilities::describe(self.capabilities.missing)));
+        }
+        for (resource, soft, hard) in &mut self.rlimits {
+            let Ok((_, own_hard)) = sys::getrlimit(*resource) else { continue };
+            // CAP_SYS_RESOURCE raises hard limits; whether this process has it shows in its own capability set.
+            let may_raise = crate::capabilities::bit("SYS_RESOURCE").is_some_and(|bit| crate::capabilities::held() & bit != 0);
+            if *hard > own_hard && !may_raise {
+                log.warn(&format!("rlimit {resource}: hard limit {hard} is above {own_hard}, the most this process may set"));
+                *hard = own_hard;
+            }
+            *soft = (*soft).min(*hard);
+        }
+    }
+
+    /// Sets the OOM score: below the own one only with CAP_SYS_RESOURCE, so a refusal is a warning.
+    pub fn set_oom_score(&self, log: &Log) -> Result<()> {
+        let Some(score) = self.oom_score_adj else { return Ok(()) };
+        match fs::write("/proc/self/oom_score_adj", score.to_string()) {
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EACCES | libc::EPERM)) => {
+                log.warn(&format!("oomScoreAdj {score} needs CAP_SYS_RESOURCE; left as it is"));
+                Ok(())
+            }
+            result => result.context(|| format!("set oomScoreAdj {score}")),
+        }
+    }
+
+    /// Makes `slave` the controlling terminal and the standard streams.
+    pub fn take_console(&self, slave: &OwnedFd) -> Result<()> {
+        sys::set_controlling_tty(slave).context(|| "set the controlling terminal".into())?;
+        for number in 0..3 {
+            sys::place_fd(slave.as_raw_fd(), number).context(|| "set the standard streams".into())?;
+        }
+        Ok(())
+    }
+
+    /// Everything that takes rights away, in the order the kernel demands; `seccomp` is installed where rights allow.
+    pub fn drop_rights(&self, seccomp: Option<&crate::seccomp::Filter>) -> Result<()> {
+        for &(resource, soft, hard) in &self.rlimits {
+            sys::setrlimit(resource, soft, hard).context(|| format!("set rlimit {resource}"))?;
+        }
+        self.own_streams();
+        self.capabilities.drop_bounding().context(|| "drop capabilities from the bounding set".into())?;
+        sys::umask(self.umask.unwrap_or(0o022));
+        sys::prctl(libc::PR_SET_KEEPCAPS, 1).context(|| "keep capabilities".into())?;
+        sys::setgroups(&self.groups).context(|| "set additional groups".into())?;
+        sys::setgid(self.gid).context(|| format!("set group {}", self.gid))?;
+        sys::setuid(self.uid).context(|| format!("set user {}", self.uid))?;
+        sys::prctl(libc::PR_SET_KEEPCAPS, 0).context(|| "keep capabilities no longer".into())?;
+        // Without no_new_privs only CAP_SYS_ADMIN may install a filter, so it comes before capabilities go.
+        if !self.no_new_privileges {
+            install(seccomp)?;
+        }
+        self.capabilities.apply().context(|| "set capabilities".into())?;
+        if self.no_new_privileges {
+            sys::prctl(libc::PR_SET_NO_NEW_PRIVS, 1).context(|| "set no_new_privs".into())?;
+            install(seccomp)?;
+        }
+        Ok(())
+    }
+
+    /// The standard streams belong to the user, so that `/dev/stdout` can be opened again. Best effort: a stream can
+    /// be a file of somebody else.
+    fn own_streams(&self) {
+        for number in 0..3 {
+            let stream = sys::borrow(number);
+            let Ok(stat) = sys::fstat(&stream) else { continue };
+            let null = stat.st_mode & libc::S_IFMT == libc::S_IFCHR && stat.st_rdev == libc::makedev(1, 3);
+            if stat.st_uid != self.uid && !null {
+                let _ = sys::fchown(&stream, self.uid, u32::MAX);
+            }
+        }
+    }
+
+    /// Enters the working directory, making sure it is inside the root (CVE-2024-21626).
+    pub fn enter_cwd(&self) -> Result<()> {
+        std::env::set_current_dir(&self.cwd).context(|| format!("chdir to cwd ({:?}) set in config.json failed", self.cwd))?;
+        match std::env::current_dir() {
+            Ok(path) if path.is_absolute() => Ok(()),
+            _ => Err(Error::new(format!("cwd {:?} is outside of the container's root", self.cwd))),
+        }
+    }
+
+    /// Finds the program as a shell does: a name without a slash in each directory of the process's own PATH.
+    pub fn program(&self) -> Result<CString> {
+        let name = &self.args[0];
+        if name.contains('/') {
+            let path = sys::cstr(name).context(|| format!("exec: {name:?}"))?;
+            return match (sys::access_executable(&path), fs::metadata(name)) {
+                (_, Err(error)) => Err(Error::io(format!("exec: {name:?}: stat {name}"), error)),
+                (_, Ok(metadata)) if metadata.is_dir() => Err(Error::new(format!("exec: {name:?}: is a directory"))),
+                (Err(error), _) => Err(Error::io(format!("exec: {name:?}"), error)),
+                (Ok(()), Ok(_)) => Ok(path),
+            };
+        }
+        let path = self.env.iter().rev().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or_default();
+        let mut found = None;
+        for dir in path.split(':') {
+            let candidate = format!("{}/{name}", if dir.is_empty() { "." } else { dir });
+            if fs::metadata(&candidate).is_ok_and(|metadata| metadata.is_file()) {
+                let path = sys::cstr(&candidate).context(|| format!("exec: {name:?}"))?;
+                if sys::access_executable(&path).is_ok() {
+                    return Ok(path);
+                }
+                found = Some(candidate);
+            }
+        }
+        match found {
+            Some(_) => Err(Error::io(format!("exec: {name:?}"), io::Error::from(ErrorKind::PermissionDenied))),
+            None => Err(Error::new(format!("exec: {name:?}: executable file not found in $PATH"))),
+        }
+    }
+
+    /// Becomes the program. Returns only an error.
+    pub fn exec(&self, program: &CString) -> Error {
+        let strings = |list: &[String]| list.iter().map(sys::cstr).collect::<io::Result<Vec<CString>>>();
+        match (strings(&self.args), strings(&self.env)) {
+            (Ok(args), Ok(env)) => Error::io(format!("exec {}", program.to_string_lossy()), sys::execve(program, &args, &env)),
+            _ => Error::new("exec: an argument or variable contains a NUL byte"),
+        }
+    }
+}
+
+fn install(filter: Option<&crate::seccomp::Filter>) -> Result<()> {
+    filter.map_or(Ok(()), crate::seccomp::Filter::install)
+}
+
+/// Where the parent reads what became of the child: nothing, if the program runs (the descriptor closes on exec).
+pub struct Report(pub OwnedFd);
+
+impl Report {
+    pub fn send(&self, message: &str) {
+        // If nobody listens any more there is nobody to tell.
+        if let Ok(fd) = self.0.as_fd().try_clone_to_owned() {
+            let _ = io::Write::write_all(&mut fs::File::from(fd), message.as_bytes());
+        }
+    }
+}

@@ -1,0 +1,364 @@
+//! The container's file system: mounts, devices, masks, and the change of root.
+//!
+//! Runs in the child, in its own mount namespace, while the host's root and `/proc` are still there. Targets are
+//! found by openat2(2) with RESOLVE_IN_ROOT, so no symbolic link of an image leads out of it, and are mounted on by
+//! `/proc/self/fd/N`: what was resolved is what is mounted on.
+
+use std::{
+    ffi::OsStr,
+    fs,
+    io::{self, ErrorKind},
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+    path::{Component, Path, PathBuf},
+};
+
+use crate::{
+    cgroup::Cgroup,
+    error::{Context, Error, Result},
+    spec::{DeviceNode, MountSpec, NamespaceKind, Spec},
+    sys,
+};
+
+/// mount(2) takes one page of file system options.
+const MAX_MOUNT_DATA: usize = 4095;
+
+/// The container's root, being furnished.
+pub struct Rootfs<'a> {
+    spec: &'a Spec,
+    path: PathBuf,
+    fd: OwnedFd,
+}
+
+fn fd_path(fd: &impl AsRawFd) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
+}
+
+impl<'a> Rootfs<'a> {
+    /// Makes the root a mount point nobody else sees changes of.
+    ///
+    /// A first mount on `/` *is* the root: an overlay is mounted in the container's namespace only, so that it goes
+    /// with the container and nothing is left on the host.
+    pub fn open(spec: &'a Spec) -> Result<Rootfs<'a>> {
+        let propagation = spec.propagation.unwrap_or(libc::MS_SLAVE | libc::MS_REC);
+        sys::mount("", "/", "", propagation | libc::MS_REC, "").context(|| "set the propagation of \"/\"".into())?;
+        let path = fs::canonicalize(&spec.root).context(|| format!("find the root {:?}", spec.root))?;
+        if propagation & libc::MS_SHARED != 0 {
+            make_parent_private(&path)?;
+        }
+        match spec.mounts.first().filter(|mount| mount.destination == Path::new("/")) {
+            Some(mount) => mount_root(mount, &path)?,
+            None => {
+                let root = path.to_string_lossy();
+                sys::mount(&root, &path, "", libc::MS_BIND | libc::MS_REC, "").context(|| format!("bind the root {path:?}"))?;
+            }
+        }
+        let fd = sys::open(&path, libc::O_PATH | libc::O_DIRECTORY, 0).context(|| format!("open the root {path:?}"))?;
+        Ok(Rootfs { spec, path, fd })
+    }
+
+    /// Mounts, devices and links; after this the container's `/proc` and `/dev` are there.
+    pub fn furnish(&self, cgroup: Option<&Cgroup>) -> Result<()> {
+        for mount in &self.spec.mounts {
+            if mount.destination != Path::new("/") {
+                self.mount(mount, cgroup).context(|| format!("mount {:?} at {:?}", mount.source, mount.destination))?;
+            }
+        }
+        self.make_devices()
+    }
+
+    fn resolve(&self, path: &Path, flags: i32) -> io::Result<OwnedFd> {
+        let relative = path.strip_prefix("/").unwrap_or(path);
+        let relative = if relative.as_os_str().is_empty() { Path::new(".") } else { relative };
+        sys::openat2(self.fd.as_fd(), relative, flags, 0, sys::RESOLVE_IN_ROOT | sys::RESOLVE_NO_MAGICLINKS)
+    }
+
+    /// Opens a mount target, making what is missing of its path.
+    fn target(&self, path: &Path, directory: bool) -> Result<OwnedFd> {
+        match self.resolve(path, libc::O_PATH) {
+            Ok(fd) => return Ok(fd),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(Error::io(format!("resolve {path:?} in the root"), error)),
+        }
+        let mut walked = PathBuf::from("/");
+        let parts: Vec<&OsStr> = path.components().filter_map(|part| if let Component::Normal(name) = part { Some(name) } else { None }).collect();
+        for (index, name) in parts.iter().enumerate() {
+            let parent = self.resolve(&walked, libc::O_PATH | libc::O_DIRECTORY).context(|| format!("resolve {walked:?} in the root"))?;
+            walked.push(name);
+            if self.resolve(&walked, libc::O_PATH).is_ok() {
+                continue;
+            }
+            let last = index + 1 == parts.len();
+            let made = if last && !directory { sys::mknodat(parent.as_fd(), name, libc::S_IFREG | 0o644, 0) } else { sys::mkdirat(parent.as_fd(), name, 0o755) };
+            made.context(|| format!("create {walked:?} in the root"))?;
+        }
+        self.resolve(path, libc::O_PATH).context(|| format!("resolve {path:?} in the root"))
+    }
+
+    fn mount(&self, mount: &MountSpec, cgroup: Option<&Cgroup>) -> Result<()> {
+        let destination = &mount.destination;
+        match mount.kind.as_str() {
+            "bind" => self.bind(mount),
+            "cgroup" | "cgroup2" => self.mount_cgroup(mount, cgroup),
+            _ => {
+                let target = self.target(destination, true)?;
+                if matches!(mount.kind.as_str(), "proc" | "sysfs") && target_is_moved(&self.path, &target, destination) {
+                    return Err(Error::new(format!("{destination:?} leads elsewhere in the image")));
+                }
+                let options = &mount.options;
+                let mode = if mount.kind == "tmpfs" && !options.data.contains("mode=") {
+                    // A tmpfs keeps the permissions of the directory it covers, as runc's do.
+                    let mode = sys::fstat(&target).context(|| "stat the target".into())?.st_mode & 0o7777;
+                    format!("{}mode={mode:o}", if options.data.is_empty() { "" } else { "," })
+                } else {
+                    String::new()
+                };
+                let source = if mount.source.is_empty() { &mount.kind } else { &mount.source };
+                let data = format!("{}{mode}", options.data);
+                sys::mount(source, fd_path(&target), &mount.kind, options.flags, &data).context(|| mount.kind.clone())?;
+                self.propagate(mount)
+            }
+        }
+    }
+
+    fn bind(&self, mount: &MountSpec) -> Result<()> {
+        let options = &mount.options;
+        let source = fs::metadata(&mount.source).context(|| "stat the source".into())?;
+        let target = self.target(&mount.destination, source.is_dir())?;
+        let recursive = options.flags & libc::MS_REC;
+        sys::mount(&mount.source, fd_path(&target), "", libc::MS_BIND | recursive, "").context(|| "bind".into())?;
+        drop(target);
+        let wanted = options.flags & !(libc::MS_BIND | libc::MS_REC);
+        if wanted != 0 || options.cleared != 0 {
+            let mounted = self.resolve(&mount.destination, libc::O_PATH).context(|| "open the new mount".into())?;
+            remount(&mounted, wanted, options.cleared)?;
+        }
+        if options.recursive != (0, 0) {
+            let mounted = self.resolve(&mount.destination, libc::O_PATH).context(|| "open the new mount".into())?;
+            sys::mount_setattr(&mounted, true, options.recursive.0, options.recursive.1).context(|| "set attributes of the whole tree".into())?;
+        }
+        self.propagate(mount)
+    }
+
+    fn propagate(&self, mount: &MountSpec) -> Result<()> {
+        for &flags in &mount.options.propagation {
+            let mounted = self.resolve(&mount.destination, libc::O_PATH).context(|| "open the new mount".into())?;
+            sys::mount("", fd_path(&mounted), "", flags, "").context(|| "set propagation".into())?;
+        }
+        Ok(())
+    }
+
+    /// The container's own groups: on v2 one file system (or its subtree), on v1 a tmpfs with a directory a hierarchy.
+    fn mount_cgroup(&self, mount: &MountSpec, cgroup: Option<&Cgroup>) -> Result<()> {
+        let target = self.target(&mount.destination, true)?;
+        let group = cgroup.ok_or_else(|| Error::new("there is no cgroup to show"))?;
+        let own_namespace = self.spec.namespace(NamespaceKind::Cgroup).is_some();
+        let flags = mount.options.flags;
+        if group.is_v2() && own_namespace {
+            return sys::mount("cgroup", fd_path(&target), "cgroup2", flags, "").context(|| "cgroup2".into());
+        }
+        if group.is_v2() {
+            let dir = group.dir("").unwrap_or(Path::new("/sys/fs/cgroup")).to_string_lossy().into_owned();
+            sys::mount(&dir, fd_path(&target), "", libc::MS_BIND | libc::MS_REC, "").context(|| "bind the cgroup".into())?;
+        } else {
+            let inner = flags & !libc::MS_RDONLY;
+            sys::mount("tmpfs", fd_path(&target), "tmpfs", inner, "mode=755").context(|| "tmpfs".into())?;
+            for (controllers, dir) in group.dirs() {
+                let inside = mount.destination.join(&controllers);
+                let target = self.target(&inside, true)?;
+                sys::mount(&dir.to_string_lossy(), fd_path(&target), "", libc::MS_BIND, "").context(|| format!("bind {}", dir.display()))?;
+                let mounted = self.resolve(&inside, libc::O_PATH).context(|| "open the new mount".into())?;
+                remount(&mounted, flags, 0)?;
+            }
+        }
+        let mounted = self.resolve(&mount.destination, libc::O_PATH).context(|| "open the new mount".into())?;
+        remount(&mounted, flags, 0)
+    }
+
+    /// The devices and links every container has (config-linux.md "Default Devices"), then those asked for.
+    fn make_devices(&self) -> Result<()> {
+        const STANDARD: [(&str, u32, u32); 6] = [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+        const LINKS: [(&str, &str); 5] =
+            [("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0"), ("stdout", "/proc/self/fd/1"), ("stderr", "/proc/self/fd/2"), ("ptmx", "pts/ptmx")];
+        // A /dev bound from the host is not ours to fill.
+        let bound = self.spec.mounts.iter().any(|mount| mount.destination == Path::new("/dev") && mount.kind == "bind");
+        if bound {
+            return Ok(());
+        }
+        let dev = self.target(Path::new("/dev"), true)?;
+        for (name, major, minor) in STANDARD {
+            self.make_device(&DeviceNode { path: format!("/dev/{name}"), mode: libc::S_IFCHR | 0o666, number: libc::makedev(major, minor), uid: 0, gid: 0 })?;
+        }
+        for device in &self.spec.devices {
+            self.make_device(device)?;
+        }
+        for (name, to) in LINKS {
+            match sys::symlinkat(to, dev.as_fd(), OsStr::new(name)) {
+                Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(Error::io(format!("create /dev/{name}"), error)),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn make_device(&self, device: &DeviceNode) -> Result<()> {
+        let path = Path::new(&device.path);
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(Error::new(format!("linux.devices: {:?} is not a path of a device", device.path)));
+        };
+        let parent = self.target(parent, true)?;
+        match sys::mknodat(parent.as_fd(), name, device.mode, device.number) {
+            Ok(()) => {
+                // mknod's mode is subject to the umask.
+                sys::fchmodat(parent.as_fd(), name, device.mode & 0o7777).context(|| format!("set the mode of {path:?}"))?;
+                if device.uid != 0 || device.gid != 0 {
+                    sys::fchownat(parent.as_fd(), name, device.uid, device.gid).context(|| format!("set the owner of {path:?}"))?;
+                }
+                Ok(())
+            }
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
+                // No right to make devices: the host's own is bound in.
+                let target = self.target(path, false)?;
+                sys::mount(&device.path, fd_path(&target), "", libc::MS_BIND, "").context(|| format!("bind the device {path:?}"))
+            }
+            Err(error) => Err(Error::io(format!("create the device {path:?}"), error)),
+        }
+    }
+
+    /// Opens a pty of the container's own devpts; returns both ends and shows the slave as `/dev/console`.
+    pub fn open_console(&self) -> Result<(OwnedFd, OwnedFd)> {
+        let master = self.resolve(Path::new("/dev/ptmx"), libc::O_RDWR | libc::O_NOCTTY).context(|| "open /dev/ptmx of the container".into())?;
+        let slave = sys::pty_peer(&master).context(|| "open the console".into())?;
+        let target = self.target(Path::new("/dev/console"), false)?;
+        sys::mount(&fd_path(&slave), fd_path(&target), "", libc::MS_BIND, "").context(|| "bind /dev/console".into())?;
+        Ok((master, slave))
+    }
+
+    /// Writes `linux.sysctl`: the kernel shows each process its own namespaces' values.
+    pub fn write_sysctls(&self) -> Result<()> {
+        for (key, value) in &self.spec.sysctls {
+            let file = if key.contains('/') { key.clone() } else { key.replace('.', "/") };
+            fs::write(Path::new("/proc/sys").join(file), value).context(|| format!("write sysctl {key:?}"))?;
+        }
+        Ok(())
+    }
+
+    /// Hides `maskedPaths` and makes `readonlyPaths` read-only. A path that is not there needs neither.
+    pub fn mask(&self) -> Result<()> {
+        for path in &self.spec.readonly_paths {
+            let Some(target) = self.existing(path)? else { continue };
+            sys::mount(&fd_path(&target), fd_path(&target), "", libc::MS_BIND | libc::MS_REC, "").context(|| format!("make {path:?} read-only"))?;
+            if let Some(mounted) = self.existing(path)? {
+                remount(&mounted, libc::MS_RDONLY, 0).context(|| format!("make {path:?} read-only"))?;
+            }
+        }
+        for path in &self.spec.masked_paths {
+            let Some(target) = self.existing(path)? else { continue };
+            let directory = sys::fstat(&target).context(|| format!("stat {path:?}"))?.st_mode & libc::S_IFMT == libc::S_IFDIR;
+            let result = if directory {
+                sys::mount("tmpfs", fd_path(&target), "tmpfs", libc::MS_RDONLY, "nr_inodes=1,size=0,mode=755")
+                    .or_else(|_| sys::mount("tmpfs", fd_path(&target), "tmpfs", libc::MS_RDONLY, ""))
+            } else {
+                sys::mount("/dev/null", fd_path(&target), "", libc::MS_BIND, "")
+            };
+            result.context(|| format!("mask {path:?}"))?;
+        }
+        Ok(())
+    }
+
+    fn existing(&self, path: &str) -> Result<Option<OwnedFd>> {
+        match self.resolve(Path::new(path), libc::O_PATH) {
+            Ok(fd) => Ok(Some(fd)),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => Ok(None),
+            Err(error) => Err(Error::io(format!("resolve {path:?} in the root"), error)),
+        }
+    }
+
+    /// Changes into the root and lets go of the old one.
+    pub fn enter(self) -> Result<()> {
+        if self.spec.root_readonly {
+            remount(&self.fd, libc::MS_RDONLY, 0).context(|| "make the root read-only".into())?;
+        }
+        sys::fchdir(&self.fd).context(|| "enter the root".into())?;
+        sys::pivot_here().context(|| format!("pivot_root to {:?}", self.path))?;
+        // The old root lies on top of the new one; its mounts must not carry the unmounting back to the host.
+        sys::mount("", ".", "", libc::MS_SLAVE | libc::MS_REC, "").context(|| "cut the old root off".into())?;
+        sys::umount(".", libc::MNT_DETACH).context(|| "unmount the old root".into())?;
+        std::env::set_current_dir("/").context(|| "enter \"/\"".into())?;
+        if let Some(propagation) = self.spec.propagation.filter(|flags| flags & (libc::MS_SHARED | libc::MS_UNBINDABLE) != 0) {
+            sys::mount("", "/", "", propagation, "").context(|| "set the propagation of the root".into())?;
+        }
+        Ok(())
+    }
+}
+
+/// Mounts the root itself. Options longer than a page are an overlay of many layers: they are named relative to the
+/// directory they have in common.
+fn mount_root(mount: &MountSpec, path: &Path) -> Result<()> {
+    let what = || format!("mount the root ({}) at {path:?}", mount.kind);
+    let options = &mount.options;
+    if mount.kind == "bind" {
+        return sys::mount(&mount.source, path, "", options.flags, "").context(what);
+    }
+    if options.data.len() <= MAX_MOUNT_DATA {
+        return sys::mount(&mount.source, path, &mount.kind, options.flags, &options.data).context(what);
+    }
+    let (base, data) = shorten_overlay(&options.data).ok_or_else(|| Error::new("the options of the root are longer than a page"))?;
+    std::env::set_current_dir(&base).context(|| format!("enter {base:?}"))?;
+    sys::mount(&mount.source, path, &mount.kind, options.flags, &data).context(what)
+}
+
+/// Takes the longest common directory out of an overlay's layers.
+fn shorten_overlay(data: &str) -> Option<(String, String)> {
+    let layers = data.split(',').find_map(|option| option.strip_prefix("lowerdir="))?;
+    let first = layers.split(':').next()?;
+    let mut base = first;
+    while !layers.split(':').all(|layer| layer.strip_prefix(base).is_some_and(|rest| rest.starts_with('/'))) {
+        base = &base[..base.rfind('/')?];
+    }
+    if base.is_empty() {
+        return None;
+    }
+    let short: Vec<&str> = layers.split(':').map(|layer| &layer[base.len() + 1..]).collect();
+    let data = data.replace(layers, &short.join(":"));
+    (data.len() <= MAX_MOUNT_DATA).then(|| (base.to_owned(), data))
+}
+
+/// Changes the flags of a mount, keeping those it has and may not lose.
+fn remount(mounted: &OwnedFd, set: u64, clear: u64) -> Result<()> {
+    let has = sys::statfs_flags(mounted).context(|| "stat the mount".into())?;
+    // ST_* of statfs(2) and MS_* have equal values for these.
+    let keep = has & (libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC | libc::MS_NOATIME | libc::MS_NODIRATIME);
+    let relatime = if has & 0x1000 != 0 && set & (libc::MS_NOATIME | libc::MS_STRICTATIME) == 0 { libc::MS_RELATIME } else { 0 };
+    let flags = (keep & !clear) | set | relatime | libc::MS_BIND | libc::MS_REMOUNT;
+    sys::mount("", fd_path(mounted), "", flags, "").context(|| "change the flags of the mount".into())
+}
+
+/// `/proc` and `/sys` must be themselves: a link in the image could put them over something else (CVE-2019-19921).
+fn target_is_moved(root: &Path, target: &OwnedFd, destination: &Path) -> bool {
+    let expected = root.join(destination.strip_prefix("/").unwrap_or(destination));
+    fs::read_link(fd_path(target)).is_ok_and(|real| real != expected)
+}
+
+/// pivot_root(2) refuses a root whose parent mount is shared.
+fn make_parent_private(path: &Path) -> Result<()> {
+    let text = fs::read_to_string("/proc/self/mountinfo").context(|| "read /proc/self/mountinfo".into())?;
+    let points = text.lines().filter_map(|line| line.split(' ').nth(4));
+    let parent = points.filter(|point| path.starts_with(point)).max_by_key(|point| point.len()).unwrap_or("/");
+    sys::mount("", parent, "", libc::MS_PRIVATE, "").context(|| format!("make {parent:?} private"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_layers_are_named_from_their_common_directory() {
+        let layers: Vec<String> = (0..120).map(|index| format!("/var/lib/somewhere/long/snapshots/{index}/fs")).collect();
+        let data = format!("lowerdir={},upperdir=/u,workdir=/w", layers.join(":"));
+        assert!(data.len() > MAX_MOUNT_DATA);
+        let (base, short) = shorten_overlay(&data).unwrap();
+        assert_eq!(base, "/var/lib/somewhere/long/snapshots");
+        assert!(short.starts_with("lowerdir=0/fs:1/fs:") && short.ends_with(",upperdir=/u,workdir=/w"));
+    }
+}

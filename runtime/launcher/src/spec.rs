@@ -1,0 +1,386 @@
+//! `config.json` as the launcher needs it (OCI runtime specification 1.2, config.md and config-linux.md).
+//!
+//! Everything that can be judged without doing it is judged here, before a process exists. What the specification
+//! has and this launcher has not is refused by its name.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    capabilities::{self, Capabilities},
+    error::{Context, Error, Result},
+    json::Json,
+    mount_options::MountOptions,
+};
+
+/// Largest file accepted as configuration; real ones have a few ten thousand bytes.
+const MAX_CONFIG: u64 = 16 << 20;
+
+/// Reads and parses a JSON file.
+pub fn read_json(path: &Path) -> Result<Json> {
+    let size = fs::metadata(path).context(|| format!("open {}", path.display()))?.len();
+    if size > MAX_CONFIG {
+        return Err(Error::new(format!("{} is larger than {MAX_CONFIG} bytes", path.display())));
+    }
+    let text = fs::read(path).context(|| format!("read {}", path.display()))?;
+    Json::parse(&text).map_err(|error| Error::new(format!("parse {}: {error}", path.display())))
+}
+
+/// A container's configuration.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    pub version: String,
+    pub root: PathBuf,
+    pub root_readonly: bool,
+    /// Mount flags of `rootfsPropagation`, if given.
+    pub propagation: Option<u64>,
+    pub mounts: Vec<MountSpec>,
+    pub process: Option<Process>,
+    pub hostname: Option<String>,
+    pub domainname: Option<String>,
+    pub namespaces: Vec<Namespace>,
+    pub devices: Vec<DeviceNode>,
+    pub masked_paths: Vec<String>,
+    pub readonly_paths: Vec<String>,
+    pub sysctls: Vec<(String, String)>,
+    pub cgroups_path: Option<String>,
+    pub resources: Json,
+    pub seccomp: Json,
+    pub annotations: Json,
+}
+
+/// One entry of `mounts`.
+#[derive(Clone, Debug)]
+pub struct MountSpec {
+    pub destination: PathBuf,
+    pub kind: String,
+    pub source: String,
+    pub options: MountOptions,
+}
+
+/// One entry of `linux.namespaces`.
+#[derive(Clone, Debug)]
+pub struct Namespace {
+    pub kind: NamespaceKind,
+    /// Joined instead of made.
+    pub path: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NamespaceKind {
+    Mount,
+    Network,
+    Ipc,
+    Uts,
+    Pid,
+    Cgroup,
+}
+
+impl NamespaceKind {
+    fn parse(name: &str) -> Result<NamespaceKind> {
+        Ok(match name {
+            "mount" => NamespaceKind::Mount,
+            "network" => NamespaceKind::Network,
+            "ipc" => NamespaceKind::Ipc,
+            "uts" => NamespaceKind::Uts,
+            "pid" => NamespaceKind::Pid,
+            "cgroup" => NamespaceKind::Cgroup,
+            "user" | "time" => return Err(Error::new(format!("linux.namespaces: {name:?} is not supported yet"))),
+            name => return Err(Error::new(format!("linux.namespaces: unknown type {name:?}"))),
+        })
+    }
+
+    /// The flag for clone, unshare and setns.
+    pub fn flag(self) -> i32 {
+        match self {
+            NamespaceKind::Mount => libc::CLONE_NEWNS,
+            NamespaceKind::Network => libc::CLONE_NEWNET,
+            NamespaceKind::Ipc => libc::CLONE_NEWIPC,
+            NamespaceKind::Uts => libc::CLONE_NEWUTS,
+            NamespaceKind::Pid => libc::CLONE_NEWPID,
+            NamespaceKind::Cgroup => libc::CLONE_NEWCGROUP,
+        }
+    }
+}
+
+/// A device to make, from `linux.devices`.
+#[derive(Clone, Debug)]
+pub struct DeviceNode {
+    pub path: String,
+    /// File type bits and permissions.
+    pub mode: u32,
+    pub number: u64,
+    pub uid: u32,
+    pub gid: u32,
+}
+
+/// A process: the container's own, or one that is executed in it.
+#[derive(Clone, Debug)]
+pub struct Process {
+    pub terminal: bool,
+    /// Rows and columns.
+    pub console_size: Option<(u16, u16)>,
+    pub uid: u32,
+    pub gid: u32,
+    pub umask: Option<u32>,
+    pub groups: Vec<u32>,
+    pub args: Vec<String>,
+    pub env: Vec<String>,
+    pub cwd: String,
+    pub capabilities: Capabilities,
+    /// Resource, soft, hard.
+    pub rlimits: Vec<(u32, u64, u64)>,
+    pub no_new_privileges: bool,
+    pub oom_score_adj: Option<i64>,
+}
+
+impl Spec {
+    /// Reads `config.json` of a bundle.
+    pub fn load(bundle: &Path) -> Result<Spec> {
+        Spec::parse(&read_json(&bundle.join("config.json"))?, bundle)
+    }
+
+    /// Judges a configuration; relative paths are the bundle's.
+    pub fn parse(config: &Json, bundle: &Path) -> Result<Spec> {
+        let version = config.get("ociVersion").str().ok_or_else(|| Error::new("config.json: ociVersion is missing"))?;
+        if !version.starts_with("1.") {
+            return Err(Error::new(format!("config.json: ociVersion {version:?} is not supported")));
+        }
+        refuse(config, &["hooks", "vm", "windows", "solaris", "zos"], "")?;
+        let linux = config.get("linux");
+        refuse(linux, &["uidMappings", "gidMappings", "timeOffsets", "intelRdt", "personality", "netDevices"], "linux.")?;
+        if linux.get("mountLabel").str().is_some_and(|label| !label.is_empty()) {
+            return Err(Error::new("linux.mountLabel: the kernel has no SELinux"));
+        }
+        let root = config.at("root.path").str().ok_or_else(|| Error::new("config.json: root.path is missing"))?;
+        let process = config.get("process");
+        let spec = Spec {
+            version: version.to_owned(),
+            root: bundle.join(root),
+            root_readonly: config.at("root.readonly").bool().unwrap_or(false),
+            propagation: linux.get("rootfsPropagation").str().filter(|name| !name.is_empty()).map(propagation).transpose()?,
+            mounts: config.get("mounts").items().iter().map(|mount| MountSpec::parse(mount, bundle)).collect::<Result<_>>()?,
+            process: if process.is_null() { None } else { Some(Process::parse(process)?) },
+            hostname: config.get("hostname").str().filter(|name| !name.is_empty()).map(str::to_owned),
+            domainname: config.get("domainname").str().filter(|name| !name.is_empty()).map(str::to_owned),
+            namespaces: linux.get("namespaces").items().iter().map(Namespace::parse).collect::<Result<_>>()?,
+            devices: linux.get("devices").items().iter().map(DeviceNode::parse).collect::<Result<_>>()?,
+            masked_paths: linux.get("maskedPaths").strings(),
+            readonly_paths: linux.get("readonlyPaths").strings(),
+            sysctls: linux.get("sysctl").members().iter().filter_map(|(key, value)| Some((key.clone(), value.str()?.to_owned()))).collect(),
+            cgroups_path: linux.get("cgroupsPath").str().filter(|path| !path.is_empty()).map(str::to_owned),
+            resources: linux.get("resources").clone(),
+            seccomp: linux.get("seccomp").clone(),
+            annotations: config.get("annotations").clone(),
+        };
+        spec.validate()?;
+        Ok(spec)
+    }
+
+    fn validate(&self) -> Result<()> {
+        let joined = |kind| self.namespace(kind).is_some_and(|namespace| namespace.path.is_some());
+        if self.namespace(NamespaceKind::Mount).is_none() || joined(NamespaceKind::Mount) {
+            return Err(Error::new("linux.namespaces: a container needs a new mount namespace"));
+        }
+        if self.hostname.is_some() && self.namespace(NamespaceKind::Uts).is_none() {
+            return Err(Error::new("unable to set hostname without a private UTS namespace"));
+        }
+        for (key, _) in &self.sysctls {
+            self.check_sysctl(key)?;
+        }
+        Ok(())
+    }
+
+    /// Only sysctls that belong to one of the container's own namespaces may be set (runc's validator, sysctl(8)).
+    fn check_sysctl(&self, key: &str) -> Result<()> {
+        const IPC: [&str; 8] = [
+            "kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax", "kernel.shmmni",
+            "kernel.shm_rmid_forced",
+        ];
+        let normal = key.replace('/', ".");
+        let needs = if IPC.contains(&normal.as_str()) || normal.starts_with("fs.mqueue.") {
+            NamespaceKind::Ipc
+        } else if normal.starts_with("net.") {
+            NamespaceKind::Network
+        } else if normal == "kernel.domainname" || normal == "kernel.hostname" {
+            NamespaceKind::Uts
+        } else {
+            return Err(Error::new(format!("sysctl {key:?} is not in a separate kernel namespace")));
+        };
+        if self.namespace(needs).is_none() || normal.contains("..") {
+            return Err(Error::new(format!("sysctl {key:?} is not allowed in the hosts {needs:?} namespace")));
+        }
+        Ok(())
+    }
+
+    pub fn namespace(&self, kind: NamespaceKind) -> Option<&Namespace> {
+        self.namespaces.iter().find(|namespace| namespace.kind == kind)
+    }
+}
+
+fn refuse(object: &Json, keys: &[&str], prefix: &str) -> Result<()> {
+    for key in keys {
+        let value = object.get(key);
+        let given = !value.is_null() && value.items().len() + value.members().len() > 0;
+        if given && value.members().iter().any(|(_, list)| !list.items().is_empty() || list.str().is_some() || !list.members().is_empty()) || !value.items().is_empty() {
+            return Err(Error::new(format!("{prefix}{key} is not supported yet")));
+        }
+    }
+    Ok(())
+}
+
+/// Flags of a propagation's name (mount_namespaces(7)).
+pub fn propagation(name: &str) -> Result<u64> {
+    let (recursive, name) = match name.strip_prefix('r') {
+        Some(rest) => (libc::MS_REC, rest),
+        None => (0, name),
+    };
+    let kind = match name {
+        "shared" => libc::MS_SHARED,
+        "slave" => libc::MS_SLAVE,
+        "private" => libc::MS_PRIVATE,
+        "unbindable" => libc::MS_UNBINDABLE,
+        name => return Err(Error::new(format!("unknown propagation {name:?}"))),
+    };
+    Ok(kind | recursive)
+}
+
+impl Namespace {
+    fn parse(entry: &Json) -> Result<Namespace> {
+        let kind = NamespaceKind::parse(entry.get("type").str().unwrap_or_default())?;
+        let path = entry.get("path").str().filter(|path| !path.is_empty()).map(PathBuf::from);
+        Ok(Namespace { kind, path })
+    }
+}
+
+impl MountSpec {
+    fn parse(entry: &Json, bundle: &Path) -> Result<MountSpec> {
+        let destination = entry.get("destination").str().filter(|path| !path.is_empty());
+        let destination = destination.ok_or_else(|| Error::new("mounts: destination is missing"))?;
+        if !entry.get("uidMappings").items().is_empty() || !entry.get("gidMappings").items().is_empty() {
+            return Err(Error::new(format!("mount {destination:?}: id mappings are not supported yet")));
+        }
+        let options = MountOptions::parse(&entry.get("options").strings()).context(|| format!("mount {destination:?}"))?;
+        let mut source = entry.get("source").str().unwrap_or_default().to_owned();
+        let mut kind = entry.get("type").str().unwrap_or_default().to_owned();
+        if options.flags & libc::MS_BIND != 0 || kind == "bind" {
+            kind = "bind".to_owned();
+            source = bundle.join(source).to_string_lossy().into_owned();
+        }
+        if kind.is_empty() {
+            return Err(Error::new(format!("mount {destination:?}: type is missing")));
+        }
+        Ok(MountSpec { destination: Path::new("/").join(destination), kind, source, options })
+    }
+}
+
+impl DeviceNode {
+    fn parse(entry: &Json) -> Result<DeviceNode> {
+        let path = entry.get("path").str().ok_or_else(|| Error::new("linux.devices: path is missing"))?;
+        let kind = match entry.get("type").str().unwrap_or_default() {
+            "b" => libc::S_IFBLK,
+            "c" | "u" => libc::S_IFCHR,
+            "p" => libc::S_IFIFO,
+            kind => return Err(Error::new(format!("linux.devices: {path}: unknown type {kind:?}"))),
+        };
+        let number = |key: &str| entry.get(key).u32().unwrap_or(0);
+        Ok(DeviceNode {
+            path: path.to_owned(),
+            mode: kind | entry.get("fileMode").u32().unwrap_or(0o666) & 0o7777,
+            number: libc::makedev(number("major"), number("minor")),
+            uid: number("uid"),
+            gid: number("gid"),
+        })
+    }
+}
+
+impl Process {
+    /// Judges a process specification; capabilities are cut to what this process has, limits to what it may set.
+    pub fn parse(process: &Json) -> Result<Process> {
+        refuse(process, &["ioPriority", "scheduler", "execCPUAffinity"], "process.")?;
+        let label = process.get("selinuxLabel").str().unwrap_or_default();
+        if !label.is_empty() {
+            return Err(Error::new("process.selinuxLabel: the kernel has no SELinux"));
+        }
+        let profile = process.get("apparmorProfile").str().unwrap_or_default();
+        if !profile.is_empty() && profile != "unconfined" {
+            return Err(Error::new(format!("process.apparmorProfile {profile:?}: AppArmor is not supported yet")));
+        }
+        let args = process.get("args").strings();
+        if args.is_empty() {
+            return Err(Error::new("process.args must not be empty"));
+        }
+        let cwd = process.get("cwd").str().unwrap_or_default();
+        if !cwd.starts_with('/') {
+            return Err(Error::new(format!("process.cwd {cwd:?} must be an absolute path")));
+        }
+        let size = process.get("consoleSize");
+        let dimension = |key: &str| size.get(key).u32().and_then(|value| u16::try_from(value).ok());
+        Ok(Process {
+            terminal: process.get("terminal").bool().unwrap_or(false),
+            console_size: dimension("height").zip(dimension("width")),
+            uid: process.at("user.uid").u32().unwrap_or(0),
+            gid: process.at("user.gid").u32().unwrap_or(0),
+            umask: process.at("user.umask").u32(),
+            groups: process.at("user.additionalGids").items().iter().filter_map(Json::u32).collect(),
+            args,
+            env: process.get("env").strings(),
+            cwd: cwd.to_owned(),
+            capabilities: capabilities::parse(process.get("capabilities"))?,
+            rlimits: process.get("rlimits").items().iter().map(rlimit).collect::<Result<_>>()?,
+            no_new_privileges: process.get("noNewPrivileges").bool().unwrap_or(false),
+            oom_score_adj: process.get("oomScoreAdj").i64(),
+        })
+    }
+}
+
+fn rlimit(entry: &Json) -> Result<(u32, u64, u64)> {
+    let name = entry.get("type").str().unwrap_or_default();
+    let resource = match name {
+        "RLIMIT_AS" => libc::RLIMIT_AS,
+        "RLIMIT_CORE" => libc::RLIMIT_CORE,
+        "RLIMIT_CPU" => libc::RLIMIT_CPU,
+        "RLIMIT_DATA" => libc::RLIMIT_DATA,
+        "RLIMIT_FSIZE" => libc::RLIMIT_FSIZE,
+        "RLIMIT_LOCKS" => libc::RLIMIT_LOCKS,
+        "RLIMIT_MEMLOCK" => libc::RLIMIT_MEMLOCK,
+        "RLIMIT_MSGQUEUE" => libc::RLIMIT_MSGQUEUE,
+        "RLIMIT_NICE" => libc::RLIMIT_NICE,
+        "RLIMIT_NOFILE" => libc::RLIMIT_NOFILE,
+        "RLIMIT_NPROC" => libc::RLIMIT_NPROC,
+        "RLIMIT_RSS" => libc::RLIMIT_RSS,
+        "RLIMIT_RTPRIO" => libc::RLIMIT_RTPRIO,
+        "RLIMIT_RTTIME" => libc::RLIMIT_RTTIME,
+        "RLIMIT_SIGPENDING" => libc::RLIMIT_SIGPENDING,
+        "RLIMIT_STACK" => libc::RLIMIT_STACK,
+        name => return Err(Error::new(format!("process.rlimits: unknown type {name:?}"))),
+    };
+    let value = |key: &str| entry.get(key).u64().ok_or_else(|| Error::new(format!("process.rlimits: {name}: {key} is missing")));
+    Ok((resource as u32, value("soft")?, value("hard")?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(extra: &str) -> Result<Spec> {
+        let text = format!(r#"{{"ociVersion":"1.2.0","root":{{"path":"rootfs"}},"linux":{{"namespaces":[{{"type":"mount"}},{{"type":"uts"}}]{extra}}}}}"#);
+        Spec::parse(&Json::parse(text.as_bytes()).unwrap(), Path::new("/b"))
+    }
+
+    #[test]
+    fn unsupported_and_dangerous_configuration_is_refused_by_name() {
+        assert_eq!(spec("").unwrap().root, Path::new("/b/rootfs"));
+        for (extra, word) in [
+            (r#","sysctl":{"kernel.panic":"1"}"#, "kernel.panic"),
+            (r#","sysctl":{"net.ipv4.ip_forward":"1"}"#, "net.ipv4.ip_forward"),
+            (r#","uidMappings":[{"containerID":0}]"#, "uidMappings"),
+            (r#","rootfsPropagation":"odd""#, "odd"),
+        ] {
+            let error = spec(extra).unwrap_err().to_string();
+            assert!(error.contains(word), "{error}");
+        }
+    }
+}

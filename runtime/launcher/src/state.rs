@@ -1,0 +1,251 @@
+//! What is kept about a container between calls: `<root>/<id>/state.json`, and `exec.fifo` until it is started.
+
+use std::{
+    fs,
+    io::{ErrorKind, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use crate::{
+    cgroup::{Cgroup, Hierarchy, freezer},
+    error::{Context, Error, Result},
+    json::{Json, object},
+    log::rfc3339,
+    spec::read_json,
+    sys,
+};
+
+/// Where containers are kept unless `--root` says otherwise.
+pub const DEFAULT_ROOT: &str = "/run/coracle/oci";
+/// While this file is there the container is created and not started; a byte written to it starts it.
+pub const START_FIFO: &str = "exec.fifo";
+
+/// A container on disk.
+#[derive(Clone, Debug)]
+pub struct State {
+    pub id: String,
+    pub bundle: PathBuf,
+    pub pid: i32,
+    /// When the process started, in ticks since boot: tells it from another process that got its number.
+    pub start_time: u64,
+    pub created: String,
+    pub cgroups_path: String,
+    pub annotations: Json,
+    dir: PathBuf,
+}
+
+/// State of the specification (runtime.md "State"), and runc's `paused`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    Created,
+    Running,
+    Paused,
+    Stopped,
+}
+
+impl Status {
+    pub fn name(self) -> &'static str {
+        match self {
+            Status::Created => "created",
+            Status::Running => "running",
+            Status::Paused => "paused",
+            Status::Stopped => "stopped",
+        }
+    }
+}
+
+/// Ids are file names (runc's rule).
+pub fn check_id(id: &str) -> Result<()> {
+    let allowed = |letter: char| letter.is_ascii_alphanumeric() || "_+-.".contains(letter);
+    if id.is_empty() || id.len() > 1024 || !id.chars().all(allowed) || id == "." || id == ".." {
+        return Err(Error::new(format!("invalid container ID format: {id}")));
+    }
+    Ok(())
+}
+
+/// Reserves an id by making its directory.
+pub fn reserve(root: &Path, id: &str) -> Result<PathBuf> {
+    check_id(id)?;
+    let dir = root.join(id);
+    let mut builder = fs::DirBuilder::new();
+    builder.mode(0o711);
+    let mut result = builder.create(&dir);
+    if result.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+        fs::DirBuilder::new().mode(0o700).recursive(true).create(root).context(|| format!("create {}", root.display()))?;
+        result = builder.create(&dir);
+    }
+    match result {
+        Ok(()) => Ok(dir),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(Error::new(format!("container with given ID already exists: {id}"))),
+        Err(error) => Err(Error::io(format!("create {}", dir.display()), error)),
+    }
+}
+
+impl State {
+    pub fn new(dir: PathBuf, id: &str, bundle: &Path, pid: i32, cgroups_path: &str, annotations: &Json) -> State {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
+        State {
+            id: id.to_owned(),
+            bundle: bundle.to_owned(),
+            pid,
+            start_time: start_time(pid).unwrap_or(0),
+            created: rfc3339(now),
+            cgroups_path: cgroups_path.to_owned(),
+            annotations: annotations.clone(),
+            dir,
+        }
+    }
+
+    pub fn load(root: &Path, id: &str) -> Result<State> {
+        check_id(id)?;
+        let dir = root.join(id);
+        let path = dir.join("state.json");
+        if !path.exists() {
+            return Err(Error::new(format!("container does not exist: {id}")));
+        }
+        let json = read_json(&path)?;
+        let text = |key: &str| json.get(key).str().unwrap_or_default().to_owned();
+        Ok(State {
+            id: id.to_owned(),
+            bundle: text("bundle").into(),
+            pid: json.get("pid").i64().and_then(|pid| i32::try_from(pid).ok()).unwrap_or(0),
+            start_time: json.get("startTime").u64().unwrap_or(0),
+            created: text("created"),
+            cgroups_path: text("cgroupsPath"),
+            annotations: json.get("annotations").clone(),
+            dir,
+        })
+    }
+
+    /// Writes the file so that a reader sees all of it or the one before.
+    pub fn save(&self) -> Result<()> {
+        let mut json = self.describe(None);
+        if let Json::Obj(members) = &mut json {
+            members.push(("startTime".into(), self.start_time.into()));
+            members.push(("cgroupsPath".into(), self.cgroups_path.as_str().into()));
+        }
+        let (path, part) = (self.dir.join("state.json"), self.dir.join("state.json.part"));
+        let file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part);
+        file.and_then(|mut file| file.write_all(json.to_string().as_bytes()))
+            .and_then(|()| fs::rename(&part, &path))
+            .context(|| format!("write {}", path.display()))
+    }
+
+    /// The state as the specification shows it.
+    pub fn describe(&self, status: Option<Status>) -> Json {
+        let mut out = object([("ociVersion", "1.2.0".into()), ("id", self.id.as_str().into()), ("pid", self.pid.into())]);
+        let Json::Obj(members) = &mut out else { return out };
+        if let Some(status) = status {
+            members.push(("status".into(), status.name().into()));
+            if status == Status::Stopped {
+                members[2].1 = Json::Int(0);
+            }
+        }
+        members.push(("bundle".into(), self.bundle.to_string_lossy().as_ref().into()));
+        members.push(("created".into(), self.created.as_str().into()));
+        if !self.annotations.members().is_empty() {
+            members.push(("annotations".into(), self.annotations.clone()));
+        }
+        out
+    }
+
+    pub fn status(&self) -> Status {
+        if start_time(self.pid) != Some(self.start_time) {
+            Status::Stopped
+        } else if self.dir.join(START_FIFO).exists() {
+            Status::Created
+        } else if self.cgroup().is_ok_and(|group| freezer::is_frozen(&group)) {
+            Status::Paused
+        } else {
+            Status::Running
+        }
+    }
+
+    pub fn cgroup(&self) -> Result<Cgroup> {
+        Hierarchy::discover()?.group(&self.cgroups_path)
+    }
+
+    /// Lets a created container run.
+    pub fn start(&self) -> Result<()> {
+        match self.status() {
+            Status::Created => {}
+            Status::Stopped => return Err(Error::new("cannot start a container that has stopped")),
+            Status::Running | Status::Paused => return Err(Error::new("cannot start an already running container")),
+        }
+        let path = self.dir.join(START_FIFO);
+        let fifo = sys::open(&path, libc::O_WRONLY | libc::O_NONBLOCK, 0).context(|| "cannot start a container that has stopped".into())?;
+        fs::File::from(fifo).write_all(b"0").context(|| format!("write {}", path.display()))?;
+        fs::remove_file(&path).context(|| format!("remove {}", path.display()))
+    }
+
+    /// Sends a signal, never to another process that got the number meanwhile.
+    pub fn signal(&self, signal: i32) -> Result<()> {
+        let pidfd = sys::pidfd_open(self.pid).context(|| format!("find process {}", self.pid));
+        match pidfd {
+            Ok(pidfd) if self.status() != Status::Stopped => sys::pidfd_send_signal(&pidfd, signal).context(|| format!("send signal {signal} to process {}", self.pid)),
+            _ => Err(Error::new("container not running")),
+        }
+    }
+
+    /// Removes a stopped container's group and files; with `force`, kills it first.
+    pub fn delete(&self, force: bool) -> Result<()> {
+        let group = self.cgroup()?;
+        match self.status() {
+            Status::Stopped => {}
+            status if force || status == Status::Created => {
+                self.signal(libc::SIGKILL)?;
+                wait_gone(self.pid);
+            }
+            status => return Err(Error::new(format!("cannot delete container {} that is not stopped: {}", self.id, status.name()))),
+        }
+        if group.exists() {
+            group.kill()?;
+            group.remove()?;
+        }
+        fs::remove_dir_all(&self.dir).context(|| format!("remove {}", self.dir.display()))
+    }
+}
+
+/// Field 22 of `/proc/PID/stat`, or nothing if the process is no more (zombies count as gone).
+pub fn start_time(pid: i32) -> Option<u64> {
+    if pid <= 0 {
+        return None;
+    }
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in parentheses may contain anything.
+    let mut fields = text[text.rfind(')')? + 1..].split_whitespace();
+    let state = fields.next()?;
+    if matches!(state, "Z" | "X") { None } else { fields.nth(18)?.parse().ok() }
+}
+
+/// Waits until a killed process has ended, ten seconds at most.
+fn wait_gone(pid: i32) {
+    if let Ok(pidfd) = sys::pidfd_open(pid) {
+        sys::poll_in(&pidfd, 10_000);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_plain_names() {
+        for id in ["a", "web-1.x_y+z"] {
+            assert!(check_id(id).is_ok(), "{id}");
+        }
+        for id in ["", "..", "a/b", "a b", "é"] {
+            assert!(check_id(id).is_err(), "{id}");
+        }
+    }
+
+    #[test]
+    fn a_process_is_known_by_number_and_start() {
+        let own = std::process::id() as i32;
+        assert!(start_time(own).is_some());
+        assert_eq!(start_time(own), start_time(own));
+        assert_eq!(start_time(0), None);
+    }
+}
