@@ -1,0 +1,37 @@
+//! `cargo xtask bench NAME`: builds in release and hands over to the bench.
+
+use std::{path::PathBuf, process::Command};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+
+use crate::cargo;
+
+#[derive(Debug, Args)]
+pub struct Options {
+    /// Which bench: lab
+    name: String,
+    /// Write one JSON object a figure to this file
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Fewer rounds
+    #[arg(long)]
+    quick: bool,
+}
+
+pub fn run(options: &Options) -> Result<()> {
+    let binaries = cargo::release()?;
+    let mut bench = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    bench.current_dir(cargo::root()).args(["run", "--release", "--locked", "--quiet", "--package", "coracle-bench", "--"]);
+    bench.arg(&options.name).arg("--binaries").arg(binaries);
+    if let Some(json) = &options.json {
+        bench.arg("--json").arg(std::path::absolute(json)?);
+    }
+    if options.quick {
+        bench.arg("--quick");
+    }
+    if !bench.status().context("run the bench")?.success() {
+        bail!("the bench failed");
+    }
+    Ok(())
+}

@@ -1,0 +1,83 @@
+//! Calls of cargo.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, bail};
+
+/// The root of the workspace.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
+}
+
+/// Formatting, lints with warnings as errors, and licences where cargo-deny is installed.
+pub fn check() -> Result<()> {
+    cargo(&["fmt", "--all", "--check"])?;
+    cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])?;
+    if has("deny") {
+        cargo(&["deny", "check"])?;
+    } else {
+        eprintln!("cargo-deny is not installed: licences and advisories were not checked");
+    }
+    Ok(())
+}
+
+/// All tests, or those of one package. The end-to-end tests drive the release binaries, so these are built first.
+pub fn test(part: Option<&str>) -> Result<()> {
+    release()?;
+    match part {
+        None => run_tests(&["--workspace"]),
+        Some(part) if package_exists(&format!("coracle-{part}")) => run_tests(&["--package", &format!("coracle-{part}")]),
+        Some(part) if package_exists(part) => run_tests(&["--package", part]),
+        Some(part) => bail!("there is no package coracle-{part} and none called {part}"),
+    }
+}
+
+/// The end-to-end tests alone.
+pub fn e2e() -> Result<()> {
+    release()?;
+    run_tests(&["--package", "coracle-tests"])
+}
+
+/// Builds both binaries as the user runs them, and says where they are.
+pub fn release() -> Result<PathBuf> {
+    cargo(&["build", "--release", "--locked"])?;
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    Ok(target.join("release"))
+}
+
+/// nextest where it is installed, else cargo's own runner; labs are brought up one at a time in both.
+fn run_tests(selection: &[&str]) -> Result<()> {
+    let runner: &[&str] = if has("nextest") { &["nextest", "run", "--locked"] } else { &["test", "--locked"] };
+    cargo(&[runner, selection].concat())
+}
+
+fn package_exists(name: &str) -> bool {
+    let mut command = Command::new(program());
+    command.args(["pkgid", "--package", name]).current_dir(root()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
+fn has(subcommand: &str) -> bool {
+    let mut command = Command::new(program());
+    command.args([subcommand, "--version"]).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
+fn cargo(arguments: &[&str]) -> Result<()> {
+    let line = format!("cargo {}", arguments.join(" "));
+    eprintln!("$ {line}");
+    let status = Command::new(program()).args(arguments).current_dir(root()).status();
+    let status = status.with_context(|| format!("run {line}"))?;
+    if !status.success() {
+        bail!("{line} failed");
+    }
+    Ok(())
+}
+
+/// The cargo that runs this.
+fn program() -> std::ffi::OsString {
+    std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+}
