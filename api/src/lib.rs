@@ -15,6 +15,8 @@ pub mod decode;
 pub mod gvk;
 pub mod meta;
 pub mod names;
+pub mod patch;
+pub mod printing;
 pub mod quantity;
 pub mod schema;
 pub mod selector;

@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 use std::fmt;
+use std::ops::{Add, Sub};
 use std::str::FromStr;
 
 /// Nano is the finest unit; finer values are rounded away from zero (apimachinery `resource.Quantity`).
@@ -114,15 +115,6 @@ impl Quantity {
         Self { format, ..self }
     }
 
-    /// The sum, at most the largest amount. A sum takes the format of the other side when this side is nothing.
-    pub fn add(self, other: Self) -> Self {
-        let format = if self.is_zero() { other.format } else { self.format };
-        Self { nanos: (self.nanos + other.nanos).clamp(-MAX, MAX), format }
-    }
-    /// The difference.
-    pub fn sub(self, other: Self) -> Self {
-        self.add(Self { nanos: -other.nanos, ..other })
-    }
     /// The product with a whole number.
     pub fn times(self, factor: i64) -> Self {
         Self { nanos: self.nanos.saturating_mul(i128::from(factor)).clamp(-MAX, MAX), ..self }
@@ -233,6 +225,21 @@ impl Ord for Quantity {
         self.nanos.cmp(&other.nanos)
     }
 }
+impl Add for Quantity {
+    type Output = Self;
+    /// The sum, at most the largest amount. A sum takes the format of the other side when this side is nothing.
+    fn add(self, other: Self) -> Self {
+        let format = if self.is_zero() { other.format } else { self.format };
+        Self { nanos: (self.nanos + other.nanos).clamp(-MAX, MAX), format }
+    }
+}
+impl Sub for Quantity {
+    type Output = Self;
+    /// The difference.
+    fn sub(self, other: Self) -> Self {
+        self + Self { nanos: -other.nanos, ..other }
+    }
+}
 impl std::iter::Sum for Quantity {
     fn sum<I: Iterator<Item = Self>>(items: I) -> Self {
         items.fold(Self::ZERO, Self::add)
@@ -309,12 +316,12 @@ mod tests {
     #[test]
     fn arithmetic_is_exact() {
         let q = |text: &str| Quantity::parse(text).unwrap();
-        assert_eq!(q("100m").add(q("200m")), q("0.3"));
-        assert_eq!(q("1Gi").sub(q("1Mi")).to_string(), "1023Mi");
+        assert_eq!(q("100m") + q("200m"), q("0.3"));
+        assert_eq!((q("1Gi") - q("1Mi")).to_string(), "1023Mi");
         assert_eq!((q("100m").units(), q("1.0001").millis(), q("-100m").units()), (1, 1001, -1));
         assert_eq!(q("250m").times(4).to_string(), "1");
         assert_eq!(["1Gi", "512Mi"].into_iter().map(q).sum::<Quantity>().to_string(), "1536Mi");
         assert!(q("1Ki") > q("1k") && q("1000m") == q("1"));
-        assert_eq!(q("9E").add(q("9E")).units(), i64::MAX);
+        assert_eq!((q("9E") + q("9E")).units(), i64::MAX);
     }
 }

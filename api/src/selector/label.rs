@@ -83,7 +83,7 @@ impl Requirement {
                 return Err(ParseError("values: Invalid value: []: for 'in', 'notin' operators, values set can't be empty".into()));
             }
             Operator::GreaterThan | Operator::LessThan => {
-                for value in values.iter().filter(|v| v.parse::<i64>().is_err()) {
+                if let Some(value) = values.iter().find(|v| v.parse::<i64>().is_err()) {
                     return Err(ParseError(format!(
                         "values[0]: Invalid value: {value:?}: for 'Gt', 'Lt' operators, the value must be an integer"
                     )));

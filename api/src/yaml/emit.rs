@@ -86,7 +86,7 @@ fn write_text(out: &mut String, text: &str, columns: usize, key: bool) {
     if special || space_before_break || resolves(text) {
         write_double_quoted(out, text);
     } else if text.contains('\n') {
-        if key || text.ends_with(' ') { write_double_quoted(out, text) } else { write_literal(out, text, columns) }
+        if key || text.ends_with(' ') || text.trim_start_matches('\n').is_empty() { write_double_quoted(out, text) } else { write_literal(out, text, columns) }
     } else if plain(text) {
         out.push_str(text);
     } else {
