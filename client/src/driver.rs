@@ -13,9 +13,10 @@ use std::{
 };
 
 use coracle_api::clock::Clock;
-use futures::{StreamExt, stream};
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
 use parking_lot::Mutex;
 use serde_json::Value;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -67,10 +68,16 @@ impl<R: Reconciler> Driver<R> {
             () = wires.synced() => {}
         }
         tracing::debug!(controller = self.reconciler.name(), "started");
-        let workers = (0..self.reconciler.workers().max(1)).map(|_| self.work(&wires));
+        let (driver, wires) = (Arc::new(self), Arc::new(wires));
+        // Ends its tasks when dropped, whichever way this function is left.
+        let mut workers = JoinSet::new();
+        for _ in 0..driver.reconciler.workers().max(1) {
+            let (driver, wires) = (driver.clone(), wires.clone());
+            workers.spawn(async move { driver.work(&wires).await });
+        }
         tokio::select! {
-            () = shutdown.cancelled() => self.queue.close(),
-            _ = futures::future::join_all(workers) => {}
+            () = shutdown.cancelled() => driver.queue.close(),
+            _ = workers.join_next() => {}
         }
     }
 
@@ -176,7 +183,8 @@ impl<R: Reconciler> Driver<R> {
     }
 
     async fn batch(&self, key: &R::Key, actions: &[Action], wires: &Wires<R::Key>) -> End {
-        let mut ends = stream::iter(actions).map(|action| self.act(key, action, wires)).buffer_unordered(IN_FLIGHT);
+        let requests: Vec<BoxFuture<'_, End>> = actions.iter().map(|action| self.act(key, action, wires).boxed()).collect();
+        let mut ends = stream::iter(requests).buffer_unordered(IN_FLIGHT);
         let mut worst = End::Done;
         while let Some(end) = ends.next().await {
             worst = match (worst, end) {

@@ -77,12 +77,13 @@ pub struct Wires<T> {
     queue: Arc<WorkQueue<T>>,
     subscriptions: Vec<Subscription>,
     views: HashMap<ResourceId, Arc<dyn View>>,
-    synced: Vec<futures::future::BoxFuture<'static, ()>>,
+    // A mutex because the futures are only Send, and workers share the wires.
+    synced: parking_lot::Mutex<Vec<futures::future::BoxFuture<'static, ()>>>,
 }
 
 impl<T: Clone + Eq + Hash + Send + Sync + 'static> Wires<T> {
     pub(crate) fn new(queue: Arc<WorkQueue<T>>) -> Self {
-        Self { queue, subscriptions: Vec::new(), views: HashMap::new(), synced: Vec::new() }
+        Self { queue, subscriptions: Vec::new(), views: HashMap::new(), synced: parking_lot::Mutex::default() }
     }
 
     /// Queues the keys that `keys` gives for each change of `informer`'s objects.
@@ -103,13 +104,13 @@ impl<T: Clone + Eq + Hash + Send + Sync + 'static> Wires<T> {
         let queue = self.queue.clone();
         self.subscriptions.push(informer.subscribe(move |event| keys(event, &mut |key| queue.add(key))));
         let informer = informer.clone();
-        self.synced.push(Box::pin(async move { informer.synced().await }));
+        self.synced.lock().push(Box::pin(async move { informer.synced().await }));
     }
 
     /// Reads `informer` in plans without being woken by it, and still waits for its first list.
     pub fn reads<K: Send + Sync + 'static>(&mut self, informer: &Arc<Informer<K>>) {
         let informer = informer.clone();
-        self.synced.push(Box::pin(async move { informer.synced().await }));
+        self.synced.lock().push(Box::pin(async move { informer.synced().await }));
     }
 
     /// The queue itself, for keys that come from elsewhere than an informer.
@@ -118,7 +119,8 @@ impl<T: Clone + Eq + Hash + Send + Sync + 'static> Wires<T> {
     }
 
     pub(crate) async fn synced(&mut self) {
-        futures::future::join_all(std::mem::take(&mut self.synced)).await;
+        let waits = std::mem::take(self.synced.get_mut());
+        futures::future::join_all(waits).await;
     }
 
     pub(crate) fn view(&self, resource: &ResourceId) -> Option<&Arc<dyn View>> {

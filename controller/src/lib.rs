@@ -4,11 +4,19 @@
 //! informers ─► (Driver: queue, expectations) ─► plan(&Snapshot, key, context) ─► actions ─► API server
 //! ```
 //!
-//! To add a controller: a folder with its `Reconciler`, and a row in `table`.
+//! To add a controller: a folder with its `Reconciler`, and a row in the table of `run`.
 
 #![forbid(unsafe_code)]
 
 pub mod deployment;
+pub mod node_ipam;
+pub mod node_lifecycle;
 pub mod ownership;
 pub mod pods;
 pub mod replica_set;
+mod run;
+pub mod service_account;
+pub mod taint_eviction;
+
+pub use node_lifecycle::Grace;
+pub use run::{Clients, Config, run};
