@@ -1,1 +1,198 @@
-//! The Kubernetes API server: store, watch cache, resource registry and HTTP
+//! The Kubernetes API server.
+//!
+//! ```text
+//!  HTTPS ─┐                                                            ┌─► GET, LIST, watches
+//!         ├─► authenticate ─► authorize ─► admit ─► registry ─► store ─┴► watch cache
+//!  in-process clients ─┘     (one way for everybody)   (one row a resource)
+//! ```
+//!
+//! | module | what |
+//! |---|---|
+//! | [`store`] | the key space with revisions: trait, embedded, etcd |
+//! | [`cache`] | everything in the store, encoded and ready to be sent |
+//! | [`registry`] | the rows: which resources there are, and what is particular about each |
+//! | [`verbs`] | get, list, watch, create, update, patch, delete: each once |
+//! | [`admission`] | what the server adds to and refuses of objects |
+//! | [`auth`] | who asks, and whether they may |
+//! | [`http`] | paths, negotiation, discovery, health, listening |
+
+pub mod admission;
+pub mod auth;
+mod bootstrap;
+pub mod cache;
+pub mod http;
+pub mod options;
+pub mod registry;
+mod server;
+pub mod store;
+pub mod verbs;
+
+pub use auth::UserInfo;
+pub use server::Server;
+
+use ::http::{Request, Response};
+use axum::body::Body;
+use bytes::Bytes;
+use coracle_api::clock::{Clock, SystemClock};
+use coracle_api::names::{Names, RandomNames};
+use coracle_link::Place;
+use futures::future::BoxFuture;
+use ipnet::IpNet;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use store::Store;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// What an API server needs to run.
+#[derive(Clone)]
+pub struct Config {
+    pub store: Arc<dyn Store>,
+    pub clock: Arc<dyn Clock>,
+    pub names: Arc<dyn Names>,
+    /// Cluster IPs come from here; IPv4.
+    pub service_cidr: IpNet,
+    pub node_port_range: RangeInclusive<u16>,
+    /// The cluster's certificate authority: clients' certificates are checked against it, and /cacerts shows it.
+    pub ca_pem: String,
+    /// Certificate and key that the server shows to kubelets.
+    pub kubelet_client: Option<(String, String)>,
+    /// Where kubelets are dialled from.
+    pub node_place: Place,
+    /// Where the server is reached: the endpoint of the `kubernetes` Service.
+    pub advertise: SocketAddr,
+}
+
+impl Config {
+    /// A configuration with the usual ranges, clock and names, without a kubelet client.
+    pub fn new(store: Arc<dyn Store>, ca_pem: impl Into<String>, advertise: SocketAddr) -> Self {
+        Self {
+            store,
+            clock: Arc::new(SystemClock::new()),
+            names: Arc::new(RandomNames),
+            service_cidr: IpNet::V4(ipnet::Ipv4Net::new_assert(std::net::Ipv4Addr::new(10, 96, 0, 0), 16)),
+            node_port_range: 30000..=32767,
+            ca_pem: ca_pem.into(),
+            kubelet_client: None,
+            node_place: Place::default(),
+            advertise,
+        }
+    }
+}
+
+/// Why a server cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("reading the store: {0}")]
+    Store(#[from] store::StoreError),
+    #[error("setting up TLS: {0}")]
+    Tls(String),
+    #[error("making the cluster's first objects: {0}")]
+    Bootstrap(#[from] coracle_api::Status),
+}
+
+/// A running API server, without a listener until [`serve`](ApiServer::serve) is called.
+pub struct ApiServer {
+    server: Arc<Server>,
+    tasks: TaskTracker,
+}
+
+impl ApiServer {
+    /// Loads the cache, makes what every cluster has, and starts the background work.
+    ///
+    /// # Errors
+    /// When the store cannot be read or written, or a PEM cannot be read.
+    pub async fn start(config: Config) -> Result<Arc<Self>, StartError> {
+        let registry = registry::Registry::builtin();
+        let cacher = cache::Cacher::load(config.store.clone(), &registry).await?;
+        let identity = config.kubelet_client.as_ref().map(|(certificate, key)| (certificate.as_str(), key.as_str()));
+        let kubelet = http::logs::KubeletClient::new(&config.ca_pem, identity, config.node_place.clone()).map_err(StartError::Tls)?;
+        let server = Arc::new(Server {
+            config,
+            registry,
+            cacher,
+            limits: http::limits::Limits::default(),
+            metrics: http::metrics::Metrics::default(),
+            openapi: http::openapi::Documents::default(),
+            kubelet,
+            stop: CancellationToken::new(),
+        });
+        let tasks = TaskTracker::new();
+        tasks.spawn(server.cacher.clone().run(server.stop.clone()));
+        tasks.spawn(server.clone().maintain());
+        bootstrap::run(&server).await?;
+        Ok(Arc::new(Self { server, tasks }))
+    }
+
+    /// The server as a tower service for a client in this process, under an identity. Its requests go the same way as
+    /// any other.
+    pub fn service(&self, user: UserInfo) -> InProcess {
+        InProcess { server: self.server.clone(), user: Arc::new(user) }
+    }
+
+    /// Serves HTTPS on a listener until told to stop. Can be called for several listeners.
+    pub async fn serve(&self, listener: TcpListener, tls: Arc<rustls::ServerConfig>, stop: CancellationToken) {
+        let either = stop.child_token();
+        let own = self.server.stop.clone();
+        let serving = http::serve::serve(self.server.clone(), listener, tls, either.clone());
+        tokio::pin!(serving);
+        tokio::select! {
+            () = &mut serving => {}
+            () = own.cancelled() => {
+                either.cancel();
+                serving.await;
+            }
+        }
+    }
+
+    /// A TLS configuration for [`serve`](ApiServer::serve): asks clients for a certificate of the cluster's authority.
+    ///
+    /// # Errors
+    /// When a PEM cannot be read.
+    pub fn tls(&self, certificate_pem: &str, key_pem: &str) -> Result<Arc<rustls::ServerConfig>, StartError> {
+        http::serve::tls(certificate_pem, key_pem, &self.server.config.ca_pem).map_err(StartError::Tls)
+    }
+
+    /// Ends watches, listeners and background work, and waits for the latter.
+    pub async fn stop(&self) {
+        self.server.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+impl Drop for ApiServer {
+    fn drop(&mut self) {
+        self.server.stop.cancel();
+    }
+}
+
+/// The API server for a client in this process; cheap to clone.
+#[derive(Clone)]
+pub struct InProcess {
+    server: Arc<Server>,
+    user: Arc<UserInfo>,
+}
+
+impl<B> tower::Service<Request<B>> for InProcess
+where
+    B: ::http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let (server, identity) = (self.server.clone(), http::Identity::User(self.user.clone()));
+        Box::pin(async move { Ok(http::handle(server, request.map(Body::new), identity).await) })
+    }
+}

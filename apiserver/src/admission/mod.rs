@@ -1,0 +1,42 @@
+//! Admission: what the server adds to, and refuses of, objects of any kind. Mutating first, then validating.
+
+mod namespace_lifecycle;
+mod pods;
+
+use crate::store::Compare;
+use crate::verbs::Call;
+use coracle_api::Status;
+use serde_json::Value;
+
+/// Changes a new object.
+pub fn mutate_create(call: &Call, object: &mut Value) -> Result<(), Status> {
+    match (&*call.row().served[0].0, &*call.row().plural) {
+        ("", "pods") => {
+            pods::service_account(object);
+            pods::default_tolerations(object);
+            pods::priority(call, object)
+        }
+        ("", "nodes") => {
+            pods::taint_new_node(object);
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Changes a changed object.
+pub fn mutate_update(_call: &Call, _object: &mut Value, _old: &Value) -> Result<(), Status> {
+    Ok(())
+}
+
+/// Refuses a new object.
+pub fn validate_create(call: &Call, object: &Value) -> Result<(), Status> {
+    namespace_of(call, object).map(drop)
+}
+
+/// What must hold of the object's namespace while it is written.
+pub fn namespace_of(call: &Call, object: &Value) -> Result<Option<Compare>, Status> {
+    namespace_lifecycle::check(call, object)
+}
+
+pub use namespace_lifecycle::check_delete as check_namespace_delete;

@@ -1,0 +1,89 @@
+//! Defaults that new pods and nodes get from the cluster rather than from their kind.
+
+use crate::registry::fields::{items, set, set_default, text};
+use crate::verbs::Call;
+use coracle_api::{Gvr, Status, meta};
+use serde_json::{Value, json};
+
+/// Seconds that a pod tolerates its node being away (upstream's DefaultTolerationSeconds).
+const TOLERATION_SECONDS: i64 = 300;
+const NOT_READY: &str = "node.kubernetes.io/not-ready";
+const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
+
+/// Every pod has a service account (upstream's ServiceAccount, which also mounts its token).
+pub fn service_account(pod: &mut Value) {
+    // Mirror pods stand for files on a node and have none.
+    if meta::annotation(pod, "kubernetes.io/config.mirror").is_some() {
+        return;
+    }
+    let spec = &mut pod["spec"];
+    set_default(spec, "serviceAccountName", "default");
+    let name = text(spec, "serviceAccountName").to_owned();
+    set(spec, "serviceAccount", name);
+}
+
+/// Tolerations of a node that is not ready or out of reach, for a while.
+pub fn default_tolerations(pod: &mut Value) {
+    let tolerates = |key: &str, pod: &Value| {
+        items(&pod["spec"], "tolerations").iter().any(|toleration| {
+            (text(toleration, "key") == key || text(toleration, "key").is_empty())
+                && matches!(text(toleration, "effect"), "NoExecute" | "")
+        })
+    };
+    let missing: Vec<Value> = [NOT_READY, UNREACHABLE]
+        .iter()
+        .filter(|key| !tolerates(key, pod))
+        .map(|key| json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": TOLERATION_SECONDS}))
+        .collect();
+    if missing.is_empty() {
+        return;
+    }
+    let mut tolerations = items(&pod["spec"], "tolerations").to_vec();
+    tolerations.extend(missing);
+    set(&mut pod["spec"], "tolerations", tolerations);
+}
+
+/// The number behind a priority class (upstream's Priority).
+pub fn priority(call: &Call, pod: &mut Value) -> Result<(), Status> {
+    let snapshot = call.server.cache_of("scheduling.k8s.io", "priorityclasses")?.snapshot();
+    let name = text(&pod["spec"], "priorityClassName").to_owned();
+    let class = if name.is_empty() {
+        let defaults = snapshot.objects.values().map(|object| object.parse());
+        defaults.filter(|class| class["globalDefault"].as_bool() == Some(true)).min_by_key(|class| class["value"].as_i64())
+    } else {
+        let class = snapshot.get(&name).map(|object| object.parse());
+        if class.is_none() {
+            let why = format!("no PriorityClass with name {name} was found");
+            return Err(Status::forbidden(&Gvr::of("", "v1", "pods"), meta::name(pod), &why));
+        }
+        class
+    };
+    let (value, policy) = match &class {
+        Some(class) => {
+            set(&mut pod["spec"], "priorityClassName", meta::name(class));
+            (class["value"].as_i64().unwrap_or(0), text(class, "preemptionPolicy").to_owned())
+        }
+        None => (0, String::new()),
+    };
+    if let Some(given) = pod["spec"].get("priority").and_then(Value::as_i64)
+        && given != value
+    {
+        let why = format!("the integer value of priority ({given}) must not be provided in pod spec; priority admission controller computed {value} from the given PriorityClass name");
+        return Err(Status::forbidden(&Gvr::of("", "v1", "pods"), meta::name(pod), &why));
+    }
+    set(&mut pod["spec"], "priority", value);
+    set_default(&mut pod["spec"], "preemptionPolicy", if policy.is_empty() { "PreemptLowerPriority" } else { &policy });
+    Ok(())
+}
+
+/// A new node takes no pods before it is known to be ready (upstream's TaintNodesByCondition).
+pub fn taint_new_node(node: &mut Value) {
+    if !node["spec"].is_object() {
+        set(node, "spec", json!({}));
+    }
+    let mut taints = items(&node["spec"], "taints").to_vec();
+    if !taints.iter().any(|taint| text(taint, "key") == NOT_READY && text(taint, "effect") == "NoSchedule") {
+        taints.push(json!({"key": NOT_READY, "effect": "NoSchedule"}));
+        set(&mut node["spec"], "taints", taints);
+    }
+}

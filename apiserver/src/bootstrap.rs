@@ -1,0 +1,100 @@
+//! What every cluster has from the start: namespaces, priority classes, and the `kubernetes` Service with its endpoints.
+
+use crate::auth::UserInfo;
+use crate::http::negotiate::Accept;
+use crate::options::Options;
+use crate::server::Server;
+use crate::verbs::{Call, create_object};
+use coracle_api::Status;
+use serde_json::{Value, json};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+const NAMESPACES: [&str; 4] = ["kube-system", "kube-public", "kube-node-lease", "default"];
+
+/// Creates what is missing.
+///
+/// # Errors
+/// When the store cannot be written.
+pub async fn run(server: &Arc<Server>) -> Result<(), Status> {
+    for name in NAMESPACES {
+        let namespace = json!({"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": name}});
+        ensure(server, ("", "namespaces"), "", namespace).await?;
+    }
+    // core `scheduling` SystemPriorityClasses
+    for (name, value, what) in [
+        ("system-cluster-critical", 2_000_000_000, "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary."),
+        ("system-node-critical", 2_000_001_000, "Used for system critical pods that must not be moved from their current node."),
+    ] {
+        let class = json!({"kind": "PriorityClass", "apiVersion": "scheduling.k8s.io/v1", "metadata": {"name": name}, "value": value, "description": what});
+        ensure(server, ("scheduling.k8s.io", "priorityclasses"), "", class).await?;
+    }
+    let service_ip = first_address(server);
+    let labels = json!({"component": "apiserver", "provider": "kubernetes"});
+    let service = json!({"kind": "Service", "apiVersion": "v1", "metadata": {"name": "kubernetes", "namespace": "default", "labels": labels},
+        "spec": {"clusterIP": service_ip.to_string(), "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": server.config.advertise.port()}]}});
+    ensure(server, ("", "services"), "default", service).await?;
+    let (address, port) = (server.config.advertise.ip().to_string(), server.config.advertise.port());
+    let family = if server.config.advertise.is_ipv4() { "IPv4" } else { "IPv6" };
+    let endpoints = json!({"kind": "Endpoints", "apiVersion": "v1",
+        "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
+        "subsets": [{"addresses": [{"ip": address}], "ports": [{"name": "https", "port": port, "protocol": "TCP"}]}]});
+    put(server, ("", "endpoints"), "default", endpoints).await?;
+    let slice = json!({"kind": "EndpointSlice", "apiVersion": "discovery.k8s.io/v1",
+        "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"kubernetes.io/service-name": "kubernetes"}},
+        "addressType": family, "endpoints": [{"addresses": [address], "conditions": {"ready": true}}],
+        "ports": [{"name": "https", "port": port, "protocol": "TCP"}]});
+    put(server, ("discovery.k8s.io", "endpointslices"), "default", slice).await
+}
+
+/// The first address of the service range is the API server's own.
+fn first_address(server: &Server) -> IpAddr {
+    match server.config.service_cidr {
+        ipnet::IpNet::V4(range) => Ipv4Addr::from(u32::from(range.network()).wrapping_add(1)).into(),
+        ipnet::IpNet::V6(range) => std::net::Ipv6Addr::from(u128::from(range.network()).wrapping_add(1)).into(),
+    }
+}
+
+fn call(server: &Arc<Server>, (group, plural): (&str, &str), namespace: &str, name: &str) -> Result<Call, Status> {
+    let resolved = server.registry.find(group, "v1", plural).ok_or_else(Status::no_such_resource)?.clone();
+    Ok(Call {
+        server: server.clone(),
+        resolved,
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        subresource: None,
+        user: Arc::new(UserInfo::new("system:apiserver", &[crate::auth::MASTERS])),
+        options: Options::parse(None)?,
+        accept: Accept::default(),
+        gzip: false,
+    })
+}
+
+/// Creates an object unless there is one of that name.
+async fn ensure(server: &Arc<Server>, resource: (&str, &str), namespace: &str, object: Value) -> Result<(), Status> {
+    let name = coracle_api::meta::name(&object).to_owned();
+    let call = call(server, resource, namespace, &name)?;
+    server.fresh().await?;
+    if call.cache()?.snapshot().get(&call.cache_key()).is_some() {
+        return Ok(());
+    }
+    match create_object(&call, object).await {
+        // Another server on the same store was faster.
+        Err(status) if status.code == 409 => Ok(()),
+        result => result.map(drop),
+    }
+}
+
+/// Creates an object, or writes it over the one that is there.
+async fn put(server: &Arc<Server>, resource: (&str, &str), namespace: &str, object: Value) -> Result<(), Status> {
+    let name = coracle_api::meta::name(&object).to_owned();
+    ensure(server, resource, namespace, object.clone()).await?;
+    let call = call(server, resource, namespace, &name)?;
+    let current = call.current().await?;
+    let mut wanted = current.value.clone();
+    for (field, value) in object.as_object().into_iter().flatten().filter(|(field, _)| *field != "metadata") {
+        wanted[field.as_str()] = value.clone();
+    }
+    // Somebody else who writes it now writes the same, or knows better.
+    call.replace(&current, &wanted, Vec::new()).await.map(drop)
+}

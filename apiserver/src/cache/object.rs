@@ -1,0 +1,291 @@
+//! A cached object: its encoded bytes beside a small index.
+//!
+//! The bytes are those of a watch frame, `{"type":"ADDED","object":{…}}⏎`, and the object's own JSON is a slice of
+//! them. So an object is encoded once for GET, LIST and every watcher.
+//!
+//! The store keeps objects without their resourceVersion, which is only known once they are written; the cache puts it
+//! in as the first field of `metadata`, which the stored encoding always has in third place, after kind and apiVersion.
+
+use super::index::{Index, Labels};
+use crate::registry::Row;
+use crate::store::Revision;
+use bytes::{BufMut, Bytes, BytesMut};
+use serde_json::Value;
+use std::sync::Arc;
+
+/// What a watch frame says happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    Added,
+    Modified,
+    Deleted,
+}
+
+impl Change {
+    /// What stands in a frame before the object.
+    pub fn opening(self) -> &'static [u8] {
+        match self {
+            Change::Added => b"{\"type\":\"ADDED\",\"object\":",
+            Change::Modified => b"{\"type\":\"MODIFIED\",\"object\":",
+            Change::Deleted => b"{\"type\":\"DELETED\",\"object\":",
+        }
+    }
+
+    /// The name in the frame.
+    pub fn name(self) -> &'static str {
+        match self {
+            Change::Added => "ADDED",
+            Change::Modified => "MODIFIED",
+            Change::Deleted => "DELETED",
+        }
+    }
+}
+
+/// What stands in a frame after the object.
+pub const CLOSING: &[u8] = b"}\n";
+
+/// One object at one revision.
+#[derive(Debug)]
+pub struct Object {
+    /// `namespace/name`, or `name` of a cluster-wide object.
+    pub key: Arc<str>,
+    pub revision: Revision,
+    /// The revision that created it.
+    pub created: Revision,
+    frame: Bytes,
+    change: Change,
+    /// Where the resourceVersion's digits stand in the frame.
+    version_at: (u32, u8),
+    index: Index,
+}
+
+impl Object {
+    /// Takes an object from its stored encoding.
+    ///
+    /// Returns None when the bytes are not an encoded object.
+    pub fn new(key: Arc<str>, stored: &[u8], created: Revision, revision: Revision, change: Change, row: &Row) -> Option<Self> {
+        let index = Index::of(stored, row.strategy.fields())?;
+        let (frame, version_at) = match metadata_at(stored) {
+            Some(at) => splice(change, &stored[..at], &stored[at..], revision),
+            None => {
+                let canonical = encode(serde_json::from_slice(stored).ok()?);
+                let at = metadata_at(&canonical)?;
+                splice(change, &canonical[..at], &canonical[at..], revision)
+            }
+        };
+        Some(Self { key, revision, created, frame, change, version_at, index })
+    }
+
+    /// The object's JSON, sharing the frame's memory.
+    pub fn json(&self) -> Bytes {
+        self.frame.slice(self.change.opening().len()..self.frame.len() - CLOSING.len())
+    }
+
+    /// The object's JSON as a borrowed slice.
+    pub fn json_slice(&self) -> &[u8] {
+        &self.frame[self.change.opening().len()..self.frame.len() - CLOSING.len()]
+    }
+
+    /// The frame's parts for a watcher that is to see `change`: an opening, when the object's own frame has another,
+    /// and the rest.
+    pub fn frame(&self, change: Change) -> (&'static [u8], Bytes) {
+        if change == self.change {
+            (b"", self.frame.clone())
+        } else {
+            (change.opening(), self.frame.slice(self.change.opening().len()..))
+        }
+    }
+
+    /// The same content, carrying another revision: what a watcher is told about an object that is gone.
+    pub fn at(&self, revision: Revision, change: Change) -> Self {
+        let json = self.json_slice();
+        let start = self.version_at.0 as usize - self.change.opening().len();
+        let rest = start + self.version_at.1 as usize;
+        let mut digits = itoa(revision);
+        let digits = digits.as_str();
+        let opening = change.opening();
+        let mut frame = BytesMut::with_capacity(opening.len() + json.len() + digits.len() + CLOSING.len());
+        frame.put_slice(opening);
+        frame.put_slice(&json[..start]);
+        let version_at = (frame.len() as u32, digits.len() as u8);
+        frame.put_slice(digits.as_bytes());
+        frame.put_slice(&json[rest..]);
+        frame.put_slice(CLOSING);
+        Self {
+            key: self.key.clone(),
+            revision,
+            created: self.created,
+            frame: frame.freeze(),
+            change,
+            version_at,
+            index: self.index.clone(),
+        }
+    }
+
+    /// The object, parsed.
+    pub fn parse(&self) -> Value {
+        serde_json::from_slice(self.json_slice()).unwrap_or(Value::Null)
+    }
+
+    /// The object as the store holds it: without its resourceVersion.
+    pub fn name(&self) -> &str {
+        self.key.rsplit_once('/').map_or(&*self.key, |(_, name)| name)
+    }
+
+    /// The namespace; empty for a cluster-wide object.
+    pub fn namespace(&self) -> &str {
+        self.key.split_once('/').map_or("", |(namespace, _)| namespace)
+    }
+
+    pub fn labels(&self) -> &Labels {
+        &self.index.labels
+    }
+
+    /// The value of the row's nth selectable field.
+    pub fn field(&self, nth: usize) -> &str {
+        self.index.fields.get(nth).map_or("", |value| value)
+    }
+
+    /// Bytes of memory that this object's encoding takes.
+    pub fn size(&self) -> usize {
+        self.frame.len()
+    }
+}
+
+/// A number in decimal without an allocation.
+struct Digits {
+    bytes: [u8; 20],
+    start: usize,
+}
+
+impl Digits {
+    fn as_str(&mut self) -> &str {
+        std::str::from_utf8(&self.bytes[self.start..]).unwrap_or("0")
+    }
+}
+
+fn itoa(mut number: u64) -> Digits {
+    let mut digits = Digits { bytes: [b'0'; 20], start: 20 };
+    loop {
+        digits.start -= 1;
+        digits.bytes[digits.start] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            return digits;
+        }
+    }
+}
+
+/// Where, in a canonical encoding, the first field of `metadata` begins.
+fn metadata_at(stored: &[u8]) -> Option<usize> {
+    const KIND: &[u8] = b"{\"kind\":\"";
+    const VERSION: &[u8] = b",\"apiVersion\":\"";
+    const METADATA: &[u8] = b",\"metadata\":{";
+    let string_end = |from: usize| memchr::memchr(b'"', stored.get(from..)?).map(|at| from + at + 1);
+    if !stored.starts_with(KIND) {
+        return None;
+    }
+    let mut at = string_end(KIND.len())?;
+    stored.get(at..)?.starts_with(VERSION).then_some(())?;
+    at = string_end(at + VERSION.len())?;
+    stored.get(at..)?.starts_with(METADATA).then_some(())?;
+    at += METADATA.len();
+    (!stored.get(at..)?.starts_with(b"\"resourceVersion\"")).then_some(at)
+}
+
+fn splice(change: Change, head: &[u8], rest: &[u8], revision: Revision) -> (Bytes, (u32, u8)) {
+    const FIELD: &[u8] = b"\"resourceVersion\":\"";
+    let mut digits = itoa(revision);
+    let digits = digits.as_str();
+    let opening = change.opening();
+    let length = opening.len() + head.len() + FIELD.len() + digits.len() + 2 + rest.len() + CLOSING.len();
+    let mut frame = BytesMut::with_capacity(length);
+    frame.put_slice(opening);
+    frame.put_slice(head);
+    frame.put_slice(FIELD);
+    let version_at = (frame.len() as u32, digits.len() as u8);
+    frame.put_slice(digits.as_bytes());
+    frame.put_u8(b'"');
+    if rest.first() != Some(&b'}') {
+        frame.put_u8(b',');
+    }
+    frame.put_slice(rest);
+    frame.put_slice(CLOSING);
+    (frame.freeze(), version_at)
+}
+
+/// Encodes an object for the store: kind, apiVersion and metadata first, no resourceVersion.
+pub fn encode(mut object: Value) -> Bytes {
+    let Some(map) = object.as_object_mut() else { return Bytes::new() };
+    let mut ordered = serde_json::Map::with_capacity(map.len());
+    for name in ["kind", "apiVersion", "metadata"] {
+        let mut value = map.remove(name).unwrap_or_else(|| match name {
+            "metadata" => Value::Object(serde_json::Map::new()),
+            _ => Value::String(String::new()),
+        });
+        if name == "metadata"
+            && let Some(metadata) = value.as_object_mut()
+        {
+            metadata.shift_remove("resourceVersion");
+        }
+        ordered.insert(name.to_owned(), value);
+    }
+    ordered.extend(std::mem::take(map));
+    serde_json::to_vec(&Value::Object(ordered)).map(Bytes::from).unwrap_or_default()
+}
+
+/// The answer to a write: the stored encoding with the revision it got.
+pub fn with_revision(stored: &Bytes, revision: Revision) -> Bytes {
+    match metadata_at(stored) {
+        Some(at) => {
+            let (frame, _) = splice(Change::Added, &stored[..at], &stored[at..], revision);
+            frame.slice(Change::Added.opening().len()..frame.len() - CLOSING.len())
+        }
+        None => stored.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn object(change: Change) -> Object {
+        let value = json!({"apiVersion": "v1", "spec": {"nodeName": "n\"1"}, "kind": "Pod",
+            "metadata": {"name": "a", "namespace": "x", "labels": {"app": "web"}, "resourceVersion": "7"}});
+        Object::new("x/a".into(), &encode(value), 3, 12, change, crate::registry::pods()).unwrap()
+    }
+
+    #[test]
+    fn the_revision_is_spliced_in() {
+        let object = object(Change::Modified);
+        let value = object.parse();
+        assert_eq!(value["metadata"]["resourceVersion"], "12");
+        assert_eq!(value["metadata"]["name"], "a");
+        assert_eq!(object.labels().get("app"), Some("web"));
+        assert_eq!((object.namespace(), object.name()), ("x", "a"));
+        let gone = object.at(12345, Change::Deleted);
+        assert_eq!(gone.parse()["metadata"]["resourceVersion"], "12345");
+        assert!(gone.frame(Change::Deleted).1.starts_with(b"{\"type\":\"DELETED\""));
+    }
+
+    #[test]
+    fn frames_are_shared_or_reopened() {
+        let object = object(Change::Modified);
+        assert_eq!(object.frame(Change::Modified).0, b"");
+        let (opening, rest) = object.frame(Change::Added);
+        let frame = [opening, &rest].concat();
+        let value: Value = serde_json::from_slice(&frame).unwrap();
+        assert_eq!(value["type"], "ADDED");
+        assert_eq!(value["object"]["spec"]["nodeName"], "n\"1");
+        assert_eq!(frame.last(), Some(&b'\n'));
+    }
+
+    #[test]
+    fn foreign_encodings_are_made_canonical() {
+        let stored = br#"{"metadata":{"name":"a"},"kind":"Pod","apiVersion":"v1"}"#;
+        let object = Object::new("a".into(), stored, 1, 9, Change::Added, crate::registry::pods()).unwrap();
+        assert_eq!(object.parse()["metadata"]["resourceVersion"], "9");
+        assert!(Object::new("a".into(), b"junk", 1, 9, Change::Added, crate::registry::pods()).is_none());
+    }
+}

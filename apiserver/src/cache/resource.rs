@@ -1,0 +1,221 @@
+//! The cache of one stored resource: a snapshot for reads, a bounded history for watches.
+//!
+//! One task writes (the [cacher](super::Cacher)); readers take the snapshot with one atomic load and never wait. The
+//! order is: history first, then snapshot, then the signal. So a watcher that starts from a snapshot finds everything
+//! after it in the history.
+
+use super::object::{Change, Object};
+use crate::registry::Row;
+use crate::store::{self, Revision};
+use arc_swap::ArcSwap;
+use imbl::OrdMap;
+use parking_lot::{Mutex, RwLock};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// How many events, and how many bytes of objects, a resource's history holds.
+const MAX_EVENTS: usize = 8192;
+const MAX_BYTES: usize = 16 << 20;
+
+/// Snapshots that are kept for the pages of lists that were begun.
+const KEPT_SNAPSHOTS: usize = 16;
+
+/// Objects by `namespace/name`, in the order of lists.
+pub type Objects = OrdMap<Arc<str>, Arc<Object>>;
+
+/// All objects of a resource as they stood at a revision.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    pub objects: Objects,
+    /// The newest write that is in here.
+    pub revision: Revision,
+}
+
+impl Snapshot {
+    /// One object.
+    pub fn get(&self, key: &str) -> Option<&Arc<Object>> {
+        self.objects.get(key)
+    }
+
+    /// The objects at or after `from` whose key begins with `prefix`.
+    pub fn range<'a>(&'a self, prefix: &'a str, from: &'a str) -> impl Iterator<Item = &'a Arc<Object>> {
+        let start = if from > prefix { from } else { prefix };
+        let rest = self.objects.range::<_, str>((std::ops::Bound::Included(start), std::ops::Bound::Unbounded));
+        rest.take_while(move |(key, _)| key.starts_with(prefix)).map(|(_, object)| object)
+    }
+}
+
+/// One write in the history.
+#[derive(Debug)]
+pub struct CacheEvent {
+    pub change: Change,
+    pub revision: Revision,
+    /// The object after the write; for a deletion the last state, carrying the deletion's revision.
+    pub object: Arc<Object>,
+    /// The object before the write.
+    pub previous: Option<Arc<Object>>,
+}
+
+#[derive(Debug, Default)]
+struct History {
+    events: VecDeque<Arc<CacheEvent>>,
+    bytes: usize,
+    /// Every event after it is in `events`.
+    floor: Revision,
+}
+
+/// Why a watch cannot go on from where it is.
+#[derive(Debug, PartialEq, Eq)]
+pub struct TooOld {
+    /// The oldest revision a watch can start from.
+    pub oldest: Revision,
+}
+
+/// The cache of one row.
+#[derive(Debug)]
+pub struct ResourceCache {
+    pub row: Arc<Row>,
+    snapshot: ArcSwap<Snapshot>,
+    history: RwLock<History>,
+    /// The revision of the newest event; watchers wait on it.
+    signal: watch::Sender<Revision>,
+    /// Snapshots that a continue token may name, oldest first.
+    kept: Mutex<VecDeque<Snapshot>>,
+}
+
+impl ResourceCache {
+    pub fn new(row: Arc<Row>) -> Self {
+        Self {
+            row,
+            snapshot: ArcSwap::default(),
+            history: RwLock::default(),
+            signal: watch::Sender::new(0),
+            kept: Mutex::default(),
+        }
+    }
+
+    /// The newest state.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// Keeps a snapshot for the next pages of a list at its revision.
+    pub fn keep(&self, snapshot: Snapshot) {
+        let mut kept = self.kept.lock();
+        if kept.iter().any(|other| other.revision == snapshot.revision) {
+            return;
+        }
+        if kept.len() == KEPT_SNAPSHOTS {
+            kept.pop_front();
+        }
+        kept.push_back(snapshot);
+    }
+
+    /// A snapshot that was kept at this revision.
+    pub fn kept(&self, revision: Revision) -> Option<Snapshot> {
+        self.kept.lock().iter().find(|snapshot| snapshot.revision == revision).cloned()
+    }
+
+    /// Waits on this for news; it holds the revision of the newest event.
+    pub fn subscribe(&self) -> watch::Receiver<Revision> {
+        self.signal.subscribe()
+    }
+
+    /// The events after `revision`, oldest first, at most `limit` but always whole revisions.
+    pub fn since(&self, revision: Revision, limit: usize) -> Result<Vec<Arc<CacheEvent>>, TooOld> {
+        let history = self.history.read();
+        if revision < history.floor {
+            return Err(TooOld { oldest: history.floor });
+        }
+        let start = history.events.partition_point(|event| event.revision <= revision);
+        let mut end = history.events.len().min(start + limit);
+        while end > start && end < history.events.len() && history.events[end].revision == history.events[end - 1].revision {
+            end += 1;
+        }
+        Ok(history.events.range(start..end).cloned().collect())
+    }
+
+    /// Replaces everything by what the store holds at `revision`; the history begins after `floor`.
+    pub(super) fn reset(&self, objects: Objects, revision: Revision, floor: Revision) {
+        let mut history = self.history.write();
+        *history = History { floor, ..History::default() };
+        self.snapshot.store(Arc::new(Snapshot { objects, revision }));
+        drop(history);
+        self.signal.send_modify(|newest| *newest = (*newest).max(revision));
+    }
+
+    /// Puts events of the past, which the snapshot already holds, into the history.
+    pub(super) fn refill(&self, events: Vec<store::Event>) {
+        let snapshot = self.snapshot();
+        let events: Vec<_> = events
+            .into_iter()
+            .filter_map(|event| {
+                let key = super::object_key(&event.key, &self.row)?;
+                let known = snapshot.get(&key).filter(|object| object.revision == event.modified).cloned();
+                let previous = event.previous.as_ref().and_then(|stored| {
+                    Object::new(key.clone(), stored, event.created, event.modified - 1, Change::Modified, &self.row).map(Arc::new)
+                });
+                self.event(&key, &event, known, previous).map(Arc::new)
+            })
+            .collect();
+        self.history.write().extend(events);
+    }
+
+    /// Applies the store's events, in order.
+    pub(super) fn apply(&self, events: &[store::Event]) {
+        let mut next = Snapshot::clone(&self.snapshot.load());
+        let mut made = Vec::with_capacity(events.len());
+        for event in events {
+            let Some(key) = super::object_key(&event.key, &self.row) else { continue };
+            let previous = match &event.value {
+                None => next.objects.remove(&*key),
+                Some(_) => next.get(&key).cloned(),
+            };
+            next.revision = event.modified;
+            let Some(made_event) = self.event(&key, event, None, previous) else { continue };
+            if event.value.is_some() {
+                next.objects.insert(key, made_event.object.clone());
+            }
+            made.push(Arc::new(made_event));
+        }
+        let revision = next.revision;
+        self.history.write().extend(made);
+        self.snapshot.store(Arc::new(next));
+        self.signal.send_replace(revision);
+    }
+
+    fn event(&self, key: &Arc<str>, event: &store::Event, known: Option<Arc<Object>>, previous: Option<Arc<Object>>) -> Option<CacheEvent> {
+        let Some(stored) = &event.value else {
+            let last = previous?;
+            let object = Arc::new(last.at(event.modified, Change::Deleted));
+            return Some(CacheEvent { change: Change::Deleted, revision: event.modified, object, previous: Some(last) });
+        };
+        let change = if event.created == event.modified { Change::Added } else { Change::Modified };
+        let object = known.or_else(|| {
+            let made = Object::new(key.clone(), stored, event.created, event.modified, change, &self.row);
+            if made.is_none() {
+                tracing::warn!(key = %event.key, "skipping a record that is not an object");
+            }
+            made.map(Arc::new)
+        })?;
+        Some(CacheEvent { change, revision: event.modified, object, previous })
+    }
+}
+
+impl History {
+    fn extend(&mut self, events: Vec<Arc<CacheEvent>>) {
+        for event in events {
+            self.bytes += event.object.size();
+            self.events.push_back(event);
+        }
+        while self.events.len() > MAX_EVENTS
+            || self.bytes > MAX_BYTES
+            || self.events.front().is_some_and(|event| event.revision <= self.floor)
+        {
+            let Some(event) = self.events.pop_front() else { break };
+            self.bytes -= event.object.size();
+            self.floor = self.floor.max(event.revision);
+        }
+    }
+}

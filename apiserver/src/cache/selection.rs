@@ -1,0 +1,94 @@
+//! Which objects of a resource a list or a watch is about.
+
+use super::object::Object;
+use coracle_api::Status;
+use coracle_api::selector::{FieldSelector, LabelSelector};
+use crate::registry::Row;
+
+/// Where a field selector's value comes from.
+#[derive(Clone, Debug)]
+enum Source {
+    Name,
+    Namespace,
+    /// The row's nth selectable field.
+    Nth(usize),
+}
+
+/// A namespace, a name, labels and fields, bound to a row.
+#[derive(Clone, Debug)]
+pub struct Selection {
+    /// Empty for all namespaces.
+    namespace: String,
+    /// The one name that can match.
+    name: Option<String>,
+    labels: LabelSelector,
+    fields: Vec<(Source, String, bool)>,
+}
+
+impl Selection {
+    /// Binds selectors to a row.
+    ///
+    /// # Errors
+    /// 400 when the row does not have a field.
+    pub fn new(row: &Row, namespace: &str, labels: LabelSelector, fields: &FieldSelector) -> Result<Self, Status> {
+        let mut bound = Vec::new();
+        let mut name = None;
+        for requirement in fields.requirements() {
+            let source = match requirement.field.as_str() {
+                "metadata.name" => {
+                    if requirement.equal {
+                        name = Some(requirement.value.clone());
+                    }
+                    Source::Name
+                }
+                "metadata.namespace" if row.namespaced => Source::Namespace,
+                field => match row.strategy.fields().iter().position(|known| known.name == field) {
+                    Some(nth) => Source::Nth(nth),
+                    None => return Err(unknown_field(field, &fields.to_string())),
+                },
+            };
+            bound.push((source, requirement.value.clone(), requirement.equal));
+        }
+        Ok(Self { namespace: namespace.to_owned(), name, labels, fields: bound })
+    }
+
+    /// The prefix that the keys of all selected objects have.
+    pub fn prefix(&self) -> String {
+        match (&self.name, self.namespace.as_str()) {
+            (_, "") => String::new(),
+            (None, namespace) => format!("{namespace}/"),
+            (Some(name), namespace) => format!("{namespace}/{name}"),
+        }
+    }
+
+    /// Whether it selects every object of the resource.
+    pub fn is_everything(&self) -> bool {
+        self.namespace.is_empty() && !self.filters()
+    }
+
+    /// Whether it looks at anything but the namespace.
+    pub fn filters(&self) -> bool {
+        !self.fields.is_empty() || !self.labels.is_everything()
+    }
+
+    pub fn matches(&self, object: &Object) -> bool {
+        if !self.namespace.is_empty() && object.namespace() != self.namespace {
+            return false;
+        }
+        let fields = self.fields.iter().all(|(source, value, equal)| {
+            let found = match source {
+                Source::Name => object.name(),
+                Source::Namespace => object.namespace(),
+                Source::Nth(nth) => object.field(*nth),
+            };
+            (found == value) == *equal
+        });
+        fields && self.labels.matches(object.labels())
+    }
+}
+
+fn unknown_field(field: &str, selector: &str) -> Status {
+    Status::bad_request(format!(
+        "Unable to find {selector:?} that match label selector \"\", field selector {selector:?}: field label not supported: {field}"
+    ))
+}

@@ -1,0 +1,272 @@
+//! One watch of one client: it pulls from the history, so it costs the writer nothing.
+
+use super::object::{CLOSING, Change, Object};
+use super::resource::{CacheEvent, ResourceCache, Snapshot};
+use super::{Cacher, Selection};
+use crate::store::Revision;
+use bytes::{BufMut, Bytes, BytesMut};
+use coracle_api::Status;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// Events taken from the history at a time.
+const PULL: usize = 512;
+
+/// Frames are joined into one write up to this many bytes.
+const WRITE: usize = 64 << 10;
+
+/// How often a watch that asked for bookmarks gets one (upstream: about once a minute).
+const BOOKMARK_EVERY: Duration = Duration::from_secs(57);
+
+/// Makes the frames of a watch that does not want the objects as they are stored: tables, metadata only, another version.
+pub trait FrameEncoder: Send + Sync + 'static {
+    /// The object to put into a frame.
+    fn object(&self, object: &Object) -> Bytes;
+    /// The object of a bookmark.
+    fn bookmark(&self, revision: Revision, initial_end: bool) -> Bytes;
+}
+
+/// How a watch begins and what it wants.
+pub struct WatchStart {
+    pub selection: Selection,
+    /// Events after this revision.
+    pub after: Revision,
+    /// The state to begin with as ADDED events, when it was asked for.
+    pub initial: Option<Arc<Snapshot>>,
+    /// Whether the end of the initial state is marked by a bookmark.
+    pub mark_initial_end: bool,
+    pub bookmarks: bool,
+    pub timeout: Duration,
+    /// Absent when the stored encoding is what the client wants.
+    pub encoder: Option<Arc<dyn FrameEncoder>>,
+    pub stop: CancellationToken,
+}
+
+/// A running watch. Call [`next`](Watcher::next) until it gives None.
+pub struct Watcher {
+    cacher: Arc<Cacher>,
+    cache: Arc<ResourceCache>,
+    signal: watch::Receiver<Revision>,
+    selection: Selection,
+    position: Revision,
+    initial: Option<Initial>,
+    bookmarks: bool,
+    next_bookmark: Instant,
+    deadline: Instant,
+    encoder: Option<Arc<dyn FrameEncoder>>,
+    stop: CancellationToken,
+    ended: bool,
+}
+
+/// The part of the initial state that is still to be sent.
+struct Initial {
+    snapshot: Arc<Snapshot>,
+    from: String,
+    mark_end: bool,
+}
+
+impl Watcher {
+    pub fn new(cacher: Arc<Cacher>, cache: Arc<ResourceCache>, start: WatchStart) -> Self {
+        let now = Instant::now();
+        let mark_end = start.mark_initial_end;
+        Self {
+            signal: cache.subscribe(),
+            cacher,
+            cache,
+            selection: start.selection,
+            position: start.after,
+            initial: start.initial.map(|snapshot| Initial { snapshot, from: String::new(), mark_end }),
+            bookmarks: start.bookmarks,
+            next_bookmark: now + BOOKMARK_EVERY,
+            deadline: now + start.timeout,
+            encoder: start.encoder,
+            stop: start.stop,
+            ended: false,
+        }
+    }
+
+    /// The next bytes to write: one or more whole frames. None when the watch is over.
+    pub async fn next(&mut self) -> Option<Bytes> {
+        if self.ended {
+            return None;
+        }
+        if self.initial.is_some()
+            && let Some(bytes) = self.initial_frames()
+        {
+            return Some(bytes);
+        }
+        loop {
+            // Before the history is read: everything up to here is in it by now.
+            let progress = self.cacher.progress();
+            self.signal.borrow_and_update();
+            match self.cache.since(self.position, PULL) {
+                Err(gap) => return Some(self.expired(gap.oldest)),
+                Ok(events) if events.is_empty() => self.position = self.position.max(progress),
+                Ok(events) => {
+                    if let Some(bytes) = self.frames(&events) {
+                        return Some(bytes);
+                    }
+                    continue;
+                }
+            }
+            let bookmark_at = if self.bookmarks { self.next_bookmark } else { self.deadline };
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return None,
+                changed = self.signal.changed() => if changed.is_err() { return None },
+                () = tokio::time::sleep_until(self.deadline.min(bookmark_at)) => {
+                    let now = Instant::now();
+                    if now >= self.deadline {
+                        self.ended = true;
+                        return self.bookmarks.then(|| self.bookmark(false));
+                    }
+                    self.next_bookmark = now + BOOKMARK_EVERY;
+                    // The position may have moved on while nothing of this resource changed.
+                    let progress = self.cacher.progress();
+                    if matches!(self.cache.since(self.position, 1), Ok(events) if events.is_empty()) {
+                        self.position = self.position.max(progress);
+                        return Some(self.bookmark(false));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The next piece of the initial state.
+    fn initial_frames(&mut self) -> Option<Bytes> {
+        let initial = self.initial.as_mut()?;
+        let prefix = self.selection.prefix();
+        let mut out = BytesMut::new();
+        let mut last = None;
+        for object in initial.snapshot.range(&prefix, &initial.from) {
+            if out.len() >= WRITE {
+                break;
+            }
+            last = Some(object.key.clone());
+            if self.selection.matches(object) {
+                put_frame(&mut out, Change::Added, object, self.encoder.as_deref());
+            }
+        }
+        match last {
+            Some(key) if !out.is_empty() => {
+                initial.from = format!("{key}\0");
+                Some(out.freeze())
+            }
+            _ => {
+                let mark_end = initial.mark_end;
+                self.initial = None;
+                mark_end.then(|| self.bookmark(true))
+            }
+        }
+    }
+
+    /// The frames of these events that concern the watch, and moves on behind them.
+    fn frames(&mut self, events: &[Arc<CacheEvent>]) -> Option<Bytes> {
+        let mut single: Option<(Change, Arc<Object>)> = None;
+        let mut out = BytesMut::new();
+        for (nth, event) in events.iter().enumerate() {
+            if out.len() >= WRITE && events[nth - 1].revision != event.revision {
+                break;
+            }
+            self.position = event.revision;
+            let Some((change, object)) = self.seen(event) else { continue };
+            match single.take() {
+                // Alone so far: an unchanged frame is then written without a copy.
+                None if out.is_empty() => single = Some((change, object)),
+                first => {
+                    if let Some((change, object)) = first {
+                        put_frame(&mut out, change, &object, self.encoder.as_deref());
+                    }
+                    put_frame(&mut out, change, &object, self.encoder.as_deref());
+                }
+            }
+        }
+        if let Some((change, object)) = single {
+            let (opening, frame) = object.frame(change);
+            if opening.is_empty() && self.encoder.is_none() {
+                return Some(frame);
+            }
+            put_frame(&mut out, change, &object, self.encoder.as_deref());
+        }
+        (!out.is_empty()).then(|| out.freeze())
+    }
+
+    /// What a watcher of this selection sees of an event: an object that comes to match is added, one that no longer
+    /// does is deleted (apiserver `storage/cacher`).
+    fn seen(&self, event: &CacheEvent) -> Option<(Change, Arc<Object>)> {
+        if self.selection.is_everything() {
+            return Some((event.change, event.object.clone()));
+        }
+        let before = event.previous.as_ref().is_some_and(|object| self.selection.matches(object));
+        let after = event.change != Change::Deleted && self.selection.matches(&event.object);
+        match (before, after) {
+            (false, false) => None,
+            (false, true) => Some((Change::Added, event.object.clone())),
+            (true, true) => Some((Change::Modified, event.object.clone())),
+            (true, false) if event.change == Change::Deleted => Some((Change::Deleted, event.object.clone())),
+            (true, false) => {
+                let last = event.previous.as_ref()?;
+                Some((Change::Deleted, Arc::new(last.at(event.revision, Change::Deleted))))
+            }
+        }
+    }
+
+    fn bookmark(&self, initial_end: bool) -> Bytes {
+        let object = match &self.encoder {
+            Some(encoder) => encoder.bookmark(self.position, initial_end),
+            None => {
+                let row = &self.cache.row;
+                bookmark_object(&row.kind, &row.stored_api_version(), self.position, initial_end)
+            }
+        };
+        let mut out = BytesMut::with_capacity(object.len() + 40);
+        out.put_slice(b"{\"type\":\"BOOKMARK\",\"object\":");
+        out.put_slice(&object);
+        out.put_slice(CLOSING);
+        out.freeze()
+    }
+
+    /// The last frame of a watch that fell behind the history.
+    fn expired(&mut self, oldest: Revision) -> Bytes {
+        self.ended = true;
+        error_frame(&Status::expired(format!("too old resource version: {} ({oldest})", self.position)))
+    }
+}
+
+/// The frame that tells a watcher why its watch ends.
+pub fn error_frame(status: &Status) -> Bytes {
+    let mut out = BytesMut::new();
+    out.put_slice(b"{\"type\":\"ERROR\",\"object\":");
+    out.put_slice(&status.to_json());
+    out.put_slice(CLOSING);
+    out.freeze()
+}
+
+/// A bookmark's object: kind and revision only.
+pub fn bookmark_object(kind: &str, api_version: &str, revision: Revision, initial_end: bool) -> Bytes {
+    let mut metadata = serde_json::json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
+    if initial_end {
+        metadata["annotations"] = serde_json::json!({"k8s.io/initial-events-end": "true"});
+    }
+    let object = serde_json::json!({"kind": kind, "apiVersion": api_version, "metadata": metadata});
+    object.to_string().into()
+}
+
+fn put_frame(out: &mut BytesMut, change: Change, object: &Object, encoder: Option<&dyn FrameEncoder>) {
+    match encoder {
+        None => {
+            let (opening, rest) = object.frame(change);
+            out.reserve(opening.len() + rest.len());
+            out.put_slice(opening);
+            out.put_slice(&rest);
+        }
+        Some(encoder) => {
+            out.put_slice(change.opening());
+            out.put_slice(&encoder.object(object));
+            out.put_slice(CLOSING);
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Discovery: which groups, versions and resources there are, in the classic and the aggregated form.
+
+use super::negotiate::Accept;
+use super::render;
+use crate::registry::{Registry, Row, VERBS};
+use crate::verbs::Response;
+use coracle_api::Gvk;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use serde_json::{Value, json};
+
+/// Aggregated discovery (KEP-3352).
+const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+
+/// Answers a discovery path; None when it is none, or names nothing that is served.
+pub fn answer(registry: &Registry, path: &str, headers: &HeaderMap, accept: &Accept, address: &str) -> Option<Response> {
+    let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+    let document = match parts.as_slice() {
+        ["api"] if wants_aggregated(headers) => return Some(aggregated(registry, true)),
+        ["apis"] if wants_aggregated(headers) => return Some(aggregated(registry, false)),
+        ["api"] => json!({"kind": "APIVersions", "versions": ["v1"],
+            "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": address}]}),
+        ["apis"] => {
+            let groups: Vec<Value> = named_groups(registry).map(|(name, versions)| group(&name, &versions)).collect();
+            json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
+        }
+        ["apis", name] => {
+            let (name, versions) = named_groups(registry).find(|(known, _)| known == name)?;
+            let mut document = group(&name, &versions);
+            document["kind"] = "APIGroup".into();
+            document["apiVersion"] = "v1".into();
+            document
+        }
+        ["api", version] => resources(registry, "", version)?,
+        ["apis", name, version] => resources(registry, name, version)?,
+        _ => return None,
+    };
+    Some(render::plain(accept, StatusCode::OK, &document))
+}
+
+fn wants_aggregated(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|clause| {
+        let has = |wanted: &str| clause.split(';').any(|part| part.trim() == wanted);
+        has("as=APIGroupDiscoveryList") && has("v=v2") && has("g=apidiscovery.k8s.io")
+    })
+}
+
+fn named_groups(registry: &Registry) -> impl Iterator<Item = (String, Vec<String>)> {
+    let groups = registry.groups().into_iter().filter(|(name, _)| !name.is_empty());
+    groups.map(|(name, versions)| (name.to_string(), versions.iter().map(|version| version.to_string()).collect()))
+}
+
+fn group(name: &str, versions: &[String]) -> Value {
+    let versions: Vec<Value> = versions.iter().map(|version| json!({"groupVersion": format!("{name}/{version}"), "version": version})).collect();
+    json!({"name": name, "versions": versions, "preferredVersion": versions[0]})
+}
+
+/// The rows served in a group and version, with the index of that version.
+fn rows<'a>(registry: &'a Registry, group: &'a str, version: &'a str) -> impl Iterator<Item = (&'a Row, usize)> {
+    registry.rows().filter_map(move |row| {
+        let served = row.served.iter().position(|(g, v)| *g == group && *v == version)?;
+        Some((&**row, served))
+    })
+}
+
+fn resources(registry: &Registry, group: &str, version: &str) -> Option<Value> {
+    if !registry.serves(group, version) {
+        return None;
+    }
+    let mut list = Vec::new();
+    for (row, _) in rows(registry, group, version) {
+        let mut entry = json!({"name": &*row.plural, "singularName": &*row.singular, "namespaced": row.namespaced, "kind": &*row.kind, "verbs": VERBS});
+        if !row.short_names.is_empty() {
+            entry["shortNames"] = row.short_names.iter().map(|name| name.to_string()).collect();
+        }
+        if !row.categories.is_empty() {
+            entry["categories"] = row.categories.iter().map(|name| name.to_string()).collect();
+        }
+        list.push(entry);
+        for subresource in &row.subresources {
+            let mut entry = json!({"name": format!("{}/{}", row.plural, subresource.path()), "singularName": "", "namespaced": row.namespaced,
+                "kind": &*row.kind, "verbs": subresource.verbs()});
+            if let Some(kind) = subresource.kind() {
+                entry["kind"] = kind.kind.to_string().into();
+                entry["group"] = kind.group.to_string().into();
+                entry["version"] = kind.version.to_string().into();
+            }
+            list.push(entry);
+        }
+    }
+    if group.is_empty() {
+        list.push(json!({"name": "bindings", "singularName": "binding", "namespaced": true, "kind": "Binding", "verbs": ["create"]}));
+    }
+    list.sort_by(|a, b| a["name"].as_str().cmp(&b["name"].as_str()));
+    let group_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+    Some(json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": list}))
+}
+
+fn aggregated(registry: &Registry, core: bool) -> Response {
+    let groups = registry.groups().into_iter().filter(|(name, _)| name.is_empty() == core);
+    let items: Vec<Value> = groups
+        .map(|(name, versions)| {
+            let versions: Vec<Value> = versions.iter().map(|version| aggregated_version(registry, &name, version)).collect();
+            json!({"metadata": {"name": &*name, "creationTimestamp": null}, "versions": versions})
+        })
+        .collect();
+    let document = json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items});
+    let mut response = render::plain(&Accept::default(), StatusCode::OK, &document);
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(AGGREGATED));
+    response
+}
+
+fn aggregated_version(registry: &Registry, group: &str, version: &str) -> Value {
+    let kind_of = |gvk: &Gvk| json!({"group": &*gvk.group, "version": &*gvk.version, "kind": &*gvk.kind});
+    let mut resources: Vec<Value> = rows(registry, group, version)
+        .map(|(row, served)| {
+            let own = row.gvk(served);
+            let mut entry = json!({"resource": &*row.plural, "responseKind": kind_of(&own),
+                "scope": if row.namespaced { "Namespaced" } else { "Cluster" }, "singularResource": &*row.singular, "verbs": VERBS});
+            if !row.short_names.is_empty() {
+                entry["shortNames"] = row.short_names.iter().map(|name| name.to_string()).collect();
+            }
+            if !row.categories.is_empty() {
+                entry["categories"] = row.categories.iter().map(|name| name.to_string()).collect();
+            }
+            if !row.subresources.is_empty() {
+                let each = row.subresources.iter().map(|subresource| {
+                    let kind = subresource.kind().unwrap_or_else(|| own.clone());
+                    json!({"subresource": subresource.path(), "responseKind": kind_of(&kind), "verbs": subresource.verbs()})
+                });
+                entry["subresources"] = each.collect();
+            }
+            entry
+        })
+        .collect();
+    if group.is_empty() {
+        resources.push(json!({"resource": "bindings", "responseKind": {"group": "", "version": "v1", "kind": "Binding"}, "scope": "Namespaced",
+            "singularResource": "binding", "verbs": ["create"]}));
+    }
+    resources.sort_by(|a, b| a["resource"].as_str().cmp(&b["resource"].as_str()));
+    json!({"version": version, "resources": resources, "freshness": "Current"})
+}

@@ -1,0 +1,263 @@
+//! HTTP: from a request to an answer.
+//!
+//! ```text
+//! request ─► authenticate ─► limits ─► path ─┬─► health, version, discovery, OpenAPI, metrics
+//!                                            └─► options ─► authorize ─► verb ─► answer
+//! ```
+
+pub mod discovery;
+pub mod health;
+pub mod limits;
+pub mod logs;
+pub mod metrics;
+pub mod negotiate;
+pub mod openapi;
+pub mod render;
+pub mod request;
+pub mod serve;
+pub mod table;
+pub mod version;
+
+use crate::auth::{self, Attributes, Decision, UserInfo, authorize};
+use crate::options::Options;
+use crate::registry::{Resolved, Subresource};
+use crate::server::Server;
+use crate::verbs::{Call, Response, Verb, dispatch, dispatch_binding};
+use axum::body::Body;
+use coracle_api::{Gvr, Status};
+use futures::FutureExt;
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
+use negotiate::Accept;
+use request::Target;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Everything but watches and logs is answered within this (upstream `--request-timeout`).
+const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+
+/// Who is at the other end, as far as the transport knows.
+#[derive(Clone, Debug)]
+pub enum Identity {
+    /// An in-process client that was given its identity.
+    User(Arc<UserInfo>),
+    /// A connection, and the user of its certificate.
+    Connection(Option<Arc<UserInfo>>),
+}
+
+/// Answers a request; never fails and never panics.
+pub async fn handle(server: Arc<Server>, request: Request<Body>, identity: Identity) -> Response {
+    let accept = Accept::negotiate(request.headers()).unwrap_or_default();
+    let _inflight = server.metrics.inflight();
+    let answer = AssertUnwindSafe(route(&server, request, identity)).catch_unwind().await;
+    match answer {
+        Ok(Ok(response)) => response,
+        Ok(Err(status)) => render::status(&plain(&accept), &status),
+        Err(_) => {
+            tracing::error!("a request panicked");
+            render::status(&plain(&accept), &Status::internal("the server panicked while it served the request"))
+        }
+    }
+}
+
+/// Errors are statuses whatever shape was asked for.
+fn plain(accept: &Accept) -> Accept {
+    Accept { shape: negotiate::Shape::Object, ..accept.clone() }
+}
+
+/// The user of a request.
+async fn authenticate(server: &Server, headers: &HeaderMap, identity: &Identity) -> Result<Arc<UserInfo>, Status> {
+    match identity {
+        Identity::User(user) | Identity::Connection(Some(user)) => Ok(user.clone()),
+        Identity::Connection(None) => {
+            if let Some(token) = auth::bearer_token(headers) {
+                let secrets = server.cache_of("", "secrets")?.snapshot();
+                let user = auth::from_token(token, &secrets, server.config.clock.now());
+                return user.map(Arc::new).ok_or_else(Status::unauthorized);
+            }
+            if headers.contains_key(header::AUTHORIZATION) {
+                return Err(Status::unauthorized());
+            }
+            Ok(Arc::new(UserInfo::anonymous()))
+        }
+    }
+}
+
+async fn route(server: &Arc<Server>, request: Request<Body>, identity: Identity) -> Result<Response, Status> {
+    let user = authenticate(server, request.headers(), &identity).await?;
+    let path = request.uri().path();
+    match Target::parse(path) {
+        Some(target) => resource(server, target, request, user).await,
+        None => non_resource(server, request, &user).await,
+    }
+}
+
+async fn non_resource(server: &Arc<Server>, request: Request<Body>, user: &UserInfo) -> Result<Response, Status> {
+    let path = request.uri().path().to_owned();
+    let verb = match *request.method() {
+        Method::GET | Method::HEAD => "get",
+        Method::POST => "post",
+        Method::PUT => "put",
+        Method::PATCH => "patch",
+        Method::DELETE => "delete",
+        _ => "options",
+    };
+    let attributes = Attributes { verb, path: Some(&path), ..Attributes::default() };
+    if authorize(user, &attributes) == Decision::Deny {
+        let why = format!("User {:?} cannot {verb} path {path:?}", user.name);
+        return Err(Status::forbidden(&Gvr::of("", "", ""), "", &why));
+    }
+    if verb != "get" {
+        return Err(Status::method_not_allowed());
+    }
+    if let Some(response) = health::answer(server, &path, request.uri().query()).await {
+        return Ok(response);
+    }
+    let text = |text: String, kind: &'static str| {
+        let mut response = http::Response::new(Body::from(text));
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        response
+    };
+    match path.trim_end_matches('/') {
+        "/cacerts" => return Ok(text(server.config.ca_pem.clone(), "application/x-pem-file")),
+        "/metrics" => return Ok(text(server.metrics.text(), "application/openmetrics-text; version=1.0.0; charset=utf-8")),
+        _ => {}
+    }
+    let accept = Accept::negotiate(request.headers())?;
+    let accept = plain(&accept);
+    if let Some(path) = path.strip_prefix("/openapi/v3") {
+        let document = server.openapi.v3(&server.registry, path).ok_or_else(Status::no_such_resource)?;
+        return Ok(render::plain(&accept, StatusCode::OK, document));
+    }
+    match path.trim_end_matches('/') {
+        "/openapi/v2" => return Ok(render::plain(&accept, StatusCode::OK, &server.openapi.v2(&server.registry))),
+        "/version" => return Ok(render::plain(&accept, StatusCode::OK, &version::document())),
+        "" => {
+            let paths = ["/api", "/api/v1", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"];
+            return Ok(render::plain(&accept, StatusCode::OK, &serde_json::json!({"paths": paths})));
+        }
+        _ => {}
+    }
+    let address = server.config.advertise.to_string();
+    discovery::answer(&server.registry, &path, request.headers(), &accept, &address).ok_or_else(Status::no_such_resource)
+}
+
+/// What is asked of a resource.
+fn verb(method: &Method, target: &Target, options: &Options) -> Result<Verb, Status> {
+    let named = !target.name.is_empty();
+    match *method {
+        Method::GET | Method::HEAD if options.watch && target.subresource.is_empty() => Ok(Verb::Watch),
+        Method::GET | Method::HEAD if named => Ok(Verb::Get),
+        Method::GET | Method::HEAD => Ok(Verb::List),
+        // A name in the path belongs to a subresource; without one, POST is to the collection.
+        Method::POST if !named || !target.subresource.is_empty() => Ok(Verb::Create),
+        Method::PUT if named => Ok(Verb::Update),
+        Method::PATCH if named => Ok(Verb::Patch),
+        Method::DELETE if named => Ok(Verb::Delete),
+        Method::DELETE => Ok(Verb::DeleteCollection),
+        _ => Err(Status::method_not_allowed()),
+    }
+}
+
+/// The row and subresource of a path, when they are served.
+fn resolve(server: &Server, target: &Target) -> Result<(Resolved, Option<Subresource>), Status> {
+    if target.group.is_empty() && target.version == "v1" && target.resource == "bindings" && target.subresource.is_empty() {
+        let pods = server.registry.find("", "v1", "pods").ok_or_else(Status::no_such_resource)?;
+        return Ok((pods.clone(), Some(Subresource::Binding)));
+    }
+    let resolved = server.registry.find(&target.group, &target.version, &target.resource).ok_or_else(Status::no_such_resource)?;
+    let subresource = match target.subresource.as_str() {
+        "" => None,
+        path => Some(
+            Subresource::ALL
+                .into_iter()
+                .find(|known| known.path() == path && resolved.row.has(*known))
+                .ok_or_else(Status::no_such_resource)?,
+        ),
+    };
+    Ok((resolved.clone(), subresource))
+}
+
+async fn resource(server: &Arc<Server>, target: Target, request: Request<Body>, user: Arc<UserInfo>) -> Result<Response, Status> {
+    let started = server.config.clock.monotonic();
+    let (head, body) = request.into_parts();
+    let options = Options::parse(head.uri.query())?;
+    let verb = verb(&head.method, &target, &options)?;
+    let attributes = Attributes {
+        verb: verb.as_str(),
+        group: &target.group,
+        version: &target.version,
+        resource: &target.resource,
+        subresource: &target.subresource,
+        namespace: &target.namespace,
+        name: &target.name,
+        path: None,
+    };
+    if authorize(&user, &attributes) == Decision::Deny {
+        return Err(denied(&user, &attributes));
+    }
+    let (resolved, subresource) = resolve(server, &target)?;
+    if resolved.row.namespaced && target.namespace.is_empty() && !matches!(verb, Verb::List | Verb::Watch) {
+        return Err(Status::method_not_allowed());
+    }
+    let call = Call {
+        server: server.clone(),
+        namespace: if resolved.row.namespaced { target.namespace.clone() } else { String::new() },
+        resolved,
+        name: target.name.clone(),
+        subresource,
+        user,
+        options,
+        accept: Accept::negotiate(&head.headers).or_else(|status| if subresource == Some(Subresource::Log) { Ok(Accept::default()) } else { Err(status) })?,
+        gzip: negotiate::accepts_gzip(&head.headers),
+    };
+    let answer = limited(server, call, verb, target.resource == "bindings", &head.headers, body).await;
+    let code = answer.as_ref().map_or_else(|status| status.code, |response| response.status().as_u16());
+    let took = server.config.clock.monotonic().saturating_sub(started);
+    server.metrics.request(verb.as_str(), &target.group, &target.version, &target.resource, &target.subresource, code, took);
+    answer
+}
+
+async fn limited(server: &Server, call: Call, verb: Verb, binding: bool, headers: &HeaderMap, body: Body) -> Result<Response, Status> {
+    if verb == Verb::Watch || call.subresource == Some(Subresource::Log) {
+        let permit = server.limits.stream()?;
+        let response = dispatch(call, verb, request::Body::default()).await?;
+        return Ok(holding(response, permit));
+    }
+    let _permit = if verb.writes() { server.limits.write().await? } else { server.limits.read().await? };
+    let work = async {
+        let body = if verb.writes() { request::Body::read(headers, body).await? } else { request::Body::default() };
+        if binding { dispatch_binding(call, body).await } else { dispatch(call, verb, body).await }
+    };
+    match tokio::time::timeout(ANSWER_WITHIN, work).await {
+        Ok(answer) => answer,
+        Err(_) => Err(Status::timeout("request did not complete within the allotted timeout", 0)),
+    }
+}
+
+/// Keeps something alive until the response's body has ended.
+fn holding(response: Response, permit: limits::Permit) -> Response {
+    use futures::StreamExt;
+    let (head, body) = response.into_parts();
+    let stream = body.into_data_stream().map(move |item| {
+        let _held = &permit;
+        item
+    });
+    http::Response::from_parts(head, Body::from_stream(stream))
+}
+
+/// 403, saying who may not do what (apiserver `endpoints/handlers/responsewriters`).
+fn denied(user: &UserInfo, request: &Attributes) -> Status {
+    let gvr = Gvr { group: request.group.into(), version: request.version.into(), resource: request.resource.into() };
+    let resource = if request.subresource.is_empty() { request.resource.to_owned() } else { format!("{}/{}", request.resource, request.subresource) };
+    let scope = if request.namespace.is_empty() {
+        "at the cluster scope".to_owned()
+    } else {
+        format!("in the namespace {:?}", request.namespace)
+    };
+    let why = format!(
+        "User {:?} cannot {} resource {resource:?} in API group {:?} {scope}",
+        user.name, request.verb, request.group
+    );
+    Status::forbidden(&gvr, request.name, &why)
+}

@@ -1,0 +1,135 @@
+//! What the client wants to be answered with.
+
+use coracle_api::Status;
+use http::{HeaderMap, HeaderValue, header};
+
+/// What an answer's objects look like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Shape {
+    #[default]
+    Object,
+    /// meta.k8s.io/v1 Table
+    Table,
+    /// meta.k8s.io/v1 PartialObjectMetadata, and its list
+    Partial,
+}
+
+/// How an answer is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Format {
+    #[default]
+    Json,
+    Yaml,
+}
+
+/// The negotiated answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Accept {
+    pub shape: Shape,
+    pub format: Format,
+}
+
+/// What the server can write.
+pub const OFFERED: [&str; 2] = ["application/json", "application/yaml"];
+
+impl Accept {
+    /// Takes the first clause of the Accept header that the server can satisfy, by quality and then by order
+    /// (apiserver `endpoints/handlers/negotiation`).
+    ///
+    /// # Errors
+    /// 406 when there is none.
+    pub fn negotiate(headers: &HeaderMap) -> Result<Self, Status> {
+        let values: Vec<&str> = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
+        let header = values.join(",");
+        if header.trim().is_empty() {
+            return Ok(Self::default());
+        }
+        let mut clauses: Vec<(u32, Self)> = Vec::new();
+        for clause in header.split(',') {
+            if let Some((quality, accept)) = Self::clause(clause) {
+                clauses.push((quality, accept));
+            }
+        }
+        // A stable sort: among equals, the client's order counts.
+        clauses.sort_by(|a, b| b.0.cmp(&a.0));
+        clauses.into_iter().map(|(_, accept)| accept).next().ok_or_else(|| Status::not_acceptable(&OFFERED))
+    }
+
+    fn clause(clause: &str) -> Option<(u32, Self)> {
+        let mut parts = clause.split(';').map(str::trim);
+        let format = match parts.next()? {
+            "*/*" | "application/*" | "application/json" => Format::Json,
+            "application/yaml" => Format::Yaml,
+            _ => return None,
+        };
+        let (mut kind, mut group, mut version, mut quality) = ("", "", "", 1000);
+        for part in parts {
+            match part.split_once('=')? {
+                ("as", value) => kind = value,
+                ("g", value) => group = value,
+                ("v", value) => version = value,
+                ("q", value) => quality = (value.parse::<f32>().ok()?.clamp(0.0, 1.0) * 1000.0) as u32,
+                _ => {}
+            }
+        }
+        let shape = match (kind, group, version) {
+            ("", ..) => Shape::Object,
+            ("Table", "meta.k8s.io", "v1") => Shape::Table,
+            ("PartialObjectMetadata" | "PartialObjectMetadataList", "meta.k8s.io", "v1") => Shape::Partial,
+            _ => return None,
+        };
+        Some((quality, Self { shape, format }))
+    }
+
+    /// The answer's content type.
+    pub fn content_type(&self) -> HeaderValue {
+        HeaderValue::from_static(match self.format {
+            Format::Json => "application/json",
+            Format::Yaml => "application/yaml",
+        })
+    }
+
+    /// A stream's content type: frames are always JSON.
+    pub fn stream_type(&self) -> HeaderValue {
+        HeaderValue::from_static("application/json")
+    }
+}
+
+/// Whether the client takes gzip.
+pub fn accepts_gzip(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|coding| {
+        let (name, parameters) = coding.split_once(';').unwrap_or((coding, ""));
+        name.trim() == "gzip" && parameters.trim().trim_start_matches("q=").trim() != "0"
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn negotiate(accept: &str) -> Result<Accept, u16> {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::ACCEPT, accept.parse().unwrap());
+        Accept::negotiate(&headers).map_err(|status| status.code)
+    }
+
+    #[test]
+    fn the_first_clause_that_can_be_satisfied() {
+        let of = |shape, format| Ok(Accept { shape, format });
+        let rows = [
+            ("", of(Shape::Object, Format::Json)),
+            ("*/*", of(Shape::Object, Format::Json)),
+            ("application/vnd.kubernetes.protobuf,application/json", of(Shape::Object, Format::Json)),
+            ("application/json;as=Table;v=v1;g=meta.k8s.io,application/json", of(Shape::Table, Format::Json)),
+            ("application/json;as=Table;v=v1beta1;g=meta.k8s.io, application/json", of(Shape::Object, Format::Json)),
+            ("application/json;q=0.1,application/yaml", of(Shape::Object, Format::Yaml)),
+            ("application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1", of(Shape::Partial, Format::Json)),
+            ("application/vnd.kubernetes.protobuf", Err(406)),
+            ("text/html", Err(406)),
+        ];
+        for (accept, expected) in rows {
+            assert_eq!(negotiate(accept), expected, "{accept}");
+        }
+    }
+}

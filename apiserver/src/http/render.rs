@@ -1,0 +1,353 @@
+//! Answers: objects, lists, tables, statuses, in the form the client asked for.
+
+use super::negotiate::{Accept, Format, Shape};
+use super::table;
+use crate::cache::watcher::{FrameEncoder, bookmark_object};
+use crate::cache::{Object, Selection, Snapshot};
+use crate::registry::Row;
+use crate::store::Revision;
+use crate::verbs::{Call, Response};
+use axum::body::Body;
+use bytes::{BufMut, Bytes, BytesMut};
+use coracle_api::{Gvk, Status};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use http::{HeaderValue, StatusCode, header};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use std::convert::Infallible;
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// A list is written in pieces of about this size: it bounds what a slow reader holds, and larger lists are compressed
+/// when the client takes that (upstream compresses from 128 KiB on).
+const PIECE: usize = 128 << 10;
+
+/// How a call's objects are written.
+#[derive(Debug)]
+pub struct Form {
+    row: Arc<Row>,
+    served: usize,
+    shape: Shape,
+    include_object: table::Include,
+    now: Timestamp,
+    /// Whether a watch's table has named its columns.
+    columns_sent: AtomicBool,
+}
+
+impl Form {
+    fn of(call: &Call) -> Result<Self, Status> {
+        Ok(Self {
+            row: call.row().clone(),
+            served: call.resolved.served,
+            shape: call.accept.shape,
+            include_object: table::Include::parse(call.options.include_object.as_deref())?,
+            now: call.server.config.clock.now(),
+            columns_sent: AtomicBool::new(false),
+        })
+    }
+
+    /// The stored bytes are what the client wants.
+    fn is_stored(&self) -> bool {
+        self.shape == Shape::Object && self.served == 0
+    }
+
+    /// An object in this form's version.
+    fn converted(&self, json: &[u8]) -> Value {
+        let mut object: Value = serde_json::from_slice(json).unwrap_or(Value::Null);
+        if self.served != 0 {
+            self.row.strategy.to_served(&mut object, self.served);
+            object["apiVersion"] = self.row.gvk(self.served).api_version().into();
+        }
+        object
+    }
+
+    /// One item of a list.
+    fn item(&self, object: &Object) -> Bytes {
+        if self.is_stored() {
+            return object.json();
+        }
+        let value = self.converted(object.json_slice());
+        match self.shape {
+            Shape::Object => value.to_string().into(),
+            Shape::Partial => partial(&value).to_string().into(),
+            Shape::Table => table::row(&self.row.gvk(self.served), &value, self.include_object, self.now).to_string().into(),
+        }
+    }
+
+    /// A whole answer with one object.
+    fn document(&self, json: &Bytes) -> Bytes {
+        if self.is_stored() {
+            return json.clone();
+        }
+        let value = self.converted(json);
+        match self.shape {
+            Shape::Object => value.to_string().into(),
+            Shape::Partial => partial(&value).to_string().into(),
+            Shape::Table => {
+                let gvk = self.row.gvk(self.served);
+                let revision = coracle_api::meta::resource_version(&value).to_owned();
+                table::document(&gvk, &revision, vec![table::row(&gvk, &value, self.include_object, self.now)], true).to_string().into()
+            }
+        }
+    }
+}
+
+impl FrameEncoder for Form {
+    fn object(&self, object: &Object) -> Bytes {
+        if self.shape != Shape::Table {
+            return self.item(object);
+        }
+        let gvk = self.row.gvk(self.served);
+        let value = self.converted(object.json_slice());
+        let row = table::row(&gvk, &value, self.include_object, self.now);
+        let columns = !self.columns_sent.swap(true, Ordering::Relaxed);
+        table::document(&gvk, &object.revision.to_string(), vec![row], columns).to_string().into()
+    }
+
+    fn bookmark(&self, revision: Revision, initial_end: bool) -> Bytes {
+        let gvk = self.row.gvk(self.served);
+        match self.shape {
+            Shape::Object => bookmark_object(&gvk.kind, &gvk.api_version(), revision, initial_end),
+            Shape::Partial => bookmark_object("PartialObjectMetadata", "meta.k8s.io/v1", revision, initial_end),
+            Shape::Table => {
+                let object: Value = serde_json::from_slice(&bookmark_object("PartialObjectMetadata", "meta.k8s.io/v1", revision, initial_end))
+                    .unwrap_or(Value::Null);
+                let rows = vec![json!({"cells": [], "object": object})];
+                table::document(&gvk, &revision.to_string(), rows, false).to_string().into()
+            }
+        }
+    }
+}
+
+/// The encoder of a watch, when its frames are not the stored ones.
+pub fn frame_encoder(call: &Call) -> Result<Option<Arc<dyn FrameEncoder>>, Status> {
+    let form = Form::of(call)?;
+    Ok(if form.is_stored() { None } else { Some(Arc::new(form)) })
+}
+
+/// Metadata alone.
+pub(super) fn partial(object: &Value) -> Value {
+    json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object.get("metadata").cloned().unwrap_or_else(|| json!({}))})
+}
+
+/// An answer of one document that is JSON so far.
+fn respond(accept: &Accept, code: StatusCode, json: Bytes) -> Response {
+    let body = match accept.format {
+        Format::Json => json,
+        Format::Yaml => yaml(&json),
+    };
+    let mut response = http::Response::new(Body::from(body));
+    *response.status_mut() = code;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, accept.content_type());
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    response
+}
+
+fn yaml(json: &Bytes) -> Bytes {
+    let value: Value = serde_json::from_slice(json).unwrap_or(Value::Null);
+    serde_saphyr::to_string(&value).map(Bytes::from).unwrap_or_else(|_| json.clone())
+}
+
+/// Answers with one object in its stored encoding.
+pub fn object(call: &Call, code: StatusCode, json: Bytes) -> Result<Response, Status> {
+    Ok(respond(&call.accept, code, Form::of(call)?.document(&json)))
+}
+
+/// Answers with a document that is no stored object: a Scale.
+pub fn value(call: &Call, code: StatusCode, gvk: &Gvk, value: &Value) -> Result<Response, Status> {
+    let document = match call.accept.shape {
+        Shape::Object => value.clone(),
+        Shape::Partial => partial(value),
+        Shape::Table => {
+            let include = table::Include::parse(call.options.include_object.as_deref())?;
+            let row = table::row(gvk, value, include, call.server.config.clock.now());
+            table::document(gvk, coracle_api::meta::resource_version(value), vec![row], true)
+        }
+    };
+    Ok(respond(&call.accept, code, document.to_string().into()))
+}
+
+/// Answers with a plain document.
+pub fn plain(accept: &Accept, code: StatusCode, value: &Value) -> Response {
+    respond(accept, code, value.to_string().into())
+}
+
+/// Answers with a status.
+pub fn status(accept: &Accept, status: &Status) -> Response {
+    let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = respond(accept, code, status.to_json().into());
+    if let Some(seconds) = status.retry_after() {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
+
+/// Adds `Warning` headers (RFC 7234; code 299, agent `-`).
+pub fn warn(response: &mut Response, warnings: &[String]) {
+    for warning in warnings {
+        let escaped: String = warning.chars().flat_map(|c| if matches!(c, '"' | '\\') { vec!['\\', c] } else { vec![c] }).filter(|c| !c.is_control()).collect();
+        if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{escaped}\"")) {
+            response.headers_mut().append(header::WARNING, value);
+        }
+    }
+}
+
+/// What stands in a list's metadata.
+#[derive(Clone, Debug)]
+pub struct ListMeta {
+    pub revision: Revision,
+    pub next: Option<String>,
+    pub remaining: Option<usize>,
+}
+
+impl ListMeta {
+    fn json(&self) -> Value {
+        let mut meta = json!({"resourceVersion": self.revision.to_string()});
+        if let Some(next) = &self.next {
+            meta["continue"] = next.as_str().into();
+        }
+        if let Some(remaining) = self.remaining {
+            meta["remainingItemCount"] = remaining.into();
+        }
+        meta
+    }
+}
+
+/// A list while it is written.
+struct Writing {
+    form: Form,
+    snapshot: Snapshot,
+    selection: Selection,
+    prefix: String,
+    from: String,
+    left: usize,
+    /// What stands before the items, until it is written.
+    opening: Option<String>,
+    any: bool,
+    done: bool,
+}
+
+impl Writing {
+    fn next(&mut self) -> Option<Bytes> {
+        if self.done {
+            return None;
+        }
+        let mut out = BytesMut::with_capacity(PIECE / 4);
+        if let Some(opening) = self.opening.take() {
+            out.put_slice(opening.as_bytes());
+        }
+        let mut last = None;
+        let mut ended = true;
+        for object in self.snapshot.range(&self.prefix, &self.from) {
+            if self.left == 0 {
+                break;
+            }
+            if out.len() >= PIECE {
+                ended = false;
+                break;
+            }
+            last = Some(object.key.clone());
+            if !self.selection.matches(object) {
+                continue;
+            }
+            self.left -= 1;
+            if std::mem::replace(&mut self.any, true) {
+                out.put_u8(b',');
+            }
+            let item = self.form.item(object);
+            out.put_slice(&item);
+        }
+        if ended {
+            self.done = true;
+            out.put_slice(b"]}\n");
+        } else if let Some(key) = last {
+            self.from = format!("{key}\0");
+        }
+        Some(out.freeze())
+    }
+}
+
+/// Answers with the objects of a snapshot that are selected, from a key on.
+pub fn list(
+    call: &Call,
+    snapshot: Snapshot,
+    selection: Selection,
+    prefix: String,
+    from: String,
+    limit: usize,
+    meta: ListMeta,
+) -> Result<Response, Status> {
+    let form = Form::of(call)?;
+    let gvk = form.row.gvk(form.served);
+    let meta = meta.json();
+    let opening = match form.shape {
+        Shape::Object => format!("{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":{meta},\"items\":[", gvk.kind, gvk.api_version()),
+        Shape::Partial => {
+            format!("{{\"kind\":\"PartialObjectMetadataList\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":{meta},\"items\":[")
+        }
+        Shape::Table => {
+            let columns = table::columns(&gvk);
+            format!("{{\"kind\":\"Table\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":{meta},\"columnDefinitions\":{columns},\"rows\":[")
+        }
+    };
+    let mut writing = Writing { form, snapshot, selection, prefix, from, left: limit, opening: Some(opening), any: false, done: false };
+    let first = writing.next().unwrap_or_default();
+    if writing.done {
+        return Ok(respond(&call.accept, StatusCode::OK, first));
+    }
+    if call.accept.format == Format::Yaml {
+        let mut all = BytesMut::from(&first[..]);
+        while let Some(piece) = writing.next() {
+            all.put_slice(&piece);
+        }
+        return Ok(respond(&call.accept, StatusCode::OK, all.freeze()));
+    }
+    let mut response = http::Response::new(if call.gzip { compressed(first, writing) } else { pieces(first, writing) });
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, call.accept.content_type());
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    if call.gzip {
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+    }
+    Ok(response)
+}
+
+fn pieces(first: Bytes, writing: Writing) -> Body {
+    Body::from_stream(futures::stream::unfold((Some(first), writing), |(first, mut writing)| async move {
+        let piece = first.or_else(|| writing.next())?;
+        Some((Ok::<_, Infallible>(piece), (None, writing)))
+    }))
+}
+
+fn compressed(first: Bytes, writing: Writing) -> Body {
+    // Level 1, as upstream: most of the gain for the least of the work.
+    let encoder = GzEncoder::new(Vec::with_capacity(PIECE), Compression::fast());
+    let state = (Some(encoder), Some(first), writing);
+    Body::from_stream(futures::stream::unfold(state, |(encoder, mut first, mut writing)| async move {
+        let mut encoder = encoder?;
+        loop {
+            match first.take().or_else(|| writing.next()) {
+                // Writing to a Vec does not fail.
+                Some(piece) => drop(encoder.write_all(&piece)),
+                None => {
+                    let rest = encoder.finish().unwrap_or_default();
+                    return Some((Ok::<_, Infallible>(Bytes::from(rest)), (None, None, writing)));
+                }
+            }
+            if encoder.get_ref().len() >= PIECE / 8 {
+                let piece = std::mem::take(encoder.get_mut());
+                return Some((Ok(Bytes::from(piece)), (Some(encoder), None, writing)));
+            }
+        }
+    }))
+}
+
+/// The answer to the delete of a collection: what was in it.
+pub fn deleted_list(call: &Call, snapshot: &Snapshot, selection: &Selection) -> Result<Response, Status> {
+    let meta = ListMeta { revision: call.server.cacher.progress(), next: None, remaining: None };
+    list(call, snapshot.clone(), selection.clone(), selection.prefix(), String::new(), usize::MAX, meta)
+}

@@ -1,0 +1,212 @@
+//! A request's path and body.
+
+use super::negotiate::Format;
+use crate::options::unescape;
+use crate::verbs::Call;
+use bytes::Bytes;
+use coracle_api::decode::{self, FieldValidation};
+use coracle_api::{Gvk, Status, meta, schema};
+use http::{HeaderMap, header};
+use http_body_util::{BodyExt, Limited};
+use serde_json::Value;
+
+/// The largest body (apiserver `MaxRequestBodyBytes`).
+pub const MAX_BODY: usize = 3 << 20;
+
+/// What a path names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Target {
+    pub group: String,
+    pub version: String,
+    pub namespace: String,
+    pub resource: String,
+    pub name: String,
+    pub subresource: String,
+}
+
+impl Target {
+    /// The resource that a path names; None for every other path (apiserver `endpoints/request`, RequestInfo).
+    pub fn parse(path: &str) -> Option<Self> {
+        let parts: Vec<String> = path.trim_matches('/').split('/').map(|part| unescape(part, false)).collect();
+        let mut parts = parts.into_iter();
+        let mut target = Self::default();
+        match parts.next()?.as_str() {
+            "api" => target.version = parts.next()?,
+            "apis" => {
+                target.group = parts.next()?;
+                target.version = parts.next()?;
+            }
+            _ => return None,
+        }
+        let rest: Vec<String> = parts.collect();
+        let mut rest = rest.as_slice();
+        // Also the old way of asking for a watch.
+        let watch_prefix = rest.first().is_some_and(|part| part == "watch");
+        if watch_prefix {
+            return None;
+        }
+        if let [first, namespace, tail @ ..] = rest
+            && first == "namespaces"
+            && !tail.is_empty()
+            // `namespaces/x/status` is about the namespace itself.
+            && !matches!(tail[0].as_str(), "status" | "finalize")
+        {
+            target.namespace.clone_from(namespace);
+            rest = tail;
+        }
+        match rest {
+            [resource] => target.resource.clone_from(resource),
+            [resource, name] => {
+                target.resource.clone_from(resource);
+                target.name.clone_from(name);
+            }
+            [resource, name, subresource] => {
+                target.resource.clone_from(resource);
+                target.name.clone_from(name);
+                target.subresource.clone_from(subresource);
+            }
+            _ => return None,
+        }
+        if target.resource == "namespaces" && !target.name.is_empty() {
+            target.namespace.clone_from(&target.name);
+        }
+        (!target.resource.is_empty()).then_some(target)
+    }
+}
+
+/// A body that has been read.
+#[derive(Clone, Debug, Default)]
+pub struct Body {
+    pub bytes: Bytes,
+    /// Without parameters; empty when there is none.
+    pub content_type: String,
+}
+
+impl Body {
+    /// Reads a body to its end, within the limit.
+    ///
+    /// # Errors
+    /// 413 for one that is too large, 400 for one that breaks off.
+    pub async fn read(headers: &HeaderMap, body: axum::body::Body) -> Result<Self, Status> {
+        let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let content_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        let bytes = match Limited::new(body, MAX_BODY).collect().await {
+            Ok(collected) => collected.to_bytes(),
+            Err(error) if error.is::<http_body_util::LengthLimitError>() => {
+                return Err(Status::too_large(&format!("limit is {MAX_BODY}")));
+            }
+            Err(error) => return Err(Status::bad_request(format!("reading the body: {error}"))),
+        };
+        Ok(Self { bytes, content_type })
+    }
+
+    fn format(&self) -> Result<Format, Status> {
+        match self.content_type.as_str() {
+            "" | "application/json" | "*/*" => Ok(Format::Json),
+            "application/yaml" => Ok(Format::Yaml),
+            _ => Err(Status::unsupported_media_type(&super::negotiate::OFFERED)),
+        }
+    }
+
+    /// The body as an object of the call's resource, with the warnings that reading it gave.
+    ///
+    /// # Errors
+    /// 400 and 415 for what is no such object.
+    pub fn object(&self, call: &Call) -> Result<(Value, Vec<String>), Status> {
+        self.of_kind(&call.gvk(), call.options.field_validation)
+    }
+
+    /// The body as an object of one kind.
+    ///
+    /// # Errors
+    /// As [`Body::object`].
+    pub fn of_kind(&self, gvk: &Gvk, validation: FieldValidation) -> Result<(Value, Vec<String>), Status> {
+        let format = match self.format()? {
+            Format::Json => decode::Format::Json,
+            Format::Yaml => decode::Format::Yaml,
+        };
+        let type_ref = schema::of(gvk).ok_or_else(|| Status::internal(format!("no schema for {gvk}")))?;
+        let decoded = decode::decode(&self.bytes, format, type_ref, validation)?;
+        let mut object = decoded.object;
+        check_kind(&mut object, gvk)?;
+        Ok((object, decoded.warnings))
+    }
+
+    /// The body as any document.
+    ///
+    /// # Errors
+    /// 400 when it is none.
+    pub fn any(&self) -> Result<Value, Status> {
+        let options = Gvk::of("", "v1", "DeleteOptions");
+        match schema::of(&options) {
+            Some(type_ref) => {
+                let format = if self.format()? == Format::Yaml { decode::Format::Yaml } else { decode::Format::Json };
+                Ok(decode::decode(&self.bytes, format, type_ref, FieldValidation::Ignore)?.object)
+            }
+            None => serde_json::from_slice(&self.bytes).map_err(|error| Status::bad_request(error.to_string())),
+        }
+    }
+}
+
+/// The kind must be the expected one; it is filled in when absent.
+fn check_kind(object: &mut Value, gvk: &Gvk) -> Result<(), Status> {
+    let expected = gvk.api_version();
+    let (version, kind) = (meta::api_version(object).to_owned(), meta::kind(object).to_owned());
+    if !version.is_empty() && version != expected {
+        return Err(Status::bad_request(format!(
+            "the API version in the data ({version}) does not match the expected API version ({expected})"
+        )));
+    }
+    if !kind.is_empty() && kind != *gvk.kind {
+        let group_version = if gvk.group.is_empty() { gvk.version.to_string() } else { expected };
+        return Err(Status::bad_request(format!(
+            "{kind} in version {group_version:?} cannot be handled as a {}: converting ({kind}) to ({}): unknown conversion",
+            gvk.kind, gvk.kind
+        )));
+    }
+    if let Some(map) = object.as_object_mut() {
+        map.insert("kind".to_owned(), gvk.kind.to_string().into());
+        map.insert("apiVersion".to_owned(), expected.into());
+        return Ok(());
+    }
+    Err(Status::bad_request("the body is not an object"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(group: &str, version: &str, namespace: &str, resource: &str, name: &str, subresource: &str) -> Option<Target> {
+        let own = str::to_owned;
+        Some(Target {
+            group: own(group),
+            version: own(version),
+            namespace: own(namespace),
+            resource: own(resource),
+            name: own(name),
+            subresource: own(subresource),
+        })
+    }
+
+    #[test]
+    fn paths() {
+        let rows = [
+            ("/api/v1/nodes", target("", "v1", "", "nodes", "", "")),
+            ("/api/v1/namespaces", target("", "v1", "", "namespaces", "", "")),
+            ("/api/v1/namespaces/a", target("", "v1", "a", "namespaces", "a", "")),
+            ("/api/v1/namespaces/a/status", target("", "v1", "a", "namespaces", "a", "status")),
+            ("/api/v1/namespaces/a/pods", target("", "v1", "a", "pods", "", "")),
+            ("/apis/apps/v1/namespaces/a/deployments/b/scale", target("apps", "v1", "a", "deployments", "b", "scale")),
+            ("/apis/rbac.authorization.k8s.io/v1/clusterroles/system%3Anode", target("rbac.authorization.k8s.io", "v1", "", "clusterroles", "system:node", "")),
+            ("/api/v1", None),
+            ("/apis/apps", None),
+            ("/apis/apps/v1/", None),
+            ("/healthz", None),
+            ("/api/v1/a/b/c/d", None),
+            ("", None),
+        ];
+        for (path, expected) in rows {
+            assert_eq!(Target::parse(path), expected, "{path}");
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! Tables: what `kubectl get` prints (meta.k8s.io/v1 Table).
+
+use super::render::partial;
+use coracle_api::{Gvk, Status, printing};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+/// What a row carries of its object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Include {
+    None,
+    Metadata,
+    Object,
+}
+
+impl Include {
+    /// From the query's `includeObject`.
+    pub fn parse(text: Option<&str>) -> Result<Self, Status> {
+        match text {
+            None | Some("" | "Metadata") => Ok(Self::Metadata),
+            Some("None") => Ok(Self::None),
+            Some("Object") => Ok(Self::Object),
+            Some(other) => Err(Status::bad_request(format!("unrecognized includeObject value: {other:?}"))),
+        }
+    }
+}
+
+/// The columns of a kind.
+pub fn columns(gvk: &Gvk) -> Value {
+    let columns = printing::of(gvk).columns.iter();
+    columns
+        .map(|column| {
+            json!({"name": column.name, "type": column.kind, "format": column.format, "description": column.description(),
+                "priority": column.priority})
+        })
+        .collect()
+}
+
+/// The row of an object.
+pub fn row(gvk: &Gvk, object: &Value, include: Include, now: Timestamp) -> Value {
+    let cells = printing::of(gvk).row(object, now);
+    let mut row = json!({"cells": cells});
+    match include {
+        Include::None => {}
+        Include::Metadata => row["object"] = partial(object),
+        Include::Object => row["object"] = object.clone(),
+    }
+    row
+}
+
+/// A table of rows.
+pub fn document(gvk: &Gvk, revision: &str, rows: Vec<Value>, with_columns: bool) -> Value {
+    let columns = if with_columns { columns(gvk) } else { json!([]) };
+    let mut metadata = json!({});
+    if !revision.is_empty() {
+        metadata["resourceVersion"] = revision.into();
+    }
+    json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "columnDefinitions": columns, "rows": rows})
+}

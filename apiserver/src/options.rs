@@ -1,0 +1,293 @@
+//! Query options, parsed once.
+
+use coracle_api::decode::FieldValidation;
+use coracle_api::selector::{FieldSelector, LabelSelector};
+use coracle_api::{Cause, Gvk, Status};
+use coracle_api::status::FieldPath;
+
+/// How exactly a list's revision is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VersionMatch {
+    Exact,
+    NotOlderThan,
+}
+
+/// What to do with dependents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Propagation {
+    Orphan,
+    Background,
+    Foreground,
+}
+
+impl Propagation {
+    /// From the API's word.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "Orphan" => Some(Self::Orphan),
+            "Background" => Some(Self::Background),
+            "Foreground" => Some(Self::Foreground),
+            _ => None,
+        }
+    }
+}
+
+/// Everything a request's query can say.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub watch: bool,
+    pub labels: LabelSelector,
+    pub fields: FieldSelector,
+    /// None when absent or empty.
+    pub resource_version: Option<u64>,
+    pub version_match: Option<VersionMatch>,
+    pub limit: usize,
+    pub continue_token: Option<String>,
+    pub bookmarks: bool,
+    pub send_initial_events: Option<bool>,
+    pub timeout_seconds: Option<u64>,
+    pub dry_run: bool,
+    pub field_manager: Option<String>,
+    pub field_validation: FieldValidation,
+    pub grace_period: Option<i64>,
+    pub propagation: Option<Propagation>,
+    /// `includeObject` of tables: `None`, `Metadata`, `Object`.
+    pub include_object: Option<String>,
+    /// Every pair, for what is proxied on.
+    pub pairs: Vec<(String, String)>,
+}
+
+/// The largest name of a field manager (apimachinery `validation.FieldManagerMaxLength`).
+const FIELD_MANAGER_MAX: usize = 128;
+
+impl Options {
+    /// Reads the query.
+    ///
+    /// # Errors
+    /// 400 for what cannot be parsed, 422 for values that options do not take.
+    pub fn parse(query: Option<&str>) -> Result<Self, Status> {
+        let mut options = Self {
+            watch: false,
+            labels: LabelSelector::EVERYTHING,
+            fields: FieldSelector::default(),
+            resource_version: None,
+            version_match: None,
+            limit: 0,
+            continue_token: None,
+            bookmarks: false,
+            send_initial_events: None,
+            timeout_seconds: None,
+            dry_run: false,
+            field_manager: None,
+            field_validation: FieldValidation::Warn,
+            grace_period: None,
+            propagation: None,
+            include_object: None,
+            pairs: Vec::new(),
+        };
+        let Some(query) = query else { return Ok(options) };
+        options.pairs = pairs(query);
+        for (name, value) in std::mem::take(&mut options.pairs) {
+            options.set(&name, &value)?;
+            options.pairs.push((name, value));
+        }
+        options.check()?;
+        Ok(options)
+    }
+
+    fn set(&mut self, name: &str, value: &str) -> Result<(), Status> {
+        match name {
+            "watch" => self.watch = flag(value),
+            "labelSelector" => {
+                self.labels = LabelSelector::parse(value).map_err(|error| Status::bad_request(error.to_string()))?;
+            }
+            "fieldSelector" => {
+                self.fields = FieldSelector::parse(value).map_err(|error| Status::bad_request(error.to_string()))?;
+            }
+            "resourceVersion" if !value.is_empty() => {
+                let number = value.parse().map_err(|_| {
+                    invalid("resourceVersion", value, &format!("strconv.ParseUint: parsing {value:?}: invalid syntax"))
+                })?;
+                self.resource_version = Some(number);
+            }
+            "resourceVersionMatch" if !value.is_empty() => {
+                self.version_match = Some(match value {
+                    "Exact" => VersionMatch::Exact,
+                    "NotOlderThan" => VersionMatch::NotOlderThan,
+                    other => {
+                        let path = FieldPath::new("resourceVersionMatch");
+                        return Err(invalid_options(vec![Cause::not_supported(&path, other, &["Exact", "NotOlderThan", ""])]));
+                    }
+                });
+            }
+            "limit" => self.limit = number(name, value)?,
+            "continue" if !value.is_empty() => self.continue_token = Some(value.to_owned()),
+            "allowWatchBookmarks" => self.bookmarks = flag(value),
+            "sendInitialEvents" => self.send_initial_events = Some(flag(value)),
+            "timeoutSeconds" => self.timeout_seconds = Some(number(name, value)?),
+            "dryRun" => match value {
+                "All" => self.dry_run = true,
+                other => {
+                    let cause = Cause::not_supported(&FieldPath::new("dryRun"), other, &["All"]);
+                    return Err(invalid_options(vec![cause]));
+                }
+            },
+            "fieldManager" => self.field_manager = Some(value.to_owned()),
+            "fieldValidation" => {
+                self.field_validation = match value {
+                    "Strict" => FieldValidation::Strict,
+                    "Warn" | "" => FieldValidation::Warn,
+                    "Ignore" => FieldValidation::Ignore,
+                    other => {
+                        let path = FieldPath::new("fieldValidation");
+                        return Err(invalid_options(vec![Cause::not_supported(&path, other, &["", "Ignore", "Strict", "Warn"])]));
+                    }
+                }
+            }
+            "gracePeriodSeconds" => self.grace_period = Some(number(name, value)?),
+            "propagationPolicy" => self.propagation = Some(propagation(value)?),
+            "orphanDependents" => {
+                self.propagation = Some(if flag(value) { Propagation::Orphan } else { Propagation::Background });
+            }
+            "includeObject" => self.include_object = Some(value.to_owned()),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn check(&self) -> Result<(), Status> {
+        let mut causes = Vec::new();
+        let path = FieldPath::new("resourceVersionMatch");
+        if self.version_match.is_some() && self.send_initial_events.is_none() {
+            if self.resource_version.is_none() {
+                causes.push(Cause::forbidden(&path, "resourceVersionMatch is forbidden unless resourceVersion is provided"));
+            }
+            if self.continue_token.is_some() {
+                causes.push(Cause::forbidden(&path, "resourceVersionMatch is forbidden when continue is provided"));
+            }
+            if self.watch {
+                causes.push(Cause::forbidden(&path, "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"));
+            }
+        }
+        if self.version_match == Some(VersionMatch::Exact) && self.resource_version == Some(0) {
+            causes.push(Cause::forbidden(&path, "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\""));
+        }
+        if self.send_initial_events.is_some() {
+            let initial = FieldPath::new("sendInitialEvents");
+            if !self.watch {
+                causes.push(Cause::forbidden(&initial, "sendInitialEvents is forbidden for list"));
+            } else if self.version_match != Some(VersionMatch::NotOlderThan) {
+                causes.push(Cause::forbidden(&path, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"));
+            }
+        }
+        if let Some(manager) = &self.field_manager {
+            let path = FieldPath::new("fieldManager");
+            if manager.len() > FIELD_MANAGER_MAX {
+                causes.push(Cause::too_long(&path, FIELD_MANAGER_MAX));
+            }
+            if manager.chars().any(char::is_control) {
+                causes.push(Cause::invalid(&path, manager.as_str(), "should only contain printable characters"));
+            }
+        }
+        if causes.is_empty() { Ok(()) } else { Err(invalid_options(causes)) }
+    }
+}
+
+/// From the API's word, or 422.
+pub fn propagation(value: &str) -> Result<Propagation, Status> {
+    Propagation::parse(value).ok_or_else(|| {
+        let path = FieldPath::new("propagationPolicy");
+        let supported = ["Foreground", "Background", "Orphan", "nil"];
+        let cause = Cause::not_supported(&path, value, &supported);
+        Status::invalid(&Gvk::of("meta.k8s.io", "v1", "DeleteOptions"), "", vec![cause])
+    })
+}
+
+fn invalid_options(causes: Vec<Cause>) -> Status {
+    Status::invalid(&Gvk::of("meta.k8s.io", "v1", "ListOptions"), "", causes)
+}
+
+fn invalid(name: &str, value: &str, why: &str) -> Status {
+    invalid_options(vec![Cause::invalid(&FieldPath::new(name), value, why)])
+}
+
+/// Go's strconv.ParseBool, where anything but a clear no is a yes (apimachinery `conversion.queryparams`).
+fn flag(value: &str) -> bool {
+    !matches!(value.to_ascii_lowercase().as_str(), "false" | "0")
+}
+
+fn number<T: std::str::FromStr>(name: &str, value: &str) -> Result<T, Status> {
+    value.parse().map_err(|_| Status::bad_request(format!("strconv.ParseInt: parsing {value:?}: invalid syntax ({name})")))
+}
+
+/// Splits and unescapes a query.
+pub fn pairs(query: &str) -> Vec<(String, String)> {
+    query
+        .split('&')
+        .filter(|pair| !pair.is_empty())
+        .map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (unescape(name, true), unescape(value, true))
+        })
+        .collect()
+}
+
+/// Undoes percent-encoding; invalid escapes stay as they are.
+pub fn unescape(text: &str, plus_is_space: bool) -> String {
+    if !text.contains(['%', '+']) {
+        return text.to_owned();
+    }
+    let hex = |byte: Option<&u8>| byte.and_then(|byte| char::from(*byte).to_digit(16));
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        match (bytes[at], hex(bytes.get(at + 1)), hex(bytes.get(at + 2))) {
+            (b'%', Some(high), Some(low)) => {
+                out.push((high * 16 + low) as u8);
+                at += 2;
+            }
+            (b'+', ..) if plus_is_space => out.push(b' '),
+            (byte, ..) => out.push(byte),
+        }
+        at += 1;
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queries_are_read() {
+        let options = Options::parse(Some("watch=1&labelSelector=app%3Dweb%2Ctier+in+(a)&limit=5&dryRun=All&fieldValidation=Strict")).unwrap();
+        assert!(options.watch && options.dry_run);
+        assert_eq!((options.limit, options.labels.to_string().as_str()), (5, "app=web,tier=a"));
+        assert!(!Options::parse(Some("watch=false")).unwrap().watch);
+        assert!(Options::parse(Some("watch")).unwrap().watch);
+    }
+
+    #[test]
+    fn wrong_options_are_refused() {
+        for (query, code) in [
+            ("dryRun=Some", 422),
+            ("limit=x", 400),
+            ("resourceVersion=x", 422),
+            ("resourceVersionMatch=Exact", 422),
+            ("resourceVersionMatch=Exact&resourceVersion=0", 422),
+            ("fieldValidation=Maybe", 422),
+            ("labelSelector=a%20b", 400),
+            ("propagationPolicy=Sideways", 422),
+            ("sendInitialEvents=true&watch=1", 422),
+        ] {
+            assert_eq!(Options::parse(Some(query)).unwrap_err().code, code, "{query}");
+        }
+    }
+
+    #[test]
+    fn escapes() {
+        assert_eq!(unescape("a%2Fb+c", true), "a/b c");
+        assert_eq!(unescape("a+%zz%", false), "a+%zz%");
+    }
+}

@@ -1,0 +1,85 @@
+//! Deployments.
+
+use super::rolling;
+use crate::registry::core::{pod_defaults, pod_spec};
+use crate::registry::fields::{non_negative, object_mut, one_of, same, set_default, text};
+use crate::registry::strategy::{ScalePaths, Strategy, Traits};
+use coracle_api::Cause;
+use coracle_api::status::FieldPath;
+use serde_json::Value;
+
+/// apps/v1 Deployment
+#[derive(Debug)]
+pub struct DeploymentStrategy;
+
+impl Strategy for DeploymentStrategy {
+    fn traits(&self) -> Traits {
+        Traits { generation: true, ..Traits::DEFAULT }
+    }
+
+    fn default(&self, object: &mut Value) {
+        let spec = object_mut(object, "spec");
+        pod_defaults::template(spec);
+        set_default(spec, "replicas", 1);
+        let strategy = object_mut(spec, "strategy");
+        set_default(strategy, "type", "RollingUpdate");
+        if text(strategy, "type") == "RollingUpdate" {
+            let rolling = object_mut(strategy, "rollingUpdate");
+            set_default(rolling, "maxUnavailable", "25%");
+            set_default(rolling, "maxSurge", "25%");
+        }
+        set_default(spec, "revisionHistoryLimit", 10);
+        set_default(spec, "progressDeadlineSeconds", 600);
+    }
+
+    fn validate(&self, object: &Value, causes: &mut Vec<Cause>) {
+        let (spec, path) = (&object["spec"], FieldPath::new("spec"));
+        pod_spec::workload(spec, "deployment", &path, causes);
+        non_negative(spec, "revisionHistoryLimit", &path, causes);
+        strategy(&spec["strategy"], &path.child("strategy"), causes);
+        if let Some(deadline) = spec.get("progressDeadlineSeconds").and_then(Value::as_i64) {
+            non_negative(spec, "progressDeadlineSeconds", &path, causes);
+            if deadline <= spec.get("minReadySeconds").and_then(Value::as_i64).unwrap_or(0) {
+                causes.push(Cause::invalid(&path.child("progressDeadlineSeconds"), deadline, "must be greater than minReadySeconds"));
+            }
+        }
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value, causes: &mut Vec<Cause>) {
+        if !same(&object["spec"], &old["spec"], "selector") {
+            causes.push(Cause::immutable(&FieldPath::new("spec.selector"), object["spec"]["selector"].clone()));
+        }
+    }
+
+    fn validate_status(&self, object: &Value, _old: &Value, causes: &mut Vec<Cause>) {
+        super::replica_set::status(&object["status"], causes);
+    }
+
+    fn scale(&self) -> Option<ScalePaths> {
+        Some(ScalePaths { structured_selector: true })
+    }
+}
+
+fn strategy(strategy: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    one_of(strategy, "type", &["Recreate", "RollingUpdate"], path, causes);
+    let update = strategy.get("rollingUpdate").filter(|update| !update.is_null());
+    match (text(strategy, "type"), update) {
+        ("Recreate", Some(_)) => {
+            causes.push(Cause::forbidden(&path.child("rollingUpdate"), "may not be specified when strategy `type` is 'Recreate'"));
+        }
+        ("RollingUpdate", Some(update)) => {
+            let path = path.child("rollingUpdate");
+            let (unavailable, surge) = (update.get("maxUnavailable"), update.get("maxSurge"));
+            rolling::validate(unavailable, true, &path.child("maxUnavailable"), causes);
+            rolling::validate(surge, false, &path.child("maxSurge"), causes);
+            if rolling::is_zero(unavailable) && rolling::is_zero(surge) {
+                let value = unavailable.cloned().unwrap_or(Value::Null);
+                causes.push(Cause::invalid(&path.child("maxUnavailable"), value, "may not be 0 when `maxSurge` is 0"));
+            }
+        }
+        ("RollingUpdate", None) => {
+            causes.push(Cause::required(&path.child("rollingUpdate"), "this should be defaulted and never be nil"));
+        }
+        _ => {}
+    }
+}

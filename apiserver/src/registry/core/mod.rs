@@ -1,0 +1,19 @@
+//! Kinds of core/v1, and of groups that grew out of it.
+
+pub mod config;
+mod container;
+pub mod endpoints;
+pub mod namespace;
+pub mod node;
+pub mod pod;
+pub mod pod_defaults;
+pub mod pod_spec;
+pub mod pod_template;
+pub mod priority;
+mod probe;
+pub mod replication_controller;
+pub mod resources;
+mod scheduling;
+pub mod service;
+pub mod volume;
+mod volume_source;

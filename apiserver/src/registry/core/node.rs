@@ -1,0 +1,95 @@
+//! Nodes.
+
+use crate::cache::Field;
+use crate::registry::fields::{invalid_all, is_set, items, object_mut, quantity, set, text};
+use crate::registry::strategy::{Strategy, Traits};
+use coracle_api::status::FieldPath;
+use coracle_api::{Cause, validation};
+use serde_json::Value;
+use std::collections::HashSet;
+
+/// core/v1 Node
+#[derive(Debug)]
+pub struct NodeStrategy;
+
+static FIELDS: [Field; 1] = [Field { name: "spec.unschedulable", path: &["spec", "unschedulable"], absent: "false" }];
+
+const EFFECTS: [&str; 3] = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
+
+impl Strategy for NodeStrategy {
+    fn traits(&self) -> Traits {
+        Traits { labels_through_status: true, ..Traits::DEFAULT }
+    }
+
+    fn fields(&self) -> &'static [Field] {
+        &FIELDS
+    }
+
+    fn default(&self, node: &mut Value) {
+        let spec = object_mut(node, "spec");
+        // The first of several ranges is also named alone.
+        let first = items(spec, "podCIDRs").first().and_then(Value::as_str).map(str::to_owned);
+        match (first, text(spec, "podCIDR").to_owned()) {
+            (Some(first), alone) if alone.is_empty() => set(spec, "podCIDR", first),
+            (None, alone) if !alone.is_empty() => set(spec, "podCIDRs", vec![alone]),
+            _ => {}
+        }
+        // What can be allocated is all there is, until the kubelet says otherwise.
+        if let Some(status) = node.get_mut("status").filter(|status| is_set(status, "capacity") && !is_set(status, "allocatable")) {
+            let capacity = status["capacity"].clone();
+            set(status, "allocatable", capacity);
+        }
+    }
+
+    fn validate(&self, node: &Value, causes: &mut Vec<Cause>) {
+        let path = FieldPath::new("spec");
+        let mut seen = HashSet::new();
+        for (nth, taint) in items(&node["spec"], "taints").iter().enumerate() {
+            let path = path.child("taints").index(nth);
+            let (key, value, effect) = (text(taint, "key"), text(taint, "value"), text(taint, "effect"));
+            invalid_all(&path.child("key"), key, validation::qualified_name(key), causes);
+            invalid_all(&path.child("value"), value, validation::label_value(value), causes);
+            match effect {
+                "" => causes.push(Cause::required(&path.child("effect"), "")),
+                effect if !EFFECTS.contains(&effect) => causes.push(Cause::not_supported(&path.child("effect"), effect, &EFFECTS)),
+                _ => {}
+            }
+            if !seen.insert((key, effect)) {
+                causes.push(Cause::duplicate(&path, taint.clone()));
+            }
+        }
+        for (nth, range) in items(&node["spec"], "podCIDRs").iter().filter_map(Value::as_str).enumerate() {
+            if range.parse::<ipnet::IpNet>().is_err() {
+                let why = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
+                causes.push(Cause::invalid(&path.child("podCIDRs").index(nth), range, why));
+            }
+        }
+    }
+
+    fn validate_update(&self, node: &Value, old: &Value, causes: &mut Vec<Cause>) {
+        let path = FieldPath::new("spec");
+        if is_set(&old["spec"], "podCIDRs") && node["spec"]["podCIDRs"] != old["spec"]["podCIDRs"] {
+            causes.push(Cause::forbidden(&path.child("podCIDRs"), "node updates may not change podCIDR except from \"\" to valid"));
+        }
+        if is_set(&old["spec"], "providerID") && text(&node["spec"], "providerID") != text(&old["spec"], "providerID") {
+            causes.push(Cause::forbidden(&path.child("providerID"), "node updates may not change providerID except from \"\" to valid"));
+        }
+    }
+
+    fn validate_status(&self, node: &Value, _old: &Value, causes: &mut Vec<Cause>) {
+        let path = FieldPath::new("status");
+        for list in ["capacity", "allocatable"] {
+            for (name, value) in node["status"].get(list).and_then(Value::as_object).into_iter().flatten() {
+                if quantity(value).is_none_or(|amount| amount.is_negative()) {
+                    causes.push(Cause::invalid(&path.child(list).key(name), value.clone(), "must be greater than or equal to 0"));
+                }
+            }
+        }
+        let mut seen = HashSet::new();
+        for (nth, address) in items(&node["status"], "addresses").iter().enumerate() {
+            if !seen.insert((text(address, "type"), text(address, "address"))) {
+                causes.push(Cause::duplicate(&path.child("addresses").index(nth), address.clone()));
+            }
+        }
+    }
+}

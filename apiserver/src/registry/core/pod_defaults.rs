@@ -1,0 +1,192 @@
+//! Defaults of pods and of templates of pods (core/v1 `defaults.go`).
+
+use crate::registry::fields::{items_mut, object_mut, set, set_default, text};
+use serde_json::{Map, Value, json};
+
+/// Mode of the files that volumes make: 0644.
+const FILE_MODE: i64 = 0o644;
+
+/// A whole pod: its spec, and what only a pod itself gets.
+pub fn pod(pod: &mut Value) {
+    let spec = object_mut(pod, "spec");
+    pod_spec(spec);
+    set_default(spec, "enableServiceLinks", true);
+    for list in ["containers", "initContainers"] {
+        for container in items_mut(spec, list) {
+            requests_from_limits(container);
+        }
+    }
+}
+
+/// A template's metadata and spec.
+pub fn template(owner_spec: &mut Value) {
+    if let Some(template) = owner_spec.get_mut("template").filter(|template| template.is_object()) {
+        object_mut(template, "metadata");
+        pod_spec(object_mut(template, "spec"));
+    }
+}
+
+fn requests_from_limits(container: &mut Value) {
+    let Some(limits) = container.pointer("/resources/limits").and_then(Value::as_object).cloned() else { return };
+    let requests = object_mut(object_mut(container, "resources"), "requests");
+    for (name, limit) in limits {
+        if requests.get(&name).is_none() {
+            set(requests, &name, limit);
+        }
+    }
+}
+
+/// The spec of a pod.
+pub fn pod_spec(spec: &mut Value) {
+    set_default(spec, "restartPolicy", "Always");
+    set_default(spec, "terminationGracePeriodSeconds", 30);
+    set_default(spec, "dnsPolicy", "ClusterFirst");
+    set_default(spec, "securityContext", Map::new());
+    set_default(spec, "schedulerName", "default-scheduler");
+    let host_network = spec.get("hostNetwork").and_then(Value::as_bool) == Some(true);
+    for list in ["containers", "initContainers", "ephemeralContainers"] {
+        for container in items_mut(spec, list) {
+            self::container(container, host_network);
+        }
+    }
+    for volume in items_mut(spec, "volumes") {
+        self::volume(volume);
+    }
+}
+
+/// A container.
+fn container(container: &mut Value, host_network: bool) {
+    if text(container, "imagePullPolicy").is_empty() {
+        let policy = if is_latest(text(container, "image")) { "Always" } else { "IfNotPresent" };
+        set(container, "imagePullPolicy", policy);
+    }
+    set_default(container, "terminationMessagePath", "/dev/termination-log");
+    set_default(container, "terminationMessagePolicy", "File");
+    set_default(container, "resources", Map::new());
+    for port in items_mut(container, "ports") {
+        set_default(port, "protocol", "TCP");
+        if host_network && let Some(number) = port.get("containerPort").cloned() {
+            set_default(port, "hostPort", number);
+        }
+    }
+    for env in items_mut(container, "env") {
+        if let Some(field) = env.pointer_mut("/valueFrom/fieldRef").filter(|field| field.is_object()) {
+            set_default(field, "apiVersion", "v1");
+        }
+        if let Some(key) = env.pointer_mut("/valueFrom/fileKeyRef").filter(|key| key.is_object()) {
+            set_default(key, "optional", false);
+        }
+    }
+    for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
+        if let Some(probe) = container.get_mut(probe).filter(|probe| probe.is_object()) {
+            self::probe(probe);
+        }
+    }
+    for hook in ["/lifecycle/postStart", "/lifecycle/preStop"] {
+        if let Some(get) = container.pointer_mut(hook).and_then(|hook| hook.get_mut("httpGet")) {
+            http_get(get);
+        }
+    }
+}
+
+fn probe(probe: &mut Value) {
+    set_default(probe, "timeoutSeconds", 1);
+    set_default(probe, "periodSeconds", 10);
+    set_default(probe, "successThreshold", 1);
+    set_default(probe, "failureThreshold", 3);
+    if let Some(get) = probe.get_mut("httpGet") {
+        http_get(get);
+    }
+    if let Some(grpc) = probe.get_mut("grpc").filter(|grpc| grpc.is_object()) {
+        set_default(grpc, "service", "");
+    }
+}
+
+fn http_get(get: &mut Value) {
+    if get.is_object() {
+        set_default(get, "path", "/");
+        set_default(get, "scheme", "HTTP");
+    }
+}
+
+/// Whether an image is named without a tag or digest, or by `latest`.
+fn is_latest(image: &str) -> bool {
+    if image.contains('@') {
+        return false;
+    }
+    // A colon before the last slash belongs to the registry's port.
+    let name = image.rsplit('/').next().unwrap_or(image);
+    name.split_once(':').is_none_or(|(_, tag)| tag == "latest")
+}
+
+/// A volume: an empty directory unless it says otherwise.
+fn volume(volume: &mut Value) {
+    let has_source = volume.as_object().is_some_and(|fields| fields.iter().any(|(name, value)| name != "name" && !value.is_null()));
+    if !has_source {
+        set(volume, "emptyDir", json!({}));
+    }
+    for source in ["secret", "configMap", "downwardAPI", "projected"] {
+        let Some(source_value) = volume.get_mut(source).filter(|value| value.is_object()) else { continue };
+        set_default(source_value, "defaultMode", FILE_MODE);
+        match source {
+            "downwardAPI" => downward_items(source_value),
+            "projected" => {
+                for part in items_mut(source_value, "sources") {
+                    if let Some(api) = part.get_mut("downwardAPI") {
+                        downward_items(api);
+                    }
+                    if let Some(token) = part.get_mut("serviceAccountToken").filter(|token| token.is_object()) {
+                        set_default(token, "expirationSeconds", 3600);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    if let Some(path) = volume.get_mut("hostPath").filter(|path| path.is_object())
+        && path.get("type").is_none_or(Value::is_null)
+    {
+        set(path, "type", "");
+    }
+    if let Some(spec) = volume.pointer_mut("/ephemeral/volumeClaimTemplate/spec").filter(|spec| spec.is_object()) {
+        set_default(spec, "volumeMode", "Filesystem");
+    }
+}
+
+fn downward_items(source: &mut Value) {
+    for item in items_mut(source, "items") {
+        if let Some(field) = item.get_mut("fieldRef").filter(|field| field.is_object()) {
+            set_default(field, "apiVersion", "v1");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pull_policies_follow_the_tag() {
+        for (image, latest) in [("a", true), ("a:latest", true), ("a:1", false), ("r:5000/a", true), ("r:5000/a:1", false), ("a@sha256:x", false)] {
+            assert_eq!(is_latest(image), latest, "{image}");
+        }
+    }
+
+    #[test]
+    fn a_small_pod_is_filled_in() {
+        let mut object = json!({"spec": {
+            "containers": [{"name": "a", "image": "a:1", "ports": [{"containerPort": 80}], "resources": {"limits": {"cpu": "1"}},
+                "livenessProbe": {"httpGet": {"port": 80}}}],
+            "volumes": [{"name": "v"}, {"name": "c", "configMap": {"name": "x"}}]}});
+        pod(&mut object);
+        let spec = &object["spec"];
+        assert_eq!(spec["restartPolicy"], "Always");
+        assert_eq!(spec["containers"][0]["ports"][0]["protocol"], "TCP");
+        assert_eq!(spec["containers"][0]["resources"]["requests"]["cpu"], "1");
+        assert_eq!(spec["containers"][0]["livenessProbe"]["httpGet"]["path"], "/");
+        assert_eq!(spec["volumes"], json!([{"name": "v", "emptyDir": {}}, {"name": "c", "configMap": {"name": "x", "defaultMode": 420}}]));
+        let again = object.clone();
+        pod(&mut object);
+        assert_eq!(object, again);
+    }
+}

@@ -1,0 +1,166 @@
+//! Checks of a pod's spec, alone or in a template (core/validation).
+
+use super::{container, scheduling, volume_source};
+use crate::registry::fields::{self, invalid_all, is_set, items, non_negative, one_of, text};
+use coracle_api::status::FieldPath;
+use coracle_api::{Cause, validation};
+use serde_json::Value;
+use std::collections::HashSet;
+
+/// What a pod's policy of restarts can be.
+const RESTART: [&str; 3] = ["Always", "OnFailure", "Never"];
+const DNS: [&str; 4] = ["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"];
+
+/// A pod's spec.
+pub fn validate(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    let volumes = volume_source::validate_all(items(spec, "volumes"), &path.child("volumes"), causes);
+    containers(spec, &volumes, path, causes);
+    one_of(spec, "restartPolicy", &RESTART, path, causes);
+    one_of(spec, "dnsPolicy", &DNS, path, causes);
+    fields::labels(spec.get("nodeSelector"), &path.child("nodeSelector"), causes);
+    for (name, rule) in [
+        ("serviceAccountName", validation::dns1123_subdomain as fn(&str) -> Vec<String>),
+        ("nodeName", validation::dns1123_subdomain),
+        ("hostname", validation::dns1123_label),
+        ("subdomain", validation::dns1123_label),
+        ("priorityClassName", validation::dns1123_subdomain),
+        ("runtimeClassName", validation::dns1123_subdomain),
+    ] {
+        let value = text(spec, name);
+        if !value.is_empty() {
+            invalid_all(&path.child(name), value, rule(value), causes);
+        }
+    }
+    if let Some(seconds) = spec.get("activeDeadlineSeconds").and_then(Value::as_i64)
+        && !(1..=i64::from(i32::MAX)).contains(&seconds)
+    {
+        causes.push(Cause::invalid(&path.child("activeDeadlineSeconds"), seconds, "must be between 1 and 2147483647, inclusive"));
+    }
+    non_negative(spec, "terminationGracePeriodSeconds", path, causes);
+    security_context(spec, path, causes);
+    scheduling::validate(spec, path, causes);
+    for (nth, secret) in items(spec, "imagePullSecrets").iter().enumerate() {
+        if text(secret, "name").is_empty() {
+            causes.push(Cause::required(&path.child("imagePullSecrets").index(nth).child("name"), ""));
+        }
+    }
+    for (nth, alias) in items(spec, "hostAliases").iter().enumerate() {
+        let path = path.child("hostAliases").index(nth);
+        invalid_all(&path.child("ip"), text(alias, "ip"), validation::ip(text(alias, "ip")), causes);
+        for (at, name) in items(alias, "hostnames").iter().filter_map(Value::as_str).enumerate() {
+            invalid_all(&path.child("hostnames").index(at), name, validation::dns1123_subdomain(name), causes);
+        }
+    }
+}
+
+fn containers(spec: &Value, volumes: &HashSet<&str>, path: &FieldPath, causes: &mut Vec<Cause>) {
+    let host_network = spec.get("hostNetwork").and_then(Value::as_bool) == Some(true);
+    let mut names = HashSet::new();
+    let main = items(spec, "containers");
+    if main.is_empty() {
+        causes.push(Cause::required(&path.child("containers"), ""));
+    }
+    let mut host_ports = HashSet::new();
+    for (list, init) in [("initContainers", true), ("containers", false)] {
+        for (nth, one) in items(spec, list).iter().enumerate() {
+            let path = path.child(list).index(nth);
+            container::validate(one, volumes, init, &path, causes);
+            container::ports(one, host_network, &mut host_ports, &path, causes);
+            let name = text(one, "name");
+            if !name.is_empty() && !names.insert(name) {
+                causes.push(Cause::duplicate(&path.child("name"), name));
+            }
+        }
+    }
+    for (nth, one) in items(spec, "ephemeralContainers").iter().enumerate() {
+        let path = path.child("ephemeralContainers").index(nth);
+        container::validate(one, volumes, false, &path, causes);
+        let name = text(one, "name");
+        if !name.is_empty() && !names.insert(name) {
+            causes.push(Cause::duplicate(&path.child("name"), name));
+        }
+        for field in ["ports", "livenessProbe", "readinessProbe", "startupProbe", "lifecycle"] {
+            if is_set(one, field) {
+                causes.push(Cause::forbidden(&path.child(field), "cannot be set for an Ephemeral Container"));
+            }
+        }
+    }
+}
+
+fn security_context(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    let context = spec.get("securityContext").unwrap_or(&Value::Null);
+    let path = path.child("securityContext");
+    for field in ["runAsUser", "runAsGroup", "fsGroup"] {
+        if let Some(id) = context.get(field).and_then(Value::as_i64)
+            && !(0..=i64::from(i32::MAX)).contains(&id)
+        {
+            causes.push(Cause::invalid(&path.child(field), id, "must be between 0 and 2147483647, inclusive"));
+        }
+    }
+    for (nth, group) in items(context, "supplementalGroups").iter().enumerate() {
+        if group.as_i64().is_none_or(|group| !(0..=i64::from(i32::MAX)).contains(&group)) {
+            causes.push(Cause::invalid(&path.child("supplementalGroups").index(nth), group.clone(), "must be between 0 and 2147483647, inclusive"));
+        }
+    }
+    for (nth, sysctl) in items(context, "sysctls").iter().enumerate() {
+        if text(sysctl, "name").is_empty() {
+            causes.push(Cause::required(&path.child("sysctls").index(nth).child("name"), ""));
+        }
+    }
+    if spec.get("hostNetwork").and_then(Value::as_bool) == Some(true) && spec.get("hostUsers").and_then(Value::as_bool) == Some(false) {
+        causes.push(Cause::forbidden(&path.child("hostNetwork"), "when `pod.Spec.HostUsers` is false"));
+    }
+}
+
+/// The selector, template and replicas that workloads have in common; the template's pods must be selected.
+pub fn workload(spec: &Value, kind: &str, path: &FieldPath, causes: &mut Vec<Cause>) {
+    non_negative(spec, "replicas", path, causes);
+    non_negative(spec, "minReadySeconds", path, causes);
+    let selector = spec.get("selector").filter(|selector| !selector.is_null());
+    match selector {
+        None => causes.push(Cause::required(&path.child("selector"), "")),
+        Some(selector) => {
+            fields::label_selector(selector, &path.child("selector"), causes);
+            if fields::selects_everything(selector) {
+                let why = format!("empty selector is invalid for {kind}");
+                causes.push(Cause::invalid(&path.child("selector"), selector.clone(), why));
+            }
+        }
+    }
+    let Some(template) = spec.get("template").filter(|template| !template.is_null()) else {
+        causes.push(Cause::required(&path.child("template"), ""));
+        return;
+    };
+    self::template(template, &path.child("template"), causes);
+    let labels = template.pointer("/metadata/labels").and_then(Value::as_object);
+    let read = selector.and_then(|selector| coracle_api::selector::LabelSelector::from_json(selector).ok());
+    if let Some(read) = read
+        && !selector.is_some_and(fields::selects_everything)
+        && !read.matches(&labels)
+    {
+        let found = labels.map(|labels| Value::Object(labels.clone())).unwrap_or(Value::Null);
+        let path = path.child("template").child("metadata").child("labels");
+        causes.push(Cause::invalid(&path, found, "`selector` does not match template `labels`"));
+    }
+    let path = path.child("template").child("spec");
+    let restart = text(&template["spec"], "restartPolicy");
+    if restart != "Always" {
+        causes.push(Cause::not_supported(&path.child("restartPolicy"), restart, &["Always"]));
+    }
+    if is_set(&template["spec"], "activeDeadlineSeconds") {
+        causes.push(Cause::forbidden(&path.child("activeDeadlineSeconds"), format!("activeDeadlineSeconds in {kind} is not Supported")));
+    }
+}
+
+/// A template of pods.
+pub fn template(template: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    let metadata = template.get("metadata").unwrap_or(&Value::Null);
+    fields::labels(metadata.get("labels"), &path.child("labels"), causes);
+    for key in metadata.get("annotations").and_then(Value::as_object).into_iter().flat_map(|map| map.keys()) {
+        invalid_all(&path.child("annotations"), key, validation::qualified_name(&key.to_ascii_lowercase()), causes);
+    }
+    validate(template.get("spec").unwrap_or(&Value::Null), &path.child("spec"), causes);
+    if !items(&template["spec"], "ephemeralContainers").is_empty() {
+        causes.push(Cause::forbidden(&path.child("spec").child("ephemeralContainers"), "ephemeral containers not allowed in pod template"));
+    }
+}

@@ -1,0 +1,27 @@
+//! PodTemplates.
+
+use super::{pod_defaults, pod_spec};
+use crate::registry::strategy::{Strategy, Traits};
+use coracle_api::Cause;
+use coracle_api::status::FieldPath;
+use serde_json::Value;
+
+/// core/v1 PodTemplate
+#[derive(Debug)]
+pub struct PodTemplateStrategy;
+
+impl Strategy for PodTemplateStrategy {
+    fn traits(&self) -> Traits {
+        Traits { generation: true, ..Traits::DEFAULT }
+    }
+
+    fn default(&self, object: &mut Value) {
+        pod_defaults::template(object);
+    }
+
+    fn validate(&self, object: &Value, causes: &mut Vec<Cause>) {
+        if let Some(template) = object.get("template") {
+            pod_spec::template(template, &FieldPath::new("template"), causes);
+        }
+    }
+}

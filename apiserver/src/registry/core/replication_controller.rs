@@ -1,0 +1,73 @@
+//! ReplicationControllers.
+
+use super::{pod_defaults, pod_spec};
+use crate::cache::Field;
+use crate::registry::fields::{is_set, labels, non_negative, object_mut, set, set_default, text};
+use crate::registry::strategy::{ScalePaths, Strategy, Traits, WriteContext};
+use coracle_api::status::FieldPath;
+use coracle_api::Cause;
+use serde_json::{Value, json};
+
+/// core/v1 ReplicationController
+#[derive(Debug)]
+pub struct ReplicationControllerStrategy;
+
+static FIELDS: [Field; 1] = [Field { name: "status.replicas", path: &["status", "replicas"], absent: "0" }];
+
+impl Strategy for ReplicationControllerStrategy {
+    fn traits(&self) -> Traits {
+        Traits { generation: true, orphan_by_default: true, ..Traits::DEFAULT }
+    }
+
+    fn fields(&self) -> &'static [Field] {
+        &FIELDS
+    }
+
+    fn default(&self, object: &mut Value) {
+        pod_defaults::template(object_mut(object, "spec"));
+        // Labels and selector come from the template where they are left out.
+        let from = object.pointer("/spec/template/metadata/labels").filter(|labels| labels.is_object()).cloned();
+        if let Some(from) = from {
+            if !is_set(&object["spec"], "selector") {
+                set(&mut object["spec"], "selector", from.clone());
+            }
+            if object.pointer("/metadata/labels").is_none_or(|labels| labels.as_object().is_none_or(serde_json::Map::is_empty)) {
+                coracle_api::meta::set(object, "labels", from);
+            }
+        }
+        set_default(&mut object["spec"], "replicas", 1);
+    }
+
+    fn prepare_create(&self, object: &mut Value, _context: &WriteContext) {
+        object["status"] = json!({"replicas": 0});
+    }
+
+    fn validate(&self, object: &Value, causes: &mut Vec<Cause>) {
+        let (spec, path) = (&object["spec"], FieldPath::new("spec"));
+        non_negative(spec, "replicas", &path, causes);
+        non_negative(spec, "minReadySeconds", &path, causes);
+        let selector = spec.get("selector").and_then(Value::as_object).filter(|selector| !selector.is_empty());
+        labels(spec.get("selector"), &path.child("selector"), causes);
+        if selector.is_none() {
+            causes.push(Cause::required(&path.child("selector"), ""));
+        }
+        let Some(template) = spec.get("template") else {
+            causes.push(Cause::required(&path.child("template"), ""));
+            return;
+        };
+        let path = path.child("template");
+        pod_spec::template(template, &path, causes);
+        let found = template.pointer("/metadata/labels").cloned().unwrap_or(Value::Null);
+        if selector.is_some_and(|selector| selector.iter().any(|(key, value)| found.get(key) != Some(value))) {
+            causes.push(Cause::invalid(&path.child("metadata").child("labels"), found, "`selector` does not match template `labels`"));
+        }
+        let restart = text(&template["spec"], "restartPolicy");
+        if restart != "Always" {
+            causes.push(Cause::not_supported(&path.child("spec").child("restartPolicy"), restart, &["Always"]));
+        }
+    }
+
+    fn scale(&self) -> Option<ScalePaths> {
+        Some(ScalePaths { structured_selector: false })
+    }
+}

@@ -1,0 +1,249 @@
+//! Metadata of every object: what the server fills in, keeps and checks (apiserver `registry/rest`, apimachinery
+//! `api/validation`).
+
+use super::fields::{self, invalid_all, items, text};
+use super::strategy::WriteContext;
+use super::{Row, Subresource};
+use crate::verbs::Call;
+use coracle_api::clock::rfc3339;
+use coracle_api::status::FieldPath;
+use coracle_api::{Cause, Status, meta, validation};
+use serde_json::Value;
+use std::collections::HashSet;
+
+/// The most bytes that all annotations may take together.
+const ANNOTATIONS_MAX: usize = 256 << 10;
+
+/// Fields of metadata that a create may not bring along.
+const SERVER_OWNED: [&str; 8] = [
+    "uid",
+    "resourceVersion",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "generation",
+    "selfLink",
+    "managedFields",
+];
+
+/// The namespace must be the one of the path; it is set when absent.
+pub fn check_location(call: &Call, object: &mut Value) -> Result<(), Status> {
+    let given = meta::namespace(object);
+    if call.row().namespaced {
+        if !given.is_empty() && given != call.namespace {
+            return Err(Status::bad_request("the namespace of the provided object does not match the namespace sent on the request"));
+        }
+        meta::set(object, "namespace", call.namespace.as_str());
+    } else {
+        meta::set(object, "namespace", Value::Null);
+    }
+    Ok(())
+}
+
+/// The name must be the one of the path.
+pub fn check_name(call: &Call, object: &Value) -> Result<(), Status> {
+    match meta::name(object) {
+        "" => Err(Status::bad_request("name is required")),
+        name if name != call.name => {
+            Err(Status::bad_request(format!("the name of the object ({name}) does not match the name on the URL ({})", call.name)))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Fills in what the server decides.
+pub fn prepare_create(row: &Row, object: &mut Value, context: &WriteContext) {
+    for field in SERVER_OWNED {
+        meta::set(object, field, Value::Null);
+    }
+    if meta::name(object).is_empty() && !meta::generate_name(object).is_empty() {
+        let name = context.names.generate(meta::generate_name(object));
+        meta::set(object, "name", name);
+    }
+    meta::set(object, "uid", context.names.uid());
+    meta::set(object, "creationTimestamp", rfc3339(context.now));
+    if row.strategy.traits().generation {
+        meta::set(object, "generation", 1);
+    }
+    if row.has(Subresource::Status) {
+        fields::remove(object, "status");
+    }
+}
+
+/// Carries over what an update cannot change, so that leaving it out is no change.
+pub fn prepare_update(object: &mut Value, old: &Value) {
+    let known = old.get("metadata").unwrap_or(&Value::Null);
+    for field in ["deletionGracePeriodSeconds", "deletionTimestamp", "generation", "selfLink", "managedFields"] {
+        meta::set(object, field, known.get(field).cloned().unwrap_or(Value::Null));
+    }
+    for field in ["uid", "creationTimestamp"] {
+        let given = object["metadata"].get(field).and_then(Value::as_str).unwrap_or_default();
+        // The creation time cannot be changed, and an update that tries is no error (upstream keeps the old one).
+        if given.is_empty() || field == "creationTimestamp" {
+            meta::set(object, field, known.get(field).cloned().unwrap_or(Value::Null));
+        }
+    }
+    meta::set(object, "generateName", known.get("generateName").cloned().unwrap_or(Value::Null));
+}
+
+/// Raises the generation when the spec changed.
+pub fn count_generation(row: &Row, object: &mut Value, old: &Value) {
+    if !row.strategy.traits().generation {
+        return;
+    }
+    let meta_fields = ["metadata", "status", "apiVersion", "kind"];
+    let names = |value: &Value| -> Vec<String> { value.as_object().into_iter().flat_map(|map| map.keys().cloned()).collect() };
+    let desired = names(object).into_iter().chain(names(old)).filter(|name| !meta_fields.contains(&name.as_str()));
+    if desired.into_iter().any(|name| !fields::same(object, old, &name)) {
+        meta::set(object, "generation", meta::generation(old) + 1);
+    }
+}
+
+/// An update of the status: everything but status and metadata is as before.
+pub fn keep_but_status(row: &Row, object: &mut Value, old: &Value) {
+    let status = fields::remove(object, "status");
+    let metadata = fields::remove(object, "metadata");
+    *object = old.clone();
+    if let Some(metadata) = metadata {
+        fields::set(object, "metadata", metadata);
+    }
+    match status {
+        Some(status) => fields::set(object, "status", status),
+        None => drop(fields::remove(object, "status")),
+    }
+    let old_meta = old.get("metadata").unwrap_or(&Value::Null);
+    let mut kept = vec!["ownerReferences"];
+    if !row.strategy.traits().labels_through_status {
+        kept.push("labels");
+    }
+    for field in kept {
+        meta::set(object, field, old_meta.get(field).cloned().unwrap_or(Value::Null));
+    }
+}
+
+/// Another subresource: only its own part of the object is taken.
+pub fn keep_but(subresource: Subresource, object: &mut Value, old: &Value) {
+    let new = std::mem::replace(object, old.clone());
+    // The revision it is meant for has been compared already; the rest of the metadata stays.
+    match subresource {
+        Subresource::EphemeralContainers => fields::copy(&mut object["spec"], &new["spec"], "ephemeralContainers"),
+        Subresource::Finalize => fields::copy(&mut object["spec"], &new["spec"], "finalizers"),
+        Subresource::Approval => {
+            let conditions = new.pointer("/status/conditions").cloned().unwrap_or(Value::Null);
+            fields::object_mut(object, "status")["conditions"] = conditions;
+        }
+        Subresource::Resize => {
+            for list in ["containers", "initContainers"] {
+                for container in fields::items_mut(&mut object["spec"], list) {
+                    let same = |other: &&Value| text(other, "name") == text(container, "name");
+                    if let Some(wanted) = items(&new["spec"], list).iter().find(same).cloned() {
+                        fields::copy(container, &wanted, "resources");
+                        fields::copy(container, &wanted, "resizePolicy");
+                    }
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+/// An object that is being deleted and waits for nothing any more.
+pub fn is_finished(object: &Value, old: &Value) -> bool {
+    let own = meta::kind(object) == "Namespace" && !items(&object["spec"], "finalizers").is_empty();
+    meta::deletion_timestamp(old).is_some()
+        && meta::deletion_grace_period(old).unwrap_or(0) == 0
+        && meta::finalizers(object).next().is_none()
+        && !own
+}
+
+/// Checks metadata of a new object.
+pub fn validate(row: &Row, object: &Value, causes: &mut Vec<Cause>) {
+    let path = FieldPath::new("metadata");
+    let generate = meta::generate_name(object);
+    if !generate.is_empty() {
+        // The last character may be a dash here, because a suffix follows.
+        let prefix = generate.trim_end_matches('-');
+        invalid_all(&path.child("generateName"), generate, (row.strategy.name_rule())(prefix), causes);
+    }
+    match meta::name(object) {
+        "" => causes.push(Cause::required(&path.child("name"), "name or generateName is required")),
+        name => invalid_all(&path.child("name"), name, (row.strategy.name_rule())(name), causes),
+    }
+    if row.namespaced {
+        let namespace = meta::namespace(object);
+        if namespace.is_empty() {
+            causes.push(Cause::required(&path.child("namespace"), ""));
+        } else {
+            invalid_all(&path.child("namespace"), namespace, validation::dns1123_label(namespace), causes);
+        }
+    }
+    validate_common(object, &path, causes);
+}
+
+fn validate_common(object: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    let metadata = object.get("metadata").unwrap_or(&Value::Null);
+    fields::labels(metadata.get("labels"), &path.child("labels"), causes);
+    let mut size = 0;
+    for (key, value) in meta::annotations(object).into_iter().flatten() {
+        size += key.len() + value.as_str().map_or(0, str::len);
+        invalid_all(&path.child("annotations"), key, validation::qualified_name(&key.to_ascii_lowercase()), causes);
+    }
+    if size > ANNOTATIONS_MAX {
+        causes.push(Cause::too_long(&path.child("annotations"), ANNOTATIONS_MAX));
+    }
+    let mut controllers = Vec::new();
+    for (nth, owner) in items(metadata, "ownerReferences").iter().enumerate() {
+        let path = path.child("ownerReferences").index(nth);
+        if text(owner, "apiVersion").is_empty() {
+            causes.push(Cause::invalid(&path.child("apiVersion"), "", "version must not be empty"));
+        }
+        for field in ["kind", "name", "uid"] {
+            if text(owner, field).is_empty() {
+                causes.push(Cause::invalid(&path.child(field), "", "must not be empty"));
+            }
+        }
+        if owner.get("controller").and_then(Value::as_bool) == Some(true) {
+            controllers.push(format!("{}/{}", text(owner, "kind"), text(owner, "name")));
+        }
+    }
+    if let [first, second, ..] = controllers.as_slice() {
+        let why = format!("Only one reference can have Controller set to true. Found \"true\" in references for {first} and {second}");
+        causes.push(Cause::invalid(&path.child("ownerReferences"), Value::Null, why));
+    }
+    for finalizer in meta::finalizers(object) {
+        let path = path.child("finalizers");
+        invalid_all(&path, finalizer, validation::qualified_name(finalizer), causes);
+    }
+    let has = |name: &str| meta::finalizers(object).any(|finalizer| finalizer == name);
+    if has("orphan") && has("foregroundDeletion") {
+        let why = "finalizer \"orphan\" and \"foregroundDeletion\" cannot be both set";
+        causes.push(Cause::invalid(&path.child("finalizers"), Value::Null, why));
+    }
+}
+
+/// Checks metadata of a changed object.
+pub fn validate_update(object: &Value, old: &Value, causes: &mut Vec<Cause>) {
+    let path = FieldPath::new("metadata");
+    for (field, new, known) in [
+        ("name", meta::name(object), meta::name(old)),
+        ("namespace", meta::namespace(object), meta::namespace(old)),
+        ("uid", meta::uid(object), meta::uid(old)),
+    ] {
+        if new != known {
+            causes.push(Cause::immutable(&path.child(field), new));
+        }
+    }
+    if meta::deletion_timestamp(old).is_some() {
+        let known: HashSet<&str> = meta::finalizers(old).collect();
+        let added: Vec<&str> = meta::finalizers(object).filter(|finalizer| !known.contains(finalizer)).collect();
+        if !added.is_empty() {
+            let quoted: Vec<String> = added.iter().map(|finalizer| format!("{finalizer:?}")).collect();
+            let why = format!(
+                "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
+                quoted.join(", ")
+            );
+            causes.push(Cause::forbidden(&path.child("finalizers"), why));
+        }
+    }
+    validate_common(object, &path, causes);
+}

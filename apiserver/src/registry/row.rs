@@ -1,0 +1,168 @@
+//! A row: all that is particular about one stored resource. Routes, discovery, storage keys, tables and OpenAPI derive
+//! from it.
+
+use super::strategy::Strategy;
+use coracle_api::gvk::Symbol;
+use coracle_api::{Gvk, Gvr};
+
+/// A part of an object, or an action on it, with a path of its own below the object's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Subresource {
+    Status,
+    Scale,
+    Finalize,
+    Approval,
+    Binding,
+    Eviction,
+    EphemeralContainers,
+    Resize,
+    Log,
+}
+
+impl Subresource {
+    /// Every subresource there is.
+    pub const ALL: [Subresource; 9] = [
+        Subresource::Approval,
+        Subresource::Binding,
+        Subresource::EphemeralContainers,
+        Subresource::Eviction,
+        Subresource::Finalize,
+        Subresource::Log,
+        Subresource::Resize,
+        Subresource::Scale,
+        Subresource::Status,
+    ];
+
+    /// The last part of the path.
+    pub fn path(self) -> &'static str {
+        match self {
+            Subresource::Status => "status",
+            Subresource::Scale => "scale",
+            Subresource::Finalize => "finalize",
+            Subresource::Approval => "approval",
+            Subresource::Binding => "binding",
+            Subresource::Eviction => "eviction",
+            Subresource::EphemeralContainers => "ephemeralcontainers",
+            Subresource::Resize => "resize",
+            Subresource::Log => "log",
+        }
+    }
+
+    /// What can be done with it.
+    pub fn verbs(self) -> &'static [&'static str] {
+        match self {
+            Subresource::Binding | Subresource::Eviction => &["create"],
+            Subresource::Log => &["get"],
+            Subresource::Finalize => &["update"],
+            _ => &["get", "patch", "update"],
+        }
+    }
+
+    /// The kind of its body, where that is not the object's own.
+    pub fn kind(self) -> Option<Gvk> {
+        match self {
+            Subresource::Scale => Some(Gvk::of("autoscaling", "v1", "Scale")),
+            Subresource::Binding => Some(Gvk::of("", "v1", "Binding")),
+            Subresource::Eviction => Some(Gvk::of("policy", "v1", "Eviction")),
+            _ => None,
+        }
+    }
+}
+
+/// One stored resource.
+#[derive(Debug)]
+pub struct Row {
+    /// The groups and versions it is served in; it is stored in the first.
+    pub served: Vec<(Symbol, Symbol)>,
+    pub kind: Symbol,
+    pub plural: Symbol,
+    pub singular: Symbol,
+    /// The part of the store's keys that names the resource.
+    pub storage: Symbol,
+    pub namespaced: bool,
+    pub short_names: Vec<Symbol>,
+    pub categories: Vec<Symbol>,
+    pub subresources: Vec<Subresource>,
+    pub strategy: Box<dyn Strategy>,
+}
+
+/// What can be done with every stored resource.
+pub const VERBS: [&str; 8] = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+
+impl Row {
+    /// A row with nothing but a name and a strategy; stored under its plural.
+    pub fn new(group: &'static str, version: &'static str, kind: &'static str, plural: &'static str, strategy: impl Strategy) -> Self {
+        Self {
+            served: vec![(Symbol::new(group), Symbol::new(version))],
+            kind: Symbol::new(kind),
+            plural: Symbol::new(plural),
+            singular: kind.to_ascii_lowercase().into(),
+            storage: Symbol::new(plural),
+            namespaced: true,
+            short_names: Vec::new(),
+            categories: Vec::new(),
+            subresources: Vec::new(),
+            strategy: Box::new(strategy),
+        }
+    }
+
+    /// Also served in another group or version.
+    #[must_use]
+    pub fn also(mut self, group: &'static str, version: &'static str) -> Self {
+        self.served.push((Symbol::new(group), Symbol::new(version)));
+        self
+    }
+
+    /// Not in a namespace.
+    #[must_use]
+    pub fn cluster(mut self) -> Self {
+        self.namespaced = false;
+        self
+    }
+
+    #[must_use]
+    pub fn short(mut self, names: &[&'static str]) -> Self {
+        self.short_names = names.iter().map(|name| Symbol::new(name)).collect();
+        self
+    }
+
+    /// In `kubectl get all`.
+    #[must_use]
+    pub fn in_all(mut self) -> Self {
+        self.categories.push(Symbol::new("all"));
+        self
+    }
+
+    #[must_use]
+    pub fn with(mut self, subresources: &[Subresource]) -> Self {
+        self.subresources.extend_from_slice(subresources);
+        self
+    }
+
+    /// With a status that is written apart from the rest.
+    #[must_use]
+    pub fn status(self) -> Self {
+        self.with(&[Subresource::Status])
+    }
+
+    pub fn has(&self, subresource: Subresource) -> bool {
+        self.subresources.contains(&subresource)
+    }
+
+    /// The resource as served in its nth group and version.
+    pub fn gvr(&self, served: usize) -> Gvr {
+        let (group, version) = &self.served[served.min(self.served.len() - 1)];
+        Gvr { group: group.clone(), version: version.clone(), resource: self.plural.clone() }
+    }
+
+    /// The kind as served in its nth group and version.
+    pub fn gvk(&self, served: usize) -> Gvk {
+        let (group, version) = &self.served[served.min(self.served.len() - 1)];
+        Gvk { group: group.clone(), version: version.clone(), kind: self.kind.clone() }
+    }
+
+    /// `apiVersion` of stored objects.
+    pub fn stored_api_version(&self) -> String {
+        self.gvk(0).api_version()
+    }
+}

@@ -1,0 +1,141 @@
+//! What a kind does differently. One generic implementation of each verb calls these in order:
+//!
+//! create: default → prepare_create → validate · update: default → prepare_update → validate + validate_update ·
+//! status: prepare_status → validate_status
+
+use crate::auth::UserInfo;
+use crate::cache::{Cacher, Field};
+use coracle_api::names::Names;
+use coracle_api::{Cause, Status, validation};
+use jiff::Timestamp;
+use serde_json::Value;
+
+/// Who writes, and when.
+pub struct WriteContext<'a> {
+    pub user: &'a UserInfo,
+    pub now: Timestamp,
+    pub names: &'a dyn Names,
+}
+
+/// What is allocated in the transaction of the object that gets it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Allocation {
+    None,
+    /// Cluster IPs and node ports.
+    Service,
+}
+
+/// The generic behaviour of a kind.
+#[derive(Clone, Copy, Debug)]
+pub struct Traits {
+    /// `metadata.generation` counts changes of the spec.
+    pub generation: bool,
+    /// PUT to a name that does not exist creates it.
+    pub create_on_update: bool,
+    /// An update without resourceVersion overwrites whatever is there.
+    pub unconditional_update: bool,
+    /// Dependents are orphaned when a delete does not say otherwise.
+    pub orphan_by_default: bool,
+    /// Labels can be changed through status.
+    pub labels_through_status: bool,
+    pub allocation: Allocation,
+    /// How long objects live, in seconds.
+    pub ttl: Option<u64>,
+}
+
+impl Traits {
+    pub const DEFAULT: Traits = Traits {
+        generation: false,
+        create_on_update: false,
+        unconditional_update: true,
+        orphan_by_default: false,
+        labels_through_status: false,
+        allocation: Allocation::None,
+        ttl: None,
+    };
+}
+
+/// A check of a name: the messages of what is wrong with it.
+pub type NameRule = fn(&str) -> Vec<String>;
+
+/// A kind's own rules. Everything has a default, so a kind without rules of its own is [`Plain`].
+pub trait Strategy: Send + Sync + std::fmt::Debug + 'static {
+    fn traits(&self) -> Traits {
+        Traits::DEFAULT
+    }
+
+    /// Fields that can be selected by, beside name and namespace.
+    fn fields(&self) -> &'static [Field] {
+        &[]
+    }
+
+    /// What names must look like.
+    fn name_rule(&self) -> NameRule {
+        validation::dns1123_subdomain
+    }
+
+    /// Fills in what a client may leave out. Also called on updates.
+    fn default(&self, _object: &mut Value) {}
+
+    /// Sets what the server decides when an object is made.
+    fn prepare_create(&self, _object: &mut Value, _context: &WriteContext) {}
+
+    /// Carries over what an update may not touch.
+    fn prepare_update(&self, _object: &mut Value, _old: &Value, _context: &WriteContext) {}
+
+    /// The same for an update of the status.
+    fn prepare_status(&self, _object: &mut Value, _old: &Value, _context: &WriteContext) {}
+
+    /// Everything that is wrong with an object.
+    fn validate(&self, _object: &Value, _causes: &mut Vec<Cause>) {}
+
+    /// Everything that is wrong with a change.
+    fn validate_update(&self, _object: &Value, _old: &Value, _causes: &mut Vec<Cause>) {}
+
+    /// Everything that is wrong with a change of the status.
+    fn validate_status(&self, _object: &Value, _old: &Value, _causes: &mut Vec<Cause>) {}
+
+    /// Seconds between the request to delete an object and its removal; None when it is removed at once.
+    fn grace_period(&self, _object: &Value, _requested: Option<i64>) -> Option<i64> {
+        None
+    }
+
+    /// What stands in the way of a delete.
+    fn check_delete(&self, _object: &Value, _cacher: &Cacher) -> Result<(), Status> {
+        Ok(())
+    }
+
+    /// From the stored version to the nth served one.
+    fn to_served(&self, _object: &mut Value, _served: usize) {}
+
+    /// From the nth served version to the stored one.
+    fn to_stored(&self, _object: &mut Value, _served: usize) {}
+
+    /// Where the scale subresource finds its numbers: only for kinds that have one.
+    fn scale(&self) -> Option<ScalePaths> {
+        None
+    }
+}
+
+/// How a kind's `scale` maps to its fields.
+#[derive(Clone, Copy, Debug)]
+pub struct ScalePaths {
+    /// The selector is metav1.LabelSelector; otherwise a plain map.
+    pub structured_selector: bool,
+}
+
+/// A kind with no rules of its own.
+#[derive(Clone, Copy, Debug)]
+pub struct Plain(pub Traits);
+
+impl Strategy for Plain {
+    fn traits(&self) -> Traits {
+        self.0
+    }
+}
+
+/// A kind with no rules of its own, with a spec that counts generations.
+pub const SPECIFIED: Plain = Plain(Traits { generation: true, ..Traits::DEFAULT });
+
+/// A kind with no rules of its own at all.
+pub const PLAIN: Plain = Plain(Traits::DEFAULT);

@@ -1,0 +1,117 @@
+//! The server's parts, and what every request finds in them.
+
+use crate::cache::{Cacher, ResourceCache};
+use crate::http::limits::Limits;
+use crate::http::metrics::Metrics;
+use crate::registry::{Registry, Row};
+use crate::store::{Revision, Store, StoreError};
+use crate::Config;
+use coracle_api::Status;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// How long a read waits for the cache to come up to the store (upstream: 3 seconds).
+const FRESH_WITHIN: Duration = Duration::from_secs(3);
+
+/// How often expired keys are looked for, and how old a revision must be to be compacted.
+const EXPIRE_EVERY: Duration = Duration::from_secs(5);
+const COMPACT_EVERY: Duration = Duration::from_secs(300);
+
+/// Everything behind the listeners.
+pub struct Server {
+    pub config: Config,
+    pub registry: Registry,
+    pub cacher: Arc<Cacher>,
+    pub limits: Limits,
+    pub metrics: Metrics,
+    pub openapi: crate::http::openapi::Documents,
+    pub kubelet: crate::http::logs::KubeletClient,
+    /// Ends watches and background work.
+    pub stop: CancellationToken,
+}
+
+impl Server {
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.config.store
+    }
+
+    /// The cache of a row of this server's registry.
+    ///
+    /// # Errors
+    /// 404 for a row that the server does not keep.
+    pub fn cache(&self, row: &Row) -> Result<&Arc<ResourceCache>, Status> {
+        self.cacher.resource(row).ok_or_else(Status::no_such_resource)
+    }
+
+    /// The cache of a built-in resource.
+    pub fn cache_of(&self, group: &str, plural: &str) -> Result<&Arc<ResourceCache>, Status> {
+        let resolved = self.registry.find(group, "v1", plural).ok_or_else(Status::no_such_resource)?;
+        self.cache(&resolved.row)
+    }
+
+    /// Waits until the caches hold every write acknowledged before this call.
+    ///
+    /// # Errors
+    /// 503 when the store does not answer, 504 when the cache does not catch up.
+    pub async fn fresh(&self) -> Result<Revision, Status> {
+        let revision = match self.store().revision_now() {
+            Some(revision) => revision,
+            None => {
+                let revision = tokio::time::timeout(FRESH_WITHIN, self.store().revision()).await;
+                revision.map_err(|_| Status::timeout("the store did not answer in time", 1))?.map_err(store_status)?
+            }
+        };
+        self.not_older_than(revision).await
+    }
+
+    /// Waits until the caches have reached a revision.
+    ///
+    /// # Errors
+    /// 504 when they do not.
+    pub async fn not_older_than(&self, revision: Revision) -> Result<Revision, Status> {
+        if self.cacher.reached(revision, FRESH_WITHIN).await {
+            Ok(self.cacher.progress())
+        } else {
+            Err(Status::too_large_resource_version(revision, self.cacher.progress()))
+        }
+    }
+
+    /// Expires and compacts until told to stop.
+    pub(crate) async fn maintain(self: Arc<Self>) {
+        let mut expire = tokio::time::interval(EXPIRE_EVERY);
+        let mut compact = tokio::time::interval(COMPACT_EVERY);
+        compact.reset();
+        // Compaction stays one period behind, so that no watch younger than that is cut off.
+        let mut before = None;
+        loop {
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                _ = expire.tick() => match self.store().expire().await {
+                    Ok(0) => {}
+                    Ok(keys) => tracing::debug!(keys, "expired"),
+                    Err(error) => tracing::warn!(%error, "expiring keys"),
+                },
+                _ = compact.tick() => {
+                    if let Some(revision) = before.replace(self.cacher.progress()) {
+                        match self.store().compact(revision).await {
+                            Ok(()) | Err(StoreError::Compacted { .. }) => {}
+                            Err(error) => tracing::warn!(%error, "compacting"),
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What a client is told about a failure of the store.
+pub fn store_status(error: StoreError) -> Status {
+    match error {
+        StoreError::Compacted { .. } => Status::expired("The resourceVersion for the provided list is too old."),
+        StoreError::Future { asked, current } => Status::too_large_resource_version(asked, current),
+        StoreError::Invalid(why) => Status::too_large(&why),
+        StoreError::Unavailable(why) => Status::service_unavailable(why),
+        StoreError::Damaged(why) => Status::internal(why),
+    }
+}

@@ -1,0 +1,99 @@
+//! CREATE.
+
+use super::{Call, Response, Written, allocate};
+use crate::admission;
+use crate::cache::{encode, store_key, with_revision};
+use crate::http::request::Body;
+use crate::registry::meta;
+use crate::server::store_status;
+use crate::store::{Compare, Op, Outcome, Txn};
+use coracle_api::{Status, meta as object_meta};
+use http::StatusCode;
+use serde_json::Value;
+use std::time::Duration;
+
+/// How often a taken generated name is replaced (upstream's RetryGenerateName: 8), and a lost race is run again.
+const ATTEMPTS: usize = 8;
+
+pub(super) async fn create(call: Call, body: Body) -> Result<Response, Status> {
+    let (object, warnings) = body.object(&call)?;
+    let written = create_object(&call, object).await?;
+    let mut response = call.answer(StatusCode::CREATED, written.json)?;
+    crate::http::render::warn(&mut response, &warnings);
+    Ok(response)
+}
+
+/// Creates an object: the whole way from defaulting to the store.
+pub(crate) async fn create_object(call: &Call, mut object: Value) -> Result<Written, Status> {
+    let row = call.row().clone();
+    let strategy = &*row.strategy;
+    meta::check_location(call, &mut object)?;
+    strategy.to_stored(&mut object, call.resolved.served);
+    strategy.default(&mut object);
+    admission::mutate_create(call, &mut object)?;
+    {
+        let context = call.context();
+        meta::prepare_create(&row, &mut object, &context);
+        strategy.prepare_create(&mut object, &context);
+    }
+    let mut causes = Vec::new();
+    meta::validate(&row, &object, &mut causes);
+    strategy.validate(&object, &mut causes);
+    if !causes.is_empty() {
+        return Err(Status::invalid(&call.gvk(), object_meta::name(&object), causes));
+    }
+    admission::validate_create(call, &object)?;
+    store(call, object).await
+}
+
+/// Writes a finished object, with what it is allocated, and again when it loses a race that it can win.
+async fn store(call: &Call, mut object: Value) -> Result<Written, Status> {
+    let row = call.row();
+    let generated = object_meta::generate_name(&object).to_owned();
+    for _ in 0..ATTEMPTS {
+        let name = object_meta::name(&object).to_owned();
+        let key = store_key(row, &call.namespace, &name);
+        let mut txn = Txn { compare: vec![Compare::absent(key.clone())], ops: Vec::new() };
+        // The namespace must not end between the check and the write.
+        if let Some(namespace) = admission::namespace_of(call, &object)? {
+            txn.compare.push(namespace);
+        }
+        let fixed = txn.compare.len();
+        let allocated = allocate::for_create(call, &mut object)?;
+        txn.compare.extend(allocated.compare);
+        let stored = encode(object.clone());
+        if call.options.dry_run {
+            if call.cache()?.snapshot().get(&object_meta::key(&object)).is_some() {
+                return Err(Status::already_exists(&call.gvr(), &name));
+            }
+            return Ok(Written { json: stored, value: object });
+        }
+        let ttl = row.strategy.traits().ttl.map(Duration::from_secs);
+        txn.ops.push(Op::Put { key, value: stored.clone(), ttl });
+        txn.ops.extend(allocated.ops);
+        match call.server.store().txn(txn).await.map_err(store_status)? {
+            Outcome::Committed(revision) => return Ok(Written { json: with_revision(&stored, revision), value: object }),
+            Outcome::Conflict(current) if current.first().is_some_and(Option::is_some) => {
+                if generated.is_empty() || !name.starts_with(&generated) {
+                    return Err(Status::already_exists(&call.gvr(), &name));
+                }
+                object_meta::set(&mut object, "name", call.server.config.names.generate(&generated));
+            }
+            Outcome::Conflict(current) => {
+                // The namespace changed, or somebody took what was to be allocated: see what there is now.
+                if let Some(newest) = current.iter().flatten().map(|record| record.modified).max() {
+                    call.server.not_older_than(newest).await?;
+                }
+                call.server.fresh().await?;
+                if current.len() > fixed {
+                    allocated.undo.undo(&mut object);
+                }
+            }
+        }
+    }
+    if generated.is_empty() {
+        Err(Status::server_timeout(&call.gvr(), "create", 1))
+    } else {
+        Err(Status::generate_name_conflict(&call.gvr(), object_meta::name(&object)))
+    }
+}

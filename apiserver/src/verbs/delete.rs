@@ -1,0 +1,222 @@
+//! DELETE and DELETECOLLECTION: preconditions, grace, finalizers, orphans.
+
+use super::{Call, Current, Response, allocate, update};
+use crate::cache::Selection;
+use crate::http::render;
+use crate::http::request::Body;
+use crate::options::{self, Propagation};
+use crate::registry::fields;
+use coracle_api::clock::rfc3339;
+use coracle_api::{Status, meta as object_meta};
+use futures::StreamExt;
+use http::StatusCode;
+use jiff::SignedDuration;
+use serde_json::{Value, json};
+
+const ORPHAN: &str = "orphan";
+const FOREGROUND: &str = "foregroundDeletion";
+
+/// Deletes of a collection that run side by side: they share the store's syncs.
+const PARALLEL: usize = 128;
+
+/// metav1.DeleteOptions and the query, together.
+#[derive(Clone, Debug, Default)]
+pub(super) struct DeleteOptions {
+    grace_period: Option<i64>,
+    propagation: Option<Propagation>,
+    uid: Option<String>,
+    resource_version: Option<String>,
+    pub(super) dry_run: bool,
+}
+
+impl DeleteOptions {
+    /// Reads a body's options; the query's count where the body says nothing.
+    pub(super) fn from_value(call: &Call, value: &Value) -> Result<Self, Status> {
+        let text = |pointer: &str| value.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
+        let mut found = Self {
+            grace_period: value.get("gracePeriodSeconds").and_then(Value::as_i64).or(call.options.grace_period),
+            propagation: call.options.propagation,
+            uid: text("/preconditions/uid"),
+            resource_version: text("/preconditions/resourceVersion"),
+            dry_run: call.options.dry_run,
+        };
+        if let Some(policy) = value.get("propagationPolicy").and_then(Value::as_str) {
+            found.propagation = Some(options::propagation(policy)?);
+        } else if let Some(orphan) = value.get("orphanDependents").and_then(Value::as_bool) {
+            found.propagation = Some(if orphan { Propagation::Orphan } else { Propagation::Background });
+        }
+        for entry in fields::items(value, "dryRun") {
+            if entry.as_str() != Some("All") {
+                return Err(Status::bad_request("dryRun: Unsupported value: supported values: \"All\""));
+            }
+            found.dry_run = true;
+        }
+        Ok(found)
+    }
+
+    fn read(call: &Call, body: &Body) -> Result<Self, Status> {
+        if body.bytes.is_empty() {
+            return Self::from_value(call, &Value::Null);
+        }
+        let value = body.any()?;
+        match object_meta::kind(&value) {
+            "" | "DeleteOptions" => Self::from_value(call, &value),
+            other => Err(Status::bad_request(format!("decoded object cannot be converted to DeleteOptions: {other}"))),
+        }
+    }
+}
+
+/// What a delete did.
+pub(super) enum Deleted {
+    Gone(Value),
+    /// It goes when its grace has passed or its finalizers are done.
+    Going(bytes::Bytes),
+}
+
+pub(super) async fn delete(mut call: Call, body: Body) -> Result<Response, Status> {
+    let options = DeleteOptions::read(&call, &body)?;
+    call.options.dry_run |= options.dry_run;
+    match delete_object(&call, &options).await? {
+        Deleted::Going(json) => call.answer(StatusCode::OK, json),
+        Deleted::Gone(object) => {
+            let status = Status::deleted(&call.gvr(), &call.name, object_meta::uid(&object));
+            Ok(render::status(&call.accept, &status))
+        }
+    }
+}
+
+/// Deletes the object in the call's path.
+pub(super) async fn delete_object(call: &Call, options: &DeleteOptions) -> Result<Deleted, Status> {
+    for _ in 0..update::ATTEMPTS {
+        let current = call.current().await?;
+        if let Some(deleted) = delete_once(call, options, &current).await? {
+            return Ok(deleted);
+        }
+    }
+    Err(Status::conflict(&call.gvr(), &call.name, "the object is being written by others"))
+}
+
+async fn delete_once(call: &Call, options: &DeleteOptions, current: &Current) -> Result<Option<Deleted>, Status> {
+    check_preconditions(call, options, current)?;
+    call.row().strategy.check_delete(&current.value, &call.server.cacher)?;
+    let mut object = current.value.clone();
+    set_finalizers(call, &mut object, options.propagation);
+    let grace = call.row().strategy.grace_period(&object, options.grace_period).unwrap_or(0).max(0);
+    let waits = object_meta::finalizers(&object).next().is_some() || has_own_finalizers(call, &object);
+    if !waits && grace == 0 {
+        let removed = call.remove(current, allocate::release(call, &object)).await?;
+        return Ok(removed.then_some(Deleted::Gone(object)));
+    }
+    mark(call, &mut object, grace);
+    let written = call.replace(current, &object, Vec::new()).await?;
+    Ok(written.map(|written| Deleted::Going(written.json)))
+}
+
+/// A namespace has finalizers of its own kind, in its spec.
+fn has_own_finalizers(call: &Call, object: &Value) -> bool {
+    &*call.row().kind == "Namespace" && object.pointer("/spec/finalizers").and_then(Value::as_array).is_some_and(|all| !all.is_empty())
+}
+
+fn check_preconditions(call: &Call, options: &DeleteOptions, current: &Current) -> Result<(), Status> {
+    let uid = object_meta::uid(&current.value);
+    if let Some(wanted) = options.uid.as_deref().filter(|wanted| *wanted != uid) {
+        let why = format!("Precondition failed: UID in precondition: {wanted}, UID in object meta: {uid}");
+        return Err(Status::conflict(&call.gvr(), &call.name, &why));
+    }
+    let revision = current.revision.to_string();
+    if let Some(wanted) = options.resource_version.as_deref().filter(|wanted| *wanted != revision) {
+        let why = format!("Precondition failed: ResourceVersion in precondition: {wanted}, ResourceVersion in object meta: {revision}");
+        return Err(Status::conflict(&call.gvr(), &call.name, &why));
+    }
+    Ok(())
+}
+
+/// Adds or removes the garbage collector's finalizers (registry/generic `deletionFinalizersForGarbageCollection`).
+fn set_finalizers(call: &Call, object: &mut Value, propagation: Option<Propagation>) {
+    let known: Vec<String> = object_meta::finalizers(object).map(str::to_owned).collect();
+    let has = |name: &str| known.iter().any(|finalizer| finalizer == name);
+    let policy = propagation.unwrap_or_else(|| {
+        // A finalizer that is there already decides, then the kind.
+        if has(ORPHAN) || call.row().strategy.traits().orphan_by_default {
+            Propagation::Orphan
+        } else if has(FOREGROUND) {
+            Propagation::Foreground
+        } else {
+            Propagation::Background
+        }
+    });
+    let mut finalizers: Vec<String> = known.iter().filter(|name| *name != ORPHAN && *name != FOREGROUND).cloned().collect();
+    match policy {
+        Propagation::Orphan => finalizers.push(ORPHAN.to_owned()),
+        Propagation::Foreground => finalizers.push(FOREGROUND.to_owned()),
+        Propagation::Background => {}
+    }
+    if finalizers != known {
+        object_meta::set(object, "finalizers", if finalizers.is_empty() { Value::Null } else { json!(finalizers) });
+    }
+}
+
+/// Sets when the object goes. A second delete can only bring that forward.
+fn mark(call: &Call, object: &mut Value, grace: i64) {
+    let now = call.server.config.clock.now();
+    let before = object_meta::deletion_grace_period(object);
+    if object_meta::deletion_timestamp(object).is_some() && before.is_none_or(|before| before <= grace) {
+        return;
+    }
+    let end = now.checked_add(SignedDuration::from_secs(grace)).unwrap_or(now);
+    object_meta::set(object, "deletionTimestamp", rfc3339(end));
+    object_meta::set(object, "deletionGracePeriodSeconds", grace);
+    if call.row().strategy.traits().generation {
+        let generation = object_meta::generation(object);
+        object_meta::set(object, "generation", generation + 1);
+    }
+    if &*call.row().kind == "Namespace" {
+        fields::object_mut(object, "status")["phase"] = "Terminating".into();
+    }
+}
+
+pub(super) async fn delete_collection(mut call: Call, body: Body) -> Result<Response, Status> {
+    let options = DeleteOptions::read(&call, &body)?;
+    call.options.dry_run |= options.dry_run;
+    call.server.fresh().await?;
+    let selection = Selection::new(call.row(), &call.namespace, call.options.labels.clone(), &call.options.fields)?;
+    let snapshot = call.cache()?.snapshot();
+    let prefix = selection.prefix();
+    let calls: Vec<Call> = snapshot
+        .range(&prefix, "")
+        .filter(|object| selection.matches(object))
+        .map(|object| Call {
+            server: call.server.clone(),
+            resolved: call.resolved.clone(),
+            namespace: object.namespace().to_owned(),
+            name: object.name().to_owned(),
+            subresource: None,
+            user: call.user.clone(),
+            options: call.options.clone(),
+            accept: call.accept.clone(),
+            gzip: false,
+        })
+        .collect();
+    let options = &options;
+    let mut deletes = futures::stream::iter(calls)
+        .map(|one| async move {
+            let deleted = delete_object(&one, options).await;
+            (one.cache_key(), deleted)
+        })
+        .buffer_unordered(PARALLEL);
+    let mut failed = None;
+    while let Some((_, deleted)) = deletes.next().await {
+        match deleted {
+            Ok(_) => {}
+            // Somebody else deleted it first.
+            Err(status) if status.code == 404 => {}
+            Err(status) => failed = Some(status),
+        }
+    }
+    drop(deletes);
+    if let Some(status) = failed {
+        return Err(status);
+    }
+    render::deleted_list(&call, &snapshot, &selection)
+}
+

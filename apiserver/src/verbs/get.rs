@@ -1,0 +1,16 @@
+//! GET of one object.
+
+use super::{Call, Response};
+use coracle_api::Status;
+use http::StatusCode;
+
+pub(super) async fn get(call: Call) -> Result<Response, Status> {
+    match call.options.resource_version {
+        None => drop(call.server.fresh().await?),
+        Some(0) => {}
+        Some(revision) => drop(call.server.not_older_than(revision).await?),
+    }
+    let snapshot = call.cache()?.snapshot();
+    let object = snapshot.get(&call.cache_key()).ok_or_else(|| call.not_found())?;
+    call.answer(StatusCode::OK, object.json())
+}

@@ -1,0 +1,153 @@
+//! LIST: over one consistent snapshot, in pages when asked.
+
+use super::{Call, Response};
+use crate::cache::{Change, Object, Selection, Snapshot};
+use crate::http::render::{self, ListMeta};
+use crate::options::VersionMatch;
+use crate::server::store_status;
+use crate::store::{Range, Revision};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use coracle_api::Status;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// Where the next page begins (apiserver `storage/continue`): the revision, and the key behind the last one sent.
+#[derive(Debug, Serialize, Deserialize)]
+struct Continue {
+    v: String,
+    rv: Revision,
+    start: String,
+}
+
+const CONTINUE_VERSION: &str = "meta.k8s.io/v1";
+
+impl Continue {
+    fn encode(revision: Revision, start: String) -> String {
+        let token = Continue { v: CONTINUE_VERSION.to_owned(), rv: revision, start };
+        URL_SAFE_NO_PAD.encode(serde_json::to_vec(&token).unwrap_or_default())
+    }
+
+    fn decode(token: &str) -> Result<Self, Status> {
+        let wrong = |why: &str| Status::bad_request(format!("continue key is not valid: {why}"));
+        let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|error| wrong(&error.to_string()))?;
+        let token: Continue = serde_json::from_slice(&bytes).map_err(|error| wrong(&error.to_string()))?;
+        if token.v != CONTINUE_VERSION {
+            return Err(wrong(&format!("server does not recognize this encoded version {:?}", token.v)));
+        }
+        Ok(token)
+    }
+}
+
+pub(super) async fn list(call: Call) -> Result<Response, Status> {
+    let token = call.options.continue_token.as_deref().map(Continue::decode).transpose()?;
+    let selection = Selection::new(call.row(), &call.namespace, call.options.labels.clone(), &call.options.fields)?;
+    let (snapshot, from) = match &token {
+        Some(token) => (at(&call, token.rv, Some(token)).await?, token.start.clone()),
+        None => (first_page(&call).await?, String::new()),
+    };
+    let prefix = selection.prefix();
+    let mut meta = ListMeta { revision: snapshot.revision, next: None, remaining: None };
+    let mut from = from;
+    if call.options.limit > 0 {
+        let (end, remaining) = page_end(&snapshot, &selection, &prefix, &from, call.options.limit);
+        if let Some(start) = end {
+            call.cache()?.keep(snapshot.clone());
+            meta.next = Some(Continue::encode(snapshot.revision, start));
+            // Upstream cannot count what selectors would leave over, and says nothing then.
+            meta.remaining = (!selection.filters()).then_some(remaining);
+        }
+        if from < prefix {
+            from.clone_from(&prefix);
+        }
+        return render::list(&call, snapshot, selection, prefix, from, call.options.limit, meta);
+    }
+    render::list(&call, snapshot, selection, prefix, from, usize::MAX, meta)
+}
+
+/// Where the page after this one begins, and how many objects follow this one.
+fn page_end(snapshot: &Snapshot, selection: &Selection, prefix: &str, from: &str, limit: usize) -> (Option<String>, usize) {
+    let mut matching = snapshot.range(prefix, from).filter(|object| selection.matches(object));
+    let last = matching.by_ref().nth(limit - 1).map(|object| object.key.clone());
+    let remaining = matching.count();
+    match last {
+        Some(key) if remaining > 0 => (Some(format!("{key}\0")), remaining),
+        _ => (None, 0),
+    }
+}
+
+/// The snapshot that a list without a continue token is answered from.
+async fn first_page(call: &Call) -> Result<Snapshot, Status> {
+    let options = &call.options;
+    let progress = match (options.resource_version, options.version_match) {
+        (None, _) => call.server.fresh().await?,
+        (Some(0), _) => call.server.cacher.progress(),
+        (Some(revision), Some(VersionMatch::Exact)) => {
+            call.server.not_older_than(revision).await?;
+            return at(call, revision, None).await;
+        }
+        // A limit without a match means exactly this revision, for the sake of older clients (KEP-1904).
+        (Some(revision), None) if options.limit > 0 => {
+            call.server.not_older_than(revision).await?;
+            return at(call, revision, None).await;
+        }
+        (Some(revision), _) => call.server.not_older_than(revision).await?,
+    };
+    let snapshot = call.cache()?.snapshot();
+    // All that happened up to `progress` is in the snapshot, perhaps more.
+    Ok(Snapshot { objects: snapshot.objects.clone(), revision: snapshot.revision.max(progress) })
+}
+
+/// The state at one revision: kept since an earlier page, or read from the store's history.
+async fn at(call: &Call, revision: Revision, token: Option<&Continue>) -> Result<Snapshot, Status> {
+    let cache = call.cache()?;
+    if let Some(snapshot) = cache.kept(revision) {
+        return Ok(snapshot);
+    }
+    let snapshot = cache.snapshot();
+    let progress = call.server.cacher.progress();
+    if snapshot.revision <= revision && revision <= progress {
+        return Ok(Snapshot { objects: snapshot.objects.clone(), revision });
+    }
+    let prefix = crate::cache::store_key(call.row(), "", "");
+    let prefix = prefix.trim_end_matches('/').to_owned() + "/";
+    let range = Range { prefix: prefix.clone(), from: None, limit: 0, at: Some(revision) };
+    let page = match call.server.store().range(range).await {
+        Ok(page) => page,
+        Err(crate::store::StoreError::Compacted { .. }) => return Err(expired(token)),
+        Err(error) => return Err(store_status(error)),
+    };
+    let mut past = Snapshot { revision, ..Snapshot::default() };
+    for record in page.records {
+        let key: Arc<str> = record.key[prefix.len()..].into();
+        if let Some(object) = Object::new(key.clone(), &record.value, record.created, record.modified, Change::Added, call.row()) {
+            past.objects.insert(key, Arc::new(object));
+        }
+    }
+    Ok(past)
+}
+
+/// 410: the revision is gone.
+fn expired(token: Option<&Continue>) -> Status {
+    Status::expired(match token {
+        None => "The resourceVersion for the provided list is too old.",
+        Some(_) => {
+            "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue \
+             parameter."
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn continue_tokens_come_back() {
+        let token = Continue::decode(&Continue::encode(7, "default/a\0".to_owned())).unwrap();
+        assert_eq!((token.rv, token.start.as_str()), (7, "default/a\0"));
+        for broken in ["", "!!", "e30"] {
+            assert_eq!(Continue::decode(broken).unwrap_err().code, 400, "{broken}");
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! The verbs: each exists once, for every row.
+
+mod bind;
+mod create;
+mod delete;
+mod evict;
+mod get;
+mod list;
+mod patch;
+mod scale;
+mod update;
+mod watch;
+
+pub mod allocate;
+pub(crate) use create::create_object;
+
+use crate::auth::UserInfo;
+use crate::cache::{Object, ResourceCache, encode, store_key, with_revision};
+use crate::http::negotiate::Accept;
+use crate::http::render;
+use crate::http::request::Body;
+use crate::options::Options;
+use crate::registry::strategy::WriteContext;
+use crate::registry::{Resolved, Row, Subresource};
+use crate::server::{Server, store_status};
+use crate::store::{Compare, Op, Outcome, Revision, Txn};
+use bytes::Bytes;
+use coracle_api::{Gvk, Gvr, Status};
+use http::StatusCode;
+use serde_json::Value;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub type Response = http::Response<axum::body::Body>;
+
+/// A request for a resource, parsed and authorized.
+pub struct Call {
+    pub server: Arc<Server>,
+    pub resolved: Resolved,
+    pub namespace: String,
+    pub name: String,
+    pub subresource: Option<Subresource>,
+    pub user: Arc<UserInfo>,
+    pub options: Options,
+    pub accept: Accept,
+    /// Whether the client takes gzip.
+    pub gzip: bool,
+}
+
+/// The verbs, as authorization and metrics name them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    Get,
+    List,
+    Watch,
+    Create,
+    Update,
+    Patch,
+    Delete,
+    DeleteCollection,
+}
+
+impl Verb {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Verb::Get => "get",
+            Verb::List => "list",
+            Verb::Watch => "watch",
+            Verb::Create => "create",
+            Verb::Update => "update",
+            Verb::Patch => "patch",
+            Verb::Delete => "delete",
+            Verb::DeleteCollection => "deletecollection",
+        }
+    }
+
+    pub fn writes(self) -> bool {
+        !matches!(self, Verb::Get | Verb::List | Verb::Watch)
+    }
+}
+
+/// Answers a call.
+pub async fn dispatch(call: Call, verb: Verb, body: Body) -> Result<Response, Status> {
+    match (verb, call.subresource) {
+        (Verb::Get, Some(Subresource::Log)) => crate::http::logs::log(call).await,
+        (Verb::Get, Some(Subresource::Scale)) => scale::get(call).await,
+        (Verb::Update, Some(Subresource::Scale)) => scale::update(call, body).await,
+        (Verb::Patch, Some(Subresource::Scale)) => scale::patch(call, body).await,
+        (Verb::Create, Some(Subresource::Binding)) => bind::bind(call, body).await,
+        (Verb::Create, Some(Subresource::Eviction)) => evict::evict(call, body).await,
+        (Verb::Create, Some(_)) => Err(Status::method_not_allowed()),
+        (Verb::Get, _) => get::get(call).await,
+        (Verb::List, _) => list::list(call).await,
+        (Verb::Watch, _) => watch::watch(call).await,
+        (Verb::Create, None) => create::create(call, body).await,
+        (Verb::Update, _) => update::update(call, body).await,
+        (Verb::Patch, _) => patch::patch(call, body).await,
+        (Verb::Delete, None) => delete::delete(call, body).await,
+        (Verb::DeleteCollection, None) => delete::delete_collection(call, body).await,
+        (Verb::Delete | Verb::DeleteCollection, Some(_)) => Err(Status::method_not_allowed()),
+    }
+}
+
+/// `POST …/bindings` of core: a pod's binding under its older path.
+pub async fn dispatch_binding(call: Call, body: Body) -> Result<Response, Status> {
+    bind::bind(call, body).await
+}
+
+/// An object as it was found: its document, and the revision that wrote it.
+#[derive(Clone)]
+pub struct Current {
+    pub value: Value,
+    pub revision: Revision,
+    pub created: Revision,
+}
+
+impl Current {
+    fn of(object: &Object) -> Self {
+        Self { value: object.parse(), revision: object.revision, created: object.created }
+    }
+}
+
+/// What became of an object that was written.
+pub struct Written {
+    pub json: Bytes,
+    pub value: Value,
+}
+
+impl Call {
+    pub fn row(&self) -> &Arc<Row> {
+        &self.resolved.row
+    }
+
+    pub fn gvr(&self) -> Gvr {
+        self.row().gvr(self.resolved.served)
+    }
+
+    pub fn gvk(&self) -> Gvk {
+        self.row().gvk(self.resolved.served)
+    }
+
+    pub fn cache(&self) -> Result<&Arc<ResourceCache>, Status> {
+        self.server.cache(self.row())
+    }
+
+    /// The cache's key of the object in the path.
+    pub fn cache_key(&self) -> String {
+        if self.row().namespaced { format!("{}/{}", self.namespace, self.name) } else { self.name.clone() }
+    }
+
+    /// The store's key of an object of this resource.
+    pub fn store_key(&self, name: &str) -> Arc<str> {
+        store_key(self.row(), &self.namespace, name)
+    }
+
+    pub fn context(&self) -> WriteContext<'_> {
+        WriteContext { user: &self.user, now: self.server.config.clock.now(), names: &*self.server.config.names }
+    }
+
+    pub fn not_found(&self) -> Status {
+        Status::not_found(&self.gvr(), &self.name)
+    }
+
+    /// The object in the path as every write acknowledged so far left it.
+    pub async fn current(&self) -> Result<Current, Status> {
+        self.server.fresh().await?;
+        let snapshot = self.cache()?.snapshot();
+        snapshot.get(&self.cache_key()).map(|object| Current::of(object)).ok_or_else(|| self.not_found())
+    }
+
+    /// Answers with an object in its stored encoding.
+    pub fn answer(&self, code: StatusCode, json: Bytes) -> Result<Response, Status> {
+        render::object(self, code, json)
+    }
+
+    /// Writes a new value over `current`, with further writes in the same transaction. None when somebody else wrote
+    /// meanwhile.
+    pub async fn replace(&self, current: &Current, value: &Value, extra: Vec<Op>) -> Result<Option<Written>, Status> {
+        let key = self.store_key(&self.name);
+        let stored = encode(value.clone());
+        if extra.is_empty() && stored == encode(current.value.clone()) {
+            return Ok(Some(Written { json: with_revision(&stored, current.revision), value: current.value.clone() }));
+        }
+        if self.options.dry_run {
+            return Ok(Some(Written { json: with_revision(&stored, current.revision), value: value.clone() }));
+        }
+        let ttl = self.row().strategy.traits().ttl.map(Duration::from_secs);
+        let mut ops = vec![Op::Put { key: key.clone(), value: stored.clone(), ttl }];
+        ops.extend(extra);
+        let txn = Txn { compare: vec![Compare::modified(key, current.revision)], ops };
+        match self.server.store().txn(txn).await.map_err(store_status)? {
+            Outcome::Committed(revision) => Ok(Some(Written { json: with_revision(&stored, revision), value: value.clone() })),
+            Outcome::Conflict(_) => Ok(None),
+        }
+    }
+
+    /// As [`replace`](Call::replace), when these hold too.
+    pub async fn replace_if(&self, current: &Current, value: &Value, compare: Vec<Compare>, extra: Vec<Op>) -> Result<Option<Written>, Status> {
+        let key = self.store_key(&self.name);
+        let stored = encode(value.clone());
+        if self.options.dry_run {
+            return Ok(Some(Written { json: with_revision(&stored, current.revision), value: value.clone() }));
+        }
+        let mut txn = Txn { compare: vec![Compare::modified(key.clone(), current.revision)], ops: vec![Op::put(key, stored.clone())] };
+        txn.compare.extend(compare);
+        txn.ops.extend(extra);
+        match self.server.store().txn(txn).await.map_err(store_status)? {
+            Outcome::Committed(revision) => Ok(Some(Written { json: with_revision(&stored, revision), value: value.clone() })),
+            Outcome::Conflict(_) => Ok(None),
+        }
+    }
+
+    /// Removes the object, with further writes in the same transaction. False when somebody else wrote meanwhile.
+    pub async fn remove(&self, current: &Current, extra: Vec<Op>) -> Result<bool, Status> {
+        if self.options.dry_run {
+            return Ok(true);
+        }
+        let key = self.store_key(&self.name);
+        let mut ops = vec![Op::delete(key.clone())];
+        ops.extend(extra);
+        let txn = Txn { compare: vec![Compare::modified(key, current.revision)], ops };
+        let outcome = self.server.store().txn(txn).await.map_err(store_status)?;
+        Ok(matches!(outcome, Outcome::Committed(_)))
+    }
+}

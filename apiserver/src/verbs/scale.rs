@@ -1,0 +1,113 @@
+//! The scale subresource: replicas and selector of any kind that has them.
+
+use super::{Call, Current, Response, patch, update};
+use crate::http::render;
+use crate::http::request::Body;
+use coracle_api::selector::LabelSelector;
+use coracle_api::status::FieldPath;
+use coracle_api::{Cause, Gvk, Status, decode, meta as object_meta, schema};
+use http::StatusCode;
+use serde_json::{Value, json};
+
+const SCALE: Gvk = Gvk::of("autoscaling", "v1", "Scale");
+
+pub(super) async fn get(call: Call) -> Result<Response, Status> {
+    let current = call.current().await?;
+    answer(&call, &current.value, &current.revision.to_string())
+}
+
+pub(super) async fn update(call: Call, body: Body) -> Result<Response, Status> {
+    let (scale, warnings) = body.of_kind(&SCALE, call.options.field_validation)?;
+    let name = object_meta::name(&scale);
+    if !name.is_empty() && name != call.name {
+        return Err(Status::bad_request(format!("the name of the object ({name}) does not match the name on the URL ({})", call.name)));
+    }
+    let mut response = write(&call, |_| Ok(scale.clone())).await?;
+    render::warn(&mut response, &warnings);
+    Ok(response)
+}
+
+pub(super) async fn patch(call: Call, body: Body) -> Result<Response, Status> {
+    let kind = patch::patch_type(&body.content_type)?;
+    let type_ref = schema::of(&SCALE).ok_or_else(|| Status::internal("no schema for Scale"))?;
+    write(&call, |shown| {
+        let patched = coracle_api::patch::apply(kind, shown, &body.bytes, type_ref)?;
+        Ok(decode::check(patched, type_ref, call.options.field_validation)?.object)
+    })
+    .await
+}
+
+/// Takes the replicas from what `make` makes of the current scale.
+async fn write(call: &Call, make: impl Fn(&Value) -> Result<Value, Status>) -> Result<Response, Status> {
+    for _ in 0..update::ATTEMPTS {
+        let current = call.current().await?;
+        let shown = scale_of(call, &current.value, &current.revision.to_string());
+        let wanted = make(&shown)?;
+        let replicas = wanted.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(0);
+        if replicas < 0 {
+            let cause = Cause::invalid(&FieldPath::new("spec.replicas"), replicas, "must be greater than or equal to 0");
+            return Err(Status::invalid(&SCALE, &call.name, vec![cause]));
+        }
+        let version = object_meta::resource_version(&wanted);
+        if !version.is_empty() && version != "0" && version != current.revision.to_string() {
+            return Err(Status::modified(&call.gvr(), &call.name));
+        }
+        let mut object = current.value.clone();
+        object["spec"]["replicas"] = replicas.into();
+        if let Some(written) = update_spec(call, &current, object).await? {
+            let revision = serde_json::from_slice::<Value>(&written.json).map_err(Status::internal)?;
+            return answer(call, &revision, object_meta::resource_version(&revision));
+        }
+    }
+    Err(Status::modified(&call.gvr(), &call.name))
+}
+
+/// Writes the object as an update of its spec, which is what a change of its scale is.
+async fn update_spec(call: &Call, current: &Current, object: Value) -> Result<Option<super::Written>, Status> {
+    let spec_call = Call {
+        server: call.server.clone(),
+        resolved: call.resolved.clone(),
+        namespace: call.namespace.clone(),
+        name: call.name.clone(),
+        subresource: None,
+        user: call.user.clone(),
+        options: call.options.clone(),
+        accept: call.accept.clone(),
+        gzip: false,
+    };
+    update::write(&spec_call, current, object, false).await
+}
+
+fn scale_of(call: &Call, object: &Value, revision: &str) -> Value {
+    let paths = call.row().strategy.scale();
+    let selector = object.pointer("/spec/selector");
+    let text = match (paths.is_some_and(|paths| paths.structured_selector), selector) {
+        (true, Some(selector)) => LabelSelector::from_json(selector).map(|selector| selector.to_string()).unwrap_or_default(),
+        (false, Some(Value::Object(labels))) => {
+            let mut pairs: Vec<_> = labels.iter().map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default())).collect();
+            pairs.sort_unstable();
+            pairs.join(",")
+        }
+        _ => String::new(),
+    };
+    let mut scale = json!({
+        "kind": "Scale", "apiVersion": "autoscaling/v1",
+        "metadata": {
+            "name": object_meta::name(object), "namespace": object_meta::namespace(object), "uid": object_meta::uid(object),
+            "resourceVersion": revision, "creationTimestamp": object_meta::creation_timestamp(object),
+        },
+        "spec": {}, "status": { "replicas": object.pointer("/status/replicas").cloned().unwrap_or_else(|| 0.into()) },
+    });
+    if let Some(replicas) = object.pointer("/spec/replicas").filter(|replicas| replicas.as_i64() != Some(0)) {
+        scale["spec"]["replicas"] = replicas.clone();
+    }
+    if !text.is_empty() {
+        scale["status"]["selector"] = text.into();
+    }
+    scale
+}
+
+fn answer(call: &Call, object: &Value, revision: &str) -> Result<Response, Status> {
+    let scale = scale_of(call, object, revision);
+    render::value(call, StatusCode::OK, &SCALE, &scale)
+}

@@ -1,0 +1,151 @@
+//! UPDATE, and what updates and patches share.
+
+use super::{Call, Current, Response, Written, allocate, create};
+use crate::admission;
+use crate::http::render;
+use crate::http::request::Body;
+use crate::registry::{Subresource, meta};
+use crate::store::Op;
+use coracle_api::{Status, meta as object_meta};
+use http::StatusCode;
+use serde_json::Value;
+
+/// How often a write that lost a race is tried again.
+pub(super) const ATTEMPTS: usize = 16;
+
+pub(super) async fn update(call: Call, body: Body) -> Result<Response, Status> {
+    let (object, warnings) = body.object(&call)?;
+    meta::check_name(&call, &object)?;
+    let mut first = true;
+    for _ in 0..ATTEMPTS {
+        let current = match call.current().await {
+            Ok(current) => current,
+            Err(status) if status.code == 404 && call.subresource.is_none() => return create_instead(&call, object, &warnings).await,
+            Err(status) => return Err(status),
+        };
+        if !std::mem::take(&mut first) && !object_meta::resource_version(&object).is_empty() {
+            return Err(Status::modified(&call.gvr(), &call.name));
+        }
+        if let Some(written) = write(&call, &current, object.clone(), true).await? {
+            let mut response = call.answer(StatusCode::OK, written.json)?;
+            render::warn(&mut response, &warnings);
+            return Ok(response);
+        }
+    }
+    Err(Status::modified(&call.gvr(), &call.name))
+}
+
+/// PUT to a name that is not there.
+async fn create_instead(call: &Call, object: Value, warnings: &[String]) -> Result<Response, Status> {
+    if !call.row().strategy.traits().create_on_update {
+        return Err(call.not_found());
+    }
+    if !object_meta::resource_version(&object).is_empty() || !object_meta::uid(&object).is_empty() {
+        return Err(call.not_found());
+    }
+    let written = create::create_object(call, object).await?;
+    let mut response = call.answer(StatusCode::CREATED, written.json)?;
+    render::warn(&mut response, warnings);
+    Ok(response)
+}
+
+/// One try to write `object` over `current`. None when somebody else was faster.
+pub(super) async fn write(call: &Call, current: &Current, mut object: Value, converted: bool) -> Result<Option<Written>, Status> {
+    let row = call.row().clone();
+    let strategy = &*row.strategy;
+    meta::check_location(call, &mut object)?;
+    if converted {
+        strategy.to_stored(&mut object, call.resolved.served);
+    }
+    check_preconditions(call, current, &object)?;
+    strategy.default(&mut object);
+    {
+        let context = call.context();
+        let old = &current.value;
+        match call.subresource {
+            Some(Subresource::Status) => {
+                meta::keep_but_status(&row, &mut object, old);
+                meta::prepare_update(&mut object, old);
+                strategy.prepare_status(&mut object, old, &context);
+            }
+            Some(subresource) => {
+                meta::keep_but(subresource, &mut object, old);
+                meta::prepare_update(&mut object, old);
+                strategy.prepare_status(&mut object, old, &context);
+            }
+            None => {
+                if row.has(Subresource::Status) {
+                    crate::registry::fields::copy(&mut object, old, "status");
+                }
+                meta::prepare_update(&mut object, old);
+                strategy.prepare_update(&mut object, old, &context);
+                meta::count_generation(&row, &mut object, old);
+            }
+        }
+    }
+    admission::mutate_update(call, &mut object, &current.value)?;
+    validate(call, &object, &current.value)?;
+    let allocated = if call.subresource.is_none() { allocate::for_update(call, &mut object, &current.value)? } else { allocate::Allocated::default() };
+    if meta::is_finished(&object, &current.value) {
+        // The last finalizer went: the object goes with it.
+        let mut extra = allocate::release(call, &current.value);
+        extra.extend(allocated.ops.into_iter().filter(|op| matches!(op, Op::Delete { .. })));
+        let removed = call.remove(current, dedup(extra)).await?;
+        return Ok(removed.then(|| Written { json: crate::cache::with_revision(&crate::cache::encode(object.clone()), current.revision), value: object }));
+    }
+    replace_allocated(call, current, &object, allocated).await
+}
+
+fn dedup(mut ops: Vec<Op>) -> Vec<Op> {
+    let mut seen = std::collections::HashSet::new();
+    ops.retain(|op| seen.insert(op.key().clone()));
+    ops
+}
+
+/// Writes the object together with what it was allocated.
+async fn replace_allocated(call: &Call, current: &Current, object: &Value, allocated: allocate::Allocated) -> Result<Option<Written>, Status> {
+    if allocated.compare.is_empty() {
+        return call.replace(current, object, allocated.ops).await;
+    }
+    call.replace_if(current, object, allocated.compare, allocated.ops).await
+}
+
+fn check_preconditions(call: &Call, current: &Current, object: &Value) -> Result<(), Status> {
+    let uid = object_meta::uid(object);
+    let known = object_meta::uid(&current.value);
+    if !uid.is_empty() && uid != known {
+        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {known}");
+        return Err(Status::conflict(&call.gvr(), &call.name, &why));
+    }
+    match object_meta::resource_version(object) {
+        "" | "0" if call.row().strategy.traits().unconditional_update => Ok(()),
+        "" | "0" => {
+            let path = coracle_api::status::FieldPath::new("metadata.resourceVersion");
+            let cause = coracle_api::Cause::invalid(&path, 0, "must be specified for an update");
+            Err(Status::invalid(&call.gvk(), &call.name, vec![cause]))
+        }
+        version => match version.parse::<u64>() {
+            Ok(version) if version == current.revision => Ok(()),
+            Ok(_) => Err(Status::modified(&call.gvr(), &call.name)),
+            Err(_) => {
+                let path = coracle_api::status::FieldPath::new("metadata.resourceVersion");
+                let cause = coracle_api::Cause::invalid(&path, version, "must be an unsigned integer");
+                Err(Status::invalid(&call.gvk(), &call.name, vec![cause]))
+            }
+        },
+    }
+}
+
+fn validate(call: &Call, object: &Value, old: &Value) -> Result<(), Status> {
+    let row = call.row();
+    let strategy = &*row.strategy;
+    let mut causes = Vec::new();
+    meta::validate_update(object, old, &mut causes);
+    if call.subresource.is_some() {
+        strategy.validate_status(object, old, &mut causes);
+    } else {
+        strategy.validate(object, &mut causes);
+        strategy.validate_update(object, old, &mut causes);
+    }
+    if causes.is_empty() { Ok(()) } else { Err(Status::invalid(&call.gvk(), &call.name, causes)) }
+}

@@ -1,0 +1,78 @@
+//! WATCH: a stream of frames.
+
+use super::{Call, Response};
+use crate::cache::Selection;
+use crate::cache::watcher::{WatchStart, Watcher, error_frame};
+use crate::http::render;
+use axum::body::Body;
+use coracle_api::Status;
+use http::{StatusCode, header};
+use std::convert::Infallible;
+use std::time::Duration;
+
+/// How long a watch lasts when the client does not say: 30 minutes, and up to as much again so that clients do not all
+/// come back at once (upstream `--min-request-timeout`).
+const DEFAULT_SECONDS: u64 = 1800;
+
+pub(super) async fn watch(mut call: Call) -> Result<Response, Status> {
+    if !call.name.is_empty() {
+        // A watch of one object: the old form of a field selector on its name.
+        let name = std::mem::take(&mut call.name);
+        call.options.fields = coracle_api::selector::FieldSelector::equals("metadata.name", &name);
+    }
+    let selection = Selection::new(call.row(), &call.namespace, call.options.labels.clone(), &call.options.fields)?;
+    let options = &call.options;
+    let cache = call.cache()?.clone();
+    let wants_state = options.send_initial_events.unwrap_or(matches!(options.resource_version, None | Some(0)));
+    let mut start = WatchStart {
+        selection,
+        after: 0,
+        initial: None,
+        mark_initial_end: false,
+        bookmarks: options.bookmarks,
+        timeout: timeout(options.timeout_seconds),
+        encoder: render::frame_encoder(&call)?,
+        stop: call.server.stop.clone(),
+    };
+    if wants_state {
+        let progress = match options.resource_version {
+            None => call.server.fresh().await?,
+            Some(0) => call.server.cacher.progress(),
+            Some(revision) => call.server.not_older_than(revision).await?,
+        };
+        let snapshot = cache.snapshot();
+        start.after = snapshot.revision.max(progress);
+        start.initial = Some(snapshot);
+        start.mark_initial_end = options.send_initial_events == Some(true) && options.bookmarks;
+    } else {
+        start.after = match options.resource_version {
+            None | Some(0) => call.server.fresh().await?,
+            Some(revision) => revision,
+        };
+        if let Err(gap) = cache.since(start.after, 1) {
+            let status = Status::expired(format!("too old resource version: {} ({})", start.after, gap.oldest));
+            return Ok(respond(&call, Body::from(error_frame(&status))));
+        }
+    }
+    let watcher = Watcher::new(call.server.cacher.clone(), cache, start);
+    let guard = call.server.metrics.watcher(&call.row().plural);
+    let frames = futures::stream::unfold((watcher, guard), |(mut watcher, guard)| async move {
+        let frame = watcher.next().await?;
+        Some((Ok::<_, Infallible>(frame), (watcher, guard)))
+    });
+    Ok(respond(&call, Body::from_stream(frames)))
+}
+
+fn timeout(seconds: Option<u64>) -> Duration {
+    let seconds = seconds.filter(|seconds| *seconds > 0);
+    Duration::from_secs(seconds.unwrap_or_else(|| DEFAULT_SECONDS + fastrand::u64(0..DEFAULT_SECONDS)))
+}
+
+fn respond(call: &Call, body: Body) -> Response {
+    let mut response = http::Response::new(body);
+    *response.status_mut() = StatusCode::OK;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, call.accept.stream_type());
+    headers.insert(header::CACHE_CONTROL, http::HeaderValue::from_static("no-cache, private"));
+    response
+}
