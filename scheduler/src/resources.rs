@@ -1,0 +1,154 @@
+//! Amounts of resources as numbers: parsed once per pod and node, compared often.
+
+use std::collections::BTreeMap;
+
+use coracle_api::quantity::Quantity;
+use k8s_openapi::{
+    api::core::v1::{Container, Pod, ResourceRequirements},
+    apimachinery::pkg::api::resource::Quantity as Text,
+};
+
+/// What upstream counts for a container that asks for nothing when nodes are scored (pkg/scheduler/util/pod_resources.go).
+const DEFAULT_MILLI_CPU: i64 = 100;
+const DEFAULT_MEMORY: i64 = 200 * 1024 * 1024;
+
+/// Amounts: CPU in thousandths, memory and storage in bytes, all else in its own unit.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Resources {
+    pub milli_cpu: i64,
+    pub memory: i64,
+    pub ephemeral: i64,
+    /// Extended resources and huge pages, ordered by name. Few have any.
+    pub others: Vec<(String, i64)>,
+}
+
+impl Resources {
+    /// The amounts in a list of quantities; what is no quantity counts nothing (the server refuses it).
+    pub fn of(list: Option<&BTreeMap<String, Text>>) -> Self {
+        let mut resources = Self::default();
+        for (name, quantity) in list.into_iter().flatten() {
+            let Ok(quantity) = Quantity::parse(&quantity.0) else { continue };
+            match name.as_str() {
+                "cpu" => resources.milli_cpu = quantity.millis(),
+                "memory" => resources.memory = quantity.units(),
+                "ephemeral-storage" => resources.ephemeral = quantity.units(),
+                // Counted apart: a pod takes one whether it says so or not.
+                "pods" => {}
+                _ => resources.others.push((name.clone(), quantity.units())),
+            }
+        }
+        resources
+    }
+
+    /// Adds amounts.
+    pub fn add(&mut self, other: &Self) {
+        self.combine(other, i64::saturating_add);
+    }
+
+    /// Takes amounts away.
+    pub fn subtract(&mut self, other: &Self) {
+        self.combine(other, i64::saturating_sub);
+    }
+
+    /// Raises each amount to the other's where that is larger.
+    pub fn raise(&mut self, other: &Self) {
+        self.combine(other, i64::max);
+    }
+
+    fn combine(&mut self, other: &Self, with: fn(i64, i64) -> i64) {
+        self.milli_cpu = with(self.milli_cpu, other.milli_cpu);
+        self.memory = with(self.memory, other.memory);
+        self.ephemeral = with(self.ephemeral, other.ephemeral);
+        for (name, amount) in &other.others {
+            match self.others.binary_search_by(|(have, _)| have.cmp(name)) {
+                Ok(at) => self.others[at].1 = with(self.others[at].1, *amount),
+                Err(at) => self.others.insert(at, (name.clone(), with(0, *amount))),
+            }
+        }
+    }
+
+    /// The amount of one of the resources in `others`.
+    pub fn other(&self, name: &str) -> i64 {
+        self.others.binary_search_by(|(have, _)| have.as_str().cmp(name)).map_or(0, |at| self.others[at].1)
+    }
+
+    /// Whether nothing at all is asked for.
+    pub fn is_empty(&self) -> bool {
+        self.milli_cpu == 0 && self.memory == 0 && self.ephemeral == 0 && self.others.iter().all(|(_, amount)| *amount == 0)
+    }
+}
+
+/// What a pod asks for, and the CPU and memory it is counted with when nodes are scored.
+pub fn of_pod(pod: &Pod) -> (Resources, i64, i64) {
+    let requests = sum(pod, |container| requests(container.resources.as_ref()));
+    let counted = sum(pod, |container| {
+        let mut resources = requests_of(container);
+        if !asks(container, "cpu") {
+            resources.milli_cpu = DEFAULT_MILLI_CPU;
+        }
+        if !asks(container, "memory") {
+            resources.memory = DEFAULT_MEMORY;
+        }
+        resources
+    });
+    (requests, counted.milli_cpu, counted.memory)
+}
+
+fn requests_of(container: &Container) -> Resources {
+    requests(container.resources.as_ref())
+}
+
+fn requests(requirements: Option<&ResourceRequirements>) -> Resources {
+    Resources::of(requirements.and_then(|requirements| requirements.requests.as_ref()))
+}
+
+fn asks(container: &Container, name: &str) -> bool {
+    container.resources.as_ref().and_then(|resources| resources.requests.as_ref()).is_some_and(|requests| requests.contains_key(name))
+}
+
+/// The containers together, or the largest moment while init containers run, where sidecars (restartable init
+/// containers) go on running (KEP-753), and the pod's overhead.
+fn sum(pod: &Pod, of: impl Fn(&Container) -> Resources) -> Resources {
+    let Some(spec) = &pod.spec else { return Resources::default() };
+    let mut total = Resources::default();
+    for container in &spec.containers {
+        total.add(&of(container));
+    }
+    let (mut sidecars, mut starting) = (Resources::default(), Resources::default());
+    for container in spec.init_containers.iter().flatten() {
+        let mut moment = of(container);
+        if container.restart_policy.as_deref() == Some("Always") {
+            sidecars.add(&moment);
+            moment = sidecars.clone();
+        } else {
+            moment.add(&sidecars);
+        }
+        starting.raise(&moment);
+    }
+    total.add(&sidecars);
+    total.raise(&starting);
+    total.add(&Resources::of(spec.overhead.as_ref()));
+    total
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_pod_is_the_sum_or_its_largest_start() {
+        let container = |cpu: &str| json!({"name": "c", "resources": {"requests": {"cpu": cpu, "memory": "1Gi", "example.com/gpu": "1"}}});
+        let mut sidecar = container("300m");
+        sidecar["restartPolicy"] = "Always".into();
+        let pod: Pod = serde_json::from_value(json!({"spec": {
+            "containers": [container("100m"), {"name": "nothing"}],
+            "initContainers": [sidecar, container("2")],
+            "overhead": {"cpu": "50m"},
+        }}))
+        .unwrap();
+        let (requests, milli_cpu, memory) = of_pod(&pod);
+        assert_eq!((requests.milli_cpu, requests.memory, requests.other("example.com/gpu")), (2350, 2 << 30, 2));
+        assert_eq!((milli_cpu, memory), (2350, (2 << 30) + DEFAULT_MEMORY));
+    }
+}

@@ -1,0 +1,51 @@
+//! The nodes at the start of a cycle.
+
+use std::{collections::HashMap, sync::Arc};
+
+use crate::{
+    node_info::NodeInfo,
+    terms::{Term, TermId, Terms},
+};
+
+/// Nodes that do not change while a pod is placed. Kept from cycle to cycle, and only what changed is taken over.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    pub nodes: Vec<Arc<NodeInfo>>,
+    pub(crate) index: Arc<HashMap<Arc<str>, usize>>,
+    pub(crate) terms: Arc<Terms>,
+    /// How many nodes have an image, by its name.
+    pub(crate) images: Arc<HashMap<String, usize>>,
+    /// The nodes with pods that refuse company.
+    pub(crate) anti_affine: Vec<usize>,
+    /// Whether any node is in a zone.
+    pub(crate) zoned: bool,
+    /// Nodes that exist, in contrast to those of which only pods are known.
+    pub(crate) real: usize,
+}
+
+impl Snapshot {
+    /// The node of this name.
+    pub fn node(&self, name: &str) -> Option<&Arc<NodeInfo>> {
+        self.position(name).map(|at| &self.nodes[at])
+    }
+
+    /// Where the node of this name is in `nodes`.
+    pub fn position(&self, name: &str) -> Option<usize> {
+        self.index.get(name).copied().filter(|at| self.nodes[*at].node.is_some())
+    }
+
+    /// The id under which nodes count a term, where it is counted.
+    pub fn term(&self, term: &Term) -> Option<TermId> {
+        self.terms.find(term)
+    }
+
+    /// How many nodes have an image.
+    pub fn nodes_with_image(&self, name: &str) -> usize {
+        self.images.get(name).copied().unwrap_or(0)
+    }
+
+    /// Nodes that exist.
+    pub fn real_nodes(&self) -> usize {
+        self.real
+    }
+}
