@@ -5,6 +5,7 @@ use crate::admission;
 use crate::cache::{encode, store_key, with_revision};
 use crate::http::request::Body;
 use crate::registry::meta;
+use crate::registry::strategy::Allocation;
 use crate::server::store_status;
 use crate::store::{Compare, Op, Outcome, Txn};
 use coracle_api::{Status, meta as object_meta};
@@ -28,6 +29,10 @@ pub(crate) async fn create_object(call: &Call, mut object: Value) -> Result<Writ
     let row = call.row().clone();
     let strategy = &*row.strategy;
     meta::check_location(call, &mut object)?;
+    if strategy.traits().allocation != Allocation::None || admission::namespace_of(call, &object).is_err() {
+        // What is taken, and which namespaces there are, must be known as of now before the answer can be no.
+        call.server.fresh().await?;
+    }
     strategy.to_stored(&mut object, call.resolved.served);
     strategy.default(&mut object);
     admission::mutate_create(call, &mut object)?;

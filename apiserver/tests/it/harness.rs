@@ -1,0 +1,124 @@
+//! A server on an embedded store in memory, and a client for it.
+
+use axum::body::Body;
+use coracle_api::clock::SystemClock;
+use coracle_apiserver::store::embedded::Embedded;
+use coracle_apiserver::{ApiServer, Config, InProcess, UserInfo};
+use coracle_pki::{Authority, Identity, Subject, Usage};
+use http::{Method, Request, StatusCode};
+use http_body_util::BodyExt;
+use jiff::Timestamp;
+use serde_json::Value;
+use std::sync::Arc;
+use std::time::Duration;
+use tower::ServiceExt;
+
+/// Nothing in these tests takes longer.
+pub const LIMIT: Duration = Duration::from_secs(30);
+
+pub struct Harness {
+    pub server: Arc<ApiServer>,
+    pub authority: Authority,
+}
+
+pub fn authority() -> Authority {
+    Authority::create("test", Timestamp::now()).unwrap()
+}
+
+pub fn identity(authority: &Authority, subject: &Subject, usage: Usage) -> Identity {
+    let names = ["127.0.0.1".to_owned(), "localhost".to_owned()];
+    authority.issue(subject, &names, usage, Timestamp::now(), Duration::from_secs(3600)).unwrap()
+}
+
+impl Harness {
+    pub async fn start() -> Self {
+        let authority = authority();
+        let store = Arc::new(Embedded::in_memory(Arc::new(SystemClock::new())).unwrap());
+        let config = Config::new(store, authority.cert_pem(), "127.0.0.1:6443".parse().unwrap());
+        Self { server: ApiServer::start(config).await.unwrap(), authority }
+    }
+
+    pub fn admin(&self) -> Client {
+        self.user(UserInfo::admin())
+    }
+
+    pub fn user(&self, user: UserInfo) -> Client {
+        Client(self.server.service(user))
+    }
+}
+
+#[derive(Clone)]
+pub struct Client(pub InProcess);
+
+impl Client {
+    /// Sends a request and gives status and body.
+    pub async fn send(&self, method: Method, path: &str, content_type: &str, body: impl Into<Body>) -> (StatusCode, Value) {
+        let request = Request::builder().method(method).uri(path).header("content-type", content_type).body(body.into()).unwrap();
+        let response = self.0.clone().oneshot(request).await.unwrap();
+        let status = response.status();
+        let bytes = tokio::time::timeout(LIMIT, response.into_body().collect()).await.unwrap().unwrap().to_bytes();
+        (status, serde_json::from_slice(&bytes).unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).into_owned())))
+    }
+
+    pub async fn get(&self, path: &str) -> (StatusCode, Value) {
+        self.send(Method::GET, path, "application/json", Body::empty()).await
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> (StatusCode, Value) {
+        self.send(Method::POST, path, "application/json", body.to_string()).await
+    }
+
+    pub async fn put(&self, path: &str, body: &Value) -> (StatusCode, Value) {
+        self.send(Method::PUT, path, "application/json", body.to_string()).await
+    }
+
+    pub async fn merge(&self, path: &str, body: &Value) -> (StatusCode, Value) {
+        self.send(Method::PATCH, path, "application/merge-patch+json", body.to_string()).await
+    }
+
+    pub async fn delete(&self, path: &str) -> (StatusCode, Value) {
+        self.send(Method::DELETE, path, "application/json", Body::empty()).await
+    }
+
+    /// Begins a watch.
+    pub async fn watch(&self, path: &str) -> Frames {
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        let response = self.0.clone().oneshot(request).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK, "{path}");
+        Frames { body: response.into_body(), buffer: Vec::new() }
+    }
+}
+
+/// The frames of a watch.
+pub struct Frames {
+    body: Body,
+    buffer: Vec<u8>,
+}
+
+impl Frames {
+    /// The next frame; None when the watch is over.
+    pub async fn next(&mut self) -> Option<Value> {
+        loop {
+            if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.buffer.drain(..=end).collect();
+                return Some(serde_json::from_slice(&line).unwrap());
+            }
+            let frame = tokio::time::timeout(LIMIT, self.body.frame()).await.expect("a frame in time")?;
+            if let Ok(data) = frame.unwrap().into_data() {
+                self.buffer.extend_from_slice(&data);
+            }
+        }
+    }
+
+    /// The next frame's type and the name of its object.
+    pub async fn seen(&mut self) -> (String, String) {
+        let frame = self.next().await.expect("the watch goes on");
+        let name = frame.pointer("/object/metadata/name").and_then(Value::as_str).unwrap_or_default();
+        (frame["type"].as_str().unwrap().to_owned(), name.to_owned())
+    }
+}
+
+pub fn pod(name: &str) -> Value {
+    serde_json::json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": name}},
+        "spec": {"containers": [{"name": "c", "image": "busybox:1"}]}})
+}

@@ -1,0 +1,154 @@
+//! The unmodified kubectl over TLS. Skipped where there is none.
+
+use crate::harness::{Harness, identity};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use coracle_pki::{Subject, Usage};
+use std::path::Path;
+use std::process::Output;
+use std::sync::Arc;
+use tokio::process::Command;
+use tokio_util::sync::CancellationToken;
+
+struct Kubectl {
+    directory: tempfile::TempDir,
+    _harness: Arc<Harness>,
+    stop: CancellationToken,
+}
+
+impl Drop for Kubectl {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl Kubectl {
+    async fn start() -> Option<Self> {
+        Command::new("kubectl").arg("version").arg("--client").output().await.ok()?;
+        let harness = Arc::new(Harness::start().await);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let serving = identity(&harness.authority, &Subject::user("apiserver"), Usage::Server);
+        let tls = harness.server.tls(&serving.cert_pem, &serving.key_pem).unwrap();
+        let stop = CancellationToken::new();
+        let (server, token) = (harness.clone(), stop.clone());
+        tokio::spawn(async move { server.server.serve(listener, tls, token).await });
+        let directory = tempfile::tempdir().unwrap();
+        let admin = identity(&harness.authority, &Subject::member("kubernetes-admin", "system:masters"), Usage::Client);
+        let config = serde_json::json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "a",
+            "clusters": [{"name": "a", "cluster": {"server": format!("https://{address}"), "certificate-authority-data": STANDARD.encode(harness.authority.cert_pem())}}],
+            "users": [{"name": "a", "user": {"client-certificate-data": STANDARD.encode(&admin.cert_pem), "client-key-data": STANDARD.encode(&admin.key_pem)}}],
+            "contexts": [{"name": "a", "context": {"cluster": "a", "user": "a"}}],
+        });
+        std::fs::write(directory.path().join("config"), config.to_string()).unwrap();
+        Some(Self { directory, _harness: harness, stop })
+    }
+
+    fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    async fn run(&self, args: &[&str]) -> Output {
+        let mut command = Command::new("kubectl");
+        command.args(args).env("KUBECONFIG", self.path().join("config")).env("HOME", self.path()).current_dir(self.path()).kill_on_drop(true);
+        tokio::time::timeout(crate::harness::LIMIT, command.output()).await.expect("kubectl ends").unwrap()
+    }
+
+    /// Runs kubectl, which must succeed, and gives its output.
+    async fn ok(&self, args: &[&str]) -> String {
+        let output = self.run(args).await;
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "kubectl {args:?}: {error}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Runs kubectl, which must fail, and gives what it says.
+    async fn fails(&self, args: &[&str]) -> String {
+        let output = self.run(args).await;
+        assert!(!output.status.success(), "kubectl {args:?} succeeded: {}", String::from_utf8_lossy(&output.stdout));
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+}
+
+const DEPLOYMENT: &str = "apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: web
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      containers:
+      - {name: hello, image: 'coracle/hello:v1', ports: [{containerPort: 8080}]}
+";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_story() {
+    let Some(kubectl) = Kubectl::start().await else { return };
+    assert!(kubectl.ok(&["version"]).await.contains("v1.36.0+coracle"));
+    assert!(kubectl.ok(&["api-resources"]).await.contains("deployments"));
+    assert!(kubectl.ok(&["get", "namespaces"]).await.contains("kube-system"));
+    let file = kubectl.path().join("web.yaml");
+    let file = file.to_str().unwrap();
+    std::fs::write(file, DEPLOYMENT).unwrap();
+    assert_eq!(kubectl.ok(&["apply", "-f", file]).await, "deployment.apps/web created\n");
+    assert_eq!(kubectl.ok(&["apply", "-f", file]).await, "deployment.apps/web unchanged\n");
+    std::fs::write(file, DEPLOYMENT.replace("hello:v1", "hello:v2")).unwrap();
+    assert_eq!(kubectl.run(&["diff", "-f", file]).await.status.code(), Some(1), "there is a difference");
+    assert_eq!(kubectl.ok(&["apply", "-f", file]).await, "deployment.apps/web configured\n");
+    assert_eq!(kubectl.ok(&["get", "deploy", "web", "-o", "jsonpath={.spec.template.spec.containers[0].image} {.metadata.generation}"]).await, "coracle/hello:v2 2");
+    assert_eq!(kubectl.ok(&["scale", "deployment/web", "--replicas=9"]).await, "deployment.apps/web scaled\n");
+    assert_eq!(kubectl.ok(&["set", "image", "deployment/web", "hello=coracle/hello:v3"]).await, "deployment.apps/web image updated\n");
+    assert!(kubectl.ok(&["get", "all"]).await.contains("deployment.apps/web"));
+    assert!(kubectl.ok(&["describe", "deployment", "web"]).await.contains("coracle/hello:v3"));
+    assert_eq!(kubectl.ok(&["label", "deployment", "web", "tier=front"]).await, "deployment.apps/web labeled\n");
+    assert_eq!(kubectl.ok(&["get", "deploy", "-l", "tier=front", "-o", "name"]).await, "deployment.apps/web\n");
+    assert_eq!(kubectl.ok(&["expose", "deployment", "web", "--port=80", "--type=NodePort"]).await, "service/web exposed\n");
+    assert!(kubectl.ok(&["get", "service", "web"]).await.contains("NodePort"));
+    kubectl.ok(&["run", "one", "--image=busybox"]).await;
+    assert!(kubectl.ok(&["get", "pods", "-o", "wide"]).await.contains("Pending"));
+    assert!(kubectl.ok(&["get", "pod", "one", "-o", "yaml"]).await.contains("imagePullPolicy: Always"));
+    kubectl.ok(&["wait", "pod/one", "--for=jsonpath={.status.phase}=Pending", "--timeout=20s"]).await;
+    kubectl.ok(&["delete", "pod", "one"]).await;
+    kubectl.ok(&["create", "configmap", "settings", "--from-literal=a=b"]).await;
+    kubectl.ok(&["create", "secret", "generic", "hidden", "--from-literal=a=b"]).await;
+    kubectl.ok(&["delete", "-f", file]).await;
+    assert!(kubectl.fails(&["get", "deploy", "web"]).await.contains("Error from server (NotFound): deployments.apps \"web\" not found"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_goes_wrong() {
+    let Some(kubectl) = Kubectl::start().await else { return };
+    let file = kubectl.path().join("bad.yaml");
+    let path = file.to_str().unwrap();
+    std::fs::write(&file, DEPLOYMENT.replace("  replicas: 2", "  replica: 2")).unwrap();
+    let error = kubectl.fails(&["apply", "-f", path]).await;
+    assert!(error.contains("strict decoding error: unknown field \"spec.replica\""), "{error}");
+    std::fs::write(&file, DEPLOYMENT.replace("{app: web}}\n    spec", "{app: other}}\n    spec")).unwrap();
+    let error = kubectl.fails(&["apply", "-f", path]).await;
+    assert!(error.contains("`selector` does not match template `labels`"), "{error}");
+    std::fs::write(&file, DEPLOYMENT.replace("name: web", "name: Web_")).unwrap();
+    let error = kubectl.fails(&["create", "-f", path]).await;
+    assert!(error.contains("metadata.name: Invalid value: \"Web_\": a lowercase RFC 1123 subdomain"), "{error}");
+    let error = kubectl.fails(&["create", "configmap", "a", "-n", "nowhere"]).await;
+    assert!(error.contains("namespaces \"nowhere\" not found"), "{error}");
+    let error = kubectl.fails(&["apply", "--server-side", "-f", path]).await;
+    assert!(error.contains("unknown format"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn zz_probe() {
+    let Some(kubectl) = Kubectl::start().await else { return };
+    for args in [
+        "create deployment web --image=a:v1 --replicas=3", "create namespace n", "create service clusterip s --tcp=80", "create job j --image=x",
+        "create secret generic s --from-literal=a=b", "create serviceaccount s", "create role r --verb=get --resource=pods", "run p --image=x", "expose deployment web --port=80",
+        "autoscale deployment web --max=3", "scale deployment web --replicas=2", "rollout restart deployment web", "rollout history deployment web", "rollout undo deployment web", "cordon n1", "create quota q", "get events", "create cronjob c --image=x --schedule=*/1", "annotate deploy web a=b", "create pdb b --selector=a=b --min-available=1", "create token default", "auth can-i get pods", "create ingress i --rule=a/b=c:80", "explain pods", "top pods", "logs p", "rollout status deployment web --timeout=1s", "patch deploy web -p {\"spec\":{\"replicas\":1}}", "set env deploy/web A=b", "delete deploy web","get all -A", "cluster-info", "api-versions", "get --raw /readyz?verbose", "apply set-last-applied -h", "get cs", "describe svc kubernetes", "get pod p -o custom-columns=N:.metadata.name", "edit -h"
+    ] {
+        let list: Vec<&str> = args.split(' ').collect();
+        let output = kubectl.run(&list).await;
+        println!("{} {args}: {} {}", output.status.success(), String::from_utf8_lossy(&output.stdout).lines().take(3).collect::<Vec<_>>().join("|"), String::from_utf8_lossy(&output.stderr));
+    }
+}

@@ -1,0 +1,6 @@
+//! The API server from outside: over the in-process service, and over TLS with kubectl.
+
+mod harness;
+mod kubectl;
+mod row_walk;
+mod verbs;

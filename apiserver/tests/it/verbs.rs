@@ -1,0 +1,266 @@
+//! Each verb, over the in-process service.
+
+use crate::harness::{Harness, pod};
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+
+const PODS: &str = "/api/v1/namespaces/default/pods";
+
+#[tokio::test]
+async fn create_get_update_delete() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    let (code, made) = client.post(PODS, &pod("a")).await;
+    assert_eq!(code, StatusCode::CREATED, "{made}");
+    assert_eq!(made["status"]["phase"], "Pending");
+    assert_eq!(made["spec"]["tolerations"].as_array().unwrap().len(), 2);
+    let (code, got) = client.get(&format!("{PODS}/a")).await;
+    assert_eq!((code, &got), (StatusCode::OK, &made));
+    let (code, status) = client.post(PODS, &pod("a")).await;
+    assert_eq!((code, status["reason"].as_str()), (StatusCode::CONFLICT, Some("AlreadyExists")));
+
+    let mut changed = got.clone();
+    changed["metadata"]["labels"]["x"] = "y".into();
+    let (code, second) = client.put(&format!("{PODS}/a"), &changed).await;
+    assert_eq!(code, StatusCode::OK, "{second}");
+    assert_ne!(second["metadata"]["resourceVersion"], got["metadata"]["resourceVersion"]);
+    let (code, status) = client.put(&format!("{PODS}/a"), &changed).await;
+    assert_eq!((code, status["reason"].as_str()), (StatusCode::CONFLICT, Some("Conflict")));
+    let (_, same) = client.put(&format!("{PODS}/a"), &second).await;
+    assert_eq!(same, second, "an update without a change writes nothing");
+
+    let (code, status) = client.delete(&format!("{PODS}/a")).await;
+    assert_eq!((code, status["status"].as_str()), (StatusCode::OK, Some("Success")));
+    assert_eq!(client.get(&format!("{PODS}/a")).await.0, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_generated_name_and_a_dry_run() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    let mut object = pod("");
+    object["metadata"] = json!({"generateName": "web-"});
+    let (_, made) = client.post(PODS, &object).await;
+    assert!(made["metadata"]["name"].as_str().unwrap().starts_with("web-"), "{made}");
+    let (code, _) = client.post(&format!("{PODS}?dryRun=All"), &pod("dry")).await;
+    assert_eq!(code, StatusCode::CREATED);
+    assert_eq!(client.get(&format!("{PODS}/dry")).await.0, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn all_that_is_wrong_is_told() {
+    let harness = Harness::start().await;
+    let object = json!({"metadata": {"name": "a"}, "spec": {"restartPolicy": "Sometimes", "containers": [
+        {"name": "a", "image": ""}, {"name": "a", "image": "b", "ports": [{"containerPort": 70000}], "volumeMounts": [{"name": "no", "mountPath": "/x"}]}]}});
+    let (code, status) = harness.admin().post(PODS, &object).await;
+    assert_eq!(code, StatusCode::UNPROCESSABLE_ENTITY);
+    let causes: Vec<String> = status["details"]["causes"].as_array().unwrap().iter().map(|cause| format!("{}: {}", cause["field"].as_str().unwrap(), cause["message"].as_str().unwrap())).collect();
+    for expected in [
+        "spec.containers[0].image: Required value",
+        "spec.containers[1].name: Duplicate value: \"a\"",
+        "spec.containers[1].ports[0].containerPort: Invalid value: 70000: must be between 1 and 65535, inclusive",
+        "spec.containers[1].volumeMounts[0].name: Not found: \"no\"",
+        "spec.restartPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \"OnFailure\", \"Never\"",
+    ] {
+        assert!(causes.iter().any(|cause| cause == expected), "{expected} not in {causes:#?}");
+    }
+}
+
+#[tokio::test]
+async fn binding_grace_and_force() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    client.post(PODS, &pod("a")).await;
+    let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": "a"}, "target": {"kind": "Node", "name": "n1"}});
+    let (code, status) = client.post(&format!("{PODS}/a/binding"), &binding).await;
+    assert_eq!(code, StatusCode::CREATED, "{status}");
+    let (code, status) = client.post(&format!("{PODS}/a/binding"), &binding).await;
+    assert_eq!(code, StatusCode::CONFLICT, "{status}");
+    let (_, bound) = client.get(&format!("{PODS}/a")).await;
+    assert_eq!(bound["spec"]["nodeName"], "n1");
+    assert_eq!(bound["status"]["conditions"][0]["type"], "PodScheduled");
+
+    let (code, going) = client.delete(&format!("{PODS}/a")).await;
+    assert_eq!((code, &going["metadata"]["deletionGracePeriodSeconds"]), (StatusCode::OK, &json!(30)));
+    let (_, again) = client.delete(&format!("{PODS}/a?gracePeriodSeconds=60")).await;
+    assert_eq!(again["metadata"]["deletionTimestamp"], going["metadata"]["deletionTimestamp"], "a delete cannot be put off");
+    client.delete(&format!("{PODS}/a?gracePeriodSeconds=0")).await;
+    assert_eq!(client.get(&format!("{PODS}/a")).await.0, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn finalizers_keep_an_object() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    let maps = "/api/v1/namespaces/default/configmaps";
+    client.post(maps, &json!({"metadata": {"name": "a", "finalizers": ["example.com/x"]}})).await;
+    let (code, going) = client.delete(&format!("{maps}/a?propagationPolicy=Foreground")).await;
+    assert_eq!((code, &going["metadata"]["finalizers"]), (StatusCode::OK, &json!(["example.com/x", "foregroundDeletion"])));
+    let (code, _) = client.merge(&format!("{maps}/a"), &json!({"metadata": {"finalizers": ["example.com/x", "example.com/y"]}})).await;
+    assert_eq!(code, StatusCode::UNPROCESSABLE_ENTITY);
+    client.merge(&format!("{maps}/a"), &json!({"metadata": {"finalizers": null}})).await;
+    assert_eq!(client.get(&format!("{maps}/a")).await.0, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn patches_of_each_kind() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    client.post(PODS, &pod("a")).await;
+    let path = format!("{PODS}/a");
+    let strategic = json!({"spec": {"containers": [{"name": "c", "image": "busybox:2"}]}});
+    let (code, patched) = client.send(Method::PATCH, &path, "application/strategic-merge-patch+json", strategic.to_string()).await;
+    assert_eq!((code, &patched["spec"]["containers"][0]["image"]), (StatusCode::OK, &json!("busybox:2")), "{patched}");
+    let json_patch = json!([{"op": "add", "path": "/metadata/labels/k", "value": "v"}]);
+    let (_, patched) = client.send(Method::PATCH, &path, "application/json-patch+json", json_patch.to_string()).await;
+    assert_eq!(patched["metadata"]["labels"]["k"], "v");
+    let (code, status) = client.send(Method::PATCH, &path, "application/apply-patch+yaml", "{}").await;
+    assert_eq!((code, status["reason"].as_str()), (StatusCode::UNSUPPORTED_MEDIA_TYPE, Some("UnsupportedMediaType")));
+    let (code, _) = client.merge(&path, &json!({"metadata": {"resourceVersion": "1"}})).await;
+    assert_eq!(code, StatusCode::CONFLICT);
+}
+
+#[tokio::test]
+async fn lists_in_pages_over_one_snapshot() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    for name in ["a", "b", "c", "d", "e"] {
+        client.post(PODS, &pod(name)).await;
+    }
+    let names = |list: &Value| list["items"].as_array().unwrap().iter().map(|pod| pod["metadata"]["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>();
+    let (_, first) = client.get(&format!("{PODS}?limit=2")).await;
+    assert_eq!((names(&first), &first["metadata"]["remainingItemCount"]), (vec!["a".into(), "b".into()], &json!(3)));
+    client.delete(&format!("{PODS}/c")).await;
+    let token = first["metadata"]["continue"].as_str().unwrap();
+    let (_, second) = client.get(&format!("{PODS}?limit=2&continue={token}")).await;
+    assert_eq!(names(&second), ["c", "d"], "the second page is of the first page's time");
+    assert_eq!(second["metadata"]["resourceVersion"], first["metadata"]["resourceVersion"]);
+    let token = second["metadata"]["continue"].as_str().unwrap();
+    let (_, third) = client.get(&format!("{PODS}?limit=2&continue={token}")).await;
+    assert_eq!((names(&third), third["metadata"].get("continue")), (vec!["e".to_owned()], None));
+    let (_, exact) = client.get(&format!("{PODS}?resourceVersionMatch=Exact&resourceVersion={}", first["metadata"]["resourceVersion"].as_str().unwrap())).await;
+    assert_eq!(names(&exact).len(), 5);
+    let (_, selected) = client.get(&format!("{PODS}?labelSelector=app+in+(a,e)&fieldSelector=metadata.name!=a")).await;
+    assert_eq!(names(&selected), ["e"]);
+    assert_eq!(client.get(&format!("{PODS}?fieldSelector=spec.color=red")).await.0, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn watches_see_what_they_select() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    client.post(PODS, &pod("a")).await;
+    let mut all = client.watch(&format!("{PODS}?watch=1")).await;
+    let mut selected = client.watch(&format!("{PODS}?watch=1&labelSelector=color%3Dred")).await;
+    let mut streamed = client
+        .watch(&format!("{PODS}?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true"))
+        .await;
+    assert_eq!(all.seen().await, ("ADDED".into(), "a".into()));
+    assert_eq!(streamed.seen().await, ("ADDED".into(), "a".into()));
+    let bookmark = streamed.next().await.unwrap();
+    assert_eq!((&bookmark["type"], &bookmark["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"]), (&json!("BOOKMARK"), &json!("true")));
+    client.merge(&format!("{PODS}/a"), &json!({"metadata": {"labels": {"color": "red"}}})).await;
+    client.merge(&format!("{PODS}/a"), &json!({"metadata": {"labels": {"color": "blue"}}})).await;
+    client.delete(&format!("{PODS}/a")).await;
+    for kind in ["MODIFIED", "MODIFIED", "DELETED"] {
+        assert_eq!(all.seen().await, (kind.into(), "a".into()));
+        assert_eq!(streamed.seen().await, (kind.into(), "a".into()));
+    }
+    assert_eq!(selected.seen().await, ("ADDED".into(), "a".into()));
+    assert_eq!(selected.seen().await, ("DELETED".into(), "a".into()));
+}
+
+#[tokio::test]
+async fn cluster_ips_and_node_ports_are_given_once_and_given_back() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    let services = "/api/v1/namespaces/default/services";
+    let service = |name: &str, ip: Option<&str>| {
+        let mut object = json!({"metadata": {"name": name}, "spec": {"type": "NodePort", "selector": {"a": "b"}, "ports": [{"port": 80, "nodePort": 30080}]}});
+        if let Some(ip) = ip {
+            object["spec"]["clusterIP"] = ip.into();
+        }
+        object
+    };
+    let (code, first) = client.post(services, &service("a", Some("10.96.7.7"))).await;
+    assert_eq!(code, StatusCode::CREATED, "{first}");
+    let (code, status) = client.post(services, &service("b", Some("10.96.7.7"))).await;
+    assert_eq!(code, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(status["message"].as_str().unwrap().contains("provided IP is already allocated"), "{status}");
+    assert!(status["message"].as_str().unwrap().contains("provided port is already allocated"), "{status}");
+    let (_, addresses) = client.get("/apis/networking.k8s.io/v1/ipaddresses").await;
+    assert_eq!(addresses["items"].as_array().unwrap().len(), 2, "this one's and that of the kubernetes service");
+    client.delete(&format!("{services}/a")).await;
+    let (code, _) = client.post(services, &service("b", Some("10.96.7.7"))).await;
+    assert_eq!(code, StatusCode::CREATED);
+    let (_, changed) = client.merge(&format!("{services}/b"), &json!({"spec": {"type": "ClusterIP"}})).await;
+    assert_eq!(changed["spec"]["ports"][0].get("nodePort"), None, "{changed}");
+    let (code, _) = client.post(services, &service("c", None)).await;
+    assert_eq!(code, StatusCode::CREATED);
+}
+
+#[tokio::test]
+async fn scale_and_status_are_written_apart() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    let path = "/apis/apps/v1/namespaces/default/deployments";
+    let object = json!({"metadata": {"name": "web"}, "spec": {"selector": {"matchLabels": {"a": "b"}},
+        "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "x"}]}}}});
+    client.post(path, &object).await;
+    let (_, scale) = client.merge(&format!("{path}/web/scale"), &json!({"spec": {"replicas": 5}})).await;
+    assert_eq!((&scale["spec"]["replicas"], &scale["status"]["selector"]), (&json!(5), &json!("a=b")), "{scale}");
+    let (_, mut web) = client.get(&format!("{path}/web")).await;
+    assert_eq!((&web["spec"]["replicas"], &web["metadata"]["generation"]), (&json!(5), &json!(2)));
+    web["status"] = json!({"replicas": 3});
+    web["spec"]["replicas"] = 1.into();
+    let (_, written) = client.put(&format!("{path}/web/status"), &web).await;
+    assert_eq!((&written["status"]["replicas"], &written["spec"]["replicas"], &written["metadata"]["generation"]), (&json!(3), &json!(5), &json!(2)), "{written}");
+    let (code, status) = client.merge(&format!("{path}/web"), &json!({"spec": {"selector": {"matchLabels": {"a": "c"}}}})).await;
+    assert_eq!(code, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(status["message"].as_str().unwrap().contains("field is immutable"), "{status}");
+}
+
+#[tokio::test]
+async fn namespaces_end_in_two_steps() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    client.post("/api/v1/namespaces", &json!({"metadata": {"name": "a"}})).await;
+    let (code, going) = client.delete("/api/v1/namespaces/a").await;
+    assert_eq!((code, &going["status"]["phase"]), (StatusCode::OK, &json!("Terminating")), "{going}");
+    let (code, status) = client.post("/api/v1/namespaces/a/pods", &pod("x")).await;
+    assert_eq!(code, StatusCode::FORBIDDEN);
+    assert_eq!(status["details"]["causes"][0]["reason"], "NamespaceTerminating");
+    let mut finalized = going.clone();
+    finalized["spec"]["finalizers"] = json!([]);
+    let (code, answer) = client.put("/api/v1/namespaces/a/finalize", &finalized).await;
+    assert_eq!(code, StatusCode::OK, "{answer}");
+    assert_eq!(client.get("/api/v1/namespaces/a").await.0, StatusCode::NOT_FOUND);
+    assert_eq!(client.delete("/api/v1/namespaces/default").await.0, StatusCode::FORBIDDEN);
+}
+
+#[tokio::test]
+async fn broken_requests_get_an_answer() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    let json = "application/json";
+    let big = format!("{{\"metadata\":{{\"name\":\"{}\"}}}}", "a".repeat(4 << 20));
+    let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+    for (method, path, kind, body, code) in [
+        (Method::POST, PODS, json, "{", 400),
+        (Method::POST, PODS, json, deep.as_str(), 400),
+        (Method::POST, PODS, json, big.as_str(), 413),
+        (Method::POST, PODS, "text/plain", "{}", 415),
+        (Method::POST, PODS, json, "{\"kind\":\"Service\",\"apiVersion\":\"v1\"}", 400),
+        (Method::POST, PODS, json, "{\"kind\":\"Pod\",\"apiVersion\":\"v2\"}", 400),
+        (Method::PATCH, "/api/v1/namespaces/default/services/kubernetes", "application/json-patch+json", "{}", 400),
+        (Method::GET, "/api/v1/nothing", json, "", 404),
+        (Method::GET, "/apis/nothing/v1", json, "", 404),
+        (Method::POST, "/api/v1/namespaces/default/pods/a", json, "{}", 405),
+        (Method::GET, "/api/v1/namespaces/default/pods?continue=%21", json, "", 400),
+        (Method::GET, "/api/v1/namespaces/default/pods?watch=1&resourceVersion=x", json, "", 422),
+    ] {
+        let (status, answer) = client.send(method.clone(), path, kind, body.to_owned()).await;
+        assert_eq!(status.as_u16(), code, "{method} {path}: {answer}");
+        assert_eq!(answer["kind"], "Status", "{answer}");
+    }
+}
