@@ -1,0 +1,88 @@
+//! One call of a plugin: environment, standard input, standard output (CNI specification, section 2).
+
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use serde_json::Value;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    process::Command,
+    time::timeout,
+};
+
+use crate::error::{Context, Error, Result};
+
+/// A plugin may wait for an address server; it may not hang a pod for ever.
+const LIMIT: Duration = Duration::from_secs(60);
+/// Results are a few kilobytes.
+const MAX_OUTPUT: u64 = 1 << 20;
+
+pub struct Call<'a> {
+    pub path: PathBuf,
+    pub kind: &'a str,
+    pub command: &'a str,
+    pub container_id: &'a str,
+    pub netns: &'a str,
+    pub interface: &'a str,
+    pub args: &'a str,
+    pub bin_dir: &'a Path,
+}
+
+impl Call<'_> {
+    /// Runs the plugin; its result, if it has one.
+    pub async fn run(&self, config: &Value) -> Result<Option<Value>> {
+        let failed = |why: String| Error::internal(format!("plugin type={:?} failed ({}): {why}", self.kind, self.command.to_lowercase()));
+        if !self.path.exists() {
+            return Err(failed(format!("failed to find plugin {:?} in path [{}]", self.kind, self.bin_dir.display())));
+        }
+        let outcome = timeout(LIMIT, self.exchange(config)).await;
+        let (success, stdout, stderr) = outcome.map_err(|_| failed(format!("no answer within {LIMIT:?}")))??;
+        let answer: Option<Value> = serde_json::from_slice(&stdout).ok();
+        if success {
+            return Ok(answer);
+        }
+        let message = answer.as_ref().and_then(|answer| answer["msg"].as_str()).map(str::to_owned);
+        let details = answer.as_ref().and_then(|answer| answer["details"].as_str()).filter(|details| !details.is_empty());
+        let message = message.unwrap_or_else(|| format!("netplugin failed: {}", String::from_utf8_lossy(&stderr).trim()));
+        Err(failed(details.map_or(message.clone(), |details| format!("{message}; {details}"))))
+    }
+
+    async fn exchange(&self, config: &Value) -> Result<(bool, Vec<u8>, Vec<u8>)> {
+        let what = || format!("run plugin {}", self.path.display());
+        let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into());
+        let mut child = Command::new(&self.path)
+            .env_clear()
+            .env("PATH", path)
+            .env("CNI_COMMAND", self.command)
+            .env("CNI_CONTAINERID", self.container_id)
+            .env("CNI_NETNS", self.netns)
+            .env("CNI_IFNAME", self.interface)
+            .env("CNI_ARGS", self.args)
+            .env("CNI_PATH", self.bin_dir)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .context(what())?;
+        let (Some(mut stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take()) else {
+            return Err(Error::internal(what()));
+        };
+        let input = config.to_string();
+        let write = async move {
+            // A plugin that fails early does not read; its answer says why.
+            let _ = stdin.write_all(input.as_bytes()).await;
+            drop(stdin);
+        };
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let (mut stdout, mut stderr) = (stdout.take(MAX_OUTPUT), stderr.take(MAX_OUTPUT));
+        let ((), stdout_read, stderr_read) = tokio::join!(write, stdout.read_to_end(&mut out), stderr.read_to_end(&mut err));
+        stdout_read.context(what())?;
+        stderr_read.context(what())?;
+        let status = child.wait().await.context(what())?;
+        Ok((status.success(), out, err))
+    }
+}

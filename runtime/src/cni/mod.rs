@@ -1,0 +1,209 @@
+//! Pod networks by CNI plugins (CNI specification 1.1): configuration lists, plugin calls, cached results.
+//!
+//! The configuration is read when it is needed, so a file that appears or changes counts from then on. What a sandbox
+//! was attached with is cached: it is detached with the same, whatever the directory holds by then.
+
+mod config;
+mod invoke;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+pub use config::NetworkList;
+
+use crate::{
+    engine::model::PortMapping,
+    error::{Context, Error, Result},
+};
+
+/// The interface inside the sandbox.
+const INTERFACE: &str = "eth0";
+
+/// The plugins and configurations of one node.
+pub struct Cni {
+    conf_dir: PathBuf,
+    bin_dir: PathBuf,
+    cache_dir: PathBuf,
+}
+
+/// What is attached to the network.
+#[derive(Clone, Debug)]
+pub struct Attachment {
+    pub container_id: String,
+    pub netns: PathBuf,
+    /// `CNI_ARGS`
+    pub args: Vec<(String, String)>,
+    pub port_mappings: Vec<PortMapping>,
+}
+
+/// What a sandbox was attached with.
+#[derive(Serialize, Deserialize)]
+struct Cached {
+    config: Value,
+    result: Option<Value>,
+}
+
+impl Cni {
+    pub fn open(conf_dir: &Path, bin_dir: &Path, cache_dir: &Path) -> Cni {
+        Cni { conf_dir: conf_dir.to_owned(), bin_dir: bin_dir.to_owned(), cache_dir: cache_dir.to_owned() }
+    }
+
+    /// Why there is no network, in containerd's words; none if there is one.
+    pub fn problem(&self) -> Option<String> {
+        let list = match NetworkList::find(&self.conf_dir) {
+            Ok(list) => list,
+            Err(error) => return Some(format!("cni plugin not initialized: {error}")),
+        };
+        let missing = list.plugins.iter().find(|plugin| !self.bin_dir.join(&plugin.kind).exists());
+        missing.map(|plugin| format!("cni plugin not initialized: failed to find plugin {:?} in path [{}]", plugin.kind, self.bin_dir.display()))
+    }
+
+    fn cache_path(&self, container_id: &str) -> PathBuf {
+        self.cache_dir.join(format!("{container_id}.json"))
+    }
+
+    fn save(&self, container_id: &str, cached: &Cached) -> Result<()> {
+        fs::create_dir_all(&self.cache_dir).context(format!("create {}", self.cache_dir.display()))?;
+        let bytes = serde_json::to_vec(cached).map_err(|error| Error::internal(format!("encode the network's result: {error}")))?;
+        let path = self.cache_path(container_id);
+        let part = path.with_extension("part");
+        fs::write(&part, bytes).and_then(|()| fs::rename(&part, &path)).context(format!("write {}", path.display()))
+    }
+
+    /// Attaches a sandbox; returns its addresses. On failure it is detached again.
+    pub async fn add(&self, attachment: &Attachment) -> Result<Vec<String>> {
+        let list = NetworkList::find(&self.conf_dir).context("cni plugin not initialized")?;
+        // Before the first plugin runs: a kill from here on leaves something to detach with.
+        self.save(&attachment.container_id, &Cached { config: list.document.clone(), result: None })?;
+        match self.add_all(&list, attachment).await {
+            Ok(result) => {
+                let ips = addresses(&result);
+                self.save(&attachment.container_id, &Cached { config: list.document, result: Some(result) })?;
+                Ok(ips)
+            }
+            Err(error) => {
+                if let Err(error) = self.del(attachment).await {
+                    tracing::warn!(container = attachment.container_id, %error, "cannot detach what could not be attached");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn add_all(&self, list: &NetworkList, attachment: &Attachment) -> Result<Value> {
+        let mut result = None;
+        for plugin in &list.plugins {
+            let config = plugin.config(list, &runtime_config(attachment), result.as_ref());
+            let out = self.invoke("ADD", plugin, &config, attachment).await?;
+            result = Some(out.ok_or_else(|| Error::internal(format!("plugin type={:?} failed (add): no result", plugin.kind)))?);
+        }
+        result.ok_or_else(|| Error::internal("the network configuration has no plugin"))
+    }
+
+    /// Detaches a sandbox; one that is not attached is detached already.
+    pub async fn del(&self, attachment: &Attachment) -> Result<()> {
+        let path = self.cache_path(&attachment.container_id);
+        let Ok(bytes) = fs::read(&path) else { return Ok(()) };
+        let cached: Cached = serde_json::from_slice(&bytes).map_err(|error| Error::internal(format!("read {}: {error}", path.display())))?;
+        let list = NetworkList::parse(cached.config)?;
+        for plugin in list.plugins.iter().rev() {
+            let config = plugin.config(&list, &runtime_config(attachment), cached.result.as_ref());
+            self.invoke("DEL", plugin, &config, attachment).await?;
+        }
+        fs::remove_file(&path).context(format!("remove {}", path.display()))
+    }
+
+    async fn invoke(&self, command: &str, plugin: &config::Plugin, config: &Value, attachment: &Attachment) -> Result<Option<Value>> {
+        let args: Vec<String> = attachment.args.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        // A namespace that is gone is not named (specification, section 2 "DEL").
+        let netns = if attachment.netns.exists() { attachment.netns.to_string_lossy().into_owned() } else { String::new() };
+        let call = invoke::Call {
+            path: self.bin_dir.join(&plugin.kind),
+            kind: &plugin.kind,
+            command,
+            container_id: &attachment.container_id,
+            netns: &netns,
+            interface: INTERFACE,
+            args: &args.join(";"),
+            bin_dir: &self.bin_dir,
+        };
+        call.run(config).await
+    }
+}
+
+/// `runtimeConfig` for plugins that have the capability.
+fn runtime_config(attachment: &Attachment) -> Value {
+    let mappings: Vec<Value> = attachment
+        .port_mappings
+        .iter()
+        .map(|mapping| json!({ "hostPort": mapping.host_port, "containerPort": mapping.container_port, "protocol": mapping.protocol, "hostIP": mapping.host_ip }))
+        .collect();
+    let mut out = json!({});
+    if !mappings.is_empty() {
+        out["portMappings"] = json!(mappings);
+    }
+    out
+}
+
+/// Addresses of a result, without their prefix lengths.
+fn addresses(result: &Value) -> Vec<String> {
+    let ips = result["ips"].as_array().into_iter().flatten();
+    ips.filter_map(|ip| ip["address"].as_str()).filter_map(|address| address.split('/').next()).map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn attachment() -> Attachment {
+        Attachment { container_id: "c1".into(), netns: "/proc/self/ns/net".into(), args: vec![("K8S_POD_NAME".into(), "p".into())], port_mappings: vec![] }
+    }
+
+    fn plugin(dir: &Path, name: &str, script: &str) {
+        let path = dir.join(name);
+        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    #[tokio::test]
+    async fn plugins_are_chained_and_undone_in_reverse() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path();
+        let log = path.join("log");
+        let say = |name: &str, result: &str| format!("cat > {}/{name}.in; echo {name} $CNI_COMMAND $CNI_IFNAME $CNI_ARGS >> {}; [ $CNI_COMMAND = DEL ] || echo '{result}'", path.display(), log.display());
+        plugin(path, "first", &say("first", r#"{"cniVersion":"1.0.0","ips":[{"address":"10.0.0.2/24"}]}"#));
+        plugin(path, "second", &say("second", r#"{"cniVersion":"1.0.0","ips":[{"address":"10.0.0.2/24"},{"address":"fd00::2/64"}]}"#));
+        let cni = Cni::open(path, path, &path.join("cache"));
+        assert!(cni.problem().unwrap().contains("no network config found"));
+        fs::write(path.join("10-x.conflist"), r#"{"cniVersion":"1.0.0","name":"n","plugins":[{"type":"first"},{"type":"second","capabilities":{"portMappings":true}}]}"#).unwrap();
+        assert_eq!(cni.problem(), None);
+        assert_eq!(cni.add(&attachment()).await.unwrap(), ["10.0.0.2", "fd00::2"]);
+        let second: Value = serde_json::from_slice(&fs::read(path.join("second.in")).unwrap()).unwrap();
+        assert_eq!(second["prevResult"]["ips"][0]["address"], "10.0.0.2/24");
+        assert_eq!((second["name"].as_str(), second["cniVersion"].as_str()), (Some("n"), Some("1.0.0")));
+        fs::remove_file(path.join("10-x.conflist")).unwrap();
+        cni.del(&attachment()).await.unwrap();
+        cni.del(&attachment()).await.unwrap();
+        let lines = fs::read_to_string(&log).unwrap();
+        assert_eq!(lines, "first ADD eth0 K8S_POD_NAME=p\nsecond ADD eth0 K8S_POD_NAME=p\nsecond DEL eth0 K8S_POD_NAME=p\nfirst DEL eth0 K8S_POD_NAME=p\n");
+    }
+
+    #[tokio::test]
+    async fn a_plugins_error_is_told_and_undone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path();
+        plugin(path, "bad", r#"[ $CNI_COMMAND = DEL ] && exit 0; echo '{"code":11,"msg":"no addresses left"}'; exit 1"#);
+        fs::write(path.join("a.conf"), r#"{"cniVersion":"0.4.0","name":"n","type":"bad"}"#).unwrap();
+        let cni = Cni::open(path, path, &path.join("cache"));
+        let error = cni.add(&attachment()).await.unwrap_err().to_string();
+        assert_eq!(error, "plugin type=\"bad\" failed (add): no addresses left");
+        assert!(!path.join("cache/c1.json").exists());
+    }
+}

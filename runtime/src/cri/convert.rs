@@ -1,0 +1,371 @@
+//! Messages to the engine's nouns and back.
+
+use std::collections::{BTreeMap, HashMap};
+
+use k8s_cri::v1;
+
+use crate::{
+    engine::{
+        Container, Sandbox,
+        model::{ContainerConfig, Device, Dns, Mount, PortMapping, Propagation, Resources, SandboxConfig, Seccomp, Security, Status},
+        stats::Stats,
+    },
+    error::{Error, Result},
+    images::catalogue::ImageRecord,
+};
+
+fn ordered(map: HashMap<String, String>) -> BTreeMap<String, String> {
+    map.into_iter().collect()
+}
+
+fn unordered(map: &BTreeMap<String, String>) -> HashMap<String, String> {
+    map.iter().map(|(key, value)| (key.clone(), value.clone())).collect()
+}
+
+const NODE: i32 = v1::NamespaceMode::Node as i32;
+
+pub fn sandbox_config(config: v1::PodSandboxConfig, runtime_handler: String) -> Result<SandboxConfig> {
+    let metadata = config.metadata.ok_or_else(|| Error::invalid("sandbox config must include metadata"))?;
+    let linux = config.linux.unwrap_or_default();
+    let security = linux.security_context.unwrap_or_default();
+    let namespaces = security.namespace_options.unwrap_or_default();
+    if namespaces.userns_options.as_ref().is_some_and(|options| options.mode == v1::NamespaceMode::Pod as i32) {
+        return Err(Error::unimplemented("user namespaces are not supported yet"));
+    }
+    if namespaces.pid == v1::NamespaceMode::Pod as i32 && !matches!(namespaces.target_id.as_str(), "") {
+        return Err(Error::invalid("a sandbox has no target container"));
+    }
+    let port_mappings = config.port_mappings.into_iter().map(|mapping| {
+        let protocol = match mapping.protocol() {
+            v1::Protocol::Tcp => "tcp",
+            v1::Protocol::Udp => "udp",
+            v1::Protocol::Sctp => "sctp",
+        };
+        let port = |port: i32| u16::try_from(port).map_err(|_| Error::invalid(format!("invalid port {port}")));
+        Ok(PortMapping { protocol: protocol.into(), container_port: port(mapping.container_port)?, host_port: port(mapping.host_port)?, host_ip: mapping.host_ip })
+    });
+    Ok(SandboxConfig {
+        name: metadata.name,
+        uid: metadata.uid,
+        namespace: metadata.namespace,
+        attempt: metadata.attempt,
+        hostname: config.hostname,
+        log_directory: config.log_directory,
+        dns: config.dns_config.map(|dns| Dns { servers: dns.servers, searches: dns.searches, options: dns.options }),
+        port_mappings: port_mappings.collect::<Result<_>>()?,
+        labels: ordered(config.labels),
+        annotations: ordered(config.annotations),
+        cgroup_parent: linux.cgroup_parent,
+        sysctls: ordered(linux.sysctls),
+        host_network: namespaces.network == NODE,
+        host_ipc: namespaces.ipc == NODE,
+        host_pid: namespaces.pid == NODE,
+        privileged: security.privileged,
+        runtime_handler,
+        overhead: linux.overhead.map(resources),
+    })
+}
+
+pub fn resources(resources: v1::LinuxContainerResources) -> Resources {
+    Resources {
+        cpu_period: resources.cpu_period,
+        cpu_quota: resources.cpu_quota,
+        cpu_shares: resources.cpu_shares,
+        memory_limit: resources.memory_limit_in_bytes,
+        memory_swap_limit: resources.memory_swap_limit_in_bytes,
+        oom_score_adj: resources.oom_score_adj,
+        cpuset_cpus: resources.cpuset_cpus,
+        cpuset_mems: resources.cpuset_mems,
+        pids_limit: 0,
+        hugepages: resources.hugepage_limits.into_iter().map(|limit| (limit.page_size, limit.limit)).collect(),
+        unified: ordered(resources.unified),
+    }
+}
+
+fn resources_message(resources: &Resources) -> v1::LinuxContainerResources {
+    v1::LinuxContainerResources {
+        cpu_period: resources.cpu_period,
+        cpu_quota: resources.cpu_quota,
+        cpu_shares: resources.cpu_shares,
+        memory_limit_in_bytes: resources.memory_limit,
+        memory_swap_limit_in_bytes: resources.memory_swap_limit,
+        oom_score_adj: resources.oom_score_adj,
+        cpuset_cpus: resources.cpuset_cpus.clone(),
+        cpuset_mems: resources.cpuset_mems.clone(),
+        hugepage_limits: resources.hugepages.iter().map(|(page_size, limit)| v1::HugepageLimit { page_size: page_size.clone(), limit: *limit }).collect(),
+        unified: unordered(&resources.unified),
+    }
+}
+
+pub fn container_config(config: v1::ContainerConfig) -> Result<ContainerConfig> {
+    let metadata = config.metadata.ok_or_else(|| Error::invalid("container config must include metadata"))?;
+    let image = config.image.ok_or_else(|| Error::invalid("container config must include an image"))?;
+    if !config.cdi_devices.is_empty() {
+        return Err(Error::unimplemented("CDI devices are not supported yet"));
+    }
+    let linux = config.linux.unwrap_or_default();
+    Ok(ContainerConfig {
+        name: metadata.name,
+        attempt: metadata.attempt,
+        image: image.image,
+        user_image: image.user_specified_image,
+        command: config.command,
+        args: config.args,
+        working_dir: config.working_dir,
+        env: config.envs.into_iter().map(|entry| (entry.key, entry.value)).collect(),
+        mounts: config.mounts.into_iter().map(mount).collect::<Result<_>>()?,
+        devices: config.devices.into_iter().map(|device| Device { container_path: device.container_path, host_path: device.host_path, permissions: device.permissions }).collect(),
+        labels: ordered(config.labels),
+        annotations: ordered(config.annotations),
+        log_path: config.log_path,
+        stdin: config.stdin,
+        stdin_once: config.stdin_once,
+        tty: config.tty,
+        resources: linux.resources.map(resources).unwrap_or_default(),
+        security: security(linux.security_context.unwrap_or_default())?,
+    })
+}
+
+fn mount(mount: v1::Mount) -> Result<Mount> {
+    if mount.image.as_ref().is_some_and(|image| !image.image.is_empty()) {
+        return Err(Error::unimplemented("image volumes are not supported yet"));
+    }
+    if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
+        return Err(Error::unimplemented("id-mapped mounts are not supported yet"));
+    }
+    let propagation = match mount.propagation() {
+        v1::MountPropagation::PropagationPrivate => Propagation::Private,
+        v1::MountPropagation::PropagationHostToContainer => Propagation::HostToContainer,
+        v1::MountPropagation::PropagationBidirectional => Propagation::Bidirectional,
+    };
+    Ok(Mount { container_path: mount.container_path, host_path: mount.host_path, readonly: mount.readonly, recursive_read_only: mount.recursive_read_only, propagation })
+}
+
+fn security(security: v1::LinuxContainerSecurityContext) -> Result<Security> {
+    let capabilities = security.capabilities.unwrap_or_default();
+    let namespaces = security.namespace_options.unwrap_or_default();
+    if security.selinux_options.as_ref().is_some_and(|options| ![&options.user, &options.role, &options.r#type, &options.level].iter().all(|part| part.is_empty())) {
+        return Err(Error::unimplemented("SELinux is not supported yet"));
+    }
+    if security.apparmor.as_ref().is_some_and(|profile| profile.profile_type() == v1::security_profile::ProfileType::Localhost) {
+        return Err(Error::unimplemented("AppArmor profiles are not supported yet"));
+    }
+    let seccomp = match security.seccomp {
+        None => Seccomp::Unconfined,
+        Some(profile) => match profile.profile_type() {
+            v1::security_profile::ProfileType::RuntimeDefault => Seccomp::RuntimeDefault,
+            v1::security_profile::ProfileType::Unconfined => Seccomp::Unconfined,
+            v1::security_profile::ProfileType::Localhost => Seccomp::Localhost(profile.localhost_ref),
+        },
+    };
+    let pid_of = (namespaces.pid == v1::NamespaceMode::Target as i32).then_some(namespaces.target_id);
+    Ok(Security {
+        add_capabilities: capabilities.add_capabilities,
+        drop_capabilities: capabilities.drop_capabilities,
+        add_ambient_capabilities: capabilities.add_ambient_capabilities,
+        privileged: security.privileged,
+        host_network: namespaces.network == NODE,
+        host_pid: namespaces.pid == NODE,
+        host_ipc: namespaces.ipc == NODE,
+        pid_of,
+        run_as_user: security.run_as_user.map(|value| value.value),
+        run_as_group: security.run_as_group.map(|value| value.value),
+        run_as_username: security.run_as_username,
+        readonly_rootfs: security.readonly_rootfs,
+        supplemental_groups: security.supplemental_groups,
+        strict_groups: security.supplemental_groups_policy == v1::SupplementalGroupsPolicy::Strict as i32,
+        no_new_privileges: security.no_new_privs,
+        masked_paths: security.masked_paths,
+        readonly_paths: security.readonly_paths,
+        seccomp,
+    })
+}
+
+pub fn sandbox_metadata(sandbox: &Sandbox) -> v1::PodSandboxMetadata {
+    let config = &sandbox.config;
+    v1::PodSandboxMetadata { name: config.name.clone(), uid: config.uid.clone(), namespace: config.namespace.clone(), attempt: config.attempt }
+}
+
+fn sandbox_state(sandbox: &Sandbox) -> i32 {
+    let state = if sandbox.state().ready { v1::PodSandboxState::SandboxReady } else { v1::PodSandboxState::SandboxNotready };
+    state as i32
+}
+
+pub fn sandbox_summary(sandbox: &Sandbox) -> v1::PodSandbox {
+    v1::PodSandbox {
+        id: sandbox.id.clone(),
+        metadata: Some(sandbox_metadata(sandbox)),
+        state: sandbox_state(sandbox),
+        created_at: sandbox.state().created_at,
+        labels: unordered(&sandbox.config.labels),
+        annotations: unordered(&sandbox.config.annotations),
+        runtime_handler: sandbox.config.runtime_handler.clone(),
+    }
+}
+
+pub fn sandbox_status(sandbox: &Sandbox) -> v1::PodSandboxStatus {
+    let (config, state) = (&sandbox.config, sandbox.state());
+    let mode = |host: bool| if host { NODE } else { v1::NamespaceMode::Pod as i32 };
+    let options = v1::NamespaceOption {
+        network: mode(config.host_network),
+        ipc: mode(config.host_ipc),
+        pid: if config.host_pid { NODE } else { v1::NamespaceMode::Container as i32 },
+        ..Default::default()
+    };
+    let mut ips = state.ips.into_iter();
+    let network = ips.next().map(|ip| v1::PodSandboxNetworkStatus { ip, additional_ips: ips.map(|ip| v1::PodIp { ip }).collect() });
+    v1::PodSandboxStatus {
+        id: sandbox.id.clone(),
+        metadata: Some(sandbox_metadata(sandbox)),
+        state: sandbox_state(sandbox),
+        created_at: state.created_at,
+        network: Some(network.unwrap_or_default()),
+        linux: Some(v1::LinuxPodSandboxStatus { namespaces: Some(v1::Namespace { options: Some(options) }) }),
+        labels: unordered(&config.labels),
+        annotations: unordered(&config.annotations),
+        runtime_handler: config.runtime_handler.clone(),
+    }
+}
+
+pub fn container_state(status: Status) -> v1::ContainerState {
+    match status {
+        Status::Created => v1::ContainerState::ContainerCreated,
+        Status::Running => v1::ContainerState::ContainerRunning,
+        Status::Exited => v1::ContainerState::ContainerExited,
+    }
+}
+
+fn container_metadata(container: &Container) -> v1::ContainerMetadata {
+    v1::ContainerMetadata { name: container.config.name.clone(), attempt: container.config.attempt }
+}
+
+fn image_spec(container: &Container) -> v1::ImageSpec {
+    v1::ImageSpec { image: container.config.image.clone(), user_specified_image: container.config.user_image.clone(), ..Default::default() }
+}
+
+pub fn container_summary(container: &Container) -> v1::Container {
+    let state = container.state();
+    v1::Container {
+        id: container.id.clone(),
+        pod_sandbox_id: container.sandbox.clone(),
+        metadata: Some(container_metadata(container)),
+        image: Some(image_spec(container)),
+        image_ref: container.image.reference.clone(),
+        state: container_state(state.status) as i32,
+        created_at: state.created_at,
+        labels: unordered(&container.config.labels),
+        annotations: unordered(&container.config.annotations),
+        image_id: container.image.id.to_string(),
+    }
+}
+
+/// `tags` are the image's names now: the status shows the name the user knows.
+pub fn container_status(container: &Container, tags: &[String]) -> v1::ContainerStatus {
+    let (config, state) = (&container.config, container.state());
+    let mounts = config.mounts.iter().map(|mount| v1::Mount {
+        container_path: mount.container_path.clone(),
+        host_path: mount.host_path.clone(),
+        readonly: mount.readonly,
+        propagation: match mount.propagation {
+            Propagation::Private => v1::MountPropagation::PropagationPrivate,
+            Propagation::HostToContainer => v1::MountPropagation::PropagationHostToContainer,
+            Propagation::Bidirectional => v1::MountPropagation::PropagationBidirectional,
+        } as i32,
+        recursive_read_only: mount.recursive_read_only,
+        ..Default::default()
+    });
+    let user = v1::LinuxContainerUser {
+        uid: container.user.uid.into(),
+        gid: container.user.gid.into(),
+        supplemental_groups: container.user.groups.iter().map(|&gid| gid.into()).collect(),
+    };
+    let image = v1::ImageSpec { image: tags.first().cloned().unwrap_or_else(|| config.image.clone()), user_specified_image: config.user_image.clone(), ..Default::default() };
+    v1::ContainerStatus {
+        id: container.id.clone(),
+        metadata: Some(container_metadata(container)),
+        state: container_state(state.status) as i32,
+        created_at: state.created_at,
+        started_at: state.started_at,
+        finished_at: state.finished_at,
+        exit_code: state.exit_code,
+        image: Some(image),
+        image_ref: container.image.reference.clone(),
+        reason: state.reason.clone(),
+        message: state.message.clone(),
+        labels: unordered(&config.labels),
+        annotations: unordered(&config.annotations),
+        mounts: mounts.collect(),
+        log_path: container.log_path.clone(),
+        resources: Some(v1::ContainerResources { linux: Some(resources_message(&state.resources)), windows: None }),
+        image_id: container.image.id.to_string(),
+        user: Some(v1::ContainerUser { linux: Some(user) }),
+    }
+}
+
+fn value(value: u64) -> Option<v1::UInt64Value> {
+    Some(v1::UInt64Value { value })
+}
+
+pub fn cpu_usage(stats: &Stats) -> v1::CpuUsage {
+    v1::CpuUsage { timestamp: stats.at, usage_core_nano_seconds: value(stats.cpu_total), usage_nano_cores: value(stats.cpu_rate) }
+}
+
+pub fn memory_usage(stats: &Stats) -> v1::MemoryUsage {
+    v1::MemoryUsage {
+        timestamp: stats.at,
+        working_set_bytes: value(stats.working_set),
+        available_bytes: value(stats.available),
+        usage_bytes: value(stats.memory_usage),
+        rss_bytes: value(stats.rss),
+        page_faults: value(stats.page_faults),
+        major_page_faults: value(stats.major_page_faults),
+    }
+}
+
+pub fn container_stats(container: &Container, stats: &Stats, writable: v1::FilesystemUsage) -> v1::ContainerStats {
+    v1::ContainerStats {
+        attributes: Some(v1::ContainerAttributes {
+            id: container.id.clone(),
+            metadata: Some(container_metadata(container)),
+            labels: unordered(&container.config.labels),
+            annotations: unordered(&container.config.annotations),
+        }),
+        cpu: Some(cpu_usage(stats)),
+        memory: Some(memory_usage(stats)),
+        writable_layer: Some(writable),
+        swap: Some(v1::SwapUsage { timestamp: stats.at, swap_available_bytes: None, swap_usage_bytes: value(stats.swap) }),
+    }
+}
+
+pub fn sandbox_attributes(sandbox: &Sandbox) -> v1::PodSandboxAttributes {
+    v1::PodSandboxAttributes {
+        id: sandbox.id.clone(),
+        metadata: Some(sandbox_metadata(sandbox)),
+        labels: unordered(&sandbox.config.labels),
+        annotations: unordered(&sandbox.config.annotations),
+    }
+}
+
+pub fn filesystem_usage(mountpoint: String, at: i64, bytes: u64, inodes: u64) -> v1::FilesystemUsage {
+    v1::FilesystemUsage { timestamp: at, fs_id: Some(v1::FilesystemIdentifier { mountpoint }), used_bytes: value(bytes), inodes_used: value(inodes) }
+}
+
+pub fn image(record: &ImageRecord) -> v1::Image {
+    let user = record.user.split(':').next().unwrap_or_default();
+    let uid = user.parse::<i64>().ok();
+    v1::Image {
+        id: record.id.to_string(),
+        repo_tags: record.tags.clone(),
+        repo_digests: record.repo_digests.clone(),
+        size: record.size,
+        uid: uid.map(|value| v1::Int64Value { value }),
+        username: if uid.is_none() { user.to_owned() } else { String::new() },
+        spec: None,
+        pinned: record.pinned,
+    }
+}
+
+/// Whether every label asked for is there.
+pub fn selected(labels: &BTreeMap<String, String>, selector: &HashMap<String, String>) -> bool {
+    selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+}

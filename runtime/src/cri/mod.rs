@@ -1,0 +1,72 @@
+//! CRI v1 over a unix socket: translates between the kubelet's messages and the engine.
+
+mod convert;
+mod image_service;
+mod runtime_service;
+
+use std::{fs, io, os::unix::fs::PermissionsExt, path::Path, sync::Arc};
+
+use k8s_cri::v1::{image_service_server::ImageServiceServer, runtime_service_server::RuntimeServiceServer};
+use tokio::net::UnixListener;
+use tokio_stream::wrappers::UnixListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Status, transport::Server};
+
+use crate::{
+    engine::Engine,
+    error::{Context, Error, Kind, Result},
+};
+
+/// The kubelet's own limit for what it accepts.
+const MAX_MESSAGE: usize = 16 << 20;
+
+/// Serves both services until cancelled.
+pub async fn serve(engine: Arc<Engine>, socket: &Path, shutdown: CancellationToken) -> Result<()> {
+    let listener = listen(socket)?;
+    let service = runtime_service::Service::new(engine.clone(), shutdown.clone());
+    let runtime = RuntimeServiceServer::new(service).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE);
+    let images = ImageServiceServer::new(image_service::Service::new(engine)).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE);
+    let router = Server::builder().add_service(runtime).add_service(images);
+    let served = router.serve_with_incoming_shutdown(UnixListenerStream::new(listener), shutdown.cancelled()).await;
+    let _ = fs::remove_file(socket);
+    served.map_err(|error| Error::internal(format!("serve CRI at {}: {error}", socket.display())))
+}
+
+/// Listens; a socket that nobody answers at is replaced.
+fn listen(path: &Path) -> Result<UnixListener> {
+    let what = || format!("listen at {}", path.display());
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir).context(what())?;
+    }
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        return Err(Error::already_exists(format!("{}: another runtime listens there", what())));
+    }
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).context(what()),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path).context(what())?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o660)).context(what())?;
+    Ok(listener)
+}
+
+/// The gRPC code of an error; the kubelet tells `NotFound` and `DeadlineExceeded` from the rest.
+fn status(error: Error) -> Status {
+    let message = error.to_string();
+    match error.kind() {
+        Kind::NotFound => Status::not_found(message),
+        Kind::AlreadyExists => Status::already_exists(message),
+        Kind::InvalidArgument => Status::invalid_argument(message),
+        Kind::FailedPrecondition => Status::failed_precondition(message),
+        Kind::PermissionDenied => Status::permission_denied(message),
+        Kind::Unavailable => Status::unavailable(message),
+        Kind::DeadlineExceeded => Status::deadline_exceeded(message),
+        Kind::Unimplemented => Status::unimplemented(message),
+        Kind::Internal => Status::unknown(message),
+    }
+}
+
+/// A request without the part that it is about.
+fn missing(what: &str) -> Status {
+    Status::invalid_argument(format!("{what} is missing"))
+}

@@ -1,0 +1,525 @@
+//! Containers: created, started, stopped, removed; processes executed in them.
+
+use std::{
+    fs,
+    path::Path,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use coracle_launcher::{cgroup::memory, cli::signal_number, json::Json, state::State};
+use coracle_shim::protocol::{Create, Exit, Kind, LogDriver, Reply, Request};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::{
+    sync::watch,
+    task::spawn_blocking,
+    time::{Instant, timeout, timeout_at},
+};
+use tracing::{info, warn};
+
+use super::{
+    Container, Engine, Sandbox,
+    model::{ContainerConfig, ContainerImage, ContainerState, EventKind, Resources, Status, User, new_id, now},
+    remove_dir, save,
+    spec::{self, Inputs},
+    stats::CpuMeter,
+    user,
+};
+use crate::{
+    error::{Context, Error, Result},
+    images::manifest::RunConfig,
+    snapshots::Root,
+};
+
+/// A process in uninterruptible sleep does not die; the caller is told after this long.
+const KILL_LIMIT: Duration = Duration::from_secs(30);
+/// Output of an executed process that is kept for the caller, each stream (CVE-2022-1708).
+const MAX_EXEC_OUTPUT: usize = 16 << 20;
+/// Exit code of a container whose end nobody saw, as containerd has it.
+const UNKNOWN_EXIT: i32 = 255;
+
+/// The container's file in its data directory.
+#[derive(Serialize, Deserialize)]
+pub(super) struct ContainerRecord {
+    pub id: String,
+    pub sandbox: String,
+    pub config: ContainerConfig,
+    pub image: ContainerImage,
+    pub user: User,
+    pub log_path: String,
+    pub cgroups_path: String,
+    pub state: ContainerState,
+}
+
+/// What an executed process said and how it ended.
+#[derive(Debug)]
+pub struct ExecResult {
+    pub stdout: Vec<u8>,
+    pub stderr: Vec<u8>,
+    pub exit_code: i32,
+}
+
+impl Container {
+    pub(super) fn restore(record: ContainerRecord) -> Container {
+        let ContainerRecord { id, sandbox, config, image, user, log_path, cgroups_path, state } = record;
+        let (state, _) = watch::channel(state);
+        Container { id, sandbox, config, image, user, log_path, cgroups_path, state, changing: tokio::sync::Mutex::new(()), cpu: CpuMeter::default() }
+    }
+
+    fn record(&self) -> ContainerRecord {
+        ContainerRecord {
+            id: self.id.clone(),
+            sandbox: self.sandbox.clone(),
+            config: self.config.clone(),
+            image: self.image.clone(),
+            user: self.user.clone(),
+            log_path: self.log_path.clone(),
+            cgroups_path: self.cgroups_path.clone(),
+            state: self.state(),
+        }
+    }
+}
+
+impl Engine {
+    /// Records a container and makes its file system; nothing runs yet.
+    pub async fn create_container(&self, sandbox_id: &str, config: ContainerConfig) -> Result<String> {
+        let sandbox = self.sandbox(sandbox_id)?;
+        if !sandbox.state().ready {
+            return Err(Error::precondition(format!("sandbox container {:?} is not running", sandbox.id)));
+        }
+        let image = self.images.find(&config.image).ok_or_else(|| Error::not_found(format!("failed to resolve image {:?}: not found", config.image)))?;
+        let run = self.images.config(&image)?.config;
+        let id = new_id();
+        let log_path = match (sandbox.config.log_directory.as_str(), config.log_path.as_str()) {
+            ("", _) | (_, "") => String::new(),
+            (directory, path) => Path::new(directory).join(path).to_string_lossy().into_owned(),
+        };
+        let container_image = ContainerImage {
+            id: image.id.clone(),
+            reference: image.repo_digests.first().cloned().unwrap_or_else(|| image.id.to_string()),
+            chains: image.chains.clone(),
+            stop_signal: run.stop_signal.clone(),
+        };
+        let cgroups_path = format!("{}/{id}", self.sandbox_group(&sandbox).trim_end_matches('/'));
+        let state = ContainerState { created_at: now(), resources: config.resources.clone(), ..ContainerState::default() };
+        let record = ContainerRecord { id: id.clone(), sandbox: sandbox.id.clone(), config, image: container_image, user: User::default(), log_path, cgroups_path, state };
+        let container = {
+            let _naming = self.naming.lock();
+            let taken = self.containers_of(&sandbox.id).into_iter().find(|other| other.config.name == record.config.name && other.config.attempt == record.config.attempt);
+            if let Some(other) = taken.filter(|_| !record.config.name.is_empty()) {
+                let name = format!("{}_{}_{}_{}_{}", record.config.name, sandbox.config.name, sandbox.config.namespace, sandbox.config.uid, record.config.attempt);
+                return Err(Error::already_exists(format!("failed to reserve container name {name:?}: name {name:?} is reserved for {:?}", other.id)));
+            }
+            let container = Arc::new(Container::restore(record));
+            // Also keeps the image's layers from being collected.
+            self.containers.write().insert(id.clone(), container.clone());
+            container
+        };
+        match self.make_container(&sandbox, container, &run).await {
+            Ok(()) => {
+                self.announce(EventKind::Created, &id, &sandbox.id);
+                Ok(id)
+            }
+            Err(error) => {
+                self.containers.write().remove(&id);
+                if let Err(error) = self.remove_files(&id).await {
+                    warn!(container = id, %error, "cannot clean up after a container that could not be made");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn make_container(&self, sandbox: &Arc<Sandbox>, container: Arc<Container>, run: &RunConfig) -> Result<()> {
+        let (engine, run, sandbox, id) = (self.arc()?, run.clone(), sandbox.clone(), container.id.clone());
+        spawn_blocking(move || -> Result<()> {
+            let mut record = container.record();
+            save(&engine.paths.container(&id), "container.json", &record)?;
+            let top = record.image.chains.last().cloned();
+            let root = engine.snapshots.prepare(&id, top.as_ref()).context("failed to create containerd container: prepare the snapshot")?;
+            record.user = user::resolve(&record.config.security, &run.user, |path| engine.snapshots.open_file(&id, top.as_ref(), Path::new(path)))?;
+            engine.write_bundle(&sandbox, &record, &run, &root)?;
+            save(&engine.paths.container(&id), "container.json", &record)?;
+            // Replaced by one that knows its user.
+            engine.containers.write().insert(id.clone(), Arc::new(Container::restore(record)));
+            Ok(())
+        })
+        .await?
+    }
+
+    fn write_bundle(&self, sandbox: &Sandbox, record: &ContainerRecord, run: &RunConfig, root: &Root) -> Result<()> {
+        let security = &record.config.security;
+        let pins = self.paths.pins(&sandbox.id);
+        let pin = |kind: &str, host: bool| (!host && pins.holds(kind)).then(|| pins.path(kind));
+        let (net, ipc, uts) = (pin("net", security.host_network), pin("ipc", security.host_ipc), pin("uts", sandbox.config.host_network));
+        let pid = match &security.pid_of {
+            Some(target) => {
+                let state = self.container(target)?.state();
+                if state.status != Status::Running {
+                    return Err(Error::precondition(format!("container {target:?}, whose processes are to be shared, does not run")));
+                }
+                Some(format!("/proc/{}/ns/pid", state.pid))
+            }
+            None => None,
+        };
+        let config = spec::build(&Inputs {
+            sandbox: &sandbox.config,
+            config: &record.config,
+            image: run,
+            user: &record.user,
+            root,
+            cgroups_path: &record.cgroups_path,
+            net: net.as_deref(),
+            ipc: ipc.as_deref(),
+            uts: uts.as_deref(),
+            pid: pid.as_deref().map(Path::new),
+            files: &self.paths.sandbox(&sandbox.id),
+            cgroup_v2: self.hierarchy.is_v2(),
+            seccomp: spec::seccomp(security)?,
+        })?;
+        let bundle = self.paths.bundle(&record.id);
+        fs::create_dir_all(bundle.join("rootfs")).context(format!("create {}", bundle.display()))?;
+        save(&bundle, "config.json", &config)
+    }
+
+    /// Runs a created container.
+    pub async fn start_container(&self, id: &str) -> Result<()> {
+        let container = self.container(id)?;
+        let _changing = container.changing.lock().await;
+        if container.state().status != Status::Created {
+            return Err(Error::precondition(format!("container {:?} is in {:?} state", container.id, container.state().status)));
+        }
+        let sandbox = self.sandbox(&container.sandbox)?;
+        if !sandbox.state().ready {
+            return Err(Error::precondition(format!("sandbox container {:?} is not running", sandbox.id)));
+        }
+        match self.launch(&sandbox, &container).await {
+            Ok((pid, at)) => {
+                // The exit may have been reported before this line.
+                let set = |state: &mut ContainerState| {
+                    if state.status == Status::Created {
+                        state.status = Status::Running;
+                        state.pid = pid;
+                    }
+                    state.started_at = i64::try_from(at).unwrap_or_default();
+                };
+                self.change(&container, set)?;
+                info!(container = container.id, name = container.config.name, pid, "container runs");
+                self.announce(EventKind::Started, &container.id, &container.sandbox);
+                Ok(())
+            }
+            Err(error) => {
+                let message = format!("failed to create containerd task: failed to create shim task: OCI runtime create failed: {error}");
+                self.change(&container, |state| {
+                    state.status = Status::Exited;
+                    state.finished_at = now();
+                    state.exit_code = 128;
+                    state.reason = "StartError".into();
+                    state.message = message.clone();
+                })?;
+                self.announce(EventKind::Stopped, &container.id, &container.sandbox);
+                Err(Error::internal(message))
+            }
+        }
+    }
+
+    async fn launch(&self, sandbox: &Arc<Sandbox>, container: &Container) -> Result<(u32, u64)> {
+        let shim = self.shim(sandbox).await?;
+        let group = self.hierarchy.group(&container.cgroups_path).context("find the cgroup")?;
+        let oom_file = group.dir("memory").map(|dir| dir.join(memory::oom_file(group.is_v2())).to_string_lossy().into_owned());
+        let log = if container.log_path.is_empty() { LogDriver::None } else { LogDriver::Cri { path: container.log_path.clone() } };
+        let create = Create {
+            id: container.id.clone(),
+            kind: Kind::Container { bundle: self.paths.bundle(&container.id).to_string_lossy().into_owned() },
+            terminal: container.config.tty,
+            stdin: container.config.stdin,
+            stdin_once: container.config.stdin_once,
+            log,
+            oom_file: oom_file.unwrap_or_default(),
+        };
+        shim.call(&Request::Create(create)).await?;
+        match shim.start_process(&container.id).await {
+            Ok(started) => Ok(started),
+            Err(error) => {
+                // Nothing runs; the shim need not remember it.
+                let _ = shim.call(&Request::Delete { id: container.id.clone() }).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Changes a container's state, in memory and on disk.
+    pub(super) fn change(&self, container: &Container, change: impl FnOnce(&mut ContainerState)) -> Result<()> {
+        container.state.send_modify(change);
+        if self.paths.container(&container.id).exists() { save(&self.paths.container(&container.id), "container.json", &container.record()) } else { Ok(()) }
+    }
+
+    /// A container ended; without an exit nobody knows how.
+    pub(super) async fn exited(&self, id: &str, exit: Option<Exit>) {
+        // Executed processes are their callers' concern.
+        let Ok(container) = self.container(id) else { return };
+        if container.state().status == Status::Exited {
+            return;
+        }
+        let result = self.change(&container, |state| {
+            state.status = Status::Exited;
+            state.pid = 0;
+            match &exit {
+                Some(exit) => {
+                    state.finished_at = i64::try_from(exit.at).unwrap_or_default();
+                    state.exit_code = exit.code as i32;
+                    state.reason = if exit.oom_killed { "OOMKilled" } else if exit.code == 0 { "Completed" } else { "Error" }.into();
+                }
+                None => {
+                    state.finished_at = now();
+                    state.exit_code = UNKNOWN_EXIT;
+                    state.reason = "Unknown".into();
+                }
+            }
+        });
+        if let Err(error) = result {
+            warn!(container = id, %error, "the container's end could not be recorded");
+        }
+        info!(container = container.id, name = container.config.name, code = container.state().exit_code, reason = container.state().reason, "container ended");
+        if let Err(error) = self.remove_runtime_state(&container, exit.is_none()).await {
+            warn!(container = id, %error, "the container's runtime state could not be removed");
+        }
+        self.announce(EventKind::Stopped, &container.id, &container.sandbox);
+    }
+
+    /// Removes what belongs to the run: launcher state and group. With `kill`, whatever is left in the group first.
+    pub(super) async fn remove_runtime_state(&self, container: &Container, kill: bool) -> Result<()> {
+        let (hierarchy, oci, id, path) = (self.hierarchy.clone(), self.paths.oci(), container.id.clone(), container.cgroups_path.clone());
+        spawn_blocking(move || {
+            let group = hierarchy.group(&path).context("find the cgroup")?;
+            if group.exists() {
+                // Processes that left the pid namespace's init behind (shared namespaces) must not stay.
+                if kill || !group.processes().is_empty() {
+                    group.kill().context("kill what is left")?;
+                }
+                group.remove().context("remove the cgroup")?;
+            }
+            remove_dir(&oci.join(&id))
+        })
+        .await?
+    }
+
+    /// Asks a container to end, and kills it when it has not after `grace`. One that does not run is stopped already.
+    pub async fn stop_container(&self, id: &str, grace: Duration) -> Result<()> {
+        let container = self.container(id)?;
+        if container.state().status != Status::Running {
+            return Ok(());
+        }
+        if !grace.is_zero() {
+            let signal = signal_number(if container.image.stop_signal.is_empty() { "SIGTERM" } else { &container.image.stop_signal }).unwrap_or(libc::SIGTERM);
+            self.signal(&container, signal).await?;
+            if timeout(grace, wait_exited(&container)).await.is_ok() {
+                return Ok(());
+            }
+        }
+        self.kill_container(&container).await
+    }
+
+    /// Kills a container and waits for its end.
+    pub(super) async fn kill_container(&self, container: &Container) -> Result<()> {
+        self.signal(container, libc::SIGKILL).await?;
+        let waited = timeout(KILL_LIMIT, wait_exited(container)).await;
+        waited.map_err(|_| Error::deadline(format!("container {:?} did not end within {KILL_LIMIT:?} after SIGKILL", container.id)))
+    }
+
+    async fn signal(&self, container: &Container, signal: i32) -> Result<()> {
+        let sandbox = self.sandbox(&container.sandbox)?;
+        let shim = sandbox.shim.lock().await.clone();
+        let Some(shim) = shim else { return Ok(()) };
+        match shim.call(&Request::Signal { id: container.id.clone(), signal: signal as u32 }).await {
+            // It ended meanwhile.
+            Err(_) if container.state().status != Status::Running => Ok(()),
+            Err(error) if error.to_string().contains("does not run") => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Removes a container, killing it if it runs; removing what is not there is fine.
+    pub async fn remove_container(&self, id: &str) -> Result<()> {
+        let Ok(container) = self.container(id) else { return Ok(()) };
+        let _changing = container.changing.lock().await;
+        if container.state().status == Status::Running {
+            self.kill_container(&container).await?;
+        }
+        if let Ok(sandbox) = self.sandbox(&container.sandbox) {
+            let shim = sandbox.shim.lock().await.clone();
+            if let Some(shim) = shim {
+                // Forgets it and its exit record; that it knows nothing of it is fine.
+                let _ = shim.call(&Request::Delete { id: container.id.clone() }).await;
+            }
+        }
+        self.remove_runtime_state(&container, true).await?;
+        self.remove_files(&container.id).await?;
+        if self.containers.write().remove(&container.id).is_some() {
+            self.announce(EventKind::Deleted, &container.id, &container.sandbox);
+        }
+        Ok(())
+    }
+
+    async fn remove_files(&self, id: &str) -> Result<()> {
+        let (paths, snapshots, id) = (self.paths.clone(), self.snapshots.clone(), id.to_owned());
+        spawn_blocking(move || {
+            snapshots.remove(&id)?;
+            remove_dir(&paths.bundle(&id))?;
+            // The record goes last: by it a daemon that is killed here finds the rest again.
+            remove_dir(&paths.container(&id))
+        })
+        .await?
+    }
+
+    /// Changes a container's limits while it runs.
+    pub async fn update_container(&self, id: &str, resources: Resources) -> Result<()> {
+        let container = self.container(id)?;
+        let _changing = container.changing.lock().await;
+        if container.state().status == Status::Exited {
+            return Err(Error::precondition(format!("container {:?} has ended", container.id)));
+        }
+        let merged = merge(&container.state().resources, &resources);
+        let json = spec::resources(&merged);
+        if container.state().status == Status::Running {
+            let (hierarchy, path, text) = (self.hierarchy.clone(), container.cgroups_path.clone(), json.to_string());
+            spawn_blocking(move || -> Result<()> {
+                let json = Json::parse(text.as_bytes()).map_err(|error| Error::internal(error.to_string()))?;
+                hierarchy.group(&path).and_then(|group| group.apply(&json)).context("update the container's limits")
+            })
+            .await??;
+        } else {
+            let bundle = self.paths.bundle(&container.id);
+            let mut config: Value = super::load(&bundle.join("config.json"))?;
+            let devices = config["linux"]["resources"]["devices"].take();
+            config["linux"]["resources"] = json;
+            config["linux"]["resources"]["devices"] = devices;
+            save(&bundle, "config.json", &config)?;
+        }
+        self.change(&container, |state| state.resources = merged)
+    }
+
+    /// Goes on in a new log file after the old one was moved away.
+    pub async fn reopen_log(&self, id: &str) -> Result<()> {
+        let container = self.container(id)?;
+        if container.state().status != Status::Running {
+            return Err(Error::precondition("container is not running"));
+        }
+        let sandbox = self.sandbox(&container.sandbox)?;
+        self.shim(&sandbox).await?.call(&Request::ReopenLog { id: container.id.clone() }).await
+    }
+
+    /// Runs a command in a container and waits for its end; killed after `limit` if there is one.
+    pub async fn exec_sync(&self, id: &str, command: &[String], limit: Option<Duration>) -> Result<ExecResult> {
+        let container = self.container(id)?;
+        if container.state().status != Status::Running {
+            return Err(Error::precondition(format!("container is in {:?} state", container.state().status)));
+        }
+        let config: Value = super::load(&self.paths.bundle(&container.id).join("config.json"))?;
+        let process = spec::exec_process(&config, command, false);
+        let sandbox = self.sandbox(&container.sandbox)?;
+        let shim = self.shim(&sandbox).await?;
+        let exec = format!("exec-{}", &new_id()[..32]);
+        let create = Create {
+            id: exec.clone(),
+            kind: Kind::Exec { container: container.id.clone(), process: process.to_string() },
+            terminal: false,
+            stdin: false,
+            stdin_once: false,
+            log: LogDriver::None,
+            oom_file: String::new(),
+        };
+        let mut session = shim.session().await?;
+        let start = [Request::Create(create), Request::Attach { id: exec.clone(), stdin: false, output: true }, Request::Start { id: exec.clone() }];
+        session.send(&start).await?;
+        let deadline = limit.map(|limit| Instant::now() + limit);
+        let mut result = ExecResult { stdout: Vec::new(), stderr: Vec::new(), exit_code: -1 };
+        let outcome = loop {
+            let reply = match deadline {
+                Some(deadline) => match timeout_at(deadline, session.next()).await {
+                    Ok(reply) => reply,
+                    Err(_) => {
+                        let _ = shim.call(&Request::Signal { id: exec.clone(), signal: libc::SIGKILL as u32 }).await;
+                        break Err(Error::deadline(format!("failed to exec in container: timeout {:?} exceeded: context deadline exceeded", limit.unwrap_or_default())));
+                    }
+                },
+                None => session.next().await,
+            };
+            match reply {
+                Ok(Reply::Stdout { data }) => keep(&mut result.stdout, &data),
+                Ok(Reply::Stderr { data }) => keep(&mut result.stderr, &data),
+                Ok(Reply::Exited { exit, .. }) => {
+                    result.exit_code = exit.code as i32;
+                    break Ok(result);
+                }
+                Ok(_) => {}
+                Err(error) => break Err(error.context("failed to exec in container: failed to start exec: OCI runtime exec failed: exec failed")),
+            }
+        };
+        // Forgotten in the background; a killed one takes a moment to end.
+        let ended = outcome.is_ok();
+        tokio::spawn(async move {
+            if !ended {
+                wait_killed(&mut session).await;
+            }
+            let _ = shim.call(&Request::Delete { id: exec }).await;
+        });
+        outcome
+    }
+
+    /// The state the launcher keeps of a container that runs.
+    pub fn launcher_state(&self, id: &str) -> Result<State> {
+        State::load(&self.paths.oci(), id).context("read the launcher's state")
+    }
+
+    /// The next sample of a container's CPU time, for its rate.
+    pub(super) fn cpu_rate(container: &Container, at: i64, total: u64) -> u64 {
+        let previous_at = container.cpu.at.swap(at, Ordering::Relaxed);
+        let previous = container.cpu.total.swap(total, Ordering::Relaxed);
+        let elapsed = at.saturating_sub(previous_at);
+        if previous_at == 0 || elapsed <= 0 { 0 } else { (u128::from(total.saturating_sub(previous)) * 1_000_000_000 / elapsed as u128) as u64 }
+    }
+}
+
+/// Waits for an executed process's end after it was killed.
+async fn wait_killed(session: &mut super::shim::Session) {
+    let ended = async {
+        while let Ok(reply) = session.next().await {
+            if matches!(reply, Reply::Exited { .. }) {
+                break;
+            }
+        }
+    };
+    let _ = timeout(KILL_LIMIT, ended).await;
+}
+
+fn keep(buffer: &mut Vec<u8>, data: &[u8]) {
+    let room = MAX_EXEC_OUTPUT - buffer.len();
+    buffer.extend_from_slice(&data[..data.len().min(room)]);
+}
+
+async fn wait_exited(container: &Container) {
+    let mut state = container.state.subscribe();
+    // The sender lives in the container that is borrowed here.
+    let _ = state.wait_for(|state| state.status == Status::Exited).await;
+}
+
+/// Zero and empty leave what there is.
+fn merge(old: &Resources, new: &Resources) -> Resources {
+    let number = |new: i64, old: i64| if new == 0 { old } else { new };
+    let text = |new: &str, old: &str| if new.is_empty() { old.to_owned() } else { new.to_owned() };
+    Resources {
+        cpu_period: number(new.cpu_period, old.cpu_period),
+        cpu_quota: number(new.cpu_quota, old.cpu_quota),
+        cpu_shares: number(new.cpu_shares, old.cpu_shares),
+        memory_limit: number(new.memory_limit, old.memory_limit),
+        memory_swap_limit: number(new.memory_swap_limit, old.memory_swap_limit),
+        oom_score_adj: old.oom_score_adj,
+        cpuset_cpus: text(&new.cpuset_cpus, &old.cpuset_cpus),
+        cpuset_mems: text(&new.cpuset_mems, &old.cpuset_mems),
+        pids_limit: number(new.pids_limit, old.pids_limit),
+        hugepages: if new.hugepages.is_empty() { old.hugepages.clone() } else { new.hugepages.clone() },
+        unified: old.unified.iter().chain(&new.unified).map(|(key, value)| (key.clone(), value.clone())).collect(),
+    }
+}

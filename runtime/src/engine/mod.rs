@@ -1,0 +1,261 @@
+//! The engine: sandboxes and containers, on disk and alive.
+//!
+//! ```text
+//! data_dir/sandboxes/ID/{sandbox.json, hosts, hostname, resolv.conf}    run_dir/sandboxes/ID/{ns/, shm, shim/}
+//! data_dir/containers/ID/{container.json}                              run_dir/containers/ID/{config.json, rootfs}
+//! ```
+//!
+//! A container is created (recorded, its snapshot made), started (the sandbox's shim runs the launcher), exited, removed.
+//! What is on disk is written before and corrected after each step, so that a daemon killed at any point finds its way:
+//! shims that are alive say what runs, records of exit say what ended, and the rest ended with an unknown status.
+
+mod container;
+pub mod model;
+mod namespaces;
+mod recovery;
+mod sandbox;
+pub mod seccomp;
+pub mod shim;
+pub mod spec;
+pub mod stats;
+mod user;
+
+use std::{
+    collections::HashMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::{Arc, Weak},
+};
+
+use coracle_launcher::cgroup::Hierarchy;
+use parking_lot::{Mutex, RwLock};
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::sync::{broadcast, watch};
+
+use self::{
+    model::{ContainerConfig, ContainerImage, ContainerState, Event, EventKind, SandboxConfig, SandboxState, User, now},
+    namespaces::Pins,
+    shim::{Programs, Shim},
+};
+use crate::{
+    Config,
+    cni::Cni,
+    digest::Digest,
+    error::{Context, Error, Result},
+    images::Images,
+    snapshots::{Snapshotter, overlay::Overlay},
+};
+
+/// Events that a slow listener may be behind before it is told to list again.
+const EVENT_BACKLOG: usize = 4096;
+
+/// Everything that runs under one data directory.
+pub struct Engine {
+    this: Weak<Engine>,
+    paths: Paths,
+    images: Images,
+    snapshots: Arc<dyn Snapshotter>,
+    hierarchy: Hierarchy,
+    programs: Programs,
+    cgroup_parent: String,
+    cni: Cni,
+    sandboxes: RwLock<HashMap<String, Arc<Sandbox>>>,
+    containers: RwLock<HashMap<String, Arc<Container>>>,
+    /// Held while a name is looked up and taken.
+    naming: Mutex<()>,
+    events: broadcast::Sender<Event>,
+}
+
+/// A sandbox: the namespaces of a pod and its shim.
+pub struct Sandbox {
+    pub id: String,
+    pub config: SandboxConfig,
+    state: Mutex<SandboxState>,
+    /// One change at a time.
+    changing: tokio::sync::Mutex<()>,
+    /// Started with the first container.
+    shim: tokio::sync::Mutex<Option<Arc<Shim>>>,
+}
+
+/// A container.
+pub struct Container {
+    pub id: String,
+    pub sandbox: String,
+    pub config: ContainerConfig,
+    pub image: ContainerImage,
+    pub user: User,
+    /// Where its log is written; empty for none.
+    pub log_path: String,
+    pub cgroups_path: String,
+    state: watch::Sender<ContainerState>,
+    changing: tokio::sync::Mutex<()>,
+    cpu: stats::CpuMeter,
+}
+
+impl Sandbox {
+    pub fn state(&self) -> SandboxState {
+        self.state.lock().clone()
+    }
+}
+
+impl Container {
+    pub fn state(&self) -> ContainerState {
+        self.state.borrow().clone()
+    }
+}
+
+/// Where things lie.
+#[derive(Clone, Debug)]
+struct Paths {
+    data: PathBuf,
+    run: PathBuf,
+}
+
+impl Paths {
+    fn sandbox(&self, id: &str) -> PathBuf {
+        self.data.join("sandboxes").join(id)
+    }
+
+    fn container(&self, id: &str) -> PathBuf {
+        self.data.join("containers").join(id)
+    }
+
+    fn run_sandbox(&self, id: &str) -> PathBuf {
+        self.run.join("sandboxes").join(id)
+    }
+
+    fn bundle(&self, id: &str) -> PathBuf {
+        self.run.join("containers").join(id)
+    }
+
+    fn pins(&self, id: &str) -> Pins {
+        Pins::new(self.run_sandbox(id).join("ns"))
+    }
+
+    fn shim(&self, id: &str) -> PathBuf {
+        self.run_sandbox(id).join("shim")
+    }
+
+    /// Where the launcher keeps its state.
+    fn oci(&self) -> PathBuf {
+        self.run.join("oci")
+    }
+}
+
+impl Engine {
+    /// Opens the directories, finds what ran before, removes what belongs to nothing.
+    pub async fn open(config: &Config) -> Result<Arc<Engine>> {
+        let paths = Paths { data: config.data_dir.clone(), run: config.run_dir.clone() };
+        for path in [paths.data.join("sandboxes"), paths.data.join("containers"), paths.run.join("sandboxes"), paths.run.join("containers"), paths.oci()] {
+            fs::create_dir_all(&path).context(format!("create {}", path.display()))?;
+        }
+        let snapshots: Arc<dyn Snapshotter> = Arc::new(Overlay::open(&paths.data.join("snapshots"))?);
+        let images = Images::open(&paths.data, snapshots.clone(), config.pull_place.clone(), config.registries.clone())?;
+        let hierarchy = Hierarchy::discover().context("find the cgroup hierarchies")?;
+        let programs = Programs::embedded()?;
+        let cni = Cni::open(&config.cni_conf_dir, &config.cni_bin_dir, &paths.data.join("cni"));
+        let engine = Arc::new_cyclic(|this| Engine {
+            this: this.clone(),
+            paths,
+            images,
+            snapshots,
+            hierarchy,
+            programs,
+            cgroup_parent: config.cgroup_parent.clone(),
+            cni,
+            sandboxes: RwLock::new(HashMap::new()),
+            containers: RwLock::new(HashMap::new()),
+            naming: Mutex::new(()),
+            events: broadcast::channel(EVENT_BACKLOG).0,
+        });
+        engine.recover().await?;
+        Ok(engine)
+    }
+
+    pub fn images(&self) -> &Images {
+        &self.images
+    }
+
+    pub fn snapshots(&self) -> &Arc<dyn Snapshotter> {
+        &self.snapshots
+    }
+
+    pub fn data_dir(&self) -> &Path {
+        &self.paths.data
+    }
+
+    /// Why pods cannot get a network now; none if they can.
+    pub fn network_problem(&self) -> Option<String> {
+        self.cni.problem()
+    }
+
+    /// What happens from now on.
+    pub fn events(&self) -> broadcast::Receiver<Event> {
+        self.events.subscribe()
+    }
+
+    fn announce(&self, kind: EventKind, id: &str, sandbox: &str) {
+        // Nobody listening is fine.
+        let _ = self.events.send(Event { kind, id: id.to_owned(), sandbox: sandbox.to_owned(), at: now() });
+    }
+
+    pub fn sandboxes(&self) -> Vec<Arc<Sandbox>> {
+        self.sandboxes.read().values().cloned().collect()
+    }
+
+    pub fn containers(&self) -> Vec<Arc<Container>> {
+        self.containers.read().values().cloned().collect()
+    }
+
+    /// Finds a sandbox by its id or a unique beginning of it.
+    pub fn sandbox(&self, id: &str) -> Result<Arc<Sandbox>> {
+        find(&self.sandboxes.read(), id).ok_or_else(|| Error::not_found(format!("an error occurred when try to find sandbox {id:?}: not found")))
+    }
+
+    /// Finds a container by its id or a unique beginning of it.
+    pub fn container(&self, id: &str) -> Result<Arc<Container>> {
+        find(&self.containers.read(), id).ok_or_else(|| Error::not_found(format!("an error occurred when try to find container {id:?}: not found")))
+    }
+
+    pub fn containers_of(&self, sandbox: &str) -> Vec<Arc<Container>> {
+        self.containers.read().values().filter(|container| container.sandbox == sandbox).cloned().collect()
+    }
+
+    /// Layers that containers are made over.
+    pub fn chains_in_use(&self) -> Vec<Digest> {
+        self.containers.read().values().flat_map(|container| container.image.chains.iter().cloned()).collect()
+    }
+
+    fn arc(&self) -> Result<Arc<Engine>> {
+        self.this.upgrade().ok_or_else(|| Error::unavailable("the runtime is stopping"))
+    }
+}
+
+fn find<T>(map: &HashMap<String, Arc<T>>, id: &str) -> Option<Arc<T>> {
+    if let Some(found) = map.get(id) {
+        return Some(found.clone());
+    }
+    let mut beginning = map.iter().filter(|(key, _)| !id.is_empty() && key.starts_with(id));
+    let found = beginning.next()?;
+    beginning.next().is_none().then(|| found.1.clone())
+}
+
+/// Writes a record so that a reader sees all of it or the one before.
+fn save<T: Serialize>(dir: &Path, name: &str, record: &T) -> Result<()> {
+    fs::create_dir_all(dir).context(format!("create {}", dir.display()))?;
+    let bytes = serde_json::to_vec(record).map_err(|error| Error::internal(format!("encode {name}: {error}")))?;
+    let (path, part) = (dir.join(name), dir.join(format!(".{name}.part")));
+    fs::write(&part, bytes).and_then(|()| fs::rename(&part, &path)).context(format!("write {}", path.display()))
+}
+
+fn load<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let bytes = fs::read(path).context(format!("read {}", path.display()))?;
+    serde_json::from_slice(&bytes).map_err(|error| Error::internal(format!("read {}: {error}", path.display())))
+}
+
+fn remove_dir(path: &Path) -> Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).context(format!("remove {}", path.display())),
+        _ => Ok(()),
+    }
+}

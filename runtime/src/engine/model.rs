@@ -1,0 +1,234 @@
+//! The engine's nouns: sandboxes and containers as asked for, and as they are.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+
+/// A sandbox as asked for: what a pod's containers share.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct SandboxConfig {
+    pub name: String,
+    pub uid: String,
+    pub namespace: String,
+    pub attempt: u32,
+    pub hostname: String,
+    /// Where the containers' relative log paths begin.
+    pub log_directory: String,
+    pub dns: Option<Dns>,
+    pub port_mappings: Vec<PortMapping>,
+    pub labels: BTreeMap<String, String>,
+    pub annotations: BTreeMap<String, String>,
+    /// The group that its containers' groups are in; empty for the engine's own choice.
+    pub cgroup_parent: String,
+    pub sysctls: BTreeMap<String, String>,
+    pub host_network: bool,
+    pub host_ipc: bool,
+    pub host_pid: bool,
+    pub privileged: bool,
+    pub runtime_handler: String,
+    /// What the sandbox's containers together should have; kept for the answer only.
+    pub overhead: Option<Resources>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Dns {
+    pub servers: Vec<String>,
+    pub searches: Vec<String>,
+    pub options: Vec<String>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PortMapping {
+    /// `tcp`, `udp` or `sctp`
+    pub protocol: String,
+    pub container_port: u16,
+    pub host_port: u16,
+    pub host_ip: String,
+}
+
+/// A sandbox as it is.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct SandboxState {
+    /// False once it is stopped.
+    pub ready: bool,
+    /// Nanoseconds since 1970.
+    pub created_at: i64,
+    pub ips: Vec<String>,
+    /// The network was given back.
+    pub network_released: bool,
+}
+
+/// A container as asked for.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ContainerConfig {
+    pub name: String,
+    pub attempt: u32,
+    /// As the caller named it.
+    pub image: String,
+    /// As the user named it.
+    pub user_image: String,
+    /// In place of the image's entry point.
+    pub command: Vec<String>,
+    /// In place of the image's arguments.
+    pub args: Vec<String>,
+    pub working_dir: String,
+    pub env: Vec<(String, String)>,
+    pub mounts: Vec<Mount>,
+    pub devices: Vec<Device>,
+    pub labels: BTreeMap<String, String>,
+    pub annotations: BTreeMap<String, String>,
+    /// From the sandbox's log directory; empty for no log.
+    pub log_path: String,
+    pub stdin: bool,
+    pub stdin_once: bool,
+    pub tty: bool,
+    pub resources: Resources,
+    pub security: Security,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Mount {
+    pub container_path: String,
+    pub host_path: String,
+    pub readonly: bool,
+    pub recursive_read_only: bool,
+    pub propagation: Propagation,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Propagation {
+    #[default]
+    Private,
+    HostToContainer,
+    Bidirectional,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Device {
+    pub container_path: String,
+    pub host_path: String,
+    pub permissions: String,
+}
+
+/// Limits; 0 or empty leaves one as it is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Resources {
+    pub cpu_period: i64,
+    pub cpu_quota: i64,
+    pub cpu_shares: i64,
+    pub memory_limit: i64,
+    pub memory_swap_limit: i64,
+    pub oom_score_adj: i64,
+    pub cpuset_cpus: String,
+    pub cpuset_mems: String,
+    pub pids_limit: i64,
+    /// Page size and bytes.
+    pub hugepages: Vec<(String, u64)>,
+    pub unified: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Security {
+    pub add_capabilities: Vec<String>,
+    pub drop_capabilities: Vec<String>,
+    pub add_ambient_capabilities: Vec<String>,
+    pub privileged: bool,
+    pub host_network: bool,
+    pub host_pid: bool,
+    pub host_ipc: bool,
+    /// Use the pid namespace of this container's process.
+    pub pid_of: Option<String>,
+    pub run_as_user: Option<i64>,
+    pub run_as_group: Option<i64>,
+    pub run_as_username: String,
+    pub readonly_rootfs: bool,
+    pub supplemental_groups: Vec<i64>,
+    /// Only the groups given, not those of the image's `/etc/group`.
+    pub strict_groups: bool,
+    pub no_new_privileges: bool,
+    pub masked_paths: Vec<String>,
+    pub readonly_paths: Vec<String>,
+    pub seccomp: Seccomp,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Seccomp {
+    #[default]
+    Unconfined,
+    RuntimeDefault,
+    /// A profile on the node.
+    Localhost(String),
+}
+
+/// Who a container's first process runs as.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct User {
+    pub uid: u32,
+    pub gid: u32,
+    pub groups: Vec<u32>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Status {
+    #[default]
+    Created,
+    Running,
+    Exited,
+}
+
+/// A container as it is. Times are nanoseconds since 1970, 0 for never.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ContainerState {
+    pub status: Status,
+    pub pid: u32,
+    pub created_at: i64,
+    pub started_at: i64,
+    pub finished_at: i64,
+    pub exit_code: i32,
+    /// `Completed`, `Error`, `OOMKilled`, `Unknown`, `StartError`; empty while it runs.
+    pub reason: String,
+    pub message: String,
+    pub resources: Resources,
+}
+
+/// What of its image a container keeps for itself.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ContainerImage {
+    pub id: Digest,
+    /// A digest name of it, or the id.
+    pub reference: String,
+    /// Layers that must stay while the container is there.
+    pub chains: Vec<Digest>,
+    pub stop_signal: String,
+}
+
+/// What happens to sandboxes and containers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    pub kind: EventKind,
+    /// Container, or sandbox where it is the sandbox that changed.
+    pub id: String,
+    pub sandbox: String,
+    /// Nanoseconds since 1970.
+    pub at: i64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventKind {
+    Created,
+    Started,
+    Stopped,
+    Deleted,
+}
+
+/// Nanoseconds since 1970.
+pub fn now() -> i64 {
+    i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX)
+}
+
+/// An id nobody can guess: 64 hexadecimal digits, as containerd's and Docker's.
+pub fn new_id() -> String {
+    (0..4).map(|_| format!("{:016x}", fastrand::u64(..))).collect()
+}

@@ -1,0 +1,119 @@
+//! A sandbox's namespaces: made on a thread that goes away, kept by bind mounts. No process holds them.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+};
+
+use coracle_launcher::sys;
+
+use crate::error::{Context, Error, Result};
+
+/// Where a sandbox's namespaces are pinned; a kind that is the host's own has no path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pins {
+    dir: PathBuf,
+}
+
+/// What a sandbox has of its own.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    pub net: bool,
+    pub ipc: bool,
+    pub uts: bool,
+    pub hostname: String,
+    /// Of the namespaces above only.
+    pub sysctls: Vec<(String, String)>,
+}
+
+const KINDS: [(&str, i32); 3] = [("net", libc::CLONE_NEWNET), ("ipc", libc::CLONE_NEWIPC), ("uts", libc::CLONE_NEWUTS)];
+/// statfs(2) type of namespace files.
+const NSFS_MAGIC: i64 = 0x6e73_6673;
+
+impl Pins {
+    pub fn new(dir: PathBuf) -> Pins {
+        Pins { dir }
+    }
+
+    /// The file of a kind (`net`, `ipc`, `uts`).
+    pub fn path(&self, kind: &str) -> PathBuf {
+        self.dir.join(kind)
+    }
+
+    /// Whether a namespace of this kind is pinned.
+    pub fn holds(&self, kind: &str) -> bool {
+        nix::sys::statfs::statfs(&self.path(kind)).is_ok_and(|stat| stat.filesystem_type().0 == NSFS_MAGIC)
+    }
+
+    /// Makes the namespaces, brings the loopback up, and pins them.
+    pub fn create(&self, wanted: &Wanted) -> Result<()> {
+        fs::create_dir_all(&self.dir).context(format!("create {}", self.dir.display()))?;
+        let kinds: Vec<(&str, i32)> = KINDS.into_iter().filter(|(kind, _)| wanted.has(kind)).collect();
+        for (kind, _) in &kinds {
+            File::create(self.path(kind)).context(format!("create {}", self.path(kind).display()))?;
+        }
+        let flags = kinds.iter().fold(0, |flags, (_, flag)| flags | flag);
+        if flags == 0 {
+            return Ok(());
+        }
+        // A namespace belongs to a thread; this one ends with the call, so nothing else ever runs in it.
+        let work = || -> Result<()> {
+            sys::unshare(flags).context("make the sandbox's namespaces")?;
+            if wanted.uts && !wanted.hostname.is_empty() {
+                sys::sethostname(&wanted.hostname).context(format!("set hostname {:?}", wanted.hostname))?;
+            }
+            if wanted.net {
+                loopback_up().context("bring the loopback up")?;
+            }
+            for (key, value) in &wanted.sysctls {
+                let path = Path::new("/proc/sys").join(key.replace('.', "/"));
+                fs::write(&path, value).context(format!("set sysctl {key}"))?;
+            }
+            for (kind, _) in &kinds {
+                let from = format!("/proc/thread-self/ns/{kind}");
+                sys::mount(&from, self.path(kind), "", libc::MS_BIND, "").context(format!("pin the {kind} namespace"))?;
+            }
+            Ok(())
+        };
+        std::thread::scope(|scope| scope.spawn(work).join()).map_err(|_| Error::internal("the thread that makes namespaces ended early"))?
+    }
+
+    /// Lets go of the namespaces; they end with their last process.
+    pub fn release(&self) -> Result<()> {
+        for (kind, _) in KINDS {
+            let path = self.path(kind);
+            while self.holds(kind) {
+                sys::umount(&path, libc::MNT_DETACH).context(format!("release {}", path.display()))?;
+            }
+        }
+        match fs::remove_dir_all(&self.dir) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).context(format!("remove {}", self.dir.display())),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Wanted {
+    fn has(&self, kind: &str) -> bool {
+        match kind {
+            "net" => self.net,
+            "ipc" => self.ipc,
+            _ => self.uts,
+        }
+    }
+}
+
+/// SIOCSIFFLAGS on `lo`: two calls, where netlink would need a socket and messages.
+fn loopback_up() -> io::Result<()> {
+    let socket = std::net::UdpSocket::bind(("0.0.0.0", 0)).or_else(|_| std::net::UdpSocket::bind(("::", 0)))?;
+    // SAFETY: the request is plain data; the name fits and is terminated.
+    unsafe {
+        let mut request: libc::ifreq = std::mem::zeroed();
+        request.ifr_name[0] = b'l' as libc::c_char;
+        request.ifr_name[1] = b'o' as libc::c_char;
+        request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as i16;
+        use std::os::fd::AsRawFd;
+        if libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &request) < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+}

@@ -1,0 +1,376 @@
+//! The OCI configuration of a container (OCI runtime specification 1.2; the defaults are containerd's `oci` package's).
+
+use std::{os::unix::fs::MetadataExt, path::Path};
+
+use serde_json::{Value, json};
+
+use super::model::{ContainerConfig, Device, Mount, Propagation, Resources, SandboxConfig, Seccomp, Security, User};
+use crate::{
+    error::{Context, Error, Result},
+    images::manifest::RunConfig,
+    snapshots::Root,
+};
+
+/// What containers may do unless told otherwise.
+const DEFAULT_CAPABILITIES: [&str; 14] = [
+    "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FOWNER", "CAP_MKNOD", "CAP_NET_RAW", "CAP_SETGID", "CAP_SETUID", "CAP_SETFCAP",
+    "CAP_SETPCAP", "CAP_NET_BIND_SERVICE", "CAP_SYS_CHROOT", "CAP_KILL", "CAP_AUDIT_WRITE",
+];
+const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Everything a configuration is made of.
+pub struct Inputs<'a> {
+    pub sandbox: &'a SandboxConfig,
+    pub config: &'a ContainerConfig,
+    pub image: &'a RunConfig,
+    pub user: &'a User,
+    pub root: &'a Root,
+    pub cgroups_path: &'a str,
+    /// Paths of the sandbox's pinned namespaces; none for the host's.
+    pub net: Option<&'a Path>,
+    pub ipc: Option<&'a Path>,
+    pub uts: Option<&'a Path>,
+    /// A process whose pid namespace is shared.
+    pub pid: Option<&'a Path>,
+    /// Files of the sandbox: hosts, hostname, resolv.conf, shm.
+    pub files: &'a Path,
+    pub cgroup_v2: bool,
+    pub seccomp: Value,
+}
+
+/// Makes `config.json`.
+pub fn build(inputs: &Inputs<'_>) -> Result<Value> {
+    let config = inputs.config;
+    let security = &config.security;
+    let root = match inputs.root {
+        Root::Directory(path) => json!({ "path": path, "readonly": security.readonly_rootfs }),
+        Root::Mount { .. } => json!({ "path": "rootfs", "readonly": security.readonly_rootfs }),
+    };
+    let propagation = if config.mounts.iter().any(|mount| mount.propagation == Propagation::Bidirectional) {
+        "rshared"
+    } else if config.mounts.iter().any(|mount| mount.propagation == Propagation::HostToContainer) {
+        "rslave"
+    } else {
+        "rprivate"
+    };
+    let mut resources = resources(&config.resources);
+    let (devices, rules) = devices(&config.devices, security.privileged)?;
+    resources["devices"] = rules;
+    let masks = |paths: &[String]| if security.privileged { json!([]) } else { json!(paths) };
+    let mut linux = json!({
+        "cgroupsPath": inputs.cgroups_path,
+        "namespaces": namespaces(inputs),
+        "resources": resources,
+        "devices": devices,
+        "maskedPaths": masks(&security.masked_paths),
+        "readonlyPaths": masks(&security.readonly_paths),
+        "rootfsPropagation": propagation,
+    });
+    if !inputs.seccomp.is_null() {
+        linux["seccomp"] = inputs.seccomp.clone();
+    }
+    Ok(json!({
+        "ociVersion": "1.2.0",
+        "process": process(inputs)?,
+        "root": root,
+        "mounts": mounts(inputs)?,
+        "linux": linux,
+    }))
+}
+
+fn process(inputs: &Inputs<'_>) -> Result<Value> {
+    let (config, image) = (inputs.config, inputs.image);
+    let args = command(config, image)?;
+    let env = environment(inputs);
+    let cwd = [config.working_dir.as_str(), image.working_dir.as_str(), "/"].into_iter().find(|dir| !dir.is_empty()).unwrap_or("/");
+    let security = &config.security;
+    let capabilities = capabilities(security)?;
+    let ambient = normal_capabilities(&security.add_ambient_capabilities)?;
+    let user = inputs.user;
+    Ok(json!({
+        "terminal": config.tty,
+        "user": { "uid": user.uid, "gid": user.gid, "additionalGids": user.groups },
+        "args": args,
+        "env": env,
+        "cwd": if cwd.starts_with('/') { cwd.to_owned() } else { format!("/{cwd}") },
+        "capabilities": {
+            "bounding": capabilities, "effective": capabilities, "permitted": capabilities,
+            "inheritable": ambient, "ambient": ambient,
+        },
+        "noNewPrivileges": security.no_new_privileges,
+        "oomScoreAdj": config.resources.oom_score_adj,
+    }))
+}
+
+/// Kubernetes' rule: a command replaces the entry point and drops the image's arguments.
+pub fn command(config: &ContainerConfig, image: &RunConfig) -> Result<Vec<String>> {
+    let mut out = if config.command.is_empty() { image.entrypoint.clone() } else { config.command.clone() };
+    if !config.args.is_empty() {
+        out.extend(config.args.iter().cloned());
+    } else if config.command.is_empty() {
+        out.extend(image.cmd.iter().cloned());
+    }
+    if out.is_empty() { Err(Error::invalid("no command specified")) } else { Ok(out) }
+}
+
+fn environment(inputs: &Inputs<'_>) -> Vec<String> {
+    let mut out: Vec<String> = Vec::new();
+    let mut set = |entry: String| {
+        let name = format!("{}=", entry.split('=').next().unwrap_or_default());
+        out.retain(|other| !other.starts_with(&name));
+        out.push(entry);
+    };
+    set(DEFAULT_PATH.into());
+    if !inputs.sandbox.hostname.is_empty() && inputs.uts.is_some() {
+        set(format!("HOSTNAME={}", inputs.sandbox.hostname));
+    }
+    if inputs.config.tty {
+        set("TERM=xterm".into());
+    }
+    inputs.image.env.iter().for_each(|entry| set(entry.clone()));
+    inputs.config.env.iter().for_each(|(name, value)| set(format!("{name}={value}")));
+    out
+}
+
+/// The configuration of a further process in a running container: the first one's with another command.
+pub fn exec_process(config: &Value, command: &[String], tty: bool) -> Value {
+    let mut process = config["process"].clone();
+    process["args"] = json!(command);
+    process["terminal"] = json!(tty);
+    process
+}
+
+fn normal_capabilities(names: &[String]) -> Result<Vec<String>> {
+    let normal = |name: &String| {
+        let upper = name.to_uppercase();
+        let full = if upper.starts_with("CAP_") { upper } else { format!("CAP_{upper}") };
+        if coracle_launcher::capabilities::bit(&full).is_none() { Err(Error::invalid(format!("unknown capability {name:?}"))) } else { Ok(full) }
+    };
+    names.iter().filter(|name| !name.eq_ignore_ascii_case("all")).map(normal).collect()
+}
+
+fn capabilities(security: &Security) -> Result<Vec<String>> {
+    let all = || coracle_launcher::capabilities::names().collect::<Vec<_>>();
+    if security.privileged {
+        return Ok(all());
+    }
+    let is_all = |names: &[String]| names.iter().any(|name| name.eq_ignore_ascii_case("all"));
+    let mut out: Vec<String> = DEFAULT_CAPABILITIES.map(str::to_owned).into();
+    if is_all(&security.add_capabilities) {
+        out = all();
+    }
+    if is_all(&security.drop_capabilities) {
+        out.clear();
+    }
+    for name in normal_capabilities(&security.add_capabilities)?.into_iter().chain(normal_capabilities(&security.add_ambient_capabilities)?) {
+        if !out.contains(&name) {
+            out.push(name);
+        }
+    }
+    let dropped = normal_capabilities(&security.drop_capabilities)?;
+    out.retain(|name| !dropped.contains(name));
+    Ok(out)
+}
+
+fn namespaces(inputs: &Inputs<'_>) -> Value {
+    let mut out = vec![json!({ "type": "mount" })];
+    for (kind, path) in [("network", inputs.net), ("ipc", inputs.ipc), ("uts", inputs.uts)] {
+        if let Some(path) = path {
+            out.push(json!({ "type": kind, "path": path }));
+        }
+    }
+    if let Some(path) = inputs.pid {
+        out.push(json!({ "type": "pid", "path": path }));
+    } else if !inputs.config.security.host_pid {
+        out.push(json!({ "type": "pid" }));
+    }
+    if inputs.cgroup_v2 && !inputs.config.security.privileged {
+        out.push(json!({ "type": "cgroup" }));
+    }
+    Value::Array(out)
+}
+
+/// `linux.resources` without devices.
+pub fn resources(resources: &Resources) -> Value {
+    let mut cpu = json!({});
+    let mut memory = json!({});
+    let set = |object: &mut Value, key: &str, value: i64| {
+        if value != 0 {
+            object[key] = json!(value);
+        }
+    };
+    set(&mut cpu, "shares", resources.cpu_shares);
+    set(&mut cpu, "quota", resources.cpu_quota);
+    set(&mut cpu, "period", resources.cpu_period);
+    for (key, value) in [("cpus", &resources.cpuset_cpus), ("mems", &resources.cpuset_mems)] {
+        if !value.is_empty() {
+            cpu[key] = json!(value);
+        }
+    }
+    set(&mut memory, "limit", resources.memory_limit);
+    set(&mut memory, "swap", resources.memory_swap_limit);
+    let mut out = json!({ "cpu": cpu, "memory": memory });
+    if resources.pids_limit != 0 {
+        out["pids"] = json!({ "limit": resources.pids_limit });
+    }
+    // The kubelet names every page size of the machine with 0; a group starts without any.
+    let pages: Vec<Value> = resources.hugepages.iter().filter(|(_, limit)| *limit != 0).map(|(size, limit)| json!({ "pageSize": size, "limit": limit })).collect();
+    if !pages.is_empty() {
+        out["hugepageLimits"] = json!(pages);
+    }
+    if !resources.unified.is_empty() {
+        out["unified"] = json!(resources.unified);
+    }
+    out
+}
+
+fn devices(devices: &[Device], privileged: bool) -> Result<(Value, Value)> {
+    if privileged {
+        let nodes = host_devices(Path::new("/dev"), 0);
+        return Ok((json!(nodes), json!([{ "allow": true, "access": "rwm" }])));
+    }
+    let mut nodes = Vec::new();
+    let mut rules = vec![json!({ "allow": false, "access": "rwm" })];
+    for device in devices {
+        let node = device_node(Path::new(&device.host_path), &device.container_path).context(format!("device {}", device.host_path))?;
+        let access = if device.permissions.is_empty() { "rwm" } else { &device.permissions };
+        rules.push(json!({ "allow": true, "type": node["type"], "major": node["major"], "minor": node["minor"], "access": access }));
+        nodes.push(node);
+    }
+    Ok((json!(nodes), json!(rules)))
+}
+
+fn device_node(host: &Path, inside: &str) -> Result<Value> {
+    let metadata = std::fs::metadata(host).context("stat")?;
+    let kind = match metadata.mode() & libc::S_IFMT {
+        libc::S_IFCHR => "c",
+        libc::S_IFBLK => "b",
+        _ => return Err(Error::invalid("not a device node")),
+    };
+    let number = metadata.rdev();
+    Ok(json!({
+        "path": inside, "type": kind, "major": libc::major(number), "minor": libc::minor(number),
+        "fileMode": metadata.mode() & 0o7777, "uid": metadata.uid(), "gid": metadata.gid(),
+    }))
+}
+
+/// A privileged container sees the host's devices, except terminals and what is mounted over `/dev` anyway.
+fn host_devices(dir: &Path, depth: usize) -> Vec<Value> {
+    const LEFT_OUT: [&str; 7] = ["pts", "shm", "mqueue", "fd", "console", ".lxc", "ptmx"];
+    let mut out = Vec::new();
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        let (name, path) = (entry.file_name(), entry.path());
+        if LEFT_OUT.iter().any(|left_out| name == *left_out) {
+            continue;
+        }
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() && depth < 4 => out.extend(host_devices(&path, depth + 1)),
+            Ok(kind) if kind.is_symlink() => {}
+            _ => out.extend(device_node(&path, &path.to_string_lossy())),
+        }
+    }
+    out
+}
+
+fn mounts(inputs: &Inputs<'_>) -> Result<Value> {
+    let config = inputs.config;
+    let privileged = config.security.privileged;
+    let mut out = Vec::new();
+    if let Root::Mount { kind, options } = inputs.root {
+        out.push(json!({ "destination": "/", "type": kind, "source": kind, "options": options }));
+    }
+    let sys: &[&str] = if privileged { &["nosuid", "noexec", "nodev", "rw"] } else { &["nosuid", "noexec", "nodev", "ro"] };
+    out.push(json!({ "destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"] }));
+    out.push(json!({ "destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "strictatime", "mode=755", "size=65536k"] }));
+    out.push(json!({ "destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"] }));
+    out.push(json!({ "destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": ["nosuid", "noexec", "nodev"] }));
+    out.push(json!({ "destination": "/sys", "type": "sysfs", "source": "sysfs", "options": sys }));
+    out.push(json!({ "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["nosuid", "noexec", "nodev", "relatime", if privileged { "rw" } else { "ro" }] }));
+    let given = |path: &str| config.mounts.iter().any(|mount| Path::new(&mount.container_path) == Path::new(path));
+    let shm = if inputs.ipc.is_some() { inputs.files.join("shm") } else { "/dev/shm".into() };
+    if !given("/dev/shm") {
+        out.push(json!({ "destination": "/dev/shm", "type": "bind", "source": shm, "options": ["rbind", "rprivate", "rw"] }));
+    }
+    let access = if config.security.readonly_rootfs { "ro" } else { "rw" };
+    for name in ["hosts", "hostname", "resolv.conf"] {
+        let target = format!("/etc/{name}");
+        if !given(&target) {
+            out.push(json!({ "destination": target, "type": "bind", "source": inputs.files.join(name), "options": ["rbind", "rprivate", access] }));
+        }
+    }
+    // Outer directories first, or an outer mount would hide an inner one.
+    let mut wanted: Vec<&Mount> = config.mounts.iter().collect();
+    wanted.sort_by_key(|mount| Path::new(&mount.container_path).components().count());
+    for mount in wanted {
+        out.push(user_mount(mount)?);
+    }
+    Ok(json!(out))
+}
+
+fn user_mount(mount: &Mount) -> Result<Value> {
+    let path = Path::new(&mount.host_path);
+    if mount.host_path.is_empty() {
+        return Err(Error::invalid(format!("mount at {:?} has no host path", mount.container_path)));
+    }
+    // A directory that is not there is made, as containerd does: hostPath volumes rely on it.
+    if !path.exists() {
+        std::fs::create_dir_all(path).context(format!("failed to mkdir {:?}", mount.host_path))?;
+    }
+    let source = std::fs::canonicalize(path).context(format!("failed to resolve symlink {:?}", mount.host_path))?;
+    let propagation = match mount.propagation {
+        Propagation::Private => "rprivate",
+        Propagation::HostToContainer => "rslave",
+        Propagation::Bidirectional => "rshared",
+    };
+    let mut options = vec!["rbind", propagation, if mount.readonly { "ro" } else { "rw" }];
+    if mount.recursive_read_only {
+        if !mount.readonly || mount.propagation != Propagation::Private {
+            return Err(Error::invalid(format!("mount at {:?}: recursive read-only needs a read-only mount without propagation", mount.container_path)));
+        }
+        options.push("rro");
+    }
+    Ok(json!({ "destination": mount.container_path, "type": "bind", "source": source, "options": options }))
+}
+
+/// The filter of a container, as `linux.seccomp`; null for none.
+pub fn seccomp(security: &Security) -> Result<Value> {
+    match &security.seccomp {
+        _ if security.privileged => Ok(Value::Null),
+        Seccomp::Unconfined => Ok(Value::Null),
+        Seccomp::RuntimeDefault => super::seccomp::default_profile(&capabilities(security)?),
+        Seccomp::Localhost(path) => super::seccomp::load_profile(Path::new(path), &capabilities(security)?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_combine_as_kubernetes_says() {
+        let strings = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        let image = RunConfig { entrypoint: strings(&["/e"]), cmd: strings(&["c"]), ..RunConfig::default() };
+        for (command_given, args, expected) in [
+            (&[][..], &[][..], &["/e", "c"][..]),
+            (&["x"], &[], &["x"]),
+            (&[], &["a"], &["/e", "a"]),
+            (&["x"], &["a"], &["x", "a"]),
+        ] {
+            let config = ContainerConfig { command: strings(command_given), args: strings(args), ..ContainerConfig::default() };
+            assert_eq!(command(&config, &image).unwrap(), expected);
+        }
+        assert!(command(&ContainerConfig::default(), &RunConfig::default()).is_err());
+    }
+
+    #[test]
+    fn capabilities_are_added_and_dropped() {
+        let with = |add: &[&str], drop: &[&str]| {
+            let strings = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+            capabilities(&Security { add_capabilities: strings(add), drop_capabilities: strings(drop), ..Security::default() })
+        };
+        assert_eq!(with(&[], &[]).unwrap().len(), 14);
+        assert_eq!(with(&["NET_ADMIN"], &["ALL"]).unwrap(), ["CAP_NET_ADMIN"]);
+        assert_eq!(with(&["ALL"], &["CAP_SYS_ADMIN"]).unwrap().len(), 40);
+        assert!(with(&["NOT_ONE"], &[]).is_err());
+    }
+}

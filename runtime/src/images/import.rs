@@ -1,0 +1,256 @@
+//! Images out of files: docker-archive (`docker save`) and OCI image layout, as a tar stream or a directory.
+
+use std::{
+    collections::HashMap,
+    fs::{self, File},
+    io::Read,
+    path::{Component, Path, PathBuf},
+    sync::Arc,
+};
+
+use serde::Deserialize;
+
+use super::{
+    Inner,
+    catalogue::ImageRecord,
+    digest_of,
+    manifest::{self, Descriptor, Document, ImageConfig, Index, MAX_DOCUMENT, Manifest, OCI_CONFIG, OCI_LAYER, OCI_MANIFEST},
+    reference::Reference,
+};
+use crate::{
+    digest::Digest,
+    error::{Context, Error, Result},
+};
+
+/// More files than any archive of images has.
+const MAX_FILES: usize = 20_000;
+/// An index may point at indexes, but not for ever.
+const MAX_DEPTH: usize = 4;
+
+/// Spools a tar stream into a directory and reads that.
+pub(super) fn import(inner: &Inner, reader: impl Read, name: Option<&str>) -> Result<Vec<Arc<ImageRecord>>> {
+    let spool = Spool::receive(inner, reader)?;
+    spool.import(inner, name)
+}
+
+/// Reads an OCI layout (or an unpacked docker-archive) from a directory.
+pub(super) fn import_directory(inner: &Inner, dir: &Path, name: Option<&str>) -> Result<Vec<Arc<ImageRecord>>> {
+    let spool = Spool { dir: dir.to_owned(), links: HashMap::new(), temporary: false };
+    spool.import(inner, name)
+}
+
+/// The files of an archive, by their names in it.
+struct Spool {
+    dir: PathBuf,
+    /// Symbolic links of the archive (`docker save` shares layers by them), resolved by name only.
+    links: HashMap<PathBuf, PathBuf>,
+    temporary: bool,
+}
+
+impl Drop for Spool {
+    fn drop(&mut self) {
+        if self.temporary {
+            let _ = fs::remove_dir_all(&self.dir);
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct ArchiveImage {
+    #[serde(rename = "Config")]
+    config: String,
+    #[serde(rename = "RepoTags", default)]
+    repo_tags: Option<Vec<String>>,
+    #[serde(rename = "Layers", default)]
+    layers: Option<Vec<String>>,
+}
+
+impl Spool {
+    fn receive(inner: &Inner, reader: impl Read) -> Result<Spool> {
+        let dir = inner.content.spool_dir()?;
+        let mut spool = Spool { dir, links: HashMap::new(), temporary: true };
+        let mut archive = tar::Archive::new(reader);
+        for (index, entry) in archive.entries().context("read image archive")?.enumerate() {
+            let mut entry = entry.context("read image archive")?;
+            if index >= MAX_FILES {
+                return Err(Error::invalid(format!("image archive has more than {MAX_FILES} files")));
+            }
+            let path = plain(&entry.path().context("read image archive")?)?;
+            match entry.header().entry_type() {
+                kind if kind.is_file() => {
+                    let target = spool.dir.join(&path);
+                    if let Some(parent) = target.parent() {
+                        fs::create_dir_all(parent).context(format!("create {}", parent.display()))?;
+                    }
+                    let mut file = File::create(&target).context(format!("create {}", target.display()))?;
+                    std::io::copy(&mut entry, &mut file).context("read image archive")?;
+                }
+                kind if kind.is_symlink() || kind.is_hard_link() => {
+                    let target = entry.link_name().context("read image archive")?.unwrap_or_default();
+                    let base = if kind.is_symlink() { path.parent().unwrap_or(Path::new("")) } else { Path::new("") };
+                    let target = normal(&base.join(target));
+                    spool.links.insert(path, target);
+                }
+                _ => {}
+            }
+        }
+        Ok(spool)
+    }
+
+    fn open(&self, name: &str) -> Result<File> {
+        let mut path = plain(Path::new(name))?;
+        for _ in 0..8 {
+            match self.links.get(&path) {
+                Some(target) => path = target.clone(),
+                None => break,
+            }
+        }
+        File::open(self.dir.join(&path)).context(format!("image archive has no file {name:?}"))
+    }
+
+    fn read(&self, name: &str) -> Result<Vec<u8>> {
+        let mut out = Vec::new();
+        self.open(name)?.take(MAX_DOCUMENT + 1).read_to_end(&mut out).context(format!("read {name:?}"))?;
+        if out.len() as u64 > MAX_DOCUMENT { Err(Error::invalid(format!("{name:?} is larger than {MAX_DOCUMENT} bytes"))) } else { Ok(out) }
+    }
+
+    fn import(&self, inner: &Inner, name: Option<&str>) -> Result<Vec<Arc<ImageRecord>>> {
+        // Docker 25 and later write both; the layout keeps the manifests, and with them the digests.
+        if self.dir.join("index.json").exists() {
+            return self.import_layout(inner, name);
+        }
+        if self.dir.join("manifest.json").exists() {
+            return self.import_archive(inner, name);
+        }
+        Err(Error::invalid("neither a docker-archive (manifest.json) nor an OCI layout (index.json)"))
+    }
+
+    fn import_layout(&self, inner: &Inner, name: Option<&str>) -> Result<Vec<Arc<ImageRecord>>> {
+        let Document::Index(index) = manifest::parse(&self.read("index.json")?, manifest::OCI_INDEX)? else {
+            return Err(Error::invalid("index.json is not an index"));
+        };
+        let mut out = Vec::new();
+        for entry in &index.manifests {
+            let reference = layout_name(entry, name, index.manifests.len() == 1)?;
+            if let Some(record) = self.import_descriptor(inner, entry, reference.as_ref(), 0)? {
+                out.push(record);
+            }
+        }
+        if out.is_empty() { Err(Error::not_found("the OCI layout has no image for this platform")) } else { Ok(out) }
+    }
+
+    fn import_descriptor(&self, inner: &Inner, entry: &Descriptor, reference: Option<&Reference>, depth: usize) -> Result<Option<Arc<ImageRecord>>> {
+        if depth > MAX_DEPTH {
+            return Err(Error::invalid("indexes are nested too deeply"));
+        }
+        let bytes = self.read(&blob_name(&entry.digest))?;
+        if Digest::of(&bytes) != entry.digest && entry.digest.algorithm() == "sha256" {
+            return Err(Error::invalid(format!("unexpected digest: expected {}, got {}", entry.digest, Digest::of(&bytes))));
+        }
+        match manifest::parse(&bytes, &entry.media_type)? {
+            Document::Index(index) => match choose_present(&index, self) {
+                Some(chosen) => self.import_descriptor(inner, chosen, reference, depth + 1),
+                None => Ok(None),
+            },
+            Document::Manifest(manifest) => {
+                for descriptor in manifest.layers.iter().chain([&manifest.config]) {
+                    inner.store_exact(self.open(&blob_name(&descriptor.digest))?, descriptor)?;
+                }
+                let digest = inner.content.put(&bytes)?;
+                inner.register(&digest, &manifest, reference).map(Some)
+            }
+        }
+    }
+
+    fn import_archive(&self, inner: &Inner, name: Option<&str>) -> Result<Vec<Arc<ImageRecord>>> {
+        let images: Vec<ArchiveImage> = serde_json::from_slice(&self.read("manifest.json")?).map_err(|error| Error::invalid(format!("malformed manifest.json: {error}")))?;
+        images.iter().map(|image| self.import_archive_image(inner, image, name)).collect()
+    }
+
+    fn import_archive_image(&self, inner: &Inner, image: &ArchiveImage, name: Option<&str>) -> Result<Arc<ImageRecord>> {
+        let config_bytes = self.read(&image.config)?;
+        let config = ImageConfig::parse(&config_bytes)?;
+        let files = image.layers.clone().unwrap_or_default();
+        if files.len() != config.rootfs.diff_ids.len() {
+            return Err(Error::invalid(format!("image has {} layers but its configuration names {}", files.len(), config.rootfs.diff_ids.len())));
+        }
+        let mut layers = Vec::new();
+        for file in &files {
+            let (digest, size) = digest_of(self.open(file)?)?;
+            let layer = Descriptor { media_type: OCI_LAYER.into(), digest, size, platform: None, annotations: Default::default(), urls: vec![] };
+            inner.store_exact(self.open(file)?, &layer)?;
+            layers.push(layer);
+        }
+        let digest = inner.content.put(&config_bytes)?;
+        let config = Descriptor { media_type: OCI_CONFIG.into(), digest, size: config_bytes.len() as u64, platform: None, annotations: Default::default(), urls: vec![] };
+        let manifest = Manifest { schema_version: 2, media_type: OCI_MANIFEST.into(), config, layers };
+        let tags = image.repo_tags.clone().unwrap_or_default();
+        let names: Vec<&str> = if tags.is_empty() { name.into_iter().collect() } else { tags.iter().map(String::as_str).collect() };
+        register_named(inner, &manifest, &names)
+    }
+}
+
+/// Stores a manifest made here and registers the image under each name.
+pub(super) fn register_named(inner: &Inner, manifest: &Manifest, names: &[&str]) -> Result<Arc<ImageRecord>> {
+    let bytes = serde_json::to_vec(manifest).map_err(|error| Error::internal(format!("encode manifest: {error}")))?;
+    let digest = inner.content.put(&bytes)?;
+    let mut record = inner.register(&digest, manifest, None)?;
+    for name in names {
+        record = inner.register(&digest, manifest, Some(&name.parse()?))?;
+    }
+    Ok(record)
+}
+
+fn blob_name(digest: &Digest) -> String {
+    format!("blobs/{}/{}", digest.algorithm(), digest.hex())
+}
+
+/// Of several platforms an archive often holds one.
+fn choose_present<'a>(index: &'a Index, spool: &Spool) -> Option<&'a Descriptor> {
+    let present = |entry: &&Descriptor| spool.open(&blob_name(&entry.digest)).is_ok();
+    index.choose().ok().filter(present)
+}
+
+/// The name of an entry: containerd's annotation holds a whole one, OCI's may hold a tag alone.
+fn layout_name(entry: &Descriptor, given: Option<&str>, only: bool) -> Result<Option<Reference>> {
+    if let Some(name) = entry.annotations.get("io.containerd.image.name") {
+        return name.parse().map(Some);
+    }
+    let tag = entry.annotations.get("org.opencontainers.image.ref.name");
+    match (tag, given) {
+        (Some(name), _) if name.contains(['/', ':']) => name.parse().map(Some),
+        (Some(tag), Some(given)) if !only => {
+            let mut reference: Reference = given.parse()?;
+            reference.tag = Some(tag.clone());
+            Ok(Some(reference))
+        }
+        (_, Some(given)) => given.parse().map(Some),
+        (_, None) => Ok(None),
+    }
+}
+
+/// A path of plain names, or an error.
+fn plain(path: &Path) -> Result<PathBuf> {
+    let mut out = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::Normal(name) => out.push(name),
+            Component::CurDir => {}
+            _ => return Err(Error::invalid(format!("image archive has a file {path:?}"))),
+        }
+    }
+    Ok(out)
+}
+
+/// A link's target with its `..` taken out by name; one that leads outside ends at the root, where nothing is found.
+fn normal(path: &Path) -> PathBuf {
+    let mut out = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::Normal(name) => out.push(name),
+            Component::ParentDir => drop(out.pop()),
+            _ => {}
+        }
+    }
+    out
+}

@@ -1,0 +1,231 @@
+//! Images: how they get here (import, pull, pack), what is known about them, how they go.
+//!
+//! ```text
+//! registry / tar / bytes ─→ content store (blobs by digest) ─→ snapshotter (layers by chain id)
+//!                                   └─→ catalogue (records by image id, in redb)
+//! ```
+//!
+//! An image's id is the digest of its configuration. A record is written last: what it names is there.
+
+pub mod catalogue;
+pub mod decompress;
+pub mod import;
+pub mod manifest;
+pub mod pack;
+pub mod pull;
+pub mod reference;
+pub mod registry;
+
+use std::{io::Read, path::Path, sync::Arc};
+
+use coracle_link::Place;
+use tokio::sync::RwLock;
+use tracing::warn;
+
+use self::{
+    catalogue::{Catalogue, ImageRecord},
+    manifest::{Descriptor, ImageConfig, MAX_DOCUMENT, Manifest},
+    pack::PackedImage,
+    reference::Reference,
+    registry::{Registries, RegistryClient},
+};
+use crate::{
+    content::ContentStore,
+    digest::{Digest, Hasher, HashingReader},
+    error::{Context, Error, Result},
+    snapshots::{
+        Snapshotter,
+        apply::{self, Limits},
+    },
+};
+
+/// The images of one data directory. Cheap to clone.
+#[derive(Clone)]
+pub struct Images {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub content: ContentStore,
+    pub snapshots: Arc<dyn Snapshotter>,
+    pub catalogue: Catalogue,
+    pub limits: Limits,
+    pub registry: RegistryClient,
+    pub blob_locks: pull::Locks<tokio::sync::Mutex<()>>,
+    pub chain_locks: pull::Locks<parking_lot::Mutex<()>>,
+    /// Held for reading while content is added that no record names yet, for writing while content is collected.
+    pub adding: RwLock<()>,
+}
+
+impl Images {
+    /// Opens content, records and layers below `data_dir`.
+    pub fn open(data_dir: &Path, snapshots: Arc<dyn Snapshotter>, place: Place, registries: Registries) -> Result<Images> {
+        let content = ContentStore::open(&data_dir.join("content"))?;
+        let catalogue = Catalogue::open(&data_dir.join("images.redb"))?;
+        let registry = RegistryClient::new(place, registries)?;
+        let inner = Inner {
+            content,
+            snapshots,
+            catalogue,
+            limits: Limits::default(),
+            registry,
+            blob_locks: pull::Locks::default(),
+            chain_locks: pull::Locks::default(),
+            adding: RwLock::new(()),
+        };
+        Ok(Images { inner: Arc::new(inner) })
+    }
+
+    /// Every image.
+    pub fn list(&self) -> Vec<Arc<ImageRecord>> {
+        self.inner.catalogue.list()
+    }
+
+    /// Finds an image by id, by a unique beginning of one, or by any of its names.
+    pub fn find(&self, name: &str) -> Option<Arc<ImageRecord>> {
+        self.inner.catalogue.find(name)
+    }
+
+    /// The image's configuration.
+    pub fn config(&self, image: &ImageRecord) -> Result<ImageConfig> {
+        ImageConfig::parse(&self.inner.content.read(&image.id, MAX_DOCUMENT)?)
+    }
+
+    /// Reads a docker-archive or an OCI layout as a tar stream; returns the images in it. `name` is for a layout whose
+    /// index gives a tag only, or nothing.
+    pub async fn import(&self, reader: impl Read + Send + 'static, name: Option<&str>) -> Result<Vec<Arc<ImageRecord>>> {
+        let (inner, name) = (self.inner.clone(), name.map(str::to_owned));
+        let guard = self.inner.adding.read().await;
+        let result = tokio::task::spawn_blocking(move || import::import(&inner, reader, name.as_deref())).await?;
+        drop(guard);
+        result
+    }
+
+    /// Reads an OCI layout directory.
+    pub async fn import_layout(&self, dir: &Path, name: Option<&str>) -> Result<Vec<Arc<ImageRecord>>> {
+        let (inner, name, dir) = (self.inner.clone(), name.map(str::to_owned), dir.to_owned());
+        let guard = self.inner.adding.read().await;
+        let result = tokio::task::spawn_blocking(move || import::import_directory(&inner, &dir, name.as_deref())).await?;
+        drop(guard);
+        result
+    }
+
+    /// Makes an image of one layer from bytes. The same bytes give the same image.
+    pub async fn pack(&self, name: &str, image: PackedImage) -> Result<Arc<ImageRecord>> {
+        let reference: Reference = name.parse()?;
+        let inner = self.inner.clone();
+        let guard = self.inner.adding.read().await;
+        let result = tokio::task::spawn_blocking(move || pack::pack(&inner, &reference, &image)).await?;
+        drop(guard);
+        result
+    }
+
+    /// Removes a name, or by id the image with all its names; content that nothing needs goes too. `in_use` are the
+    /// image ids that containers were made from: their layers stay.
+    pub async fn remove(&self, name: &str, in_use: &[Digest]) -> Result<()> {
+        self.inner.catalogue.remove(name)?;
+        self.collect(in_use).await
+    }
+
+    /// Drops content and layers that no image (nor `in_use`) needs. While something is being added, it is left for the
+    /// next time.
+    pub async fn collect(&self, in_use: &[Digest]) -> Result<()> {
+        let Ok(_guard) = self.inner.adding.try_write() else { return Ok(()) };
+        let (inner, in_use) = (self.inner.clone(), in_use.to_vec());
+        tokio::task::spawn_blocking(move || inner.sweep(&in_use)).await?
+    }
+}
+
+impl Inner {
+    /// Unpacks what is missing of an image and writes its record.
+    pub fn register(&self, manifest_digest: &Digest, manifest: &Manifest, reference: Option<&Reference>) -> Result<Arc<ImageRecord>> {
+        let config = ImageConfig::parse(&self.content.read(&manifest.config.digest, MAX_DOCUMENT)?)?;
+        let chains = config.chain_ids();
+        if chains.len() != manifest.layers.len() {
+            return Err(Error::invalid(format!("image has {} layers but its configuration names {}", manifest.layers.len(), chains.len())));
+        }
+        for (index, layer) in manifest.layers.iter().enumerate() {
+            if self.snapshots.has_layer(&chains[index]) {
+                continue;
+            }
+            let blob = self.content.open_blob(&layer.digest)?;
+            let parent = index.checked_sub(1).map(|parent| &chains[parent]);
+            self.unpack(blob, layer, &config.rootfs.diff_ids[index], parent, &chains[index])?;
+        }
+        self.record(manifest_digest, manifest, &config, reference)
+    }
+
+    /// Unpacks one layer from its (compressed) stream, which is read to its end.
+    pub fn unpack(&self, stream: impl Read, layer: &Descriptor, diff_id: &Digest, parent: Option<&Digest>, chain: &Digest) -> Result<()> {
+        let what = || format!("failed to extract layer {diff_id}");
+        let draft = self.snapshots.draft(parent).context(what())?;
+        let mut tar = HashingReader::new(decompress::reader(stream).context(what())?, diff_id.hasher());
+        apply::apply(&mut tar, &draft, self.limits).context(what())?;
+        let (digest, _) = tar.finish().context(what())?;
+        if digest != *diff_id {
+            return Err(Error::invalid(format!("wrong diff id calculated on extraction of layer {}: expected {diff_id}, got {digest}", layer.digest)));
+        }
+        self.snapshots.commit(draft, parent, chain).context(what())
+    }
+
+    /// Writes the record of an image whose layers are there.
+    pub fn record(&self, manifest_digest: &Digest, manifest: &Manifest, config: &ImageConfig, reference: Option<&Reference>) -> Result<Arc<ImageRecord>> {
+        let record = ImageRecord {
+            id: manifest.config.digest.clone(),
+            manifest: manifest_digest.clone(),
+            layers: manifest.layers.iter().map(|layer| layer.digest.clone()).collect(),
+            chains: config.chain_ids(),
+            size: manifest.layers.iter().map(|layer| layer.size).sum::<u64>() + manifest.config.size,
+            user: config.config.user.clone(),
+            tags: reference.and_then(Reference::tagged).into_iter().collect(),
+            repo_digests: reference.map(|reference| reference.with_digest(manifest_digest)).into_iter().collect(),
+            created: jiff::Timestamp::now().to_string(),
+            pinned: false,
+        };
+        self.catalogue.add(record)
+    }
+
+    fn sweep(&self, in_use: &[Digest]) -> Result<()> {
+        let images = self.catalogue.list();
+        let mut blobs = std::collections::HashSet::new();
+        let mut chains = std::collections::HashSet::new();
+        for image in &images {
+            blobs.extend([image.id.clone(), image.manifest.clone()]);
+            blobs.extend(image.layers.iter().cloned());
+            chains.extend(image.chains.iter().cloned());
+        }
+        // Layers of images that are gone by name but not by use are remembered by the containers themselves.
+        chains.extend(in_use.iter().cloned());
+        for chain in self.snapshots.layers() {
+            if !chains.contains(&chain)
+                && let Err(error) = self.snapshots.remove_layer(&chain)
+            {
+                warn!(%chain, %error, "cannot remove a layer");
+            }
+        }
+        for digest in self.content.digests() {
+            if !blobs.contains(&digest) {
+                self.content.remove(&digest)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Stores a stream whose length and digest are known.
+    pub fn store_exact(&self, mut stream: impl Read, descriptor: &Descriptor) -> Result<()> {
+        if self.content.contains(&descriptor.digest) {
+            return Ok(());
+        }
+        let mut writer = self.content.writer(Some(&descriptor.digest))?;
+        let count = std::io::copy(&mut (&mut stream).take(descriptor.size.saturating_add(1)), &mut writer).context(format!("store content {}", descriptor.digest))?;
+        if count != descriptor.size {
+            return Err(Error::invalid(format!("content {} has not the announced {} bytes", descriptor.digest, descriptor.size)));
+        }
+        writer.commit().map(drop)
+    }
+}
+
+/// The SHA-256 digest and the length of a stream.
+pub(crate) fn digest_of(stream: impl Read) -> Result<(Digest, u64)> {
+    HashingReader::new(stream, Hasher::sha256()).finish().context("hash a layer")
+}

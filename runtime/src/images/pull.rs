@@ -1,0 +1,328 @@
+//! Pulls: manifest, configuration, layers in parallel; each layer is unpacked while it is downloaded.
+//!
+//! A download writes into the content store; the unpacker reads the same file behind it and gets its end only after the
+//! digest was found right. Work is shared by locks on what is made: a blob, an unpacked chain.
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    io::{self, Read, Write},
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use http::StatusCode;
+use http_body_util::BodyExt;
+use parking_lot::{Condvar, Mutex};
+use tokio::{sync::Semaphore, task::JoinSet, task::spawn_blocking, time::timeout};
+use tracing::{info, warn};
+
+use super::{
+    Images, Inner,
+    catalogue::ImageRecord,
+    manifest::{self, Descriptor, Document, ImageConfig, MAX_DOCUMENT, Manifest},
+    reference::Reference,
+    registry::{Credentials, Repository},
+};
+use crate::{
+    digest::Digest,
+    error::{Context, Error, Kind, Result},
+};
+
+/// As dockerd and containerd.
+const PARALLEL_DOWNLOADS: usize = 3;
+const ATTEMPTS: u32 = 5;
+/// A download that brings nothing for this long is tried again.
+const STALL_LIMIT: Duration = Duration::from_secs(60);
+/// An index may point at an index.
+const MAX_DEPTH: usize = 3;
+
+/// Locks by name, forgotten when nobody holds them.
+pub(crate) struct Locks<T> {
+    map: Mutex<HashMap<Digest, Weak<T>>>,
+}
+
+impl<T: Default> Default for Locks<T> {
+    fn default() -> Locks<T> {
+        Locks { map: Mutex::new(HashMap::new()) }
+    }
+}
+
+impl<T: Default> Locks<T> {
+    pub fn of(&self, digest: &Digest) -> Arc<T> {
+        let mut map = self.map.lock();
+        if let Some(lock) = map.get(digest).and_then(Weak::upgrade) {
+            return lock;
+        }
+        map.retain(|_, lock| lock.strong_count() > 0);
+        let lock = Arc::new(T::default());
+        map.insert(digest.clone(), Arc::downgrade(&lock));
+        lock
+    }
+}
+
+impl Images {
+    /// Pulls an image by name. The same image pulled twice at once is pulled once.
+    pub async fn pull(&self, name: &str, credentials: Credentials) -> Result<Arc<ImageRecord>> {
+        let reference: Reference = name.parse()?;
+        let inner = self.inner.clone();
+        // Goes on when the caller gives up: the kubelet comes back and finds what is there by then.
+        let pull = tokio::spawn(async move {
+            let _adding = inner.adding.read().await;
+            pull(&inner, &reference, credentials).await.map_err(|error| error.context(format!("failed to pull and unpack image \"{reference}\"")))
+        });
+        pull.await?
+    }
+}
+
+async fn pull(inner: &Arc<Inner>, reference: &Reference, credentials: Credentials) -> Result<Arc<ImageRecord>> {
+    let repository = Arc::new(inner.registry.repository(reference, credentials));
+    let (manifest_digest, manifest) = resolve(inner, &repository, reference).await?;
+    fetch_small(inner, &repository, &manifest.config).await?;
+    let config = ImageConfig::parse(&inner.content.read(&manifest.config.digest, MAX_DOCUMENT)?)?;
+    if config.rootfs.diff_ids.len() != manifest.layers.len() {
+        return Err(Error::invalid(format!("image has {} layers but its configuration names {}", manifest.layers.len(), config.rootfs.diff_ids.len())));
+    }
+    fetch_layers(inner, &repository, &manifest, &config).await?;
+    let (inner, reference) = (inner.clone(), reference.clone());
+    let record = spawn_blocking(move || inner.record(&manifest_digest, &manifest, &config, Some(&reference))).await??;
+    info!(image = %record.id, names = ?record.tags, "image pulled");
+    Ok(record)
+}
+
+/// Finds the manifest for this machine and keeps what was read on the way.
+async fn resolve(inner: &Inner, repository: &Repository, reference: &Reference) -> Result<(Digest, Manifest)> {
+    let unresolved = |error: Error| {
+        let name = if error.kind() == Kind::NotFound { format!("failed to resolve reference \"{reference}\": {reference}") } else { format!("failed to resolve reference \"{reference}\"") };
+        error.context(name)
+    };
+    let mut wanted = reference.manifest();
+    let mut first = None;
+    for _ in 0..MAX_DEPTH {
+        let served = retry(|| repository.manifest(&wanted)).await.map_err(unresolved)?;
+        let digest = inner.content.put(&served.bytes)?;
+        let named = first.get_or_insert(served.digest.clone()).clone();
+        match manifest::parse(&served.bytes, &served.media_type)? {
+            Document::Manifest(manifest) => {
+                // The name's digest is what it stands for in the registry: the index, where there is one.
+                let _ = digest;
+                return Ok((named, manifest));
+            }
+            Document::Index(index) => wanted = index.choose()?.digest.to_string(),
+        }
+    }
+    Err(Error::invalid("indexes are nested too deeply"))
+}
+
+/// Tries again what may be different the next time.
+async fn retry<T, F: Future<Output = Result<T>>>(attempt: impl Fn() -> F) -> Result<T> {
+    let mut wait = Duration::from_millis(200);
+    for _ in 1..ATTEMPTS {
+        match attempt().await {
+            // Nobody listens there, and nobody will in a second.
+            Err(error) if matches!(error.kind(), Kind::Unavailable | Kind::DeadlineExceeded) && !error.to_string().contains("refused") => {
+                warn!(%error, "trying again");
+            }
+            result => return result,
+        }
+        tokio::time::sleep(wait).await;
+        wait *= 2;
+    }
+    attempt().await
+}
+
+async fn fetch_small(inner: &Arc<Inner>, repository: &Repository, descriptor: &Descriptor) -> Result<()> {
+    if descriptor.size > MAX_DOCUMENT {
+        return Err(Error::invalid(format!("image configuration is larger than {MAX_DOCUMENT} bytes")));
+    }
+    if !inner.content.contains(&descriptor.digest) {
+        download(inner, repository, descriptor, &Arc::new(Progress::default())).await?;
+    }
+    Ok(())
+}
+
+async fn fetch_layers(inner: &Arc<Inner>, repository: &Arc<Repository>, manifest: &Manifest, config: &ImageConfig) -> Result<()> {
+    let chains = config.chain_ids();
+    let slots = Arc::new(Semaphore::new(PARALLEL_DOWNLOADS));
+    let mut downloads = JoinSet::new();
+    let mut steps = Vec::new();
+    let mut started: HashMap<Digest, Arc<Progress>> = HashMap::new();
+    for (index, layer) in manifest.layers.iter().enumerate() {
+        if inner.snapshots.has_layer(&chains[index]) {
+            continue;
+        }
+        // An image may have the same layer twice.
+        let progress = started.entry(layer.digest.clone()).or_insert_with(|| {
+            let progress = Arc::new(Progress::default());
+            let (inner, repository, layer, slots, shared) = (inner.clone(), repository.clone(), layer.clone(), slots.clone(), progress.clone());
+            downloads.spawn(async move {
+                let _slot = slots.acquire_owned().await;
+                let lock = inner.blob_locks.of(&layer.digest);
+                let _held = lock.lock().await;
+                let result = if inner.content.contains(&layer.digest) { shared.present(&inner, &layer) } else { download(&inner, &repository, &layer, &shared).await };
+                if let Err(error) = &result {
+                    shared.fail(&error.to_string());
+                }
+                result
+            });
+            progress
+        });
+        let parent = index.checked_sub(1).map(|parent| chains[parent].clone());
+        steps.push((layer.clone(), config.rootfs.diff_ids[index].clone(), parent, chains[index].clone(), progress.clone()));
+    }
+    let unpacker = inner.clone();
+    let unpack = spawn_blocking(move || {
+        for (layer, diff_id, parent, chain, progress) in steps {
+            let lock = unpacker.chain_locks.of(&chain);
+            let _held = lock.lock();
+            if !unpacker.snapshots.has_layer(&chain) {
+                unpacker.unpack(Follower { progress, file: None, position: 0 }, &layer, &diff_id, parent.as_ref(), &chain)?;
+            }
+        }
+        Ok(())
+    });
+    let mut failure = None;
+    while let Some(result) = downloads.join_next().await {
+        if let Err(error) = result.map_err(Error::from).flatten() {
+            // The first is the cause; the unpacker fails of it too.
+            failure.get_or_insert(error);
+        }
+    }
+    let unpacked: Result<()> = unpack.await?;
+    failure.map_or(unpacked, Err)
+}
+
+/// How far a download is, for whoever reads behind it.
+#[derive(Default)]
+pub(crate) struct Progress {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    file: Option<File>,
+    written: u64,
+    /// Set once, at the end: verified, or why not.
+    end: Option<std::result::Result<(), String>>,
+}
+
+impl Progress {
+    fn begin(&self, file: File) {
+        self.state.lock().file = Some(file);
+        self.changed.notify_all();
+    }
+
+    fn advance(&self, count: u64) {
+        self.state.lock().written += count;
+        self.changed.notify_all();
+    }
+
+    fn finish(&self) {
+        self.state.lock().end = Some(Ok(()));
+        self.changed.notify_all();
+    }
+
+    fn fail(&self, why: &str) {
+        self.state.lock().end.get_or_insert(Err(why.to_owned()));
+        self.changed.notify_all();
+    }
+
+    /// The blob was there already.
+    fn present(&self, inner: &Inner, layer: &Descriptor) -> Result<()> {
+        let file = inner.content.open_blob(&layer.digest)?;
+        let mut state = self.state.lock();
+        state.written = file.metadata().context("stat content")?.len();
+        state.file = Some(file);
+        drop(state);
+        self.finish();
+        Ok(())
+    }
+}
+
+/// Reads a file behind the download that writes it. Its end comes only after the digest was found right.
+struct Follower {
+    progress: Arc<Progress>,
+    file: Option<File>,
+    position: u64,
+}
+
+impl Read for Follower {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let available = {
+            let mut state = self.progress.state.lock();
+            loop {
+                if let Some(Err(why)) = &state.end {
+                    return Err(io::Error::other(why.clone()));
+                }
+                if state.written > self.position {
+                    break state.written - self.position;
+                }
+                if state.end.is_some() {
+                    return Ok(0);
+                }
+                self.progress.changed.wait(&mut state);
+            }
+        };
+        if self.file.is_none() {
+            let state = self.progress.state.lock();
+            self.file = state.file.as_ref().map(File::try_clone).transpose()?;
+        }
+        let file = self.file.as_ref().ok_or_else(|| io::Error::other("the download has no file"))?;
+        let wanted = buffer.len().min(usize::try_from(available).unwrap_or(usize::MAX));
+        // By position: the descriptor's own is shared with the others who follow.
+        let count = std::os::unix::fs::FileExt::read_at(file, &mut buffer[..wanted], self.position)?;
+        self.position += count as u64;
+        Ok(count)
+    }
+}
+
+/// Downloads a blob into the content store, going on where a broken connection left off.
+async fn download(inner: &Arc<Inner>, repository: &Repository, descriptor: &Descriptor, progress: &Arc<Progress>) -> Result<()> {
+    let what = || format!("failed to copy: {}", descriptor.digest);
+    let mut writer = inner.content.writer(Some(&descriptor.digest))?;
+    progress.begin(File::open(writer.path()).context(what())?);
+    let mut written = 0;
+    let mut failures = 0;
+    while written < descriptor.size {
+        match transfer(repository, descriptor, &mut writer, &mut written, progress).await {
+            Ok(()) => {}
+            Err(error) if failures + 1 < ATTEMPTS && matches!(error.kind(), Kind::Unavailable | Kind::DeadlineExceeded) => {
+                failures += 1;
+                warn!(blob = %descriptor.digest, %error, "the download is taken up again");
+                tokio::time::sleep(Duration::from_millis(200 << failures)).await;
+            }
+            Err(error) => return Err(error.context(what())),
+        }
+    }
+    let (_, size) = writer.commit().context(what())?;
+    if size != descriptor.size {
+        return Err(Error::invalid(format!("{}: {size} bytes instead of {}", what(), descriptor.size)));
+    }
+    progress.finish();
+    Ok(())
+}
+
+/// One answer's worth of a blob.
+async fn transfer(repository: &Repository, descriptor: &Descriptor, writer: &mut impl Write, written: &mut u64, progress: &Progress) -> Result<()> {
+    let response = repository.blob(&descriptor.digest, *written).await?;
+    // A registry without ranges begins anew.
+    let mut skip = if response.status() == StatusCode::PARTIAL_CONTENT { 0 } else { *written };
+    let mut body = response.into_body();
+    loop {
+        let frame = timeout(STALL_LIMIT, body.frame()).await.map_err(|_| Error::deadline(format!("nothing came for {STALL_LIMIT:?}")))?;
+        let Some(frame) = frame else { break };
+        let frame = frame.map_err(|error| Error::unavailable(format!("connection broken: {error}")))?;
+        let Ok(mut data) = frame.into_data() else { continue };
+        let skipped = data.len().min(usize::try_from(skip).unwrap_or(usize::MAX));
+        skip -= skipped as u64;
+        let data = data.split_off(skipped);
+        if *written + data.len() as u64 > descriptor.size {
+            return Err(Error::invalid(format!("more than the announced {} bytes", descriptor.size)));
+        }
+        writer.write_all(&data).context("write content")?;
+        *written += data.len() as u64;
+        progress.advance(data.len() as u64);
+    }
+    if *written < descriptor.size { Err(Error::unavailable("connection closed early")) } else { Ok(()) }
+}

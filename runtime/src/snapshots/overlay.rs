@@ -1,0 +1,201 @@
+//! Snapshots by overlayfs: each layer unpacked alone, put together by the kernel in the container's mount namespace.
+//!
+//! ```text
+//! l/N/{fs, chain, parent}   layer number N; short names, since all of an image's must fit one page of mount options
+//! c/KEY/{fs, work}          a container's writable part
+//! t/N                       drafts
+//! ```
+
+use std::{
+    collections::HashMap,
+    fs::{self, File},
+    io,
+    os::{fd::AsFd, unix::fs::FileTypeExt},
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use coracle_launcher::sys;
+use parking_lot::Mutex;
+
+use super::{Draft, Root, Snapshotter, Usage, Whiteouts, check_key, measure};
+use crate::{
+    digest::Digest,
+    error::{Context, Error, Result},
+};
+
+pub struct Overlay {
+    dir: PathBuf,
+    layers: Mutex<HashMap<Digest, Layer>>,
+    next: AtomicU64,
+}
+
+#[derive(Clone)]
+struct Layer {
+    number: u64,
+    parent: Option<Digest>,
+    usage: Usage,
+}
+
+impl Overlay {
+    /// Opens the directory, dropping drafts of an earlier process.
+    pub fn open(dir: &Path) -> Result<Overlay> {
+        match fs::remove_dir_all(dir.join("t")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).context(format!("clean {}/t", dir.display())),
+            _ => {}
+        }
+        for name in ["l", "c", "t"] {
+            let path = dir.join(name);
+            fs::create_dir_all(&path).context(format!("create {}", path.display()))?;
+        }
+        let mut layers = HashMap::new();
+        let mut next = 0;
+        for entry in fs::read_dir(dir.join("l")).context(format!("read {}/l", dir.display()))?.flatten() {
+            let Some(number) = entry.file_name().to_str().and_then(|name| name.parse::<u64>().ok()) else { continue };
+            next = next.max(number + 1);
+            let read = |name: &str| fs::read_to_string(entry.path().join(name)).ok();
+            let Some(chain) = read("chain").and_then(|text| text.trim().parse::<Digest>().ok()) else { continue };
+            let parent = read("parent").and_then(|text| text.trim().parse().ok());
+            let numbers: Vec<u64> = read("usage").unwrap_or_default().split_whitespace().filter_map(|word| word.parse().ok()).collect();
+            let usage = Usage { bytes: numbers.first().copied().unwrap_or(0), inodes: numbers.get(1).copied().unwrap_or(0) };
+            layers.insert(chain, Layer { number, parent, usage });
+        }
+        Ok(Overlay { dir: dir.to_owned(), layers: Mutex::new(layers), next: AtomicU64::new(next) })
+    }
+
+    fn layer_dir(&self, number: u64) -> PathBuf {
+        self.dir.join("l").join(number.to_string())
+    }
+
+    /// Directories of a chain, nearest first.
+    fn chain(&self, top: Option<&Digest>) -> Result<Vec<PathBuf>> {
+        let layers = self.layers.lock();
+        let mut out = Vec::new();
+        let mut next = top.cloned();
+        while let Some(chain) = next {
+            let layer = layers.get(&chain).ok_or_else(|| Error::not_found(format!("layer {chain} is not unpacked")))?;
+            out.push(self.layer_dir(layer.number).join("fs"));
+            next = layer.parent.clone();
+        }
+        Ok(out)
+    }
+}
+
+impl Snapshotter for Overlay {
+    fn name(&self) -> &'static str {
+        "overlayfs"
+    }
+
+    fn has_layer(&self, chain: &Digest) -> bool {
+        self.layers.lock().contains_key(chain)
+    }
+
+    fn draft(&self, parent: Option<&Digest>) -> Result<Draft> {
+        let lowers = self.chain(parent)?;
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        Draft::create(self.dir.join("t").join(number.to_string()), lowers, Whiteouts::Overlay)
+    }
+
+    fn commit(&self, draft: Draft, parent: Option<&Digest>, chain: &Digest) -> Result<()> {
+        let usage = measure(&draft.root());
+        let write = |name: &str, text: String| fs::write(draft.dir.join(name), text).context(format!("write {}/{name}", draft.dir.display()));
+        write("chain", chain.to_string())?;
+        write("usage", format!("{} {}", usage.bytes, usage.inodes))?;
+        if let Some(parent) = parent {
+            write("parent", parent.to_string())?;
+        }
+        let mut layers = self.layers.lock();
+        if layers.contains_key(chain) {
+            return Ok(());
+        }
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        fs::rename(&draft.dir, self.layer_dir(number)).context(format!("keep layer {chain}"))?;
+        layers.insert(chain.clone(), Layer { number, parent: parent.cloned(), usage });
+        Ok(())
+    }
+
+    fn remove_layer(&self, chain: &Digest) -> Result<()> {
+        let Some(layer) = self.layers.lock().remove(chain) else { return Ok(()) };
+        let path = self.layer_dir(layer.number);
+        // Out of the way in one step; a half removed layer must not be found again.
+        let doomed = self.dir.join("t").join(format!("rm{}", layer.number));
+        fs::rename(&path, &doomed).context(format!("remove layer {chain}"))?;
+        fs::remove_dir_all(&doomed).context(format!("remove layer {chain}"))
+    }
+
+    fn layers(&self) -> Vec<Digest> {
+        self.layers.lock().keys().cloned().collect()
+    }
+
+    fn layer_usage(&self, chain: &Digest) -> Usage {
+        self.layers.lock().get(chain).map(|layer| layer.usage).unwrap_or_default()
+    }
+
+    fn prepare(&self, key: &str, top: Option<&Digest>) -> Result<Root> {
+        check_key(key)?;
+        let dir = self.dir.join("c").join(key);
+        for name in ["fs", "work"] {
+            fs::create_dir_all(dir.join(name)).context(format!("create {}", dir.display()))?;
+        }
+        let lowers = self.chain(top)?;
+        if lowers.is_empty() {
+            return Ok(Root::Directory(dir.join("fs")));
+        }
+        let lowers: Vec<String> = lowers.iter().map(|path| escape(path)).collect();
+        let options = vec![
+            format!("lowerdir={}", lowers.join(":")),
+            format!("upperdir={}", escape(&dir.join("fs"))),
+            format!("workdir={}", escape(&dir.join("work"))),
+        ];
+        Ok(Root::Mount { kind: "overlay".into(), options })
+    }
+
+    fn usage(&self, key: &str) -> Usage {
+        if check_key(key).is_err() { Usage::default() } else { measure(&self.dir.join("c").join(key).join("fs")) }
+    }
+
+    fn remove(&self, key: &str) -> Result<()> {
+        check_key(key)?;
+        match fs::remove_dir_all(self.dir.join("c").join(key)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).context(format!("remove snapshot {key}")),
+            _ => Ok(()),
+        }
+    }
+
+    fn keys(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.dir.join("c")).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+    }
+
+    fn open_file(&self, key: &str, top: Option<&Digest>, path: &Path) -> Option<File> {
+        check_key(key).ok()?;
+        let mut dirs = vec![self.dir.join("c").join(key).join("fs")];
+        dirs.extend(self.chain(top).ok()?);
+        for dir in dirs {
+            let root = File::open(dir).ok()?;
+            let relative = path.strip_prefix("/").unwrap_or(path);
+            let flags = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY;
+            let resolve = sys::RESOLVE_IN_ROOT | sys::RESOLVE_NO_MAGICLINKS;
+            match sys::openat2(root.as_fd(), relative, flags, 0, resolve) {
+                Ok(fd) => {
+                    let file = File::from(fd);
+                    return file.metadata().is_ok_and(|metadata| metadata.is_file()).then_some(file);
+                }
+                // A whiteout (opening one answers ENXIO) hides what is below.
+                Err(_) if fs::symlink_metadata(root_join(&root, relative)).is_ok_and(|metadata| metadata.file_type().is_char_device()) => return None,
+                Err(_) => {}
+            }
+        }
+        None
+    }
+}
+
+fn root_join(root: &File, relative: &Path) -> PathBuf {
+    use std::os::fd::AsRawFd;
+    PathBuf::from(format!("/proc/self/fd/{}", root.as_raw_fd())).join(relative)
+}
+
+/// Overlayfs separates layers by colons, and mount options are separated by commas.
+fn escape(path: &Path) -> String {
+    path.to_string_lossy().replace('\\', "\\\\").replace(':', "\\:").replace(',', "\\,")
+}

@@ -1,0 +1,214 @@
+//! Stories through CRI.
+
+use std::fs;
+
+use k8s_cri::v1;
+
+use crate::{
+    harness::{IMAGE, Node, log, sandbox, script},
+    isolation::isolated,
+};
+
+#[test]
+fn a_pod_lives_and_leaves_nothing() {
+    isolated("cri::a_pod_lives_and_leaves_nothing", || async {
+        let node = Node::new("cri::a_pod_lives_and_leaves_nothing");
+        let running = node.start().await;
+        let mut cri = running.clients.clone();
+        let network_ready = |status: v1::StatusResponse| status.status.unwrap().conditions.into_iter().find(|condition| condition.r#type == "NetworkReady").unwrap();
+        let condition = network_ready(cri.runtime.status(v1::StatusRequest { verbose: false }).await.unwrap().into_inner());
+        assert!(!condition.status && condition.reason == "NetworkPluginNotReady", "{condition:?}");
+        node.install_network();
+        assert!(network_ready(cri.runtime.status(v1::StatusRequest { verbose: false }).await.unwrap().into_inner()).status);
+
+        let pod = cri.run_sandbox(sandbox(&node, "web")).await;
+        let request = v1::PodSandboxStatusRequest { pod_sandbox_id: pod.clone(), verbose: false };
+        let status = cri.runtime.pod_sandbox_status(request).await.unwrap().into_inner().status.unwrap();
+        assert_eq!(status.network.unwrap().ip, "10.9.8.7");
+        assert_eq!(status.state, v1::PodSandboxState::SandboxReady as i32);
+
+        let text = "hostname; id -u; echo $FROM_IMAGE; cat /proc/1/comm; echo oops >&2; ls -A /proc/sys/net/ipv4/conf; sleep 100";
+        let main = cri.run(&pod, script("main", text)).await;
+        let exec = cri.exec(&main, &["/bin/sh", "-c", "echo out; echo err >&2; exit 7"]).await;
+        assert_eq!((exec.stdout.as_slice(), exec.stderr.as_slice(), exec.exit_code), (&b"out\n"[..], &b"err\n"[..], 7));
+        let shared = cri.run(&pod, script("peer", "hostname; exit 3")).await;
+        let ended = cri.wait(&shared).await;
+        assert_eq!((ended.exit_code, ended.reason.as_str()), (3, "Error"));
+        assert_eq!(log(&node, "web", "peer"), "web\n");
+        // Two processes are in the group; the second is the exec, which is over.
+        let stats = cri.runtime.container_stats(v1::ContainerStatsRequest { container_id: main.clone() }).await.unwrap().into_inner().stats.unwrap();
+        assert!(stats.memory.unwrap().working_set_bytes.unwrap().value > 0);
+
+        cri.runtime.stop_container(v1::StopContainerRequest { container_id: main.clone(), timeout: 1 }).await.unwrap();
+        let ended = cri.status(&main).await;
+        assert_eq!((ended.exit_code, ended.state()), (137, v1::ContainerState::ContainerExited));
+        let lines = log(&node, "web", "main");
+        assert!(lines.starts_with("web\n0\nyes\nsh\n"), "{lines}");
+        assert!(lines.contains("oops\n") && lines.contains("lo\n"), "{lines}");
+
+        cri.remove_sandbox(&pod).await;
+        assert!(cri.runtime.list_containers(v1::ListContainersRequest::default()).await.unwrap().into_inner().containers.is_empty());
+        let calls = fs::read_to_string(node.path("cni.log")).unwrap();
+        assert_eq!(calls, format!("ADD {pod}\nDEL {pod}\n"));
+        running.stop().await;
+        assert_nothing_left(&node);
+    });
+}
+
+/// No mount, no process but our own, no file of a pod.
+fn assert_nothing_left(node: &Node) {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let dir = node.dir.path().to_str().unwrap();
+    assert!(!mounts.contains(dir), "{mounts}");
+    for name in ["data/sandboxes", "data/containers", "run/sandboxes", "run/containers", "run/oci", "data/snapshots/c", "data/cni"] {
+        let left: Vec<_> = fs::read_dir(node.path(name)).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
+    let others = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()).filter(|&pid| pid != std::process::id());
+    let names: Vec<String> = others.map(|pid| format!("{pid} {}", fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default())).collect();
+    assert!(names.is_empty(), "{names:?}");
+}
+
+#[test]
+fn a_killed_runtime_finds_its_containers_again() {
+    isolated("cri::a_killed_runtime_finds_its_containers_again", || async {
+        let node = Node::new("cri::a_killed_runtime_finds_its_containers_again");
+        node.install_network();
+        let mut daemon = node.start_process();
+        let mut cri = node.connect().await;
+        let pod = cri.run_sandbox(sandbox(&node, "web")).await;
+        let lasting = cri.run(&pod, script("lasting", "echo begin; while [ ! -e /tmp/go ]; do sleep 0.05; done; echo end; exit 5")).await;
+        let ending = cri.run(&pod, script("ending", "while [ ! -e /tmp/go ]; do sleep 0.05; done; exit 4")).await;
+        let created = cri.create(&pod, script("created", "exit 0")).await;
+        let pid = running_pid(&mut cri, &lasting).await;
+        daemon.kill().unwrap();
+        daemon.wait().unwrap();
+        // One ends while nobody is there to see it.
+        let ending_pid = pid_of_script("exit 4");
+        fs::write(format!("/proc/{ending_pid}/root/tmp/go"), "").unwrap();
+        wait_gone(ending_pid);
+
+        let mut daemon = node.start_process();
+        let mut cri = node.connect().await;
+        assert_eq!(running_pid(&mut cri, &lasting).await, pid);
+        let ended = cri.status(&ending).await;
+        assert_eq!((ended.state(), ended.exit_code), (v1::ContainerState::ContainerExited, 4));
+        assert_eq!(cri.status(&created).await.state(), v1::ContainerState::ContainerCreated);
+        cri.start(&created).await;
+        assert_eq!(cri.wait(&created).await.exit_code, 0);
+        assert_eq!(cri.exec(&lasting, &["/bin/sh", "-c", "> /tmp/go"]).await.exit_code, 0);
+        assert_eq!(cri.wait(&lasting).await.exit_code, 5);
+        assert_eq!(log(&node, "web", "lasting"), "begin\nend\n");
+        cri.remove_sandbox(&pod).await;
+        daemon.kill().unwrap();
+        daemon.wait().unwrap();
+        assert_nothing_left(&node);
+    });
+}
+
+async fn running_pid(cri: &mut crate::harness::Clients, id: &str) -> u32 {
+    let request = v1::ContainerStatusRequest { container_id: id.into(), verbose: true };
+    let response = cri.runtime.container_status(request).await.unwrap().into_inner();
+    assert_eq!(response.status.unwrap().state(), v1::ContainerState::ContainerRunning);
+    let info: serde_json::Value = serde_json::from_str(&response.info["info"]).unwrap();
+    info["pid"].as_u64().unwrap() as u32
+}
+
+fn pid_of_script(part: &str) -> u32 {
+    let pids = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let mut found = pids.filter(|pid| fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.contains(part)));
+    found.next().expect("the script runs")
+}
+
+fn wait_gone(pid: u32) {
+    use std::os::fd::FromRawFd;
+    // SAFETY: no pointers; the descriptor is new and owned from here on.
+    let Some(pidfd) = (unsafe {
+        let fd = libc::syscall(libc::SYS_pidfd_open, pid, 0) as i32;
+        (fd >= 0).then(|| std::os::fd::OwnedFd::from_raw_fd(fd))
+    }) else {
+        return;
+    };
+    assert!(coracle_launcher::sys::poll_in(&pidfd, 10_000), "process {pid} goes on");
+}
+
+#[test]
+fn a_killed_shim_takes_its_containers_along() {
+    isolated("cri::a_killed_shim_takes_its_containers_along", || async {
+        let node = Node::new("cri::a_killed_shim_takes_its_containers_along");
+        node.install_network();
+        let running = node.start().await;
+        let mut cri = running.clients.clone();
+        let pod = cri.run_sandbox(sandbox(&node, "web")).await;
+        let first = cri.run(&pod, script("a", "sleep 1000")).await;
+        let pid = running_pid(&mut cri, &first).await;
+        let shim = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let shim: i32 = shim.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim().parse().unwrap();
+        assert_eq!(fs::read_to_string(format!("/proc/{shim}/comm")).unwrap(), "coracle-shim\n");
+        coracle_launcher::sys::kill(shim, libc::SIGKILL).unwrap();
+        let ended = cri.wait(&first).await;
+        assert_eq!((ended.exit_code, ended.reason.as_str()), (255, "Unknown"));
+        wait_gone(pid);
+        let mut again = script("a", "exit 0");
+        again.metadata.as_mut().unwrap().attempt = 1;
+        let second = cri.run(&pod, again).await;
+        assert_eq!(cri.wait(&second).await.exit_code, 0);
+        cri.remove_sandbox(&pod).await;
+        running.stop().await;
+        assert_nothing_left(&node);
+    });
+}
+
+#[test]
+fn limits_hold_and_errors_are_told() {
+    isolated("cri::limits_hold_and_errors_are_told", || async {
+        let node = Node::new("cri::limits_hold_and_errors_are_told");
+        node.install_network();
+        let running = node.start().await;
+        let mut cri = running.clients.clone();
+        let pod = cri.run_sandbox(sandbox(&node, "web")).await;
+        let mut hog = script("hog", "x=$(yes | head -c 200000000); echo survived");
+        let resources = v1::LinuxContainerResources { memory_limit_in_bytes: 32 << 20, oom_score_adj: 500, cpu_shares: 100, ..Default::default() };
+        hog.linux.as_mut().unwrap().resources = Some(resources);
+        let hog = cri.run(&pod, hog).await;
+        let ended = cri.wait(&hog).await;
+        assert_eq!((ended.reason.as_str(), ended.exit_code), ("OOMKilled", 137));
+
+        let mut missing = script("missing", "");
+        missing.command = vec!["/no/such/program".into()];
+        let missing = cri.create(&pod, missing).await;
+        let error = cri.runtime.start_container(v1::StartContainerRequest { container_id: missing.clone() }).await.unwrap_err();
+        assert!(error.message().contains("unable to start container process: exec: \"/no/such/program\": stat /no/such/program: no such file or directory"), "{error}");
+        assert_eq!(cri.status(&missing).await.reason, "StartError");
+
+        let mut user = script("user", "id -u; id -g; cat /proc/self/status; exit 0");
+        let security = v1::LinuxContainerSecurityContext {
+            run_as_username: "web".into(),
+            no_new_privs: true,
+            readonly_rootfs: true,
+            masked_paths: vec!["/proc/kcore".into()],
+            capabilities: Some(v1::Capability { drop_capabilities: vec!["ALL".into()], ..Default::default() }),
+            ..Default::default()
+        };
+        user.linux.as_mut().unwrap().security_context = Some(security);
+        let user = cri.run(&pod, user).await;
+        assert_eq!(cri.wait(&user).await.exit_code, 0);
+        let lines = log(&node, "web", "user");
+        assert!(lines.starts_with("33\n33\n"), "{lines}");
+        assert!(lines.contains("CapBnd:\t0000000000000000") && lines.contains("NoNewPrivs:\t1"), "{lines}");
+
+        let request = v1::ExecSyncRequest { container_id: user, cmd: vec!["true".into()], timeout: 1 };
+        assert!(cri.runtime.exec_sync(request).await.is_err());
+        let request = v1::CreateContainerRequest {
+            pod_sandbox_id: pod.clone(),
+            config: Some(v1::ContainerConfig { image: Some(v1::ImageSpec { image: "nothing:here".into(), ..Default::default() }), ..script("x", "") }),
+            sandbox_config: None,
+        };
+        assert_eq!(cri.runtime.create_container(request).await.unwrap_err().code(), tonic::Code::NotFound);
+        let images = cri.images.list_images(v1::ListImagesRequest::default()).await.unwrap().into_inner().images;
+        assert_eq!(images[0].repo_tags, [IMAGE]);
+        cri.remove_sandbox(&pod).await;
+        running.stop().await;
+        assert_nothing_left(&node);
+    });
+}

@@ -1,0 +1,47 @@
+//! Every test runs in pid, mount, network, uts and ipc namespaces of its own: whatever it leaves ends with it. Groups are
+//! the one thing that outlives namespaces; they are removed by name.
+
+use std::{future::Future, path::Path, process::Command};
+
+const INSIDE: &str = "CORACLE_TEST_INSIDE";
+const HIERARCHIES: &str = "/sys/fs/cgroup";
+
+/// Runs `body` in namespaces of its own by running this test again there.
+pub fn isolated<F: Future<Output = ()>>(test: &str, body: impl FnOnce() -> F) {
+    if std::env::var_os(INSIDE).is_some() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let limit = std::time::Duration::from_secs(90);
+        runtime.block_on(async { tokio::time::timeout(limit, body()).await.expect("the test takes too long") });
+        return;
+    }
+    let status = Command::new("unshare")
+        .args(["--pid", "--fork", "--kill-child", "--mount", "--mount-proc", "--net", "--uts", "--ipc"])
+        .arg(std::env::current_exe().unwrap())
+        .args([test, "--exact", "--nocapture"])
+        .env(INSIDE, "1")
+        .status()
+        .unwrap();
+    let left = remove_groups(&group(test));
+    assert!(status.success(), "{test} failed inside its namespaces");
+    assert!(left.is_empty(), "{test} left groups behind: {left:?}");
+}
+
+/// The group that a test's containers are in.
+pub fn group(test: &str) -> String {
+    format!("/coracle-test-{}", test.replace("::", "-"))
+}
+
+/// Removes a group from every hierarchy; returns what was still in it.
+fn remove_groups(group: &str) -> Vec<String> {
+    let mut left = Vec::new();
+    let hierarchies = std::fs::read_dir(HIERARCHIES).into_iter().flatten().flatten().map(|entry| entry.path());
+    for dir in hierarchies.chain([Path::new(HIERARCHIES).to_owned()]) {
+        let dir = dir.join(group.trim_start_matches('/'));
+        for child in std::fs::read_dir(&dir).into_iter().flatten().flatten().filter(|entry| entry.path().is_dir()) {
+            left.push(child.path().display().to_string());
+            let _ = std::fs::remove_dir(child.path());
+        }
+        let _ = std::fs::remove_dir(&dir);
+    }
+    left
+}

@@ -1,0 +1,22 @@
+//! The runtime as a whole: through CRI, with real namespaces, groups and shims. Needs root.
+
+mod cri;
+mod harness;
+mod isolation;
+
+/// Set for the test that is not one: the runtime as a process that others kill.
+const DAEMON_DIR: &str = "CORACLE_TEST_DAEMON_DIR";
+const DAEMON_GROUP: &str = "CORACLE_TEST_DAEMON_GROUP";
+
+/// Runs a runtime when another test asks for it, else nothing.
+#[test]
+fn daemon() {
+    let (Some(dir), Ok(group)) = (std::env::var_os(DAEMON_DIR), std::env::var(DAEMON_GROUP)) else { return };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let config = harness::config(dir.as_ref(), &group);
+        let runtime = coracle_runtime::Runtime::start(config).await.unwrap();
+        runtime.images().pack(harness::IMAGE, harness::busybox()).await.unwrap();
+        runtime.serve(Default::default()).await.unwrap();
+    });
+}
