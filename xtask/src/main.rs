@@ -1,8 +1,9 @@
-//! Every chore of the project: `cargo xtask check|test|e2e|bench|dist|schema`.
+//! Every chore of the project: `cargo xtask check|test|e2e|bench|dist|schema|protobuf`.
 
 mod bench;
 mod cargo;
 mod dist;
+mod protobuf;
 mod schema;
 
 use anyhow::Result;
@@ -33,6 +34,8 @@ enum Chore {
     Dist,
     /// Generate the schema table from upstream's published definitions
     Schema,
+    /// Generate the table of protobuf field numbers
+    Protobuf,
 }
 
 fn main() -> Result<()> {
@@ -43,5 +46,6 @@ fn main() -> Result<()> {
         Chore::Bench(options) => bench::run(&options),
         Chore::Dist => dist::run(),
         Chore::Schema => schema::run(),
+        Chore::Protobuf => protobuf::run(),
     }
 }

@@ -12,6 +12,7 @@ pub mod logs;
 pub mod metrics;
 pub mod negotiate;
 pub mod openapi;
+pub mod protobuf;
 pub mod render;
 pub mod request;
 pub mod serve;

@@ -1,6 +1,6 @@
 //! A request's path and body.
 
-use super::negotiate::Format;
+use super::protobuf;
 use crate::options::unescape;
 use crate::verbs::Call;
 use bytes::Bytes;
@@ -12,6 +12,9 @@ use serde_json::Value;
 
 /// The largest body (apiserver `MaxRequestBodyBytes`).
 pub const MAX_BODY: usize = 3 << 20;
+
+/// What bodies can be written in.
+const TAKEN: [&str; 3] = ["application/json", "application/yaml", protobuf::MEDIA_TYPE];
 
 /// What a path names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -100,11 +103,11 @@ impl Body {
         Ok(Self { bytes, content_type })
     }
 
-    fn format(&self) -> Result<Format, Status> {
+    fn format(&self) -> Result<decode::Format, Status> {
         match self.content_type.as_str() {
-            "" | "application/json" | "*/*" => Ok(Format::Json),
-            "application/yaml" => Ok(Format::Yaml),
-            _ => Err(Status::unsupported_media_type(&super::negotiate::OFFERED)),
+            "" | "application/json" | "*/*" => Ok(decode::Format::Json),
+            "application/yaml" => Ok(decode::Format::Yaml),
+            _ => Err(Status::unsupported_media_type(&TAKEN)),
         }
     }
 
@@ -121,29 +124,34 @@ impl Body {
     /// # Errors
     /// As [`Body::object`].
     pub fn of_kind(&self, gvk: &Gvk, validation: FieldValidation) -> Result<(Value, Vec<String>), Status> {
-        let format = match self.format()? {
-            Format::Json => decode::Format::Json,
-            Format::Yaml => decode::Format::Yaml,
-        };
         let type_ref = schema::of(gvk).ok_or_else(|| Status::internal(format!("no schema for {gvk}")))?;
-        let decoded = decode::decode(&self.bytes, format, type_ref, validation)?;
+        let decoded = if self.content_type == protobuf::MEDIA_TYPE {
+            decode::check(protobuf::decode(&self.bytes, gvk)?, type_ref, validation)?
+        } else {
+            decode::decode(&self.bytes, self.format()?, type_ref, validation)?
+        };
         let mut object = decoded.object;
         check_kind(&mut object, gvk)?;
         Ok((object, decoded.warnings))
     }
 
-    /// The body as any document.
+    /// The body as metav1.DeleteOptions, which clients send under any group and version.
     ///
     /// # Errors
     /// 400 when it is none.
-    pub fn any(&self) -> Result<Value, Status> {
+    pub fn delete_options(&self) -> Result<Value, Status> {
+        if self.bytes.is_empty() {
+            return Ok(Value::Null);
+        }
         let options = Gvk::of("", "v1", "DeleteOptions");
-        match schema::of(&options) {
-            Some(type_ref) => {
-                let format = if self.format()? == Format::Yaml { decode::Format::Yaml } else { decode::Format::Json };
-                Ok(decode::decode(&self.bytes, format, type_ref, FieldValidation::Ignore)?.object)
-            }
-            None => serde_json::from_slice(&self.bytes).map_err(|error| Status::bad_request(error.to_string())),
+        if self.content_type == protobuf::MEDIA_TYPE {
+            return protobuf::decode(&self.bytes, &options);
+        }
+        let type_ref = schema::of(&options).ok_or_else(|| Status::internal("no schema for DeleteOptions"))?;
+        let value = decode::decode(&self.bytes, self.format()?, type_ref, FieldValidation::Ignore)?.object;
+        match meta::kind(&value) {
+            "" | "DeleteOptions" => Ok(value),
+            other => Err(Status::bad_request(format!("decoded object cannot be converted to DeleteOptions: {other}"))),
         }
     }
 }

@@ -55,14 +55,7 @@ impl DeleteOptions {
     }
 
     fn read(call: &Call, body: &Body) -> Result<Self, Status> {
-        if body.bytes.is_empty() {
-            return Self::from_value(call, &Value::Null);
-        }
-        let value = body.any()?;
-        match object_meta::kind(&value) {
-            "" | "DeleteOptions" => Self::from_value(call, &value),
-            other => Err(Status::bad_request(format!("decoded object cannot be converted to DeleteOptions: {other}"))),
-        }
+        Self::from_value(call, &body.delete_options()?)
     }
 }
 

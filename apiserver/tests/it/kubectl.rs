@@ -139,16 +139,32 @@ async fn what_goes_wrong() {
     assert!(error.contains("unknown format"), "{error}");
 }
 
+/// kubectl sends these in protobuf.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn zz_probe() {
+async fn everything_that_kubectl_creates_from_flags() {
     let Some(kubectl) = Kubectl::start().await else { return };
-    for args in [
-        "create deployment web --image=a:v1 --replicas=3", "create namespace n", "create service clusterip s --tcp=80", "create job j --image=x",
-        "create secret generic s --from-literal=a=b", "create serviceaccount s", "create role r --verb=get --resource=pods", "run p --image=x", "expose deployment web --port=80",
-        "autoscale deployment web --max=3", "scale deployment web --replicas=2", "rollout restart deployment web", "rollout history deployment web", "rollout undo deployment web", "cordon n1", "create quota q", "get events", "create cronjob c --image=x --schedule=*/1", "annotate deploy web a=b", "create pdb b --selector=a=b --min-available=1", "create token default", "auth can-i get pods", "create ingress i --rule=a/b=c:80", "explain pods", "top pods", "logs p", "rollout status deployment web --timeout=1s", "patch deploy web -p {\"spec\":{\"replicas\":1}}", "set env deploy/web A=b", "delete deploy web","get all -A", "cluster-info", "api-versions", "get --raw /readyz?verbose", "apply set-last-applied -h", "get cs", "describe svc kubernetes", "get pod p -o custom-columns=N:.metadata.name", "edit -h"
+    for (line, said) in [
+        ("create namespace n", "namespace/n created"),
+        ("create deployment web --image=a:v1 --replicas=3", "deployment.apps/web created"),
+        ("create service clusterip c --tcp=80", "service/c created"),
+        ("create service nodeport d --tcp=80:8080", "service/d created"),
+        ("create secret generic s --from-literal=a=b", "secret/s created"),
+        ("create serviceaccount s", "serviceaccount/s created"),
+        ("create role r --verb=get --resource=pods", "role.rbac.authorization.k8s.io/r created"),
+        ("create clusterrolebinding b --clusterrole=r --user=u", "clusterrolebinding.rbac.authorization.k8s.io/b created"),
+        ("create quota q --hard=pods=3", "resourcequota/q created"),
+        ("create job j --image=x", "job.batch/j created"),
+        ("create cronjob c --image=x --schedule=*/1", "cronjob.batch/c created"),
+        ("create pdb b --selector=a=b --min-available=1", "poddisruptionbudget.policy/b created"),
+        ("create ingress i --rule=a/b=c:80", "ingress.networking.k8s.io/i created"),
+        ("create priorityclass p --value=5", "priorityclass.scheduling.k8s.io/p created"),
+        ("rollout restart deployment web", "deployment.apps/web restarted"),
+        ("set env deploy/web A=b", "deployment.apps/web env updated"),
+        ("delete deploy web", "deployment.apps \"web\" deleted"),
     ] {
-        let list: Vec<&str> = args.split(' ').collect();
-        let output = kubectl.run(&list).await;
-        println!("{} {args}: {} {}", output.status.success(), String::from_utf8_lossy(&output.stdout).lines().take(3).collect::<Vec<_>>().join("|"), String::from_utf8_lossy(&output.stderr));
+        let args: Vec<&str> = line.split(' ').collect();
+        assert_eq!(kubectl.ok(&args).await.trim(), said, "{line}");
     }
+    assert_eq!(kubectl.ok(&["get", "secret", "s", "-o", "jsonpath={.data.a} {.type}"]).await, "Yg== Opaque");
+    assert!(kubectl.ok(&["get", "service", "d", "-o", "jsonpath={.spec.ports[0].targetPort}"]).await.contains("8080"));
 }

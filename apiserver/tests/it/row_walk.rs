@@ -96,7 +96,7 @@ async fn every_row() {
             assert_eq!(code, StatusCode::OK, "{gvk}: {patched}");
             let (_, selected) = client.get(&format!("{collection}?labelSelector=walk%3Dyes&fieldSelector=metadata.name%3D{name}")).await;
             assert_eq!(selected["items"].as_array().unwrap().len(), 1, "{gvk}");
-            let (code, _) = client.delete(&path).await;
+            let (code, _) = client.delete(&format!("{path}?propagationPolicy=Background")).await;
             assert_eq!(code, StatusCode::OK, "{gvk}");
             let mut expected = vec!["ADDED", "MODIFIED", "DELETED"];
             if &*gvk.kind == "Namespace" {
