@@ -229,6 +229,9 @@ impl Engine {
         let group = self.hierarchy.group(&container.cgroups_path).context("find the cgroup")?;
         let oom_file = group.dir("memory").map(|dir| dir.join(memory::oom_file(group.is_v2())).to_string_lossy().into_owned());
         let log = if container.log_path.is_empty() { LogDriver::None } else { LogDriver::Cri { path: container.log_path.clone() } };
+        if let Some(dir) = Path::new(&container.log_path).parent() {
+            fs::create_dir_all(dir).context(format!("create log directory {}", dir.display()))?;
+        }
         let create = Create {
             id: container.id.clone(),
             kind: Kind::Container { bundle: self.paths.bundle(&container.id).to_string_lossy().into_owned() },

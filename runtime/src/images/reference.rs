@@ -95,8 +95,18 @@ fn is_tag(tag: &str) -> bool {
     tag.len() <= MAX_TAG && tag.bytes().next().is_some_and(word) && tag.bytes().all(|byte| word(byte) || matches!(byte, b'.' | b'-'))
 }
 
+/// Names of letters, digits and inner hyphens between dots, or an IPv6 address in brackets; then perhaps a port.
 fn is_host(host: &str) -> bool {
-    !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b':' | b'[' | b']'))
+    let (name, port) = match host.rsplit_once(':') {
+        Some((name, port)) if !port.ends_with(']') => (name, port),
+        _ => (host, "0"),
+    };
+    let label = |label: &str| {
+        let word = label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        word && !label.is_empty() && !label.starts_with('-') && !label.ends_with('-')
+    };
+    let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).is_some_and(|name| name.parse::<std::net::Ipv6Addr>().is_ok());
+    port.parse::<u16>().is_ok() && (address || name.split('.').all(label))
 }
 
 /// Letters and digits, separated by `.`, `_`, `__` or any number of `-`.
