@@ -39,6 +39,9 @@ pub const NODE_PORTS: &str = "/registry/nodeports/";
 /// How much of the past is read back after a restart, in revisions.
 const REFILL: u64 = 4096;
 
+/// How long a reader waits for the watch before the store is asked to show how far it has come.
+const ANNOUNCE_AFTER: Duration = Duration::from_millis(100);
+
 /// How long to wait before the store's watch is tried again.
 const RETRY: Duration = Duration::from_millis(200);
 
@@ -84,8 +87,18 @@ impl Cacher {
             return true;
         }
         let mut progress = self.progress.subscribe();
-        let reached = tokio::time::timeout(limit, progress.wait_for(|progress| *progress >= revision)).await;
-        matches!(reached, Ok(Ok(_)))
+        let mut wait = async |limit| {
+            let reached = tokio::time::timeout(limit, progress.wait_for(|progress| *progress >= revision)).await;
+            matches!(reached, Ok(Ok(_)))
+        };
+        if wait(limit.min(ANNOUNCE_AFTER)).await {
+            return true;
+        }
+        // Perhaps what made the revision is not ours to see.
+        if self.store.announce().await.is_err() {
+            return false;
+        }
+        wait(limit).await
     }
 
     /// Follows the store until told to stop.
@@ -218,6 +231,8 @@ impl Cacher {
                 return Ok(());
             }
         };
+        // So that there is something to read up to `revision`, whoever wrote that.
+        self.store.announce().await?;
         let mut past = Vec::new();
         let mut reached = from - 1;
         while reached < revision {

@@ -216,6 +216,11 @@ pub trait Store: Send + Sync + 'static {
         None
     }
 
+    /// Makes open watches show how far they have come, when nothing they watch may have changed.
+    fn announce(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
     /// Forgets what was overwritten or deleted at or before `revision`.
     fn compact(&self, revision: Revision) -> BoxFuture<'_, Result<(), StoreError>>;
 

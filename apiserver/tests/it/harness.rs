@@ -2,6 +2,7 @@
 
 use axum::body::Body;
 use coracle_api::clock::SystemClock;
+use coracle_apiserver::store::Store;
 use coracle_apiserver::store::embedded::Embedded;
 use coracle_apiserver::{ApiServer, Config, InProcess, UserInfo};
 use coracle_pki::{Authority, Identity, Subject, Usage};
@@ -32,8 +33,11 @@ pub fn identity(authority: &Authority, subject: &Subject, usage: Usage) -> Ident
 
 impl Harness {
     pub async fn start() -> Self {
+        Self::on(Arc::new(Embedded::in_memory(Arc::new(SystemClock::new())).unwrap())).await
+    }
+
+    pub async fn on(store: Arc<dyn Store>) -> Self {
         let authority = authority();
-        let store = Arc::new(Embedded::in_memory(Arc::new(SystemClock::new())).unwrap());
         let config = Config::new(store, authority.cert_pem(), "127.0.0.1:6443".parse().unwrap());
         Self { server: ApiServer::start(config).await.unwrap(), authority }
     }

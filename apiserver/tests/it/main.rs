@@ -2,5 +2,8 @@
 
 mod harness;
 mod kubectl;
+mod power_loss;
+mod restart;
 mod row_walk;
+mod store;
 mod verbs;

@@ -1,0 +1,194 @@
+//! The embedded store on a disk that fails: power loss, errors, no space.
+
+use coracle_api::clock::SystemClock;
+use coracle_apiserver::store::embedded::{Embedded, Opener};
+use coracle_apiserver::store::{Op, Outcome, Range, Store, StoreError, Txn};
+use redb::{BackendError, StorageBackend};
+use std::collections::HashMap;
+use std::io;
+use std::ops::Bound;
+use std::sync::{Arc, Mutex};
+
+/// Sectors survive whole or not at all.
+const SECTOR: usize = 512;
+
+/// A disk with a cache that power loss empties: what was written since the last sync survives in part.
+#[derive(Debug)]
+struct Disk {
+    /// What is on the platter.
+    durable: Vec<u8>,
+    /// What a reader sees.
+    cached: Vec<u8>,
+    /// Writes since the last sync.
+    pending: Vec<(usize, Vec<u8>)>,
+    /// Operations until the power goes; every later one fails.
+    power: Option<u64>,
+    /// Writes fail, as on a full disk.
+    full: bool,
+    random: fastrand::Rng,
+}
+
+impl Disk {
+    fn new(seed: u64) -> Arc<Mutex<Self>> {
+        Arc::new(Mutex::new(Self {
+            durable: Vec::new(),
+            cached: Vec::new(),
+            pending: Vec::new(),
+            power: None,
+            full: false,
+            random: fastrand::Rng::with_seed(seed),
+        }))
+    }
+
+    fn spend(&mut self) -> io::Result<()> {
+        match &mut self.power {
+            Some(0) => Err(io::Error::other("the power is gone")),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Power comes back: any part of what was not synced may have reached the platter, in any order.
+    fn restart(&mut self) {
+        for (offset, data) in std::mem::take(&mut self.pending) {
+            for (nth, sector) in data.chunks(SECTOR).enumerate() {
+                let at = offset + nth * SECTOR;
+                if self.random.bool() && at + sector.len() <= self.durable.len() {
+                    self.durable[at..at + sector.len()].copy_from_slice(sector);
+                }
+            }
+        }
+        self.cached = self.durable.clone();
+        self.power = None;
+    }
+}
+
+#[derive(Debug)]
+struct Handle(Arc<Mutex<Disk>>);
+
+impl StorageBackend for Handle {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.lock().unwrap().cached.len() as u64)
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let disk = self.0.lock().unwrap();
+        let start = usize::try_from(offset).unwrap();
+        let bytes = disk.cached.get(start..start + out.len()).ok_or_else(|| io::Error::other("read past the end"))?;
+        out.copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        let mut disk = self.0.lock().unwrap();
+        disk.spend()?;
+        let len = usize::try_from(len).unwrap();
+        if disk.full && len > disk.cached.len() {
+            return Err(io::Error::from(io::ErrorKind::StorageFull));
+        }
+        disk.cached.resize(len, 0);
+        disk.durable.resize(len, 0);
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        let mut disk = self.0.lock().unwrap();
+        disk.spend()?;
+        disk.pending.clear();
+        disk.durable = disk.cached.clone();
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let mut disk = self.0.lock().unwrap();
+        disk.spend()?;
+        if disk.full {
+            return Err(io::Error::from(io::ErrorKind::StorageFull));
+        }
+        let start = usize::try_from(offset).unwrap();
+        disk.cached[start..start + data.len()].copy_from_slice(data);
+        disk.pending.push((start, data.to_vec()));
+        Ok(())
+    }
+
+    fn try_lock_range(&self, _: Bound<u64>, _: Bound<u64>) -> Result<bool, BackendError> {
+        Ok(true)
+    }
+
+    fn unlock_range(&self, _: Bound<u64>, _: Bound<u64>) -> Result<(), BackendError> {
+        Ok(())
+    }
+}
+
+fn opener(disk: &Arc<Mutex<Disk>>) -> Opener {
+    let disk = disk.clone();
+    Box::new(move || Ok(Box::new(Handle(disk.clone()))))
+}
+
+/// Each writer counts up in two keys at once.
+async fn write(store: Arc<Embedded>, writer: usize, from: u64) -> (u64, u64) {
+    let mut acknowledged = from;
+    for next in from + 1..from + 1000 {
+        let ops = vec![Op::put(format!("/l/{writer}"), next.to_string()), Op::put(format!("/r/{writer}"), next.to_string())];
+        match store.txn(Txn { compare: vec![], ops }).await {
+            Ok(Outcome::Committed(_)) => acknowledged = next,
+            Ok(Outcome::Conflict(current)) => panic!("{current:?}"),
+            Err(_) => return (acknowledged, next),
+        }
+    }
+    (acknowledged, acknowledged)
+}
+
+async fn counts(store: &dyn Store, prefix: &str) -> HashMap<String, u64> {
+    let page = store.range(Range { prefix: prefix.to_owned(), ..Range::default() }).await.unwrap();
+    page.records.iter().map(|record| (record.key[prefix.len()..].to_owned(), String::from_utf8_lossy(&record.value).parse().unwrap())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn power_goes_at_any_moment() {
+    const WRITERS: usize = 8;
+    for seed in 0..25 {
+        let disk = Disk::new(seed);
+        let mut acknowledged = vec![0u64; WRITERS];
+        for round in 0..4 {
+            let store = Arc::new(Embedded::with_backend(opener(&disk), Arc::new(SystemClock::new())).unwrap());
+            let (left, right) = (counts(&*store, "/l/").await, counts(&*store, "/r/").await);
+            assert_eq!(left, right, "seed {seed} round {round}: half a transaction");
+            let budget = disk.lock().unwrap().random.u64(20..600);
+            disk.lock().unwrap().power = Some(budget);
+            let tasks: Vec<_> = (0..WRITERS)
+                .map(|writer| {
+                    let from = left.get(&writer.to_string()).copied().unwrap_or(0);
+                    assert!(from >= acknowledged[writer], "seed {seed} round {round}: {} was acknowledged, {from} is there", acknowledged[writer]);
+                    tokio::spawn(write(store.clone(), writer, from))
+                })
+                .collect();
+            for (writer, task) in tasks.into_iter().enumerate() {
+                let (done, tried) = task.await.unwrap();
+                assert!(tried >= done);
+                acknowledged[writer] = done;
+            }
+            drop(store);
+            disk.lock().unwrap().restart();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_is_an_error_while_it_is_full() {
+    let disk = Disk::new(1);
+    let store = Embedded::with_backend(opener(&disk), Arc::new(SystemClock::new())).unwrap();
+    let put = |value: &'static str| store.txn(Txn { compare: vec![], ops: vec![Op::put("/a", value)] });
+    put("1").await.unwrap();
+    disk.lock().unwrap().full = true;
+    for _ in 0..3 {
+        assert!(matches!(put("2").await, Err(StoreError::Unavailable(_))));
+    }
+    disk.lock().unwrap().full = false;
+    let Outcome::Committed(revision) = put("3").await.unwrap() else { panic!() };
+    let record = store.get("/a").await.unwrap().unwrap();
+    assert_eq!((&record.value[..], record.modified), (&b"3"[..], revision));
+}
