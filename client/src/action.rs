@@ -122,7 +122,8 @@ pub enum Verb {
     DeleteCollection,
     /// A POST to a subresource: a binding, an eviction.
     CreateSubresource { subresource: &'static str, body: Value },
-    /// Reads the object's metadata from the server, for those who must know more than their snapshot; the reconciler's `observe` gets it.
+    /// Reads the object from the server (or, without a name, one of its resource), for those who must know more than
+    /// their snapshot. The reconciler's `observe` gets the answer.
     Probe,
 }
 

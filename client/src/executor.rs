@@ -135,6 +135,8 @@ fn request(action: &Action) -> Result<Request<Vec<u8>>, http::Error> {
         Verb::Delete { .. } => (Method::DELETE, object(None), JSON, encode(&delete_options(&action.verb))),
         Verb::DeleteCollection => (Method::DELETE, collection, JSON, Vec::new()),
         Verb::CreateSubresource { subresource, body } => (Method::POST, object(Some(subresource)), JSON, encode(body)),
+        // Without a name: whether there is any.
+        Verb::Probe if action.name.is_empty() => (Method::GET, format!("{collection}?limit=1"), JSON, Vec::new()),
         Verb::Probe => (Method::GET, object(None), JSON, Vec::new()),
     };
     Request::builder().method(method).uri(path).header(CONTENT_TYPE, content_type).body(body)

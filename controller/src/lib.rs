@@ -8,10 +8,16 @@
 
 #![forbid(unsafe_code)]
 
+pub mod catalog;
+pub mod certificates;
 pub mod deployment;
+pub mod endpoint_slices;
+pub mod garbage;
+pub mod namespace;
 pub mod node_ipam;
 pub mod node_lifecycle;
 pub mod ownership;
+pub mod pod_gc;
 pub mod pods;
 pub mod replica_set;
 mod run;

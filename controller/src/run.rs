@@ -10,7 +10,10 @@ use futures::future::BoxFuture;
 use ipnet::Ipv4Net;
 use tokio_util::sync::CancellationToken;
 
-use crate::{deployment, node_ipam, node_lifecycle, replica_set, service_account, taint_eviction};
+use crate::{
+    catalog::Catalog, certificates, deployment, endpoint_slices, garbage, namespace, node_ipam, node_lifecycle, pod_gc, replica_set,
+    service_account, taint_eviction,
+};
 
 /// Gives the client that a controller acts with. In one process with the API server each gets its own identity
 /// (`system:serviceaccount:kube-system:NAME-controller`), as upstream with `--use-service-account-credentials`.
@@ -60,6 +63,7 @@ type Run = Arc<dyn Fn(&Setting, CancellationToken) -> BoxFuture<'static, ()> + S
 struct Setting {
     config: Config,
     informers: Informers,
+    catalog: Catalog,
 }
 
 /// The controllers by name. To add one: a folder, and a row here.
@@ -73,6 +77,13 @@ fn table() -> Vec<(&'static str, Run)> {
         }),
         row("taint-eviction", |setting| Some(taint_eviction::TaintEviction::new(&setting.informers))),
         row("node-ipam", |setting| Some(node_ipam::NodeIpam::new(&setting.informers, setting.config.cluster_cidr?))),
+        row("pod-garbage-collector", |setting| Some(pod_gc::PodGc::new(&setting.informers))),
+        row("endpointslice", |setting| Some(endpoint_slices::EndpointSlices::new(&setting.informers))),
+        row("generic-garbage-collector", |setting| Some(garbage::Garbage::new(&setting.catalog))),
+        row("namespace", |setting| Some(namespace::Namespaces::new(&setting.informers, &setting.catalog))),
+        row("certificate", |setting| {
+            Some(certificates::Certificates::new(&setting.informers, setting.config.authority.clone()?))
+        }),
         row("namespace-furniture", |setting| {
             let ca = setting.config.authority.as_ref().map(|authority| authority.cert_pem().to_owned());
             Some(service_account::Furniture::new(&setting.informers, ca))
@@ -111,10 +122,12 @@ pub async fn run(config: Config, shutdown: CancellationToken) {
 
 async fn controllers(config: Config, shutdown: CancellationToken) {
     let informers = Informers::with_shutdown(config.client.clone(), Scope::all(), shutdown.clone());
-    let setting = Arc::new(Setting { config, informers });
+    let catalog = Catalog::new(&informers);
+    let learning = supervise("catalog", &shutdown, |token| catalog.clone().follow(token));
+    let setting = Arc::new(Setting { config, informers, catalog: catalog.clone() });
     let rows = table().into_iter().map(|(name, run)| {
         let (setting, shutdown) = (setting.clone(), shutdown.clone());
         async move { supervise(name, &shutdown, |token| run(&setting, token)).await }
     });
-    futures::future::join_all(rows).await;
+    futures::future::join(learning, futures::future::join_all(rows)).await;
 }

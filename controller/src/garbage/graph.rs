@@ -1,0 +1,140 @@
+//! Who depends on whom.
+
+use std::sync::Arc;
+
+use coracle_client::Key;
+use imbl::{HashMap, OrdSet};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+
+use super::Uid;
+use crate::catalog::Change;
+
+/// Waits for the dependents of an object before it goes.
+pub const FOREGROUND: &str = "foregroundDeletion";
+/// Frees the dependents of an object before it goes.
+pub const ORPHAN: &str = "orphan";
+
+/// A reference to an owner.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Owner {
+    pub uid: Uid,
+    pub reference: OwnerReference,
+}
+
+/// An object, as far as owning goes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Node {
+    /// Which resource of the catalog.
+    pub entry: usize,
+    pub key: Key,
+    pub uid: Uid,
+    pub version: Option<String>,
+    pub owners: Vec<Owner>,
+    pub finalizers: Vec<String>,
+    pub deleting: bool,
+}
+
+impl Node {
+    fn of(entry: usize, meta: &ObjectMeta) -> Self {
+        let owners = meta.owner_references.iter().flatten();
+        Self {
+            entry,
+            key: Key::of(meta),
+            uid: Uid::new(meta.uid.as_deref().unwrap_or_default()),
+            version: meta.resource_version.clone(),
+            owners: owners.map(|reference| Owner { uid: Uid::new(&reference.uid), reference: reference.clone() }).collect(),
+            finalizers: meta.finalizers.clone().unwrap_or_default(),
+            deleting: meta.deletion_timestamp.is_some(),
+        }
+    }
+
+    /// Whether the object carries a finalizer.
+    pub fn has(&self, finalizer: &str) -> bool {
+        self.finalizers.iter().any(|have| have == finalizer)
+    }
+
+    /// Being deleted, but not before its dependents.
+    pub fn waits_for_dependents(&self) -> bool {
+        self.deleting && self.has(FOREGROUND)
+    }
+
+    /// Being deleted, but not before its dependents are freed.
+    pub fn orphans_dependents(&self) -> bool {
+        self.deleting && self.has(ORPHAN)
+    }
+
+    /// Whether this object keeps an owner from going.
+    pub fn blocks(&self, owner: &Uid) -> bool {
+        self.owners.iter().any(|have| have.uid == *owner && have.reference.block_owner_deletion == Some(true))
+    }
+}
+
+/// All objects by uid, and the dependents of each. Cloning is cheap: a plan reads a clone.
+#[derive(Clone, Debug, Default)]
+pub struct Graph {
+    nodes: HashMap<Uid, Arc<Node>>,
+    dependents: HashMap<Uid, OrdSet<Uid>>,
+}
+
+impl Graph {
+    /// The object.
+    pub fn get(&self, uid: &Uid) -> Option<&Arc<Node>> {
+        self.nodes.get(uid)
+    }
+
+    /// The objects that name this one as an owner.
+    pub fn dependents<'a>(&'a self, uid: &Uid) -> impl Iterator<Item = &'a Arc<Node>> {
+        self.dependents.get(uid).into_iter().flatten().filter_map(|dependent| self.nodes.get(dependent))
+    }
+
+    /// Takes a change in, and gives the objects that have to be looked at again.
+    pub fn observe(&mut self, entry: usize, change: &Change<'_>, look_at: &mut dyn FnMut(Uid)) {
+        let node = Node::of(entry, change.meta);
+        let uid = node.uid.clone();
+        if change.deleted {
+            self.remove(&uid, look_at);
+            return;
+        }
+        let node = Arc::new(node);
+        let old = self.nodes.insert(uid.clone(), node.clone());
+        let unchanged = old.as_ref().is_some_and(|old| old.owners == node.owners);
+        if !unchanged {
+            for owner in old.iter().flat_map(|old| &old.owners) {
+                self.unlink(&owner.uid, &uid);
+            }
+            for owner in &node.owners {
+                self.dependents.entry(owner.uid.clone()).or_default().insert(uid.clone());
+            }
+        }
+        let waiting = node.waits_for_dependents() || node.orphans_dependents();
+        let was_waiting = old.as_ref().is_some_and(|old| old.waits_for_dependents() || old.orphans_dependents());
+        if waiting || (!unchanged && !node.owners.is_empty()) {
+            look_at(uid.clone());
+        }
+        if node.waits_for_dependents() && !was_waiting {
+            self.dependents(&uid).for_each(|dependent| look_at(dependent.uid.clone()));
+        }
+        // A dependent that no longer blocks may have been the last to do so.
+        for owner in old.iter().filter(|_| !unchanged).flat_map(|old| &old.owners) {
+            look_at(owner.uid.clone());
+        }
+    }
+
+    fn remove(&mut self, uid: &Uid, look_at: &mut dyn FnMut(Uid)) {
+        self.dependents(uid).for_each(|dependent| look_at(dependent.uid.clone()));
+        let Some(old) = self.nodes.remove(uid) else { return };
+        for owner in &old.owners {
+            self.unlink(&owner.uid, uid);
+            look_at(owner.uid.clone());
+        }
+    }
+
+    fn unlink(&mut self, owner: &Uid, dependent: &Uid) {
+        if let Some(dependents) = self.dependents.get_mut(owner) {
+            dependents.remove(dependent);
+            if dependents.is_empty() {
+                self.dependents.remove(owner);
+            }
+        }
+    }
+}

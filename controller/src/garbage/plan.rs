@@ -1,0 +1,202 @@
+//! What is to be done about one object.
+
+use std::time::Duration;
+
+use coracle_client::{
+    Action, Key, Plan, Step, Verb,
+    action::{PatchKind, Propagation},
+    recorder::EventType,
+};
+use k8s_openapi::{
+    api::core::v1::ObjectReference,
+    apimachinery::pkg::apis::meta::v1::OwnerReference,
+};
+use serde_json::{Value, json};
+
+use super::{
+    Graph, Node, Owner, State, Uid, Verdict,
+    graph::{FOREGROUND, ORPHAN},
+};
+use crate::catalog::{Catalog, Entry};
+
+/// An owner that the server has and the graph not yet: look again soon.
+const UNSEEN: Duration = Duration::from_secs(2);
+/// An owner of a kind that nobody serves: look again when resources may have been added.
+const UNKNOWN_KIND: Duration = Duration::from_secs(30);
+/// Dependents freed in one plan.
+const ORPHANS: usize = 500;
+
+/// The state of one owner of an object.
+enum Standing {
+    /// It is there and stays.
+    Solid,
+    /// It is being deleted and waits for its dependents.
+    Waiting,
+    /// It is not there.
+    Dangling,
+    /// The server has to be asked.
+    Unknown(Action),
+}
+
+pub(super) fn plan(state: &State, uid: &Uid) -> Plan {
+    let Some(node) = state.graph.get(uid) else { return Plan::nothing() };
+    if node.orphans_dependents() {
+        return orphan(state, node);
+    }
+    if node.waits_for_dependents() {
+        return release(state, node);
+    }
+    if node.deleting || node.owners.is_empty() {
+        return Plan::nothing();
+    }
+    let mut plan = Plan::default();
+    let (mut kept, mut waiting, mut dropped) = (Vec::new(), 0, 0);
+    let mut probes = Vec::new();
+    for owner in &node.owners {
+        match standing(state, node, owner, &mut plan) {
+            Standing::Solid => kept.push(&owner.reference),
+            Standing::Waiting => waiting += 1,
+            Standing::Dangling => dropped += 1,
+            Standing::Unknown(probe) => probes.push(probe),
+        }
+    }
+    if !probes.is_empty() {
+        plan.actions.push(Step::Parallel(probes));
+        plan.requeue(Duration::ZERO);
+        return plan;
+    }
+    if !kept.is_empty() {
+        if waiting + dropped > 0 {
+            plan.push(set_owners(state, node, &kept));
+        }
+        return plan;
+    }
+    let has_dependents = state.graph.dependents(uid).next().is_some();
+    let propagation = if (waiting > 0 && has_dependents) || node.has(FOREGROUND) {
+        // The owner waits for all below it, so what is below this one has to go first.
+        Propagation::Foreground
+    } else if node.has(ORPHAN) {
+        Propagation::Orphan
+    } else {
+        Propagation::Background
+    };
+    plan.push(delete(state, node, propagation));
+    plan
+}
+
+fn standing(state: &State, node: &Node, owner: &Owner, plan: &mut Plan) -> Standing {
+    let reference = &owner.reference;
+    let entry = Catalog::find(&state.entries, &reference.api_version, &reference.kind).and_then(|at| state.entries.get(at));
+    if let Some(entry) = entry
+        && entry.namespaced
+        && node.key.namespace().is_empty()
+    {
+        let message = format!(
+            "ownerRef [{}/{}, namespace: , name: {}, uid: {}] does not exist in namespace \"\"",
+            reference.api_version, reference.kind, reference.name, reference.uid
+        );
+        plan.note(about(state, node), EventType::Warning, "OwnerRefInvalidNamespace", message);
+        return Standing::Solid;
+    }
+    if let Some(found) = state.graph.get(&owner.uid) {
+        let namespace = found.key.namespace();
+        if namespace.is_empty() || namespace == node.key.namespace() {
+            return if found.waits_for_dependents() { Standing::Waiting } else { Standing::Solid };
+        }
+        // Owners in another namespace are none: the reference means an object of this one, which is not there.
+        return Standing::Dangling;
+    }
+    match state.verdicts.get(&owner.uid) {
+        Some(Verdict::Absent) => Standing::Dangling,
+        Some(Verdict::Present) => {
+            plan.requeue(UNSEEN);
+            Standing::Solid
+        }
+        None => match entry {
+            Some(entry) => Standing::Unknown(probe(entry, node, reference)),
+            None => {
+                plan.requeue(UNKNOWN_KIND);
+                Standing::Solid
+            }
+        },
+    }
+}
+
+fn probe(entry: &Entry, node: &Node, owner: &OwnerReference) -> Action {
+    let namespace = if entry.namespaced { node.key.namespace() } else { "" };
+    Action::at(entry.resource.clone(), &Key::new(namespace, &owner.name), Verb::Probe)
+}
+
+/// The owner that a probe asked for.
+pub(super) fn probed(graph: &Graph, dependent: &Uid, action: &Action) -> Option<Uid> {
+    if !matches!(action.verb, Verb::Probe) {
+        return None;
+    }
+    let node = graph.get(dependent)?;
+    let asked = |owner: &&Owner| owner.reference.kind == action.resource.kind && owner.reference.name == action.name;
+    node.owners.iter().find(asked).map(|owner| owner.uid.clone())
+}
+
+/// Lets an owner go once no dependent blocks it any more.
+fn release(state: &State, node: &Node) -> Plan {
+    if state.graph.dependents(&node.uid).any(|dependent| dependent.blocks(&node.uid)) {
+        return Plan::nothing();
+    }
+    Plan::one(drop_finalizer(state, node, FOREGROUND))
+}
+
+/// Cuts the dependents' references, then lets the owner go.
+fn orphan(state: &State, node: &Node) -> Plan {
+    let dependents: Vec<_> = state.graph.dependents(&node.uid).collect();
+    let free = |dependent: &&std::sync::Arc<Node>| {
+        let kept: Vec<_> = dependent.owners.iter().filter(|owner| owner.uid != node.uid).map(|owner| &owner.reference).collect();
+        set_owners(state, dependent, &kept)
+    };
+    let mut plan = Plan::default();
+    if !dependents.is_empty() {
+        plan.actions.push(Step::Parallel(dependents.iter().take(ORPHANS).map(free).collect()));
+    }
+    if dependents.len() > ORPHANS {
+        plan.requeue(Duration::ZERO);
+    } else {
+        plan.push(drop_finalizer(state, node, ORPHAN));
+    }
+    plan
+}
+
+fn action(state: &State, node: &Node, verb: Verb) -> Action {
+    // A node's entry is an index that was valid when it was made, and the catalog only grows.
+    let resource = state.entries[node.entry].resource.clone();
+    Action::at(resource, &node.key, verb)
+}
+
+fn patch(state: &State, node: &Node, field: &str, value: Value) -> Action {
+    let body = json!({"metadata": {"uid": &*node.uid.0, "resourceVersion": node.version, field: value}});
+    action(state, node, Verb::Patch { kind: PatchKind::Merge, body, subresource: None }).lenient()
+}
+
+fn set_owners(state: &State, node: &Node, owners: &[&OwnerReference]) -> Action {
+    patch(state, node, "ownerReferences", json!(owners))
+}
+
+fn drop_finalizer(state: &State, node: &Node, finalizer: &str) -> Action {
+    let kept: Vec<_> = node.finalizers.iter().filter(|have| *have != finalizer).collect();
+    patch(state, node, "finalizers", json!(kept))
+}
+
+fn delete(state: &State, node: &Node, propagation: Propagation) -> Action {
+    let verb = Verb::Delete { uid: Some(node.uid.to_string()), version: node.version.clone(), propagation: Some(propagation), grace: None };
+    action(state, node, verb)
+}
+
+fn about(state: &State, node: &Node) -> ObjectReference {
+    let resource = &state.entries[node.entry].resource;
+    ObjectReference {
+        api_version: Some(resource.api_version()),
+        kind: Some(resource.kind.to_string()),
+        name: Some(node.key.name().to_owned()),
+        namespace: Some(node.key.namespace().to_owned()).filter(|namespace| !namespace.is_empty()),
+        uid: Some(node.uid.to_string()),
+        ..ObjectReference::default()
+    }
+}

@@ -1,0 +1,158 @@
+use super::*;
+use crate::catalog::{Change, Handler, Objects};
+use coracle_client::{Key, ResourceId, Verb};
+use futures::future::BoxFuture;
+use k8s_openapi::{
+    api::{apps::v1::{Deployment, ReplicaSet}, core::v1::{Node as ClusterNode, Pod}},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use serde_json::{Value, json};
+
+struct Nothing;
+
+impl Objects for Nothing {
+    fn subscribe(&self, _: Handler) -> Subscription {
+        unreachable!("tests feed the graph themselves")
+    }
+    fn in_namespace(&self, _: &str) -> Vec<(Key, Vec<String>)> {
+        Vec::new()
+    }
+    fn synced(&self) -> BoxFuture<'static, ()> {
+        Box::pin(async {})
+    }
+    fn has_synced(&self) -> bool {
+        true
+    }
+}
+
+const PODS: usize = 0;
+const SETS: usize = 1;
+const DEPLOYMENTS: usize = 2;
+const NODES: usize = 3;
+
+struct World {
+    state: State,
+    queued: Vec<Uid>,
+}
+
+impl World {
+    fn new() -> Self {
+        let entry = |resource, namespaced| Entry { resource, namespaced, objects: Arc::new(Nothing) };
+        let entries = vec![
+            entry(ResourceId::of::<Pod>(), true),
+            entry(ResourceId::of::<ReplicaSet>(), true),
+            entry(ResourceId::of::<Deployment>(), true),
+            entry(ResourceId::of::<ClusterNode>(), false),
+        ];
+        Self { state: State { graph: Graph::default(), entries: Arc::new(entries), verdicts: HashMap::new() }, queued: Vec::new() }
+    }
+
+    fn observe(&mut self, entry: usize, meta: Value, deleted: bool) {
+        let mut full = json!({"namespace": "d", "resourceVersion": "1"});
+        full.as_object_mut().unwrap().extend(meta.as_object().unwrap().clone());
+        full["uid"] = full["name"].clone();
+        let meta: ObjectMeta = serde_json::from_value(full).unwrap();
+        let queued = &mut self.queued;
+        self.state.graph.observe(entry, &Change { meta: &meta, deleted }, &mut |uid| queued.push(uid));
+    }
+
+    fn add(&mut self, entry: usize, meta: Value) {
+        self.observe(entry, meta, false);
+    }
+
+    fn plan(&self, uid: &str) -> Plan {
+        plan::plan(&self.state, &Uid::new(uid))
+    }
+
+    fn queued(&mut self) -> Vec<String> {
+        let mut queued: Vec<String> = std::mem::take(&mut self.queued).iter().map(Uid::to_string).collect();
+        queued.sort();
+        queued.dedup();
+        queued
+    }
+}
+
+fn owned_by(kind: &str, names: &[&str]) -> Value {
+    let api_version = if kind == "Node" { "v1" } else { "apps/v1" };
+    json!(names.iter().map(|name| json!({"apiVersion": api_version, "kind": kind, "name": name, "uid": name, "blockOwnerDeletion": true})).collect::<Vec<_>>())
+}
+
+fn propagation(plan: &Plan) -> Option<&'static str> {
+    match &plan.actions[0].actions()[0].verb {
+        Verb::Delete { propagation, .. } => propagation.map(|propagation| propagation.as_str()),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn dependents_follow_an_owner_that_is_gone() {
+    let mut world = World::new();
+    world.add(SETS, json!({"name": "rs"}));
+    world.add(PODS, json!({"name": "p", "ownerReferences": owned_by("ReplicaSet", &["rs"])}));
+    assert_eq!(world.queued(), ["p"]);
+    assert_eq!(world.plan("p"), Plan::nothing(), "its owner is there");
+    world.observe(SETS, json!({"name": "rs"}), true);
+    assert_eq!(world.queued(), ["p"]);
+    assert_eq!(world.plan("p").describe(), ["get replicasets.apps d/rs"], "the graph may be behind: the server is asked");
+    world.state.verdicts.insert(Uid::new("rs"), Verdict::Absent);
+    let plan = world.plan("p");
+    assert_eq!((plan.describe(), propagation(&plan)), (vec!["delete pods d/p".to_owned()], Some("Background")));
+    world.state.verdicts.insert(Uid::new("rs"), Verdict::Present);
+    assert!(world.plan("p").actions.is_empty() && world.plan("p").requeue_after.is_some());
+}
+
+#[test]
+fn one_owner_left_is_enough() {
+    let mut world = World::new();
+    world.add(SETS, json!({"name": "rs"}));
+    world.add(PODS, json!({"name": "p", "ownerReferences": owned_by("ReplicaSet", &["gone", "rs"])}));
+    world.state.verdicts.insert(Uid::new("gone"), Verdict::Absent);
+    let plan = world.plan("p");
+    assert_eq!(plan.describe(), ["patch pods d/p"]);
+    let Verb::Patch { body, .. } = &plan.actions[0].actions()[0].verb else { panic!() };
+    let owners = &body["metadata"]["ownerReferences"];
+    assert_eq!((owners.as_array().unwrap().len(), &owners[0]["uid"], &body["metadata"]["resourceVersion"]), (1, &json!("rs"), &json!("1")));
+}
+
+#[test]
+fn foreground_goes_from_the_leaves_up() {
+    let mut world = World::new();
+    let going = json!("2026-01-01T00:00:00Z");
+    world.add(DEPLOYMENTS, json!({"name": "dep"}));
+    world.add(SETS, json!({"name": "rs", "ownerReferences": owned_by("Deployment", &["dep"])}));
+    world.add(PODS, json!({"name": "p", "ownerReferences": owned_by("ReplicaSet", &["rs"])}));
+    world.queued();
+    world.add(DEPLOYMENTS, json!({"name": "dep", "deletionTimestamp": going, "finalizers": ["foregroundDeletion"]}));
+    assert_eq!(world.queued(), ["dep", "rs"]);
+    assert_eq!(world.plan("dep"), Plan::nothing(), "it is blocked");
+    assert_eq!(propagation(&world.plan("rs")), Some("Foreground"));
+    world.add(SETS, json!({"name": "rs", "deletionTimestamp": going, "finalizers": ["foregroundDeletion"], "ownerReferences": owned_by("Deployment", &["dep"])}));
+    assert_eq!(world.queued(), ["p", "rs"]);
+    assert_eq!(propagation(&world.plan("p")), Some("Background"), "nothing is below it");
+    world.observe(PODS, json!({"name": "p", "ownerReferences": owned_by("ReplicaSet", &["rs"])}), true);
+    assert_eq!(world.queued(), ["rs"]);
+    let plan = world.plan("rs");
+    let Verb::Patch { body, .. } = &plan.actions[0].actions()[0].verb else { panic!() };
+    assert_eq!(body["metadata"]["finalizers"], json!([]));
+}
+
+#[test]
+fn orphans_are_freed_before_their_owner_goes() {
+    let mut world = World::new();
+    world.add(PODS, json!({"name": "p", "ownerReferences": owned_by("ReplicaSet", &["rs"])}));
+    world.add(SETS, json!({"name": "rs", "deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["orphan", "mine"]}));
+    assert_eq!(world.plan("rs").describe(), ["patch pods d/p", "patch replicasets.apps d/rs"]);
+}
+
+#[test]
+fn owners_in_other_namespaces_are_refused() {
+    let mut world = World::new();
+    world.add(SETS, json!({"name": "rs", "namespace": "other"}));
+    world.add(PODS, json!({"name": "p", "ownerReferences": owned_by("ReplicaSet", &["rs"])}));
+    assert_eq!(world.plan("p").describe(), ["delete pods d/p"]);
+    world.add(NODES, json!({"name": "n", "namespace": null, "ownerReferences": owned_by("ReplicaSet", &["rs"])}));
+    let plan = world.plan("n");
+    assert_eq!((plan.describe().len(), plan.notes[0].reason), (0, "OwnerRefInvalidNamespace"));
+    world.add(PODS, json!({"name": "q", "ownerReferences": owned_by("Node", &["n"])}));
+    assert_eq!(world.plan("q"), Plan::nothing(), "an owner without a namespace is fine");
+}

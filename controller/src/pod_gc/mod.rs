@@ -1,0 +1,202 @@
+//! Removes pods that nobody else will: of nodes that are gone, being deleted without ever having had a node,
+//! and ended ones beyond a number (upstream's pkg/controller/podgc).
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use coracle_client::{
+    Action, Context, Informer, Informers, Key, Plan, Reconciler, ResourceId, Snapshot, Step, Verb, Wires,
+    action::PatchKind,
+    executor::Outcome,
+};
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::core::v1::{Node, Pod},
+    apimachinery::pkg::apis::meta::v1::Time,
+};
+use parking_lot::Mutex;
+use serde_json::json;
+
+use crate::{
+    node_lifecycle::{BY_NODE, by_node},
+    pods,
+};
+
+/// The index of ended pods, and of those that are being deleted without a node.
+pub const BY_STATE: &str = "gc-state";
+const ENDED: &str = "ended";
+const NEVER_PLACED: &str = "never-placed";
+
+/// Ended pods that are kept (upstream's `terminated-pod-gc-threshold`).
+const KEPT: usize = 12_500;
+/// Pods removed in one plan.
+const BATCH: usize = 500;
+const RETRY: Duration = Duration::from_secs(20);
+
+/// The key for pods that have no node to be a key.
+const CLUSTER: &str = "";
+
+/// Values of the index [`BY_STATE`].
+pub fn by_state(pod: &Pod, emit: &mut dyn FnMut(&str)) {
+    if pods::is_terminal(pod) && pod.metadata.deletion_timestamp.is_none() {
+        emit(ENDED);
+    }
+    if pod.metadata.deletion_timestamp.is_some() && pods::node(pod).is_none() {
+        emit(NEVER_PLACED);
+    }
+}
+
+/// Removes pods. Its keys are nodes, and one for pods without.
+pub struct PodGc {
+    nodes: Arc<Informer<Node>>,
+    pods: Arc<Informer<Pod>>,
+    /// Nodes that the server itself said are not there.
+    absent: Arc<Mutex<HashSet<String>>>,
+}
+
+/// What a plan reads.
+pub struct State {
+    pub nodes: Arc<Snapshot<Node>>,
+    /// With the indexes by node and by state.
+    pub pods: Arc<Snapshot<Pod>>,
+    pub absent: HashSet<String>,
+}
+
+impl PodGc {
+    /// The controller over the process's informers.
+    pub fn new(informers: &Informers) -> Self {
+        let pods = informers.get::<Pod>();
+        pods.add_index(BY_NODE, by_node);
+        pods.add_index(BY_STATE, by_state);
+        Self { nodes: informers.get(), pods, absent: Arc::default() }
+    }
+}
+
+impl Reconciler for PodGc {
+    type Key = Key;
+    type Snapshot = State;
+
+    fn name(&self) -> &'static str {
+        "pod-garbage-collector"
+    }
+
+    fn wire(&self, wires: &mut Wires<Key>) {
+        let absent = self.absent.clone();
+        wires.on(&self.nodes, move |event, emit| {
+            let name = event.object().metadata.name.as_deref().unwrap_or_default();
+            if event.is_deleted() {
+                emit(Key::cluster(name));
+            } else {
+                absent.lock().remove(name);
+            }
+        });
+        let nodes = self.nodes.clone();
+        wires.on(&self.pods, move |event, emit| match pods::node(event.object()) {
+            Some(node) => {
+                if nodes.find("", node).is_none() {
+                    emit(Key::cluster(node));
+                }
+                if pods::is_terminal(event.object()) {
+                    emit(Key::cluster(CLUSTER));
+                }
+            }
+            None => emit(Key::cluster(CLUSTER)),
+        });
+    }
+
+    fn snapshot(&self) -> State {
+        State { nodes: self.nodes.snapshot(), pods: self.pods.snapshot(), absent: self.absent.lock().clone() }
+    }
+
+    fn plan(&self, state: &State, key: &Key, context: &Context<'_>) -> Plan {
+        if key.name() == CLUSTER { without_node(state) } else { of_node(state, key.name(), context.now) }
+    }
+
+    fn observe(&self, _: &Key, action: &Action, outcome: &Outcome) {
+        if let (Verb::Probe, Err(error)) = (&action.verb, outcome)
+            && error.is_not_found()
+        {
+            self.absent.lock().insert(action.name.clone());
+        }
+    }
+}
+
+/// Pods of a node that is not there. The server is asked before anything is removed: ours may have missed the node.
+pub fn of_node(state: &State, node: &str, now: Timestamp) -> Plan {
+    let mut plan = Plan::default();
+    if state.nodes.find("", node).is_some() || state.pods.count_by_index(BY_NODE, node) == 0 {
+        return plan;
+    }
+    if !state.absent.contains(node) {
+        plan.push(Action::at(ResourceId::of::<Node>(), &Key::cluster(node), Verb::Probe));
+        plan.requeue(Duration::from_millis(1));
+        return plan;
+    }
+    let pods: Vec<_> = state.pods.by_index(BY_NODE, node).take(BATCH).collect();
+    let failed = pods.iter().filter(|pod| !pods::is_terminal(pod)).map(|pod| fail(pod, now)).collect();
+    plan.actions = vec![Step::Parallel(failed), Step::Parallel(pods.iter().map(|pod| remove(pod)).collect())];
+    plan.requeue(RETRY);
+    plan
+}
+
+/// Pods that are being deleted and never had a node, and ended pods beyond the number that is kept, the oldest first.
+pub fn without_node(state: &State) -> Plan {
+    let mut victims: Vec<&Arc<Pod>> = state.pods.by_index(BY_STATE, NEVER_PLACED).take(BATCH).collect();
+    let surplus = state.pods.count_by_index(BY_STATE, ENDED).saturating_sub(KEPT);
+    if surplus > 0 {
+        let mut ended: Vec<&Arc<Pod>> = state.pods.by_index(BY_STATE, ENDED).collect();
+        ended.sort_by_key(|pod| pod.metadata.creation_timestamp.as_ref().map(|time| time.0));
+        victims.extend(ended.into_iter().take(surplus.min(BATCH)));
+    }
+    let mut plan = Plan::default();
+    if !victims.is_empty() {
+        plan.actions.push(Step::Parallel(victims.into_iter().map(|pod| remove(pod)).collect()));
+    }
+    plan
+}
+
+fn fail(pod: &Pod, now: Timestamp) -> Action {
+    let condition = json!({"type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC",
+        "message": "PodGC: node no longer exists", "lastTransitionTime": Time(now)});
+    let patch = json!({"status": {"phase": "Failed", "conditions": [condition]}});
+    Action::patch_status(pod, PatchKind::Strategic, patch).lenient()
+}
+
+fn remove(pod: &Pod) -> Action {
+    let verb = Verb::Delete { uid: pod.metadata.uid.clone(), version: None, propagation: None, grace: Some(0) };
+    Action::at(ResourceId::of::<Pod>(), &Key::of(&pod.metadata), verb)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(pods: Vec<serde_json::Value>, absent: &[&str]) -> State {
+        let pods = pods.into_iter().map(|pod| serde_json::from_value::<Pod>(pod).unwrap());
+        let node: Node = serde_json::from_value(json!({"metadata": {"name": "there"}})).unwrap();
+        State {
+            nodes: Arc::new(Snapshot::of([node], &[])),
+            pods: Arc::new(Snapshot::of(pods, &[(BY_NODE, by_node), (BY_STATE, by_state)])),
+            absent: absent.iter().map(|name| (*name).to_owned()).collect(),
+        }
+    }
+
+    fn pod(name: &str, node: Option<&str>, going: bool) -> serde_json::Value {
+        json!({"metadata": {"name": name, "namespace": "d", "uid": name, "deletionTimestamp": going.then_some("2026-01-01T00:00:00Z")},
+            "spec": {"nodeName": node, "containers": []}, "status": {"phase": "Running"}})
+    }
+
+    #[test]
+    fn pods_of_a_node_that_is_gone_go_after_the_server_agrees() {
+        let pods = || vec![pod("a", Some("gone"), true), pod("b", Some("there"), true)];
+        assert_eq!(of_node(&state(pods(), &[]), "gone", Timestamp::UNIX_EPOCH).describe(), ["get nodes gone"]);
+        let plan = of_node(&state(pods(), &["gone"]), "gone", Timestamp::UNIX_EPOCH);
+        assert_eq!(plan.describe(), ["patch pods/status d/a", "delete pods d/a"]);
+        assert_eq!(of_node(&state(pods(), &["there"]), "there", Timestamp::UNIX_EPOCH), Plan::nothing());
+    }
+
+    #[test]
+    fn pods_that_never_had_a_node_go_at_once() {
+        let state = state(vec![pod("a", None, true), pod("b", None, false), pod("c", Some("there"), true)], &[]);
+        assert_eq!(without_node(&state).describe(), ["delete pods d/a"]);
+    }
+}
