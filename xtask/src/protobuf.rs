@@ -116,8 +116,10 @@ fn generate(schema: &str, messages: &Messages) -> Result<String> {
         let Some(module) = name.strip_prefix("io.k8s.") else { continue };
         let Some(message) = messages.get(&module.to_lowercase()) else { continue };
         let mut line = String::new();
+        // What JSON shows as a field of its own is not embedded, even when it is named as its type: a binding's roleRef.
+        let shown: Vec<String> = fields.iter().map(|field| field.to_lowercase()).collect();
         for field in fields {
-            if let Some(path) = path_of(message, &field.to_lowercase(), messages, 0) {
+            if let Some(path) = path_of(message, &field.to_lowercase(), &shown, messages, 0) {
                 write!(line, " {field}={path}")?;
             }
         }
@@ -127,7 +129,13 @@ fn generate(schema: &str, messages: &Messages) -> Result<String> {
 }
 
 /// The numbers that lead to a field: more than one when upstream's structure embeds another.
-fn path_of(message: &BTreeMap<String, (u32, Option<String>)>, field: &str, messages: &Messages, depth: usize) -> Option<String> {
+fn path_of(
+    message: &BTreeMap<String, (u32, Option<String>)>,
+    field: &str,
+    shown: &[String],
+    messages: &Messages,
+    depth: usize,
+) -> Option<String> {
     if let Some((number, _)) = message.get(field) {
         return Some(number.to_string());
     }
@@ -138,7 +146,7 @@ fn path_of(message: &BTreeMap<String, (u32, Option<String>)>, field: &str, messa
     let embedded = message.iter().filter_map(|(name, (number, kind))| Some((name, number, kind.as_ref()?)));
     let embedded = embedded.filter(|(name, _, kind)| {
         let kind = kind.rsplit('.').next().unwrap_or(kind);
-        *name == kind || (*name == "handler" && kind == "probehandler")
+        !shown.contains(name) && *name == kind || (*name == "handler" && kind == "probehandler")
     });
-    embedded.into_iter().find_map(|(_, number, kind)| Some(format!("{number}.{}", path_of(messages.get(kind)?, field, messages, depth + 1)?)))
+    embedded.into_iter().find_map(|(_, number, kind)| Some(format!("{number}.{}", path_of(messages.get(kind)?, field, shown, messages, depth + 1)?)))
 }

@@ -198,6 +198,9 @@ async fn resource(server: &Arc<Server>, target: Target, request: Request<Body>, 
         return Err(denied(&user, &attributes));
     }
     let (resolved, subresource) = resolve(server, &target)?;
+    if !resolved.row.namespaced && !target.namespace.is_empty() && target.resource != "namespaces" {
+        return Err(Status::no_such_resource());
+    }
     if resolved.row.namespaced && target.namespace.is_empty() && !matches!(verb, Verb::List | Verb::Watch) {
         return Err(Status::method_not_allowed());
     }

@@ -18,7 +18,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
-const HEADERS_WITHIN: Duration = Duration::from_secs(30);
+/// A request's head, and the pause before the next request on a connection (upstream's idle timeout).
+const HEADERS_WITHIN: Duration = Duration::from_secs(90);
 /// A connection that answers no ping for this long is given up (HTTP/2).
 const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(30);
 const KEEP_ALIVE_WITHIN: Duration = Duration::from_secs(20);

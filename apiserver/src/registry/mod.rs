@@ -4,6 +4,7 @@
 //! row to [`table`].
 
 pub mod apps;
+pub mod autoscaling;
 pub mod certificates;
 pub mod coordination;
 pub mod core;

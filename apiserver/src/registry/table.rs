@@ -3,7 +3,7 @@
 use super::Subresource::{Approval, Binding, EphemeralContainers, Eviction, Finalize, Log, Resize, Scale, Status};
 use super::row::Row;
 use super::strategy::{PLAIN, SPECIFIED};
-use super::{apps, certificates, coordination, core, events, rbac};
+use super::{apps, autoscaling, certificates, coordination, core, events, rbac};
 
 /// Every built-in resource.
 pub fn rows() -> Vec<Row> {
@@ -61,7 +61,9 @@ fn other_rows() -> Vec<Row> {
     const NETWORKING: &str = "networking.k8s.io";
     const STORAGE: &str = "storage.k8s.io";
     vec![
-        Row::new("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers", SPECIFIED).short(&["hpa"]).in_all().status(),
+        Row::new("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers", autoscaling::AutoscalerStrategy)
+            .also("autoscaling", "v1")
+            .short(&["hpa"]).in_all().status(),
         Row::new("batch", "v1", "CronJob", "cronjobs", SPECIFIED).short(&["cj"]).in_all().status(),
         Row::new("batch", "v1", "Job", "jobs", SPECIFIED).in_all().status(),
         Row::new(

@@ -126,6 +126,17 @@ pub struct Written {
     pub value: Value,
 }
 
+/// Whether two documents differ in nothing but the revision they carry.
+fn is_same(a: &Value, b: &Value) -> bool {
+    let others = |value: &Value| value.as_object().map_or(0, |map| map.keys().filter(|name| *name != "metadata").count());
+    let metadata = |value: &Value| value.get("metadata").and_then(Value::as_object).cloned().map(|mut metadata| {
+        metadata.shift_remove("resourceVersion");
+        metadata
+    });
+    let fields = a.as_object().into_iter().flatten().filter(|(name, _)| *name != "metadata");
+    others(a) == others(b) && fields.into_iter().all(|(name, value)| b.get(name) == Some(value)) && metadata(a) == metadata(b)
+}
+
 impl Call {
     pub fn row(&self) -> &Arc<Row> {
         &self.resolved.row
@@ -177,10 +188,12 @@ impl Call {
     /// meanwhile.
     pub async fn replace(&self, current: &Current, value: &Value, extra: Vec<Op>) -> Result<Option<Written>, Status> {
         let key = self.store_key(&self.name);
-        let stored = encode(value.clone());
-        if extra.is_empty() && stored == encode(current.value.clone()) {
-            return Ok(Some(Written { json: with_revision(&stored, current.revision), value: current.value.clone() }));
+        if extra.is_empty() && is_same(value, &current.value) {
+            // What changes nothing is not written, and keeps its revision (apiserver `storage/etcd3`).
+            let json = with_revision(&encode(current.value.clone()), current.revision);
+            return Ok(Some(Written { json, value: current.value.clone() }));
         }
+        let stored = encode(value.clone());
         if self.options.dry_run {
             return Ok(Some(Written { json: with_revision(&stored, current.revision), value: value.clone() }));
         }

@@ -110,6 +110,9 @@ async fn a_story() {
     assert!(kubectl.ok(&["get", "service", "web"]).await.contains("NodePort"));
     kubectl.ok(&["run", "one", "--image=busybox"]).await;
     assert!(kubectl.ok(&["get", "pods", "-o", "wide"]).await.contains("Pending"));
+    // A watch of tables: one row, until the time is up.
+    let watched = kubectl.run(&["get", "pods", "-w", "--request-timeout=1s"]).await;
+    assert!(String::from_utf8_lossy(&watched.stdout).contains("one    0/1     Pending"), "{watched:?}");
     assert!(kubectl.ok(&["get", "pod", "one", "-o", "yaml"]).await.contains("imagePullPolicy: Always"));
     kubectl.ok(&["wait", "pod/one", "--for=jsonpath={.status.phase}=Pending", "--timeout=20s"]).await;
     kubectl.ok(&["delete", "pod", "one"]).await;
@@ -158,6 +161,7 @@ async fn everything_that_kubectl_creates_from_flags() {
         ("create pdb b --selector=a=b --min-available=1", "poddisruptionbudget.policy/b created"),
         ("create ingress i --rule=a/b=c:80", "ingress.networking.k8s.io/i created"),
         ("create priorityclass p --value=5", "priorityclass.scheduling.k8s.io/p created"),
+        ("autoscale deployment web --max=3 --cpu-percent=70", "horizontalpodautoscaler.autoscaling/web autoscaled"),
         ("rollout restart deployment web", "deployment.apps/web restarted"),
         ("set env deploy/web A=b", "deployment.apps/web env updated"),
         ("delete deploy web", "deployment.apps \"web\" deleted"),

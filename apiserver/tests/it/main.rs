@@ -2,6 +2,7 @@
 
 mod harness;
 mod kubectl;
+mod logs;
 mod power_loss;
 mod restart;
 mod row_walk;

@@ -1,0 +1,63 @@
+//! Logs come through from a kubelet.
+
+use crate::harness::{Harness, authority, identity, pod};
+use coracle_api::clock::SystemClock;
+use coracle_apiserver::store::embedded::Embedded;
+use coracle_apiserver::{ApiServer, Config};
+use coracle_pki::{Subject, Usage};
+use http::StatusCode;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+/// Answers one connection after the other with the path that was asked for, and the client's name.
+async fn kubelet(listener: TcpListener, tls: Arc<rustls::ServerConfig>) {
+    let acceptor = tokio_rustls::TlsAcceptor::from(tls);
+    while let Ok((stream, _)) = listener.accept().await {
+        let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+        let client = stream.get_ref().1.peer_certificates().and_then(|chain| coracle_apiserver::auth::from_certificate(&chain[0]));
+        let mut head = vec![0; 4096];
+        let read = stream.read(&mut head).await.unwrap();
+        let line = String::from_utf8_lossy(&head[..read]).lines().next().unwrap().to_owned();
+        let body = format!("{} said {line}\n", client.map_or("nobody".to_owned(), |user| user.name));
+        let status = if line.contains("previous=true") { "400 Bad Request" } else { "200 OK" };
+        let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len());
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        stream.shutdown().await.ok();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_is_passed_on() {
+    let authority = authority();
+    let client_identity = identity(&authority, &Subject::member("kube-apiserver-kubelet-client", "system:masters"), Usage::Client);
+    let store = Arc::new(Embedded::in_memory(Arc::new(SystemClock::new())).unwrap());
+    let mut config = Config::new(store, authority.cert_pem(), "127.0.0.1:6443".parse().unwrap());
+    config.kubelet_client = Some((client_identity.cert_pem, client_identity.key_pem));
+    let harness = Harness { server: ApiServer::start(config).await.unwrap(), authority };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let serving = identity(&harness.authority, &Subject::member("system:node:n1", "system:nodes"), Usage::Server);
+    let tls = harness.server.tls(&serving.cert_pem, &serving.key_pem).unwrap();
+    let kubelet = tokio::spawn(kubelet(listener, tls));
+
+    let client = harness.admin();
+    let node = json!({"metadata": {"name": "n1"}, "status": {"addresses": [{"type": "InternalIP", "address": "127.0.0.1"}], "daemonEndpoints": {"kubeletEndpoint": {"Port": port}}}});
+    client.post("/api/v1/nodes", &node).await;
+    let (code, status) = client.merge("/api/v1/nodes/n1/status", &json!({"status": node["status"]})).await;
+    assert_eq!(code, StatusCode::OK, "{status}");
+    let pods = "/api/v1/namespaces/default/pods";
+    client.post(pods, &pod("a")).await;
+    assert_eq!(client.get(&format!("{pods}/a/log")).await, (StatusCode::OK, Value::String(String::new())), "not placed yet");
+    client.post(&format!("{pods}/a/binding"), &json!({"target": {"name": "n1"}})).await;
+    let (code, log) = client.get(&format!("{pods}/a/log?tailLines=5&container=c&color=red")).await;
+    assert_eq!(code, StatusCode::OK);
+    assert_eq!(log, "kube-apiserver-kubelet-client said GET /containerLogs/default/a/c?tailLines=5 HTTP/1.1\n");
+    let (code, status) = client.get(&format!("{pods}/a/log?previous=true")).await;
+    assert_eq!(code, StatusCode::BAD_REQUEST);
+    assert!(status["message"].as_str().unwrap().contains("said"), "{status}");
+    let (code, status) = client.get(&format!("{pods}/a/log?container=x")).await;
+    assert_eq!((code, status["message"].as_str()), (StatusCode::BAD_REQUEST, Some("container x is not valid for pod a")));
+    kubelet.abort();
+}
