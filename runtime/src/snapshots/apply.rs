@@ -307,7 +307,8 @@ fn clean(path: &OsStr) -> Result<PathBuf> {
 
 fn attributes(entry: &Entry<'_, impl Read>) -> Result<Attributes> {
     let header = entry.header();
-    let id = |value: io::Result<u64>| value.ok().and_then(|id| u32::try_from(id).ok()).ok_or_else(|| Error::invalid("malformed owner"));
+    // An empty field is 0, as GNU tar reads it.
+    let id = |value: io::Result<u64>| u32::try_from(value.unwrap_or(0)).map_err(|_| Error::invalid("malformed owner"));
     Ok(Attributes {
         uid: id(header.uid())?,
         gid: id(header.gid())?,

@@ -2,6 +2,7 @@
 
 mod cri;
 mod harness;
+mod images;
 mod isolation;
 
 /// Set for the test that is not one: the runtime as a process that others kill.

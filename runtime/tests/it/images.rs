@@ -1,0 +1,226 @@
+//! Images from a registry in this process, from archives and layouts. The registry's answers can be made bad.
+
+use std::{
+    collections::HashMap,
+    fs,
+    io::Write,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{Request, State},
+    response::Response,
+};
+use coracle_link::{Links, Place};
+use coracle_runtime::{
+    Kind,
+    digest::Digest,
+    images::{
+        Images,
+        manifest::{OCI_INDEX, OCI_MANIFEST, Platform},
+        registry::{Credentials, Registries},
+    },
+    snapshots::overlay::Overlay,
+};
+use http::{StatusCode, header};
+use parking_lot::Mutex;
+use serde_json::json;
+
+use crate::isolation::isolated;
+
+#[derive(Default)]
+struct Registry {
+    /// Path below /v2/ → type and bytes.
+    content: Mutex<HashMap<String, (String, Vec<u8>)>>,
+    requests: AtomicUsize,
+    /// Blobs are cut off after this many bytes, unless a range is asked for.
+    cut: Option<usize>,
+    /// `Authorization` that is asked for, by way of a token.
+    secret: Option<&'static str>,
+}
+
+async fn answer(State(registry): State<Arc<Registry>>, request: Request) -> Response<Body> {
+    registry.requests.fetch_add(1, Ordering::Relaxed);
+    let reply = |status: StatusCode, body: Vec<u8>| Response::builder().status(status).body(Body::from(body)).unwrap();
+    let authorization = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let host = request.headers()[header::HOST].to_str().unwrap().to_owned();
+    if let Some(secret) = registry.secret {
+        if request.uri().path() == "/token" {
+            assert_eq!(request.uri().query().unwrap(), "scope=repository:test/app:pull&service=here");
+            let known = authorization == "Basic dTpw";
+            return reply(if known { StatusCode::OK } else { StatusCode::UNAUTHORIZED }, format!(r#"{{"token":"{secret}"}}"#).into_bytes());
+        }
+        if authorization != format!("Bearer {secret}") {
+            let challenge = format!(r#"Bearer realm="http://{host}/token",service="here",scope="repository:test/app:pull""#);
+            return Response::builder().status(StatusCode::UNAUTHORIZED).header(header::WWW_AUTHENTICATE, challenge).body(Body::empty()).unwrap();
+        }
+    }
+    let Some((kind, bytes)) = registry.content.lock().get(request.uri().path().trim_start_matches("/v2/")).cloned() else {
+        return reply(StatusCode::NOT_FOUND, Vec::new());
+    };
+    let range = request.headers().get(header::RANGE).and_then(|value| value.to_str().ok()?.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok());
+    let blob = request.uri().path().contains("/blobs/");
+    match (range, registry.cut) {
+        (Some(start), _) => Response::builder().status(StatusCode::PARTIAL_CONTENT).body(Body::from(bytes[start..].to_vec())).unwrap(),
+        (None, Some(cut)) if blob && bytes.len() > cut => {
+            let begin = futures::stream::iter([Ok(bytes[..cut].to_vec())]);
+            // What is ready in one turn is thrown away with the connection; the break comes in the next.
+            let cut = futures::stream::once(async {
+                tokio::task::yield_now().await;
+                Err(std::io::Error::other("cut"))
+            });
+            let parts = futures::StreamExt::chain(begin, cut);
+            Response::builder().header(header::CONTENT_LENGTH, bytes.len()).body(Body::from_stream(parts)).unwrap()
+        }
+        _ => Response::builder().header(header::CONTENT_TYPE, kind).body(Body::from(bytes)).unwrap(),
+    }
+}
+
+impl Registry {
+    fn put(&self, path: &str, kind: &str, bytes: &[u8]) -> serde_json::Value {
+        let digest = Digest::of(bytes);
+        for name in [path.replace("DIGEST", digest.as_str()), path.replace("manifests/v1", &format!("manifests/{digest}"))] {
+            self.content.lock().insert(name, (kind.into(), bytes.to_vec()));
+        }
+        json!({ "mediaType": kind, "digest": digest, "size": bytes.len() })
+    }
+
+    /// An index with one image of two layers, compressed differently.
+    fn fill(&self) {
+        let first = tar(&[("a", b"one"), ("b", &[7; 200_000])]);
+        let second = tar(&[("a", b"two")]);
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip.write_all(&first).unwrap();
+        let gzip = gzip.finish().unwrap();
+        let zstd = zstd::encode_all(&second[..], 1).unwrap();
+        let layers = [
+            self.put("test/app/blobs/DIGEST", "application/vnd.oci.image.layer.v1.tar+gzip", &gzip),
+            self.put("test/app/blobs/DIGEST", "application/vnd.oci.image.layer.v1.tar+zstd", &zstd),
+        ];
+        let config = json!({ "architecture": "any", "os": "linux", "config": { "Cmd": ["/x"], "Env": null }, "rootfs": { "type": "layers", "diff_ids": [Digest::of(&first), Digest::of(&second)] } });
+        let config = self.put("test/app/blobs/DIGEST", "application/vnd.oci.image.config.v1+json", config.to_string().as_bytes());
+        let manifest = json!({ "schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": layers });
+        let mut manifest = self.put("test/app/manifests/DIGEST", OCI_MANIFEST, manifest.to_string().as_bytes());
+        manifest["platform"] = json!(Platform::own());
+        let index = json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [manifest] });
+        self.put("test/app/manifests/v1", OCI_INDEX, index.to_string().as_bytes());
+    }
+
+    /// Serves on loopback; gives `HOST:PORT`.
+    async fn serve(self: &Arc<Registry>) -> String {
+        Links::open(&Place::Current).unwrap().up("lo").await.unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let app = Router::new().fallback(answer).with_state(self.clone());
+        tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+        address
+    }
+}
+
+fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    for (name, bytes) in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        builder.append_data(&mut header, name, *bytes).unwrap();
+    }
+    builder.into_inner().unwrap()
+}
+
+fn open(dir: &Path) -> Images {
+    let overlay = Arc::new(Overlay::open(&dir.join("snapshots")).unwrap());
+    Images::open(dir, overlay, Place::Current, Registries::default()).unwrap()
+}
+
+#[test]
+fn pulls_resume_share_work_and_are_collected() {
+    isolated("images::pulls_resume_share_work_and_are_collected", || async {
+        let registry = Arc::new(Registry { cut: Some(100), secret: Some("s3cret"), ..Registry::default() });
+        registry.fill();
+        let name = format!("{}/test/app:v1", registry.serve().await);
+        let dir = tempfile::tempdir().unwrap();
+        let images = open(dir.path());
+        let credentials = Credentials::Basic { username: "u".into(), password: "p".into() };
+        let refused = images.pull(&name, Credentials::Anonymous).await.unwrap_err();
+        assert_eq!(refused.kind(), Kind::PermissionDenied, "{refused}");
+        let (one, two) = tokio::join!(images.pull(&name, credentials.clone()), images.pull(&name, credentials.clone()));
+        let image = one.unwrap();
+        assert_eq!(image.id, two.unwrap().id);
+        assert_eq!(image.tags, [name.clone()]);
+        assert_eq!(images.config(&image).unwrap().config.cmd, ["/x"]);
+        // By the digest that the name stands for, without a byte of a layer moving again.
+        let before = registry.requests.load(Ordering::Relaxed);
+        images.pull(&image.repo_digests[0], credentials).await.unwrap();
+        assert!(registry.requests.load(Ordering::Relaxed) - before <= 5);
+        images.remove(&name, &[]).await.unwrap();
+        images.remove(image.id.as_str(), &[]).await.unwrap();
+        assert!(images.list().is_empty());
+        assert_eq!(fs::read_dir(dir.path().join("content/sha256")).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(dir.path().join("snapshots/l")).unwrap().count(), 0);
+    });
+}
+
+#[test]
+fn bad_registries_are_told_apart() {
+    isolated("images::bad_registries_are_told_apart", || async {
+        let registry = Arc::new(Registry::default());
+        registry.fill();
+        let host = registry.serve().await;
+        let dir = tempfile::tempdir().unwrap();
+        let images = open(dir.path());
+        let name = format!("{host}/test/app:nothing");
+        let error = images.pull(&name, Credentials::Anonymous).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::NotFound);
+        assert_eq!(error.to_string(), format!("failed to pull and unpack image \"{name}\": failed to resolve reference \"{name}\": {name}: not found"));
+        // A layer that is not what its digest says.
+        for (path, (kind, bytes)) in registry.content.lock().iter_mut() {
+            if path.contains("blobs") && kind.contains("gzip") {
+                bytes[50] ^= 1;
+            }
+        }
+        let error = images.pull(&format!("{host}/test/app:v1"), Credentials::Anonymous).await.unwrap_err().to_string();
+        assert!(error.contains("failed to copy") || error.contains("failed to extract"), "{error}");
+        assert!(images.list().is_empty());
+        let error = images.pull("127.0.0.1:1/x:y", Credentials::Anonymous).await.unwrap_err().to_string();
+        assert!(error.contains("failed to do request") && error.to_lowercase().contains("connection refused"), "{error}");
+    });
+}
+
+/// A `docker save` of two images, one file linked.
+#[tokio::test]
+async fn archives_and_layouts_are_imported() {
+    let dir = tempfile::tempdir().unwrap();
+    let images = open(&dir.path().join("data"));
+    let layer = tar(&[("hello", b"world")]);
+    let config = json!({ "architecture": "amd64", "os": "linux", "config": {}, "rootfs": { "type": "layers", "diff_ids": [Digest::of(&layer)] } }).to_string();
+    let manifest = json!([{ "Config": "c.json", "RepoTags": ["app:1", "app:2"], "Layers": ["l/layer.tar"] }]).to_string();
+    let archive = tar(&[("l/layer.tar", &layer), ("c.json", config.as_bytes()), ("manifest.json", manifest.as_bytes())]);
+    let imported = images.import(std::io::Cursor::new(archive), None).await.unwrap();
+    assert_eq!(imported[0].id, Digest::of(config.as_bytes()));
+    assert_eq!(images.find("app:2").unwrap().tags, ["docker.io/library/app:1", "docker.io/library/app:2"]);
+
+    let layout = dir.path().join("layout");
+    fs::create_dir_all(layout.join("blobs/sha256")).unwrap();
+    let blob = |bytes: &[u8]| {
+        let digest = Digest::of(bytes);
+        fs::write(layout.join("blobs/sha256").join(digest.hex()), bytes).unwrap();
+        json!({ "mediaType": "", "digest": digest, "size": bytes.len() })
+    };
+    let manifest = json!({ "schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": blob(config.as_bytes()), "layers": [blob(&layer)] }).to_string();
+    let mut entry = blob(manifest.as_bytes());
+    entry["mediaType"] = json!(OCI_MANIFEST);
+    entry["annotations"] = json!({ "org.opencontainers.image.ref.name": "v9" });
+    fs::write(layout.join("index.json"), json!({ "schemaVersion": 2, "manifests": [entry] }).to_string()).unwrap();
+    let imported = images.import_layout(&layout, Some("other:v9")).await.unwrap();
+    assert!(imported[0].tags.contains(&"docker.io/library/other:v9".to_owned()));
+    let hostile = tar(&[("manifest.json", br#"[{"Config":"../../etc/passwd","Layers":[]}]"#)]);
+    assert!(images.import(std::io::Cursor::new(hostile), None).await.is_err());
+    assert!(images.import(std::io::Cursor::new(b"rubbish".to_vec()), None).await.is_err());
+}
