@@ -110,7 +110,8 @@ impl ApiServer {
         let registry = registry::Registry::builtin();
         let cacher = cache::Cacher::load(config.store.clone(), &registry).await?;
         let identity = config.kubelet_client.as_ref().map(|(certificate, key)| (certificate.as_str(), key.as_str()));
-        let kubelet = http::logs::KubeletClient::new(&config.ca_pem, identity, config.node_place.clone()).map_err(StartError::Tls)?;
+        let kubelet = http::logs::KubeletClient::new(&config.ca_pem, identity, config.node_place.clone())
+            .map_err(StartError::Tls)?;
         let server = Arc::new(Server {
             config,
             registry,

@@ -2,8 +2,8 @@
 
 use coracle_api::decode::FieldValidation;
 use coracle_api::selector::{FieldSelector, LabelSelector};
-use coracle_api::{Cause, Gvk, Status};
 use coracle_api::status::FieldPath;
+use coracle_api::{Cause, Gvk, Status};
 
 /// How exactly a list's revision is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,7 +116,11 @@ impl Options {
                     "NotOlderThan" => VersionMatch::NotOlderThan,
                     other => {
                         let path = FieldPath::new("resourceVersionMatch");
-                        return Err(invalid_options(vec![Cause::not_supported(&path, other, &["Exact", "NotOlderThan", ""])]));
+                        return Err(invalid_options(vec![Cause::not_supported(
+                            &path,
+                            other,
+                            &["Exact", "NotOlderThan", ""],
+                        )]));
                     }
                 });
             }
@@ -140,7 +144,11 @@ impl Options {
                     "Ignore" => FieldValidation::Ignore,
                     other => {
                         let path = FieldPath::new("fieldValidation");
-                        return Err(invalid_options(vec![Cause::not_supported(&path, other, &["", "Ignore", "Strict", "Warn"])]));
+                        return Err(invalid_options(vec![Cause::not_supported(
+                            &path,
+                            other,
+                            &["", "Ignore", "Strict", "Warn"],
+                        )]));
                     }
                 }
             }
@@ -160,24 +168,34 @@ impl Options {
         let path = FieldPath::new("resourceVersionMatch");
         if self.version_match.is_some() && self.send_initial_events.is_none() {
             if self.resource_version.is_none() {
-                causes.push(Cause::forbidden(&path, "resourceVersionMatch is forbidden unless resourceVersion is provided"));
+                causes.push(Cause::forbidden(
+                    &path,
+                    "resourceVersionMatch is forbidden unless resourceVersion is provided",
+                ));
             }
             if self.continue_token.is_some() {
                 causes.push(Cause::forbidden(&path, "resourceVersionMatch is forbidden when continue is provided"));
             }
             if self.watch {
-                causes.push(Cause::forbidden(&path, "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"));
+                causes.push(Cause::forbidden(
+                    &path,
+                    "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+                ));
             }
         }
         if self.version_match == Some(VersionMatch::Exact) && self.resource_version == Some(0) {
-            causes.push(Cause::forbidden(&path, "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\""));
+            causes
+                .push(Cause::forbidden(&path, "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\""));
         }
         if self.send_initial_events.is_some() {
             let initial = FieldPath::new("sendInitialEvents");
             if !self.watch {
                 causes.push(Cause::forbidden(&initial, "sendInitialEvents is forbidden for list"));
             } else if self.version_match != Some(VersionMatch::NotOlderThan) {
-                causes.push(Cause::forbidden(&path, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"));
+                causes.push(Cause::forbidden(
+                    &path,
+                    "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+                ));
             }
         }
         if let Some(manager) = &self.field_manager {
@@ -217,7 +235,9 @@ fn flag(value: &str) -> bool {
 }
 
 fn number<T: std::str::FromStr>(name: &str, value: &str) -> Result<T, Status> {
-    value.parse().map_err(|_| Status::bad_request(format!("strconv.ParseInt: parsing {value:?}: invalid syntax ({name})")))
+    value
+        .parse()
+        .map_err(|_| Status::bad_request(format!("strconv.ParseInt: parsing {value:?}: invalid syntax ({name})")))
 }
 
 /// Splits and unescapes a query.
@@ -261,7 +281,10 @@ mod tests {
 
     #[test]
     fn queries_are_read() {
-        let options = Options::parse(Some("watch=1&labelSelector=app%3Dweb%2Ctier+in+(a)&limit=5&dryRun=All&fieldValidation=Strict")).unwrap();
+        let options = Options::parse(Some(
+            "watch=1&labelSelector=app%3Dweb%2Ctier+in+(a)&limit=5&dryRun=All&fieldValidation=Strict",
+        ))
+        .unwrap();
         assert!(options.watch && options.dry_run);
         assert_eq!((options.limit, options.labels.to_string().as_str()), (5, "app=web,tier=a"));
         assert!(!Options::parse(Some("watch=false")).unwrap().watch);

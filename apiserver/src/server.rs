@@ -1,11 +1,11 @@
 //! The server's parts, and what every request finds in them.
 
+use crate::Config;
 use crate::cache::{Cacher, ResourceCache};
 use crate::http::limits::Limits;
 use crate::http::metrics::Metrics;
 use crate::registry::{Registry, Row};
 use crate::store::{Revision, Store, StoreError};
-use crate::Config;
 use coracle_api::Status;
 use std::sync::Arc;
 use std::time::Duration;

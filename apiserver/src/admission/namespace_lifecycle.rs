@@ -23,7 +23,8 @@ pub fn check(call: &Call, object: &Value) -> Result<Option<Compare>, Status> {
         return Err(Status::not_found(&NAMESPACES, &call.namespace));
     };
     if namespace.field(crate::registry::core::namespace::PHASE) == "Terminating" {
-        let why = format!("unable to create new content in namespace {} because it is being terminated", call.namespace);
+        let why =
+            format!("unable to create new content in namespace {} because it is being terminated", call.namespace);
         let cause = Cause::new(
             CauseReason::NamespaceTerminating,
             "metadata.namespace",
@@ -41,4 +42,3 @@ pub fn check_delete(name: &str) -> Result<(), Status> {
     }
     Ok(())
 }
-

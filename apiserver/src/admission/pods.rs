@@ -49,7 +49,9 @@ pub fn priority(call: &Call, pod: &mut Value) -> Result<(), Status> {
     let name = text(&pod["spec"], "priorityClassName").to_owned();
     let class = if name.is_empty() {
         let defaults = snapshot.objects.values().map(|object| object.parse());
-        defaults.filter(|class| class["globalDefault"].as_bool() == Some(true)).min_by_key(|class| class["value"].as_i64())
+        defaults
+            .filter(|class| class["globalDefault"].as_bool() == Some(true))
+            .min_by_key(|class| class["value"].as_i64())
     } else {
         let class = snapshot.get(&name).map(|object| object.parse());
         if class.is_none() {
@@ -68,7 +70,9 @@ pub fn priority(call: &Call, pod: &mut Value) -> Result<(), Status> {
     if let Some(given) = pod["spec"].get("priority").and_then(Value::as_i64)
         && given != value
     {
-        let why = format!("the integer value of priority ({given}) must not be provided in pod spec; priority admission controller computed {value} from the given PriorityClass name");
+        let why = format!(
+            "the integer value of priority ({given}) must not be provided in pod spec; priority admission controller computed {value} from the given PriorityClass name"
+        );
         return Err(Status::forbidden(&Gvr::of("", "v1", "pods"), meta::name(pod), &why));
     }
     set(&mut pod["spec"], "priority", value);

@@ -52,7 +52,9 @@ pub fn from_token(token: &str, secrets: &Snapshot, now: Timestamp) -> Authentica
     let mut groups = vec![BOOTSTRAPPERS.to_owned()];
     let extra = data("auth-extra-groups").unwrap_or_default();
     // Groups of any other name would let the holder of a token become anybody.
-    groups.extend(extra.split(',').map(str::trim).filter(|group| group.starts_with("system:bootstrappers:")).map(str::to_owned));
+    groups.extend(
+        extra.split(',').map(str::trim).filter(|group| group.starts_with("system:bootstrappers:")).map(str::to_owned),
+    );
     groups.push(AUTHENTICATED.to_owned());
     Some(UserInfo { name: format!("system:bootstrap:{id}"), groups, ..UserInfo::default() })
 }
@@ -75,7 +77,8 @@ mod tests {
     use std::sync::Arc;
 
     fn snapshot(data: &[(&str, &str)]) -> Snapshot {
-        let data: serde_json::Map<_, _> = data.iter().map(|(k, v)| ((*k).to_owned(), json!(STANDARD.encode(v)))).collect();
+        let data: serde_json::Map<_, _> =
+            data.iter().map(|(k, v)| ((*k).to_owned(), json!(STANDARD.encode(v)))).collect();
         let secret = json!({"kind": "Secret", "apiVersion": "v1", "metadata": {"name": "bootstrap-token-abcdef", "namespace": "kube-system"},
             "type": "bootstrap.kubernetes.io/token", "data": data});
         let key: Arc<str> = "kube-system/bootstrap-token-abcdef".into();

@@ -31,14 +31,16 @@ pub enum Decision {
 
 /// Paths that anybody may read (upstream's `system:public-info-viewer`, and the certificate authority, which is
 /// no secret and which a joining node needs before it can trust anybody).
-const PUBLIC: [&str; 8] = ["/healthz", "/livez", "/readyz", "/version", "/version/", "/cacerts", "/healthz/", "/livez/"];
+const PUBLIC: [&str; 8] =
+    ["/healthz", "/livez", "/readyz", "/version", "/version/", "/cacerts", "/healthz/", "/livez/"];
 
 /// Decides one request.
 pub fn authorize(user: &UserInfo, request: &Attributes) -> Decision {
     let allowed = if user.is_in(MASTERS) {
         true
     } else if let Some(path) = request.path {
-        let public = PUBLIC.contains(&path) || ["/healthz/", "/livez/", "/readyz/"].iter().any(|prefix| path.starts_with(prefix));
+        let public = PUBLIC.contains(&path)
+            || ["/healthz/", "/livez/", "/readyz/"].iter().any(|prefix| path.starts_with(prefix));
         // Discovery: upstream's `system:discovery`.
         request.is_read() && (public || user.is_in(AUTHENTICATED) && path != "/metrics")
     } else {
@@ -79,11 +81,15 @@ fn node(request: &Attributes) -> bool {
         ("", "pods", "") => request.is_read() || writes(&["create", "delete"]),
         ("", "pods", "status") => writes(&["get", "update", "patch"]),
         ("", "pods", "eviction") => writes(&["create"]),
-        ("", "configmaps" | "secrets" | "services" | "endpoints" | "namespaces" | "serviceaccounts", "") => request.is_read(),
+        ("", "configmaps" | "secrets" | "services" | "endpoints" | "namespaces" | "serviceaccounts", "") => {
+            request.is_read()
+        }
         ("", "persistentvolumeclaims" | "persistentvolumes", _) => request.is_read(),
         ("", "serviceaccounts", "token") => writes(&["create"]),
         ("", "events", _) | ("events.k8s.io", "events", _) => writes(&["create", "update", "patch"]),
-        ("coordination.k8s.io", "leases", _) => request.namespace == "kube-node-lease" && writes(&["get", "create", "update", "patch", "delete"]),
+        ("coordination.k8s.io", "leases", _) => {
+            request.namespace == "kube-node-lease" && writes(&["get", "create", "update", "patch", "delete"])
+        }
         ("certificates.k8s.io", "certificatesigningrequests", "") => request.is_read() || writes(&["create"]),
         ("discovery.k8s.io", "endpointslices", _) | ("node.k8s.io", "runtimeclasses", _) => request.is_read(),
         ("networking.k8s.io", "networkpolicies" | "servicecidrs", _) => request.is_read(),
@@ -111,7 +117,13 @@ mod tests {
         let scheduler = UserInfo::new("system:kube-scheduler", &[]);
         let nobody = UserInfo::new("jane", &[]);
         let anonymous = UserInfo::anonymous();
-        let resource = |verb, group, resource, subresource| Attributes { verb, group, resource, subresource, ..Attributes::default() };
+        let resource = |verb, group, resource, subresource| Attributes {
+            verb,
+            group,
+            resource,
+            subresource,
+            ..Attributes::default()
+        };
         let path = |path| Attributes { verb: "get", path: Some(path), ..Attributes::default() };
         let rows = [
             (&UserInfo::admin(), resource("delete", "apps", "deployments", ""), true),

@@ -63,8 +63,10 @@ impl Cacher {
     /// # Errors
     /// When the store cannot be read.
     pub async fn load(store: Arc<dyn Store>, registry: &Registry) -> Result<Arc<Self>, StoreError> {
-        let resources = registry.rows().map(|row| (row.storage.to_string(), Arc::new(ResourceCache::new(row.clone())))).collect();
-        let cacher = Arc::new(Self { store, resources, progress: watch::Sender::new(0), node_ports: RwLock::default() });
+        let resources =
+            registry.rows().map(|row| (row.storage.to_string(), Arc::new(ResourceCache::new(row.clone())))).collect();
+        let cacher =
+            Arc::new(Self { store, resources, progress: watch::Sender::new(0), node_ports: RwLock::default() });
         let revision = cacher.reload().await?;
         cacher.refill(revision).await?;
         cacher.progress.send_replace(revision);
@@ -167,7 +169,11 @@ impl Cacher {
     fn note_node_port(&self, event: &Event) {
         let Some(port) = event.key.strip_prefix(NODE_PORTS).and_then(|port| port.parse().ok()) else { return };
         let mut taken = self.node_ports.write();
-        if event.value.is_some() { taken.insert(port) } else { taken.remove(&port) };
+        if event.value.is_some() {
+            taken.insert(port)
+        } else {
+            taken.remove(&port)
+        };
     }
 
     fn cache_of(&self, key: &str) -> Option<&Arc<ResourceCache>> {
@@ -201,7 +207,14 @@ impl Cacher {
                 from = page.records.last().map(|record| format!("{}\0", record.key));
                 for record in page.records {
                     let Some(key) = object_key(&record.key, &cache.row) else { continue };
-                    match Object::new(key.clone(), &record.value, record.created, record.modified, Change::Added, &cache.row) {
+                    match Object::new(
+                        key.clone(),
+                        &record.value,
+                        record.created,
+                        record.modified,
+                        Change::Added,
+                        &cache.row,
+                    ) {
                         Some(object) => drop(objects.insert(key, Arc::new(object))),
                         None => tracing::warn!(key = %record.key, "skipping a record that is not an object"),
                     }
@@ -214,7 +227,8 @@ impl Cacher {
         }
         let range = Range { prefix: NODE_PORTS.to_owned(), from: None, limit: 0, at: Some(revision) };
         let taken = self.store.range(range).await?.records;
-        *self.node_ports.write() = taken.iter().filter_map(|record| record.key.strip_prefix(NODE_PORTS)?.parse().ok()).collect();
+        *self.node_ports.write() =
+            taken.iter().filter_map(|record| record.key.strip_prefix(NODE_PORTS)?.parse().ok()).collect();
         Ok(revision)
     }
 
@@ -260,5 +274,9 @@ fn object_key(key: &str, row: &Row) -> Option<Arc<str>> {
 
 /// The store key of an object.
 pub fn store_key(row: &Row, namespace: &str, name: &str) -> Arc<str> {
-    if row.namespaced { format!("{PREFIX}{}/{namespace}/{name}", row.storage).into() } else { format!("{PREFIX}{}/{name}", row.storage).into() }
+    if row.namespaced {
+        format!("{PREFIX}{}/{namespace}/{name}", row.storage).into()
+    } else {
+        format!("{PREFIX}{}/{name}", row.storage).into()
+    }
 }

@@ -63,7 +63,14 @@ impl Object {
     /// Takes an object from its stored encoding.
     ///
     /// Returns None when the bytes are not an encoded object.
-    pub fn new(key: Arc<str>, stored: &[u8], created: Revision, revision: Revision, change: Change, row: &Row) -> Option<Self> {
+    pub fn new(
+        key: Arc<str>,
+        stored: &[u8],
+        created: Revision,
+        revision: Revision,
+        change: Change,
+        row: &Row,
+    ) -> Option<Self> {
         let index = Index::of(stored, row.strategy.fields())?;
         let (frame, version_at) = match metadata_at(stored) {
             Some(at) => splice(change, &stored[..at], &stored[at..], revision),

@@ -130,7 +130,10 @@ impl ResourceCache {
         }
         let start = history.events.partition_point(|event| event.revision <= revision);
         let mut end = history.events.len().min(start + limit);
-        while end > start && end < history.events.len() && history.events[end].revision == history.events[end - 1].revision {
+        while end > start
+            && end < history.events.len()
+            && history.events[end].revision == history.events[end - 1].revision
+        {
             end += 1;
         }
         Ok(history.events.range(start..end).cloned().collect())
@@ -154,7 +157,8 @@ impl ResourceCache {
                 let key = super::object_key(&event.key, &self.row)?;
                 let known = snapshot.get(&key).filter(|object| object.revision == event.modified).cloned();
                 let previous = event.previous.as_ref().and_then(|stored| {
-                    Object::new(key.clone(), stored, event.created, event.modified - 1, Change::Modified, &self.row).map(Arc::new)
+                    Object::new(key.clone(), stored, event.created, event.modified - 1, Change::Modified, &self.row)
+                        .map(Arc::new)
                 });
                 self.event(&key, &event, known, previous).map(Arc::new)
             })
@@ -185,11 +189,22 @@ impl ResourceCache {
         self.signal.send_replace(revision);
     }
 
-    fn event(&self, key: &Arc<str>, event: &store::Event, known: Option<Arc<Object>>, previous: Option<Arc<Object>>) -> Option<CacheEvent> {
+    fn event(
+        &self,
+        key: &Arc<str>,
+        event: &store::Event,
+        known: Option<Arc<Object>>,
+        previous: Option<Arc<Object>>,
+    ) -> Option<CacheEvent> {
         let Some(stored) = &event.value else {
             let last = previous?;
             let object = Arc::new(last.at(event.modified, Change::Deleted));
-            return Some(CacheEvent { change: Change::Deleted, revision: event.modified, object, previous: Some(last) });
+            return Some(CacheEvent {
+                change: Change::Deleted,
+                revision: event.modified,
+                object,
+                previous: Some(last),
+            });
         };
         let change = if event.created == event.modified { Change::Added } else { Change::Modified };
         let object = known.or_else(|| {

@@ -1,9 +1,9 @@
 //! Which objects of a resource a list or a watch is about.
 
 use super::object::Object;
+use crate::registry::Row;
 use coracle_api::Status;
 use coracle_api::selector::{FieldSelector, LabelSelector};
-use crate::registry::Row;
 
 /// Where a field selector's value comes from.
 #[derive(Clone, Debug)]

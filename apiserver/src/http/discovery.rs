@@ -12,7 +12,13 @@ use serde_json::{Value, json};
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
 /// Answers a discovery path; None when it is none, or names nothing that is served.
-pub fn answer(registry: &Registry, path: &str, headers: &HeaderMap, accept: &Accept, address: &str) -> Option<Response> {
+pub fn answer(
+    registry: &Registry,
+    path: &str,
+    headers: &HeaderMap,
+    accept: &Accept,
+    address: &str,
+) -> Option<Response> {
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
     let document = match parts.as_slice() {
         ["api"] if wants_aggregated(headers) => return Some(aggregated(registry, true)),
@@ -51,7 +57,10 @@ fn named_groups(registry: &Registry) -> impl Iterator<Item = (String, Vec<String
 }
 
 fn group(name: &str, versions: &[String]) -> Value {
-    let versions: Vec<Value> = versions.iter().map(|version| json!({"groupVersion": format!("{name}/{version}"), "version": version})).collect();
+    let versions: Vec<Value> = versions
+        .iter()
+        .map(|version| json!({"groupVersion": format!("{name}/{version}"), "version": version}))
+        .collect();
     json!({"name": name, "versions": versions, "preferredVersion": versions[0]})
 }
 
@@ -100,7 +109,8 @@ fn aggregated(registry: &Registry, core: bool) -> Response {
     let groups = registry.groups().into_iter().filter(|(name, _)| name.is_empty() == core);
     let items: Vec<Value> = groups
         .map(|(name, versions)| {
-            let versions: Vec<Value> = versions.iter().map(|version| aggregated_version(registry, &name, version)).collect();
+            let versions: Vec<Value> =
+                versions.iter().map(|version| aggregated_version(registry, &name, version)).collect();
             json!({"metadata": {"name": &*name, "creationTimestamp": null}, "versions": versions})
         })
         .collect();

@@ -23,7 +23,10 @@ pub async fn answer(server: &Server, path: &str, query: Option<&str>) -> Option<
     checks.push(("etcd", store(server).await));
     if endpoint == "readyz" {
         checks.push(("informer-sync", caught_up(server).await));
-        checks.push(("shutdown", if server.stop.is_cancelled() { Err("the server is shutting down".to_owned()) } else { Ok(()) }));
+        checks.push((
+            "shutdown",
+            if server.stop.is_cancelled() { Err("the server is shutting down".to_owned()) } else { Ok(()) },
+        ));
     }
     // Liveness is not lost with the store: a restart would not bring that back.
     if endpoint == "livez" {
@@ -71,5 +74,9 @@ async fn caught_up(server: &Server) -> Result<(), String> {
     let Ok(Ok(revision)) = tokio::time::timeout(STORE_WITHIN, server.store().revision()).await else {
         return Err("the store does not answer".to_owned());
     };
-    if server.cacher.reached(revision, STORE_WITHIN).await { Ok(()) } else { Err("the cache is behind the store".to_owned()) }
+    if server.cacher.reached(revision, STORE_WITHIN).await {
+        Ok(())
+    } else {
+        Err("the cache is behind the store".to_owned())
+    }
 }

@@ -22,7 +22,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 const ERROR_MAX: usize = 16 << 10;
 
 /// Query options of a log that are passed on to the kubelet.
-const PASSED: [&str; 8] = ["follow", "previous", "sinceSeconds", "sinceTime", "timestamps", "tailLines", "limitBytes", "stream"];
+const PASSED: [&str; 8] =
+    ["follow", "previous", "sinceSeconds", "sinceTime", "timestamps", "tailLines", "limitBytes", "stream"];
 
 /// Speaks to kubelets as the API server.
 #[derive(Clone)]
@@ -50,7 +51,9 @@ impl KubeletClient {
             Some((certificate, key)) => {
                 let chain = CertificateDer::pem_slice_iter(certificate.as_bytes()).collect::<Result<Vec<_>, _>>();
                 let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|error| error.to_string())?;
-                config.with_client_auth_cert(chain.map_err(|error| error.to_string())?, key).map_err(|error| error.to_string())?
+                config
+                    .with_client_auth_cert(chain.map_err(|error| error.to_string())?, key)
+                    .map_err(|error| error.to_string())?
             }
             None => config.with_no_client_auth(),
         };
@@ -63,8 +66,9 @@ impl KubeletClient {
         let name = ServerName::IpAddress(address.ip().into());
         let tls = tokio::time::timeout(CONNECT_WITHIN, self.tls.connect(name, stream)).await;
         let tls = tls.map_err(|_| "the TLS handshake took too long".to_owned())?.map_err(|error| error.to_string())?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake::<_, Body>(TokioIo::new(tls)).await.map_err(|error| error.to_string())?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake::<_, Body>(TokioIo::new(tls))
+            .await
+            .map_err(|error| error.to_string())?;
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "the connection to a kubelet ended");
@@ -98,7 +102,8 @@ pub async fn log(call: Call) -> Result<Response, Status> {
     if head.status.is_success() {
         return Ok(stream(Body::new(body)));
     }
-    let body = http_body_util::Limited::new(body, ERROR_MAX).collect().await.map(|all| all.to_bytes()).unwrap_or_default();
+    let body =
+        http_body_util::Limited::new(body, ERROR_MAX).collect().await.map(|all| all.to_bytes()).unwrap_or_default();
     let message = String::from_utf8_lossy(&body).trim().to_owned();
     let message = if message.is_empty() { format!("the kubelet answered {}", head.status) } else { message };
     Err(match head.status {
@@ -117,15 +122,26 @@ fn stream(body: Body) -> Response {
 
 /// The container that is meant (core/pod `LogLocation`).
 fn container(call: &Call, pod: &Value) -> Result<String, Status> {
-    let names = |list: &str| items(&pod["spec"], list).iter().map(|container| text(container, "name").to_owned()).collect::<Vec<_>>();
+    let names = |list: &str| {
+        items(&pod["spec"], list).iter().map(|container| text(container, "name").to_owned()).collect::<Vec<_>>()
+    };
     let (init, main, ephemeral) = (names("initContainers"), names("containers"), names("ephemeralContainers"));
-    let asked = call.options.pairs.iter().find(|(name, value)| name == "container" && !value.is_empty()).map(|(_, value)| value.clone());
+    let asked = call
+        .options
+        .pairs
+        .iter()
+        .find(|(name, value)| name == "container" && !value.is_empty())
+        .map(|(_, value)| value.clone());
     match asked {
         Some(asked) if init.iter().chain(&main).chain(&ephemeral).any(|name| *name == asked) => Ok(asked),
         Some(asked) => Err(Status::bad_request(format!("container {asked} is not valid for pod {}", call.name))),
         None if main.len() == 1 && init.is_empty() => Ok(main[0].clone()),
         None => {
-            let mut message = format!("a container name must be specified for pod {}, choose one of: [{}]", call.name, main.join(" "));
+            let mut message = format!(
+                "a container name must be specified for pod {}, choose one of: [{}]",
+                call.name,
+                main.join(" ")
+            );
             if !init.is_empty() {
                 message.push_str(&format!(" or one of the init containers: [{}]", init.join(" ")));
             }
@@ -141,8 +157,11 @@ fn kubelet_address(call: &Call, node: &str) -> Result<SocketAddr, Status> {
     let snapshot = call.server.cache_of("", "nodes")?.snapshot();
     let object = snapshot.get(node).ok_or_else(|| Status::not_found(&Gvr::of("", "v1", "nodes"), node))?.parse();
     let addresses = items(&object["status"], "addresses");
-    let ip = addresses.iter().find(|address| text(address, "type") == "InternalIP").map(|address| text(address, "address"));
-    let ip: IpAddr = ip.and_then(|ip| ip.parse().ok()).ok_or_else(|| Status::internal(format!("no preferred addresses found; known addresses: [] of node {node}")))?;
+    let ip =
+        addresses.iter().find(|address| text(address, "type") == "InternalIP").map(|address| text(address, "address"));
+    let ip: IpAddr = ip
+        .and_then(|ip| ip.parse().ok())
+        .ok_or_else(|| Status::internal(format!("no preferred addresses found; known addresses: [] of node {node}")))?;
     let port = object.pointer("/status/daemonEndpoints/kubeletEndpoint/Port").and_then(Value::as_u64);
     let port = port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0).unwrap_or(10250);
     Ok(SocketAddr::new(ip, port))

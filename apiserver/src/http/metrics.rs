@@ -1,5 +1,6 @@
 //! /metrics, under upstream's names.
 
+use crate::auth::Attributes;
 use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -61,11 +62,18 @@ impl Default for Metrics {
 
 impl Metrics {
     /// Counts an answered request.
-    pub fn request(&self, verb: &str, group: &str, version: &str, resource: &str, subresource: &str, code: u16, took: Duration) {
+    pub fn request(&self, about: &Attributes, code: u16, took: Duration) {
         let own = str::to_owned;
-        let verb = verb.to_ascii_uppercase();
-        let kind = Kind { verb: verb.clone(), resource: own(resource) };
-        let labels = Request { verb, group: own(group), version: own(version), resource: own(resource), subresource: own(subresource), code: code.into() };
+        let verb = about.verb.to_ascii_uppercase();
+        let kind = Kind { verb: verb.clone(), resource: own(about.resource) };
+        let labels = Request {
+            verb,
+            group: own(about.group),
+            version: own(about.version),
+            resource: own(about.resource),
+            subresource: own(about.subresource),
+            code: code.into(),
+        };
         self.requests.get_or_create(&labels).inc();
         if kind.verb != "WATCH" {
             self.durations.get_or_create(&kind).observe(took.as_secs_f64());

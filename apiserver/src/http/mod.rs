@@ -121,7 +121,9 @@ async fn non_resource(server: &Arc<Server>, request: Request<Body>, user: &UserI
     };
     match path.trim_end_matches('/') {
         "/cacerts" => return Ok(text(server.config.ca_pem.clone(), "application/x-pem-file")),
-        "/metrics" => return Ok(text(server.metrics.text(), "application/openmetrics-text; version=1.0.0; charset=utf-8")),
+        "/metrics" => {
+            return Ok(text(server.metrics.text(), "application/openmetrics-text; version=1.0.0; charset=utf-8"));
+        }
         _ => {}
     }
     let accept = Accept::negotiate(request.headers())?;
@@ -134,13 +136,25 @@ async fn non_resource(server: &Arc<Server>, request: Request<Body>, user: &UserI
         "/openapi/v2" => return Ok(render::plain(&accept, StatusCode::OK, &server.openapi.v2(&server.registry))),
         "/version" => return Ok(render::plain(&accept, StatusCode::OK, &version::document())),
         "" => {
-            let paths = ["/api", "/api/v1", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"];
+            let paths = [
+                "/api",
+                "/api/v1",
+                "/apis",
+                "/healthz",
+                "/livez",
+                "/metrics",
+                "/openapi/v2",
+                "/openapi/v3",
+                "/readyz",
+                "/version",
+            ];
             return Ok(render::plain(&accept, StatusCode::OK, &serde_json::json!({"paths": paths})));
         }
         _ => {}
     }
     let address = server.config.advertise.to_string();
-    discovery::answer(&server.registry, &path, request.headers(), &accept, &address).ok_or_else(Status::no_such_resource)
+    discovery::answer(&server.registry, &path, request.headers(), &accept, &address)
+        .ok_or_else(Status::no_such_resource)
 }
 
 /// What is asked of a resource.
@@ -162,11 +176,16 @@ fn verb(method: &Method, target: &Target, options: &Options) -> Result<Verb, Sta
 
 /// The row and subresource of a path, when they are served.
 fn resolve(server: &Server, target: &Target) -> Result<(Resolved, Option<Subresource>), Status> {
-    if target.group.is_empty() && target.version == "v1" && target.resource == "bindings" && target.subresource.is_empty() {
+    if target.group.is_empty()
+        && target.version == "v1"
+        && target.resource == "bindings"
+        && target.subresource.is_empty()
+    {
         let pods = server.registry.find("", "v1", "pods").ok_or_else(Status::no_such_resource)?;
         return Ok((pods.clone(), Some(Subresource::Binding)));
     }
-    let resolved = server.registry.find(&target.group, &target.version, &target.resource).ok_or_else(Status::no_such_resource)?;
+    let resolved =
+        server.registry.find(&target.group, &target.version, &target.resource).ok_or_else(Status::no_such_resource)?;
     let subresource = match target.subresource.as_str() {
         "" => None,
         path => Some(
@@ -179,7 +198,12 @@ fn resolve(server: &Server, target: &Target) -> Result<(Resolved, Option<Subreso
     Ok((resolved.clone(), subresource))
 }
 
-async fn resource(server: &Arc<Server>, target: Target, request: Request<Body>, user: Arc<UserInfo>) -> Result<Response, Status> {
+async fn resource(
+    server: &Arc<Server>,
+    target: Target,
+    request: Request<Body>,
+    user: Arc<UserInfo>,
+) -> Result<Response, Status> {
     let started = server.config.clock.monotonic();
     let (head, body) = request.into_parts();
     let options = Options::parse(head.uri.query())?;
@@ -212,17 +236,26 @@ async fn resource(server: &Arc<Server>, target: Target, request: Request<Body>, 
         subresource,
         user,
         options,
-        accept: Accept::negotiate(&head.headers).or_else(|status| if subresource == Some(Subresource::Log) { Ok(Accept::default()) } else { Err(status) })?,
+        accept: Accept::negotiate(&head.headers).or_else(|status| {
+            if subresource == Some(Subresource::Log) { Ok(Accept::default()) } else { Err(status) }
+        })?,
         gzip: negotiate::accepts_gzip(&head.headers),
     };
     let answer = limited(server, call, verb, target.resource == "bindings", &head.headers, body).await;
     let code = answer.as_ref().map_or_else(|status| status.code, |response| response.status().as_u16());
     let took = server.config.clock.monotonic().saturating_sub(started);
-    server.metrics.request(verb.as_str(), &target.group, &target.version, &target.resource, &target.subresource, code, took);
+    server.metrics.request(&attributes, code, took);
     answer
 }
 
-async fn limited(server: &Server, call: Call, verb: Verb, binding: bool, headers: &HeaderMap, body: Body) -> Result<Response, Status> {
+async fn limited(
+    server: &Server,
+    call: Call,
+    verb: Verb,
+    binding: bool,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Response, Status> {
     if verb == Verb::Watch || call.subresource == Some(Subresource::Log) {
         let permit = server.limits.stream()?;
         let response = dispatch(call, verb, request::Body::default()).await?;
@@ -253,7 +286,11 @@ fn holding(response: Response, permit: limits::Permit) -> Response {
 /// 403, saying who may not do what (apiserver `endpoints/handlers/responsewriters`).
 fn denied(user: &UserInfo, request: &Attributes) -> Status {
     let gvr = Gvr { group: request.group.into(), version: request.version.into(), resource: request.resource.into() };
-    let resource = if request.subresource.is_empty() { request.resource.to_owned() } else { format!("{}/{}", request.resource, request.subresource) };
+    let resource = if request.subresource.is_empty() {
+        request.resource.to_owned()
+    } else {
+        format!("{}/{}", request.resource, request.subresource)
+    };
     let scope = if request.namespace.is_empty() {
         "at the cluster scope".to_owned()
     } else {

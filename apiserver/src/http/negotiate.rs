@@ -39,7 +39,8 @@ impl Accept {
     /// # Errors
     /// 406 when there is none.
     pub fn negotiate(headers: &HeaderMap) -> Result<Self, Status> {
-        let values: Vec<&str> = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
+        let values: Vec<&str> =
+            headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
         let header = values.join(",");
         if header.trim().is_empty() {
             return Ok(Self::default());
@@ -51,7 +52,7 @@ impl Accept {
             }
         }
         // A stable sort: among equals, the client's order counts.
-        clauses.sort_by(|a, b| b.0.cmp(&a.0));
+        clauses.sort_by_key(|(quality, _)| std::cmp::Reverse(*quality));
         clauses.into_iter().map(|(_, accept)| accept).next().ok_or_else(|| Status::not_acceptable(&OFFERED))
     }
 

@@ -51,7 +51,8 @@ fn make(registry: &Registry) -> Made {
     for (group, versions) in registry.groups() {
         for version in versions {
             let path = if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") };
-            let document = json!({"openapi": "3.0.0", "info": info(), "paths": paths(registry, &path, &group, &version)});
+            let document =
+                json!({"openapi": "3.0.0", "info": info(), "paths": paths(registry, &path, &group, &version)});
             let hash = hex::encode_upper(Sha256::digest(document.to_string()));
             list.insert(path.clone(), json!({"serverRelativeURL": format!("/openapi/v3/{path}?hash={hash}")}));
             documents.insert(path, document);
@@ -64,7 +65,11 @@ fn paths(registry: &Registry, base: &str, group: &str, version: &str) -> Value {
     let mut paths = Map::new();
     for row in registry.rows() {
         let Some(served) = row.served.iter().position(|(g, v)| *g == group && *v == version) else { continue };
-        let collection = if row.namespaced { format!("/{base}/namespaces/{{namespace}}/{}", row.plural) } else { format!("/{base}/{}", row.plural) };
+        let collection = if row.namespaced {
+            format!("/{base}/namespaces/{{namespace}}/{}", row.plural)
+        } else {
+            format!("/{base}/{}", row.plural)
+        };
         let gvk = row.gvk(served);
         let item = format!("{collection}/{{name}}");
         paths.insert(
@@ -100,8 +105,10 @@ fn subresource_operations(subresource: Subresource, gvk: &Gvk) -> Value {
 }
 
 fn operation(action: &str, gvk: &Gvk, parameters: &[&str]) -> Value {
-    let parameters: Vec<Value> =
-        parameters.iter().map(|name| json!({"name": name, "in": "query", "schema": {"type": "string", "uniqueItems": true}})).collect();
+    let parameters: Vec<Value> = parameters
+        .iter()
+        .map(|name| json!({"name": name, "in": "query", "schema": {"type": "string", "uniqueItems": true}}))
+        .collect();
     json!({
         "x-kubernetes-action": action,
         "x-kubernetes-group-version-kind": {"group": &*gvk.group, "version": &*gvk.version, "kind": &*gvk.kind},

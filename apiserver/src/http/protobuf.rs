@@ -31,15 +31,61 @@ const ZERO_TIME: i64 = -62_135_596_800;
 
 /// Fields that are pointers upstream, so that a zero counts (core, apps, batch and others, `types.go`).
 const POINTERS: [&str; 55] = [
-    "activeDeadlineSeconds", "allocateLoadBalancerNodePorts", "allowPrivilegeEscalation", "allowVolumeExpansion", "apiGroup",
-    "attachRequired", "automountServiceAccountToken", "backoffLimit", "blockOwnerDeletion", "completions", "controller", "defaultMode",
-    "deletionGracePeriodSeconds", "enableServiceLinks", "endPort", "expirationSeconds", "failedJobsHistoryLimit", "fsGroup",
-    "gracePeriodSeconds", "hostUsers", "immutable", "leaseDurationSeconds", "leaseTransitions", "minReplicas", "mode", "optional",
-    "orphanDependents", "parallelism", "partition", "podInfoOnMount", "priority", "privileged", "progressDeadlineSeconds",
-    "readOnlyRootFilesystem", "ready", "replicas", "revisionHistoryLimit", "runAsGroup", "runAsNonRoot", "runAsUser", "serving",
-    "setHostnameAsFQDN", "shareProcessNamespace", "startingDeadlineSeconds", "storageClassName", "storageCapacity",
-    "successfulJobsHistoryLimit", "suspend", "terminating", "terminationGracePeriodSeconds", "timeoutSeconds", "tolerationSeconds",
-    "ttlSecondsAfterFinished", "unhealthyPodEvictionPolicy", "volumeAttributesClassName",
+    "activeDeadlineSeconds",
+    "allocateLoadBalancerNodePorts",
+    "allowPrivilegeEscalation",
+    "allowVolumeExpansion",
+    "apiGroup",
+    "attachRequired",
+    "automountServiceAccountToken",
+    "backoffLimit",
+    "blockOwnerDeletion",
+    "completions",
+    "controller",
+    "defaultMode",
+    "deletionGracePeriodSeconds",
+    "enableServiceLinks",
+    "endPort",
+    "expirationSeconds",
+    "failedJobsHistoryLimit",
+    "fsGroup",
+    "gracePeriodSeconds",
+    "hostUsers",
+    "immutable",
+    "leaseDurationSeconds",
+    "leaseTransitions",
+    "minReplicas",
+    "mode",
+    "optional",
+    "orphanDependents",
+    "parallelism",
+    "partition",
+    "podInfoOnMount",
+    "priority",
+    "privileged",
+    "progressDeadlineSeconds",
+    "readOnlyRootFilesystem",
+    "ready",
+    "replicas",
+    "revisionHistoryLimit",
+    "runAsGroup",
+    "runAsNonRoot",
+    "runAsUser",
+    "serving",
+    "setHostnameAsFQDN",
+    "shareProcessNamespace",
+    "startingDeadlineSeconds",
+    "storageClassName",
+    "storageCapacity",
+    "successfulJobsHistoryLimit",
+    "suspend",
+    "terminating",
+    "terminationGracePeriodSeconds",
+    "timeoutSeconds",
+    "tolerationSeconds",
+    "ttlSecondsAfterFinished",
+    "unhealthyPodEvictionPolicy",
+    "volumeAttributesClassName",
 ];
 
 /// What is wrong with a body.
@@ -83,10 +129,18 @@ impl Numbers {
 /// 400 for what is no such body, 415 for a type that has no field numbers.
 pub fn decode(body: &[u8], expected: &Gvk) -> std::result::Result<Value, Status> {
     let wrong = |Malformed(why): Malformed| Status::bad_request(format!("unable to decode protobuf: {why}"));
-    let unknown = body.strip_prefix(MAGIC).ok_or(Malformed("provided data does not appear to be a protobuf message, expected prefix k8s\\0")).map_err(wrong)?;
+    let unknown = body
+        .strip_prefix(MAGIC)
+        .ok_or(Malformed("provided data does not appear to be a protobuf message, expected prefix k8s\\0"))
+        .map_err(wrong)?;
     let (version, kind, raw) = envelope(unknown).map_err(wrong)?;
-    let gvk = if kind.is_empty() { expected.clone() } else { Gvk::parse(&version, &kind).unwrap_or_else(|| expected.clone()) };
-    let ty = schema::of(&gvk).ok_or_else(|| Status::bad_request(format!("no kind {kind:?} is registered for version {version:?}")))?;
+    let gvk = if kind.is_empty() {
+        expected.clone()
+    } else {
+        Gvk::parse(&version, &kind).unwrap_or_else(|| expected.clone())
+    };
+    let ty = schema::of(&gvk)
+        .ok_or_else(|| Status::bad_request(format!("no kind {kind:?} is registered for version {version:?}")))?;
     let mut object = Map::new();
     object.insert("kind".to_owned(), gvk.kind.to_string().into());
     object.insert("apiVersion".to_owned(), gvk.api_version().into());
@@ -109,7 +163,9 @@ fn envelope(bytes: &[u8]) -> Result<(String, String, &[u8])> {
                 }
             }
             (2, Wire::Bytes(bytes)) => raw = bytes,
-            (3, Wire::Bytes(encoding)) if !encoding.is_empty() => return Err(Malformed("encoded objects are not supported")),
+            (3, Wire::Bytes(encoding)) if !encoding.is_empty() => {
+                return Err(Malformed("encoded objects are not supported"));
+            }
             _ => {}
         }
     }
@@ -148,12 +204,16 @@ impl<'a> Fields<'a> {
         let key = self.varint()?;
         let value = match key & 7 {
             0 => Wire::Varint(self.varint()?),
-            1 => Wire::Fixed64(u64::from_le_bytes(self.take(8)?.try_into().map_err(|_| Malformed("a number is cut short"))?)),
+            1 => Wire::Fixed64(u64::from_le_bytes(
+                self.take(8)?.try_into().map_err(|_| Malformed("a number is cut short"))?,
+            )),
             2 => {
                 let length = usize::try_from(self.varint()?).map_err(|_| Malformed("a length is too large"))?;
                 Wire::Bytes(self.take(length)?)
             }
-            5 => Wire::Fixed32(u32::from_le_bytes(self.take(4)?.try_into().map_err(|_| Malformed("a number is cut short"))?)),
+            5 => Wire::Fixed32(u32::from_le_bytes(
+                self.take(4)?.try_into().map_err(|_| Malformed("a number is cut short"))?,
+            )),
             _ => return Err(Malformed("an unknown wire type")),
         };
         Ok((key >> 3, value))
@@ -196,7 +256,13 @@ fn structure(bytes: &[u8], ty: TypeRef<'static>, object: &mut Map<String, Value>
     }
 }
 
-fn fields(bytes: &[u8], numbers: &Numbers, ty: TypeRef<'static>, object: &mut Map<String, Value>, depth: usize) -> Result<()> {
+fn fields(
+    bytes: &[u8],
+    numbers: &Numbers,
+    ty: TypeRef<'static>,
+    object: &mut Map<String, Value>,
+    depth: usize,
+) -> Result<()> {
     if depth > MAX_DEPTH {
         return Err(Malformed("nested too deeply"));
     }
@@ -237,7 +303,9 @@ fn add(object: &mut Map<String, Value>, name: &str, wire: Wire, value: ValueRef<
         }
         _ => {
             if let Some(found) = self::value(wire, value, depth + 1)? {
-                let is_zero = matches!(&found, Value::String(text) if text.is_empty()) || found == Value::Bool(false) || found.as_i64() == Some(0);
+                let is_zero = matches!(&found, Value::String(text) if text.is_empty())
+                    || found == Value::Bool(false)
+                    || found.as_i64() == Some(0);
                 if !is_zero || POINTERS.contains(&name) {
                     object.insert(name.to_owned(), found);
                 }
@@ -301,7 +369,9 @@ fn scalar(wire: Wire, scalar: Scalar) -> Result<Option<Value>> {
         },
         (Scalar::Time | Scalar::MicroTime, Wire::Bytes(bytes)) => return time(bytes, scalar == Scalar::MicroTime),
         (Scalar::Any | Scalar::RawObject, Wire::Bytes(bytes)) => match member(bytes, 1)? {
-            Some(Wire::Bytes(json)) if !json.is_empty() => serde_json::from_slice(json).map_err(|_| Malformed("embedded JSON is broken"))?,
+            Some(Wire::Bytes(json)) if !json.is_empty() => {
+                serde_json::from_slice(json).map_err(|_| Malformed("embedded JSON is broken"))?
+            }
             _ => return Ok(None),
         },
         _ => return Err(Malformed("a field has another type than it should")),
@@ -330,7 +400,8 @@ fn time(bytes: &[u8], micro: bool) -> Result<Option<Value>> {
     if seconds == ZERO_TIME || bytes.is_empty() {
         return Ok(None);
     }
-    let time = Timestamp::new(seconds, if micro { nanos } else { 0 }).map_err(|_| Malformed("a time is out of range"))?;
+    let time =
+        Timestamp::new(seconds, if micro { nanos } else { 0 }).map_err(|_| Malformed("a time is out of range"))?;
     Ok(Some(if micro { rfc3339_micro(time) } else { rfc3339(time) }.into()))
 }
 
@@ -356,7 +427,10 @@ mod tests {
         let entry = [field(1, b"k"), field(2, b"v")].concat();
         let raw = [field(1, &metadata), field(2, &entry), field(3, b"")].concat();
         let object = decode(&body("v1", "Secret", &raw), &secret).unwrap();
-        assert_eq!(object, json!({"kind": "Secret", "apiVersion": "v1", "metadata": {"name": "a"}, "data": {"k": "dg=="}}));
+        assert_eq!(
+            object,
+            json!({"kind": "Secret", "apiVersion": "v1", "metadata": {"name": "a"}, "data": {"k": "dg=="}})
+        );
 
         let host_path = field(1, b"/x");
         let volume = [field(1, b"v"), field(2, &field(1, &host_path))].concat();

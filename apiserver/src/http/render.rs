@@ -72,7 +72,9 @@ impl Form {
         match self.shape {
             Shape::Object => value.to_string().into(),
             Shape::Partial => partial(&value).to_string().into(),
-            Shape::Table => table::row(&self.row.gvk(self.served), &value, self.include_object, self.now).to_string().into(),
+            Shape::Table => {
+                table::row(&self.row.gvk(self.served), &value, self.include_object, self.now).to_string().into()
+            }
         }
     }
 
@@ -88,7 +90,9 @@ impl Form {
             Shape::Table => {
                 let gvk = self.row.gvk(self.served);
                 let revision = coracle_api::meta::resource_version(&value).to_owned();
-                table::document(&gvk, &revision, vec![table::row(&gvk, &value, self.include_object, self.now)], true).to_string().into()
+                table::document(&gvk, &revision, vec![table::row(&gvk, &value, self.include_object, self.now)], true)
+                    .to_string()
+                    .into()
             }
         }
     }
@@ -112,8 +116,13 @@ impl FrameEncoder for Form {
             Shape::Object => bookmark_object(&gvk.kind, &gvk.api_version(), revision, initial_end),
             Shape::Partial => bookmark_object("PartialObjectMetadata", "meta.k8s.io/v1", revision, initial_end),
             Shape::Table => {
-                let object: Value = serde_json::from_slice(&bookmark_object("PartialObjectMetadata", "meta.k8s.io/v1", revision, initial_end))
-                    .unwrap_or(Value::Null);
+                let object: Value = serde_json::from_slice(&bookmark_object(
+                    "PartialObjectMetadata",
+                    "meta.k8s.io/v1",
+                    revision,
+                    initial_end,
+                ))
+                .unwrap_or(Value::Null);
                 let rows = vec![json!({"cells": [], "object": object})];
                 table::document(&gvk, &revision.to_string(), rows, false).to_string().into()
             }
@@ -188,7 +197,11 @@ pub fn status(accept: &Accept, status: &Status) -> Response {
 /// Adds `Warning` headers (RFC 7234; code 299, agent `-`).
 pub fn warn(response: &mut Response, warnings: &[String]) {
     for warning in warnings {
-        let escaped: String = warning.chars().flat_map(|c| if matches!(c, '"' | '\\') { vec!['\\', c] } else { vec![c] }).filter(|c| !c.is_control()).collect();
+        let escaped: String = warning
+            .chars()
+            .flat_map(|c| if matches!(c, '"' | '\\') { vec!['\\', c] } else { vec![c] })
+            .filter(|c| !c.is_control())
+            .collect();
         if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{escaped}\"")) {
             response.headers_mut().append(header::WARNING, value);
         }
@@ -284,16 +297,34 @@ pub fn list(
     let gvk = form.row.gvk(form.served);
     let meta = meta.json();
     let opening = match form.shape {
-        Shape::Object => format!("{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":{meta},\"items\":[", gvk.kind, gvk.api_version()),
+        Shape::Object => format!(
+            "{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":{meta},\"items\":[",
+            gvk.kind,
+            gvk.api_version()
+        ),
         Shape::Partial => {
-            format!("{{\"kind\":\"PartialObjectMetadataList\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":{meta},\"items\":[")
+            format!(
+                "{{\"kind\":\"PartialObjectMetadataList\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":{meta},\"items\":["
+            )
         }
         Shape::Table => {
             let columns = table::columns(&gvk);
-            format!("{{\"kind\":\"Table\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":{meta},\"columnDefinitions\":{columns},\"rows\":[")
+            format!(
+                "{{\"kind\":\"Table\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":{meta},\"columnDefinitions\":{columns},\"rows\":["
+            )
         }
     };
-    let mut writing = Writing { form, snapshot, selection, prefix, from, left: limit, opening: Some(opening), any: false, done: false };
+    let mut writing = Writing {
+        form,
+        snapshot,
+        selection,
+        prefix,
+        from,
+        left: limit,
+        opening: Some(opening),
+        any: false,
+        done: false,
+    };
     let first = writing.next().unwrap_or_default();
     if writing.done {
         return Ok(respond(&call.accept, StatusCode::OK, first));

@@ -184,7 +184,14 @@ fn check_kind(object: &mut Value, gvk: &Gvk) -> Result<(), Status> {
 mod tests {
     use super::*;
 
-    fn target(group: &str, version: &str, namespace: &str, resource: &str, name: &str, subresource: &str) -> Option<Target> {
+    fn target(
+        group: &str,
+        version: &str,
+        namespace: &str,
+        resource: &str,
+        name: &str,
+        subresource: &str,
+    ) -> Option<Target> {
         let own = str::to_owned;
         Some(Target {
             group: own(group),
@@ -205,7 +212,10 @@ mod tests {
             ("/api/v1/namespaces/a/status", target("", "v1", "a", "namespaces", "a", "status")),
             ("/api/v1/namespaces/a/pods", target("", "v1", "a", "pods", "", "")),
             ("/apis/apps/v1/namespaces/a/deployments/b/scale", target("apps", "v1", "a", "deployments", "b", "scale")),
-            ("/apis/rbac.authorization.k8s.io/v1/clusterroles/system%3Anode", target("rbac.authorization.k8s.io", "v1", "", "clusterroles", "system:node", "")),
+            (
+                "/apis/rbac.authorization.k8s.io/v1/clusterroles/system%3Anode",
+                target("rbac.authorization.k8s.io", "v1", "", "clusterroles", "system:node", ""),
+            ),
             ("/api/v1", None),
             ("/apis/apps", None),
             ("/apis/apps/v1/", None),

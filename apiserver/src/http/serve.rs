@@ -40,7 +40,8 @@ pub fn tls(certificate_pem: &str, key_pem: &str, ca_pem: &str) -> Result<Arc<rus
     for certificate in CertificateDer::pem_slice_iter(ca_pem.as_bytes()) {
         roots.add(certificate.map_err(|error| error.to_string())?).map_err(|error| error.to_string())?;
     }
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone()).allow_unauthenticated().build();
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone()).allow_unauthenticated().build();
     let chain = CertificateDer::pem_slice_iter(certificate_pem.as_bytes()).collect::<Result<Vec<_>, _>>();
     let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).map_err(|error| error.to_string())?;
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
@@ -54,7 +55,12 @@ pub fn tls(certificate_pem: &str, key_pem: &str, ca_pem: &str) -> Result<Arc<rus
 }
 
 /// Accepts connections until told to stop, then lets open requests end.
-pub async fn serve(server: Arc<Server>, listener: TcpListener, config: Arc<rustls::ServerConfig>, stop: CancellationToken) {
+pub async fn serve(
+    server: Arc<Server>,
+    listener: TcpListener,
+    config: Arc<rustls::ServerConfig>,
+    stop: CancellationToken,
+) {
     let acceptor = TlsAcceptor::from(config);
     let tracker = TaskTracker::new();
     let places = Arc::new(Semaphore::new(CONNECTIONS));
@@ -95,7 +101,8 @@ async fn connection(server: Arc<Server>, acceptor: TlsAcceptor, stream: TcpStrea
         Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake"),
         Err(_) => return tracing::debug!("TLS handshake took too long"),
     };
-    let certificate = tls.get_ref().1.peer_certificates().and_then(|chain| chain.first()).and_then(|leaf| from_certificate(leaf));
+    let certificate =
+        tls.get_ref().1.peer_certificates().and_then(|chain| chain.first()).and_then(|leaf| from_certificate(leaf));
     let identity = Identity::Connection(certificate.map(Arc::new));
     let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
         let (server, identity) = (server.clone(), identity.clone());

@@ -39,7 +39,11 @@ impl Strategy for AutoscalerStrategy {
         if most < 1 {
             causes.push(Cause::invalid(&path.child("maxReplicas"), most, "must be greater than 0"));
         } else if most < least {
-            causes.push(Cause::invalid(&path.child("maxReplicas"), most, "must be greater than or equal to `minReplicas`"));
+            causes.push(Cause::invalid(
+                &path.child("maxReplicas"),
+                most,
+                "must be greater than or equal to `minReplicas`",
+            ));
         }
         let (target, path) = (&spec["scaleTargetRef"], path.child("scaleTargetRef"));
         for field in ["kind", "name"] {
@@ -55,7 +59,9 @@ impl Strategy for AutoscalerStrategy {
         let mut others = Vec::new();
         for metric in remove(spec, "metrics").and_then(|metrics| metrics.as_array().cloned()).unwrap_or_default() {
             match utilization(&metric, "target", "averageUtilization") {
-                Some(percent) if !is_set(spec, "targetCPUUtilizationPercentage") => set(spec, "targetCPUUtilizationPercentage", percent),
+                Some(percent) if !is_set(spec, "targetCPUUtilizationPercentage") => {
+                    set(spec, "targetCPUUtilizationPercentage", percent)
+                }
                 _ => others.push(metric),
             }
         }
@@ -63,11 +69,16 @@ impl Strategy for AutoscalerStrategy {
             return annotate(object, METRICS, others);
         };
         let current = remove(status, "currentMetrics").unwrap_or(Value::Null);
-        let percent = current.as_array().into_iter().flatten().find_map(|metric| utilization(metric, "current", "averageUtilization"));
+        let percent = current
+            .as_array()
+            .into_iter()
+            .flatten()
+            .find_map(|metric| utilization(metric, "current", "averageUtilization"));
         if let Some(percent) = percent {
             set(status, "currentCPUUtilizationPercentage", percent);
         }
-        let conditions = remove(status, "conditions").and_then(|conditions| conditions.as_array().cloned()).unwrap_or_default();
+        let conditions =
+            remove(status, "conditions").and_then(|conditions| conditions.as_array().cloned()).unwrap_or_default();
         annotate(object, METRICS, others);
         annotate(object, CONDITIONS, conditions);
     }
@@ -104,7 +115,9 @@ fn cpu(percent: i64) -> Value {
 
 /// The utilization that a metric of CPU is about.
 fn utilization(metric: &Value, part: &str, field: &str) -> Option<i64> {
-    let resource = metric.get("resource").filter(|resource| text(metric, "type") == "Resource" && text(resource, "name") == "cpu")?;
+    let resource = metric
+        .get("resource")
+        .filter(|resource| text(metric, "type") == "Resource" && text(resource, "name") == "cpu")?;
     resource.get(part)?.get(field)?.as_i64()
 }
 

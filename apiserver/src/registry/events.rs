@@ -56,10 +56,13 @@ impl Strategy for EventStrategy {
         let about = text(&event["involvedObject"], "namespace");
         let namespace = meta::namespace(event);
         // Events about what is in no namespace live in default.
-        if about.is_empty() && !matches!(namespace, "default" | "kube-system") {
-            causes.push(Cause::invalid(&FieldPath::new("involvedObject.namespace"), about, "does not match event.namespace"));
-        } else if !about.is_empty() && about != namespace {
-            causes.push(Cause::invalid(&FieldPath::new("involvedObject.namespace"), about, "does not match event.namespace"));
+        let fits = if about.is_empty() { matches!(namespace, "default" | "kube-system") } else { about == namespace };
+        if !fits {
+            causes.push(Cause::invalid(
+                &FieldPath::new("involvedObject.namespace"),
+                about,
+                "does not match event.namespace",
+            ));
         }
         if event.get("eventTime").is_some_and(|time| !time.is_null()) {
             let root = FieldPath::default();

@@ -139,10 +139,16 @@ pub fn label_selector(selector: &Value, path: &FieldPath, causes: &mut Vec<Cause
         let values = items(expression, "values");
         match text(expression, "operator") {
             "In" | "NotIn" if values.is_empty() => {
-                causes.push(Cause::required(&path.child("values"), "must be specified when `operator` is 'In' or 'NotIn'"));
+                causes.push(Cause::required(
+                    &path.child("values"),
+                    "must be specified when `operator` is 'In' or 'NotIn'",
+                ));
             }
             "Exists" | "DoesNotExist" if !values.is_empty() => {
-                causes.push(Cause::forbidden(&path.child("values"), "may not be specified when `operator` is 'Exists' or 'DoesNotExist'"));
+                causes.push(Cause::forbidden(
+                    &path.child("values"),
+                    "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
+                ));
             }
             "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
             other => causes.push(Cause::invalid(&path.child("operator"), other, "not a valid selector operator")),
@@ -158,5 +164,6 @@ pub fn label_selector(selector: &Value, path: &FieldPath, causes: &mut Vec<Cause
 
 /// Whether a selector has no requirement.
 pub fn selects_everything(selector: &Value) -> bool {
-    selector.get("matchLabels").and_then(Value::as_object).is_none_or(Map::is_empty) && items(selector, "matchExpressions").is_empty()
+    selector.get("matchLabels").and_then(Value::as_object).is_none_or(Map::is_empty)
+        && items(selector, "matchExpressions").is_empty()
 }

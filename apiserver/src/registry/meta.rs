@@ -31,7 +31,9 @@ pub fn check_location(call: &Call, object: &mut Value) -> Result<(), Status> {
     let given = meta::namespace(object);
     if call.row().namespaced {
         if !given.is_empty() && given != call.namespace {
-            return Err(Status::bad_request("the namespace of the provided object does not match the namespace sent on the request"));
+            return Err(Status::bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request",
+            ));
         }
         meta::set(object, "namespace", call.namespace.as_str());
     } else {
@@ -44,9 +46,10 @@ pub fn check_location(call: &Call, object: &mut Value) -> Result<(), Status> {
 pub fn check_name(call: &Call, object: &Value) -> Result<(), Status> {
     match meta::name(object) {
         "" => Err(Status::bad_request("name is required")),
-        name if name != call.name => {
-            Err(Status::bad_request(format!("the name of the object ({name}) does not match the name on the URL ({})", call.name)))
-        }
+        name if name != call.name => Err(Status::bad_request(format!(
+            "the name of the object ({name}) does not match the name on the URL ({})",
+            call.name
+        ))),
         _ => Ok(()),
     }
 }
@@ -92,7 +95,8 @@ pub fn count_generation(row: &Row, object: &mut Value, old: &Value) {
         return;
     }
     let meta_fields = ["metadata", "status", "apiVersion", "kind"];
-    let names = |value: &Value| -> Vec<String> { value.as_object().into_iter().flat_map(|map| map.keys().cloned()).collect() };
+    let names =
+        |value: &Value| -> Vec<String> { value.as_object().into_iter().flat_map(|map| map.keys().cloned()).collect() };
     let desired = names(object).into_iter().chain(names(old)).filter(|name| !meta_fields.contains(&name.as_str()));
     if desired.into_iter().any(|name| !fields::same(object, old, &name)) {
         meta::set(object, "generation", meta::generation(old) + 1);
@@ -207,7 +211,9 @@ fn validate_common(object: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
         }
     }
     if let [first, second, ..] = controllers.as_slice() {
-        let why = format!("Only one reference can have Controller set to true. Found \"true\" in references for {first} and {second}");
+        let why = format!(
+            "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {second}"
+        );
         causes.push(Cause::invalid(&path.child("ownerReferences"), Value::Null, why));
     }
     for finalizer in meta::finalizers(object) {

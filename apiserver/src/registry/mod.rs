@@ -90,6 +90,7 @@ impl Registry {
 
 #[cfg(test)]
 pub(crate) fn pods() -> &'static Row {
-    static ROW: std::sync::LazyLock<Row> = std::sync::LazyLock::new(|| Row::new("", "v1", "Pod", "pods", core::pod::PodStrategy));
+    static ROW: std::sync::LazyLock<Row> =
+        std::sync::LazyLock::new(|| Row::new("", "v1", "Pod", "pods", core::pod::PodStrategy));
     &ROW
 }

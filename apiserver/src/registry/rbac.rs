@@ -30,7 +30,11 @@ impl Strategy for RoleStrategy {
             }
             if is_set(rule, "nonResourceURLs") {
                 if namespaced {
-                    causes.push(Cause::invalid(&path.child("nonResourceURLs"), rule["nonResourceURLs"].clone(), "namespaced rules cannot apply to non-resource URLs"));
+                    causes.push(Cause::invalid(
+                        &path.child("nonResourceURLs"),
+                        rule["nonResourceURLs"].clone(),
+                        "namespaced rules cannot apply to non-resource URLs",
+                    ));
                 }
                 if is_set(rule, "apiGroups") || is_set(rule, "resources") || is_set(rule, "resourceNames") {
                     let why = "rules cannot apply to both regular resources and non-resource URLs";
@@ -39,10 +43,16 @@ impl Strategy for RoleStrategy {
                 continue;
             }
             if items(rule, "apiGroups").is_empty() {
-                causes.push(Cause::required(&path.child("apiGroups"), "resource rules must supply at least one api group"));
+                causes.push(Cause::required(
+                    &path.child("apiGroups"),
+                    "resource rules must supply at least one api group",
+                ));
             }
             if items(rule, "resources").is_empty() {
-                causes.push(Cause::required(&path.child("resources"), "resource rules must supply at least one resource"));
+                causes.push(Cause::required(
+                    &path.child("resources"),
+                    "resource rules must supply at least one resource",
+                ));
             }
         }
     }
@@ -95,14 +105,20 @@ impl Strategy for BindingStrategy {
                     causes.push(Cause::required(&path.child("namespace"), ""));
                 }
                 "ServiceAccount" | "User" | "Group" => {}
-                other => causes.push(Cause::not_supported(&path.child("kind"), other, &["ServiceAccount", "User", "Group"])),
+                other => {
+                    causes.push(Cause::not_supported(&path.child("kind"), other, &["ServiceAccount", "User", "Group"]))
+                }
             }
         }
     }
 
     fn validate_update(&self, binding: &Value, old: &Value, causes: &mut Vec<Cause>) {
         if binding["roleRef"] != old["roleRef"] {
-            causes.push(Cause::invalid(&FieldPath::new("roleRef"), binding["roleRef"].clone(), "cannot change roleRef"));
+            causes.push(Cause::invalid(
+                &FieldPath::new("roleRef"),
+                binding["roleRef"].clone(),
+                "cannot change roleRef",
+            ));
         }
     }
 }

@@ -91,7 +91,13 @@ pub const VERBS: [&str; 8] = ["create", "delete", "deletecollection", "get", "li
 
 impl Row {
     /// A row with nothing but a name and a strategy; stored under its plural.
-    pub fn new(group: &'static str, version: &'static str, kind: &'static str, plural: &'static str, strategy: impl Strategy) -> Self {
+    pub fn new(
+        group: &'static str,
+        version: &'static str,
+        kind: &'static str,
+        plural: &'static str,
+        strategy: impl Strategy,
+    ) -> Self {
         Self {
             served: vec![(Symbol::new(group), Symbol::new(version))],
             kind: Symbol::new(kind),

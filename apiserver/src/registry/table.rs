@@ -19,10 +19,18 @@ fn core_rows() -> Vec<Row> {
         Row::new("", "v1", "Endpoints", "endpoints", core::endpoints::EndpointsStrategy).short(&["ep"]),
         Row::new("", "v1", "Event", "events", events::EventStrategy).also("events.k8s.io", "v1").short(&["ev"]),
         Row::new("", "v1", "LimitRange", "limitranges", PLAIN).short(&["limits"]),
-        Row::new("", "v1", "Namespace", "namespaces", core::namespace::NamespaceStrategy).cluster().short(&["ns"]).with(&[Finalize, Status]),
+        Row::new("", "v1", "Namespace", "namespaces", core::namespace::NamespaceStrategy)
+            .cluster()
+            .short(&["ns"])
+            .with(&[Finalize, Status]),
         Row::new("", "v1", "Node", "nodes", core::node::NodeStrategy).cluster().short(&["no"]).status(),
-        Row::new("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", core::volume::ClaimStrategy).short(&["pvc"]).status(),
-        Row::new("", "v1", "PersistentVolume", "persistentvolumes", core::volume::VolumeStrategy).cluster().short(&["pv"]).status(),
+        Row::new("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", core::volume::ClaimStrategy)
+            .short(&["pvc"])
+            .status(),
+        Row::new("", "v1", "PersistentVolume", "persistentvolumes", core::volume::VolumeStrategy)
+            .cluster()
+            .short(&["pv"])
+            .status(),
         Row::new("", "v1", "Pod", "pods", core::pod::PodStrategy).short(&["po"]).in_all().with(&[
             Binding,
             EphemeralContainers,
@@ -32,10 +40,16 @@ fn core_rows() -> Vec<Row> {
             Status,
         ]),
         Row::new("", "v1", "PodTemplate", "podtemplates", core::pod_template::PodTemplateStrategy),
-        Row::new("", "v1", "ReplicationController", "replicationcontrollers", core::replication_controller::ReplicationControllerStrategy)
-            .short(&["rc"])
-            .in_all()
-            .with(&[Scale, Status]),
+        Row::new(
+            "",
+            "v1",
+            "ReplicationController",
+            "replicationcontrollers",
+            core::replication_controller::ReplicationControllerStrategy,
+        )
+        .short(&["rc"])
+        .in_all()
+        .with(&[Scale, Status]),
         Row::new("", "v1", "ResourceQuota", "resourcequotas", PLAIN).short(&["quota"]).status(),
         Row::new("", "v1", "Secret", "secrets", core::config::SecretStrategy),
         Row::new("", "v1", "ServiceAccount", "serviceaccounts", PLAIN).short(&["sa"]),
@@ -45,10 +59,25 @@ fn core_rows() -> Vec<Row> {
 
 fn apps_rows() -> Vec<Row> {
     vec![
-        Row::new("apps", "v1", "ControllerRevision", "controllerrevisions", apps::controller_revision::ControllerRevisionStrategy),
-        Row::new("apps", "v1", "DaemonSet", "daemonsets", apps::daemon_set::DaemonSetStrategy).short(&["ds"]).in_all().status(),
-        Row::new("apps", "v1", "Deployment", "deployments", apps::deployment::DeploymentStrategy).short(&["deploy"]).in_all().with(&[Scale, Status]),
-        Row::new("apps", "v1", "ReplicaSet", "replicasets", apps::replica_set::ReplicaSetStrategy).short(&["rs"]).in_all().with(&[Scale, Status]),
+        Row::new(
+            "apps",
+            "v1",
+            "ControllerRevision",
+            "controllerrevisions",
+            apps::controller_revision::ControllerRevisionStrategy,
+        ),
+        Row::new("apps", "v1", "DaemonSet", "daemonsets", apps::daemon_set::DaemonSetStrategy)
+            .short(&["ds"])
+            .in_all()
+            .status(),
+        Row::new("apps", "v1", "Deployment", "deployments", apps::deployment::DeploymentStrategy)
+            .short(&["deploy"])
+            .in_all()
+            .with(&[Scale, Status]),
+        Row::new("apps", "v1", "ReplicaSet", "replicasets", apps::replica_set::ReplicaSetStrategy)
+            .short(&["rs"])
+            .in_all()
+            .with(&[Scale, Status]),
         Row::new("apps", "v1", "StatefulSet", "statefulsets", apps::stateful_set::StatefulSetStrategy)
             .short(&["sts"])
             .in_all()
@@ -61,9 +90,17 @@ fn other_rows() -> Vec<Row> {
     const NETWORKING: &str = "networking.k8s.io";
     const STORAGE: &str = "storage.k8s.io";
     vec![
-        Row::new("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers", autoscaling::AutoscalerStrategy)
-            .also("autoscaling", "v1")
-            .short(&["hpa"]).in_all().status(),
+        Row::new(
+            "autoscaling",
+            "v2",
+            "HorizontalPodAutoscaler",
+            "horizontalpodautoscalers",
+            autoscaling::AutoscalerStrategy,
+        )
+        .also("autoscaling", "v1")
+        .short(&["hpa"])
+        .in_all()
+        .status(),
         Row::new("batch", "v1", "CronJob", "cronjobs", SPECIFIED).short(&["cj"]).in_all().status(),
         Row::new("batch", "v1", "Job", "jobs", SPECIFIED).in_all().status(),
         Row::new(
@@ -89,11 +126,15 @@ fn other_rows() -> Vec<Row> {
         Row::new(RBAC, "v1", "ClusterRole", "clusterroles", rbac::RoleStrategy).cluster(),
         Row::new(RBAC, "v1", "RoleBinding", "rolebindings", rbac::BindingStrategy),
         Row::new(RBAC, "v1", "Role", "roles", rbac::RoleStrategy),
-        Row::new("scheduling.k8s.io", "v1", "PriorityClass", "priorityclasses", core::priority::PriorityClassStrategy).cluster().short(&["pc"]),
+        Row::new("scheduling.k8s.io", "v1", "PriorityClass", "priorityclasses", core::priority::PriorityClassStrategy)
+            .cluster()
+            .short(&["pc"]),
         Row::new(STORAGE, "v1", "CSIDriver", "csidrivers", SPECIFIED).cluster(),
         Row::new(STORAGE, "v1", "CSINode", "csinodes", PLAIN).cluster(),
         Row::new(STORAGE, "v1", "CSIStorageCapacity", "csistoragecapacities", PLAIN),
-        Row::new(STORAGE, "v1", "StorageClass", "storageclasses", core::volume::StorageClassStrategy).cluster().short(&["sc"]),
+        Row::new(STORAGE, "v1", "StorageClass", "storageclasses", core::volume::StorageClassStrategy)
+            .cluster()
+            .short(&["sc"]),
         Row::new(STORAGE, "v1", "VolumeAttachment", "volumeattachments", PLAIN).cluster().status(),
         Row::new(STORAGE, "v1", "VolumeAttributesClass", "volumeattributesclasses", PLAIN).cluster().short(&["vac"]),
     ]

@@ -7,12 +7,13 @@
 //! #17507), so none are used: [`Store::announce`] writes a key, which the watch then delivers like any other.
 
 use super::{
-    Batch, Batches, Compare, Event, Op, Outcome, Page, Range, Record, Revision, Store, StoreError, Txn, Watch, check_txn,
+    Batch, Batches, Compare, Event, Op, Outcome, Page, Range, Record, Revision, Store, StoreError, Txn, Watch,
+    check_txn,
 };
 use bytes::Bytes;
 use etcd_client::{
-    Client, CompareOp, ConnectOptions, EventType, GetOptions, KvClient, LeaseGrantOptions, PutOptions, SortOrder, SortTarget, TlsOptions,
-    TxnOp, TxnOpResponse, WatchOptions, WatchStream,
+    Client, CompareOp, ConnectOptions, EventType, GetOptions, KvClient, LeaseGrantOptions, PutOptions, SortOrder,
+    SortTarget, TlsOptions, TxnOp, TxnOpResponse, WatchOptions, WatchStream,
 };
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
@@ -190,7 +191,9 @@ impl Store for Etcd {
             let compare: Vec<_> = txn
                 .compare
                 .iter()
-                .map(|Compare { key, modified }| etcd_client::Compare::mod_revision(key.as_bytes(), CompareOp::Equal, signed(*modified)))
+                .map(|Compare { key, modified }| {
+                    etcd_client::Compare::mod_revision(key.as_bytes(), CompareOp::Equal, signed(*modified))
+                })
                 .collect();
             let current: Vec<_> = txn.compare.iter().map(|compare| TxnOp::get(compare.key.as_bytes(), None)).collect();
             let mut ops = Vec::with_capacity(txn.ops.len());
@@ -252,7 +255,8 @@ impl Store for Etcd {
     fn watch(&self, watch: Watch) -> BoxFuture<'_, Result<Batches, StoreError>> {
         async move {
             let from = watch.from.max(1);
-            let mut options = WatchOptions::new().with_range(prefix_end(&watch.prefix)).with_start_revision(signed(from));
+            let mut options =
+                WatchOptions::new().with_range(prefix_end(&watch.prefix)).with_start_revision(signed(from));
             if watch.previous {
                 options = options.with_prev_key();
             }

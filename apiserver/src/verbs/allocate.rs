@@ -111,7 +111,8 @@ fn node_ports(service: &Value) -> Vec<(Option<usize>, i64)> {
     let ports = items(&service["spec"], "ports").iter().enumerate();
     let mut found: Vec<(Option<usize>, i64)> = Vec::new();
     let health = service["spec"].get("healthCheckNodePort").and_then(Value::as_i64).map(|port| (None, port));
-    for (nth, port) in ports.filter_map(|(nth, port)| Some((Some(nth), port.get("nodePort")?.as_i64()?))).chain(health) {
+    for (nth, port) in ports.filter_map(|(nth, port)| Some((Some(nth), port.get("nodePort")?.as_i64()?))).chain(health)
+    {
         // The same number for TCP and UDP is one allocation.
         if port > 0 && !found.iter().any(|(_, known)| *known == port) {
             found.push((nth, port));
@@ -128,7 +129,13 @@ fn service(call: &Call, object: &mut Value, old: &Value) -> Result<Allocated, St
     if causes.is_empty() { Ok(allocated) } else { Err(Status::invalid(&call.gvk(), meta::name(object), causes)) }
 }
 
-fn cluster_ip(call: &Call, object: &mut Value, old: &Value, allocated: &mut Allocated, causes: &mut Vec<Cause>) -> Result<(), Status> {
+fn cluster_ip(
+    call: &Call,
+    object: &mut Value,
+    old: &Value,
+    allocated: &mut Allocated,
+    causes: &mut Vec<Cause>,
+) -> Result<(), Status> {
     let before = cluster_ips(old);
     if wants_cluster_ip(object) && text(&object["spec"], "clusterIP").is_empty() {
         let ip = match before.first() {
@@ -152,12 +159,19 @@ fn cluster_ip(call: &Call, object: &mut Value, old: &Value, allocated: &mut Allo
         let path = FieldPath::new("spec").child("clusterIPs").index(0);
         let inside = ip.parse::<IpAddr>().is_ok_and(|ip| call.server.config.service_cidr.contains(&ip));
         if !inside {
-            let why = format!("failed to allocate IP {ip}: the provided IP ({ip}) is not in the valid range. The range of valid IPs is {}", call.server.config.service_cidr);
+            let why = format!(
+                "failed to allocate IP {ip}: the provided IP ({ip}) is not in the valid range. The range of valid IPs is {}",
+                call.server.config.service_cidr
+            );
             causes.push(Cause::invalid(&path, json!([ip]), why));
             continue;
         }
         if !allocated.undo.cluster_ip && taken_ip(call, ip)? {
-            causes.push(Cause::invalid(&path, json!([ip]), format!("failed to allocate IP {ip}: provided IP is already allocated")));
+            causes.push(Cause::invalid(
+                &path,
+                json!([ip]),
+                format!("failed to allocate IP {ip}: provided IP is already allocated"),
+            ));
             continue;
         }
         let key = ip_key(call, ip);
@@ -213,17 +227,27 @@ fn free_ip(call: &Call) -> Result<String, Status> {
     Err(Status::internal("failed to allocate a serviceIP: range is full"))
 }
 
-fn ports(call: &Call, object: &mut Value, old: &Value, allocated: &mut Allocated, causes: &mut Vec<Cause>) -> Result<(), Status> {
+fn ports(
+    call: &Call,
+    object: &mut Value,
+    old: &Value,
+    allocated: &mut Allocated,
+    causes: &mut Vec<Cause>,
+) -> Result<(), Status> {
     let before: Vec<i64> = node_ports(old).into_iter().map(|(_, port)| port).collect();
     if wants_node_ports(object) {
         keep_node_ports(object, old);
         let mut used: Vec<i64> = node_ports(object).into_iter().map(|(_, port)| port).collect();
         let mut by_port: Vec<(i64, String, i64)> = Vec::new();
         for (nth, port) in items_mut(&mut object["spec"], "ports").enumerate() {
-            let (number, protocol) = (port.get("port").and_then(Value::as_i64).unwrap_or(0), text(port, "protocol").to_owned());
+            let (number, protocol) =
+                (port.get("port").and_then(Value::as_i64).unwrap_or(0), text(port, "protocol").to_owned());
             if port.get("nodePort").and_then(Value::as_i64).unwrap_or(0) == 0 {
                 // TCP and UDP of one port share a node port.
-                let shared = by_port.iter().find(|(known, other, _)| *known == number && *other != protocol).map(|(.., node_port)| *node_port);
+                let shared = by_port
+                    .iter()
+                    .find(|(known, other, _)| *known == number && *other != protocol)
+                    .map(|(.., node_port)| *node_port);
                 let chosen = match shared {
                     Some(node_port) => node_port,
                     None => free_port(call, &used)?,
@@ -234,7 +258,8 @@ fn ports(call: &Call, object: &mut Value, old: &Value, allocated: &mut Allocated
             }
             by_port.push((number, protocol, port["nodePort"].as_i64().unwrap_or(0)));
         }
-        let local = text(&object["spec"], "externalTrafficPolicy") == "Local" && text(&object["spec"], "type") == "LoadBalancer";
+        let local = text(&object["spec"], "externalTrafficPolicy") == "Local"
+            && text(&object["spec"], "type") == "LoadBalancer";
         if local && object["spec"].get("healthCheckNodePort").and_then(Value::as_i64).unwrap_or(0) == 0 {
             let chosen = free_port(call, &used)?;
             set(&mut object["spec"], "healthCheckNodePort", chosen);
@@ -249,7 +274,11 @@ fn ports(call: &Call, object: &mut Value, old: &Value, allocated: &mut Allocated
             None => FieldPath::new("spec").child("healthCheckNodePort"),
         };
         if !u16::try_from(*port).is_ok_and(|port| range.contains(&port)) {
-            let why = format!("provided port is not in the valid range. The range of valid ports is {}-{}", range.start(), range.end());
+            let why = format!(
+                "provided port is not in the valid range. The range of valid ports is {}-{}",
+                range.start(),
+                range.end()
+            );
             causes.push(Cause::invalid(&path, *port, why));
             continue;
         }
@@ -273,7 +302,13 @@ fn ports(call: &Call, object: &mut Value, old: &Value, allocated: &mut Allocated
 fn keep_node_ports(object: &mut Value, old: &Value) {
     let known: Vec<(String, i64, i64)> = items(&old["spec"], "ports")
         .iter()
-        .map(|port| (text(port, "protocol").to_owned(), port["port"].as_i64().unwrap_or(0), port["nodePort"].as_i64().unwrap_or(0)))
+        .map(|port| {
+            (
+                text(port, "protocol").to_owned(),
+                port["port"].as_i64().unwrap_or(0),
+                port["nodePort"].as_i64().unwrap_or(0),
+            )
+        })
         .collect();
     let mut used: Vec<i64> = node_ports(object).into_iter().map(|(_, port)| port).collect();
     for port in items_mut(&mut object["spec"], "ports") {
@@ -281,7 +316,10 @@ fn keep_node_ports(object: &mut Value, old: &Value) {
             continue;
         }
         let same = known.iter().find(|(protocol, number, node_port)| {
-            *node_port != 0 && protocol == text(port, "protocol") && Some(*number) == port["port"].as_i64() && !used.contains(node_port)
+            *node_port != 0
+                && protocol == text(port, "protocol")
+                && Some(*number) == port["port"].as_i64()
+                && !used.contains(node_port)
         });
         if let Some((.., node_port)) = same {
             set(port, "nodePort", *node_port);

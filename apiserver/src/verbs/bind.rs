@@ -44,7 +44,11 @@ fn check<'a>(binding: &'a Value, pod: &str) -> Result<&'a str, Status> {
     if text("name").is_empty() {
         causes.push(Cause::required(&path.child("name"), ""));
     }
-    if causes.is_empty() { Ok(target["name"].as_str().unwrap_or_default()) } else { Err(Status::invalid(&BINDING, pod, causes)) }
+    if causes.is_empty() {
+        Ok(target["name"].as_str().unwrap_or_default())
+    } else {
+        Err(Status::invalid(&BINDING, pod, causes))
+    }
 }
 
 /// Sets the node and the condition that says so (core/pod/storage `setPodHostAndAnnotations`).
@@ -52,7 +56,8 @@ fn assign(call: &Call, pod: &mut Value, binding: &Value, node: &str) -> Result<(
     let conflict = |why: &str| Status::conflict(&coracle_api::Gvr::of("", "v1", "pods/binding"), &call.name, why);
     let uid = object_meta::uid(binding);
     if !uid.is_empty() && uid != object_meta::uid(pod) {
-        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", object_meta::uid(pod));
+        let why =
+            format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", object_meta::uid(pod));
         return Err(conflict(&why));
     }
     if object_meta::deletion_timestamp(pod).is_some() {

@@ -77,7 +77,9 @@ async fn store(call: &Call, mut object: Value) -> Result<Written, Status> {
         txn.ops.push(Op::Put { key, value: stored.clone(), ttl });
         txn.ops.extend(allocated.ops);
         match call.server.store().txn(txn).await.map_err(store_status)? {
-            Outcome::Committed(revision) => return Ok(Written { json: with_revision(&stored, revision), value: object }),
+            Outcome::Committed(revision) => {
+                return Ok(Written { json: with_revision(&stored, revision), value: object });
+            }
             Outcome::Conflict(current) if current.first().is_some_and(Option::is_some) => {
                 if generated.is_empty() || !name.starts_with(&generated) {
                     return Err(Status::already_exists(&call.gvr(), &name));

@@ -107,7 +107,8 @@ async fn delete_once(call: &Call, options: &DeleteOptions, current: &Current) ->
 
 /// A namespace has finalizers of its own kind, in its spec.
 fn has_own_finalizers(call: &Call, object: &Value) -> bool {
-    &*call.row().kind == "Namespace" && object.pointer("/spec/finalizers").and_then(Value::as_array).is_some_and(|all| !all.is_empty())
+    &*call.row().kind == "Namespace"
+        && object.pointer("/spec/finalizers").and_then(Value::as_array).is_some_and(|all| !all.is_empty())
 }
 
 fn check_preconditions(call: &Call, options: &DeleteOptions, current: &Current) -> Result<(), Status> {
@@ -118,7 +119,9 @@ fn check_preconditions(call: &Call, options: &DeleteOptions, current: &Current) 
     }
     let revision = current.revision.to_string();
     if let Some(wanted) = options.resource_version.as_deref().filter(|wanted| *wanted != revision) {
-        let why = format!("Precondition failed: ResourceVersion in precondition: {wanted}, ResourceVersion in object meta: {revision}");
+        let why = format!(
+            "Precondition failed: ResourceVersion in precondition: {wanted}, ResourceVersion in object meta: {revision}"
+        );
         return Err(Status::conflict(&call.gvr(), &call.name, &why));
     }
     Ok(())
@@ -138,7 +141,8 @@ fn set_finalizers(call: &Call, object: &mut Value, propagation: Option<Propagati
             Propagation::Background
         }
     });
-    let mut finalizers: Vec<String> = known.iter().filter(|name| *name != ORPHAN && *name != FOREGROUND).cloned().collect();
+    let mut finalizers: Vec<String> =
+        known.iter().filter(|name| *name != ORPHAN && *name != FOREGROUND).cloned().collect();
     match policy {
         Propagation::Orphan => finalizers.push(ORPHAN.to_owned()),
         Propagation::Foreground => finalizers.push(FOREGROUND.to_owned()),
@@ -212,4 +216,3 @@ pub(super) async fn delete_collection(mut call: Call, body: Body) -> Result<Resp
     }
     render::deleted_list(&call, &snapshot, &selection)
 }
-

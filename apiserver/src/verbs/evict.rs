@@ -48,7 +48,9 @@ async fn take_from_budget(call: &Call, pod: &Value) -> Result<(), Status> {
         });
         let Some((mut budget, revision)) = matching.next() else { return Ok(()) };
         if matching.next().is_some() {
-            return Err(Status::internal("This pod has more than one PodDisruptionBudget, which the eviction subresource does not support."));
+            return Err(Status::internal(
+                "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.",
+            ));
         }
         let allowed = budget.pointer("/status/disruptionsAllowed").and_then(Value::as_i64).unwrap_or(0);
         let name = object_meta::name(&budget).to_owned();
@@ -62,7 +64,8 @@ async fn take_from_budget(call: &Call, pod: &Value) -> Result<(), Status> {
         let now = coracle_api::clock::rfc3339(call.server.config.clock.now());
         crate::registry::fields::object_mut(&mut budget["status"], "disruptedPods")[call.name.as_str()] = now.into();
         let key = store_key(&cache.row, &call.namespace, &name);
-        let txn = Txn { compare: vec![Compare::modified(key.clone(), revision)], ops: vec![Op::put(key, encode(budget))] };
+        let txn =
+            Txn { compare: vec![Compare::modified(key.clone(), revision)], ops: vec![Op::put(key, encode(budget))] };
         if let Outcome::Committed(_) = call.server.store().txn(txn).await.map_err(store_status)? {
             return Ok(());
         }

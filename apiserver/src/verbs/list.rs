@@ -66,7 +66,13 @@ pub(super) async fn list(call: Call) -> Result<Response, Status> {
 }
 
 /// Where the page after this one begins, and how many objects follow this one.
-fn page_end(snapshot: &Snapshot, selection: &Selection, prefix: &str, from: &str, limit: usize) -> (Option<String>, usize) {
+fn page_end(
+    snapshot: &Snapshot,
+    selection: &Selection,
+    prefix: &str,
+    from: &str,
+    limit: usize,
+) -> (Option<String>, usize) {
     let mut matching = snapshot.range(prefix, from).filter(|object| selection.matches(object));
     let last = matching.by_ref().nth(limit - 1).map(|object| object.key.clone());
     let remaining = matching.count();
@@ -120,7 +126,9 @@ async fn at(call: &Call, revision: Revision, token: Option<&Continue>) -> Result
     let mut past = Snapshot { revision, ..Snapshot::default() };
     for record in page.records {
         let key: Arc<str> = record.key[prefix.len()..].into();
-        if let Some(object) = Object::new(key.clone(), &record.value, record.created, record.modified, Change::Added, call.row()) {
+        if let Some(object) =
+            Object::new(key.clone(), &record.value, record.created, record.modified, Change::Added, call.row())
+        {
             past.objects.insert(key, Arc::new(object));
         }
     }

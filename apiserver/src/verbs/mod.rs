@@ -128,13 +128,18 @@ pub struct Written {
 
 /// Whether two documents differ in nothing but the revision they carry.
 fn is_same(a: &Value, b: &Value) -> bool {
-    let others = |value: &Value| value.as_object().map_or(0, |map| map.keys().filter(|name| *name != "metadata").count());
-    let metadata = |value: &Value| value.get("metadata").and_then(Value::as_object).cloned().map(|mut metadata| {
-        metadata.shift_remove("resourceVersion");
-        metadata
-    });
+    let others =
+        |value: &Value| value.as_object().map_or(0, |map| map.keys().filter(|name| *name != "metadata").count());
+    let metadata = |value: &Value| {
+        value.get("metadata").and_then(Value::as_object).cloned().map(|mut metadata| {
+            metadata.shift_remove("resourceVersion");
+            metadata
+        })
+    };
     let fields = a.as_object().into_iter().flatten().filter(|(name, _)| *name != "metadata");
-    others(a) == others(b) && fields.into_iter().all(|(name, value)| b.get(name) == Some(value)) && metadata(a) == metadata(b)
+    others(a) == others(b)
+        && fields.into_iter().all(|(name, value)| b.get(name) == Some(value))
+        && metadata(a) == metadata(b)
 }
 
 impl Call {
@@ -202,23 +207,36 @@ impl Call {
         ops.extend(extra);
         let txn = Txn { compare: vec![Compare::modified(key, current.revision)], ops };
         match self.server.store().txn(txn).await.map_err(store_status)? {
-            Outcome::Committed(revision) => Ok(Some(Written { json: with_revision(&stored, revision), value: value.clone() })),
+            Outcome::Committed(revision) => {
+                Ok(Some(Written { json: with_revision(&stored, revision), value: value.clone() }))
+            }
             Outcome::Conflict(_) => Ok(None),
         }
     }
 
     /// As [`replace`](Call::replace), when these hold too.
-    pub async fn replace_if(&self, current: &Current, value: &Value, compare: Vec<Compare>, extra: Vec<Op>) -> Result<Option<Written>, Status> {
+    pub async fn replace_if(
+        &self,
+        current: &Current,
+        value: &Value,
+        compare: Vec<Compare>,
+        extra: Vec<Op>,
+    ) -> Result<Option<Written>, Status> {
         let key = self.store_key(&self.name);
         let stored = encode(value.clone());
         if self.options.dry_run {
             return Ok(Some(Written { json: with_revision(&stored, current.revision), value: value.clone() }));
         }
-        let mut txn = Txn { compare: vec![Compare::modified(key.clone(), current.revision)], ops: vec![Op::put(key, stored.clone())] };
+        let mut txn = Txn {
+            compare: vec![Compare::modified(key.clone(), current.revision)],
+            ops: vec![Op::put(key, stored.clone())],
+        };
         txn.compare.extend(compare);
         txn.ops.extend(extra);
         match self.server.store().txn(txn).await.map_err(store_status)? {
-            Outcome::Committed(revision) => Ok(Some(Written { json: with_revision(&stored, revision), value: value.clone() })),
+            Outcome::Committed(revision) => {
+                Ok(Some(Written { json: with_revision(&stored, revision), value: value.clone() }))
+            }
             Outcome::Conflict(_) => Ok(None),
         }
     }

@@ -10,7 +10,8 @@ use http::StatusCode;
 
 /// Which patch a content type means. Server-side apply is refused by name until the server can merge fields by manager.
 pub(super) fn patch_type(content_type: &str) -> Result<PatchType, Status> {
-    const TAKEN: [&str; 3] = ["application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json"];
+    const TAKEN: [&str; 3] =
+        ["application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json"];
     match content_type {
         "application/json-patch+json" => Ok(PatchType::Json),
         "application/merge-patch+json" => Ok(PatchType::Merge),

@@ -20,7 +20,10 @@ pub(super) async fn update(call: Call, body: Body) -> Result<Response, Status> {
     let (scale, warnings) = body.of_kind(&SCALE, call.options.field_validation)?;
     let name = object_meta::name(&scale);
     if !name.is_empty() && name != call.name {
-        return Err(Status::bad_request(format!("the name of the object ({name}) does not match the name on the URL ({})", call.name)));
+        return Err(Status::bad_request(format!(
+            "the name of the object ({name}) does not match the name on the URL ({})",
+            call.name
+        )));
     }
     let mut response = write(&call, |_| Ok(scale.clone())).await?;
     render::warn(&mut response, &warnings);
@@ -45,7 +48,8 @@ async fn write(call: &Call, make: impl Fn(&Value) -> Result<Value, Status>) -> R
         let wanted = make(&shown)?;
         let replicas = wanted.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(0);
         if replicas < 0 {
-            let cause = Cause::invalid(&FieldPath::new("spec.replicas"), replicas, "must be greater than or equal to 0");
+            let cause =
+                Cause::invalid(&FieldPath::new("spec.replicas"), replicas, "must be greater than or equal to 0");
             return Err(Status::invalid(&SCALE, &call.name, vec![cause]));
         }
         let version = object_meta::resource_version(&wanted);
@@ -82,9 +86,12 @@ fn scale_of(call: &Call, object: &Value, revision: &str) -> Value {
     let paths = call.row().strategy.scale();
     let selector = object.pointer("/spec/selector");
     let text = match (paths.is_some_and(|paths| paths.structured_selector), selector) {
-        (true, Some(selector)) => LabelSelector::from_json(selector).map(|selector| selector.to_string()).unwrap_or_default(),
+        (true, Some(selector)) => {
+            LabelSelector::from_json(selector).map(|selector| selector.to_string()).unwrap_or_default()
+        }
         (false, Some(Value::Object(labels))) => {
-            let mut pairs: Vec<_> = labels.iter().map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default())).collect();
+            let mut pairs: Vec<_> =
+                labels.iter().map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default())).collect();
             pairs.sort_unstable();
             pairs.join(",")
         }

@@ -20,7 +20,9 @@ pub(super) async fn update(call: Call, body: Body) -> Result<Response, Status> {
     for _ in 0..ATTEMPTS {
         let current = match call.current().await {
             Ok(current) => current,
-            Err(status) if status.code == 404 && call.subresource.is_none() => return create_instead(&call, object, &warnings).await,
+            Err(status) if status.code == 404 && call.subresource.is_none() => {
+                return create_instead(&call, object, &warnings).await;
+            }
             Err(status) => return Err(status),
         };
         if !std::mem::take(&mut first) && !object_meta::resource_version(&object).is_empty() {
@@ -50,7 +52,12 @@ async fn create_instead(call: &Call, object: Value, warnings: &[String]) -> Resu
 }
 
 /// One try to write `object` over `current`. None when somebody else was faster.
-pub(super) async fn write(call: &Call, current: &Current, mut object: Value, converted: bool) -> Result<Option<Written>, Status> {
+pub(super) async fn write(
+    call: &Call,
+    current: &Current,
+    mut object: Value,
+    converted: bool,
+) -> Result<Option<Written>, Status> {
     let row = call.row().clone();
     let strategy = &*row.strategy;
     meta::check_location(call, &mut object)?;
@@ -85,13 +92,20 @@ pub(super) async fn write(call: &Call, current: &Current, mut object: Value, con
     }
     admission::mutate_update(call, &mut object, &current.value)?;
     validate(call, &object, &current.value)?;
-    let allocated = if call.subresource.is_none() { allocate::for_update(call, &mut object, &current.value)? } else { allocate::Allocated::default() };
+    let allocated = if call.subresource.is_none() {
+        allocate::for_update(call, &mut object, &current.value)?
+    } else {
+        allocate::Allocated::default()
+    };
     if meta::is_finished(&object, &current.value) {
         // The last finalizer went: the object goes with it.
         let mut extra = allocate::release(call, &current.value);
         extra.extend(allocated.ops.into_iter().filter(|op| matches!(op, Op::Delete { .. })));
         let removed = call.remove(current, dedup(extra)).await?;
-        return Ok(removed.then(|| Written { json: crate::cache::with_revision(&crate::cache::encode(object.clone()), current.revision), value: object }));
+        return Ok(removed.then(|| Written {
+            json: crate::cache::with_revision(&crate::cache::encode(object.clone()), current.revision),
+            value: object,
+        }));
     }
     replace_allocated(call, current, &object, allocated).await
 }
@@ -103,7 +117,12 @@ fn dedup(mut ops: Vec<Op>) -> Vec<Op> {
 }
 
 /// Writes the object together with what it was allocated.
-async fn replace_allocated(call: &Call, current: &Current, object: &Value, allocated: allocate::Allocated) -> Result<Option<Written>, Status> {
+async fn replace_allocated(
+    call: &Call,
+    current: &Current,
+    object: &Value,
+    allocated: allocate::Allocated,
+) -> Result<Option<Written>, Status> {
     if allocated.compare.is_empty() {
         return call.replace(current, object, allocated.ops).await;
     }

@@ -56,12 +56,23 @@ pub struct Client(pub InProcess);
 
 impl Client {
     /// Sends a request and gives status and body.
-    pub async fn send(&self, method: Method, path: &str, content_type: &str, body: impl Into<Body>) -> (StatusCode, Value) {
-        let request = Request::builder().method(method).uri(path).header("content-type", content_type).body(body.into()).unwrap();
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        content_type: &str,
+        body: impl Into<Body>,
+    ) -> (StatusCode, Value) {
+        let request =
+            Request::builder().method(method).uri(path).header("content-type", content_type).body(body.into()).unwrap();
         let response = self.0.clone().oneshot(request).await.unwrap();
         let status = response.status();
         let bytes = tokio::time::timeout(LIMIT, response.into_body().collect()).await.unwrap().unwrap().to_bytes();
-        (status, serde_json::from_slice(&bytes).unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).into_owned())))
+        (
+            status,
+            serde_json::from_slice(&bytes)
+                .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).into_owned())),
+        )
     }
 
     pub async fn get(&self, path: &str) -> (StatusCode, Value) {

@@ -51,7 +51,12 @@ impl Kubectl {
 
     async fn run(&self, args: &[&str]) -> Output {
         let mut command = Command::new("kubectl");
-        command.args(args).env("KUBECONFIG", self.path().join("config")).env("HOME", self.path()).current_dir(self.path()).kill_on_drop(true);
+        command
+            .args(args)
+            .env("KUBECONFIG", self.path().join("config"))
+            .env("HOME", self.path())
+            .current_dir(self.path())
+            .kill_on_drop(true);
         tokio::time::timeout(crate::harness::LIMIT, command.output()).await.expect("kubectl ends").unwrap()
     }
 
@@ -99,14 +104,31 @@ async fn a_story() {
     std::fs::write(file, DEPLOYMENT.replace("hello:v1", "hello:v2")).unwrap();
     assert_eq!(kubectl.run(&["diff", "-f", file]).await.status.code(), Some(1), "there is a difference");
     assert_eq!(kubectl.ok(&["apply", "-f", file]).await, "deployment.apps/web configured\n");
-    assert_eq!(kubectl.ok(&["get", "deploy", "web", "-o", "jsonpath={.spec.template.spec.containers[0].image} {.metadata.generation}"]).await, "coracle/hello:v2 2");
+    assert_eq!(
+        kubectl
+            .ok(&[
+                "get",
+                "deploy",
+                "web",
+                "-o",
+                "jsonpath={.spec.template.spec.containers[0].image} {.metadata.generation}"
+            ])
+            .await,
+        "coracle/hello:v2 2"
+    );
     assert_eq!(kubectl.ok(&["scale", "deployment/web", "--replicas=9"]).await, "deployment.apps/web scaled\n");
-    assert_eq!(kubectl.ok(&["set", "image", "deployment/web", "hello=coracle/hello:v3"]).await, "deployment.apps/web image updated\n");
+    assert_eq!(
+        kubectl.ok(&["set", "image", "deployment/web", "hello=coracle/hello:v3"]).await,
+        "deployment.apps/web image updated\n"
+    );
     assert!(kubectl.ok(&["get", "all"]).await.contains("deployment.apps/web"));
     assert!(kubectl.ok(&["describe", "deployment", "web"]).await.contains("coracle/hello:v3"));
     assert_eq!(kubectl.ok(&["label", "deployment", "web", "tier=front"]).await, "deployment.apps/web labeled\n");
     assert_eq!(kubectl.ok(&["get", "deploy", "-l", "tier=front", "-o", "name"]).await, "deployment.apps/web\n");
-    assert_eq!(kubectl.ok(&["expose", "deployment", "web", "--port=80", "--type=NodePort"]).await, "service/web exposed\n");
+    assert_eq!(
+        kubectl.ok(&["expose", "deployment", "web", "--port=80", "--type=NodePort"]).await,
+        "service/web exposed\n"
+    );
     assert!(kubectl.ok(&["get", "service", "web"]).await.contains("NodePort"));
     kubectl.ok(&["run", "one", "--image=busybox"]).await;
     assert!(kubectl.ok(&["get", "pods", "-o", "wide"]).await.contains("Pending"));
@@ -119,7 +141,12 @@ async fn a_story() {
     kubectl.ok(&["create", "configmap", "settings", "--from-literal=a=b"]).await;
     kubectl.ok(&["create", "secret", "generic", "hidden", "--from-literal=a=b"]).await;
     kubectl.ok(&["delete", "-f", file]).await;
-    assert!(kubectl.fails(&["get", "deploy", "web"]).await.contains("Error from server (NotFound): deployments.apps \"web\" not found"));
+    assert!(
+        kubectl
+            .fails(&["get", "deploy", "web"])
+            .await
+            .contains("Error from server (NotFound): deployments.apps \"web\" not found")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -154,7 +181,10 @@ async fn everything_that_kubectl_creates_from_flags() {
         ("create secret generic s --from-literal=a=b", "secret/s created"),
         ("create serviceaccount s", "serviceaccount/s created"),
         ("create role r --verb=get --resource=pods", "role.rbac.authorization.k8s.io/r created"),
-        ("create clusterrolebinding b --clusterrole=r --user=u", "clusterrolebinding.rbac.authorization.k8s.io/b created"),
+        (
+            "create clusterrolebinding b --clusterrole=r --user=u",
+            "clusterrolebinding.rbac.authorization.k8s.io/b created",
+        ),
         ("create quota q --hard=pods=3", "resourcequota/q created"),
         ("create job j --image=x", "job.batch/j created"),
         ("create cronjob c --image=x --schedule=*/1", "cronjob.batch/c created"),

@@ -16,7 +16,11 @@ async fn kubelet(listener: TcpListener, tls: Arc<rustls::ServerConfig>) {
     let acceptor = tokio_rustls::TlsAcceptor::from(tls);
     while let Ok((stream, _)) = listener.accept().await {
         let Ok(mut stream) = acceptor.accept(stream).await else { continue };
-        let client = stream.get_ref().1.peer_certificates().and_then(|chain| coracle_apiserver::auth::from_certificate(&chain[0]));
+        let client = stream
+            .get_ref()
+            .1
+            .peer_certificates()
+            .and_then(|chain| coracle_apiserver::auth::from_certificate(&chain[0]));
         let mut head = vec![0; 4096];
         let read = stream.read(&mut head).await.unwrap();
         let line = String::from_utf8_lossy(&head[..read]).lines().next().unwrap().to_owned();
@@ -31,7 +35,8 @@ async fn kubelet(listener: TcpListener, tls: Arc<rustls::ServerConfig>) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_log_is_passed_on() {
     let authority = authority();
-    let client_identity = identity(&authority, &Subject::member("kube-apiserver-kubelet-client", "system:masters"), Usage::Client);
+    let client_identity =
+        identity(&authority, &Subject::member("kube-apiserver-kubelet-client", "system:masters"), Usage::Client);
     let store = Arc::new(Embedded::in_memory(Arc::new(SystemClock::new())).unwrap());
     let mut config = Config::new(store, authority.cert_pem(), "127.0.0.1:6443".parse().unwrap());
     config.kubelet_client = Some((client_identity.cert_pem, client_identity.key_pem));
@@ -49,7 +54,11 @@ async fn a_log_is_passed_on() {
     assert_eq!(code, StatusCode::OK, "{status}");
     let pods = "/api/v1/namespaces/default/pods";
     client.post(pods, &pod("a")).await;
-    assert_eq!(client.get(&format!("{pods}/a/log")).await, (StatusCode::OK, Value::String(String::new())), "not placed yet");
+    assert_eq!(
+        client.get(&format!("{pods}/a/log")).await,
+        (StatusCode::OK, Value::String(String::new())),
+        "not placed yet"
+    );
     client.post(&format!("{pods}/a/binding"), &json!({"target": {"name": "n1"}})).await;
     let (code, log) = client.get(&format!("{pods}/a/log?tailLines=5&container=c&color=red")).await;
     assert_eq!(code, StatusCode::OK);
@@ -58,6 +67,9 @@ async fn a_log_is_passed_on() {
     assert_eq!(code, StatusCode::BAD_REQUEST);
     assert!(status["message"].as_str().unwrap().contains("said"), "{status}");
     let (code, status) = client.get(&format!("{pods}/a/log?container=x")).await;
-    assert_eq!((code, status["message"].as_str()), (StatusCode::BAD_REQUEST, Some("container x is not valid for pod a")));
+    assert_eq!(
+        (code, status["message"].as_str()),
+        (StatusCode::BAD_REQUEST, Some("container x is not valid for pod a"))
+    );
     kubelet.abort();
 }

@@ -132,7 +132,8 @@ fn opener(disk: &Arc<Mutex<Disk>>) -> Opener {
 async fn write(store: Arc<Embedded>, writer: usize, from: u64) -> (u64, u64) {
     let mut acknowledged = from;
     for next in from + 1..from + 1000 {
-        let ops = vec![Op::put(format!("/l/{writer}"), next.to_string()), Op::put(format!("/r/{writer}"), next.to_string())];
+        let ops =
+            vec![Op::put(format!("/l/{writer}"), next.to_string()), Op::put(format!("/r/{writer}"), next.to_string())];
         match store.txn(Txn { compare: vec![], ops }).await {
             Ok(Outcome::Committed(_)) => acknowledged = next,
             Ok(Outcome::Conflict(current)) => panic!("{current:?}"),
@@ -144,7 +145,10 @@ async fn write(store: Arc<Embedded>, writer: usize, from: u64) -> (u64, u64) {
 
 async fn counts(store: &dyn Store, prefix: &str) -> HashMap<String, u64> {
     let page = store.range(Range { prefix: prefix.to_owned(), ..Range::default() }).await.unwrap();
-    page.records.iter().map(|record| (record.key[prefix.len()..].to_owned(), String::from_utf8_lossy(&record.value).parse().unwrap())).collect()
+    page.records
+        .iter()
+        .map(|record| (record.key[prefix.len()..].to_owned(), String::from_utf8_lossy(&record.value).parse().unwrap()))
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -152,7 +156,7 @@ async fn power_goes_at_any_moment() {
     const WRITERS: usize = 8;
     for seed in 0..25 {
         let disk = Disk::new(seed);
-        let mut acknowledged = vec![0u64; WRITERS];
+        let mut acknowledged = [0u64; WRITERS];
         for round in 0..4 {
             let store = Arc::new(Embedded::with_backend(opener(&disk), Arc::new(SystemClock::new())).unwrap());
             let (left, right) = (counts(&*store, "/l/").await, counts(&*store, "/r/").await);
@@ -162,7 +166,11 @@ async fn power_goes_at_any_moment() {
             let tasks: Vec<_> = (0..WRITERS)
                 .map(|writer| {
                     let from = left.get(&writer.to_string()).copied().unwrap_or(0);
-                    assert!(from >= acknowledged[writer], "seed {seed} round {round}: {} was acknowledged, {from} is there", acknowledged[writer]);
+                    assert!(
+                        from >= acknowledged[writer],
+                        "seed {seed} round {round}: {} was acknowledged, {from} is there",
+                        acknowledged[writer]
+                    );
                     tokio::spawn(write(store.clone(), writer, from))
                 })
                 .collect();

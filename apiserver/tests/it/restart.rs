@@ -37,7 +37,8 @@ async fn a_watch_goes_on_after_a_restart() {
     for event in expected {
         assert_eq!(after.next().await.unwrap(), event);
     }
-    let mut selected = client.watch(&format!("{PODS}?watch=1&resourceVersion={revision}&labelSelector=color%3Dred")).await;
+    let mut selected =
+        client.watch(&format!("{PODS}?watch=1&resourceVersion={revision}&labelSelector=color%3Dred")).await;
     assert_eq!(selected.seen().await, ("ADDED".into(), "a".into()));
     assert_eq!(selected.seen().await, ("DELETED".into(), "a".into()));
     assert_eq!(client.post(PODS, &pod("c")).await.0, StatusCode::CREATED);
@@ -54,7 +55,8 @@ async fn a_slow_watcher_is_told_and_slows_nobody() {
     assert_eq!(slow.seen().await, ("ADDED".into(), "a".into()));
     let big = "x".repeat(512 << 10);
     for number in 1..=40 {
-        let (code, _) = client.merge(&format!("{maps}/a"), &json!({"data": {"n": number.to_string(), "big": big}})).await;
+        let (code, _) =
+            client.merge(&format!("{maps}/a"), &json!({"data": {"n": number.to_string(), "big": big}})).await;
         assert_eq!(code, StatusCode::OK);
     }
     // 20 MiB went by, more than the history holds.
@@ -62,7 +64,11 @@ async fn a_slow_watcher_is_told_and_slows_nobody() {
     while let Some(frame) = slow.next().await {
         last = frame;
     }
-    assert_eq!((&last["type"], &last["object"]["reason"], &last["object"]["code"]), (&json!("ERROR"), &json!("Expired"), &json!(410)), "{last}");
+    assert_eq!(
+        (&last["type"], &last["object"]["reason"], &last["object"]["code"]),
+        (&json!("ERROR"), &json!("Expired"), &json!(410)),
+        "{last}"
+    );
     let mut old = client.watch(&format!("{maps}?watch=1&resourceVersion=2")).await;
     assert_eq!(old.next().await.unwrap()["object"]["reason"], "Expired");
     assert_eq!(old.next().await, None);
@@ -82,7 +88,11 @@ async fn nothing_is_lost_or_doubled_under_load() {
                 for nth in 0..EACH {
                     let name = format!("p-{writer}-{nth}");
                     assert_eq!(client.post(PODS, &pod(&name)).await.0, StatusCode::CREATED);
-                    assert_eq!(client.get(&format!("{PODS}/{name}")).await.0, StatusCode::OK, "a read sees the write before it");
+                    assert_eq!(
+                        client.get(&format!("{PODS}/{name}")).await.0,
+                        StatusCode::OK,
+                        "a read sees the write before it"
+                    );
                     assert_eq!(client.delete(&format!("{PODS}/{name}")).await.0, StatusCode::OK);
                 }
             })

@@ -20,16 +20,26 @@ fn least(kind: &str) -> Value {
         "ReplicationController" => json!({"spec": {"template": template}}),
         "PodTemplate" => json!({"template": template}),
         "Pod" => json!({"spec": template["spec"]}),
-        "Job" => json!({"spec": {"template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "x"}]}}}}),
-        "CronJob" => json!({"spec": {"schedule": "* * * * *", "jobTemplate": {"spec": {"template": {"spec": {"containers": []}}}}}}),
+        "Job" => {
+            json!({"spec": {"template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "x"}]}}}})
+        }
+        "CronJob" => {
+            json!({"spec": {"schedule": "* * * * *", "jobTemplate": {"spec": {"template": {"spec": {"containers": []}}}}}})
+        }
         "ControllerRevision" => json!({"revision": 1}),
         "Service" => json!({"spec": {"ports": [{"port": 80}]}}),
         "Event" => json!({"involvedObject": {"namespace": "default"}}),
         "EndpointSlice" => json!({"addressType": "IPv4", "endpoints": []}),
-        "PersistentVolume" => json!({"spec": {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/x"}}}),
-        "PersistentVolumeClaim" => json!({"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}}),
+        "PersistentVolume" => {
+            json!({"spec": {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/x"}}})
+        }
+        "PersistentVolumeClaim" => {
+            json!({"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}})
+        }
         "LimitRange" => json!({"spec": {"limits": []}}),
-        "HorizontalPodAutoscaler" => json!({"spec": {"maxReplicas": 2, "scaleTargetRef": {"kind": "Deployment", "name": "x"}}}),
+        "HorizontalPodAutoscaler" => {
+            json!({"spec": {"maxReplicas": 2, "scaleTargetRef": {"kind": "Deployment", "name": "x"}}})
+        }
         "CertificateSigningRequest" => {
             let (pem, _) = coracle_pki::request(&coracle_pki::Subject::user("x"), &[]).unwrap();
             use base64::Engine;
@@ -37,11 +47,15 @@ fn least(kind: &str) -> Value {
         }
         "NetworkPolicy" => json!({"spec": {"podSelector": {}}}),
         "RuntimeClass" => json!({"handler": "x"}),
-        "RoleBinding" | "ClusterRoleBinding" => json!({"roleRef": {"kind": "ClusterRole", "name": "x", "apiGroup": "rbac.authorization.k8s.io"}}),
+        "RoleBinding" | "ClusterRoleBinding" => {
+            json!({"roleRef": {"kind": "ClusterRole", "name": "x", "apiGroup": "rbac.authorization.k8s.io"}})
+        }
         "PriorityClass" => json!({"value": 5}),
         "StorageClass" => json!({"provisioner": "example.com/x"}),
         "VolumeAttributesClass" => json!({"driverName": "example.com"}),
-        "VolumeAttachment" => json!({"spec": {"attacher": "x", "nodeName": "n", "source": {"persistentVolumeName": "v"}}}),
+        "VolumeAttachment" => {
+            json!({"spec": {"attacher": "x", "nodeName": "n", "source": {"persistentVolumeName": "v"}}})
+        }
         "CSINode" => json!({"spec": {"drivers": []}}),
         "CSIStorageCapacity" => json!({"storageClassName": "x"}),
         "IPAddress" => json!({"spec": {"parentRef": {"resource": "services", "name": "x"}}}),
@@ -61,11 +75,24 @@ async fn every_row() {
     for row in Registry::builtin().rows() {
         for served in 0..row.served.len() {
             let gvk = row.gvk(served);
-            let base = if gvk.group.is_empty() { format!("/api/{}", gvk.version) } else { format!("/apis/{}/{}", gvk.group, gvk.version) };
+            let base = if gvk.group.is_empty() {
+                format!("/api/{}", gvk.version)
+            } else {
+                format!("/apis/{}/{}", gvk.group, gvk.version)
+            };
             let (_, resources) = client.get(&base).await;
-            let known = resources["resources"].as_array().unwrap().iter().find(|entry| entry["name"] == *row.plural).unwrap_or_else(|| panic!("{gvk} in discovery"));
+            let known = resources["resources"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .find(|entry| entry["name"] == *row.plural)
+                .unwrap_or_else(|| panic!("{gvk} in discovery"));
             assert_eq!(known["kind"], *gvk.kind);
-            let collection = if row.namespaced { format!("{base}/namespaces/default/{}", row.plural) } else { format!("{base}/{}", row.plural) };
+            let collection = if row.namespaced {
+                format!("{base}/namespaces/default/{}", row.plural)
+            } else {
+                format!("{base}/{}", row.plural)
+            };
             let mut object = least(&gvk.kind);
             if &*gvk.group == "events.k8s.io" {
                 object["regarding"] = object["involvedObject"].take();
@@ -87,14 +114,19 @@ async fn every_row() {
 
             let (code, made) = client.post(&collection, &object).await;
             assert_eq!(code, StatusCode::CREATED, "{gvk}: {made}");
-            assert_eq!((&made["kind"], made["apiVersion"].as_str().unwrap()), (&json!(*gvk.kind), gvk.api_version().as_str()));
+            assert_eq!(
+                (&made["kind"], made["apiVersion"].as_str().unwrap()),
+                (&json!(*gvk.kind), gvk.api_version().as_str())
+            );
             let (_, got) = client.get(&path).await;
             assert_eq!(got, made, "{gvk}");
             let (code, same) = client.put(&path, &got).await;
             assert_eq!((code, &same), (StatusCode::OK, &got), "{gvk}: what was read can be written back");
             let (code, patched) = client.merge(&path, &json!({"metadata": {"annotations": {"a": "b"}}})).await;
             assert_eq!(code, StatusCode::OK, "{gvk}: {patched}");
-            let (_, selected) = client.get(&format!("{collection}?labelSelector=walk%3Dyes&fieldSelector=metadata.name%3D{name}")).await;
+            let (_, selected) = client
+                .get(&format!("{collection}?labelSelector=walk%3Dyes&fieldSelector=metadata.name%3D{name}"))
+                .await;
             assert_eq!(selected["items"].as_array().unwrap().len(), 1, "{gvk}");
             let (code, _) = client.delete(&format!("{path}?propagationPolicy=Background")).await;
             assert_eq!(code, StatusCode::OK, "{gvk}");
@@ -109,7 +141,11 @@ async fn every_row() {
             assert_eq!(client.get(&path).await.0, StatusCode::NOT_FOUND, "{gvk}");
             for kind in expected {
                 let frame = watch.next().await.unwrap();
-                assert_eq!((frame["type"].as_str(), frame["object"]["apiVersion"].as_str()), (Some(kind), Some(gvk.api_version().as_str())), "{gvk}");
+                assert_eq!(
+                    (frame["type"].as_str(), frame["object"]["apiVersion"].as_str()),
+                    (Some(kind), Some(gvk.api_version().as_str())),
+                    "{gvk}"
+                );
             }
         }
     }

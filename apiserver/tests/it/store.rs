@@ -21,7 +21,14 @@ async fn commit(store: &dyn Store, txn: Txn) -> Revision {
 }
 
 async fn keys(store: &dyn Store, range: Range) -> Vec<String> {
-    store.range(range).await.unwrap().records.iter().map(|record| format!("{}={}", record.key, String::from_utf8_lossy(&record.value))).collect()
+    store
+        .range(range)
+        .await
+        .unwrap()
+        .records
+        .iter()
+        .map(|record| format!("{}={}", record.key, String::from_utf8_lossy(&record.value)))
+        .collect()
 }
 
 fn under(prefix: &str) -> Range {
@@ -32,10 +39,13 @@ fn under(prefix: &str) -> Range {
 async fn events_until(batches: &mut Batches, revision: Revision) -> Vec<String> {
     let mut seen = Vec::new();
     loop {
-        let Batch { revision: reached, events } = tokio::time::timeout(LIMIT, batches.next()).await.unwrap().unwrap().unwrap();
+        let Batch { revision: reached, events } =
+            tokio::time::timeout(LIMIT, batches.next()).await.unwrap().unwrap().unwrap();
         for event in events {
             assert!(event.modified <= reached);
-            let text = |value: &Option<bytes::Bytes>| value.as_ref().map_or("-".to_owned(), |value| String::from_utf8_lossy(value).into_owned());
+            let text = |value: &Option<bytes::Bytes>| {
+                value.as_ref().map_or("-".to_owned(), |value| String::from_utf8_lossy(value).into_owned())
+            };
             seen.push(format!("{} {} <- {}", event.key, text(&event.value), text(&event.previous)));
         }
         if reached >= revision {
@@ -54,25 +64,46 @@ async fn contract(store: Arc<dyn Store>) {
 
 async fn transactions(store: &dyn Store) {
     let before = store.revision().await.unwrap();
-    let first = commit(store, Txn { compare: vec![Compare::absent("/t/a")], ops: vec![Op::put("/t/a", "1"), Op::put("/t/b", "1")] }).await;
+    let first = commit(
+        store,
+        Txn { compare: vec![Compare::absent("/t/a")], ops: vec![Op::put("/t/a", "1"), Op::put("/t/b", "1")] },
+    )
+    .await;
     assert_eq!(first, before + 1, "one transaction, one revision");
     assert_eq!(store.revision().await.unwrap(), first);
     let a = store.get("/t/a").await.unwrap().unwrap();
     assert_eq!((a.created, a.modified, &a.value[..]), (first, first, &b"1"[..]));
 
-    let outcome = store.txn(Txn { compare: vec![Compare::absent("/t/none"), Compare::absent("/t/a")], ops: vec![Op::put("/t/none", "x")] }).await.unwrap();
+    let outcome = store
+        .txn(Txn {
+            compare: vec![Compare::absent("/t/none"), Compare::absent("/t/a")],
+            ops: vec![Op::put("/t/none", "x")],
+        })
+        .await
+        .unwrap();
     assert_eq!(outcome, Outcome::Conflict(vec![None, Some(a.clone())]));
     assert_eq!(store.revision().await.unwrap(), first, "a conflict writes nothing");
     assert_eq!(store.get("/t/none").await.unwrap(), None);
 
-    let second = commit(store, Txn { compare: vec![Compare::modified("/t/a", first)], ops: vec![Op::put("/t/a", "2"), Op::delete("/t/b")] }).await;
+    let second = commit(
+        store,
+        Txn { compare: vec![Compare::modified("/t/a", first)], ops: vec![Op::put("/t/a", "2"), Op::delete("/t/b")] },
+    )
+    .await;
     let a = store.get("/t/a").await.unwrap().unwrap();
     assert_eq!((a.created, a.modified), (first, second));
     assert_eq!(store.get("/t/b").await.unwrap(), None);
-    let outcome = store.txn(Txn { compare: vec![Compare::modified("/t/a", first)], ops: vec![Op::delete("/t/a")] }).await.unwrap();
+    let outcome = store
+        .txn(Txn { compare: vec![Compare::modified("/t/a", first)], ops: vec![Op::delete("/t/a")] })
+        .await
+        .unwrap();
     assert_eq!(outcome, Outcome::Conflict(vec![Some(a)]));
 
-    assert_eq!(commit(store, Txn { compare: vec![], ops: vec![Op::delete("/t/b")] }).await, second, "nothing to delete, nothing written");
+    assert_eq!(
+        commit(store, Txn { compare: vec![], ops: vec![Op::delete("/t/b")] }).await,
+        second,
+        "nothing to delete, nothing written"
+    );
     let third = put(store, "/t/b", "again").await;
     assert_eq!(store.get("/t/b").await.unwrap().unwrap().created, third, "a new life");
 
@@ -89,7 +120,10 @@ async fn ranges(store: &dyn Store) {
     commit(store, Txn { compare: vec![], ops: vec![Op::delete("/r/c")] }).await;
     put(store, "/r/d", "2").await;
     assert_eq!(keys(store, under("/r/")).await, ["/r/a=2", "/r/b/x=1", "/r/b/y=1", "/r/d=2"]);
-    assert_eq!(keys(store, Range { at: Some(then), ..under("/r/") }).await, ["/r/a=1", "/r/b/x=1", "/r/b/y=1", "/r/c=1"]);
+    assert_eq!(
+        keys(store, Range { at: Some(then), ..under("/r/") }).await,
+        ["/r/a=1", "/r/b/x=1", "/r/b/y=1", "/r/c=1"]
+    );
     assert_eq!(keys(store, Range { from: Some("/r/b/y".into()), ..under("/r/") }).await, ["/r/b/y=1", "/r/d=2"]);
     assert_eq!(keys(store, Range { from: Some("/r/b/".into()), ..under("/r/b/y") }).await, ["/r/b/y=1"]);
     let page = store.range(Range { limit: 2, at: Some(then), ..under("/r/") }).await.unwrap();
@@ -129,7 +163,10 @@ async fn many_writers(store: Arc<dyn Store>) {
                     loop {
                         let counter = store.get("/m/counter").await.unwrap().unwrap();
                         let next: usize = String::from_utf8_lossy(&counter.value).parse::<usize>().unwrap() + 1;
-                        let ops = vec![Op::put("/m/counter", next.to_string()), Op::put(format!("/m/{writer}"), write.to_string())];
+                        let ops = vec![
+                            Op::put("/m/counter", next.to_string()),
+                            Op::put(format!("/m/{writer}"), write.to_string()),
+                        ];
                         let txn = Txn { compare: vec![Compare::modified("/m/counter", counter.modified)], ops };
                         if let Outcome::Committed(_) = store.txn(txn).await.unwrap() {
                             break;
@@ -236,8 +273,24 @@ impl EtcdServer {
         let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let (url, peer) = (format!("http://127.0.0.1:{}", free()), format!("http://127.0.0.1:{}", free()));
         let process = tokio::process::Command::new("etcd")
-            .args(["--name", "t", "--listen-client-urls", &url, "--advertise-client-urls", &url, "--listen-peer-urls", &peer])
-            .args(["--initial-advertise-peer-urls", &peer, "--initial-cluster", &format!("t={peer}"), "--log-level", "error"])
+            .args([
+                "--name",
+                "t",
+                "--listen-client-urls",
+                &url,
+                "--advertise-client-urls",
+                &url,
+                "--listen-peer-urls",
+                &peer,
+            ])
+            .args([
+                "--initial-advertise-peer-urls",
+                &peer,
+                "--initial-cluster",
+                &format!("t={peer}"),
+                "--log-level",
+                "error",
+            ])
             .arg("--data-dir")
             .arg(directory.path())
             .stdout(std::process::Stdio::null())

@@ -54,7 +54,12 @@ async fn all_that_is_wrong_is_told() {
         {"name": "a", "image": ""}, {"name": "a", "image": "b", "ports": [{"containerPort": 70000}], "volumeMounts": [{"name": "no", "mountPath": "/x"}]}]}});
     let (code, status) = harness.admin().post(PODS, &object).await;
     assert_eq!(code, StatusCode::UNPROCESSABLE_ENTITY);
-    let causes: Vec<String> = status["details"]["causes"].as_array().unwrap().iter().map(|cause| format!("{}: {}", cause["field"].as_str().unwrap(), cause["message"].as_str().unwrap())).collect();
+    let causes: Vec<String> = status["details"]["causes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|cause| format!("{}: {}", cause["field"].as_str().unwrap(), cause["message"].as_str().unwrap()))
+        .collect();
     for expected in [
         "spec.containers[0].image: Required value",
         "spec.containers[1].name: Duplicate value: \"a\"",
@@ -83,7 +88,10 @@ async fn binding_grace_and_force() {
     let (code, going) = client.delete(&format!("{PODS}/a")).await;
     assert_eq!((code, &going["metadata"]["deletionGracePeriodSeconds"]), (StatusCode::OK, &json!(30)));
     let (_, again) = client.delete(&format!("{PODS}/a?gracePeriodSeconds=60")).await;
-    assert_eq!(again["metadata"]["deletionTimestamp"], going["metadata"]["deletionTimestamp"], "a delete cannot be put off");
+    assert_eq!(
+        again["metadata"]["deletionTimestamp"], going["metadata"]["deletionTimestamp"],
+        "a delete cannot be put off"
+    );
     client.delete(&format!("{PODS}/a?gracePeriodSeconds=0")).await;
     assert_eq!(client.get(&format!("{PODS}/a")).await.0, StatusCode::NOT_FOUND);
 }
@@ -95,8 +103,13 @@ async fn finalizers_keep_an_object() {
     let maps = "/api/v1/namespaces/default/configmaps";
     client.post(maps, &json!({"metadata": {"name": "a", "finalizers": ["example.com/x"]}})).await;
     let (code, going) = client.delete(&format!("{maps}/a?propagationPolicy=Foreground")).await;
-    assert_eq!((code, &going["metadata"]["finalizers"]), (StatusCode::OK, &json!(["example.com/x", "foregroundDeletion"])));
-    let (code, _) = client.merge(&format!("{maps}/a"), &json!({"metadata": {"finalizers": ["example.com/x", "example.com/y"]}})).await;
+    assert_eq!(
+        (code, &going["metadata"]["finalizers"]),
+        (StatusCode::OK, &json!(["example.com/x", "foregroundDeletion"]))
+    );
+    let (code, _) = client
+        .merge(&format!("{maps}/a"), &json!({"metadata": {"finalizers": ["example.com/x", "example.com/y"]}}))
+        .await;
     assert_eq!(code, StatusCode::UNPROCESSABLE_ENTITY);
     client.merge(&format!("{maps}/a"), &json!({"metadata": {"finalizers": null}})).await;
     assert_eq!(client.get(&format!("{maps}/a")).await.0, StatusCode::NOT_FOUND);
@@ -109,7 +122,8 @@ async fn patches_of_each_kind() {
     client.post(PODS, &pod("a")).await;
     let path = format!("{PODS}/a");
     let strategic = json!({"spec": {"containers": [{"name": "c", "image": "busybox:2"}]}});
-    let (code, patched) = client.send(Method::PATCH, &path, "application/strategic-merge-patch+json", strategic.to_string()).await;
+    let (code, patched) =
+        client.send(Method::PATCH, &path, "application/strategic-merge-patch+json", strategic.to_string()).await;
     assert_eq!((code, &patched["spec"]["containers"][0]["image"]), (StatusCode::OK, &json!("busybox:2")), "{patched}");
     let json_patch = json!([{"op": "add", "path": "/metadata/labels/k", "value": "v"}]);
     let (_, patched) = client.send(Method::PATCH, &path, "application/json-patch+json", json_patch.to_string()).await;
@@ -127,7 +141,14 @@ async fn lists_in_pages_over_one_snapshot() {
     for name in ["a", "b", "c", "d", "e"] {
         client.post(PODS, &pod(name)).await;
     }
-    let names = |list: &Value| list["items"].as_array().unwrap().iter().map(|pod| pod["metadata"]["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>();
+    let names = |list: &Value| {
+        list["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|pod| pod["metadata"]["name"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
     let (_, first) = client.get(&format!("{PODS}?limit=2")).await;
     assert_eq!((names(&first), &first["metadata"]["remainingItemCount"]), (vec!["a".into(), "b".into()], &json!(3)));
     client.delete(&format!("{PODS}/c")).await;
@@ -138,7 +159,12 @@ async fn lists_in_pages_over_one_snapshot() {
     let token = second["metadata"]["continue"].as_str().unwrap();
     let (_, third) = client.get(&format!("{PODS}?limit=2&continue={token}")).await;
     assert_eq!((names(&third), third["metadata"].get("continue")), (vec!["e".to_owned()], None));
-    let (_, exact) = client.get(&format!("{PODS}?resourceVersionMatch=Exact&resourceVersion={}", first["metadata"]["resourceVersion"].as_str().unwrap())).await;
+    let (_, exact) = client
+        .get(&format!(
+            "{PODS}?resourceVersionMatch=Exact&resourceVersion={}",
+            first["metadata"]["resourceVersion"].as_str().unwrap()
+        ))
+        .await;
     assert_eq!(names(&exact).len(), 5);
     let (_, selected) = client.get(&format!("{PODS}?labelSelector=app+in+(a,e)&fieldSelector=metadata.name!=a")).await;
     assert_eq!(names(&selected), ["e"]);
@@ -153,12 +179,17 @@ async fn watches_see_what_they_select() {
     let mut all = client.watch(&format!("{PODS}?watch=1")).await;
     let mut selected = client.watch(&format!("{PODS}?watch=1&labelSelector=color%3Dred")).await;
     let mut streamed = client
-        .watch(&format!("{PODS}?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true"))
+        .watch(&format!(
+            "{PODS}?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true"
+        ))
         .await;
     assert_eq!(all.seen().await, ("ADDED".into(), "a".into()));
     assert_eq!(streamed.seen().await, ("ADDED".into(), "a".into()));
     let bookmark = streamed.next().await.unwrap();
-    assert_eq!((&bookmark["type"], &bookmark["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"]), (&json!("BOOKMARK"), &json!("true")));
+    assert_eq!(
+        (&bookmark["type"], &bookmark["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"]),
+        (&json!("BOOKMARK"), &json!("true"))
+    );
     client.merge(&format!("{PODS}/a"), &json!({"metadata": {"labels": {"color": "red"}}})).await;
     client.merge(&format!("{PODS}/a"), &json!({"metadata": {"labels": {"color": "blue"}}})).await;
     client.delete(&format!("{PODS}/a")).await;
@@ -214,8 +245,13 @@ async fn scale_and_status_are_written_apart() {
     web["status"] = json!({"replicas": 3});
     web["spec"]["replicas"] = 1.into();
     let (_, written) = client.put(&format!("{path}/web/status"), &web).await;
-    assert_eq!((&written["status"]["replicas"], &written["spec"]["replicas"], &written["metadata"]["generation"]), (&json!(3), &json!(5), &json!(2)), "{written}");
-    let (code, status) = client.merge(&format!("{path}/web"), &json!({"spec": {"selector": {"matchLabels": {"a": "c"}}}})).await;
+    assert_eq!(
+        (&written["status"]["replicas"], &written["spec"]["replicas"], &written["metadata"]["generation"]),
+        (&json!(3), &json!(5), &json!(2)),
+        "{written}"
+    );
+    let (code, status) =
+        client.merge(&format!("{path}/web"), &json!({"spec": {"selector": {"matchLabels": {"a": "c"}}}})).await;
     assert_eq!(code, StatusCode::UNPROCESSABLE_ENTITY);
     assert!(status["message"].as_str().unwrap().contains("field is immutable"), "{status}");
 }

@@ -13,7 +13,11 @@ pub struct ControllerRevisionStrategy;
 impl Strategy for ControllerRevisionStrategy {
     fn validate(&self, object: &Value, causes: &mut Vec<Cause>) {
         if object.get("revision").and_then(Value::as_i64).unwrap_or(0) < 0 {
-            causes.push(Cause::invalid(&FieldPath::new("revision"), object["revision"].clone(), "must be greater than or equal to 0"));
+            causes.push(Cause::invalid(
+                &FieldPath::new("revision"),
+                object["revision"].clone(),
+                "must be greater than or equal to 0",
+            ));
         }
     }
 

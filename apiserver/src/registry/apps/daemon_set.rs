@@ -46,7 +46,9 @@ impl Strategy for DaemonSetStrategy {
             rolling::validate(unavailable, true, &path.child("maxUnavailable"), causes);
             rolling::validate(surge, true, &path.child("maxSurge"), causes);
             match (rolling::is_zero(unavailable), rolling::is_zero(surge)) {
-                (true, true) => causes.push(Cause::required(&path.child("maxUnavailable"), "cannot be 0 when maxSurge is 0")),
+                (true, true) => {
+                    causes.push(Cause::required(&path.child("maxUnavailable"), "cannot be 0 when maxSurge is 0"))
+                }
                 (false, false) => causes.push(Cause::invalid(
                     &path.child("maxSurge"),
                     surge.cloned().unwrap_or(Value::Null),

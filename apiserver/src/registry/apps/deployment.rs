@@ -40,7 +40,11 @@ impl Strategy for DeploymentStrategy {
         if let Some(deadline) = spec.get("progressDeadlineSeconds").and_then(Value::as_i64) {
             non_negative(spec, "progressDeadlineSeconds", &path, causes);
             if deadline <= spec.get("minReadySeconds").and_then(Value::as_i64).unwrap_or(0) {
-                causes.push(Cause::invalid(&path.child("progressDeadlineSeconds"), deadline, "must be greater than minReadySeconds"));
+                causes.push(Cause::invalid(
+                    &path.child("progressDeadlineSeconds"),
+                    deadline,
+                    "must be greater than minReadySeconds",
+                ));
             }
         }
     }
@@ -65,7 +69,10 @@ fn strategy(strategy: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     let update = strategy.get("rollingUpdate").filter(|update| !update.is_null());
     match (text(strategy, "type"), update) {
         ("Recreate", Some(_)) => {
-            causes.push(Cause::forbidden(&path.child("rollingUpdate"), "may not be specified when strategy `type` is 'Recreate'"));
+            causes.push(Cause::forbidden(
+                &path.child("rollingUpdate"),
+                "may not be specified when strategy `type` is 'Recreate'",
+            ));
         }
         ("RollingUpdate", Some(update)) => {
             let path = path.child("rollingUpdate");

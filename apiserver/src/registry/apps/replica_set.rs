@@ -56,7 +56,14 @@ impl Strategy for ReplicaSetStrategy {
 pub(super) fn status(status: &Value, causes: &mut Vec<Cause>) {
     let path = FieldPath::new("status");
     let number = |field: &str| status.get(field).and_then(Value::as_i64).unwrap_or(0);
-    for field in ["replicas", "readyReplicas", "availableReplicas", "fullyLabeledReplicas", "updatedReplicas", "observedGeneration"] {
+    for field in [
+        "replicas",
+        "readyReplicas",
+        "availableReplicas",
+        "fullyLabeledReplicas",
+        "updatedReplicas",
+        "observedGeneration",
+    ] {
         non_negative(status, field, &path, causes);
     }
     for field in ["fullyLabeledReplicas", "readyReplicas", "availableReplicas", "updatedReplicas"] {
@@ -65,6 +72,10 @@ pub(super) fn status(status: &Value, causes: &mut Vec<Cause>) {
         }
     }
     if number("availableReplicas") > number("readyReplicas") {
-        causes.push(Cause::invalid(&path.child("availableReplicas"), number("availableReplicas"), "cannot be greater than readyReplicas"));
+        causes.push(Cause::invalid(
+            &path.child("availableReplicas"),
+            number("availableReplicas"),
+            "cannot be greater than readyReplicas",
+        ));
     }
 }

@@ -1,7 +1,7 @@
 //! Numbers of a rolling update: whole or in percent.
 
-use coracle_api::status::FieldPath;
 use coracle_api::Cause;
+use coracle_api::status::FieldPath;
 use serde_json::Value;
 
 /// What a number of pods can be: not negative, or a percentage.
@@ -12,7 +12,9 @@ pub fn validate(value: Option<&Value>, at_most_all: bool, path: &FieldPath, caus
                 let why = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')";
                 causes.push(Cause::invalid(path, text.as_str(), why));
             }
-            Some(number) if at_most_all && number > 100 => causes.push(Cause::invalid(path, text.as_str(), "must not be greater than 100%")),
+            Some(number) if at_most_all && number > 100 => {
+                causes.push(Cause::invalid(path, text.as_str(), "must not be greater than 100%"))
+            }
             Some(_) => {}
         },
         Some(Value::Number(number)) if number.as_i64().unwrap_or(0) < 0 => {

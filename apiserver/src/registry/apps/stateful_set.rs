@@ -3,8 +3,8 @@
 use crate::registry::core::{pod_defaults, pod_spec};
 use crate::registry::fields::{copy, items_mut, non_negative, object_mut, one_of, set_default, text};
 use crate::registry::strategy::{ScalePaths, Strategy, Traits, WriteContext};
-use coracle_api::status::FieldPath;
 use coracle_api::Cause;
+use coracle_api::status::FieldPath;
 use serde_json::{Value, json};
 
 /// apps/v1 StatefulSet

@@ -81,7 +81,11 @@ impl Strategy for SigningRequestStrategy {
             Ok(pem) if is_request(&pem) => {}
             Ok(pem) => {
                 let shown = String::from_utf8_lossy(&pem).into_owned();
-                causes.push(Cause::invalid(&path.child("request"), shown, "PEM block type must be CERTIFICATE REQUEST"));
+                causes.push(Cause::invalid(
+                    &path.child("request"),
+                    shown,
+                    "PEM block type must be CERTIFICATE REQUEST",
+                ));
             }
             Err(error) => causes.push(Cause::invalid(&path.child("request"), text(spec, "request"), error.to_string())),
         }
@@ -92,18 +96,28 @@ impl Strategy for SigningRequestStrategy {
         match signer.split_once('/') {
             _ if signer.is_empty() => causes.push(Cause::required(&path.child("signerName"), "")),
             Some((domain, name)) if domain.contains('.') && !name.is_empty() => {}
-            _ => causes.push(Cause::invalid(&path.child("signerName"), signer, "must be a fully qualified domain and path of the form 'example.com/signer-name'")),
+            _ => causes.push(Cause::invalid(
+                &path.child("signerName"),
+                signer,
+                "must be a fully qualified domain and path of the form 'example.com/signer-name'",
+            )),
         }
         if let Some(seconds) = spec.get("expirationSeconds").and_then(Value::as_i64)
             && seconds < SHORTEST
         {
-            causes.push(Cause::invalid(&path.child("expirationSeconds"), seconds, "may not specify a duration less than 600 seconds (10 minutes)"));
+            causes.push(Cause::invalid(
+                &path.child("expirationSeconds"),
+                seconds,
+                "may not specify a duration less than 600 seconds (10 minutes)",
+            ));
         }
     }
 
     fn validate_status(&self, request: &Value, old: &Value, causes: &mut Vec<Cause>) {
         let path = FieldPath::new("status").child("conditions");
-        let has = |value: &Value, kind: &str| items(&value["status"], "conditions").iter().any(|condition| text(condition, "type") == kind);
+        let has = |value: &Value, kind: &str| {
+            items(&value["status"], "conditions").iter().any(|condition| text(condition, "type") == kind)
+        };
         if has(request, "Approved") && has(request, "Denied") {
             causes.push(Cause::invalid(&path, "Denied", "Approved and Denied conditions are mutually exclusive"));
         }
@@ -113,7 +127,10 @@ impl Strategy for SigningRequestStrategy {
             }
         }
         if is_set(&old["status"], "certificate") && !same(&request["status"], &old["status"], "certificate") {
-            causes.push(Cause::forbidden(&FieldPath::new("status.certificate"), "updates may not set certificate content"));
+            causes.push(Cause::forbidden(
+                &FieldPath::new("status.certificate"),
+                "updates may not set certificate content",
+            ));
         }
     }
 }

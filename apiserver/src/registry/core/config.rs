@@ -103,8 +103,13 @@ impl Strategy for SecretStrategy {
             causes.push(Cause::required(&path.key("username"), ""));
             causes.push(Cause::required(&path.key("password"), ""));
         }
-        if kind == "kubernetes.io/service-account-token" && meta::annotation(secret, "kubernetes.io/service-account.name").is_none_or(str::is_empty) {
-            causes.push(Cause::required(&FieldPath::new("metadata").child("annotations").key("kubernetes.io/service-account.name"), ""));
+        if kind == "kubernetes.io/service-account-token"
+            && meta::annotation(secret, "kubernetes.io/service-account.name").is_none_or(str::is_empty)
+        {
+            causes.push(Cause::required(
+                &FieldPath::new("metadata").child("annotations").key("kubernetes.io/service-account.name"),
+                "",
+            ));
         }
     }
 

@@ -50,12 +50,18 @@ fn probes(container: &Value, init: bool, path: &FieldPath, causes: &mut Vec<Caus
         if allowed {
             probe::validate(value, name != "readinessProbe", &path.child(name), causes);
         } else {
-            causes.push(Cause::forbidden(&path.child(name), "may not be set for init containers without restartPolicy=Always"));
+            causes.push(Cause::forbidden(
+                &path.child(name),
+                "may not be set for init containers without restartPolicy=Always",
+            ));
         }
     }
     let Some(lifecycle) = container.get("lifecycle").filter(|value| !value.is_null()) else { return };
     if !allowed {
-        causes.push(Cause::forbidden(&path.child("lifecycle"), "may not be set for init containers without restartPolicy=Always"));
+        causes.push(Cause::forbidden(
+            &path.child("lifecycle"),
+            "may not be set for init containers without restartPolicy=Always",
+        ));
         return;
     }
     for hook in ["postStart", "preStop"] {
@@ -75,8 +81,14 @@ fn security(container: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
             causes.push(Cause::invalid(&path.child(field), id, "must be between 0 and 2147483647, inclusive"));
         }
     }
-    if context.get("privileged").and_then(Value::as_bool) == Some(true) && context.get("allowPrivilegeEscalation").and_then(Value::as_bool) == Some(false) {
-        causes.push(Cause::invalid(&path, context.clone(), "cannot set `allowPrivilegeEscalation` to false and `privileged` to true"));
+    if context.get("privileged").and_then(Value::as_bool) == Some(true)
+        && context.get("allowPrivilegeEscalation").and_then(Value::as_bool) == Some(false)
+    {
+        causes.push(Cause::invalid(
+            &path,
+            context.clone(),
+            "cannot set `allowPrivilegeEscalation` to false and `privileged` to true",
+        ));
     }
 }
 
@@ -90,7 +102,8 @@ fn env(container: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
         let Some(from) = env.get("valueFrom").filter(|from| !from.is_null()) else { continue };
         let path = path.child("valueFrom");
         let sources = ["fieldRef", "resourceFieldRef", "configMapKeyRef", "secretKeyRef", "fileKeyRef"];
-        let given: Vec<&str> = sources.into_iter().filter(|source| from.get(source).is_some_and(|value| !value.is_null())).collect();
+        let given: Vec<&str> =
+            sources.into_iter().filter(|source| from.get(source).is_some_and(|value| !value.is_null())).collect();
         if !text(env, "value").is_empty() && !given.is_empty() {
             causes.push(Cause::invalid(&path, "", "may not be specified when `value` is not empty"));
         }
@@ -106,10 +119,15 @@ fn env(container: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     }
     for (nth, from) in items(container, "envFrom").iter().enumerate() {
         let path = path.child("envFrom").index(nth);
-        let given: Vec<&str> = ["configMapRef", "secretRef"].into_iter().filter(|source| from.get(source).is_some_and(|value| !value.is_null())).collect();
+        let given: Vec<&str> = ["configMapRef", "secretRef"]
+            .into_iter()
+            .filter(|source| from.get(source).is_some_and(|value| !value.is_null()))
+            .collect();
         match given.as_slice() {
             [] => causes.push(Cause::invalid(&path, "", "must specify one of: `configMapRef` or `secretRef`")),
-            [one] if text(&from[*one], "name").is_empty() => causes.push(Cause::required(&path.child(one).child("name"), "")),
+            [one] if text(&from[*one], "name").is_empty() => {
+                causes.push(Cause::required(&path.child(one).child("name"), ""))
+            }
             [_] => {}
             _ => causes.push(Cause::invalid(&path, "", "may not have more than one field specified at a time")),
         }
@@ -133,17 +151,17 @@ fn env_source(kind: &str, source: &Value, path: &FieldPath, causes: &mut Vec<Cau
     match kind {
         "fieldRef" => {
             let field = text(source, "fieldPath");
-            let subscripted = ["metadata.labels['", "metadata.annotations['"].iter().any(|prefix| field.starts_with(prefix) && field.ends_with("']"));
+            let subscripted = ["metadata.labels['", "metadata.annotations['"]
+                .iter()
+                .any(|prefix| field.starts_with(prefix) && field.ends_with("']"));
             if field.is_empty() {
                 causes.push(Cause::required(&path.child("fieldPath"), ""));
             } else if !subscripted && !ENV_FIELDS.contains(&field) {
                 causes.push(Cause::not_supported(&path.child("fieldPath"), field, &ENV_FIELDS));
             }
         }
-        "resourceFieldRef" => {
-            if text(source, "resource").is_empty() {
-                causes.push(Cause::required(&path.child("resource"), ""));
-            }
+        "resourceFieldRef" if text(source, "resource").is_empty() => {
+            causes.push(Cause::required(&path.child("resource"), ""))
         }
         "configMapKeyRef" | "secretKeyRef" => match text(source, "key") {
             "" => causes.push(Cause::required(&path.child("key"), "")),
@@ -177,7 +195,11 @@ fn mounts(container: &Value, volumes: &HashSet<&str>, path: &FieldPath, causes: 
             }
         }
         if is_set(mount, "subPath") && is_set(mount, "subPathExpr") {
-            causes.push(Cause::invalid(&path.child("subPathExpr"), text(mount, "subPathExpr"), "subPathExpr and subPath are mutually exclusive"));
+            causes.push(Cause::invalid(
+                &path.child("subPathExpr"),
+                text(mount, "subPathExpr"),
+                "subPathExpr and subPath are mutually exclusive",
+            ));
         }
     }
 }
@@ -205,7 +227,11 @@ pub fn ports(
         if number == 0 {
             causes.push(Cause::required(&path.child("containerPort"), ""));
         } else {
-            causes.extend(validation::port_number(number).into_iter().map(|why| Cause::invalid(&path.child("containerPort"), number, why)));
+            causes.extend(
+                validation::port_number(number)
+                    .into_iter()
+                    .map(|why| Cause::invalid(&path.child("containerPort"), number, why)),
+            );
         }
         if text(port, "protocol").is_empty() {
             causes.push(Cause::required(&path.child("protocol"), ""));
@@ -215,12 +241,21 @@ pub fn ports(
         if host == 0 {
             continue;
         }
-        causes.extend(validation::port_number(host).into_iter().map(|why| Cause::invalid(&path.child("hostPort"), host, why)));
+        causes.extend(
+            validation::port_number(host).into_iter().map(|why| Cause::invalid(&path.child("hostPort"), host, why)),
+        );
         if host_network && host != number {
-            causes.push(Cause::invalid(&path.child("hostPort"), host, "must match `containerPort` when `hostNetwork` is true"));
+            causes.push(Cause::invalid(
+                &path.child("hostPort"),
+                host,
+                "must match `containerPort` when `hostNetwork` is true",
+            ));
         }
         if !host_ports.insert((host, text(port, "protocol").to_owned(), text(port, "hostIP").to_owned())) {
-            causes.push(Cause::duplicate(&path.child("hostPort"), format!("{}/{}/{host}", text(port, "protocol"), text(port, "hostIP"))));
+            causes.push(Cause::duplicate(
+                &path.child("hostPort"),
+                format!("{}/{}/{host}", text(port, "protocol"), text(port, "hostIP")),
+            ));
         }
     }
 }

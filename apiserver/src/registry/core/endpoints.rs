@@ -43,7 +43,11 @@ impl Strategy for EndpointsStrategy {
                     causes.push(Cause::required(&path.child("name"), ""));
                 }
                 let number = port.get("port").and_then(Value::as_i64).unwrap_or(0);
-                causes.extend(validation::port_number(number).into_iter().map(|why| Cause::invalid(&path.child("port"), number, why)));
+                causes.extend(
+                    validation::port_number(number)
+                        .into_iter()
+                        .map(|why| Cause::invalid(&path.child("port"), number, why)),
+                );
                 one_of(port, "protocol", &["SCTP", "TCP", "UDP"], &path, causes);
             }
         }

@@ -35,7 +35,9 @@ impl Strategy for NodeStrategy {
             _ => {}
         }
         // What can be allocated is all there is, until the kubelet says otherwise.
-        if let Some(status) = node.get_mut("status").filter(|status| is_set(status, "capacity") && !is_set(status, "allocatable")) {
+        if let Some(status) =
+            node.get_mut("status").filter(|status| is_set(status, "capacity") && !is_set(status, "allocatable"))
+        {
             let capacity = status["capacity"].clone();
             set(status, "allocatable", capacity);
         }
@@ -51,7 +53,9 @@ impl Strategy for NodeStrategy {
             invalid_all(&path.child("value"), value, validation::label_value(value), causes);
             match effect {
                 "" => causes.push(Cause::required(&path.child("effect"), "")),
-                effect if !EFFECTS.contains(&effect) => causes.push(Cause::not_supported(&path.child("effect"), effect, &EFFECTS)),
+                effect if !EFFECTS.contains(&effect) => {
+                    causes.push(Cause::not_supported(&path.child("effect"), effect, &EFFECTS))
+                }
                 _ => {}
             }
             if !seen.insert((key, effect)) {
@@ -69,10 +73,16 @@ impl Strategy for NodeStrategy {
     fn validate_update(&self, node: &Value, old: &Value, causes: &mut Vec<Cause>) {
         let path = FieldPath::new("spec");
         if is_set(&old["spec"], "podCIDRs") && node["spec"]["podCIDRs"] != old["spec"]["podCIDRs"] {
-            causes.push(Cause::forbidden(&path.child("podCIDRs"), "node updates may not change podCIDR except from \"\" to valid"));
+            causes.push(Cause::forbidden(
+                &path.child("podCIDRs"),
+                "node updates may not change podCIDR except from \"\" to valid",
+            ));
         }
         if is_set(&old["spec"], "providerID") && text(&node["spec"], "providerID") != text(&old["spec"], "providerID") {
-            causes.push(Cause::forbidden(&path.child("providerID"), "node updates may not change providerID except from \"\" to valid"));
+            causes.push(Cause::forbidden(
+                &path.child("providerID"),
+                "node updates may not change providerID except from \"\" to valid",
+            ));
         }
     }
 
@@ -81,7 +91,11 @@ impl Strategy for NodeStrategy {
         for list in ["capacity", "allocatable"] {
             for (name, value) in node["status"].get(list).and_then(Value::as_object).into_iter().flatten() {
                 if quantity(value).is_none_or(|amount| amount.is_negative()) {
-                    causes.push(Cause::invalid(&path.child(list).key(name), value.clone(), "must be greater than or equal to 0"));
+                    causes.push(Cause::invalid(
+                        &path.child(list).key(name),
+                        value.clone(),
+                        "must be greater than or equal to 0",
+                    ));
                 }
             }
         }

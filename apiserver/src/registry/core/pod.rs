@@ -4,8 +4,8 @@ use super::{pod_defaults, pod_spec, resources};
 use crate::cache::Field;
 use crate::registry::fields::{copy, is_set, items, object_mut, same, text};
 use crate::registry::strategy::{Strategy, Traits, WriteContext};
-use coracle_api::status::FieldPath;
 use coracle_api::Cause;
+use coracle_api::status::FieldPath;
 use serde_json::{Value, json};
 
 /// core/v1 Pod
@@ -76,9 +76,17 @@ impl Strategy for PodStrategy {
         let after = pod["spec"].get("activeDeadlineSeconds").and_then(Value::as_i64);
         let before = old["spec"].get("activeDeadlineSeconds").and_then(Value::as_i64);
         match (after, before) {
-            (None, Some(before)) => causes.push(Cause::invalid(&path.child("activeDeadlineSeconds"), before, "must not update from a positive integer to nil value")),
+            (None, Some(before)) => causes.push(Cause::invalid(
+                &path.child("activeDeadlineSeconds"),
+                before,
+                "must not update from a positive integer to nil value",
+            )),
             (Some(after), Some(before)) if after > before => {
-                causes.push(Cause::invalid(&path.child("activeDeadlineSeconds"), after, "must be less than or equal to previous value"));
+                causes.push(Cause::invalid(
+                    &path.child("activeDeadlineSeconds"),
+                    after,
+                    "must be less than or equal to previous value",
+                ));
             }
             _ => {}
         }
@@ -90,13 +98,18 @@ impl Strategy for PodStrategy {
             toleration
         };
         if known.iter().any(|toleration| !now.iter().any(|other| strip(other) == strip(toleration))) {
-            causes.push(Cause::forbidden(&path.child("tolerations"), "existing toleration can not be modified except its tolerationSeconds"));
+            causes.push(Cause::forbidden(
+                &path.child("tolerations"),
+                "existing toleration can not be modified except its tolerationSeconds",
+            ));
         }
         copy(&mut expected, &old["spec"], "tolerations");
         if old["spec"].get("terminationGracePeriodSeconds").and_then(Value::as_i64).is_some_and(|seconds| seconds < 0) {
             copy(&mut expected, &old["spec"], "terminationGracePeriodSeconds");
         }
-        let gates_gone = items(&pod["spec"], "schedulingGates").iter().all(|gate| items(&old["spec"], "schedulingGates").contains(gate));
+        let gates_gone = items(&pod["spec"], "schedulingGates")
+            .iter()
+            .all(|gate| items(&old["spec"], "schedulingGates").contains(gate));
         if gates_gone {
             copy(&mut expected, &old["spec"], "schedulingGates");
         }
@@ -130,4 +143,3 @@ impl Strategy for PodStrategy {
         Some(if period < 0 { 1 } else { period })
     }
 }
-

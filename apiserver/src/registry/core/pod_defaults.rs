@@ -121,7 +121,8 @@ fn is_latest(image: &str) -> bool {
 
 /// A volume: an empty directory unless it says otherwise.
 fn volume(volume: &mut Value) {
-    let has_source = volume.as_object().is_some_and(|fields| fields.iter().any(|(name, value)| name != "name" && !value.is_null()));
+    let has_source =
+        volume.as_object().is_some_and(|fields| fields.iter().any(|(name, value)| name != "name" && !value.is_null()));
     if !has_source {
         set(volume, "emptyDir", json!({}));
     }
@@ -167,7 +168,14 @@ mod tests {
 
     #[test]
     fn pull_policies_follow_the_tag() {
-        for (image, latest) in [("a", true), ("a:latest", true), ("a:1", false), ("r:5000/a", true), ("r:5000/a:1", false), ("a@sha256:x", false)] {
+        for (image, latest) in [
+            ("a", true),
+            ("a:latest", true),
+            ("a:1", false),
+            ("r:5000/a", true),
+            ("r:5000/a:1", false),
+            ("a@sha256:x", false),
+        ] {
             assert_eq!(is_latest(image), latest, "{image}");
         }
     }
@@ -184,7 +192,10 @@ mod tests {
         assert_eq!(spec["containers"][0]["ports"][0]["protocol"], "TCP");
         assert_eq!(spec["containers"][0]["resources"]["requests"]["cpu"], "1");
         assert_eq!(spec["containers"][0]["livenessProbe"]["httpGet"]["path"], "/");
-        assert_eq!(spec["volumes"], json!([{"name": "v", "emptyDir": {}}, {"name": "c", "configMap": {"name": "x", "defaultMode": 420}}]));
+        assert_eq!(
+            spec["volumes"],
+            json!([{"name": "v", "emptyDir": {}}, {"name": "c", "configMap": {"name": "x", "defaultMode": 420}}])
+        );
         let again = object.clone();
         pod(&mut object);
         assert_eq!(object, again);

@@ -34,7 +34,11 @@ pub fn validate(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     if let Some(seconds) = spec.get("activeDeadlineSeconds").and_then(Value::as_i64)
         && !(1..=i64::from(i32::MAX)).contains(&seconds)
     {
-        causes.push(Cause::invalid(&path.child("activeDeadlineSeconds"), seconds, "must be between 1 and 2147483647, inclusive"));
+        causes.push(Cause::invalid(
+            &path.child("activeDeadlineSeconds"),
+            seconds,
+            "must be between 1 and 2147483647, inclusive",
+        ));
     }
     non_negative(spec, "terminationGracePeriodSeconds", path, causes);
     security_context(spec, path, causes);
@@ -99,7 +103,11 @@ fn security_context(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     }
     for (nth, group) in items(context, "supplementalGroups").iter().enumerate() {
         if group.as_i64().is_none_or(|group| !(0..=i64::from(i32::MAX)).contains(&group)) {
-            causes.push(Cause::invalid(&path.child("supplementalGroups").index(nth), group.clone(), "must be between 0 and 2147483647, inclusive"));
+            causes.push(Cause::invalid(
+                &path.child("supplementalGroups").index(nth),
+                group.clone(),
+                "must be between 0 and 2147483647, inclusive",
+            ));
         }
     }
     for (nth, sysctl) in items(context, "sysctls").iter().enumerate() {
@@ -107,7 +115,9 @@ fn security_context(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
             causes.push(Cause::required(&path.child("sysctls").index(nth).child("name"), ""));
         }
     }
-    if spec.get("hostNetwork").and_then(Value::as_bool) == Some(true) && spec.get("hostUsers").and_then(Value::as_bool) == Some(false) {
+    if spec.get("hostNetwork").and_then(Value::as_bool) == Some(true)
+        && spec.get("hostUsers").and_then(Value::as_bool) == Some(false)
+    {
         causes.push(Cause::forbidden(&path.child("hostNetwork"), "when `pod.Spec.HostUsers` is false"));
     }
 }
@@ -148,7 +158,10 @@ pub fn workload(spec: &Value, kind: &str, path: &FieldPath, causes: &mut Vec<Cau
         causes.push(Cause::not_supported(&path.child("restartPolicy"), restart, &["Always"]));
     }
     if is_set(&template["spec"], "activeDeadlineSeconds") {
-        causes.push(Cause::forbidden(&path.child("activeDeadlineSeconds"), format!("activeDeadlineSeconds in {kind} is not Supported")));
+        causes.push(Cause::forbidden(
+            &path.child("activeDeadlineSeconds"),
+            format!("activeDeadlineSeconds in {kind} is not Supported"),
+        ));
     }
 }
 
@@ -161,6 +174,9 @@ pub fn template(template: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     }
     validate(template.get("spec").unwrap_or(&Value::Null), &path.child("spec"), causes);
     if !items(&template["spec"], "ephemeralContainers").is_empty() {
-        causes.push(Cause::forbidden(&path.child("spec").child("ephemeralContainers"), "ephemeral containers not allowed in pod template"));
+        causes.push(Cause::forbidden(
+            &path.child("spec").child("ephemeralContainers"),
+            "ephemeral containers not allowed in pod template",
+        ));
     }
 }

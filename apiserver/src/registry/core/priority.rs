@@ -23,12 +23,18 @@ impl Strategy for PriorityClassStrategy {
     fn validate(&self, class: &Value, causes: &mut Vec<Cause>) {
         let name = meta::name(class);
         let value = class.get("value").and_then(Value::as_i64).unwrap_or(0);
-        let known = matches!((name, value), ("system-cluster-critical", 2_000_000_000) | ("system-node-critical", 2_000_001_000));
+        let known = matches!(
+            (name, value),
+            ("system-cluster-critical", 2_000_000_000) | ("system-node-critical", 2_000_001_000)
+        );
         if name.starts_with(SYSTEM) && !known {
             let why = "priority class names with 'system-' prefix are reserved for system use only. error: only system priority classes are allowed";
             causes.push(Cause::forbidden(&FieldPath::new("metadata.name"), why));
         } else if value > HIGHEST && !known {
-            causes.push(Cause::forbidden(&FieldPath::new("value"), format!("maximum allowed value of a user defined priority is {HIGHEST}")));
+            causes.push(Cause::forbidden(
+                &FieldPath::new("value"),
+                format!("maximum allowed value of a user defined priority is {HIGHEST}"),
+            ));
         }
         one_of(class, "preemptionPolicy", &["Never", "PreemptLowerPriority"], &FieldPath::default(), causes);
     }
@@ -45,7 +51,11 @@ impl Strategy for PriorityClassStrategy {
     fn check_delete(&self, class: &Value, _cacher: &Cacher) -> Result<(), Status> {
         if meta::name(class).starts_with(SYSTEM) {
             let why = "this is a system priority class and cannot be deleted";
-            return Err(Status::forbidden(&Gvr::of("scheduling.k8s.io", "v1", "priorityclasses"), meta::name(class), why));
+            return Err(Status::forbidden(
+                &Gvr::of("scheduling.k8s.io", "v1", "priorityclasses"),
+                meta::name(class),
+                why,
+            ));
         }
         Ok(())
     }

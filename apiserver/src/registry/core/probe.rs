@@ -21,16 +21,25 @@ pub fn validate(probe: &Value, once: bool, path: &FieldPath, causes: &mut Vec<Ca
     }
     if let Some(seconds) = probe.get("terminationGracePeriodSeconds").and_then(Value::as_i64) {
         if !once {
-            causes.push(Cause::invalid(&path.child("terminationGracePeriodSeconds"), seconds, "must not be set for readinessProbes"));
+            causes.push(Cause::invalid(
+                &path.child("terminationGracePeriodSeconds"),
+                seconds,
+                "must not be set for readinessProbes",
+            ));
         } else if seconds <= 0 {
-            causes.push(Cause::invalid(&path.child("terminationGracePeriodSeconds"), seconds, "must be greater than 0"));
+            causes.push(Cause::invalid(
+                &path.child("terminationGracePeriodSeconds"),
+                seconds,
+                "must be greater than 0",
+            ));
         }
     }
 }
 
 /// What a probe or hook does: exactly one thing.
 pub fn handler(handler: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
-    let given: Vec<&str> = HANDLERS.into_iter().filter(|name| handler.get(name).is_some_and(|value| !value.is_null())).collect();
+    let given: Vec<&str> =
+        HANDLERS.into_iter().filter(|name| handler.get(name).is_some_and(|value| !value.is_null())).collect();
     if given.is_empty() {
         causes.push(Cause::required(path, "must specify a handler type"));
     }
@@ -59,7 +68,11 @@ pub fn handler(handler: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
             "tcpSocket" => port(value, &path, causes),
             "grpc" => {
                 let number = value.get("port").and_then(Value::as_i64).unwrap_or(0);
-                causes.extend(validation::port_number(number).into_iter().map(|why| Cause::invalid(&path.child("port"), number, why)));
+                causes.extend(
+                    validation::port_number(number)
+                        .into_iter()
+                        .map(|why| Cause::invalid(&path.child("port"), number, why)),
+                );
             }
             _ => {}
         }

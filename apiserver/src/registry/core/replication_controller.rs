@@ -4,8 +4,8 @@ use super::{pod_defaults, pod_spec};
 use crate::cache::Field;
 use crate::registry::fields::{is_set, labels, non_negative, object_mut, set, set_default, text};
 use crate::registry::strategy::{ScalePaths, Strategy, Traits, WriteContext};
-use coracle_api::status::FieldPath;
 use coracle_api::Cause;
+use coracle_api::status::FieldPath;
 use serde_json::{Value, json};
 
 /// core/v1 ReplicationController
@@ -31,7 +31,10 @@ impl Strategy for ReplicationControllerStrategy {
             if !is_set(&object["spec"], "selector") {
                 set(&mut object["spec"], "selector", from.clone());
             }
-            if object.pointer("/metadata/labels").is_none_or(|labels| labels.as_object().is_none_or(serde_json::Map::is_empty)) {
+            if object
+                .pointer("/metadata/labels")
+                .is_none_or(|labels| labels.as_object().is_none_or(serde_json::Map::is_empty))
+            {
                 coracle_api::meta::set(object, "labels", from);
             }
         }
@@ -59,7 +62,11 @@ impl Strategy for ReplicationControllerStrategy {
         pod_spec::template(template, &path, causes);
         let found = template.pointer("/metadata/labels").cloned().unwrap_or(Value::Null);
         if selector.is_some_and(|selector| selector.iter().any(|(key, value)| found.get(key) != Some(value))) {
-            causes.push(Cause::invalid(&path.child("metadata").child("labels"), found, "`selector` does not match template `labels`"));
+            causes.push(Cause::invalid(
+                &path.child("metadata").child("labels"),
+                found,
+                "`selector` does not match template `labels`",
+            ));
         }
         let restart = text(&template["spec"], "restartPolicy");
         if restart != "Always" {

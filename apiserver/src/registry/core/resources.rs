@@ -19,13 +19,22 @@ pub fn validate(resources: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
         let limit = limits.and_then(|limits| limits.get(name));
         match (limit.and_then(quantity), quantity(request)) {
             (Some(limit), Some(request)) if !can_overcommit(name) && request != limit => {
-                causes.push(Cause::invalid(&path, request.to_string(), format!("must be equal to {name} limit of {limit}")));
+                causes.push(Cause::invalid(
+                    &path,
+                    request.to_string(),
+                    format!("must be equal to {name} limit of {limit}"),
+                ));
             }
             (Some(limit), Some(request)) if request > limit => {
-                causes.push(Cause::invalid(&path, request.to_string(), format!("must be less than or equal to {name} limit of {limit}")));
+                causes.push(Cause::invalid(
+                    &path,
+                    request.to_string(),
+                    format!("must be less than or equal to {name} limit of {limit}"),
+                ));
             }
             (None, Some(_)) if !can_overcommit(name) => {
-                causes.push(Cause::required(&path.child("limits"), "Limit must be set for non overcommitable resources"));
+                causes
+                    .push(Cause::required(&path.child("limits"), "Limit must be set for non overcommitable resources"));
             }
             _ => {}
         }
@@ -46,7 +55,9 @@ fn list(list: Option<&Map<String, Value>>, path: &FieldPath, causes: &mut Vec<Ca
             causes.push(Cause::invalid(&path, name.as_str(), "must be a standard resource for containers"));
         }
         match quantity(value) {
-            Some(amount) if amount.is_negative() => causes.push(Cause::invalid(&path, amount.to_string(), NON_NEGATIVE)),
+            Some(amount) if amount.is_negative() => {
+                causes.push(Cause::invalid(&path, amount.to_string(), NON_NEGATIVE))
+            }
             Some(amount) if name.contains('/') && !amount.is_integer() => {
                 causes.push(Cause::invalid(&path, amount.to_string(), "must be an integer"));
             }
@@ -62,7 +73,12 @@ pub fn qos_class(spec: &Value) -> &'static str {
     let mut any = false;
     for container in items(spec, "containers").iter().chain(items(spec, "initContainers")) {
         for name in ["cpu", "memory"] {
-            let amount = |kind: &str| container.pointer(&format!("/resources/{kind}/{name}")).and_then(quantity).filter(|amount| !amount.is_zero());
+            let amount = |kind: &str| {
+                container
+                    .pointer(&format!("/resources/{kind}/{name}"))
+                    .and_then(quantity)
+                    .filter(|amount| !amount.is_zero())
+            };
             let (request, limit) = (amount("requests"), amount("limits"));
             any |= request.is_some() || limit.is_some();
             guaranteed &= limit.is_some() && (request.is_none() || request == limit);
@@ -86,7 +102,10 @@ mod tests {
         assert_eq!(qos_class(&spec(json!({}))), "BestEffort");
         assert_eq!(qos_class(&spec(json!({"requests": {"cpu": "1"}}))), "Burstable");
         let both = json!({"cpu": "1", "memory": "1Gi"});
-        assert_eq!(qos_class(&spec(json!({"requests": both, "limits": {"cpu": "1000m", "memory": "1Gi"}}))), "Guaranteed");
+        assert_eq!(
+            qos_class(&spec(json!({"requests": both, "limits": {"cpu": "1000m", "memory": "1Gi"}}))),
+            "Guaranteed"
+        );
     }
 
     #[test]
@@ -95,8 +114,21 @@ mod tests {
         let resources = json!({"requests": {"cpu": "2", "memory": "-1"}, "limits": {"cpu": "1", "nonsense": "1"}});
         validate(&resources, &FieldPath::new("resources"), &mut causes);
         let text: Vec<String> = causes.iter().map(ToString::to_string).collect();
-        assert!(text.contains(&"resources.requests: Invalid value: \"2\": must be less than or equal to cpu limit of 1".to_owned()), "{text:?}");
-        assert!(text.contains(&"resources.requests[memory]: Invalid value: \"-1\": must be greater than or equal to 0".to_owned()), "{text:?}");
-        assert!(text.iter().any(|cause| cause.contains("must be a standard resource type or fully qualified")), "{text:?}");
+        assert!(
+            text.contains(
+                &"resources.requests: Invalid value: \"2\": must be less than or equal to cpu limit of 1".to_owned()
+            ),
+            "{text:?}"
+        );
+        assert!(
+            text.contains(
+                &"resources.requests[memory]: Invalid value: \"-1\": must be greater than or equal to 0".to_owned()
+            ),
+            "{text:?}"
+        );
+        assert!(
+            text.iter().any(|cause| cause.contains("must be a standard resource type or fully qualified")),
+            "{text:?}"
+        );
     }
 }

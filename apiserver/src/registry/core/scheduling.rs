@@ -24,7 +24,11 @@ pub fn validate(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
         }
         match text(constraint, "whenUnsatisfiable") {
             "DoNotSchedule" | "ScheduleAnyway" => {}
-            other => causes.push(Cause::not_supported(&path.child("whenUnsatisfiable"), other, &["DoNotSchedule", "ScheduleAnyway"])),
+            other => causes.push(Cause::not_supported(
+                &path.child("whenUnsatisfiable"),
+                other,
+                &["DoNotSchedule", "ScheduleAnyway"],
+            )),
         }
         if let Some(selector) = constraint.get("labelSelector").filter(|selector| !selector.is_null()) {
             fields::label_selector(selector, &path.child("labelSelector"), causes);
@@ -39,10 +43,20 @@ fn tolerations(tolerations: &[Value], path: &FieldPath, causes: &mut Vec<Cause>)
         if !key.is_empty() {
             invalid_all(&path.child("key"), key, validation::qualified_name(key), causes);
         } else if operator != "Exists" {
-            causes.push(Cause::invalid(&path.child("operator"), operator, "operator must be Exists when `key` is empty, which means \"match all values and all keys\""));
+            causes.push(Cause::invalid(
+                &path.child("operator"),
+                operator,
+                "operator must be Exists when `key` is empty, which means \"match all values and all keys\"",
+            ));
         }
-        if toleration.get("tolerationSeconds").and_then(Value::as_i64).is_some() && text(toleration, "effect") != "NoExecute" {
-            causes.push(Cause::invalid(&path.child("effect"), text(toleration, "effect"), "effect must be 'NoExecute' when `tolerationSeconds` is set"));
+        if toleration.get("tolerationSeconds").and_then(Value::as_i64).is_some()
+            && text(toleration, "effect") != "NoExecute"
+        {
+            causes.push(Cause::invalid(
+                &path.child("effect"),
+                text(toleration, "effect"),
+                "effect must be 'NoExecute' when `tolerationSeconds` is set",
+            ));
         }
         match operator {
             "Equal" | "" => {
@@ -50,7 +64,11 @@ fn tolerations(tolerations: &[Value], path: &FieldPath, causes: &mut Vec<Cause>)
                 invalid_all(&path.child("operator"), value, validation::label_value(value), causes);
             }
             "Exists" if !text(toleration, "value").is_empty() => {
-                causes.push(Cause::invalid(&path.child("operator"), operator, "value must be empty when `operator` is 'Exists'"));
+                causes.push(Cause::invalid(
+                    &path.child("operator"),
+                    operator,
+                    "value must be empty when `operator` is 'Exists'",
+                ));
             }
             "Exists" | "Lt" | "Gt" => {}
             other => causes.push(Cause::not_supported(&path.child("operator"), other, &["Equal", "Exists"])),
@@ -62,7 +80,9 @@ fn tolerations(tolerations: &[Value], path: &FieldPath, causes: &mut Vec<Cause>)
 fn affinity(affinity: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     if let Some(node) = affinity.get("nodeAffinity") {
         let path = path.child("nodeAffinity");
-        if let Some(required) = node.get("requiredDuringSchedulingIgnoredDuringExecution").filter(|value| !value.is_null()) {
+        if let Some(required) =
+            node.get("requiredDuringSchedulingIgnoredDuringExecution").filter(|value| !value.is_null())
+        {
             let path = path.child("requiredDuringSchedulingIgnoredDuringExecution").child("nodeSelectorTerms");
             let terms = items(required, "nodeSelectorTerms");
             if terms.is_empty() {
@@ -106,13 +126,22 @@ fn node_term(term: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
             let values = items(expression, "values").len();
             match text(expression, "operator") {
                 "In" | "NotIn" if values == 0 => {
-                    causes.push(Cause::required(&path.child("values"), "must be specified when `operator` is 'In' or 'NotIn'"));
+                    causes.push(Cause::required(
+                        &path.child("values"),
+                        "must be specified when `operator` is 'In' or 'NotIn'",
+                    ));
                 }
                 "Exists" | "DoesNotExist" if values > 0 => {
-                    causes.push(Cause::forbidden(&path.child("values"), "may not be specified when `operator` is 'Exists' or 'DoesNotExist'"));
+                    causes.push(Cause::forbidden(
+                        &path.child("values"),
+                        "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
+                    ));
                 }
                 "Gt" | "Lt" if values != 1 => {
-                    causes.push(Cause::required(&path.child("values"), "must be specified single value when `operator` is 'Lt' or 'Gt'"));
+                    causes.push(Cause::required(
+                        &path.child("values"),
+                        "must be specified single value when `operator` is 'Lt' or 'Gt'",
+                    ));
                 }
                 "In" | "NotIn" | "Exists" | "DoesNotExist" | "Gt" | "Lt" => {}
                 other => causes.push(Cause::invalid(&path.child("operator"), other, "not a valid selector operator")),

@@ -1,8 +1,10 @@
 //! Services.
 
-use crate::registry::fields::{self, invalid_all, is_set, items, items_mut, object_mut, one_of, remove, set, set_default, text};
-use crate::registry::strategy::{Allocation, NameRule, Strategy, Traits, WriteContext};
 use crate::cache::Field;
+use crate::registry::fields::{
+    self, invalid_all, is_set, items, items_mut, object_mut, one_of, remove, set, set_default, text,
+};
+use crate::registry::strategy::{Allocation, NameRule, Strategy, Traits, WriteContext};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, validation};
 use serde_json::{Value, json};
@@ -46,7 +48,8 @@ impl Strategy for ServiceStrategy {
         for port in items_mut(spec, "ports") {
             set_default(port, "protocol", "TCP");
             let target = port.get("targetPort");
-            if target.is_none_or(|target| target.is_null() || target.as_i64() == Some(0) || target.as_str() == Some("")) {
+            if target.is_none_or(|target| target.is_null() || target.as_i64() == Some(0) || target.as_str() == Some(""))
+            {
                 let number = port.get("port").cloned().unwrap_or(Value::Null);
                 set(port, "targetPort", number);
             }
@@ -120,7 +123,11 @@ impl Strategy for ServiceStrategy {
                     causes.push(Cause::required(&path.child("ports"), ""));
                 }
                 if headless && kind != "ClusterIP" {
-                    causes.push(Cause::invalid(&path.child("clusterIPs").index(0), "None", format!("may not be set to 'None' for {kind} services")));
+                    causes.push(Cause::invalid(
+                        &path.child("clusterIPs").index(0),
+                        "None",
+                        format!("may not be set to 'None' for {kind} services"),
+                    ));
                 }
             }
         }
@@ -159,16 +166,24 @@ fn ports(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
             }
         }
         let number = port.get("port").and_then(Value::as_i64).unwrap_or(0);
-        causes.extend(validation::port_number(number).into_iter().map(|why| Cause::invalid(&path.child("port"), number, why)));
+        causes.extend(
+            validation::port_number(number).into_iter().map(|why| Cause::invalid(&path.child("port"), number, why)),
+        );
         if text(port, "protocol").is_empty() {
             causes.push(Cause::required(&path.child("protocol"), ""));
         }
         one_of(port, "protocol", &PROTOCOLS, &path, causes);
         match port.get("targetPort") {
-            Some(Value::String(name)) => invalid_all(&path.child("targetPort"), name, validation::port_name(name), causes),
+            Some(Value::String(name)) => {
+                invalid_all(&path.child("targetPort"), name, validation::port_name(name), causes)
+            }
             Some(Value::Number(target)) => {
                 let target = target.as_i64().unwrap_or(0);
-                causes.extend(validation::port_number(target).into_iter().map(|why| Cause::invalid(&path.child("targetPort"), target, why)));
+                causes.extend(
+                    validation::port_number(target)
+                        .into_iter()
+                        .map(|why| Cause::invalid(&path.child("targetPort"), target, why)),
+                );
             }
             _ => {}
         }

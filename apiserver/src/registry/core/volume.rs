@@ -1,6 +1,8 @@
 //! PersistentVolumes, their claims, and storage classes.
 
-use crate::registry::fields::{invalid_all, is_set, items, object_mut, one_of, quantity, require, same, set_default, text};
+use crate::registry::fields::{
+    invalid_all, is_set, items, object_mut, one_of, quantity, require, same, set_default, text,
+};
 use crate::registry::strategy::{Strategy, Traits, WriteContext};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, validation};
@@ -35,7 +37,11 @@ impl Strategy for VolumeStrategy {
         match spec.pointer("/capacity/storage").and_then(quantity) {
             None => causes.push(Cause::required(&path.child("capacity"), "")),
             Some(size) if size.is_zero() || size.is_negative() => {
-                causes.push(Cause::invalid(&path.child("capacity").key("storage"), size.to_string(), "must be greater than zero"));
+                causes.push(Cause::invalid(
+                    &path.child("capacity").key("storage"),
+                    size.to_string(),
+                    "must be greater than zero",
+                ));
             }
             Some(_) => {}
         }
@@ -82,11 +88,15 @@ impl Strategy for ClaimStrategy {
     }
 
     fn validate_update(&self, claim: &Value, old: &Value, causes: &mut Vec<Cause>) {
-        const FIXED: &str = "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
+        const FIXED: &str =
+            "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
         let bound_now = !is_set(&old["spec"], "volumeName");
         let changed = ["accessModes", "selector", "storageClassName", "volumeMode", "dataSource", "dataSourceRef"]
             .iter()
-            .any(|field| !same(&claim["spec"], &old["spec"], field) && !(*field == "storageClassName" && !is_set(&old["spec"], field)));
+            .any(|field| {
+                !same(&claim["spec"], &old["spec"], field)
+                    && (*field != "storageClassName" || is_set(&old["spec"], field))
+            });
         let moved = !bound_now && !same(&claim["spec"], &old["spec"], "volumeName");
         if changed || moved {
             causes.push(Cause::forbidden(&FieldPath::new("spec"), FIXED));

@@ -72,7 +72,8 @@ fn source(volume: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
             if text(source, "path").split('/').any(|part| part == "..") {
                 causes.push(Cause::invalid(&path.child("path"), text(source, "path"), "must not contain '..'"));
             }
-            const TYPES: [&str; 8] = ["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
+            const TYPES: [&str; 8] =
+                ["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
             crate::registry::fields::one_of(source, "type", &TYPES, &path, causes);
         }
         "persistentVolumeClaim" => require("claimName", causes),
@@ -85,7 +86,10 @@ fn source(volume: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
             if let Some(limit) = source.get("sizeLimit").and_then(quantity)
                 && limit.is_negative()
             {
-                causes.push(Cause::forbidden(&path.child("sizeLimit"), "SizeLimit field must be a valid resource quantity"));
+                causes.push(Cause::forbidden(
+                    &path.child("sizeLimit"),
+                    "SizeLimit field must be a valid resource quantity",
+                ));
             }
         }
         _ => {}
@@ -96,7 +100,11 @@ fn mode(value: &Value, field: &str, path: &FieldPath, causes: &mut Vec<Cause>) {
     if let Some(mode) = value.get(field).and_then(Value::as_i64)
         && !(0..=0o777).contains(&mode)
     {
-        causes.push(Cause::invalid(&path.child(field), mode, "must be a number between 0 and 0777 (octal), both inclusive"));
+        causes.push(Cause::invalid(
+            &path.child(field),
+            mode,
+            "must be a number between 0 and 0777 (octal), both inclusive",
+        ));
     }
 }
 

@@ -98,10 +98,5 @@ fn record_at(
     let row = log.get(position).map_err(unavailable)?;
     let row = row.ok_or_else(|| StoreError::Damaged(format!("the log misses position {position}")))?;
     let record = LogRecord::decode(row.value())?;
-    Ok(record.bytes().map(|value| Record {
-        key: record.key.into(),
-        value,
-        created,
-        modified: revision_of(position),
-    }))
+    Ok(record.bytes().map(|value| Record { key: record.key.into(), value, created, modified: revision_of(position) }))
 }

@@ -96,7 +96,7 @@ impl Puller {
         let recent = self.shared.recent.read().slice(&self.watch.prefix, from, committed);
         let mut batch = match recent {
             Some(events) => Batch { revision: committed, events },
-            None => self.from_log(committed)?,
+            None => self.read_log(committed)?,
         };
         if self.watch.previous {
             self.add_previous(&mut batch.events)?;
@@ -106,7 +106,7 @@ impl Puller {
     }
 
     /// A chunk of the log, cut at a whole revision.
-    fn from_log(&self, committed: Revision) -> Result<Batch, StoreError> {
+    fn read_log(&self, committed: Revision) -> Result<Batch, StoreError> {
         let from = self.watch.from;
         let read = self.shared.begin()?;
         let log = read.open_table(LOG).map_err(unavailable)?;

@@ -110,7 +110,11 @@ impl Writer {
         }
     }
 
-    fn apply_group(&self, group: &mut Vec<(Txn, Reply<Outcome>)>, pending: &mut Vec<Pending>) -> Result<(), StoreError> {
+    fn apply_group(
+        &self,
+        group: &mut Vec<(Txn, Reply<Outcome>)>,
+        pending: &mut Vec<Pending>,
+    ) -> Result<(), StoreError> {
         let write = self.begin()?;
         let mut batch = Applying::open(&write, &self.shared)?;
         for (txn, reply) in group.drain(..) {
@@ -126,7 +130,12 @@ impl Writer {
     }
 
     /// Commits, syncs and publishes.
-    pub(super) fn sync(&self, mut write: WriteTransaction, revision: Revision, events: Vec<Event>) -> Result<(), StoreError> {
+    pub(super) fn sync(
+        &self,
+        mut write: WriteTransaction,
+        revision: Revision,
+        events: Vec<Event>,
+    ) -> Result<(), StoreError> {
         if events.is_empty() {
             return write.abort().map_err(unavailable);
         }
@@ -248,7 +257,14 @@ impl<'txn> Applying<'txn> {
         Ok(Outcome::Committed(self.revision))
     }
 
-    fn put(&mut self, revision: Revision, index: usize, key: Arc<str>, value: Bytes, ttl: Option<Duration>) -> Result<(), StoreError> {
+    fn put(
+        &mut self,
+        revision: Revision,
+        index: usize,
+        key: Arc<str>,
+        value: Bytes,
+        ttl: Option<Duration>,
+    ) -> Result<(), StoreError> {
         let (previous, created) = match self.latest(&key)? {
             Some((place, created, true)) => (place, created),
             Some((place, _, false)) => (place, revision),
