@@ -176,12 +176,17 @@ fn patch(state: &State, node: &Node, field: &str, value: Value) -> Action {
 }
 
 fn set_owners(state: &State, node: &Node, owners: &[&OwnerReference]) -> Action {
-    patch(state, node, "ownerReferences", json!(owners))
+    patch(state, node, "ownerReferences", list(owners))
 }
 
 fn drop_finalizer(state: &State, node: &Node, finalizer: &str) -> Action {
     let kept: Vec<_> = node.finalizers.iter().filter(|have| *have != finalizer).collect();
-    patch(state, node, "finalizers", json!(kept))
+    patch(state, node, "finalizers", list(&kept))
+}
+
+/// A list that is left empty is taken out of the object, as upstream's objects never have empty ones.
+fn list<T: serde::Serialize>(items: &[T]) -> Value {
+    if items.is_empty() { Value::Null } else { json!(items) }
 }
 
 fn delete(state: &State, node: &Node, propagation: Propagation) -> Action {

@@ -133,7 +133,7 @@ fn foreground_goes_from_the_leaves_up() {
     assert_eq!(world.queued(), ["rs"]);
     let plan = world.plan("rs");
     let Verb::Patch { body, .. } = &plan.actions[0].actions()[0].verb else { panic!() };
-    assert_eq!(body["metadata"]["finalizers"], json!([]));
+    assert_eq!(body["metadata"]["finalizers"], Value::Null);
 }
 
 #[test]

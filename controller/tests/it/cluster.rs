@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 /// Nothing in these tests takes longer.
-pub const LIMIT: Duration = Duration::from_secs(60);
+pub const LIMIT: Duration = Duration::from_secs(30);
 
 pub struct Cluster {
     pub server: Arc<ApiServer>,
@@ -65,11 +65,13 @@ impl Cluster {
         let client = in_process(self.server.service(user));
         if self.get("v1", "Node", "", name).await.is_none() {
             let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}},
-                "spec": {"taints": [{"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}]},
-                "status": {"allocatable": {"cpu": "4", "memory": "8Gi", "pods": "110"},
+                "spec": {"taints": [{"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}]}});
+            self.create(&node).await;
+            let status = json!({"status": {"allocatable": {"cpu": "4", "memory": "8Gi", "pods": "110"},
                     "conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady",
                         "lastHeartbeatTime": "2026-01-01T00:00:00Z", "lastTransitionTime": "2026-01-01T00:00:00Z"}]}});
-            self.create(&node).await;
+            let nodes: Api<k8s_openapi::api::core::v1::Node> = Api::all(client.clone());
+            nodes.patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
         }
         let token = self.stop.child_token();
         self.kubelets.insert(name.to_owned(), token.clone());
