@@ -1,0 +1,173 @@
+//! Components alone, against any Kubernetes.
+
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use coracle_api::clock::SystemClock;
+use coracle_link::Place;
+use coracle_pki::Identity;
+use tokio::sync::watch;
+
+use crate::{readiness, shutdown};
+
+#[derive(Debug, Args)]
+pub struct Scheduler {
+    /// How to reach the API server
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: PathBuf,
+    /// Schedule only pods that ask for a scheduler of this name
+    #[arg(long, default_value = "default-scheduler")]
+    scheduler_name: String,
+    /// Wait for leadership before acting
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
+    leader_elect: bool,
+}
+
+/// Runs the scheduler until it is told to stop.
+pub async fn scheduler(options: Scheduler) -> Result<()> {
+    let stop = shutdown::on_signal()?;
+    let client = coracle_client::connect(&options.kubeconfig).await.context("connect to the API server")?;
+    let mut config = coracle_scheduler::Config::new(client);
+    config.name = options.scheduler_name;
+    config.leader_elect = options.leader_elect;
+    readiness::ready("ready scheduler");
+    coracle_scheduler::run(config, stop).await;
+    Ok(())
+}
+
+#[derive(Debug, Args)]
+pub struct ControllerManager {
+    /// How to reach the API server
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: PathBuf,
+    /// Where pods get their addresses; none where ranges come from elsewhere
+    #[arg(long)]
+    cluster_cidr: Option<ipnet::Ipv4Net>,
+    /// Wait for leadership before acting
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
+    leader_elect: bool,
+}
+
+/// Runs the controllers until they are told to stop.
+pub async fn controller_manager(options: ControllerManager) -> Result<()> {
+    let stop = shutdown::on_signal()?;
+    let client = coracle_client::connect(&options.kubeconfig).await.context("connect to the API server")?;
+    let mut config = coracle_controller::Config::new(client);
+    config.cluster_cidr = options.cluster_cidr;
+    config.leader_elect = options.leader_elect;
+    readiness::ready("ready controller-manager");
+    coracle_controller::run(config, stop).await;
+    Ok(())
+}
+
+#[derive(Debug, Args)]
+pub struct Kubelet {
+    /// How to reach the API server, with the node's identity
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: PathBuf,
+    /// The container runtime's CRI socket
+    #[arg(long, value_name = "SOCKET")]
+    cri_endpoint: String,
+    #[arg(long)]
+    node_name: String,
+    /// The address by which the node is reached
+    #[arg(long)]
+    node_ip: IpAddr,
+    /// Where pods' volumes, files and logs are
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/kubelet")]
+    root_dir: PathBuf,
+    /// The certificate of the kubelet's server
+    #[arg(long, value_name = "FILE")]
+    tls_cert_file: PathBuf,
+    /// Its key
+    #[arg(long, value_name = "FILE")]
+    tls_private_key_file: PathBuf,
+    /// Whose client certificates open the kubelet's server
+    #[arg(long, value_name = "FILE")]
+    client_ca_file: PathBuf,
+    #[arg(long, default_value_t = 10250)]
+    port: u16,
+    #[arg(long, default_value_t = 110)]
+    max_pods: u32,
+    /// The cgroup that pods' cgroups are made in
+    #[arg(long, default_value = "/kubepods")]
+    cgroup_root: String,
+    #[arg(long)]
+    cluster_dns: Vec<IpAddr>,
+    #[arg(long, default_value = "cluster.local")]
+    cluster_domain: String,
+}
+
+/// Runs the kubelet until it is told to stop.
+pub async fn kubelet(options: Kubelet) -> Result<()> {
+    let stop = shutdown::on_signal()?;
+    let client = coracle_client::connect(&options.kubeconfig).await.context("connect to the API server")?;
+    let read = |path: &PathBuf| std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()));
+    let identity = Identity { cert_pem: read(&options.tls_cert_file)?, key_pem: read(&options.tls_private_key_file)? };
+    let (_keep, serving) = watch::channel(identity);
+    let (progress, mut told) = watch::channel(coracle_kubelet::Progress::default());
+    let name = options.node_name.clone();
+    tokio::spawn(async move {
+        if told.wait_for(|progress| *progress == coracle_kubelet::Progress::Ready).await.is_ok() {
+            readiness::ready(&format!("ready {name}"));
+        }
+    });
+    let config = coracle_kubelet::Config {
+        node_name: options.node_name,
+        node_ip: options.node_ip,
+        place: Place::Current,
+        port: options.port,
+        root_dir: options.root_dir,
+        cri_socket: options.cri_endpoint.trim_start_matches("unix://").into(),
+        client,
+        serving,
+        client_ca: read(&options.client_ca_file)?,
+        labels: BTreeMap::new(),
+        taints: Vec::new(),
+        max_pods: options.max_pods,
+        clock: Arc::new(SystemClock::new()),
+        cgroup_parent: options.cgroup_root,
+        cluster_dns: options.cluster_dns,
+        cluster_domain: options.cluster_domain,
+        progress,
+    };
+    Ok(coracle_kubelet::run(config, stop).await?)
+}
+
+#[derive(Debug, Args)]
+pub struct Runtime {
+    /// Where images and containers are kept
+    #[arg(long, value_name = "DIR")]
+    data_dir: PathBuf,
+    /// Where CRI is served [default: DATA_DIR/run/cri.sock]
+    #[arg(long, value_name = "PATH")]
+    cri_socket: Option<PathBuf>,
+    /// The cgroup of sandboxes whose caller names none
+    #[arg(long, default_value = "/coracle-runtime")]
+    cgroup_parent: String,
+    #[arg(long, value_name = "DIR", default_value = "/etc/cni/net.d")]
+    cni_conf_dir: PathBuf,
+    #[arg(long, value_name = "DIR", default_value = "/opt/cni/bin")]
+    cni_bin_dir: PathBuf,
+}
+
+/// Runs the container runtime until it is told to stop. Containers go on without it.
+pub async fn runtime(options: Runtime) -> Result<()> {
+    let stop = shutdown::on_signal()?;
+    let run_dir = options.data_dir.join("run");
+    let runtime = coracle_runtime::Runtime::start(coracle_runtime::Config {
+        data_dir: options.data_dir,
+        run_dir: run_dir.clone(),
+        cri_socket: options.cri_socket.unwrap_or_else(|| run_dir.join("cri.sock")),
+        cgroup_parent: options.cgroup_parent,
+        cni_conf_dir: options.cni_conf_dir,
+        cni_bin_dir: options.cni_bin_dir,
+        pull_place: Place::Current,
+        registries: Default::default(),
+    })
+    .await
+    .context("start the container runtime")?;
+    readiness::ready("ready");
+    Ok(runtime.serve(stop).await?)
+}

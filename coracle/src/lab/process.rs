@@ -1,0 +1,254 @@
+//! The processes of a lab: started once, found again, ended.
+
+use std::{
+    fs,
+    fs::File,
+    io::{self, Read},
+    os::{
+        fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd},
+        unix::process::CommandExt,
+    },
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use coracle_link::Netns;
+use coracle_programs::{INIT, exec_path};
+use nix::{libc, sys::signal::Signal};
+use tokio::io::{Interest, unix::AsyncFd};
+
+use super::paths::Paths;
+
+/// Descriptors that the init and everything under it find at fixed numbers.
+const STATUS_FD: RawFd = 3;
+const NODE_FD: RawFd = 4;
+/// The lab's network namespace, held open by every init: the lab's segment lives as long as one of them.
+pub const LAB_FD: RawFd = 5;
+/// The host's network namespace.
+pub const HOST_FD: RawFd = 6;
+
+/// A process of a lab that is alive: a node's first, or the server's keeper.
+#[derive(Debug)]
+pub struct Process {
+    pid: i32,
+    pidfd: OwnedFd,
+}
+
+/// What to start.
+pub struct Start<'a> {
+    /// `server` or the node's name.
+    pub name: &'a str,
+    /// The node's network namespace; none for the server.
+    pub node: Option<&'a Netns>,
+    /// The lab's segment.
+    pub lab: &'a Netns,
+    /// Directories of cgroups to join.
+    pub cgroups: &'a [std::path::PathBuf],
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// More environment.
+    pub environment: Vec<(&'static str, String)>,
+}
+
+impl Process {
+    /// The process that was recorded under `name`, if it is still that one.
+    pub fn find(paths: &Paths, name: &str) -> Result<Option<Self>> {
+        let path = paths.process(name);
+        let record = match fs::read_to_string(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            record => record.with_context(|| format!("read {}", path.display()))?,
+        };
+        let Some((pid, started)) = record.trim().split_once(' ') else { return Ok(None) };
+        let Ok(pid) = pid.parse() else { return Ok(None) };
+        let Some(pidfd) = open_pidfd(pid)? else { return Ok(None) };
+        // Numbers are reused; the start time tells whether this is still the same process. The descriptor was opened
+        // first, so that it is this process that is meant even if it ends now.
+        Ok((start_time(pid).as_deref() == Some(started)).then_some(Self { pid, pidfd }))
+    }
+
+    /// Starts an init with its command and records it.
+    pub fn start(paths: &Paths, start: &Start<'_>) -> Result<Self> {
+        let record = paths.process(start.name);
+        let program = INIT.memfd().context("load the init")?;
+        let (mut answer, tell) = pipe()?;
+        let host = Netns::current().context("open the host's network namespace")?;
+        let mut command = Command::new(exec_path(&program));
+        command.arg0("coracle-init");
+        if start.node.is_some() {
+            command.args(["--node", start.name, "--netns", &NODE_FD.to_string()]);
+        }
+        for cgroup in start.cgroups {
+            command.arg("--cgroup").arg(cgroup);
+        }
+        command.args(["--status", &STATUS_FD.to_string(), "--log"]).arg(paths.log(start.name));
+        command.arg("--").args(&start.command);
+        command.env_clear().envs(environment()).envs(start.environment.iter().cloned());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).current_dir("/");
+        let node = start.node.unwrap_or(start.lab);
+        hand_over(&mut command, [
+            (tell.as_raw_fd(), STATUS_FD),
+            (node.as_fd().as_raw_fd(), NODE_FD),
+            (start.lab.as_fd().as_raw_fd(), LAB_FD),
+            (host.as_fd().as_raw_fd(), HOST_FD),
+        ]);
+        let mut child = command.spawn().with_context(|| format!("start the init of {}", start.name))?;
+        drop(tell);
+        let mut text = String::new();
+        answer.read_to_string(&mut text).context("hear from the init")?;
+        child.wait().context("wait for the init to go to the background")?;
+        let text = text.trim();
+        let Ok(pid) = text.parse::<i32>() else {
+            bail!("start {}: {}", start.name, text.strip_prefix("error: ").unwrap_or(text));
+        };
+        let (pidfd, started) = (open_pidfd(pid)?, start_time(pid));
+        let (Some(pidfd), Some(started)) = (pidfd, started) else {
+            bail!("{} ended as soon as it was started; see {}", start.name, paths.log(start.name).display());
+        };
+        coracle_pki::write_private(&record, format!("{pid} {started}\n").as_bytes())?;
+        Ok(Self { pid, pidfd })
+    }
+
+    /// The process's number on the host.
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// The process by its descriptor, for `setns`.
+    pub fn pidfd(&self) -> impl AsFd + '_ {
+        &self.pidfd
+    }
+
+    /// The lab's network namespace, which every init holds open.
+    pub fn lab_netns(&self) -> Result<Netns> {
+        let path = format!("/proc/{}/fd/{LAB_FD}", self.pid);
+        Netns::open(Path::new(&path)).with_context(|| format!("open {path}"))
+    }
+
+    /// Sends a signal; a process that is gone is no error.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        // SAFETY: no memory is involved.
+        let result = unsafe {
+            libc::syscall(libc::SYS_pidfd_send_signal, self.pidfd.as_raw_fd(), signal as libc::c_int, 0, 0)
+        };
+        match io::Error::last_os_error() {
+            _ if result == 0 => Ok(()),
+            error if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+            error => Err(error).with_context(|| format!("send {signal} to process {}", self.pid)),
+        }
+    }
+
+    /// Waits until the process is gone; for a node's first process that means everything in the node.
+    pub async fn gone(&self, limit: Duration) -> Result<()> {
+        // SAFETY: the descriptor is owned, open, and neither replaced nor closed while it is registered.
+        let pidfd = unsafe { AsyncFd::register_with_interest(self.pidfd.try_clone()?, Interest::READABLE) };
+        let pidfd = pidfd.map_err(io::Error::from)?;
+        let ended = tokio::time::timeout(limit, pidfd.readable()).await;
+        // A process ends once: there is no readiness to clear.
+        ended.with_context(|| format!("process {} did not end within {limit:?}", self.pid))?.map(drop)?;
+        Ok(())
+    }
+
+    /// SIGTERM, and SIGKILL when that does not end it within `grace`.
+    pub async fn stop(&self, grace: Duration) -> Result<()> {
+        self.signal(Signal::SIGTERM)?;
+        if self.gone(grace).await.is_err() {
+            self.kill().await?;
+        }
+        Ok(())
+    }
+
+    /// SIGKILL, and the wait for its effect.
+    pub async fn kill(&self) -> Result<()> {
+        self.signal(Signal::SIGKILL)?;
+        self.gone(Duration::from_secs(30)).await
+    }
+}
+
+/// The processes in a cgroup and below it, as one hierarchy tells.
+pub fn kill_all_in(cgroup: &Path) -> Result<()> {
+    let Ok(procs) = fs::read_to_string(cgroup.join("cgroup.procs")) else { return Ok(()) };
+    for pid in procs.lines().filter_map(|line| line.parse::<i32>().ok()) {
+        // SAFETY: no memory is involved. The process was in the lab's own cgroup a moment ago.
+        unsafe { libc::kill(pid, libc::SIGKILL) };
+    }
+    for entry in fs::read_dir(cgroup).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            kill_all_in(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// What a lab's processes keep of the caller's environment.
+fn environment() -> impl Iterator<Item = (String, String)> {
+    const KEPT: [&str; 8] =
+        ["PATH", "TZ", "RUST_LOG", "RUST_BACKTRACE", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE"];
+    std::env::vars().filter(|(name, _)| KEPT.contains(&name.as_str()))
+}
+
+/// Puts descriptors at fixed numbers in the child, open across exec.
+fn hand_over<const N: usize>(command: &mut Command, pairs: [(RawFd, RawFd); N]) {
+    // SAFETY: only async-signal-safe calls between fork and exec.
+    unsafe {
+        command.pre_exec(move || {
+            let mut copies = [0; N];
+            for (copy, (from, _)) in copies.iter_mut().zip(pairs) {
+                // Out of the way of the fixed numbers first.
+                *copy = libc::fcntl(from, libc::F_DUPFD_CLOEXEC, 64);
+                if *copy < 0 {
+                    return Err(io::Error::last_os_error());
+                }
+            }
+            for (copy, (_, to)) in copies.iter().zip(pairs) {
+                if libc::dup2(*copy, to) < 0 {
+                    return Err(io::Error::last_os_error());
+                }
+            }
+            Ok(())
+        });
+    }
+}
+
+fn pipe() -> Result<(File, OwnedFd)> {
+    let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).context("make a pipe")?;
+    Ok((File::from(read), write))
+}
+
+fn open_pidfd(pid: i32) -> Result<Option<OwnedFd>> {
+    // SAFETY: no memory is involved; a descriptor that comes back is new and nobody else's.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    match io::Error::last_os_error() {
+        // SAFETY: as above.
+        _ if fd >= 0 => Ok(Some(unsafe { OwnedFd::from_raw_fd(RawFd::try_from(fd)?) })),
+        error if matches!(error.raw_os_error(), Some(libc::ESRCH | libc::EINVAL)) => Ok(None),
+        error => Err(error).with_context(|| format!("open process {pid}")),
+    }
+}
+
+/// Field 22 of /proc/PID/stat (proc_pid_stat(5)): when the process started, in ticks since boot. `None` for a zombie.
+fn start_time(pid: i32) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name, field 2, is in parentheses and may hold anything.
+    let mut fields = stat[stat.rfind(')')? + 1..].split_ascii_whitespace();
+    let state = fields.next()?;
+    if state == "Z" || state == "X" {
+        return None;
+    }
+    fields.nth(18).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_live_process_has_a_start_time_and_a_missing_one_has_none() {
+        let own = i32::try_from(std::process::id()).unwrap();
+        assert!(start_time(own).unwrap().parse::<u64>().is_ok());
+        assert!(open_pidfd(own).unwrap().is_some());
+        assert!(start_time(i32::MAX).is_none());
+        assert!(open_pidfd(i32::MAX).unwrap().is_none());
+    }
+}

@@ -1,0 +1,120 @@
+//! API server, scheduler and controllers in one process: each a client under an identity of its own.
+
+use std::{net::SocketAddr, path::Path, sync::Arc};
+
+use anyhow::{Context, Result};
+use coracle_api::clock::Clock;
+use coracle_apiserver::{
+    ApiServer, Config, UserInfo,
+    store::{Store, embedded::Embedded},
+};
+use coracle_client::{Client, in_process};
+use coracle_link::Place;
+use k8s_openapi::api::core::v1::Secret;
+use kube::{Api, api::{Patch, PatchParams, PostParams}};
+use serde_json::json;
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use super::Credentials;
+
+/// Where pods get their addresses.
+const CLUSTER_CIDR: &str = "10.244.0.0/16";
+
+/// The API server and what belongs to it.
+pub struct ControlPlane {
+    api: Arc<ApiServer>,
+    clock: Arc<dyn Clock>,
+}
+
+impl ControlPlane {
+    /// Opens the store and starts the API server, which listens nowhere yet.
+    pub async fn start(
+        data_dir: &Path,
+        etcd: &[String],
+        credentials: &Credentials,
+        nodes: Place,
+        advertise: SocketAddr,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self> {
+        let store = open_store(data_dir, etcd, clock.clone()).await?;
+        let mut config = Config::new(store, credentials.authority.cert_pem(), advertise);
+        config.clock = clock.clone();
+        let kubelet = &credentials.kubelet_client;
+        config.kubelet_client = Some((kubelet.cert_pem.clone(), kubelet.key_pem.clone()));
+        config.node_place = nodes;
+        let api = ApiServer::start(config).await.context("start the API server")?;
+        Ok(Self { api, clock })
+    }
+
+    /// A client of the API under an identity; its requests go the way of all.
+    pub fn client(&self, user: UserInfo) -> Client {
+        in_process(self.api.service(user))
+    }
+
+    /// Serves on `listener` until `stop`.
+    pub fn serve(&self, listener: TcpListener, credentials: &Credentials, stop: &CancellationToken) -> Result<JoinHandle<()>> {
+        let tls = self.api.tls(&credentials.server.cert_pem, &credentials.server.key_pem)?;
+        let (api, stop) = (self.api.clone(), stop.clone());
+        Ok(tokio::spawn(async move { api.serve(listener, tls, stop).await }))
+    }
+
+    /// Makes the bootstrap token known, so that nodes can join with it (bootstrap.kubernetes.io/token).
+    pub async fn admit_nodes(&self, credentials: &Credentials) -> Result<()> {
+        let secrets = Api::<Secret>::namespaced(self.client(UserInfo::admin()), "kube-system");
+        let name = format!("bootstrap-token-{}", credentials.token.id);
+        let secret: Secret = serde_json::from_value(json!({
+            "metadata": {"name": name},
+            "type": "bootstrap.kubernetes.io/token",
+            "stringData": {
+                "token-id": credentials.token.id,
+                "token-secret": credentials.token.secret,
+                "usage-bootstrap-authentication": "true",
+                "usage-bootstrap-signing": "true",
+                "description": "The token that the server's data directory holds for new nodes.",
+            },
+        }))?;
+        match secrets.create(&PostParams::default(), &secret).await {
+            Err(kube::Error::Api(status)) if status.code == 409 => {
+                let patch = Patch::Merge(json!({"stringData": secret.string_data}));
+                secrets.patch(&name, &PatchParams::default(), &patch).await.map(drop).context("renew the join token")
+            }
+            outcome => outcome.map(drop).context("make the join token known"),
+        }
+    }
+
+    /// Starts the scheduler and the controllers; the future ends when they have.
+    pub fn run_components(&self, credentials: &Credentials, stop: &CancellationToken) -> Result<impl Future<Output = ()> + use<>> {
+        let manager = self.client(UserInfo::new("system:kube-controller-manager", &["system:authenticated"]));
+        let mut controllers = coracle_controller::Config::new(manager);
+        controllers.clock = self.clock.clone();
+        controllers.cluster_cidr = Some(CLUSTER_CIDR.parse().context("the cluster's range")?);
+        controllers.authority = Some(credentials.authority.clone());
+        let scheduler = self.client(UserInfo::new("system:kube-scheduler", &["system:authenticated"]));
+        let mut scheduler = coracle_scheduler::Config::new(scheduler);
+        scheduler.clock = self.clock.clone();
+        let controllers = tokio::spawn(coracle_controller::run(controllers, stop.clone()));
+        let scheduler = tokio::spawn(coracle_scheduler::run(scheduler, stop.clone()));
+        Ok(async move {
+            for (name, task) in [("controllers", controllers), ("scheduler", scheduler)] {
+                if let Err(error) = task.await {
+                    tracing::error!(%error, "the {name} ended badly");
+                }
+            }
+        })
+    }
+
+    /// Ends watches and background work.
+    pub async fn stop(&self) {
+        self.api.stop().await;
+    }
+}
+
+async fn open_store(data_dir: &Path, etcd: &[String], clock: Arc<dyn Clock>) -> Result<Arc<dyn Store>> {
+    if !etcd.is_empty() {
+        anyhow::bail!("--etcd-servers is not supported yet: leave it out to use the embedded store");
+    }
+    let path = data_dir.join("store.redb");
+    let store = tokio::task::spawn_blocking(move || Embedded::open(path.clone(), clock).with_context(|| format!("open the store {}", path.display())));
+    Ok(Arc::new(store.await??))
+}

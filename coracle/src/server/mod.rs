@@ -1,0 +1,74 @@
+//! `coracle server`: the control plane in one process.
+
+mod control_plane;
+mod credentials;
+mod listen;
+mod publish;
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use coracle_api::clock::{Clock, SystemClock};
+use coracle_link::Place;
+
+use crate::{readiness, shutdown};
+
+pub use control_plane::ControlPlane;
+pub use credentials::Credentials;
+pub use listen::{LabBind, inherited_netns};
+
+#[derive(Debug, Args)]
+pub struct Options {
+    /// Where the cluster's state and keys are kept
+    #[arg(long, value_name = "DIR")]
+    data_dir: PathBuf,
+    /// Where the API is served
+    #[arg(long, default_value = "127.0.0.1:6443")]
+    bind: SocketAddr,
+    /// Keep the cluster's state in this etcd instead of the embedded store
+    #[arg(long, value_delimiter = ',', value_name = "URL,…")]
+    etcd_servers: Vec<String>,
+    /// More names and addresses for the server's certificate
+    #[arg(long, value_name = "NAME")]
+    certificate_name: Vec<String>,
+    /// Serve in another network namespace, too, and reach nodes from there
+    #[arg(long, value_name = "FD=ADDRESS", hide = true)]
+    lab_bind: Option<LabBind>,
+    /// Forward the ports that a lab's spec publishes
+    #[arg(long, hide = true)]
+    publish_file: Option<PathBuf>,
+}
+
+/// Runs the control plane until it is told to stop.
+pub async fn run(options: Options) -> Result<()> {
+    let stop = shutdown::on_signal()?;
+    let clock = std::sync::Arc::new(SystemClock::new());
+    let credentials = Credentials::prepare(&options.data_dir, options.bind, &options.certificate_name, clock.now())?;
+    let lab = options.lab_bind.as_ref().map(LabBind::place).transpose()?;
+    let place = lab.clone().unwrap_or_default();
+    // Nodes reach the API where the lab is, if there is one.
+    let advertise = options.lab_bind.as_ref().map_or(options.bind, LabBind::address);
+    let plane = ControlPlane::start(&options.data_dir, &options.etcd_servers, &credentials, place.clone(), advertise, clock).await?;
+    let listener = Place::Current.listen_tcp(options.bind).with_context(|| format!("listen at {}", options.bind))?;
+    let mut serving = vec![plane.serve(listener, &credentials, &stop)?];
+    if let (Some(place), Some(bind)) = (&lab, &options.lab_bind) {
+        let listener = place.listen_tcp(bind.address()).with_context(|| format!("listen at {} in the lab", bind.address()))?;
+        serving.push(plane.serve(listener, &credentials, &stop)?);
+    }
+    plane.admit_nodes(&credentials).await?;
+    let components = plane.run_components(&credentials, &stop)?;
+    if let Some(file) = options.publish_file {
+        tokio::spawn(publish::run(file, place, stop.clone()));
+    }
+    credentials.write_kubeconfig(options.bind)?;
+    readiness::ready(&format!("ready https://{}", options.bind));
+    stop.cancelled().await;
+    components.await;
+    plane.stop().await;
+    for task in serving {
+        // A listener that panicked has said so in the log.
+        let _ = task.await;
+    }
+    Ok(())
+}

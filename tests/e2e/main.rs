@@ -1,0 +1,8 @@
+//! The product from outside: the release binaries, driven as people drive them.
+
+mod images;
+mod labs;
+mod mistakes;
+mod network;
+mod recovery;
+mod story;

@@ -1,0 +1,205 @@
+//! A lab for one test, under a home of its own, taken down whatever happens.
+
+use std::{
+    os::fd::{AsFd, FromRawFd, OwnedFd},
+    path::PathBuf,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    libc,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::run::{Output, binary, run};
+
+/// A lab that a test has for itself.
+pub struct Lab {
+    home: TempDir,
+    name: String,
+}
+
+impl Lab {
+    /// A home without a lab in it.
+    pub fn prepare(name: &str) -> Self {
+        // Short: sockets below it have room for 107 bytes.
+        let home = tempfile::Builder::new().prefix("lab").tempdir_in("/tmp").expect("make a directory");
+        Self { home, name: name.to_owned() }
+    }
+
+    /// A lab with `nodes` nodes, Ready.
+    #[track_caller]
+    pub fn up(name: &str, nodes: u32) -> Self {
+        let lab = Self::prepare(name);
+        lab.lab(&["up", "--nodes", &nodes.to_string()]).ok();
+        lab
+    }
+
+    /// `coracle lab …` for this lab.
+    pub fn lab(&self, arguments: &[&str]) -> Output {
+        run(self.command("coracle").arg("lab").args(["--name", &self.name]).args(arguments), "")
+    }
+
+    /// A program of the workspace in this lab's environment.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(binary(program));
+        command.env("CORACLE_HOME", self.home.path()).env("KUBECONFIG", self.kubeconfig()).env("NO_COLOR", "1");
+        command
+    }
+
+    /// kubectl-lite.
+    pub fn lite(&self, arguments: &str) -> Output {
+        run(self.command("kubectl-lite").args(words(arguments)), "")
+    }
+
+    /// kubectl-lite with something on its standard input.
+    pub fn lite_with(&self, arguments: &str, input: &str) -> Output {
+        run(self.command("kubectl-lite").args(words(arguments)), input)
+    }
+
+    /// The unmodified kubectl.
+    pub fn kubectl(&self, arguments: &str) -> Output {
+        let mut command = Command::new("kubectl");
+        command.env("KUBECONFIG", self.kubeconfig()).env("HOME", self.home.path()).args(words(arguments));
+        run(&mut command, "")
+    }
+
+    /// The administrator's kubeconfig.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.home.path().join("labs").join(&self.name).join("server/admin.kubeconfig")
+    }
+
+    /// The lab's home.
+    pub fn home(&self) -> &std::path::Path {
+        self.home.path()
+    }
+
+    /// The lab's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The log of the server or of a node.
+    pub fn log(&self, process: &str) -> String {
+        let path = self.home.path().join("labs").join(&self.name).join("log").join(format!("{process}.log"));
+        std::fs::read_to_string(path).unwrap_or_default()
+    }
+
+    /// `lab status -o json`.
+    pub fn status(&self) -> Value {
+        serde_json::from_str(&self.lab(&["status", "-o", "json"]).ok()).expect("status is JSON")
+    }
+
+    /// An object, or a list, as JSON.
+    #[track_caller]
+    pub fn get(&self, what: &str) -> Value {
+        serde_json::from_str(&self.lite(&format!("get {what} -o json")).ok()).expect("JSON")
+    }
+
+    /// The process that was recorded for a node or the server: its init.
+    pub fn process(&self, name: &str) -> i32 {
+        let path = self.home.path().join("run").join(&self.name).join(format!("{name}.pid"));
+        let record = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        record.split(' ').next().and_then(|pid| pid.parse().ok()).expect("a record begins with a number")
+    }
+
+    /// Kills a process of the lab and the command it keeps, at once.
+    pub fn kill_tree(&self, pid: i32) {
+        let children = children(pid);
+        for pid in std::iter::once(pid).chain(children) {
+            let pidfd = Pidfd::open(pid);
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            pidfd.wait();
+        }
+    }
+
+    /// Kills the command that an init keeps, not the init.
+    pub fn kill_command(&self, name: &str) {
+        let program = std::fs::canonicalize(binary("coracle")).expect("the binary exists");
+        let command = children(self.process(name)).into_iter().find(|pid| {
+            std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == program)
+        });
+        let command = command.unwrap_or_else(|| panic!("{name} keeps no command"));
+        let pidfd = Pidfd::open(command);
+        kill(Pid::from_raw(command), Signal::SIGKILL).expect("kill a process of the lab");
+        pidfd.wait();
+    }
+
+    /// Repeats a kubectl-lite command until it succeeds; panics after a minute.
+    #[track_caller]
+    pub fn until_ok(&self, arguments: &str) -> String {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let output = self.lite(arguments);
+            if output.status.success() || Instant::now() > deadline {
+                return output.ok();
+            }
+        }
+    }
+
+    /// Waits until `holds` says so of what `get` finds; panics with the last state after a minute.
+    #[track_caller]
+    pub fn wait_until(&self, what: &str, mut holds: impl FnMut(&Value) -> bool) -> Value {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let found = self.get(what);
+            if holds(&found) {
+                return found;
+            }
+            assert!(Instant::now() < deadline, "{what} did not get there: {found:#}");
+            thread::yield_now();
+        }
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            for process in self.home.path().join("labs").join(&self.name).join("log").read_dir().into_iter().flatten().flatten() {
+                let text = std::fs::read_to_string(process.path()).unwrap_or_default();
+                let tail: Vec<_> = text.lines().rev().take(30).collect();
+                eprintln!("--- {}\n{}", process.path().display(), tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
+            }
+        }
+        let down = self.lab(&["down"]);
+        if !thread::panicking() {
+            down.ok();
+        }
+    }
+}
+
+/// The children of a process.
+fn children(pid: i32) -> Vec<i32> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
+/// A process that can be waited for though it is nobody's child here.
+struct Pidfd(Option<OwnedFd>);
+
+impl Pidfd {
+    fn open(pid: i32) -> Self {
+        // SAFETY: no memory is involved; the descriptor is new and nobody else's.
+        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+        // SAFETY: as above.
+        Self(i32::try_from(fd).ok().filter(|fd| *fd >= 0).map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    fn wait(&self) {
+        if let Some(fd) = &self.0 {
+            let mut set = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+            poll(&mut set, PollTimeout::from(10_000_u16)).expect("wait for a process");
+        }
+    }
+}
+
+/// Splits at spaces; quotes are not needed in tests.
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(' ').filter(|word| !word.is_empty())
+}
