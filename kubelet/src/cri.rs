@@ -1,0 +1,153 @@
+//! The container runtime, over CRI v1 on a unix socket. Every call has a deadline.
+
+use std::path::Path;
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use k8s_cri::v1::image_service_client::ImageServiceClient;
+use k8s_cri::v1::runtime_service_client::RuntimeServiceClient;
+use k8s_cri::v1::{self as cri};
+use tokio::net::UnixStream;
+use tonic::transport::{Channel, Endpoint, Uri};
+
+/// Calls that only look or change a record (upstream's `runtimeRequestTimeout`).
+const CALL: Duration = Duration::from_secs(120);
+/// A sandbox brings the pod's network up, which may take a while (upstream gives it twice the time).
+const SANDBOX: Duration = Duration::from_secs(240);
+/// An image may be large and the line slow; a pull that makes no progress is the runtime's to end.
+const PULL: Duration = Duration::from_secs(1800);
+/// Largest message, as upstream's kubelet.
+const MAX_MESSAGE: usize = 16 * 1024 * 1024;
+
+/// A connection to the runtime. Clones share it; it is opened again when the runtime comes back.
+#[derive(Debug, Clone)]
+pub struct Cri {
+    runtime: RuntimeServiceClient<Channel>,
+    images: ImageServiceClient<Channel>,
+}
+
+/// What the runtime answered instead, in the form in which Go's gRPC writes it: people search for these words.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("rpc error: code = {} desc = {}", go_code(*.code), .message)]
+pub struct Error {
+    /// The gRPC code.
+    pub code: tonic::Code,
+    /// What the runtime says.
+    pub message: String,
+}
+
+impl From<tonic::Status> for Error {
+    fn from(status: tonic::Status) -> Self {
+        Self { code: status.code(), message: status.message().to_owned() }
+    }
+}
+
+impl Error {
+    /// Whether what was asked for is not there.
+    pub fn is_not_found(&self) -> bool {
+        self.code == tonic::Code::NotFound
+    }
+}
+
+fn go_code(code: tonic::Code) -> &'static str {
+    use tonic::Code;
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "Canceled",
+        Code::Unknown => "Unknown",
+        Code::InvalidArgument => "InvalidArgument",
+        Code::DeadlineExceeded => "DeadlineExceeded",
+        Code::NotFound => "NotFound",
+        Code::AlreadyExists => "AlreadyExists",
+        Code::PermissionDenied => "PermissionDenied",
+        Code::ResourceExhausted => "ResourceExhausted",
+        Code::FailedPrecondition => "FailedPrecondition",
+        Code::Aborted => "Aborted",
+        Code::OutOfRange => "OutOfRange",
+        Code::Unimplemented => "Unimplemented",
+        Code::Internal => "Internal",
+        Code::Unavailable => "Unavailable",
+        Code::DataLoss => "DataLoss",
+        Code::Unauthenticated => "Unauthenticated",
+    }
+}
+
+type Answer<T> = Result<T, Error>;
+
+async fn within<T>(limit: Duration, call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>) -> Answer<T> {
+    match tokio::time::timeout(limit, call).await {
+        Ok(answer) => Ok(answer?.into_inner()),
+        Err(_) => Err(Error { code: tonic::Code::DeadlineExceeded, message: "context deadline exceeded".into() }),
+    }
+}
+
+/// Methods that pass a request on and hand the answer back, each with its deadline.
+macro_rules! calls {
+    ($($(#[$doc:meta])* $field:ident.$method:ident($request:ident) -> $answer:ident within $limit:expr;)*) => {
+        $($(#[$doc])* pub async fn $method(&self, request: cri::$request) -> Answer<cri::$answer> {
+            let mut client = self.$field.clone();
+            within($limit, client.$method(request)).await
+        })*
+    };
+}
+
+impl Cri {
+    /// A connection to the runtime that listens on `socket`. Nothing is dialled before the first call.
+    pub fn new(socket: &Path) -> Self {
+        let path = socket.to_owned();
+        let dial = tower::service_fn(move |_: Uri| {
+            let path = path.clone();
+            async move { UnixStream::connect(path).await.map(TokioIo::new) }
+        });
+        // The address is never dialled: the connector opens the socket.
+        let channel = Endpoint::from_static("http://cri.invalid").connect_with_connector_lazy(dial);
+        Self {
+            runtime: RuntimeServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE),
+            images: ImageServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE),
+        }
+    }
+
+    calls! {
+        /// Name and version of the runtime.
+        runtime.version(VersionRequest) -> VersionResponse within CALL;
+        /// Whether the runtime and its network are ready.
+        runtime.status(StatusRequest) -> StatusResponse within CALL;
+        runtime.run_pod_sandbox(RunPodSandboxRequest) -> RunPodSandboxResponse within SANDBOX;
+        runtime.stop_pod_sandbox(StopPodSandboxRequest) -> StopPodSandboxResponse within SANDBOX;
+        runtime.remove_pod_sandbox(RemovePodSandboxRequest) -> RemovePodSandboxResponse within CALL;
+        runtime.pod_sandbox_status(PodSandboxStatusRequest) -> PodSandboxStatusResponse within CALL;
+        runtime.list_pod_sandbox(ListPodSandboxRequest) -> ListPodSandboxResponse within CALL;
+        runtime.create_container(CreateContainerRequest) -> CreateContainerResponse within CALL;
+        runtime.start_container(StartContainerRequest) -> StartContainerResponse within CALL;
+        runtime.remove_container(RemoveContainerRequest) -> RemoveContainerResponse within CALL;
+        runtime.list_containers(ListContainersRequest) -> ListContainersResponse within CALL;
+        runtime.container_status(ContainerStatusRequest) -> ContainerStatusResponse within CALL;
+        runtime.update_runtime_config(UpdateRuntimeConfigRequest) -> UpdateRuntimeConfigResponse within CALL;
+        images.list_images(ListImagesRequest) -> ListImagesResponse within CALL;
+        images.image_status(ImageStatusRequest) -> ImageStatusResponse within CALL;
+        images.pull_image(PullImageRequest) -> PullImageResponse within PULL;
+    }
+
+    /// Stops a container: SIGTERM (or its own signal), after `grace` seconds SIGKILL. Answers when it has ended.
+    pub async fn stop_container(&self, id: &str, grace: i64) -> Answer<()> {
+        let mut client = self.runtime.clone();
+        let limit = CALL + Duration::from_secs(u64::try_from(grace).unwrap_or(0));
+        let request = cri::StopContainerRequest { container_id: id.to_owned(), timeout: grace };
+        within(limit, client.stop_container(request)).await.map(drop)
+    }
+
+    /// Runs a command in a container and answers with its output and exit code.
+    pub async fn exec_sync(&self, id: &str, command: &[String], limit: Duration) -> Answer<cri::ExecSyncResponse> {
+        let mut client = self.runtime.clone();
+        let timeout = i64::try_from(limit.as_secs()).unwrap_or(i64::MAX);
+        let request = cri::ExecSyncRequest { container_id: id.to_owned(), cmd: command.to_vec(), timeout };
+        // The runtime keeps the time; ours is for a runtime that does not.
+        within(limit + Duration::from_secs(5), client.exec_sync(request)).await
+    }
+
+    /// The runtime's events, as they happen. Runtimes that have none answer `Unimplemented`.
+    pub async fn events(&self) -> Answer<tonic::Streaming<cri::ContainerEventResponse>> {
+        let mut client = self.runtime.clone();
+        within(CALL, client.get_container_events(cri::GetEventsRequest {})).await
+    }
+}

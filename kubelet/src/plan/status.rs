@@ -1,0 +1,260 @@
+//! The status a pod's object gets (kubernetes `pkg/kubelet/kubelet_pods.go`, `pkg/kubelet/status`).
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{
+    Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, HostIP, Pod,
+    PodCondition, PodIP, PodStatus,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::{Draft, Input, phase};
+use crate::observed::{Instance, State};
+use crate::pod::{self, Role, qos};
+
+/// A container's runtime id as the API writes it. The runtime's name stands before it; ours serves as well as any.
+fn container_id(id: &str) -> String {
+    format!("cri://{id}")
+}
+
+pub(super) fn of(draft: &Draft<'_>, ending: bool) -> PodStatus {
+    let Input { pod, observed, host_ip, now, .. } = draft.input;
+    let old = draft.input.old();
+    let initialized = initialized(&draft.input);
+    let statuses = |init: bool| -> Vec<ContainerStatus> {
+        let chosen = pod::containers(pod).filter(|(role, _)| (*role != Role::App) == init);
+        chosen.map(|(role, container)| container_status(draft, role, container, initialized, ending)).collect()
+    };
+    let (init, app) = (statuses(true), statuses(false));
+    let final_phase = [draft.input.last, pod.status.as_ref()].into_iter().flatten().filter_map(|s| s.phase.as_deref());
+    let final_phase = final_phase.filter(|phase| matches!(*phase, "Succeeded" | "Failed")).next();
+    let phase = match final_phase {
+        Some(phase) => phase.to_owned(),
+        None if draft.overdue => "Failed".to_owned(),
+        None => phase::of(pod, &init, &app, ending).to_owned(),
+    };
+    let (reason, message) = if draft.overdue {
+        (Some("DeadlineExceeded".to_owned()), Some("Pod was active on the node longer than the specified deadline".to_owned()))
+    } else {
+        (old.and_then(|s| s.reason.clone()), old.and_then(|s| s.message.clone()))
+    };
+    let addresses = match observed.sandboxes.first() {
+        _ if pod::host_network(pod) => vec![host_ip.to_owned()],
+        Some(sandbox) if !sandbox.addresses.is_empty() => sandbox.addresses.clone(),
+        _ => old.and_then(|s| s.pod_ips.as_ref()).map(|ips| ips.iter().map(|ip| ip.ip.clone()).collect()).unwrap_or_default(),
+    };
+    let mut status = PodStatus {
+        phase: Some(phase),
+        reason,
+        message,
+        host_ip: Some(host_ip.to_owned()),
+        host_ips: Some(vec![HostIP { ip: host_ip.to_owned() }]),
+        pod_ip: addresses.first().cloned(),
+        pod_ips: (!addresses.is_empty()).then(|| addresses.into_iter().map(|ip| PodIP { ip }).collect()),
+        qos_class: old.and_then(|s| s.qos_class.clone()).or_else(|| Some(qos::of(pod).as_str().to_owned())),
+        start_time: old.and_then(|s| s.start_time.clone()).or(Some(Time(whole_seconds(now)))),
+        observed_generation: pod.metadata.generation,
+        container_statuses: Some(app),
+        init_container_statuses: (!init.is_empty()).then_some(init),
+        ..PodStatus::default()
+    };
+    status.conditions = Some(conditions(draft, &status, initialized));
+    status
+}
+
+/// Times are written with whole seconds; equal statuses must compare equal.
+fn whole_seconds(time: Timestamp) -> Timestamp {
+    Timestamp::from_second(time.as_second()).unwrap_or(time)
+}
+
+fn api_time(time: Option<Timestamp>) -> Option<Time> {
+    time.map(|time| Time(whole_seconds(time)))
+}
+
+/// Whether all init containers are done, and sidecars among them up.
+fn initialized(input: &Input<'_>) -> bool {
+    let apps_began = pod::containers(input.pod).any(|(role, c)| role == Role::App && input.observed.latest(&c.name).is_some());
+    apps_began
+        || pod::containers(input.pod).filter(|(role, _)| *role != Role::App).all(|(role, container)| {
+            input.observed.latest(&container.name).is_some_and(|latest| match role {
+                Role::Sidecar => latest.running() && input.memory.health.get(&latest.id).is_some_and(|health| health.started),
+                _ => latest.state == State::Exited && latest.exit_code == 0,
+            })
+        })
+}
+
+fn container_status(draft: &Draft<'_>, role: Role, container: &Container, initialized: bool, ending: bool) -> ContainerStatus {
+    let Input { observed, memory, pod, .. } = draft.input;
+    let latest = observed.latest(&container.name);
+    let waiting = draft.waiting.get(container.name.as_str());
+    let health = latest.and_then(|latest| memory.health.get(&latest.id)).copied().unwrap_or_default();
+    let running = latest.is_some_and(Instance::running);
+    let mut status = ContainerStatus {
+        name: container.name.clone(),
+        image: container.image.clone().unwrap_or_default(),
+        ready: match role {
+            Role::Init => latest.is_some_and(|latest| latest.state == State::Exited && latest.exit_code == 0),
+            _ => running && health.started && health.ready && pod.metadata.deletion_timestamp.is_none(),
+        },
+        started: Some(running && (role == Role::Init || health.started)),
+        ..ContainerStatus::default()
+    };
+    if let Some(latest) = latest {
+        status.restart_count = i32::try_from(latest.attempt).unwrap_or(i32::MAX);
+        status.container_id = Some(container_id(&latest.id));
+        status.image_id = latest.image_id.clone();
+        if !latest.image.is_empty() {
+            status.image = latest.image.clone();
+        }
+    }
+    let state = latest.filter(|latest| latest.state != State::Created).map(state);
+    let earlier = |instance: Option<&Instance>| instance.filter(|i| i.ended()).map(self::state);
+    match (state, waiting) {
+        // It ended and waits for its next run: that is its state, and the end is its last one.
+        (Some(ended), Some(waiting)) if ended.terminated.is_some() && !ending => {
+            status.state = Some(waiting_state(&waiting.reason, waiting.message.clone()));
+            status.last_state = Some(ended);
+        }
+        (Some(state), _) => {
+            status.state = Some(state);
+            status.last_state = earlier(observed.previous(&container.name)).or(Some(ContainerState::default()));
+        }
+        (None, waiting) => {
+            status.last_state = earlier(observed.previous(&container.name)).or(Some(ContainerState::default()));
+            status.state = Some(match waiting {
+                Some(waiting) => waiting_state(&waiting.reason, waiting.message.clone()),
+                None if role == Role::App && !initialized => waiting_state("PodInitializing", None),
+                None if has_init(pod) => waiting_state("PodInitializing", None),
+                None => waiting_state("ContainerCreating", None),
+            });
+        }
+    }
+    status
+}
+
+fn has_init(pod: &Pod) -> bool {
+    pod::containers(pod).any(|(role, _)| role != Role::App)
+}
+
+fn waiting_state(reason: &str, message: Option<String>) -> ContainerState {
+    ContainerState { waiting: Some(ContainerStateWaiting { reason: Some(reason.to_owned()), message }), ..ContainerState::default() }
+}
+
+fn state(instance: &Instance) -> ContainerState {
+    match instance.state {
+        State::Running => {
+            let running = ContainerStateRunning { started_at: api_time(instance.started.or(Some(instance.created))) };
+            ContainerState { running: Some(running), ..ContainerState::default() }
+        }
+        State::Created => waiting_state("ContainerCreating", None),
+        State::Exited | State::Unknown => {
+            let lost = instance.state == State::Unknown;
+            let reason = match (lost, instance.reason.as_str(), instance.exit_code) {
+                // The runtime does not know how it ended (upstream's words and code for that).
+                (true, ..) => "ContainerStatusUnknown".to_owned(),
+                (_, "", 0) => "Completed".to_owned(),
+                (_, "", _) => "Error".to_owned(),
+                (_, reason, _) => reason.to_owned(),
+            };
+            let message = if lost && instance.message.is_empty() {
+                Some("The container could not be located when the pod was terminated".to_owned())
+            } else {
+                (!instance.message.is_empty()).then(|| instance.message.clone())
+            };
+            let ended = ContainerStateTerminated {
+                container_id: Some(container_id(&instance.id)),
+                exit_code: if lost { 137 } else { instance.exit_code },
+                finished_at: api_time(instance.finished),
+                message,
+                reason: Some(reason),
+                signal: None,
+                started_at: api_time(instance.started),
+            };
+            ContainerState { terminated: Some(ended), ..ContainerState::default() }
+        }
+    }
+}
+
+/// A condition before it is compared with the one that stands.
+struct Finding {
+    kind: &'static str,
+    holds: bool,
+    reason: Option<&'static str>,
+    message: Option<String>,
+}
+
+fn conditions(draft: &Draft<'_>, status: &PodStatus, initialized: bool) -> Vec<PodCondition> {
+    let Input { pod, observed, .. } = draft.input;
+    let phase = status.phase.as_deref().unwrap_or_default();
+    let over = match phase {
+        "Succeeded" => Some("PodCompleted"),
+        "Failed" => Some("PodFailed"),
+        _ => None,
+    };
+    let sandbox = observed.sandbox().is_some_and(|sandbox| pod::host_network(pod) || !sandbox.addresses.is_empty());
+    let unready: Vec<&str> = status.container_statuses.iter().flatten().filter(|s| !s.ready).map(|s| s.name.as_str()).collect();
+    let containers = match over {
+        Some(reason) => Finding { kind: "ContainersReady", holds: false, reason: Some(reason), message: None },
+        None if unready.is_empty() => Finding { kind: "ContainersReady", holds: true, reason: None, message: None },
+        None => {
+            let message = format!("containers with unready status: [{}]", unready.join(" "));
+            Finding { kind: "ContainersReady", holds: false, reason: Some("ContainersNotReady"), message: Some(message) }
+        }
+    };
+    let ready = ready(pod, &containers);
+    let incomplete: Vec<&str> = status
+        .init_container_statuses
+        .iter()
+        .flatten()
+        .filter(|s| !(s.ready || s.started == Some(true)))
+        .map(|s| s.name.as_str())
+        .collect();
+    let init = match over {
+        _ if initialized || phase == "Succeeded" => Finding { kind: "Initialized", holds: true, reason: over.filter(|_| phase == "Succeeded"), message: None },
+        _ => {
+            let message = format!("containers with incomplete status: [{}]", incomplete.join(" "));
+            Finding { kind: "Initialized", holds: false, reason: Some("ContainersNotInitialized"), message: Some(message) }
+        }
+    };
+    let ready_to_start = Finding { kind: "PodReadyToStartContainers", holds: sandbox, reason: None, message: None };
+    let mut found = vec![ready_to_start, init, ready, containers];
+    if !pod.status.as_ref().and_then(|s| s.conditions.as_ref()).is_some_and(|c| c.iter().any(|c| c.type_ == "PodScheduled")) {
+        found.push(Finding { kind: "PodScheduled", holds: true, reason: None, message: None });
+    }
+    found.into_iter().map(|finding| condition(draft, finding)).collect()
+}
+
+fn ready(pod: &Pod, containers: &Finding) -> Finding {
+    let base = |holds, reason, message| Finding { kind: "Ready", holds, reason, message };
+    if !containers.holds {
+        return base(false, containers.reason, containers.message.clone());
+    }
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    let gates = pod.spec.as_ref().and_then(|spec| spec.readiness_gates.as_deref()).unwrap_or_default();
+    let closed = gates.iter().find(|gate| !conditions.iter().any(|c| c.type_ == gate.condition_type && c.status == "True"));
+    match closed {
+        Some(gate) => {
+            let there = conditions.iter().any(|c| c.type_ == gate.condition_type);
+            let state = if there { "the status of pod readiness gate" } else { "corresponding condition of pod readiness gate" };
+            let what = if there { "is not \"True\", but False" } else { "does not exist." };
+            base(false, Some("ReadinessGatesNotReady"), Some(format!("{state} \"{}\" {what}", gate.condition_type)))
+        }
+        None => base(true, None, None),
+    }
+}
+
+/// Keeps the time of the last transition while the status stays the same.
+fn condition(draft: &Draft<'_>, finding: Finding) -> PodCondition {
+    let Input { pod, now, .. } = draft.input;
+    let status = if finding.holds { "True" } else { "False" };
+    let old = draft.input.old().and_then(|s| s.conditions.as_ref()).and_then(|c| c.iter().find(|c| c.type_ == finding.kind));
+    let since = old.filter(|old| old.status == status).and_then(|old| old.last_transition_time.clone());
+    PodCondition {
+        type_: finding.kind.to_owned(),
+        status: status.to_owned(),
+        reason: finding.reason.map(str::to_owned),
+        message: finding.message,
+        last_transition_time: since.or(Some(Time(whole_seconds(now)))),
+        observed_generation: pod.metadata.generation,
+        ..PodCondition::default()
+    }
+}

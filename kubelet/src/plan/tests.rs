@@ -1,0 +1,315 @@
+//! Snapshots of a pod, and the actions and states that come of them.
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::observed::{Instance, Observed, Sandbox, State};
+
+/// A situation, changed step by step.
+struct Case {
+    pod: Pod,
+    wanted: Wanted,
+    observed: Observed,
+    memory: Memory,
+    last: Option<PodStatus>,
+    seconds: i64,
+}
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::UNIX_EPOCH + SignedDuration::from_secs(seconds)
+}
+
+fn case(spec: Value) -> Case {
+    let pod = json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}, "spec": spec});
+    let memory = Memory { volumes_ready: true, ..Memory::default() };
+    Case { pod: serde_json::from_value(pod).unwrap(), wanted: Wanted::Run, observed: Observed::default(), memory, last: None, seconds: 1000 }
+}
+
+fn web(policy: &str) -> Case {
+    case(json!({"restartPolicy": policy, "containers": [{"name": "web", "image": "i"}]})).sandbox("s", true)
+}
+
+impl Case {
+    fn sandbox(mut self, id: &str, ready: bool) -> Self {
+        let attempt = self.observed.sandboxes.len() as u32;
+        let addresses = vec!["10.0.0.1".to_owned()];
+        self.observed.sandboxes.insert(0, Sandbox { id: id.into(), attempt, ready, created: at(900), addresses });
+        self
+    }
+
+    /// A run; healthy when it runs.
+    fn run(mut self, name: &str, attempt: u32, state: State, exit_code: i32, finished: i64) -> Self {
+        let id = format!("{name}-{attempt}");
+        let (_, container) = crate::pod::container(&self.pod, name).unwrap();
+        let hash = crate::pod::definition_hash(container);
+        if state == State::Running {
+            self.memory.health.insert(id.clone(), Health { started: true, ready: true, failed: None });
+        }
+        let instance = Instance {
+            id,
+            name: name.into(),
+            sandbox: self.observed.sandboxes[0].id.clone(),
+            attempt,
+            state,
+            created: at(900 + i64::from(attempt)),
+            started: Some(at(900)),
+            finished: (state == State::Exited).then(|| at(finished)),
+            exit_code,
+            reason: String::new(),
+            message: String::new(),
+            image: "i".into(),
+            image_id: "sha256:i".into(),
+            hash,
+            log_path: String::new(),
+            mounts: Vec::new(),
+        };
+        self.observed.instances.insert(0, instance);
+        self
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
+        change(&mut self);
+        self
+    }
+
+    fn plan(&self) -> Plan {
+        plan(Input {
+            pod: &self.pod,
+            wanted: self.wanted,
+            observed: &self.observed,
+            memory: &self.memory,
+            last: self.last.as_ref(),
+            host_ip: "192.0.2.1",
+            now: at(self.seconds),
+        })
+    }
+
+    fn actions(&self) -> Vec<String> {
+        self.plan().actions.iter().map(Action::to_string).collect()
+    }
+
+    /// `phase: container=state …; Ready`
+    fn status(&self) -> String {
+        let status = self.plan().status;
+        let mut out = status.phase.unwrap_or_default();
+        for container in status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten()) {
+            let state = container.state.clone().unwrap_or_default();
+            let word = match (state.waiting, state.running, state.terminated) {
+                (Some(waiting), ..) => waiting.reason.unwrap_or_default(),
+                (_, Some(_), _) => "running".into(),
+                (.., Some(ended)) => format!("{}({})", ended.reason.unwrap_or_default(), ended.exit_code),
+                _ => "?".into(),
+            };
+            out.push_str(&format!(" {}={word}/{}", container.name, container.restart_count));
+        }
+        let ready = status.conditions.iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True");
+        out + if ready { " ready" } else { "" }
+    }
+}
+
+#[test]
+fn a_pod_comes_up() {
+    let fresh = case(json!({"containers": [{"name": "web", "image": "i"}]})).with(|c| c.memory.volumes_ready = false);
+    assert_eq!(fresh.actions(), ["prepare volumes", "create sandbox #0"]);
+    assert_eq!(fresh.status(), "Pending web=ContainerCreating/0");
+    let busy = fresh.with(|c| {
+        c.memory.busy.volumes = true;
+        c.memory.busy.sandbox = true;
+    });
+    assert!(busy.actions().is_empty());
+    assert_eq!(web("Always").actions(), ["start web #0"]);
+    let up = web("Always").run("web", 0, State::Running, 0, 0);
+    assert!(up.actions().is_empty());
+    assert_eq!(up.status(), "Running web=running/0 ready");
+}
+
+#[test]
+fn containers_start_one_after_the_other() {
+    let two = || case(json!({"containers": [{"name": "a", "image": "i"}, {"name": "b", "image": "i"}]})).sandbox("s", true);
+    assert_eq!(two().actions(), ["start a #0"]);
+    assert!(two().with(|c| c.memory.busy.starting.extend(["a".to_owned()])).actions().is_empty());
+    assert_eq!(two().run("a", 0, State::Running, 0, 0).actions(), ["start b #0"]);
+    // One that cannot start does not hold back the next.
+    let failed = two().with(|c| {
+        let failure = Failure { reason: "ErrImagePull", message: "no".into(), since: at(999), retry_at: at(1009), count: 1 };
+        c.memory.start_failures.insert("a".into(), failure);
+    });
+    assert_eq!(failed.actions(), ["start b #0"]);
+    assert_eq!(failed.status(), "Pending a=ErrImagePull/0 b=ContainerCreating/0");
+}
+
+#[test]
+fn restart_policies() {
+    let rows = [
+        ("Always", 0, vec!["start web #1"], "Running web=Completed(0)/0"),
+        ("Always", 1, vec!["start web #1"], "Running web=Error(1)/0"),
+        ("OnFailure", 0, vec!["stop sandbox s"], "Succeeded web=Completed(0)/0"),
+        ("OnFailure", 1, vec!["start web #1"], "Running web=Error(1)/0"),
+        ("Never", 0, vec!["stop sandbox s"], "Succeeded web=Completed(0)/0"),
+        ("Never", 1, vec!["stop sandbox s"], "Failed web=Error(1)/0"),
+    ];
+    for (policy, code, actions, status) in rows {
+        let ended = web(policy).run("web", 0, State::Exited, code, 999);
+        assert_eq!((ended.actions(), ended.status()), (actions.into_iter().map(str::to_owned).collect(), status.to_owned()), "{policy} {code}");
+    }
+}
+
+#[test]
+fn crashes_back_off() {
+    let crashed = web("Always").run("web", 1, State::Exited, 1, 999).with(|c| {
+        c.memory.restarts.insert("web".into(), Backoff::after(None, at(990)));
+    });
+    assert_eq!(crashed.actions(), ["tell BackOff: Back-off restarting failed container web in pod p_n(u)"]);
+    assert_eq!(crashed.status(), "Running web=CrashLoopBackOff/1");
+    let status = crashed.plan().status.container_statuses.unwrap().remove(0);
+    assert_eq!(status.state.unwrap().waiting.unwrap().message.unwrap(), "back-off 10s restarting failed container=web pod=p_n(u)");
+    assert_eq!(status.last_state.unwrap().terminated.unwrap().exit_code, 1);
+    assert_eq!(crashed.plan().wake, Some(at(1009)));
+    let told = crashed.with(|c| drop(c.memory.told.insert("web".into(), "web-1".into())));
+    assert!(told.actions().is_empty());
+    assert_eq!(told.with(|c| c.seconds = 1009).actions(), ["start web #2"]);
+}
+
+#[test]
+fn failed_pulls_are_shown_and_tried_again() {
+    let failed = |seconds: i64| {
+        web("Always").with(|c| {
+            c.seconds = seconds;
+            let failure = Failure { reason: "ErrImagePull", message: "rpc error".into(), since: at(1000), retry_at: at(1010), count: 1 };
+            c.memory.start_failures.insert("web".into(), failure);
+        })
+    };
+    assert_eq!((failed(1001).actions().len(), failed(1001).status()), (0, "Pending web=ErrImagePull/0".into()));
+    assert_eq!(failed(1006).actions(), ["tell Failed: Error: ImagePullBackOff", "tell BackOff: Back-off pulling image \"i\""]);
+    assert_eq!(failed(1006).status(), "Pending web=ImagePullBackOff/0");
+    assert_eq!(failed(1010).actions(), ["start web #0"]);
+}
+
+#[test]
+fn init_containers_go_first() {
+    let pod = || {
+        case(json!({"restartPolicy": "Never", "initContainers": [{"name": "i1", "image": "i"}, {"name": "side", "image": "i", "restartPolicy": "Always"}, {"name": "i2", "image": "i"}],
+            "containers": [{"name": "web", "image": "i"}]}))
+        .sandbox("s", true)
+    };
+    assert_eq!(pod().actions(), ["start i1 #0"]);
+    let done = || pod().run("i1", 0, State::Exited, 0, 990);
+    assert_eq!(done().actions(), ["start side #0"]);
+    assert_eq!(done().status(), "Pending i1=Completed(0)/0 side=PodInitializing/0 i2=PodInitializing/0 web=PodInitializing/0");
+    let side = || done().run("side", 0, State::Running, 0, 0);
+    assert_eq!(side().actions(), ["start i2 #0"]);
+    let up = || side().run("i2", 0, State::Exited, 0, 995);
+    assert_eq!(up().actions(), ["start web #0"]);
+    assert_eq!(up().run("web", 0, State::Running, 0, 0).status(), "Running i1=Completed(0)/0 side=running/0 i2=Completed(0)/0 web=running/0 ready");
+    let failed = pod().run("i1", 0, State::Exited, 3, 990);
+    assert_eq!((failed.actions(), failed.status()), (vec!["stop sandbox s".to_owned()], "Failed i1=Error(3)/0 side=PodInitializing/0 i2=PodInitializing/0 web=PodInitializing/0".into()));
+    // The app has ended: the sidecar is ended too, and the pod has succeeded.
+    let over = up().run("web", 0, State::Exited, 0, 999);
+    assert_eq!(over.status().split(' ').next(), Some("Succeeded"));
+}
+
+#[test]
+fn probes_end_containers() {
+    let sick = |probe: &'static str, grace: Option<i64>| {
+        web("Always").run("web", 0, State::Running, 0, 0).with(|c| {
+            c.memory.health.insert("web-0".into(), Health { started: true, ready: false, failed: Some(FailedProbe { probe, grace }) });
+        })
+    };
+    assert_eq!(sick("liveness", None).actions(), ["stop web-0 in 30s: Container web failed liveness probe, will be restarted"]);
+    assert_eq!(sick("startup", Some(3)).actions(), ["stop web-0 in 3s: Container web failed startup probe, will be restarted"]);
+    assert_eq!(sick("liveness", None).status(), "Running web=running/0");
+    let changed = web("Always").run("web", 0, State::Running, 0, 0).with(|c| c.pod.spec.as_mut().unwrap().containers[0].image = Some("j".into()));
+    assert_eq!(changed.actions(), ["stop web-0 in 30s: Container web definition changed, will be restarted"]);
+}
+
+#[test]
+fn a_lost_sandbox_is_made_again() {
+    let lost = || case(json!({"containers": [{"name": "web", "image": "i"}]})).sandbox("s", true).run("web", 0, State::Running, 0, 0).with(|c| c.observed.sandboxes[0].ready = false);
+    assert_eq!(lost().actions(), ["stop web-0 in 30s: Pod sandbox changed, it will be killed and re-created."]);
+    let ended = || lost().with(|c| c.observed.instances[0].state = State::Unknown);
+    assert_eq!(ended().actions(), ["create sandbox #1"]);
+    let again = ended().sandbox("t", true);
+    assert_eq!(again.actions(), ["start web #1"]);
+    // A job that is done is left alone.
+    let job = web("Never").run("web", 0, State::Exited, 0, 990).with(|c| c.observed.sandboxes[0].ready = false);
+    assert!(job.actions().is_empty());
+}
+
+#[test]
+fn a_pod_is_deleted_step_by_step() {
+    let deleted = |running: State| {
+        web("Always").run("web", 0, running, 0, 1000).with(|c| {
+            c.wanted = Wanted::End;
+            c.pod.metadata.deletion_grace_period_seconds = Some(30);
+            c.pod.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(1020)));
+        })
+    };
+    assert_eq!(deleted(State::Running).actions(), ["stop web-0 in 20s: Stopping container web"]);
+    assert!(deleted(State::Running).with(|c| c.memory.busy.stopping.extend(["web-0".to_owned()])).actions().is_empty());
+    assert_eq!(deleted(State::Exited).actions(), ["stop sandbox s"]);
+    assert_eq!(deleted(State::Exited).status(), "Succeeded web=Completed(0)/0");
+    let stopped = || deleted(State::Exited).with(|c| c.observed.sandboxes[0].ready = false);
+    assert_eq!(stopped().actions(), ["finish"]);
+    assert!(stopped().with(|c| c.memory.finished = true).actions().is_empty());
+    let gone = || stopped().with(|c| c.wanted = Wanted::Gone);
+    assert_eq!(gone().actions(), ["remove sandbox s"]);
+    let removed = || gone().with(|c| c.observed = Observed::default());
+    assert_eq!(removed().actions(), ["clean up"]);
+    assert!(removed().with(|c| c.memory.cleaned = true).plan().done);
+}
+
+#[test]
+fn sidecars_are_stopped_last() {
+    let pod = case(json!({"initContainers": [{"name": "side", "image": "i", "restartPolicy": "Always"}], "containers": [{"name": "web", "image": "i"}]}))
+        .sandbox("s", true)
+        .run("side", 0, State::Running, 0, 0)
+        .run("web", 0, State::Running, 0, 0)
+        .with(|c| c.wanted = Wanted::Gone);
+    assert_eq!(pod.actions(), ["stop web-0 in 30s: Stopping container web"]);
+    let next = pod.with(|c| c.observed.instances[0].state = State::Exited);
+    assert_eq!(next.actions(), ["stop side-0 in 30s: Stopping container side"]);
+}
+
+#[test]
+fn a_pod_may_outlive_its_deadline() {
+    let late = web("Always").run("web", 0, State::Running, 0, 0).with(|c| {
+        c.pod.spec.as_mut().unwrap().active_deadline_seconds = Some(60);
+        c.last = Some(PodStatus { start_time: Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(930))), ..PodStatus::default() });
+    });
+    assert_eq!(late.actions(), ["stop web-0 in 30s: Stopping container web"]);
+    let status = late.plan().status;
+    assert_eq!((status.phase.as_deref(), status.reason.as_deref()), (Some("Failed"), Some("DeadlineExceeded")));
+    let soon = late.with(|c| c.seconds = 980);
+    assert_eq!(soon.plan().wake, Some(at(990)));
+}
+
+#[test]
+fn old_runs_are_removed() {
+    let many = web("Always").run("web", 0, State::Exited, 1, 950).run("web", 1, State::Exited, 1, 960).run("web", 2, State::Running, 0, 0);
+    assert_eq!(many.actions(), ["remove web-0"]);
+}
+
+#[test]
+fn a_phase_that_is_final_stays() {
+    let done = web("Never").run("web", 0, State::Exited, 0, 990);
+    let last = done.plan().status;
+    let gone = done.with(|c| {
+        c.last = Some(last);
+        c.observed = Observed::default();
+    });
+    assert_eq!(gone.plan().status.phase.as_deref(), Some("Succeeded"));
+    assert!(gone.actions().is_empty());
+}
+
+#[test]
+fn transition_times_stay_while_nothing_changes() {
+    let up = web("Always").run("web", 0, State::Running, 0, 0);
+    let first = up.plan().status;
+    let later = up.with(|c| {
+        c.last = Some(first.clone());
+        c.seconds += 60;
+    });
+    assert_eq!(later.plan().status, first);
+}

@@ -1,0 +1,135 @@
+//! Readers on a pod's specification, and what follows from it alone.
+
+pub mod dns;
+pub mod env;
+pub mod hosts;
+pub mod qos;
+pub mod resources;
+pub mod security;
+
+use k8s_openapi::api::core::v1::{Container, ContainerPort, Pod, PodSpec};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+/// Seconds that containers get to end when a pod does not say.
+pub const DEFAULT_GRACE: i64 = 30;
+
+/// What a container is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Runs to its end before the next one starts.
+    Init,
+    /// An init container that goes on running.
+    Sidecar,
+    /// Runs after all init containers.
+    App,
+}
+
+/// A pod's name, namespace and uid.
+pub fn name(pod: &Pod) -> &str {
+    pod.metadata.name.as_deref().unwrap_or_default()
+}
+pub fn namespace(pod: &Pod) -> &str {
+    pod.metadata.namespace.as_deref().unwrap_or_default()
+}
+pub fn uid(pod: &Pod) -> &str {
+    pod.metadata.uid.as_deref().unwrap_or_default()
+}
+
+/// `name_namespace(uid)`, as upstream writes a pod in messages.
+pub fn described(pod: &Pod) -> String {
+    format!("{}_{}({})", name(pod), namespace(pod), uid(pod))
+}
+
+/// The containers with their roles, init containers first.
+pub fn containers(pod: &Pod) -> impl Iterator<Item = (Role, &Container)> {
+    let spec = pod.spec.as_ref();
+    let init = spec.and_then(|spec| spec.init_containers.as_deref()).unwrap_or_default();
+    let app = spec.map_or(&[][..], |spec| &spec.containers);
+    let role = |c: &Container| if c.restart_policy.as_deref() == Some("Always") { Role::Sidecar } else { Role::Init };
+    init.iter().map(move |c| (role(c), c)).chain(app.iter().map(|c| (Role::App, c)))
+}
+
+/// A container by its name.
+pub fn container<'p>(pod: &'p Pod, name: &str) -> Option<(Role, &'p Container)> {
+    containers(pod).find(|(_, container)| container.name == name)
+}
+
+/// `Always`, `OnFailure` or `Never`.
+pub fn restart_policy(pod: &Pod) -> &str {
+    pod.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref()).unwrap_or("Always")
+}
+
+/// Whether the pod shares the node's network.
+pub fn host_network(pod: &Pod) -> bool {
+    pod.spec.as_ref().is_some_and(|spec| spec.host_network == Some(true))
+}
+
+/// Seconds that containers get to end.
+pub fn grace(pod: &Pod) -> i64 {
+    let said = pod.metadata.deletion_grace_period_seconds;
+    said.or_else(|| pod.spec.as_ref()?.termination_grace_period_seconds).unwrap_or(DEFAULT_GRACE)
+}
+
+/// Whether the API says that the pod has ended for good.
+pub fn is_terminal(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
+}
+
+/// The host name that the pod's processes see: cut to the 63 characters that Linux and DNS allow.
+pub fn hostname(pod: &Pod) -> String {
+    let spec = pod.spec.as_ref();
+    let wanted = spec.and_then(|spec| spec.hostname.as_deref()).filter(|name| !name.is_empty()).unwrap_or_else(|| name(pod));
+    let cut = &wanted[..wanted.len().min(63)];
+    cut.trim_end_matches(['-', '.']).to_owned()
+}
+
+/// Identifies a container's definition: a change of it means a new run. Only the image can change in place.
+pub fn definition_hash(container: &Container) -> String {
+    // FNV-1a: needs to be the same after a restart of the kubelet, and nothing more.
+    let text = [container.name.as_str(), "\0", container.image.as_deref().unwrap_or_default()].concat();
+    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    format!("{hash:x}")
+}
+
+/// A port by its number or by its name among a container's ports.
+pub fn port(port: &IntOrString, ports: &[ContainerPort]) -> Option<u16> {
+    let number = match port {
+        IntOrString::Int(number) => *number,
+        IntOrString::String(name) => match ports.iter().find(|port| port.name.as_deref() == Some(name)) {
+            Some(port) => port.container_port,
+            None => name.parse().ok()?,
+        },
+    };
+    u16::try_from(number).ok().filter(|number| *number > 0)
+}
+
+/// The specification; a pod that comes from the API always has one.
+pub fn spec(pod: &Pod) -> std::borrow::Cow<'_, PodSpec> {
+    match &pod.spec {
+        Some(spec) => std::borrow::Cow::Borrowed(spec),
+        None => std::borrow::Cow::Owned(PodSpec::default()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn host_names_fit() {
+        let mut pod = Pod::default();
+        pod.metadata.name = Some(format!("{}-{}", "a".repeat(62), "b".repeat(9)));
+        assert_eq!(hostname(&pod), "a".repeat(62));
+    }
+
+    #[test]
+    fn ports_by_name_and_number() {
+        let ports = [ContainerPort { name: Some("web".into()), container_port: 8080, ..Default::default() }];
+        assert_eq!(port(&IntOrString::String("web".into()), &ports), Some(8080));
+        assert_eq!(port(&IntOrString::String("90".into()), &ports), Some(90));
+        assert_eq!(port(&IntOrString::Int(80), &ports), Some(80));
+        assert_eq!(port(&IntOrString::Int(0), &ports), None);
+        assert_eq!(port(&IntOrString::String("x".into()), &ports), None);
+    }
+}

@@ -1,0 +1,77 @@
+//! Quality of service classes (kubernetes `pkg/apis/core/v1/helper/qos`).
+
+use coracle_api::quantity::Quantity;
+use k8s_openapi::api::core::v1::{Container, Pod};
+
+use super::containers;
+
+/// How a pod stands when resources run out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Qos {
+    /// Every container's limits are set and are its requests.
+    Guaranteed,
+    /// Something is requested or limited.
+    Burstable,
+    /// Nothing is.
+    BestEffort,
+}
+
+impl Qos {
+    /// The word of the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Guaranteed => "Guaranteed",
+            Self::Burstable => "Burstable",
+            Self::BestEffort => "BestEffort",
+        }
+    }
+}
+
+/// A container's request (or limit) of a resource; a limit alone is the request too.
+pub fn request(container: &Container, resource: &str) -> Quantity {
+    let resources = container.resources.as_ref();
+    let requests = resources.and_then(|r| r.requests.as_ref()).and_then(|r| r.get(resource));
+    let found = requests.or_else(|| resources.and_then(|r| r.limits.as_ref()).and_then(|l| l.get(resource)));
+    found.and_then(|quantity| Quantity::parse(&quantity.0).ok()).unwrap_or(Quantity::ZERO)
+}
+
+/// A container's limit of a resource, zero when there is none.
+pub fn limit(container: &Container, resource: &str) -> Quantity {
+    let limits = container.resources.as_ref().and_then(|r| r.limits.as_ref());
+    limits.and_then(|l| l.get(resource)).and_then(|quantity| Quantity::parse(&quantity.0).ok()).unwrap_or(Quantity::ZERO)
+}
+
+/// The class of a pod.
+pub fn of(pod: &Pod) -> Qos {
+    let (mut any, mut guaranteed) = (false, true);
+    for (_, container) in containers(pod) {
+        for resource in ["cpu", "memory"] {
+            let (request, limit) = (request(container, resource), limit(container, resource));
+            any |= !request.is_zero() || !limit.is_zero();
+            guaranteed &= !limit.is_zero() && request == limit;
+        }
+    }
+    match (any, guaranteed) {
+        (false, _) => Qos::BestEffort,
+        (true, true) => Qos::Guaranteed,
+        (true, false) => Qos::Burstable,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn classes() {
+        let class = |resources: serde_json::Value| {
+            let pod = json!({"metadata": {}, "spec": {"containers": [{"name": "a", "resources": resources}]}});
+            of(&serde_json::from_value(pod).unwrap())
+        };
+        assert_eq!(class(json!({})), Qos::BestEffort);
+        assert_eq!(class(json!({"requests": {"cpu": "1"}})), Qos::Burstable);
+        assert_eq!(class(json!({"limits": {"cpu": "1", "memory": "1Gi"}})), Qos::Guaranteed);
+        assert_eq!(class(json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1000m", "memory": "1Mi"}})), Qos::Burstable);
+    }
+}

@@ -1,0 +1,91 @@
+//! What of the node a container sees.
+
+use std::path::Path;
+
+use k8s_cri::v1 as cri;
+use k8s_openapi::api::core::v1::{Container, Pod, VolumeMount};
+
+use super::{Paths, path, subpath};
+use crate::pod::{self, env::expand};
+
+/// What a container's mounts depend on.
+#[derive(Debug)]
+pub struct MountRequest<'a> {
+    pub paths: &'a Paths,
+    pub pod: &'a Pod,
+    pub container: &'a Container,
+    pub attempt: u32,
+    /// For `subPathExpr`.
+    pub environment: &'a [(String, String)],
+}
+
+/// The mounts of a container: its volumes, /etc/hosts and the file for its termination message. Blocks.
+///
+/// # Errors
+/// Names the volume that is not there or cannot be mounted in part.
+pub fn of_container(request: &MountRequest<'_>) -> Result<Vec<cri::Mount>, String> {
+    let MountRequest { paths, pod, container, attempt, .. } = *request;
+    let uid = pod::uid(pod);
+    let mut mounts = Vec::new();
+    for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
+        mounts.push(of_volume(request, index, mount)?);
+    }
+    let taken = |path: &str| container.volume_mounts.iter().flatten().any(|mount| mount.mount_path == path);
+    if !taken("/etc/hosts") {
+        mounts.push(plain("/etc/hosts", &paths.etc_hosts(uid), false));
+    }
+    let termination = container.termination_message_path.as_deref().unwrap_or("/dev/termination-log");
+    if !termination.is_empty() {
+        let log = paths.termination_log(uid, &container.name, attempt);
+        make_termination_log(&log).map_err(|error| format!("cannot make {}: {error}", log.display()))?;
+        mounts.push(plain(termination, &log, false));
+    }
+    Ok(mounts)
+}
+
+fn plain(container_path: &str, host_path: &Path, readonly: bool) -> cri::Mount {
+    cri::Mount { container_path: container_path.to_owned(), host_path: host_path.display().to_string(), readonly, ..Default::default() }
+}
+
+/// The container writes into it as whoever it runs as.
+fn make_termination_log(log: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    if let Some(parent) = log.parent() {
+        std::fs::create_dir_all(parent)?;
+    }
+    std::fs::File::create(log)?.set_permissions(std::fs::Permissions::from_mode(0o666))
+}
+
+fn of_volume(request: &MountRequest<'_>, index: usize, mount: &VolumeMount) -> Result<cri::Mount, String> {
+    let MountRequest { paths, pod, container, environment, .. } = *request;
+    let spec = pod::spec(pod);
+    let volume = spec.volumes.iter().flatten().find(|volume| volume.name == mount.name);
+    let volume = volume.ok_or_else(|| format!("cannot find volume \"{}\" to mount into container \"{}\"", mount.name, container.name))?;
+    let mut place = path(paths, pod, volume)?;
+    let part = match (&mount.sub_path, &mount.sub_path_expr) {
+        (Some(part), _) if !part.is_empty() => Some(part.clone()),
+        (_, Some(expression)) if !expression.is_empty() => {
+            let part = expand(expression, environment);
+            if part.contains("$(") {
+                return Err(format!("missing value for variable in subPathExpr {expression:?}"));
+            }
+            Some(part)
+        }
+        _ => None,
+    };
+    if let Some(part) = part {
+        let target = paths.subpaths(pod::uid(pod)).join(&volume.name).join(&container.name).join(index.to_string());
+        // A run before this one left its own; what it showed may have been replaced since.
+        super::unmount_below(&target).map_err(|error| error.to_string())?;
+        place = subpath::bind(&place, &part, &target)
+            .map_err(|error| format!("failed to prepare subPath for volumeMount \"{}\" of container \"{}\": {error}", mount.name, container.name))?;
+    }
+    let mut out = plain(&mount.mount_path, &place, mount.read_only == Some(true));
+    out.propagation = match mount.mount_propagation.as_deref() {
+        Some("HostToContainer") => cri::MountPropagation::PropagationHostToContainer,
+        Some("Bidirectional") => cri::MountPropagation::PropagationBidirectional,
+        _ => cri::MountPropagation::PropagationPrivate,
+    } as i32;
+    out.recursive_read_only = mount.recursive_read_only.as_deref() == Some("Enabled");
+    Ok(out)
+}

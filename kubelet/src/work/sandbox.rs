@@ -1,0 +1,82 @@
+//! A pod's sandbox.
+
+use std::collections::HashMap;
+
+use coracle_client::EventType;
+use k8s_cri::v1 as cri;
+use k8s_openapi::api::core::v1::Pod;
+
+use super::{Shared, Trouble};
+use crate::observed::label;
+use crate::pod::{self, dns, resources, security};
+
+/// The sandbox that a pod wants.
+pub fn config(shared: &Shared, pod: &Pod, attempt: u32) -> cri::PodSandboxConfig {
+    let (name, namespace, uid) = (pod::name(pod), pod::namespace(pod), pod::uid(pod));
+    let mut labels: HashMap<String, String> = pod.metadata.labels.clone().unwrap_or_default().into_iter().collect();
+    labels.insert(label::POD_NAME.into(), name.into());
+    labels.insert(label::POD_NAMESPACE.into(), namespace.into());
+    labels.insert(label::POD_UID.into(), uid.into());
+    let (dns_config, _) = dns::of(pod, &shared.cluster_dns, &shared.host_dns);
+    cri::PodSandboxConfig {
+        metadata: Some(cri::PodSandboxMetadata { name: name.into(), uid: uid.into(), namespace: namespace.into(), attempt }),
+        // In the node's network a pod has the node's name.
+        hostname: if pod::host_network(pod) { String::new() } else { pod::hostname(pod) },
+        log_directory: shared.paths.pod_logs(namespace, name, uid).display().to_string(),
+        dns_config: Some(dns_config),
+        port_mappings: if pod::host_network(pod) { Vec::new() } else { port_mappings(pod) },
+        labels,
+        annotations: pod.metadata.annotations.clone().unwrap_or_default().into_iter().collect(),
+        linux: Some(cri::LinuxPodSandboxConfig {
+            cgroup_parent: resources::cgroup_parent(&shared.cgroup_parent, pod),
+            security_context: Some(security::of_sandbox(pod)),
+            sysctls: security::sysctls(pod).collect(),
+            resources: Some(resources::of_pod(pod)),
+            ..Default::default()
+        }),
+        windows: None,
+    }
+}
+
+fn port_mappings(pod: &Pod) -> Vec<cri::PortMapping> {
+    let ports = pod::containers(pod).flat_map(|(_, container)| container.ports.iter().flatten());
+    let mapped = ports.filter(|port| port.host_port.is_some_and(|port| port > 0));
+    mapped
+        .map(|port| cri::PortMapping {
+            protocol: match port.protocol.as_deref() {
+                Some("UDP") => cri::Protocol::Udp,
+                Some("SCTP") => cri::Protocol::Sctp,
+                _ => cri::Protocol::Tcp,
+            } as i32,
+            container_port: port.container_port,
+            host_port: port.host_port.unwrap_or_default(),
+            host_ip: port.host_ip.clone().unwrap_or_default(),
+        })
+        .collect()
+}
+
+/// Makes the sandbox: the pod's namespaces, cgroup and network.
+pub async fn create(shared: &Shared, pod: &Pod, attempt: u32) -> Result<(), Trouble> {
+    let failed = |message: String| {
+        shared.tell(pod, None, EventType::Warning, "FailedCreatePodSandBox", &message);
+        Trouble::new("FailedCreatePodSandBox", message)
+    };
+    let config = config(shared, pod, attempt);
+    if dns::of(pod, &shared.cluster_dns, &shared.host_dns).1 && !shared.cluster_dns.domain.is_empty() {
+        let message = format!(
+            "pod: \"{}\". kubelet does not have ClusterDNS IP configured and cannot create Pod using \"ClusterFirst\" policy. Falling back to \"Default\" policy.",
+            pod::described(pod)
+        );
+        shared.tell(pod, None, EventType::Warning, "MissingClusterDNS", &message);
+    }
+    let logs = config.log_directory.clone();
+    // The runtime opens log files there; it may be another program with other rights.
+    let made = tokio::task::spawn_blocking(move || std::fs::create_dir_all(&logs).map_err(|error| format!("cannot make {logs}: {error}"))).await;
+    made.map_err(|error| failed(error.to_string()))?.map_err(failed)?;
+    let handler = pod.spec.as_ref().and_then(|spec| spec.runtime_class_name.clone()).unwrap_or_default();
+    let request = cri::RunPodSandboxRequest { config: Some(config), runtime_handler: handler };
+    match shared.cri.run_pod_sandbox(request).await {
+        Ok(_) => Ok(()),
+        Err(error) => Err(failed(format!("Failed to create pod sandbox: {error}"))),
+    }
+}

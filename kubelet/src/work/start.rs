@@ -1,0 +1,152 @@
+//! Starting a container: image, environment, mounts, creation, start, postStart hook.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use coracle_client::EventType;
+use k8s_cri::v1 as cri;
+use k8s_openapi::api::core::v1::{Container, Pod};
+
+use super::{Shared, Trouble, sandbox_config, stop};
+use crate::observed::{Observed, annotation, label};
+use crate::pod::{self, env, hosts, resources, security};
+use crate::volumes::{self, MountRequest};
+use crate::{images, objects};
+
+/// Starts a container in the pod's sandbox.
+///
+/// # Errors
+/// The reason is what the container's status waits for: `ErrImagePull`, `CreateContainerConfigError`,
+/// `CreateContainerError`, `RunContainerError`, `PostStartHookError`.
+pub async fn start(shared: Arc<Shared>, pod: Arc<Pod>, observed: Arc<Observed>, container: Container, attempt: u32) -> Result<(), Trouble> {
+    let Some(sandbox) = observed.sandbox() else { return Err(Trouble::new("CreateContainerError", "the pod has no sandbox")) };
+    let sandbox_config = sandbox_config(&shared, &pod, sandbox.attempt);
+    let image = images::ensure(&shared, &pod, &container, &sandbox_config).await?;
+    let failed = |reason: &'static str, message: String| {
+        shared.tell(&pod, Some(&container.name), EventType::Warning, "Failed", &format!("Error: {message}"));
+        Trouble::new(reason, message)
+    };
+    let config = config(&shared, &pod, &observed, &container, attempt, &image).await;
+    let config = config.map_err(|message| failed("CreateContainerConfigError", message))?;
+    let request = cri::CreateContainerRequest {
+        pod_sandbox_id: sandbox.id.clone(),
+        config: Some(config),
+        sandbox_config: Some(sandbox_config),
+    };
+    let created = shared.cri.create_container(request).await;
+    let id = created.map_err(|error| failed("CreateContainerError", error.to_string()))?.container_id;
+    shared.tell(&pod, Some(&container.name), EventType::Normal, "Created", &format!("Created container: {}", container.name));
+    let started = shared.cri.start_container(cri::StartContainerRequest { container_id: id.clone() }).await;
+    started.map_err(|error| failed("RunContainerError", error.to_string()))?;
+    shared.tell(&pod, Some(&container.name), EventType::Normal, "Started", &format!("Started container {}", container.name));
+    post_start(&shared, &pod, &observed, &container, &id).await
+}
+
+async fn post_start(shared: &Shared, pod: &Pod, observed: &Observed, container: &Container, id: &str) -> Result<(), Trouble> {
+    let Some(hook) = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.as_ref()) else { return Ok(()) };
+    let address = shared.facts(pod, observed).pod_ips.into_iter().next();
+    let Err(why) = stop::run_hook(shared, hook, container, id, address.as_deref(), None).await else { return Ok(()) };
+    let message = format!("PostStartHook failed: {why}");
+    shared.tell(pod, Some(&container.name), EventType::Warning, "FailedPostStartHook", &message);
+    let message = "FailedPostStartHook".to_owned();
+    if let Err(error) = stop::stop(shared, pod, observed, id, &container.name, &message, pod::grace(pod)).await {
+        tracing::warn!(container = container.name, error, "the container could not be stopped after its hook failed");
+    }
+    Err(Trouble::new("PostStartHookError", why))
+}
+
+/// Everything the runtime needs to know.
+async fn config(
+    shared: &Arc<Shared>,
+    pod: &Arc<Pod>,
+    observed: &Observed,
+    container: &Container,
+    attempt: u32,
+    image: &images::Ready,
+) -> Result<cri::ContainerConfig, String> {
+    let security = security::of_container(pod, container, &image.user)?;
+    let facts = shared.facts(pod, observed);
+    let objects = objects::fetch(&shared.client, pod::namespace(pod), &env::references(container)).await?;
+    let environment = env::compose(pod, container, &objects, &facts)?;
+    let mounts = mounts(shared, pod, container, attempt, environment.clone(), facts.pod_ips).await?;
+    let expanded = |list: &Option<Vec<String>>| list.iter().flatten().map(|text| env::expand(text, &environment)).collect();
+    let wanted = images::with_tag(container.image.as_deref().unwrap_or_default());
+    Ok(cri::ContainerConfig {
+        metadata: Some(cri::ContainerMetadata { name: container.name.clone(), attempt }),
+        image: Some(cri::ImageSpec { image: image.id.clone(), user_specified_image: wanted, ..Default::default() }),
+        command: expanded(&container.command),
+        args: expanded(&container.args),
+        working_dir: container.working_dir.clone().unwrap_or_default(),
+        mounts,
+        labels: labels(pod, container),
+        annotations: annotations(pod, container, attempt),
+        log_path: format!("{}/{attempt}.log", container.name),
+        stdin: container.stdin == Some(true),
+        stdin_once: container.stdin_once == Some(true),
+        tty: container.tty == Some(true),
+        linux: Some(cri::LinuxContainerConfig {
+            resources: Some(resources::of_container(pod, container, shared.memory_capacity)),
+            security_context: Some(security),
+        }),
+        envs: environment.into_iter().map(|(key, value)| cri::KeyValue { key, value }).collect(),
+        ..Default::default()
+    })
+}
+
+fn labels(pod: &Pod, container: &Container) -> HashMap<String, String> {
+    let pairs = [
+        (label::POD_NAME, pod::name(pod)),
+        (label::POD_NAMESPACE, pod::namespace(pod)),
+        (label::POD_UID, pod::uid(pod)),
+        (label::CONTAINER_NAME, &container.name),
+    ];
+    pairs.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+}
+
+fn annotations(pod: &Pod, container: &Container, attempt: u32) -> HashMap<String, String> {
+    let path = container.termination_message_path.as_deref().unwrap_or("/dev/termination-log");
+    let policy = container.termination_message_policy.as_deref().unwrap_or("File");
+    let pairs = [
+        (annotation::HASH, pod::definition_hash(container)),
+        (annotation::RESTART_COUNT, attempt.to_string()),
+        (annotation::TERMINATION_PATH, path.to_owned()),
+        (annotation::TERMINATION_POLICY, policy.to_owned()),
+        (annotation::GRACE, pod::grace(pod).to_string()),
+    ];
+    pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+async fn mounts(
+    shared: &Arc<Shared>,
+    pod: &Arc<Pod>,
+    container: &Container,
+    attempt: u32,
+    environment: Vec<(String, String)>,
+    addresses: Vec<String>,
+) -> Result<Vec<cri::Mount>, String> {
+    let (shared, pod, container) = (shared.clone(), pod.clone(), container.clone());
+    let made = tokio::task::spawn_blocking(move || {
+        let directory = shared.paths.pod_logs(pod::namespace(&pod), pod::name(&pod), pod::uid(&pod)).join(&container.name);
+        std::fs::create_dir_all(&directory).map_err(|error| format!("cannot make {}: {error}", directory.display()))?;
+        write_hosts(&shared, &pod, &addresses).map_err(|error| format!("cannot write the hosts file: {error}"))?;
+        volumes::of_container(&MountRequest { paths: &shared.paths, pod: &pod, container: &container, attempt, environment: &environment })
+    });
+    made.await.map_err(|error| error.to_string())?
+}
+
+/// Writes in place: containers that run have this very file mounted.
+fn write_hosts(shared: &Shared, pod: &Pod, addresses: &[String]) -> std::io::Result<()> {
+    let text = if pod::host_network(pod) {
+        hosts::of_node(pod, &std::fs::read_to_string("/etc/hosts").unwrap_or_default())
+    } else {
+        hosts::managed(pod, addresses, &shared.cluster_dns.domain)
+    };
+    let path = shared.paths.etc_hosts(pod::uid(pod));
+    if std::fs::read_to_string(&path).is_ok_and(|old| old == text) {
+        return Ok(());
+    }
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent)?;
+    }
+    std::fs::write(path, text)
+}
