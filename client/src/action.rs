@@ -115,13 +115,28 @@ impl PatchKind {
 pub enum Verb {
     Create(Value),
     /// A whole object with its uid and resourceVersion: the server refuses it when either has changed.
-    Update { body: Value, subresource: Option<&'static str> },
+    Update {
+        body: Value,
+        subresource: Option<&'static str>,
+    },
     /// Preconditions are part of the body: `metadata.uid` and `metadata.resourceVersion`.
-    Patch { kind: PatchKind, body: Value, subresource: Option<&'static str> },
-    Delete { uid: Option<String>, version: Option<String>, propagation: Option<Propagation>, grace: Option<i64> },
+    Patch {
+        kind: PatchKind,
+        body: Value,
+        subresource: Option<&'static str>,
+    },
+    Delete {
+        uid: Option<String>,
+        version: Option<String>,
+        propagation: Option<Propagation>,
+        grace: Option<i64>,
+    },
     DeleteCollection,
     /// A POST to a subresource: a binding, an eviction.
-    CreateSubresource { subresource: &'static str, body: Value },
+    CreateSubresource {
+        subresource: &'static str,
+        body: Value,
+    },
     /// Reads the object from the server (or, without a name, one of its resource), for those who must know more than
     /// their snapshot. The reconciler's `observe` gets the answer.
     Probe,
@@ -289,6 +304,7 @@ fn add_uid(patch: &mut Value, kind: PatchKind, uid: Option<&str>) {
 
 /// Actions that are done together. Steps are done one after the other; a failed step ends the plan.
 #[derive(Clone, Debug, PartialEq)]
+#[allow(clippy::large_enum_variant, reason = "plans are short-lived and mostly of single actions")]
 pub enum Step {
     One(Action),
     /// All at once, up to a bound.

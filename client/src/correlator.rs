@@ -76,7 +76,9 @@ impl Correlator {
         let known = self.known.get_or_insert(group, || Known { id, name: None, count: 0 });
         known.count += 1;
         match &known.name {
-            Some(name) if known.count > 1 => Verdict::Count { id: known.id, name: name.clone(), count: known.count, message },
+            Some(name) if known.count > 1 => {
+                Verdict::Count { id: known.id, name: name.clone(), count: known.count, message }
+            }
             _ => Verdict::Create { id: known.id, message },
         }
     }
@@ -192,7 +194,9 @@ mod tests {
         }
         let Verdict::Create { message, .. } = correlator.judge(&report("a", "m10"), Duration::ZERO) else { panic!() };
         assert_eq!(message, "(combined from similar events): m10");
-        let Verdict::Create { message, .. } = correlator.judge(&report("a", "m11"), SIMILAR_WINDOW * 2) else { panic!() };
+        let Verdict::Create { message, .. } = correlator.judge(&report("a", "m11"), SIMILAR_WINDOW * 2) else {
+            panic!()
+        };
         assert_eq!(message, "m11", "the window is over");
     }
 

@@ -25,7 +25,6 @@ use crate::{
     executor::{ActionError, Executor},
     expectations::{EXPECTATIONS_TTL, Expected},
     reconciler::{Context, Failure, Reconciler, Wires},
-
 };
 
 /// How many requests of one step are in flight.
@@ -56,7 +55,15 @@ impl<R: Reconciler> Driver<R> {
     /// A driver that acts through `executor`.
     pub fn new(reconciler: R, executor: Executor, clock: Arc<dyn Clock>, metrics: Metrics) -> Self {
         let queue = Arc::new(WorkQueue::new(clock.clone()));
-        Self { reconciler, executor, clock, metrics, queue, expectations: Expectations::default(), failures: Mutex::default() }
+        Self {
+            reconciler,
+            executor,
+            clock,
+            metrics,
+            queue,
+            expectations: Expectations::default(),
+            failures: Mutex::default(),
+        }
     }
 
     /// Works until `shutdown`. Subscriptions are made here and end here.
@@ -183,7 +190,8 @@ impl<R: Reconciler> Driver<R> {
     }
 
     async fn batch(&self, key: &R::Key, actions: &[Action], wires: &Wires<R::Key>) -> End {
-        let requests: Vec<BoxFuture<'_, End>> = actions.iter().map(|action| self.act(key, action, wires).boxed()).collect();
+        let requests: Vec<BoxFuture<'_, End>> =
+            actions.iter().map(|action| self.act(key, action, wires).boxed()).collect();
         let mut ends = stream::iter(requests).buffer_unordered(IN_FLIGHT);
         let mut worst = End::Done;
         while let Some(end) = ends.next().await {
@@ -210,7 +218,11 @@ impl<R: Reconciler> Driver<R> {
             Err(ActionError::Refused(_)) if matches!(action.verb, Verb::Probe) => End::Done,
             Err(error) => End::Failed(Failure {
                 action: action.describe(),
-                reason: action.announce.as_ref().and_then(|announce| announce.failure.as_ref()).map(|(reason, _)| *reason),
+                reason: action
+                    .announce
+                    .as_ref()
+                    .and_then(|announce| announce.failure.as_ref())
+                    .map(|(reason, _)| *reason),
                 message: error.to_string(),
                 code: error.code(),
             }),
@@ -234,4 +246,3 @@ impl<R: Reconciler> Driver<R> {
         self.expectations.expect(key, expected, self.clock.monotonic());
     }
 }
-

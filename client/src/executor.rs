@@ -83,14 +83,25 @@ impl Executor {
     /// Sends one action and announces its outcome.
     pub async fn execute(&self, action: &Action) -> Outcome {
         let outcome = excuse(action, self.send(action).await);
-        tracing::debug!(action = action.describe(), failed = outcome.as_ref().err().map(tracing::field::display), "action");
+        tracing::debug!(
+            action = action.describe(),
+            failed = outcome.as_ref().err().map(tracing::field::display),
+            "action"
+        );
         if let Some(announcement) = &action.announce {
             match (&outcome, &announcement.success, &announcement.failure) {
                 (Ok(object), Some((reason, message)), _) => {
                     let name = coracle_api::meta::name(object);
-                    self.recorder.record(&announcement.about, EventType::Normal, reason, &message.replace("{name}", name));
+                    self.recorder.record(
+                        &announcement.about,
+                        EventType::Normal,
+                        reason,
+                        &message.replace("{name}", name),
+                    );
                 }
-                (Err(error), _, Some((reason, message))) if !error.is_conflict() && !error.is_namespace_terminating() => {
+                (Err(error), _, Some((reason, message)))
+                    if !error.is_conflict() && !error.is_namespace_terminating() =>
+                {
                     let message = message.replace("{error}", &error.to_string());
                     self.recorder.record(&announcement.about, EventType::Warning, reason, &message);
                 }
@@ -116,7 +127,9 @@ fn excuse(action: &Action, outcome: Outcome) -> Outcome {
     let excused = match &action.verb {
         Verb::Delete { .. } | Verb::DeleteCollection => error.is_not_found(),
         Verb::Create(_) => action.lenient && error.code() == 409,
-        Verb::Update { .. } | Verb::Patch { .. } | Verb::CreateSubresource { .. } => action.lenient && error.is_not_found(),
+        Verb::Update { .. } | Verb::Patch { .. } | Verb::CreateSubresource { .. } => {
+            action.lenient && error.is_not_found()
+        }
         Verb::Probe => false,
     };
     if excused { Ok(Value::Null) } else { outcome }
@@ -131,7 +144,9 @@ fn request(action: &Action) -> Result<Request<Vec<u8>>, http::Error> {
     let (method, path, content_type, body) = match &action.verb {
         Verb::Create(body) => (Method::POST, collection, JSON, encode(body)),
         Verb::Update { body, subresource } => (Method::PUT, object(*subresource), JSON, encode(body)),
-        Verb::Patch { kind, body, subresource } => (Method::PATCH, object(*subresource), kind.content_type(), encode(body)),
+        Verb::Patch { kind, body, subresource } => {
+            (Method::PATCH, object(*subresource), kind.content_type(), encode(body))
+        }
         Verb::Delete { .. } => (Method::DELETE, object(None), JSON, encode(&delete_options(&action.verb))),
         Verb::DeleteCollection => (Method::DELETE, collection, JSON, Vec::new()),
         Verb::CreateSubresource { subresource, body } => (Method::POST, object(Some(subresource)), JSON, encode(body)),
@@ -187,7 +202,10 @@ mod tests {
         };
         let action = Action::at(ResourceId::of::<ReplicaSet>(), &Key::new("d", "web"), verb);
         let request = request(&action).unwrap();
-        assert_eq!((request.method(), request.uri().path()), (&Method::DELETE, "/apis/apps/v1/namespaces/d/replicasets/web"));
+        assert_eq!(
+            (request.method(), request.uri().path()),
+            (&Method::DELETE, "/apis/apps/v1/namespaces/d/replicasets/web")
+        );
         let body: Value = serde_json::from_slice(request.body()).unwrap();
         let expected = json!({"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0,
             "preconditions": {"uid": "u1", "resourceVersion": "7"}, "propagationPolicy": "Foreground"});

@@ -2,7 +2,10 @@
 
 use std::{
     fmt::Debug,
-    sync::{Arc, Weak, atomic::{AtomicU64, Ordering}},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -504,7 +507,8 @@ mod tests {
             Ok(InitDone),
             Err(watcher::Error::WatchStartFailed(kube::Error::Api(status(410)))),
         ];
-        let second = vec![Ok(Init), Ok(InitApply(object("a", "1", 1))), Ok(InitApply(object("c", "3", 7))), Ok(InitDone)];
+        let second =
+            vec![Ok(Init), Ok(InitApply(object("a", "1", 1))), Ok(InitApply(object("c", "3", 7))), Ok(InitDone)];
         let (log, begins, _) = play(vec![first, second], 7).await;
         assert_eq!(log, ["+a@1", "+b@2", "-b@2", "+c@7"]);
         assert_eq!(begins, [Begin::Streaming, Begin::Streaming]);

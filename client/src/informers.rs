@@ -132,7 +132,10 @@ impl Informers {
     fn shared_informer<K, F>(&self, name: String, scope: Scope, open: F) -> Arc<Informer<K>>
     where
         K: Object,
-        F: Fn(watcher::Config) -> futures::stream::BoxStream<'static, watcher::Result<watcher::Event<K>>> + Send + Sync + 'static,
+        F: Fn(watcher::Config) -> futures::stream::BoxStream<'static, watcher::Result<watcher::Event<K>>>
+            + Send
+            + Sync
+            + 'static,
     {
         let id = (TypeId::of::<K>(), name.clone(), scope.clone());
         let mut made = self.shared.made.lock();

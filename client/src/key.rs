@@ -1,10 +1,6 @@
 //! The name of an object within its resource.
 
-use std::{
-    borrow::Borrow,
-    fmt,
-    sync::Arc,
-};
+use std::{borrow::Borrow, fmt, sync::Arc};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 

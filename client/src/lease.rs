@@ -169,9 +169,9 @@ impl LeaderLease {
         let current = spec(observed.lease.as_ref());
         let holder = current.and_then(|spec| spec.holder_identity.as_deref()).unwrap_or_default();
         let ours = holder == self.identity;
-        let term = current.and_then(|spec| spec.lease_duration_seconds).map_or(self.timing.lease, |seconds| {
-            Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
-        });
+        let term = current
+            .and_then(|spec| spec.lease_duration_seconds)
+            .map_or(self.timing.lease, |seconds| Duration::from_secs(u64::try_from(seconds).unwrap_or(0)));
         if !holder.is_empty() && !ours && now < observed.since + term {
             return None;
         }
@@ -243,7 +243,9 @@ mod tests {
         let (lease, _) = candidate();
         let wall = Timestamp::UNIX_EPOCH;
         let transitions = |observed: &Observed, at: u64| {
-            lease.claim(observed, Duration::from_secs(at), wall).map(|lease| lease.spec.unwrap().lease_transitions.unwrap())
+            lease
+                .claim(observed, Duration::from_secs(at), wall)
+                .map(|lease| lease.spec.unwrap().lease_transitions.unwrap())
         };
         let free = Observed { lease: None, since: Duration::ZERO };
         assert_eq!(transitions(&free, 0), Some(0), "nobody made it yet");

@@ -1,8 +1,8 @@
 //! The work queue: each key is worked on by one worker at a time, and a key that is added while it is worked on comes again.
 
 use std::{
-    collections::{BinaryHeap, HashMap, HashSet, VecDeque},
     cmp::Reverse,
+    collections::{BinaryHeap, HashMap, HashSet, VecDeque},
     hash::Hash,
     sync::Arc,
     time::Duration,

@@ -87,8 +87,11 @@ impl<T: Clone + Eq + Hash + Send + Sync + 'static> Wires<T> {
     }
 
     /// Queues the keys that `keys` gives for each change of `informer`'s objects.
-    pub fn on<K>(&mut self, informer: &Arc<Informer<K>>, keys: impl Fn(&Event<K>, &mut dyn FnMut(T)) + Send + Sync + 'static)
-    where
+    pub fn on<K>(
+        &mut self,
+        informer: &Arc<Informer<K>>,
+        keys: impl Fn(&Event<K>, &mut dyn FnMut(T)) + Send + Sync + 'static,
+    ) where
         K: Resource + Send + Sync + 'static,
         K::DynamicType: Default,
     {
@@ -97,8 +100,11 @@ impl<T: Clone + Eq + Hash + Send + Sync + 'static> Wires<T> {
     }
 
     /// As `on`, for informers whose resource is not in their type; their writes are not waited for.
-    pub fn on_untyped<K>(&mut self, informer: &Arc<Informer<K>>, keys: impl Fn(&Event<K>, &mut dyn FnMut(T)) + Send + Sync + 'static)
-    where
+    pub fn on_untyped<K>(
+        &mut self,
+        informer: &Arc<Informer<K>>,
+        keys: impl Fn(&Event<K>, &mut dyn FnMut(T)) + Send + Sync + 'static,
+    ) where
         K: Send + Sync + 'static,
     {
         let queue = self.queue.clone();

@@ -16,6 +16,10 @@ const WAITING: usize = 1000;
 const TRIES: u32 = 12;
 const RETRY: Duration = Duration::from_secs(10);
 const DEADLINE: Duration = Duration::from_secs(30);
+/// Events sent at once, and then a second: a flood of them must not cost more than what they tell of. Upstream's clients
+/// are bounded in the same way (50 requests a second for the scheduler's and the controllers' events).
+const BURST: f64 = 1000.0;
+const RATE: f64 = 50.0;
 
 /// Whether an event tells of a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -96,7 +100,16 @@ struct Sink {
 impl Sink {
     async fn run(self, mut reports: mpsc::Receiver<Report>) {
         let mut correlator = Correlator::default();
+        let (mut tokens, mut at) = (BURST, self.clock.monotonic());
         while let Some(report) = reports.recv().await {
+            let now = self.clock.monotonic();
+            tokens = (tokens + now.saturating_sub(at).as_secs_f64() * RATE).min(BURST);
+            at = now;
+            if tokens < 1.0 {
+                // What comes while the queue behind this one is full is dropped.
+                tokio::time::sleep(Duration::from_secs_f64((1.0 - tokens) / RATE)).await;
+            }
+            tokens -= 1.0;
             match correlator.judge(&report, self.clock.monotonic()) {
                 Verdict::Drop => {}
                 Verdict::Create { id, message } => self.create(&mut correlator, id, &report, &message).await,
@@ -187,4 +200,3 @@ fn shorten(message: &str) -> &str {
     }
     &message[..end]
 }
-

@@ -2,12 +2,7 @@
 //! (upstream's pkg/controller/controller_ref_manager.go).
 
 use coracle_api::selector::LabelSelector;
-use coracle_client::{
-    Action, Key, Snapshot,
-    action::PatchKind,
-    informer::Event,
-    store::IndexFn,
-};
+use coracle_client::{Action, Key, Snapshot, action::PatchKind, informer::Event, store::IndexFn};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector as Selector, ObjectMeta, OwnerReference};
 use kube::Resource;
 use serde_json::json;
@@ -78,7 +73,12 @@ pub struct Claim<K> {
 
 /// Finds the dependents of `owner` among `candidates`: owned and selected ones stay, owned ones that are no longer
 /// selected are released, selected ones that nobody controls are adopted. An owner that is being deleted neither adopts nor releases.
-pub fn claim<O, K>(owner: &O, selector: &LabelSelector, candidates: &Snapshot<K>, eligible: impl Fn(&K) -> bool) -> Claim<K>
+pub fn claim<O, K>(
+    owner: &O,
+    selector: &LabelSelector,
+    candidates: &Snapshot<K>,
+    eligible: impl Fn(&K) -> bool,
+) -> Claim<K>
 where
     O: Resource,
     O::DynamicType: Default,
@@ -112,8 +112,13 @@ where
 
 /// Emits the keys of the workloads of kind `W` that a change of a dependent concerns: its controllers before and after,
 /// or, where it has none, all workloads of the namespace that select it.
-pub fn owners_of<K, W>(event: &Event<K>, kind: &str, workloads: &Snapshot<W>, selects: impl Fn(&W, &ObjectMeta) -> bool, emit: &mut dyn FnMut(Key))
-where
+pub fn owners_of<K, W>(
+    event: &Event<K>,
+    kind: &str,
+    workloads: &Snapshot<W>,
+    selects: impl Fn(&W, &ObjectMeta) -> bool,
+    emit: &mut dyn FnMut(Key),
+) where
     K: Resource,
     W: Resource,
 {

@@ -4,15 +4,16 @@ use std::sync::Arc;
 
 use coracle_api::clock::{Clock, SystemClock};
 use coracle_client::{
-    Client, Driver, Informers, LeaderLease, Metrics, Reconciler, Recorder, Scope, executor::Executor, supervise::supervise,
+    Client, Driver, Informers, LeaderLease, Metrics, Reconciler, Recorder, Scope, executor::Executor,
+    supervise::supervise,
 };
 use futures::future::BoxFuture;
 use ipnet::Ipv4Net;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    catalog::Catalog, certificates, deployment, endpoint_slices, garbage, namespace, node_ipam, node_lifecycle, pod_gc, replica_set,
-    service_account, taint_eviction,
+    catalog::Catalog, certificates, deployment, endpoint_slices, garbage, namespace, node_ipam, node_lifecycle, pod_gc,
+    replica_set, service_account, taint_eviction,
 };
 
 /// Gives the client that a controller acts with. In one process with the API server each gets its own identity
@@ -92,7 +93,10 @@ fn table() -> Vec<(&'static str, Run)> {
 }
 
 /// A row whose controller is made anew for each run; None where the configuration has no place for it.
-fn row<R: Reconciler>(name: &'static str, make: impl Fn(&Setting) -> Option<R> + Send + Sync + 'static) -> (&'static str, Run) {
+fn row<R: Reconciler>(
+    name: &'static str,
+    make: impl Fn(&Setting) -> Option<R> + Send + Sync + 'static,
+) -> (&'static str, Run) {
     let run = move |setting: &Setting, token: CancellationToken| -> BoxFuture<'static, ()> {
         let Some(reconciler) = make(setting) else { return Box::pin(async move { token.cancelled().await }) };
         let Config { clock, metrics, clients, .. } = &setting.config;

@@ -26,15 +26,20 @@ impl PodAffinities {
         let Some(affinity) = pod.spec.as_ref().and_then(|spec| spec.affinity.as_ref()) else { return Self::default() };
         let with = affinity.pod_affinity.as_ref();
         let without = affinity.pod_anti_affinity.as_ref();
-        let compile = |terms: Option<&Vec<PodAffinityTerm>>| terms.into_iter().flatten().map(|term| AffinityTerm::of(term, pod)).collect();
+        let compile = |terms: Option<&Vec<PodAffinityTerm>>| {
+            terms.into_iter().flatten().map(|term| AffinityTerm::of(term, pod)).collect()
+        };
         let liked = with.and_then(|with| with.preferred_during_scheduling_ignored_during_execution.as_ref());
-        let disliked = without.and_then(|without| without.preferred_during_scheduling_ignored_during_execution.as_ref());
+        let disliked =
+            without.and_then(|without| without.preferred_during_scheduling_ignored_during_execution.as_ref());
         let weigh = |sign: i64, term: &k8s_openapi::api::core::v1::WeightedPodAffinityTerm| {
             (sign * i64::from(term.weight), AffinityTerm::of(&term.pod_affinity_term, pod))
         };
         Self {
             with: compile(with.and_then(|with| with.required_during_scheduling_ignored_during_execution.as_ref())),
-            without: compile(without.and_then(|without| without.required_during_scheduling_ignored_during_execution.as_ref())),
+            without: compile(
+                without.and_then(|without| without.required_during_scheduling_ignored_during_execution.as_ref()),
+            ),
             preferred: (liked.into_iter().flatten().map(|term| weigh(1, term)))
                 .chain(disliked.into_iter().flatten().map(|term| weigh(-1, term)))
                 .collect(),
@@ -60,8 +65,12 @@ impl AffinityTerm {
             None if listed.is_empty() => Some(vec![own]),
             None => Some(listed),
             // An empty selector is every namespace; one with conditions is not resolved here and adds none to the list.
-            Some(all) if all.match_labels.as_ref().is_none_or(|labels| labels.is_empty())
-                && all.match_expressions.as_ref().is_none_or(|expressions| expressions.is_empty()) => None,
+            Some(all)
+                if all.match_labels.as_ref().is_none_or(|labels| labels.is_empty())
+                    && all.match_expressions.as_ref().is_none_or(|expressions| expressions.is_empty()) =>
+            {
+                None
+            }
             Some(_) => Some(listed),
         };
         let selector = selector(term.label_selector.as_ref(), term.match_label_keys.as_deref(), pod);

@@ -40,6 +40,15 @@ pub struct Cache {
 struct Placed {
     node: Arc<str>,
     assumed: bool,
+    pod: Arc<PodInfo>,
+}
+
+/// Whether two states of a pod count the same on a node.
+fn counts_the_same(a: &PodInfo, b: &PodInfo) -> bool {
+    let (a_meta, b_meta) = (&a.pod.metadata, &b.pod.metadata);
+    a.requests == b.requests
+        && a_meta.labels == b_meta.labels
+        && a_meta.deletion_timestamp.is_some() == b_meta.deletion_timestamp.is_some()
 }
 
 impl Cache {
@@ -77,6 +86,14 @@ impl Cache {
 
     /// A pod that is known to be on a node: new, changed, or the confirmation of one that was assumed.
     pub fn set_pod(&mut self, pod: Arc<PodInfo>, node: &str) {
+        if let Some(placed) = self.pods.get_mut(&pod.uid)
+            && &*placed.node == node
+            && counts_the_same(&placed.pod, &pod)
+        {
+            // The usual confirmation: nothing on the node changes by it.
+            placed.assumed = false;
+            return;
+        }
         self.remove_pod(&pod.uid);
         self.place(pod, node, false);
     }
@@ -186,7 +203,7 @@ impl Cache {
     fn place(&mut self, pod: Arc<PodInfo>, node: &str, assumed: bool) {
         let at = self.position(node);
         let Some((name, info)) = self.nodes.get_index_mut(at) else { return };
-        self.pods.insert(pod.uid.clone(), Placed { node: name.clone(), assumed });
+        self.pods.insert(pod.uid.clone(), Placed { node: name.clone(), assumed, pod: pod.clone() });
         let info = Arc::make_mut(info);
         for term in self.terms.of(&pod) {
             *info.count_mut(term) += 1;

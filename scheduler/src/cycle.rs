@@ -120,7 +120,9 @@ impl Search {
         let mut totals = vec![0i64; fitting.len()];
         let mut scores = vec![0i64; fitting.len()];
         for (plugin, weight) in profile.scoring() {
-            let Some(score) = plugin.pre_score().and_then(|point| point.prepare(pod, snapshot, fitting)) else { continue };
+            let Some(score) = plugin.pre_score().and_then(|point| point.prepare(pod, snapshot, fitting)) else {
+                continue;
+            };
             add_scores(score.as_ref(), *weight, snapshot, fitting, &mut scores, &mut totals);
         }
         let (mut best, mut ties) = (0, 1);
@@ -139,7 +141,14 @@ impl Search {
     }
 }
 
-fn add_scores(score: &dyn Score, weight: i64, snapshot: &Snapshot, fitting: &[usize], scores: &mut [i64], totals: &mut [i64]) {
+fn add_scores(
+    score: &dyn Score,
+    weight: i64,
+    snapshot: &Snapshot,
+    fitting: &[usize],
+    scores: &mut [i64],
+    totals: &mut [i64],
+) {
     for (slot, at) in scores.iter_mut().zip(fitting) {
         *slot = score.score(&snapshot.nodes[*at]);
     }
@@ -167,7 +176,12 @@ impl Prepared<'_> {
     }
 }
 
-fn prepare<'a>(profile: &Profile, pod: &'a PodInfo, snapshot: &'a Snapshot, refusal: &mut Refusal) -> Option<Prepared<'a>> {
+fn prepare<'a>(
+    profile: &Profile,
+    pod: &'a PodInfo,
+    snapshot: &'a Snapshot,
+    refusal: &mut Refusal,
+) -> Option<Prepared<'a>> {
     let mut prepared = Prepared { filters: Vec::new(), only: None };
     for plugin in profile.plugins() {
         let Some(point) = plugin.pre_filter() else { continue };

@@ -43,7 +43,10 @@ impl Unfit {
 #[derive(Clone, Debug)]
 pub enum Happened {
     NodeAdded(Arc<Node>),
-    NodeUpdated { old: Arc<Node>, new: Arc<Node> },
+    NodeUpdated {
+        old: Arc<Node>,
+        new: Arc<Node>,
+    },
     /// A pod is on a node now.
     PodPlaced(Arc<PodInfo>),
     /// A pod that was on a node is gone.
@@ -118,7 +121,12 @@ pub trait PostFilter: Send + Sync {
 
 /// Looks at the pod before the nodes that fit are scored.
 pub trait PreScore: Send + Sync {
-    fn prepare<'a>(&self, pod: &'a PodInfo, snapshot: &'a Snapshot, fitting: &'a [usize]) -> Option<Box<dyn Score + 'a>>;
+    fn prepare<'a>(
+        &self,
+        pod: &'a PodInfo,
+        snapshot: &'a Snapshot,
+        fitting: &'a [usize],
+    ) -> Option<Box<dyn Score + 'a>>;
 }
 
 /// Says how well a node fits.

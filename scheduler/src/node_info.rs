@@ -45,12 +45,15 @@ impl NodeInfo {
         let status = node.status.as_ref();
         let allocatable = status.and_then(|status| status.allocatable.as_ref().or(status.capacity.as_ref()));
         self.allocatable = Resources::of(allocatable);
-        let pods = allocatable.and_then(|list| list.get("pods")).and_then(|pods| coracle_api::quantity::Quantity::parse(&pods.0).ok());
+        let pods = allocatable
+            .and_then(|list| list.get("pods"))
+            .and_then(|pods| coracle_api::quantity::Quantity::parse(&pods.0).ok());
         self.allowed_pods = pods.and_then(|pods| usize::try_from(pods.units()).ok()).unwrap_or(0);
         let images = status.and_then(|status| status.images.as_ref());
-        let names = images.into_iter().flatten().flat_map(|image| {
-            image.names.iter().flatten().map(|name| (name.clone(), image.size_bytes.unwrap_or(0)))
-        });
+        let names = images
+            .into_iter()
+            .flatten()
+            .flat_map(|image| image.names.iter().flatten().map(|name| (name.clone(), image.size_bytes.unwrap_or(0))));
         let images: HashMap<String, i64> = names.collect();
         if *self.images != images {
             self.images = Arc::new(images);
@@ -107,7 +110,11 @@ impl NodeInfo {
 
     /// The node's taints.
     pub fn taints(&self) -> &[Taint] {
-        self.node.as_ref().and_then(|node| node.spec.as_ref()).and_then(|spec| spec.taints.as_deref()).unwrap_or_default()
+        self.node
+            .as_ref()
+            .and_then(|node| node.spec.as_ref())
+            .and_then(|spec| spec.taints.as_deref())
+            .unwrap_or_default()
     }
 
     /// The value of a label.

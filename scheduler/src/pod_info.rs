@@ -53,7 +53,8 @@ impl PodInfo {
     pub fn new(pod: Arc<Pod>) -> Self {
         let (requests, cpu, memory) = resources::of_pod(&pod);
         let owners = pod.metadata.owner_references.iter().flatten();
-        let controller = owners.into_iter().find(|owner| owner.controller == Some(true)).map(|owner| Arc::from(owner.uid.as_str()));
+        let controller =
+            owners.into_iter().find(|owner| owner.controller == Some(true)).map(|owner| Arc::from(owner.uid.as_str()));
         Self {
             key: Key::of(&pod.metadata),
             uid: pod.metadata.uid.as_deref().unwrap_or_default().into(),
@@ -82,11 +83,13 @@ impl PodInfo {
 
 fn ports(pod: &Pod) -> Vec<HostPort> {
     let Some(spec) = &pod.spec else { return Vec::new() };
-    let sidecars = spec.init_containers.iter().flatten().filter(|container| container.restart_policy.as_deref() == Some("Always"));
+    let sidecars =
+        spec.init_containers.iter().flatten().filter(|container| container.restart_policy.as_deref() == Some("Always"));
     let all = spec.containers.iter().chain(sidecars).flat_map(|container| container.ports.iter().flatten());
     all.filter_map(|port| {
         let number = port.host_port.filter(|number| *number > 0)?;
-        let address = port.host_ip.clone().filter(|address| address != "0.0.0.0" && address != "::").unwrap_or_default();
+        let address =
+            port.host_ip.clone().filter(|address| address != "0.0.0.0" && address != "::").unwrap_or_default();
         Some(HostPort { address, protocol: port.protocol.clone().unwrap_or_else(|| "TCP".to_owned()), port: number })
     })
     .collect()

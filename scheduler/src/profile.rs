@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use crate::{
     framework::{Happened, Plugin},
-    pod_info::PodInfo,
     plugins::{self, Handle},
+    pod_info::PodInfo,
 };
 
 /// The plugins behind one scheduler name.

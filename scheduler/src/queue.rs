@@ -200,7 +200,9 @@ impl Queue {
         let now = self.clock.monotonic();
         let mut state = self.state.lock();
         let helps = |uid: &&Arc<str>| match state.entries.get(*uid) {
-            Some(Entry { queued, place: Place::Unschedulable { refused_by, .. }, .. }) => (self.hint)(&queued.pod, refused_by, &happened),
+            Some(Entry { queued, place: Place::Unschedulable { refused_by, .. }, .. }) => {
+                (self.hint)(&queued.pod, refused_by, &happened)
+            }
             _ => false,
         };
         let helped: Vec<Arc<str>> = state.waiting.iter().filter(helps).cloned().collect();

@@ -74,7 +74,10 @@ impl Resources {
 
     /// Whether nothing at all is asked for.
     pub fn is_empty(&self) -> bool {
-        self.milli_cpu == 0 && self.memory == 0 && self.ephemeral == 0 && self.others.iter().all(|(_, amount)| *amount == 0)
+        self.milli_cpu == 0
+            && self.memory == 0
+            && self.ephemeral == 0
+            && self.others.iter().all(|(_, amount)| *amount == 0)
     }
 }
 
@@ -103,7 +106,11 @@ fn requests(requirements: Option<&ResourceRequirements>) -> Resources {
 }
 
 fn asks(container: &Container, name: &str) -> bool {
-    container.resources.as_ref().and_then(|resources| resources.requests.as_ref()).is_some_and(|requests| requests.contains_key(name))
+    container
+        .resources
+        .as_ref()
+        .and_then(|resources| resources.requests.as_ref())
+        .is_some_and(|requests| requests.contains_key(name))
 }
 
 /// The containers together, or the largest moment while init containers run, where sidecars (restartable init

@@ -11,8 +11,7 @@ use std::sync::Arc;
 use coracle_api::clock::{Clock, SystemClock};
 use coracle_client::{
     Action, Client, Event, EventType, Informers, LeaderLease, Metrics, Recorder, Scope, Subscription,
-    action::PatchKind,
-    executor::Executor,
+    action::PatchKind, executor::Executor,
 };
 use k8s_openapi::{
     api::core::v1::{Node, Pod},
@@ -27,8 +26,8 @@ use crate::{
     cache::Cache,
     cycle::{Refusal, Search},
     framework::{Happened, Plugin},
-    pod_info::PodInfo,
     plugins::Handle,
+    pod_info::PodInfo,
     preemption,
     profile::Profile,
     queue::{Hint, Queue, Queued},
@@ -81,16 +80,23 @@ pub async fn run(config: Config, shutdown: CancellationToken) {
     if !config.leader_elect {
         return schedule(config, shutdown).await;
     }
-    let lease = LeaderLease::new(config.client.clone(), "kube-system", "kube-scheduler", &config.identity, config.clock.clone())
-        .with_metrics(config.metrics.clone());
+    let lease = LeaderLease::new(
+        config.client.clone(),
+        "kube-system",
+        "kube-scheduler",
+        &config.identity,
+        config.clock.clone(),
+    )
+    .with_metrics(config.metrics.clone());
     lease.run(shutdown, move |term| schedule(config.clone(), term)).await;
 }
 
 async fn schedule(config: Config, shutdown: CancellationToken) {
     let scheduler = Arc::new(Scheduler::new(&config));
-    let informers = config.informers.clone().unwrap_or_else(|| {
-        Informers::with_shutdown(config.client.clone(), Scope::all(), shutdown.clone())
-    });
+    let informers = config
+        .informers
+        .clone()
+        .unwrap_or_else(|| Informers::with_shutdown(config.client.clone(), Scope::all(), shutdown.clone()));
     let (nodes, pods) = (informers.get::<Node>(), informers.get::<Pod>());
     let _subscriptions = [scheduler.clone().watch_nodes(&nodes), scheduler.clone().watch_pods(&pods)];
     tokio::select! {
@@ -265,13 +271,23 @@ impl Scheduler {
                 tracing::warn!(pod = %pod.key, node, error, "binding failed");
                 self.cache.lock().forget(&pod.uid);
                 self.queue.happened(Happened::PodGone(pod.clone()));
-                recorder.event(pod.pod.as_ref(), EventType::Warning, "FailedScheduling", &format!("binding rejected: {error}"));
+                recorder.event(
+                    pod.pod.as_ref(),
+                    EventType::Warning,
+                    "FailedScheduling",
+                    &format!("binding rejected: {error}"),
+                );
                 self.queue.unschedulable(&pod.uid, Vec::new());
             }
         }
     }
 
-    async fn bind_cycle<'a>(&'a self, pod: &PodInfo, node: &str, reserved: &mut Vec<&'a Arc<dyn Plugin>>) -> Result<(), String> {
+    async fn bind_cycle<'a>(
+        &'a self,
+        pod: &PodInfo,
+        node: &str,
+        reserved: &mut Vec<&'a Arc<dyn Plugin>>,
+    ) -> Result<(), String> {
         for plugin in self.profile.plugins() {
             if let Some(point) = plugin.reserve() {
                 point.reserve(pod, node).map_err(|unfit| unfit.reasons.join(", "))?;
@@ -315,7 +331,9 @@ impl Scheduler {
         let conditions = pod.pod.status.as_ref().and_then(|status| status.conditions.as_ref());
         let current = conditions.into_iter().flatten().find(|condition| condition.type_ == "PodScheduled");
         let says_so = |have: &k8s_openapi::api::core::v1::PodCondition| {
-            have.status == "False" && have.reason.as_deref() == Some("Unschedulable") && have.message.as_deref() == Some(message)
+            have.status == "False"
+                && have.reason.as_deref() == Some("Unschedulable")
+                && have.message.as_deref() == Some(message)
         };
         if current.is_some_and(says_so) {
             return None;

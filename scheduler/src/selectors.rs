@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use coracle_api::selector::LabelSelector;
-use k8s_openapi::api::core::v1::{Node, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, Toleration, Taint};
+use k8s_openapi::api::core::v1::{
+    Node, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, Taint, Toleration,
+};
 
 /// A condition on one label or field.
 #[derive(Clone, Debug)]
@@ -47,12 +49,18 @@ impl NodeRequirements {
     pub fn of(pod: &Pod) -> Self {
         let Some(spec) = &pod.spec else { return Self::default() };
         let affinity = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
-        let required = affinity.and_then(|affinity| affinity.required_during_scheduling_ignored_during_execution.as_ref());
-        let preferred = affinity.and_then(|affinity| affinity.preferred_during_scheduling_ignored_during_execution.as_ref());
+        let required =
+            affinity.and_then(|affinity| affinity.required_during_scheduling_ignored_during_execution.as_ref());
+        let preferred =
+            affinity.and_then(|affinity| affinity.preferred_during_scheduling_ignored_during_execution.as_ref());
         Self {
             selector: spec.node_selector.clone().unwrap_or_default(),
             required: required.map(terms),
-            preferred: preferred.into_iter().flatten().map(|term| (i64::from(term.weight), Term::of(&term.preference))).collect(),
+            preferred: preferred
+                .into_iter()
+                .flatten()
+                .map(|term| (i64::from(term.weight), Term::of(&term.preference)))
+                .collect(),
         }
     }
 
@@ -88,7 +96,8 @@ pub fn terms(selector: &NodeSelector) -> Vec<Term> {
 impl Term {
     /// Compiles a term.
     pub fn of(term: &NodeSelectorTerm) -> Self {
-        let compile = |list: &Option<Vec<NodeSelectorRequirement>>| list.iter().flatten().map(Requirement::of).collect();
+        let compile =
+            |list: &Option<Vec<NodeSelectorRequirement>>| list.iter().flatten().map(Requirement::of).collect();
         Self { labels: compile(&term.match_expressions), fields: compile(&term.match_fields) }
     }
 
@@ -101,7 +110,10 @@ impl Term {
         let name = node.metadata.name.as_deref();
         self.labels.iter().all(|requirement| {
             requirement.holds(labels.and_then(|labels| labels.get(&requirement.key)).map(String::as_str))
-        }) && self.fields.iter().all(|requirement| requirement.holds(name.filter(|_| requirement.key == "metadata.name")))
+        }) && self
+            .fields
+            .iter()
+            .all(|requirement| requirement.holds(name.filter(|_| requirement.key == "metadata.name")))
     }
 }
 
@@ -128,8 +140,12 @@ impl Requirement {
             (Operator::NotIn, value) => !value.is_some_and(listed),
             (Operator::Exists, value) => value.is_some(),
             (Operator::DoesNotExist, value) => value.is_none(),
-            (Operator::Gt, Some(value)) => matches!((number(value), limit()), (Some(value), Some(limit)) if value > limit),
-            (Operator::Lt, Some(value)) => matches!((number(value), limit()), (Some(value), Some(limit)) if value < limit),
+            (Operator::Gt, Some(value)) => {
+                matches!((number(value), limit()), (Some(value), Some(limit)) if value > limit)
+            }
+            (Operator::Lt, Some(value)) => {
+                matches!((number(value), limit()), (Some(value), Some(limit)) if value < limit)
+            }
             _ => false,
         }
     }
@@ -165,7 +181,9 @@ mod tests {
 
     #[test]
     fn demands_on_labels_and_names() {
-        let node: Node = serde_json::from_value(json!({"metadata": {"name": "a", "labels": {"disk": "ssd", "cores": "8"}}})).unwrap();
+        let node: Node =
+            serde_json::from_value(json!({"metadata": {"name": "a", "labels": {"disk": "ssd", "cores": "8"}}}))
+                .unwrap();
         let expression = |key: &str, operator: &str, values: serde_json::Value| {
             json!({"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
                 {"matchExpressions": [{"key": key, "operator": operator, "values": values}]}]}}}})
@@ -182,7 +200,10 @@ mod tests {
             (expression("cores", "Lt", json!(["8"])), false),
             (expression("disk", "Gt", json!(["7"])), false),
             (expression("disk", "Near", json!(["7"])), false),
-            (json!({"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{}]}}}}), false),
+            (
+                json!({"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{}]}}}}),
+                false,
+            ),
         ];
         for (mut spec, expected) in cases {
             spec["containers"] = json!([]);

@@ -48,12 +48,15 @@ struct Typed<K>(Arc<Informer<K>>);
 
 impl<K: Resource + Send + Sync + 'static> Objects for Typed<K> {
     fn subscribe(&self, handler: Handler) -> Subscription {
-        self.0.subscribe(move |event: &Event<K>| handler(Change { meta: event.object().meta(), deleted: event.is_deleted() }))
+        self.0.subscribe(move |event: &Event<K>| {
+            handler(Change { meta: event.object().meta(), deleted: event.is_deleted() })
+        })
     }
 
     fn in_namespace(&self, namespace: &str) -> Vec<(Key, Vec<String>)> {
         let snapshot = self.0.snapshot();
-        let described = |object: &Arc<K>| (Key::of(object.meta()), object.meta().finalizers.clone().unwrap_or_default());
+        let described =
+            |object: &Arc<K>| (Key::of(object.meta()), object.meta().finalizers.clone().unwrap_or_default());
         snapshot.namespace(namespace).map(described).collect()
     }
 
@@ -135,7 +138,8 @@ impl Catalog {
         let mut added = Vec::new();
         for group in discovery.groups() {
             for (resource, capabilities) in group.recommended_resources() {
-                let usable = [verbs::LIST, verbs::WATCH, verbs::DELETE].iter().all(|verb| capabilities.supports_operation(verb));
+                let usable =
+                    [verbs::LIST, verbs::WATCH, verbs::DELETE].iter().all(|verb| capabilities.supports_operation(verb));
                 let id = ResourceId::from(&resource);
                 // Events are many, own nothing and end by themselves; those of the new group are the same objects.
                 if !usable || id.kind == "Event" || !self.known.lock().insert(id.clone()) {

@@ -9,7 +9,9 @@ use jiff::Timestamp;
 use k8s_openapi::{
     ByteString,
     api::{
-        certificates::v1::{CertificateSigningRequest, CertificateSigningRequestCondition, CertificateSigningRequestSpec},
+        certificates::v1::{
+            CertificateSigningRequest, CertificateSigningRequestCondition, CertificateSigningRequestSpec,
+        },
         core::v1::Node,
     },
     apimachinery::pkg::apis::meta::v1::Time,
@@ -98,9 +100,14 @@ pub fn plan(state: &State, key: &Key, authority: &Authority, now: Timestamp) -> 
         if let Some(message) = approval(state, &request.spec, &parsed, usage) {
             plan.push(approve(request, message, now));
         }
-    } else if decided == Some("Approved") && issued(request).is_none() && is_well_formed(&request.spec, &parsed, usage) {
+    } else if decided == Some("Approved") && issued(request).is_none() && is_well_formed(&request.spec, &parsed, usage)
+    {
         // Somebody else may have approved what no kubelet may have; the signer has the last word.
-        let asked = request.spec.expiration_seconds.and_then(|seconds| u64::try_from(seconds).ok()).map_or(LONGEST, Duration::from_secs);
+        let asked = request
+            .spec
+            .expiration_seconds
+            .and_then(|seconds| u64::try_from(seconds).ok())
+            .map_or(LONGEST, Duration::from_secs);
         if let Ok(certificate) = authority.sign(&parsed, usage, now, asked.clamp(SHORTEST, LONGEST)) {
             plan.push(deliver(request, certificate));
         }
@@ -111,7 +118,9 @@ pub fn plan(state: &State, key: &Key, authority: &Authority, now: Timestamp) -> 
 /// Approved, Denied or Failed; None while nobody has said anything.
 fn decision(request: &CertificateSigningRequest) -> Option<&str> {
     let conditions = request.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
-    let find = |kind: &str| conditions.iter().find(|condition| condition.type_ == kind).map(|condition| condition.type_.as_str());
+    let find = |kind: &str| {
+        conditions.iter().find(|condition| condition.type_ == kind).map(|condition| condition.type_.as_str())
+    };
     // A refusal outweighs an approval.
     find("Denied").or_else(|| find("Failed")).or_else(|| find("Approved"))
 }
@@ -144,7 +153,12 @@ fn is_well_formed(spec: &CertificateSigningRequestSpec, request: &CertificateReq
 }
 
 /// Why the request is approved, or None where it is not (yet) for us to do.
-fn approval(state: &State, spec: &CertificateSigningRequestSpec, request: &CertificateRequest, usage: Usage) -> Option<&'static str> {
+fn approval(
+    state: &State,
+    spec: &CertificateSigningRequestSpec,
+    request: &CertificateRequest,
+    usage: Usage,
+) -> Option<&'static str> {
     if !is_well_formed(spec, request, usage) {
         return None;
     }
@@ -152,9 +166,12 @@ fn approval(state: &State, spec: &CertificateSigningRequestSpec, request: &Certi
     let own = spec.username.as_deref() == Some(&request.common_name) && member(NODES);
     match usage {
         Usage::Client if own => Some("Auto approving self kubelet client certificate after SubjectAccessReview."),
-        Usage::Client if member(BOOTSTRAPPERS) => Some("Auto approving kubelet client certificate after SubjectAccessReview."),
+        Usage::Client if member(BOOTSTRAPPERS) => {
+            Some("Auto approving kubelet client certificate after SubjectAccessReview.")
+        }
         Usage::Client => None,
-        Usage::Server => (own && has_only_own_names(state, request)).then_some("Auto approving kubelet serving certificate for the node's own names."),
+        Usage::Server => (own && has_only_own_names(state, request))
+            .then_some("Auto approving kubelet serving certificate for the node's own names."),
     }
 }
 
@@ -168,14 +185,16 @@ fn has_only_own_names(state: &State, request: &CertificateRequest) -> bool {
 
 fn approve(request: &CertificateSigningRequest, message: &str, now: Timestamp) -> Action {
     let mut approved = request.clone();
-    approved.status.get_or_insert_default().conditions.get_or_insert_default().push(CertificateSigningRequestCondition {
-        type_: "Approved".to_owned(),
-        status: "True".to_owned(),
-        reason: Some("AutoApproved".to_owned()),
-        message: Some(message.to_owned()),
-        last_update_time: Some(Time(now)),
-        last_transition_time: Some(Time(now)),
-    });
+    approved.status.get_or_insert_default().conditions.get_or_insert_default().push(
+        CertificateSigningRequestCondition {
+            type_: "Approved".to_owned(),
+            status: "True".to_owned(),
+            reason: Some("AutoApproved".to_owned()),
+            message: Some(message.to_owned()),
+            last_update_time: Some(Time(now)),
+            last_transition_time: Some(Time(now)),
+        },
+    );
     let mut action = Action::update(&approved);
     if let Verb::Update { subresource, .. } = &mut action.verb {
         *subresource = Some("approval");
@@ -209,13 +228,23 @@ mod tests {
     }
 
     fn asked(group: &'static str, user: &'static str) -> Asked {
-        Asked { signer: CLIENT, usages: ["digital signature", "client auth"], user, group, subject: Subject::member("system:node:a", NODES), names: vec![] }
+        Asked {
+            signer: CLIENT,
+            usages: ["digital signature", "client auth"],
+            user,
+            group,
+            subject: Subject::member("system:node:a", NODES),
+            names: vec![],
+        }
     }
 
     fn request(asked: &Asked) -> CertificateSigningRequest {
         let (pem, _) = make_request(&asked.subject, &asked.names).unwrap();
         CertificateSigningRequest {
-            metadata: serde_json::from_value(json!({"name": "r", "uid": "r", "creationTimestamp": "2026-01-01T00:00:00Z"})).unwrap(),
+            metadata: serde_json::from_value(
+                json!({"name": "r", "uid": "r", "creationTimestamp": "2026-01-01T00:00:00Z"}),
+            )
+            .unwrap(),
             spec: CertificateSigningRequestSpec {
                 request: ByteString(pem.into_bytes()),
                 signer_name: asked.signer.to_owned(),
@@ -230,7 +259,8 @@ mod tests {
 
     fn planned(request: CertificateSigningRequest, at: Timestamp) -> Plan {
         let node: Node = serde_json::from_value(json!({"metadata": {"name": "a"}, "status": {"addresses": [{"type": "InternalIP", "address": "10.0.0.1"}]}})).unwrap();
-        let state = State { requests: Arc::new(Snapshot::of([request], &[])), nodes: Arc::new(Snapshot::of([node], &[])) };
+        let state =
+            State { requests: Arc::new(Snapshot::of([request], &[])), nodes: Arc::new(Snapshot::of([node], &[])) };
         plan(&state, &Key::cluster("r"), &Authority::create("ca", now()).unwrap(), at)
     }
 
@@ -248,7 +278,11 @@ mod tests {
             ("another node's", asked(NODES, "system:node:b"), false),
             ("a stranger", asked("system:authenticated", "eve"), false),
             ("no node", Asked { subject: Subject::member("admin", NODES), ..asked(BOOTSTRAPPERS, "x") }, false),
-            ("another group", Asked { subject: Subject::member("system:node:a", "system:masters"), ..asked(BOOTSTRAPPERS, "x") }, false),
+            (
+                "another group",
+                Asked { subject: Subject::member("system:node:a", "system:masters"), ..asked(BOOTSTRAPPERS, "x") },
+                false,
+            ),
             ("names in a client's", Asked { names: vec!["a".into()], ..asked(NODES, "system:node:a") }, false),
             ("other usages", Asked { usages: ["client auth", "cert sign"], ..asked(NODES, "system:node:a") }, false),
             ("serving", serving(&["a", "10.0.0.1"]), true),
@@ -257,14 +291,16 @@ mod tests {
         ];
         for (why, asked, approved) in cases {
             let plan = planned(request(&asked), now());
-            let expected: &[&str] = if approved { &["update certificatesigningrequests.certificates.k8s.io/approval r"] } else { &[] };
+            let expected: &[&str] =
+                if approved { &["update certificatesigningrequests.certificates.k8s.io/approval r"] } else { &[] };
             assert_eq!(plan.describe(), expected, "{why}");
         }
     }
 
     fn with_condition(asked: &Asked, kind: &str) -> CertificateSigningRequest {
         let mut request = request(asked);
-        let condition = json!({"conditions": [{"type": "Approved", "status": "True"}, {"type": kind, "status": "True"}]});
+        let condition =
+            json!({"conditions": [{"type": "Approved", "status": "True"}, {"type": kind, "status": "True"}]});
         request.status = Some(serde_json::from_value(condition).unwrap());
         request
     }
@@ -275,13 +311,24 @@ mod tests {
         let plan = planned(with_condition(&good, "Approved"), now());
         assert_eq!(plan.describe(), ["update certificatesigningrequests.certificates.k8s.io/status r"]);
         let Verb::Update { body, .. } = &plan.actions[0].actions()[0].verb else { panic!() };
-        assert!(body["status"]["certificate"].as_str().unwrap().starts_with("LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS"), "PEM in base64");
+        assert!(
+            body["status"]["certificate"].as_str().unwrap().starts_with("LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS"),
+            "PEM in base64"
+        );
         assert_eq!(plan.requeue_after, Some(KEEP_DECIDED));
         assert_eq!(planned(with_condition(&good, "Denied"), now()).describe(), Vec::<String>::new());
-        let forged = Asked { subject: Subject::member("system:node:a", "system:masters"), ..asked(NODES, "system:node:a") };
-        assert_eq!(planned(with_condition(&forged, "Approved"), now()).describe(), Vec::<String>::new(), "approved by a careless admin");
+        let forged =
+            Asked { subject: Subject::member("system:node:a", "system:masters"), ..asked(NODES, "system:node:a") };
+        assert_eq!(
+            planned(with_condition(&forged, "Approved"), now()).describe(),
+            Vec::<String>::new(),
+            "approved by a careless admin"
+        );
         let later = now().checked_add(KEEP_DECIDED).unwrap();
-        assert_eq!(planned(with_condition(&good, "Approved"), later).describe(), ["delete certificatesigningrequests.certificates.k8s.io r"]);
+        assert_eq!(
+            planned(with_condition(&good, "Approved"), later).describe(),
+            ["delete certificatesigningrequests.certificates.k8s.io r"]
+        );
         assert_eq!(planned(request(&good), later).describe().len(), 1, "a pending one is kept, and approved at last");
     }
 }

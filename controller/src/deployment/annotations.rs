@@ -99,7 +99,9 @@ mod tests {
         let deployment: Deployment = serde_json::from_value(json!({"metadata": {"annotations": {
             "kubernetes.io/change-cause": "undo", "kubectl.kubernetes.io/last-applied-configuration": "{}", REVISION: "4"}}}))
         .unwrap();
-        let mut set: ReplicaSet = serde_json::from_value(json!({"metadata": {"annotations": {REVISION: "3", REVISION_HISTORY: "1"}}})).unwrap();
+        let mut set: ReplicaSet =
+            serde_json::from_value(json!({"metadata": {"annotations": {REVISION: "3", REVISION_HISTORY: "1"}}}))
+                .unwrap();
         assert!(sync(&deployment, &mut set, 5));
         let expected = json!({"kubernetes.io/change-cause": "undo", REVISION: "5", REVISION_HISTORY: "1,3"});
         assert_eq!(json!(set.metadata.annotations), expected);

@@ -107,7 +107,12 @@ pub fn is_timed_out(spec: &DeploymentSpec, status: &DeploymentStatus, now: Times
 }
 
 /// When to look again at a rollout that may run out of time.
-pub fn check_in(deployment: &Deployment, spec: &DeploymentSpec, status: &DeploymentStatus, now: Timestamp) -> Option<Duration> {
+pub fn check_in(
+    deployment: &Deployment,
+    spec: &DeploymentSpec,
+    status: &DeploymentStatus,
+    now: Timestamp,
+) -> Option<Duration> {
     let condition = find(status, PROGRESSING)?;
     let deadline = deadline(spec)?;
     if is_complete(deployment, spec, status) || condition.reason.as_deref() == Some(TIMED_OUT) {

@@ -1,9 +1,6 @@
 //! The arithmetic of surge and unavailability (upstream's pkg/controller/deployment/util).
 
-use k8s_openapi::{
-    api::apps::v1::DeploymentSpec,
-    apimachinery::pkg::util::intstr::IntOrString,
-};
+use k8s_openapi::{api::apps::v1::DeploymentSpec, apimachinery::pkg::util::intstr::IntOrString};
 
 /// Whether pods are replaced a few at a time; the other strategy is Recreate.
 pub fn is_rolling(spec: &DeploymentSpec) -> bool {

@@ -78,7 +78,7 @@ impl<'a> Rollout<'a> {
             delete: false,
         };
         let mut members: Vec<Member> = owned.iter().map(member).collect();
-        members.sort_by(|a, b| age(&a.set).cmp(&age(&b.set)));
+        members.sort_by_key(|member| age(&member.set));
         let status = deployment.status.clone().unwrap_or_default();
         Self { deployment, spec, state, context, members, newest: None, status, revision: None, plan: Plan::default() }
     }
@@ -125,7 +125,9 @@ impl<'a> Rollout<'a> {
             member.changed = true;
         }
         self.revision = Some(annotations::revision(&self.members[index].set).to_string());
-        if conditions::deadline(self.spec).is_some() && conditions::find(&self.status, conditions::PROGRESSING).is_none() {
+        if conditions::deadline(self.spec).is_some()
+            && conditions::find(&self.status, conditions::PROGRESSING).is_none()
+        {
             let message = format!("Found new replica set {:?}", self.members[index].name());
             self.set_progressing("True", "FoundNewReplicaSet", &message);
         }
@@ -193,7 +195,8 @@ impl<'a> Rollout<'a> {
         if conditions::deadline(self.spec).is_none() {
             return;
         }
-        let reason = conditions::find(&self.status, conditions::PROGRESSING).and_then(|condition| condition.reason.as_deref());
+        let reason =
+            conditions::find(&self.status, conditions::PROGRESSING).and_then(|condition| condition.reason.as_deref());
         let (paused, shown) = (self.spec.paused == Some(true), reason == Some(conditions::PAUSED));
         if reason == Some(conditions::TIMED_OUT) || paused == shown {
             return;
@@ -244,14 +247,18 @@ impl<'a> Rollout<'a> {
         }
         let current = conditions::find(&self.status, conditions::PROGRESSING).cloned();
         let settled = status.replicas == status.updated_replicas
-            && current.as_ref().is_some_and(|condition| condition.reason.as_deref() == Some(conditions::NEW_SET_AVAILABLE));
+            && current
+                .as_ref()
+                .is_some_and(|condition| condition.reason.as_deref() == Some(conditions::NEW_SET_AVAILABLE));
         if deadline.is_some() && !settled {
             self.judge_progress(&old, &mut status, current.as_ref());
         }
         let sets: Vec<ReplicaSet> = self.old().iter().map(|index| self.members[*index].set.clone()).collect();
         conditions::remove(&mut status, conditions::REPLICA_FAILURE);
         if let Some(failure) = conditions::failure(&sets, self.newest.map(|index| &self.members[index].set)) {
-            let kept = conditions::find(&old, conditions::REPLICA_FAILURE).filter(|have| have.reason == failure.reason).cloned();
+            let kept = conditions::find(&old, conditions::REPLICA_FAILURE)
+                .filter(|have| have.reason == failure.reason)
+                .cloned();
             conditions::set(&mut status, kept.unwrap_or(failure));
         }
         if let Some(after) = conditions::check_in(self.deployment, self.spec, &status, self.context.now) {
@@ -300,7 +307,8 @@ impl<'a> Rollout<'a> {
             plan.actions.extend(self.action(member).map(Step::One));
         }
         plan.actions.extend(self.show_revision().map(Step::One));
-        let refused = self.context.failure.filter(|failure| failure.reason == Some(CREATE_ERROR) && failure.code != 409);
+        let refused =
+            self.context.failure.filter(|failure| failure.reason == Some(CREATE_ERROR) && failure.code != 409);
         if creating {
             // "Created" is written only after the creation, its failure whatever happens.
             let status = self.write_status().map(Step::One);

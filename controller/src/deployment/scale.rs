@@ -10,7 +10,9 @@ impl Rollout<'_> {
     pub fn is_scaling(&mut self) -> bool {
         let wanted = i64::from(math::wanted(self.spec));
         let mut active = self.members.iter().filter(|member| member.replicas() > 0);
-        active.any(|member| annotations::number(&member.set, annotations::DESIRED).is_some_and(|desired| desired != wanted))
+        active.any(|member| {
+            annotations::number(&member.set, annotations::DESIRED).is_some_and(|desired| desired != wanted)
+        })
     }
 
     /// Sets the size of one set and notes what was wanted at that time.
@@ -83,7 +85,8 @@ impl Rollout<'_> {
 
     fn scale_in_proportion(&mut self) {
         let wanted = math::wanted(self.spec);
-        let mut active: Vec<usize> = self.all().into_iter().filter(|index| self.members[*index].replicas() > 0).collect();
+        let mut active: Vec<usize> =
+            self.all().into_iter().filter(|index| self.members[*index].replicas() > 0).collect();
         let allowed = if wanted > 0 { wanted + math::max_surge(self.spec) } else { 0 };
         let to_add = allowed - self.sum(&active, Member::replicas);
         // The largest first; of equals, growing prefers the youngest and shrinking the oldest.

@@ -60,7 +60,10 @@ mod tests {
     use serde_json::json;
 
     fn template(labels: serde_json::Value, image: &str) -> PodTemplateSpec {
-        serde_json::from_value(json!({"metadata": {"labels": labels}, "spec": {"containers": [{"name": "c", "image": image}]}})).unwrap()
+        serde_json::from_value(
+            json!({"metadata": {"labels": labels}, "spec": {"containers": [{"name": "c", "image": image}]}}),
+        )
+        .unwrap()
     }
 
     #[test]

@@ -27,7 +27,8 @@ impl Model {
                 "template": template("v1")},
         });
         let now = "2026-01-01T00:00:00Z".parse().unwrap();
-        let mut model = Self { deployment, sets: Vec::new(), now, events: Vec::new(), least_available: 0, most: 0, version: 1 };
+        let mut model =
+            Self { deployment, sets: Vec::new(), now, events: Vec::new(), least_available: 0, most: 0, version: 1 };
         model.edit(spec);
         model
     }
@@ -73,7 +74,8 @@ impl Model {
                 set["metadata"]["uid"] = format!("u{version}").into();
                 set["metadata"]["generation"] = 1.into();
                 set["metadata"]["resourceVersion"] = version.into();
-                set["metadata"]["creationTimestamp"] = json!(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(self.now));
+                set["metadata"]["creationTimestamp"] =
+                    json!(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(self.now));
                 self.sets.push(set);
             }
             Verb::Update { body, .. } => {
@@ -119,7 +121,8 @@ impl Model {
     }
 
     fn sizes(&self) -> Vec<(String, i64)> {
-        let image = |set: &Value| set["spec"]["template"]["spec"]["containers"][0]["image"].as_str().unwrap().to_owned();
+        let image =
+            |set: &Value| set["spec"]["template"]["spec"]["containers"][0]["image"].as_str().unwrap().to_owned();
         self.sets.iter().map(|set| (image(set), set["spec"]["replicas"].as_i64().unwrap())).collect()
     }
 
@@ -161,8 +164,14 @@ fn sizes(expected: &[(&str, i64)]) -> Vec<(String, i64)> {
 #[test]
 fn a_new_deployment_comes_up() {
     let mut model = Model::new(json!({"replicas": 3}));
-    assert_eq!(model.plan(None).describe(), ["create replicasets.apps d/web-" .to_owned() + &hash("v1"),
-        "patch deployments.apps d/web".to_owned(), "patch deployments.apps/status d/web".to_owned()]);
+    assert_eq!(
+        model.plan(None).describe(),
+        [
+            "create replicasets.apps d/web-".to_owned() + &hash("v1"),
+            "patch deployments.apps d/web".to_owned(),
+            "patch deployments.apps/status d/web".to_owned()
+        ]
+    );
     assert!(model.step());
     assert_eq!(model.condition("Progressing").1, "NewReplicaSetCreated");
     assert_eq!(model.condition("Available").1, "MinimumReplicasUnavailable");
@@ -195,7 +204,12 @@ fn a_rolling_update_keeps_its_bounds() {
         model.edit(json!({"template": template("v2")}));
         model.settle(|_| true);
         assert_eq!(model.sizes(), sizes(&[("v1", 0), ("v2", replicas)]));
-        assert!(model.least_available >= least && model.most <= most, "{replicas}: {} {}", model.least_available, model.most);
+        assert!(
+            model.least_available >= least && model.most <= most,
+            "{replicas}: {} {}",
+            model.least_available,
+            model.most
+        );
         assert_eq!(model.revision(), "2");
     }
 }
@@ -227,7 +241,8 @@ fn a_bad_image_stops_at_the_bounds_and_is_reported() {
 
 #[test]
 fn scaling_in_the_middle_of_a_rollout_is_proportional() {
-    let mut model = Model::new(json!({"replicas": 10, "strategy": {"rollingUpdate": {"maxSurge": 3, "maxUnavailable": 2}}}));
+    let mut model =
+        Model::new(json!({"replicas": 10, "strategy": {"rollingUpdate": {"maxSurge": 3, "maxUnavailable": 2}}}));
     model.settle(|_| true);
     model.edit(json!({"template": template("bad")}));
     model.settle(|image| image != "bad");
@@ -302,10 +317,14 @@ fn an_orphan_with_the_template_is_adopted_not_doubled() {
 #[test]
 fn a_refused_creation_is_shown() {
     let model = Model::new(json!({"replicas": 1}));
-    let failure = Failure { action: String::new(), reason: Some("ReplicaSetCreateError"), message: "quota".into(), code: 403 };
+    let failure =
+        Failure { action: String::new(), reason: Some("ReplicaSetCreateError"), message: "quota".into(), code: 403 };
     let plan = model.plan(Some(&failure));
     let Verb::Patch { body, .. } = &plan.status.as_ref().unwrap().verb else { panic!() };
     let condition = &body["status"]["conditions"][0];
-    assert_eq!((condition["status"].as_str(), condition["reason"].as_str()), (Some("False"), Some("ReplicaSetCreateError")));
+    assert_eq!(
+        (condition["status"].as_str(), condition["reason"].as_str()),
+        (Some("False"), Some("ReplicaSetCreateError"))
+    );
     assert_eq!(condition["message"], format!("Failed to create new replica set \"web-{}\": quota", hash("v1")));
 }

@@ -47,14 +47,16 @@ pub(super) fn plan(state: &State, service: &Service, pods: &[&Arc<Pod>]) -> Opti
     let same_subsets = current.subsets.as_deref().unwrap_or_default() == changed.subsets.as_deref().unwrap_or_default();
     let same = same_subsets
         && current.metadata.labels == changed.metadata.labels
-        && current.metadata.annotations.clone().filter(|annotations| !annotations.is_empty()) == changed.metadata.annotations;
+        && current.metadata.annotations.clone().filter(|annotations| !annotations.is_empty())
+            == changed.metadata.annotations;
     (!same).then(|| Step::One(Action::update(&changed)))
 }
 
 /// The service is gone, and with it what was made for it.
 pub(super) fn remove(state: &State, key: &Key) -> Plan {
     let ours = |endpoints: &&Arc<Endpoints>| {
-        endpoints.metadata.labels.as_ref().and_then(|labels| labels.get(MANAGED_BY)).map(String::as_str) == Some(CONTROLLER)
+        endpoints.metadata.labels.as_ref().and_then(|labels| labels.get(MANAGED_BY)).map(String::as_str)
+            == Some(CONTROLLER)
     };
     match state.endpoints.get(key).filter(ours) {
         Some(endpoints) => Plan::one(Action::delete(endpoints.as_ref())),
@@ -84,22 +86,23 @@ fn subsets(service: &Service, pods: &[&Arc<Pod>]) -> (Vec<EndpointSubset>, bool)
         let group = groups.entry(ports::of(service, pod)).or_default();
         if publish_all || pods::is_ready(pod) { group.0.push(address) } else { group.1.push(address) }
     }
-    let subset = |(ports, (mut ready, mut not_ready)): (Vec<ports::Port>, (Vec<EndpointAddress>, Vec<EndpointAddress>))| {
-        ready.sort_by(|a, b| a.ip.cmp(&b.ip));
-        not_ready.sort_by(|a, b| a.ip.cmp(&b.ip));
-        let port = |port: ports::Port| EndpointPort {
-            name: Some(port.name).filter(|name| !name.is_empty()),
-            port: port.number,
-            protocol: Some(port.protocol),
-            app_protocol: port.app_protocol,
+    let subset =
+        |(ports, (mut ready, mut not_ready)): (Vec<ports::Port>, (Vec<EndpointAddress>, Vec<EndpointAddress>))| {
+            ready.sort_by(|a, b| a.ip.cmp(&b.ip));
+            not_ready.sort_by(|a, b| a.ip.cmp(&b.ip));
+            let port = |port: ports::Port| EndpointPort {
+                name: Some(port.name).filter(|name| !name.is_empty()),
+                port: port.number,
+                protocol: Some(port.protocol),
+                app_protocol: port.app_protocol,
+            };
+            let some = |list: Vec<EndpointAddress>| Some(list).filter(|list| !list.is_empty());
+            let ports: Vec<EndpointPort> = ports.into_iter().map(port).collect();
+            EndpointSubset {
+                addresses: some(ready),
+                not_ready_addresses: some(not_ready),
+                ports: Some(ports).filter(|ports| !ports.is_empty()),
+            }
         };
-        let some = |list: Vec<EndpointAddress>| Some(list).filter(|list| !list.is_empty());
-        let ports: Vec<EndpointPort> = ports.into_iter().map(port).collect();
-        EndpointSubset {
-            addresses: some(ready),
-            not_ready_addresses: some(not_ready),
-            ports: Some(ports).filter(|ports| !ports.is_empty()),
-        }
-    };
     (groups.into_iter().map(subset).collect(), count > LARGEST)
 }

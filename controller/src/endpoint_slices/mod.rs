@@ -8,11 +8,9 @@ use std::sync::Arc;
 
 use coracle_api::selector::LabelSelector;
 use coracle_client::{Context, Informer, Informers, Key, Plan, Reconciler, Snapshot, Wires};
-use k8s_openapi::{
-    api::{
-        core::v1::{Endpoints, Node, Pod, Service},
-        discovery::v1::EndpointSlice,
-    },
+use k8s_openapi::api::{
+    core::v1::{Endpoints, Node, Pod, Service},
+    discovery::v1::EndpointSlice,
 };
 
 use crate::{ownership, pods};
@@ -62,7 +60,13 @@ impl EndpointSlices {
     pub fn new(informers: &Informers) -> Self {
         let slices = informers.get::<EndpointSlice>();
         slices.add_index(BY_SERVICE, by_service);
-        Self { services: informers.get(), pods: informers.get(), nodes: informers.get(), slices, endpoints: informers.get() }
+        Self {
+            services: informers.get(),
+            pods: informers.get(),
+            nodes: informers.get(),
+            slices,
+            endpoints: informers.get(),
+        }
     }
 }
 
@@ -91,7 +95,8 @@ impl Reconciler for EndpointSlices {
             }
             let services = services.snapshot();
             for service in services.namespace(pod.metadata.namespace.as_deref().unwrap_or_default()) {
-                let selected = |pod: &Pod| selector(service).is_some_and(|selector| ownership::selects(&selector, &pod.metadata));
+                let selected =
+                    |pod: &Pod| selector(service).is_some_and(|selector| ownership::selects(&selector, &pod.metadata));
                 if selected(pod) || event.old().is_some_and(|old| selected(old)) {
                     emit(Key::of(&service.metadata));
                 }

@@ -20,7 +20,12 @@ pub fn of(service: &Service, pod: &Pod) -> Vec<Port> {
     let resolved = ports.into_iter().flatten().filter_map(|port| {
         let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".to_owned());
         let number = number(port, &protocol, pod)?;
-        Some(Port { name: port.name.clone().unwrap_or_default(), protocol, number, app_protocol: port.app_protocol.clone() })
+        Some(Port {
+            name: port.name.clone().unwrap_or_default(),
+            protocol,
+            number,
+            app_protocol: port.app_protocol.clone(),
+        })
     });
     let mut resolved: Vec<Port> = resolved.collect();
     resolved.sort();
@@ -34,9 +39,15 @@ fn number(port: &ServicePort, protocol: &str, pod: &Pod) -> Option<i32> {
         Some(IntOrString::String(name)) if name.is_empty() => Some(port.port),
         Some(IntOrString::String(name)) => {
             let spec = pod.spec.as_ref()?;
-            let sidecars = spec.init_containers.iter().flatten().filter(|container| container.restart_policy.as_deref() == Some("Always"));
+            let sidecars = spec
+                .init_containers
+                .iter()
+                .flatten()
+                .filter(|container| container.restart_policy.as_deref() == Some("Always"));
             let mut all = spec.containers.iter().chain(sidecars).flat_map(|container| container.ports.iter().flatten());
-            let found = all.find(|have| have.name.as_ref() == Some(name) && have.protocol.as_deref().unwrap_or("TCP") == protocol)?;
+            let found = all.find(|have| {
+                have.name.as_ref() == Some(name) && have.protocol.as_deref().unwrap_or("TCP") == protocol
+            })?;
             Some(found.container_port)
         }
     }

@@ -89,7 +89,13 @@ pub(super) fn address(pod: &Pod, family: &str) -> Option<String> {
 
 pub(super) fn target(pod: &Pod) -> ObjectReference {
     let full = reference(pod);
-    ObjectReference { kind: full.kind, name: full.name, namespace: full.namespace, uid: full.uid, ..ObjectReference::default() }
+    ObjectReference {
+        kind: full.kind,
+        name: full.name,
+        namespace: full.namespace,
+        uid: full.uid,
+        ..ObjectReference::default()
+    }
 }
 
 /// The pod's own host name, where it has one under this service.
@@ -146,7 +152,14 @@ fn keep(slice: &EndpointSlice, missing: &mut BTreeMap<String, Endpoint>) -> Endp
 }
 
 /// Puts what is missing into slices that have room, then into new ones; empty slices go, but for the last.
-fn fill(plan: &mut Plan, state: &State, service: &Service, group: &Group, slices: Vec<EndpointSlice>, missing: &mut BTreeMap<String, Endpoint>) {
+fn fill(
+    plan: &mut Plan,
+    state: &State,
+    service: &Service,
+    group: &Group,
+    slices: Vec<EndpointSlice>,
+    missing: &mut BTreeMap<String, Endpoint>,
+) {
     let mut filled = Vec::new();
     // The fullest first: the fewest slices are written.
     let mut slices = slices;
@@ -162,13 +175,15 @@ fn fill(plan: &mut Plan, state: &State, service: &Service, group: &Group, slices
     }
     let fresh = filled.is_empty() && missing.is_empty();
     while !missing.is_empty() {
-        let endpoints = std::iter::from_fn(|| missing.pop_first().map(|(_, endpoint)| endpoint)).take(LARGEST).collect();
+        let endpoints =
+            std::iter::from_fn(|| missing.pop_first().map(|(_, endpoint)| endpoint)).take(LARGEST).collect();
         plan.push(Action::create(&new(service, group, endpoints)));
     }
     if fresh {
         plan.push(Action::create(&new(service, group, Vec::new())));
     }
-    let mut kept_one = filled.iter().any(|slice| slice.endpoints.as_ref().is_some_and(|endpoints| !endpoints.is_empty()));
+    let mut kept_one =
+        filled.iter().any(|slice| slice.endpoints.as_ref().is_some_and(|endpoints| !endpoints.is_empty()));
     for mut slice in filled {
         let original = state.slices.get(&Key::of(&slice.metadata));
         if slice.endpoints.as_ref().is_some_and(Vec::is_empty) && std::mem::replace(&mut kept_one, true) {
@@ -176,7 +191,9 @@ fn fill(plan: &mut Plan, state: &State, service: &Service, group: &Group, slices
             continue;
         }
         slice.metadata.labels = Some(labels(service));
-        if slice.endpoints.as_ref().is_some_and(Vec::is_empty) && original.is_some_and(|original| original.endpoints.is_none()) {
+        if slice.endpoints.as_ref().is_some_and(Vec::is_empty)
+            && original.is_some_and(|original| original.endpoints.is_none())
+        {
             slice.endpoints = None;
         }
         if original.is_none_or(|original| **original != slice) {

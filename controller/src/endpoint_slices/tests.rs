@@ -3,8 +3,10 @@ use coracle_client::{Action, Step, Verb};
 use serde_json::{Value, json};
 
 fn service(ports: Value) -> Service {
-    serde_json::from_value(json!({"metadata": {"name": "web", "namespace": "d", "uid": "s", "labels": {"tier": "front"}},
-        "spec": {"selector": {"app": "web"}, "ports": ports, "clusterIP": "10.0.0.1", "ipFamilies": ["IPv4"]}}))
+    serde_json::from_value(
+        json!({"metadata": {"name": "web", "namespace": "d", "uid": "s", "labels": {"tier": "front"}},
+        "spec": {"selector": {"app": "web"}, "ports": ports, "clusterIP": "10.0.0.1", "ipFamilies": ["IPv4"]}}),
+    )
     .unwrap()
 }
 
@@ -53,11 +55,14 @@ impl World {
             }
             Verb::Create(body) => self.endpoints.push(serde_json::from_value(body.clone()).unwrap()),
             Verb::Update { body, .. } if slices => {
-                let slice = self.slices.iter_mut().find(|slice| slice.metadata.name.as_deref() == Some(&action.name)).unwrap();
+                let slice =
+                    self.slices.iter_mut().find(|slice| slice.metadata.name.as_deref() == Some(&action.name)).unwrap();
                 *slice = serde_json::from_value(body.clone()).unwrap();
             }
             Verb::Update { body, .. } => self.endpoints = vec![serde_json::from_value(body.clone()).unwrap()],
-            Verb::Delete { .. } if slices => self.slices.retain(|slice| slice.metadata.name.as_deref() != Some(&action.name)),
+            Verb::Delete { .. } if slices => {
+                self.slices.retain(|slice| slice.metadata.name.as_deref() != Some(&action.name))
+            }
             Verb::Delete { .. } => self.endpoints.clear(),
             other => panic!("{other:?}"),
         }
@@ -79,14 +84,20 @@ fn pods_come_and_go() {
     let slice = &world.slices[0];
     let labels = json!({"tier": "front", SERVICE_NAME: "web", MANAGED_BY: CONTROLLER});
     assert_eq!((json!(slice.metadata.labels), slice.ports.as_ref().unwrap()[0].port), (labels, Some(8080)));
-    let described: Vec<_> = slice.endpoints.iter().flatten().map(|endpoint| json!([endpoint.addresses, endpoint.conditions])).collect();
-    assert_eq!(json!(described), json!([
-        [["10.1.0.1"], {"ready": true, "serving": true, "terminating": false}],
-        [["10.1.0.2"], {"ready": false, "serving": false, "terminating": false}],
-    ]));
+    let described: Vec<_> =
+        slice.endpoints.iter().flatten().map(|endpoint| json!([endpoint.addresses, endpoint.conditions])).collect();
+    assert_eq!(
+        json!(described),
+        json!([
+            [["10.1.0.1"], {"ready": true, "serving": true, "terminating": false}],
+            [["10.1.0.2"], {"ready": false, "serving": false, "terminating": false}],
+        ])
+    );
     let subset = json!(world.endpoints[0].subsets.as_ref().unwrap()[0]);
-    assert_eq!((&subset["addresses"][0]["ip"], &subset["notReadyAddresses"][0]["ip"], &subset["ports"]), (
-        &json!("10.1.0.1"), &json!("10.1.0.2"), &json!([{"port": 8080, "protocol": "TCP"}])));
+    assert_eq!(
+        (&subset["addresses"][0]["ip"], &subset["notReadyAddresses"][0]["ip"], &subset["ports"]),
+        (&json!("10.1.0.1"), &json!("10.1.0.2"), &json!([{"port": 8080, "protocol": "TCP"}]))
+    );
     world.pods[1] = pod("b", "10.1.0.2", true);
     assert_eq!(world.step(), ["update endpointslices.discovery.k8s.io d/web-2", "update endpoints d/web"]);
     world.pods.clear();
@@ -99,7 +110,9 @@ fn pods_come_and_go() {
 #[test]
 fn slices_hold_a_hundred_and_are_refilled() {
     let mut world = World { services: vec![service(json!([{"port": 80}]))], ..World::default() };
-    world.pods = (0..250).map(|number| pod(&format!("p{number:03}"), &format!("10.1.{}.{}", number / 200, number % 200 + 1), true)).collect();
+    world.pods = (0..250)
+        .map(|number| pod(&format!("p{number:03}"), &format!("10.1.{}.{}", number / 200, number % 200 + 1), true))
+        .collect();
     world.step();
     assert_eq!(world.sizes(), [100, 100, 50]);
     world.pods.drain(..30);

@@ -42,7 +42,9 @@ impl Node {
             key: Key::of(meta),
             uid: Uid::new(meta.uid.as_deref().unwrap_or_default()),
             version: meta.resource_version.clone(),
-            owners: owners.map(|reference| Owner { uid: Uid::new(&reference.uid), reference: reference.clone() }).collect(),
+            owners: owners
+                .map(|reference| Owner { uid: Uid::new(&reference.uid), reference: reference.clone() })
+                .collect(),
             finalizers: meta.finalizers.clone().unwrap_or_default(),
             deleting: meta.deletion_timestamp.is_some(),
         }

@@ -11,7 +11,7 @@ mod plan;
 
 use std::{collections::HashMap, fmt, sync::Arc};
 
-use coracle_client::{Action, Context, Plan, Reconciler, Subscription, WorkQueue, Wires, executor::Outcome};
+use coracle_client::{Action, Context, Plan, Reconciler, Subscription, Wires, WorkQueue, executor::Outcome};
 use parking_lot::Mutex;
 
 use crate::catalog::{Catalog, Entry};
@@ -62,12 +62,18 @@ pub struct State {
 impl Garbage {
     /// The collector over all resources of the catalog.
     pub fn new(catalog: &Catalog) -> Self {
-        Self { catalog: catalog.clone(), graph: Arc::default(), verdicts: Arc::default(), subscriptions: Arc::default() }
+        Self {
+            catalog: catalog.clone(),
+            graph: Arc::default(),
+            verdicts: Arc::default(),
+            subscriptions: Arc::default(),
+        }
     }
 
     /// Subscribes to what the catalog has and will have.
     fn follow(&self, queue: Arc<WorkQueue<Uid>>) {
-        let (graph, verdicts, subscriptions) = (self.graph.clone(), self.verdicts.clone(), Arc::downgrade(&self.subscriptions));
+        let (graph, verdicts, subscriptions) =
+            (self.graph.clone(), self.verdicts.clone(), Arc::downgrade(&self.subscriptions));
         let mut changes = self.catalog.changes();
         tokio::spawn(async move {
             let mut known = 0;
@@ -108,7 +114,11 @@ impl Reconciler for Garbage {
     }
 
     fn snapshot(&self) -> State {
-        State { graph: self.graph.lock().clone(), entries: self.catalog.entries(), verdicts: self.verdicts.lock().clone() }
+        State {
+            graph: self.graph.lock().clone(),
+            entries: self.catalog.entries(),
+            verdicts: self.verdicts.lock().clone(),
+        }
     }
 
     fn plan(&self, state: &State, key: &Uid, _: &Context<'_>) -> Plan {

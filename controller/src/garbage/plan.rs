@@ -7,10 +7,7 @@ use coracle_client::{
     action::{PatchKind, Propagation},
     recorder::EventType,
 };
-use k8s_openapi::{
-    api::core::v1::ObjectReference,
-    apimachinery::pkg::apis::meta::v1::OwnerReference,
-};
+use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::OwnerReference};
 use serde_json::{Value, json};
 
 use super::{
@@ -35,7 +32,7 @@ enum Standing {
     /// It is not there.
     Dangling,
     /// The server has to be asked.
-    Unknown(Action),
+    Unknown(Box<Action>),
 }
 
 pub(super) fn plan(state: &State, uid: &Uid) -> Plan {
@@ -57,7 +54,7 @@ pub(super) fn plan(state: &State, uid: &Uid) -> Plan {
             Standing::Solid => kept.push(&owner.reference),
             Standing::Waiting => waiting += 1,
             Standing::Dangling => dropped += 1,
-            Standing::Unknown(probe) => probes.push(probe),
+            Standing::Unknown(probe) => probes.push(*probe),
         }
     }
     if !probes.is_empty() {
@@ -86,7 +83,8 @@ pub(super) fn plan(state: &State, uid: &Uid) -> Plan {
 
 fn standing(state: &State, node: &Node, owner: &Owner, plan: &mut Plan) -> Standing {
     let reference = &owner.reference;
-    let entry = Catalog::find(&state.entries, &reference.api_version, &reference.kind).and_then(|at| state.entries.get(at));
+    let entry =
+        Catalog::find(&state.entries, &reference.api_version, &reference.kind).and_then(|at| state.entries.get(at));
     if let Some(entry) = entry
         && entry.namespaced
         && node.key.namespace().is_empty()
@@ -113,7 +111,7 @@ fn standing(state: &State, node: &Node, owner: &Owner, plan: &mut Plan) -> Stand
             Standing::Solid
         }
         None => match entry {
-            Some(entry) => Standing::Unknown(probe(entry, node, reference)),
+            Some(entry) => Standing::Unknown(Box::new(probe(entry, node, reference))),
             None => {
                 plan.requeue(UNKNOWN_KIND);
                 Standing::Solid
@@ -149,7 +147,8 @@ fn release(state: &State, node: &Node) -> Plan {
 fn orphan(state: &State, node: &Node) -> Plan {
     let dependents: Vec<_> = state.graph.dependents(&node.uid).collect();
     let free = |dependent: &&std::sync::Arc<Node>| {
-        let kept: Vec<_> = dependent.owners.iter().filter(|owner| owner.uid != node.uid).map(|owner| &owner.reference).collect();
+        let kept: Vec<_> =
+            dependent.owners.iter().filter(|owner| owner.uid != node.uid).map(|owner| &owner.reference).collect();
         set_owners(state, dependent, &kept)
     };
     let mut plan = Plan::default();
@@ -190,7 +189,12 @@ fn list<T: serde::Serialize>(items: &[T]) -> Value {
 }
 
 fn delete(state: &State, node: &Node, propagation: Propagation) -> Action {
-    let verb = Verb::Delete { uid: Some(node.uid.to_string()), version: node.version.clone(), propagation: Some(propagation), grace: None };
+    let verb = Verb::Delete {
+        uid: Some(node.uid.to_string()),
+        version: node.version.clone(),
+        propagation: Some(propagation),
+        grace: None,
+    };
     action(state, node, verb)
 }
 

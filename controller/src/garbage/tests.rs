@@ -3,7 +3,10 @@ use crate::catalog::{Change, Handler, Objects};
 use coracle_client::{Key, ResourceId, Verb};
 use futures::future::BoxFuture;
 use k8s_openapi::{
-    api::{apps::v1::{Deployment, ReplicaSet}, core::v1::{Node as ClusterNode, Pod}},
+    api::{
+        apps::v1::{Deployment, ReplicaSet},
+        core::v1::{Node as ClusterNode, Pod},
+    },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use serde_json::{Value, json};
@@ -44,7 +47,10 @@ impl World {
             entry(ResourceId::of::<Deployment>(), true),
             entry(ResourceId::of::<ClusterNode>(), false),
         ];
-        Self { state: State { graph: Graph::default(), entries: Arc::new(entries), verdicts: HashMap::new() }, queued: Vec::new() }
+        Self {
+            state: State { graph: Graph::default(), entries: Arc::new(entries), verdicts: HashMap::new() },
+            queued: Vec::new(),
+        }
     }
 
     fn observe(&mut self, entry: usize, meta: Value, deleted: bool) {
@@ -93,7 +99,11 @@ fn dependents_follow_an_owner_that_is_gone() {
     assert_eq!(world.plan("p"), Plan::nothing(), "its owner is there");
     world.observe(SETS, json!({"name": "rs"}), true);
     assert_eq!(world.queued(), ["p"]);
-    assert_eq!(world.plan("p").describe(), ["get replicasets.apps d/rs"], "the graph may be behind: the server is asked");
+    assert_eq!(
+        world.plan("p").describe(),
+        ["get replicasets.apps d/rs"],
+        "the graph may be behind: the server is asked"
+    );
     world.state.verdicts.insert(Uid::new("rs"), Verdict::Absent);
     let plan = world.plan("p");
     assert_eq!((plan.describe(), propagation(&plan)), (vec!["delete pods d/p".to_owned()], Some("Background")));
@@ -111,7 +121,10 @@ fn one_owner_left_is_enough() {
     assert_eq!(plan.describe(), ["patch pods d/p"]);
     let Verb::Patch { body, .. } = &plan.actions[0].actions()[0].verb else { panic!() };
     let owners = &body["metadata"]["ownerReferences"];
-    assert_eq!((owners.as_array().unwrap().len(), &owners[0]["uid"], &body["metadata"]["resourceVersion"]), (1, &json!("rs"), &json!("1")));
+    assert_eq!(
+        (owners.as_array().unwrap().len(), &owners[0]["uid"], &body["metadata"]["resourceVersion"]),
+        (1, &json!("rs"), &json!("1"))
+    );
 }
 
 #[test]
@@ -140,7 +153,10 @@ fn foreground_goes_from_the_leaves_up() {
 fn orphans_are_freed_before_their_owner_goes() {
     let mut world = World::new();
     world.add(PODS, json!({"name": "p", "ownerReferences": owned_by("ReplicaSet", &["rs"])}));
-    world.add(SETS, json!({"name": "rs", "deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["orphan", "mine"]}));
+    world.add(
+        SETS,
+        json!({"name": "rs", "deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["orphan", "mine"]}),
+    );
     assert_eq!(world.plan("rs").describe(), ["patch pods d/p", "patch replicasets.apps d/rs"]);
 }
 

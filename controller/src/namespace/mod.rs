@@ -89,7 +89,11 @@ impl Reconciler for Namespaces {
                     for finalizer in objects.iter().flat_map(|(_, finalizers)| finalizers) {
                         *finalizers.entry(finalizer.clone()).or_default() += 1;
                     }
-                    (!objects.is_empty()).then(|| Content { resource: entry.resource.clone(), count: objects.len(), finalizers })
+                    (!objects.is_empty()).then(|| Content {
+                        resource: entry.resource.clone(),
+                        count: objects.len(),
+                        finalizers,
+                    })
                 });
                 (name.clone(), content.collect())
             })
@@ -168,12 +172,16 @@ fn finalize(namespace: &Namespace) -> Action {
 
 /// What keeps the namespace, as its conditions say it.
 fn status(namespace: &Namespace, content: &[Content], now: Timestamp) -> Option<Action> {
-    let remaining: Vec<String> = content.iter().map(|content| format!("{} has {} resource instances", content.resource, content.count)).collect();
+    let remaining: Vec<String> = content
+        .iter()
+        .map(|content| format!("{} has {} resource instances", content.resource, content.count))
+        .collect();
     let mut waits: BTreeMap<&str, usize> = BTreeMap::new();
     for (finalizer, count) in content.iter().flat_map(|content| &content.finalizers) {
         *waits.entry(finalizer).or_default() += count;
     }
-    let waits: Vec<String> = waits.iter().map(|(finalizer, count)| format!("{finalizer} in {count} resource instances")).collect();
+    let waits: Vec<String> =
+        waits.iter().map(|(finalizer, count)| format!("{finalizer} in {count} resource instances")).collect();
     let content_remains = if remaining.is_empty() {
         ("False", "ContentRemoved", "All content successfully removed".to_owned())
     } else {
@@ -182,12 +190,25 @@ fn status(namespace: &Namespace, content: &[Content], now: Timestamp) -> Option<
     let finalizers_remain = if waits.is_empty() {
         ("False", "ContentHasNoFinalizers", "All content-preserving finalizers finished".to_owned())
     } else {
-        ("True", "SomeFinalizersRemain", format!("Some content in the namespace has finalizers remaining: {}", waits.join(", ")))
+        (
+            "True",
+            "SomeFinalizersRemain",
+            format!("Some content in the namespace has finalizers remaining: {}", waits.join(", ")),
+        )
     };
     let wanted = [
-        ("NamespaceDeletionDiscoveryFailure", ("False", "ResourcesDiscovered", "All resources successfully discovered".to_owned())),
-        ("NamespaceDeletionGroupVersionParsingFailure", ("False", "ParsedGroupVersions", "All legacy kube types successfully parsed".to_owned())),
-        ("NamespaceDeletionContentFailure", ("False", "ContentDeleted", "All content successfully deleted, may be waiting on finalization".to_owned())),
+        (
+            "NamespaceDeletionDiscoveryFailure",
+            ("False", "ResourcesDiscovered", "All resources successfully discovered".to_owned()),
+        ),
+        (
+            "NamespaceDeletionGroupVersionParsingFailure",
+            ("False", "ParsedGroupVersions", "All legacy kube types successfully parsed".to_owned()),
+        ),
+        (
+            "NamespaceDeletionContentFailure",
+            ("False", "ContentDeleted", "All content successfully deleted, may be waiting on finalization".to_owned()),
+        ),
         ("NamespaceContentRemaining", content_remains),
         ("NamespaceFinalizersRemaining", finalizers_remain),
     ];
@@ -201,7 +222,9 @@ fn status(namespace: &Namespace, content: &[Content], now: Timestamp) -> Option<
                 status: status.to_owned(),
                 reason: Some(reason.to_owned()),
                 message: Some(message),
-                last_transition_time: before.and_then(|condition| condition.last_transition_time.clone()).or(Some(Time(now))),
+                last_transition_time: before
+                    .and_then(|condition| condition.last_transition_time.clone())
+                    .or(Some(Time(now))),
             }
         })
         .collect();
@@ -224,7 +247,8 @@ mod tests {
             "metadata": {"name": "n", "uid": "u", "deletionTimestamp": "2026-01-01T00:00:00Z"},
             "spec": {"finalizers": ["kubernetes", "other"]}}))
         .unwrap();
-        let answers: BTreeMap<String, bool> = answers.iter().map(|(name, empty)| ((*name).to_owned(), *empty)).collect();
+        let answers: BTreeMap<String, bool> =
+            answers.iter().map(|(name, empty)| ((*name).to_owned(), *empty)).collect();
         State {
             namespaces: Arc::new(Snapshot::of([namespace], &[])),
             resources: vec![ResourceId::of::<Pod>()],

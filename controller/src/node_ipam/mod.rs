@@ -6,8 +6,7 @@
 use std::{collections::HashSet, net::Ipv4Addr, sync::Arc};
 
 use coracle_client::{
-    Action, Context, EventType, Informer, Informers, Key, Plan, Reconciler, Snapshot, Wires,
-    action::PatchKind,
+    Action, Context, EventType, Informer, Informers, Key, Plan, Reconciler, Snapshot, Wires, action::PatchKind,
     recorder::reference,
 };
 use ipnet::Ipv4Net;
@@ -107,7 +106,8 @@ mod tests {
     use coracle_client::{Step, Verb};
 
     fn node(name: &str, range: &str) -> Node {
-        serde_json::from_value(json!({"metadata": {"name": name, "resourceVersion": "1"}, "spec": {"podCIDR": range}})).unwrap()
+        serde_json::from_value(json!({"metadata": {"name": name, "resourceVersion": "1"}, "spec": {"podCIDR": range}}))
+            .unwrap()
     }
 
     fn given(plan: &Plan) -> Vec<String> {
@@ -122,14 +122,22 @@ mod tests {
     #[test]
     fn the_lowest_free_range_and_never_a_taken_one() {
         let cluster = "10.42.0.0/16".parse().unwrap();
-        let nodes = [node("a", "10.42.1.0/24"), node("b", ""), node("c", ""), node("d", "10.42.4.0/22"), node("e", ""), node("f", "")];
+        let nodes = [
+            node("a", "10.42.1.0/24"),
+            node("b", ""),
+            node("c", ""),
+            node("d", "10.42.4.0/22"),
+            node("e", ""),
+            node("f", ""),
+        ];
         let plan = plan(&Snapshot::of(nodes, &[]), cluster);
         assert_eq!(given(&plan), ["b=10.42.0.0/24", "c=10.42.2.0/24", "e=10.42.3.0/24", "f=10.42.8.0/24"]);
     }
 
     #[test]
     fn an_exhausted_cluster_says_so() {
-        let plan = plan(&Snapshot::of([node("a", "10.42.0.0/24"), node("b", "")], &[]), "10.42.0.0/24".parse().unwrap());
+        let plan =
+            plan(&Snapshot::of([node("a", "10.42.0.0/24"), node("b", "")], &[]), "10.42.0.0/24".parse().unwrap());
         assert_eq!((given(&plan).len(), plan.notes[0].reason), (0, "CIDRNotAvailable"));
     }
 }

@@ -9,8 +9,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use coracle_api::clock::Clock;
 use coracle_client::{
-    Action, Context, EventType, Informer, Informers, Key, Plan, Reconciler, Snapshot, Step, Wires,
-    action::PatchKind,
+    Action, Context, EventType, Informer, Informers, Key, Plan, Reconciler, Snapshot, Step, Wires, action::PatchKind,
     recorder::reference,
 };
 use jiff::Timestamp;
@@ -222,7 +221,12 @@ fn declare_unknown(plan: &mut Plan, node: &mut Node, now: Timestamp) {
     plan.push(Action::patch_status(node, PatchKind::Merge, patch));
     if was_ready {
         let name = node.metadata.name.as_deref().unwrap_or_default();
-        plan.note(reference(node), EventType::Normal, "NodeNotReady", format!("Node {name} status is now: NodeNotReady"));
+        plan.note(
+            reference(node),
+            EventType::Normal,
+            "NodeNotReady",
+            format!("Node {name} status is now: NodeNotReady"),
+        );
     }
 }
 

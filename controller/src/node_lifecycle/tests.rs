@@ -16,8 +16,10 @@ fn node(name: &str, ready: &str, taints: Value) -> Node {
 }
 
 fn pod(name: &str, node: &str) -> Pod {
-    serde_json::from_value(json!({"metadata": {"name": name, "namespace": "d"}, "spec": {"nodeName": node, "containers": []},
-        "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}}))
+    serde_json::from_value(
+        json!({"metadata": {"name": name, "namespace": "d"}, "spec": {"nodeName": node, "containers": []},
+        "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}}),
+    )
     .unwrap()
 }
 
@@ -47,12 +49,29 @@ fn a_live_node_is_left_alone_and_looked_at_again() {
 
 #[test]
 fn a_silent_node_becomes_unknown_and_its_pods_unready() {
-    let plan = planned(vec![node("a", "True", json!([])), node("b", "True", json!([]))], vec![pod("p", "a"), pod("q", "b")], 40);
+    let plan = planned(
+        vec![node("a", "True", json!([])), node("b", "True", json!([]))],
+        vec![pod("p", "a"), pod("q", "b")],
+        40,
+    );
     assert_eq!(plan.describe(), ["patch nodes/status a", "patch pods/status d/p"]);
     assert_eq!(plan.notes[0].message, "Node a status is now: NodeNotReady");
     let Verb::Patch { body, .. } = &plan.actions[0].actions()[0].verb else { panic!() };
-    let kinds: Vec<_> = body["status"]["conditions"].as_array().unwrap().iter().map(|c| (c["type"].clone(), c["status"].clone())).collect();
-    assert_eq!(json!(kinds), json!([["Ready", "Unknown"], ["MemoryPressure", "Unknown"], ["DiskPressure", "Unknown"], ["PIDPressure", "Unknown"]]));
+    let kinds: Vec<_> = body["status"]["conditions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|c| (c["type"].clone(), c["status"].clone()))
+        .collect();
+    assert_eq!(
+        json!(kinds),
+        json!([
+            ["Ready", "Unknown"],
+            ["MemoryPressure", "Unknown"],
+            ["DiskPressure", "Unknown"],
+            ["PIDPressure", "Unknown"]
+        ])
+    );
 }
 
 #[test]
@@ -63,7 +82,8 @@ fn taints_follow_conditions() {
     let mut unknown = node("a", "Unknown", own.clone());
     conditions::declare_unknown(&mut unknown, now());
     down.push(unknown);
-    let expected = ["mine:NoSchedule", "node.kubernetes.io/unreachable:NoSchedule", "node.kubernetes.io/unreachable:NoExecute"];
+    let expected =
+        ["mine:NoSchedule", "node.kubernetes.io/unreachable:NoSchedule", "node.kubernetes.io/unreachable:NoExecute"];
     assert_eq!(taints(&planned(down, vec![], 100)), expected);
 
     let mut back = others();
@@ -72,7 +92,11 @@ fn taints_follow_conditions() {
 
     let mut alone = node("a", "Unknown", json!([]));
     conditions::declare_unknown(&mut alone, now());
-    assert_eq!(taints(&planned(vec![alone], vec![], 100)), ["node.kubernetes.io/unreachable:NoSchedule"], "nobody is driven from the last node");
+    assert_eq!(
+        taints(&planned(vec![alone], vec![], 100)),
+        ["node.kubernetes.io/unreachable:NoSchedule"],
+        "nobody is driven from the last node"
+    );
 }
 
 use taints::{NOT_READY, UNREACHABLE};

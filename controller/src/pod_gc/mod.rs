@@ -5,8 +5,7 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use coracle_client::{
     Action, Context, Informer, Informers, Key, Plan, Reconciler, ResourceId, Snapshot, Step, Verb, Wires,
-    action::PatchKind,
-    executor::Outcome,
+    action::PatchKind, executor::Outcome,
 };
 use jiff::Timestamp;
 use k8s_openapi::{

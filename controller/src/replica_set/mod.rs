@@ -6,8 +6,7 @@ mod status;
 use std::{sync::Arc, time::Duration};
 
 use coracle_client::{
-    Action, Context, Informer, Informers, Key, Plan, Reconciler, Snapshot, Step, Wires,
-    recorder::reference,
+    Action, Context, Informer, Informers, Key, Plan, Reconciler, Snapshot, Step, Wires, recorder::reference,
 };
 use k8s_openapi::{
     api::{apps::v1::ReplicaSet, core::v1::Pod},

@@ -62,7 +62,10 @@ fn phase_order(pod: &Pod) -> u8 {
 
 fn deletion_cost(pod: &Pod) -> i32 {
     let annotations = pod.metadata.annotations.as_ref();
-    annotations.and_then(|all| all.get("controller.kubernetes.io/pod-deletion-cost")).and_then(|cost| cost.parse().ok()).unwrap_or(0)
+    annotations
+        .and_then(|all| all.get("controller.kubernetes.io/pod-deletion-cost"))
+        .and_then(|cost| cost.parse().ok())
+        .unwrap_or(0)
 }
 
 fn created(pod: &Pod) -> Option<Timestamp> {

@@ -21,11 +21,18 @@ pub fn terminating(set: &ReplicaSet, pods: &Snapshot<Pod>) -> i32 {
 }
 
 /// The status that follows from the pods.
-pub fn calculate(set: &ReplicaSet, owned: &[Arc<Pod>], terminating: i32, wanted: usize, context: &Context<'_>) -> ReplicaSetStatus {
+pub fn calculate(
+    set: &ReplicaSet,
+    owned: &[Arc<Pod>],
+    terminating: i32,
+    wanted: usize,
+    context: &Context<'_>,
+) -> ReplicaSetStatus {
     let spec = set.spec.as_ref();
     let template = spec.and_then(|spec| spec.template.as_ref()).and_then(|template| template.metadata.as_ref());
     let template_labels = template.and_then(|metadata| metadata.labels.clone()).unwrap_or_default();
-    let min_ready = Duration::from_secs(spec.and_then(|spec| spec.min_ready_seconds).unwrap_or(0).try_into().unwrap_or(0));
+    let min_ready =
+        Duration::from_secs(spec.and_then(|spec| spec.min_ready_seconds).unwrap_or(0).try_into().unwrap_or(0));
     let labelled = |pod: &&Arc<Pod>| {
         let labels = pod.metadata.labels.as_ref();
         template_labels.iter().all(|(key, value)| labels.and_then(|labels| labels.get(key)) == Some(value))

@@ -95,12 +95,25 @@ fn the_least_useful_pods_go_first() {
         ("unassigned", json!({"spec": {"nodeName": null}}), json!({})),
         ("pending", json!({"status": {"phase": "Pending"}}), json!({})),
         ("not ready", json!({"status": {"conditions": []}}), json!({})),
-        ("cheap", json!({"metadata": {"annotations": {"controller.kubernetes.io/pod-deletion-cost": "-1"}}}), json!({})),
-        ("young", json!({"status": {"conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:59:00Z"}]}}), json!({})),
-        ("restarted", json!({"status": {"containerStatuses": [{"name": "c", "image": "", "imageID": "", "ready": true, "restartCount": 3}]}}), json!({})),
+        (
+            "cheap",
+            json!({"metadata": {"annotations": {"controller.kubernetes.io/pod-deletion-cost": "-1"}}}),
+            json!({}),
+        ),
+        (
+            "young",
+            json!({"status": {"conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:59:00Z"}]}}),
+            json!({}),
+        ),
+        (
+            "restarted",
+            json!({"status": {"containerStatuses": [{"name": "c", "image": "", "imageID": "", "ready": true, "restartCount": 3}]}}),
+            json!({}),
+        ),
     ];
     for (why, victim, other) in cases {
-        let plan = planned(set(1), vec![pod("keep", "rs1", other.clone()), pod("victim", "rs1", victim.clone())], &context());
+        let plan =
+            planned(set(1), vec![pod("keep", "rs1", other.clone()), pod("victim", "rs1", victim.clone())], &context());
         assert_eq!(plan.describe()[0], "delete pods d/victim", "{why}");
     }
     let crowded = vec![
@@ -113,10 +126,8 @@ fn the_least_useful_pods_go_first() {
 
 #[test]
 fn orphans_are_adopted_and_strays_released() {
-    let pods = vec![
-        pod("orphan", "", json!({})),
-        pod("stray", "rs1", json!({"metadata": {"labels": {"app": "other"}}})),
-    ];
+    let pods =
+        vec![pod("orphan", "", json!({})), pod("stray", "rs1", json!({"metadata": {"labels": {"app": "other"}}}))];
     let plan = planned(set(1), pods, &context());
     assert_eq!(plan.describe(), ["patch pods d/stray", "patch pods d/orphan", "update replicasets.apps/status d/web"]);
     assert_eq!(status(&plan)["replicas"], 1);
@@ -135,7 +146,10 @@ fn a_failure_becomes_a_condition_and_goes_with_it() {
     let context = Context { failure: Some(&failure), ..context() };
     let plan = planned(set(1), vec![], &context);
     let condition = &status(&plan)["conditions"][0];
-    assert_eq!((condition["type"].as_str(), condition["reason"].as_str()), (Some("ReplicaFailure"), Some("FailedCreate")));
+    assert_eq!(
+        (condition["type"].as_str(), condition["reason"].as_str()),
+        (Some("ReplicaFailure"), Some("FailedCreate"))
+    );
     let mut failed = set(0);
     failed.status = from(status(&plan));
     assert!(status(&planned(failed, vec![], &self::context())).get("conditions").is_none());

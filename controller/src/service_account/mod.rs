@@ -116,7 +116,10 @@ mod tests {
     #[test]
     fn a_namespace_is_furnished_unless_it_goes() {
         let fresh = state(json!({"metadata": {"name": "n"}}), vec![]);
-        assert_eq!(plan(&fresh, "n", Some("PEM")).describe(), ["create serviceaccounts n/default", "create configmaps n/kube-root-ca.crt"]);
+        assert_eq!(
+            plan(&fresh, "n", Some("PEM")).describe(),
+            ["create serviceaccounts n/default", "create configmaps n/kube-root-ca.crt"]
+        );
         let going = state(json!({"metadata": {"name": "n"}, "status": {"phase": "Terminating"}}), vec![]);
         assert_eq!(plan(&going, "n", Some("PEM")), Plan::nothing());
     }
@@ -124,9 +127,14 @@ mod tests {
     #[test]
     fn a_changed_authority_is_published() {
         let map = |content: &str| -> ConfigMap {
-            serde_json::from_value(json!({"metadata": {"name": ROOT_CA, "namespace": "n"}, "data": {"ca.crt": content}})).unwrap()
+            serde_json::from_value(
+                json!({"metadata": {"name": ROOT_CA, "namespace": "n"}, "data": {"ca.crt": content}}),
+            )
+            .unwrap()
         };
-        let planned = |content: &str| plan(&state(json!({"metadata": {"name": "n"}}), vec![map(content)]), "n", Some("PEM")).describe();
+        let planned = |content: &str| {
+            plan(&state(json!({"metadata": {"name": "n"}}), vec![map(content)]), "n", Some("PEM")).describe()
+        };
         assert_eq!(planned("old"), ["create serviceaccounts n/default", "update configmaps n/kube-root-ca.crt"]);
         assert_eq!(planned("PEM"), ["create serviceaccounts n/default"]);
     }

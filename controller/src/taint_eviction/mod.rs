@@ -3,8 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use coracle_client::{
-    Action, Context, Informer, Informers, Key, Plan, Reconciler, Snapshot, Step, Wires,
-    action::PatchKind,
+    Action, Context, Informer, Informers, Key, Plan, Reconciler, Snapshot, Step, Wires, action::PatchKind,
     recorder::reference,
 };
 use jiff::Timestamp;
@@ -133,7 +132,9 @@ fn stays(pod: &Pod, taints: &[&Taint], now: Timestamp) -> Stay {
 /// Whether a toleration covers a taint (upstream's `Toleration.ToleratesTaint`).
 fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
     let given = |field: &Option<String>| field.clone().filter(|text| !text.is_empty());
-    if given(&toleration.effect).is_some_and(|effect| effect != taint.effect) || given(&toleration.key).is_some_and(|key| key != taint.key) {
+    if given(&toleration.effect).is_some_and(|effect| effect != taint.effect)
+        || given(&toleration.key).is_some_and(|key| key != taint.key)
+    {
         return false;
     }
     match toleration.operator.as_deref() {
@@ -150,7 +151,11 @@ fn mark(pod: &Pod, now: Timestamp) -> Action {
 }
 
 fn delete(pod: &Pod) -> Action {
-    Action::delete(pod).on_success(reference(pod), "TaintManagerEviction", format!("Marking for deletion Pod {}", Key::of(&pod.metadata)))
+    Action::delete(pod).on_success(
+        reference(pod),
+        "TaintManagerEviction",
+        format!("Marking for deletion Pod {}", Key::of(&pod.metadata)),
+    )
 }
 
 #[cfg(test)]
@@ -169,7 +174,8 @@ mod tests {
             .unwrap()
         };
         let unreachable = |more: serde_json::Value| {
-            let mut toleration = json!({"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute"});
+            let mut toleration =
+                json!({"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute"});
             toleration.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
             json!([toleration])
         };
@@ -179,7 +185,10 @@ mod tests {
             pod("short", unreachable(json!({"tolerationSeconds": 60}))),
             pod("none", json!([{"key": "else", "operator": "Exists"}])),
         ];
-        let state = State { nodes: Arc::new(Snapshot::of([node], &[])), pods: Arc::new(Snapshot::of(pods, &[(BY_NODE, by_node)])) };
+        let state = State {
+            nodes: Arc::new(Snapshot::of([node], &[])),
+            pods: Arc::new(Snapshot::of(pods, &[(BY_NODE, by_node)])),
+        };
         let at = |time: &str| plan(&state, &Key::cluster("a"), &Context::at(time.parse().unwrap()));
         let early = at("2026-01-01T00:00:30Z");
         assert_eq!(early.describe(), ["patch pods/status d/none", "delete pods d/none"]);

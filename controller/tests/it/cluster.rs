@@ -34,7 +34,8 @@ impl Cluster {
         let server = ApiServer::start(config).await.unwrap();
         let stop = CancellationToken::new();
 
-        let manager = in_process(server.service(UserInfo::new("system:kube-controller-manager", &["system:authenticated"])));
+        let manager =
+            in_process(server.service(UserInfo::new("system:kube-controller-manager", &["system:authenticated"])));
         let mut controllers = coracle_controller::Config::new(manager);
         controllers.cluster_cidr = Some("10.42.0.0/16".parse().unwrap());
         controllers.authority = Some(authority);
@@ -102,7 +103,11 @@ impl Cluster {
     }
 
     pub async fn get(&self, api_version: &str, kind: &str, namespace: &str, name: &str) -> Option<Value> {
-        self.api(api_version, kind, namespace).get_opt(name).await.unwrap().map(|object| serde_json::to_value(object).unwrap())
+        self.api(api_version, kind, namespace)
+            .get_opt(name)
+            .await
+            .unwrap()
+            .map(|object| serde_json::to_value(object).unwrap())
     }
 
     pub async fn list(&self, api_version: &str, kind: &str, namespace: &str) -> Vec<Value> {
@@ -203,9 +208,16 @@ async fn run(api: &Api<Pod>, pod: &Pod, node: &str) {
         return;
     }
     // An address of its own for each pod will do: nobody sends anything there.
-    let number = pod.metadata.uid.as_deref().unwrap_or_default().bytes().fold(7u32, |sum, byte| sum.wrapping_mul(31) + u32::from(byte));
+    let number = pod
+        .metadata
+        .uid
+        .as_deref()
+        .unwrap_or_default()
+        .bytes()
+        .fold(7u32, |sum, byte| sum.wrapping_mul(31) + u32::from(byte));
     let address = format!("10.42.{}.{}", node.bytes().last().unwrap_or(0), number % 250 + 2);
-    let condition = json!({"type": "Ready", "status": ready, "lastTransitionTime": coracle_api::clock::rfc3339(Timestamp::now())});
+    let condition =
+        json!({"type": "Ready", "status": ready, "lastTransitionTime": coracle_api::clock::rfc3339(Timestamp::now())});
     let status = json!({"status": {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}], "conditions": [condition]}});
     let _ = api.patch_status(name, &PatchParams::default(), &Patch::Strategic(status)).await;
 }

@@ -71,17 +71,28 @@ async fn a_deployment_is_created_scaled_updated_rolled_back_and_deleted() {
     cluster.merge("apps/v1", "Deployment", "default", "web", image("hello:v2")).await;
     let updated = rolled_out(&cluster).await;
     assert_eq!(text(&updated, "/metadata/annotations/deployment.kubernetes.io~1revision"), "2");
-    cluster.wait("old pods gone", async |cluster| { let seen = pods(cluster).await.1; (seen == same(9, &["hello:v2"]), seen) }).await;
+    cluster
+        .wait("old pods gone", async |cluster| {
+            let seen = pods(cluster).await.1;
+            (seen == same(9, &["hello:v2"]), seen)
+        })
+        .await;
 
     cluster.merge("apps/v1", "Deployment", "default", "web", image("hello:v1")).await;
     let undone = rolled_out(&cluster).await;
     assert_eq!(text(&undone, "/metadata/annotations/deployment.kubernetes.io~1revision"), "3");
-    let progressing = undone["status"]["conditions"].as_array().unwrap().iter().find(|condition| condition["type"] == "Progressing").unwrap();
+    let progressing = undone["status"]["conditions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|condition| condition["type"] == "Progressing")
+        .unwrap();
     assert_eq!(progressing["reason"], "NewReplicaSetAvailable");
     let sets = cluster.list("apps/v1", "ReplicaSet", "default").await;
     assert_eq!(sets.len(), 2);
 
-    let reasons: Vec<String> = cluster.list("v1", "Event", "default").await.iter().map(|event| text(event, "/reason").to_owned()).collect();
+    let reasons: Vec<String> =
+        cluster.list("v1", "Event", "default").await.iter().map(|event| text(event, "/reason").to_owned()).collect();
     for reason in ["ScalingReplicaSet", "SuccessfulCreate", "Scheduled", "SuccessfulDelete"] {
         assert!(reasons.iter().any(|have| have == reason), "{reason} is not in {reasons:?}");
     }
@@ -89,7 +100,10 @@ async fn a_deployment_is_created_scaled_updated_rolled_back_and_deleted() {
     cluster.delete("apps/v1", "Deployment", "default", "web", DeleteParams::background()).await;
     cluster
         .wait("everything gone", async |cluster| {
-            let left = (cluster.list("v1", "Pod", "default").await.len(), cluster.list("apps/v1", "ReplicaSet", "default").await.len());
+            let left = (
+                cluster.list("v1", "Pod", "default").await.len(),
+                cluster.list("apps/v1", "ReplicaSet", "default").await.len(),
+            );
             (left == (0, 0), left)
         })
         .await;
@@ -131,8 +145,7 @@ async fn a_silent_node_is_tainted_and_its_pods_move() {
     let grace = Grace { running: Duration::from_secs(2), starting: Duration::from_secs(5) };
     let mut cluster = Cluster::start(3, grace).await;
     let mut short = deployment(3, "hello:v1");
-    short["spec"]["template"]["spec"]["tolerations"] =
-        json!([{"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 1}]);
+    short["spec"]["template"]["spec"]["tolerations"] = json!([{"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 1}]);
     cluster.create(&short).await;
     rolled_out(&cluster).await;
     cluster.kill_node("n2");
@@ -148,7 +161,8 @@ async fn a_silent_node_is_tainted_and_its_pods_move() {
         })
         .await;
     let node = cluster.get("v1", "Node", "", "n2").await.unwrap();
-    let ready = node["status"]["conditions"].as_array().unwrap().iter().find(|condition| condition["type"] == "Ready").unwrap();
+    let ready =
+        node["status"]["conditions"].as_array().unwrap().iter().find(|condition| condition["type"] == "Ready").unwrap();
     assert_eq!((text(ready, "/status"), text(ready, "/reason")), ("Unknown", "NodeStatusUnknown"));
     // What is left there goes with the node.
     cluster.delete("v1", "Node", "", "n2", DeleteParams::default()).await;
@@ -191,9 +205,19 @@ async fn a_service_knows_its_pods() {
         let endpoints = ours.flat_map(|slice| slice["endpoints"].as_array().cloned().unwrap_or_default());
         endpoints.filter(|endpoint| endpoint["conditions"]["ready"] == true).count()
     };
-    cluster.wait("four endpoints", async |cluster| { let count = ready(cluster).await; (count == 4, count) }).await;
+    cluster
+        .wait("four endpoints", async |cluster| {
+            let count = ready(cluster).await;
+            (count == 4, count)
+        })
+        .await;
     cluster.merge("apps/v1", "Deployment", "default", "web", json!({"spec": {"replicas": 1}})).await;
-    cluster.wait("one endpoint", async |cluster| { let count = ready(cluster).await; (count == 1, count) }).await;
+    cluster
+        .wait("one endpoint", async |cluster| {
+            let count = ready(cluster).await;
+            (count == 1, count)
+        })
+        .await;
     cluster
         .wait("the older form", async |cluster| {
             let endpoints = cluster.get("v1", "Endpoints", "default", "web").await.unwrap_or_default();
@@ -218,7 +242,12 @@ async fn a_namespace_is_furnished_and_emptied() {
     let mut there = deployment(2, "hello:v1");
     there["metadata"]["namespace"] = "team".into();
     cluster.create(&there).await;
-    cluster.wait("its pods", async |cluster| { let count = cluster.list("v1", "Pod", "team").await.len(); (count == 2, count) }).await;
+    cluster
+        .wait("its pods", async |cluster| {
+            let count = cluster.list("v1", "Pod", "team").await.len();
+            (count == 2, count)
+        })
+        .await;
     cluster.delete("v1", "Namespace", "", "team", DeleteParams::default()).await;
     cluster
         .wait("the namespace gone", async |cluster| {
@@ -236,11 +265,12 @@ async fn a_pod_that_fits_nowhere_says_why_and_is_placed_when_it_can() {
     let big = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "big", "namespace": "default"},
         "spec": {"containers": [{"name": "c", "image": "i", "resources": {"requests": {"cpu": "3"}}}]}});
     cluster.create(&big).await;
-    cluster.wait("the first pod", async |cluster| {
-        let pod = cluster.get("v1", "Pod", "default", "big").await.unwrap();
-        (text(&pod, "/spec/nodeName") == "n1", pod)
-    })
-    .await;
+    cluster
+        .wait("the first pod", async |cluster| {
+            let pod = cluster.get("v1", "Pod", "default", "big").await.unwrap();
+            (text(&pod, "/spec/nodeName") == "n1", pod)
+        })
+        .await;
     let mut second = big.clone();
     second["metadata"]["name"] = "second".into();
     cluster.create(&second).await;

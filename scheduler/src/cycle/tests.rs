@@ -20,7 +20,8 @@ impl Cluster {
             profile: Profile::new(&Handle { client: None }),
         };
         for more in nodes {
-            let mut node = json!({"metadata": {}, "status": {"allocatable": {"cpu": "4", "memory": "8Gi", "pods": "10"}}});
+            let mut node =
+                json!({"metadata": {}, "status": {"allocatable": {"cpu": "4", "memory": "8Gi", "pods": "10"}}});
             merge(&mut node, more);
             let name = node["metadata"]["name"].clone();
             merge(&mut node, &json!({"metadata": {"labels": {"kubernetes.io/hostname": name}}}));
@@ -77,7 +78,8 @@ fn pods_of_one_controller_are_spread() {
     let mut counts = BTreeMap::new();
     for number in 0..9 {
         let mut pod = serde_json::to_value(pod(&format!("p{number}"), json!({})).pod.as_ref()).unwrap();
-        pod["metadata"]["ownerReferences"] = json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "w", "uid": "w", "controller": true}]);
+        pod["metadata"]["ownerReferences"] =
+            json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "w", "uid": "w", "controller": true}]);
         let pod = Arc::new(PodInfo::new(Arc::new(serde_json::from_value(pod).unwrap())));
         *counts.entry(cluster.place(&pod).unwrap()).or_insert(0) += 1;
     }
@@ -110,8 +112,11 @@ fn a_full_cluster_says_that_there_are_no_victims() {
         cluster.place(&pod(&format!("p{number}"), json!({}))).unwrap();
     }
     let refused = cluster.place(&pod("late", json!({}))).unwrap_err();
-    assert_eq!(refused, "0/1 nodes are available: 1 Insufficient cpu. \
-        preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod.");
+    assert_eq!(
+        refused,
+        "0/1 nodes are available: 1 Insufficient cpu. \
+        preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod."
+    );
 }
 
 #[test]
@@ -126,10 +131,16 @@ fn filters_send_pods_where_they_may_go() {
         (json!({"nodeName": "a"}), Ok("a")),
         (json!({"tolerations": [{"key": "only", "operator": "Exists"}], "nodeName": "c"}), Ok("c")),
         (json!({"nodeSelector": {"disk": "tape"}}), Err("3 node(s) didn't match Pod's node affinity/selector")),
-        (json!({"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
-            {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["a"]}]}]}}}}), Ok("a")),
-        (json!({"affinity": {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [
-            {"weight": 10, "preference": {"matchExpressions": [{"key": "disk", "operator": "In", "values": ["ssd"]}]}}]}}}), Ok("b")),
+        (
+            json!({"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+            {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["a"]}]}]}}}}),
+            Ok("a"),
+        ),
+        (
+            json!({"affinity": {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [
+            {"weight": 10, "preference": {"matchExpressions": [{"key": "disk", "operator": "In", "values": ["ssd"]}]}}]}}}),
+            Ok("b"),
+        ),
     ];
     for (spec, expected) in cases {
         let mut spec_of_one = spec.clone();
@@ -158,14 +169,18 @@ fn host_ports_are_had_once() {
 #[test]
 fn hard_constraints_bound_the_skew() {
     let zone = |zone: &str| json!({"metadata": {"labels": {"zone": zone}}});
-    let mut cluster = Cluster::new(&[node("a", zone("x")), node("b", zone("x")), node("c", zone("y")), node("d", json!({}))]);
+    let mut cluster =
+        Cluster::new(&[node("a", zone("x")), node("b", zone("x")), node("c", zone("y")), node("d", json!({}))]);
     let constraint = json!({"topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule",
         "labelSelector": {"matchLabels": {"app": "web"}}}]});
     let mut zones = BTreeMap::new();
     for number in 0..6 {
         let node = cluster.place(&pod(&format!("p{number}"), constraint.clone())).unwrap();
         *zones.entry(if node == "c" { "y" } else { "x" }).or_insert(0) += 1;
-        assert!(zones.get("x").copied().unwrap_or(0i32).abs_diff(zones.get("y").copied().unwrap_or(0)) <= 1, "{zones:?}");
+        assert!(
+            zones.get("x").copied().unwrap_or(0i32).abs_diff(zones.get("y").copied().unwrap_or(0)) <= 1,
+            "{zones:?}"
+        );
         assert_ne!(node, "d", "it is in no zone");
     }
 }
@@ -173,8 +188,10 @@ fn hard_constraints_bound_the_skew() {
 #[test]
 fn pods_keep_together_and_apart() {
     let mut cluster = Cluster::new(&[node("a", json!({})), node("b", json!({}))]);
-    let rule = |kind: &str| json!({"affinity": {kind: {"requiredDuringSchedulingIgnoredDuringExecution": [
-        {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"app": "web"}}}]}}});
+    let rule = |kind: &str| {
+        json!({"affinity": {kind: {"requiredDuringSchedulingIgnoredDuringExecution": [
+        {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"app": "web"}}}]}}})
+    };
     let first = cluster.place(&pod("p", rule("podAntiAffinity"))).unwrap();
     let second = cluster.place(&pod("q", rule("podAntiAffinity"))).unwrap();
     assert_ne!(first, second);

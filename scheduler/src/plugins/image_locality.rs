@@ -56,7 +56,8 @@ struct Locality {
 
 impl Score for Locality {
     fn score(&self, node: &NodeInfo) -> i64 {
-        let weigh = |(name, spread): &(String, f64)| node.images.get(name).map_or(0, |size| (*size as f64 * spread) as i64);
+        let weigh =
+            |(name, spread): &(String, f64)| node.images.get(name).map_or(0, |size| (*size as f64 * spread) as i64);
         let size = self.images.iter().map(weigh).sum::<i64>().clamp(SMALLEST, self.largest);
         MAX_SCORE * (size - SMALLEST) / (self.largest - SMALLEST)
     }

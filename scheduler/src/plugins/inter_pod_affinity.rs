@@ -21,7 +21,9 @@ impl Plugin for InterPodAffinity {
         match happened {
             Happened::PodPlaced(other) => pod.affinities.with.iter().any(|affinity| affinity.term.selects(other)),
             Happened::PodGone(other) => {
-                let refused = |pod: &PodInfo, other: &PodInfo| pod.affinities.without.iter().any(|affinity| affinity.term.selects(other));
+                let refused = |pod: &PodInfo, other: &PodInfo| {
+                    pod.affinities.without.iter().any(|affinity| affinity.term.selects(other))
+                };
                 refused(pod, other) || refused(other, pod)
             }
             Happened::NodeAdded(_) => true,
@@ -68,7 +70,8 @@ impl<'a> Places<'a> {
 impl PreFilter for InterPodAffinity {
     fn prepare<'a>(&self, pod: &'a PodInfo, snapshot: &'a Snapshot) -> Result<Filtering<'a>, Unfit> {
         let with: Vec<Places<'a>> = pod.affinities.with.iter().map(|affinity| Places::of(affinity, snapshot)).collect();
-        let without: Vec<Places<'a>> = pod.affinities.without.iter().map(|affinity| Places::of(affinity, snapshot)).collect();
+        let without: Vec<Places<'a>> =
+            pod.affinities.without.iter().map(|affinity| Places::of(affinity, snapshot)).collect();
         let refused_at = refusing_places(pod, snapshot);
         if with.is_empty() && without.is_empty() && refused_at.is_empty() {
             return Ok(Filtering::Skip);

@@ -43,7 +43,11 @@ pub const TABLE: &[Row] = &[
     Row { name: "NodeResourcesFit", weight: 1, make: |_| Arc::new(node_resources_fit::NodeResourcesFit) },
     Row { name: "PodTopologySpread", weight: 2, make: |_| Arc::new(pod_topology_spread::PodTopologySpread) },
     Row { name: "InterPodAffinity", weight: 2, make: |_| Arc::new(inter_pod_affinity::InterPodAffinity) },
-    Row { name: "NodeResourcesBalancedAllocation", weight: 1, make: |_| Arc::new(node_resources_balanced::BalancedAllocation) },
+    Row {
+        name: "NodeResourcesBalancedAllocation",
+        weight: 1,
+        make: |_| Arc::new(node_resources_balanced::BalancedAllocation),
+    },
     Row { name: "ImageLocality", weight: 1, make: |_| Arc::new(image_locality::ImageLocality) },
     Row { name: "DefaultBinder", weight: 0, make: |handle| Arc::new(default_binder::DefaultBinder::new(handle)) },
 ];

@@ -16,7 +16,9 @@ impl Plugin for NodePorts {
 
     fn may_help(&self, pod: &PodInfo, happened: &Happened) -> bool {
         match happened {
-            Happened::PodGone(gone) => gone.ports.iter().any(|freed| pod.ports.iter().any(|wanted| wanted.conflicts(freed))),
+            Happened::PodGone(gone) => {
+                gone.ports.iter().any(|freed| pod.ports.iter().any(|wanted| wanted.conflicts(freed)))
+            }
             Happened::NodeAdded(_) => true,
             _ => false,
         }

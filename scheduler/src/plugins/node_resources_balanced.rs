@@ -32,7 +32,8 @@ struct Balance<'a>(&'a Resources);
 
 impl Score for Balance<'_> {
     fn score(&self, node: &NodeInfo) -> i64 {
-        let fraction = |asked: i64, used: i64, have: i64| (have > 0).then(|| ((asked + used) as f64 / have as f64).min(1.0));
+        let fraction =
+            |asked: i64, used: i64, have: i64| (have > 0).then(|| ((asked + used) as f64 / have as f64).min(1.0));
         let cpu = fraction(self.0.milli_cpu, node.requested.milli_cpu, node.allocatable.milli_cpu);
         let memory = fraction(self.0.memory, node.requested.memory, node.allocatable.memory);
         // The standard deviation of two numbers is half their distance.

@@ -27,7 +27,9 @@ impl Plugin for PodTopologySpread {
 
     fn may_help(&self, pod: &PodInfo, happened: &Happened) -> bool {
         match happened {
-            Happened::PodPlaced(other) | Happened::PodGone(other) => pod.spread.iter().any(|constraint| constraint.term.selects(other)),
+            Happened::PodPlaced(other) | Happened::PodGone(other) => {
+                pod.spread.iter().any(|constraint| constraint.term.selects(other))
+            }
             Happened::NodeAdded(_) => true,
             Happened::NodeUpdated { old, new } => old.metadata.labels != new.metadata.labels,
         }
@@ -53,7 +55,12 @@ fn counts(constraint: &Constraint, pod: &PodInfo, info: &NodeInfo) -> bool {
 }
 
 /// Pods per place over all nodes that are counted.
-fn per_place<'a>(constraint: &Constraint, term: Option<TermId>, pod: &PodInfo, snapshot: &'a Snapshot) -> HashMap<&'a str, i64> {
+fn per_place<'a>(
+    constraint: &Constraint,
+    term: Option<TermId>,
+    pod: &PodInfo,
+    snapshot: &'a Snapshot,
+) -> HashMap<&'a str, i64> {
     let mut places = HashMap::new();
     for info in snapshot.nodes.iter().filter(|info| counts(constraint, pod, info)) {
         if let Some(place) = info.label(&constraint.topology_key) {
@@ -69,7 +76,8 @@ impl PreFilter for PodTopologySpread {
         let bounds: Vec<Bound<'a>> = hard
             .map(|constraint| {
                 let places = per_place(constraint, snapshot.term(&constraint.term), pod, snapshot);
-                let least = if places.len() < constraint.min_domains { 0 } else { places.values().copied().min().unwrap_or(0) };
+                let least =
+                    if places.len() < constraint.min_domains { 0 } else { places.values().copied().min().unwrap_or(0) };
                 Bound { constraint, places, least }
             })
             .collect();
@@ -88,7 +96,9 @@ struct Bounds<'a>(Vec<Bound<'a>>);
 impl Filter for Bounds<'_> {
     fn check(&self, node: &NodeInfo) -> Result<(), Unfit> {
         for bound in &self.0 {
-            let Some(place) = node.label(&bound.constraint.topology_key) else { return Err(Unfit::unresolvable(NO_LABEL)) };
+            let Some(place) = node.label(&bound.constraint.topology_key) else {
+                return Err(Unfit::unresolvable(NO_LABEL));
+            };
             let there = bound.places.get(place).copied().unwrap_or(0) + i64::from(bound.constraint.selects_self);
             if there - bound.least > bound.constraint.max_skew {
                 return Err(Unfit::because(MISMATCH));
@@ -137,7 +147,12 @@ struct Rules<'a> {
 const IGNORED: i64 = -1;
 
 impl PreScore for PodTopologySpread {
-    fn prepare<'a>(&self, pod: &'a PodInfo, snapshot: &'a Snapshot, fitting: &'a [usize]) -> Option<Box<dyn Score + 'a>> {
+    fn prepare<'a>(
+        &self,
+        pod: &'a PodInfo,
+        snapshot: &'a Snapshot,
+        fitting: &'a [usize],
+    ) -> Option<Box<dyn Score + 'a>> {
         let own = !pod.spread.is_empty();
         let rules = if own { own_rules(pod, snapshot, fitting) } else { default_rules(pod, snapshot, fitting) };
         (!rules.is_empty()).then(|| Box::new(Rules { rules, strict: own }) as Box<dyn Score>)
@@ -164,7 +179,8 @@ fn own_rules<'a>(pod: &'a PodInfo, snapshot: &'a Snapshot, fitting: &[usize]) ->
 
 fn default_rules<'a>(pod: &'a PodInfo, snapshot: &'a Snapshot, fitting: &[usize]) -> Vec<Rule<'a>> {
     let Some(controller) = pod.controller.as_deref() else { return Vec::new() };
-    let by_host = Rule { counted: Counted::Here(Source::Controller(controller)), weight: weight(fitting.len()), max_skew: 3 };
+    let by_host =
+        Rule { counted: Counted::Here(Source::Controller(controller)), weight: weight(fitting.len()), max_skew: 3 };
     if !snapshot.zoned {
         return vec![by_host];
     }

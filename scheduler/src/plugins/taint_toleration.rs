@@ -59,7 +59,12 @@ impl Filter for Tolerated<'_> {
 }
 
 impl PreScore for TaintToleration {
-    fn prepare<'a>(&self, pod: &'a PodInfo, snapshot: &'a Snapshot, fitting: &'a [usize]) -> Option<Box<dyn Score + 'a>> {
+    fn prepare<'a>(
+        &self,
+        pod: &'a PodInfo,
+        snapshot: &'a Snapshot,
+        fitting: &'a [usize],
+    ) -> Option<Box<dyn Score + 'a>> {
         let soft = |taint: &Taint| taint.effect == "PreferNoSchedule";
         // Without a soft taint anywhere all nodes score the same.
         let any = fitting.iter().any(|at| snapshot.nodes[*at].taints().iter().any(soft));
