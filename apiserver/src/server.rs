@@ -87,11 +87,14 @@ impl Server {
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => return,
-                _ = expire.tick() => match self.store().expire().await {
-                    Ok(0) => {}
-                    Ok(keys) => tracing::debug!(keys, "expired"),
-                    Err(error) => tracing::warn!(%error, "expiring keys"),
-                },
+                _ = expire.tick() => {
+                    self.cacher.forget_kept();
+                    match self.store().expire().await {
+                        Ok(0) => {}
+                        Ok(keys) => tracing::debug!(keys, "expired"),
+                        Err(error) => tracing::warn!(%error, "expiring keys"),
+                    }
+                }
                 _ = compact.tick() => {
                     if let Some(revision) = before.replace(self.cacher.progress()) {
                         match self.store().compact(revision).await {

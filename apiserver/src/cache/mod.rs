@@ -78,6 +78,11 @@ impl Cacher {
         self.resources.get(&*row.storage)
     }
 
+    /// Lets go of what was kept for lists that were not gone on with.
+    pub fn forget_kept(&self) {
+        self.resources.values().for_each(|cache| cache.forget_kept());
+    }
+
     /// How far the caches have come.
     pub fn progress(&self) -> Revision {
         *self.progress.borrow()

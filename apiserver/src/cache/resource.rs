@@ -12,7 +12,9 @@ use imbl::OrdMap;
 use parking_lot::{Mutex, RwLock};
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// How many events, and how many bytes of objects, a resource's history holds.
 const MAX_EVENTS: usize = 8192;
@@ -20,6 +22,9 @@ const MAX_BYTES: usize = 16 << 20;
 
 /// Snapshots that are kept for the pages of lists that were begun.
 const KEPT_SNAPSHOTS: usize = 16;
+
+/// How long they are kept; after that the next page is read from the store's history.
+const KEPT_FOR: Duration = Duration::from_secs(60);
 
 /// Objects by `namespace/name`, in the order of lists.
 pub type Objects = OrdMap<Arc<str>, Arc<Object>>;
@@ -81,7 +86,7 @@ pub struct ResourceCache {
     /// The revision of the newest event; watchers wait on it.
     signal: watch::Sender<Revision>,
     /// Snapshots that a continue token may name, oldest first.
-    kept: Mutex<VecDeque<Snapshot>>,
+    kept: Mutex<VecDeque<(Instant, Snapshot)>>,
 }
 
 impl ResourceCache {
@@ -103,18 +108,23 @@ impl ResourceCache {
     /// Keeps a snapshot for the next pages of a list at its revision.
     pub fn keep(&self, snapshot: Snapshot) {
         let mut kept = self.kept.lock();
-        if kept.iter().any(|other| other.revision == snapshot.revision) {
+        if kept.iter().any(|(_, other)| other.revision == snapshot.revision) {
             return;
         }
         if kept.len() == KEPT_SNAPSHOTS {
             kept.pop_front();
         }
-        kept.push_back(snapshot);
+        kept.push_back((Instant::now(), snapshot));
     }
 
     /// A snapshot that was kept at this revision.
     pub fn kept(&self, revision: Revision) -> Option<Snapshot> {
-        self.kept.lock().iter().find(|snapshot| snapshot.revision == revision).cloned()
+        self.kept.lock().iter().find(|(_, snapshot)| snapshot.revision == revision).map(|(_, snapshot)| snapshot.clone())
+    }
+
+    /// Lets go of snapshots that nobody is likely to come back for: they hold objects that are long gone.
+    pub fn forget_kept(&self) {
+        self.kept.lock().retain(|(since, _)| since.elapsed() < KEPT_FOR);
     }
 
     /// Waits on this for news; it holds the revision of the newest event.

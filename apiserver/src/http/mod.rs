@@ -218,10 +218,27 @@ async fn resource(
         name: &target.name,
         path: None,
     };
-    if authorize(&user, &attributes) == Decision::Deny {
-        return Err(denied(&user, &attributes));
-    }
-    let (resolved, subresource) = resolve(server, &target)?;
+    let answer = match authorize(&user, &attributes) {
+        Decision::Deny => Err(denied(&user, &attributes)),
+        Decision::Allow => allowed(server, &target, verb, &head, body, user, options).await,
+    };
+    let code = answer.as_ref().map_or_else(|status| status.code, |response| response.status().as_u16());
+    let took = server.config.clock.monotonic().saturating_sub(started);
+    server.metrics.request(&attributes, code, took);
+    answer
+}
+
+/// A request that may be made.
+async fn allowed(
+    server: &Arc<Server>,
+    target: &Target,
+    verb: Verb,
+    head: &http::request::Parts,
+    body: Body,
+    user: Arc<UserInfo>,
+    options: Options,
+) -> Result<Response, Status> {
+    let (resolved, subresource) = resolve(server, target)?;
     if !resolved.row.namespaced && !target.namespace.is_empty() && target.resource != "namespaces" {
         return Err(Status::no_such_resource());
     }
@@ -241,11 +258,7 @@ async fn resource(
         })?,
         gzip: negotiate::accepts_gzip(&head.headers),
     };
-    let answer = limited(server, call, verb, target.resource == "bindings", &head.headers, body).await;
-    let code = answer.as_ref().map_or_else(|status| status.code, |response| response.status().as_u16());
-    let took = server.config.clock.monotonic().saturating_sub(started);
-    server.metrics.request(&attributes, code, took);
-    answer
+    limited(server, call, verb, target.resource == "bindings", &head.headers, body).await
 }
 
 async fn limited(

@@ -124,7 +124,7 @@ async fn connection(server: Arc<Server>, acceptor: TlsAcceptor, stream: TcpStrea
         result = connection.as_mut() => result,
         () = stop.cancelled() => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            tokio::time::timeout(DRAIN, connection).await.unwrap_or(Ok(()))
         }
     };
     if let Err(error) = result {

@@ -98,7 +98,8 @@ pub fn count_generation(row: &Row, object: &mut Value, old: &Value) {
     let names =
         |value: &Value| -> Vec<String> { value.as_object().into_iter().flat_map(|map| map.keys().cloned()).collect() };
     let desired = names(object).into_iter().chain(names(old)).filter(|name| !meta_fields.contains(&name.as_str()));
-    if desired.into_iter().any(|name| !fields::same(object, old, &name)) {
+    let annotated = row.strategy.traits().annotations_count && meta::annotations(object) != meta::annotations(old);
+    if annotated || desired.into_iter().any(|name| !fields::same(object, old, &name)) {
         meta::set(object, "generation", meta::generation(old) + 1);
     }
 }

@@ -30,6 +30,8 @@ pub enum Allocation {
 pub struct Traits {
     /// `metadata.generation` counts changes of the spec.
     pub generation: bool,
+    /// A change of the annotations counts as well.
+    pub annotations_count: bool,
     /// PUT to a name that does not exist creates it.
     pub create_on_update: bool,
     /// An update without resourceVersion overwrites whatever is there.
@@ -46,6 +48,7 @@ pub struct Traits {
 impl Traits {
     pub const DEFAULT: Traits = Traits {
         generation: false,
+        annotations_count: false,
         create_on_update: false,
         unconditional_update: true,
         orphan_by_default: false,

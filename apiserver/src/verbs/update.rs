@@ -160,8 +160,11 @@ fn validate(call: &Call, object: &Value, old: &Value) -> Result<(), Status> {
     let strategy = &*row.strategy;
     let mut causes = Vec::new();
     meta::validate_update(object, old, &mut causes);
-    if call.subresource.is_some() {
+    if let Some(subresource) = call.subresource {
         strategy.validate_status(object, old, &mut causes);
+        if subresource != Subresource::Status {
+            strategy.validate(object, &mut causes);
+        }
     } else {
         strategy.validate(object, &mut causes);
         strategy.validate_update(object, old, &mut causes);

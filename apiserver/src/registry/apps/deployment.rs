@@ -14,7 +14,7 @@ pub struct DeploymentStrategy;
 
 impl Strategy for DeploymentStrategy {
     fn traits(&self) -> Traits {
-        Traits { generation: true, ..Traits::DEFAULT }
+        Traits { generation: true, annotations_count: true, ..Traits::DEFAULT }
     }
 
     fn default(&self, object: &mut Value) {

@@ -8,23 +8,17 @@ use redb::ReadableTable;
 use std::sync::atomic::Ordering;
 
 /// Log records that are looked at in one transaction.
-const CHUNK: usize = 10_000;
+const CHUNK: usize = 1000;
 
 impl Writer {
-    /// Compacts up to and including `revision`.
-    pub(super) fn compact(&self, revision: Revision) -> Result<(), StoreError> {
+    /// Goes a part of the way to `revision`, and says how far it came.
+    pub(super) fn compact(&self, revision: Revision) -> Result<Revision, StoreError> {
         let current = *self.shared.revision.borrow();
         if revision > current {
             return Err(StoreError::Future { asked: revision, current });
         }
-        let mut from = self.shared.compacted.load(Ordering::Acquire);
-        if revision <= from {
-            return Err(StoreError::Compacted { asked: revision, oldest: from });
-        }
-        while from < revision {
-            from = self.compact_chunk(from, revision)?;
-        }
-        Ok(())
+        let from = self.shared.compacted.load(Ordering::Acquire);
+        if from >= revision { Ok(from) } else { self.compact_chunk(from, revision) }
     }
 
     /// Walks the log after `from`, and says up to where it came.

@@ -29,6 +29,7 @@ use recent::Recent;
 use redb::{Database, StorageBackend};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// Opens the storage under the database; called again after an I/O error.
@@ -62,8 +63,10 @@ struct Shared {
 /// What the writer is asked to do.
 enum Command {
     Txn(Txn, oneshot::Sender<Result<Outcome, StoreError>>),
-    Compact(Revision, oneshot::Sender<Result<(), StoreError>>),
-    Expire(oneshot::Sender<Result<usize, StoreError>>),
+    /// A part of a compaction up to this revision; answers how far it came.
+    Compact(Revision, oneshot::Sender<Result<Revision, StoreError>>),
+    /// A part of what is due; answers how many keys were deleted, and whether there may be more.
+    Expire(oneshot::Sender<Result<(usize, bool), StoreError>>),
 }
 
 impl Embedded {
@@ -165,11 +168,30 @@ impl Store for Embedded {
     }
 
     fn compact(&self, revision: Revision) -> BoxFuture<'_, Result<(), StoreError>> {
-        async move { self.ask(|reply| Command::Compact(revision, reply)).await }.boxed()
+        async move {
+            let compacted = self.shared.compacted.load(Ordering::Acquire);
+            if revision <= compacted {
+                return Err(StoreError::Compacted { asked: revision, oldest: compacted });
+            }
+            // Part by part, so that writes go on between.
+            while self.ask(|reply| Command::Compact(revision, reply)).await? < revision {}
+            Ok(())
+        }
+        .boxed()
     }
 
     fn expire(&self) -> BoxFuture<'_, Result<usize, StoreError>> {
-        async move { self.ask(Command::Expire).await }.boxed()
+        async move {
+            let mut total = 0;
+            loop {
+                let (deleted, more) = self.ask(Command::Expire).await?;
+                total += deleted;
+                if !more {
+                    return Ok(total);
+                }
+            }
+        }
+        .boxed()
     }
 }
 

@@ -146,16 +146,10 @@ impl Writer {
         Ok(())
     }
 
-    /// Deletes keys whose time to live has passed, each as a revision of its own.
-    fn expire(&self) -> Result<usize, StoreError> {
-        let mut total = 0;
-        loop {
-            let done = self.expire_chunk().inspect_err(|error| self.close(error))?;
-            total += done.1;
-            if done.0 < EXPIRE_CHUNK {
-                return Ok(total);
-            }
-        }
+    /// Deletes some of the keys whose time to live has passed, each as a revision of its own.
+    fn expire(&self) -> Result<(usize, bool), StoreError> {
+        let (rows, deleted) = self.expire_chunk().inspect_err(|error| self.close(error))?;
+        Ok((deleted, rows == EXPIRE_CHUNK))
     }
 
     /// How many rows of the table of expiries went, and how many keys with them.

@@ -1,0 +1,136 @@
+//! The forms that answers come in: tables, metadata only, YAML, gzip; discovery and health.
+
+use crate::harness::{Client, Harness, pod};
+use axum::body::Body;
+use coracle_apiserver::UserInfo;
+use http::{HeaderMap, Request, StatusCode};
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use std::io::Read;
+use tower::ServiceExt;
+
+const PODS: &str = "/api/v1/namespaces/default/pods";
+const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
+const PARTIAL: &str = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io";
+
+async fn get(client: &Client, path: &str, headers: &[(&str, &str)]) -> (StatusCode, HeaderMap, Vec<u8>) {
+    let mut request = Request::get(path);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let response = client.0.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+    let (head, body) = response.into_parts();
+    (head.status, head.headers, body.collect().await.unwrap().to_bytes().to_vec())
+}
+
+#[tokio::test]
+async fn tables_metadata_and_yaml() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    client.post(PODS, &pod("a")).await;
+    let (_, _, body) = get(&client, PODS, &[("accept", TABLE)]).await;
+    let table: Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!((&table["kind"], &table["rows"][0]["cells"][0]), (&json!("Table"), &json!("a")), "{table}");
+    assert_eq!(table["columnDefinitions"][0]["name"], "Name");
+    assert_eq!(table["rows"][0]["object"]["kind"], "PartialObjectMetadata");
+    let (_, _, body) = get(&client, &format!("{PODS}/a?includeObject=None"), &[("accept", TABLE)]).await;
+    let table: Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!(table["rows"][0].get("object"), None);
+    let (_, _, body) = get(&client, PODS, &[("accept", PARTIAL)]).await;
+    let list: Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!((&list["kind"], list["items"][0].get("spec")), (&json!("PartialObjectMetadataList"), None), "{list}");
+    let (_, headers, body) = get(&client, &format!("{PODS}/a"), &[("accept", "application/yaml")]).await;
+    assert_eq!(headers["content-type"], "application/yaml");
+    assert!(String::from_utf8(body).unwrap().contains("phase: Pending"));
+    assert_eq!(get(&client, PODS, &[("accept", "text/html")]).await.0, StatusCode::NOT_ACCEPTABLE);
+    // An error is a Status whatever was asked for.
+    let (_, _, body) = get(&client, &format!("{PODS}/none"), &[("accept", TABLE)]).await;
+    assert_eq!(serde_json::from_slice::<Value>(&body).unwrap()["kind"], "Status");
+}
+
+#[tokio::test]
+async fn a_large_list_is_compressed() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    for nth in 0..150 {
+        client.post(PODS, &pod(&format!("p{nth:03}"))).await;
+    }
+    let (_, plain_headers, plain) = get(&client, PODS, &[]).await;
+    assert!(!plain_headers.contains_key("content-encoding") && plain.len() > 128 << 10, "{}", plain.len());
+    let (_, headers, body) = get(&client, PODS, &[("accept-encoding", "gzip")]).await;
+    assert_eq!(headers["content-encoding"], "gzip");
+    let mut text = Vec::new();
+    flate2::read::GzDecoder::new(&body[..]).read_to_end(&mut text).unwrap();
+    assert!(body.len() < text.len() / 4);
+    assert_eq!(serde_json::from_slice::<Value>(&text).unwrap(), serde_json::from_slice::<Value>(&plain).unwrap());
+}
+
+#[tokio::test]
+async fn discovery_and_health() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    let aggregated = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
+    let (_, headers, body) = get(&client, "/apis", &[("accept", aggregated)]).await;
+    assert_eq!(headers["content-type"], "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList");
+    let groups: Value = serde_json::from_slice(&body).unwrap();
+    let apps = groups["items"].as_array().unwrap().iter().find(|group| group["metadata"]["name"] == "apps").unwrap();
+    let deployments = apps["versions"][0]["resources"].as_array().unwrap().iter().find(|one| one["resource"] == "deployments").unwrap();
+    assert_eq!((&deployments["shortNames"], &deployments["subresources"][0]["subresource"]), (&json!(["deploy"]), &json!("scale")));
+    let (_, groups) = client.get("/apis").await;
+    let autoscaling = groups["groups"].as_array().unwrap().iter().find(|group| group["name"] == "autoscaling").unwrap();
+    assert_eq!(autoscaling["preferredVersion"]["version"], "v2");
+    let (_, core) = client.get("/openapi/v3/api/v1").await;
+    assert_eq!(core["paths"]["/api/v1/namespaces/{namespace}/pods/{name}"]["patch"]["parameters"][2]["name"], "fieldValidation");
+
+    let anonymous = harness.user(UserInfo::anonymous());
+    let (code, text) = anonymous.get("/readyz?verbose").await;
+    assert_eq!(code, StatusCode::OK);
+    assert!(text.as_str().unwrap().contains("[+]etcd ok"), "{text}");
+    assert_eq!(anonymous.get("/livez").await.1, "ok");
+    assert_eq!(anonymous.get("/cacerts").await.1, harness.authority.cert_pem());
+    assert_eq!(anonymous.get("/version").await.1["gitVersion"], "v1.36.0+coracle");
+    assert_eq!(anonymous.get("/apis").await.0, StatusCode::FORBIDDEN);
+    assert_eq!(anonymous.get(PODS).await.0, StatusCode::FORBIDDEN);
+    client.get(PODS).await;
+    let (_, metrics) = client.get("/metrics").await;
+    assert!(metrics.as_str().unwrap().contains("apiserver_request_total"), "{metrics}");
+}
+
+#[tokio::test]
+async fn unknown_fields_warn_or_are_refused() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    let mut object = pod("a");
+    object["spec"]["colour"] = "red".into();
+    let (code, status) = client.post(&format!("{PODS}?fieldValidation=Strict"), &object).await;
+    assert_eq!(code, StatusCode::BAD_REQUEST);
+    assert!(status["message"].as_str().unwrap().contains("unknown field \"spec.colour\""), "{status}");
+    let request = Request::post(PODS).header("content-type", "application/json").body(Body::from(object.to_string())).unwrap();
+    let response = client.0.clone().oneshot(request).await.unwrap();
+    assert_eq!(response.status(), StatusCode::CREATED);
+    assert_eq!(response.headers()["warning"], "299 - \"unknown field \\\"spec.colour\\\"\"");
+}
+
+#[tokio::test]
+async fn a_signing_request_says_who_asked() {
+    use base64::Engine;
+    let harness = Harness::start().await;
+    let node = harness.user(UserInfo::new("system:bootstrap:abcdef", &["system:bootstrappers"]));
+    let (pem, _) = coracle_pki::request(&coracle_pki::Subject::member("system:node:n1", "system:nodes"), &[]).unwrap();
+    let object = json!({"metadata": {"name": "n1"}, "spec": {"request": base64::engine::general_purpose::STANDARD.encode(pem),
+        "signerName": "kubernetes.io/kube-apiserver-client-kubelet", "usages": ["client auth"], "username": "somebody else"}});
+    let path = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
+    let (code, made) = node.post(path, &object).await;
+    assert_eq!(code, StatusCode::CREATED, "{made}");
+    assert_eq!(made["spec"]["username"], "system:bootstrap:abcdef");
+    assert_eq!(made["spec"]["groups"], json!(["system:bootstrappers", "system:authenticated"]));
+    let approved = json!({"status": {"conditions": [{"type": "Approved", "status": "True", "reason": "Test"}]}});
+    assert_eq!(node.merge(&format!("{path}/n1/approval"), &approved).await.0, StatusCode::FORBIDDEN);
+    let admin = harness.admin();
+    let (code, answer) = admin.merge(&format!("{path}/n1/approval"), &approved).await;
+    assert_eq!(code, StatusCode::OK, "{answer}");
+    assert!(answer["status"]["conditions"][0]["lastUpdateTime"].is_string());
+    let (_, answer) = admin.merge(&format!("{path}/n1/status"), &json!({"status": {"certificate": "YQ=="}})).await;
+    assert_eq!(answer["status"]["certificate"], "YQ==", "{answer}");
+    assert_eq!(answer["status"]["conditions"][0]["type"], "Approved");
+}
