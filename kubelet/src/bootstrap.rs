@@ -19,13 +19,13 @@ use std::sync::Arc;
 
 use coracle_api::clock::Clock;
 use coracle_link::Place;
-use coracle_pki::Identity;
+use coracle_pki::{Authority, Identity, Usage};
 use kube::Client;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use self::request::Wish;
-use self::rotate::Current;
+use self::rotate::{Current, Kept, Rotation};
 
 /// What a node needs to join a cluster.
 #[derive(Clone)]
@@ -51,7 +51,7 @@ pub struct Joined {
     pub ca_pem: String,
     /// The node's client certificate now.
     pub identity: watch::Receiver<Identity>,
-    /// The certificate of the node's server.
+    /// The certificate of the node's server; at first, until the cluster has signed one, one that nobody trusts.
     pub serving: watch::Receiver<Identity>,
 }
 
@@ -150,19 +150,28 @@ pub async fn join(join: Join, shutdown: CancellationToken) -> Result<Joined, Err
     let serving_wish = Wish::serving(&join.node_name, &join.addresses);
     let stored = Identity::load(&pki, SERVING)?;
     let good = |identity: &Identity| identity.validity().is_ok_and(|validity| validity.holds(now)) && serving_wish.names_of(identity);
-    let serving = match stored.filter(good) {
+    let stored = stored.filter(good);
+    let provisional = stored.is_none();
+    let serving = match stored {
         Some(identity) => identity,
-        None => {
-            let identity = request::obtain(&client, &serving_wish).await?;
-            identity.save(&pki, SERVING)?;
-            identity
-        }
+        None => self_signed(&serving_wish, now)?,
     };
     let (identities, identity) = watch::channel(identity);
     let (servings, serving) = watch::channel(serving);
     let joined = Joined { client, ca_pem: ca_pem.clone(), identity, serving };
-    tokio::spawn(rotate::keep_fresh(join, ca_pem, pki, current, [(client_wish, identities, CLIENT), (serving_wish, servings, SERVING)], shutdown));
+    let rotation = Rotation { join, ca_pem, pki, current };
+    let kept = Kept { wish: client_wish, sender: identities, file: CLIENT, provisional: false };
+    tokio::spawn(rotate::keep_fresh(rotation.clone(), kept, shutdown.clone()));
+    let kept = Kept { wish: serving_wish, sender: servings, file: SERVING, provisional };
+    tokio::spawn(rotate::keep_fresh(rotation, kept, shutdown));
     Ok(joined)
+}
+
+/// What the node's server shows until its certificate is signed: whoever signs wants to see the node's object with its
+/// addresses first, and the object is the kubelet's to make (upstream's kubelet does the same).
+fn self_signed(wish: &Wish, now: jiff::Timestamp) -> Result<Identity, Error> {
+    let nobody = Authority::create("a kubelet that waits for its certificate", now)?;
+    Ok(nobody.issue(&wish.subject, &wish.names, Usage::Server, now, std::time::Duration::from_secs(24 * 3600))?)
 }
 
 fn make_private_dir(path: &std::path::Path) -> Result<(), Error> {

@@ -23,8 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(15 * 60);
 pub(super) struct Wish {
     signer: &'static str,
     usage: &'static str,
-    subject: Subject,
-    names: Vec<String>,
+    pub subject: Subject,
+    pub names: Vec<String>,
 }
 
 impl Wish {

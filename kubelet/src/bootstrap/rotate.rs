@@ -15,10 +15,12 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::request::{Wish, obtain};
-use super::{CLIENT, Join, authority};
+use super::{CLIENT, Error, Join, authority};
 
 /// How often it is looked whether a certificate grows old. Certificates last days at least.
 const LOOK: Duration = Duration::from_secs(60);
+/// How soon a failed request is tried again, at first.
+const RETRY: Duration = Duration::from_millis(500);
 
 /// The client with the newest certificate.
 #[derive(Clone)]
@@ -54,38 +56,66 @@ impl tower::Service<Request<Body>> for Current {
     }
 }
 
-type Kept = (Wish, watch::Sender<Identity>, &'static str);
+/// What is needed to ask for a certificate again.
+#[derive(Clone)]
+pub(super) struct Rotation {
+    pub join: Join,
+    pub ca_pem: String,
+    pub pki: PathBuf,
+    pub current: Current,
+}
 
-/// Renews each certificate when two thirds of its time are over, until `shutdown`.
-pub(super) async fn keep_fresh(join: Join, ca_pem: String, pki: PathBuf, current: Current, kept: [Kept; 2], shutdown: CancellationToken) {
+/// One certificate that is kept fresh.
+pub(super) struct Kept {
+    pub wish: Wish,
+    pub sender: watch::Sender<Identity>,
+    /// Its name in `pki`.
+    pub file: &'static str,
+    /// It only stands in for one that was not signed yet.
+    pub provisional: bool,
+}
+
+/// Renews a certificate when two thirds of its time are over, until `shutdown`.
+pub(super) async fn keep_fresh(rotation: Rotation, mut kept: Kept, shutdown: CancellationToken) {
+    let mut pause = RETRY;
     loop {
-        for (wish, sender, name) in &kept {
-            let fresh = sender.borrow().validity().is_ok_and(|validity| validity.fresh(join.clock.now()));
-            if fresh {
-                continue;
-            }
-            let client = current.client();
+        let fresh = !kept.provisional && kept.sender.borrow().validity().is_ok_and(|validity| validity.fresh(rotation.join.clock.now()));
+        let wait = if fresh {
+            LOOK
+        } else {
             let renewed = tokio::select! {
                 () = shutdown.cancelled() => return,
-                renewed = obtain(&client, wish) => renewed,
+                renewed = renew(&rotation, &kept) => renewed,
             };
-            match renewed.and_then(|identity| identity.save(&pki, name).map(|()| identity).map_err(Into::into)) {
+            match renewed {
                 Ok(identity) => {
-                    if *name == CLIENT {
-                        match authority::connect(&join, &ca_pem, authority::Proof::Identity(&identity)) {
-                            Ok(client) => current.replace(client),
-                            Err(error) => tracing::error!(error = %error, "the new client certificate is not usable"),
-                        }
-                    }
-                    tracing::info!(name, "a certificate was renewed");
-                    sender.send_replace(identity);
+                    tracing::info!(name = kept.file, "a certificate was signed");
+                    kept.sender.send_replace(identity);
+                    kept.provisional = false;
+                    pause = RETRY;
+                    LOOK
                 }
-                Err(error) => tracing::warn!(name, error = %error, "a certificate could not be renewed"),
+                Err(error) => {
+                    tracing::warn!(name = kept.file, error = %error, "a certificate could not be renewed");
+                    pause = (pause * 2).min(LOOK);
+                    pause
+                }
             }
-        }
+        };
         tokio::select! {
             () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(LOOK) => {}
+            () = tokio::time::sleep(wait) => {}
         }
     }
+}
+
+async fn renew(rotation: &Rotation, kept: &Kept) -> Result<Identity, Error> {
+    let Rotation { join, ca_pem, pki, current } = rotation;
+    let client = current.client();
+    let identity = obtain(&client, &kept.wish).await?;
+    identity.save(pki, kept.file)?;
+    if kept.file == CLIENT {
+        current.replace(authority::connect(join, ca_pem, authority::Proof::Identity(&identity))?);
+    }
+    Ok(identity)
 }
