@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 use imbl::OrdMap;
 use parking_lot::{Mutex, RwLock};
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -56,10 +56,34 @@ impl Snapshot {
 pub struct CacheEvent {
     pub change: Change,
     pub revision: Revision,
-    /// The object after the write; for a deletion the last state, carrying the deletion's revision.
-    pub object: Arc<Object>,
+    /// The object after the write; for a deletion the last state.
+    object: Arc<Object>,
     /// The object before the write.
     pub previous: Option<Arc<Object>>,
+    /// The last state carrying the deletion's revision, made for the first watcher that is told.
+    gone: OnceLock<Arc<Object>>,
+}
+
+impl CacheEvent {
+    fn new(change: Change, revision: Revision, object: Arc<Object>, previous: Option<Arc<Object>>) -> Self {
+        Self { change, revision, object, previous, gone: OnceLock::new() }
+    }
+
+    /// The object as it is after the write, for selectors.
+    pub fn object(&self) -> &Arc<Object> {
+        &self.object
+    }
+
+    /// The object as watchers are shown it: a deleted one carries the revision of its deletion.
+    pub fn shown(&self) -> &Arc<Object> {
+        if self.change == Change::Deleted { self.gone() } else { &self.object }
+    }
+
+    /// The object before the write as a watcher is shown it for whom it is gone.
+    pub fn gone(&self) -> &Arc<Object> {
+        let last = self.previous.as_ref().unwrap_or(&self.object);
+        self.gone.get_or_init(|| Arc::new(last.at(self.revision, Change::Deleted)))
+    }
 }
 
 #[derive(Debug, Default)]
@@ -189,7 +213,7 @@ impl ResourceCache {
             next.revision = event.modified;
             let Some(made_event) = self.event(&key, event, None, previous) else { continue };
             if event.value.is_some() {
-                next.objects.insert(key, made_event.object.clone());
+                next.objects.insert(key, made_event.object().clone());
             }
             made.push(Arc::new(made_event));
         }
@@ -208,13 +232,7 @@ impl ResourceCache {
     ) -> Option<CacheEvent> {
         let Some(stored) = &event.value else {
             let last = previous?;
-            let object = Arc::new(last.at(event.modified, Change::Deleted));
-            return Some(CacheEvent {
-                change: Change::Deleted,
-                revision: event.modified,
-                object,
-                previous: Some(last),
-            });
+            return Some(CacheEvent::new(Change::Deleted, event.modified, last.clone(), Some(last)));
         };
         let change = if event.created == event.modified { Change::Added } else { Change::Modified };
         let object = known.or_else(|| {
@@ -224,7 +242,7 @@ impl ResourceCache {
             }
             made.map(Arc::new)
         })?;
-        Some(CacheEvent { change, revision: event.modified, object, previous })
+        Some(CacheEvent::new(change, event.modified, object, previous))
     }
 }
 

@@ -198,19 +198,15 @@ impl Watcher {
     /// does is deleted (apiserver `storage/cacher`).
     fn seen(&self, event: &CacheEvent) -> Option<(Change, Arc<Object>)> {
         if self.selection.is_everything() {
-            return Some((event.change, event.object.clone()));
+            return Some((event.change, event.shown().clone()));
         }
         let before = event.previous.as_ref().is_some_and(|object| self.selection.matches(object));
-        let after = event.change != Change::Deleted && self.selection.matches(&event.object);
+        let after = event.change != Change::Deleted && self.selection.matches(event.object());
         match (before, after) {
             (false, false) => None,
-            (false, true) => Some((Change::Added, event.object.clone())),
-            (true, true) => Some((Change::Modified, event.object.clone())),
-            (true, false) if event.change == Change::Deleted => Some((Change::Deleted, event.object.clone())),
-            (true, false) => {
-                let last = event.previous.as_ref()?;
-                Some((Change::Deleted, Arc::new(last.at(event.revision, Change::Deleted))))
-            }
+            (false, true) => Some((Change::Added, event.object().clone())),
+            (true, true) => Some((Change::Modified, event.object().clone())),
+            (true, false) => Some((Change::Deleted, event.gone().clone())),
         }
     }
 

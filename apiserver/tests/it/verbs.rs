@@ -300,3 +300,55 @@ async fn broken_requests_get_an_answer() {
         assert_eq!(answer["kind"], "Status", "{answer}");
     }
 }
+
+#[tokio::test]
+async fn evictions_respect_budgets() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    client.post(PODS, &pod("a")).await;
+    client.post(PODS, &pod("b")).await;
+    for name in ["a", "b"] {
+        let binding = json!({"metadata": {"name": name}, "target": {"name": "n1"}});
+        let (code, answer) = client.post("/api/v1/namespaces/default/bindings", &binding).await;
+        assert_eq!(code, StatusCode::CREATED, "{answer}");
+        let (code, answer) =
+            client.merge(&format!("{PODS}/{name}/status"), &json!({"status": {"phase": "Running"}})).await;
+        assert_eq!((code, &answer["status"]["phase"]), (StatusCode::OK, &json!("Running")), "{answer}");
+    }
+    let budgets = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
+    let budget = json!({"metadata": {"name": "one"}, "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "a"}}}});
+    client.post(budgets, &budget).await;
+    let status = json!({"status": {"disruptionsAllowed": 0, "desiredHealthy": 1, "currentHealthy": 1, "expectedPods": 1}});
+    client.merge(&format!("{budgets}/one/status"), &status).await;
+    let eviction = |name: &str| json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}});
+    let (code, answer) = client.post(&format!("{PODS}/a/eviction"), &eviction("a")).await;
+    assert_eq!(code, StatusCode::TOO_MANY_REQUESTS, "{answer}");
+    assert_eq!(answer["details"]["causes"][0]["reason"], "DisruptionBudget");
+    let (code, _) = client.post(&format!("{PODS}/b/eviction"), &eviction("b")).await;
+    assert_eq!(code, StatusCode::CREATED, "no budget counts this one");
+    client.merge(&format!("{budgets}/one/status"), &json!({"status": {"disruptionsAllowed": 1}})).await;
+    let (code, _) = client.post(&format!("{PODS}/a/eviction"), &eviction("a")).await;
+    assert_eq!(code, StatusCode::CREATED);
+    let (_, budget) = client.get(&format!("{budgets}/one")).await;
+    assert_eq!(budget["status"]["disruptionsAllowed"], 0);
+    assert!(budget["status"]["disruptedPods"]["a"].is_string());
+    let (_, gone) = client.get(&format!("{PODS}/a")).await;
+    assert!(gone["metadata"]["deletionTimestamp"].is_string());
+}
+
+#[tokio::test]
+async fn a_collection_is_deleted_by_selector() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    let maps = "/api/v1/namespaces/default/configmaps";
+    for nth in 0..300 {
+        let parity = if nth % 2 == 0 { "even" } else { "odd" };
+        client.post(maps, &json!({"metadata": {"name": format!("m{nth}"), "labels": {"parity": parity}}})).await;
+    }
+    let (code, deleted) = client.delete(&format!("{maps}?labelSelector=parity%3Deven")).await;
+    assert_eq!((code, deleted["items"].as_array().unwrap().len()), (StatusCode::OK, 150));
+    let (_, left) = client.get(maps).await;
+    assert_eq!(left["items"].as_array().unwrap().len(), 150);
+    client.delete(maps).await;
+    assert_eq!(client.get(maps).await.1["items"], json!([]));
+}
