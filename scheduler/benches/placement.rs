@@ -3,12 +3,7 @@
 use std::{hint::black_box, sync::Arc};
 
 use coracle_scheduler::{
-    cache::Cache,
-    cycle::Search,
-    plugins::Handle,
-    pod_info::PodInfo,
-    profile::Profile,
-    snapshot::Snapshot,
+    cache::Cache, cycle::Search, plugins::Handle, pod_info::PodInfo, profile::Profile, snapshot::Snapshot,
 };
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use serde_json::{Value, json};

@@ -10,12 +10,12 @@ use std::{
     sync::Arc,
 };
 
-use indexmap::IndexMap;
+use indexmap::{IndexMap, IndexSet};
 use k8s_openapi::api::core::v1::Node;
 
 use crate::{
-    node_info::NodeInfo,
-    pod_info::PodInfo,
+    node_info::{NodeInfo, ZoneId},
+    pod_info::{ControllerId, PodInfo},
     snapshot::Snapshot,
     terms::{Term, Terms},
 };
@@ -30,6 +30,10 @@ pub struct Cache {
     pods: HashMap<Arc<str>, Placed>,
     terms: Arc<Terms>,
     images: Arc<HashMap<String, usize>>,
+    /// The names of zones; their positions are their numbers. None is ever forgotten: there are few.
+    zones: IndexSet<String>,
+    /// How many pods of each controller are in each zone.
+    in_zones: imbl::HashMap<ControllerId, Arc<Vec<i64>>>,
     /// Positions of nodes that changed since the last snapshot.
     changed: HashSet<usize>,
     /// Nodes came or went, so that positions mean others.
@@ -59,7 +63,10 @@ impl Cache {
         let Some((_, info)) = self.nodes.get_index_mut(at) else { return };
         let before = info.images.clone();
         let was_known = info.node.is_some();
-        Arc::make_mut(info).set_node(node.clone());
+        let info = Arc::make_mut(info);
+        info.set_node(node.clone());
+        let zone = info.label(ZONE).map(|name| ZoneId(self.zones.insert_full(name.to_owned()).0));
+        move_zone(&mut self.in_zones, info, zone);
         let after = info.images.clone();
         if !Arc::ptr_eq(&before, &after) {
             self.count_images(&before, &after);
@@ -74,6 +81,7 @@ impl Cache {
         let Some((_, info)) = self.nodes.get_index_mut(at) else { return };
         let images = info.images.clone();
         let info = Arc::make_mut(info);
+        move_zone(&mut self.in_zones, info, None);
         info.node = None;
         info.images = Arc::default();
         let empty = info.pods.is_empty();
@@ -126,6 +134,7 @@ impl Cache {
             let count = info.count_mut(term);
             *count = count.saturating_sub(1);
         }
+        shift(&mut self.in_zones, pod.controller, info.zone, -1);
         if info.node.is_none() && info.pods.is_empty() {
             self.nodes.swap_remove_index(at);
             self.reordered = true;
@@ -174,6 +183,8 @@ impl Cache {
     pub fn update(&mut self, snapshot: &mut Snapshot) {
         snapshot.terms = self.terms.clone();
         snapshot.images = self.images.clone();
+        snapshot.zones = self.zones.len();
+        snapshot.in_zones = self.in_zones.clone();
         if self.reordered || snapshot.nodes.len() != self.nodes.len() {
             snapshot.nodes = self.nodes.values().cloned().collect();
             snapshot.index = Arc::new(self.nodes.keys().cloned().zip(0..).collect());
@@ -184,7 +195,7 @@ impl Cache {
             for at in self.changed.drain() {
                 let Some((_, info)) = self.nodes.get_index(at) else { continue };
                 let old = std::mem::replace(&mut snapshot.nodes[at], info.clone());
-                survey |= (old.anti_affine > 0) != (info.anti_affine > 0) || old.label(ZONE) != info.label(ZONE);
+                survey |= (old.anti_affine > 0) != (info.anti_affine > 0);
             }
             if survey {
                 self.survey(snapshot);
@@ -197,7 +208,6 @@ impl Cache {
     fn survey(&self, snapshot: &mut Snapshot) {
         let nodes = snapshot.nodes.iter().enumerate();
         snapshot.anti_affine = nodes.filter(|(_, info)| info.anti_affine > 0).map(|(at, _)| at).collect();
-        snapshot.zoned = snapshot.nodes.iter().any(|info| info.label(ZONE).is_some());
     }
 
     fn place(&mut self, pod: Arc<PodInfo>, node: &str, assumed: bool) {
@@ -208,6 +218,7 @@ impl Cache {
         for term in self.terms.of(&pod) {
             *info.count_mut(term) += 1;
         }
+        shift(&mut self.in_zones, pod.controller, info.zone, 1);
         info.add(pod);
         self.changed.insert(at);
     }
@@ -237,6 +248,36 @@ impl Cache {
             *images.entry(name.clone()).or_default() += 1;
         }
     }
+}
+
+/// Counts a pod of a controller in a zone, or no longer.
+fn shift(
+    in_zones: &mut imbl::HashMap<ControllerId, Arc<Vec<i64>>>,
+    controller: Option<ControllerId>,
+    zone: Option<ZoneId>,
+    by: i64,
+) {
+    let (Some(controller), Some(ZoneId(zone))) = (controller, zone) else { return };
+    let counts = Arc::make_mut(in_zones.entry(controller).or_default());
+    if counts.len() <= zone {
+        counts.resize(zone + 1, 0);
+    }
+    counts[zone] += by;
+    if counts.iter().all(|count| *count == 0) {
+        in_zones.remove(&controller);
+    }
+}
+
+/// Moves a node with its pods into another zone.
+fn move_zone(in_zones: &mut imbl::HashMap<ControllerId, Arc<Vec<i64>>>, info: &mut NodeInfo, to: Option<ZoneId>) {
+    if info.zone == to {
+        return;
+    }
+    for (controller, count) in info.controllers() {
+        shift(in_zones, Some(*controller), info.zone, -i64::from(*count));
+        shift(in_zones, Some(*controller), to, i64::from(*count));
+    }
+    info.zone = to;
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use k8s_openapi::api::core::v1::{Node, Taint};
 
 use crate::{
-    pod_info::{HostPort, PodInfo},
+    pod_info::{ControllerId, HostPort, PodInfo},
     resources::Resources,
     terms::TermId,
 };
@@ -25,14 +25,24 @@ pub struct NodeInfo {
     pub pods: Vec<Arc<PodInfo>>,
     ports: Vec<HostPort>,
     /// How many pods of each controller are here: what spreading by host needs.
-    controllers: HashMap<Arc<str>, u32>,
+    controllers: Vec<(ControllerId, u32)>,
     /// Whether any pod here refuses company; see the plugin InterPodAffinity.
     pub anti_affine: u32,
     /// How many pods here each counted term selects, by the term's id.
     terms: Vec<u32>,
     /// Sizes of images by all their names.
     pub images: Arc<HashMap<String, i64>>,
+    /// The node's zone, by the cache's numbering.
+    pub(crate) zone: Option<ZoneId>,
+    /// What the node's spec says, at hand: reading it there would cost a cache miss on every node of every cycle.
+    pub cordoned: bool,
+    pub hard_taints: bool,
+    pub soft_taints: bool,
 }
+
+/// A zone by its number in the cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ZoneId(pub(crate) usize);
 
 impl NodeInfo {
     /// A node of which only the name is known.
@@ -58,6 +68,12 @@ impl NodeInfo {
         if *self.images != images {
             self.images = Arc::new(images);
         }
+        let spec = node.spec.as_ref();
+        self.cordoned = spec.and_then(|spec| spec.unschedulable) == Some(true);
+        let soft = |taint: &Taint| taint.effect == "PreferNoSchedule";
+        let taints = spec.and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
+        self.soft_taints = taints.iter().any(soft);
+        self.hard_taints = !taints.iter().all(soft);
         self.node = Some(node);
     }
 
@@ -67,8 +83,11 @@ impl NodeInfo {
         self.counted.0 += pod.counted.0;
         self.counted.1 += pod.counted.1;
         self.ports.extend(pod.ports.iter().cloned());
-        if let Some(controller) = &pod.controller {
-            *self.controllers.entry(controller.clone()).or_default() += 1;
+        if let Some(controller) = pod.controller {
+            match self.controllers.iter_mut().find(|(have, _)| *have == controller) {
+                Some((_, count)) => *count += 1,
+                None => self.controllers.push((controller, 1)),
+            }
         }
         self.anti_affine += u32::from(pod.affinities.refuses_company());
         self.pods.push(pod);
@@ -86,12 +105,10 @@ impl NodeInfo {
                 self.ports.swap_remove(at);
             }
         }
-        if let Some(controller) = &pod.controller
-            && let Some(count) = self.controllers.get_mut(controller)
-        {
-            *count -= 1;
-            if *count == 0 {
-                self.controllers.remove(controller);
+        if let Some(at) = self.controllers.iter().position(|(have, _)| Some(*have) == pod.controller) {
+            self.controllers[at].1 -= 1;
+            if self.controllers[at].1 == 0 {
+                self.controllers.swap_remove(at);
             }
         }
         self.anti_affine -= u32::from(pod.affinities.refuses_company());
@@ -99,8 +116,13 @@ impl NodeInfo {
     }
 
     /// How many pods of a controller are here.
-    pub fn of_controller(&self, controller: &str) -> u32 {
-        self.controllers.get(controller).copied().unwrap_or(0)
+    pub fn of_controller(&self, controller: ControllerId) -> u32 {
+        self.controllers.iter().find(|(have, _)| *have == controller).map_or(0, |(_, count)| *count)
+    }
+
+    /// The controllers with pods here, and how many.
+    pub(crate) fn controllers(&self) -> &[(ControllerId, u32)] {
+        &self.controllers
     }
 
     /// Whether any of these ports is taken.

@@ -1,6 +1,9 @@
 //! A pod with everything that scheduling asks of it worked out once.
 
-use std::sync::Arc;
+use std::{
+    hash::{Hash, Hasher},
+    sync::Arc,
+};
 
 use coracle_client::Key;
 use k8s_openapi::api::core::v1::{Pod, Toleration};
@@ -30,6 +33,20 @@ impl HostPort {
     }
 }
 
+/// A controller of pods, by the hash of its uid: compared on every node that is scored, so small and without a pointer.
+/// Two with one hash would be spread as one, and nothing worse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ControllerId(u64);
+
+impl ControllerId {
+    /// The id of the controller with this uid, the same in every run.
+    pub fn of(uid: &str) -> Self {
+        let mut hasher = std::hash::DefaultHasher::new();
+        uid.hash(&mut hasher);
+        Self(hasher.finish())
+    }
+}
+
 /// A pod as the scheduler sees it.
 #[derive(Debug)]
 pub struct PodInfo {
@@ -44,8 +61,8 @@ pub struct PodInfo {
     pub requirements: NodeRequirements,
     pub spread: Vec<Constraint>,
     pub affinities: PodAffinities,
-    /// The uid of the controller, by which pods are spread when they do not say how.
-    pub controller: Option<Arc<str>>,
+    /// The controller, by which pods are spread when they do not say how.
+    pub controller: Option<ControllerId>,
 }
 
 impl PodInfo {
@@ -54,7 +71,7 @@ impl PodInfo {
         let (requests, cpu, memory) = resources::of_pod(&pod);
         let owners = pod.metadata.owner_references.iter().flatten();
         let controller =
-            owners.into_iter().find(|owner| owner.controller == Some(true)).map(|owner| Arc::from(owner.uid.as_str()));
+            owners.into_iter().find(|owner| owner.controller == Some(true)).map(|owner| ControllerId::of(&owner.uid));
         Self {
             key: Key::of(&pod.metadata),
             uid: pod.metadata.uid.as_deref().unwrap_or_default().into(),

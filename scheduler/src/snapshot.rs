@@ -4,6 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use crate::{
     node_info::NodeInfo,
+    pod_info::ControllerId,
     terms::{Term, TermId, Terms},
 };
 
@@ -17,8 +18,10 @@ pub struct Snapshot {
     pub(crate) images: Arc<HashMap<String, usize>>,
     /// The nodes with pods that refuse company.
     pub(crate) anti_affine: Vec<usize>,
-    /// Whether any node is in a zone.
-    pub(crate) zoned: bool,
+    /// How many zones there are, and have been.
+    pub(crate) zones: usize,
+    /// How many pods of each controller are in each zone, by the zone's number.
+    pub(crate) in_zones: imbl::HashMap<ControllerId, Arc<Vec<i64>>>,
     /// Nodes that exist, in contrast to those of which only pods are known.
     pub(crate) real: usize,
 }

@@ -34,7 +34,8 @@ impl PreScore for ImageLocality {
             count += 1;
             let name = normalized(container.image.as_deref().unwrap_or_default());
             let nodes = snapshot.nodes_with_image(&name);
-            if nodes > 0 {
+            // What all nodes have makes no difference between them.
+            if nodes > 0 && nodes < snapshot.real_nodes() {
                 // An image that few nodes have draws less, or all its pods would end on them.
                 images.push((name, nodes as f64 / snapshot.real_nodes().max(1) as f64));
             }

@@ -46,9 +46,6 @@ struct NotCordoned;
 
 impl Filter for NotCordoned {
     fn check(&self, node: &NodeInfo) -> Result<(), Unfit> {
-        match &node.node {
-            Some(node) if cordoned(node) => Err(Unfit::unresolvable("node(s) were unschedulable")),
-            _ => Ok(()),
-        }
+        if node.cordoned { Err(Unfit::unresolvable("node(s) were unschedulable")) } else { Ok(()) }
     }
 }

@@ -4,10 +4,9 @@
 use std::collections::HashMap;
 
 use crate::{
-    cache::ZONE,
     framework::{Filter, Filtering, Happened, MAX_SCORE, Plugin, PreFilter, PreScore, Score, Unfit},
-    node_info::NodeInfo,
-    pod_info::PodInfo,
+    node_info::{NodeInfo, ZoneId},
+    pod_info::{ControllerId, PodInfo},
     selectors::tolerates,
     snapshot::Snapshot,
     spread::Constraint,
@@ -111,21 +110,23 @@ impl Filter for Bounds<'_> {
 /// How the pods of one soft rule are counted.
 enum Counted<'a> {
     /// On the node itself.
-    Here(Source<'a>),
+    Here(Source),
     /// In the node's place.
     There(&'a str, HashMap<&'a str, i64>),
+    /// In the node's zone; None where none has any.
+    InZone(Option<&'a [i64]>),
 }
 
-enum Source<'a> {
+enum Source {
     Term(Option<TermId>),
-    Controller(&'a str),
+    Controller(ControllerId),
 }
 
-impl Source<'_> {
+impl Source {
     fn count(&self, node: &NodeInfo) -> i64 {
         i64::from(match self {
             Self::Term(term) => term.map_or(0, |term| node.count(term)),
-            Self::Controller(controller) => node.of_controller(controller),
+            Self::Controller(controller) => node.of_controller(*controller),
         })
     }
 }
@@ -178,20 +179,14 @@ fn own_rules<'a>(pod: &'a PodInfo, snapshot: &'a Snapshot, fitting: &[usize]) ->
 }
 
 fn default_rules<'a>(pod: &'a PodInfo, snapshot: &'a Snapshot, fitting: &[usize]) -> Vec<Rule<'a>> {
-    let Some(controller) = pod.controller.as_deref() else { return Vec::new() };
+    let Some(controller) = pod.controller else { return Vec::new() };
     let by_host =
         Rule { counted: Counted::Here(Source::Controller(controller)), weight: weight(fitting.len()), max_skew: 3 };
-    if !snapshot.zoned {
+    if snapshot.zones == 0 {
         return vec![by_host];
     }
-    let mut zones: HashMap<&str, i64> = HashMap::new();
-    for info in &snapshot.nodes {
-        if let Some(zone) = info.label(ZONE) {
-            *zones.entry(zone).or_default() += i64::from(info.of_controller(controller));
-        }
-    }
-    let by_zone = Rule { weight: weight(zones.len()), counted: Counted::There(ZONE, zones), max_skew: 5 };
-    vec![by_host, by_zone]
+    let counts = snapshot.in_zones.get(&controller).map(|counts| counts.as_slice());
+    vec![by_host, Rule { counted: Counted::InZone(counts), weight: weight(snapshot.zones), max_skew: 5 }]
 }
 
 impl Score for Rules<'_> {
@@ -200,6 +195,10 @@ impl Score for Rules<'_> {
         for rule in &self.rules {
             let count = match &rule.counted {
                 Counted::Here(source) => source.count(node),
+                Counted::InZone(counts) => match node.zone {
+                    Some(ZoneId(zone)) => counts.and_then(|counts| counts.get(zone)).copied().unwrap_or(0),
+                    None => continue,
+                },
                 Counted::There(key, places) => match node.label(key) {
                     Some(place) => places.get(place).copied().unwrap_or(0),
                     None if self.strict => return IGNORED,

@@ -48,6 +48,9 @@ struct Tolerated<'a>(&'a [Toleration]);
 
 impl Filter for Tolerated<'_> {
     fn check(&self, node: &NodeInfo) -> Result<(), Unfit> {
+        if !node.hard_taints {
+            return Ok(());
+        }
         match untolerated(node.taints(), self.0) {
             None => Ok(()),
             Some(taint) => {
@@ -65,9 +68,8 @@ impl PreScore for TaintToleration {
         snapshot: &'a Snapshot,
         fitting: &'a [usize],
     ) -> Option<Box<dyn Score + 'a>> {
-        let soft = |taint: &Taint| taint.effect == "PreferNoSchedule";
         // Without a soft taint anywhere all nodes score the same.
-        let any = fitting.iter().any(|at| snapshot.nodes[*at].taints().iter().any(soft));
+        let any = fitting.iter().any(|at| snapshot.nodes[*at].soft_taints);
         any.then(|| Box::new(FewestTaints(pod.tolerations())) as Box<dyn Score>)
     }
 }
