@@ -75,23 +75,41 @@ impl<'a> Rootfs<'a> {
     /// Opens a mount target, making what is missing of its path.
     fn target(&self, path: &Path, directory: bool) -> Result<OwnedFd> {
         match self.resolve(path, libc::O_PATH) {
-            Ok(fd) => return Ok(fd),
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(Error::io(format!("resolve {path:?} in the root"), error)),
+            Ok(fd) => Ok(fd),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let made = self.make(path, directory, 0)?;
+                self.resolve(&made, libc::O_PATH).context(|| format!("resolve {path:?} in the root"))
+            }
+            Err(error) => Err(Error::io(format!("resolve {path:?} in the root"), error)),
         }
+    }
+
+    /// Makes a path step by step; returns what it is without links that lead nowhere yet.
+    fn make(&self, path: &Path, directory: bool, links: usize) -> Result<PathBuf> {
+        const MAX_LINKS: usize = 40;
+        let parts = plain_parts(path);
         let mut walked = PathBuf::from("/");
-        let parts: Vec<&OsStr> = path.components().filter_map(|part| if let Component::Normal(name) = part { Some(name) } else { None }).collect();
         for (index, name) in parts.iter().enumerate() {
             let parent = self.resolve(&walked, libc::O_PATH | libc::O_DIRECTORY).context(|| format!("resolve {walked:?} in the root"))?;
-            walked.push(name);
-            if self.resolve(&walked, libc::O_PATH).is_ok() {
+            let next = walked.join(name);
+            if self.resolve(&next, libc::O_PATH).is_ok() {
+                walked = next;
                 continue;
             }
             let last = index + 1 == parts.len();
             let made = if last && !directory { sys::mknodat(parent.as_fd(), name, libc::S_IFREG | 0o644, 0) } else { sys::mkdirat(parent.as_fd(), name, 0o755) };
-            made.context(|| format!("create {walked:?} in the root"))?;
+            match made {
+                Ok(()) => walked = next,
+                // A link whose target is missing: that is made, inside the root.
+                Err(error) if error.kind() == ErrorKind::AlreadyExists && links < MAX_LINKS => {
+                    let link = fs::read_link(Path::new(&fd_path(&parent)).join(name)).context(|| format!("read {next:?} in the root"))?;
+                    let rest: PathBuf = parts[index + 1..].iter().collect();
+                    return self.make(&walked.join(link).join(rest), directory, links + 1);
+                }
+                Err(error) => return Err(Error::io(format!("create {next:?} in the root"), error)),
+            }
         }
-        self.resolve(path, libc::O_PATH).context(|| format!("resolve {path:?} in the root"))
+        Ok(walked)
     }
 
     fn mount(&self, mount: &MountSpec, cgroup: Option<&Cgroup>) -> Result<()> {
@@ -290,6 +308,19 @@ impl<'a> Rootfs<'a> {
         }
         Ok(())
     }
+}
+
+/// The names of a path, `..` taken out by name: above the root is the root.
+fn plain_parts(path: &Path) -> Vec<&OsStr> {
+    let mut out = Vec::new();
+    for part in path.components() {
+        match part {
+            Component::Normal(name) => out.push(name),
+            Component::ParentDir => drop(out.pop()),
+            _ => {}
+        }
+    }
+    out
 }
 
 /// Mounts the root itself. Options longer than a page are an overlay of many layers: they are named relative to the

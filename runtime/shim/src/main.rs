@@ -4,6 +4,7 @@
 mod connection;
 mod log_file;
 mod os;
+mod pod_init;
 mod process;
 mod server;
 

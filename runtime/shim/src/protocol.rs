@@ -74,6 +74,8 @@ pub enum Request {
     Shutdown,
     Stdin { data: Vec<u8> },
     CloseStdin,
+    /// Begin a pid namespace for processes that share one; answered with its first process.
+    ShareProcesses,
 }
 
 /// How a process ended.
@@ -266,6 +268,7 @@ impl Request {
             Request::Shutdown => writer(out, 11).end(),
             Request::Stdin { data } => writer(out, 12).rest(data).end(),
             Request::CloseStdin => writer(out, 13).end(),
+            Request::ShareProcesses => writer(out, 14).end(),
         }
     }
 
@@ -285,6 +288,7 @@ impl Request {
             11 => Request::Shutdown,
             12 => Request::Stdin { data: read.rest() },
             13 => Request::CloseStdin,
+            14 => Request::ShareProcesses,
             _ => return Err(Malformed),
         })
     }

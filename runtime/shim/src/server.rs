@@ -16,7 +16,7 @@ use coracle_shim::{
 
 use crate::{
     connection::{Attachment, Connection},
-    os,
+    os, pod_init,
     process::{Phase, Process, Waiter},
 };
 
@@ -36,6 +36,8 @@ pub struct Server {
     processes: Vec<Process>,
     /// Children that ended before the launcher said which process they are.
     unclaimed: Vec<(i32, i32)>,
+    /// The first process of the shared pid namespace.
+    pod_init: Option<i32>,
     buffer: Vec<u8>,
     done: bool,
 }
@@ -67,6 +69,7 @@ impl Server {
             next_key: 1,
             processes: Vec::new(),
             unclaimed: Vec::new(),
+            pod_init: None,
             buffer: vec![0; BUFFER],
             done: false,
         })
@@ -211,6 +214,7 @@ impl Server {
                 self.stdin_of(index, Process::close_stdin);
                 None
             }
+            Request::ShareProcesses => Some(self.share_processes()),
         }
     }
 
@@ -267,6 +271,22 @@ impl Server {
         let Some(attached) = self.connections[index].attached.as_ref().filter(|attached| attached.stdin) else { return };
         if let Some(process) = self.processes.iter_mut().find(|process| process.create.id == attached.process) {
             act(process);
+        }
+    }
+
+    /// Keeps one first process for all who share a pid namespace; asked again, names the one there is.
+    fn share_processes(&mut self) -> Reply {
+        if let Some(pid) = self.pod_init {
+            return Reply::Started { pid: pid as u32, at: 0 };
+        }
+        let empty = self.dir.join("empty");
+        let started = std::fs::create_dir_all(&empty).and_then(|()| pod_init::spawn(&empty));
+        match started {
+            Ok(pid) => {
+                self.pod_init = Some(pid);
+                Reply::Started { pid: pid as u32, at: os::now() }
+            }
+            Err(error) => Reply::Failed { message: format!("start a pid namespace: {error}") },
         }
     }
 
@@ -347,6 +367,7 @@ impl Server {
             match own {
                 Some(index) => self.ended(index, status),
                 None if launcher => {}
+                None if self.pod_init == Some(pid) => self.pod_init = None,
                 // An orphan of a container, or one whose launcher has not reported it yet.
                 None if self.processes.iter().any(|process| matches!(process.phase, Phase::Starting { .. })) && self.unclaimed.len() < MAX_PROCESSES => {
                     self.unclaimed.push((pid, status));

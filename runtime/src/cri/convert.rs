@@ -32,9 +32,6 @@ pub fn sandbox_config(config: v1::PodSandboxConfig, runtime_handler: String) -> 
     if namespaces.userns_options.as_ref().is_some_and(|options| options.mode == v1::NamespaceMode::Pod as i32) {
         return Err(Error::unimplemented("user namespaces are not supported yet"));
     }
-    if namespaces.pid == v1::NamespaceMode::Pod as i32 && !matches!(namespaces.target_id.as_str(), "") {
-        return Err(Error::invalid("a sandbox has no target container"));
-    }
     let port_mappings = config.port_mappings.into_iter().map(|mapping| {
         let protocol = match mapping.protocol() {
             v1::Protocol::Tcp => "tcp",
@@ -60,6 +57,7 @@ pub fn sandbox_config(config: v1::PodSandboxConfig, runtime_handler: String) -> 
         host_network: namespaces.network == NODE,
         host_ipc: namespaces.ipc == NODE,
         host_pid: namespaces.pid == NODE,
+        shared_pid: namespaces.pid == v1::NamespaceMode::Pod as i32,
         privileged: security.privileged,
         runtime_handler,
         overhead: linux.overhead.map(resources),
@@ -167,6 +165,7 @@ fn security(security: v1::LinuxContainerSecurityContext) -> Result<Security> {
         host_network: namespaces.network == NODE,
         host_pid: namespaces.pid == NODE,
         host_ipc: namespaces.ipc == NODE,
+        shared_pid: namespaces.pid == v1::NamespaceMode::Pod as i32,
         pid_of,
         run_as_user: security.run_as_user.map(|value| value.value),
         run_as_group: security.run_as_group.map(|value| value.value),
@@ -209,7 +208,11 @@ pub fn sandbox_status(sandbox: &Sandbox) -> v1::PodSandboxStatus {
     let options = v1::NamespaceOption {
         network: mode(config.host_network),
         ipc: mode(config.host_ipc),
-        pid: if config.host_pid { NODE } else { v1::NamespaceMode::Container as i32 },
+        pid: match (config.host_pid, config.shared_pid) {
+            (true, _) => NODE,
+            (false, true) => v1::NamespaceMode::Pod as i32,
+            (false, false) => v1::NamespaceMode::Container as i32,
+        },
         ..Default::default()
     };
     let mut ips = state.ips.into_iter();

@@ -161,6 +161,7 @@ impl Engine {
                 }
                 Some(format!("/proc/{}/ns/pid", state.pid))
             }
+            None if record.config.security.shared_pid && sandbox.config.shared_pid => Some(pins.path("pid").to_string_lossy().into_owned()),
             None => None,
         };
         let config = spec::build(&Inputs {
@@ -226,6 +227,11 @@ impl Engine {
 
     async fn launch(&self, sandbox: &Arc<Sandbox>, container: &Container) -> Result<(u32, u64)> {
         let shim = self.shim(sandbox).await?;
+        let pins = self.paths.pins(&sandbox.id);
+        if sandbox.config.shared_pid && container.config.security.shared_pid && !pins.holds("pid") {
+            let pid = shim.share_processes().await?;
+            pins.pin("pid", pid)?;
+        }
         let group = self.hierarchy.group(&container.cgroups_path).context("find the cgroup")?;
         let oom_file = group.dir("memory").map(|dir| dir.join(memory::oom_file(group.is_v2())).to_string_lossy().into_owned());
         let log = if container.log_path.is_empty() { LogDriver::None } else { LogDriver::Cri { path: container.log_path.clone() } };

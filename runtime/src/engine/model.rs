@@ -26,6 +26,8 @@ pub struct SandboxConfig {
     pub host_network: bool,
     pub host_ipc: bool,
     pub host_pid: bool,
+    /// Containers that ask for it see each other's processes.
+    pub shared_pid: bool,
     pub privileged: bool,
     pub runtime_handler: String,
     /// What the sandbox's containers together should have; kept for the answer only.
@@ -138,6 +140,8 @@ pub struct Security {
     pub host_network: bool,
     pub host_pid: bool,
     pub host_ipc: bool,
+    /// Use the sandbox's pid namespace.
+    pub shared_pid: bool,
     /// Use the pid namespace of this container's process.
     pub pid_of: Option<String>,
     pub run_as_user: Option<i64>,

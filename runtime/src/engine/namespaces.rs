@@ -79,13 +79,27 @@ impl Pins {
         std::thread::scope(|scope| scope.spawn(work).join()).map_err(|_| Error::internal("the thread that makes namespaces ended early"))?
     }
 
+    /// Pins a namespace of a process.
+    pub fn pin(&self, kind: &str, pid: u32) -> Result<()> {
+        let path = self.path(kind);
+        self.release_kind(kind)?;
+        File::create(&path).context(format!("create {}", path.display()))?;
+        sys::mount(&format!("/proc/{pid}/ns/{kind}"), &path, "", libc::MS_BIND, "").context(format!("pin the {kind} namespace"))
+    }
+
+    /// Lets go of one namespace.
+    pub fn release_kind(&self, kind: &str) -> Result<()> {
+        let path = self.path(kind);
+        while self.holds(kind) {
+            sys::umount(&path, libc::MNT_DETACH).context(format!("release {}", path.display()))?;
+        }
+        Ok(())
+    }
+
     /// Lets go of the namespaces; they end with their last process.
     pub fn release(&self) -> Result<()> {
-        for (kind, _) in KINDS {
-            let path = self.path(kind);
-            while self.holds(kind) {
-                sys::umount(&path, libc::MNT_DETACH).context(format!("release {}", path.display()))?;
-            }
+        for kind in KINDS.map(|(kind, _)| kind).into_iter().chain(["pid"]) {
+            self.release_kind(kind)?;
         }
         match fs::remove_dir_all(&self.dir) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).context(format!("remove {}", self.dir.display())),

@@ -100,6 +100,8 @@ impl Engine {
             info!(sandbox = sandbox.id, running, "sandbox adopted");
             *sandbox.shim.lock().await = Some(shim);
             self.follow(sandbox.clone(), events)?;
+        } else {
+            self.paths.pins(&sandbox.id).release_kind("pid")?;
         }
         Ok(())
     }

@@ -210,6 +210,10 @@ impl Engine {
                     ShimEvent::Exited { id, exit } => engine.exited(&id, Some(exit)).await,
                     ShimEvent::Gone => {
                         *sandbox.shim.lock().await = None;
+                        // The shared pid namespace ended with the shim's init; nothing can enter it again.
+                        if let Err(error) = engine.paths.pins(&sandbox.id).release_kind("pid") {
+                            warn!(sandbox = sandbox.id, %error, "cannot release the pid namespace");
+                        }
                         engine.shim_lost(&sandbox).await;
                     }
                 }

@@ -145,6 +145,14 @@ impl Shim {
         }
     }
 
+    /// The first process of the sandbox's shared pid namespace.
+    pub async fn share_processes(&self) -> Result<u32> {
+        match self.request(&Request::ShareProcesses).await? {
+            Reply::Started { pid, .. } => Ok(pid),
+            _ => Err(Error::internal("the shim answered something else")),
+        }
+    }
+
     pub async fn state(&self) -> Result<Vec<ProcessState>> {
         match self.request(&Request::State).await? {
             Reply::State { processes } => Ok(processes),
@@ -244,34 +252,63 @@ impl Frames {
 }
 
 /// One client's view of one process: requests go out, streams and the exit come in.
+///
+/// A client that writes much must read at the same time ([`Session::split`]): the process may be waiting for its output
+/// to be taken before it reads on.
 pub struct Session {
-    reader: OwnedReadHalf,
-    writer: OwnedWriteHalf,
-    frames: Frames,
+    writer: SessionWriter,
+    reader: SessionReader,
+}
+
+/// The half that sends requests and input.
+pub struct SessionWriter {
+    socket: OwnedWriteHalf,
     next: u32,
+}
+
+/// The half that receives answers, output and the exit.
+pub struct SessionReader {
+    socket: OwnedReadHalf,
+    frames: Frames,
 }
 
 impl Session {
     async fn open(dir: &Path) -> Result<Session> {
         let (reader, writer) = dial(dir)?.into_split();
-        let mut session = Session { reader, writer, frames: Frames::default(), next: HELLO };
+        let mut session = Session { writer: SessionWriter { socket: writer, next: HELLO }, reader: SessionReader { socket: reader, frames: Frames::default() } };
         session.send(&[Request::Hello { version: VERSION }]).await?;
         Ok(session)
     }
 
     /// Sends requests in one write; their answers come by [`Session::next`].
     pub async fn send(&mut self, requests: &[Request]) -> Result<()> {
+        self.writer.send(requests).await
+    }
+
+    /// The next reply; a refusal is an error.
+    pub async fn next(&mut self) -> Result<Reply> {
+        self.reader.next().await
+    }
+
+    pub fn split(self) -> (SessionWriter, SessionReader) {
+        (self.writer, self.reader)
+    }
+}
+
+impl SessionWriter {
+    pub async fn send(&mut self, requests: &[Request]) -> Result<()> {
         let mut bytes = Vec::new();
         for request in requests {
             request.encode(self.next, &mut bytes);
             self.next += 1;
         }
-        self.writer.write_all(&bytes).await.context("write to the shim")
+        self.socket.write_all(&bytes).await.context("write to the shim")
     }
+}
 
-    /// The next reply; a refusal is an error.
+impl SessionReader {
     pub async fn next(&mut self) -> Result<Reply> {
-        match self.frames.next(&mut self.reader).await?.1 {
+        match self.frames.next(&mut self.socket).await?.1 {
             Reply::Failed { message } => Err(Error::internal(message)),
             reply => Ok(reply),
         }

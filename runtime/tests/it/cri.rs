@@ -199,6 +199,19 @@ fn limits_hold_and_errors_are_told() {
         assert!(lines.starts_with("33\n33\n"), "{lines}");
         assert!(lines.contains("CapBnd:\t0000000000000000") && lines.contains("NoNewPrivs:\t1"), "{lines}");
 
+        let mut filtered = script("filtered", "mount -t tmpfs x /tmp; cat /proc/self/status");
+        let security = v1::LinuxContainerSecurityContext {
+            seccomp: Some(v1::SecurityProfile { profile_type: v1::security_profile::ProfileType::RuntimeDefault as i32, ..Default::default() }),
+            capabilities: Some(v1::Capability { add_capabilities: vec!["NET_ADMIN".into()], ..Default::default() }),
+            ..Default::default()
+        };
+        filtered.linux.as_mut().unwrap().security_context = Some(security);
+        let filtered = cri.run(&pod, filtered).await;
+        assert_eq!(cri.wait(&filtered).await.exit_code, 0);
+        let lines = log(&node, "web", "filtered");
+        assert!(lines.contains("Operation not permitted") || lines.contains("permission denied"), "{lines}");
+        assert!(lines.contains("Seccomp:\t2"), "{lines}");
+
         let request = v1::ExecSyncRequest { container_id: user, cmd: vec!["true".into()], timeout: 1 };
         assert!(cri.runtime.exec_sync(request).await.is_err());
         let request = v1::CreateContainerRequest {
@@ -209,6 +222,32 @@ fn limits_hold_and_errors_are_told() {
         assert_eq!(cri.runtime.create_container(request).await.unwrap_err().code(), tonic::Code::NotFound);
         let images = cri.images.list_images(v1::ListImagesRequest::default()).await.unwrap().into_inner().images;
         assert_eq!(images[0].repo_tags, [IMAGE]);
+        cri.remove_sandbox(&pod).await;
+        running.stop().await;
+        assert_nothing_left(&node);
+    });
+}
+
+#[test]
+fn containers_share_processes_only_when_asked() {
+    isolated("cri::containers_share_processes_only_when_asked", || async {
+        let node = Node::new("cri::containers_share_processes_only_when_asked");
+        node.install_network();
+        let running = node.start().await;
+        let mut cri = running.clients.clone();
+        let mut shared = sandbox(&node, "shared");
+        shared.linux = Some(Default::default());
+        let pod = cri.run_sandbox(shared).await;
+        let with = |name: &str, text: &str| v1::ContainerConfig { linux: Some(Default::default()), ..script(name, text) };
+        let first = cri.run(&pod, with("first", "sleep 1234")).await;
+        let second = cri.run(&pod, with("second", "ps; cat /proc/1/comm")).await;
+        assert_eq!(cri.wait(&second).await.exit_code, 0);
+        let seen = log(&node, "shared", "second");
+        assert!(seen.contains("sleep 1234") && seen.ends_with("pod-init\n"), "{seen}");
+        cri.runtime.stop_container(v1::StopContainerRequest { container_id: first, timeout: 0 }).await.unwrap();
+        let alone = cri.run(&pod, script("alone", "cat /proc/1/comm")).await;
+        assert_eq!(cri.wait(&alone).await.exit_code, 0);
+        assert_eq!(log(&node, "shared", "alone"), "cat\n");
         cri.remove_sandbox(&pod).await;
         running.stop().await;
         assert_nothing_left(&node);

@@ -113,7 +113,7 @@ pub fn config(dir: &Path, group: &str) -> Config {
 pub fn busybox() -> PackedImage {
     let content = PackedContent::File(fs::read(BUSYBOX).expect("the package busybox-static is installed"));
     let mut files = vec![PackedFile { path: "/bin/busybox".into(), mode: 0o755, content }];
-    for name in ["sh", "cat", "echo", "sleep", "id", "hostname", "mount", "ls", "head", "yes", "true", "kill", "stat", "tail", "dd"] {
+    for name in ["sh", "cat", "echo", "sleep", "id", "hostname", "mount", "ls", "head", "yes", "true", "kill", "stat", "tail", "dd", "stty", "ps"] {
         files.push(PackedFile { path: format!("/bin/{name}"), mode: 0o777, content: PackedContent::Symlink("/bin/busybox".into()) });
     }
     let passwd = b"root:x:0:0::/:/bin/sh\nweb:x:33:33::/:/bin/sh\n".to_vec();
@@ -192,6 +192,11 @@ impl Clients {
     }
 }
 
+/// Own processes, as the kubelet asks for unless a pod shares them.
+fn namespaces() -> Option<v1::NamespaceOption> {
+    Some(v1::NamespaceOption { pid: v1::NamespaceMode::Container as i32, ..Default::default() })
+}
+
 /// A sandbox that logs below the node's directory.
 pub fn sandbox(node: &Node, name: &str) -> v1::PodSandboxConfig {
     v1::PodSandboxConfig {
@@ -199,7 +204,10 @@ pub fn sandbox(node: &Node, name: &str) -> v1::PodSandboxConfig {
         hostname: name.into(),
         log_directory: node.path("logs").join(name).to_string_lossy().into_owned(),
         labels: HashMap::from([("app".to_owned(), name.to_owned())]),
-        linux: Some(Default::default()),
+        linux: Some(v1::LinuxPodSandboxConfig {
+            security_context: Some(v1::LinuxSandboxSecurityContext { namespace_options: namespaces(), ..Default::default() }),
+            ..Default::default()
+        }),
         ..Default::default()
     }
 }
@@ -211,7 +219,10 @@ pub fn script(name: &str, text: &str) -> v1::ContainerConfig {
         image: Some(v1::ImageSpec { image: IMAGE.into(), ..Default::default() }),
         command: vec!["/bin/sh".into(), "-c".into(), text.into()],
         log_path: format!("{name}/0.log"),
-        linux: Some(Default::default()),
+        linux: Some(v1::LinuxContainerConfig {
+            security_context: Some(v1::LinuxContainerSecurityContext { namespace_options: namespaces(), ..Default::default() }),
+            ..Default::default()
+        }),
         ..Default::default()
     }
 }

@@ -4,6 +4,8 @@ mod cri;
 mod harness;
 mod images;
 mod isolation;
+mod launcher;
+mod shim;
 
 /// Set for the test that is not one: the runtime as a process that others kill.
 const DAEMON_DIR: &str = "CORACLE_TEST_DAEMON_DIR";

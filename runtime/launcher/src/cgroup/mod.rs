@@ -261,10 +261,14 @@ impl Cgroup {
         Ok(())
     }
 
-    /// Opens what a process writes "0" to in order to enter, once per hierarchy.
+    /// Opens what a process of one thread writes "0" to in order to enter, once per hierarchy.
+    ///
+    /// On v1 that is `tasks`: moving oneself alone does not take the lock that stops every fork in the system, for which
+    /// `cgroup.procs` waits a grace period of many milliseconds (kernel, cgroup_procs_write_start).
     pub fn doors(&self) -> Result<Vec<OwnedFd>> {
+        let name = if self.v2 { "cgroup.procs" } else { "tasks" };
         let open = |dir: &Dir| {
-            let path = dir.path.join("cgroup.procs");
+            let path = dir.path.join(name);
             sys::open(&path, libc::O_WRONLY, 0).context(|| format!("open {}", path.display()))
         };
         self.dirs.iter().map(open).collect()

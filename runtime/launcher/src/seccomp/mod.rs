@@ -1,0 +1,223 @@
+//! `linux.seccomp` compiled to a classic BPF program (config-linux.md "Seccomp", seccomp(2)).
+//!
+//! ```text
+//! architecture? ─┬─ x86-64 ─ number ≥ 0x40000000? ─┬─ x32:  tree of numbers → action, or tests of arguments
+//!                │                                  └─ x86-64: the same
+//!                ├─ x86: the same
+//!                └─ any other: kill
+//! ```
+//!
+//! Numbers with the same answer are one range, and ranges are found by halves, so that a call costs about eight
+//! comparisons. The rule that comes first for a call decides; a call without a rule gets the default action. Calls newer
+//! than all that the profile names answer ENOSYS where the default is an error, so that programs fall back (as runc).
+
+mod assemble;
+pub mod numbers;
+
+use crate::{
+    error::{Context, Error, Result},
+    json::Json,
+    sys,
+};
+
+use assemble::{Answer, Rule, Table};
+
+/// Whether filters can be compiled.
+pub const ENABLED: bool = true;
+
+/// Most instructions that the kernel takes (BPF_MAXINSNS).
+const MAX_INSTRUCTIONS: usize = 4096;
+
+const RET_KILL_PROCESS: u32 = 0x8000_0000;
+const RET_KILL_THREAD: u32 = 0;
+const RET_TRAP: u32 = 0x0003_0000;
+const RET_ERRNO: u32 = 0x0005_0000;
+const RET_TRACE: u32 = 0x7ff0_0000;
+const RET_LOG: u32 = 0x7ffc_0000;
+const RET_ALLOW: u32 = 0x7fff_0000;
+
+/// An architecture's calling convention as the kernel names it (linux/audit.h), and its numbers.
+struct Architecture {
+    name: &'static str,
+    audit: u32,
+    /// Shares `audit` with another and is told apart by this bit of its numbers.
+    bit: u32,
+    /// Arguments have 64 bits.
+    wide: bool,
+    numbers: &'static [(&'static str, u32)],
+}
+
+static ARCHITECTURES: [Architecture; 5] = [
+    Architecture { name: "SCMP_ARCH_X86_64", audit: 0xc000_003e, bit: 0, wide: true, numbers: &numbers::X86_64 },
+    Architecture { name: "SCMP_ARCH_X32", audit: 0xc000_003e, bit: 0x4000_0000, wide: true, numbers: &numbers::X32 },
+    Architecture { name: "SCMP_ARCH_X86", audit: 0x4000_0003, bit: 0, wide: false, numbers: &numbers::X86 },
+    Architecture { name: "SCMP_ARCH_AARCH64", audit: 0xc000_00b7, bit: 0, wide: true, numbers: &numbers::AARCH64 },
+    Architecture { name: "SCMP_ARCH_ARM", audit: 0x4000_0028, bit: 0, wide: false, numbers: &numbers::ARM },
+];
+
+/// The machine's own architecture and those whose programs it also runs.
+pub fn native_architectures() -> &'static [&'static str] {
+    if cfg!(target_arch = "x86_64") { &["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"] } else { &["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"] }
+}
+
+/// A compiled filter.
+pub struct Filter {
+    program: Vec<[u8; 8]>,
+    flags: u64,
+}
+
+impl Filter {
+    /// Compiles a configuration; none without one.
+    pub fn of(seccomp: &Json) -> Result<Option<Filter>> {
+        if seccomp.is_null() {
+            return Ok(None);
+        }
+        for key in ["listenerPath", "listenerMetadata"] {
+            if seccomp.get(key).str().is_some_and(|value| !value.is_empty()) {
+                return Err(Error::new(format!("linux.seccomp.{key} is not supported yet")));
+            }
+        }
+        let program = compile(seccomp)?;
+        if program.len() > MAX_INSTRUCTIONS {
+            return Err(Error::new(format!("linux.seccomp: the filter has more than {MAX_INSTRUCTIONS} instructions")));
+        }
+        Ok(Some(Filter { program, flags: flags(seccomp)? }))
+    }
+
+    /// Puts the filter before every later system call of this process.
+    pub fn install(&self) -> Result<()> {
+        sys::seccomp_filter(&self.program, self.flags).context(|| "install the seccomp filter".into())
+    }
+}
+
+fn flags(seccomp: &Json) -> Result<u64> {
+    let mut out = 0;
+    for flag in seccomp.get("flags").strings() {
+        out |= match flag.as_str() {
+            // One thread: there is nothing to synchronise.
+            "SECCOMP_FILTER_FLAG_TSYNC" => 0,
+            "SECCOMP_FILTER_FLAG_LOG" => 2,
+            "SECCOMP_FILTER_FLAG_SPEC_ALLOW" => 4,
+            flag => return Err(Error::new(format!("linux.seccomp.flags: {flag:?} is not supported"))),
+        };
+    }
+    Ok(out)
+}
+
+fn action(name: &str, errno: Option<u32>) -> Result<u32> {
+    let data = errno.unwrap_or(libc::EPERM as u32) & 0xffff;
+    Ok(match name {
+        "SCMP_ACT_ALLOW" => RET_ALLOW,
+        "SCMP_ACT_ERRNO" => RET_ERRNO | data,
+        "SCMP_ACT_KILL" | "SCMP_ACT_KILL_THREAD" => RET_KILL_THREAD,
+        "SCMP_ACT_KILL_PROCESS" => RET_KILL_PROCESS,
+        "SCMP_ACT_TRAP" => RET_TRAP,
+        "SCMP_ACT_TRACE" => RET_TRACE | data,
+        "SCMP_ACT_LOG" => RET_LOG,
+        "SCMP_ACT_NOTIFY" => return Err(Error::new("linux.seccomp: SCMP_ACT_NOTIFY is not supported yet")),
+        name => return Err(Error::new(format!("linux.seccomp: unknown action {name:?}"))),
+    })
+}
+
+fn compile(seccomp: &Json) -> Result<Vec<[u8; 8]>> {
+    let default = action(seccomp.get("defaultAction").str().unwrap_or_default(), seccomp.get("defaultErrnoRet").u32())?;
+    let mut names = seccomp.get("architectures").strings();
+    if names.is_empty() {
+        names.push(native_architectures()[0].to_owned());
+    }
+    let mut architectures = Vec::new();
+    for name in &names {
+        // Those of other machines can never come; profiles name them all the same.
+        architectures.extend(ARCHITECTURES.iter().find(|architecture| architecture.name == name));
+    }
+    let mut tables = Vec::new();
+    for architecture in architectures {
+        let mut table = Table { audit: architecture.audit, bit: architecture.bit, default, rules: Vec::new() };
+        for entry in seccomp.get("syscalls").items() {
+            let answer = action(entry.get("action").str().unwrap_or_default(), entry.get("errnoRet").u32())?;
+            let tests = entry.get("args").items().iter().map(|test| assemble::test(test, architecture.wide)).collect::<Result<Vec<_>>>()?;
+            for name in entry.get("names").items().iter().filter_map(Json::str) {
+                // A name that this architecture has not is no call of it.
+                if let Ok(at) = architecture.numbers.binary_search_by(|(known, _)| (*known).cmp(name)) {
+                    table.rules.push(Rule { number: architecture.numbers[at].1, answer: Answer { action: answer, tests: tests.clone() } });
+                }
+            }
+        }
+        tables.push(table);
+    }
+    Ok(assemble::program(&tables))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{assemble::run, *};
+
+    const X86_64: u32 = 0xc000_003e;
+    const X86: u32 = 0x4000_0003;
+
+    fn compiled(text: &str) -> Vec<[u8; 8]> {
+        compile(&Json::parse(text.as_bytes()).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn tables_are_sorted() {
+        for architecture in &ARCHITECTURES {
+            assert!(architecture.numbers.is_sorted_by(|a, b| a.0 < b.0), "{}", architecture.name);
+        }
+    }
+
+    #[test]
+    fn calls_get_the_answer_of_their_rule() {
+        let program = compiled(
+            r#"{"defaultAction":"SCMP_ACT_ERRNO","architectures":["SCMP_ARCH_X86_64","SCMP_ARCH_X86","SCMP_ARCH_X32"],"syscalls":[
+                {"names":["read","write","close","no_such_call","statx"],"action":"SCMP_ACT_ALLOW"},
+                {"names":["personality"],"action":"SCMP_ACT_ALLOW","args":[{"index":0,"value":8,"op":"SCMP_CMP_EQ"}]},
+                {"names":["personality"],"action":"SCMP_ACT_ALLOW","args":[{"index":0,"value":4294967295,"op":"SCMP_CMP_EQ"}]},
+                {"names":["socket"],"action":"SCMP_ACT_ALLOW","args":[{"index":0,"value":40,"op":"SCMP_CMP_NE"}]},
+                {"names":["clone"],"action":"SCMP_ACT_ALLOW","args":[{"index":0,"value":2114060288,"op":"SCMP_CMP_MASKED_EQ"}]},
+                {"names":["clone3"],"action":"SCMP_ACT_ERRNO","errnoRet":38},
+                {"names":["kill"],"action":"SCMP_ACT_KILL_PROCESS","args":[{"index":1,"value":9,"op":"SCMP_CMP_GE"},{"index":1,"value":15,"op":"SCMP_CMP_LT"}]}]}"#,
+        );
+        let (allow, refuse) = (RET_ALLOW, RET_ERRNO | 1);
+        for (audit, number, arguments, expected) in [
+            (X86_64, 0, [0; 2], allow),
+            (X86_64, 1, [0; 2], allow),
+            (X86_64, 2, [0; 2], refuse),
+            (X86_64, 3, [0; 2], allow),
+            (X86_64, 332, [0; 2], allow),
+            (X86_64, 135, [8, 0], allow),
+            (X86_64, 135, [0xffff_ffff, 0], allow),
+            (X86_64, 135, [0x1_0000_0008, 0], refuse),
+            (X86_64, 41, [40, 0], refuse),
+            (X86_64, 41, [2, 0], allow),
+            (X86_64, 41, [0x1_0000_0028, 0], allow),
+            (X86_64, 56, [17, 0], allow),
+            (X86_64, 56, [0x1000_0000, 0], refuse),
+            (X86_64, 435, [0; 2], RET_ERRNO | 38),
+            (X86_64, 436, [0; 2], RET_ERRNO | 38),
+            (X86_64, 62, [0, 9], RET_KILL_PROCESS),
+            (X86_64, 62, [0, 15], refuse),
+            (X86_64, 62, [0, 8], refuse),
+            (X86_64, 0x4000_0000, [0; 2], allow),
+            (X86_64, 0x4000_0002, [0; 2], refuse),
+            (X86, 3, [0; 2], allow),
+            (X86, 1, [0; 2], refuse),
+            (0x1234, 0, [0; 2], RET_KILL_PROCESS),
+        ] {
+            assert_eq!(run(&program, audit, number, arguments), expected, "{audit:x} {number} {arguments:x?}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_done_is_refused_by_name() {
+        for (text, word) in [
+            (r#"{"defaultAction":"SCMP_ACT_NOTIFY"}"#, "SCMP_ACT_NOTIFY"),
+            (r#"{"defaultAction":"odd"}"#, "odd"),
+            (r#"{"defaultAction":"SCMP_ACT_ALLOW","listenerPath":"/x"}"#, "listenerPath"),
+            (r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["read"],"action":"SCMP_ACT_LOG","args":[{"index":9,"value":1,"op":"SCMP_CMP_EQ"}]}]}"#, "index"),
+        ] {
+            let error = Filter::of(&Json::parse(text.as_bytes()).unwrap()).err().unwrap().to_string();
+            assert!(error.contains(word), "{error}");
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! The shim's protocol: terminals, several clients, attaching before the start.
+
+use coracle_runtime::engine::shim::{Programs, Session, Shim, ShimEvent};
+use coracle_shim::protocol::{Create, Exit, Kind, LogDriver, Reply, Request};
+use serde_json::json;
+
+use crate::{isolation::isolated, launcher::Bundle};
+
+/// Reads until the process ends; what it said, and how it ended.
+async fn to_end(session: &mut Session) -> (String, Exit) {
+    let mut out = Vec::new();
+    loop {
+        match session.next().await.unwrap() {
+            Reply::Stdout { data } | Reply::Stderr { data } => out.extend(data),
+            Reply::Exited { exit, .. } => return (String::from_utf8(out).unwrap(), exit),
+            _ => {}
+        }
+    }
+}
+
+async fn until(session: &mut Session, words: &str) -> String {
+    let mut out = String::new();
+    while !out.contains(words) {
+        match session.next().await.unwrap() {
+            Reply::Stdout { data } | Reply::Stderr { data } => out.push_str(std::str::from_utf8(&data).unwrap()),
+            Reply::Exited { exit, .. } => panic!("ended with {exit:?} after {out:?}"),
+            _ => {}
+        }
+    }
+    out
+}
+
+fn create(id: &str, bundle: &Bundle, terminal: bool) -> Create {
+    let bundle = bundle.write().to_str().unwrap().to_owned();
+    Create { id: id.into(), kind: Kind::Container { bundle }, terminal, stdin: true, stdin_once: true, log: LogDriver::None, oom_file: String::new() }
+}
+
+#[test]
+fn clients_share_a_terminal() {
+    const TEST: &str = "shim::clients_share_a_terminal";
+    isolated(TEST, || async {
+        let mut bundle = Bundle::new(TEST, "stty size; read line; echo got $line; stty size; [ -t 0 ] && exit 6");
+        bundle.config["process"]["terminal"] = json!(true);
+        bundle.config["process"]["consoleSize"] = json!({ "height": 24, "width": 80 });
+        let programs = Programs::embedded().unwrap();
+        let dir = bundle.dir.path().join("a-directory-whose-name-is-too-long-for-a-socket-address-if-it-were-not-named-by-a-descriptor-instead/shim");
+        let (shim, mut events) = Shim::spawn(&programs, &dir, &bundle.dir.path().join("oci")).await.unwrap();
+        let attach = |stdin| Request::Attach { id: "c".into(), stdin, output: true };
+        let (mut first, mut second) = (shim.session().await.unwrap(), shim.session().await.unwrap());
+        first.send(&[Request::Create(create("c", &bundle, true)), attach(true)]).await.unwrap();
+        for _ in 0..3 {
+            first.next().await.unwrap();
+        }
+        second.send(&[attach(false)]).await.unwrap();
+        for _ in 0..2 {
+            second.next().await.unwrap();
+        }
+        let (pid, _) = shim.start_process("c").await.unwrap();
+        assert!(pid > 0);
+        assert!(until(&mut first, "24 80").await.contains("24 80"));
+        shim.call(&Request::Resize { id: "c".into(), rows: 10, columns: 20 }).await.unwrap();
+        // Only a client that attached the input may write.
+        second.send(&[Request::Stdin { data: b"wrong\n".to_vec() }]).await.unwrap();
+        first.send(&[Request::Stdin { data: b"right\n".to_vec() }]).await.unwrap();
+        let (said, exit) = to_end(&mut first).await;
+        assert!(said.contains("got right\r\n10 20\r\n"), "{said}");
+        assert_eq!(exit.code, 6);
+        let (said, exit) = to_end(&mut second).await;
+        assert!(said.contains("24 80") && said.contains("got right") && exit.code == 6, "{said}");
+        let Some(ShimEvent::Exited { id, exit }) = events.recv().await else { panic!("the end is told") };
+        assert_eq!((id.as_str(), exit.code), ("c", 6));
+        assert_eq!(shim.state().await.unwrap()[0].exit.as_ref().unwrap().code, 6);
+        end(&shim, &mut events, &bundle).await;
+    });
+}
+
+async fn end(shim: &Shim, events: &mut tokio::sync::mpsc::Receiver<ShimEvent>, bundle: &Bundle) {
+    shim.call(&Request::Delete { id: "c".into() }).await.unwrap();
+    shim.call(&Request::Shutdown).await.unwrap();
+    assert!(matches!(events.recv().await, Some(ShimEvent::Gone)));
+    coracle_launcher::state::State::load(&bundle.dir.path().join("oci"), "c").unwrap().delete(true).unwrap();
+}
+
+#[test]
+fn input_and_much_output_go_through_pipes() {
+    const TEST: &str = "shim::input_and_much_output_go_through_pipes";
+    isolated(TEST, || async {
+        let bundle = Bundle::new(TEST, "cat; echo done >&2; exit 3");
+        let programs = Programs::embedded().unwrap();
+        let (shim, mut events) = Shim::spawn(&programs, &bundle.dir.path().join("shim"), &bundle.dir.path().join("oci")).await.unwrap();
+        let mut session = shim.session().await.unwrap();
+        let start = [Request::Create(create("c", &bundle, false)), Request::Attach { id: "c".into(), stdin: true, output: true }, Request::Start { id: "c".into() }];
+        session.send(&start).await.unwrap();
+        // More than any pipe or buffer holds: what is not read holds the writer back, and nothing is lost.
+        let line = "0123456789abcdef".repeat(64) + "\n";
+        let mut expected = 0;
+        let (mut writer, mut reader) = session.split();
+        let write = async {
+            for _ in 0..64 {
+                let data = line.repeat(16).into_bytes();
+                expected += data.len();
+                writer.send(&[Request::Stdin { data }]).await.unwrap();
+            }
+            writer.send(&[Request::CloseStdin]).await.unwrap();
+        };
+        let mut received = 0;
+        let read = async {
+            loop {
+                match reader.next().await.unwrap() {
+                    Reply::Stdout { data } | Reply::Stderr { data } => received += data.len(),
+                    Reply::Exited { exit, .. } => break exit,
+                    _ => {}
+                }
+            }
+        };
+        let ((), exit) = tokio::join!(write, read);
+        assert_eq!((received, exit.code), (expected + "done\n".len(), 3));
+        assert!(matches!(events.recv().await, Some(ShimEvent::Exited { .. })));
+        let mut late = shim.session().await.unwrap();
+        late.send(&[Request::Attach { id: "c".into(), stdin: false, output: true }]).await.unwrap();
+        assert_eq!(to_end(&mut late).await.1.code, 3);
+        let mut wrong = shim.session().await.unwrap();
+        wrong.send(&[Request::Start { id: "nothing".into() }]).await.unwrap();
+        wrong.next().await.unwrap();
+        assert!(wrong.next().await.unwrap_err().to_string().contains("does not exist"));
+        end(&shim, &mut events, &bundle).await;
+    });
+}
