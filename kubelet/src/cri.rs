@@ -122,6 +122,7 @@ impl Cri {
         runtime.remove_container(RemoveContainerRequest) -> RemoveContainerResponse within CALL;
         runtime.list_containers(ListContainersRequest) -> ListContainersResponse within CALL;
         runtime.container_status(ContainerStatusRequest) -> ContainerStatusResponse within CALL;
+        runtime.reopen_container_log(ReopenContainerLogRequest) -> ReopenContainerLogResponse within CALL;
         runtime.update_runtime_config(UpdateRuntimeConfigRequest) -> UpdateRuntimeConfigResponse within CALL;
         images.list_images(ListImagesRequest) -> ListImagesResponse within CALL;
         images.image_status(ImageStatusRequest) -> ImageStatusResponse within CALL;

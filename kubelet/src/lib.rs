@@ -13,6 +13,7 @@
 pub mod bootstrap;
 mod cri;
 mod images;
+mod log_rotation;
 mod logs;
 mod manager;
 mod node;
@@ -29,7 +30,7 @@ mod worker;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use coracle_api::clock::Clock;
 use coracle_client::informers::Scope;
@@ -161,6 +162,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         keeper.run(shutdown.clone()),
         manager.run(shutdown.clone()),
         node::tell_pod_range(&shared, own, shutdown.clone()),
+        log_rotation::run(&shared, shutdown.clone()),
         replace_credentials(serving, &credentials, shutdown.clone()),
     );
     Ok(())
@@ -182,6 +184,7 @@ fn shared(config: &Config, paths: Paths, facts: &node::Facts) -> Shared {
         memory_capacity: facts.memory,
         cpu_millis: i64::try_from(facts.cpus).unwrap_or(i64::MAX).saturating_mul(1000),
         storage_capacity: facts.storage,
+        runtime_name: OnceLock::new(),
         pulls: Semaphore::new(PULLS),
     }
 }

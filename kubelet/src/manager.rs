@@ -58,6 +58,10 @@ impl Manager {
             () = shutdown.cancelled() => return,
             () = self.pods.synced() => {}
         }
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = self.meet_runtime() => {}
+        }
         self.reconcile(&mut workers, &shutdown);
         let (events, orphans) = tokio::sync::mpsc::channel(1);
         let mut orphans = orphans;
@@ -78,6 +82,23 @@ impl Manager {
         watcher.abort();
         // Each worker ends by the same token.
         while workers.join_next().await.is_some() {}
+    }
+
+    /// Waits until the runtime answers: nothing can be said of a pod before.
+    async fn meet_runtime(&self) {
+        let mut pause = Duration::from_millis(10);
+        loop {
+            match self.shared.cri.version(k8s_cri::v1::VersionRequest { version: "v1".into() }).await {
+                Ok(version) => {
+                    // Nobody else sets it.
+                    let _ = self.shared.runtime_name.set(version.runtime_name);
+                    return;
+                }
+                Err(error) => tracing::debug!(error = %error, "the runtime does not answer yet"),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(RELIST);
+        }
     }
 
     /// A worker for every pod, and every worker told of its pod.

@@ -55,7 +55,6 @@ pub struct Instance {
     /// Of the container's definition when it was made.
     pub hash: String,
     pub log_path: String,
-    pub mounts: Vec<(String, String)>,
 }
 
 impl Instance {
@@ -174,12 +173,72 @@ impl Observer {
             Err(error) => return Err(error),
         };
         let Some(status) = status else { return Ok(None) };
-        let instance = instance(status, found.pod_sandbox_id);
+        let words = LastWords::of(&status);
+        let mut instance = instance(status, found.pod_sandbox_id);
         if instance.ended() {
+            let read = tokio::task::spawn_blocking(move || words.read()).await;
+            if let Ok(Some(message)) = read {
+                instance.message = message;
+            }
             self.ended.insert(instance.id.clone(), instance.clone());
         }
         Ok(Some(instance))
     }
+}
+
+/// Bounds of a termination message (kubernetes `pkg/kubelet/container`, `MaxContainerTerminationMessage…`).
+const MAX_MESSAGE: u64 = 4096;
+const MAX_LOG_MESSAGE: u64 = 2048;
+const MAX_LOG_LINES: usize = 80;
+
+/// Where a container left the reason of its end.
+struct LastWords {
+    file: Option<String>,
+    /// The log, for a container that failed and whose pod wants that.
+    log: Option<String>,
+}
+
+impl LastWords {
+    fn of(status: &cri::ContainerStatus) -> Self {
+        let path = status.annotations.get(annotation::TERMINATION_PATH);
+        let file = path.and_then(|path| status.mounts.iter().find(|mount| mount.container_path == *path));
+        let fallback = status.annotations.get(annotation::TERMINATION_POLICY).is_some_and(|policy| policy == "FallbackToLogsOnError");
+        Self {
+            file: file.map(|mount| mount.host_path.clone()),
+            log: (fallback && status.exit_code != 0).then(|| status.log_path.clone()),
+        }
+    }
+
+    /// Reads them. Blocks.
+    fn read(&self) -> Option<String> {
+        let written = self.file.as_deref().and_then(|path| read_text(path, MAX_MESSAGE, false)).filter(|text| !text.is_empty());
+        written.or_else(|| {
+            let text = read_text(self.log.as_deref()?, MAX_LOG_MESSAGE * 2, true)?;
+            let lines: Vec<&str> = text.lines().filter_map(|line| line.splitn(4, ' ').nth(3)).collect();
+            let mut text = lines[lines.len().saturating_sub(MAX_LOG_LINES)..].join("\n");
+            let over = text.len().saturating_sub(usize::try_from(MAX_LOG_MESSAGE).unwrap_or(0));
+            let start = (over..=text.len()).find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+            text.drain(..start);
+            (!text.is_empty()).then_some(text)
+        })
+    }
+}
+
+/// The first (or last) bytes of a regular file. A container writes into it, and may have made something else of it.
+fn read_text(path: &str, most: u64, from_end: bool) -> Option<String> {
+    use std::io::{Read, Seek, SeekFrom};
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut file = std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path).ok()?;
+    let metadata = file.metadata().ok()?;
+    if !metadata.is_file() {
+        return None;
+    }
+    if from_end {
+        file.seek(SeekFrom::Start(metadata.len().saturating_sub(most))).ok()?;
+    }
+    let mut bytes = Vec::new();
+    file.take(most).read_to_end(&mut bytes).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 fn addresses(network: Option<cri::PodSandboxNetworkStatus>) -> Vec<String> {
@@ -215,7 +274,6 @@ fn instance(status: cri::ContainerStatus, sandbox: String) -> Instance {
         image_id: if status.image_ref.is_empty() { status.image_id } else { status.image_ref },
         hash: annotations.remove(annotation::HASH).unwrap_or_default(),
         log_path: status.log_path,
-        mounts: status.mounts.into_iter().map(|mount| (mount.container_path, mount.host_path)).collect(),
     }
 }
 
@@ -250,5 +308,25 @@ impl Overview {
             pod.parts.insert(id, state);
         }
         Ok(overview)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn last_words_are_read_from_file_or_log() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name).display().to_string();
+        std::fs::write(path("message"), "why").unwrap();
+        std::fs::write(path("empty"), "").unwrap();
+        std::fs::write(path("log"), "2026-01-01T00:00:00Z stderr F one\n2026-01-01T00:00:00Z stderr F two words\n").unwrap();
+        std::os::unix::fs::symlink(path("message"), path("link")).unwrap();
+        let read = |file: &str, log: Option<&str>| LastWords { file: Some(path(file)), log: log.map(path) }.read();
+        assert_eq!(read("message", Some("log")).as_deref(), Some("why"));
+        assert_eq!(read("empty", Some("log")).as_deref(), Some("one\ntwo words"));
+        assert_eq!(read("empty", None), None);
+        assert_eq!(read("link", None), None);
     }
 }

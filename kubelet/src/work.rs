@@ -5,7 +5,7 @@ mod start;
 mod stop;
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use coracle_api::clock::Clock;
 use coracle_client::{EventType, Recorder};
@@ -42,6 +42,8 @@ pub struct Shared {
     pub memory_capacity: u64,
     pub cpu_millis: i64,
     pub storage_capacity: u64,
+    /// The runtime's own name, which stands before its containers' ids; known once it has answered.
+    pub runtime_name: OnceLock<String>,
     /// Bounds the pulls that run at a time.
     pub pulls: Semaphore,
 }
@@ -60,6 +62,11 @@ impl Trouble {
 }
 
 impl Shared {
+    /// The runtime's name.
+    pub fn runtime_name(&self) -> &str {
+        self.runtime_name.get().map_or("cri", String::as_str)
+    }
+
     /// Tells an event about a pod, or about one of its containers.
     pub fn tell(&self, pod: &Pod, container: Option<&str>, kind: EventType, reason: &str, message: &str) {
         let field_path = container.map(|name| {

@@ -38,6 +38,9 @@ const OBSERVE_AGAIN: Duration = Duration::from_secs(1);
 /// How often ConfigMaps, Secrets and tokens in volumes are brought up to date (upstream's `syncFrequency`).
 const REFRESH: Duration = Duration::from_secs(60);
 
+/// A run's id, and what its probes say.
+type Report = (String, crate::plan::Health);
+
 /// A pod's task.
 pub struct Worker {
     shared: Arc<Shared>,
@@ -49,7 +52,7 @@ pub struct Worker {
     memory: Memory,
     operations: JoinSet<Outcome>,
     probes: HashMap<String, AbortHandle>,
-    reports: (mpsc::Sender<(String, crate::plan::Health)>, mpsc::Receiver<(String, crate::plan::Health)>),
+    reports: (mpsc::Sender<Report>, mpsc::Receiver<Report>),
     probing: JoinSet<()>,
     /// The status that was planned last, and the one that the API has taken.
     last: Option<PodStatus>,
@@ -119,8 +122,16 @@ impl Worker {
         let Desired { pod, wanted } = self.desired.borrow_and_update().clone();
         let now = self.shared.clock.now();
         let host_ip = self.shared.node_ip.to_string();
-        let input =
-            Input { pod: &pod, wanted, observed: &self.observed, memory: &self.memory, last: self.last.as_ref(), host_ip: &host_ip, now };
+        let input = Input {
+            pod: &pod,
+            wanted,
+            observed: &self.observed,
+            memory: &self.memory,
+            last: self.last.as_ref(),
+            host_ip: &host_ip,
+            runtime: self.shared.runtime_name(),
+            now,
+        };
         let Plan { actions, status, wake, done } = plan(input);
         if done {
             return None;

@@ -53,10 +53,10 @@ mod tests {
             let next = Backoff::after(backoff, now);
             seen.push(next.text());
             backoff = Some(next);
-            now = now + SignedDuration::from_secs(400);
+            now += SignedDuration::from_secs(400);
         }
         assert_eq!(seen, ["10s", "20s", "40s", "1m20s", "2m40s", "5m0s", "5m0s"]);
-        now = now + SignedDuration::from_secs(700);
+        now += SignedDuration::from_secs(700);
         assert_eq!(backoff.unwrap().until(now, now), None);
         assert_eq!(Backoff::after(backoff, now).text(), "10s");
     }

@@ -165,6 +165,8 @@ pub struct Input<'a> {
     pub last: Option<&'a PodStatus>,
     /// The node's own address.
     pub host_ip: &'a str,
+    /// The runtime's name: containers' ids begin with it.
+    pub runtime: &'a str,
     pub now: Timestamp,
 }
 

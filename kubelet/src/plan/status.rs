@@ -11,9 +11,9 @@ use super::{Draft, Input, phase};
 use crate::observed::{Instance, State};
 use crate::pod::{self, Role, qos};
 
-/// A container's runtime id as the API writes it. The runtime's name stands before it; ours serves as well as any.
-fn container_id(id: &str) -> String {
-    format!("cri://{id}")
+/// A container's id as the API writes it.
+fn container_id(input: &Input<'_>, id: &str) -> String {
+    format!("{}://{id}", input.runtime)
 }
 
 pub(super) fn of(draft: &Draft<'_>, ending: bool) -> PodStatus {
@@ -25,8 +25,8 @@ pub(super) fn of(draft: &Draft<'_>, ending: bool) -> PodStatus {
         chosen.map(|(role, container)| container_status(draft, role, container, initialized, ending)).collect()
     };
     let (init, app) = (statuses(true), statuses(false));
-    let final_phase = [draft.input.last, pod.status.as_ref()].into_iter().flatten().filter_map(|s| s.phase.as_deref());
-    let final_phase = final_phase.filter(|phase| matches!(*phase, "Succeeded" | "Failed")).next();
+    let mut phases = [draft.input.last, pod.status.as_ref()].into_iter().flatten().filter_map(|s| s.phase.as_deref());
+    let final_phase = phases.find(|phase| matches!(*phase, "Succeeded" | "Failed"));
     let phase = match final_phase {
         Some(phase) => phase.to_owned(),
         None if draft.overdue => "Failed".to_owned(),
@@ -93,21 +93,21 @@ fn container_status(draft: &Draft<'_>, role: Role, container: &Container, initia
         image: container.image.clone().unwrap_or_default(),
         ready: match role {
             Role::Init => latest.is_some_and(|latest| latest.state == State::Exited && latest.exit_code == 0),
-            _ => running && health.started && health.ready && pod.metadata.deletion_timestamp.is_none(),
+            _ => running && health.started && health.ready,
         },
         started: Some(running && (role == Role::Init || health.started)),
         ..ContainerStatus::default()
     };
     if let Some(latest) = latest {
         status.restart_count = i32::try_from(latest.attempt).unwrap_or(i32::MAX);
-        status.container_id = Some(container_id(&latest.id));
+        status.container_id = Some(container_id(&draft.input, &latest.id));
         status.image_id = latest.image_id.clone();
         if !latest.image.is_empty() {
             status.image = latest.image.clone();
         }
     }
-    let state = latest.filter(|latest| latest.state != State::Created).map(state);
-    let earlier = |instance: Option<&Instance>| instance.filter(|i| i.ended()).map(self::state);
+    let state = latest.filter(|latest| latest.state != State::Created).map(|latest| self::state(&draft.input, latest));
+    let earlier = |instance: Option<&Instance>| instance.filter(|i| i.ended()).map(|i| self::state(&draft.input, i));
     match (state, waiting) {
         // It ended and waits for its next run: that is its state, and the end is its last one.
         (Some(ended), Some(waiting)) if ended.terminated.is_some() && !ending => {
@@ -139,7 +139,7 @@ fn waiting_state(reason: &str, message: Option<String>) -> ContainerState {
     ContainerState { waiting: Some(ContainerStateWaiting { reason: Some(reason.to_owned()), message }), ..ContainerState::default() }
 }
 
-fn state(instance: &Instance) -> ContainerState {
+fn state(input: &Input<'_>, instance: &Instance) -> ContainerState {
     match instance.state {
         State::Running => {
             let running = ContainerStateRunning { started_at: api_time(instance.started.or(Some(instance.created))) };
@@ -161,7 +161,7 @@ fn state(instance: &Instance) -> ContainerState {
                 (!instance.message.is_empty()).then(|| instance.message.clone())
             };
             let ended = ContainerStateTerminated {
-                container_id: Some(container_id(&instance.id)),
+                container_id: Some(container_id(input, &instance.id)),
                 exit_code: if lost { 137 } else { instance.exit_code },
                 finished_at: api_time(instance.finished),
                 message,

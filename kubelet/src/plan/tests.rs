@@ -63,7 +63,6 @@ impl Case {
             image_id: "sha256:i".into(),
             hash,
             log_path: String::new(),
-            mounts: Vec::new(),
         };
         self.observed.instances.insert(0, instance);
         self
@@ -82,6 +81,7 @@ impl Case {
             memory: &self.memory,
             last: self.last.as_ref(),
             host_ip: "192.0.2.1",
+            runtime: "containerd",
             now: at(self.seconds),
         })
     }
@@ -123,6 +123,7 @@ fn a_pod_comes_up() {
     let up = web("Always").run("web", 0, State::Running, 0, 0);
     assert!(up.actions().is_empty());
     assert_eq!(up.status(), "Running web=running/0 ready");
+    assert_eq!(up.plan().status.container_statuses.unwrap()[0].container_id.as_deref(), Some("containerd://web-0"));
 }
 
 #[test]

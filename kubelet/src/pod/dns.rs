@@ -46,8 +46,8 @@ pub struct ClusterDns {
     pub domain: String,
 }
 
-/// A pod's resolver, and whether the pod wanted the cluster's and there is none.
-pub fn of(pod: &Pod, cluster: &ClusterDns, host: &HostDns) -> (DnsConfig, bool) {
+/// A pod's resolver. Where the cluster has no DNS of its own, pods that want it resolve as the node does.
+pub fn of(pod: &Pod, cluster: &ClusterDns, host: &HostDns) -> DnsConfig {
     let spec = spec(pod);
     let policy = spec.dns_policy.as_deref().unwrap_or("ClusterFirst");
     let wants_cluster = policy == "ClusterFirstWithHostNet" || (policy == "ClusterFirst" && spec.host_network != Some(true));
@@ -67,7 +67,7 @@ pub fn of(pod: &Pod, cluster: &ClusterDns, host: &HostDns) -> (DnsConfig, bool) 
         }
     }
     limit(&mut config);
-    (config, missing)
+    config
 }
 
 fn cluster_first(namespace: &str, cluster: &ClusterDns, host: &HostDns) -> DnsConfig {
@@ -101,7 +101,7 @@ mod tests {
     use super::*;
     use serde_json::{Value, json};
 
-    fn dns(spec: Value, cluster: &ClusterDns) -> (DnsConfig, bool) {
+    fn dns(spec: Value, cluster: &ClusterDns) -> DnsConfig {
         let mut pod = json!({"metadata": {"namespace": "shop"}, "spec": {"containers": []}});
         for (key, value) in spec.as_object().unwrap() {
             pod["spec"][key] = value.clone();
@@ -113,17 +113,16 @@ mod tests {
     #[test]
     fn policies() {
         let cluster = ClusterDns { servers: vec!["10.96.0.10".parse().unwrap()], domain: "cluster.local".into() };
-        let (config, missing) = dns(json!({}), &cluster);
-        assert_eq!((config.servers, missing), (vec!["10.96.0.10".to_owned()], false));
+        let config = dns(json!({}), &cluster);
+        assert_eq!(config.servers, ["10.96.0.10"]);
         assert_eq!(config.searches, ["shop.svc.cluster.local", "svc.cluster.local", "cluster.local", "corp.example", "lan"]);
         assert_eq!(config.options, ["ndots:5"]);
-        assert_eq!(dns(json!({"dnsPolicy": "Default"}), &cluster).0.servers, ["192.0.2.1"]);
-        assert_eq!(dns(json!({"hostNetwork": true}), &cluster).0.servers, ["192.0.2.1"]);
-        assert_eq!(dns(json!({"hostNetwork": true, "dnsPolicy": "ClusterFirstWithHostNet"}), &cluster).0.servers, ["10.96.0.10"]);
+        assert_eq!(dns(json!({"dnsPolicy": "Default"}), &cluster).servers, ["192.0.2.1"]);
+        assert_eq!(dns(json!({"hostNetwork": true}), &cluster).servers, ["192.0.2.1"]);
+        assert_eq!(dns(json!({"hostNetwork": true, "dnsPolicy": "ClusterFirstWithHostNet"}), &cluster).servers, ["10.96.0.10"]);
         let own = json!({"dnsPolicy": "None", "dnsConfig": {"nameservers": ["1.1.1.1"], "searches": ["a"], "options": [{"name": "ndots", "value": "2"}, {"name": "edns0"}]}});
-        let (config, _) = dns(own, &cluster);
+        let config = dns(own, &cluster);
         assert_eq!((config.servers, config.searches, config.options), (vec!["1.1.1.1".into()], vec!["a".into()], vec!["ndots:2".into(), "edns0".into()]));
-        let (config, missing) = dns(json!({}), &ClusterDns::default());
-        assert_eq!((config.servers, missing), (vec!["192.0.2.1".to_owned()], true));
+        assert_eq!(dns(json!({}), &ClusterDns::default()).servers, ["192.0.2.1"]);
     }
 }

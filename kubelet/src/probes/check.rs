@@ -132,16 +132,12 @@ where
     };
     let mut connection = std::pin::pin!(connection);
     let mut answered = std::pin::pin!(answered);
-    loop {
-        tokio::select! {
-            answer = &mut answered => return answer,
-            ended = &mut connection => {
-                if let Err(error) = ended {
-                    return Err(error.to_string());
-                }
-                return answered.await;
-            }
-        }
+    tokio::select! {
+        answer = &mut answered => answer,
+        ended = &mut connection => match ended {
+            Err(error) => Err(error.to_string()),
+            Ok(()) => answered.await,
+        },
     }
 }
 

@@ -17,7 +17,7 @@ pub fn config(shared: &Shared, pod: &Pod, attempt: u32) -> cri::PodSandboxConfig
     labels.insert(label::POD_NAME.into(), name.into());
     labels.insert(label::POD_NAMESPACE.into(), namespace.into());
     labels.insert(label::POD_UID.into(), uid.into());
-    let (dns_config, _) = dns::of(pod, &shared.cluster_dns, &shared.host_dns);
+    let dns_config = dns::of(pod, &shared.cluster_dns, &shared.host_dns);
     cri::PodSandboxConfig {
         metadata: Some(cri::PodSandboxMetadata { name: name.into(), uid: uid.into(), namespace: namespace.into(), attempt }),
         // In the node's network a pod has the node's name.
@@ -62,13 +62,6 @@ pub async fn create(shared: &Shared, pod: &Pod, attempt: u32) -> Result<(), Trou
         Trouble::new("FailedCreatePodSandBox", message)
     };
     let config = config(shared, pod, attempt);
-    if dns::of(pod, &shared.cluster_dns, &shared.host_dns).1 && !shared.cluster_dns.domain.is_empty() {
-        let message = format!(
-            "pod: \"{}\". kubelet does not have ClusterDNS IP configured and cannot create Pod using \"ClusterFirst\" policy. Falling back to \"Default\" policy.",
-            pod::described(pod)
-        );
-        shared.tell(pod, None, EventType::Warning, "MissingClusterDNS", &message);
-    }
     let logs = config.log_directory.clone();
     // The runtime opens log files there; it may be another program with other rights.
     let made = tokio::task::spawn_blocking(move || std::fs::create_dir_all(&logs).map_err(|error| format!("cannot make {logs}: {error}"))).await;
