@@ -12,7 +12,7 @@ use super::{
 };
 use bytes::Bytes;
 use etcd_client::{
-    Client, CompareOp, ConnectOptions, EventType, GetOptions, KvClient, LeaseGrantOptions, PutOptions, SortOrder,
+    Client, CompareOp, ConnectOptions, EventType, GetOptions, GetResponse, KvClient, LeaseGrantOptions, PutOptions, SortOrder,
     SortTarget, TlsOptions, TxnOp, TxnOpResponse, WatchOptions, WatchStream,
 };
 use futures::future::BoxFuture;
@@ -27,6 +27,9 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(10);
 const KEEP_ALIVE_WITHIN: Duration = Duration::from_secs(5);
+
+/// How often a request that found no connection is sent.
+const ATTEMPTS: usize = 8;
 
 /// The largest answer that is read; a page of large objects passes gRPC's default of 4 MiB.
 const MAX_ANSWER: usize = 512 << 20;
@@ -83,7 +86,7 @@ impl Etcd {
             }
             options = options.with_tls(tls);
         }
-        let client = within(Client::connect(&config.endpoints, Some(options))).await?;
+        let client = within(|| Client::connect(&config.endpoints, Some(options.clone()))).await?;
         let etcd = Self { client, leases: Mutex::default() };
         etcd.revision().await?;
         Ok(etcd)
@@ -91,6 +94,14 @@ impl Etcd {
 
     fn kv(&self) -> KvClient {
         self.client.kv_client().max_decoding_message_size(MAX_ANSWER).max_encoding_message_size(MAX_ANSWER)
+    }
+
+    async fn read(&self, key: &str, options: GetOptions) -> Result<GetResponse, StoreError> {
+        within(|| {
+            let (mut kv, options) = (self.kv(), options.clone());
+            async move { kv.get(key, Some(options)).await }
+        })
+        .await
     }
 
     /// A lease that ends after `ttl`, or a little later.
@@ -103,8 +114,11 @@ impl Etcd {
         }
         let shared = (ttl / SHARED_PART).min(SHARED_AT_MOST);
         let seconds = i64::try_from((ttl + shared).as_secs().max(1)).unwrap_or(i64::MAX);
-        let mut client = self.client.lease_client();
-        let granted = within(client.grant(seconds, None::<LeaseGrantOptions>)).await?;
+        let granted = within(|| {
+            let mut client = self.client.lease_client();
+            async move { client.grant(seconds, None::<LeaseGrantOptions>).await }
+        })
+        .await?;
         leases.insert(ttl, Lease { id: granted.id(), until: now + shared });
         Ok(granted.id())
     }
@@ -123,12 +137,38 @@ impl Etcd {
     }
 }
 
-/// Waits for an answer, but not for ever.
-async fn within<T>(request: impl Future<Output = Result<T, etcd_client::Error>>) -> Result<T, StoreError> {
-    match tokio::time::timeout(ANSWER_WITHIN, request).await {
+/// Sends a request and waits for the answer, but not for ever. One that found no connection is sent again: the channel
+/// takes another endpoint then. One that was sent is never repeated, because it may have been done.
+async fn within<T, F>(request: impl Fn() -> F) -> Result<T, StoreError>
+where
+    F: Future<Output = Result<T, etcd_client::Error>>,
+{
+    let attempts = async {
+        for _ in 1..ATTEMPTS {
+            match request().await {
+                Err(error) if was_never_sent(&error) => {}
+                answer => return answer,
+            }
+        }
+        request().await
+    };
+    match tokio::time::timeout(ANSWER_WITHIN, attempts).await {
         Ok(answer) => answer.map_err(refused),
         Err(_) => Err(StoreError::Unavailable("etcd did not answer in time".to_owned())),
     }
+}
+
+/// Whether there was no connection to send a request on.
+fn was_never_sent(error: &etcd_client::Error) -> bool {
+    let etcd_client::Error::GRpcStatus(status) = error else { return false };
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        if error.is::<tonic::ConnectError>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 fn refused(error: etcd_client::Error) -> StoreError {
@@ -201,7 +241,11 @@ impl Store for Etcd {
                 ops.push(self.operation(op).await?);
             }
             let request = etcd_client::Txn::new().when(compare).and_then(ops).or_else(current);
-            let response = within(self.kv().txn(request)).await?;
+            let response = within(|| {
+                let (mut kv, request) = (self.kv(), request.clone());
+                async move { kv.txn(request).await }
+            })
+            .await?;
             if response.succeeded() {
                 let revision = response.header().map_or(0, etcd_client::ResponseHeader::revision);
                 return Ok(Outcome::Committed(unsigned(revision)));
@@ -219,7 +263,7 @@ impl Store for Etcd {
 
     fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Record>, StoreError>> {
         async move {
-            let response = within(self.kv().get(key, None)).await?;
+            let response = self.read(key, GetOptions::new()).await?;
             response.kvs().first().map(record).transpose()
         }
         .boxed()
@@ -237,7 +281,7 @@ impl Store for Etcd {
             if let Some(at) = range.at {
                 options = options.with_revision(signed(at));
             }
-            let response = within(self.kv().get(from, Some(options))).await.map_err(|error| match error {
+            let response = self.read(from, options).await.map_err(|error| match error {
                 StoreError::Compacted { .. } => StoreError::Compacted { asked: range.at.unwrap_or(0), oldest: 0 },
                 StoreError::Future { .. } => StoreError::Future { asked: range.at.unwrap_or(0), current: 0 },
                 error => error,
@@ -260,9 +304,13 @@ impl Store for Etcd {
             if watch.previous {
                 options = options.with_prev_key();
             }
-            let mut client = self.client.watch_client().max_decoding_message_size(MAX_ANSWER);
+            let client = self.client.watch_client().max_decoding_message_size(MAX_ANSWER);
             let key = if watch.prefix.is_empty() { "\0" } else { &watch.prefix };
-            let stream = within(client.watch(key, Some(options))).await?;
+            let stream = within(|| {
+                let (mut client, options) = (client.clone(), options.clone());
+                async move { client.watch(key, Some(options)).await }
+            })
+            .await?;
             Ok(futures::stream::unfold(Some((stream, from)), |state| async move {
                 let (mut stream, from) = state?;
                 match next_batch(&mut stream, from).await {
@@ -278,19 +326,30 @@ impl Store for Etcd {
     fn revision(&self) -> BoxFuture<'_, Result<Revision, StoreError>> {
         async move {
             // A linearizable read of any key carries the newest revision.
-            let response = within(self.kv().get(HEARTBEAT, Some(GetOptions::new().with_count_only()))).await?;
+            let response = self.read(HEARTBEAT, GetOptions::new().with_count_only()).await?;
             Ok(unsigned(response.header().map_or(0, etcd_client::ResponseHeader::revision)))
         }
         .boxed()
     }
 
     fn announce(&self) -> BoxFuture<'_, Result<(), StoreError>> {
-        async move { within(self.kv().put(HEARTBEAT, "", None)).await.map(drop) }.boxed()
+        async move {
+            let put = within(|| {
+                let mut kv = self.kv();
+                async move { kv.put(HEARTBEAT, "", None).await }
+            });
+            put.await.map(drop)
+        }
+        .boxed()
     }
 
     fn compact(&self, revision: Revision) -> BoxFuture<'_, Result<(), StoreError>> {
         async move {
-            within(self.kv().compact(signed(revision), None)).await.map(drop).map_err(|error| match error {
+            let compacted = within(|| {
+                let mut kv = self.kv();
+                async move { kv.compact(signed(revision), None).await }
+            });
+            compacted.await.map(drop).map_err(|error| match error {
                 StoreError::Compacted { .. } => StoreError::Compacted { asked: revision, oldest: revision },
                 StoreError::Future { .. } => StoreError::Future { asked: revision, current: 0 },
                 error => error,

@@ -1,10 +1,11 @@
 //! The store's contract, over every implementation.
 
-use crate::harness::LIMIT;
+use crate::harness::{LIMIT, authority, identity};
 use coracle_api::clock::{ManualClock, SystemClock};
 use coracle_apiserver::store::embedded::Embedded;
 use coracle_apiserver::store::etcd::{Etcd, EtcdConfig};
 use coracle_apiserver::store::{Batch, Batches, Compare, Op, Outcome, Range, Revision, Store, StoreError, Txn, Watch};
+use coracle_pki::{Authority, Subject, Usage};
 use futures::StreamExt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -263,47 +264,55 @@ async fn embedded_comes_back_as_it_was() {
 pub struct EtcdServer {
     process: tokio::process::Child,
     _directory: tempfile::TempDir,
-    pub url: String,
+    config: EtcdConfig,
 }
 
 impl EtcdServer {
     /// None where etcd is not installed.
     pub async fn start() -> Option<Self> {
+        Self::with(None).await
+    }
+
+    /// With TLS, and certificates asked of clients, when there is an authority.
+    async fn with(authority: Option<&Authority>) -> Option<Self> {
         let directory = tempfile::tempdir().unwrap();
         let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let (url, peer) = (format!("http://127.0.0.1:{}", free()), format!("http://127.0.0.1:{}", free()));
-        let process = tokio::process::Command::new("etcd")
-            .args([
-                "--name",
-                "t",
-                "--listen-client-urls",
-                &url,
-                "--advertise-client-urls",
-                &url,
-                "--listen-peer-urls",
-                &peer,
-            ])
-            .args([
-                "--initial-advertise-peer-urls",
-                &peer,
-                "--initial-cluster",
-                &format!("t={peer}"),
-                "--log-level",
-                "error",
-            ])
-            .arg("--data-dir")
-            .arg(directory.path())
+        let scheme = if authority.is_some() { "https" } else { "http" };
+        let (url, peer) = (format!("{scheme}://127.0.0.1:{}", free()), format!("http://127.0.0.1:{}", free()));
+        let mut command = tokio::process::Command::new("etcd");
+        command
+            .args(["--name", "t", "--listen-client-urls", &url, "--advertise-client-urls", &url])
+            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+            .args(["--initial-cluster", &format!("t={peer}"), "--log-level", "error", "--data-dir"])
+            .arg(directory.path().join("data"));
+        let mut config = EtcdConfig { endpoints: vec![url], ..EtcdConfig::default() };
+        if let Some(authority) = authority {
+            let serving = identity(authority, &Subject::user("etcd"), Usage::Server);
+            let client = identity(authority, &Subject::user("apiserver"), Usage::Client);
+            for (option, name, pem) in [
+                ("--trusted-ca-file", "ca", authority.cert_pem()),
+                ("--cert-file", "cert", &serving.cert_pem),
+                ("--key-file", "key", &serving.key_pem),
+            ] {
+                std::fs::write(directory.path().join(name), pem).unwrap();
+                command.arg(option).arg(directory.path().join(name));
+            }
+            command.arg("--client-cert-auth");
+            config.ca_pem = Some(authority.cert_pem().to_owned());
+            config.identity = Some((client.cert_pem, client.key_pem));
+        }
+        let process = command
             .stdout(std::process::Stdio::null())
             .stderr(std::process::Stdio::null())
             .kill_on_drop(true)
             .spawn()
             .ok()?;
-        Some(Self { process, _directory: directory, url })
+        Some(Self { process, _directory: directory, config })
     }
 
     /// Connects as soon as etcd answers.
     pub async fn connect(&mut self) -> Etcd {
-        let config = EtcdConfig { endpoints: vec![self.url.clone()], ..EtcdConfig::default() };
+        let config = self.config.clone();
         let deadline = tokio::time::Instant::now() + LIMIT;
         loop {
             match Etcd::connect(config.clone()).await {
@@ -342,4 +351,20 @@ async fn etcd_behind_the_api() {
     assert_eq!(second.admin().get(&format!("{pods}/a")).await.1, client.get(&format!("{pods}/a")).await.1);
     second.admin().delete(&format!("{pods}/a")).await;
     assert_eq!(watch.seen().await, ("DELETED".into(), "a".into()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn etcd_over_tls_with_several_endpoints() {
+    let authority = authority();
+    let Some(mut server) = EtcdServer::with(Some(&authority)).await else { return };
+    server.connect().await;
+    // One that is not there does not stand in the way.
+    server.config.endpoints.insert(0, "https://127.0.0.1:1".to_owned());
+    let store = server.connect().await;
+    for value in ["1", "2", "3", "4"] {
+        put(&store, "/a", value).await;
+    }
+    assert_eq!(keys(&store, under("/")).await, ["/a=4"]);
+    server.config.identity = None;
+    assert!(Etcd::connect(server.config.clone()).await.is_err(), "a client without a certificate");
 }
