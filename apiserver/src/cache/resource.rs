@@ -143,7 +143,11 @@ impl ResourceCache {
 
     /// A snapshot that was kept at this revision.
     pub fn kept(&self, revision: Revision) -> Option<Snapshot> {
-        self.kept.lock().iter().find(|(_, snapshot)| snapshot.revision == revision).map(|(_, snapshot)| snapshot.clone())
+        self.kept
+            .lock()
+            .iter()
+            .find(|(_, snapshot)| snapshot.revision == revision)
+            .map(|(_, snapshot)| snapshot.clone())
     }
 
     /// Lets go of snapshots that nobody is likely to come back for: they hold objects that are long gone.

@@ -12,8 +12,8 @@ use super::{
 };
 use bytes::Bytes;
 use etcd_client::{
-    Client, CompareOp, ConnectOptions, EventType, GetOptions, GetResponse, KvClient, LeaseGrantOptions, PutOptions, SortOrder,
-    SortTarget, TlsOptions, TxnOp, TxnOpResponse, WatchOptions, WatchStream,
+    Client, CompareOp, ConnectOptions, EventType, GetOptions, GetResponse, KvClient, LeaseGrantOptions, PutOptions,
+    SortOrder, SortTarget, TlsOptions, TxnOp, TxnOpResponse, WatchOptions, WatchStream,
 };
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};

@@ -36,6 +36,9 @@ pub(crate) async fn create_object(call: &Call, mut object: Value) -> Result<Writ
     strategy.to_stored(&mut object, call.resolved.served);
     strategy.default(&mut object);
     admission::mutate_create(call, &mut object)?;
+    // A name that the client chose is never replaced.
+    let prefix =
+        if object_meta::name(&object).is_empty() { object_meta::generate_name(&object) } else { "" }.to_owned();
     {
         let context = call.context();
         meta::prepare_create(&row, &mut object, &context);
@@ -48,13 +51,12 @@ pub(crate) async fn create_object(call: &Call, mut object: Value) -> Result<Writ
         return Err(Status::invalid(&call.gvk(), object_meta::name(&object), causes));
     }
     admission::validate_create(call, &object)?;
-    store(call, object).await
+    store(call, object, &prefix).await
 }
 
 /// Writes a finished object, with what it is allocated, and again when it loses a race that it can win.
-async fn store(call: &Call, mut object: Value) -> Result<Written, Status> {
+async fn store(call: &Call, mut object: Value, prefix: &str) -> Result<Written, Status> {
     let row = call.row();
-    let generated = object_meta::generate_name(&object).to_owned();
     for _ in 0..ATTEMPTS {
         let name = object_meta::name(&object).to_owned();
         let key = store_key(row, &call.namespace, &name);
@@ -81,10 +83,10 @@ async fn store(call: &Call, mut object: Value) -> Result<Written, Status> {
                 return Ok(Written { json: with_revision(&stored, revision), value: object });
             }
             Outcome::Conflict(current) if current.first().is_some_and(Option::is_some) => {
-                if generated.is_empty() || !name.starts_with(&generated) {
+                if prefix.is_empty() {
                     return Err(Status::already_exists(&call.gvr(), &name));
                 }
-                object_meta::set(&mut object, "name", call.server.config.names.generate(&generated));
+                object_meta::set(&mut object, "name", call.server.config.names.generate(prefix));
             }
             Outcome::Conflict(current) => {
                 // The namespace changed, or somebody took what was to be allocated: see what there is now.
@@ -98,7 +100,7 @@ async fn store(call: &Call, mut object: Value) -> Result<Written, Status> {
             }
         }
     }
-    if generated.is_empty() {
+    if prefix.is_empty() {
         Err(Status::server_timeout(&call.gvr(), "create", 1))
     } else {
         Err(Status::generate_name_conflict(&call.gvr(), object_meta::name(&object)))

@@ -74,13 +74,24 @@ async fn discovery_and_health() {
     assert_eq!(headers["content-type"], "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList");
     let groups: Value = serde_json::from_slice(&body).unwrap();
     let apps = groups["items"].as_array().unwrap().iter().find(|group| group["metadata"]["name"] == "apps").unwrap();
-    let deployments = apps["versions"][0]["resources"].as_array().unwrap().iter().find(|one| one["resource"] == "deployments").unwrap();
-    assert_eq!((&deployments["shortNames"], &deployments["subresources"][0]["subresource"]), (&json!(["deploy"]), &json!("scale")));
+    let deployments = apps["versions"][0]["resources"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|one| one["resource"] == "deployments")
+        .unwrap();
+    assert_eq!(
+        (&deployments["shortNames"], &deployments["subresources"][0]["subresource"]),
+        (&json!(["deploy"]), &json!("scale"))
+    );
     let (_, groups) = client.get("/apis").await;
     let autoscaling = groups["groups"].as_array().unwrap().iter().find(|group| group["name"] == "autoscaling").unwrap();
     assert_eq!(autoscaling["preferredVersion"]["version"], "v2");
     let (_, core) = client.get("/openapi/v3/api/v1").await;
-    assert_eq!(core["paths"]["/api/v1/namespaces/{namespace}/pods/{name}"]["patch"]["parameters"][2]["name"], "fieldValidation");
+    assert_eq!(
+        core["paths"]["/api/v1/namespaces/{namespace}/pods/{name}"]["patch"]["parameters"][2]["name"],
+        "fieldValidation"
+    );
 
     let anonymous = harness.user(UserInfo::anonymous());
     let (code, text) = anonymous.get("/readyz?verbose").await;
@@ -105,7 +116,8 @@ async fn unknown_fields_warn_or_are_refused() {
     let (code, status) = client.post(&format!("{PODS}?fieldValidation=Strict"), &object).await;
     assert_eq!(code, StatusCode::BAD_REQUEST);
     assert!(status["message"].as_str().unwrap().contains("unknown field \"spec.colour\""), "{status}");
-    let request = Request::post(PODS).header("content-type", "application/json").body(Body::from(object.to_string())).unwrap();
+    let request =
+        Request::post(PODS).header("content-type", "application/json").body(Body::from(object.to_string())).unwrap();
     let response = client.0.clone().oneshot(request).await.unwrap();
     assert_eq!(response.status(), StatusCode::CREATED);
     assert_eq!(response.headers()["warning"], "299 - \"unknown field \\\"spec.colour\\\"\"");

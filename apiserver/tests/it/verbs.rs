@@ -42,6 +42,9 @@ async fn a_generated_name_and_a_dry_run() {
     object["metadata"] = json!({"generateName": "web-"});
     let (_, made) = client.post(PODS, &object).await;
     assert!(made["metadata"]["name"].as_str().unwrap().starts_with("web-"), "{made}");
+    object["metadata"] = json!({"generateName": "web-", "name": "web-1"});
+    assert_eq!(client.post(PODS, &object).await.0, StatusCode::CREATED);
+    assert_eq!(client.post(PODS, &object).await.0, StatusCode::CONFLICT, "a chosen name is not replaced");
     let (code, _) = client.post(&format!("{PODS}?dryRun=All"), &pod("dry")).await;
     assert_eq!(code, StatusCode::CREATED);
     assert_eq!(client.get(&format!("{PODS}/dry")).await.0, StatusCode::NOT_FOUND);
@@ -316,9 +319,11 @@ async fn evictions_respect_budgets() {
         assert_eq!((code, &answer["status"]["phase"]), (StatusCode::OK, &json!("Running")), "{answer}");
     }
     let budgets = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
-    let budget = json!({"metadata": {"name": "one"}, "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "a"}}}});
+    let budget =
+        json!({"metadata": {"name": "one"}, "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "a"}}}});
     client.post(budgets, &budget).await;
-    let status = json!({"status": {"disruptionsAllowed": 0, "desiredHealthy": 1, "currentHealthy": 1, "expectedPods": 1}});
+    let status =
+        json!({"status": {"disruptionsAllowed": 0, "desiredHealthy": 1, "currentHealthy": 1, "expectedPods": 1}});
     client.merge(&format!("{budgets}/one/status"), &status).await;
     let eviction = |name: &str| json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}});
     let (code, answer) = client.post(&format!("{PODS}/a/eviction"), &eviction("a")).await;
