@@ -95,9 +95,9 @@ pub fn hide_managed_fields(value: &mut Value) {
     }
 }
 
-/// Columns as kubectl lays them out (at least six wide, three apart).
+/// Columns as kubectl lays them out: at least six wide, three apart (Go counts the gap in the width).
 pub fn aligned<W: Write>(out: W) -> TabWriter<W> {
-    TabWriter::new(out).minwidth(6).padding(3).alignment(Alignment::Left).ansi(true)
+    TabWriter::new(out).minwidth(3).padding(3).alignment(Alignment::Left).ansi(true)
 }
 
 /// How a table of the server's is printed.
