@@ -15,6 +15,7 @@ use k8s_openapi::api::core::v1::Node;
 
 use crate::{
     node_info::{NodeInfo, ZoneId},
+    nominated::Nominated,
     pod_info::{ControllerId, PodInfo},
     snapshot::Snapshot,
     terms::{Term, Terms},
@@ -34,6 +35,8 @@ pub struct Cache {
     zones: IndexSet<String>,
     /// How many pods of each controller are in each zone.
     in_zones: imbl::HashMap<ControllerId, Arc<Vec<i64>>>,
+    /// Pods that room was made for.
+    nominated: Arc<Nominated>,
     /// Positions of nodes that changed since the last snapshot.
     changed: HashSet<usize>,
     /// Nodes came or went, so that positions mean others.
@@ -111,6 +114,18 @@ impl Cache {
         self.place(pod, node, true);
     }
 
+    /// Room was made for the pod on this node.
+    pub fn nominate(&mut self, pod: Arc<PodInfo>, node: &str) {
+        Arc::make_mut(&mut self.nominated).set(pod, node);
+    }
+
+    /// No room is kept for the pod any more.
+    pub fn unnominate(&mut self, uid: &str) {
+        if self.nominated.node_of(uid).is_some() {
+            Arc::make_mut(&mut self.nominated).remove(uid);
+        }
+    }
+
     /// The pod that was assumed could not be bound.
     pub fn forget(&mut self, uid: &str) {
         if self.pods.get(uid).is_some_and(|placed| placed.assumed) {
@@ -183,6 +198,7 @@ impl Cache {
     pub fn update(&mut self, snapshot: &mut Snapshot) {
         snapshot.terms = self.terms.clone();
         snapshot.images = self.images.clone();
+        snapshot.nominated = self.nominated.clone();
         snapshot.zones = self.zones.len();
         snapshot.in_zones = self.in_zones.clone();
         if self.reordered || snapshot.nodes.len() != self.nodes.len() {
@@ -213,6 +229,9 @@ impl Cache {
     fn place(&mut self, pod: Arc<PodInfo>, node: &str, assumed: bool) {
         let at = self.position(node);
         let Some((name, info)) = self.nodes.get_index_mut(at) else { return };
+        if self.nominated.node_of(&pod.uid).is_some() {
+            Arc::make_mut(&mut self.nominated).remove(&pod.uid);
+        }
         self.pods.insert(pod.uid.clone(), Placed { node: name.clone(), assumed, pod: pod.clone() });
         let info = Arc::make_mut(info);
         for term in self.terms.of(&pod) {

@@ -78,8 +78,8 @@ impl Search {
     /// The position of the best node for the pod.
     pub fn place(&mut self, profile: &Profile, pod: &PodInfo, snapshot: &Snapshot) -> Result<usize, Refusal> {
         let mut refusal = Refusal { nodes: snapshot.real_nodes(), ..Refusal::default() };
-        let Some(prepared) = prepare(profile, pod, snapshot, &mut refusal) else { return Err(refusal) };
-        let fitting = self.fitting(&prepared, snapshot, &mut refusal);
+        let Some(prepared) = Prepared::new(profile, pod, snapshot, &mut refusal) else { return Err(refusal) };
+        let fitting = self.fitting(&prepared, pod, snapshot, &mut refusal);
         match fitting.as_slice() {
             [] => Err(refusal),
             [one] => Ok(*one),
@@ -87,11 +87,17 @@ impl Search {
         }
     }
 
-    fn fitting(&mut self, prepared: &Prepared<'_>, snapshot: &Snapshot, refusal: &mut Refusal) -> Vec<usize> {
+    fn fitting(
+        &mut self,
+        prepared: &Prepared<'_>,
+        pod: &PodInfo,
+        snapshot: &Snapshot,
+        refusal: &mut Refusal,
+    ) -> Vec<usize> {
         let mut fitting = Vec::new();
         if let Some(only) = &prepared.only {
             for at in only {
-                if prepared.check(*at, &snapshot.nodes[*at], refusal) {
+                if prepared.admits(*at, pod, snapshot, refusal) {
                     fitting.push(*at);
                 }
             }
@@ -104,7 +110,7 @@ impl Search {
         for at in (start..count).chain(0..start) {
             looked_at += 1;
             let node = &snapshot.nodes[at];
-            if node.node.is_some() && prepared.check(at, node, refusal) {
+            if node.node.is_some() && prepared.admits(at, pod, snapshot, refusal) {
                 fitting.push(at);
                 if fitting.len() >= enough {
                     break;
@@ -159,12 +165,65 @@ fn add_scores(
 }
 
 /// The filters that have something to say about a pod, and the nodes that are left to ask.
-struct Prepared<'a> {
+pub(crate) struct Prepared<'a> {
     filters: Vec<(&'static str, Box<dyn Filter + 'a>)>,
     only: Option<Vec<usize>>,
 }
 
-impl Prepared<'_> {
+impl<'a> Prepared<'a> {
+    /// Asks what depends on the pod alone. None where that refuses it.
+    pub(crate) fn new(
+        profile: &Profile,
+        pod: &'a PodInfo,
+        snapshot: &'a Snapshot,
+        refusal: &mut Refusal,
+    ) -> Option<Self> {
+        let mut prepared = Self { filters: Vec::new(), only: None };
+        for plugin in profile.plugins() {
+            let Some(point) = plugin.pre_filter() else { continue };
+            let (names, filter) = match point.prepare(pod, snapshot) {
+                Ok(Filtering::Skip) => continue,
+                Ok(Filtering::Each(filter)) => (None, Some(filter)),
+                Ok(Filtering::Only(names, filter)) => (Some(names), filter),
+                Err(unfit) => {
+                    refusal.add_plugin(plugin.name());
+                    refusal.message = Some(unfit.reasons.join(", "));
+                    return None;
+                }
+            };
+            if let Some(names) = names {
+                let mut positions: Vec<usize> = names.iter().filter_map(|name| snapshot.position(name)).collect();
+                if let Some(before) = &prepared.only {
+                    positions.retain(|at| before.contains(at));
+                }
+                if positions.is_empty() {
+                    refusal.add_plugin(plugin.name());
+                }
+                prepared.only = Some(positions);
+            }
+            prepared.filters.extend(filter.map(|filter| (plugin.name(), filter)));
+        }
+        Some(prepared)
+    }
+
+    /// Whether the node fits now, and still does with the more important pods that wait for it.
+    pub(crate) fn admits(&self, at: usize, pod: &PodInfo, snapshot: &Snapshot, refusal: &mut Refusal) -> bool {
+        let node = &snapshot.nodes[at];
+        if !self.check(at, node, refusal) {
+            return false;
+        }
+        if snapshot.nominated.is_empty() {
+            return true;
+        }
+        let mut waiting = snapshot.nominated.ahead_of(pod, &node.name).peekable();
+        if waiting.peek().is_none() {
+            return true;
+        }
+        let mut later = node.as_ref().clone();
+        waiting.for_each(|waiting| later.add(waiting.clone()));
+        self.check(at, &later, refusal)
+    }
+
     fn check(&self, at: usize, node: &NodeInfo, refusal: &mut Refusal) -> bool {
         for (plugin, filter) in &self.filters {
             if let Err(unfit) = filter.check(node) {
@@ -174,40 +233,6 @@ impl Prepared<'_> {
         }
         true
     }
-}
-
-fn prepare<'a>(
-    profile: &Profile,
-    pod: &'a PodInfo,
-    snapshot: &'a Snapshot,
-    refusal: &mut Refusal,
-) -> Option<Prepared<'a>> {
-    let mut prepared = Prepared { filters: Vec::new(), only: None };
-    for plugin in profile.plugins() {
-        let Some(point) = plugin.pre_filter() else { continue };
-        let (names, filter) = match point.prepare(pod, snapshot) {
-            Ok(Filtering::Skip) => continue,
-            Ok(Filtering::Each(filter)) => (None, Some(filter)),
-            Ok(Filtering::Only(names, filter)) => (Some(names), filter),
-            Err(unfit) => {
-                refusal.add_plugin(plugin.name());
-                refusal.message = Some(unfit.reasons.join(", "));
-                return None;
-            }
-        };
-        if let Some(names) = names {
-            let mut positions: Vec<usize> = names.iter().filter_map(|name| snapshot.position(name)).collect();
-            if let Some(before) = &prepared.only {
-                positions.retain(|at| before.contains(at));
-            }
-            if positions.is_empty() {
-                refusal.add_plugin(plugin.name());
-            }
-            prepared.only = Some(positions);
-        }
-        prepared.filters.extend(filter.map(|filter| (plugin.name(), filter)));
-    }
-    Some(prepared)
 }
 
 /// How many fitting nodes are enough: all of a small cluster, a falling share of a large one

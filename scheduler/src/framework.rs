@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! PreFilter ─► Filter (per node) ─► PreScore ─► Score (per node) ─► normalise ─► Reserve ─► PreBind ─► Bind
-//!     └──────────────┴─ no node: PostFilter
+//!     └──────────────┴─ no node: preemption
 //! ```
 //!
 //! A PreFilter or PreScore works out what depends on the pod alone and hands back an object that is asked node by node:
@@ -77,9 +77,6 @@ pub trait Plugin: Send + Sync {
     fn pre_filter(&self) -> Option<&dyn PreFilter> {
         None
     }
-    fn post_filter(&self) -> Option<&dyn PostFilter> {
-        None
-    }
     fn pre_score(&self) -> Option<&dyn PreScore> {
         None
     }
@@ -112,11 +109,6 @@ pub trait PreFilter: Send + Sync {
 /// Says whether a node fits.
 pub trait Filter {
     fn check(&self, node: &NodeInfo) -> Result<(), Unfit>;
-}
-
-/// Asked when no node fits: may make room (preemption). Returns the node that will fit, and what to tell the user.
-pub trait PostFilter: Send + Sync {
-    fn make_room(&self, pod: &PodInfo, snapshot: &Snapshot, unfit: &[(usize, bool)]) -> (Option<String>, String);
 }
 
 /// Looks at the pod before the nodes that fit are scored.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use coracle_api::clock::{Clock, SystemClock};
 use coracle_client::{
     Action, Client, Event, EventType, Informers, LeaderLease, Metrics, Recorder, Scope, Subscription,
-    action::PatchKind, executor::Executor,
+    action::PatchKind, executor::Executor, recorder::reference,
 };
 use k8s_openapi::{
     api::core::v1::{Node, Pod},
@@ -28,7 +28,7 @@ use crate::{
     framework::{Happened, Plugin},
     plugins::Handle,
     pod_info::PodInfo,
-    preemption,
+    preemption::{self, Room},
     profile::Profile,
     queue::{Hint, Queue, Queued},
     snapshot::Snapshot,
@@ -168,7 +168,11 @@ impl Scheduler {
             let uid = pod.metadata.uid.as_deref().unwrap_or_default();
             if event.is_deleted() || is_terminal(pod) {
                 self.queue.remove(uid);
-                let gone = self.cache.lock().remove_pod(uid);
+                let gone = {
+                    let mut cache = self.cache.lock();
+                    cache.unnominate(uid);
+                    cache.remove_pod(uid)
+                };
                 if let Some(gone) = gone {
                     self.queue.happened(Happened::PodGone(gone));
                 }
@@ -177,7 +181,13 @@ impl Scheduler {
             } else if self.is_ours(pod) {
                 // A status of ours that comes back is no reason to try again.
                 if event.old().is_none_or(|old| old.spec != pod.spec || old.metadata.labels != pod.metadata.labels) {
-                    self.queue.set(Arc::new(PodInfo::new(pod.clone())));
+                    let info = Arc::new(PodInfo::new(pod.clone()));
+                    // Room that was made before a restart of ours is still the pod's.
+                    let nominated = pod.status.as_ref().and_then(|status| status.nominated_node_name.as_deref());
+                    if let (Event::Added(_), Some(node)) = (event, nominated.filter(|node| !node.is_empty())) {
+                        self.cache.lock().nominate(info.clone(), node);
+                    }
+                    self.queue.set(info);
                 }
             } else {
                 self.queue.remove(uid);
@@ -308,26 +318,56 @@ impl Scheduler {
     }
 
     async fn refused(self: &Arc<Self>, pod: &Arc<PodInfo>, refusal: Refusal, snapshot: &Snapshot) {
-        let mut message = refusal.message();
-        if let Some(prospects) = preemption::prospects(pod, snapshot, &refusal) {
-            message.push_str(&prospects);
-        }
+        let prospects = preemption::look(&self.profile, pod, snapshot, &refusal);
+        let message = refusal.message() + &prospects.message;
         tracing::debug!(pod = %pod.key, message, "unschedulable");
+        if let Some(room) = &prospects.room {
+            self.cache.lock().nominate(pod.clone(), &room.node);
+        }
         self.queue.unschedulable(&pod.uid, refusal.plugins);
         self.executor.recorder().event(pod.pod.as_ref(), EventType::Warning, "FailedScheduling", &message);
-        let Some(action) = self.condition(pod, &message) else { return };
+        let condition = self.condition(pod, &message, prospects.room.as_ref());
+        if condition.is_none() && prospects.room.is_none() {
+            return;
+        }
         let Ok(permit) = self.reports.clone().acquire_owned().await else { return };
-        let scheduler = self.clone();
+        let (scheduler, pod) = (self.clone(), pod.clone());
         self.tasks.spawn(async move {
-            if let Err(error) = scheduler.executor.execute(&action).await {
+            if let Some(room) = prospects.room {
+                scheduler.evict(&pod, &room).await;
+            }
+            if let Some(action) = condition
+                && let Err(error) = scheduler.executor.execute(&action).await
+            {
                 tracing::debug!(action = action.describe(), error = %error, "the pod's condition was not written");
             }
             drop(permit);
         });
     }
 
+    /// Removes the pods that stand in the way of a more important one.
+    async fn evict(&self, pod: &PodInfo, room: &Room) {
+        for victim in &room.victims {
+            let condition = json!({"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler",
+                "message": format!("{}: preempting to accommodate a higher priority pod", self.name),
+                "lastTransitionTime": Time(self.clock.now())});
+            let patch = json!({"status": {"conditions": [condition]}});
+            let mark = Action::patch_status(victim.pod.as_ref(), PatchKind::Strategic, patch).lenient();
+            let message = format!("Preempted by pod {} on node {}", pod.uid, room.node);
+            let delete =
+                Action::delete(victim.pod.as_ref()).on_success(reference(victim.pod.as_ref()), "Preempted", message);
+            for action in [mark, delete] {
+                if let Err(error) = self.executor.execute(&action).await {
+                    tracing::warn!(action = action.describe(), error = %error, "preemption failed");
+                    self.cache.lock().unnominate(&pod.uid);
+                    return;
+                }
+            }
+        }
+    }
+
     /// The condition PodScheduled=False, unless the pod says so already.
-    fn condition(&self, pod: &PodInfo, message: &str) -> Option<Action> {
+    fn condition(&self, pod: &PodInfo, message: &str, room: Option<&Room>) -> Option<Action> {
         let conditions = pod.pod.status.as_ref().and_then(|status| status.conditions.as_ref());
         let current = conditions.into_iter().flatten().find(|condition| condition.type_ == "PodScheduled");
         let says_so = |have: &k8s_openapi::api::core::v1::PodCondition| {
@@ -335,13 +375,16 @@ impl Scheduler {
                 && have.reason.as_deref() == Some("Unschedulable")
                 && have.message.as_deref() == Some(message)
         };
-        if current.is_some_and(says_so) {
+        if current.is_some_and(says_so) && room.is_none() {
             return None;
         }
         let since = current.filter(|have| have.status == "False").and_then(|have| have.last_transition_time.clone());
         let condition = json!({"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message,
             "lastTransitionTime": since.unwrap_or(Time(self.clock.now())), "lastProbeTime": null});
-        let patch = json!({"status": {"conditions": [condition]}});
+        let mut patch = json!({"status": {"conditions": [condition]}});
+        if let Some(room) = room {
+            patch["status"]["nominatedNodeName"] = json!(room.node);
+        }
         Some(Action::patch_status(pod.pod.as_ref(), PatchKind::Strategic, patch).lenient())
     }
 }

@@ -4,12 +4,13 @@ use std::{collections::HashMap, sync::Arc};
 
 use crate::{
     node_info::NodeInfo,
+    nominated::Nominated,
     pod_info::ControllerId,
     terms::{Term, TermId, Terms},
 };
 
 /// Nodes that do not change while a pod is placed. Kept from cycle to cycle, and only what changed is taken over.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     pub nodes: Vec<Arc<NodeInfo>>,
     pub(crate) index: Arc<HashMap<Arc<str>, usize>>,
@@ -22,6 +23,8 @@ pub struct Snapshot {
     pub(crate) zones: usize,
     /// How many pods of each controller are in each zone, by the zone's number.
     pub(crate) in_zones: imbl::HashMap<ControllerId, Arc<Vec<i64>>>,
+    /// Pods that room was made for.
+    pub(crate) nominated: Arc<Nominated>,
     /// Nodes that exist, in contrast to those of which only pods are known.
     pub(crate) real: usize,
 }
@@ -40,6 +43,14 @@ impl Snapshot {
     /// The id under which nodes count a term, where it is counted.
     pub fn term(&self, term: &Term) -> Option<TermId> {
         self.terms.find(term)
+    }
+
+    /// The same with another state of one node: for trying what would be.
+    pub(crate) fn with(&self, at: usize, node: Arc<NodeInfo>) -> Self {
+        let mut altered = self.clone();
+        altered.nodes[at] = node;
+        altered.anti_affine.retain(|have| *have != at || altered.nodes[at].anti_affine > 0);
+        altered
     }
 
     /// How many nodes have an image.

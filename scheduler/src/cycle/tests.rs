@@ -41,8 +41,14 @@ impl Cluster {
                 Ok(name)
             }
             Err(refusal) => {
-                let prospects = crate::preemption::prospects(pod, &self.snapshot, &refusal).unwrap_or_default();
-                Err(refusal.message() + &prospects)
+                let prospects = crate::preemption::look(&self.profile, pod, &self.snapshot, &refusal);
+                if let Some(room) = prospects.room {
+                    self.cache.nominate(pod.clone(), &room.node);
+                    let mut victims: Vec<&str> = room.victims.iter().map(|victim| victim.key.name()).collect();
+                    victims.sort_unstable();
+                    return Err(format!("{} without {}", room.node, victims.join(" and ")));
+                }
+                Err(refusal.message() + &prospects.message)
             }
         }
     }
@@ -223,4 +229,32 @@ fn large_clusters_are_searched_in_part() {
     for (nodes, expected) in cases {
         assert_eq!(enough(nodes), expected, "{nodes}");
     }
+}
+
+#[test]
+fn the_least_important_pods_make_room_and_nobody_takes_it() {
+    let mut cluster = Cluster::new(&[node("a", json!({})), node("b", json!({}))]);
+    let with = |name: &str, priority: i32, cpu: &str, node: &str| {
+        let requests = json!({"cpu": cpu});
+        let mut spec =
+            json!({"priority": priority, "containers": [{"name": "c", "resources": {"requests": requests}}]});
+        if !node.is_empty() {
+            spec["nodeName"] = node.into();
+        }
+        pod(name, spec)
+    };
+    for (name, priority, cpu, node) in
+        [("a1", 1, "2", "a"), ("a2", 5, "2", "a"), ("b1", 3, "3", "b"), ("b2", 3, "1", "b")]
+    {
+        assert_eq!(cluster.place(&with(name, priority, cpu, node)).unwrap(), node);
+    }
+    let urgent = with("urgent", 10, "2", "");
+    assert_eq!(cluster.place(&urgent).unwrap_err(), "a without a1", "the lowest priority, and no more than needed");
+    cluster.cache.remove_pod("a1");
+    let refused = cluster.place(&with("thief", 1, "2", "")).unwrap_err();
+    assert!(refused.contains("0/2 nodes are available: 2 Insufficient cpu."), "{refused}");
+    assert_eq!(cluster.place(&urgent).unwrap(), "a");
+    let polite = json!({"priority": 99, "preemptionPolicy": "Never", "containers": [{"name": "c", "resources": {"requests": {"cpu": "4"}}}]});
+    let refused = cluster.place(&pod("polite", polite)).unwrap_err();
+    assert!(refused.ends_with("preemption: not eligible due to preemptionPolicy=Never."), "{refused}");
 }
