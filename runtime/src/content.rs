@@ -26,7 +26,9 @@ impl ContentStore {
     pub fn open(dir: &Path) -> Result<ContentStore> {
         let ingest = dir.join("ingest");
         match fs::remove_dir_all(&ingest) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).context(format!("clean {}", ingest.display())),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(error).context(format!("clean {}", ingest.display()));
+            }
             _ => {}
         }
         for path in [&ingest, &dir.join("sha256"), &dir.join("sha512")] {
@@ -52,7 +54,11 @@ impl ContentStore {
         let mut out = Vec::new();
         let mut file = self.open_blob(digest)?.take(limit + 1);
         file.read_to_end(&mut out).context(format!("read content {digest}"))?;
-        if out.len() as u64 > limit { Err(Error::invalid(format!("content {digest} is larger than {limit} bytes"))) } else { Ok(out) }
+        if out.len() as u64 > limit {
+            Err(Error::invalid(format!("content {digest} is larger than {limit} bytes")))
+        } else {
+            Ok(out)
+        }
     }
 
     /// Begins a blob; with an expected digest it is that or nothing.
@@ -79,7 +85,9 @@ impl ContentStore {
 
     pub fn remove(&self, digest: &Digest) -> Result<()> {
         match fs::remove_file(self.path(digest)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).context(format!("remove content {digest}")),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(error).context(format!("remove content {digest}"))
+            }
             _ => Ok(()),
         }
     }

@@ -9,11 +9,47 @@ use crate::{
 };
 
 const NAMES: [&str; 41] = [
-    "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP", "LINUX_IMMUTABLE",
-    "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "IPC_OWNER", "SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT",
-    "SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE", "SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD", "LEASE",
-    "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP", "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ",
-    "PERFMON", "BPF", "CHECKPOINT_RESTORE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_ADMIN",
+    "NET_RAW",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_PACCT",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_NICE",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "MKNOD",
+    "LEASE",
+    "AUDIT_WRITE",
+    "AUDIT_CONTROL",
+    "SETFCAP",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "AUDIT_READ",
+    "PERFMON",
+    "BPF",
+    "CHECKPOINT_RESTORE",
 ];
 
 /// The five sets, each a bit mask.
@@ -54,7 +90,8 @@ pub fn parse(capabilities: &Json) -> Result<Capabilities> {
     let mut set = |key: &str| -> Result<u64> {
         let mut mask = 0;
         for name in capabilities.get(key).strings() {
-            let bit = bit(&name).ok_or_else(|| Error::new(format!("process.capabilities.{key}: unknown capability {name:?}")))?;
+            let bit = bit(&name)
+                .ok_or_else(|| Error::new(format!("process.capabilities.{key}: unknown capability {name:?}")))?;
             missing |= bit & !have;
             mask |= bit & have;
         }
@@ -63,7 +100,14 @@ pub fn parse(capabilities: &Json) -> Result<Capabilities> {
     let (bounding, effective, permitted) = (set("bounding")?, set("effective")?, set("permitted")?);
     let (inheritable, ambient) = (set("inheritable")?, set("ambient")?);
     // The kernel wants ambient ⊆ inheritable ∩ permitted.
-    Ok(Capabilities { bounding, effective: effective & permitted, permitted, inheritable, ambient: ambient & permitted & inheritable, missing })
+    Ok(Capabilities {
+        bounding,
+        effective: effective & permitted,
+        permitted,
+        inheritable,
+        ambient: ambient & permitted & inheritable,
+        missing,
+    })
 }
 
 /// What this process holds, effective or not; nothing if that cannot be read.

@@ -111,7 +111,9 @@ fn run(arguments: &mut Arguments, options: &mut Options) -> Result<u8> {
             }
             "debug" => options.log.debug = true,
             "systemd-cgroup" if flag.value.as_deref() == Some("false") => {}
-            "systemd-cgroup" => return Err(Error::new("--systemd-cgroup is not supported: groups are made in the cgroup file system")),
+            "systemd-cgroup" => {
+                return Err(Error::new("--systemd-cgroup is not supported: groups are made in the cgroup file system"));
+            }
             "rootless" if matches!(flag.value.as_deref(), Some("false" | "auto")) => {}
             "v" | "version" => {
                 println!("coracle-oci version {}\nspec: 1.2.0", env!("CARGO_PKG_VERSION"));
@@ -269,7 +271,8 @@ fn exec_command(arguments: &mut Arguments, options: &mut Options) -> Result<u8> 
                 set_user(process, &user)?;
             }
             for cap in caps {
-                let bit = capabilities::bit(&cap).ok_or_else(|| Error::new(format!("exec: unknown capability {cap:?}")))?;
+                let bit =
+                    capabilities::bit(&cap).ok_or_else(|| Error::new(format!("exec: unknown capability {cap:?}")))?;
                 let sets = &mut process.capabilities;
                 for set in [&mut sets.bounding, &mut sets.effective, &mut sets.permitted] {
                     *set |= bit & capabilities::held();
@@ -299,7 +302,8 @@ fn read_process(path: &Path) -> Result<Json> {
 
 fn set_user(process: &mut Process, user: &str) -> Result<()> {
     let (uid, gid) = user.split_once(':').map_or((user, None), |(uid, gid)| (uid, Some(gid)));
-    let number = |text: &str| text.parse::<u32>().map_err(|_| Error::new(format!("exec: {text:?} is not a numeric id")));
+    let number =
+        |text: &str| text.parse::<u32>().map_err(|_| Error::new(format!("exec: {text:?} is not a numeric id")));
     process.uid = number(uid)?;
     if let Some(gid) = gid {
         process.gid = number(gid)?;
@@ -310,7 +314,15 @@ fn set_user(process: &mut Process, user: &str) -> Result<()> {
 /// Signals that a foreground process passes on to the container.
 fn forwarded_signals() -> Result<std::os::fd::OwnedFd> {
     let signals = [
-        libc::SIGCHLD, libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGUSR1, libc::SIGUSR2, libc::SIGWINCH, libc::SIGCONT,
+        libc::SIGCHLD,
+        libc::SIGHUP,
+        libc::SIGINT,
+        libc::SIGQUIT,
+        libc::SIGTERM,
+        libc::SIGUSR1,
+        libc::SIGUSR2,
+        libc::SIGWINCH,
+        libc::SIGCONT,
         libc::SIGTSTP,
     ];
     sys::signalfd(&signals).context(|| "open a signal descriptor".into())
@@ -335,7 +347,11 @@ fn wait_forwarding(pid: i32, signals: &std::os::fd::OwnedFd) -> Result<u8> {
 }
 
 fn exit_code(status: i32) -> u8 {
-    if libc::WIFSIGNALED(status) { 128u8.wrapping_add(libc::WTERMSIG(status) as u8) } else { libc::WEXITSTATUS(status) as u8 }
+    if libc::WIFSIGNALED(status) {
+        128u8.wrapping_add(libc::WTERMSIG(status) as u8)
+    } else {
+        libc::WEXITSTATUS(status) as u8
+    }
 }
 
 fn kill_command(arguments: &mut Arguments, options: &Options) -> Result<u8> {
@@ -366,9 +382,37 @@ fn kill_command(arguments: &mut Arguments, options: &Options) -> Result<u8> {
 /// `15`, `TERM` or `SIGTERM`.
 pub fn signal_number(name: &str) -> Result<i32> {
     const NAMES: [(&str, i32); 31] = [
-        ("HUP", 1), ("INT", 2), ("QUIT", 3), ("ILL", 4), ("TRAP", 5), ("ABRT", 6), ("BUS", 7), ("FPE", 8), ("KILL", 9), ("USR1", 10), ("SEGV", 11),
-        ("USR2", 12), ("PIPE", 13), ("ALRM", 14), ("TERM", 15), ("STKFLT", 16), ("CHLD", 17), ("CONT", 18), ("STOP", 19), ("TSTP", 20), ("TTIN", 21),
-        ("TTOU", 22), ("URG", 23), ("XCPU", 24), ("XFSZ", 25), ("VTALRM", 26), ("PROF", 27), ("WINCH", 28), ("IO", 29), ("PWR", 30), ("SYS", 31),
+        ("HUP", 1),
+        ("INT", 2),
+        ("QUIT", 3),
+        ("ILL", 4),
+        ("TRAP", 5),
+        ("ABRT", 6),
+        ("BUS", 7),
+        ("FPE", 8),
+        ("KILL", 9),
+        ("USR1", 10),
+        ("SEGV", 11),
+        ("USR2", 12),
+        ("PIPE", 13),
+        ("ALRM", 14),
+        ("TERM", 15),
+        ("STKFLT", 16),
+        ("CHLD", 17),
+        ("CONT", 18),
+        ("STOP", 19),
+        ("TSTP", 20),
+        ("TTIN", 21),
+        ("TTOU", 22),
+        ("URG", 23),
+        ("XCPU", 24),
+        ("XFSZ", 25),
+        ("VTALRM", 26),
+        ("PROF", 27),
+        ("WINCH", 28),
+        ("IO", 29),
+        ("PWR", 30),
+        ("SYS", 31),
     ];
     if let Ok(number) = name.parse::<i32>()
         && (0..=64).contains(&number)
@@ -404,7 +448,9 @@ fn delete_command(arguments: &mut Arguments, options: &Options) -> Result<u8> {
     match State::load(&options.root, &id) {
         Ok(state) => state.delete(force)?,
         // Made and never finished: nothing but the directory.
-        Err(_) if force => match state::check_id(&id).and_then(|()| fs::remove_dir_all(options.root.join(&id)).context(|| format!("remove {id}"))) {
+        Err(_) if force => match state::check_id(&id)
+            .and_then(|()| fs::remove_dir_all(options.root.join(&id)).context(|| format!("remove {id}")))
+        {
             Err(error) if error.errno() != Some(libc::ENOENT) => return Err(error),
             _ => {}
         },
@@ -444,7 +490,8 @@ fn list_command(arguments: &mut Arguments, options: &Options) -> Result<u8> {
     }
     arguments.end()?;
     let entries = fs::read_dir(&options.root).into_iter().flatten().flatten();
-    let mut states: Vec<State> = entries.filter_map(|entry| State::load(&options.root, entry.file_name().to_str()?).ok()).collect();
+    let mut states: Vec<State> =
+        entries.filter_map(|entry| State::load(&options.root, entry.file_name().to_str()?).ok()).collect();
     states.sort_by(|a, b| a.id.cmp(&b.id));
     if quiet {
         states.iter().for_each(|state| println!("{}", state.id));
@@ -454,7 +501,15 @@ fn list_command(arguments: &mut Arguments, options: &Options) -> Result<u8> {
         let mut out = std::io::stdout().lock();
         let _ = writeln!(out, "{:<24} {:<8} {:<8} {:<40} CREATED", "ID", "PID", "STATUS", "BUNDLE");
         for state in &states {
-            let _ = writeln!(out, "{:<24} {:<8} {:<8} {:<40} {}", state.id, state.pid, state.status().name(), state.bundle.display(), state.created);
+            let _ = writeln!(
+                out,
+                "{:<24} {:<8} {:<8} {:<40} {}",
+                state.id,
+                state.pid,
+                state.status().name(),
+                state.bundle.display(),
+                state.created
+            );
         }
     }
     Ok(0)
@@ -481,7 +536,8 @@ fn update_command(arguments: &mut Arguments, options: &Options) -> Result<u8> {
     }
     let id = arguments.operand("a container id")?;
     arguments.end()?;
-    let resources = resources.unwrap_or_else(|| object([("cpu", Json::Obj(cpu)), ("memory", Json::Obj(memory)), ("pids", Json::Obj(pids))]));
+    let resources = resources
+        .unwrap_or_else(|| object([("cpu", Json::Obj(cpu)), ("memory", Json::Obj(memory)), ("pids", Json::Obj(pids))]));
     State::load(&options.root, &id)?.cgroup()?.apply(&resources)?;
     Ok(0)
 }
@@ -512,11 +568,20 @@ fn events_command(arguments: &mut Arguments, options: &Options) -> Result<u8> {
         group.dir("cpuacct").and_then(|dir| read_number(dir, "cpuacct.usage")).unwrap_or(0)
     };
     let oom = group.dir("memory").map_or(0, |dir| memory::oom_kills(dir, group.is_v2()));
-    let memory = object([("usage", number("memory", "memory.usage_in_bytes", "memory.current")), ("limit", number("memory", "memory.limit_in_bytes", "memory.max"))]);
+    let memory = object([
+        ("usage", number("memory", "memory.usage_in_bytes", "memory.current")),
+        ("limit", number("memory", "memory.limit_in_bytes", "memory.max")),
+    ]);
     let data = object([
         ("cpu", object([("usage", object([("total", cpu.into())]))])),
         ("memory", object([("usage", memory), ("oomKills", oom.into())])),
-        ("pids", object([("current", number("pids", "pids.current", "pids.current")), ("limit", number("pids", "pids.max", "pids.max"))])),
+        (
+            "pids",
+            object([
+                ("current", number("pids", "pids.current", "pids.current")),
+                ("limit", number("pids", "pids.max", "pids.max")),
+            ]),
+        ),
     ]);
     println!("{}", object([("type", "stats".into()), ("id", id.as_str().into()), ("data", data)]));
     Ok(0)
@@ -530,13 +595,37 @@ fn features() -> Json {
         ("ociVersionMin", "1.0.0".into()),
         ("ociVersionMax", "1.2.0".into()),
         ("hooks", list(&[])),
-        ("mountOptions", list(&["bind", "rbind", "ro", "rw", "nosuid", "nodev", "noexec", "rro", "tmpcopyup", "rprivate", "rshared", "rslave"])),
+        (
+            "mountOptions",
+            list(&[
+                "bind",
+                "rbind",
+                "ro",
+                "rw",
+                "nosuid",
+                "nodev",
+                "noexec",
+                "rro",
+                "tmpcopyup",
+                "rprivate",
+                "rshared",
+                "rslave",
+            ]),
+        ),
         (
             "linux",
             object([
                 ("namespaces", list(&["cgroup", "ipc", "mount", "network", "pid", "uts"])),
                 ("capabilities", capabilities),
-                ("cgroup", object([("v1", true.into()), ("v2", true.into()), ("systemd", false.into()), ("systemdUser", false.into())])),
+                (
+                    "cgroup",
+                    object([
+                        ("v1", true.into()),
+                        ("v2", true.into()),
+                        ("systemd", false.into()),
+                        ("systemdUser", false.into()),
+                    ]),
+                ),
                 ("seccomp", object([("enabled", crate::seccomp::ENABLED.into())])),
                 ("apparmor", object([("enabled", false.into())])),
                 ("selinux", object([("enabled", false.into())])),
@@ -551,7 +640,9 @@ mod tests {
 
     #[test]
     fn signals_have_numbers_and_names() {
-        for (name, number) in [("15", 15), ("TERM", 15), ("SIGKILL", 9), ("sigusr1", 10), ("RTMIN+3", 37), ("SIGRTMAX-1", 63)] {
+        for (name, number) in
+            [("15", 15), ("TERM", 15), ("SIGKILL", 9), ("sigusr1", 10), ("RTMIN+3", 37), ("SIGRTMAX-1", 63)]
+        {
             assert_eq!(signal_number(name).unwrap(), number, "{name}");
         }
         assert!(signal_number("SIGNONE").is_err());

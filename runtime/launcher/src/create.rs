@@ -83,7 +83,9 @@ fn make_fifo(dir: &Path) -> Result<OwnedFd> {
 pub fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let part = path.with_file_name(format!(".{name}"));
-    fs::write(&part, pid.to_string()).and_then(|()| fs::rename(&part, path)).context(|| format!("write {}", path.display()))
+    fs::write(&part, pid.to_string())
+        .and_then(|()| fs::rename(&part, path))
+        .context(|| format!("write {}", path.display()))
 }
 
 /// Where the console's master goes.
@@ -104,8 +106,12 @@ impl ConsoleReceiver {
         if let Some(fd) = options.report_fd {
             return Ok(Some(ConsoleReceiver::Report(fd)));
         }
-        let path = options.console_socket.as_ref().ok_or_else(|| Error::new("cannot allocate tty if runc will detach without setting console socket"))?;
-        let socket = UnixStream::connect(path).context(|| format!("connect to the console socket {}", path.display()))?;
+        let path = options
+            .console_socket
+            .as_ref()
+            .ok_or_else(|| Error::new("cannot allocate tty if runc will detach without setting console socket"))?;
+        let socket =
+            UnixStream::connect(path).context(|| format!("connect to the console socket {}", path.display()))?;
         Ok(Some(ConsoleReceiver::Socket(socket)))
     }
 
@@ -129,13 +135,21 @@ fn open_joined(namespaces: &[Namespace]) -> Result<Vec<Joined>> {
     let joined = namespaces.iter().filter_map(|namespace| Some((namespace.kind, namespace.path.as_ref()?)));
     joined
         .map(|(kind, path)| {
-            let fd = sys::open(path, libc::O_RDONLY, 0).context(|| format!("open the {kind:?} namespace {}", path.display()))?;
+            let fd = sys::open(path, libc::O_RDONLY, 0)
+                .context(|| format!("open the {kind:?} namespace {}", path.display()))?;
             Ok(Joined { fd, flag: kind.flag() })
         })
         .collect()
 }
 
-fn launch(spec: &Spec, process: &Process, filter: Option<&Filter>, group: &Cgroup, options: &Options, start: Option<OwnedFd>) -> Result<i32> {
+fn launch(
+    spec: &Spec,
+    process: &Process,
+    filter: Option<&Filter>,
+    group: &Cgroup,
+    options: &Options,
+    start: Option<OwnedFd>,
+) -> Result<i32> {
     let mut joined = open_joined(&spec.namespaces)?;
     // A pid namespace is entered by one's children, so before the clone.
     if let Some(index) = joined.iter().position(|namespace| namespace.flag == libc::CLONE_NEWPID) {
@@ -143,7 +157,8 @@ fn launch(spec: &Spec, process: &Process, filter: Option<&Filter>, group: &Cgrou
         sys::setns(&namespace.fd, namespace.flag).context(|| "join the pid namespace".into())?;
     }
     // The cgroup namespace begins at the group one is in, so it is made after the child has entered.
-    let new = spec.namespaces.iter().filter(|namespace| namespace.path.is_none() && namespace.kind != NamespaceKind::Cgroup);
+    let new =
+        spec.namespaces.iter().filter(|namespace| namespace.path.is_none() && namespace.kind != NamespaceKind::Cgroup);
     let flags = new.fold(0, |flags, namespace| flags | namespace.kind.flag());
     let console = ConsoleReceiver::of(process, options)?;
     let doors = group.doors()?;
@@ -210,7 +225,12 @@ impl Child<'_> {
         for namespace in &self.joined {
             sys::setns(&namespace.fd, namespace.flag).context(|| "join a namespace".into())?;
         }
-        if self.spec.namespaces.iter().any(|namespace| namespace.kind == NamespaceKind::Cgroup && namespace.path.is_none()) {
+        if self
+            .spec
+            .namespaces
+            .iter()
+            .any(|namespace| namespace.kind == NamespaceKind::Cgroup && namespace.path.is_none())
+        {
             sys::unshare(libc::CLONE_NEWCGROUP).context(|| "unshare the cgroup namespace".into())?;
         }
         if let Some(hostname) = &self.spec.hostname {
@@ -243,7 +263,12 @@ pub fn enter_groups(doors: Vec<OwnedFd>) -> Result<()> {
 }
 
 /// Gives the master away and takes the slave.
-pub fn hand_over_console(process: &Process, master: OwnedFd, slave: &OwnedFd, receiver: &ConsoleReceiver) -> Result<()> {
+pub fn hand_over_console(
+    process: &Process,
+    master: OwnedFd,
+    slave: &OwnedFd,
+    receiver: &ConsoleReceiver,
+) -> Result<()> {
     if let Some((rows, columns)) = process.console_size {
         sys::set_window_size(&master, rows, columns).context(|| "set the console's size".into())?;
     }
@@ -252,7 +277,13 @@ pub fn hand_over_console(process: &Process, master: OwnedFd, slave: &OwnedFd, re
 }
 
 /// From a process in its namespaces to the user's program.
-pub fn finish(process: &Process, filter: Option<&Filter>, options: &Options, report: &Report, start: Option<OwnedFd>) -> Result<std::convert::Infallible> {
+pub fn finish(
+    process: &Process,
+    filter: Option<&Filter>,
+    options: &Options,
+    report: &Report,
+    start: Option<OwnedFd>,
+) -> Result<std::convert::Infallible> {
     sys::close_on_exec_from(3 + options.preserve_fds).context(|| "close descriptors".into())?;
     // Before rights go: the directory may be one that only root can enter; then again as the user, as runc does.
     let as_root = process.enter_cwd();
@@ -275,7 +306,9 @@ pub fn finish(process: &Process, filter: Option<&Filter>, options: &Options, rep
 
 /// The parent returns from `create` now: its end of the pipe gets an end of file by closing ours.
 fn wait_for_start(report: &Report, fifo: OwnedFd) -> Result<()> {
-    let null = sys::open("/dev/null", libc::O_WRONLY, 0).or_else(|_| sys::pipe().map(|(_, write)| write)).context(|| "open /dev/null".into())?;
+    let null = sys::open("/dev/null", libc::O_WRONLY, 0)
+        .or_else(|_| sys::pipe().map(|(_, write)| write))
+        .context(|| "open /dev/null".into())?;
     // dup2 over the report closes the pipe's last writing end.
     sys::replace_fd(&null, &report.0).context(|| "close the report".into())?;
     let mut byte = [0];

@@ -36,7 +36,8 @@ pub fn exec(state: &State, mut process: Process, options: &Options) -> Result<i3
     }
     let namespaces = differing_namespaces(state.pid)?;
     let console = ConsoleReceiver::of(&process, options)?;
-    let root = sys::open(format!("/proc/{}/root", state.pid), libc::O_PATH | libc::O_DIRECTORY, 0).context(|| "open the container's root".into())?;
+    let root = sys::open(format!("/proc/{}/root", state.pid), libc::O_PATH | libc::O_DIRECTORY, 0)
+        .context(|| "open the container's root".into())?;
     if namespaces & libc::CLONE_NEWPID != 0 {
         sys::setns(&target, libc::CLONE_NEWPID).context(|| "join the pid namespace".into())?;
     }
@@ -70,8 +71,10 @@ fn differing_namespaces(pid: i32) -> Result<i32> {
     ];
     let mut flags = 0;
     for (name, flag) in kinds {
-        let theirs = fs::read_link(format!("/proc/{pid}/ns/{name}")).context(|| format!("read the {name} namespace of process {pid}"))?;
-        let ours = fs::read_link(format!("/proc/self/ns/{name}")).context(|| format!("read the own {name} namespace"))?;
+        let theirs = fs::read_link(format!("/proc/{pid}/ns/{name}"))
+            .context(|| format!("read the {name} namespace of process {pid}"))?;
+        let ours =
+            fs::read_link(format!("/proc/self/ns/{name}")).context(|| format!("read the own {name} namespace"))?;
         if theirs != ours {
             flags |= flag;
         }
@@ -95,7 +98,8 @@ impl Child<'_> {
         sys::setsid().context(|| "start a session".into())?;
         create::enter_groups(self.doors)?;
         self.process.set_oom_score(&self.options.log)?;
-        sys::setns(&self.target, self.namespaces & !libc::CLONE_NEWPID).context(|| "join the container's namespaces".into())?;
+        sys::setns(&self.target, self.namespaces & !libc::CLONE_NEWPID)
+            .context(|| "join the container's namespaces".into())?;
         sys::fchdir(&self.root).context(|| "enter the container's root".into())?;
         sys::chroot(".").context(|| "enter the container's root".into())?;
         if let Some(receiver) = &self.console {
@@ -109,8 +113,14 @@ impl Child<'_> {
 /// A pty from the container's devpts; what lies at `/dev/ptmx` is looked at before it is trusted.
 fn open_console(root: &OwnedFd) -> Result<(OwnedFd, OwnedFd)> {
     let path = Path::new("dev/ptmx");
-    let master = sys::openat2(root.as_fd(), path, libc::O_RDWR | libc::O_NOCTTY | libc::O_NONBLOCK, 0, sys::RESOLVE_IN_ROOT | sys::RESOLVE_NO_MAGICLINKS)
-        .context(|| "open /dev/ptmx of the container".into())?;
+    let master = sys::openat2(
+        root.as_fd(),
+        path,
+        libc::O_RDWR | libc::O_NOCTTY | libc::O_NONBLOCK,
+        0,
+        sys::RESOLVE_IN_ROOT | sys::RESOLVE_NO_MAGICLINKS,
+    )
+    .context(|| "open /dev/ptmx of the container".into())?;
     let stat = sys::fstat(&master).context(|| "stat /dev/ptmx of the container".into())?;
     if stat.st_mode & libc::S_IFMT != libc::S_IFCHR || stat.st_rdev != libc::makedev(5, 2) {
         return Err(Error::new("/dev/ptmx of the container is not the pty multiplexer"));

@@ -71,7 +71,9 @@ mod tests {
 
     #[test]
     fn seconds_become_dates() {
-        for (seconds, text) in [(0, "1970-01-01T00:00:00Z"), (951_827_696, "2000-02-29T12:34:56Z"), (-1, "1969-12-31T23:59:59Z")] {
+        for (seconds, text) in
+            [(0, "1970-01-01T00:00:00Z"), (951_827_696, "2000-02-29T12:34:56Z"), (-1, "1969-12-31T23:59:59Z")]
+        {
             assert_eq!(rfc3339(seconds), text);
         }
     }

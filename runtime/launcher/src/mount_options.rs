@@ -79,7 +79,8 @@ impl MountOptions {
                     "rbind" => out.flags |= libc::MS_BIND | libc::MS_REC,
                     "tmpcopyup" => out.copy_up = true,
                     "idmap" | "ridmap" => return Err(Error::new(format!("option {word:?} is not supported yet"))),
-                    "shared" | "rshared" | "slave" | "rslave" | "private" | "rprivate" | "unbindable" | "runbindable" => {
+                    "shared" | "rshared" | "slave" | "rslave" | "private" | "rprivate" | "unbindable"
+                    | "runbindable" => {
                         out.propagation.push(crate::spec::propagation(word)?);
                     }
                     word => data.push(word),
@@ -110,7 +111,8 @@ mod tests {
 
     #[test]
     fn words_become_flags_data_and_propagation() {
-        let words: Vec<String> = ["rbind", "ro", "nosuid", "rslave", "size=65536k", "mode=755", "suid", "rro"].map(str::to_owned).into();
+        let words: Vec<String> =
+            ["rbind", "ro", "nosuid", "rslave", "size=65536k", "mode=755", "suid", "rro"].map(str::to_owned).into();
         let options = MountOptions::parse(&words).unwrap();
         assert_eq!(options.flags, libc::MS_BIND | libc::MS_REC | libc::MS_RDONLY);
         assert_eq!(options.cleared, libc::MS_NOSUID);

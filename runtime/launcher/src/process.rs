@@ -18,14 +18,20 @@ impl Process {
     /// Cuts limits to what this process may set and says what is missing. Called before the process exists.
     pub fn clamp(&mut self, log: &Log) {
         if self.capabilities.missing != 0 {
-            log.warn(&format!("capabilities not available here: {}", crate::capabilities::describe(self.capabilities.missing)));
+            log.warn(&format!(
+                "capabilities not available here: {}",
+                crate::capabilities::describe(self.capabilities.missing)
+            ));
         }
         for (resource, soft, hard) in &mut self.rlimits {
             let Ok((_, own_hard)) = sys::getrlimit(*resource) else { continue };
             // CAP_SYS_RESOURCE raises hard limits; whether this process has it shows in its own capability set.
-            let may_raise = crate::capabilities::bit("SYS_RESOURCE").is_some_and(|bit| crate::capabilities::held() & bit != 0);
+            let may_raise =
+                crate::capabilities::bit("SYS_RESOURCE").is_some_and(|bit| crate::capabilities::held() & bit != 0);
             if *hard > own_hard && !may_raise {
-                log.warn(&format!("rlimit {resource}: hard limit {hard} is above {own_hard}, the most this process may set"));
+                log.warn(&format!(
+                    "rlimit {resource}: hard limit {hard} is above {own_hard}, the most this process may set"
+                ));
                 *hard = own_hard;
             }
             *soft = (*soft).min(*hard);
@@ -93,7 +99,8 @@ impl Process {
 
     /// Enters the working directory, making sure it is inside the root (CVE-2024-21626).
     pub fn enter_cwd(&self) -> Result<()> {
-        std::env::set_current_dir(&self.cwd).context(|| format!("chdir to cwd ({:?}) set in config.json failed", self.cwd))?;
+        std::env::set_current_dir(&self.cwd)
+            .context(|| format!("chdir to cwd ({:?}) set in config.json failed", self.cwd))?;
         match std::env::current_dir() {
             Ok(path) if path.is_absolute() => Ok(()),
             _ => Err(Error::new(format!("cwd {:?} is outside of the container's root", self.cwd))),
@@ -134,7 +141,9 @@ impl Process {
     pub fn exec(&self, program: &CString) -> Error {
         let strings = |list: &[String]| list.iter().map(sys::cstr).collect::<io::Result<Vec<CString>>>();
         match (strings(&self.args), strings(&self.env)) {
-            (Ok(args), Ok(env)) => Error::io(format!("exec {}", program.to_string_lossy()), sys::execve(program, &args, &env)),
+            (Ok(args), Ok(env)) => {
+                Error::io(format!("exec {}", program.to_string_lossy()), sys::execve(program, &args, &env))
+            }
             _ => Error::new("exec: an argument or variable contains a NUL byte"),
         }
     }

@@ -49,7 +49,8 @@ impl<'a> Rootfs<'a> {
             Some(mount) => mount_root(mount, &path)?,
             None => {
                 let root = path.to_string_lossy();
-                sys::mount(&root, &path, "", libc::MS_BIND | libc::MS_REC, "").context(|| format!("bind the root {path:?}"))?;
+                sys::mount(&root, &path, "", libc::MS_BIND | libc::MS_REC, "")
+                    .context(|| format!("bind the root {path:?}"))?;
             }
         }
         let fd = sys::open(&path, libc::O_PATH | libc::O_DIRECTORY, 0).context(|| format!("open the root {path:?}"))?;
@@ -90,19 +91,26 @@ impl<'a> Rootfs<'a> {
         let parts = plain_parts(path);
         let mut walked = PathBuf::from("/");
         for (index, name) in parts.iter().enumerate() {
-            let parent = self.resolve(&walked, libc::O_PATH | libc::O_DIRECTORY).context(|| format!("resolve {walked:?} in the root"))?;
+            let parent = self
+                .resolve(&walked, libc::O_PATH | libc::O_DIRECTORY)
+                .context(|| format!("resolve {walked:?} in the root"))?;
             let next = walked.join(name);
             if self.resolve(&next, libc::O_PATH).is_ok() {
                 walked = next;
                 continue;
             }
             let last = index + 1 == parts.len();
-            let made = if last && !directory { sys::mknodat(parent.as_fd(), name, libc::S_IFREG | 0o644, 0) } else { sys::mkdirat(parent.as_fd(), name, 0o755) };
+            let made = if last && !directory {
+                sys::mknodat(parent.as_fd(), name, libc::S_IFREG | 0o644, 0)
+            } else {
+                sys::mkdirat(parent.as_fd(), name, 0o755)
+            };
             match made {
                 Ok(()) => walked = next,
                 // A link whose target is missing: that is made, inside the root.
                 Err(error) if error.kind() == ErrorKind::AlreadyExists && links < MAX_LINKS => {
-                    let link = fs::read_link(Path::new(&fd_path(&parent)).join(name)).context(|| format!("read {next:?} in the root"))?;
+                    let link = fs::read_link(Path::new(&fd_path(&parent)).join(name))
+                        .context(|| format!("read {next:?} in the root"))?;
                     let rest: PathBuf = parts[index + 1..].iter().collect();
                     return self.make(&walked.join(link).join(rest), directory, links + 1);
                 }
@@ -119,7 +127,8 @@ impl<'a> Rootfs<'a> {
             "cgroup" | "cgroup2" => self.mount_cgroup(mount, cgroup),
             _ => {
                 let target = self.target(destination, true)?;
-                if matches!(mount.kind.as_str(), "proc" | "sysfs") && target_is_moved(&self.path, &target, destination) {
+                if matches!(mount.kind.as_str(), "proc" | "sysfs") && target_is_moved(&self.path, &target, destination)
+                {
                     return Err(Error::new(format!("{destination:?} leads elsewhere in the image")));
                 }
                 let options = &mount.options;
@@ -132,7 +141,8 @@ impl<'a> Rootfs<'a> {
                 };
                 let source = if mount.source.is_empty() { &mount.kind } else { &mount.source };
                 let data = format!("{}{mode}", options.data);
-                sys::mount(source, fd_path(&target), &mount.kind, options.flags, &data).context(|| mount.kind.clone())?;
+                sys::mount(source, fd_path(&target), &mount.kind, options.flags, &data)
+                    .context(|| mount.kind.clone())?;
                 self.propagate(mount)
             }
         }
@@ -152,7 +162,8 @@ impl<'a> Rootfs<'a> {
         }
         if options.recursive != (0, 0) {
             let mounted = self.resolve(&mount.destination, libc::O_PATH).context(|| "open the new mount".into())?;
-            sys::mount_setattr(&mounted, true, options.recursive.0, options.recursive.1).context(|| "set attributes of the whole tree".into())?;
+            sys::mount_setattr(&mounted, true, options.recursive.0, options.recursive.1)
+                .context(|| "set attributes of the whole tree".into())?;
         }
         self.propagate(mount)
     }
@@ -176,14 +187,16 @@ impl<'a> Rootfs<'a> {
         }
         if group.is_v2() {
             let dir = group.dir("").unwrap_or(Path::new("/sys/fs/cgroup")).to_string_lossy().into_owned();
-            sys::mount(&dir, fd_path(&target), "", libc::MS_BIND | libc::MS_REC, "").context(|| "bind the cgroup".into())?;
+            sys::mount(&dir, fd_path(&target), "", libc::MS_BIND | libc::MS_REC, "")
+                .context(|| "bind the cgroup".into())?;
         } else {
             let inner = flags & !libc::MS_RDONLY;
             sys::mount("tmpfs", fd_path(&target), "tmpfs", inner, "mode=755").context(|| "tmpfs".into())?;
             for (controllers, dir) in group.dirs() {
                 let inside = mount.destination.join(&controllers);
                 let target = self.target(&inside, true)?;
-                sys::mount(&dir.to_string_lossy(), fd_path(&target), "", libc::MS_BIND, "").context(|| format!("bind {}", dir.display()))?;
+                sys::mount(&dir.to_string_lossy(), fd_path(&target), "", libc::MS_BIND, "")
+                    .context(|| format!("bind {}", dir.display()))?;
                 let mounted = self.resolve(&inside, libc::O_PATH).context(|| "open the new mount".into())?;
                 remount(&mounted, flags, 0)?;
             }
@@ -194,9 +207,15 @@ impl<'a> Rootfs<'a> {
 
     /// The devices and links every container has (config-linux.md "Default Devices"), then those asked for.
     fn make_devices(&self) -> Result<()> {
-        const STANDARD: [(&str, u32, u32); 6] = [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
-        const LINKS: [(&str, &str); 5] =
-            [("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0"), ("stdout", "/proc/self/fd/1"), ("stderr", "/proc/self/fd/2"), ("ptmx", "pts/ptmx")];
+        const STANDARD: [(&str, u32, u32); 6] =
+            [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+        const LINKS: [(&str, &str); 5] = [
+            ("fd", "/proc/self/fd"),
+            ("stdin", "/proc/self/fd/0"),
+            ("stdout", "/proc/self/fd/1"),
+            ("stderr", "/proc/self/fd/2"),
+            ("ptmx", "pts/ptmx"),
+        ];
         // A /dev bound from the host is not ours to fill.
         let bound = self.spec.mounts.iter().any(|mount| mount.destination == Path::new("/dev") && mount.kind == "bind");
         if bound {
@@ -204,14 +223,22 @@ impl<'a> Rootfs<'a> {
         }
         let dev = self.target(Path::new("/dev"), true)?;
         for (name, major, minor) in STANDARD {
-            self.make_device(&DeviceNode { path: format!("/dev/{name}"), mode: libc::S_IFCHR | 0o666, number: libc::makedev(major, minor), uid: 0, gid: 0 })?;
+            self.make_device(&DeviceNode {
+                path: format!("/dev/{name}"),
+                mode: libc::S_IFCHR | 0o666,
+                number: libc::makedev(major, minor),
+                uid: 0,
+                gid: 0,
+            })?;
         }
         for device in &self.spec.devices {
             self.make_device(device)?;
         }
         for (name, to) in LINKS {
             match sys::symlinkat(to, dev.as_fd(), OsStr::new(name)) {
-                Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(Error::io(format!("create /dev/{name}"), error)),
+                Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+                    return Err(Error::io(format!("create /dev/{name}"), error));
+                }
                 _ => {}
             }
         }
@@ -227,9 +254,11 @@ impl<'a> Rootfs<'a> {
         match sys::mknodat(parent.as_fd(), name, device.mode, device.number) {
             Ok(()) => {
                 // mknod's mode is subject to the umask.
-                sys::fchmodat(parent.as_fd(), name, device.mode & 0o7777).context(|| format!("set the mode of {path:?}"))?;
+                sys::fchmodat(parent.as_fd(), name, device.mode & 0o7777)
+                    .context(|| format!("set the mode of {path:?}"))?;
                 if device.uid != 0 || device.gid != 0 {
-                    sys::fchownat(parent.as_fd(), name, device.uid, device.gid).context(|| format!("set the owner of {path:?}"))?;
+                    sys::fchownat(parent.as_fd(), name, device.uid, device.gid)
+                        .context(|| format!("set the owner of {path:?}"))?;
                 }
                 Ok(())
             }
@@ -237,7 +266,8 @@ impl<'a> Rootfs<'a> {
             Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
                 // No right to make devices: the host's own is bound in.
                 let target = self.target(path, false)?;
-                sys::mount(&device.path, fd_path(&target), "", libc::MS_BIND, "").context(|| format!("bind the device {path:?}"))
+                sys::mount(&device.path, fd_path(&target), "", libc::MS_BIND, "")
+                    .context(|| format!("bind the device {path:?}"))
             }
             Err(error) => Err(Error::io(format!("create the device {path:?}"), error)),
         }
@@ -245,7 +275,9 @@ impl<'a> Rootfs<'a> {
 
     /// Opens a pty of the container's own devpts; returns both ends and shows the slave as `/dev/console`.
     pub fn open_console(&self) -> Result<(OwnedFd, OwnedFd)> {
-        let master = self.resolve(Path::new("/dev/ptmx"), libc::O_RDWR | libc::O_NOCTTY).context(|| "open /dev/ptmx of the container".into())?;
+        let master = self
+            .resolve(Path::new("/dev/ptmx"), libc::O_RDWR | libc::O_NOCTTY)
+            .context(|| "open /dev/ptmx of the container".into())?;
         let slave = sys::pty_peer(&master).context(|| "open the console".into())?;
         let target = self.target(Path::new("/dev/console"), false)?;
         sys::mount(&fd_path(&slave), fd_path(&target), "", libc::MS_BIND, "").context(|| "bind /dev/console".into())?;
@@ -265,14 +297,16 @@ impl<'a> Rootfs<'a> {
     pub fn mask(&self) -> Result<()> {
         for path in &self.spec.readonly_paths {
             let Some(target) = self.existing(path)? else { continue };
-            sys::mount(&fd_path(&target), fd_path(&target), "", libc::MS_BIND | libc::MS_REC, "").context(|| format!("make {path:?} read-only"))?;
+            sys::mount(&fd_path(&target), fd_path(&target), "", libc::MS_BIND | libc::MS_REC, "")
+                .context(|| format!("make {path:?} read-only"))?;
             if let Some(mounted) = self.existing(path)? {
                 remount(&mounted, libc::MS_RDONLY, 0).context(|| format!("make {path:?} read-only"))?;
             }
         }
         for path in &self.spec.masked_paths {
             let Some(target) = self.existing(path)? else { continue };
-            let directory = sys::fstat(&target).context(|| format!("stat {path:?}"))?.st_mode & libc::S_IFMT == libc::S_IFDIR;
+            let directory =
+                sys::fstat(&target).context(|| format!("stat {path:?}"))?.st_mode & libc::S_IFMT == libc::S_IFDIR;
             let result = if directory {
                 sys::mount("tmpfs", fd_path(&target), "tmpfs", libc::MS_RDONLY, "nr_inodes=1,size=0,mode=755")
                     .or_else(|_| sys::mount("tmpfs", fd_path(&target), "tmpfs", libc::MS_RDONLY, ""))
@@ -303,7 +337,9 @@ impl<'a> Rootfs<'a> {
         sys::mount("", ".", "", libc::MS_SLAVE | libc::MS_REC, "").context(|| "cut the old root off".into())?;
         sys::umount(".", libc::MNT_DETACH).context(|| "unmount the old root".into())?;
         std::env::set_current_dir("/").context(|| "enter \"/\"".into())?;
-        if let Some(propagation) = self.spec.propagation.filter(|flags| flags & (libc::MS_SHARED | libc::MS_UNBINDABLE) != 0) {
+        if let Some(propagation) =
+            self.spec.propagation.filter(|flags| flags & (libc::MS_SHARED | libc::MS_UNBINDABLE) != 0)
+        {
             sys::mount("", "/", "", propagation, "").context(|| "set the propagation of the root".into())?;
         }
         Ok(())
@@ -334,7 +370,8 @@ fn mount_root(mount: &MountSpec, path: &Path) -> Result<()> {
     if options.data.len() <= MAX_MOUNT_DATA {
         return sys::mount(&mount.source, path, &mount.kind, options.flags, &options.data).context(what);
     }
-    let (base, data) = shorten_overlay(&options.data).ok_or_else(|| Error::new("the options of the root are longer than a page"))?;
+    let (base, data) =
+        shorten_overlay(&options.data).ok_or_else(|| Error::new("the options of the root are longer than a page"))?;
     std::env::set_current_dir(&base).context(|| format!("enter {base:?}"))?;
     sys::mount(&mount.source, path, &mount.kind, options.flags, &data).context(what)
 }
@@ -359,8 +396,15 @@ fn shorten_overlay(data: &str) -> Option<(String, String)> {
 fn remount(mounted: &OwnedFd, set: u64, clear: u64) -> Result<()> {
     let has = sys::statfs_flags(mounted).context(|| "stat the mount".into())?;
     // ST_* of statfs(2) and MS_* have equal values for these.
-    let keep = has & (libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC | libc::MS_NOATIME | libc::MS_NODIRATIME);
-    let relatime = if has & 0x1000 != 0 && set & (libc::MS_NOATIME | libc::MS_STRICTATIME) == 0 { libc::MS_RELATIME } else { 0 };
+    let keep = has
+        & (libc::MS_RDONLY
+            | libc::MS_NOSUID
+            | libc::MS_NODEV
+            | libc::MS_NOEXEC
+            | libc::MS_NOATIME
+            | libc::MS_NODIRATIME);
+    let relatime =
+        if has & 0x1000 != 0 && set & (libc::MS_NOATIME | libc::MS_STRICTATIME) == 0 { libc::MS_RELATIME } else { 0 };
     let flags = (keep & !clear) | set | relatime | libc::MS_BIND | libc::MS_REMOUNT;
     sys::mount("", fd_path(mounted), "", flags, "").context(|| "change the flags of the mount".into())
 }
@@ -385,7 +429,8 @@ mod tests {
 
     #[test]
     fn many_layers_are_named_from_their_common_directory() {
-        let layers: Vec<String> = (0..120).map(|index| format!("/var/lib/somewhere/long/snapshots/{index}/fs")).collect();
+        let layers: Vec<String> =
+            (0..120).map(|index| format!("/var/lib/somewhere/long/snapshots/{index}/fs")).collect();
         let data = format!("lowerdir={},upperdir=/u,workdir=/w", layers.join(":"));
         assert!(data.len() > MAX_MOUNT_DATA);
         let (base, short) = shorten_overlay(&data).unwrap();

@@ -150,7 +150,11 @@ impl Spec {
         }
         refuse(config, &["hooks", "vm", "windows", "solaris", "zos"], "")?;
         let linux = config.get("linux");
-        refuse(linux, &["uidMappings", "gidMappings", "timeOffsets", "intelRdt", "personality", "netDevices"], "linux.")?;
+        refuse(
+            linux,
+            &["uidMappings", "gidMappings", "timeOffsets", "intelRdt", "personality", "netDevices"],
+            "linux.",
+        )?;
         if linux.get("mountLabel").str().is_some_and(|label| !label.is_empty()) {
             return Err(Error::new("linux.mountLabel: the kernel has no SELinux"));
         }
@@ -160,8 +164,18 @@ impl Spec {
             version: version.to_owned(),
             root: bundle.join(root),
             root_readonly: config.at("root.readonly").bool().unwrap_or(false),
-            propagation: linux.get("rootfsPropagation").str().filter(|name| !name.is_empty()).map(propagation).transpose()?,
-            mounts: config.get("mounts").items().iter().map(|mount| MountSpec::parse(mount, bundle)).collect::<Result<_>>()?,
+            propagation: linux
+                .get("rootfsPropagation")
+                .str()
+                .filter(|name| !name.is_empty())
+                .map(propagation)
+                .transpose()?,
+            mounts: config
+                .get("mounts")
+                .items()
+                .iter()
+                .map(|mount| MountSpec::parse(mount, bundle))
+                .collect::<Result<_>>()?,
             process: if process.is_null() { None } else { Some(Process::parse(process)?) },
             hostname: config.get("hostname").str().filter(|name| !name.is_empty()).map(str::to_owned),
             domainname: config.get("domainname").str().filter(|name| !name.is_empty()).map(str::to_owned),
@@ -169,7 +183,12 @@ impl Spec {
             devices: linux.get("devices").items().iter().map(DeviceNode::parse).collect::<Result<_>>()?,
             masked_paths: linux.get("maskedPaths").strings(),
             readonly_paths: linux.get("readonlyPaths").strings(),
-            sysctls: linux.get("sysctl").members().iter().filter_map(|(key, value)| Some((key.clone(), value.str()?.to_owned()))).collect(),
+            sysctls: linux
+                .get("sysctl")
+                .members()
+                .iter()
+                .filter_map(|(key, value)| Some((key.clone(), value.str()?.to_owned())))
+                .collect(),
             cgroups_path: linux.get("cgroupsPath").str().filter(|path| !path.is_empty()).map(str::to_owned),
             resources: linux.get("resources").clone(),
             seccomp: linux.get("seccomp").clone(),
@@ -196,7 +215,13 @@ impl Spec {
     /// Only sysctls that belong to one of the container's own namespaces may be set (runc's validator, sysctl(8)).
     fn check_sysctl(&self, key: &str) -> Result<()> {
         const IPC: [&str; 8] = [
-            "kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax", "kernel.shmmni",
+            "kernel.msgmax",
+            "kernel.msgmnb",
+            "kernel.msgmni",
+            "kernel.sem",
+            "kernel.shmall",
+            "kernel.shmmax",
+            "kernel.shmmni",
             "kernel.shm_rmid_forced",
         ];
         let normal = key.replace('/', ".");
@@ -224,7 +249,13 @@ fn refuse(object: &Json, keys: &[&str], prefix: &str) -> Result<()> {
     for key in keys {
         let value = object.get(key);
         let given = !value.is_null() && value.items().len() + value.members().len() > 0;
-        if given && value.members().iter().any(|(_, list)| !list.items().is_empty() || list.str().is_some() || !list.members().is_empty()) || !value.items().is_empty() {
+        if given
+            && value
+                .members()
+                .iter()
+                .any(|(_, list)| !list.items().is_empty() || list.str().is_some() || !list.members().is_empty())
+            || !value.items().is_empty()
+        {
             return Err(Error::new(format!("{prefix}{key} is not supported yet")));
         }
     }
@@ -262,7 +293,8 @@ impl MountSpec {
         if !entry.get("uidMappings").items().is_empty() || !entry.get("gidMappings").items().is_empty() {
             return Err(Error::new(format!("mount {destination:?}: id mappings are not supported yet")));
         }
-        let options = MountOptions::parse(&entry.get("options").strings()).context(|| format!("mount {destination:?}"))?;
+        let options =
+            MountOptions::parse(&entry.get("options").strings()).context(|| format!("mount {destination:?}"))?;
         let mut source = entry.get("source").str().unwrap_or_default().to_owned();
         let mut kind = entry.get("type").str().unwrap_or_default().to_owned();
         if options.flags & libc::MS_BIND != 0 || kind == "bind" {
@@ -357,7 +389,9 @@ fn rlimit(entry: &Json) -> Result<(u32, u64, u64)> {
         "RLIMIT_STACK" => libc::RLIMIT_STACK,
         name => return Err(Error::new(format!("process.rlimits: unknown type {name:?}"))),
     };
-    let value = |key: &str| entry.get(key).u64().ok_or_else(|| Error::new(format!("process.rlimits: {name}: {key} is missing")));
+    let value = |key: &str| {
+        entry.get(key).u64().ok_or_else(|| Error::new(format!("process.rlimits: {name}: {key} is missing")))
+    };
     Ok((resource as u32, value("soft")?, value("hard")?))
 }
 
@@ -366,7 +400,9 @@ mod tests {
     use super::*;
 
     fn spec(extra: &str) -> Result<Spec> {
-        let text = format!(r#"{{"ociVersion":"1.2.0","root":{{"path":"rootfs"}},"linux":{{"namespaces":[{{"type":"mount"}},{{"type":"uts"}}]{extra}}}}}"#);
+        let text = format!(
+            r#"{{"ociVersion":"1.2.0","root":{{"path":"rootfs"}},"linux":{{"namespaces":[{{"type":"mount"}},{{"type":"uts"}}]{extra}}}}}"#
+        );
         Spec::parse(&Json::parse(text.as_bytes()).unwrap(), Path::new("/b"))
     }
 

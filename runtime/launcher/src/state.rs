@@ -73,12 +73,18 @@ pub fn reserve(root: &Path, id: &str) -> Result<PathBuf> {
     builder.mode(0o711);
     let mut result = builder.create(&dir);
     if result.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
-        fs::DirBuilder::new().mode(0o700).recursive(true).create(root).context(|| format!("create {}", root.display()))?;
+        fs::DirBuilder::new()
+            .mode(0o700)
+            .recursive(true)
+            .create(root)
+            .context(|| format!("create {}", root.display()))?;
         result = builder.create(&dir);
     }
     match result {
         Ok(()) => Ok(dir),
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(Error::new(format!("container with given ID already exists: {id}"))),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            Err(Error::new(format!("container with given ID already exists: {id}")))
+        }
         Err(error) => Err(Error::io(format!("create {}", dir.display()), error)),
     }
 }
@@ -135,7 +141,8 @@ impl State {
 
     /// The state as the specification shows it.
     pub fn describe(&self, status: Option<Status>) -> Json {
-        let mut out = object([("ociVersion", "1.2.0".into()), ("id", self.id.as_str().into()), ("pid", self.pid.into())]);
+        let mut out =
+            object([("ociVersion", "1.2.0".into()), ("id", self.id.as_str().into()), ("pid", self.pid.into())]);
         let Json::Obj(members) = &mut out else { return out };
         if let Some(status) = status {
             members.push(("status".into(), status.name().into()));
@@ -175,7 +182,8 @@ impl State {
             Status::Running | Status::Paused => return Err(Error::new("cannot start an already running container")),
         }
         let path = self.dir.join(START_FIFO);
-        let fifo = sys::open(&path, libc::O_WRONLY | libc::O_NONBLOCK, 0).context(|| "cannot start a container that has stopped".into())?;
+        let fifo = sys::open(&path, libc::O_WRONLY | libc::O_NONBLOCK, 0)
+            .context(|| "cannot start a container that has stopped".into())?;
         fs::File::from(fifo).write_all(b"0").context(|| format!("write {}", path.display()))?;
         fs::remove_file(&path).context(|| format!("remove {}", path.display()))
     }
@@ -184,7 +192,8 @@ impl State {
     pub fn signal(&self, signal: i32) -> Result<()> {
         let pidfd = sys::pidfd_open(self.pid).context(|| format!("find process {}", self.pid));
         match pidfd {
-            Ok(pidfd) if self.status() != Status::Stopped => sys::pidfd_send_signal(&pidfd, signal).context(|| format!("send signal {signal} to process {}", self.pid)),
+            Ok(pidfd) if self.status() != Status::Stopped => sys::pidfd_send_signal(&pidfd, signal)
+                .context(|| format!("send signal {signal} to process {}", self.pid)),
             _ => Err(Error::new("container not running")),
         }
     }
@@ -198,7 +207,13 @@ impl State {
                 self.signal(libc::SIGKILL)?;
                 wait_gone(self.pid);
             }
-            status => return Err(Error::new(format!("cannot delete container {} that is not stopped: {}", self.id, status.name()))),
+            status => {
+                return Err(Error::new(format!(
+                    "cannot delete container {} that is not stopped: {}",
+                    self.id,
+                    status.name()
+                )));
+            }
         }
         if group.exists() {
             group.kill()?;

@@ -89,7 +89,8 @@ pub fn pidfd_open(pid: libc::pid_t) -> io::Result<OwnedFd> {
 
 pub fn pidfd_send_signal(fd: &impl AsRawFd, signal: i32) -> io::Result<()> {
     // SAFETY: a null siginfo is allowed.
-    let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd.as_raw_fd(), signal, std::ptr::null::<u8>(), 0) };
+    let result =
+        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd.as_raw_fd(), signal, std::ptr::null::<u8>(), 0) };
     check_long(result).map(drop)
 }
 
@@ -110,7 +111,8 @@ pub fn openat2(dir: BorrowedFd<'_>, path: &Path, flags: i32, mode: u32, resolve:
     // A rename elsewhere in the system makes the kernel give up with EAGAIN; a few tries are enough (openat2(2)).
     for _ in 0..128 {
         // SAFETY: `path` is terminated, `how` is the kernel's structure with its size.
-        let fd = unsafe { libc::syscall(libc::SYS_openat2, dir.as_raw_fd(), path.as_ptr(), &how, size_of::<OpenHow>()) };
+        let fd =
+            unsafe { libc::syscall(libc::SYS_openat2, dir.as_raw_fd(), path.as_ptr(), &how, size_of::<OpenHow>()) };
         match check_long(fd) {
             Ok(fd) => return Ok(owned(fd as RawFd)),
             Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EINTR)) => {}
@@ -181,7 +183,14 @@ pub fn mount_setattr(fd: &impl AsRawFd, recursive: bool, set: u64, clear: u64) -
     let flags = libc::AT_EMPTY_PATH | if recursive { AT_RECURSIVE } else { 0 };
     // SAFETY: an empty path with AT_EMPTY_PATH, and the kernel's four-word structure with its size.
     let result = unsafe {
-        libc::syscall(libc::SYS_mount_setattr, fd.as_raw_fd(), c"".as_ptr(), flags, attributes.as_ptr(), size_of_val(&attributes))
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            fd.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            attributes.as_ptr(),
+            size_of_val(&attributes),
+        )
     };
     check_long(result).map(drop)
 }
@@ -337,7 +346,8 @@ pub fn pty_peer(master: &impl AsRawFd) -> io::Result<OwnedFd> {
     // SAFETY: TIOCSPTLCK takes a pointer to an int, TIOCGPTPEER open flags.
     unsafe {
         check(libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK, &unlock))?;
-        check(libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER, libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC)).map(owned)
+        check(libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER, libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC))
+            .map(owned)
     }
 }
 

@@ -35,7 +35,17 @@ pub struct Connection {
 impl Connection {
     pub fn new(key: u64, socket: UnixStream) -> std::io::Result<Connection> {
         socket.set_nonblocking(true)?;
-        Ok(Connection { key, socket, input: Vec::new(), output: Vec::new(), sent: 0, greeted: false, watch: None, attached: None, closed: false })
+        Ok(Connection {
+            key,
+            socket,
+            input: Vec::new(),
+            output: Vec::new(),
+            sent: 0,
+            greeted: false,
+            watch: None,
+            attached: None,
+            closed: false,
+        })
     }
 
     /// Reads what is there. A client whose frames are not taken further waits in its own socket.
@@ -52,7 +62,9 @@ impl Connection {
     pub fn next_request(&mut self) -> Option<(u32, Request)> {
         let (request, used) = match split(&self.input) {
             Ok(None) => return None,
-            Ok(Some((kind, number, body, used))) => (Request::decode(kind, body).map(|request| (number, request)), used),
+            Ok(Some((kind, number, body, used))) => {
+                (Request::decode(kind, body).map(|request| (number, request)), used)
+            }
             Err(Malformed) => (Err(Malformed), 0),
         };
         match request {

@@ -24,7 +24,8 @@ pub fn path(dir: &Path, id: &str) -> PathBuf {
 /// Writes a record; a reader sees all of it or nothing.
 pub fn write(dir: &Path, id: &str, record: &ExitRecord) -> io::Result<()> {
     let ExitRecord { pid, started_at, exit } = record;
-    let text = format!("code={} oom={} at={} pid={pid} started={started_at}\n", exit.code, u8::from(exit.oom_killed), exit.at);
+    let text =
+        format!("code={} oom={} at={} pid={pid} started={started_at}\n", exit.code, u8::from(exit.oom_killed), exit.at);
     let part = dir.join(format!("{id}.exit.part"));
     fs::write(&part, text)?;
     fs::rename(part, path(dir, id))

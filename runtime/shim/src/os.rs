@@ -125,8 +125,10 @@ pub fn receive(socket: &impl AsRawFd, buffer: &mut [u8]) -> io::Result<(usize, O
             return Err(io::Error::last_os_error());
         }
         let header = libc::CMSG_FIRSTHDR(&message);
-        let passed = !header.is_null() && (*header).cmsg_level == libc::SOL_SOCKET && (*header).cmsg_type == libc::SCM_RIGHTS;
-        let fd = passed.then(|| OwnedFd::from_raw_fd(std::ptr::read_unaligned(libc::CMSG_DATA(header).cast::<RawFd>())));
+        let passed =
+            !header.is_null() && (*header).cmsg_level == libc::SOL_SOCKET && (*header).cmsg_type == libc::SCM_RIGHTS;
+        let fd =
+            passed.then(|| OwnedFd::from_raw_fd(std::ptr::read_unaligned(libc::CMSG_DATA(header).cast::<RawFd>())));
         Ok((count as usize, fd))
     }
 }

@@ -53,10 +53,22 @@ impl Process {
     pub fn new(create: Create) -> Result<Process, String> {
         let log = match &create.log {
             LogDriver::None => None,
-            LogDriver::Cri { path } => Some(LogFile::create(path).map_err(|error| format!("open log file {path:?}: {error}"))?),
+            LogDriver::Cri { path } => {
+                Some(LogFile::create(path).map_err(|error| format!("open log file {path:?}: {error}"))?)
+            }
             LogDriver::JsonFile { .. } => return Err("log driver \"json-file\" is not supported yet".into()),
         };
-        Ok(Process { create, phase: Phase::Created, pid: 0, started_at: 0, log, outputs: [None, None], stdin: None, pending: Vec::new(), close_stdin: false })
+        Ok(Process {
+            create,
+            phase: Phase::Created,
+            pid: 0,
+            started_at: 0,
+            log,
+            outputs: [None, None],
+            stdin: None,
+            pending: Vec::new(),
+            close_stdin: false,
+        })
     }
 
     /// Runs the launcher; what it reports comes later through [`Phase::Starting`].
@@ -123,7 +135,11 @@ impl Process {
         for index in 0..2 {
             let (read, write) = os::pipe()?;
             os::set_nonblocking(&read)?;
-            if index == 0 { command.stdout(Stdio::from(write)) } else { command.stderr(Stdio::from(write)) };
+            if index == 0 {
+                command.stdout(Stdio::from(write))
+            } else {
+                command.stderr(Stdio::from(write))
+            };
             self.outputs[index] = Some(read);
         }
         Ok(())
@@ -259,7 +275,9 @@ impl Process {
 
     pub fn resize(&self, rows: u16, columns: u16) -> Result<(), String> {
         match &self.outputs[0] {
-            Some(master) if self.create.terminal => os::resize(master, rows, columns).map_err(|error| format!("resize the terminal: {error}")),
+            Some(master) if self.create.terminal => {
+                os::resize(master, rows, columns).map_err(|error| format!("resize the terminal: {error}"))
+            }
             _ => Err(format!("process {} has no terminal", self.create.id)),
         }
     }
@@ -267,7 +285,9 @@ impl Process {
     pub fn signal(&self, signal: i32) -> Result<(), String> {
         match self.phase {
             // Not reaped yet, or it would be Exited: the number is still its own.
-            Phase::Running => os::kill(self.pid, signal).map_err(|error| format!("signal process {}: {error}", self.create.id)),
+            Phase::Running => {
+                os::kill(self.pid, signal).map_err(|error| format!("signal process {}: {error}", self.create.id))
+            }
             _ => Err(format!("process {} does not run", self.create.id)),
         }
     }

@@ -60,19 +60,40 @@ pub struct Create {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
-    Hello { version: u16 },
+    Hello {
+        version: u16,
+    },
     Create(Create),
-    Start { id: String },
-    Attach { id: String, stdin: bool, output: bool },
-    Signal { id: String, signal: u32 },
-    Resize { id: String, rows: u16, columns: u16 },
+    Start {
+        id: String,
+    },
+    Attach {
+        id: String,
+        stdin: bool,
+        output: bool,
+    },
+    Signal {
+        id: String,
+        signal: u32,
+    },
+    Resize {
+        id: String,
+        rows: u16,
+        columns: u16,
+    },
     State,
     Watch,
-    ReopenLog { id: String },
-    Delete { id: String },
+    ReopenLog {
+        id: String,
+    },
+    Delete {
+        id: String,
+    },
     /// End, if no process runs.
     Shutdown,
-    Stdin { data: Vec<u8> },
+    Stdin {
+        data: Vec<u8>,
+    },
     CloseStdin,
     /// Begin a pid namespace for processes that share one; answered with its first process.
     ShareProcesses,
@@ -246,7 +267,12 @@ impl Request {
         match self {
             Request::Hello { version } => writer(out, 1).u16(*version).end(),
             Request::Create(create) => {
-                let frame = writer(out, 2).text(&create.id).flag(create.terminal).flag(create.stdin).flag(create.stdin_once).text(&create.oom_file);
+                let frame = writer(out, 2)
+                    .text(&create.id)
+                    .flag(create.terminal)
+                    .flag(create.stdin)
+                    .flag(create.stdin_once)
+                    .text(&create.oom_file);
                 let frame = match &create.kind {
                     Kind::Container { bundle } => frame.byte(0).text(bundle),
                     Kind::Exec { container, process } => frame.byte(1).text(container).text(process),
@@ -254,7 +280,9 @@ impl Request {
                 match &create.log {
                     LogDriver::None => frame.byte(0).end(),
                     LogDriver::Cri { path } => frame.byte(1).text(path).end(),
-                    LogDriver::JsonFile { path, max_size, max_files } => frame.byte(2).text(path).u64(*max_size).u32(*max_files).end(),
+                    LogDriver::JsonFile { path, max_size, max_files } => {
+                        frame.byte(2).text(path).u64(*max_size).u32(*max_files).end()
+                    }
                 }
             }
             Request::Start { id } => writer(out, 3).text(id).end(),
@@ -324,7 +352,8 @@ impl Reply {
             Reply::State { processes } => {
                 let mut frame = writer(out, 133).u32(processes.len() as u32);
                 for process in processes {
-                    frame = frame.text(&process.id).u32(process.pid).u64(process.started_at).flag(process.exit.is_some());
+                    frame =
+                        frame.text(&process.id).u32(process.pid).u64(process.started_at).flag(process.exit.is_some());
                     frame = frame.exit(process.exit.as_ref().unwrap_or(&Exit::default()));
                 }
                 frame.end();
@@ -375,7 +404,12 @@ mod tests {
             log: LogDriver::JsonFile { path: "/l".into(), max_size: 1 << 40, max_files: 3 },
             oom_file: "/o".into(),
         };
-        let requests = [Request::Hello { version: 1 }, Request::Create(create), Request::Attach { id: "c".into(), stdin: true, output: false }, Request::Stdin { data: vec![1, 2] }];
+        let requests = [
+            Request::Hello { version: 1 },
+            Request::Create(create),
+            Request::Attach { id: "c".into(), stdin: true, output: false },
+            Request::Stdin { data: vec![1, 2] },
+        ];
         let mut bytes = Vec::new();
         for (number, request) in requests.iter().enumerate() {
             request.encode(number as u32, &mut bytes);
@@ -388,7 +422,12 @@ mod tests {
         }
         assert!(rest.is_empty());
         let exit = Exit { code: 137, oom_killed: true, at: u64::MAX };
-        let reply = Reply::State { processes: vec![ProcessState { id: "c".into(), pid: 7, started_at: 9, exit: Some(exit) }, ProcessState::default()] };
+        let reply = Reply::State {
+            processes: vec![
+                ProcessState { id: "c".into(), pid: 7, started_at: 9, exit: Some(exit) },
+                ProcessState::default(),
+            ],
+        };
         let mut bytes = Vec::new();
         reply.encode(5, &mut bytes);
         let (kind, _, body, _) = split(&bytes).unwrap().unwrap();

@@ -82,7 +82,12 @@ impl Server {
                 // Nothing but a lack of memory; the kernel will have ended somebody by the next turn.
                 continue;
             }
-            let ready: Vec<(Source, i16)> = entries.iter().zip(&sources).filter(|(entry, _)| entry.revents != 0).map(|(entry, source)| (*source, entry.revents)).collect();
+            let ready: Vec<(Source, i16)> = entries
+                .iter()
+                .zip(&sources)
+                .filter(|(entry, _)| entry.revents != 0)
+                .map(|(entry, source)| (*source, entry.revents))
+                .collect();
             // Output before the end of its process: what was written is delivered before `Exited`.
             for &(source, _) in &ready {
                 match source {
@@ -122,7 +127,10 @@ impl Server {
             if let Phase::Starting { report, .. } = &process.phase {
                 add(report.as_raw_fd(), libc::POLLIN, Source::Report(index));
             }
-            let held = self.connections.iter().any(|connection| connection.is_full() && connection.attached.as_ref().is_some_and(|attached| attached.process == process.create.id));
+            let held = self.connections.iter().any(|connection| {
+                connection.is_full()
+                    && connection.attached.as_ref().is_some_and(|attached| attached.process == process.create.id)
+            });
             for (stream, fd) in process.outputs.iter().enumerate() {
                 if let (Some(fd), false) = (fd, held) {
                     add(fd.as_raw_fd(), libc::POLLIN, Source::Output(index, stream));
@@ -133,7 +141,9 @@ impl Server {
             }
         }
         for (index, connection) in self.connections.iter().enumerate() {
-            let full = connection.attached.as_ref().is_some_and(|attached| attached.stdin && self.process(&attached.process).is_some_and(Process::stdin_full));
+            let full = connection.attached.as_ref().is_some_and(|attached| {
+                attached.stdin && self.process(&attached.process).is_some_and(Process::stdin_full)
+            });
             let events = if full { 0 } else { libc::POLLIN } | if connection.has_output() { libc::POLLOUT } else { 0 };
             add(connection.socket.as_raw_fd(), events, Source::Connection(index));
         }
@@ -177,10 +187,13 @@ impl Server {
     /// Answers a request at once, or not yet (`Start`), or never (streams).
     fn request(&mut self, index: usize, number: u32, request: Request) -> Option<Reply> {
         let key = self.connections[index].key;
-        let done = |result: Result<(), String>| Some(result.map_or_else(|message| Reply::Failed { message }, |()| Reply::Done));
+        let done = |result: Result<(), String>| {
+            Some(result.map_or_else(|message| Reply::Failed { message }, |()| Reply::Done))
+        };
         if !self.connections[index].greeted {
             let Request::Hello { version: VERSION } = request else {
-                self.connections[index].send(number, &Reply::Failed { message: format!("the shim speaks version {VERSION} only") });
+                self.connections[index]
+                    .send(number, &Reply::Failed { message: format!("the shim speaks version {VERSION} only") });
                 self.connections[index].closed = true;
                 return None;
             };
@@ -190,10 +203,14 @@ impl Server {
         match request {
             Request::Hello { .. } => done(Err("greeted already".into())),
             Request::Create(create) => done(self.create(create)),
-            Request::Start { id } => self.start(&id, Waiter { connection: key, number }).map_or_else(|message| Some(Reply::Failed { message }), |()| None),
+            Request::Start { id } => self
+                .start(&id, Waiter { connection: key, number })
+                .map_or_else(|message| Some(Reply::Failed { message }), |()| None),
             Request::Attach { id, stdin, output } => self.attach(index, number, id, stdin, output),
             Request::Signal { id, signal } => done(self.find(&id).and_then(|process| process.signal(signal as i32))),
-            Request::Resize { id, rows, columns } => done(self.find(&id).and_then(|process| process.resize(rows, columns))),
+            Request::Resize { id, rows, columns } => {
+                done(self.find(&id).and_then(|process| process.resize(rows, columns)))
+            }
             Request::State => Some(Reply::State { processes: self.processes.iter().map(Process::state).collect() }),
             Request::Watch => {
                 self.connections[index].watch = Some(number);
@@ -202,7 +219,10 @@ impl Server {
             Request::ReopenLog { id } => done(self.find(&id).and_then(Process::reopen_log)),
             Request::Delete { id } => done(self.delete(&id)),
             Request::Shutdown => {
-                let busy = self.processes.iter().any(|process| matches!(process.phase, Phase::Running | Phase::Starting { .. }));
+                let busy = self
+                    .processes
+                    .iter()
+                    .any(|process| matches!(process.phase, Phase::Running | Phase::Starting { .. }));
                 self.done = !busy;
                 done(if busy { Err("a process runs".into()) } else { Ok(()) })
             }
@@ -219,7 +239,10 @@ impl Server {
     }
 
     fn find(&mut self, id: &str) -> Result<&mut Process, String> {
-        self.processes.iter_mut().find(|process| process.create.id == id).ok_or_else(|| format!("process {id} does not exist"))
+        self.processes
+            .iter_mut()
+            .find(|process| process.create.id == id)
+            .ok_or_else(|| format!("process {id} does not exist"))
     }
 
     fn create(&mut self, create: Create) -> Result<(), String> {
@@ -253,7 +276,9 @@ impl Server {
     }
 
     fn attach(&mut self, index: usize, number: u32, id: String, stdin: bool, output: bool) -> Option<Reply> {
-        let Some(process) = self.process(&id) else { return Some(Reply::Failed { message: format!("process {id} does not exist") }) };
+        let Some(process) = self.process(&id) else {
+            return Some(Reply::Failed { message: format!("process {id} does not exist") });
+        };
         let ended = if let Phase::Exited(exit) = &process.phase { Some(exit.clone()) } else { None };
         let connection = &mut self.connections[index];
         if connection.attached.is_some() {
@@ -268,7 +293,9 @@ impl Server {
     }
 
     fn stdin_of(&mut self, index: usize, act: impl FnOnce(&mut Process)) {
-        let Some(attached) = self.connections[index].attached.as_ref().filter(|attached| attached.stdin) else { return };
+        let Some(attached) = self.connections[index].attached.as_ref().filter(|attached| attached.stdin) else {
+            return;
+        };
         if let Some(process) = self.processes.iter_mut().find(|process| process.create.id == attached.process) {
             act(process);
         }
@@ -297,9 +324,19 @@ impl Server {
             let id = &self.processes[process].create.id;
             let mut reply = None;
             for connection in &mut self.connections {
-                let Some(attached) = connection.attached.as_ref().filter(|attached| attached.output && attached.process == *id) else { continue };
+                let Some(attached) =
+                    connection.attached.as_ref().filter(|attached| attached.output && attached.process == *id)
+                else {
+                    continue;
+                };
                 let number = attached.number;
-                let reply = reply.get_or_insert_with(|| if index == 0 { Reply::Stdout { data: data.to_vec() } } else { Reply::Stderr { data: data.to_vec() } });
+                let reply = reply.get_or_insert_with(|| {
+                    if index == 0 {
+                        Reply::Stdout { data: data.to_vec() }
+                    } else {
+                        Reply::Stderr { data: data.to_vec() }
+                    }
+                });
                 connection.send(number, reply);
             }
         }
@@ -362,14 +399,20 @@ impl Server {
         // The descriptor only says that something ended; signals of one kind merge.
         let _ = os::read(&self.children, &mut self.buffer);
         while let Some((pid, status)) = os::reap() {
-            let own = self.processes.iter().position(|process| process.pid == pid && matches!(process.phase, Phase::Running));
-            let launcher = self.processes.iter().any(|process| matches!(process.phase, Phase::Starting { launcher, .. } if launcher == pid));
+            let own =
+                self.processes.iter().position(|process| process.pid == pid && matches!(process.phase, Phase::Running));
+            let launcher = self
+                .processes
+                .iter()
+                .any(|process| matches!(process.phase, Phase::Starting { launcher, .. } if launcher == pid));
             match own {
                 Some(index) => self.ended(index, status),
                 None if launcher => {}
                 None if self.pod_init == Some(pid) => self.pod_init = None,
                 // An orphan of a container, or one whose launcher has not reported it yet.
-                None if self.processes.iter().any(|process| matches!(process.phase, Phase::Starting { .. })) && self.unclaimed.len() < MAX_PROCESSES => {
+                None if self.processes.iter().any(|process| matches!(process.phase, Phase::Starting { .. }))
+                    && self.unclaimed.len() < MAX_PROCESSES =>
+                {
                     self.unclaimed.push((pid, status));
                 }
                 None => {}
@@ -394,7 +437,8 @@ impl Server {
         let id = self.processes[index].create.id.clone();
         let reply = Reply::Exited { id: id.clone(), exit };
         for connection in &mut self.connections {
-            let attached = connection.attached.as_ref().filter(|attached| attached.process == id).map(|attached| attached.number);
+            let attached =
+                connection.attached.as_ref().filter(|attached| attached.process == id).map(|attached| attached.number);
             if let Some(number) = attached {
                 connection.attached = None;
                 connection.send(number, &reply);
@@ -426,7 +470,10 @@ impl Server {
             let connection = self.connections.swap_remove(index);
             let attached = connection.attached.filter(|attached| attached.stdin);
             if let Some(attached) = attached
-                && let Some(process) = self.processes.iter_mut().find(|process| process.create.id == attached.process && process.create.stdin_once)
+                && let Some(process) = self
+                    .processes
+                    .iter_mut()
+                    .find(|process| process.create.id == attached.process && process.create.stdin_once)
             {
                 process.close_stdin();
             }

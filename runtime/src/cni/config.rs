@@ -32,7 +32,10 @@ impl NetworkList {
     pub fn find(dir: &Path) -> Result<NetworkList> {
         let none = || Error::unavailable(format!("no network config found in {}", dir.display()));
         let entries = fs::read_dir(dir).map_err(|_| none())?;
-        let fitting = |path: &std::path::PathBuf| path.extension().is_some_and(|extension| ["conf", "conflist", "json"].iter().any(|known| extension == *known));
+        let fitting = |path: &std::path::PathBuf| {
+            path.extension()
+                .is_some_and(|extension| ["conf", "conflist", "json"].iter().any(|known| extension == *known))
+        };
         let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).filter(fitting).collect();
         paths.sort();
         let path = paths.first().ok_or_else(none)?;
@@ -41,8 +44,15 @@ impl NetworkList {
             return Err(Error::invalid("larger than a megabyte").context(what()));
         }
         let bytes = fs::read(path).context(what())?;
-        let document = serde_json::from_slice(&bytes).map_err(|error| Error::invalid(format!("{}: {error}", what())))?;
+        let document =
+            serde_json::from_slice(&bytes).map_err(|error| Error::invalid(format!("{}: {error}", what())))?;
         NetworkList::parse(document).context(what())
+    }
+
+    /// Whether its plugins know STATUS, which came with 1.1.
+    pub fn has_status(&self) -> bool {
+        let mut numbers = self.version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+        (numbers.next(), numbers.next()) >= (Some(1), Some(1))
     }
 
     /// Reads a list, or a single plugin's configuration as a list of one.
@@ -77,7 +87,13 @@ impl Plugin {
         out["name"] = json!(list.name);
         out["cniVersion"] = json!(list.version);
         let capable = |name: &String| self.config["capabilities"][name.as_str()].as_bool() == Some(true);
-        let settings: serde_json::Map<String, Value> = runtime.as_object().into_iter().flatten().filter(|(name, _)| capable(name)).map(|(name, value)| (name.clone(), value.clone())).collect();
+        let settings: serde_json::Map<String, Value> = runtime
+            .as_object()
+            .into_iter()
+            .flatten()
+            .filter(|(name, _)| capable(name))
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
         if let Some(object) = out.as_object_mut() {
             object.remove("capabilities");
         }

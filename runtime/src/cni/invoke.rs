@@ -31,23 +31,45 @@ pub struct Call<'a> {
     pub bin_dir: &'a Path,
 }
 
+/// A call that failed, with the plugin's own code if it gave one (CNI specification, section 5 "Error").
+#[derive(Debug)]
+pub struct Failure {
+    pub code: Option<u64>,
+    message: String,
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Error {
+        Error::internal(failure.message)
+    }
+}
+
 impl Call<'_> {
     /// Runs the plugin; its result, if it has one.
-    pub async fn run(&self, config: &Value) -> Result<Option<Value>> {
-        let failed = |why: String| Error::internal(format!("plugin type={:?} failed ({}): {why}", self.kind, self.command.to_lowercase()));
+    pub async fn run(&self, config: &Value) -> std::result::Result<Option<Value>, Failure> {
+        let failure = |code, why: String| Failure {
+            code,
+            message: format!("plugin type={:?} failed ({}): {why}", self.kind, self.command.to_lowercase()),
+        };
+        let failed = |why: String| failure(None, why);
         if !self.path.exists() {
             return Err(failed(format!("failed to find plugin {:?} in path [{}]", self.kind, self.bin_dir.display())));
         }
         let outcome = timeout(LIMIT, self.exchange(config)).await;
-        let (success, stdout, stderr) = outcome.map_err(|_| failed(format!("no answer within {LIMIT:?}")))??;
+        let (success, stdout, stderr) = outcome
+            .map_err(|_| failed(format!("no answer within {LIMIT:?}")))?
+            .map_err(|error| failed(error.to_string()))?;
         let answer: Option<Value> = serde_json::from_slice(&stdout).ok();
         if success {
             return Ok(answer);
         }
         let message = answer.as_ref().and_then(|answer| answer["msg"].as_str()).map(str::to_owned);
-        let details = answer.as_ref().and_then(|answer| answer["details"].as_str()).filter(|details| !details.is_empty());
-        let message = message.unwrap_or_else(|| format!("netplugin failed: {}", String::from_utf8_lossy(&stderr).trim()));
-        Err(failed(details.map_or(message.clone(), |details| format!("{message}; {details}"))))
+        let details =
+            answer.as_ref().and_then(|answer| answer["details"].as_str()).filter(|details| !details.is_empty());
+        let message =
+            message.unwrap_or_else(|| format!("netplugin failed: {}", String::from_utf8_lossy(&stderr).trim()));
+        let code = answer.as_ref().and_then(|answer| answer["code"].as_u64());
+        Err(failure(code, details.map_or(message.clone(), |details| format!("{message}; {details}"))))
     }
 
     async fn exchange(&self, config: &Value) -> Result<(bool, Vec<u8>, Vec<u8>)> {
@@ -68,7 +90,9 @@ impl Call<'_> {
             .kill_on_drop(true)
             .spawn()
             .context(what())?;
-        let (Some(mut stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take()) else {
+        let (Some(mut stdin), Some(stdout), Some(stderr)) =
+            (child.stdin.take(), child.stdout.take(), child.stderr.take())
+        else {
             return Err(Error::internal(what()));
         };
         let input = config.to_string();
@@ -79,7 +103,8 @@ impl Call<'_> {
         };
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let (mut stdout, mut stderr) = (stdout.take(MAX_OUTPUT), stderr.take(MAX_OUTPUT));
-        let ((), stdout_read, stderr_read) = tokio::join!(write, stdout.read_to_end(&mut out), stderr.read_to_end(&mut err));
+        let ((), stdout_read, stderr_read) =
+            tokio::join!(write, stdout.read_to_end(&mut out), stderr.read_to_end(&mut err));
         stdout_read.context(what())?;
         stderr_read.context(what())?;
         let status = child.wait().await.context(what())?;

@@ -9,6 +9,7 @@ mod invoke;
 use std::{
     fs,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,8 @@ use crate::{
     error::{Context, Error, Result},
 };
 
+/// How long a plugin's good answer to STATUS is believed: the kubelet asks every few seconds.
+const STATUS_STANDS: Duration = Duration::from_secs(60);
 /// The interface inside the sandbox.
 const INTERFACE: &str = "eth0";
 
@@ -29,6 +32,8 @@ pub struct Cni {
     conf_dir: PathBuf,
     bin_dir: PathBuf,
     cache_dir: PathBuf,
+    /// When STATUS was answered well, and for which configuration.
+    well: tokio::sync::Mutex<Option<(Instant, Value)>>,
 }
 
 /// What is attached to the network.
@@ -50,17 +55,87 @@ struct Cached {
 
 impl Cni {
     pub fn open(conf_dir: &Path, bin_dir: &Path, cache_dir: &Path) -> Cni {
-        Cni { conf_dir: conf_dir.to_owned(), bin_dir: bin_dir.to_owned(), cache_dir: cache_dir.to_owned() }
+        Cni {
+            conf_dir: conf_dir.to_owned(),
+            bin_dir: bin_dir.to_owned(),
+            cache_dir: cache_dir.to_owned(),
+            well: tokio::sync::Mutex::new(None),
+        }
     }
 
     /// Why there is no network, in containerd's words; none if there is one.
-    pub fn problem(&self) -> Option<String> {
+    pub async fn problem(&self) -> Option<String> {
         let list = match NetworkList::find(&self.conf_dir) {
             Ok(list) => list,
             Err(error) => return Some(format!("cni plugin not initialized: {error}")),
         };
         let missing = list.plugins.iter().find(|plugin| !self.bin_dir.join(&plugin.kind).exists());
-        missing.map(|plugin| format!("cni plugin not initialized: failed to find plugin {:?} in path [{}]", plugin.kind, self.bin_dir.display()))
+        if let Some(plugin) = missing {
+            return Some(format!(
+                "cni plugin not initialized: failed to find plugin {:?} in path [{}]",
+                plugin.kind,
+                self.bin_dir.display()
+            ));
+        }
+        if list.has_status() { self.status(&list).await } else { None }
+    }
+
+    /// Asks the plugins whether they can attach (STATUS, since 1.1). A good answer stands for a while.
+    async fn status(&self, list: &NetworkList) -> Option<String> {
+        let mut well = self.well.lock().await;
+        if well.as_ref().is_some_and(|(since, document)| since.elapsed() < STATUS_STANDS && *document == list.document)
+        {
+            return None;
+        }
+        let nothing = Attachment {
+            container_id: String::new(),
+            netns: PathBuf::new(),
+            args: Vec::new(),
+            port_mappings: Vec::new(),
+        };
+        for plugin in &list.plugins {
+            let config = plugin.config(list, &json!({}), None);
+            if let Err(error) = self.invoke("STATUS", plugin, &config, &nothing).await {
+                // 50 and 51 say that the plugin cannot; anything else, that it does not know the command.
+                if matches!(error, invoke::Failure { code: Some(50 | 51), .. }) {
+                    *well = None;
+                    return Some(format!("cni plugin not ready: {}", Error::from(error)));
+                }
+            }
+        }
+        *well = Some((Instant::now(), list.document.clone()));
+        None
+    }
+
+    /// Asks the plugins whether an attached sandbox is still as they left it (CHECK, since 0.4).
+    pub async fn check(&self, attachment: &Attachment) -> Result<()> {
+        let Some(cached) = self.cached(&attachment.container_id)? else {
+            return Err(Error::not_found(format!("container {:?} is not attached", attachment.container_id)));
+        };
+        let list = NetworkList::parse(cached.config)?;
+        for plugin in &list.plugins {
+            let config = plugin.config(&list, &runtime_config(attachment), cached.result.as_ref());
+            self.invoke("CHECK", plugin, &config, attachment).await?;
+        }
+        Ok(())
+    }
+
+    /// The sandboxes that are attached, or were when something was killed.
+    pub fn attached(&self) -> Vec<String> {
+        let entries = fs::read_dir(&self.cache_dir).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().to_str()?.strip_suffix(".json").map(str::to_owned)).collect()
+    }
+
+    fn cached(&self, container_id: &str) -> Result<Option<Cached>> {
+        let path = self.cache_path(container_id);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).context(format!("read {}", path.display())),
+        };
+        serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(|error| Error::internal(format!("read {}: {error}", path.display())))
     }
 
     fn cache_path(&self, container_id: &str) -> PathBuf {
@@ -69,7 +144,8 @@ impl Cni {
 
     fn save(&self, container_id: &str, cached: &Cached) -> Result<()> {
         fs::create_dir_all(&self.cache_dir).context(format!("create {}", self.cache_dir.display()))?;
-        let bytes = serde_json::to_vec(cached).map_err(|error| Error::internal(format!("encode the network's result: {error}")))?;
+        let bytes = serde_json::to_vec(cached)
+            .map_err(|error| Error::internal(format!("encode the network's result: {error}")))?;
         let path = self.cache_path(container_id);
         let part = path.with_extension("part");
         fs::write(&part, bytes).and_then(|()| fs::rename(&part, &path)).context(format!("write {}", path.display()))
@@ -100,7 +176,10 @@ impl Cni {
         for plugin in &list.plugins {
             let config = plugin.config(list, &runtime_config(attachment), result.as_ref());
             let out = self.invoke("ADD", plugin, &config, attachment).await?;
-            result = Some(out.ok_or_else(|| Error::internal(format!("plugin type={:?} failed (add): no result", plugin.kind)))?);
+            result =
+                Some(out.ok_or_else(|| {
+                    Error::internal(format!("plugin type={:?} failed (add): no result", plugin.kind))
+                })?);
         }
         result.ok_or_else(|| Error::internal("the network configuration has no plugin"))
     }
@@ -108,8 +187,7 @@ impl Cni {
     /// Detaches a sandbox; one that is not attached is detached already.
     pub async fn del(&self, attachment: &Attachment) -> Result<()> {
         let path = self.cache_path(&attachment.container_id);
-        let Ok(bytes) = fs::read(&path) else { return Ok(()) };
-        let cached: Cached = serde_json::from_slice(&bytes).map_err(|error| Error::internal(format!("read {}: {error}", path.display())))?;
+        let Some(cached) = self.cached(&attachment.container_id)? else { return Ok(()) };
         let list = NetworkList::parse(cached.config)?;
         for plugin in list.plugins.iter().rev() {
             let config = plugin.config(&list, &runtime_config(attachment), cached.result.as_ref());
@@ -118,10 +196,17 @@ impl Cni {
         fs::remove_file(&path).context(format!("remove {}", path.display()))
     }
 
-    async fn invoke(&self, command: &str, plugin: &config::Plugin, config: &Value, attachment: &Attachment) -> Result<Option<Value>> {
+    async fn invoke(
+        &self,
+        command: &str,
+        plugin: &config::Plugin,
+        config: &Value,
+        attachment: &Attachment,
+    ) -> std::result::Result<Option<Value>, invoke::Failure> {
         let args: Vec<String> = attachment.args.iter().map(|(key, value)| format!("{key}={value}")).collect();
         // A namespace that is gone is not named (specification, section 2 "DEL").
-        let netns = if attachment.netns.exists() { attachment.netns.to_string_lossy().into_owned() } else { String::new() };
+        let netns =
+            if attachment.netns.exists() { attachment.netns.to_string_lossy().into_owned() } else { String::new() };
         let call = invoke::Call {
             path: self.bin_dir.join(&plugin.kind),
             kind: &plugin.kind,
@@ -153,7 +238,10 @@ fn runtime_config(attachment: &Attachment) -> Value {
 /// Addresses of a result, without their prefix lengths.
 fn addresses(result: &Value) -> Vec<String> {
     let ips = result["ips"].as_array().into_iter().flatten();
-    ips.filter_map(|ip| ip["address"].as_str()).filter_map(|address| address.split('/').next()).map(str::to_owned).collect()
+    ips.filter_map(|ip| ip["address"].as_str())
+        .filter_map(|address| address.split('/').next())
+        .map(str::to_owned)
+        .collect()
 }
 
 #[cfg(test)]
@@ -163,7 +251,12 @@ mod tests {
     use super::*;
 
     fn attachment() -> Attachment {
-        Attachment { container_id: "c1".into(), netns: "/proc/self/ns/net".into(), args: vec![("K8S_POD_NAME".into(), "p".into())], port_mappings: vec![] }
+        Attachment {
+            container_id: "c1".into(),
+            netns: "/proc/self/ns/net".into(),
+            args: vec![("K8S_POD_NAME".into(), "p".into())],
+            port_mappings: vec![],
+        }
     }
 
     fn plugin(dir: &Path, name: &str, script: &str) {
@@ -177,13 +270,23 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path();
         let log = path.join("log");
-        let say = |name: &str, result: &str| format!("cat > {}/{name}.in; echo {name} $CNI_COMMAND $CNI_IFNAME $CNI_ARGS >> {}; [ $CNI_COMMAND = DEL ] || echo '{result}'", path.display(), log.display());
+        let say = |name: &str, result: &str| {
+            format!(
+                "cat > {}/{name}.in; echo {name} $CNI_COMMAND $CNI_IFNAME $CNI_ARGS >> {}; [ $CNI_COMMAND = DEL ] || echo '{result}'",
+                path.display(),
+                log.display()
+            )
+        };
         plugin(path, "first", &say("first", r#"{"cniVersion":"1.0.0","ips":[{"address":"10.0.0.2/24"}]}"#));
-        plugin(path, "second", &say("second", r#"{"cniVersion":"1.0.0","ips":[{"address":"10.0.0.2/24"},{"address":"fd00::2/64"}]}"#));
+        plugin(
+            path,
+            "second",
+            &say("second", r#"{"cniVersion":"1.0.0","ips":[{"address":"10.0.0.2/24"},{"address":"fd00::2/64"}]}"#),
+        );
         let cni = Cni::open(path, path, &path.join("cache"));
-        assert!(cni.problem().unwrap().contains("no network config found"));
+        assert!(cni.problem().await.unwrap().contains("no network config found"));
         fs::write(path.join("10-x.conflist"), r#"{"cniVersion":"1.0.0","name":"n","plugins":[{"type":"first"},{"type":"second","capabilities":{"portMappings":true}}]}"#).unwrap();
-        assert_eq!(cni.problem(), None);
+        assert_eq!(cni.problem().await, None);
         assert_eq!(cni.add(&attachment()).await.unwrap(), ["10.0.0.2", "fd00::2"]);
         let second: Value = serde_json::from_slice(&fs::read(path.join("second.in")).unwrap()).unwrap();
         assert_eq!(second["prevResult"]["ips"][0]["address"], "10.0.0.2/24");
@@ -192,14 +295,50 @@ mod tests {
         cni.del(&attachment()).await.unwrap();
         cni.del(&attachment()).await.unwrap();
         let lines = fs::read_to_string(&log).unwrap();
-        assert_eq!(lines, "first ADD eth0 K8S_POD_NAME=p\nsecond ADD eth0 K8S_POD_NAME=p\nsecond DEL eth0 K8S_POD_NAME=p\nfirst DEL eth0 K8S_POD_NAME=p\n");
+        assert_eq!(
+            lines,
+            "first ADD eth0 K8S_POD_NAME=p\nsecond ADD eth0 K8S_POD_NAME=p\nsecond DEL eth0 K8S_POD_NAME=p\nfirst DEL eth0 K8S_POD_NAME=p\n"
+        );
+    }
+
+    #[tokio::test]
+    async fn plugins_are_asked_how_they_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path();
+        plugin(
+            path,
+            "p",
+            &format!(
+                r#"echo $CNI_COMMAND >> {0}/log; [ $CNI_COMMAND = STATUS ] && [ -e {0}/bad ] && {{ echo '{{"code":50,"msg":"no range yet"}}'; exit 1; }}; echo '{{"ips":[]}}'"#,
+                path.display()
+            ),
+        );
+        fs::write(path.join("a.conflist"), r#"{"cniVersion":"1.1.0","name":"n","plugins":[{"type":"p"}]}"#).unwrap();
+        let cni = Cni::open(path, path, &path.join("cache"));
+        fs::write(path.join("bad"), "").unwrap();
+        assert_eq!(
+            cni.problem().await.unwrap(),
+            "cni plugin not ready: plugin type=\"p\" failed (status): no range yet"
+        );
+        fs::remove_file(path.join("bad")).unwrap();
+        assert_eq!(cni.problem().await, None);
+        assert_eq!(cni.problem().await, None);
+        assert!(cni.check(&attachment()).await.unwrap_err().is_not_found());
+        cni.add(&attachment()).await.unwrap();
+        cni.check(&attachment()).await.unwrap();
+        assert_eq!(cni.attached(), ["c1"]);
+        assert_eq!(fs::read_to_string(path.join("log")).unwrap(), "STATUS\nSTATUS\nADD\nCHECK\n");
     }
 
     #[tokio::test]
     async fn a_plugins_error_is_told_and_undone() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path();
-        plugin(path, "bad", r#"[ $CNI_COMMAND = DEL ] && exit 0; echo '{"code":11,"msg":"no addresses left"}'; exit 1"#);
+        plugin(
+            path,
+            "bad",
+            r#"[ $CNI_COMMAND = DEL ] && exit 0; echo '{"code":11,"msg":"no addresses left"}'; exit 1"#,
+        );
         fs::write(path.join("a.conf"), r#"{"cniVersion":"0.4.0","name":"n","type":"bad"}"#).unwrap();
         let cni = Cni::open(path, path, &path.join("cache"));
         let error = cni.add(&attachment()).await.unwrap_err().to_string();

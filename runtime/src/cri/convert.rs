@@ -7,7 +7,10 @@ use k8s_cri::v1;
 use crate::{
     engine::{
         Container, Sandbox,
-        model::{ContainerConfig, Device, Dns, Mount, PortMapping, Propagation, Resources, SandboxConfig, Seccomp, Security, Status},
+        model::{
+            ContainerConfig, Device, Dns, Mount, PortMapping, Propagation, Resources, SandboxConfig, Seccomp, Security,
+            Status,
+        },
         stats::Stats,
     },
     error::{Error, Result},
@@ -39,7 +42,12 @@ pub fn sandbox_config(config: v1::PodSandboxConfig, runtime_handler: String) -> 
             v1::Protocol::Sctp => "sctp",
         };
         let port = |port: i32| u16::try_from(port).map_err(|_| Error::invalid(format!("invalid port {port}")));
-        Ok(PortMapping { protocol: protocol.into(), container_port: port(mapping.container_port)?, host_port: port(mapping.host_port)?, host_ip: mapping.host_ip })
+        Ok(PortMapping {
+            protocol: protocol.into(),
+            container_port: port(mapping.container_port)?,
+            host_port: port(mapping.host_port)?,
+            host_ip: mapping.host_ip,
+        })
     });
     Ok(SandboxConfig {
         name: metadata.name,
@@ -90,7 +98,11 @@ fn resources_message(resources: &Resources) -> v1::LinuxContainerResources {
         oom_score_adj: resources.oom_score_adj,
         cpuset_cpus: resources.cpuset_cpus.clone(),
         cpuset_mems: resources.cpuset_mems.clone(),
-        hugepage_limits: resources.hugepages.iter().map(|(page_size, limit)| v1::HugepageLimit { page_size: page_size.clone(), limit: *limit }).collect(),
+        hugepage_limits: resources
+            .hugepages
+            .iter()
+            .map(|(page_size, limit)| v1::HugepageLimit { page_size: page_size.clone(), limit: *limit })
+            .collect(),
         unified: unordered(&resources.unified),
     }
 }
@@ -112,7 +124,15 @@ pub fn container_config(config: v1::ContainerConfig) -> Result<ContainerConfig> 
         working_dir: config.working_dir,
         env: config.envs.into_iter().map(|entry| (entry.key, entry.value)).collect(),
         mounts: config.mounts.into_iter().map(mount).collect::<Result<_>>()?,
-        devices: config.devices.into_iter().map(|device| Device { container_path: device.container_path, host_path: device.host_path, permissions: device.permissions }).collect(),
+        devices: config
+            .devices
+            .into_iter()
+            .map(|device| Device {
+                container_path: device.container_path,
+                host_path: device.host_path,
+                permissions: device.permissions,
+            })
+            .collect(),
         labels: ordered(config.labels),
         annotations: ordered(config.annotations),
         log_path: config.log_path,
@@ -136,16 +156,28 @@ fn mount(mount: v1::Mount) -> Result<Mount> {
         v1::MountPropagation::PropagationHostToContainer => Propagation::HostToContainer,
         v1::MountPropagation::PropagationBidirectional => Propagation::Bidirectional,
     };
-    Ok(Mount { container_path: mount.container_path, host_path: mount.host_path, readonly: mount.readonly, recursive_read_only: mount.recursive_read_only, propagation })
+    Ok(Mount {
+        container_path: mount.container_path,
+        host_path: mount.host_path,
+        readonly: mount.readonly,
+        recursive_read_only: mount.recursive_read_only,
+        propagation,
+    })
 }
 
 fn security(security: v1::LinuxContainerSecurityContext) -> Result<Security> {
     let capabilities = security.capabilities.unwrap_or_default();
     let namespaces = security.namespace_options.unwrap_or_default();
-    if security.selinux_options.as_ref().is_some_and(|options| ![&options.user, &options.role, &options.r#type, &options.level].iter().all(|part| part.is_empty())) {
+    if security.selinux_options.as_ref().is_some_and(|options| {
+        ![&options.user, &options.role, &options.r#type, &options.level].iter().all(|part| part.is_empty())
+    }) {
         return Err(Error::unimplemented("SELinux is not supported yet"));
     }
-    if security.apparmor.as_ref().is_some_and(|profile| profile.profile_type() == v1::security_profile::ProfileType::Localhost) {
+    if security
+        .apparmor
+        .as_ref()
+        .is_some_and(|profile| profile.profile_type() == v1::security_profile::ProfileType::Localhost)
+    {
         return Err(Error::unimplemented("AppArmor profiles are not supported yet"));
     }
     let seccomp = match security.seccomp {
@@ -182,11 +214,17 @@ fn security(security: v1::LinuxContainerSecurityContext) -> Result<Security> {
 
 pub fn sandbox_metadata(sandbox: &Sandbox) -> v1::PodSandboxMetadata {
     let config = &sandbox.config;
-    v1::PodSandboxMetadata { name: config.name.clone(), uid: config.uid.clone(), namespace: config.namespace.clone(), attempt: config.attempt }
+    v1::PodSandboxMetadata {
+        name: config.name.clone(),
+        uid: config.uid.clone(),
+        namespace: config.namespace.clone(),
+        attempt: config.attempt,
+    }
 }
 
 fn sandbox_state(sandbox: &Sandbox) -> i32 {
-    let state = if sandbox.state().ready { v1::PodSandboxState::SandboxReady } else { v1::PodSandboxState::SandboxNotready };
+    let state =
+        if sandbox.state().ready { v1::PodSandboxState::SandboxReady } else { v1::PodSandboxState::SandboxNotready };
     state as i32
 }
 
@@ -216,7 +254,9 @@ pub fn sandbox_status(sandbox: &Sandbox) -> v1::PodSandboxStatus {
         ..Default::default()
     };
     let mut ips = state.ips.into_iter();
-    let network = ips.next().map(|ip| v1::PodSandboxNetworkStatus { ip, additional_ips: ips.map(|ip| v1::PodIp { ip }).collect() });
+    let network = ips
+        .next()
+        .map(|ip| v1::PodSandboxNetworkStatus { ip, additional_ips: ips.map(|ip| v1::PodIp { ip }).collect() });
     v1::PodSandboxStatus {
         id: sandbox.id.clone(),
         metadata: Some(sandbox_metadata(sandbox)),
@@ -243,7 +283,11 @@ fn container_metadata(container: &Container) -> v1::ContainerMetadata {
 }
 
 fn image_spec(container: &Container) -> v1::ImageSpec {
-    v1::ImageSpec { image: container.config.image.clone(), user_specified_image: container.config.user_image.clone(), ..Default::default() }
+    v1::ImageSpec {
+        image: container.config.image.clone(),
+        user_specified_image: container.config.user_image.clone(),
+        ..Default::default()
+    }
 }
 
 pub fn container_summary(container: &Container) -> v1::Container {
@@ -282,7 +326,11 @@ pub fn container_status(container: &Container, tags: &[String]) -> v1::Container
         gid: container.user.gid.into(),
         supplemental_groups: container.user.groups.iter().map(|&gid| gid.into()).collect(),
     };
-    let image = v1::ImageSpec { image: tags.first().cloned().unwrap_or_else(|| config.image.clone()), user_specified_image: config.user_image.clone(), ..Default::default() };
+    let image = v1::ImageSpec {
+        image: tags.first().cloned().unwrap_or_else(|| config.image.clone()),
+        user_specified_image: config.user_image.clone(),
+        ..Default::default()
+    };
     v1::ContainerStatus {
         id: container.id.clone(),
         metadata: Some(container_metadata(container)),
@@ -310,7 +358,11 @@ fn value(value: u64) -> Option<v1::UInt64Value> {
 }
 
 pub fn cpu_usage(stats: &Stats) -> v1::CpuUsage {
-    v1::CpuUsage { timestamp: stats.at, usage_core_nano_seconds: value(stats.cpu_total), usage_nano_cores: value(stats.cpu_rate) }
+    v1::CpuUsage {
+        timestamp: stats.at,
+        usage_core_nano_seconds: value(stats.cpu_total),
+        usage_nano_cores: value(stats.cpu_rate),
+    }
 }
 
 pub fn memory_usage(stats: &Stats) -> v1::MemoryUsage {
@@ -336,7 +388,11 @@ pub fn container_stats(container: &Container, stats: &Stats, writable: v1::Files
         cpu: Some(cpu_usage(stats)),
         memory: Some(memory_usage(stats)),
         writable_layer: Some(writable),
-        swap: Some(v1::SwapUsage { timestamp: stats.at, swap_available_bytes: None, swap_usage_bytes: value(stats.swap) }),
+        swap: Some(v1::SwapUsage {
+            timestamp: stats.at,
+            swap_available_bytes: None,
+            swap_usage_bytes: value(stats.swap),
+        }),
     }
 }
 
@@ -350,7 +406,12 @@ pub fn sandbox_attributes(sandbox: &Sandbox) -> v1::PodSandboxAttributes {
 }
 
 pub fn filesystem_usage(mountpoint: String, at: i64, bytes: u64, inodes: u64) -> v1::FilesystemUsage {
-    v1::FilesystemUsage { timestamp: at, fs_id: Some(v1::FilesystemIdentifier { mountpoint }), used_bytes: value(bytes), inodes_used: value(inodes) }
+    v1::FilesystemUsage {
+        timestamp: at,
+        fs_id: Some(v1::FilesystemIdentifier { mountpoint }),
+        used_bytes: value(bytes),
+        inodes_used: value(inodes),
+    }
 }
 
 pub fn image(record: &ImageRecord) -> v1::Image {

@@ -47,15 +47,23 @@ fn credentials(auth: Option<v1::AuthConfig>) -> Result<Credentials, Status> {
 #[tonic::async_trait]
 impl ImageService for Service {
     async fn list_images(&self, request: Request<v1::ListImagesRequest>) -> Answer<v1::ListImagesResponse> {
-        let name = request.into_inner().filter.and_then(|filter| filter.image).map(|image| image.image).unwrap_or_default();
-        let images = if name.is_empty() { self.engine.images().list() } else { self.engine.images().find(&name).into_iter().collect() };
+        let name =
+            request.into_inner().filter.and_then(|filter| filter.image).map(|image| image.image).unwrap_or_default();
+        let images = if name.is_empty() {
+            self.engine.images().list()
+        } else {
+            self.engine.images().find(&name).into_iter().collect()
+        };
         Ok(Response::new(v1::ListImagesResponse { images: images.iter().map(|image| convert::image(image)).collect() }))
     }
 
     async fn image_status(&self, request: Request<v1::ImageStatusRequest>) -> Answer<v1::ImageStatusResponse> {
         let image = request.into_inner().image.ok_or_else(|| missing("image"))?;
         let found = self.engine.images().find(&image.image);
-        Ok(Response::new(v1::ImageStatusResponse { image: found.map(|image| convert::image(&image)), info: Default::default() }))
+        Ok(Response::new(v1::ImageStatusResponse {
+            image: found.map(|image| convert::image(&image)),
+            info: Default::default(),
+        }))
     }
 
     async fn pull_image(&self, request: Request<v1::PullImageRequest>) -> Answer<v1::PullImageResponse> {

@@ -24,8 +24,12 @@ const MAX_MESSAGE: usize = 16 << 20;
 pub async fn serve(engine: Arc<Engine>, socket: &Path, shutdown: CancellationToken) -> Result<()> {
     let listener = listen(socket)?;
     let service = runtime_service::Service::new(engine.clone(), shutdown.clone());
-    let runtime = RuntimeServiceServer::new(service).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE);
-    let images = ImageServiceServer::new(image_service::Service::new(engine)).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE);
+    let runtime = RuntimeServiceServer::new(service)
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_MESSAGE);
+    let images = ImageServiceServer::new(image_service::Service::new(engine))
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_MESSAGE);
     let router = Server::builder().add_service(runtime).add_service(images);
     let served = router.serve_with_incoming_shutdown(UnixListenerStream::new(listener), shutdown.cancelled()).await;
     let _ = fs::remove_file(socket);

@@ -53,7 +53,8 @@ impl Service {
 
     async fn sandbox_stats_of(&self, sandbox: Arc<Sandbox>) -> Result<v1::PodSandboxStats, Status> {
         let engine = self.engine.clone();
-        let stats = spawn_blocking(move || sandbox_stats(&engine, &sandbox)).await.map_err(|error| status(error.into()))?;
+        let stats =
+            spawn_blocking(move || sandbox_stats(&engine, &sandbox)).await.map_err(|error| status(error.into()))?;
         stats.map_err(status)
     }
 }
@@ -67,7 +68,11 @@ fn stats(engine: &Engine, container: &Container) -> Result<v1::ContainerStats, E
     let stats = engine.container_stats(container)?;
     let usage = engine.writable_usage(container);
     let mountpoint = engine.data_dir().join("snapshots").to_string_lossy().into_owned();
-    Ok(convert::container_stats(container, &stats, convert::filesystem_usage(mountpoint, stats.at, usage.bytes, usage.inodes)))
+    Ok(convert::container_stats(
+        container,
+        &stats,
+        convert::filesystem_usage(mountpoint, stats.at, usage.bytes, usage.inodes),
+    ))
 }
 
 fn sandbox_stats(engine: &Engine, sandbox: &Sandbox) -> Result<v1::PodSandboxStats, Error> {
@@ -77,10 +82,17 @@ fn sandbox_stats(engine: &Engine, sandbox: &Sandbox) -> Result<v1::PodSandboxSta
         cpu: Some(convert::cpu_usage(&total)),
         memory: Some(convert::memory_usage(&total)),
         network: None,
-        process: Some(v1::ProcessUsage { timestamp: total.at, process_count: Some(v1::UInt64Value { value: total.pids }) }),
+        process: Some(v1::ProcessUsage {
+            timestamp: total.at,
+            process_count: Some(v1::UInt64Value { value: total.pids }),
+        }),
         containers: containers.iter().map(|container| stats(engine, container)).collect::<Result<_, _>>()?,
     };
-    Ok(v1::PodSandboxStats { attributes: Some(convert::sandbox_attributes(sandbox)), linux: Some(linux), windows: None })
+    Ok(v1::PodSandboxStats {
+        attributes: Some(convert::sandbox_attributes(sandbox)),
+        linux: Some(linux),
+        windows: None,
+    })
 }
 
 /// An event with the state that it led to. `None` for kinds that CRI does not know.
@@ -97,7 +109,11 @@ fn event_message(engine: &Engine, event: &Event) -> v1::ContainerEventResponse {
         container_event_type: kind as i32,
         created_at: event.at,
         pod_sandbox_status: sandbox.map(|sandbox| convert::sandbox_status(&sandbox)),
-        containers_statuses: engine.containers_of(&event.sandbox).iter().map(|container| container_status(engine, container)).collect(),
+        containers_statuses: engine
+            .containers_of(&event.sandbox)
+            .iter()
+            .map(|container| container_status(engine, container))
+            .collect(),
     }
 }
 
@@ -118,11 +134,20 @@ impl RuntimeService for Service {
             let (reason, message) = problem.map(|(reason, message)| (reason.to_owned(), message)).unwrap_or_default();
             v1::RuntimeCondition { r#type: kind.into(), status, reason, message }
         };
-        let network = self.engine.network_problem().map(|message| ("NetworkPluginNotReady", format!("Network plugin returns error: {message}")));
+        let network = self
+            .engine
+            .network_problem()
+            .await
+            .map(|message| ("NetworkPluginNotReady", format!("Network plugin returns error: {message}")));
         let features = v1::RuntimeHandlerFeatures { recursive_read_only_mounts: true, user_namespaces: false };
         Ok(Response::new(v1::StatusResponse {
-            status: Some(v1::RuntimeStatus { conditions: vec![condition("RuntimeReady", None), condition("NetworkReady", network)] }),
-            runtime_handlers: HANDLERS.iter().map(|name| v1::RuntimeHandler { name: (*name).into(), features: Some(features) }).collect(),
+            status: Some(v1::RuntimeStatus {
+                conditions: vec![condition("RuntimeReady", None), condition("NetworkReady", network)],
+            }),
+            runtime_handlers: HANDLERS
+                .iter()
+                .map(|name| v1::RuntimeHandler { name: (*name).into(), features: Some(features) })
+                .collect(),
             features: Some(v1::RuntimeFeatures { supplemental_groups_policy: true }),
             ..Default::default()
         }))
@@ -131,28 +156,43 @@ impl RuntimeService for Service {
     async fn run_pod_sandbox(&self, request: Request<v1::RunPodSandboxRequest>) -> Answer<v1::RunPodSandboxResponse> {
         let request = request.into_inner();
         if !HANDLERS.contains(&request.runtime_handler.as_str()) {
-            return Err(Status::not_found(format!("failed to get sandbox runtime: no runtime for {:?} is configured", request.runtime_handler)));
+            return Err(Status::not_found(format!(
+                "failed to get sandbox runtime: no runtime for {:?} is configured",
+                request.runtime_handler
+            )));
         }
-        let config = convert::sandbox_config(request.config.ok_or_else(|| missing("config"))?, request.runtime_handler).map_err(status)?;
+        let config = convert::sandbox_config(request.config.ok_or_else(|| missing("config"))?, request.runtime_handler)
+            .map_err(status)?;
         let engine = self.engine.clone();
         // A kubelet that gives up waiting must not leave a sandbox half made.
-        let made = tokio::spawn(async move { engine.run_sandbox(config).await }).await.map_err(|error| status(error.into()))?;
+        let made = tokio::spawn(async move { engine.run_sandbox(config).await })
+            .await
+            .map_err(|error| status(error.into()))?;
         Ok(Response::new(v1::RunPodSandboxResponse { pod_sandbox_id: made.map_err(status)? }))
     }
 
-    async fn stop_pod_sandbox(&self, request: Request<v1::StopPodSandboxRequest>) -> Answer<v1::StopPodSandboxResponse> {
+    async fn stop_pod_sandbox(
+        &self,
+        request: Request<v1::StopPodSandboxRequest>,
+    ) -> Answer<v1::StopPodSandboxResponse> {
         match self.engine.stop_sandbox(&request.into_inner().pod_sandbox_id).await {
             Err(error) if !error.is_not_found() => Err(status(error)),
             _ => Ok(Response::new(v1::StopPodSandboxResponse {})),
         }
     }
 
-    async fn remove_pod_sandbox(&self, request: Request<v1::RemovePodSandboxRequest>) -> Answer<v1::RemovePodSandboxResponse> {
+    async fn remove_pod_sandbox(
+        &self,
+        request: Request<v1::RemovePodSandboxRequest>,
+    ) -> Answer<v1::RemovePodSandboxResponse> {
         self.engine.remove_sandbox(&request.into_inner().pod_sandbox_id).await.map_err(status)?;
         Ok(Response::new(v1::RemovePodSandboxResponse {}))
     }
 
-    async fn pod_sandbox_status(&self, request: Request<v1::PodSandboxStatusRequest>) -> Answer<v1::PodSandboxStatusResponse> {
+    async fn pod_sandbox_status(
+        &self,
+        request: Request<v1::PodSandboxStatusRequest>,
+    ) -> Answer<v1::PodSandboxStatusResponse> {
         let sandbox = self.engine.sandbox(&request.into_inner().pod_sandbox_id).map_err(status)?;
         Ok(Response::new(v1::PodSandboxStatusResponse {
             status: Some(convert::sandbox_status(&sandbox)),
@@ -162,18 +202,27 @@ impl RuntimeService for Service {
         }))
     }
 
-    async fn list_pod_sandbox(&self, request: Request<v1::ListPodSandboxRequest>) -> Answer<v1::ListPodSandboxResponse> {
+    async fn list_pod_sandbox(
+        &self,
+        request: Request<v1::ListPodSandboxRequest>,
+    ) -> Answer<v1::ListPodSandboxResponse> {
         let filter = request.into_inner().filter.unwrap_or_default();
         let mut sandboxes = self.engine.sandboxes();
-        sandboxes.retain(|sandbox| sandbox.id.starts_with(&filter.id) && convert::selected(&sandbox.config.labels, &filter.label_selector));
-        let mut items: Vec<v1::PodSandbox> = sandboxes.iter().map(|sandbox| convert::sandbox_summary(sandbox)).collect();
+        sandboxes.retain(|sandbox| {
+            sandbox.id.starts_with(&filter.id) && convert::selected(&sandbox.config.labels, &filter.label_selector)
+        });
+        let mut items: Vec<v1::PodSandbox> =
+            sandboxes.iter().map(|sandbox| convert::sandbox_summary(sandbox)).collect();
         if let Some(state) = filter.state {
             items.retain(|item| item.state == state.state);
         }
         Ok(Response::new(v1::ListPodSandboxResponse { items }))
     }
 
-    async fn create_container(&self, request: Request<v1::CreateContainerRequest>) -> Answer<v1::CreateContainerResponse> {
+    async fn create_container(
+        &self,
+        request: Request<v1::CreateContainerRequest>,
+    ) -> Answer<v1::CreateContainerResponse> {
         let request = request.into_inner();
         let config = convert::container_config(request.config.ok_or_else(|| missing("config"))?).map_err(status)?;
         let container_id = self.engine.create_container(&request.pod_sandbox_id, config).await.map_err(status)?;
@@ -182,7 +231,9 @@ impl RuntimeService for Service {
 
     async fn start_container(&self, request: Request<v1::StartContainerRequest>) -> Answer<v1::StartContainerResponse> {
         let (engine, id) = (self.engine.clone(), request.into_inner().container_id);
-        let started = tokio::spawn(async move { engine.start_container(&id).await }).await.map_err(|error| status(error.into()))?;
+        let started = tokio::spawn(async move { engine.start_container(&id).await })
+            .await
+            .map_err(|error| status(error.into()))?;
         started.map_err(status)?;
         Ok(Response::new(v1::StartContainerResponse {}))
     }
@@ -196,7 +247,10 @@ impl RuntimeService for Service {
         }
     }
 
-    async fn remove_container(&self, request: Request<v1::RemoveContainerRequest>) -> Answer<v1::RemoveContainerResponse> {
+    async fn remove_container(
+        &self,
+        request: Request<v1::RemoveContainerRequest>,
+    ) -> Answer<v1::RemoveContainerResponse> {
         self.engine.remove_container(&request.into_inner().container_id).await.map_err(status)?;
         Ok(Response::new(v1::RemoveContainerResponse {}))
     }
@@ -205,26 +259,38 @@ impl RuntimeService for Service {
         let filter = request.into_inner().filter.unwrap_or_default();
         let mut all = self.engine.containers();
         all.retain(|container| {
-            container.id.starts_with(&filter.id) && container.sandbox.starts_with(&filter.pod_sandbox_id) && convert::selected(&container.config.labels, &filter.label_selector)
+            container.id.starts_with(&filter.id)
+                && container.sandbox.starts_with(&filter.pod_sandbox_id)
+                && convert::selected(&container.config.labels, &filter.label_selector)
         });
-        let mut containers: Vec<v1::Container> = all.iter().map(|container| convert::container_summary(container)).collect();
+        let mut containers: Vec<v1::Container> =
+            all.iter().map(|container| convert::container_summary(container)).collect();
         if let Some(state) = filter.state {
             containers.retain(|container| container.state == state.state);
         }
         Ok(Response::new(v1::ListContainersResponse { containers }))
     }
 
-    async fn container_status(&self, request: Request<v1::ContainerStatusRequest>) -> Answer<v1::ContainerStatusResponse> {
+    async fn container_status(
+        &self,
+        request: Request<v1::ContainerStatusRequest>,
+    ) -> Answer<v1::ContainerStatusResponse> {
         let request = request.into_inner();
         let container = self.engine.container(&request.container_id).map_err(status)?;
         let mut info = std::collections::HashMap::new();
         if request.verbose {
-            info.insert("info".to_owned(), serde_json::json!({ "sandboxID": container.sandbox, "pid": container.state().pid }).to_string());
+            info.insert(
+                "info".to_owned(),
+                serde_json::json!({ "sandboxID": container.sandbox, "pid": container.state().pid }).to_string(),
+            );
         }
         Ok(Response::new(v1::ContainerStatusResponse { status: Some(self.container_status(&container)), info }))
     }
 
-    async fn update_container_resources(&self, request: Request<v1::UpdateContainerResourcesRequest>) -> Answer<v1::UpdateContainerResourcesResponse> {
+    async fn update_container_resources(
+        &self,
+        request: Request<v1::UpdateContainerResourcesRequest>,
+    ) -> Answer<v1::UpdateContainerResourcesResponse> {
         let request = request.into_inner();
         if let Some(linux) = request.linux {
             self.engine.update_container(&request.container_id, convert::resources(linux)).await.map_err(status)?;
@@ -232,7 +298,10 @@ impl RuntimeService for Service {
         Ok(Response::new(v1::UpdateContainerResourcesResponse {}))
     }
 
-    async fn reopen_container_log(&self, request: Request<v1::ReopenContainerLogRequest>) -> Answer<v1::ReopenContainerLogResponse> {
+    async fn reopen_container_log(
+        &self,
+        request: Request<v1::ReopenContainerLogRequest>,
+    ) -> Answer<v1::ReopenContainerLogResponse> {
         self.engine.reopen_log(&request.into_inner().container_id).await.map_err(status)?;
         Ok(Response::new(v1::ReopenContainerLogResponse {}))
     }
@@ -241,7 +310,11 @@ impl RuntimeService for Service {
         let request = request.into_inner();
         let limit = u64::try_from(request.timeout).ok().filter(|&seconds| seconds > 0).map(Duration::from_secs);
         let result = self.engine.exec_sync(&request.container_id, &request.cmd, limit).await.map_err(status)?;
-        Ok(Response::new(v1::ExecSyncResponse { stdout: result.stdout, stderr: result.stderr, exit_code: result.exit_code }))
+        Ok(Response::new(v1::ExecSyncResponse {
+            stdout: result.stdout,
+            stderr: result.stderr,
+            exit_code: result.exit_code,
+        }))
     }
 
     async fn exec(&self, _: Request<v1::ExecRequest>) -> Answer<v1::ExecResponse> {
@@ -261,11 +334,16 @@ impl RuntimeService for Service {
         Ok(Response::new(v1::ContainerStatsResponse { stats: Some(self.stats_of(container).await?) }))
     }
 
-    async fn list_container_stats(&self, request: Request<v1::ListContainerStatsRequest>) -> Answer<v1::ListContainerStatsResponse> {
+    async fn list_container_stats(
+        &self,
+        request: Request<v1::ListContainerStatsRequest>,
+    ) -> Answer<v1::ListContainerStatsResponse> {
         let filter = request.into_inner().filter.unwrap_or_default();
         let mut out = Vec::new();
         for container in self.engine.containers() {
-            let wanted = container.id.starts_with(&filter.id) && container.sandbox.starts_with(&filter.pod_sandbox_id) && convert::selected(&container.config.labels, &filter.label_selector);
+            let wanted = container.id.starts_with(&filter.id)
+                && container.sandbox.starts_with(&filter.pod_sandbox_id)
+                && convert::selected(&container.config.labels, &filter.label_selector);
             if wanted {
                 out.push(self.stats_of(container).await?);
             }
@@ -273,12 +351,18 @@ impl RuntimeService for Service {
         Ok(Response::new(v1::ListContainerStatsResponse { stats: out }))
     }
 
-    async fn pod_sandbox_stats(&self, request: Request<v1::PodSandboxStatsRequest>) -> Answer<v1::PodSandboxStatsResponse> {
+    async fn pod_sandbox_stats(
+        &self,
+        request: Request<v1::PodSandboxStatsRequest>,
+    ) -> Answer<v1::PodSandboxStatsResponse> {
         let sandbox = self.engine.sandbox(&request.into_inner().pod_sandbox_id).map_err(status)?;
         Ok(Response::new(v1::PodSandboxStatsResponse { stats: Some(self.sandbox_stats_of(sandbox).await?) }))
     }
 
-    async fn list_pod_sandbox_stats(&self, request: Request<v1::ListPodSandboxStatsRequest>) -> Answer<v1::ListPodSandboxStatsResponse> {
+    async fn list_pod_sandbox_stats(
+        &self,
+        request: Request<v1::ListPodSandboxStatsRequest>,
+    ) -> Answer<v1::ListPodSandboxStatsResponse> {
         let filter = request.into_inner().filter.unwrap_or_default();
         let mut stats = Vec::new();
         for sandbox in self.engine.sandboxes() {
@@ -289,12 +373,18 @@ impl RuntimeService for Service {
         Ok(Response::new(v1::ListPodSandboxStatsResponse { stats }))
     }
 
-    async fn update_runtime_config(&self, _: Request<v1::UpdateRuntimeConfigRequest>) -> Answer<v1::UpdateRuntimeConfigResponse> {
+    async fn update_runtime_config(
+        &self,
+        _: Request<v1::UpdateRuntimeConfigRequest>,
+    ) -> Answer<v1::UpdateRuntimeConfigResponse> {
         // The pod range is the network configuration's; containerd without a template ignores it as well.
         Ok(Response::new(v1::UpdateRuntimeConfigResponse {}))
     }
 
-    async fn checkpoint_container(&self, _: Request<v1::CheckpointContainerRequest>) -> Answer<v1::CheckpointContainerResponse> {
+    async fn checkpoint_container(
+        &self,
+        _: Request<v1::CheckpointContainerRequest>,
+    ) -> Answer<v1::CheckpointContainerResponse> {
         Err(Status::unimplemented("CheckpointContainer is not supported"))
     }
 
@@ -325,11 +415,17 @@ impl RuntimeService for Service {
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 
-    async fn list_metric_descriptors(&self, _: Request<v1::ListMetricDescriptorsRequest>) -> Answer<v1::ListMetricDescriptorsResponse> {
+    async fn list_metric_descriptors(
+        &self,
+        _: Request<v1::ListMetricDescriptorsRequest>,
+    ) -> Answer<v1::ListMetricDescriptorsResponse> {
         Err(Status::unimplemented("ListMetricDescriptors is not supported yet"))
     }
 
-    async fn list_pod_sandbox_metrics(&self, _: Request<v1::ListPodSandboxMetricsRequest>) -> Answer<v1::ListPodSandboxMetricsResponse> {
+    async fn list_pod_sandbox_metrics(
+        &self,
+        _: Request<v1::ListPodSandboxMetricsRequest>,
+    ) -> Answer<v1::ListPodSandboxMetricsResponse> {
         Err(Status::unimplemented("ListPodSandboxMetrics is not supported yet"))
     }
 

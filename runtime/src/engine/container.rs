@@ -64,7 +64,18 @@ impl Container {
     pub(super) fn restore(record: ContainerRecord) -> Container {
         let ContainerRecord { id, sandbox, config, image, user, log_path, cgroups_path, state } = record;
         let (state, _) = watch::channel(state);
-        Container { id, sandbox, config, image, user, log_path, cgroups_path, state, changing: tokio::sync::Mutex::new(()), cpu: CpuMeter::default() }
+        Container {
+            id,
+            sandbox,
+            config,
+            image,
+            user,
+            log_path,
+            cgroups_path,
+            state,
+            changing: tokio::sync::Mutex::new(()),
+            cpu: CpuMeter::default(),
+        }
     }
 
     fn record(&self) -> ContainerRecord {
@@ -88,7 +99,10 @@ impl Engine {
         if !sandbox.state().ready {
             return Err(Error::precondition(format!("sandbox container {:?} is not running", sandbox.id)));
         }
-        let image = self.images.find(&config.image).ok_or_else(|| Error::not_found(format!("failed to resolve image {:?}: not found", config.image)))?;
+        let image = self
+            .images
+            .find(&config.image)
+            .ok_or_else(|| Error::not_found(format!("failed to resolve image {:?}: not found", config.image)))?;
         let run = self.images.config(&image)?.config;
         let id = new_id();
         let log_path = match (sandbox.config.log_directory.as_str(), config.log_path.as_str()) {
@@ -102,14 +116,37 @@ impl Engine {
             stop_signal: run.stop_signal.clone(),
         };
         let cgroups_path = format!("{}/{id}", self.sandbox_group(&sandbox).trim_end_matches('/'));
-        let state = ContainerState { created_at: now(), resources: config.resources.clone(), ..ContainerState::default() };
-        let record = ContainerRecord { id: id.clone(), sandbox: sandbox.id.clone(), config, image: container_image, user: User::default(), log_path, cgroups_path, state };
+        let state =
+            ContainerState { created_at: now(), resources: config.resources.clone(), ..ContainerState::default() };
+        let record = ContainerRecord {
+            id: id.clone(),
+            sandbox: sandbox.id.clone(),
+            config,
+            image: container_image,
+            user: User::default(),
+            log_path,
+            cgroups_path,
+            state,
+        };
         let container = {
             let _naming = self.naming.lock();
-            let taken = self.containers_of(&sandbox.id).into_iter().find(|other| other.config.name == record.config.name && other.config.attempt == record.config.attempt);
+            let taken = self
+                .containers_of(&sandbox.id)
+                .into_iter()
+                .find(|other| other.config.name == record.config.name && other.config.attempt == record.config.attempt);
             if let Some(other) = taken.filter(|_| !record.config.name.is_empty()) {
-                let name = format!("{}_{}_{}_{}_{}", record.config.name, sandbox.config.name, sandbox.config.namespace, sandbox.config.uid, record.config.attempt);
-                return Err(Error::already_exists(format!("failed to reserve container name {name:?}: name {name:?} is reserved for {:?}", other.id)));
+                let name = format!(
+                    "{}_{}_{}_{}_{}",
+                    record.config.name,
+                    sandbox.config.name,
+                    sandbox.config.namespace,
+                    sandbox.config.uid,
+                    record.config.attempt
+                );
+                return Err(Error::already_exists(format!(
+                    "failed to reserve container name {name:?}: name {name:?} is reserved for {:?}",
+                    other.id
+                )));
             }
             let container = Arc::new(Container::restore(record));
             // Also keeps the image's layers from being collected.
@@ -137,8 +174,13 @@ impl Engine {
             let mut record = container.record();
             save(&engine.paths.container(&id), "container.json", &record)?;
             let top = record.image.chains.last().cloned();
-            let root = engine.snapshots.prepare(&id, top.as_ref()).context("failed to create containerd container: prepare the snapshot")?;
-            record.user = user::resolve(&record.config.security, &run.user, |path| engine.snapshots.open_file(&id, top.as_ref(), Path::new(path)))?;
+            let root = engine
+                .snapshots
+                .prepare(&id, top.as_ref())
+                .context("failed to create containerd container: prepare the snapshot")?;
+            record.user = user::resolve(&record.config.security, &run.user, |path| {
+                engine.snapshots.open_file(&id, top.as_ref(), Path::new(path))
+            })?;
             engine.write_bundle(&sandbox, &record, &run, &root)?;
             save(&engine.paths.container(&id), "container.json", &record)?;
             // Replaced by one that knows its user.
@@ -152,16 +194,21 @@ impl Engine {
         let security = &record.config.security;
         let pins = self.paths.pins(&sandbox.id);
         let pin = |kind: &str, host: bool| (!host && pins.holds(kind)).then(|| pins.path(kind));
-        let (net, ipc, uts) = (pin("net", security.host_network), pin("ipc", security.host_ipc), pin("uts", sandbox.config.host_network));
+        let (net, ipc, uts) =
+            (pin("net", security.host_network), pin("ipc", security.host_ipc), pin("uts", sandbox.config.host_network));
         let pid = match &security.pid_of {
             Some(target) => {
                 let state = self.container(target)?.state();
                 if state.status != Status::Running {
-                    return Err(Error::precondition(format!("container {target:?}, whose processes are to be shared, does not run")));
+                    return Err(Error::precondition(format!(
+                        "container {target:?}, whose processes are to be shared, does not run"
+                    )));
                 }
                 Some(format!("/proc/{}/ns/pid", state.pid))
             }
-            None if record.config.security.shared_pid && sandbox.config.shared_pid => Some(pins.path("pid").to_string_lossy().into_owned()),
+            None if record.config.security.shared_pid && sandbox.config.shared_pid => {
+                Some(pins.path("pid").to_string_lossy().into_owned())
+            }
             None => None,
         };
         let config = spec::build(&Inputs {
@@ -189,7 +236,11 @@ impl Engine {
         let container = self.container(id)?;
         let _changing = container.changing.lock().await;
         if container.state().status != Status::Created {
-            return Err(Error::precondition(format!("container {:?} is in {:?} state", container.id, container.state().status)));
+            return Err(Error::precondition(format!(
+                "container {:?} is in {:?} state",
+                container.id,
+                container.state().status
+            )));
         }
         let sandbox = self.sandbox(&container.sandbox)?;
         if !sandbox.state().ready {
@@ -211,7 +262,9 @@ impl Engine {
                 Ok(())
             }
             Err(error) => {
-                let message = format!("failed to create containerd task: failed to create shim task: OCI runtime create failed: {error}");
+                let message = format!(
+                    "failed to create containerd task: failed to create shim task: OCI runtime create failed: {error}"
+                );
                 self.change(&container, |state| {
                     state.status = Status::Exited;
                     state.finished_at = now();
@@ -233,8 +286,13 @@ impl Engine {
             pins.pin("pid", pid)?;
         }
         let group = self.hierarchy.group(&container.cgroups_path).context("find the cgroup")?;
-        let oom_file = group.dir("memory").map(|dir| dir.join(memory::oom_file(group.is_v2())).to_string_lossy().into_owned());
-        let log = if container.log_path.is_empty() { LogDriver::None } else { LogDriver::Cri { path: container.log_path.clone() } };
+        let oom_file =
+            group.dir("memory").map(|dir| dir.join(memory::oom_file(group.is_v2())).to_string_lossy().into_owned());
+        let log = if container.log_path.is_empty() {
+            LogDriver::None
+        } else {
+            LogDriver::Cri { path: container.log_path.clone() }
+        };
         if let Some(dir) = Path::new(&container.log_path).parent() {
             fs::create_dir_all(dir).context(format!("create log directory {}", dir.display()))?;
         }
@@ -261,7 +319,11 @@ impl Engine {
     /// Changes a container's state, in memory and on disk.
     pub(super) fn change(&self, container: &Container, change: impl FnOnce(&mut ContainerState)) -> Result<()> {
         container.state.send_modify(change);
-        if self.paths.container(&container.id).exists() { save(&self.paths.container(&container.id), "container.json", &container.record()) } else { Ok(()) }
+        if self.paths.container(&container.id).exists() {
+            save(&self.paths.container(&container.id), "container.json", &container.record())
+        } else {
+            Ok(())
+        }
     }
 
     /// A container ended; without an exit nobody knows how.
@@ -278,7 +340,14 @@ impl Engine {
                 Some(exit) => {
                     state.finished_at = i64::try_from(exit.at).unwrap_or_default();
                     state.exit_code = exit.code as i32;
-                    state.reason = if exit.oom_killed { "OOMKilled" } else if exit.code == 0 { "Completed" } else { "Error" }.into();
+                    state.reason = if exit.oom_killed {
+                        "OOMKilled"
+                    } else if exit.code == 0 {
+                        "Completed"
+                    } else {
+                        "Error"
+                    }
+                    .into();
                 }
                 None => {
                     state.finished_at = now();
@@ -290,7 +359,13 @@ impl Engine {
         if let Err(error) = result {
             warn!(container = id, %error, "the container's end could not be recorded");
         }
-        info!(container = container.id, name = container.config.name, code = container.state().exit_code, reason = container.state().reason, "container ended");
+        info!(
+            container = container.id,
+            name = container.config.name,
+            code = container.state().exit_code,
+            reason = container.state().reason,
+            "container ended"
+        );
         if let Err(error) = self.remove_runtime_state(&container, exit.is_none()).await {
             warn!(container = id, %error, "the container's runtime state could not be removed");
         }
@@ -299,7 +374,8 @@ impl Engine {
 
     /// Removes what belongs to the run: launcher state and group. With `kill`, whatever is left in the group first.
     pub(super) async fn remove_runtime_state(&self, container: &Container, kill: bool) -> Result<()> {
-        let (hierarchy, oci, id, path) = (self.hierarchy.clone(), self.paths.oci(), container.id.clone(), container.cgroups_path.clone());
+        let (hierarchy, oci, id, path) =
+            (self.hierarchy.clone(), self.paths.oci(), container.id.clone(), container.cgroups_path.clone());
         spawn_blocking(move || {
             let group = hierarchy.group(&path).context("find the cgroup")?;
             if group.exists() {
@@ -321,7 +397,12 @@ impl Engine {
             return Ok(());
         }
         if !grace.is_zero() {
-            let signal = signal_number(if container.image.stop_signal.is_empty() { "SIGTERM" } else { &container.image.stop_signal }).unwrap_or(libc::SIGTERM);
+            let signal = signal_number(if container.image.stop_signal.is_empty() {
+                "SIGTERM"
+            } else {
+                &container.image.stop_signal
+            })
+            .unwrap_or(libc::SIGTERM);
             self.signal(&container, signal).await?;
             if timeout(grace, wait_exited(&container)).await.is_ok() {
                 return Ok(());
@@ -334,7 +415,9 @@ impl Engine {
     pub(super) async fn kill_container(&self, container: &Container) -> Result<()> {
         self.signal(container, libc::SIGKILL).await?;
         let waited = timeout(KILL_LIMIT, wait_exited(container)).await;
-        waited.map_err(|_| Error::deadline(format!("container {:?} did not end within {KILL_LIMIT:?} after SIGKILL", container.id)))
+        waited.map_err(|_| {
+            Error::deadline(format!("container {:?} did not end within {KILL_LIMIT:?} after SIGKILL", container.id))
+        })
     }
 
     async fn signal(&self, container: &Container, signal: i32) -> Result<()> {
@@ -440,7 +523,11 @@ impl Engine {
             oom_file: String::new(),
         };
         let mut session = shim.session().await?;
-        let start = [Request::Create(create), Request::Attach { id: exec.clone(), stdin: false, output: true }, Request::Start { id: exec.clone() }];
+        let start = [
+            Request::Create(create),
+            Request::Attach { id: exec.clone(), stdin: false, output: true },
+            Request::Start { id: exec.clone() },
+        ];
         session.send(&start).await?;
         let deadline = limit.map(|limit| Instant::now() + limit);
         let mut result = ExecResult { stdout: Vec::new(), stderr: Vec::new(), exit_code: -1 };
@@ -450,7 +537,10 @@ impl Engine {
                     Ok(reply) => reply,
                     Err(_) => {
                         let _ = shim.call(&Request::Signal { id: exec.clone(), signal: libc::SIGKILL as u32 }).await;
-                        break Err(Error::deadline(format!("failed to exec in container: timeout {:?} exceeded: context deadline exceeded", limit.unwrap_or_default())));
+                        break Err(Error::deadline(format!(
+                            "failed to exec in container: timeout {:?} exceeded: context deadline exceeded",
+                            limit.unwrap_or_default()
+                        )));
                     }
                 },
                 None => session.next().await,
@@ -463,7 +553,11 @@ impl Engine {
                     break Ok(result);
                 }
                 Ok(_) => {}
-                Err(error) => break Err(error.context("failed to exec in container: failed to start exec: OCI runtime exec failed: exec failed")),
+                Err(error) => {
+                    break Err(error.context(
+                        "failed to exec in container: failed to start exec: OCI runtime exec failed: exec failed",
+                    ));
+                }
             }
         };
         // Forgotten in the background; a killed one takes a moment to end.
@@ -487,7 +581,11 @@ impl Engine {
         let previous_at = container.cpu.at.swap(at, Ordering::Relaxed);
         let previous = container.cpu.total.swap(total, Ordering::Relaxed);
         let elapsed = at.saturating_sub(previous_at);
-        if previous_at == 0 || elapsed <= 0 { 0 } else { (u128::from(total.saturating_sub(previous)) * 1_000_000_000 / elapsed as u128) as u64 }
+        if previous_at == 0 || elapsed <= 0 {
+            0
+        } else {
+            (u128::from(total.saturating_sub(previous)) * 1_000_000_000 / elapsed as u128) as u64
+        }
     }
 }
 

@@ -33,7 +33,9 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::{broadcast, watch};
 
 use self::{
-    model::{ContainerConfig, ContainerImage, ContainerState, Event, EventKind, SandboxConfig, SandboxState, User, now},
+    model::{
+        ContainerConfig, ContainerImage, ContainerState, Event, EventKind, SandboxConfig, SandboxState, User, now,
+    },
     namespaces::Pins,
     shim::{Programs, Shim},
 };
@@ -146,11 +148,18 @@ impl Engine {
     /// Opens the directories, finds what ran before, removes what belongs to nothing.
     pub async fn open(config: &Config) -> Result<Arc<Engine>> {
         let paths = Paths { data: config.data_dir.clone(), run: config.run_dir.clone() };
-        for path in [paths.data.join("sandboxes"), paths.data.join("containers"), paths.run.join("sandboxes"), paths.run.join("containers"), paths.oci()] {
+        for path in [
+            paths.data.join("sandboxes"),
+            paths.data.join("containers"),
+            paths.run.join("sandboxes"),
+            paths.run.join("containers"),
+            paths.oci(),
+        ] {
             fs::create_dir_all(&path).context(format!("create {}", path.display()))?;
         }
         let snapshots: Arc<dyn Snapshotter> = Arc::new(Overlay::open(&paths.data.join("snapshots"))?);
-        let images = Images::open(&paths.data, snapshots.clone(), config.pull_place.clone(), config.registries.clone())?;
+        let images =
+            Images::open(&paths.data, snapshots.clone(), config.pull_place.clone(), config.registries.clone())?;
         let hierarchy = Hierarchy::discover().context("find the cgroup hierarchies")?;
         let programs = Programs::embedded()?;
         let cni = Cni::open(&config.cni_conf_dir, &config.cni_bin_dir, &paths.data.join("cni"));
@@ -185,8 +194,8 @@ impl Engine {
     }
 
     /// Why pods cannot get a network now; none if they can.
-    pub fn network_problem(&self) -> Option<String> {
-        self.cni.problem()
+    pub async fn network_problem(&self) -> Option<String> {
+        self.cni.problem().await
     }
 
     /// What happens from now on.
@@ -209,12 +218,14 @@ impl Engine {
 
     /// Finds a sandbox by its id or a unique beginning of it.
     pub fn sandbox(&self, id: &str) -> Result<Arc<Sandbox>> {
-        find(&self.sandboxes.read(), id).ok_or_else(|| Error::not_found(format!("an error occurred when try to find sandbox {id:?}: not found")))
+        find(&self.sandboxes.read(), id)
+            .ok_or_else(|| Error::not_found(format!("an error occurred when try to find sandbox {id:?}: not found")))
     }
 
     /// Finds a container by its id or a unique beginning of it.
     pub fn container(&self, id: &str) -> Result<Arc<Container>> {
-        find(&self.containers.read(), id).ok_or_else(|| Error::not_found(format!("an error occurred when try to find container {id:?}: not found")))
+        find(&self.containers.read(), id)
+            .ok_or_else(|| Error::not_found(format!("an error occurred when try to find container {id:?}: not found")))
     }
 
     pub fn containers_of(&self, sandbox: &str) -> Vec<Arc<Container>> {
@@ -255,7 +266,9 @@ fn load<T: DeserializeOwned>(path: &Path) -> Result<T> {
 
 fn remove_dir(path: &Path) -> Result<()> {
     match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).context(format!("remove {}", path.display())),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).context(format!("remove {}", path.display()))
+        }
         _ => Ok(()),
     }
 }

@@ -72,11 +72,13 @@ impl Pins {
             }
             for (kind, _) in &kinds {
                 let from = format!("/proc/thread-self/ns/{kind}");
-                sys::mount(&from, self.path(kind), "", libc::MS_BIND, "").context(format!("pin the {kind} namespace"))?;
+                sys::mount(&from, self.path(kind), "", libc::MS_BIND, "")
+                    .context(format!("pin the {kind} namespace"))?;
             }
             Ok(())
         };
-        std::thread::scope(|scope| scope.spawn(work).join()).map_err(|_| Error::internal("the thread that makes namespaces ended early"))?
+        std::thread::scope(|scope| scope.spawn(work).join())
+            .map_err(|_| Error::internal("the thread that makes namespaces ended early"))?
     }
 
     /// Pins a namespace of a process.
@@ -84,7 +86,8 @@ impl Pins {
         let path = self.path(kind);
         self.release_kind(kind)?;
         File::create(&path).context(format!("create {}", path.display()))?;
-        sys::mount(&format!("/proc/{pid}/ns/{kind}"), &path, "", libc::MS_BIND, "").context(format!("pin the {kind} namespace"))
+        sys::mount(&format!("/proc/{pid}/ns/{kind}"), &path, "", libc::MS_BIND, "")
+            .context(format!("pin the {kind} namespace"))
     }
 
     /// Lets go of one namespace.
@@ -102,7 +105,9 @@ impl Pins {
             self.release_kind(kind)?;
         }
         match fs::remove_dir_all(&self.dir) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).context(format!("remove {}", self.dir.display())),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(error).context(format!("remove {}", self.dir.display()))
+            }
             _ => Ok(()),
         }
     }
@@ -128,6 +133,10 @@ fn loopback_up() -> io::Result<()> {
         request.ifr_name[1] = b'o' as libc::c_char;
         request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as i16;
         use std::os::fd::AsRawFd;
-        if libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &request) < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+        if libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &request) < 0 {
+            Err(io::Error::last_os_error())
+        } else {
+            Ok(())
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! After a restart: what still runs is adopted, what ended is recorded, what belongs to nothing is removed.
 
-use std::{fs, sync::Arc};
+use std::{fs, path::PathBuf, sync::Arc};
 
 use tracing::{info, warn};
 
@@ -13,7 +13,10 @@ use super::{
     sandbox::{SandboxRecord, release_files},
     shim::Shim,
 };
-use crate::error::{Context, Result};
+use crate::{
+    cni::Attachment,
+    error::{Context, Result},
+};
 
 impl Engine {
     pub(super) async fn recover(&self) -> Result<()> {
@@ -115,7 +118,12 @@ impl Engine {
                 if let Some((shim, _)) = Shim::find(&self.paths.shim(&id)).await {
                     // Its containers have no record, so nobody will ever ask for them.
                     for process in shim.state().await.unwrap_or_default() {
-                        let _ = shim.call(&coracle_shim::protocol::Request::Signal { id: process.id, signal: libc::SIGKILL as u32 }).await;
+                        let _ = shim
+                            .call(&coracle_shim::protocol::Request::Signal {
+                                id: process.id,
+                                signal: libc::SIGKILL as u32,
+                            })
+                            .await;
                     }
                     let _ = shim.call(&coracle_shim::protocol::Request::Shutdown).await;
                 }
@@ -126,6 +134,18 @@ impl Engine {
         for parent in [self.paths.data.join("containers"), self.paths.run.join("containers"), self.paths.oci()] {
             for id in entries(&parent)?.into_iter().filter(|id| !containers.contains(id)) {
                 remove_dir(&parent.join(&id))?;
+            }
+        }
+        for id in self.cni.attached().into_iter().filter(|id| !sandboxes.contains(id)) {
+            let attachment = Attachment {
+                container_id: id.clone(),
+                netns: PathBuf::new(),
+                args: Vec::new(),
+                port_mappings: Vec::new(),
+            };
+            // The plugin may be gone for good; the rest must come up all the same.
+            if let Err(error) = self.cni.del(&attachment).await {
+                warn!(sandbox = id, %error, "the network of a sandbox that is gone cannot be given back");
             }
         }
         for key in self.snapshots.keys().into_iter().filter(|key| !containers.contains(key)) {

@@ -39,7 +39,10 @@ impl Engine {
             let _naming = self.naming.lock();
             if let Some(other) = self.sandboxes().into_iter().find(|other| same_name(&other.config, &config)) {
                 let name = format!("{}_{}_{}_{}", config.name, config.namespace, config.uid, config.attempt);
-                return Err(Error::already_exists(format!("failed to reserve sandbox name {name:?}: name {name:?} is reserved for {:?}", other.id)));
+                return Err(Error::already_exists(format!(
+                    "failed to reserve sandbox name {name:?}: name {name:?} is reserved for {:?}",
+                    other.id
+                )));
             }
             let sandbox = Sandbox {
                 id: id.clone(),
@@ -74,7 +77,11 @@ impl Engine {
         spawn_blocking(move || make_files(&paths, &this)).await??;
         if !sandbox.config.host_network {
             let attachment = self.attachment(sandbox);
-            let ips = self.cni.add(&attachment).await.map_err(|error| error.context(format!("failed to setup network for sandbox {:?}", sandbox.id)))?;
+            let ips = self
+                .cni
+                .add(&attachment)
+                .await
+                .map_err(|error| error.context(format!("failed to setup network for sandbox {:?}", sandbox.id)))?;
             sandbox.state.lock().ips = ips;
         }
         sandbox.state.lock().ready = true;
@@ -108,7 +115,11 @@ impl Engine {
     pub async fn stop_sandbox(&self, id: &str) -> Result<()> {
         let sandbox = self.sandbox(id)?;
         let _changing = sandbox.changing.lock().await;
-        let running: Vec<_> = self.containers_of(&sandbox.id).into_iter().filter(|container| container.state().status == Status::Running).collect();
+        let running: Vec<_> = self
+            .containers_of(&sandbox.id)
+            .into_iter()
+            .filter(|container| container.state().status == Status::Running)
+            .collect();
         let stops = running.iter().map(|container| self.kill_container(container));
         for result in futures::future::join_all(stops).await {
             result?;
@@ -202,7 +213,11 @@ impl Engine {
     }
 
     /// Takes the shim's events until it is gone.
-    pub(super) fn follow(&self, sandbox: Arc<Sandbox>, mut events: tokio::sync::mpsc::Receiver<ShimEvent>) -> Result<()> {
+    pub(super) fn follow(
+        &self,
+        sandbox: Arc<Sandbox>,
+        mut events: tokio::sync::mpsc::Receiver<ShimEvent>,
+    ) -> Result<()> {
         let engine = self.arc()?;
         tokio::spawn(async move {
             while let Some(event) = events.recv().await {
@@ -257,10 +272,16 @@ fn make_files(paths: &Paths, sandbox: &Sandbox) -> Result<()> {
     let shm = data.join("shm");
     if wanted.ipc {
         fs::create_dir_all(&shm).context(format!("create {}", shm.display()))?;
-        sys::mount("shm", &shm, "tmpfs", libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC, SHM_OPTIONS).context("mount the sandbox's shm")?;
+        sys::mount("shm", &shm, "tmpfs", libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC, SHM_OPTIONS)
+            .context("mount the sandbox's shm")?;
     }
-    let write = |name: &str, text: String| fs::write(data.join(name), text).context(format!("write {name} of the sandbox"));
-    let hostname = if wanted.uts { config.hostname.clone() } else { nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default() };
+    let write =
+        |name: &str, text: String| fs::write(data.join(name), text).context(format!("write {name} of the sandbox"));
+    let hostname = if wanted.uts {
+        config.hostname.clone()
+    } else {
+        nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+    };
     write("hostname", format!("{hostname}\n"))?;
     write("hosts", fs::read_to_string("/etc/hosts").unwrap_or_else(|_| "127.0.0.1\tlocalhost\n".into()))?;
     write("resolv.conf", resolv_conf(config))

@@ -16,9 +16,31 @@ const WITH_CAPABILITY: [(&str, &[&str]); 14] = [
     (
         "CAP_SYS_ADMIN",
         &[
-            "bpf", "clone", "clone3", "fanotify_init", "fsconfig", "fsmount", "fsopen", "fspick", "listmount", "lookup_dcookie", "mount", "mount_setattr",
-            "move_mount", "open_tree", "perf_event_open", "quotactl", "quotactl_fd", "setdomainname", "sethostname", "setns", "statmount", "syslog",
-            "umount", "umount2", "unshare",
+            "bpf",
+            "clone",
+            "clone3",
+            "fanotify_init",
+            "fsconfig",
+            "fsmount",
+            "fsopen",
+            "fspick",
+            "listmount",
+            "lookup_dcookie",
+            "mount",
+            "mount_setattr",
+            "move_mount",
+            "open_tree",
+            "perf_event_open",
+            "quotactl",
+            "quotactl_fd",
+            "setdomainname",
+            "sethostname",
+            "setns",
+            "statmount",
+            "syslog",
+            "umount",
+            "umount2",
+            "unshare",
         ],
     ),
     ("CAP_SYS_BOOT", &["reboot"]),
@@ -37,11 +59,60 @@ const WITH_CAPABILITY: [(&str, &[&str]); 14] = [
 
 /// Calls that no container needs: they concern the whole machine, are relics, or were ways out (io_uring).
 const NEVER: [&str; 54] = [
-    "_sysctl", "add_key", "afs_syscall", "bdflush", "break", "create_module", "ftime", "get_kernel_syms", "getpmsg", "gtty", "idle", "io_uring_enter",
-    "io_uring_register", "io_uring_setup", "kexec_file_load", "kexec_load", "keyctl", "lock", "migrate_pages", "move_pages", "mpx", "nfsservctl", "nice",
-    "oldfstat", "oldlstat", "oldolduname", "oldstat", "olduname", "pciconfig_iobase", "pciconfig_read", "pciconfig_write", "pivot_root", "prof", "profil",
-    "putpmsg", "query_module", "readdir", "request_key", "security", "sgetmask", "sigaction", "signal", "sigpending", "sigsuspend", "ssetmask", "stty",
-    "swapoff", "swapon", "sysfs", "ulimit", "uselib", "userfaultfd", "ustat", "vserver",
+    "_sysctl",
+    "add_key",
+    "afs_syscall",
+    "bdflush",
+    "break",
+    "create_module",
+    "ftime",
+    "get_kernel_syms",
+    "getpmsg",
+    "gtty",
+    "idle",
+    "io_uring_enter",
+    "io_uring_register",
+    "io_uring_setup",
+    "kexec_file_load",
+    "kexec_load",
+    "keyctl",
+    "lock",
+    "migrate_pages",
+    "move_pages",
+    "mpx",
+    "nfsservctl",
+    "nice",
+    "oldfstat",
+    "oldlstat",
+    "oldolduname",
+    "oldstat",
+    "olduname",
+    "pciconfig_iobase",
+    "pciconfig_read",
+    "pciconfig_write",
+    "pivot_root",
+    "prof",
+    "profil",
+    "putpmsg",
+    "query_module",
+    "readdir",
+    "request_key",
+    "security",
+    "sgetmask",
+    "sigaction",
+    "signal",
+    "sigpending",
+    "sigsuspend",
+    "ssetmask",
+    "stty",
+    "swapoff",
+    "swapon",
+    "sysfs",
+    "ulimit",
+    "uselib",
+    "userfaultfd",
+    "ustat",
+    "vserver",
 ];
 const NEVER_ON_32_BITS: [&str; 3] = ["tuxcall", "vm86", "vm86old"];
 /// Calls whose arguments decide.
@@ -56,19 +127,36 @@ const AF_VSOCK: u64 = 40;
 /// The runtime's own profile for a container with these capabilities.
 pub fn default_profile(capabilities: &[String]) -> Result<Value> {
     let has = |name: &str| capabilities.iter().any(|capability| capability == name);
-    let refused: BTreeSet<&str> = WITH_CAPABILITY.iter().flat_map(|(_, calls)| calls.iter().copied()).chain(NEVER).chain(NEVER_ON_32_BITS).chain(TESTED).collect();
-    let known = numbers::X86_64.iter().chain(&numbers::X32).chain(&numbers::X86).chain(&numbers::AARCH64).chain(&numbers::ARM).map(|(name, _)| *name);
+    let refused: BTreeSet<&str> = WITH_CAPABILITY
+        .iter()
+        .flat_map(|(_, calls)| calls.iter().copied())
+        .chain(NEVER)
+        .chain(NEVER_ON_32_BITS)
+        .chain(TESTED)
+        .collect();
+    let known = numbers::X86_64
+        .iter()
+        .chain(&numbers::X32)
+        .chain(&numbers::X86)
+        .chain(&numbers::AARCH64)
+        .chain(&numbers::ARM)
+        .map(|(name, _)| *name);
     let mut allowed: BTreeSet<&str> = known.filter(|name| !refused.contains(name)).collect();
-    allowed.extend(WITH_CAPABILITY.iter().filter(|(capability, _)| has(capability)).flat_map(|(_, calls)| calls.iter().copied()));
+    allowed.extend(
+        WITH_CAPABILITY.iter().filter(|(capability, _)| has(capability)).flat_map(|(_, calls)| calls.iter().copied()),
+    );
     let one = |name: &str, index: u32, value: u64, op: &str| json!({ "names": [name], "action": "SCMP_ACT_ALLOW", "args": [{ "index": index, "value": value, "op": op }] });
-    let mut calls = vec![json!({ "names": allowed, "action": "SCMP_ACT_ALLOW" }), one("socket", 0, AF_VSOCK, "SCMP_CMP_NE")];
+    let mut calls =
+        vec![json!({ "names": allowed, "action": "SCMP_ACT_ALLOW" }), one("socket", 0, AF_VSOCK, "SCMP_CMP_NE")];
     calls.extend(PERSONALITIES.map(|value| one("personality", 0, value, "SCMP_CMP_EQ")));
     if !has("CAP_SYS_ADMIN") {
         calls.push(one("clone", 0, NEW_NAMESPACES, "SCMP_CMP_MASKED_EQ"));
         // Its flags lie in memory, where a filter cannot look; programs fall back to clone.
         calls.push(json!({ "names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": libc::ENOSYS }));
     }
-    Ok(json!({ "defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": libc::EPERM, "architectures": native_architectures(), "syscalls": calls }))
+    Ok(
+        json!({ "defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": libc::EPERM, "architectures": native_architectures(), "syscalls": calls }),
+    )
 }
 
 /// A profile file of the node, in Docker's form: rules may depend on capabilities and architectures.
@@ -78,7 +166,8 @@ pub fn load_profile(path: &Path, capabilities: &[String]) -> Result<Value> {
         return Err(Error::invalid("larger than 4 MiB").context(what()));
     }
     let bytes = fs::read(path).context(what())?;
-    let mut profile: Value = serde_json::from_slice(&bytes).map_err(|error| Error::invalid(format!("{}: {error}", what())))?;
+    let mut profile: Value =
+        serde_json::from_slice(&bytes).map_err(|error| Error::invalid(format!("{}: {error}", what())))?;
     if let Some(calls) = profile["syscalls"].as_array_mut() {
         calls.retain(|call| applies(call, capabilities));
     }
@@ -91,7 +180,9 @@ pub fn load_profile(path: &Path, capabilities: &[String]) -> Result<Value> {
 /// `includes` and `excludes` of a rule.
 fn applies(call: &Value, capabilities: &[String]) -> bool {
     let architecture = if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" };
-    let strings = |value: &Value| -> Vec<String> { value.as_array().into_iter().flatten().filter_map(|item| item.as_str().map(str::to_owned)).collect() };
+    let strings = |value: &Value| -> Vec<String> {
+        value.as_array().into_iter().flatten().filter_map(|item| item.as_str().map(str::to_owned)).collect()
+    };
     let (included, excluded) = (strings(&call["includes"]["caps"]), strings(&call["excludes"]["caps"]));
     let (on, not_on) = (strings(&call["includes"]["arches"]), strings(&call["excludes"]["arches"]));
     let here = |list: &[String]| list.iter().any(|name| name == architecture);
@@ -113,7 +204,12 @@ mod tests {
             let text = profile.to_string();
             let json = coracle_launcher::json::Json::parse(text.as_bytes()).unwrap();
             assert!(coracle_launcher::seccomp::Filter::of(&json).unwrap().is_some());
-            profile["syscalls"][0]["names"].as_array().unwrap().iter().map(|name| name.as_str().unwrap().to_owned()).collect::<Vec<_>>()
+            profile["syscalls"][0]["names"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|name| name.as_str().unwrap().to_owned())
+                .collect::<Vec<_>>()
         };
         let plain = names(&[]);
         for call in ["read", "openat", "futex", "epoll_pwait2", "mseal", "ptrace"] {

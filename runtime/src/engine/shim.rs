@@ -57,7 +57,10 @@ impl Programs {
 /// Something a shim tells by itself.
 #[derive(Debug)]
 pub enum ShimEvent {
-    Exited { id: String, exit: Exit },
+    Exited {
+        id: String,
+        exit: Exit,
+    },
     /// The shim ended, and with it all its containers.
     Gone,
 }
@@ -81,7 +84,11 @@ const WATCH: u32 = 2;
 
 impl Shim {
     /// Starts a shim for `dir`; it keeps launcher state under `oci_root`.
-    pub async fn spawn(programs: &Programs, dir: &Path, oci_root: &Path) -> Result<(Arc<Shim>, mpsc::Receiver<ShimEvent>)> {
+    pub async fn spawn(
+        programs: &Programs,
+        dir: &Path,
+        oci_root: &Path,
+    ) -> Result<(Arc<Shim>, mpsc::Receiver<ShimEvent>)> {
         let child = start(programs, dir, oci_root).context(format!("start the shim of {}", dir.display()))?;
         Shim::connect(dir, Some(child)).await
     }
@@ -109,7 +116,12 @@ impl Shim {
         let pending = Arc::new(Pending { waiting: Mutex::new(Some(HashMap::new())) });
         let (sender, events) = mpsc::channel(64);
         tokio::spawn(listen(reader, frames, pending.clone(), sender, child));
-        let shim = Shim { dir: dir.to_owned(), writer: tokio::sync::Mutex::new(writer), pending, next: AtomicU32::new(WATCH + 1) };
+        let shim = Shim {
+            dir: dir.to_owned(),
+            writer: tokio::sync::Mutex::new(writer),
+            pending,
+            next: AtomicU32::new(WATCH + 1),
+        };
         Ok((Arc::new(shim), events))
     }
 
@@ -177,7 +189,8 @@ fn open_dir(dir: &Path) -> Result<File> {
 
 fn dial(dir: &Path) -> Result<UnixStream> {
     let handle = open_dir(dir)?;
-    let stream = StdUnixStream::connect(socket_path(&handle)).context(format!("connect to the shim of {}", dir.display()))?;
+    let stream =
+        StdUnixStream::connect(socket_path(&handle)).context(format!("connect to the shim of {}", dir.display()))?;
     stream.set_nonblocking(true).context("set the socket non-blocking")?;
     UnixStream::from_std(stream).context("watch the socket")
 }
@@ -201,7 +214,13 @@ fn start(programs: &Programs, dir: &Path, oci_root: &Path) -> Result<Child> {
 }
 
 /// Hands answers to those who wait and events to the engine, until the shim is gone.
-async fn listen(mut reader: OwnedReadHalf, mut frames: Frames, pending: Arc<Pending>, events: mpsc::Sender<ShimEvent>, child: Option<Child>) {
+async fn listen(
+    mut reader: OwnedReadHalf,
+    mut frames: Frames,
+    pending: Arc<Pending>,
+    events: mpsc::Sender<ShimEvent>,
+    child: Option<Child>,
+) {
     while let Ok((number, reply)) = frames.next(&mut reader).await {
         if let (WATCH, Reply::Exited { id, exit }) = (number, &reply) {
             let event = ShimEvent::Exited { id: id.clone(), exit: exit.clone() };
@@ -234,7 +253,8 @@ struct Frames {
 impl Frames {
     async fn next(&mut self, reader: &mut OwnedReadHalf) -> Result<(u32, Reply)> {
         loop {
-            let split = protocol::split(&self.buffer[self.start..]).map_err(|_| Error::internal("malformed frame from the shim"))?;
+            let split = protocol::split(&self.buffer[self.start..])
+                .map_err(|_| Error::internal("malformed frame from the shim"))?;
             if let Some((kind, number, body, used)) = split {
                 let reply = Reply::decode(kind, body).map_err(|_| Error::internal("malformed frame from the shim"))?;
                 self.start += used;
@@ -275,7 +295,10 @@ pub struct SessionReader {
 impl Session {
     async fn open(dir: &Path) -> Result<Session> {
         let (reader, writer) = dial(dir)?.into_split();
-        let mut session = Session { writer: SessionWriter { socket: writer, next: HELLO }, reader: SessionReader { socket: reader, frames: Frames::default() } };
+        let mut session = Session {
+            writer: SessionWriter { socket: writer, next: HELLO },
+            reader: SessionReader { socket: reader, frames: Frames::default() },
+        };
         session.send(&[Request::Hello { version: VERSION }]).await?;
         Ok(session)
     }

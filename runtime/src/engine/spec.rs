@@ -13,8 +13,20 @@ use crate::{
 
 /// What containers may do unless told otherwise.
 const DEFAULT_CAPABILITIES: [&str; 14] = [
-    "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FOWNER", "CAP_MKNOD", "CAP_NET_RAW", "CAP_SETGID", "CAP_SETUID", "CAP_SETFCAP",
-    "CAP_SETPCAP", "CAP_NET_BIND_SERVICE", "CAP_SYS_CHROOT", "CAP_KILL", "CAP_AUDIT_WRITE",
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FSETID",
+    "CAP_FOWNER",
+    "CAP_MKNOD",
+    "CAP_NET_RAW",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETFCAP",
+    "CAP_SETPCAP",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_SYS_CHROOT",
+    "CAP_KILL",
+    "CAP_AUDIT_WRITE",
 ];
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -82,7 +94,10 @@ fn process(inputs: &Inputs<'_>) -> Result<Value> {
     let (config, image) = (inputs.config, inputs.image);
     let args = command(config, image)?;
     let env = environment(inputs);
-    let cwd = [config.working_dir.as_str(), image.working_dir.as_str(), "/"].into_iter().find(|dir| !dir.is_empty()).unwrap_or("/");
+    let cwd = [config.working_dir.as_str(), image.working_dir.as_str(), "/"]
+        .into_iter()
+        .find(|dir| !dir.is_empty())
+        .unwrap_or("/");
     let security = &config.security;
     let capabilities = capabilities(security)?;
     let ambient = normal_capabilities(&security.add_ambient_capabilities)?;
@@ -144,7 +159,11 @@ fn normal_capabilities(names: &[String]) -> Result<Vec<String>> {
     let normal = |name: &String| {
         let upper = name.to_uppercase();
         let full = if upper.starts_with("CAP_") { upper } else { format!("CAP_{upper}") };
-        if coracle_launcher::capabilities::bit(&full).is_none() { Err(Error::invalid(format!("unknown capability {name:?}"))) } else { Ok(full) }
+        if coracle_launcher::capabilities::bit(&full).is_none() {
+            Err(Error::invalid(format!("unknown capability {name:?}")))
+        } else {
+            Ok(full)
+        }
     };
     names.iter().filter(|name| !name.eq_ignore_ascii_case("all")).map(normal).collect()
 }
@@ -162,7 +181,10 @@ fn capabilities(security: &Security) -> Result<Vec<String>> {
     if is_all(&security.drop_capabilities) {
         out.clear();
     }
-    for name in normal_capabilities(&security.add_capabilities)?.into_iter().chain(normal_capabilities(&security.add_ambient_capabilities)?) {
+    for name in normal_capabilities(&security.add_capabilities)?
+        .into_iter()
+        .chain(normal_capabilities(&security.add_ambient_capabilities)?)
+    {
         if !out.contains(&name) {
             out.push(name);
         }
@@ -214,7 +236,12 @@ pub fn resources(resources: &Resources) -> Value {
         out["pids"] = json!({ "limit": resources.pids_limit });
     }
     // The kubelet names every page size of the machine with 0; a group starts without any.
-    let pages: Vec<Value> = resources.hugepages.iter().filter(|(_, limit)| *limit != 0).map(|(size, limit)| json!({ "pageSize": size, "limit": limit })).collect();
+    let pages: Vec<Value> = resources
+        .hugepages
+        .iter()
+        .filter(|(_, limit)| *limit != 0)
+        .map(|(size, limit)| json!({ "pageSize": size, "limit": limit }))
+        .collect();
     if !pages.is_empty() {
         out["hugepageLimits"] = json!(pages);
     }
@@ -232,7 +259,8 @@ fn devices(devices: &[Device], privileged: bool) -> Result<(Value, Value)> {
     let mut nodes = Vec::new();
     let mut rules = vec![json!({ "allow": false, "access": "rwm" })];
     for device in devices {
-        let node = device_node(Path::new(&device.host_path), &device.container_path).context(format!("device {}", device.host_path))?;
+        let node = device_node(Path::new(&device.host_path), &device.container_path)
+            .context(format!("device {}", device.host_path))?;
         let access = if device.permissions.is_empty() { "rwm" } else { &device.permissions };
         rules.push(json!({ "allow": true, "type": node["type"], "major": node["major"], "minor": node["minor"], "access": access }));
         nodes.push(node);
@@ -279,8 +307,11 @@ fn mounts(inputs: &Inputs<'_>) -> Result<Value> {
     if let Root::Mount { kind, options } = inputs.root {
         out.push(json!({ "destination": "/", "type": kind, "source": kind, "options": options }));
     }
-    let sys: &[&str] = if privileged { &["nosuid", "noexec", "nodev", "rw"] } else { &["nosuid", "noexec", "nodev", "ro"] };
-    out.push(json!({ "destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"] }));
+    let sys: &[&str] =
+        if privileged { &["nosuid", "noexec", "nodev", "rw"] } else { &["nosuid", "noexec", "nodev", "ro"] };
+    out.push(
+        json!({ "destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"] }),
+    );
     out.push(json!({ "destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "strictatime", "mode=755", "size=65536k"] }));
     out.push(json!({ "destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"] }));
     out.push(json!({ "destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": ["nosuid", "noexec", "nodev"] }));
@@ -289,7 +320,9 @@ fn mounts(inputs: &Inputs<'_>) -> Result<Value> {
     let given = |path: &str| config.mounts.iter().any(|mount| Path::new(&mount.container_path) == Path::new(path));
     let shm = if inputs.ipc.is_some() { inputs.files.join("shm") } else { "/dev/shm".into() };
     if !given("/dev/shm") {
-        out.push(json!({ "destination": "/dev/shm", "type": "bind", "source": shm, "options": ["rbind", "rprivate", "rw"] }));
+        out.push(
+            json!({ "destination": "/dev/shm", "type": "bind", "source": shm, "options": ["rbind", "rprivate", "rw"] }),
+        );
     }
     let access = if config.security.readonly_rootfs { "ro" } else { "rw" };
     for name in ["hosts", "hostname", "resolv.conf"] {
@@ -325,7 +358,10 @@ fn user_mount(mount: &Mount) -> Result<Value> {
     let mut options = vec!["rbind", propagation, if mount.readonly { "ro" } else { "rw" }];
     if mount.recursive_read_only {
         if !mount.readonly || mount.propagation != Propagation::Private {
-            return Err(Error::invalid(format!("mount at {:?}: recursive read-only needs a read-only mount without propagation", mount.container_path)));
+            return Err(Error::invalid(format!(
+                "mount at {:?}: recursive read-only needs a read-only mount without propagation",
+                mount.container_path
+            )));
         }
         options.push("rro");
     }
@@ -356,7 +392,8 @@ mod tests {
             (&[], &["a"], &["/e", "a"]),
             (&["x"], &["a"], &["x", "a"]),
         ] {
-            let config = ContainerConfig { command: strings(command_given), args: strings(args), ..ContainerConfig::default() };
+            let config =
+                ContainerConfig { command: strings(command_given), args: strings(args), ..ContainerConfig::default() };
             assert_eq!(command(&config, &image).unwrap(), expected);
         }
         assert!(command(&ContainerConfig::default(), &RunConfig::default()).is_err());
@@ -366,7 +403,11 @@ mod tests {
     fn capabilities_are_added_and_dropped() {
         let with = |add: &[&str], drop: &[&str]| {
             let strings = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
-            capabilities(&Security { add_capabilities: strings(add), drop_capabilities: strings(drop), ..Security::default() })
+            capabilities(&Security {
+                add_capabilities: strings(add),
+                drop_capabilities: strings(drop),
+                ..Security::default()
+            })
         };
         assert_eq!(with(&[], &[]).unwrap().len(), 14);
         assert_eq!(with(&["NET_ADMIN"], &["ALL"]).unwrap(), ["CAP_NET_ADMIN"]);

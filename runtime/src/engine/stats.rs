@@ -41,7 +41,11 @@ pub struct Stats {
 impl Engine {
     /// A container's use now; one that does not run has only a time.
     pub fn container_stats(&self, container: &Container) -> Result<Stats> {
-        let mut stats = if container.state().status == Status::Running { self.group_stats(&container.cgroups_path)? } else { Stats { at: now(), ..Stats::default() } };
+        let mut stats = if container.state().status == Status::Running {
+            self.group_stats(&container.cgroups_path)?
+        } else {
+            Stats { at: now(), ..Stats::default() }
+        };
         if stats.cpu_total > 0 {
             stats.cpu_rate = Engine::cpu_rate(container, stats.at, stats.cpu_total);
         }
@@ -68,13 +72,19 @@ fn sample(group: &Cgroup, at: i64) -> Stats {
     let v2 = group.is_v2();
     let dir = |controller: &str| group.dir(controller).unwrap_or(Path::new("/nonexistent"));
     let memory = dir("memory");
-    let (usage_file, limit_file) = if v2 { ("memory.current", "memory.max") } else { ("memory.usage_in_bytes", "memory.limit_in_bytes") };
-    let key = |v1_key: &str, v2_key: &str| read_key(memory, "memory.stat", if v2 { v2_key } else { v1_key }).unwrap_or(0);
+    let (usage_file, limit_file) =
+        if v2 { ("memory.current", "memory.max") } else { ("memory.usage_in_bytes", "memory.limit_in_bytes") };
+    let key =
+        |v1_key: &str, v2_key: &str| read_key(memory, "memory.stat", if v2 { v2_key } else { v1_key }).unwrap_or(0);
     let usage = read_number(memory, usage_file).unwrap_or(0);
     let working_set = usage.saturating_sub(key("total_inactive_file", "inactive_file"));
     // v1 writes "no limit" as the largest multiple of a page.
     let limit = read_number(memory, limit_file).filter(|&limit| limit < 1 << 60);
-    let cpu_total = if v2 { read_key(dir("cpu"), "cpu.stat", "usage_usec").unwrap_or(0) * 1000 } else { read_number(dir("cpuacct"), "cpuacct.usage").unwrap_or(0) };
+    let cpu_total = if v2 {
+        read_key(dir("cpu"), "cpu.stat", "usage_usec").unwrap_or(0) * 1000
+    } else {
+        read_number(dir("cpuacct"), "cpuacct.usage").unwrap_or(0)
+    };
     Stats {
         at,
         cpu_total,

@@ -26,28 +26,40 @@ pub fn resolve(security: &Security, image_user: &str, open: impl Fn(&str) -> Opt
     };
     let name = if name.is_empty() { "0".to_owned() } else { name };
     let passwd = read("/etc/passwd");
-    let entry = passwd.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|fields| fields.len() >= 4 && (fields[0] == name || fields[2] == name));
+    let entry = passwd
+        .lines()
+        .map(|line| line.split(':').collect::<Vec<_>>())
+        .find(|fields| fields.len() >= 4 && (fields[0] == name || fields[2] == name));
     let number = |text: &str| text.parse::<u32>().ok();
     let uid = match (number(&name), &entry) {
         (Some(uid), _) => uid,
-        (None, Some(fields)) => number(fields[2]).ok_or_else(|| Error::invalid(format!("malformed user {name:?} in /etc/passwd")))?,
-        (None, None) => return Err(Error::invalid(format!("unable to find user {name}: no matching entries in passwd file"))),
+        (None, Some(fields)) => {
+            number(fields[2]).ok_or_else(|| Error::invalid(format!("malformed user {name:?} in /etc/passwd")))?
+        }
+        (None, None) => {
+            return Err(Error::invalid(format!("unable to find user {name}: no matching entries in passwd file")));
+        }
     };
     let groups = read("/etc/group");
     let lines = || groups.lines().map(|line| line.split(':').collect::<Vec<_>>()).filter(|fields| fields.len() >= 3);
     let gid = match (security.run_as_group, group) {
         (Some(gid), _) => u32::try_from(gid).map_err(|_| Error::invalid(format!("invalid group {gid}")))?,
         (None, "") => entry.as_ref().and_then(|fields| number(fields[3])).unwrap_or(0),
-        (None, group) => match number(group).or_else(|| lines().find(|fields| fields[0] == group).and_then(|fields| number(fields[2]))) {
+        (None, group) => match number(group)
+            .or_else(|| lines().find(|fields| fields[0] == group).and_then(|fields| number(fields[2])))
+        {
             Some(gid) => gid,
-            None => return Err(Error::invalid(format!("unable to find group {group}: no matching entries in group file"))),
+            None => {
+                return Err(Error::invalid(format!("unable to find group {group}: no matching entries in group file")));
+            }
         },
     };
     let mut additional = vec![gid];
     if !security.strict_groups
         && let Some(fields) = &entry
     {
-        let member = |list: &Vec<&str>| list.get(3).is_some_and(|members| members.split(',').any(|member| member == fields[0]));
+        let member =
+            |list: &Vec<&str>| list.get(3).is_some_and(|members| members.split(',').any(|member| member == fields[0]));
         additional.extend(lines().filter(member).filter_map(|fields| number(fields[2])));
     }
     additional.extend(security.supplemental_groups.iter().filter_map(|&gid| u32::try_from(gid).ok()));
@@ -75,12 +87,17 @@ mod tests {
 
     #[test]
     fn users_are_found_by_name_and_number() {
-        let with = |user: Option<i64>, image: &str| resolve(&Security { run_as_user: user, ..Security::default() }, image, open);
+        let with = |user: Option<i64>, image: &str| {
+            resolve(&Security { run_as_user: user, ..Security::default() }, image, open)
+        };
         assert_eq!(with(None, "").unwrap(), User { uid: 0, gid: 0, groups: vec![0] });
         assert_eq!(with(None, "web").unwrap(), User { uid: 33, gid: 44, groups: vec![44, 70] });
         assert_eq!(with(None, "web:other").unwrap(), User { uid: 33, gid: 80, groups: vec![70, 80] });
         assert_eq!(with(Some(1000), "web").unwrap(), User { uid: 1000, gid: 0, groups: vec![0] });
         assert!(with(None, "nobody").unwrap_err().to_string().contains("no matching entries in passwd file"));
-        assert_eq!(resolve(&Security::default(), "12:13", |_| None).unwrap(), User { uid: 12, gid: 13, groups: vec![13] });
+        assert_eq!(
+            resolve(&Security::default(), "12:13", |_| None).unwrap(),
+            User { uid: 12, gid: 13, groups: vec![13] }
+        );
     }
 }

@@ -143,7 +143,8 @@ impl Catalogue {
         {
             let mut table = write.open_table(IMAGES)?;
             for record in changed {
-                let bytes = serde_json::to_vec(record).map_err(|error| Error::internal(format!("encode image record: {error}")))?;
+                let bytes = serde_json::to_vec(record)
+                    .map_err(|error| Error::internal(format!("encode image record: {error}")))?;
                 table.insert(record.id.as_str(), &bytes[..])?;
             }
             for id in removed {

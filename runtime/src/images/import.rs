@@ -14,7 +14,9 @@ use super::{
     Inner,
     catalogue::ImageRecord,
     digest_of,
-    manifest::{self, Descriptor, Document, ImageConfig, Index, MAX_DOCUMENT, Manifest, OCI_CONFIG, OCI_LAYER, OCI_MANIFEST},
+    manifest::{
+        self, Descriptor, Document, ImageConfig, Index, MAX_DOCUMENT, Manifest, OCI_CONFIG, OCI_LAYER, OCI_MANIFEST,
+    },
     reference::Reference,
 };
 use crate::{
@@ -111,7 +113,11 @@ impl Spool {
     fn read(&self, name: &str) -> Result<Vec<u8>> {
         let mut out = Vec::new();
         self.open(name)?.take(MAX_DOCUMENT + 1).read_to_end(&mut out).context(format!("read {name:?}"))?;
-        if out.len() as u64 > MAX_DOCUMENT { Err(Error::invalid(format!("{name:?} is larger than {MAX_DOCUMENT} bytes"))) } else { Ok(out) }
+        if out.len() as u64 > MAX_DOCUMENT {
+            Err(Error::invalid(format!("{name:?} is larger than {MAX_DOCUMENT} bytes")))
+        } else {
+            Ok(out)
+        }
     }
 
     fn import(&self, inner: &Inner, name: Option<&str>) -> Result<Vec<Arc<ImageRecord>>> {
@@ -139,13 +145,23 @@ impl Spool {
         if out.is_empty() { Err(Error::not_found("the OCI layout has no image for this platform")) } else { Ok(out) }
     }
 
-    fn import_descriptor(&self, inner: &Inner, entry: &Descriptor, reference: Option<&Reference>, depth: usize) -> Result<Option<Arc<ImageRecord>>> {
+    fn import_descriptor(
+        &self,
+        inner: &Inner,
+        entry: &Descriptor,
+        reference: Option<&Reference>,
+        depth: usize,
+    ) -> Result<Option<Arc<ImageRecord>>> {
         if depth > MAX_DEPTH {
             return Err(Error::invalid("indexes are nested too deeply"));
         }
         let bytes = self.read(&blob_name(&entry.digest))?;
         if Digest::of(&bytes) != entry.digest && entry.digest.algorithm() == "sha256" {
-            return Err(Error::invalid(format!("unexpected digest: expected {}, got {}", entry.digest, Digest::of(&bytes))));
+            return Err(Error::invalid(format!(
+                "unexpected digest: expected {}, got {}",
+                entry.digest,
+                Digest::of(&bytes)
+            )));
         }
         match manifest::parse(&bytes, &entry.media_type)? {
             Document::Index(index) => match choose_present(&index, self) {
@@ -163,29 +179,54 @@ impl Spool {
     }
 
     fn import_archive(&self, inner: &Inner, name: Option<&str>) -> Result<Vec<Arc<ImageRecord>>> {
-        let images: Vec<ArchiveImage> = serde_json::from_slice(&self.read("manifest.json")?).map_err(|error| Error::invalid(format!("malformed manifest.json: {error}")))?;
+        let images: Vec<ArchiveImage> = serde_json::from_slice(&self.read("manifest.json")?)
+            .map_err(|error| Error::invalid(format!("malformed manifest.json: {error}")))?;
         images.iter().map(|image| self.import_archive_image(inner, image, name)).collect()
     }
 
-    fn import_archive_image(&self, inner: &Inner, image: &ArchiveImage, name: Option<&str>) -> Result<Arc<ImageRecord>> {
+    fn import_archive_image(
+        &self,
+        inner: &Inner,
+        image: &ArchiveImage,
+        name: Option<&str>,
+    ) -> Result<Arc<ImageRecord>> {
         let config_bytes = self.read(&image.config)?;
         let config = ImageConfig::parse(&config_bytes)?;
         let files = image.layers.clone().unwrap_or_default();
         if files.len() != config.rootfs.diff_ids.len() {
-            return Err(Error::invalid(format!("image has {} layers but its configuration names {}", files.len(), config.rootfs.diff_ids.len())));
+            return Err(Error::invalid(format!(
+                "image has {} layers but its configuration names {}",
+                files.len(),
+                config.rootfs.diff_ids.len()
+            )));
         }
         let mut layers = Vec::new();
         for file in &files {
             let (digest, size) = digest_of(self.open(file)?)?;
-            let layer = Descriptor { media_type: OCI_LAYER.into(), digest, size, platform: None, annotations: Default::default(), urls: vec![] };
+            let layer = Descriptor {
+                media_type: OCI_LAYER.into(),
+                digest,
+                size,
+                platform: None,
+                annotations: Default::default(),
+                urls: vec![],
+            };
             inner.store_exact(self.open(file)?, &layer)?;
             layers.push(layer);
         }
         let digest = inner.content.put(&config_bytes)?;
-        let config = Descriptor { media_type: OCI_CONFIG.into(), digest, size: config_bytes.len() as u64, platform: None, annotations: Default::default(), urls: vec![] };
+        let config = Descriptor {
+            media_type: OCI_CONFIG.into(),
+            digest,
+            size: config_bytes.len() as u64,
+            platform: None,
+            annotations: Default::default(),
+            urls: vec![],
+        };
         let manifest = Manifest { schema_version: 2, media_type: OCI_MANIFEST.into(), config, layers };
         let tags = image.repo_tags.clone().unwrap_or_default();
-        let names: Vec<&str> = if tags.is_empty() { name.into_iter().collect() } else { tags.iter().map(String::as_str).collect() };
+        let names: Vec<&str> =
+            if tags.is_empty() { name.into_iter().collect() } else { tags.iter().map(String::as_str).collect() };
         register_named(inner, &manifest, &names)
     }
 }

@@ -60,7 +60,10 @@ impl Platform {
     fn runs(&self) -> bool {
         let own = Platform::own();
         // arm64's only variant is v8.
-        let variant = self.variant.as_deref().is_none_or(|variant| variant.is_empty() || self.architecture == "arm64" && variant == "v8");
+        let variant = self
+            .variant
+            .as_deref()
+            .is_none_or(|variant| variant.is_empty() || self.architecture == "arm64" && variant == "v8");
         self.os == own.os && self.architecture == own.architecture && variant
     }
 }
@@ -123,7 +126,11 @@ pub fn parse(bytes: &[u8], media_type: &str) -> Result<Document> {
     if manifest.layers.len() > MAX_LAYERS {
         return Err(Error::invalid(format!("image has more than {MAX_LAYERS} layers")));
     }
-    if let Some(layer) = manifest.layers.iter().find(|layer| layer.media_type.contains("foreign") || layer.media_type.contains("nondistributable")) {
+    if let Some(layer) = manifest
+        .layers
+        .iter()
+        .find(|layer| layer.media_type.contains("foreign") || layer.media_type.contains("nondistributable"))
+    {
         return Err(Error::invalid(format!("layer {} is a foreign layer, which is not supported", layer.digest)));
     }
     Ok(Document::Manifest(manifest))
@@ -136,7 +143,9 @@ impl Index {
         let fitting = self.manifests.iter().find(|entry| entry.platform.as_ref().is_some_and(Platform::runs));
         let only = || self.manifests.iter().find(|entry| entry.platform.is_none());
         let own = Platform::own();
-        fitting.or_else(only).ok_or_else(|| Error::not_found(format!("no match for platform in manifest: {}/{}", own.os, own.architecture)))
+        fitting.or_else(only).ok_or_else(|| {
+            Error::not_found(format!("no match for platform in manifest: {}/{}", own.os, own.architecture))
+        })
     }
 }
 
@@ -229,8 +238,16 @@ mod tests {
             (r#"{"schemaVersion":1}"#.to_owned(), "schema"),
             (format!(r#"{{"schemaVersion":2,"manifests":[],"layers":[],"config":{entry}}}"#), "ambiguous"),
             (format!(r#"{{"schemaVersion":2,"config":{entry},"layers":[{layers}]}}"#), "127 layers"),
-            (format!(r#"{{"schemaVersion":2,"config":{entry},"layers":[{{"mediaType":"application/vnd.docker.image.rootfs.foreign.diff.tar.gzip","digest":"{digest}","size":1}}]}}"#), "foreign"),
-            (format!(r#"{{"schemaVersion":2,"mediaType":"{OCI_MANIFEST}","config":{entry},"layers":[]}}"#), "was served as"),
+            (
+                format!(
+                    r#"{{"schemaVersion":2,"config":{entry},"layers":[{{"mediaType":"application/vnd.docker.image.rootfs.foreign.diff.tar.gzip","digest":"{digest}","size":1}}]}}"#
+                ),
+                "foreign",
+            ),
+            (
+                format!(r#"{{"schemaVersion":2,"mediaType":"{OCI_MANIFEST}","config":{entry},"layers":[]}}"#),
+                "was served as",
+            ),
         ] {
             let error = parse(document.as_bytes(), DOCKER_MANIFEST).unwrap_err().to_string();
             assert!(error.contains(word), "{error}");
@@ -239,9 +256,18 @@ mod tests {
 
     #[test]
     fn the_platform_is_chosen() {
-        let entry = |arch: &str, os: &str, seed: &[u8]| format!(r#"{{"digest":"{}","size":1,"platform":{{"architecture":"{arch}","os":"{os}"}}}}"#, Digest::of(seed));
+        let entry = |arch: &str, os: &str, seed: &[u8]| {
+            format!(
+                r#"{{"digest":"{}","size":1,"platform":{{"architecture":"{arch}","os":"{os}"}}}}"#,
+                Digest::of(seed)
+            )
+        };
         let own = Platform::own().architecture;
-        let text = format!(r#"{{"schemaVersion":2,"manifests":[{},{}]}}"#, entry(&own, "windows", b"w"), entry(&own, "linux", b"l"));
+        let text = format!(
+            r#"{{"schemaVersion":2,"manifests":[{},{}]}}"#,
+            entry(&own, "windows", b"w"),
+            entry(&own, "linux", b"l")
+        );
         let Document::Index(index) = parse(text.as_bytes(), OCI_INDEX).unwrap() else { panic!("an index") };
         assert_eq!(index.choose().unwrap().digest, Digest::of(b"l"));
     }

@@ -59,7 +59,12 @@ pub(crate) struct Inner {
 
 impl Images {
     /// Opens content, records and layers below `data_dir`.
-    pub fn open(data_dir: &Path, snapshots: Arc<dyn Snapshotter>, place: Place, registries: Registries) -> Result<Images> {
+    pub fn open(
+        data_dir: &Path,
+        snapshots: Arc<dyn Snapshotter>,
+        place: Place,
+        registries: Registries,
+    ) -> Result<Images> {
         let content = ContentStore::open(&data_dir.join("content"))?;
         let catalogue = Catalogue::open(&data_dir.join("images.redb"))?;
         let registry = RegistryClient::new(place, registries)?;
@@ -93,7 +98,11 @@ impl Images {
 
     /// Reads a docker-archive or an OCI layout as a tar stream; returns the images in it. `name` is for a layout whose
     /// index gives a tag only, or nothing.
-    pub async fn import(&self, reader: impl Read + Send + 'static, name: Option<&str>) -> Result<Vec<Arc<ImageRecord>>> {
+    pub async fn import(
+        &self,
+        reader: impl Read + Send + 'static,
+        name: Option<&str>,
+    ) -> Result<Vec<Arc<ImageRecord>>> {
         let (inner, name) = (self.inner.clone(), name.map(str::to_owned));
         let guard = self.inner.adding.read().await;
         let result = tokio::task::spawn_blocking(move || import::import(&inner, reader, name.as_deref())).await?;
@@ -105,7 +114,8 @@ impl Images {
     pub async fn import_layout(&self, dir: &Path, name: Option<&str>) -> Result<Vec<Arc<ImageRecord>>> {
         let (inner, name, dir) = (self.inner.clone(), name.map(str::to_owned), dir.to_owned());
         let guard = self.inner.adding.read().await;
-        let result = tokio::task::spawn_blocking(move || import::import_directory(&inner, &dir, name.as_deref())).await?;
+        let result =
+            tokio::task::spawn_blocking(move || import::import_directory(&inner, &dir, name.as_deref())).await?;
         drop(guard);
         result
     }
@@ -138,11 +148,20 @@ impl Images {
 
 impl Inner {
     /// Unpacks what is missing of an image and writes its record.
-    pub fn register(&self, manifest_digest: &Digest, manifest: &Manifest, reference: Option<&Reference>) -> Result<Arc<ImageRecord>> {
+    pub fn register(
+        &self,
+        manifest_digest: &Digest,
+        manifest: &Manifest,
+        reference: Option<&Reference>,
+    ) -> Result<Arc<ImageRecord>> {
         let config = ImageConfig::parse(&self.content.read(&manifest.config.digest, MAX_DOCUMENT)?)?;
         let chains = config.chain_ids();
         if chains.len() != manifest.layers.len() {
-            return Err(Error::invalid(format!("image has {} layers but its configuration names {}", manifest.layers.len(), chains.len())));
+            return Err(Error::invalid(format!(
+                "image has {} layers but its configuration names {}",
+                manifest.layers.len(),
+                chains.len()
+            )));
         }
         for (index, layer) in manifest.layers.iter().enumerate() {
             if self.snapshots.has_layer(&chains[index]) {
@@ -156,20 +175,36 @@ impl Inner {
     }
 
     /// Unpacks one layer from its (compressed) stream, which is read to its end.
-    pub fn unpack(&self, stream: impl Read, layer: &Descriptor, diff_id: &Digest, parent: Option<&Digest>, chain: &Digest) -> Result<()> {
+    pub fn unpack(
+        &self,
+        stream: impl Read,
+        layer: &Descriptor,
+        diff_id: &Digest,
+        parent: Option<&Digest>,
+        chain: &Digest,
+    ) -> Result<()> {
         let what = || format!("failed to extract layer {diff_id}");
         let draft = self.snapshots.draft(parent).context(what())?;
         let mut tar = HashingReader::new(decompress::reader(stream).context(what())?, diff_id.hasher());
         apply::apply(&mut tar, &draft, self.limits).context(what())?;
         let (digest, _) = tar.finish().context(what())?;
         if digest != *diff_id {
-            return Err(Error::invalid(format!("wrong diff id calculated on extraction of layer {}: expected {diff_id}, got {digest}", layer.digest)));
+            return Err(Error::invalid(format!(
+                "wrong diff id calculated on extraction of layer {}: expected {diff_id}, got {digest}",
+                layer.digest
+            )));
         }
         self.snapshots.commit(draft, parent, chain).context(what())
     }
 
     /// Writes the record of an image whose layers are there.
-    pub fn record(&self, manifest_digest: &Digest, manifest: &Manifest, config: &ImageConfig, reference: Option<&Reference>) -> Result<Arc<ImageRecord>> {
+    pub fn record(
+        &self,
+        manifest_digest: &Digest,
+        manifest: &Manifest,
+        config: &ImageConfig,
+        reference: Option<&Reference>,
+    ) -> Result<Arc<ImageRecord>> {
         let record = ImageRecord {
             id: manifest.config.digest.clone(),
             manifest: manifest_digest.clone(),
@@ -217,9 +252,13 @@ impl Inner {
             return Ok(());
         }
         let mut writer = self.content.writer(Some(&descriptor.digest))?;
-        let count = std::io::copy(&mut (&mut stream).take(descriptor.size.saturating_add(1)), &mut writer).context(format!("store content {}", descriptor.digest))?;
+        let count = std::io::copy(&mut (&mut stream).take(descriptor.size.saturating_add(1)), &mut writer)
+            .context(format!("store content {}", descriptor.digest))?;
         if count != descriptor.size {
-            return Err(Error::invalid(format!("content {} has not the announced {} bytes", descriptor.digest, descriptor.size)));
+            return Err(Error::invalid(format!(
+                "content {} has not the announced {} bytes",
+                descriptor.digest, descriptor.size
+            )));
         }
         writer.commit().map(drop)
     }

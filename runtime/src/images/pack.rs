@@ -49,16 +49,25 @@ pub(super) fn pack(inner: &Inner, reference: &Reference, image: &PackedImage) ->
         config: image.config.clone(),
         rootfs: RootFs { kind: "layers".into(), diff_ids: vec![Digest::of(&tar)] },
     };
-    let config = serde_json::to_vec(&config).map_err(|error| Error::internal(format!("encode image configuration: {error}")))?;
+    let config =
+        serde_json::to_vec(&config).map_err(|error| Error::internal(format!("encode image configuration: {error}")))?;
     let store = |bytes: &[u8], media_type: &str| -> Result<Descriptor> {
         let digest = Digest::of(bytes);
         if !inner.content.contains(&digest) {
             inner.content.put(bytes)?;
         }
-        Ok(Descriptor { media_type: media_type.into(), digest, size: bytes.len() as u64, platform: None, annotations: Default::default(), urls: vec![] })
+        Ok(Descriptor {
+            media_type: media_type.into(),
+            digest,
+            size: bytes.len() as u64,
+            platform: None,
+            annotations: Default::default(),
+            urls: vec![],
+        })
     };
     let layers = vec![store(&tar, OCI_LAYER)?];
-    let manifest = Manifest { schema_version: 2, media_type: OCI_MANIFEST.into(), config: store(&config, OCI_CONFIG)?, layers };
+    let manifest =
+        Manifest { schema_version: 2, media_type: OCI_MANIFEST.into(), config: store(&config, OCI_CONFIG)?, layers };
     register_named(inner, &manifest, &[&reference.to_string()])
 }
 
@@ -84,10 +93,18 @@ fn layer(files: &[PackedFile]) -> std::io::Result<Vec<u8>> {
             }
         }
         match &file.content {
-            PackedContent::File(bytes) => builder.append_data(&mut header(tar::EntryType::Regular, file.mode, bytes.len() as u64), path, &bytes[..])?,
+            PackedContent::File(bytes) => builder.append_data(
+                &mut header(tar::EntryType::Regular, file.mode, bytes.len() as u64),
+                path,
+                &bytes[..],
+            )?,
             PackedContent::Directory if !made.insert(path.to_owned()) => {}
-            PackedContent::Directory => builder.append_data(&mut header(tar::EntryType::Directory, file.mode, 0), path, std::io::empty())?,
-            PackedContent::Symlink(target) => builder.append_link(&mut header(tar::EntryType::Symlink, 0o777, 0), path, target)?,
+            PackedContent::Directory => {
+                builder.append_data(&mut header(tar::EntryType::Directory, file.mode, 0), path, std::io::empty())?
+            }
+            PackedContent::Symlink(target) => {
+                builder.append_link(&mut header(tar::EntryType::Symlink, 0o777, 0), path, target)?
+            }
         }
     }
     builder.into_inner()

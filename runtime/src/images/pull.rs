@@ -69,7 +69,9 @@ impl Images {
         // Goes on when the caller gives up: the kubelet comes back and finds what is there by then.
         let pull = tokio::spawn(async move {
             let _adding = inner.adding.read().await;
-            pull(&inner, &reference, credentials).await.map_err(|error| error.context(format!("failed to pull and unpack image \"{reference}\"")))
+            pull(&inner, &reference, credentials)
+                .await
+                .map_err(|error| error.context(format!("failed to pull and unpack image \"{reference}\"")))
         });
         pull.await?
     }
@@ -81,7 +83,11 @@ async fn pull(inner: &Arc<Inner>, reference: &Reference, credentials: Credential
     fetch_small(inner, &repository, &manifest.config).await?;
     let config = ImageConfig::parse(&inner.content.read(&manifest.config.digest, MAX_DOCUMENT)?)?;
     if config.rootfs.diff_ids.len() != manifest.layers.len() {
-        return Err(Error::invalid(format!("image has {} layers but its configuration names {}", manifest.layers.len(), config.rootfs.diff_ids.len())));
+        return Err(Error::invalid(format!(
+            "image has {} layers but its configuration names {}",
+            manifest.layers.len(),
+            config.rootfs.diff_ids.len()
+        )));
     }
     fetch_layers(inner, &repository, &manifest, &config).await?;
     let (inner, reference) = (inner.clone(), reference.clone());
@@ -93,7 +99,11 @@ async fn pull(inner: &Arc<Inner>, reference: &Reference, credentials: Credential
 /// Finds the manifest for this machine and keeps what was read on the way.
 async fn resolve(inner: &Inner, repository: &Repository, reference: &Reference) -> Result<(Digest, Manifest)> {
     let unresolved = |error: Error| {
-        let name = if error.kind() == Kind::NotFound { format!("failed to resolve reference \"{reference}\": {reference}") } else { format!("failed to resolve reference \"{reference}\"") };
+        let name = if error.kind() == Kind::NotFound {
+            format!("failed to resolve reference \"{reference}\": {reference}")
+        } else {
+            format!("failed to resolve reference \"{reference}\"")
+        };
         error.context(name)
     };
     let mut wanted = reference.manifest();
@@ -120,7 +130,10 @@ async fn retry<T, F: Future<Output = Result<T>>>(attempt: impl Fn() -> F) -> Res
     for _ in 1..ATTEMPTS {
         match attempt().await {
             // Nobody listens there, and nobody will in a second.
-            Err(error) if matches!(error.kind(), Kind::Unavailable | Kind::DeadlineExceeded) && !error.to_string().contains("refused") => {
+            Err(error)
+                if matches!(error.kind(), Kind::Unavailable | Kind::DeadlineExceeded)
+                    && !error.to_string().contains("refused") =>
+            {
                 warn!(%error, "trying again");
             }
             result => return result,
@@ -141,7 +154,12 @@ async fn fetch_small(inner: &Arc<Inner>, repository: &Repository, descriptor: &D
     Ok(())
 }
 
-async fn fetch_layers(inner: &Arc<Inner>, repository: &Arc<Repository>, manifest: &Manifest, config: &ImageConfig) -> Result<()> {
+async fn fetch_layers(
+    inner: &Arc<Inner>,
+    repository: &Arc<Repository>,
+    manifest: &Manifest,
+    config: &ImageConfig,
+) -> Result<()> {
     let chains = config.chain_ids();
     let slots = Arc::new(Semaphore::new(PARALLEL_DOWNLOADS));
     let mut downloads = JoinSet::new();
@@ -154,12 +172,17 @@ async fn fetch_layers(inner: &Arc<Inner>, repository: &Arc<Repository>, manifest
         // An image may have the same layer twice.
         let progress = started.entry(layer.digest.clone()).or_insert_with(|| {
             let progress = Arc::new(Progress::default());
-            let (inner, repository, layer, slots, shared) = (inner.clone(), repository.clone(), layer.clone(), slots.clone(), progress.clone());
+            let (inner, repository, layer, slots, shared) =
+                (inner.clone(), repository.clone(), layer.clone(), slots.clone(), progress.clone());
             downloads.spawn(async move {
                 let _slot = slots.acquire_owned().await;
                 let lock = inner.blob_locks.of(&layer.digest);
                 let _held = lock.lock().await;
-                let result = if inner.content.contains(&layer.digest) { shared.present(&inner, &layer) } else { download(&inner, &repository, &layer, &shared).await };
+                let result = if inner.content.contains(&layer.digest) {
+                    shared.present(&inner, &layer)
+                } else {
+                    download(&inner, &repository, &layer, &shared).await
+                };
                 if let Err(error) = &result {
                     shared.fail(&error.to_string());
                 }
@@ -168,7 +191,13 @@ async fn fetch_layers(inner: &Arc<Inner>, repository: &Arc<Repository>, manifest
             progress
         });
         let parent = index.checked_sub(1).map(|parent| chains[parent].clone());
-        steps.push((layer.clone(), config.rootfs.diff_ids[index].clone(), parent, chains[index].clone(), progress.clone()));
+        steps.push((
+            layer.clone(),
+            config.rootfs.diff_ids[index].clone(),
+            parent,
+            chains[index].clone(),
+            progress.clone(),
+        ));
     }
     let unpacker = inner.clone();
     let unpack = spawn_blocking(move || {
@@ -176,7 +205,13 @@ async fn fetch_layers(inner: &Arc<Inner>, repository: &Arc<Repository>, manifest
             let lock = unpacker.chain_locks.of(&chain);
             let _held = lock.lock();
             if !unpacker.snapshots.has_layer(&chain) {
-                unpacker.unpack(Follower { progress, file: None, position: 0 }, &layer, &diff_id, parent.as_ref(), &chain)?;
+                unpacker.unpack(
+                    Follower { progress, file: None, position: 0 },
+                    &layer,
+                    &diff_id,
+                    parent.as_ref(),
+                    &chain,
+                )?;
             }
         }
         Ok(())
@@ -278,7 +313,12 @@ impl Read for Follower {
 }
 
 /// Downloads a blob into the content store, going on where a broken connection left off.
-async fn download(inner: &Arc<Inner>, repository: &Repository, descriptor: &Descriptor, progress: &Arc<Progress>) -> Result<()> {
+async fn download(
+    inner: &Arc<Inner>,
+    repository: &Repository,
+    descriptor: &Descriptor,
+    progress: &Arc<Progress>,
+) -> Result<()> {
     let what = || format!("failed to copy: {}", descriptor.digest);
     let mut writer = inner.content.writer(Some(&descriptor.digest))?;
     progress.begin(File::open(writer.path()).context(what())?);
@@ -287,7 +327,9 @@ async fn download(inner: &Arc<Inner>, repository: &Repository, descriptor: &Desc
     while written < descriptor.size {
         match transfer(repository, descriptor, &mut writer, &mut written, progress).await {
             Ok(()) => {}
-            Err(error) if failures + 1 < ATTEMPTS && matches!(error.kind(), Kind::Unavailable | Kind::DeadlineExceeded) => {
+            Err(error)
+                if failures + 1 < ATTEMPTS && matches!(error.kind(), Kind::Unavailable | Kind::DeadlineExceeded) =>
+            {
                 failures += 1;
                 warn!(blob = %descriptor.digest, %error, "the download is taken up again");
                 tokio::time::sleep(Duration::from_millis(200 << failures)).await;
@@ -304,13 +346,21 @@ async fn download(inner: &Arc<Inner>, repository: &Repository, descriptor: &Desc
 }
 
 /// One answer's worth of a blob.
-async fn transfer(repository: &Repository, descriptor: &Descriptor, writer: &mut impl Write, written: &mut u64, progress: &Progress) -> Result<()> {
+async fn transfer(
+    repository: &Repository,
+    descriptor: &Descriptor,
+    writer: &mut impl Write,
+    written: &mut u64,
+    progress: &Progress,
+) -> Result<()> {
     let response = repository.blob(&descriptor.digest, *written).await?;
     // A registry without ranges begins anew.
     let mut skip = if response.status() == StatusCode::PARTIAL_CONTENT { 0 } else { *written };
     let mut body = response.into_body();
     loop {
-        let frame = timeout(STALL_LIMIT, body.frame()).await.map_err(|_| Error::deadline(format!("nothing came for {STALL_LIMIT:?}")))?;
+        let frame = timeout(STALL_LIMIT, body.frame())
+            .await
+            .map_err(|_| Error::deadline(format!("nothing came for {STALL_LIMIT:?}")))?;
         let Some(frame) = frame else { break };
         let frame = frame.map_err(|error| Error::unavailable(format!("connection broken: {error}")))?;
         let Ok(mut data) = frame.into_data() else { continue };

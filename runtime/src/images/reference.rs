@@ -67,11 +67,19 @@ impl FromStr for Reference {
             return Err(bad("invalid tag format"));
         }
         let (registry, repository) = match name.split_once('/') {
-            Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" || first.to_lowercase() != first => (first, rest.to_owned()),
+            Some((first, rest))
+                if first.contains(['.', ':']) || first == "localhost" || first.to_lowercase() != first =>
+            {
+                (first, rest.to_owned())
+            }
             _ => (DEFAULT_REGISTRY, name.to_owned()),
         };
         let registry = if registry == "index.docker.io" { DEFAULT_REGISTRY } else { registry };
-        let repository = if registry == DEFAULT_REGISTRY && !repository.contains('/') { format!("library/{repository}") } else { repository };
+        let repository = if registry == DEFAULT_REGISTRY && !repository.contains('/') {
+            format!("library/{repository}")
+        } else {
+            repository
+        };
         if repository.bytes().any(|byte| byte.is_ascii_uppercase()) {
             return Err(bad("repository name must be lowercase"));
         }
@@ -92,7 +100,9 @@ impl FromStr for Reference {
 
 fn is_tag(tag: &str) -> bool {
     let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-    tag.len() <= MAX_TAG && tag.bytes().next().is_some_and(word) && tag.bytes().all(|byte| word(byte) || matches!(byte, b'.' | b'-'))
+    tag.len() <= MAX_TAG
+        && tag.bytes().next().is_some_and(word)
+        && tag.bytes().all(|byte| word(byte) || matches!(byte, b'.' | b'-'))
 }
 
 /// Names of letters, digits and inner hyphens between dots, or an IPv6 address in brackets; then perhaps a port.
@@ -105,7 +115,10 @@ fn is_host(host: &str) -> bool {
         let word = label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
         word && !label.is_empty() && !label.starts_with('-') && !label.ends_with('-')
     };
-    let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).is_some_and(|name| name.parse::<std::net::Ipv6Addr>().is_ok());
+    let address = name
+        .strip_prefix('[')
+        .and_then(|name| name.strip_suffix(']'))
+        .is_some_and(|name| name.parse::<std::net::Ipv6Addr>().is_ok());
     port.parse::<u16>().is_ok() && (address || name.split('.').all(label))
 }
 

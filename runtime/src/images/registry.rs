@@ -80,7 +80,9 @@ impl Credentials {
 
     fn basic(&self) -> Option<String> {
         match self {
-            Credentials::Basic { username, password } => Some(format!("Basic {}", STANDARD.encode(format!("{username}:{password}")))),
+            Credentials::Basic { username, password } => {
+                Some(format!("Basic {}", STANDARD.encode(format!("{username}:{password}"))))
+            }
             _ => None,
         }
     }
@@ -107,7 +109,9 @@ impl tower::Service<Uri> for Dialler {
             let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
             let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("http") { 80 } else { 443 });
             let resolver = place.clone();
-            let resolve = move || resolver.run(|| (host.as_str(), port).to_socket_addrs().map(Iterator::collect::<Vec<SocketAddr>>));
+            let resolve = move || {
+                resolver.run(|| (host.as_str(), port).to_socket_addrs().map(Iterator::collect::<Vec<SocketAddr>>))
+            };
             let addresses = spawn_blocking(resolve).await.map_err(std::io::Error::other)??;
             let mut last = std::io::Error::new(std::io::ErrorKind::NotFound, "no such host");
             for address in addresses {
@@ -136,8 +140,11 @@ impl RegistryClient {
         for pem in &registries.extra_roots {
             use rustls::pki_types::{CertificateDer, pem::PemObject};
             for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
-                let certificate = certificate.map_err(|error| Error::invalid(format!("registry certificate authority: {error:?}")))?;
-                roots.add(certificate).map_err(|error| Error::invalid(format!("registry certificate authority: {error}")))?;
+                let certificate = certificate
+                    .map_err(|error| Error::invalid(format!("registry certificate authority: {error:?}")))?;
+                roots
+                    .add(certificate)
+                    .map_err(|error| Error::invalid(format!("registry certificate authority: {error}")))?;
             }
         }
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -146,7 +153,11 @@ impl RegistryClient {
             .map_err(|error| Error::internal(format!("TLS: {error}")))?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        let connector = hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(Dialler { place });
+        let connector = hyper_rustls::HttpsConnectorBuilder::new()
+            .with_tls_config(tls)
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(Dialler { place });
         let http = Client::builder(TokioExecutor::new()).pool_idle_timeout(Duration::from_secs(30)).build(connector);
         Ok(RegistryClient { http, registries: Arc::new(registries) })
     }
@@ -157,14 +168,24 @@ impl RegistryClient {
         let plain = is_loopback(&host) || self.registries.plain_http.contains(&host);
         let scheme = if plain { "http" } else { "https" };
         let scope = format!("repository:{}:pull", reference.repository);
-        Repository { client: self.clone(), base: format!("{scheme}://{host}/v2/{}", reference.repository), plain, scope, credentials, authorization: Mutex::new(None) }
+        Repository {
+            client: self.clone(),
+            base: format!("{scheme}://{host}/v2/{}", reference.repository),
+            plain,
+            scope,
+            credentials,
+            authorization: Mutex::new(None),
+        }
     }
 
     async fn send(&self, uri: &str, headers: &HeaderMap) -> Result<Response<Incoming>> {
         let uri: Uri = uri.parse().map_err(|_| Error::invalid(format!("malformed address {uri:?}")))?;
-        let mut request = Request::get(uri.clone()).body(Empty::new()).map_err(|error| Error::invalid(format!("{uri}: {error}")))?;
+        let mut request =
+            Request::get(uri.clone()).body(Empty::new()).map_err(|error| Error::invalid(format!("{uri}: {error}")))?;
         *request.headers_mut() = headers.clone();
-        request.headers_mut().insert(USER_AGENT, HeaderValue::from_static(concat!("coracle/", env!("CARGO_PKG_VERSION"))));
+        request
+            .headers_mut()
+            .insert(USER_AGENT, HeaderValue::from_static(concat!("coracle/", env!("CARGO_PKG_VERSION"))));
         let failed = |why: String| Error::unavailable(format!("failed to do request: Get \"{uri}\": {why}"));
         match timeout(ANSWER_LIMIT, self.http.request(request)).await {
             Ok(Ok(response)) => Ok(response),
@@ -236,13 +257,19 @@ impl Repository {
 
     /// Reads a blob from an offset on; whether the registry began there is for the caller to see (206 or 200).
     pub async fn blob(&self, digest: &Digest, offset: u64) -> Result<Response<Incoming>> {
-        self.get(&format!("{}/blobs/{digest}", self.base), "*/*", (offset > 0).then(|| format!("bytes={offset}-"))).await
+        self.get(&format!("{}/blobs/{digest}", self.base), "*/*", (offset > 0).then(|| format!("bytes={offset}-")))
+            .await
     }
 
     async fn get(&self, uri: &str, accept: &str, range: Option<String>) -> Result<Response<Incoming>> {
         let mut response = self.get_once(uri, accept, range.as_deref()).await?;
         if response.status() == StatusCode::UNAUTHORIZED {
-            let challenges: Vec<String> = response.headers().get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok().map(str::to_owned)).collect();
+            let challenges: Vec<String> = response
+                .headers()
+                .get_all(WWW_AUTHENTICATE)
+                .iter()
+                .filter_map(|value| value.to_str().ok().map(str::to_owned))
+                .collect();
             let header = self.authorize(&challenges).await?;
             *self.authorization.lock() = Some(header);
             response = self.get_once(uri, accept, range.as_deref()).await?;
@@ -250,9 +277,9 @@ impl Repository {
         match response.status() {
             status if status.is_success() => Ok(response),
             StatusCode::NOT_FOUND => Err(Error::not_found("not found")),
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                Err(Error::denied("pull access denied, repository does not exist or may require authorization: server message: insufficient_scope: authorization failed"))
-            }
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(Error::denied(
+                "pull access denied, repository does not exist or may require authorization: server message: insufficient_scope: authorization failed",
+            )),
             status => Err(Error::unavailable(format!("unexpected status from GET request to {uri}: {status}"))),
         }
     }
@@ -289,7 +316,11 @@ impl Repository {
         let from: Uri = from.parse().map_err(|_| Error::invalid(format!("malformed address {from:?}")))?;
         let to = match location {
             path if path.starts_with('/') && !path.starts_with("//") => {
-                format!("{}://{}{path}", from.scheme_str().unwrap_or("https"), from.authority().map(http::uri::Authority::as_str).unwrap_or_default())
+                format!(
+                    "{}://{}{path}",
+                    from.scheme_str().unwrap_or("https"),
+                    from.authority().map(http::uri::Authority::as_str).unwrap_or_default()
+                )
             }
             absolute => absolute.to_owned(),
         };
@@ -314,7 +345,9 @@ impl Repository {
                 return Ok(header);
             }
         }
-        Err(Error::denied("pull access denied, repository does not exist or may require authorization: authorization failed: no basic auth credentials"))
+        Err(Error::denied(
+            "pull access denied, repository does not exist or may require authorization: authorization failed: no basic auth credentials",
+        ))
     }
 
     async fn token(&self, parameters: &str) -> Result<String> {
@@ -331,7 +364,11 @@ impl Repository {
         if !(realm.starts_with("https://") || self.plain && realm.starts_with("http://")) {
             return Err(Error::denied(format!("refused to send credentials to {realm:?}")));
         }
-        let mut uri = format!("{realm}{}scope={}", if realm.contains('?') { '&' } else { '?' }, encode(get("scope").unwrap_or(&self.scope)));
+        let mut uri = format!(
+            "{realm}{}scope={}",
+            if realm.contains('?') { '&' } else { '?' },
+            encode(get("scope").unwrap_or(&self.scope))
+        );
         if let Some(service) = get("service") {
             uri.push_str(&format!("&service={}", encode(service)));
         }
@@ -346,11 +383,18 @@ impl Repository {
         let response = self.client.send(&uri, &headers).await?;
         let status = response.status();
         if !status.is_success() {
-            return Err(Error::denied(format!("failed to authorize: failed to fetch oauth token: unexpected status from GET request to {uri}: {status}")));
+            return Err(Error::denied(format!(
+                "failed to authorize: failed to fetch oauth token: unexpected status from GET request to {uri}: {status}"
+            )));
         }
-        let token: Token = serde_json::from_slice(&body(response, MAX_DOCUMENT).await?).map_err(|error| Error::invalid(format!("malformed token: {error}")))?;
+        let token: Token = serde_json::from_slice(&body(response, MAX_DOCUMENT).await?)
+            .map_err(|error| Error::invalid(format!("malformed token: {error}")))?;
         let token = if token.token.is_empty() { token.access_token } else { token.token };
-        if token.is_empty() { Err(Error::denied("the token server gave no token")) } else { Ok(format!("Bearer {token}")) }
+        if token.is_empty() {
+            Err(Error::denied("the token server gave no token"))
+        } else {
+            Ok(format!("Bearer {token}"))
+        }
     }
 }
 
@@ -362,8 +406,12 @@ fn same_host(a: &str, b: &str) -> bool {
 /// Reads a small body.
 async fn body(response: Response<Incoming>, limit: u64) -> Result<Vec<u8>> {
     let limited = Limited::new(response.into_body(), limit as usize);
-    let collected = timeout(ANSWER_LIMIT, limited.collect()).await.map_err(|_| Error::deadline("the registry's answer does not end"))?;
-    collected.map(|collected| collected.to_bytes().to_vec()).map_err(|error| Error::unavailable(format!("read the registry's answer: {error}")))
+    let collected = timeout(ANSWER_LIMIT, limited.collect())
+        .await
+        .map_err(|_| Error::deadline("the registry's answer does not end"))?;
+    collected
+        .map(|collected| collected.to_bytes().to_vec())
+        .map_err(|error| Error::unavailable(format!("read the registry's answer: {error}")))
 }
 
 /// `key="value",key=value`.
@@ -400,7 +448,13 @@ mod tests {
 
     #[test]
     fn only_loopback_is_plain_by_itself() {
-        for (host, plain) in [("127.0.0.1:5000", true), ("localhost", true), ("[::1]:80", true), ("127.0.0.1.evil.org", false), ("quay.io", false)] {
+        for (host, plain) in [
+            ("127.0.0.1:5000", true),
+            ("localhost", true),
+            ("[::1]:80", true),
+            ("127.0.0.1.evil.org", false),
+            ("quay.io", false),
+        ] {
             assert_eq!(is_loopback(host), plain, "{host}");
         }
     }

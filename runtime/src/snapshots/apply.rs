@@ -44,7 +44,8 @@ const OPAQUE_ATTRIBUTE: &str = "trusted.overlay.opaque";
 /// Unpacks a tar stream; reads exactly the archive.
 pub fn apply(tar: impl Read, draft: &Draft, limits: Limits) -> Result<()> {
     let root = File::open(draft.root()).context(format!("open {}", draft.root().display()))?;
-    let mut layer = Layer { draft, root: root.into(), limits, entries: 0, bytes: 0, directory_times: Vec::new(), last: None };
+    let mut layer =
+        Layer { draft, root: root.into(), limits, entries: 0, bytes: 0, directory_times: Vec::new(), last: None };
     let mut archive = Archive::new(tar);
     archive.set_ignore_zeros(false);
     for entry in archive.entries().context("read layer")? {
@@ -114,7 +115,8 @@ impl Layer<'_> {
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => self.write_file(entry, dir, name)?,
             EntryType::Symlink => {
                 let target = entry.link_name_bytes().ok_or_else(|| Error::invalid("link without a target"))?;
-                let target = std::str::from_utf8(&target).map_err(|_| Error::invalid("link target is not UTF-8"))?.to_owned();
+                let target =
+                    std::str::from_utf8(&target).map_err(|_| Error::invalid("link target is not UTF-8"))?.to_owned();
                 sys::symlinkat(&target, dir, name).context("symlink")?;
             }
             EntryType::Link => {
@@ -163,7 +165,13 @@ impl Layer<'_> {
 
     fn resolve(&self, path: &Path) -> io::Result<OwnedFd> {
         let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-        sys::openat2(self.root.as_fd(), path, libc::O_RDONLY | libc::O_DIRECTORY, 0, sys::RESOLVE_IN_ROOT | sys::RESOLVE_NO_MAGICLINKS)
+        sys::openat2(
+            self.root.as_fd(),
+            path,
+            libc::O_RDONLY | libc::O_DIRECTORY,
+            0,
+            sys::RESOLVE_IN_ROOT | sys::RESOLVE_NO_MAGICLINKS,
+        )
     }
 
     /// Directories that the layer does not mention are as in the layers below, or plain.
@@ -176,12 +184,23 @@ impl Layer<'_> {
                 continue;
             }
             match sys::mkdirat(parent.as_fd(), name.as_os_str(), 0o755) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error).context(format!("create directory {walked:?}")),
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(error).context(format!("create directory {walked:?}"));
+                }
                 _ => {}
             }
-            let lower = self.draft.lowers.iter().find_map(|lower| fs::symlink_metadata(lower.join(&walked)).ok().filter(fs::Metadata::is_dir));
+            let lower = self
+                .draft
+                .lowers
+                .iter()
+                .find_map(|lower| fs::symlink_metadata(lower.join(&walked)).ok().filter(fs::Metadata::is_dir));
             if let Some(lower) = lower {
-                let attributes = Attributes { uid: lower.uid(), gid: lower.gid(), mode: lower.mode() & 0o7777, mtime: lower.mtime() };
+                let attributes = Attributes {
+                    uid: lower.uid(),
+                    gid: lower.gid(),
+                    mode: lower.mode() & 0o7777,
+                    mtime: lower.mtime(),
+                };
                 set_attributes(parent.as_fd(), name.as_os_str(), &attributes, false)?;
             }
         }
@@ -218,7 +237,9 @@ impl Layer<'_> {
     /// The target is looked up inside the root; the link is to what lies there, never to what that points at.
     fn hard_link(&mut self, target: &OsStr, dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
         let target = clean(target)?;
-        let (Some(parent), Some(file)) = (target.parent(), target.file_name()) else { return Err(Error::invalid("hard link to the root")) };
+        let (Some(parent), Some(file)) = (target.parent(), target.file_name()) else {
+            return Err(Error::invalid("hard link to the root"));
+        };
         let parent = self.resolve(parent).context(format!("open directory of hard link target {target:?}"))?;
         let (from, to) = (cstring(file)?, cstring(name)?);
         // SAFETY: both names are terminated, both descriptors open.
@@ -231,10 +252,12 @@ impl Layer<'_> {
         if name.as_bytes() == OPAQUE {
             return match self.draft.whiteouts {
                 Whiteouts::Overlay => set_attribute(&fd_path(dir.as_fd()), OPAQUE_ATTRIBUTE, b"y", true),
-                Whiteouts::Remove => fs::read_dir(fd_path(dir.as_fd())).context("read")?.flatten().try_for_each(|entry| {
-                    let metadata = entry.metadata().context("stat")?;
-                    remove(&entry.path(), &metadata)
-                }),
+                Whiteouts::Remove => {
+                    fs::read_dir(fd_path(dir.as_fd())).context("read")?.flatten().try_for_each(|entry| {
+                        let metadata = entry.metadata().context("stat")?;
+                        remove(&entry.path(), &metadata)
+                    })
+                }
             };
         }
         // AUFS's own bookkeeping.
@@ -263,7 +286,10 @@ impl Layer<'_> {
             let record = record.context("read PAX record")?;
             let Some(attribute) = record.key().ok().and_then(|key| key.strip_prefix("SCHILY.xattr.")) else { continue };
             // `trusted.*` steers overlayfs, `user.overlay.*` does in user namespaces; SELinux labels are the host's.
-            if attribute.starts_with("trusted.") || attribute.starts_with("user.overlay.") || attribute == "security.selinux" {
+            if attribute.starts_with("trusted.")
+                || attribute.starts_with("user.overlay.")
+                || attribute == "security.selinux"
+            {
                 continue;
             }
             set_attribute(&fd_join(dir, name), attribute, record.value_bytes(), false)?;
@@ -296,7 +322,9 @@ fn clean(path: &OsStr) -> Result<PathBuf> {
     let mut out = PathBuf::new();
     for part in Path::new(path).components() {
         match part {
-            Component::Normal(name) if name.len() > 255 => return Err(Error::invalid("layer has a name longer than 255 bytes")),
+            Component::Normal(name) if name.len() > 255 => {
+                return Err(Error::invalid("layer has a name longer than 255 bytes"));
+            }
             Component::Normal(name) => out.push(name),
             Component::ParentDir => return Err(Error::invalid(format!("layer path {path:?} leads out of the root"))),
             Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
@@ -344,7 +372,9 @@ fn set_attribute(path: &Path, name: &str, value: &[u8], follow: bool) -> Result<
         0 => Ok(()),
         _ => match io::Error::last_os_error() {
             // `user.*` cannot be set on links and devices, and some file systems have none: as other unpackers, go on.
-            error if matches!(error.raw_os_error(), Some(libc::EPERM | libc::ENOTSUP)) && name.starts_with("user.") => Ok(()),
+            error if matches!(error.raw_os_error(), Some(libc::EPERM | libc::ENOTSUP)) && name.starts_with("user.") => {
+                Ok(())
+            }
             error => Err(error).context(format!("set attribute {name:?}")),
         },
     }
@@ -352,7 +382,8 @@ fn set_attribute(path: &Path, name: &str, value: &[u8], follow: bool) -> Result<
 
 fn remove(path: &Path, metadata: &fs::Metadata) -> Result<()> {
     // remove_dir_all follows no links (CVE-2022-21658).
-    if metadata.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }.context(format!("remove {}", path.display()))
+    if metadata.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }
+        .context(format!("remove {}", path.display()))
 }
 
 fn fd_path(dir: BorrowedFd<'_>) -> PathBuf {
@@ -390,7 +421,9 @@ fn copy_entry(source: &Path, target: &Path, links: &mut Links) -> Result<()> {
     let kind = metadata.file_type();
     if metadata.nlink() > 1 && !kind.is_dir() {
         match links.entry((metadata.dev(), metadata.ino())) {
-            std::collections::hash_map::Entry::Occupied(first) => return fs::hard_link(first.get(), target).context("link"),
+            std::collections::hash_map::Entry::Occupied(first) => {
+                return fs::hard_link(first.get(), target).context("link");
+            }
             std::collections::hash_map::Entry::Vacant(place) => drop(place.insert(target.to_owned())),
         }
     }
@@ -418,7 +451,12 @@ fn copy_entry(source: &Path, target: &Path, links: &mut Links) -> Result<()> {
 
 fn copy_attributes(source: &Path, target: &Path) -> Result<()> {
     let metadata = fs::symlink_metadata(source).context("stat")?;
-    let attributes = Attributes { uid: metadata.uid(), gid: metadata.gid(), mode: metadata.mode() & 0o7777, mtime: metadata.mtime() };
+    let attributes = Attributes {
+        uid: metadata.uid(),
+        gid: metadata.gid(),
+        mode: metadata.mode() & 0o7777,
+        mtime: metadata.mtime(),
+    };
     let here = File::open("/").context("open \"/\"")?;
     set_attributes(here.as_fd(), target.as_os_str(), &attributes, metadata.file_type().is_symlink())?;
     for name in attribute_names(source)? {
@@ -438,7 +476,11 @@ fn attribute_names(path: &Path) -> Result<Vec<String>> {
         return Ok(Vec::new());
     }
     let names = buffer[..count as usize].split(|&byte| byte == 0).filter(|name| !name.is_empty());
-    Ok(names.filter_map(|name| std::str::from_utf8(name).ok()).filter(|name| *name != "security.selinux").map(str::to_owned).collect())
+    Ok(names
+        .filter_map(|name| std::str::from_utf8(name).ok())
+        .filter(|name| *name != "security.selinux")
+        .map(str::to_owned)
+        .collect())
 }
 
 fn attribute_value(path: &Path, name: &str) -> Result<Option<Vec<u8>>> {

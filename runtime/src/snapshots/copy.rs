@@ -28,7 +28,9 @@ impl Copy {
     /// Opens the directory, dropping drafts of an earlier process.
     pub fn open(dir: &Path) -> Result<Copy> {
         match fs::remove_dir_all(dir.join("t")) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).context(format!("clean {}/t", dir.display())),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(error).context(format!("clean {}/t", dir.display()));
+            }
             _ => {}
         }
         for name in ["l", "c", "t"] {
@@ -36,7 +38,8 @@ impl Copy {
             fs::create_dir_all(&path).context(format!("create {}", path.display()))?;
         }
         let entries = fs::read_dir(dir.join("l")).context(format!("read {}/l", dir.display()))?.flatten();
-        let layers = entries.filter_map(|entry| entry.file_name().to_str()?.replacen('-', ":", 1).parse().ok()).collect();
+        let layers =
+            entries.filter_map(|entry| entry.file_name().to_str()?.replacen('-', ":", 1).parse().ok()).collect();
         Ok(Copy { dir: dir.to_owned(), layers: Mutex::new(layers), next: AtomicU64::new(0) })
     }
 
@@ -115,7 +118,9 @@ impl Snapshotter for Copy {
     fn remove(&self, key: &str) -> Result<()> {
         check_key(key)?;
         match fs::remove_dir_all(self.dir.join("c").join(key)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).context(format!("remove snapshot {key}")),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(error).context(format!("remove snapshot {key}"))
+            }
             _ => Ok(()),
         }
     }
@@ -130,7 +135,8 @@ impl Snapshotter for Copy {
         let root = File::open(self.dir.join("c").join(key).join("fs")).ok()?;
         let flags = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY;
         let resolve = sys::RESOLVE_IN_ROOT | sys::RESOLVE_NO_MAGICLINKS;
-        let file = File::from(sys::openat2(root.as_fd(), path.strip_prefix("/").unwrap_or(path), flags, 0, resolve).ok()?);
+        let file =
+            File::from(sys::openat2(root.as_fd(), path.strip_prefix("/").unwrap_or(path), flags, 0, resolve).ok()?);
         file.metadata().is_ok_and(|metadata| metadata.is_file()).then_some(file)
     }
 }

@@ -41,7 +41,9 @@ impl Overlay {
     /// Opens the directory, dropping drafts of an earlier process.
     pub fn open(dir: &Path) -> Result<Overlay> {
         match fs::remove_dir_all(dir.join("t")) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).context(format!("clean {}/t", dir.display())),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(error).context(format!("clean {}/t", dir.display()));
+            }
             _ => {}
         }
         for name in ["l", "c", "t"] {
@@ -56,8 +58,10 @@ impl Overlay {
             let read = |name: &str| fs::read_to_string(entry.path().join(name)).ok();
             let Some(chain) = read("chain").and_then(|text| text.trim().parse::<Digest>().ok()) else { continue };
             let parent = read("parent").and_then(|text| text.trim().parse().ok());
-            let numbers: Vec<u64> = read("usage").unwrap_or_default().split_whitespace().filter_map(|word| word.parse().ok()).collect();
-            let usage = Usage { bytes: numbers.first().copied().unwrap_or(0), inodes: numbers.get(1).copied().unwrap_or(0) };
+            let numbers: Vec<u64> =
+                read("usage").unwrap_or_default().split_whitespace().filter_map(|word| word.parse().ok()).collect();
+            let usage =
+                Usage { bytes: numbers.first().copied().unwrap_or(0), inodes: numbers.get(1).copied().unwrap_or(0) };
             layers.insert(chain, Layer { number, parent, usage });
         }
         Ok(Overlay { dir: dir.to_owned(), layers: Mutex::new(layers), next: AtomicU64::new(next) })
@@ -98,7 +102,9 @@ impl Snapshotter for Overlay {
 
     fn commit(&self, draft: Draft, parent: Option<&Digest>, chain: &Digest) -> Result<()> {
         let usage = measure(&draft.root());
-        let write = |name: &str, text: String| fs::write(draft.dir.join(name), text).context(format!("write {}/{name}", draft.dir.display()));
+        let write = |name: &str, text: String| {
+            fs::write(draft.dir.join(name), text).context(format!("write {}/{name}", draft.dir.display()))
+        };
         write("chain", chain.to_string())?;
         write("usage", format!("{} {}", usage.bytes, usage.inodes))?;
         if let Some(parent) = parent {
@@ -157,7 +163,9 @@ impl Snapshotter for Overlay {
     fn remove(&self, key: &str) -> Result<()> {
         check_key(key)?;
         match fs::remove_dir_all(self.dir.join("c").join(key)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).context(format!("remove snapshot {key}")),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(error).context(format!("remove snapshot {key}"))
+            }
             _ => Ok(()),
         }
     }
@@ -182,7 +190,12 @@ impl Snapshotter for Overlay {
                     return file.metadata().is_ok_and(|metadata| metadata.is_file()).then_some(file);
                 }
                 // A whiteout (opening one answers ENXIO) hides what is below.
-                Err(_) if fs::symlink_metadata(root_join(&root, relative)).is_ok_and(|metadata| metadata.file_type().is_char_device()) => return None,
+                Err(_)
+                    if fs::symlink_metadata(root_join(&root, relative))
+                        .is_ok_and(|metadata| metadata.file_type().is_char_device()) =>
+                {
+                    return None;
+                }
                 Err(_) => {}
             }
         }

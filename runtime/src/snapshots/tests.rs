@@ -68,9 +68,22 @@ fn text(store: &dyn Snapshotter, key: &str, top: &Digest, path: &str) -> Option<
 #[test]
 fn layers_lie_over_each_other() {
     both(|store, _| {
-        let base = [dir("etc"), file("etc/a", b"one"), file("etc/b", b"two"), dir("gone"), file("gone/x", b"x"), link("hard", tar::EntryType::Link, "etc/a")];
+        let base = [
+            dir("etc"),
+            file("etc/a", b"one"),
+            file("etc/b", b"two"),
+            dir("gone"),
+            file("gone/x", b"x"),
+            link("hard", tar::EntryType::Link, "etc/a"),
+        ];
         let base = layer(store, None, &base).unwrap();
-        let top = [file("etc/.wh.b", b""), file("etc/a", b"new"), dir("gone"), file("gone/.wh..wh..opq", b""), file("gone/y", b"y")];
+        let top = [
+            file("etc/.wh.b", b""),
+            file("etc/a", b"new"),
+            dir("gone"),
+            file("gone/.wh..wh..opq", b""),
+            file("gone/y", b"y"),
+        ];
         let top = layer(store, Some(&base), &top).unwrap();
         assert!(store.has_layer(&base) && store.has_layer(&top));
         store.prepare("c1", Some(&top)).unwrap();
@@ -80,7 +93,10 @@ fn layers_lie_over_each_other() {
         assert_eq!(text(store, "c1", &top, "/gone/y").as_deref(), Some("y"));
         assert_eq!(store.keys(), ["c1"]);
         let metadata = store.open_file("c1", Some(&top), Path::new("etc/a")).unwrap().metadata().unwrap();
-        assert_eq!((metadata.uid(), metadata.gid(), metadata.mtime(), metadata.mode() & 0o7777), (7, 8, 1_000_000, 0o644));
+        assert_eq!(
+            (metadata.uid(), metadata.gid(), metadata.mtime(), metadata.mode() & 0o7777),
+            (7, 8, 1_000_000, 0o644)
+        );
         store.remove("c1").unwrap();
         store.remove_layer(&top).unwrap();
         assert!(!store.has_layer(&top) && store.keys().is_empty());

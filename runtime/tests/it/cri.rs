@@ -15,11 +15,16 @@ fn a_pod_lives_and_leaves_nothing() {
         let node = Node::new("cri::a_pod_lives_and_leaves_nothing");
         let running = node.start().await;
         let mut cri = running.clients.clone();
-        let network_ready = |status: v1::StatusResponse| status.status.unwrap().conditions.into_iter().find(|condition| condition.r#type == "NetworkReady").unwrap();
-        let condition = network_ready(cri.runtime.status(v1::StatusRequest { verbose: false }).await.unwrap().into_inner());
+        let network_ready = |status: v1::StatusResponse| {
+            status.status.unwrap().conditions.into_iter().find(|condition| condition.r#type == "NetworkReady").unwrap()
+        };
+        let condition =
+            network_ready(cri.runtime.status(v1::StatusRequest { verbose: false }).await.unwrap().into_inner());
         assert!(!condition.status && condition.reason == "NetworkPluginNotReady", "{condition:?}");
         node.install_network();
-        assert!(network_ready(cri.runtime.status(v1::StatusRequest { verbose: false }).await.unwrap().into_inner()).status);
+        assert!(
+            network_ready(cri.runtime.status(v1::StatusRequest { verbose: false }).await.unwrap().into_inner()).status
+        );
 
         let pod = cri.run_sandbox(sandbox(&node, "web")).await;
         let request = v1::PodSandboxStatusRequest { pod_sandbox_id: pod.clone(), verbose: false };
@@ -36,7 +41,14 @@ fn a_pod_lives_and_leaves_nothing() {
         assert_eq!((ended.exit_code, ended.reason.as_str()), (3, "Error"));
         assert_eq!(log(&node, "web", "peer"), "web\n");
         // Two processes are in the group; the second is the exec, which is over.
-        let stats = cri.runtime.container_stats(v1::ContainerStatsRequest { container_id: main.clone() }).await.unwrap().into_inner().stats.unwrap();
+        let stats = cri
+            .runtime
+            .container_stats(v1::ContainerStatsRequest { container_id: main.clone() })
+            .await
+            .unwrap()
+            .into_inner()
+            .stats
+            .unwrap();
         assert!(stats.memory.unwrap().working_set_bytes.unwrap().value > 0);
 
         cri.runtime.stop_container(v1::StopContainerRequest { container_id: main.clone(), timeout: 1 }).await.unwrap();
@@ -47,7 +59,15 @@ fn a_pod_lives_and_leaves_nothing() {
         assert!(lines.contains("oops\n") && lines.contains("lo\n"), "{lines}");
 
         cri.remove_sandbox(&pod).await;
-        assert!(cri.runtime.list_containers(v1::ListContainersRequest::default()).await.unwrap().into_inner().containers.is_empty());
+        assert!(
+            cri.runtime
+                .list_containers(v1::ListContainersRequest::default())
+                .await
+                .unwrap()
+                .into_inner()
+                .containers
+                .is_empty()
+        );
         let calls = fs::read_to_string(node.path("cni.log")).unwrap();
         assert_eq!(calls, format!("ADD {pod}\nDEL {pod}\n"));
         running.stop().await;
@@ -60,14 +80,31 @@ fn assert_nothing_left(node: &Node) {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     let dir = node.dir.path().to_str().unwrap();
     assert!(!mounts.contains(dir), "{mounts}");
-    for name in ["data/sandboxes", "data/containers", "run/sandboxes", "run/containers", "run/oci", "data/snapshots/c", "data/cni"] {
-        let left: Vec<_> = fs::read_dir(node.path(name)).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    for name in [
+        "data/sandboxes",
+        "data/containers",
+        "run/sandboxes",
+        "run/containers",
+        "run/oci",
+        "data/snapshots/c",
+        "data/cni",
+    ] {
+        let left: Vec<_> =
+            fs::read_dir(node.path(name)).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
         assert!(left.is_empty(), "{left:?}");
     }
-    let others = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()).filter(|&pid| pid != std::process::id());
+    let others = fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
+        .filter(|&pid| pid != std::process::id());
     // This process is the first of its namespace and gets every orphan, but nobody waits for them.
-    let alive = others.filter(|pid| fs::read_to_string(format!("/proc/{pid}/status")).is_ok_and(|status| !status.contains("\nState:\tZ")));
-    let names: Vec<String> = alive.map(|pid| format!("{pid} {}", fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default())).collect();
+    let alive = others.filter(|pid| {
+        fs::read_to_string(format!("/proc/{pid}/status")).is_ok_and(|status| !status.contains("\nState:\tZ"))
+    });
+    let names: Vec<String> = alive
+        .map(|pid| format!("{pid} {}", fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default()))
+        .collect();
     assert!(names.is_empty(), "{names:?}");
 }
 
@@ -79,7 +116,9 @@ fn a_killed_runtime_finds_its_containers_again() {
         let mut daemon = node.start_process();
         let mut cri = node.connect().await;
         let pod = cri.run_sandbox(sandbox(&node, "web")).await;
-        let lasting = cri.run(&pod, script("lasting", "echo begin; while [ ! -e /tmp/go ]; do sleep 0.05; done; echo end; exit 5")).await;
+        let lasting = cri
+            .run(&pod, script("lasting", "echo begin; while [ ! -e /tmp/go ]; do sleep 0.05; done; echo end; exit 5"))
+            .await;
         let ending = cri.run(&pod, script("ending", "while [ ! -e /tmp/go ]; do sleep 0.05; done; exit 4")).await;
         let created = cri.create(&pod, script("created", "exit 0")).await;
         let pid = running_pid(&mut cri, &lasting).await;
@@ -117,8 +156,10 @@ async fn running_pid(cri: &mut crate::harness::Clients, id: &str) -> u32 {
 }
 
 fn pid_of_script(part: &str) -> u32 {
-    let pids = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    let mut found = pids.filter(|pid| fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.contains(part)));
+    let pids =
+        fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let mut found =
+        pids.filter(|pid| fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.contains(part)));
     found.next().expect("the script runs")
 }
 
@@ -170,7 +211,12 @@ fn limits_hold_and_errors_are_told() {
         let mut cri = running.clients.clone();
         let pod = cri.run_sandbox(sandbox(&node, "web")).await;
         let mut hog = script("hog", "x=$(yes | head -c 200000000); echo survived");
-        let resources = v1::LinuxContainerResources { memory_limit_in_bytes: 32 << 20, oom_score_adj: 500, cpu_shares: 100, ..Default::default() };
+        let resources = v1::LinuxContainerResources {
+            memory_limit_in_bytes: 32 << 20,
+            oom_score_adj: 500,
+            cpu_shares: 100,
+            ..Default::default()
+        };
         hog.linux.as_mut().unwrap().resources = Some(resources);
         let hog = cri.run(&pod, hog).await;
         let ended = cri.wait(&hog).await;
@@ -179,7 +225,8 @@ fn limits_hold_and_errors_are_told() {
         let mut missing = script("missing", "");
         missing.command = vec!["/no/such/program".into()];
         let missing = cri.create(&pod, missing).await;
-        let error = cri.runtime.start_container(v1::StartContainerRequest { container_id: missing.clone() }).await.unwrap_err();
+        let error =
+            cri.runtime.start_container(v1::StartContainerRequest { container_id: missing.clone() }).await.unwrap_err();
         assert!(error.message().contains("unable to start container process: exec: \"/no/such/program\": stat /no/such/program: no such file or directory"), "{error}");
         assert_eq!(cri.status(&missing).await.reason, "StartError");
 
@@ -201,7 +248,10 @@ fn limits_hold_and_errors_are_told() {
 
         let mut filtered = script("filtered", "mount -t tmpfs x /tmp; cat /proc/self/status");
         let security = v1::LinuxContainerSecurityContext {
-            seccomp: Some(v1::SecurityProfile { profile_type: v1::security_profile::ProfileType::RuntimeDefault as i32, ..Default::default() }),
+            seccomp: Some(v1::SecurityProfile {
+                profile_type: v1::security_profile::ProfileType::RuntimeDefault as i32,
+                ..Default::default()
+            }),
             capabilities: Some(v1::Capability { add_capabilities: vec!["NET_ADMIN".into()], ..Default::default() }),
             ..Default::default()
         };
@@ -216,7 +266,10 @@ fn limits_hold_and_errors_are_told() {
         assert!(cri.runtime.exec_sync(request).await.is_err());
         let request = v1::CreateContainerRequest {
             pod_sandbox_id: pod.clone(),
-            config: Some(v1::ContainerConfig { image: Some(v1::ImageSpec { image: "nothing:here".into(), ..Default::default() }), ..script("x", "") }),
+            config: Some(v1::ContainerConfig {
+                image: Some(v1::ImageSpec { image: "nothing:here".into(), ..Default::default() }),
+                ..script("x", "")
+            }),
             sandbox_config: None,
         };
         assert_eq!(cri.runtime.create_container(request).await.unwrap_err().code(), tonic::Code::NotFound);
@@ -238,7 +291,8 @@ fn containers_share_processes_only_when_asked() {
         let mut shared = sandbox(&node, "shared");
         shared.linux = Some(Default::default());
         let pod = cri.run_sandbox(shared).await;
-        let with = |name: &str, text: &str| v1::ContainerConfig { linux: Some(Default::default()), ..script(name, text) };
+        let with =
+            |name: &str, text: &str| v1::ContainerConfig { linux: Some(Default::default()), ..script(name, text) };
         let first = cri.run(&pod, with("first", "sleep 1234")).await;
         let second = cri.run(&pod, with("second", "ps; cat /proc/1/comm")).await;
         assert_eq!(cri.wait(&second).await.exit_code, 0);

@@ -57,7 +57,11 @@ impl Node {
         );
         fs::write(self.path("bin/fake"), script).unwrap();
         fs::set_permissions(self.path("bin/fake"), fs::Permissions::from_mode(0o755)).unwrap();
-        fs::write(self.path("conf/10-fake.conflist"), r#"{"cniVersion":"1.0.0","name":"n","plugins":[{"type":"fake"}]}"#).unwrap();
+        fs::write(
+            self.path("conf/10-fake.conflist"),
+            r#"{"cniVersion":"1.0.0","name":"n","plugins":[{"type":"fake"}]}"#,
+        )
+        .unwrap();
     }
 
     /// The runtime in this process.
@@ -74,7 +78,10 @@ impl Node {
     /// The runtime in a process of its own, which can be killed.
     pub fn start_process(&self) -> Child {
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["daemon", "--exact", "--nocapture"]).env(super::DAEMON_DIR, self.dir.path()).env(super::DAEMON_GROUP, &self.group);
+        command
+            .args(["daemon", "--exact", "--nocapture"])
+            .env(super::DAEMON_DIR, self.dir.path())
+            .env(super::DAEMON_GROUP, &self.group);
         command.stdout(Stdio::null()).spawn().unwrap()
     }
 
@@ -86,8 +93,13 @@ impl Node {
             async move { UnixStream::connect(socket).await.map(TokioIo::new) }
         });
         for _ in 0..500 {
-            if let Ok(channel) = Endpoint::from_static("http://localhost").connect_with_connector(connector.clone()).await {
-                return Clients { runtime: RuntimeServiceClient::new(channel.clone()), images: ImageServiceClient::new(channel) };
+            if let Ok(channel) =
+                Endpoint::from_static("http://localhost").connect_with_connector(connector.clone()).await
+            {
+                return Clients {
+                    runtime: RuntimeServiceClient::new(channel.clone()),
+                    images: ImageServiceClient::new(channel),
+                };
             }
             // The socket has no event for appearing.
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -113,8 +125,15 @@ pub fn config(dir: &Path, group: &str) -> Config {
 pub fn busybox() -> PackedImage {
     let content = PackedContent::File(fs::read(BUSYBOX).expect("the package busybox-static is installed"));
     let mut files = vec![PackedFile { path: "/bin/busybox".into(), mode: 0o755, content }];
-    for name in ["sh", "cat", "echo", "sleep", "id", "hostname", "mount", "ls", "head", "yes", "true", "kill", "stat", "tail", "dd", "stty", "ps"] {
-        files.push(PackedFile { path: format!("/bin/{name}"), mode: 0o777, content: PackedContent::Symlink("/bin/busybox".into()) });
+    for name in [
+        "sh", "cat", "echo", "sleep", "id", "hostname", "mount", "ls", "head", "yes", "true", "kill", "stat", "tail",
+        "dd", "stty", "ps",
+    ] {
+        files.push(PackedFile {
+            path: format!("/bin/{name}"),
+            mode: 0o777,
+            content: PackedContent::Symlink("/bin/busybox".into()),
+        });
     }
     let passwd = b"root:x:0:0::/:/bin/sh\nweb:x:33:33::/:/bin/sh\n".to_vec();
     files.push(PackedFile { path: "/etc/passwd".into(), mode: 0o644, content: PackedContent::File(passwd) });
@@ -146,11 +165,17 @@ pub struct Clients {
 
 impl Clients {
     pub async fn run_sandbox(&mut self, config: v1::PodSandboxConfig) -> String {
-        self.runtime.run_pod_sandbox(v1::RunPodSandboxRequest { config: Some(config), ..Default::default() }).await.unwrap().into_inner().pod_sandbox_id
+        self.runtime
+            .run_pod_sandbox(v1::RunPodSandboxRequest { config: Some(config), ..Default::default() })
+            .await
+            .unwrap()
+            .into_inner()
+            .pod_sandbox_id
     }
 
     pub async fn create(&mut self, sandbox: &str, config: v1::ContainerConfig) -> String {
-        let request = v1::CreateContainerRequest { pod_sandbox_id: sandbox.into(), config: Some(config), sandbox_config: None };
+        let request =
+            v1::CreateContainerRequest { pod_sandbox_id: sandbox.into(), config: Some(config), sandbox_config: None };
         self.runtime.create_container(request).await.unwrap().into_inner().container_id
     }
 
@@ -183,7 +208,11 @@ impl Clients {
 
     pub async fn exec(&mut self, id: &str, command: &[&str]) -> v1::ExecSyncResponse {
         let cmd = command.iter().map(|word| (*word).to_owned()).collect();
-        self.runtime.exec_sync(v1::ExecSyncRequest { container_id: id.into(), cmd, timeout: 10 }).await.unwrap().into_inner()
+        self.runtime
+            .exec_sync(v1::ExecSyncRequest { container_id: id.into(), cmd, timeout: 10 })
+            .await
+            .unwrap()
+            .into_inner()
     }
 
     pub async fn remove_sandbox(&mut self, id: &str) {
@@ -200,12 +229,20 @@ fn namespaces() -> Option<v1::NamespaceOption> {
 /// A sandbox that logs below the node's directory.
 pub fn sandbox(node: &Node, name: &str) -> v1::PodSandboxConfig {
     v1::PodSandboxConfig {
-        metadata: Some(v1::PodSandboxMetadata { name: name.into(), uid: format!("uid-{name}"), namespace: "default".into(), attempt: 0 }),
+        metadata: Some(v1::PodSandboxMetadata {
+            name: name.into(),
+            uid: format!("uid-{name}"),
+            namespace: "default".into(),
+            attempt: 0,
+        }),
         hostname: name.into(),
         log_directory: node.path("logs").join(name).to_string_lossy().into_owned(),
         labels: HashMap::from([("app".to_owned(), name.to_owned())]),
         linux: Some(v1::LinuxPodSandboxConfig {
-            security_context: Some(v1::LinuxSandboxSecurityContext { namespace_options: namespaces(), ..Default::default() }),
+            security_context: Some(v1::LinuxSandboxSecurityContext {
+                namespace_options: namespaces(),
+                ..Default::default()
+            }),
             ..Default::default()
         }),
         ..Default::default()
@@ -220,7 +257,10 @@ pub fn script(name: &str, text: &str) -> v1::ContainerConfig {
         command: vec!["/bin/sh".into(), "-c".into(), text.into()],
         log_path: format!("{name}/0.log"),
         linux: Some(v1::LinuxContainerConfig {
-            security_context: Some(v1::LinuxContainerSecurityContext { namespace_options: namespaces(), ..Default::default() }),
+            security_context: Some(v1::LinuxContainerSecurityContext {
+                namespace_options: namespaces(),
+                ..Default::default()
+            }),
             ..Default::default()
         }),
         ..Default::default()

@@ -48,26 +48,41 @@ struct Registry {
 async fn answer(State(registry): State<Arc<Registry>>, request: Request) -> Response<Body> {
     registry.requests.fetch_add(1, Ordering::Relaxed);
     let reply = |status: StatusCode, body: Vec<u8>| Response::builder().status(status).body(Body::from(body)).unwrap();
-    let authorization = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let authorization =
+        request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let host = request.headers()[header::HOST].to_str().unwrap().to_owned();
     if let Some(secret) = registry.secret {
         if request.uri().path() == "/token" {
             assert_eq!(request.uri().query().unwrap(), "scope=repository:test/app:pull&service=here");
             let known = authorization == "Basic dTpw";
-            return reply(if known { StatusCode::OK } else { StatusCode::UNAUTHORIZED }, format!(r#"{{"token":"{secret}"}}"#).into_bytes());
+            return reply(
+                if known { StatusCode::OK } else { StatusCode::UNAUTHORIZED },
+                format!(r#"{{"token":"{secret}"}}"#).into_bytes(),
+            );
         }
         if authorization != format!("Bearer {secret}") {
-            let challenge = format!(r#"Bearer realm="http://{host}/token",service="here",scope="repository:test/app:pull""#);
-            return Response::builder().status(StatusCode::UNAUTHORIZED).header(header::WWW_AUTHENTICATE, challenge).body(Body::empty()).unwrap();
+            let challenge =
+                format!(r#"Bearer realm="http://{host}/token",service="here",scope="repository:test/app:pull""#);
+            return Response::builder()
+                .status(StatusCode::UNAUTHORIZED)
+                .header(header::WWW_AUTHENTICATE, challenge)
+                .body(Body::empty())
+                .unwrap();
         }
     }
-    let Some((kind, bytes)) = registry.content.lock().get(request.uri().path().trim_start_matches("/v2/")).cloned() else {
+    let Some((kind, bytes)) = registry.content.lock().get(request.uri().path().trim_start_matches("/v2/")).cloned()
+    else {
         return reply(StatusCode::NOT_FOUND, Vec::new());
     };
-    let range = request.headers().get(header::RANGE).and_then(|value| value.to_str().ok()?.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok());
+    let range = request
+        .headers()
+        .get(header::RANGE)
+        .and_then(|value| value.to_str().ok()?.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok());
     let blob = request.uri().path().contains("/blobs/");
     match (range, registry.cut) {
-        (Some(start), _) => Response::builder().status(StatusCode::PARTIAL_CONTENT).body(Body::from(bytes[start..].to_vec())).unwrap(),
+        (Some(start), _) => {
+            Response::builder().status(StatusCode::PARTIAL_CONTENT).body(Body::from(bytes[start..].to_vec())).unwrap()
+        }
         (None, Some(cut)) if blob && bytes.len() > cut => {
             let begin = futures::stream::iter([Ok(bytes[..cut].to_vec())]);
             // What is ready in one turn is thrown away with the connection; the break comes in the next.
@@ -85,7 +100,9 @@ async fn answer(State(registry): State<Arc<Registry>>, request: Request) -> Resp
 impl Registry {
     fn put(&self, path: &str, kind: &str, bytes: &[u8]) -> serde_json::Value {
         let digest = Digest::of(bytes);
-        for name in [path.replace("DIGEST", digest.as_str()), path.replace("manifests/v1", &format!("manifests/{digest}"))] {
+        for name in
+            [path.replace("DIGEST", digest.as_str()), path.replace("manifests/v1", &format!("manifests/{digest}"))]
+        {
             self.content.lock().insert(name, (kind.into(), bytes.to_vec()));
         }
         json!({ "mediaType": kind, "digest": digest, "size": bytes.len() })
@@ -104,7 +121,11 @@ impl Registry {
             self.put("test/app/blobs/DIGEST", "application/vnd.oci.image.layer.v1.tar+zstd", &zstd),
         ];
         let config = json!({ "architecture": "any", "os": "linux", "config": { "Cmd": ["/x"], "Env": null }, "rootfs": { "type": "layers", "diff_ids": [Digest::of(&first), Digest::of(&second)] } });
-        let config = self.put("test/app/blobs/DIGEST", "application/vnd.oci.image.config.v1+json", config.to_string().as_bytes());
+        let config = self.put(
+            "test/app/blobs/DIGEST",
+            "application/vnd.oci.image.config.v1+json",
+            config.to_string().as_bytes(),
+        );
         let manifest = json!({ "schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": layers });
         let mut manifest = self.put("test/app/manifests/DIGEST", OCI_MANIFEST, manifest.to_string().as_bytes());
         manifest["platform"] = json!(Platform::own());
@@ -153,7 +174,7 @@ fn pulls_resume_share_work_and_are_collected() {
         let (one, two) = tokio::join!(images.pull(&name, credentials.clone()), images.pull(&name, credentials.clone()));
         let image = one.unwrap();
         assert_eq!(image.id, two.unwrap().id);
-        assert_eq!(image.tags, [name.clone()]);
+        assert_eq!(image.tags, std::slice::from_ref(&name));
         assert_eq!(images.config(&image).unwrap().config.cmd, ["/x"]);
         // By the digest that the name stands for, without a byte of a layer moving again.
         let before = registry.requests.load(Ordering::Relaxed);
@@ -178,7 +199,12 @@ fn bad_registries_are_told_apart() {
         let name = format!("{host}/test/app:nothing");
         let error = images.pull(&name, Credentials::Anonymous).await.unwrap_err();
         assert_eq!(error.kind(), Kind::NotFound);
-        assert_eq!(error.to_string(), format!("failed to pull and unpack image \"{name}\": failed to resolve reference \"{name}\": {name}: not found"));
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "failed to pull and unpack image \"{name}\": failed to resolve reference \"{name}\": {name}: not found"
+            )
+        );
         // A layer that is not what its digest says.
         for (path, (kind, bytes)) in registry.content.lock().iter_mut() {
             if path.contains("blobs") && kind.contains("gzip") {
@@ -189,7 +215,10 @@ fn bad_registries_are_told_apart() {
         assert!(error.contains("failed to copy") || error.contains("failed to extract"), "{error}");
         assert!(images.list().is_empty());
         let error = images.pull("127.0.0.1:1/x:y", Credentials::Anonymous).await.unwrap_err().to_string();
-        assert!(error.contains("failed to do request") && error.to_lowercase().contains("connection refused"), "{error}");
+        assert!(
+            error.contains("failed to do request") && error.to_lowercase().contains("connection refused"),
+            "{error}"
+        );
     });
 }
 
@@ -200,8 +229,10 @@ async fn archives_and_layouts_are_imported() {
     let images = open(&dir.path().join("data"));
     let layer = tar(&[("hello", b"world")]);
     let config = json!({ "architecture": "amd64", "os": "linux", "config": {}, "rootfs": { "type": "layers", "diff_ids": [Digest::of(&layer)] } }).to_string();
-    let manifest = json!([{ "Config": "c.json", "RepoTags": ["app:1", "app:2"], "Layers": ["l/layer.tar"] }]).to_string();
-    let archive = tar(&[("l/layer.tar", &layer), ("c.json", config.as_bytes()), ("manifest.json", manifest.as_bytes())]);
+    let manifest =
+        json!([{ "Config": "c.json", "RepoTags": ["app:1", "app:2"], "Layers": ["l/layer.tar"] }]).to_string();
+    let archive =
+        tar(&[("l/layer.tar", &layer), ("c.json", config.as_bytes()), ("manifest.json", manifest.as_bytes())]);
     let imported = images.import(std::io::Cursor::new(archive), None).await.unwrap();
     assert_eq!(imported[0].id, Digest::of(config.as_bytes()));
     assert_eq!(images.find("app:2").unwrap().tags, ["docker.io/library/app:1", "docker.io/library/app:2"]);

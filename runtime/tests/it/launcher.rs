@@ -63,7 +63,13 @@ impl Bundle {
     fn oci(&self, arguments: &[&str]) -> Output {
         let program = coracle_programs::LAUNCHER.memfd().unwrap();
         let mut command = Command::new(coracle_programs::exec_path(&program));
-        command.arg("--root").arg(self.dir.path().join("state")).args(arguments).current_dir(self.write()).output().unwrap()
+        command
+            .arg("--root")
+            .arg(self.dir.path().join("state"))
+            .args(arguments)
+            .current_dir(self.write())
+            .output()
+            .unwrap()
     }
 
     fn run(&self) -> (i32, String, String) {
@@ -77,7 +83,10 @@ impl Bundle {
 fn a_container_sees_only_its_own() {
     const TEST: &str = "launcher::a_container_sees_only_its_own";
     isolated(TEST, || async {
-        let bundle = Bundle::new(TEST, "hostname; cat /proc/1/comm; cat /secret; ls /proc/sys/kernel/hostname; echo x > /proc/sys/kernel/hostname || echo refused; ls /proc/self/fd | cat; exit 7");
+        let bundle = Bundle::new(
+            TEST,
+            "hostname; cat /proc/1/comm; cat /secret; ls /proc/sys/kernel/hostname; echo x > /proc/sys/kernel/hostname || echo refused; ls /proc/self/fd | cat; exit 7",
+        );
         fs::write(bundle.rootfs().join("secret"), "secret").unwrap();
         let (code, out, error) = bundle.run();
         assert_eq!(code, 7, "{out}{error}");
@@ -104,12 +113,17 @@ fn states_follow_the_specification() {
             let error = String::from_utf8_lossy(&output.stderr).into_owned();
             assert!(output.status.code() == Some(1) && error.contains(words), "{arguments:?}: {error}");
         };
-        let status = || serde_json::from_str::<Value>(&ok(&["state", "c"])).unwrap()["status"].as_str().unwrap().to_owned();
+        let status =
+            || serde_json::from_str::<Value>(&ok(&["state", "c"])).unwrap()["status"].as_str().unwrap().to_owned();
         refused(&["state", "c"], "container does not exist: c");
         // Its output must not be a pipe that `create` would be waited for.
         let program = coracle_programs::LAUNCHER.memfd().unwrap();
         let mut create = Command::new(coracle_programs::exec_path(&program));
-        create.arg("--root").arg(bundle.dir.path().join("state")).args(["create", "--pid-file", "pid", "c"]).current_dir(bundle.write());
+        create
+            .arg("--root")
+            .arg(bundle.dir.path().join("state"))
+            .args(["create", "--pid-file", "pid", "c"])
+            .current_dir(bundle.write());
         assert!(create.status().unwrap().success());
         assert_eq!(status(), "created");
         refused(&["create", "c"], "container with given ID already exists: c");
@@ -148,7 +162,10 @@ fn hostile_roots_do_not_lead_outside() {
         let source = bundle.dir.path().join("source");
         fs::write(&source, "bound").unwrap();
         for target in ["/etc/file", "/data/made/deep"] {
-            bundle.config["mounts"].as_array_mut().unwrap().push(json!({ "destination": target, "type": "bind", "source": source, "options": ["bind", "ro"] }));
+            bundle.config["mounts"]
+                .as_array_mut()
+                .unwrap()
+                .push(json!({ "destination": target, "type": "bind", "source": source, "options": ["bind", "ro"] }));
         }
         let (code, out, error) = bundle.run();
         assert_eq!((code, out.as_str()), (0, "bound"), "{error}");
@@ -163,6 +180,12 @@ fn hostile_roots_do_not_lead_outside() {
         let mut bundle = Bundle::new(TEST, "exit 0");
         bundle.config["process"]["args"] = json!(["nothing"]);
         let (code, _, error) = bundle.run();
-        assert!(code == 1 && error.contains("unable to start container process: exec: \"nothing\": executable file not found in $PATH"), "{error}");
+        assert!(
+            code == 1
+                && error.contains(
+                    "unable to start container process: exec: \"nothing\": executable file not found in $PATH"
+                ),
+            "{error}"
+        );
     });
 }

@@ -32,7 +32,15 @@ async fn until(session: &mut Session, words: &str) -> String {
 
 fn create(id: &str, bundle: &Bundle, terminal: bool) -> Create {
     let bundle = bundle.write().to_str().unwrap().to_owned();
-    Create { id: id.into(), kind: Kind::Container { bundle }, terminal, stdin: true, stdin_once: true, log: LogDriver::None, oom_file: String::new() }
+    Create {
+        id: id.into(),
+        kind: Kind::Container { bundle },
+        terminal,
+        stdin: true,
+        stdin_once: true,
+        log: LogDriver::None,
+        oom_file: String::new(),
+    }
 }
 
 #[test]
@@ -43,7 +51,9 @@ fn clients_share_a_terminal() {
         bundle.config["process"]["terminal"] = json!(true);
         bundle.config["process"]["consoleSize"] = json!({ "height": 24, "width": 80 });
         let programs = Programs::embedded().unwrap();
-        let dir = bundle.dir.path().join("a-directory-whose-name-is-too-long-for-a-socket-address-if-it-were-not-named-by-a-descriptor-instead/shim");
+        let dir = bundle.dir.path().join(
+            "a-directory-whose-name-is-too-long-for-a-socket-address-if-it-were-not-named-by-a-descriptor-instead/shim",
+        );
         let (shim, mut events) = Shim::spawn(&programs, &dir, &bundle.dir.path().join("oci")).await.unwrap();
         let attach = |stdin| Request::Attach { id: "c".into(), stdin, output: true };
         let (mut first, mut second) = (shim.session().await.unwrap(), shim.session().await.unwrap());
@@ -87,9 +97,14 @@ fn input_and_much_output_go_through_pipes() {
     isolated(TEST, || async {
         let bundle = Bundle::new(TEST, "cat; echo done >&2; exit 3");
         let programs = Programs::embedded().unwrap();
-        let (shim, mut events) = Shim::spawn(&programs, &bundle.dir.path().join("shim"), &bundle.dir.path().join("oci")).await.unwrap();
+        let (shim, mut events) =
+            Shim::spawn(&programs, &bundle.dir.path().join("shim"), &bundle.dir.path().join("oci")).await.unwrap();
         let mut session = shim.session().await.unwrap();
-        let start = [Request::Create(create("c", &bundle, false)), Request::Attach { id: "c".into(), stdin: true, output: true }, Request::Start { id: "c".into() }];
+        let start = [
+            Request::Create(create("c", &bundle, false)),
+            Request::Attach { id: "c".into(), stdin: true, output: true },
+            Request::Start { id: "c".into() },
+        ];
         session.send(&start).await.unwrap();
         // More than any pipe or buffer holds: what is not read holds the writer back, and nothing is lost.
         let line = "0123456789abcdef".repeat(64) + "\n";

@@ -15,7 +15,8 @@ pub fn inherit(dir: &Path) -> Result<()> {
         if own.trim().is_empty()
             && let Some(parent) = dir.parent()
         {
-            let value = fs::read_to_string(parent.join(file)).context(|| format!("read {}/{file}", parent.display()))?;
+            let value =
+                fs::read_to_string(parent.join(file)).context(|| format!("read {}/{file}", parent.display()))?;
             write(dir, file, value.trim())?;
         }
     }

@@ -48,14 +48,16 @@ pub fn rules(devices: &[Json]) -> Result<Vec<Rule>> {
             access,
         });
     }
-    let standard = STANDARD.iter().map(|&(major, minor)| Rule { allow: true, kind: b'c', major, minor, access: "rwm".into() });
+    let standard =
+        STANDARD.iter().map(|&(major, minor)| Rule { allow: true, kind: b'c', major, minor, access: "rwm".into() });
     out.extend(standard);
     Ok(out)
 }
 
 pub fn v1(dir: &Path, devices: &[Json]) -> Result<()> {
     let number = |value: i64| if value < 0 { "*".to_owned() } else { value.to_string() };
-    let open_for_all = |rule: &Rule| rule.allow && rule.kind == b'a' && rule.major < 0 && rule.minor < 0 && rule.access.len() == 3;
+    let open_for_all =
+        |rule: &Rule| rule.allow && rule.kind == b'a' && rule.major < 0 && rule.minor < 0 && rule.access.len() == 3;
     let rules = rules(devices)?;
     if rules.iter().any(open_for_all) && !rules.iter().any(|rule| !rule.allow && rule.kind != b'a') {
         return write(dir, "devices.allow", "a");
@@ -72,7 +74,11 @@ pub fn v1(dir: &Path, devices: &[Json]) -> Result<()> {
         // `a` is not a type the files take with numbers: it is both of them.
         let kinds: &[u8] = if rule.kind == b'a' { b"bc" } else { std::slice::from_ref(&rule.kind) };
         for &kind in kinds {
-            write(dir, file, &format!("{} {}:{} {}", kind as char, number(rule.major), number(rule.minor), rule.access))?;
+            write(
+                dir,
+                file,
+                &format!("{} {}:{} {}", kind as char, number(rule.major), number(rule.minor), rule.access),
+            )?;
         }
     }
     Ok(())
@@ -103,7 +109,9 @@ pub fn v2(dir: &Path, devices: &[Json]) -> Result<()> {
     attach[4..8].copy_from_slice(&(loaded.as_raw_fd() as u32).to_ne_bytes());
     attach[8..12].copy_from_slice(&BPF_CGROUP_DEVICE.to_ne_bytes());
     attach[12..16].copy_from_slice(&BPF_F_ALLOW_MULTI.to_ne_bytes());
-    sys::bpf(BPF_PROG_ATTACH, &mut attach).context(|| format!("attach the device program to {}", dir.display())).map(drop)
+    sys::bpf(BPF_PROG_ATTACH, &mut attach)
+        .context(|| format!("attach the device program to {}", dir.display()))
+        .map(drop)
 }
 
 /// eBPF instructions (linux/bpf.h): opcode, registers, offset, immediate.
@@ -174,7 +182,10 @@ mod tests {
 
     #[test]
     fn rules_are_read_and_the_standard_devices_added() {
-        let devices = Json::parse(br#"[{"allow":false,"access":"rwm"},{"allow":true,"type":"c","major":10,"minor":229,"access":"rw"}]"#).unwrap();
+        let devices = Json::parse(
+            br#"[{"allow":false,"access":"rwm"},{"allow":true,"type":"c","major":10,"minor":229,"access":"rw"}]"#,
+        )
+        .unwrap();
         let rules = rules(devices.items()).unwrap();
         assert_eq!(rules[0], Rule { allow: false, kind: b'a', major: -1, minor: -1, access: "rwm".into() });
         assert_eq!(rules[1], Rule { allow: true, kind: b'c', major: 10, minor: 229, access: "rw".into() });
@@ -188,6 +199,9 @@ mod tests {
         let rules = rules(&[]).unwrap();
         let program = compile(&rules);
         assert_eq!(program.len() % 8, 0);
-        assert_eq!(&program[program.len() - 16..], &[instruction(0xb4, 0, 0, 0), instruction(0x95, 0, 0, 0)].concat()[..]);
+        assert_eq!(
+            &program[program.len() - 16..],
+            &[instruction(0xb4, 0, 0, 0), instruction(0x95, 0, 0, 0)].concat()[..]
+        );
     }
 }

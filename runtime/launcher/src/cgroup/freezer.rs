@@ -23,7 +23,11 @@ pub fn set(group: &Cgroup, frozen: bool) -> Result<()> {
         }
         std::thread::sleep(Duration::from_micros(500));
     }
-    Err(Error::new(format!("the processes of {} did not {} in time", dir.display(), if frozen { "freeze" } else { "thaw" })))
+    Err(Error::new(format!(
+        "the processes of {} did not {} in time",
+        dir.display(),
+        if frozen { "freeze" } else { "thaw" }
+    )))
 }
 
 /// Whether the whole group is frozen.

@@ -29,7 +29,8 @@ use crate::{
 };
 
 /// The v1 controllers that containers get a group in, where they are mounted.
-const V1_CONTROLLERS: [&str; 9] = ["cpuset", "cpu", "cpuacct", "memory", "devices", "freezer", "blkio", "pids", "hugetlb"];
+const V1_CONTROLLERS: [&str; 9] =
+    ["cpuset", "cpu", "cpuacct", "memory", "devices", "freezer", "blkio", "pids", "hugetlb"];
 
 /// The cgroup mounts of this process's mount namespace.
 #[derive(Clone, Debug, PartialEq)]
@@ -94,7 +95,11 @@ impl Hierarchy {
         if path.split('/').any(|part| part == "..") {
             return Err(Error::new(format!("cgroupsPath {path:?} contains \"..\"")));
         }
-        let own = if path.starts_with('/') { String::new() } else { fs::read_to_string("/proc/self/cgroup").unwrap_or_default() };
+        let own = if path.starts_with('/') {
+            String::new()
+        } else {
+            fs::read_to_string("/proc/self/cgroup").unwrap_or_default()
+        };
         let mut dirs = Vec::new();
         for mount in self.mounts() {
             let mut dir = mount.point.clone();
@@ -103,7 +108,11 @@ impl Hierarchy {
                 dir.push(own.strip_prefix(&mount.root).unwrap_or(own).trim_start_matches('/'));
             }
             dir.push(path.trim_start_matches('/'));
-            dirs.push(Dir { controllers: mount.controllers.clone(), depth_of_mount: mount.point.components().count(), path: dir });
+            dirs.push(Dir {
+                controllers: mount.controllers.clone(),
+                depth_of_mount: mount.point.components().count(),
+                path: dir,
+            });
         }
         Ok(Cgroup { v2: self.is_v2(), dirs })
     }
@@ -160,7 +169,8 @@ impl Cgroup {
     /// The directory of a controller, or the one directory of v2.
     pub fn dir(&self, controller: &str) -> Option<&Path> {
         let mut dirs = self.dirs.iter();
-        let dir = if self.v2 { dirs.next() } else { dirs.find(|dir| dir.controllers.iter().any(|name| name == controller)) };
+        let dir =
+            if self.v2 { dirs.next() } else { dirs.find(|dir| dir.controllers.iter().any(|name| name == controller)) };
         dir.map(|dir| dir.path.as_path())
     }
 
@@ -214,7 +224,11 @@ impl Cgroup {
         let present = |name: &'static str, key: &str| -> Result<Option<&Path>> {
             match self.dir(name) {
                 Some(dir) => Ok(Some(dir)),
-                None if resources.get(key).is_null() || resources.get(key).items().is_empty() && resources.get(key).members().is_empty() => Ok(None),
+                None if resources.get(key).is_null()
+                    || resources.get(key).items().is_empty() && resources.get(key).members().is_empty() =>
+                {
+                    Ok(None)
+                }
                 None => Err(Error::new(format!("linux.resources.{key}: the {name} controller is not mounted"))),
             }
         };
@@ -277,7 +291,10 @@ impl Cgroup {
     /// The processes in the group and below it.
     pub fn processes(&self) -> Vec<i32> {
         // Every hierarchy holds the same processes; `pids` and `freezer` are never shared with anything else.
-        let dir = ["pids", "freezer", "devices"].iter().find_map(|name| self.dir(name)).or(self.dirs.first().map(|dir| dir.path.as_path()));
+        let dir = ["pids", "freezer", "devices"]
+            .iter()
+            .find_map(|name| self.dir(name))
+            .or(self.dirs.first().map(|dir| dir.path.as_path()));
         let mut out = Vec::new();
         if let Some(dir) = dir {
             collect_processes(dir, &mut out, 0);
@@ -319,7 +336,8 @@ fn make_dir(path: &Path) -> Result<bool> {
 }
 
 fn ancestors_to_make(path: &Path) -> Vec<PathBuf> {
-    let mut out: Vec<PathBuf> = path.ancestors().take_while(|ancestor| !ancestor.exists()).map(Path::to_path_buf).collect();
+    let mut out: Vec<PathBuf> =
+        path.ancestors().take_while(|ancestor| !ancestor.exists()).map(Path::to_path_buf).collect();
     out.reverse();
     out
 }

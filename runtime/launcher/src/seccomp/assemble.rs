@@ -63,7 +63,11 @@ enum Operator {
 
 /// Reads an entry of `args`.
 pub fn test(entry: &Json, wide: bool) -> Result<Test> {
-    let index = entry.get("index").u32().filter(|&index| index < 6).ok_or_else(|| Error::new("linux.seccomp: args: index must be 0 to 5"))?;
+    let index = entry
+        .get("index")
+        .u32()
+        .filter(|&index| index < 6)
+        .ok_or_else(|| Error::new("linux.seccomp: args: index must be 0 to 5"))?;
     let value = entry.get("value").u64().unwrap_or(0);
     let (operator, value, mask) = match entry.get("op").str().unwrap_or_default() {
         "SCMP_CMP_EQ" => (Operator::Equal, value, u64::MAX),
@@ -161,7 +165,8 @@ fn segments(table: &Table) -> Vec<Segment> {
     }
     let last = by_number.keys().next_back().copied().unwrap_or(table.bit);
     let default = Answer { action: table.default, tests: Vec::new() };
-    let unknown = if table.default & 0xffff_0000 == RET_ERRNO { RET_ERRNO | libc::ENOSYS as u32 } else { table.default };
+    let unknown =
+        if table.default & 0xffff_0000 == RET_ERRNO { RET_ERRNO | libc::ENOSYS as u32 } else { table.default };
     let mut out: Vec<Segment> = Vec::new();
     let mut add = |start: u32, answers: Vec<Answer>| {
         if out.last().is_none_or(|last| last.answers != answers) {
@@ -254,8 +259,12 @@ fn instructions(test: &Test) -> Vec<Instruction> {
     match test.operator {
         Operator::Equal => out.push(jump(IF_EQUAL, high, 0, FAIL)),
         Operator::NotEqual => out.push(jump(IF_EQUAL, high, 0, rest)),
-        Operator::AtLeast | Operator::Greater => out.extend([jump(IF_GREATER, high, rest + 1, 0), jump(IF_EQUAL, high, 0, FAIL)]),
-        Operator::Less | Operator::AtMost => out.extend([jump(IF_GREATER, high, FAIL, 0), jump(IF_EQUAL, high, 0, rest)]),
+        Operator::AtLeast | Operator::Greater => {
+            out.extend([jump(IF_GREATER, high, rest + 1, 0), jump(IF_EQUAL, high, 0, FAIL)])
+        }
+        Operator::Less | Operator::AtMost => {
+            out.extend([jump(IF_GREATER, high, FAIL, 0), jump(IF_EQUAL, high, 0, rest)])
+        }
     }
     out.extend(lower);
     out
@@ -269,7 +278,7 @@ pub fn run(program: &[[u8; 8]], audit: u32, number: u32, arguments: [u64; 2]) ->
         ARCHITECTURE => audit,
         offset => {
             let argument = arguments.get(((offset - ARGUMENTS) / 8) as usize).copied().unwrap_or(0);
-            if (offset - ARGUMENTS) % 8 == 0 { argument as u32 } else { (argument >> 32) as u32 }
+            if (offset - ARGUMENTS).is_multiple_of(8) { argument as u32 } else { (argument >> 32) as u32 }
         }
     };
     let (mut at, mut accumulator) = (0usize, 0u32);

@@ -57,7 +57,11 @@ static ARCHITECTURES: [Architecture; 5] = [
 
 /// The machine's own architecture and those whose programs it also runs.
 pub fn native_architectures() -> &'static [&'static str] {
-    if cfg!(target_arch = "x86_64") { &["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"] } else { &["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"] }
+    if cfg!(target_arch = "x86_64") {
+        &["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"]
+    } else {
+        &["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"]
+    }
 }
 
 /// A compiled filter.
@@ -135,11 +139,19 @@ fn compile(seccomp: &Json) -> Result<Vec<[u8; 8]>> {
         let mut table = Table { audit: architecture.audit, bit: architecture.bit, default, rules: Vec::new() };
         for entry in seccomp.get("syscalls").items() {
             let answer = action(entry.get("action").str().unwrap_or_default(), entry.get("errnoRet").u32())?;
-            let tests = entry.get("args").items().iter().map(|test| assemble::test(test, architecture.wide)).collect::<Result<Vec<_>>>()?;
+            let tests = entry
+                .get("args")
+                .items()
+                .iter()
+                .map(|test| assemble::test(test, architecture.wide))
+                .collect::<Result<Vec<_>>>()?;
             for name in entry.get("names").items().iter().filter_map(Json::str) {
                 // A name that this architecture has not is no call of it.
                 if let Ok(at) = architecture.numbers.binary_search_by(|(known, _)| (*known).cmp(name)) {
-                    table.rules.push(Rule { number: architecture.numbers[at].1, answer: Answer { action: answer, tests: tests.clone() } });
+                    table.rules.push(Rule {
+                        number: architecture.numbers[at].1,
+                        answer: Answer { action: answer, tests: tests.clone() },
+                    });
                 }
             }
         }
@@ -214,7 +226,10 @@ mod tests {
             (r#"{"defaultAction":"SCMP_ACT_NOTIFY"}"#, "SCMP_ACT_NOTIFY"),
             (r#"{"defaultAction":"odd"}"#, "odd"),
             (r#"{"defaultAction":"SCMP_ACT_ALLOW","listenerPath":"/x"}"#, "listenerPath"),
-            (r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["read"],"action":"SCMP_ACT_LOG","args":[{"index":9,"value":1,"op":"SCMP_CMP_EQ"}]}]}"#, "index"),
+            (
+                r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["read"],"action":"SCMP_ACT_LOG","args":[{"index":9,"value":1,"op":"SCMP_CMP_EQ"}]}]}"#,
+                "index",
+            ),
         ] {
             let error = Filter::of(&Json::parse(text.as_bytes()).unwrap()).err().unwrap().to_string();
             assert!(error.contains(word), "{error}");

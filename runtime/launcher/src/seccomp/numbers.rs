@@ -2,6 +2,7 @@
 //! Sorted, to be searched.
 
 /// x86-64.
+#[rustfmt::skip]
 pub static X86_64: [(&str, u32); 364] = [
     ("_sysctl", 156), ("accept", 43), ("accept4", 288), ("access", 21), ("acct", 163), ("add_key", 248), ("adjtimex", 159), ("afs_syscall", 183),
     ("alarm", 37), ("arch_prctl", 158), ("bind", 49), ("bpf", 321), ("brk", 12), ("capget", 125), ("capset", 126), ("chdir", 80), ("chmod", 90),
@@ -59,6 +60,7 @@ pub static X86_64: [(&str, u32); 364] = [
 ];
 
 /// x32, without the bit that marks its numbers.
+#[rustfmt::skip]
 pub static X32: [(&str, u32); 353] = [
     ("accept", 43), ("accept4", 288), ("access", 21), ("acct", 163), ("add_key", 248), ("adjtimex", 159), ("afs_syscall", 183), ("alarm", 37),
     ("arch_prctl", 158), ("bind", 49), ("bpf", 321), ("brk", 12), ("capget", 125), ("capset", 126), ("chdir", 80), ("chmod", 90), ("chown", 92),
@@ -114,6 +116,7 @@ pub static X32: [(&str, u32); 353] = [
 ];
 
 /// 32-bit x86.
+#[rustfmt::skip]
 pub static X86: [(&str, u32); 442] = [
     ("_llseek", 140), ("_newselect", 142), ("_sysctl", 149), ("accept4", 364), ("access", 33), ("acct", 51), ("add_key", 286), ("adjtimex", 124),
     ("afs_syscall", 137), ("alarm", 27), ("arch_prctl", 384), ("bdflush", 134), ("bind", 361), ("bpf", 357), ("break", 17), ("brk", 45),
@@ -183,6 +186,7 @@ pub static X86: [(&str, u32); 442] = [
 ];
 
 /// 64-bit ARM.
+#[rustfmt::skip]
 pub static AARCH64: [(&str, u32); 302] = [
     ("accept", 202), ("accept4", 242), ("acct", 89), ("add_key", 217), ("adjtimex", 171), ("bind", 200), ("bpf", 280), ("brk", 214), ("capget", 90),
     ("capset", 91), ("chdir", 49), ("chroot", 51), ("clock_adjtime", 266), ("clock_getres", 114), ("clock_gettime", 113), ("clock_nanosleep", 115),
@@ -231,6 +235,7 @@ pub static AARCH64: [(&str, u32); 302] = [
 ];
 
 /// 32-bit ARM (EABI).
+#[rustfmt::skip]
 pub static ARM: [(&str, u32); 383] = [
     ("_llseek", 140), ("_newselect", 142), ("_sysctl", 149), ("accept", 285), ("accept4", 366), ("access", 33), ("acct", 51), ("add_key", 309),
     ("adjtimex", 124), ("arm_fadvise64_64", 270), ("arm_sync_file_range", 341), ("bdflush", 134), ("bind", 282), ("bpf", 386), ("brk", 45),
