@@ -96,7 +96,8 @@ pub fn rfc3339_micro(t: Timestamp) -> String {
 pub fn parse_rfc3339(text: &str) -> Option<Timestamp> {
     // jiff also reads forms Go's time.RFC3339 does not (a space for the T, no minutes); those are not API times.
     let bytes = text.as_bytes();
-    if bytes.len() < 20 || bytes.get(10) != Some(&b'T') || bytes.get(16) != Some(&b':') || bytes.get(13) != Some(&b':') {
+    if bytes.len() < 20 || bytes.get(10) != Some(&b'T') || bytes.get(16) != Some(&b':') || bytes.get(13) != Some(&b':')
+    {
         return None;
     }
     text.parse().ok()

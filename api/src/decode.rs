@@ -77,7 +77,8 @@ pub fn decode(bytes: &[u8], format: Format, ty: TypeRef<'_>, validation: FieldVa
             run(ty, validation, |walk| walk.deserialize(&mut reader).and_then(|object| reader.end().map(|()| object)))
         }
         Format::Yaml => {
-            let text = std::str::from_utf8(bytes).map_err(|error| Status::bad_request(format!("yaml: invalid text: {error}")))?;
+            let text = std::str::from_utf8(bytes)
+                .map_err(|error| Status::bad_request(format!("yaml: invalid text: {error}")))?;
             run(ty, validation, |walk| yaml::with_deserializer(text, |reader| walk.deserialize(reader)))
         }
     }
@@ -95,7 +96,11 @@ pub fn check(object: Value, ty: TypeRef<'_>, validation: FieldValidation) -> Res
 ///
 /// # Errors
 /// As [`decode`].
-pub fn from_deserializer<'de, D: Deserializer<'de>>(reader: D, ty: TypeRef<'_>, validation: FieldValidation) -> Result<Decoded, Status> {
+pub fn from_deserializer<'de, D: Deserializer<'de>>(
+    reader: D,
+    ty: TypeRef<'_>,
+    validation: FieldValidation,
+) -> Result<Decoded, Status> {
     run(ty, validation, |walk| walk.deserialize(reader))
 }
 
@@ -114,7 +119,9 @@ fn run<E: std::fmt::Display>(
         (_, Some(wrong)) => return Err(refuse(wrong)),
         (Err(error), None) => return Err(refuse(format!("couldn't get version/kind; json parse error: {error}"))),
         (Ok(object), None) if object.is_object() => object,
-        (Ok(_), None) => return Err(refuse("couldn't get version/kind; json parse error: the document is not an object".into())),
+        (Ok(_), None) => {
+            return Err(refuse("couldn't get version/kind; json parse error: the document is not an object".into()));
+        }
     };
     let warnings = context.problems.into_messages();
     if validation == FieldValidation::Strict && !warnings.is_empty() {
@@ -152,7 +159,13 @@ mod tests {
         let strict = read(&DEPLOYMENT, text, FieldValidation::Strict).unwrap_err();
         assert_eq!(
             (strict.code, strict.message),
-            (400, format!("Deployment in version \"v1\" cannot be handled as a Deployment: strict decoding error: {}", problems.join(", ")))
+            (
+                400,
+                format!(
+                    "Deployment in version \"v1\" cannot be handled as a Deployment: strict decoding error: {}",
+                    problems.join(", ")
+                )
+            )
         );
         let warned = read(&DEPLOYMENT, text, FieldValidation::Warn).unwrap();
         assert_eq!(warned.warnings, problems);
@@ -166,14 +179,46 @@ mod tests {
     #[test]
     fn wrong_types_are_refused_in_gos_words() {
         let rows = [
-            (&DEPLOYMENT, r#"{"spec":{"replicas":"3"}}"#, "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32"),
-            (&DEPLOYMENT, r#"{"spec":{"replicas":3.5}}"#, "json: cannot unmarshal number 3.5 into Go struct field DeploymentSpec.spec.replicas of type int32"),
-            (&DEPLOYMENT, r#"{"spec":{"replicas":99999999999}}"#, "json: cannot unmarshal number 99999999999 into Go struct field DeploymentSpec.spec.replicas of type int32"),
-            (&DEPLOYMENT, r#"{"spec":[]}"#, "json: cannot unmarshal array into Go struct field Deployment.spec of type v1.DeploymentSpec"),
-            (&POD, r#"{"spec":{"containers":[{"image":1}]}}"#, "json: cannot unmarshal number into Go struct field Container.spec.containers.image of type string"),
-            (&POD, r#"{"spec":{"containers":{}}}"#, "json: cannot unmarshal object into Go struct field PodSpec.spec.containers of type []v1.Container"),
-            (&POD, r#"{"metadata":{"labels":{"a":true}}}"#, "json: cannot unmarshal bool into Go struct field ObjectMeta.metadata.labels.a of type string"),
-            (&POD, r#"{"metadata":{"creationTimestamp":"now"}}"#, r#"parsing time "now" as "2006-01-02T15:04:05Z07:00": cannot parse "now" as "2006""#),
+            (
+                &DEPLOYMENT,
+                r#"{"spec":{"replicas":"3"}}"#,
+                "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32",
+            ),
+            (
+                &DEPLOYMENT,
+                r#"{"spec":{"replicas":3.5}}"#,
+                "json: cannot unmarshal number 3.5 into Go struct field DeploymentSpec.spec.replicas of type int32",
+            ),
+            (
+                &DEPLOYMENT,
+                r#"{"spec":{"replicas":99999999999}}"#,
+                "json: cannot unmarshal number 99999999999 into Go struct field DeploymentSpec.spec.replicas of type int32",
+            ),
+            (
+                &DEPLOYMENT,
+                r#"{"spec":[]}"#,
+                "json: cannot unmarshal array into Go struct field Deployment.spec of type v1.DeploymentSpec",
+            ),
+            (
+                &POD,
+                r#"{"spec":{"containers":[{"image":1}]}}"#,
+                "json: cannot unmarshal number into Go struct field Container.spec.containers.image of type string",
+            ),
+            (
+                &POD,
+                r#"{"spec":{"containers":{}}}"#,
+                "json: cannot unmarshal object into Go struct field PodSpec.spec.containers of type []v1.Container",
+            ),
+            (
+                &POD,
+                r#"{"metadata":{"labels":{"a":true}}}"#,
+                "json: cannot unmarshal bool into Go struct field ObjectMeta.metadata.labels.a of type string",
+            ),
+            (
+                &POD,
+                r#"{"metadata":{"creationTimestamp":"now"}}"#,
+                r#"parsing time "now" as "2006-01-02T15:04:05Z07:00": cannot parse "now" as "2006""#,
+            ),
             (&POD, r#"{"spec":{"containers":[{"resources":{"limits":{"cpu":"x"}}}]}}"#, crate::quantity::FORMAT_WRONG),
             (&SECRET, r#"{"data":{"a":"b!!"}}"#, "illegal base64 data at input byte 1"),
         ];
@@ -182,7 +227,13 @@ mod tests {
             assert!(status.message.ends_with(&format!(": {message}")), "{text}: {}", status.message);
         }
         for text in ["{", "[]", "3", r#"{"a":1} x"#, "null"] {
-            assert_eq!(decode(text.as_bytes(), Format::Json, schema::of(&POD).unwrap(), FieldValidation::Ignore).unwrap_err().code, 400, "{text}");
+            assert_eq!(
+                decode(text.as_bytes(), Format::Json, schema::of(&POD).unwrap(), FieldValidation::Ignore)
+                    .unwrap_err()
+                    .code,
+                400,
+                "{text}"
+            );
         }
     }
 
@@ -202,7 +253,10 @@ mod tests {
         let text = "kind: Deployment\nspec:\n  replicas: 2\n  replicas: 3\n  foo: bar\n  template:\n    metadata:\n      labels: {1: a}\n";
         let decoded = read(&DEPLOYMENT, text, FieldValidation::Warn).unwrap();
         assert_eq!(decoded.warnings, [r#"duplicate field "spec.replicas""#, r#"unknown field "spec.foo""#]);
-        assert_eq!(decoded.object, json!({"kind": "Deployment", "spec": {"replicas": 3, "template": {"metadata": {"labels": {"1": "a"}}}}}));
+        assert_eq!(
+            decoded.object,
+            json!({"kind": "Deployment", "spec": {"replicas": 3, "template": {"metadata": {"labels": {"1": "a"}}}}})
+        );
         let wrong = read(&DEPLOYMENT, "spec:\n  replicas: two\n", FieldValidation::Warn).unwrap_err();
         assert!(wrong.message.ends_with("of type int32"), "{wrong}");
     }
@@ -212,7 +266,14 @@ mod tests {
         let big = vec![b' '; MAX_BYTES + 1];
         assert_eq!(decode(&big, Format::Json, schema::of(&POD).unwrap(), FieldValidation::Warn).unwrap_err().code, 413);
         let crd = Gvk::of("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
-        let deep = format!(r#"{{"spec":{{"versions":[{{"schema":{{"openAPIV3Schema":{{"default":{}1{}}}}}}}]}}}}"#, "[".repeat(200), "]".repeat(200));
-        assert_eq!(decode(deep.as_bytes(), Format::Json, schema::of(&crd).unwrap(), FieldValidation::Warn).unwrap_err().code, 400);
+        let deep = format!(
+            r#"{{"spec":{{"versions":[{{"schema":{{"openAPIV3Schema":{{"default":{}1{}}}}}}}]}}}}"#,
+            "[".repeat(200),
+            "]".repeat(200)
+        );
+        assert_eq!(
+            decode(deep.as_bytes(), Format::Json, schema::of(&crd).unwrap(), FieldValidation::Warn).unwrap_err().code,
+            400
+        );
     }
 }

@@ -83,7 +83,12 @@ pub fn annotation<'a>(object: &'a Value, key: &str) -> Option<&'a str> {
 }
 /// `metadata.finalizers`
 pub fn finalizers(object: &Value) -> impl Iterator<Item = &str> {
-    metadata(object).and_then(|m| m.get("finalizers")).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
+    metadata(object)
+        .and_then(|m| m.get("finalizers"))
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
 }
 /// `metadata.ownerReferences`
 pub fn owners(object: &Value) -> impl Iterator<Item = Owner<'_>> {
@@ -150,7 +155,12 @@ mod tests {
 
     #[test]
     fn readers_answer_for_any_document() {
-        for odd in [json!(null), json!({}), json!({"metadata": 3}), json!({"metadata": {"name": 7, "labels": [], "ownerReferences": {}}})] {
+        for odd in [
+            json!(null),
+            json!({}),
+            json!({"metadata": 3}),
+            json!({"metadata": {"name": 7, "labels": [], "ownerReferences": {}}}),
+        ] {
             assert_eq!((name(&odd), uid(&odd), generation(&odd)), ("", "", 0));
             assert!(labels(&odd).is_none() && controller(&odd).is_none() && gvk(&odd).is_none());
         }

@@ -68,21 +68,16 @@ pub enum Error {
     #[error("the server's address {0:?} is not of the form https://HOST:PORT")]
     Server(String),
     /// The server that answered is not the one the token is for.
-    #[error("the server's certificate authority is not the one that the join token names: is the token of this cluster?")]
+    #[error(
+        "the server's certificate authority is not the one that the join token names: is the token of this cluster?"
+    )]
     Authority,
     /// The server could not be asked.
     #[error("{operation}: {why}")]
-    Request {
-        operation: &'static str,
-        why: String,
-    },
+    Request { operation: &'static str, why: String },
     /// The request for a certificate was refused.
     #[error("the certificate request {name} was {verdict}: {message}")]
-    Refused {
-        name: String,
-        verdict: &'static str,
-        message: String,
-    },
+    Refused { name: String, verdict: &'static str, message: String },
     /// A certificate could not be made, read or kept.
     #[error(transparent)]
     Certificate(#[from] coracle_pki::Error),
@@ -105,7 +100,9 @@ impl Token {
     fn parse(text: &str) -> Result<Self, Error> {
         let (hash, bearer) = text.trim().split_once('.').ok_or(Error::Token)?;
         let (id, secret) = bearer.split_once('.').ok_or(Error::Token)?;
-        let plain = |text: &str, length: usize| text.len() == length && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+        let plain = |text: &str, length: usize| {
+            text.len() == length && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+        };
         let hash_fits = hash.len() == 64 && hash.bytes().all(|b| b.is_ascii_hexdigit());
         if !hash_fits || !plain(id, 6) || !plain(secret, 16) {
             return Err(Error::Token);
@@ -133,7 +130,8 @@ pub async fn join(join: Join, shutdown: CancellationToken) -> Result<Joined, Err
     let now = join.clock.now();
 
     let client_wish = Wish::client(&join.node_name);
-    let stored = Identity::load(&pki, CLIENT)?.filter(|identity| identity.validity().is_ok_and(|validity| validity.holds(now)));
+    let stored =
+        Identity::load(&pki, CLIENT)?.filter(|identity| identity.validity().is_ok_and(|validity| validity.holds(now)));
     let identity = match stored {
         Some(identity) => identity,
         None => {
@@ -149,7 +147,9 @@ pub async fn join(join: Join, shutdown: CancellationToken) -> Result<Joined, Err
 
     let serving_wish = Wish::serving(&join.node_name, &join.addresses);
     let stored = Identity::load(&pki, SERVING)?;
-    let good = |identity: &Identity| identity.validity().is_ok_and(|validity| validity.holds(now)) && serving_wish.names_of(identity);
+    let good = |identity: &Identity| {
+        identity.validity().is_ok_and(|validity| validity.holds(now)) && serving_wish.names_of(identity)
+    };
     let stored = stored.filter(good);
     let provisional = stored.is_none();
     let serving = match stored {
@@ -177,7 +177,9 @@ fn self_signed(wish: &Wish, now: jiff::Timestamp) -> Result<Identity, Error> {
 fn make_private_dir(path: &std::path::Path) -> Result<(), Error> {
     use std::os::unix::fs::DirBuilderExt;
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.map_err(|source| coracle_pki::Error::File { operation: "make directory", path: path.to_owned(), source }.into())
+    made.map_err(|source| {
+        coracle_pki::Error::File { operation: "make directory", path: path.to_owned(), source }.into()
+    })
 }
 
 #[cfg(test)]
@@ -187,8 +189,18 @@ mod tests {
     #[test]
     fn tokens() {
         let hash = "ab".repeat(32);
-        assert_eq!(Token::parse(&format!("{hash}.abc123.0123456789abcdef\n")).unwrap().bearer, "abc123.0123456789abcdef");
-        for bad in ["", "a.b.c", &format!("{hash}.abc123"), &format!("{hash}.abc12.0123456789abcdef"), &format!("{hash}.ABC123.0123456789abcdef"), &format!("{}.abc123.0123456789abcdef", &hash[1..])] {
+        assert_eq!(
+            Token::parse(&format!("{hash}.abc123.0123456789abcdef\n")).unwrap().bearer,
+            "abc123.0123456789abcdef"
+        );
+        for bad in [
+            "",
+            "a.b.c",
+            &format!("{hash}.abc123"),
+            &format!("{hash}.abc12.0123456789abcdef"),
+            &format!("{hash}.ABC123.0123456789abcdef"),
+            &format!("{}.abc123.0123456789abcdef", &hash[1..]),
+        ] {
             assert!(Token::parse(bad).is_err(), "{bad}");
         }
     }

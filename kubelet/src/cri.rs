@@ -74,7 +74,10 @@ fn go_code(code: tonic::Code) -> &'static str {
 
 type Answer<T> = Result<T, Error>;
 
-async fn within<T>(limit: Duration, call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>) -> Answer<T> {
+async fn within<T>(
+    limit: Duration,
+    call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+) -> Answer<T> {
     match tokio::time::timeout(limit, call).await {
         Ok(answer) => Ok(answer?.into_inner()),
         Err(_) => Err(Error { code: tonic::Code::DeadlineExceeded, message: "context deadline exceeded".into() }),

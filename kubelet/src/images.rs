@@ -27,7 +27,11 @@ pub struct Ready {
 /// The image's name with its tag: `latest` when none is given.
 pub fn with_tag(image: &str) -> String {
     let last = image.rsplit('/').next().unwrap_or(image);
-    if last.contains(':') || last.contains('@') || image.is_empty() { image.to_owned() } else { format!("{image}:latest") }
+    if last.contains(':') || last.contains('@') || image.is_empty() {
+        image.to_owned()
+    } else {
+        format!("{image}:latest")
+    }
 }
 
 /// `Always`, `IfNotPresent` or `Never`.
@@ -43,12 +47,19 @@ fn policy<'c>(container: &'c Container, image: &str) -> &'c str {
 ///
 /// # Errors
 /// `ErrImagePull`, `ErrImageNeverPull`, `ImageInspectError`, `InvalidImageName`.
-pub async fn ensure(shared: &Shared, pod: &Pod, container: &Container, sandbox: &cri::PodSandboxConfig) -> Result<Ready, Trouble> {
+pub async fn ensure(
+    shared: &Shared,
+    pod: &Pod,
+    container: &Container,
+    sandbox: &cri::PodSandboxConfig,
+) -> Result<Ready, Trouble> {
     let image = with_tag(container.image.as_deref().unwrap_or_default());
     let tell = |kind, reason: &str, message: &str| shared.tell(pod, Some(&container.name), kind, reason, message);
     let invalid = image.is_empty() || image.contains(char::is_whitespace) || image.chars().any(char::is_control);
     if invalid {
-        let message = format!("Failed to apply default image tag \"{image}\": couldn't parse image name \"{image}\": invalid reference format");
+        let message = format!(
+            "Failed to apply default image tag \"{image}\": couldn't parse image name \"{image}\": invalid reference format"
+        );
         tell(EventType::Warning, "InspectFailed", &message);
         return Err(Trouble::new("InvalidImageName", message));
     }
@@ -82,7 +93,13 @@ async fn status(cri: &Cri, image: &str) -> Result<Option<Ready>, crate::cri::Err
     }))
 }
 
-async fn pull(shared: &Shared, pod: &Pod, container: &Container, image: &str, sandbox: &cri::PodSandboxConfig) -> Result<Ready, Trouble> {
+async fn pull(
+    shared: &Shared,
+    pod: &Pod,
+    container: &Container,
+    image: &str,
+    sandbox: &cri::PodSandboxConfig,
+) -> Result<Ready, Trouble> {
     let tell = |kind, reason: &str, message: &str| shared.tell(pod, Some(&container.name), kind, reason, message);
     let waiting = shared.clock.monotonic();
     // The permit is dropped when the pull is over; the semaphore is never closed.
@@ -104,7 +121,9 @@ async fn pull(shared: &Shared, pod: &Pod, container: &Container, image: &str, sa
                 let now = shared.clock.monotonic();
                 let size = size(&shared.cri, image).await;
                 let (pulling, waited) = (seconds(now.saturating_sub(begun)), seconds(now.saturating_sub(waiting)));
-                let message = format!("Successfully pulled image \"{image}\" in {pulling} ({waited} including waiting). Image size: {size} bytes.");
+                let message = format!(
+                    "Successfully pulled image \"{image}\" in {pulling} ({waited} including waiting). Image size: {size} bytes."
+                );
                 tell(EventType::Normal, "Pulled", &message);
                 let found = status(&shared.cri, image).await.map_err(|error| failed(error.to_string()))?;
                 return found.ok_or_else(|| failed("the image is not there after its pull".into()));
@@ -123,7 +142,11 @@ async fn size(cri: &Cri, image: &str) -> u64 {
 
 /// A duration as Go writes it, with milliseconds.
 fn seconds(duration: std::time::Duration) -> String {
-    if duration.as_secs() == 0 { format!("{}ms", duration.as_millis()) } else { format!("{:.3}s", duration.as_secs_f64()) }
+    if duration.as_secs() == 0 {
+        format!("{}ms", duration.as_millis())
+    } else {
+        format!("{:.3}s", duration.as_secs_f64())
+    }
 }
 
 /// The credentials to try, in order; at last none.
@@ -169,9 +192,9 @@ fn registry(image: &str) -> &str {
 fn of_secret(secret: &Secret, image: &str) -> Vec<cri::AuthConfig> {
     let data = secret.data.as_ref();
     let config = match secret.type_.as_deref() {
-        Some("kubernetes.io/dockerconfigjson") => {
-            data.and_then(|data| data.get(".dockerconfigjson")).and_then(|bytes| serde_json::from_slice::<DockerConfig>(&bytes.0).ok())
-        }
+        Some("kubernetes.io/dockerconfigjson") => data
+            .and_then(|data| data.get(".dockerconfigjson"))
+            .and_then(|bytes| serde_json::from_slice::<DockerConfig>(&bytes.0).ok()),
         Some("kubernetes.io/dockercfg") => data
             .and_then(|data| data.get(".dockercfg"))
             .and_then(|bytes| serde_json::from_slice(&bytes.0).ok())
@@ -193,10 +216,18 @@ fn auth_config(server: String, auth: DockerAuth) -> cri::AuthConfig {
     let decoded = STANDARD.decode(&auth.auth).ok().and_then(|bytes| String::from_utf8(bytes).ok());
     let pair = decoded.as_deref().and_then(|text| text.split_once(':'));
     let (username, password) = match pair {
-        Some((username, password)) if auth.username.is_empty() => (username.to_owned(), password.trim_end_matches('\0').to_owned()),
+        Some((username, password)) if auth.username.is_empty() => {
+            (username.to_owned(), password.trim_end_matches('\0').to_owned())
+        }
         _ => (auth.username, auth.password),
     };
-    cri::AuthConfig { username, password, server_address: server, identity_token: auth.identitytoken, ..Default::default() }
+    cri::AuthConfig {
+        username,
+        password,
+        server_address: server,
+        identity_token: auth.identitytoken,
+        ..Default::default()
+    }
 }
 
 #[cfg(test)]
@@ -218,7 +249,9 @@ mod tests {
     fn credentials_fit_their_registry() {
         let config = json!({"auths": {"https://index.docker.io/v1/": {"auth": "dTpw"}, "reg.example:5000": {"username": "a", "password": "b"}, "reg.example/team": {"username": "t"}}});
         let secret: Secret = serde_json::from_value(json!({"type": "kubernetes.io/dockerconfigjson", "data": {".dockerconfigjson": STANDARD.encode(config.to_string())}})).unwrap();
-        let of = |image: &str| of_secret(&secret, image).into_iter().map(|auth| (auth.username, auth.password)).collect::<Vec<_>>();
+        let of = |image: &str| {
+            of_secret(&secret, image).into_iter().map(|auth| (auth.username, auth.password)).collect::<Vec<_>>()
+        };
         assert_eq!(of("nginx:1"), [("u".into(), "p".into())]);
         assert_eq!(of("reg.example:5000/x:1"), [("a".into(), "b".into())]);
         assert_eq!(of("reg.example/team/x:1").len(), 1);

@@ -190,7 +190,11 @@ fn shared(config: &Config, paths: Paths, facts: &node::Facts) -> Shared {
 }
 
 /// Serves with a new certificate as soon as there is one.
-async fn replace_credentials(mut serving: watch::Receiver<Identity>, credentials: &Credentials, shutdown: CancellationToken) {
+async fn replace_credentials(
+    mut serving: watch::Receiver<Identity>,
+    credentials: &Credentials,
+    shutdown: CancellationToken,
+) {
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,

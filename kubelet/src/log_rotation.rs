@@ -72,7 +72,9 @@ async fn rotate(cri: &Cri, large: &[PathBuf], now: Timestamp) -> Result<(), crat
         }
         let moved = tokio::task::spawn_blocking(move || move_aside(&path, now)).await;
         match moved {
-            Ok(Ok(())) => drop(cri.reopen_container_log(cri::ReopenContainerLogRequest { container_id: container.id }).await?),
+            Ok(Ok(())) => {
+                cri.reopen_container_log(cri::ReopenContainerLogRequest { container_id: container.id }).await?;
+            }
             Ok(Err(error)) => tracing::warn!(error = %error, "a log could not be moved aside"),
             Err(error) => tracing::warn!(error = %error, "a log could not be moved aside"),
         }
@@ -85,8 +87,12 @@ fn move_aside(path: &Path, now: Timestamp) -> io::Result<()> {
     let mut name = path.as_os_str().to_owned();
     name.push(now.strftime(".%Y%m%d-%H%M%S").to_string());
     std::fs::rename(path, &name)?;
-    let (Some(directory), Some(stem)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else { return Ok(()) };
-    let older = |file: &PathBuf| file.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(&format!("{stem}.")));
+    let (Some(directory), Some(stem)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
+        return Ok(());
+    };
+    let older = |file: &PathBuf| {
+        file.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(&format!("{stem}.")))
+    };
     let mut files: Vec<PathBuf> = read_dir(directory).into_iter().filter(older).collect();
     // The names end in the time, so that their order is the files' age.
     files.sort();

@@ -161,7 +161,13 @@ pub trait Liveness: Send + 'static {
 
 /// Reads the log at `path` into `out`. With `follow`, goes on until the container has ended; `changes` rings when any
 /// container on the node changed.
-pub async fn read<L: Liveness>(path: PathBuf, options: Options, alive: L, mut changes: watch::Receiver<u64>, out: mpsc::Sender<io::Result<Bytes>>) {
+pub async fn read<L: Liveness>(
+    path: PathBuf,
+    options: Options,
+    alive: L,
+    mut changes: watch::Receiver<u64>,
+    out: mpsc::Sender<io::Result<Bytes>>,
+) {
     let follow = options.follow;
     if let Err(error) = copy(&path, options, follow.then_some(&alive), &mut changes, &out).await {
         // The reader may be gone; then nobody is to be told.
@@ -246,7 +252,8 @@ fn watch_file(path: &Path) -> io::Result<AsyncFd<Watch>> {
 fn drain(watcher: &AsyncFd<Watch>) -> bool {
     let mut replaced = false;
     while let Ok(events) = watcher.get_ref().0.read_events() {
-        replaced |= events.iter().any(|event| event.mask.intersects(AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO));
+        replaced |=
+            events.iter().any(|event| event.mask.intersects(AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO));
     }
     replaced
 }

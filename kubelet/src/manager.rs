@@ -139,7 +139,12 @@ impl Manager {
     }
 
     /// A worker is done with its pod, or crashed: then the next look starts another.
-    fn ended(&self, ended: Result<String, tokio::task::JoinError>, workers: &mut JoinSet<String>, shutdown: &CancellationToken) {
+    fn ended(
+        &self,
+        ended: Result<String, tokio::task::JoinError>,
+        workers: &mut JoinSet<String>,
+        shutdown: &CancellationToken,
+    ) {
         match ended {
             Ok(uid) => drop(self.handles.lock().remove(&uid)),
             Err(error) => {
@@ -221,7 +226,13 @@ impl Manager {
         changed.chain(gone).for_each(|uid| self.nudge(uid));
         let orphans = {
             let handles = self.handles.lock();
-            Overview(now.0.iter().filter(|(uid, _)| !handles.contains_key(*uid)).map(|(uid, pod)| (uid.clone(), pod.clone())).collect())
+            Overview(
+                now.0
+                    .iter()
+                    .filter(|(uid, _)| !handles.contains_key(*uid))
+                    .map(|(uid, pod)| (uid.clone(), pod.clone()))
+                    .collect(),
+            )
         };
         *known = now;
         // One look is waiting to be dealt with already: the next will find what this one found.

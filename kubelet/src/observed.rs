@@ -202,7 +202,10 @@ impl LastWords {
     fn of(status: &cri::ContainerStatus) -> Self {
         let path = status.annotations.get(annotation::TERMINATION_PATH);
         let file = path.and_then(|path| status.mounts.iter().find(|mount| mount.container_path == *path));
-        let fallback = status.annotations.get(annotation::TERMINATION_POLICY).is_some_and(|policy| policy == "FallbackToLogsOnError");
+        let fallback = status
+            .annotations
+            .get(annotation::TERMINATION_POLICY)
+            .is_some_and(|policy| policy == "FallbackToLogsOnError");
         Self {
             file: file.map(|mount| mount.host_path.clone()),
             log: (fallback && status.exit_code != 0).then(|| status.log_path.clone()),
@@ -211,7 +214,8 @@ impl LastWords {
 
     /// Reads them. Blocks.
     fn read(&self) -> Option<String> {
-        let written = self.file.as_deref().and_then(|path| read_text(path, MAX_MESSAGE, false)).filter(|text| !text.is_empty());
+        let written =
+            self.file.as_deref().and_then(|path| read_text(path, MAX_MESSAGE, false)).filter(|text| !text.is_empty());
         written.or_else(|| {
             let text = read_text(self.log.as_deref()?, MAX_LOG_MESSAGE * 2, true)?;
             let lines: Vec<&str> = text.lines().filter_map(|line| line.splitn(4, ' ').nth(3)).collect();
@@ -228,7 +232,8 @@ impl LastWords {
 fn read_text(path: &str, most: u64, from_end: bool) -> Option<String> {
     use std::io::{Read, Seek, SeekFrom};
     use std::os::unix::fs::OpenOptionsExt;
-    let mut file = std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path).ok()?;
+    let mut file =
+        std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path).ok()?;
     let metadata = file.metadata().ok()?;
     if !metadata.is_file() {
         return None;
@@ -321,7 +326,8 @@ mod tests {
         let path = |name: &str| dir.path().join(name).display().to_string();
         std::fs::write(path("message"), "why").unwrap();
         std::fs::write(path("empty"), "").unwrap();
-        std::fs::write(path("log"), "2026-01-01T00:00:00Z stderr F one\n2026-01-01T00:00:00Z stderr F two words\n").unwrap();
+        std::fs::write(path("log"), "2026-01-01T00:00:00Z stderr F one\n2026-01-01T00:00:00Z stderr F two words\n")
+            .unwrap();
         std::os::unix::fs::symlink(path("message"), path("link")).unwrap();
         let read = |file: &str, log: Option<&str>| LastWords { file: Some(path(file)), log: log.map(path) }.read();
         assert_eq!(read("message", Some("log")).as_deref(), Some("why"));

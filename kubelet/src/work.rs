@@ -105,7 +105,8 @@ pub async fn prepare_volumes(shared: Arc<Shared>, pod: Arc<Pod>) -> Result<(), T
         shared.tell(&pod, None, EventType::Warning, "FailedMount", &message);
         Trouble::new("FailedMount", message)
     };
-    let objects = objects::fetch(&shared.client, pod::namespace(&pod), &volumes::references(&pod)).await.map_err(failed)?;
+    let objects =
+        objects::fetch(&shared.client, pod::namespace(&pod), &volumes::references(&pod)).await.map_err(failed)?;
     let tokens = objects::tokens(&shared.client, &pod, &volumes::token_requests(&pod)).await.map_err(failed)?;
     let facts = shared.facts(&pod, &Observed::default());
     let (paths, of) = (shared.paths.clone(), pod.clone());
@@ -117,7 +118,13 @@ pub async fn prepare_volumes(shared: Arc<Shared>, pod: Arc<Pod>) -> Result<(), T
 }
 
 /// Removes what a pod left on the node.
-pub async fn clean_up(shared: &Shared, namespace: &str, name: &str, uid: &str, cgroup: Option<String>) -> Result<(), Trouble> {
+pub async fn clean_up(
+    shared: &Shared,
+    namespace: &str,
+    name: &str,
+    uid: &str,
+    cgroup: Option<String>,
+) -> Result<(), Trouble> {
     let (paths, namespace, name, uid) = (shared.paths.clone(), namespace.to_owned(), name.to_owned(), uid.to_owned());
     let removed = tokio::task::spawn_blocking(move || {
         if let Some(cgroup) = cgroup {

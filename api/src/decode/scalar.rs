@@ -111,13 +111,17 @@ pub(super) fn accept(raw: Raw<'_>, scalar: Scalar) -> Result<Value, Misfit> {
         (Scalar::Bytes, Raw::Text(text)) => bytes(text),
         (Scalar::Time, Raw::Text(text)) => time(text, clock::rfc3339, "2006-01-02T15:04:05Z07:00"),
         (Scalar::MicroTime, Raw::Text(text)) => time(text, clock::rfc3339_micro, "2006-01-02T15:04:05.000000Z07:00"),
-        (Scalar::Time | Scalar::MicroTime, raw) => own(format!("json: cannot unmarshal {} into Go value of type string", raw.described())),
+        (Scalar::Time | Scalar::MicroTime, raw) => {
+            own(format!("json: cannot unmarshal {} into Go value of type string", raw.described()))
+        }
         (Scalar::Quantity, Raw::Bool(_)) => own(quantity::FORMAT_WRONG.into()),
         (Scalar::Quantity, raw) => quantity(raw),
         (Scalar::IntOrString, Raw::Text(text)) => Ok(Value::String(text.into_owned())),
         (Scalar::IntOrString, raw) => match raw.integer().filter(|n| i32::try_from(*n).is_ok()) {
             Some(n) => Ok(n.into()),
-            None if raw.is_number() => own(format!("json: cannot unmarshal number {} into Go value of type int32", raw.number_text())),
+            None if raw.is_number() => {
+                own(format!("json: cannot unmarshal number {} into Go value of type int32", raw.number_text()))
+            }
             None => own(format!("json: cannot unmarshal {} into Go value of type int32", raw.described())),
         },
         (_, raw) => Err(Misfit::Type(raw.described())),

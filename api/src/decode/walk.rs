@@ -39,7 +39,11 @@ impl Context<'_> {
     fn misfit<E: Error>(&mut self, found: &str, expected: &str) -> E {
         let message = match self.owners.last() {
             Some(owner) if !self.trail.0.is_empty() => {
-                format!("json: cannot unmarshal {found} into Go struct field {}.{} of type {expected}", owner.name(), self.trail.text(false))
+                format!(
+                    "json: cannot unmarshal {found} into Go struct field {}.{} of type {expected}",
+                    owner.name(),
+                    self.trail.text(false)
+                )
             }
             _ => format!("json: cannot unmarshal {found} into Go value of type {expected}"),
         };
@@ -76,7 +80,11 @@ impl<'s, 'c> Walk<'s, 'c> {
     }
 
     fn deeper<E: Error>(&mut self) -> Result<(), E> {
-        if self.context.trail.0.len() < MAX_DEPTH { Ok(()) } else { Err(self.context.fail("exceeded max depth".into())) }
+        if self.context.trail.0.len() < MAX_DEPTH {
+            Ok(())
+        } else {
+            Err(self.context.fail("exceeded max depth".into()))
+        }
     }
 
     /// A structure: its fields by name, others left out.
@@ -90,7 +98,9 @@ impl<'s, 'c> Walk<'s, 'c> {
                 Key::Known(field) => field.name(),
                 Key::Other(name) => name,
             };
-            if self.context.collect && (object.contains_key(name) || (matches!(key, Key::Known(_)) && seen_null(ty, name, nulls))) {
+            if self.context.collect
+                && (object.contains_key(name) || (matches!(key, Key::Known(_)) && seen_null(ty, name, nulls)))
+            {
                 let path = self.context.trail.with(name);
                 self.context.problems.duplicate(path);
             }

@@ -39,7 +39,13 @@ fn diff(original: &Value, modified: &Value, ty: TypeRef<'_>, tell: Tell) -> Valu
     Value::Object(diff_maps(&original, &modified, Some(ty.value()), tell, false))
 }
 
-fn diff_maps(original: &Object, modified: &Object, value: Option<ValueRef<'_>>, tell: Tell, retain_keys: bool) -> Object {
+fn diff_maps(
+    original: &Object,
+    modified: &Object,
+    value: Option<ValueRef<'_>>,
+    tell: Tell,
+    retain_keys: bool,
+) -> Object {
     let mut patch = Object::new();
     for (key, old) in original {
         let Some(new) = modified.get(key) else {
@@ -56,7 +62,9 @@ fn diff_maps(original: &Object, modified: &Object, value: Option<ValueRef<'_>>, 
                     patch.insert(key.clone(), Value::Object(inner));
                 }
             }
-            (Value::Array(old), Value::Array(new)) if inside.strategy.merge => diff_lists(&mut patch, key, old, new, inside, tell),
+            (Value::Array(old), Value::Array(new)) if inside.strategy.merge => {
+                diff_lists(&mut patch, key, old, new, inside, tell)
+            }
             _ => {
                 if tell.changes && old != new {
                     patch.insert(key.clone(), new.clone());
@@ -87,8 +95,11 @@ fn diff_lists(patch: &mut Object, key: &str, original: &[Value], modified: &[Val
         }
         return;
     }
-    let id = |item: &'_ Value| -> Value { inside.merge_key.filter(|_| maps).and_then(|key| item.get(key)).unwrap_or(item).clone() };
-    let (old_ids, new_ids): (Vec<Value>, Vec<Value>) = (original.iter().map(id).collect(), modified.iter().map(id).collect());
+    let id = |item: &'_ Value| -> Value {
+        inside.merge_key.filter(|_| maps).and_then(|key| item.get(key)).unwrap_or(item).clone()
+    };
+    let (old_ids, new_ids): (Vec<Value>, Vec<Value>) =
+        (original.iter().map(id).collect(), modified.iter().map(id).collect());
     let mut list = Vec::new();
     for (new, new_id) in modified.iter().zip(&new_ids) {
         match (old_ids.iter().position(|old| old == new_id).map(|at| &original[at]), new) {
@@ -103,7 +114,8 @@ fn diff_lists(patch: &mut Object, key: &str, original: &[Value], modified: &[Val
             _ => {}
         }
     }
-    let gone: Vec<Value> = if tell.deletions { old_ids.iter().filter(|id| !new_ids.contains(id)).cloned().collect() } else { Vec::new() };
+    let gone: Vec<Value> =
+        if tell.deletions { old_ids.iter().filter(|id| !new_ids.contains(id)).cloned().collect() } else { Vec::new() };
     let common = old_ids.iter().filter(|id| new_ids.contains(id));
     let moved = tell.changes && !common.eq(new_ids.iter().filter(|id| old_ids.contains(id)));
     let changed = !list.is_empty() || !gone.is_empty() || moved;
@@ -138,7 +150,9 @@ fn join_maps(patch: &mut Object, changes: Object, value: Option<ValueRef<'_>>) {
             (Some(Value::Array(old)), Value::Array(change)) if inside.strategy.merge => {
                 let merge_key = inside.merge_key.unwrap_or_default();
                 for item in change {
-                    let same = old.iter_mut().find(|other| item.get(merge_key).is_some() && other.get(merge_key) == item.get(merge_key));
+                    let same = old
+                        .iter_mut()
+                        .find(|other| item.get(merge_key).is_some() && other.get(merge_key) == item.get(merge_key));
                     match (same, item) {
                         (Some(Value::Object(old)), Value::Object(item)) => join_maps(old, item, inside.item()),
                         (_, item) => old.push(item),
@@ -169,7 +183,10 @@ mod tests {
     fn a_diff_applied_gives_the_other() {
         let rows = [
             (json!([{"name": "a", "image": "1"}]), json!([{"name": "a", "image": "2"}])),
-            (json!([{"name": "a"}, {"name": "b", "env": [{"name": "X", "value": "1"}]}]), json!([{"name": "b", "env": [{"name": "Y"}]}, {"name": "c"}])),
+            (
+                json!([{"name": "a"}, {"name": "b", "env": [{"name": "X", "value": "1"}]}]),
+                json!([{"name": "b", "env": [{"name": "Y"}]}, {"name": "c"}]),
+            ),
             (json!([{"name": "a"}, {"name": "b"}]), json!([{"name": "b"}, {"name": "a"}])),
             (json!([]), json!([{"name": "a"}])),
             (json!([{"name": "a", "args": ["x"]}]), json!([{"name": "a", "args": ["y", "x"]}])),
@@ -187,7 +204,9 @@ mod tests {
 
     #[test]
     fn apply_keeps_what_others_added() {
-        let original = with_containers(json!([{"name": "web", "image": "1", "env": [{"name": "OLD", "value": "1"}]}, {"name": "gone"}]));
+        let original = with_containers(
+            json!([{"name": "web", "image": "1", "env": [{"name": "OLD", "value": "1"}]}, {"name": "gone"}]),
+        );
         let modified = with_containers(json!([{"name": "web", "image": "2"}]));
         let current = with_containers(json!([
             {"name": "web", "image": "1", "env": [{"name": "OLD", "value": "1"}, {"name": "THEIRS", "value": "2"}], "imagePullPolicy": "Always"},
@@ -211,6 +230,9 @@ mod tests {
         current["metadata"]["labels"]["c"] = json!("3");
         let patch = three_way_strategic(&original, &modified, &current, deployment());
         let result = strategic(&current, patch, deployment()).unwrap();
-        assert_eq!(result, json!({"metadata": {"labels": {"a": "1", "c": "3"}}, "spec": {"strategy": {"type": "Recreate"}}}));
+        assert_eq!(
+            result,
+            json!({"metadata": {"labels": {"a": "1", "c": "3"}}, "spec": {"strategy": {"type": "Recreate"}}})
+        );
     }
 }

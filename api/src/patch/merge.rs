@@ -67,7 +67,8 @@ mod tests {
     fn deletes_what_was_ours_and_keeps_what_was_not() {
         let original = json!({"spec": {"a": 1, "b": {"x": 1, "y": 2}, "gone": true}});
         let modified = json!({"spec": {"a": 2, "b": {"x": 1}}});
-        let current = json!({"spec": {"a": 1, "b": {"x": 1, "y": 2, "theirs": 3}, "gone": true, "server": 1}, "status": {}});
+        let current =
+            json!({"spec": {"a": 1, "b": {"x": 1, "y": 2, "theirs": 3}, "gone": true, "server": 1}, "status": {}});
         let patch = three_way_merge(&original, &modified, &current);
         assert_eq!(patch, json!({"spec": {"a": 2, "b": {"y": null}, "gone": null}}));
         let mut result = current;

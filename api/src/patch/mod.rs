@@ -80,15 +80,21 @@ pub fn strategic(current: &Value, patch: Value, ty: TypeRef<'_>) -> Result<Value
 }
 
 fn read_object(patch: &[u8]) -> Result<Value, Status> {
-    let read: Value = serde_json::from_slice(patch).map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
-    if read.is_object() { Ok(read) } else { Err(Status::bad_request("error decoding patch: the patch must be an object")) }
+    let read: Value =
+        serde_json::from_slice(patch).map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
+    if read.is_object() {
+        Ok(read)
+    } else {
+        Err(Status::bad_request("error decoding patch: the patch must be an object"))
+    }
 }
 
 fn apply_json(current: &Value, patch: &[u8]) -> Result<Value, Status> {
     let operations: json_patch::Patch =
         serde_json::from_slice(patch).map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
     if operations.0.len() > MAX_OPERATIONS {
-        let message = format!("The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {}", operations.0.len());
+        let message =
+            format!("The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {}", operations.0.len());
         return Err(Status::too_large(&message));
     }
     let mut object = current.clone();
@@ -102,7 +108,8 @@ fn apply_json(current: &Value, patch: &[u8]) -> Result<Value, Status> {
         }
         json_patch::patch(&mut object, std::slice::from_ref(operation)).map_err(|error| {
             let cause = Cause::new(CauseReason::UnexpectedServerResponse, "", error.to_string());
-            Status::new(422, Reason::Invalid, "the server rejected our request due to an error in our request").with_causes(vec![cause])
+            Status::new(422, Reason::Invalid, "the server rejected our request due to an error in our request")
+                .with_causes(vec![cause])
         })?;
     }
     Ok(object)
@@ -170,12 +177,20 @@ mod tests {
     fn json_and_merge_patches() {
         let current = json!({"metadata": {"name": "a", "labels": {"x": "1"}}});
         let json = json!([{"op": "add", "path": "/metadata/labels/y", "value": "2"}, {"op": "remove", "path": "/metadata/labels/x"}]);
-        assert_eq!(run(PatchType::Json, &current, &json).unwrap(), json!({"metadata": {"name": "a", "labels": {"y": "2"}}}));
-        let failed = run(PatchType::Json, &current, &json!([{"op": "test", "path": "/metadata/name", "value": "b"}])).unwrap_err();
+        assert_eq!(
+            run(PatchType::Json, &current, &json).unwrap(),
+            json!({"metadata": {"name": "a", "labels": {"y": "2"}}})
+        );
+        let failed = run(PatchType::Json, &current, &json!([{"op": "test", "path": "/metadata/name", "value": "b"}]))
+            .unwrap_err();
         assert_eq!((failed.code, failed.reason, failed.causes().len()), (422, Reason::Invalid, 1));
         let merge = json!({"metadata": {"labels": {"x": null, "y": "2"}}});
-        assert_eq!(run(PatchType::Merge, &current, &merge).unwrap(), json!({"metadata": {"name": "a", "labels": {"y": "2"}}}));
-        let doubling: Vec<Value> = (0..64).map(|i| json!({"op": "copy", "from": "/metadata", "path": format!("/metadata/x{i}")})).collect();
+        assert_eq!(
+            run(PatchType::Merge, &current, &merge).unwrap(),
+            json!({"metadata": {"name": "a", "labels": {"y": "2"}}})
+        );
+        let doubling: Vec<Value> =
+            (0..64).map(|i| json!({"op": "copy", "from": "/metadata", "path": format!("/metadata/x{i}")})).collect();
         assert_eq!(run(PatchType::Json, &current, &json!(doubling)).unwrap_err().code, 413);
         for patch_type in [PatchType::Json, PatchType::Merge, PatchType::Strategic] {
             assert_eq!(apply(patch_type, &current, b"3", pod()).unwrap_err().code, 400);

@@ -14,7 +14,11 @@ pub(super) const DELETE_FROM_LIST: &str = "$deleteFromPrimitiveList/";
 pub(super) const SET_ORDER: &str = "$setElementOrder/";
 
 /// Merges `patch` into `original`.
-pub(super) fn merge_map(mut original: Object, mut patch: Object, value: Option<ValueRef<'_>>) -> Result<Object, String> {
+pub(super) fn merge_map(
+    mut original: Object,
+    mut patch: Object,
+    value: Option<ValueRef<'_>>,
+) -> Result<Object, String> {
     if let Some(directive) = patch.shift_remove(PATCH) {
         return match directive.as_str() {
             Some("replace") => Ok(without_directives(patch)),
@@ -35,7 +39,9 @@ pub(super) fn merge_map(mut original: Object, mut patch: Object, value: Option<V
         let inside = Inside::of(value, &key);
         let before = original.get(&key).and_then(Value::as_array).cloned();
         merge_entry(&mut original, key.clone(), change, inside)?;
-        if let (Some((_, order)), Some(Value::Array(items))) = (orders.iter().find(|(field, _)| *field == key), original.get_mut(&key)) {
+        if let (Some((_, order)), Some(Value::Array(items))) =
+            (orders.iter().find(|(field, _)| *field == key), original.get_mut(&key))
+        {
             reorder(items, order, &before.unwrap_or_default(), inside.merge_key);
         }
     }
@@ -59,7 +65,9 @@ fn merge_entry(original: &mut Object, key: String, change: Value, inside: Inside
         (Some(Value::Object(old)), Value::Object(change)) if !inside.strategy.replace => {
             Value::Object(merge_map(std::mem::take(old), change, inside.value)?)
         }
-        (Some(Value::Array(old)), Value::Array(change)) if inside.strategy.merge => Value::Array(merge_list(std::mem::take(old), change, inside)?),
+        (Some(Value::Array(old)), Value::Array(change)) if inside.strategy.merge => {
+            Value::Array(merge_list(std::mem::take(old), change, inside)?)
+        }
         (None, Value::Array(change)) if inside.strategy.merge => Value::Array(merge_list(Vec::new(), change, inside)?),
         (_, change) => plain(change),
     };
@@ -72,8 +80,11 @@ fn retain_keys(original: &mut Object, patch: &mut Object) -> Result<(), String> 
     let Some(keys) = patch.shift_remove(RETAIN_KEYS) else { return Ok(()) };
     let Value::Array(keys) = keys else { return Err("$retainKeys must be a list".into()) };
     let kept = |key: &str| keys.iter().any(|kept| kept == key);
-    if let Some((key, _)) = patch.iter().find(|(key, change)| !key.starts_with('$') && !change.is_null() && !kept(key)) {
-        return Err(format!("bad patch format for a field with retainKeys strategy: {key} is not in the retainKeys list"));
+    if let Some((key, _)) = patch.iter().find(|(key, change)| !key.starts_with('$') && !change.is_null() && !kept(key))
+    {
+        return Err(format!(
+            "bad patch format for a field with retainKeys strategy: {key} is not in the retainKeys list"
+        ));
     }
     original.retain(|key, _| kept(key));
     Ok(())
@@ -135,7 +146,12 @@ fn no_merge_key(item: &Value, key: &str) -> String {
     format!("map: {item} does not contain declared merge key: {key}")
 }
 
-fn merge_items(mut original: Vec<Value>, patch: Vec<Value>, key: &str, item: Option<ValueRef<'_>>) -> Result<Vec<Value>, String> {
+fn merge_items(
+    mut original: Vec<Value>,
+    patch: Vec<Value>,
+    key: &str,
+    item: Option<ValueRef<'_>>,
+) -> Result<Vec<Value>, String> {
     for change in patch {
         let id = change.get(key).ok_or_else(|| no_merge_key(&change, key))?;
         let same = original.iter_mut().find(|old| old.get(key) == Some(id));
@@ -152,7 +168,8 @@ fn reorder(items: &mut Vec<Value>, order: &[Value], before: &[Value], merge_key:
     fn id<'v>(item: &'v Value, merge_key: Option<&str>) -> &'v Value {
         merge_key.and_then(|key| item.get(key)).unwrap_or(item)
     }
-    let place = |list: &[Value], item: &Value| list.iter().position(|other| id(other, merge_key) == id(item, merge_key));
+    let place =
+        |list: &[Value], item: &Value| list.iter().position(|other| id(other, merge_key) == id(item, merge_key));
     let (mut named, mut others): (Vec<Value>, Vec<Value>) =
         std::mem::take(items).into_iter().partition(|item| place(order, item).is_some());
     named.sort_by_key(|item| place(order, item));
@@ -160,7 +177,9 @@ fn reorder(items: &mut Vec<Value>, order: &[Value], before: &[Value], merge_key:
     let (mut named, mut others) = (named.into_iter().peekable(), others.into_iter().peekable());
     loop {
         let other_first = match (named.peek(), others.peek()) {
-            (Some(named), Some(other)) => matches!((place(before, other), place(before, named)), (Some(o), Some(n)) if o < n),
+            (Some(named), Some(other)) => {
+                matches!((place(before, other), place(before, named)), (Some(o), Some(n)) if o < n)
+            }
             (None, Some(_)) => true,
             (Some(_), None) => false,
             (None, None) => return,
@@ -184,8 +203,13 @@ fn plain(value: Value) -> Value {
 }
 
 fn without_directives(map: Object) -> Object {
-    let directive = |key: &str| key == PATCH || key == RETAIN_KEYS || key.starts_with(DELETE_FROM_LIST) || key.starts_with(SET_ORDER);
-    map.into_iter().filter(|(key, value)| !value.is_null() && !directive(key)).map(|(key, value)| (key, plain(value))).collect()
+    let directive = |key: &str| {
+        key == PATCH || key == RETAIN_KEYS || key.starts_with(DELETE_FROM_LIST) || key.starts_with(SET_ORDER)
+    };
+    map.into_iter()
+        .filter(|(key, value)| !value.is_null() && !directive(key))
+        .map(|(key, value)| (key, plain(value)))
+        .collect()
 }
 
 #[cfg(test)]
@@ -202,18 +226,28 @@ mod tests {
     const POD: Gvk = Gvk::of("", "v1", "Pod");
 
     fn containers(current: Value, patch: Value) -> Value {
-        apply(POD, json!({"spec": {"containers": current}}), json!({"spec": patch})).unwrap()["spec"]["containers"].clone()
+        apply(POD, json!({"spec": {"containers": current}}), json!({"spec": patch})).unwrap()["spec"]["containers"]
+            .clone()
     }
 
     #[test]
     fn lists_merge_by_key() {
         let current = json!([{"name": "a", "image": "1", "env": [{"name": "X", "value": "1"}], "args": ["x"]}, {"name": "b", "image": "1"}]);
         assert_eq!(
-            containers(current.clone(), json!({"containers": [{"name": "a", "image": "2", "env": [{"name": "Y", "value": null}], "args": ["y"]}, {"name": "c"}]})),
+            containers(
+                current.clone(),
+                json!({"containers": [{"name": "a", "image": "2", "env": [{"name": "Y", "value": null}], "args": ["y"]}, {"name": "c"}]})
+            ),
             json!([{"name": "a", "image": "2", "env": [{"name": "X", "value": "1"}, {"name": "Y"}], "args": ["y"]}, {"name": "b", "image": "1"}, {"name": "c"}])
         );
-        assert_eq!(containers(current.clone(), json!({"containers": [{"name": "a", "$patch": "delete"}]})), json!([{"name": "b", "image": "1"}]));
-        assert_eq!(containers(current.clone(), json!({"containers": [{"name": "z"}, {"$patch": "replace"}]})), json!([{"name": "z"}]));
+        assert_eq!(
+            containers(current.clone(), json!({"containers": [{"name": "a", "$patch": "delete"}]})),
+            json!([{"name": "b", "image": "1"}])
+        );
+        assert_eq!(
+            containers(current.clone(), json!({"containers": [{"name": "z"}, {"$patch": "replace"}]})),
+            json!([{"name": "z"}])
+        );
         assert_eq!(
             containers(current.clone(), json!({"$setElementOrder/containers": [{"name": "c"}, {"name": "b"}, {"name": "a"}], "containers": [{"name": "c"}]}))
                 .as_array().unwrap().iter().map(|c| c["name"].as_str().unwrap()).collect::<Vec<_>>(),
@@ -228,7 +262,10 @@ mod tests {
     #[test]
     fn items_of_others_keep_their_place() {
         let current = json!([{"name": "theirs"}, {"name": "a"}, {"name": "b"}, {"name": "last"}]);
-        let merged = containers(current, json!({"$setElementOrder/containers": [{"name": "b"}, {"name": "a"}, {"name": "n"}], "containers": [{"name": "n"}]}));
+        let merged = containers(
+            current,
+            json!({"$setElementOrder/containers": [{"name": "b"}, {"name": "a"}, {"name": "n"}], "containers": [{"name": "n"}]}),
+        );
         let names: Vec<_> = merged.as_array().unwrap().iter().map(|c| c["name"].as_str().unwrap()).collect();
         assert_eq!(names, ["theirs", "b", "a", "n", "last"]);
     }

@@ -52,7 +52,8 @@ pub(super) fn joined<T: Display>(items: impl IntoIterator<Item = T>) -> String {
 
 /// Labels as `a=1,b=2`, sorted; `<none>` when there are none.
 pub(super) fn labels(map: Option<&Map<String, Value>>) -> String {
-    let mut pairs: Vec<String> = map.into_iter().flatten().map(|(key, value)| format!("{key}={}", shown(value))).collect();
+    let mut pairs: Vec<String> =
+        map.into_iter().flatten().map(|(key, value)| format!("{key}={}", shown(value))).collect();
     pairs.sort_unstable();
     if pairs.is_empty() { "<none>".into() } else { pairs.join(",") }
 }

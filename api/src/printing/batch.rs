@@ -17,7 +17,16 @@ pub(super) fn find(group: &str, kind: &str) -> Option<&'static Printer> {
 }
 
 static JOB: Printer = Printer {
-    columns: &[NAME, text("Status"), text("Completions"), text("Duration"), AGE, wide("Containers"), wide("Images"), wide("Selector")],
+    columns: &[
+        NAME,
+        text("Status"),
+        text("Completions"),
+        text("Duration"),
+        AGE,
+        wide("Containers"),
+        wide("Images"),
+        wide("Selector"),
+    ],
     cells: |o, now| {
         let (names, images) = containers(o, "/spec/template/spec/containers");
         vec![
@@ -34,7 +43,9 @@ static JOB: Printer = Printer {
 };
 
 fn job_status(job: &Value) -> &'static str {
-    let has = |kind: &str| list_at(job, "/status/conditions").iter().any(|c| str_at(c, "/type") == kind && str_at(c, "/status") == "True");
+    let has = |kind: &str| {
+        list_at(job, "/status/conditions").iter().any(|c| str_at(c, "/type") == kind && str_at(c, "/status") == "True")
+    };
     if has("Complete") {
         "Complete"
     } else if has("Failed") {

@@ -54,8 +54,17 @@ fn event(o: &Value, now: Timestamp) -> Vec<Cell> {
     let first = if first.is_empty() { str_at(o, "/eventTime") } else { first };
     let last = either("/lastTimestamp", "/deprecatedLastTimestamp");
     let series = str_at(o, "/series/lastObservedTime");
-    let last = if !series.is_empty() { series } else if last.is_empty() { first } else { last };
-    let count = [int_at(o, "/series/count"), int_at(o, "/count"), int_at(o, "/deprecatedCount")].into_iter().find(|n| *n > 0).unwrap_or(1);
+    let last = if !series.is_empty() {
+        series
+    } else if last.is_empty() {
+        first
+    } else {
+        last
+    };
+    let count = [int_at(o, "/series/count"), int_at(o, "/count"), int_at(o, "/deprecatedCount")]
+        .into_iter()
+        .find(|n| *n > 0)
+        .unwrap_or(1);
     let component = match either("/source/component", "/deprecatedSource/component") {
         "" => either("/reportingComponent", "/reportingController"),
         component => component,
@@ -86,7 +95,14 @@ static CONFIG_MAP: Printer = Printer {
 
 static SECRET: Printer = Printer {
     columns: &[NAME, text("Type"), number("Data"), AGE],
-    cells: |o, now| vec![meta::name(o).into(), str_at(o, "/type").into(), map_at(o, "/data").map_or(0, |m| m.len()).into(), age(o, now).into()],
+    cells: |o, now| {
+        vec![
+            meta::name(o).into(),
+            str_at(o, "/type").into(),
+            map_at(o, "/data").map_or(0, |m| m.len()).into(),
+            age(o, now).into(),
+        ]
+    },
 };
 
 static SERVICE_ACCOUNT: Printer = Printer {
@@ -103,8 +119,10 @@ static ROLE_BINDING: Printer = Printer {
     columns: &[NAME, text("Role"), AGE, wide("Users"), wide("Groups"), wide("ServiceAccounts")],
     cells: |o, now| {
         let subjects = |kind: &'static str| list_at(o, "/subjects").iter().filter(move |s| str_at(s, "/kind") == kind);
-        let names = |kind: &'static str| Cell::from(joined(subjects(kind).map(|s| str_at(s, "/name"))).replace(',', ", "));
-        let accounts = joined(subjects("ServiceAccount").map(|s| format!("{}/{}", str_at(s, "/namespace"), str_at(s, "/name"))));
+        let names =
+            |kind: &'static str| Cell::from(joined(subjects(kind).map(|s| str_at(s, "/name"))).replace(',', ", "));
+        let accounts =
+            joined(subjects("ServiceAccount").map(|s| format!("{}/{}", str_at(s, "/namespace"), str_at(s, "/name"))));
         vec![
             meta::name(o).into(),
             format!("{}/{}", str_at(o, "/roleRef/kind"), str_at(o, "/roleRef/name")).into(),
@@ -119,7 +137,10 @@ static ROLE_BINDING: Printer = Printer {
 static CSR: Printer = Printer {
     columns: &[NAME, AGE, text("SignerName"), text("Requestor"), text("RequestedDuration"), text("Condition")],
     cells: |o, now| {
-        let duration = o.pointer("/spec/expirationSeconds").and_then(Value::as_i64).map_or_else(|| "<none>".into(), super::human_duration);
+        let duration = o
+            .pointer("/spec/expirationSeconds")
+            .and_then(Value::as_i64)
+            .map_or_else(|| "<none>".into(), super::human_duration);
         vec![
             meta::name(o).into(),
             age(o, now).into(),

@@ -9,7 +9,9 @@ use crate::{clock, meta};
 /// `duration.HumanDuration`).
 pub fn human_duration(seconds: i64) -> String {
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
-    let pair = |a: i64, unit: char, b: i64, rest: char| if b == 0 { format!("{a}{unit}") } else { format!("{a}{unit}{b}{rest}") };
+    let pair = |a: i64, unit: char, b: i64, rest: char| {
+        if b == 0 { format!("{a}{unit}") } else { format!("{a}{unit}{b}{rest}") }
+    };
     match seconds {
         ..-1 => "<invalid>".into(),
         -1 => "0s".into(),
@@ -50,9 +52,25 @@ mod tests {
     #[test]
     fn forms_are_upstreams() {
         let rows = [
-            (-2, "<invalid>"), (-1, "0s"), (0, "0s"), (119, "119s"), (120, "2m"), (121, "2m1s"), (599, "9m59s"), (600, "10m"), (10_799, "179m"),
-            (10_800, "3h"), (10_860, "3h1m"), (28_800, "8h"), (172_799, "47h"), (172_800, "2d"), (176_400, "2d1h"), (691_200, "8d"),
-            (63_072_000, "2y"), (63_158_400, "2y1d"), (252_288_000, "8y"),
+            (-2, "<invalid>"),
+            (-1, "0s"),
+            (0, "0s"),
+            (119, "119s"),
+            (120, "2m"),
+            (121, "2m1s"),
+            (599, "9m59s"),
+            (600, "10m"),
+            (10_799, "179m"),
+            (10_800, "3h"),
+            (10_860, "3h1m"),
+            (28_800, "8h"),
+            (172_799, "47h"),
+            (172_800, "2d"),
+            (176_400, "2d1h"),
+            (691_200, "8d"),
+            (63_072_000, "2y"),
+            (63_158_400, "2y1d"),
+            (252_288_000, "8y"),
         ];
         for (seconds, text) in rows {
             assert_eq!(human_duration(seconds), text, "{seconds}");

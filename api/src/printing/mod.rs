@@ -78,10 +78,13 @@ pub fn custom() -> &'static Printer {
     &CUSTOM
 }
 
-static DEFAULT: Printer =
-    Printer { columns: &[NAME, date("Created At")], cells: |object, _| vec![meta::name(object).into(), meta::creation_timestamp(object).into()] };
+static DEFAULT: Printer = Printer {
+    columns: &[NAME, date("Created At")],
+    cells: |object, _| vec![meta::name(object).into(), meta::creation_timestamp(object).into()],
+};
 
-static CUSTOM: Printer = Printer { columns: &[NAME, AGE], cells: |object, now| vec![meta::name(object).into(), age(object, now).into()] };
+static CUSTOM: Printer =
+    Printer { columns: &[NAME, AGE], cells: |object, now| vec![meta::name(object).into(), age(object, now).into()] };
 
 const NAME: Column = Column { name: "Name", kind: "string", format: "name", priority: 0 };
 const AGE: Column = text("Age");
@@ -111,7 +114,12 @@ mod tests {
         let now = Timestamp::UNIX_EPOCH;
         for (gvk, _) in schema::builtin().kinds() {
             let printer = of(gvk);
-            for object in [json!({}), json!(null), json!({"metadata": {"name": "x"}, "spec": {}, "status": {}}), json!({"spec": 3, "status": [], "metadata": ""})] {
+            for object in [
+                json!({}),
+                json!(null),
+                json!({"metadata": {"name": "x"}, "spec": {}, "status": {}}),
+                json!({"spec": 3, "status": [], "metadata": ""}),
+            ] {
                 assert_eq!(printer.row(&object, now).len(), printer.columns.len(), "{gvk} {object}");
             }
         }

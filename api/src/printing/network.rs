@@ -131,7 +131,8 @@ static ENDPOINT_SLICE: Printer = Printer {
 static INGRESS: Printer = Printer {
     columns: &[NAME, text("Class"), text("Hosts"), text("Address"), text("Ports"), AGE],
     cells: |o, now| {
-        let hosts: Vec<String> = list_at(o, "/spec/rules").iter().map(|r| str_at(r, "/host").to_owned()).filter(|h| !h.is_empty()).collect();
+        let hosts: Vec<String> =
+            list_at(o, "/spec/rules").iter().map(|r| str_at(r, "/host").to_owned()).filter(|h| !h.is_empty()).collect();
         let ports = if list_at(o, "/spec/tls").is_empty() { "80" } else { "80, 443" };
         vec![
             meta::name(o).into(),
@@ -184,7 +185,8 @@ mod tests {
         let addresses: Vec<_> = (1..=5).map(|i| json!({"ip": format!("10.0.0.{i}")})).collect();
         let object = json!({"subsets": [{"addresses": addresses, "ports": [{"port": 80}]}]});
         assert_eq!(endpoints(&object), "10.0.0.1:80,10.0.0.2:80,10.0.0.3:80 + 2 more...");
-        let slice = json!({"addressType": "IPv4", "ports": [{"port": 80}, {}], "endpoints": [{"addresses": ["10.0.0.1"]}]});
+        let slice =
+            json!({"addressType": "IPv4", "ports": [{"port": 80}, {}], "endpoints": [{"addresses": ["10.0.0.1"]}]});
         assert_eq!(ENDPOINT_SLICE.row(&slice, Timestamp::UNIX_EPOCH)[1..4], ["IPv4", "80,*", "10.0.0.1"]);
     }
 }

@@ -94,7 +94,18 @@ mod tests {
             "status": {"conditions": [{"type": "Ready", "status": "False"}], "addresses": [{"type": "InternalIP", "address": "10.0.0.1"}], "nodeInfo": {"kubeletVersion": "v1.36.0", "osImage": "Debian"}}});
         assert_eq!(
             NODE.row(&node, Timestamp::UNIX_EPOCH),
-            ["n1", "NotReady,SchedulingDisabled", "control-plane,worker", "<unknown>", "v1.36.0", "10.0.0.1", "<none>", "Debian", "<unknown>", "<unknown>"]
+            [
+                "n1",
+                "NotReady,SchedulingDisabled",
+                "control-plane,worker",
+                "<unknown>",
+                "v1.36.0",
+                "10.0.0.1",
+                "<none>",
+                "Debian",
+                "<unknown>",
+                "<unknown>"
+            ]
         );
         assert_eq!((status(&json!({})), roles(&json!({}))), ("Unknown".into(), "<none>".into()));
     }

@@ -9,7 +9,17 @@ use super::{AGE, Cell, NAME, Printer, age, text, wide};
 use crate::meta;
 
 pub(super) static POD: Printer = Printer {
-    columns: &[NAME, text("Ready"), text("Status"), text("Restarts"), AGE, wide("IP"), wide("Node"), wide("Nominated Node"), wide("Readiness Gates")],
+    columns: &[
+        NAME,
+        text("Ready"),
+        text("Status"),
+        text("Restarts"),
+        AGE,
+        wide("IP"),
+        wide("Node"),
+        wide("Nominated Node"),
+        wide("Readiness Gates"),
+    ],
     cells,
 };
 
@@ -25,7 +35,9 @@ fn cells(pod: &Value, now: Timestamp) -> Vec<Cell> {
         summary.reason.into(),
         match summary.restarts.last {
             "" => summary.restarts.count.to_string().into(),
-            last if summary.restarts.count > 0 => format!("{} ({} ago)", summary.restarts.count, since(last, now)).into(),
+            last if summary.restarts.count > 0 => {
+                format!("{} ({} ago)", summary.restarts.count, since(last, now)).into()
+            }
             _ => "0".into(),
         },
         age(pod, now).into(),
@@ -75,9 +87,12 @@ fn ending(terminated: &Value) -> String {
 impl<'v> Summary<'v> {
     fn of(pod: &'v Value) -> Self {
         let init = list_at(pod, "/spec/initContainers");
-        let sidecar = |name: &str| init.iter().any(|c| str_at(c, "/name") == name && str_at(c, "/restartPolicy") == "Always");
+        let sidecar =
+            |name: &str| init.iter().any(|c| str_at(c, "/name") == name && str_at(c, "/restartPolicy") == "Always");
         let phase = str_at(pod, "/status/phase");
-        let gated = list_at(pod, "/status/conditions").iter().any(|c| str_at(c, "/type") == "PodScheduled" && str_at(c, "/reason") == "SchedulingGated");
+        let gated = list_at(pod, "/status/conditions")
+            .iter()
+            .any(|c| str_at(c, "/type") == "PodScheduled" && str_at(c, "/reason") == "SchedulingGated");
         let mut summary = Self {
             reason: match str_at(pod, "/status/reason") {
                 _ if gated => "SchedulingGated",
@@ -86,7 +101,8 @@ impl<'v> Summary<'v> {
             }
             .to_owned(),
             ready: 0,
-            containers: list_at(pod, "/spec/containers").len() + init.iter().filter(|c| str_at(c, "/restartPolicy") == "Always").count(),
+            containers: list_at(pod, "/spec/containers").len()
+                + init.iter().filter(|c| str_at(c, "/restartPolicy") == "Always").count(),
             restarts: Restarts::default(),
         };
         let mut sidecars = Restarts::default();
@@ -106,7 +122,13 @@ impl<'v> Summary<'v> {
     }
 
     /// Init containers, up to the first that is not done. Whether there is such a one.
-    fn init(&mut self, pod: &'v Value, total: usize, sidecar: impl Fn(&str) -> bool, sidecars: &mut Restarts<'v>) -> bool {
+    fn init(
+        &mut self,
+        pod: &'v Value,
+        total: usize,
+        sidecar: impl Fn(&str) -> bool,
+        sidecars: &mut Restarts<'v>,
+    ) -> bool {
         for (i, status) in list_at(pod, "/status/initContainerStatuses").iter().enumerate() {
             self.restarts.add(status);
             let sidecar = sidecar(str_at(status, "/name"));
@@ -183,17 +205,53 @@ mod tests {
         let rows = [
             (json!({"phase": "Pending"}), json!({}), ("0/3", "Pending", "0")),
             (json!({"phase": "Running", "containerStatuses": [running, running]}), json!({}), ("2/3", "Running", "0")),
-            (json!({"phase": "Running", "containerStatuses": [waiting("CrashLoopBackOff"), running]}), json!({}), ("1/3", "CrashLoopBackOff", "3 (5s ago)")),
-            (json!({"phase": "Pending", "containerStatuses": [waiting("ErrImagePull")]}), json!({}), ("0/3", "ErrImagePull", "3 (5s ago)")),
+            (
+                json!({"phase": "Running", "containerStatuses": [waiting("CrashLoopBackOff"), running]}),
+                json!({}),
+                ("1/3", "CrashLoopBackOff", "3 (5s ago)"),
+            ),
+            (
+                json!({"phase": "Pending", "containerStatuses": [waiting("ErrImagePull")]}),
+                json!({}),
+                ("0/3", "ErrImagePull", "3 (5s ago)"),
+            ),
             (json!({"phase": "Failed", "containerStatuses": [ended(1, "Error")]}), json!({}), ("0/3", "Error", "0")),
             (json!({"phase": "Failed", "containerStatuses": [ended(2, "")]}), json!({}), ("0/3", "ExitCode:2", "0")),
-            (json!({"phase": "Running", "containerStatuses": [ended(0, "Completed"), running]}), json!({}), ("1/3", "NotReady", "0")),
-            (json!({"phase": "Pending", "initContainerStatuses": [{"name": "i", "state": {"running": {}}}]}), json!({}), ("0/3", "Init:0/2", "0")),
-            (json!({"phase": "Pending", "initContainerStatuses": [ended(3, "Error")]}), json!({}), ("0/3", "Init:Error", "0")),
-            (json!({"phase": "Pending", "initContainerStatuses": [ended(0, ""), {"name": "s", "started": true, "ready": true, "state": {"running": {}}}], "containerStatuses": [waiting("PodInitializing")]}), json!({}), ("1/3", "PodInitializing", "3 (5s ago)")),
-            (json!({"phase": "Running", "containerStatuses": [running]}), json!({"metadata": {"deletionTimestamp": "2026-01-01T00:01:00Z"}}), ("1/3", "Terminating", "0")),
-            (json!({"phase": "Failed", "reason": "Evicted"}), json!({"metadata": {"deletionTimestamp": "2026-01-01T00:01:00Z"}}), ("0/3", "Evicted", "0")),
-            (json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "reason": "SchedulingGated"}]}), json!({}), ("0/3", "SchedulingGated", "0")),
+            (
+                json!({"phase": "Running", "containerStatuses": [ended(0, "Completed"), running]}),
+                json!({}),
+                ("1/3", "NotReady", "0"),
+            ),
+            (
+                json!({"phase": "Pending", "initContainerStatuses": [{"name": "i", "state": {"running": {}}}]}),
+                json!({}),
+                ("0/3", "Init:0/2", "0"),
+            ),
+            (
+                json!({"phase": "Pending", "initContainerStatuses": [ended(3, "Error")]}),
+                json!({}),
+                ("0/3", "Init:Error", "0"),
+            ),
+            (
+                json!({"phase": "Pending", "initContainerStatuses": [ended(0, ""), {"name": "s", "started": true, "ready": true, "state": {"running": {}}}], "containerStatuses": [waiting("PodInitializing")]}),
+                json!({}),
+                ("1/3", "PodInitializing", "3 (5s ago)"),
+            ),
+            (
+                json!({"phase": "Running", "containerStatuses": [running]}),
+                json!({"metadata": {"deletionTimestamp": "2026-01-01T00:01:00Z"}}),
+                ("1/3", "Terminating", "0"),
+            ),
+            (
+                json!({"phase": "Failed", "reason": "Evicted"}),
+                json!({"metadata": {"deletionTimestamp": "2026-01-01T00:01:00Z"}}),
+                ("0/3", "Evicted", "0"),
+            ),
+            (
+                json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "reason": "SchedulingGated"}]}),
+                json!({}),
+                ("0/3", "SchedulingGated", "0"),
+            ),
         ];
         for (status, extra, (ready, word, restarts)) in rows {
             assert_eq!(row(status.clone(), extra), (ready.into(), word.into(), restarts.into()), "{status}");

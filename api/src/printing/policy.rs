@@ -36,7 +36,13 @@ static BUDGET: Printer = Printer {
 };
 
 static PRIORITY_CLASS: Printer = Printer {
-    columns: &[NAME, number("Value"), Column { kind: "boolean", ..text("Global-Default") }, AGE, text("PreemptionPolicy")],
+    columns: &[
+        NAME,
+        number("Value"),
+        Column { kind: "boolean", ..text("Global-Default") },
+        AGE,
+        text("PreemptionPolicy"),
+    ],
     cells: |o, now| {
         let policy = match str_at(o, "/preemptionPolicy") {
             "" => "PreemptLowerPriority",
@@ -70,7 +76,8 @@ static QUOTA: Printer = Printer {
 static AUTOSCALER: Printer = Printer {
     columns: &[NAME, text("Reference"), text("Targets"), text("MinPods"), text("MaxPods"), text("Replicas"), AGE],
     cells: |o, now| {
-        let reference = format!("{}/{}", str_at(o, "/spec/scaleTargetRef/kind"), str_at(o, "/spec/scaleTargetRef/name"));
+        let reference =
+            format!("{}/{}", str_at(o, "/spec/scaleTargetRef/kind"), str_at(o, "/spec/scaleTargetRef/name"));
         vec![
             meta::name(o).into(),
             reference.into(),
@@ -86,9 +93,14 @@ static AUTOSCALER: Printer = Printer {
 /// Resource metrics by utilization or value, in both versions of the kind.
 fn autoscaler_targets(o: &Value) -> String {
     let list = |pointer: &str| o.pointer(pointer).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-    let percent = |value: Option<&Value>| value.filter(|v| v.is_number()).map_or_else(|| "<unknown>".into(), |v| format!("{v}%"));
+    let percent =
+        |value: Option<&Value>| value.filter(|v| v.is_number()).map_or_else(|| "<unknown>".into(), |v| format!("{v}%"));
     if let Some(target) = o.pointer("/spec/targetCPUUtilizationPercentage") {
-        return format!("cpu: {}/{}", percent(o.pointer("/status/currentCPUUtilizationPercentage")), percent(Some(target)));
+        return format!(
+            "cpu: {}/{}",
+            percent(o.pointer("/status/currentCPUUtilizationPercentage")),
+            percent(Some(target))
+        );
     }
     let current = list("/status/currentMetrics");
     joined(list("/spec/metrics").iter().enumerate().map(|(i, metric)| {
@@ -112,7 +124,8 @@ static API_SERVICE: Printer = Printer {
             "" => "Local".into(),
             name => format!("{}/{name}", str_at(o, "/spec/service/namespace")),
         };
-        let available = super::access::list_at(o, "/status/conditions").iter().find(|c| str_at(c, "/type") == "Available");
+        let available =
+            super::access::list_at(o, "/status/conditions").iter().find(|c| str_at(c, "/type") == "Available");
         let available = available.map_or_else(
             || "Unknown".to_owned(),
             |c| match str_at(c, "/status") {
@@ -132,7 +145,8 @@ mod tests {
 
     #[test]
     fn a_budget_and_an_autoscaler() {
-        let budget = json!({"metadata": {"name": "b"}, "spec": {"minAvailable": "50%"}, "status": {"disruptionsAllowed": 1}});
+        let budget =
+            json!({"metadata": {"name": "b"}, "spec": {"minAvailable": "50%"}, "status": {"disruptionsAllowed": 1}});
         assert_eq!(BUDGET.row(&budget, Timestamp::UNIX_EPOCH)[1..4], [json!("50%"), json!("N/A"), json!(1)]);
         let autoscaler = json!({"spec": {"maxReplicas": 5, "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": {"averageUtilization": 80}}}]}});
         assert_eq!(AUTOSCALER.row(&autoscaler, Timestamp::UNIX_EPOCH)[2], "cpu: <unknown>/80%");

@@ -97,7 +97,10 @@ static CLAIM: Printer = Printer {
         let (capacity, modes) = if volume.is_empty() {
             (String::new(), String::new())
         } else {
-            (o.pointer("/status/capacity/storage").map(shown).unwrap_or_default(), access_modes(o, "/status/accessModes"))
+            (
+                o.pointer("/status/capacity/storage").map(shown).unwrap_or_default(),
+                access_modes(o, "/status/accessModes"),
+            )
         };
         vec![
             meta::name(o).into(),

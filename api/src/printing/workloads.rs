@@ -33,7 +33,16 @@ fn with_template(mut cells: Vec<Cell>, object: &Value, selector: Option<String>)
 }
 
 static DEPLOYMENT: Printer = Printer {
-    columns: &[NAME, text("Ready"), number("Up-to-date"), number("Available"), AGE, wide("Containers"), wide("Images"), wide("Selector")],
+    columns: &[
+        NAME,
+        text("Ready"),
+        number("Up-to-date"),
+        number("Available"),
+        AGE,
+        wide("Containers"),
+        wide("Images"),
+        wide("Selector"),
+    ],
     cells: |o, now| {
         let cells = vec![
             meta::name(o).into(),
@@ -47,12 +56,30 @@ static DEPLOYMENT: Printer = Printer {
 };
 
 static REPLICA_SET: Printer = Printer {
-    columns: &[NAME, number("Desired"), number("Current"), number("Ready"), AGE, wide("Containers"), wide("Images"), wide("Selector")],
+    columns: &[
+        NAME,
+        number("Desired"),
+        number("Current"),
+        number("Ready"),
+        AGE,
+        wide("Containers"),
+        wide("Images"),
+        wide("Selector"),
+    ],
     cells: |o, now| with_template(replicas(o, now), o, Some(selector(o.pointer("/spec/selector")))),
 };
 
 static REPLICATION_CONTROLLER: Printer = Printer {
-    columns: &[NAME, number("Desired"), number("Current"), number("Ready"), AGE, wide("Containers"), wide("Images"), wide("Selector")],
+    columns: &[
+        NAME,
+        number("Desired"),
+        number("Current"),
+        number("Ready"),
+        AGE,
+        wide("Containers"),
+        wide("Images"),
+        wide("Selector"),
+    ],
     cells: |o, now| with_template(replicas(o, now), o, Some(labels(map_at(o, "/spec/selector")))),
 };
 
@@ -89,7 +116,13 @@ static DAEMON_SET: Printer = Printer {
         wide("Selector"),
     ],
     cells: |o, now| {
-        let counts = ["desiredNumberScheduled", "currentNumberScheduled", "numberReady", "updatedNumberScheduled", "numberAvailable"];
+        let counts = [
+            "desiredNumberScheduled",
+            "currentNumberScheduled",
+            "numberReady",
+            "updatedNumberScheduled",
+            "numberAvailable",
+        ];
         let mut cells = vec![meta::name(o).into()];
         cells.extend(counts.map(|field| json!(int_at(o, &format!("/status/{field}")))));
         cells.push(labels(map_at(o, "/spec/template/spec/nodeSelector")).into());
@@ -106,7 +139,12 @@ static CONTROLLER_REVISION: Printer = Printer {
             let kind = str_at(r, "/kind").to_lowercase();
             format!("{}/{}", crate::gvk::qualified(&kind, group), str_at(r, "/name"))
         });
-        vec![meta::name(o).into(), controller.unwrap_or_else(|| "<none>".into()).into(), int_at(o, "/revision").into(), age(o, now).into()]
+        vec![
+            meta::name(o).into(),
+            controller.unwrap_or_else(|| "<none>".into()).into(),
+            int_at(o, "/revision").into(),
+            age(o, now).into(),
+        ]
     },
 };
 
@@ -122,13 +160,25 @@ mod tests {
             "status": {"readyReplicas": 2, "updatedReplicas": 3, "availableReplicas": 2}});
         assert_eq!(
             DEPLOYMENT.row(&deployment, Timestamp::UNIX_EPOCH),
-            [json!("web"), json!("2/3"), json!(3), json!(2), json!("<unknown>"), json!("a,b"), json!("x:1,y:2"), json!("app=web")]
+            [
+                json!("web"),
+                json!("2/3"),
+                json!(3),
+                json!(2),
+                json!("<unknown>"),
+                json!("a,b"),
+                json!("x:1,y:2"),
+                json!("app=web")
+            ]
         );
     }
 
     #[test]
     fn a_controller_revision() {
         let revision = json!({"metadata": {"name": "r", "ownerReferences": [{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "db", "controller": true}]}, "revision": 4});
-        assert_eq!(CONTROLLER_REVISION.row(&revision, Timestamp::UNIX_EPOCH)[1..3], [json!("statefulset.apps/db"), json!(4)]);
+        assert_eq!(
+            CONTROLLER_REVISION.row(&revision, Timestamp::UNIX_EPOCH)[1..3],
+            [json!("statefulset.apps/db"), json!(4)]
+        );
     }
 }

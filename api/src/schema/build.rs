@@ -28,7 +28,13 @@ impl FieldSpec {
         Self::new(name, ty.0)
     }
     fn new(name: &str, base: Base) -> Self {
-        Self { name: name.into(), shape: Shape { base, wraps: 0 }, required: false, atomic: false, extras: Extras::default() }
+        Self {
+            name: name.into(),
+            shape: Shape { base, wraps: 0 },
+            required: false,
+            atomic: false,
+            extras: Extras::default(),
+        }
     }
     fn wrap(mut self, wrap: u8) -> Self {
         // Four levels fit; what is deeper is not described, and so is taken as it comes.
@@ -131,7 +137,11 @@ mod tests {
     fn a_custom_resource_refers_to_builtin_types() {
         let mut builder = Builder::default();
         let meta = named("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta").unwrap();
-        let spec = builder.add("io.example.v1.WidgetSpec", vec![FieldSpec::scalar("sizes", Scalar::Int64).list().map()], false);
+        let spec = builder.add(
+            "io.example.v1.WidgetSpec",
+            vec![FieldSpec::scalar("sizes", Scalar::Int64).list().map()],
+            false,
+        );
         let fields = vec![FieldSpec::object("spec", spec), FieldSpec::object("metadata", Builder::builtin(meta))];
         let widget = builder.add("io.example.v1.Widget", fields, true);
         let gvk = Gvk::of("example.io", "v1", "Widget");

@@ -365,9 +365,13 @@ mod tests {
         assert!(matches!(spec.field("replicas").unwrap().value().kind(), Kind::Scalar(Scalar::Int32)));
         assert!(spec.field("Replicas").is_none());
         assert!(spec.field("strategy").unwrap().strategy().retain_keys);
-        let pod = spec.field("template").unwrap().value().object().unwrap().field("spec").unwrap().value().object().unwrap();
+        let pod =
+            spec.field("template").unwrap().value().object().unwrap().field("spec").unwrap().value().object().unwrap();
         let containers = pod.field("containers").unwrap();
-        assert_eq!((containers.merge_key(), containers.list_type(), containers.required()), (Some("name"), Some(ListType::Map), true));
+        assert_eq!(
+            (containers.merge_key(), containers.list_type(), containers.required()),
+            (Some("name"), Some(ListType::Map), true)
+        );
         assert!(containers.strategy().merge);
         assert!(pod.field("nodeSelector").unwrap().atomic());
         assert_eq!(named("io.k8s.api.core.v1.PodSpec").unwrap().full_name(), pod.full_name());

@@ -28,7 +28,9 @@ impl FieldSelector {
         for term in split_unescaped(text).into_iter().filter(|term| !term.is_empty()) {
             let invalid = || ParseError(format!("invalid selector: '{text}'; can't understand '{term}'"));
             let (field, value, equal) = split_operator(term).ok_or_else(invalid)?;
-            let value = unescape(value).ok_or_else(|| ParseError(format!("invalid field selector: invalid escape sequence in value {value:?}")))?;
+            let value = unescape(value).ok_or_else(|| {
+                ParseError(format!("invalid field selector: invalid escape sequence in value {value:?}"))
+            })?;
             requirements.push(FieldRequirement { field: field.to_owned(), value, equal });
         }
         Ok(Self { requirements })
@@ -147,7 +149,14 @@ mod tests {
 
     #[test]
     fn refuses_with_upstreams_words() {
-        assert_eq!(FieldSelector::parse("abc").unwrap_err().to_string(), "invalid selector: 'abc'; can't understand 'abc'");
-        assert!(FieldSelector::parse(r"a=\x").is_err() && FieldSelector::parse("a=b=c").is_err() && FieldSelector::parse("a!b").is_err());
+        assert_eq!(
+            FieldSelector::parse("abc").unwrap_err().to_string(),
+            "invalid selector: 'abc'; can't understand 'abc'"
+        );
+        assert!(
+            FieldSelector::parse(r"a=\x").is_err()
+                && FieldSelector::parse("a=b=c").is_err()
+                && FieldSelector::parse("a!b").is_err()
+        );
     }
 }

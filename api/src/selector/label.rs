@@ -80,7 +80,9 @@ impl Requirement {
         }
         match operator {
             Operator::In | Operator::NotIn if values.is_empty() => {
-                return Err(ParseError("values: Invalid value: []: for 'in', 'notin' operators, values set can't be empty".into()));
+                return Err(ParseError(
+                    "values: Invalid value: []: for 'in', 'notin' operators, values set can't be empty".into(),
+                ));
             }
             Operator::GreaterThan | Operator::LessThan => {
                 if let Some(value) = values.iter().find(|v| v.parse::<i64>().is_err()) {
@@ -157,7 +159,11 @@ impl LabelSelector {
 
     /// All pairs of a map must be there: how Services and ReplicationControllers select.
     pub fn from_map(labels: &BTreeMap<String, String>) -> Self {
-        let equal = |(key, value): (&String, &String)| Requirement { key: key.clone(), operator: Operator::In, values: vec![value.clone()] };
+        let equal = |(key, value): (&String, &String)| Requirement {
+            key: key.clone(),
+            operator: Operator::In,
+            values: vec![value.clone()],
+        };
         Self { requirements: labels.iter().map(equal).collect(), nothing: false }
     }
 
@@ -175,7 +181,11 @@ impl LabelSelector {
                 "DoesNotExist" => Operator::DoesNotExist,
                 other => return Err(ParseError(format!("{other:?} is not a valid label selector operator"))),
             };
-            requirements.push(Requirement::new(expression.key.clone(), operator, expression.values.clone().unwrap_or_default())?);
+            requirements.push(Requirement::new(
+                expression.key.clone(),
+                operator,
+                expression.values.clone().unwrap_or_default(),
+            )?);
         }
         requirements.sort_by(|a, b| a.key.cmp(&b.key));
         Ok(Self { requirements, nothing: false })
@@ -188,8 +198,8 @@ impl LabelSelector {
 
     /// From the JSON of an object's metav1.LabelSelector; null selects nothing.
     pub fn from_json(selector: &Value) -> Result<Self, ParseError> {
-        let read: Option<metav1::LabelSelector> =
-            serde::Deserialize::deserialize(selector).map_err(|error| ParseError(format!("invalid label selector: {error}")))?;
+        let read: Option<metav1::LabelSelector> = serde::Deserialize::deserialize(selector)
+            .map_err(|error| ParseError(format!("invalid label selector: {error}")))?;
         Self::from_optional(read.as_ref())
     }
 
@@ -289,19 +299,26 @@ impl<'a> Parser<'a> {
         loop {
             match self.peek(true) {
                 (Token::Identifier | Token::Not, _) => {
-                    let requirement = self.requirement().map_err(|e| ParseError(format!("unable to parse requirement: {e}")))?;
+                    let requirement =
+                        self.requirement().map_err(|e| ParseError(format!("unable to parse requirement: {e}")))?;
                     requirements.push(requirement);
                     match self.next(true) {
                         (Token::End, _) => return Ok(requirements),
                         (Token::Comma, _) => match self.peek(true) {
                             (Token::Identifier | Token::Not, _) => {}
-                            (_, found) => return Err(ParseError(format!("found '{found}', expected: identifier after ','"))),
+                            (_, found) => {
+                                return Err(ParseError(format!("found '{found}', expected: identifier after ','")));
+                            }
                         },
-                        (_, found) => return Err(ParseError(format!("found '{found}', expected: ',' or 'end of string'"))),
+                        (_, found) => {
+                            return Err(ParseError(format!("found '{found}', expected: ',' or 'end of string'")));
+                        }
                     }
                 }
                 (Token::End, _) => return Ok(requirements),
-                (_, found) => return Err(ParseError(format!("found '{found}', expected: !, identifier, or 'end of string'"))),
+                (_, found) => {
+                    return Err(ParseError(format!("found '{found}', expected: !, identifier, or 'end of string'")));
+                }
             }
         }
     }
@@ -369,7 +386,9 @@ impl<'a> Parser<'a> {
                     }
                     return Ok(values);
                 }
-                (_, found) if expects_value => return Err(ParseError(format!("found '{found}', expected: ',', ')' or identifier"))),
+                (_, found) if expects_value => {
+                    return Err(ParseError(format!("found '{found}', expected: ',', ')' or identifier")));
+                }
                 (_, found) => return Err(ParseError(format!("found '{found}', expected: ',' or ')'"))),
             }
         }
@@ -405,9 +424,25 @@ mod tests {
     fn every_operator_matches() {
         let of = labels(&[("app", "web"), ("tier", "1"), ("in", "x")]);
         let rows = [
-            ("", true), ("app=web", true), ("app==web", true), ("app!=web", false), ("app in (a, web)", true), ("app notin (a,b)", true),
-            ("missing notin (a)", true), ("missing!=a", true), ("missing in (a)", false), ("app", true), ("!app", false), ("!missing", true),
-            ("tier>0", true), ("tier<1", false), ("app=web,tier in (1,2),!x", true), ("app=", false), ("app in (web,)", true), ("in=x", true), ("in in (x)", true),
+            ("", true),
+            ("app=web", true),
+            ("app==web", true),
+            ("app!=web", false),
+            ("app in (a, web)", true),
+            ("app notin (a,b)", true),
+            ("missing notin (a)", true),
+            ("missing!=a", true),
+            ("missing in (a)", false),
+            ("app", true),
+            ("!app", false),
+            ("!missing", true),
+            ("tier>0", true),
+            ("tier<1", false),
+            ("app=web,tier in (1,2),!x", true),
+            ("app=", false),
+            ("app in (web,)", true),
+            ("in=x", true),
+            ("in in (x)", true),
         ];
         for (text, matches) in rows {
             let selector = LabelSelector::parse(text).unwrap_or_else(|e| panic!("{text}: {e}"));
@@ -430,7 +465,11 @@ mod tests {
         for (text, message) in rows {
             assert_eq!(LabelSelector::parse(text).unwrap_err().to_string(), message, "{text}");
         }
-        assert!(LabelSelector::parse("a=-x").is_err() && LabelSelector::parse("a in (").is_err() && LabelSelector::parse("é>1").is_err());
+        assert!(
+            LabelSelector::parse("a=-x").is_err()
+                && LabelSelector::parse("a in (").is_err()
+                && LabelSelector::parse("é>1").is_err()
+        );
     }
 
     #[test]
@@ -442,7 +481,9 @@ mod tests {
         assert!(!LabelSelector::from_json(&Value::Null).unwrap().matches(&of));
         assert!(LabelSelector::from_map(&of).matches(&of));
         assert_eq!(
-            LabelSelector::from_json(&serde_json::json!({"matchExpressions": [{"key": "x", "operator": "Like"}]})).unwrap_err().to_string(),
+            LabelSelector::from_json(&serde_json::json!({"matchExpressions": [{"key": "x", "operator": "Like"}]}))
+                .unwrap_err()
+                .to_string(),
             r#""Like" is not a valid label selector operator"#
         );
     }

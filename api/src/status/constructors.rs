@@ -4,10 +4,16 @@ use super::{Cause, CauseReason, Details, Reason, Status, aggregate};
 use crate::gvk::{Gvk, Gvr};
 
 /// Why an update with an old resource version is refused (apiserver `registry/generic/registry`).
-pub const OPTIMISTIC_LOCK: &str = "the object has been modified; please apply your changes to the latest version and try again";
+pub const OPTIMISTIC_LOCK: &str =
+    "the object has been modified; please apply your changes to the latest version and try again";
 
 fn about(resource: &Gvr, name: &str) -> Option<Box<Details>> {
-    Some(Box::new(Details { name: name.into(), group: resource.group.to_string(), kind: resource.resource.to_string(), ..Details::default() }))
+    Some(Box::new(Details {
+        name: name.into(),
+        group: resource.group.to_string(),
+        kind: resource.resource.to_string(),
+        ..Details::default()
+    }))
 }
 
 impl Status {
@@ -33,7 +39,10 @@ impl Status {
 
     /// 404 for a path that is no resource of this server.
     pub fn no_such_resource() -> Self {
-        Self { details: Some(Box::default()), ..Self::new(404, Reason::NotFound, "the server could not find the requested resource") }
+        Self {
+            details: Some(Box::default()),
+            ..Self::new(404, Reason::NotFound, "the server could not find the requested resource")
+        }
     }
 
     /// 409: `pods "x" already exists`
@@ -69,7 +78,13 @@ impl Status {
             message.push_str(": ");
             message.push_str(&aggregate(causes.iter().map(Cause::to_string)));
         }
-        let details = Details { name: name.into(), group: gvk.group.to_string(), kind: gvk.kind.to_string(), causes, ..Details::default() };
+        let details = Details {
+            name: name.into(),
+            group: gvk.group.to_string(),
+            kind: gvk.kind.to_string(),
+            causes,
+            ..Details::default()
+        };
         Self { details: Some(Box::new(details)), ..Self::new(422, Reason::Invalid, message) }
     }
 
@@ -103,7 +118,11 @@ impl Status {
     pub fn method_not_allowed() -> Self {
         Self {
             details: Some(Box::default()),
-            ..Self::new(405, Reason::MethodNotAllowed, "the server does not allow this method on the requested resource")
+            ..Self::new(
+                405,
+                Reason::MethodNotAllowed,
+                "the server does not allow this method on the requested resource",
+            )
         }
     }
 
@@ -130,7 +149,10 @@ impl Status {
 
     /// 415
     pub fn unsupported_media_type(accepted: &[&str]) -> Self {
-        let message = format!("the body of the request was in an unknown format - accepted media types include: {}", accepted.join(", "));
+        let message = format!(
+            "the body of the request was in an unknown format - accepted media types include: {}",
+            accepted.join(", ")
+        );
         Self::new(415, Reason::UnsupportedMediaType, message)
     }
 
@@ -148,9 +170,12 @@ impl Status {
 
     /// 500: the operation could not be done in time and may be tried again.
     pub fn server_timeout(resource: &Gvr, operation: &str, retry_after_seconds: u32) -> Self {
-        let message =
-            format!("The {operation} operation against {} could not be completed at this time, please try again.", resource.group_resource());
-        Self { details: about(resource, operation), ..Self::new(500, Reason::ServerTimeout, message) }.with_retry_after(retry_after_seconds)
+        let message = format!(
+            "The {operation} operation against {} could not be completed at this time, please try again.",
+            resource.group_resource()
+        );
+        Self { details: about(resource, operation), ..Self::new(500, Reason::ServerTimeout, message) }
+            .with_retry_after(retry_after_seconds)
     }
 
     /// 503
@@ -191,7 +216,11 @@ mod tests {
                 409,
                 "Operation cannot be fulfilled on deployments.apps \"x\": the object has been modified; please apply your changes to the latest version and try again",
             ),
-            (Status::method_not_supported(&PODS, "delete"), 405, r#"delete is not supported on resources of kind "pods""#),
+            (
+                Status::method_not_supported(&PODS, "delete"),
+                405,
+                r#"delete is not supported on resources of kind "pods""#,
+            ),
             (Status::internal("boom"), 500, "Internal error occurred: boom"),
         ];
         for (status, code, message) in rows {

@@ -107,7 +107,9 @@ impl<'de> Deserialize<'de> for Status {
                 group: d.group,
                 kind: d.kind,
                 uid: d.uid,
-                causes: causes.map(|c| Cause { reason: CauseReason::parse(&c.reason), message: c.message, field: c.field }).collect(),
+                causes: causes
+                    .map(|c| Cause { reason: CauseReason::parse(&c.reason), message: c.message, field: c.field })
+                    .collect(),
                 retry_after_seconds: d.retry_after_seconds,
             })
         });

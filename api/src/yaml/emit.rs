@@ -86,7 +86,11 @@ fn write_text(out: &mut String, text: &str, columns: usize, key: bool) {
     if special || space_before_break || resolves(text) {
         write_double_quoted(out, text);
     } else if text.contains('\n') {
-        if key || text.ends_with(' ') || text.trim_start_matches('\n').is_empty() { write_double_quoted(out, text) } else { write_literal(out, text, columns) }
+        if key || text.ends_with(' ') || text.trim_start_matches('\n').is_empty() {
+            write_double_quoted(out, text)
+        } else {
+            write_literal(out, text, columns)
+        }
     } else if plain(text) {
         out.push_str(text);
     } else {
@@ -187,12 +191,18 @@ fn number(text: &str) -> bool {
         return false;
     }
     let digits = unsigned.replace('_', "");
-    let radix = |prefix: &str, radix: u32| digits.strip_prefix(prefix).is_some_and(|d| !d.is_empty() && d.chars().all(|c| c.is_digit(radix)));
+    let radix = |prefix: &str, radix: u32| {
+        digits.strip_prefix(prefix).is_some_and(|d| !d.is_empty() && d.chars().all(|c| c.is_digit(radix)))
+    };
     if radix("0x", 16) || radix("0X", 16) || radix("0b", 2) || radix("0o", 8) {
         return true;
     }
     // Base 60, as in 12:30:45.
-    if digits.contains(':') && digits.split([':', '.']).all(|part| !part.is_empty() && part.len() <= 9 && part.bytes().all(|b| b.is_ascii_digit())) {
+    if digits.contains(':')
+        && digits
+            .split([':', '.'])
+            .all(|part| !part.is_empty() && part.len() <= 9 && part.bytes().all(|b| b.is_ascii_digit()))
+    {
         return true;
     }
     digits.bytes().all(|b| b.is_ascii_digit() || b"eE.+-".contains(&b)) && digits.parse::<f64>().is_ok()
@@ -202,7 +212,9 @@ fn number(text: &str) -> bool {
 fn timestamp(text: &str) -> bool {
     let bytes = text.as_bytes();
     let year = bytes.len() >= 8 && bytes[..4].iter().all(u8::is_ascii_digit) && bytes[4] == b'-';
-    year && (text.parse::<jiff::civil::Date>().is_ok() || text.parse::<jiff::Timestamp>().is_ok() || text.parse::<jiff::civil::DateTime>().is_ok())
+    year && (text.parse::<jiff::civil::Date>().is_ok()
+        || text.parse::<jiff::Timestamp>().is_ok()
+        || text.parse::<jiff::civil::DateTime>().is_ok())
 }
 
 /// The order of keys in Go's YAML: text with numbers by their value, letters after everything else.
@@ -220,7 +232,9 @@ fn natural_order(a: &str, b: &str) -> Ordering {
     let lead = zero && a[..at].iter().rev().take_while(|c| c.is_ascii_digit()).any(|c| *c != '0');
     let number = |text: &[char]| {
         let digits = text[at..].iter().take_while(|c| c.is_ascii_digit());
-        digits.fold((u128::from(lead), 0), |(n, count), c| (n.saturating_mul(10).saturating_add(u128::from(*c) - u128::from('0')), count + 1))
+        digits.fold((u128::from(lead), 0), |(n, count), c| {
+            (n.saturating_mul(10).saturating_add(u128::from(*c) - u128::from('0')), count + 1)
+        })
     };
     number(&a).cmp(&number(&b)).then(a[at].cmp(&b[at]))
 }
@@ -243,9 +257,65 @@ mod tests {
     #[test]
     fn every_text_reads_back() {
         let texts = [
-            "", " ", "a ", " a", "-", "- a", "a: b", "a #b", "a#b", "#", "0x1F", "1_000", "1e3", "12:30", "null", "~", "Yes", "yEs", "\u{1}", "é", "😀", "a\nb\n\n",
-            "\n", "\na", "  a\nb", "a \nb", "---", "...", "%", "@", "`", "'", "\"", "\\", "{a}", "[a]", "a,b", "<<", "=", "!x", "&x", "*x", "|", ">", "?", "? a", ":", ":a", "1.2.3", "2026-13-01",
-            "0644", "+1", ".5", ".inf", "\u{85}", "\u{feff}", "a\r\nb", "trailing\n ", "key: |\n  x",
+            "",
+            " ",
+            "a ",
+            " a",
+            "-",
+            "- a",
+            "a: b",
+            "a #b",
+            "a#b",
+            "#",
+            "0x1F",
+            "1_000",
+            "1e3",
+            "12:30",
+            "null",
+            "~",
+            "Yes",
+            "yEs",
+            "\u{1}",
+            "é",
+            "😀",
+            "a\nb\n\n",
+            "\n",
+            "\na",
+            "  a\nb",
+            "a \nb",
+            "---",
+            "...",
+            "%",
+            "@",
+            "`",
+            "'",
+            "\"",
+            "\\",
+            "{a}",
+            "[a]",
+            "a,b",
+            "<<",
+            "=",
+            "!x",
+            "&x",
+            "*x",
+            "|",
+            ">",
+            "?",
+            "? a",
+            ":",
+            ":a",
+            "1.2.3",
+            "2026-13-01",
+            "0644",
+            "+1",
+            ".5",
+            ".inf",
+            "\u{85}",
+            "\u{feff}",
+            "a\r\nb",
+            "trailing\n ",
+            "key: |\n  x",
         ];
         for text in texts {
             for value in [json!(text), json!({"k": text}), json!([text, {"x": {"y": text}}]), json!({text: 1})] {

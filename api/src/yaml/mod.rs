@@ -23,7 +23,11 @@ impl Error {
     fn new(error: &serde_saphyr::Error, offset: u64) -> Self {
         let error = error.without_snippet();
         let (line, column) = error.location().map_or((1, 1), |l| (l.line(), l.column()));
-        Self { line: line + offset, column, message: DefaultMessageFormatter.format_message(error).trim().replace('\n', " ") }
+        Self {
+            line: line + offset,
+            column,
+            message: DefaultMessageFormatter.format_message(error).trim().replace('\n', " "),
+        }
     }
 }
 
@@ -63,7 +67,8 @@ pub fn parse(text: &str) -> Result<Value, Error> {
 }
 
 fn parse_at(text: &str, offset: u64) -> Result<Value, Error> {
-    serde_saphyr::from_str_with_options(text, options(DuplicateKeyPolicy::Error)).map_err(|error| Error::new(&error, offset))
+    serde_saphyr::from_str_with_options(text, options(DuplicateKeyPolicy::Error))
+        .map_err(|error| Error::new(&error, offset))
 }
 
 /// Reads all documents of a text, separated by lines that start with `---`. Documents without content are left out.
@@ -112,7 +117,10 @@ mod tests {
     #[test]
     fn scalars_are_those_of_yaml_1_1() {
         let value = parse("a: yes\nb: 0644\nc: \"yes\"\nd: 1.5\ne: ~\nf: 1Gi\ng: -3\nh: 2026-01-01\n").unwrap();
-        assert_eq!(value, json!({"a": true, "b": 420, "c": "yes", "d": 1.5, "e": null, "f": "1Gi", "g": -3, "h": "2026-01-01"}));
+        assert_eq!(
+            value,
+            json!({"a": true, "b": 420, "c": "yes", "d": 1.5, "e": null, "f": "1Gi", "g": -3, "h": "2026-01-01"})
+        );
     }
 
     #[test]

@@ -80,12 +80,17 @@ async fn fetch(join: &Join) -> Result<String, Error> {
         let stream = dial(&join.place, &host, port).await.map_err(|error| error.to_string())?;
         let config = crate::probes::unverified_tls().map_err(|error| error.to_string())?;
         let name = ServerName::try_from(host.clone()).map_err(|error| error.to_string())?;
-        let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(|error| error.to_string())?;
+        let stream =
+            TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(|error| error.to_string())?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
         let driver = tokio::spawn(connection);
-        let request = http::Request::get("/cacerts").header("host", format!("{host}:{port}")).body(Empty::<bytes::Bytes>::new());
-        let answer = sender.send_request(request.map_err(|error| error.to_string())?).await.map_err(|error| error.to_string())?;
+        let request =
+            http::Request::get("/cacerts").header("host", format!("{host}:{port}")).body(Empty::<bytes::Bytes>::new());
+        let answer = sender
+            .send_request(request.map_err(|error| error.to_string())?)
+            .await
+            .map_err(|error| error.to_string())?;
         if !answer.status().is_success() {
             return Err(format!("the server answered {}", answer.status()));
         }
@@ -93,7 +98,8 @@ async fn fetch(join: &Join) -> Result<String, Error> {
         driver.abort();
         String::from_utf8(body.to_bytes().to_vec()).map_err(|error| error.to_string())
     };
-    let answer = tokio::time::timeout(LIMIT, asked).await.unwrap_or_else(|_| Err("the server did not answer in time".into()));
+    let answer =
+        tokio::time::timeout(LIMIT, asked).await.unwrap_or_else(|_| Err("the server did not answer in time".into()));
     answer.map_err(failed("fetch the cluster's certificate authority"))
 }
 
@@ -106,7 +112,8 @@ pub(super) enum Proof<'a> {
 /// A client that trusts the authority and nobody else.
 pub(super) fn connect(join: &Join, ca_pem: &str, proof: Proof<'_>) -> Result<Client, Error> {
     let url: Uri = join.server.parse().map_err(|_| Error::Server(join.server.clone()))?;
-    let authorities = CertificateDer::pem_slice_iter(ca_pem.as_bytes()).filter_map(Result::ok).map(|c| c.to_vec()).collect();
+    let authorities =
+        CertificateDer::pem_slice_iter(ca_pem.as_bytes()).filter_map(Result::ok).map(|c| c.to_vec()).collect();
     let mut config = kube::Config::new(url);
     config.root_cert = Some(authorities);
     config.connect_timeout = Some(LIMIT);

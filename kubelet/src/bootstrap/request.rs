@@ -47,7 +47,8 @@ impl Wish {
 
     /// Whether a certificate is good for all the names.
     pub fn names_of(&self, identity: &Identity) -> bool {
-        coracle_pki::certificate_names(&identity.cert_pem).is_ok_and(|have| self.names.iter().all(|name| have.contains(name)))
+        coracle_pki::certificate_names(&identity.cert_pem)
+            .is_ok_and(|have| self.names.iter().all(|name| have.contains(name)))
     }
 }
 
@@ -65,10 +66,12 @@ pub(super) async fn obtain(client: &Client, wish: &Wish) -> Result<Identity, Err
         },
         status: None,
     };
-    let created = within(api.create(&PostParams::default(), &request)).await.map_err(failed("ask for a certificate"))?;
+    let created =
+        within(api.create(&PostParams::default(), &request)).await.map_err(failed("ask for a certificate"))?;
     let name = created.metadata.name.unwrap_or_default();
     let signed = tokio::time::timeout(PATIENCE, wait(&api, &name)).await;
-    let cert_pem = signed.unwrap_or_else(|_| Err(failed("wait for a certificate")(format!("{name} was not signed in time"))))?;
+    let cert_pem =
+        signed.unwrap_or_else(|_| Err(failed("wait for a certificate")(format!("{name} was not signed in time"))))?;
     Ok(Identity { cert_pem, key_pem })
 }
 
@@ -113,12 +116,16 @@ mod tests {
     #[test]
     fn answers() {
         let of = |status: Value| {
-            let request = json!({"metadata": {"name": "csr-1"}, "spec": {"request": "", "signerName": "x"}, "status": status});
+            let request =
+                json!({"metadata": {"name": "csr-1"}, "spec": {"request": "", "signerName": "x"}, "status": status});
             answer(&serde_json::from_value(request).unwrap())
         };
-        assert!(of(json!({})).is_none() && of(json!({"conditions": [{"type": "Approved", "status": "True"}]})).is_none());
+        assert!(
+            of(json!({})).is_none() && of(json!({"conditions": [{"type": "Approved", "status": "True"}]})).is_none()
+        );
         assert_eq!(of(json!({"certificate": "cGVt"})).unwrap().unwrap(), "pem");
-        let denied = of(json!({"conditions": [{"type": "Denied", "status": "True", "message": "no"}]})).unwrap().unwrap_err();
+        let denied =
+            of(json!({"conditions": [{"type": "Denied", "status": "True", "message": "no"}]})).unwrap().unwrap_err();
         assert_eq!(denied.to_string(), "the certificate request csr-1 was denied: no");
     }
 

@@ -79,7 +79,8 @@ pub(super) struct Kept {
 pub(super) async fn keep_fresh(rotation: Rotation, mut kept: Kept, shutdown: CancellationToken) {
     let mut pause = RETRY;
     loop {
-        let fresh = !kept.provisional && kept.sender.borrow().validity().is_ok_and(|validity| validity.fresh(rotation.join.clock.now()));
+        let fresh = !kept.provisional
+            && kept.sender.borrow().validity().is_ok_and(|validity| validity.fresh(rotation.join.clock.now()));
         let wait = if fresh {
             LOOK
         } else {

@@ -91,7 +91,10 @@ mod tests {
     fn texts_are_read() {
         assert_eq!(meminfo("MemTotal:       2048 kB\nMemAvailable:   1024 kB\n", "MemAvailable"), 1024 * 1024);
         assert_eq!(meminfo("", "MemTotal"), 0);
-        assert_eq!(os_image("NAME=x\nPRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\n"), "Debian GNU/Linux 12 (bookworm)");
+        assert_eq!(
+            os_image("NAME=x\nPRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\n"),
+            "Debian GNU/Linux 12 (bookworm)"
+        );
         let facts = Facts::read(Path::new("/does/not/exist"));
         assert!(facts.cpus > 0 && facts.memory > 0 && facts.storage > 0 && !facts.kernel.is_empty());
     }

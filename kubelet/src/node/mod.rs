@@ -21,9 +21,9 @@ use tokio_util::sync::CancellationToken;
 pub use facts::Facts;
 pub use pod_range::tell_pod_range;
 
+use crate::Progress;
 use crate::objects::within;
 use crate::work::Shared;
-use crate::Progress;
 
 /// The version of Kubernetes that the node implements.
 pub const VERSION: &str = "v1.36.0";
@@ -96,7 +96,10 @@ impl Keeper {
         let status = self.status(None).await;
         let node = Node {
             metadata: ObjectMeta { name: Some(name.clone()), labels: Some(self.labels()), ..ObjectMeta::default() },
-            spec: Some(NodeSpec { taints: (!self.description.taints.is_empty()).then(|| self.description.taints.clone()), ..NodeSpec::default() }),
+            spec: Some(NodeSpec {
+                taints: (!self.description.taints.is_empty()).then(|| self.description.taints.clone()),
+                ..NodeSpec::default()
+            }),
             status: Some(status),
         };
         let created = within(api.create(&PostParams::default(), &node)).await?;
@@ -112,7 +115,8 @@ impl Keeper {
             ("beta.kubernetes.io/os", "linux"),
             ("beta.kubernetes.io/arch", arch),
         ];
-        let mut labels: BTreeMap<String, String> = own.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+        let mut labels: BTreeMap<String, String> =
+            own.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
         labels.extend(self.description.labels.clone());
         labels
     }
@@ -153,7 +157,8 @@ impl Keeper {
         let addresses = status.addresses.take().unwrap_or_default();
         // A status holds nothing that cannot be written as JSON.
         let mut value = serde_json::to_value(&status).unwrap_or_default();
-        let mut list: Vec<_> = addresses.iter().map(|address| json!({"type": address.type_, "address": address.address})).collect();
+        let mut list: Vec<_> =
+            addresses.iter().map(|address| json!({"type": address.type_, "address": address.address})).collect();
         list.push(json!({"$patch": "replace"}));
         value["addresses"] = json!(list);
         let patch = Patch::Strategic(json!({"status": value}));

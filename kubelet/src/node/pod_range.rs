@@ -14,10 +14,12 @@ pub async fn tell_pod_range(shared: &Shared, node: Arc<Informer<Node>>, shutdown
     let mut changes = node.changes();
     let mut told = String::new();
     loop {
-        let range = node.find("", &shared.node_name).and_then(|node| node.spec.as_ref()?.pod_cidr.clone()).unwrap_or_default();
+        let range =
+            node.find("", &shared.node_name).and_then(|node| node.spec.as_ref()?.pod_cidr.clone()).unwrap_or_default();
         if !range.is_empty() && range != told {
             let network_config = Some(cri::NetworkConfig { pod_cidr: range.clone() });
-            let request = cri::UpdateRuntimeConfigRequest { runtime_config: Some(cri::RuntimeConfig { network_config }) };
+            let request =
+                cri::UpdateRuntimeConfigRequest { runtime_config: Some(cri::RuntimeConfig { network_config }) };
             match shared.cri.update_runtime_config(request).await {
                 Ok(_) => told = range,
                 // A runtime may leave it to its CNI configuration.

@@ -21,7 +21,12 @@ const MAX_IMAGES: usize = 50;
 const MEMORY_LEFT: u64 = 100 << 20;
 
 /// The status now; conditions that did not change keep their times.
-pub(super) async fn make(shared: &Shared, description: &Description, facts: &Facts, old: Option<&NodeStatus>) -> NodeStatus {
+pub(super) async fn make(
+    shared: &Shared,
+    description: &Description,
+    facts: &Facts,
+    old: Option<&NodeStatus>,
+) -> NodeStatus {
     let (version, runtime, images) = tokio::join!(
         shared.cri.version(cri::VersionRequest { version: "v1".into() }),
         shared.cri.status(cri::StatusRequest { verbose: false }),
@@ -34,10 +39,15 @@ pub(super) async fn make(shared: &Shared, description: &Description, facts: &Fac
     let root = shared.paths.pods();
     let pressures = pressures(&root);
     let now = shared.clock.now();
-    let mut conditions: Vec<NodeCondition> = pressures.into_iter().map(|pressure| pressure.condition(old, now)).collect();
+    let mut conditions: Vec<NodeCondition> =
+        pressures.into_iter().map(|pressure| pressure.condition(old, now)).collect();
     conditions.push(ready_condition(ready, old, now));
     let runtime_version = version.map_or_else(
-        |_| old.and_then(|old| old.node_info.as_ref()).map(|info| info.container_runtime_version.clone()).unwrap_or_default(),
+        |_| {
+            old.and_then(|old| old.node_info.as_ref())
+                .map(|info| info.container_runtime_version.clone())
+                .unwrap_or_default()
+        },
         |version| format!("{}://{}", version.runtime_name, version.runtime_version),
     );
     NodeStatus {
@@ -45,7 +55,9 @@ pub(super) async fn make(shared: &Shared, description: &Description, facts: &Fac
         capacity: Some(resources(description, facts, false)),
         allocatable: Some(resources(description, facts, true)),
         conditions: Some(conditions),
-        daemon_endpoints: Some(NodeDaemonEndpoints { kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(description.port) }) }),
+        daemon_endpoints: Some(NodeDaemonEndpoints {
+            kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(description.port) }),
+        }),
         images: Some(images.map(|answer| told_images(answer.images)).unwrap_or_default()),
         node_info: Some(NodeSystemInfo {
             architecture: facts::architecture().into(),
@@ -64,9 +76,13 @@ pub(super) async fn make(shared: &Shared, description: &Description, facts: &Fac
 }
 
 fn addresses(shared: &Shared, description: &Description) -> Vec<NodeAddress> {
-    let internal = std::iter::once(&shared.node_ip).chain(description.addresses.iter().filter(|ip| **ip != shared.node_ip));
+    let internal =
+        std::iter::once(&shared.node_ip).chain(description.addresses.iter().filter(|ip| **ip != shared.node_ip));
     let address = |type_: &str, address: String| NodeAddress { type_: type_.into(), address };
-    internal.map(|ip| address("InternalIP", ip.to_string())).chain([address("Hostname", shared.node_name.clone())]).collect()
+    internal
+        .map(|ip| address("InternalIP", ip.to_string()))
+        .chain([address("Hostname", shared.node_name.clone())])
+        .collect()
 }
 
 fn resources(description: &Description, facts: &Facts, allocatable: bool) -> BTreeMap<String, resource::Quantity> {
@@ -100,11 +116,14 @@ fn told_images(mut images: Vec<cri::Image>) -> Vec<ContainerImage> {
 /// What keeps the runtime from running pods, if anything does.
 fn runtime_trouble(conditions: Vec<cri::RuntimeCondition>) -> Option<String> {
     let find = |kind: &str| conditions.iter().find(|condition| condition.r#type == kind);
-    let describe = |c: &cri::RuntimeCondition| format!("{}={} reason:{} message:{}", c.r#type, c.status, c.reason, c.message);
+    let describe =
+        |c: &cri::RuntimeCondition| format!("{}={} reason:{} message:{}", c.r#type, c.status, c.reason, c.message);
     match (find("RuntimeReady"), find("NetworkReady")) {
         (None, _) => Some("container runtime status check may not have completed yet".into()),
         (Some(runtime), _) if !runtime.status => Some(format!("container runtime not ready: {}", describe(runtime))),
-        (_, Some(network)) if !network.status => Some(format!("container runtime network not ready: {}", describe(network))),
+        (_, Some(network)) if !network.status => {
+            Some(format!("container runtime network not ready: {}", describe(network)))
+        }
         _ => None,
     }
 }
@@ -148,7 +167,10 @@ fn pressures(root: &Path) -> [Pressure; 3] {
         Pressure {
             kind: "DiskPressure",
             holds: disk,
-            words: [("KubeletHasDiskPressure", "kubelet has disk pressure"), ("KubeletHasNoDiskPressure", "kubelet has no disk pressure")],
+            words: [
+                ("KubeletHasDiskPressure", "kubelet has disk pressure"),
+                ("KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+            ],
         },
         Pressure {
             kind: "PIDPressure",
@@ -161,9 +183,18 @@ fn pressures(root: &Path) -> [Pressure; 3] {
     ]
 }
 
-fn condition(kind: &str, holds: bool, reason: &str, message: &str, old: Option<&NodeStatus>, now: Timestamp) -> NodeCondition {
+fn condition(
+    kind: &str,
+    holds: bool,
+    reason: &str,
+    message: &str,
+    old: Option<&NodeStatus>,
+    now: Timestamp,
+) -> NodeCondition {
     let status = if holds { "True" } else { "False" };
-    let before = old.and_then(|old| old.conditions.as_ref()).and_then(|all| all.iter().find(|c| c.type_ == kind && c.status == status));
+    let before = old
+        .and_then(|old| old.conditions.as_ref())
+        .and_then(|all| all.iter().find(|c| c.type_ == kind && c.status == status));
     let now = Time(Timestamp::from_second(now.as_second()).unwrap_or(now));
     NodeCondition {
         type_: kind.into(),
@@ -217,7 +248,8 @@ mod tests {
         let early = Timestamp::UNIX_EPOCH;
         let late = early + jiff::SignedDuration::from_secs(60);
         let old = NodeStatus { conditions: Some(vec![ready_condition(None, None, early)]), ..NodeStatus::default() };
-        let same = NodeStatus { conditions: Some(vec![ready_condition(None, Some(&old), late)]), ..NodeStatus::default() };
+        let same =
+            NodeStatus { conditions: Some(vec![ready_condition(None, Some(&old), late)]), ..NodeStatus::default() };
         assert!(!differs(&old, &same) && is_ready(&same));
         assert_eq!(beat(&same, late).conditions.unwrap()[0].last_heartbeat_time, Some(Time(late)));
         let down = ready_condition(Some("x".into()), Some(&old), late);

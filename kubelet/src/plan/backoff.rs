@@ -28,7 +28,11 @@ impl Backoff {
 
     /// When a pause that began at `start` ends; `None` when the backoff has been forgotten by `now`.
     pub fn until(self, start: Timestamp, now: Timestamp) -> Option<Timestamp> {
-        if now.duration_since(self.since).as_secs() > FORGET { None } else { Some(start.saturating_add(SignedDuration::from_secs(self.seconds)).unwrap_or(Timestamp::MAX)) }
+        if now.duration_since(self.since).as_secs() > FORGET {
+            None
+        } else {
+            Some(start.saturating_add(SignedDuration::from_secs(self.seconds)).unwrap_or(Timestamp::MAX))
+        }
     }
 
     /// The pause in Go's form: `10s`, `1m20s`, `5m0s`.

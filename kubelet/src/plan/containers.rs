@@ -35,7 +35,11 @@ pub(super) fn progress(input: &Input<'_>) -> Progress {
     let mut apps = pod::containers(input.pod).filter(|(role, _)| *role == Role::App).peekable();
     let all_over = apps.peek().is_some() && apps.all(|(role, container)| over(role, container));
     let init_failed = pod::containers(input.pod).filter(|(role, _)| *role == Role::Init).any(|(role, container)| {
-        over(role, container) && input.observed.latest(&container.name).is_some_and(|latest| latest.exit_code != 0 || latest.state == State::Unknown)
+        over(role, container)
+            && input
+                .observed
+                .latest(&container.name)
+                .is_some_and(|latest| latest.exit_code != 0 || latest.state == State::Unknown)
     });
     Progress { ended: all_over || init_failed }
 }
@@ -53,9 +57,10 @@ impl<'a> Draft<'a> {
     /// Brings the init containers on, one after the other. Whether they are done.
     fn initialize(&mut self, sandbox: &str) -> bool {
         let Input { pod, observed, memory, .. } = self.input;
-        let apps_began = pod::containers(pod)
-            .filter(|(role, _)| *role == Role::App)
-            .any(|(_, c)| observed.latest(&c.name).is_some_and(|latest| latest.sandbox == sandbox) || memory.busy.starting.contains(&c.name));
+        let apps_began = pod::containers(pod).filter(|(role, _)| *role == Role::App).any(|(_, c)| {
+            observed.latest(&c.name).is_some_and(|latest| latest.sandbox == sandbox)
+                || memory.busy.starting.contains(&c.name)
+        });
         for (role, container) in pod::containers(pod).filter(|(role, _)| *role != Role::App) {
             let latest = observed.latest(&container.name).filter(|latest| latest.sandbox == sandbox);
             let done = match (role, latest) {
@@ -105,12 +110,19 @@ impl<'a> Draft<'a> {
         let failed = memory.health.get(&instance.id).and_then(|health| health.failed);
         let changed = !instance.hash.is_empty() && instance.hash != pod::definition_hash(container);
         let (why, grace) = match failed {
-            Some(failed) => (format!("Container {} failed {} probe, will be restarted", container.name, failed.probe), failed.grace),
+            Some(failed) => {
+                (format!("Container {} failed {} probe, will be restarted", container.name, failed.probe), failed.grace)
+            }
             None if changed => (format!("Container {} definition changed, will be restarted", container.name), None),
             None => return,
         };
         let grace = grace.unwrap_or_else(|| pod::grace(pod));
-        self.actions.push(Action::Stop { id: instance.id.clone(), container: container.name.clone(), message: why, grace });
+        self.actions.push(Action::Stop {
+            id: instance.id.clone(),
+            container: container.name.clone(),
+            message: why,
+            grace,
+        });
     }
 
     fn start(&mut self, role: Role, container: &'a Container, latest: Option<&Instance>) {
@@ -123,13 +135,15 @@ impl<'a> Draft<'a> {
             self.wait(container, failure.reason, Some(failure.message.clone()));
         }
         if let Some((backoff, ended)) = memory.restarts.get(&container.name).zip(latest.filter(|latest| latest.ended()))
-            && let Some(until) = backoff.until(ended.finished.unwrap_or(ended.created), now).filter(|until| *until > now)
+            && let Some(until) =
+                backoff.until(ended.finished.unwrap_or(ended.created), now).filter(|until| *until > now)
         {
             self.crash_loop(container, ended, *backoff, until);
             return;
         }
         // One after the other, in their order: a start that hangs holds back the next, as upstream's.
-        if !memory.busy.starting.is_empty() || self.actions.iter().any(|action| matches!(action, Action::Start { .. })) {
+        if !memory.busy.starting.is_empty() || self.actions.iter().any(|action| matches!(action, Action::Start { .. }))
+        {
             return;
         }
         let attempt = latest.map_or(0, |latest| latest.attempt + 1);
@@ -162,7 +176,12 @@ impl<'a> Draft<'a> {
         let (name, described) = (&container.name, pod::described(pod));
         self.wake_at(until);
         if memory.told.get(name) != Some(&ended.id) {
-            self.tell(container, true, "BackOff", format!("Back-off restarting failed container {name} in pod {described}"));
+            self.tell(
+                container,
+                true,
+                "BackOff",
+                format!("Back-off restarting failed container {name} in pod {described}"),
+            );
         }
         let message = format!("back-off {} restarting failed container={name} pod={described}", backoff.text());
         self.wait(container, "CrashLoopBackOff", Some(message));

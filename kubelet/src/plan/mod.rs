@@ -119,7 +119,12 @@ pub struct Busy {
 
 impl Busy {
     fn any(&self) -> bool {
-        self.volumes || self.sandbox || self.finishing || self.cleaning || !self.starting.is_empty() || !self.stopping.is_empty()
+        self.volumes
+            || self.sandbox
+            || self.finishing
+            || self.cleaning
+            || !self.starting.is_empty()
+            || !self.stopping.is_empty()
     }
 }
 
@@ -289,9 +294,18 @@ impl<'a> Draft<'a> {
             }
             if instance.running() && current != Some(instance.sandbox.as_str()) {
                 let message = "Pod sandbox changed, it will be killed and re-created.".to_owned();
-                self.actions.push(Action::Stop { id: instance.id.clone(), container: instance.name.clone(), message, grace: pod::grace(pod) });
+                self.actions.push(Action::Stop {
+                    id: instance.id.clone(),
+                    container: instance.name.clone(),
+                    message,
+                    grace: pod::grace(pod),
+                });
             }
-            let newer = observed.instances.iter().filter(|other| other.name == instance.name && other.attempt > instance.attempt).count();
+            let newer = observed
+                .instances
+                .iter()
+                .filter(|other| other.name == instance.name && other.attempt > instance.attempt)
+                .count();
             if !instance.running() && newer >= 2 {
                 self.actions.push(Action::Remove { id: instance.id.clone() });
             }
@@ -299,8 +313,15 @@ impl<'a> Draft<'a> {
         if memory.busy.sandbox {
             return;
         }
-        let used = |id: &str| observed.instances.iter().any(|instance| instance.sandbox == id && (instance.running() || is_kept(observed, instance)));
-        for sandbox in observed.sandboxes.iter().filter(|sandbox| Some(sandbox.id.as_str()) != current && current.is_some()) {
+        let used = |id: &str| {
+            observed
+                .instances
+                .iter()
+                .any(|instance| instance.sandbox == id && (instance.running() || is_kept(observed, instance)))
+        };
+        for sandbox in
+            observed.sandboxes.iter().filter(|sandbox| Some(sandbox.id.as_str()) != current && current.is_some())
+        {
             if sandbox.ready {
                 self.actions.push(Action::StopSandbox { id: sandbox.id.clone() });
             } else if !used(&sandbox.id) {
@@ -330,7 +351,12 @@ impl<'a> Draft<'a> {
                 continue;
             }
             let message = format!("Stopping container {}", instance.name);
-            self.actions.push(Action::Stop { id: instance.id.clone(), container: instance.name.clone(), message, grace: self.remaining_grace() });
+            self.actions.push(Action::Stop {
+                id: instance.id.clone(),
+                container: instance.name.clone(),
+                message,
+                grace: self.remaining_grace(),
+            });
         }
         if !running.is_empty() || !memory.busy.starting.is_empty() {
             return false;
@@ -370,5 +396,6 @@ impl<'a> Draft<'a> {
 
 /// The last two runs of a container are kept for their logs.
 fn is_kept(observed: &Observed, instance: &crate::observed::Instance) -> bool {
-    observed.instances.iter().filter(|other| other.name == instance.name && other.attempt > instance.attempt).count() < 2
+    observed.instances.iter().filter(|other| other.name == instance.name && other.attempt > instance.attempt).count()
+        < 2
 }

@@ -24,7 +24,9 @@ pub(super) fn of(pod: &Pod, init: &[ContainerStatus], app: &[ContainerStatus], e
     for status in init {
         let sidecar = matches!(pod::container(pod, &status.name), Some((Role::Sidecar, _)));
         let state = status.state.as_ref();
-        match terminated(state).or_else(|| terminated(status.last_state.as_ref()).filter(|_| state.is_some_and(|s| s.waiting.is_some()))) {
+        match terminated(state)
+            .or_else(|| terminated(status.last_state.as_ref()).filter(|_| state.is_some_and(|s| s.waiting.is_some())))
+        {
             _ if sidecar => initializing |= status.started != Some(true) && terminated(state).is_none(),
             Some(ended) if ended.exit_code == 0 => {}
             Some(_) if policy == "Never" => return "Failed",

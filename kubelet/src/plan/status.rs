@@ -2,8 +2,8 @@
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, HostIP, Pod,
-    PodCondition, PodIP, PodStatus,
+    Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
+    HostIP, Pod, PodCondition, PodIP, PodStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -33,14 +33,20 @@ pub(super) fn of(draft: &Draft<'_>, ending: bool) -> PodStatus {
         None => phase::of(pod, &init, &app, ending).to_owned(),
     };
     let (reason, message) = if draft.overdue {
-        (Some("DeadlineExceeded".to_owned()), Some("Pod was active on the node longer than the specified deadline".to_owned()))
+        (
+            Some("DeadlineExceeded".to_owned()),
+            Some("Pod was active on the node longer than the specified deadline".to_owned()),
+        )
     } else {
         (old.and_then(|s| s.reason.clone()), old.and_then(|s| s.message.clone()))
     };
     let addresses = match observed.sandboxes.first() {
         _ if pod::host_network(pod) => vec![host_ip.to_owned()],
         Some(sandbox) if !sandbox.addresses.is_empty() => sandbox.addresses.clone(),
-        _ => old.and_then(|s| s.pod_ips.as_ref()).map(|ips| ips.iter().map(|ip| ip.ip.clone()).collect()).unwrap_or_default(),
+        _ => old
+            .and_then(|s| s.pod_ips.as_ref())
+            .map(|ips| ips.iter().map(|ip| ip.ip.clone()).collect())
+            .unwrap_or_default(),
     };
     let mut status = PodStatus {
         phase: Some(phase),
@@ -72,17 +78,26 @@ fn api_time(time: Option<Timestamp>) -> Option<Time> {
 
 /// Whether all init containers are done, and sidecars among them up.
 fn initialized(input: &Input<'_>) -> bool {
-    let apps_began = pod::containers(input.pod).any(|(role, c)| role == Role::App && input.observed.latest(&c.name).is_some());
+    let apps_began =
+        pod::containers(input.pod).any(|(role, c)| role == Role::App && input.observed.latest(&c.name).is_some());
     apps_began
         || pod::containers(input.pod).filter(|(role, _)| *role != Role::App).all(|(role, container)| {
             input.observed.latest(&container.name).is_some_and(|latest| match role {
-                Role::Sidecar => latest.running() && input.memory.health.get(&latest.id).is_some_and(|health| health.started),
+                Role::Sidecar => {
+                    latest.running() && input.memory.health.get(&latest.id).is_some_and(|health| health.started)
+                }
                 _ => latest.state == State::Exited && latest.exit_code == 0,
             })
         })
 }
 
-fn container_status(draft: &Draft<'_>, role: Role, container: &Container, initialized: bool, ending: bool) -> ContainerStatus {
+fn container_status(
+    draft: &Draft<'_>,
+    role: Role,
+    container: &Container,
+    initialized: bool,
+    ending: bool,
+) -> ContainerStatus {
     let Input { observed, memory, pod, .. } = draft.input;
     let latest = observed.latest(&container.name);
     let waiting = draft.waiting.get(container.name.as_str());
@@ -136,7 +151,10 @@ fn has_init(pod: &Pod) -> bool {
 }
 
 fn waiting_state(reason: &str, message: Option<String>) -> ContainerState {
-    ContainerState { waiting: Some(ContainerStateWaiting { reason: Some(reason.to_owned()), message }), ..ContainerState::default() }
+    ContainerState {
+        waiting: Some(ContainerStateWaiting { reason: Some(reason.to_owned()), message }),
+        ..ContainerState::default()
+    }
 }
 
 fn state(input: &Input<'_>, instance: &Instance) -> ContainerState {
@@ -191,13 +209,19 @@ fn conditions(draft: &Draft<'_>, status: &PodStatus, initialized: bool) -> Vec<P
         _ => None,
     };
     let sandbox = observed.sandbox().is_some_and(|sandbox| pod::host_network(pod) || !sandbox.addresses.is_empty());
-    let unready: Vec<&str> = status.container_statuses.iter().flatten().filter(|s| !s.ready).map(|s| s.name.as_str()).collect();
+    let unready: Vec<&str> =
+        status.container_statuses.iter().flatten().filter(|s| !s.ready).map(|s| s.name.as_str()).collect();
     let containers = match over {
         Some(reason) => Finding { kind: "ContainersReady", holds: false, reason: Some(reason), message: None },
         None if unready.is_empty() => Finding { kind: "ContainersReady", holds: true, reason: None, message: None },
         None => {
             let message = format!("containers with unready status: [{}]", unready.join(" "));
-            Finding { kind: "ContainersReady", holds: false, reason: Some("ContainersNotReady"), message: Some(message) }
+            Finding {
+                kind: "ContainersReady",
+                holds: false,
+                reason: Some("ContainersNotReady"),
+                message: Some(message),
+            }
         }
     };
     let ready = ready(pod, &containers);
@@ -209,15 +233,27 @@ fn conditions(draft: &Draft<'_>, status: &PodStatus, initialized: bool) -> Vec<P
         .map(|s| s.name.as_str())
         .collect();
     let init = match over {
-        _ if initialized || phase == "Succeeded" => Finding { kind: "Initialized", holds: true, reason: over.filter(|_| phase == "Succeeded"), message: None },
+        _ if initialized || phase == "Succeeded" => {
+            Finding { kind: "Initialized", holds: true, reason: over.filter(|_| phase == "Succeeded"), message: None }
+        }
         _ => {
             let message = format!("containers with incomplete status: [{}]", incomplete.join(" "));
-            Finding { kind: "Initialized", holds: false, reason: Some("ContainersNotInitialized"), message: Some(message) }
+            Finding {
+                kind: "Initialized",
+                holds: false,
+                reason: Some("ContainersNotInitialized"),
+                message: Some(message),
+            }
         }
     };
     let ready_to_start = Finding { kind: "PodReadyToStartContainers", holds: sandbox, reason: None, message: None };
     let mut found = vec![ready_to_start, init, ready, containers];
-    if !pod.status.as_ref().and_then(|s| s.conditions.as_ref()).is_some_and(|c| c.iter().any(|c| c.type_ == "PodScheduled")) {
+    if !pod
+        .status
+        .as_ref()
+        .and_then(|s| s.conditions.as_ref())
+        .is_some_and(|c| c.iter().any(|c| c.type_ == "PodScheduled"))
+    {
         found.push(Finding { kind: "PodScheduled", holds: true, reason: None, message: None });
     }
     found.into_iter().map(|finding| condition(draft, finding)).collect()
@@ -230,11 +266,16 @@ fn ready(pod: &Pod, containers: &Finding) -> Finding {
     }
     let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
     let gates = pod.spec.as_ref().and_then(|spec| spec.readiness_gates.as_deref()).unwrap_or_default();
-    let closed = gates.iter().find(|gate| !conditions.iter().any(|c| c.type_ == gate.condition_type && c.status == "True"));
+    let closed =
+        gates.iter().find(|gate| !conditions.iter().any(|c| c.type_ == gate.condition_type && c.status == "True"));
     match closed {
         Some(gate) => {
             let there = conditions.iter().any(|c| c.type_ == gate.condition_type);
-            let state = if there { "the status of pod readiness gate" } else { "corresponding condition of pod readiness gate" };
+            let state = if there {
+                "the status of pod readiness gate"
+            } else {
+                "corresponding condition of pod readiness gate"
+            };
             let what = if there { "is not \"True\", but False" } else { "does not exist." };
             base(false, Some("ReadinessGatesNotReady"), Some(format!("{state} \"{}\" {what}", gate.condition_type)))
         }
@@ -246,7 +287,8 @@ fn ready(pod: &Pod, containers: &Finding) -> Finding {
 fn condition(draft: &Draft<'_>, finding: Finding) -> PodCondition {
     let Input { pod, now, .. } = draft.input;
     let status = if finding.holds { "True" } else { "False" };
-    let old = draft.input.old().and_then(|s| s.conditions.as_ref()).and_then(|c| c.iter().find(|c| c.type_ == finding.kind));
+    let old =
+        draft.input.old().and_then(|s| s.conditions.as_ref()).and_then(|c| c.iter().find(|c| c.type_ == finding.kind));
     let since = old.filter(|old| old.status == status).and_then(|old| old.last_transition_time.clone());
     PodCondition {
         type_: finding.kind.to_owned(),

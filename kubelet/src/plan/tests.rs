@@ -24,7 +24,14 @@ fn at(seconds: i64) -> Timestamp {
 fn case(spec: Value) -> Case {
     let pod = json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}, "spec": spec});
     let memory = Memory { volumes_ready: true, ..Memory::default() };
-    Case { pod: serde_json::from_value(pod).unwrap(), wanted: Wanted::Run, observed: Observed::default(), memory, last: None, seconds: 1000 }
+    Case {
+        pod: serde_json::from_value(pod).unwrap(),
+        wanted: Wanted::Run,
+        observed: Observed::default(),
+        memory,
+        last: None,
+        seconds: 1000,
+    }
 }
 
 fn web(policy: &str) -> Case {
@@ -94,7 +101,9 @@ impl Case {
     fn status(&self) -> String {
         let status = self.plan().status;
         let mut out = status.phase.unwrap_or_default();
-        for container in status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten()) {
+        for container in
+            status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten())
+        {
             let state = container.state.clone().unwrap_or_default();
             let word = match (state.waiting, state.running, state.terminated) {
                 (Some(waiting), ..) => waiting.reason.unwrap_or_default(),
@@ -128,13 +137,15 @@ fn a_pod_comes_up() {
 
 #[test]
 fn containers_start_one_after_the_other() {
-    let two = || case(json!({"containers": [{"name": "a", "image": "i"}, {"name": "b", "image": "i"}]})).sandbox("s", true);
+    let two =
+        || case(json!({"containers": [{"name": "a", "image": "i"}, {"name": "b", "image": "i"}]})).sandbox("s", true);
     assert_eq!(two().actions(), ["start a #0"]);
     assert!(two().with(|c| c.memory.busy.starting.extend(["a".to_owned()])).actions().is_empty());
     assert_eq!(two().run("a", 0, State::Running, 0, 0).actions(), ["start b #0"]);
     // One that cannot start does not hold back the next.
     let failed = two().with(|c| {
-        let failure = Failure { reason: "ErrImagePull", message: "no".into(), since: at(999), retry_at: at(1009), count: 1 };
+        let failure =
+            Failure { reason: "ErrImagePull", message: "no".into(), since: at(999), retry_at: at(1009), count: 1 };
         c.memory.start_failures.insert("a".into(), failure);
     });
     assert_eq!(failed.actions(), ["start b #0"]);
@@ -153,7 +164,11 @@ fn restart_policies() {
     ];
     for (policy, code, actions, status) in rows {
         let ended = web(policy).run("web", 0, State::Exited, code, 999);
-        assert_eq!((ended.actions(), ended.status()), (actions.into_iter().map(str::to_owned).collect(), status.to_owned()), "{policy} {code}");
+        assert_eq!(
+            (ended.actions(), ended.status()),
+            (actions.into_iter().map(str::to_owned).collect(), status.to_owned()),
+            "{policy} {code}"
+        );
     }
 }
 
@@ -165,7 +180,10 @@ fn crashes_back_off() {
     assert_eq!(crashed.actions(), ["tell BackOff: Back-off restarting failed container web in pod p_n(u)"]);
     assert_eq!(crashed.status(), "Running web=CrashLoopBackOff/1");
     let status = crashed.plan().status.container_statuses.unwrap().remove(0);
-    assert_eq!(status.state.unwrap().waiting.unwrap().message.unwrap(), "back-off 10s restarting failed container=web pod=p_n(u)");
+    assert_eq!(
+        status.state.unwrap().waiting.unwrap().message.unwrap(),
+        "back-off 10s restarting failed container=web pod=p_n(u)"
+    );
     assert_eq!(status.last_state.unwrap().terminated.unwrap().exit_code, 1);
     assert_eq!(crashed.plan().wake, Some(at(1009)));
     let told = crashed.with(|c| drop(c.memory.told.insert("web".into(), "web-1".into())));
@@ -178,12 +196,21 @@ fn failed_pulls_are_shown_and_tried_again() {
     let failed = |seconds: i64| {
         web("Always").with(|c| {
             c.seconds = seconds;
-            let failure = Failure { reason: "ErrImagePull", message: "rpc error".into(), since: at(1000), retry_at: at(1010), count: 1 };
+            let failure = Failure {
+                reason: "ErrImagePull",
+                message: "rpc error".into(),
+                since: at(1000),
+                retry_at: at(1010),
+                count: 1,
+            };
             c.memory.start_failures.insert("web".into(), failure);
         })
     };
     assert_eq!((failed(1001).actions().len(), failed(1001).status()), (0, "Pending web=ErrImagePull/0".into()));
-    assert_eq!(failed(1006).actions(), ["tell Failed: Error: ImagePullBackOff", "tell BackOff: Back-off pulling image \"i\""]);
+    assert_eq!(
+        failed(1006).actions(),
+        ["tell Failed: Error: ImagePullBackOff", "tell BackOff: Back-off pulling image \"i\""]
+    );
     assert_eq!(failed(1006).status(), "Pending web=ImagePullBackOff/0");
     assert_eq!(failed(1010).actions(), ["start web #0"]);
 }
@@ -198,14 +225,26 @@ fn init_containers_go_first() {
     assert_eq!(pod().actions(), ["start i1 #0"]);
     let done = || pod().run("i1", 0, State::Exited, 0, 990);
     assert_eq!(done().actions(), ["start side #0"]);
-    assert_eq!(done().status(), "Pending i1=Completed(0)/0 side=PodInitializing/0 i2=PodInitializing/0 web=PodInitializing/0");
+    assert_eq!(
+        done().status(),
+        "Pending i1=Completed(0)/0 side=PodInitializing/0 i2=PodInitializing/0 web=PodInitializing/0"
+    );
     let side = || done().run("side", 0, State::Running, 0, 0);
     assert_eq!(side().actions(), ["start i2 #0"]);
     let up = || side().run("i2", 0, State::Exited, 0, 995);
     assert_eq!(up().actions(), ["start web #0"]);
-    assert_eq!(up().run("web", 0, State::Running, 0, 0).status(), "Running i1=Completed(0)/0 side=running/0 i2=Completed(0)/0 web=running/0 ready");
+    assert_eq!(
+        up().run("web", 0, State::Running, 0, 0).status(),
+        "Running i1=Completed(0)/0 side=running/0 i2=Completed(0)/0 web=running/0 ready"
+    );
     let failed = pod().run("i1", 0, State::Exited, 3, 990);
-    assert_eq!((failed.actions(), failed.status()), (vec!["stop sandbox s".to_owned()], "Failed i1=Error(3)/0 side=PodInitializing/0 i2=PodInitializing/0 web=PodInitializing/0".into()));
+    assert_eq!(
+        (failed.actions(), failed.status()),
+        (
+            vec!["stop sandbox s".to_owned()],
+            "Failed i1=Error(3)/0 side=PodInitializing/0 i2=PodInitializing/0 web=PodInitializing/0".into()
+        )
+    );
     // The app has ended: the sidecar is ended too, and the pod has succeeded.
     let over = up().run("web", 0, State::Exited, 0, 999);
     assert_eq!(over.status().split(' ').next(), Some("Succeeded"));
@@ -215,19 +254,35 @@ fn init_containers_go_first() {
 fn probes_end_containers() {
     let sick = |probe: &'static str, grace: Option<i64>| {
         web("Always").run("web", 0, State::Running, 0, 0).with(|c| {
-            c.memory.health.insert("web-0".into(), Health { started: true, ready: false, failed: Some(FailedProbe { probe, grace }) });
+            c.memory.health.insert(
+                "web-0".into(),
+                Health { started: true, ready: false, failed: Some(FailedProbe { probe, grace }) },
+            );
         })
     };
-    assert_eq!(sick("liveness", None).actions(), ["stop web-0 in 30s: Container web failed liveness probe, will be restarted"]);
-    assert_eq!(sick("startup", Some(3)).actions(), ["stop web-0 in 3s: Container web failed startup probe, will be restarted"]);
+    assert_eq!(
+        sick("liveness", None).actions(),
+        ["stop web-0 in 30s: Container web failed liveness probe, will be restarted"]
+    );
+    assert_eq!(
+        sick("startup", Some(3)).actions(),
+        ["stop web-0 in 3s: Container web failed startup probe, will be restarted"]
+    );
     assert_eq!(sick("liveness", None).status(), "Running web=running/0");
-    let changed = web("Always").run("web", 0, State::Running, 0, 0).with(|c| c.pod.spec.as_mut().unwrap().containers[0].image = Some("j".into()));
+    let changed = web("Always")
+        .run("web", 0, State::Running, 0, 0)
+        .with(|c| c.pod.spec.as_mut().unwrap().containers[0].image = Some("j".into()));
     assert_eq!(changed.actions(), ["stop web-0 in 30s: Container web definition changed, will be restarted"]);
 }
 
 #[test]
 fn a_lost_sandbox_is_made_again() {
-    let lost = || case(json!({"containers": [{"name": "web", "image": "i"}]})).sandbox("s", true).run("web", 0, State::Running, 0, 0).with(|c| c.observed.sandboxes[0].ready = false);
+    let lost = || {
+        case(json!({"containers": [{"name": "web", "image": "i"}]}))
+            .sandbox("s", true)
+            .run("web", 0, State::Running, 0, 0)
+            .with(|c| c.observed.sandboxes[0].ready = false)
+    };
     assert_eq!(lost().actions(), ["stop web-0 in 30s: Pod sandbox changed, it will be killed and re-created."]);
     let ended = || lost().with(|c| c.observed.instances[0].state = State::Unknown);
     assert_eq!(ended().actions(), ["create sandbox #1"]);
@@ -277,7 +332,10 @@ fn sidecars_are_stopped_last() {
 fn a_pod_may_outlive_its_deadline() {
     let late = web("Always").run("web", 0, State::Running, 0, 0).with(|c| {
         c.pod.spec.as_mut().unwrap().active_deadline_seconds = Some(60);
-        c.last = Some(PodStatus { start_time: Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(930))), ..PodStatus::default() });
+        c.last = Some(PodStatus {
+            start_time: Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(930))),
+            ..PodStatus::default()
+        });
     });
     assert_eq!(late.actions(), ["stop web-0 in 30s: Stopping container web"]);
     let status = late.plan().status;
@@ -288,7 +346,13 @@ fn a_pod_may_outlive_its_deadline() {
 
 #[test]
 fn old_runs_are_removed() {
-    let many = web("Always").run("web", 0, State::Exited, 1, 950).run("web", 1, State::Exited, 1, 960).run("web", 2, State::Running, 0, 0);
+    let many = web("Always").run("web", 0, State::Exited, 1, 950).run("web", 1, State::Exited, 1, 960).run(
+        "web",
+        2,
+        State::Running,
+        0,
+        0,
+    );
     assert_eq!(many.actions(), ["remove web-0"]);
 }
 

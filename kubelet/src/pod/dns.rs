@@ -50,12 +50,15 @@ pub struct ClusterDns {
 pub fn of(pod: &Pod, cluster: &ClusterDns, host: &HostDns) -> DnsConfig {
     let spec = spec(pod);
     let policy = spec.dns_policy.as_deref().unwrap_or("ClusterFirst");
-    let wants_cluster = policy == "ClusterFirstWithHostNet" || (policy == "ClusterFirst" && spec.host_network != Some(true));
+    let wants_cluster =
+        policy == "ClusterFirstWithHostNet" || (policy == "ClusterFirst" && spec.host_network != Some(true));
     let missing = wants_cluster && cluster.servers.is_empty();
     let mut config = match policy {
         "None" => DnsConfig::default(),
         _ if wants_cluster && !missing => cluster_first(namespace(pod), cluster, host),
-        _ => DnsConfig { servers: host.servers.clone(), searches: host.searches.clone(), options: host.options.clone() },
+        _ => {
+            DnsConfig { servers: host.servers.clone(), searches: host.searches.clone(), options: host.options.clone() }
+        }
     };
     if let Some(own) = &spec.dns_config {
         append(&mut config.servers, own.nameservers.iter().flatten().cloned());
@@ -63,7 +66,9 @@ pub fn of(pod: &Pod, cluster: &ClusterDns, host: &HostDns) -> DnsConfig {
         for option in own.options.iter().flatten() {
             let name = option.name.as_deref().unwrap_or_default();
             config.options.retain(|have| have.split(':').next() != Some(name));
-            config.options.push(option.value.as_ref().map_or_else(|| name.to_owned(), |value| format!("{name}:{value}")));
+            config
+                .options
+                .push(option.value.as_ref().map_or_else(|| name.to_owned(), |value| format!("{name}:{value}")));
         }
     }
     limit(&mut config);
@@ -77,7 +82,11 @@ fn cluster_first(namespace: &str, cluster: &ClusterDns, host: &HostDns) -> DnsCo
         searches.extend([format!("{namespace}.svc.{domain}"), format!("svc.{domain}"), domain.clone()]);
     }
     append(&mut searches, host.searches.iter().cloned());
-    DnsConfig { servers: cluster.servers.iter().map(IpAddr::to_string).collect(), searches, options: vec!["ndots:5".into()] }
+    DnsConfig {
+        servers: cluster.servers.iter().map(IpAddr::to_string).collect(),
+        searches,
+        options: vec!["ndots:5".into()],
+    }
 }
 
 fn append(list: &mut Vec<String>, items: impl Iterator<Item = String>) {
@@ -115,14 +124,23 @@ mod tests {
         let cluster = ClusterDns { servers: vec!["10.96.0.10".parse().unwrap()], domain: "cluster.local".into() };
         let config = dns(json!({}), &cluster);
         assert_eq!(config.servers, ["10.96.0.10"]);
-        assert_eq!(config.searches, ["shop.svc.cluster.local", "svc.cluster.local", "cluster.local", "corp.example", "lan"]);
+        assert_eq!(
+            config.searches,
+            ["shop.svc.cluster.local", "svc.cluster.local", "cluster.local", "corp.example", "lan"]
+        );
         assert_eq!(config.options, ["ndots:5"]);
         assert_eq!(dns(json!({"dnsPolicy": "Default"}), &cluster).servers, ["192.0.2.1"]);
         assert_eq!(dns(json!({"hostNetwork": true}), &cluster).servers, ["192.0.2.1"]);
-        assert_eq!(dns(json!({"hostNetwork": true, "dnsPolicy": "ClusterFirstWithHostNet"}), &cluster).servers, ["10.96.0.10"]);
+        assert_eq!(
+            dns(json!({"hostNetwork": true, "dnsPolicy": "ClusterFirstWithHostNet"}), &cluster).servers,
+            ["10.96.0.10"]
+        );
         let own = json!({"dnsPolicy": "None", "dnsConfig": {"nameservers": ["1.1.1.1"], "searches": ["a"], "options": [{"name": "ndots", "value": "2"}, {"name": "edns0"}]}});
         let config = dns(own, &cluster);
-        assert_eq!((config.servers, config.searches, config.options), (vec!["1.1.1.1".into()], vec!["a".into()], vec!["ndots:2".into(), "edns0".into()]));
+        assert_eq!(
+            (config.servers, config.searches, config.options),
+            (vec!["1.1.1.1".into()], vec!["a".into()], vec!["ndots:2".into(), "edns0".into()])
+        );
         assert_eq!(dns(json!({}), &ClusterDns::default()).servers, ["192.0.2.1"]);
     }
 }

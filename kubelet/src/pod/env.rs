@@ -52,7 +52,12 @@ pub fn references(container: &Container) -> Vec<Reference> {
 ///
 /// # Errors
 /// In upstream's words, for what is missing and not optional.
-pub fn compose(pod: &Pod, container: &Container, objects: &Objects, facts: &Facts) -> Result<Vec<(String, String)>, String> {
+pub fn compose(
+    pod: &Pod,
+    container: &Container,
+    objects: &Objects,
+    facts: &Facts,
+) -> Result<Vec<(String, String)>, String> {
     let mut variables: Vec<(String, String)> = Vec::new();
     let mut set = |key: String, value: String| match variables.iter_mut().find(|(have, _)| *have == key) {
         Some((_, old)) => *old = value,
@@ -102,7 +107,13 @@ fn secret<'o>(objects: &'o Objects, name: &str, optional: Option<bool>) -> Resul
     }
 }
 
-fn from_source(pod: &Pod, container: &Container, source: &EnvVarSource, objects: &Objects, facts: &Facts) -> Result<Option<String>, String> {
+fn from_source(
+    pod: &Pod,
+    container: &Container,
+    source: &EnvVarSource,
+    objects: &Objects,
+    facts: &Facts,
+) -> Result<Option<String>, String> {
     if let Some(reference) = &source.field_ref {
         return field(pod, &reference.field_path, facts).map(Some);
     }
@@ -163,10 +174,17 @@ fn lines(map: Option<&BTreeMap<String, String>>) -> String {
 }
 
 /// A request or limit of a container, in units of the divisor, rounded up.
-pub fn resource(pod: &Pod, own: Option<&Container>, reference: &ResourceFieldSelector, facts: &Facts) -> Result<String, String> {
+pub fn resource(
+    pod: &Pod,
+    own: Option<&Container>,
+    reference: &ResourceFieldSelector,
+    facts: &Facts,
+) -> Result<String, String> {
     let named = reference.container_name.as_deref().filter(|name| !name.is_empty());
     let container = match named {
-        Some(name) => super::container(pod, name).map(|(_, container)| container).ok_or_else(|| format!("container {name} not found"))?,
+        Some(name) => super::container(pod, name)
+            .map(|(_, container)| container)
+            .ok_or_else(|| format!("container {name} not found"))?,
         None => own.ok_or("containerName is required")?,
     };
     let (kind, resource) = reference.resource.split_once('.').unwrap_or_default();
@@ -183,10 +201,12 @@ pub fn resource(pod: &Pod, own: Option<&Container>, reference: &ResourceFieldSel
             _ => amount,
         };
     }
-    let divisor = reference.divisor.as_ref().and_then(|quantity| Quantity::parse(&quantity.0).ok()).filter(|d| !d.is_zero());
+    let divisor =
+        reference.divisor.as_ref().and_then(|quantity| Quantity::parse(&quantity.0).ok()).filter(|d| !d.is_zero());
     let divisor = divisor.unwrap_or(Quantity::from_units(1));
     let up = |value: i64, by: i64| value / by.max(1) + i64::from(value % by.max(1) > 0);
-    Ok(if resource == "cpu" { up(amount.millis(), divisor.millis()) } else { up(amount.units(), divisor.units()) }.to_string())
+    Ok(if resource == "cpu" { up(amount.millis(), divisor.millis()) } else { up(amount.units(), divisor.units()) }
+        .to_string())
 }
 
 /// Replaces `$(NAME)` by the variable's value; `$$` is a dollar, and a name that is not set stays as it is.
@@ -218,8 +238,11 @@ mod tests {
     use serde_json::{Value, json};
 
     fn pod(container: Value) -> Pod {
-        serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n", "uid": "u", "labels": {"a": "1", "b/c": "x\"y"}},
-            "spec": {"nodeName": "node", "containers": [container]}})).unwrap()
+        serde_json::from_value(
+            json!({"metadata": {"name": "p", "namespace": "n", "uid": "u", "labels": {"a": "1", "b/c": "x\"y"}},
+            "spec": {"nodeName": "node", "containers": [container]}}),
+        )
+        .unwrap()
     }
 
     fn objects() -> Objects {
@@ -230,7 +253,13 @@ mod tests {
 
     fn env(container: Value) -> Result<Vec<(String, String)>, String> {
         let pod = pod(container);
-        let facts = Facts { pod_ips: vec!["10.0.0.1".into()], host_ip: "192.0.2.1".into(), node_cpu_millis: 1500, node_memory: 1 << 30, ..Facts::default() };
+        let facts = Facts {
+            pod_ips: vec!["10.0.0.1".into()],
+            host_ip: "192.0.2.1".into(),
+            node_cpu_millis: 1500,
+            node_memory: 1 << 30,
+            ..Facts::default()
+        };
         compose(&pod, &pod.spec.as_ref().unwrap().containers[0], &objects(), &facts)
     }
 
@@ -242,7 +271,17 @@ mod tests {
                 {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}, {"name": "L", "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['b/c']"}}},
                 {"name": "M", "valueFrom": {"resourceFieldRef": {"resource": "limits.memory", "divisor": "1Mi"}}}, {"name": "C", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu"}}},
                 {"name": "O", "valueFrom": {"configMapKeyRef": {"name": "c", "key": "none", "optional": true}}}, {"name": "Y", "value": "$(X)$(S)"}]});
-        let expected = [("P_A", "1"), ("P_B", "own"), ("X", "1-$(NONE)-$(P_A)-$"), ("S", "secret"), ("IP", "10.0.0.1"), ("L", "x\"y"), ("M", "100"), ("C", "2"), ("Y", "1-$(NONE)-$(P_A)-$secret")];
+        let expected = [
+            ("P_A", "1"),
+            ("P_B", "own"),
+            ("X", "1-$(NONE)-$(P_A)-$"),
+            ("S", "secret"),
+            ("IP", "10.0.0.1"),
+            ("L", "x\"y"),
+            ("M", "100"),
+            ("C", "2"),
+            ("Y", "1-$(NONE)-$(P_A)-$secret"),
+        ];
         let expected: Vec<_> = expected.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
         assert_eq!(env(container).unwrap(), expected);
     }
@@ -258,6 +297,9 @@ mod tests {
 
     #[test]
     fn fields_as_files() {
-        assert_eq!(field(&pod(json!({"name": "a"})), "metadata.labels", &Facts::default()).unwrap(), "a=\"1\"\nb/c=\"x\\\"y\"");
+        assert_eq!(
+            field(&pod(json!({"name": "a"})), "metadata.labels", &Facts::default()).unwrap(),
+            "a=\"1\"\nb/c=\"x\\\"y\""
+        );
     }
 }

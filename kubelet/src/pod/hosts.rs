@@ -15,8 +15,11 @@ pub fn managed(pod: &Pod, addresses: &[String], cluster_domain: &str) -> String 
     let host = hostname(pod);
     for address in addresses {
         // Writing to a String cannot fail.
-        let _ = match spec.subdomain.as_deref().filter(|subdomain| !subdomain.is_empty() && !cluster_domain.is_empty()) {
-            Some(subdomain) => writeln!(text, "{address}\t{host}.{subdomain}.{}.svc.{cluster_domain}\t{host}", namespace(pod)),
+        let _ = match spec.subdomain.as_deref().filter(|subdomain| !subdomain.is_empty() && !cluster_domain.is_empty())
+        {
+            Some(subdomain) => {
+                writeln!(text, "{address}\t{host}.{subdomain}.{}.svc.{cluster_domain}\t{host}", namespace(pod))
+            }
             None => writeln!(text, "{address}\t{host}"),
         };
     }

@@ -79,7 +79,8 @@ pub fn is_terminal(pod: &Pod) -> bool {
 /// The host name that the pod's processes see: cut to the 63 characters that Linux and DNS allow.
 pub fn hostname(pod: &Pod) -> String {
     let spec = pod.spec.as_ref();
-    let wanted = spec.and_then(|spec| spec.hostname.as_deref()).filter(|name| !name.is_empty()).unwrap_or_else(|| name(pod));
+    let wanted =
+        spec.and_then(|spec| spec.hostname.as_deref()).filter(|name| !name.is_empty()).unwrap_or_else(|| name(pod));
     let cut = &wanted[..wanted.len().min(63)];
     cut.trim_end_matches(['-', '.']).to_owned()
 }
@@ -88,7 +89,9 @@ pub fn hostname(pod: &Pod) -> String {
 pub fn definition_hash(container: &Container) -> String {
     // FNV-1a: needs to be the same after a restart of the kubelet, and nothing more.
     let text = [container.name.as_str(), "\0", container.image.as_deref().unwrap_or_default()].concat();
-    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    let hash = text
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     format!("{hash:x}")
 }
 

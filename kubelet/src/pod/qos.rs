@@ -38,7 +38,10 @@ pub fn request(container: &Container, resource: &str) -> Quantity {
 /// A container's limit of a resource, zero when there is none.
 pub fn limit(container: &Container, resource: &str) -> Quantity {
     let limits = container.resources.as_ref().and_then(|r| r.limits.as_ref());
-    limits.and_then(|l| l.get(resource)).and_then(|quantity| Quantity::parse(&quantity.0).ok()).unwrap_or(Quantity::ZERO)
+    limits
+        .and_then(|l| l.get(resource))
+        .and_then(|quantity| Quantity::parse(&quantity.0).ok())
+        .unwrap_or(Quantity::ZERO)
 }
 
 /// The class of a pod.
@@ -72,6 +75,9 @@ mod tests {
         assert_eq!(class(json!({})), Qos::BestEffort);
         assert_eq!(class(json!({"requests": {"cpu": "1"}})), Qos::Burstable);
         assert_eq!(class(json!({"limits": {"cpu": "1", "memory": "1Gi"}})), Qos::Guaranteed);
-        assert_eq!(class(json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1000m", "memory": "1Mi"}})), Qos::Burstable);
+        assert_eq!(
+            class(json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1000m", "memory": "1Mi"}})),
+            Qos::Burstable
+        );
     }
 }

@@ -84,7 +84,10 @@ mod tests {
     use serde_json::json;
 
     fn pod(resources: serde_json::Value) -> Pod {
-        serde_json::from_value(json!({"metadata": {"uid": "u"}, "spec": {"containers": [{"name": "a", "resources": resources}]}})).unwrap()
+        serde_json::from_value(
+            json!({"metadata": {"uid": "u"}, "spec": {"containers": [{"name": "a", "resources": resources}]}}),
+        )
+        .unwrap()
     }
 
     #[test]
@@ -105,6 +108,9 @@ mod tests {
     #[test]
     fn cgroups_go_by_class() {
         assert_eq!(cgroup_parent("/lab/kubepods/", &pod(json!({}))), "/lab/kubepods/besteffort/podu");
-        assert_eq!(cgroup_parent("/kubepods", &pod(json!({"limits": {"cpu": "1", "memory": "1Gi"}}))), "/kubepods/podu");
+        assert_eq!(
+            cgroup_parent("/kubepods", &pod(json!({"limits": {"cpu": "1", "memory": "1Gi"}}))),
+            "/kubepods/podu"
+        );
     }
 }

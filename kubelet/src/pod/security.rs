@@ -55,7 +55,12 @@ fn seccomp(profile: Option<&SeccompProfile>) -> cri::SecurityProfile {
 fn selinux(options: Option<&k8s_openapi::api::core::v1::SELinuxOptions>) -> Option<cri::SeLinuxOption> {
     let options = options?;
     let text = |value: &Option<String>| value.clone().unwrap_or_default();
-    Some(cri::SeLinuxOption { user: text(&options.user), role: text(&options.role), r#type: text(&options.type_), level: text(&options.level) })
+    Some(cri::SeLinuxOption {
+        user: text(&options.user),
+        role: text(&options.role),
+        r#type: text(&options.type_),
+        level: text(&options.level),
+    })
 }
 
 fn groups(pod: Option<&PodSecurityContext>) -> Vec<i64> {
@@ -78,7 +83,10 @@ pub fn of_sandbox(pod: &Pod) -> cri::LinuxSandboxSecurityContext {
         namespace_options: Some(namespaces(pod)),
         selinux_options: selinux(context.and_then(|c| c.se_linux_options.as_ref())),
         run_as_user: context.and_then(|c| c.run_as_user).and_then(number),
-        run_as_group: context.and_then(|c| c.run_as_group).filter(|_| context.is_some_and(|c| c.run_as_user.is_some())).and_then(number),
+        run_as_group: context
+            .and_then(|c| c.run_as_group)
+            .filter(|_| context.is_some_and(|c| c.run_as_user.is_some()))
+            .and_then(number),
         supplemental_groups: groups(context),
         privileged: any_privileged(pod),
         seccomp: Some(seccomp(context.and_then(|c| c.seccomp_profile.as_ref()))),
@@ -110,7 +118,11 @@ pub fn must_be_non_root(pod: &Pod, container: &Container) -> bool {
 ///
 /// # Errors
 /// When the container would run as root and must not; the words are upstream's.
-pub fn of_container(pod: &Pod, container: &Container, image_user: &ImageUser) -> Result<cri::LinuxContainerSecurityContext, String> {
+pub fn of_container(
+    pod: &Pod,
+    container: &Container,
+    image_user: &ImageUser,
+) -> Result<cri::LinuxContainerSecurityContext, String> {
     let spec = spec(pod);
     let pods = spec.security_context.as_ref();
     let empty = SecurityContext::default();
@@ -121,7 +133,8 @@ pub fn of_container(pod: &Pod, container: &Container, image_user: &ImageUser) ->
     }
     let privileged = own.privileged == Some(true);
     let unmasked = privileged || own.proc_mount.as_deref() == Some("Unmasked");
-    let paths = |paths: &[&str]| if unmasked { Vec::new() } else { paths.iter().map(|path| (*path).to_owned()).collect() };
+    let paths =
+        |paths: &[&str]| if unmasked { Vec::new() } else { paths.iter().map(|path| (*path).to_owned()).collect() };
     let by_image = user.is_none();
     Ok(cri::LinuxContainerSecurityContext {
         capabilities: own.capabilities.as_ref().map(|c| cri::Capability {
@@ -140,7 +153,11 @@ pub fn of_container(pod: &Pod, container: &Container, image_user: &ImageUser) ->
         no_new_privs: own.allow_privilege_escalation == Some(false),
         masked_paths: paths(MASKED),
         readonly_paths: paths(READ_ONLY),
-        seccomp: Some(if privileged { seccomp(None) } else { seccomp(own.seccomp_profile.as_ref().or_else(|| pods?.seccomp_profile.as_ref())) }),
+        seccomp: Some(if privileged {
+            seccomp(None)
+        } else {
+            seccomp(own.seccomp_profile.as_ref().or_else(|| pods?.seccomp_profile.as_ref()))
+        }),
         ..Default::default()
     })
 }
@@ -181,12 +198,22 @@ mod tests {
 
     #[test]
     fn the_containers_own_words_count_first() {
-        let security = of(json!({"runAsUser": 1, "fsGroup": 5, "seccompProfile": {"type": "RuntimeDefault"}}), json!({"runAsUser": 2, "allowPrivilegeEscalation": false}), &ImageUser::default()).unwrap();
+        let security = of(
+            json!({"runAsUser": 1, "fsGroup": 5, "seccompProfile": {"type": "RuntimeDefault"}}),
+            json!({"runAsUser": 2, "allowPrivilegeEscalation": false}),
+            &ImageUser::default(),
+        )
+        .unwrap();
         assert_eq!(security.run_as_user.unwrap().value, 2);
         assert!(security.no_new_privs && security.supplemental_groups == [5]);
         assert_eq!(security.seccomp.unwrap().profile_type, cri::security_profile::ProfileType::RuntimeDefault as i32);
         assert!(!security.masked_paths.is_empty());
-        let privileged = of(json!({"seccompProfile": {"type": "RuntimeDefault"}}), json!({"privileged": true}), &ImageUser { uid: None, name: "web".into() }).unwrap();
+        let privileged = of(
+            json!({"seccompProfile": {"type": "RuntimeDefault"}}),
+            json!({"privileged": true}),
+            &ImageUser { uid: None, name: "web".into() },
+        )
+        .unwrap();
         assert!(privileged.masked_paths.is_empty() && privileged.run_as_username == "web");
         assert_eq!(privileged.seccomp.unwrap().profile_type, cri::security_profile::ProfileType::Unconfined as i32);
     }
@@ -196,7 +223,11 @@ mod tests {
         let root = ImageUser { uid: Some(0), name: String::new() };
         let must = json!({"runAsNonRoot": true});
         assert!(of(must.clone(), json!({}), &root).unwrap_err().contains("image will run as root"));
-        assert!(of(must.clone(), json!({}), &ImageUser { uid: None, name: "web".into() }).unwrap_err().contains("non-numeric user (web)"));
+        assert!(
+            of(must.clone(), json!({}), &ImageUser { uid: None, name: "web".into() })
+                .unwrap_err()
+                .contains("non-numeric user (web)")
+        );
         assert!(of(must.clone(), json!({"runAsUser": 7}), &root).is_ok());
         assert!(of(must.clone(), json!({"runAsUser": 0}), &root).is_err());
         assert!(of(must, json!({"runAsNonRoot": false}), &root).is_ok());

@@ -102,7 +102,9 @@ async fn http(shared: &Shared, action: &HTTPGetAction, address: SocketAddr, limi
         Ok(Ok(code)) if (200..400).contains(&code) => Verdict::Success,
         Ok(Ok(code)) => Verdict::Failure(format!("HTTP probe failed with statuscode: {code}")),
         Ok(Err(why)) => Verdict::Failure(format!("Get \"{url}\": {why}")),
-        Err(_) => Verdict::Failure(format!("Get \"{url}\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)")),
+        Err(_) => Verdict::Failure(format!(
+            "Get \"{url}\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)"
+        )),
     }
 }
 
@@ -114,7 +116,12 @@ where
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
     let mut request = http::Request::get(path);
     let given = |name: &str| action.http_headers.iter().flatten().any(|header| header.name.eq_ignore_ascii_case(name));
-    for (name, value) in [("host", address.to_string().as_str()), ("user-agent", "kube-probe/1.36"), ("accept", "*/*"), ("connection", "close")] {
+    for (name, value) in [
+        ("host", address.to_string().as_str()),
+        ("user-agent", "kube-probe/1.36"),
+        ("accept", "*/*"),
+        ("connection", "close"),
+    ] {
         if !given(name) {
             request = request.header(name, value);
         }
@@ -162,7 +169,11 @@ mod tests {
 
     #[tokio::test]
     async fn http_answers() {
-        for (answer, code) in [("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok", 200), ("HTTP/1.1 503 No\r\n\r\n", 503), ("HTTP/1.1 302 Go\r\nlocation: /\r\n\r\n", 302)] {
+        for (answer, code) in [
+            ("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok", 200),
+            ("HTTP/1.1 503 No\r\n\r\n", 503),
+            ("HTTP/1.1 302 Go\r\nlocation: /\r\n\r\n", 302),
+        ] {
             let address = server(answer).await;
             let stream = tokio::net::TcpStream::connect(address).await.unwrap();
             assert_eq!(ask(stream, &HTTPGetAction::default(), "/", address).await, Ok(code));
@@ -175,6 +186,9 @@ mod tests {
     #[test]
     fn errors_are_gos() {
         let address = "10.0.0.1:80".parse().unwrap();
-        assert_eq!(dial_error(address, &std::io::ErrorKind::ConnectionRefused.into()), "dial tcp 10.0.0.1:80: connect: connection refused");
+        assert_eq!(
+            dial_error(address, &std::io::ErrorKind::ConnectionRefused.into()),
+            "dial tcp 10.0.0.1:80: connect: connection refused"
+        );
     }
 }

@@ -106,7 +106,13 @@ enum Step {
 }
 
 /// Probes again and again, tells every change of the result to `changed`, and answers with the last result.
-async fn watch(shared: &Shared, target: &Target, kind: Kind, probe: &Probe, mut changed: impl FnMut(bool) -> Step) -> bool {
+async fn watch(
+    shared: &Shared,
+    target: &Target,
+    kind: Kind,
+    probe: &Probe,
+    mut changed: impl FnMut(bool) -> Step,
+) -> bool {
     let delay = Duration::from_secs(u64::try_from(probe.initial_delay_seconds.unwrap_or(0)).unwrap_or(0));
     let age = shared.clock.now().duration_since(target.started);
     let age = Duration::try_from(age).unwrap_or(Duration::ZERO);

@@ -43,7 +43,13 @@ impl Progress {
     pub fn new(kind: Kind, probe: &Probe) -> Self {
         // Liveness and startup need one success only, whatever is said (validation refuses more).
         let success = if kind == Kind::Readiness { probe.success_threshold.unwrap_or(1).max(1) } else { 1 };
-        Self { result: kind.before(), last: None, run: 0, success_threshold: success, failure_threshold: probe.failure_threshold.unwrap_or(3).max(1) }
+        Self {
+            result: kind.before(),
+            last: None,
+            run: 0,
+            success_threshold: success,
+            failure_threshold: probe.failure_threshold.unwrap_or(3).max(1),
+        }
     }
 
     /// Takes one probe's outcome; answers with the result when it changes by it.

@@ -75,7 +75,13 @@ pub(super) async fn get(
     ([(header::CONTENT_TYPE, "text/plain")], Body::from_stream(ReceiverStream::new(receiver))).into_response()
 }
 
-async fn find(app: &App, namespace: &str, name: &str, container: &str, previous: bool) -> Result<(PathBuf, String), (StatusCode, String)> {
+async fn find(
+    app: &App,
+    namespace: &str,
+    name: &str,
+    container: &str,
+    previous: bool,
+) -> Result<(PathBuf, String), (StatusCode, String)> {
     let not_found = || (StatusCode::NOT_FOUND, format!("pod \"{name}\" does not exist"));
     let found = app.pods.find(namespace, name).ok_or_else(not_found)?;
     if pod::container(&found, container).is_none() {
@@ -85,19 +91,41 @@ async fn find(app: &App, namespace: &str, name: &str, container: &str, previous:
     let observed = observed.map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
     let mut runs = observed.instances.iter().filter(|run| run.name == container && run.state != RunState::Created);
     let run = if previous {
-        let waiting = observed.latest(container).is_some_and(|latest| latest.ended() && will_restart(&found, container));
+        let waiting =
+            observed.latest(container).is_some_and(|latest| latest.ended() && will_restart(&found, container));
         // While the next run waits for its back-off, the one that ended is the previous one.
         let mut ended = runs.filter(|run| run.ended());
-        let missing = || (StatusCode::BAD_REQUEST, format!("previous terminated container \"{container}\" in pod \"{name}\" not found"));
-        if waiting || observed.latest(container).is_some_and(|latest| !latest.ended()) { ended.next() } else { ended.nth(1) }.ok_or_else(missing)?
+        let missing = || {
+            (
+                StatusCode::BAD_REQUEST,
+                format!("previous terminated container \"{container}\" in pod \"{name}\" not found"),
+            )
+        };
+        if waiting || observed.latest(container).is_some_and(|latest| !latest.ended()) {
+            ended.next()
+        } else {
+            ended.nth(1)
+        }
+        .ok_or_else(missing)?
     } else {
-        let waiting = || (StatusCode::BAD_REQUEST, format!("container \"{container}\" in pod \"{name}\" is waiting to start: {}", waiting_for(&found, container)));
+        let waiting = || {
+            (
+                StatusCode::BAD_REQUEST,
+                format!(
+                    "container \"{container}\" in pod \"{name}\" is waiting to start: {}",
+                    waiting_for(&found, container)
+                ),
+            )
+        };
         runs.next().ok_or_else(waiting)?
     };
     Ok((PathBuf::from(&run.log_path), run.id.clone()))
 }
 
-fn status<'p>(found: &'p k8s_openapi::api::core::v1::Pod, container: &str) -> Option<&'p k8s_openapi::api::core::v1::ContainerStatus> {
+fn status<'p>(
+    found: &'p k8s_openapi::api::core::v1::Pod,
+    container: &str,
+) -> Option<&'p k8s_openapi::api::core::v1::ContainerStatus> {
     let status = found.status.as_ref()?;
     let mut all = status.container_statuses.iter().flatten().chain(status.init_container_statuses.iter().flatten());
     all.find(|status| status.name == container)
@@ -113,7 +141,11 @@ fn waiting_for(found: &k8s_openapi::api::core::v1::Pod, container: &str) -> Stri
     let waiting = status(found, container).and_then(|status| status.state.as_ref()?.waiting.as_ref());
     match waiting.and_then(|waiting| waiting.reason.as_deref()) {
         Some(reason @ ("ErrImagePull" | "ImagePullBackOff")) => {
-            if reason == "ErrImagePull" { "image can't be pulled".into() } else { "trying and failing to pull image".into() }
+            if reason == "ErrImagePull" {
+                "image can't be pulled".into()
+            } else {
+                "trying and failing to pull image".into()
+            }
         }
         Some(reason) => reason.to_owned(),
         None => "ContainerCreating".into(),
@@ -127,10 +159,15 @@ mod tests {
     #[test]
     fn queries() {
         let read = |text: &str| {
-            let query = text.split('&').filter_map(|pair| pair.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
+            let query = text
+                .split('&')
+                .filter_map(|pair| pair.split_once('='))
+                .map(|(k, v)| (k.to_owned(), v.to_owned()))
+                .collect();
             options(&query, Timestamp::UNIX_EPOCH + SignedDuration::from_secs(100))
         };
-        let (all, previous) = read("follow=true&previous=true&timestamps=true&tailLines=5&limitBytes=9&sinceSeconds=40").unwrap();
+        let (all, previous) =
+            read("follow=true&previous=true&timestamps=true&tailLines=5&limitBytes=9&sinceSeconds=40").unwrap();
         assert!(previous && all.follow && all.timestamps);
         assert_eq!((all.tail, all.limit, all.since.map(Timestamp::as_second)), (Some(5), Some(9), Some(60)));
         assert!(read("tailLines=x").is_err() && read("tailLines=-1").is_err() && read("sinceTime=now").is_err());

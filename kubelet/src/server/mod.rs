@@ -103,7 +103,9 @@ async fn connection(stream: TcpStream, peer: SocketAddr, acceptor: TlsAcceptor, 
     }
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(hyper_util::rt::TokioTimer::new()).header_read_timeout(HANDSHAKE);
-    if let Err(error) = builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(router)).await {
+    if let Err(error) =
+        builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(router)).await
+    {
         tracing::debug!(peer = %peer, error = %error, "a connection broke off");
     }
 }

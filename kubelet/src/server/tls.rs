@@ -41,7 +41,8 @@ impl ResolvesServerCert for Credentials {
 fn certified(identity: &Identity) -> Result<CertifiedKey, Error> {
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(identity.cert_pem.as_bytes()).collect();
     let chain = chain.map_err(|error| Error::Tls(error.to_string()))?;
-    let key = PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes()).map_err(|error| Error::Tls(error.to_string()))?;
+    let key =
+        PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes()).map_err(|error| Error::Tls(error.to_string()))?;
     let key = aws_lc_rs::sign::any_supported_type(&key).map_err(|error| Error::Tls(error.to_string()))?;
     Ok(CertifiedKey::new(chain, key))
 }
@@ -52,7 +53,9 @@ pub fn acceptor(credentials: Arc<Credentials>, client_ca: &str) -> Result<TlsAcc
     let provider = Arc::new(aws_lc_rs::default_provider());
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(client_ca.as_bytes()) {
-        roots.add(certificate.map_err(|error| failed(error.to_string()))?).map_err(|error| failed(error.to_string()))?;
+        roots
+            .add(certificate.map_err(|error| failed(error.to_string()))?)
+            .map_err(|error| failed(error.to_string()))?;
     }
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
     let verifier = verifier.build().map_err(|error| failed(error.to_string()))?;

@@ -81,7 +81,9 @@ fn write_files(version: &Path, payload: &Payload, group: Option<u32>) -> io::Res
 }
 
 fn holds(version: &Path, payload: &Payload) -> bool {
-    let same = |(name, file): (&String, &super::payload::File)| fs::read(version.join(name)).is_ok_and(|content| content == file.content);
+    let same = |(name, file): (&String, &super::payload::File)| {
+        fs::read(version.join(name)).is_ok_and(|content| content == file.content)
+    };
     payload.iter().all(same) && files(version, Path::new("")).is_ok_and(|have| have.len() == payload.len())
 }
 
@@ -126,7 +128,12 @@ mod tests {
     use super::*;
 
     fn payload(files: &[(&str, &str)]) -> Payload {
-        files.iter().map(|(name, content)| ((*name).to_owned(), File { content: content.as_bytes().to_vec(), mode: 0o644, owner: None })).collect()
+        files
+            .iter()
+            .map(|(name, content)| {
+                ((*name).to_owned(), File { content: content.as_bytes().to_vec(), mode: 0o644, owner: None })
+            })
+            .collect()
     }
 
     #[test]

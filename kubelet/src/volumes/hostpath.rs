@@ -12,7 +12,9 @@ pub(super) fn check(source: &HostPathVolumeSource) -> Result<(), String> {
     let kind = source.type_.as_deref().unwrap_or_default();
     let failed = |error: std::io::Error| format!("cannot make {}: {error}", path.display());
     match kind {
-        "DirectoryOrCreate" if !path.exists() => return DirBuilder::new().recursive(true).mode(0o755).create(path).map_err(failed),
+        "DirectoryOrCreate" if !path.exists() => {
+            return DirBuilder::new().recursive(true).mode(0o755).create(path).map_err(failed);
+        }
         "FileOrCreate" if !path.exists() => {
             return OpenOptions::new().write(true).create_new(true).mode(0o644).open(path).map(drop).map_err(failed);
         }
@@ -52,7 +54,10 @@ mod tests {
     #[test]
     fn types_are_checked() {
         let dir = tempfile::tempdir().unwrap();
-        let source = |name: &str, kind: &str| HostPathVolumeSource { path: dir.path().join(name).display().to_string(), type_: Some(kind.into()) };
+        let source = |name: &str, kind: &str| HostPathVolumeSource {
+            path: dir.path().join(name).display().to_string(),
+            type_: Some(kind.into()),
+        };
         assert!(check(&source("a", "Directory")).unwrap_err().contains("is not a directory"));
         check(&source("a", "DirectoryOrCreate")).unwrap();
         check(&source("a", "Directory")).unwrap();

@@ -23,8 +23,8 @@ use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, Pod, Volume};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 pub use mounts::{MountRequest, of_container};
-pub use payload::{Tokens, references, token_requests};
 use payload::payload;
+pub use payload::{Tokens, references, token_requests};
 
 use crate::pod::{self, env::Objects};
 
@@ -136,18 +136,28 @@ pub fn path(paths: &Paths, pod: &Pod, volume: &Volume) -> Result<PathBuf, String
 ///
 /// # Errors
 /// In upstream's words, naming the first volume that cannot be made.
-pub fn prepare(paths: &Paths, pod: &Pod, objects: &Objects, facts: &pod::env::Facts, tokens: &Tokens) -> Result<(), String> {
-    let failed = |volume: &Volume, why: String| format!("MountVolume.SetUp failed for volume \"{}\" : {why}", volume.name);
+pub fn prepare(
+    paths: &Paths,
+    pod: &Pod,
+    objects: &Objects,
+    facts: &pod::env::Facts,
+    tokens: &Tokens,
+) -> Result<(), String> {
+    let failed =
+        |volume: &Volume, why: String| format!("MountVolume.SetUp failed for volume \"{}\" : {why}", volume.name);
     let base = paths.pod(pod::uid(pod));
     make_dir(&base, 0o750).map_err(|error| format!("cannot make {}: {error}", base.display()))?;
     let spec = pod::spec(pod);
-    let group = spec.security_context.as_ref().and_then(|context| context.fs_group).and_then(|group| u32::try_from(group).ok());
+    let group =
+        spec.security_context.as_ref().and_then(|context| context.fs_group).and_then(|group| u32::try_from(group).ok());
     for volume in spec.volumes.iter().flatten() {
         let kind = Kind::of(volume).map_err(|why| failed(volume, why))?;
         let place = path(paths, pod, volume).map_err(|why| failed(volume, why))?;
         let made = match (kind, &volume.host_path) {
             (Kind::HostPath, Some(source)) => hostpath::check(source).map_err(|why| failed(volume, why)),
-            (Kind::EmptyDir, _) => empty_dir(&place, volume.empty_dir.as_ref(), group).map_err(|error| failed(volume, error.to_string())),
+            (Kind::EmptyDir, _) => {
+                empty_dir(&place, volume.empty_dir.as_ref(), group).map_err(|error| failed(volume, error.to_string()))
+            }
             _ => {
                 let payload = payload(pod, volume, objects, facts, tokens).map_err(|why| failed(volume, why))?;
                 make_dir(&place, 0o755)
@@ -174,7 +184,9 @@ fn empty_dir(place: &Path, source: Option<&EmptyDirVolumeSource>, group: Option<
     match medium {
         "" => {}
         "Memory" => {
-            let limit = source.and_then(|source| source.size_limit.as_ref()).and_then(|limit| limit.0.parse::<coracle_api::quantity::Quantity>().ok());
+            let limit = source
+                .and_then(|source| source.size_limit.as_ref())
+                .and_then(|limit| limit.0.parse::<coracle_api::quantity::Quantity>().ok());
             let options = limit.map(|limit| format!("size={}", limit.units())).unwrap_or_default();
             mount(Some("tmpfs"), place, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some(options.as_str()))?;
         }
@@ -210,7 +222,8 @@ pub fn remove(paths: &Paths, namespace: &str, name: &str, uid: &str) -> io::Resu
 fn unmount_below(base: &Path) -> io::Result<()> {
     let table = fs::read_to_string("/proc/self/mountinfo")?;
     // Field 5 is the mount point, with spaces and the like in octal (proc(5)); our own paths hold none.
-    let points = table.lines().filter_map(|line| line.split(' ').nth(4)).map(Path::new).filter(|point| point.starts_with(base));
+    let points =
+        table.lines().filter_map(|line| line.split(' ').nth(4)).map(Path::new).filter(|point| point.starts_with(base));
     let mut points: Vec<&Path> = points.collect();
     points.reverse();
     for point in points {
@@ -230,7 +243,10 @@ mod tests {
         let paths = Paths::new(root.path());
         let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n", "uid": "u-1"}, "spec": {"containers": [], "volumes": [
             {"name": "e", "emptyDir": {}}, {"name": "m", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}, {"name": "c", "configMap": {"name": "c"}}]}})).unwrap();
-        let objects = Objects { config_maps: [("c".to_owned(), Some(serde_json::from_value(json!({"data": {"k": "v"}})).unwrap()))].into(), ..Objects::default() };
+        let objects = Objects {
+            config_maps: [("c".to_owned(), Some(serde_json::from_value(json!({"data": {"k": "v"}})).unwrap()))].into(),
+            ..Objects::default()
+        };
         for _ in 0..2 {
             prepare(&paths, &pod, &objects, &Default::default(), &Tokens::default()).unwrap();
         }
@@ -248,9 +264,22 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let why = |volume: serde_json::Value| {
             let pod = json!({"metadata": {"name": "p", "uid": "u"}, "spec": {"containers": [], "volumes": [volume]}});
-            prepare(&Paths::new(root.path()), &serde_json::from_value(pod).unwrap(), &Objects::default(), &Default::default(), &Tokens::default()).unwrap_err()
+            prepare(
+                &Paths::new(root.path()),
+                &serde_json::from_value(pod).unwrap(),
+                &Objects::default(),
+                &Default::default(),
+                &Tokens::default(),
+            )
+            .unwrap_err()
         };
-        assert_eq!(why(json!({"name": "v", "nfs": {"server": "s", "path": "/"}})), "MountVolume.SetUp failed for volume \"v\" : volumes of the kind nfs are not supported by this node");
-        assert_eq!(why(json!({"name": "v", "secret": {"secretName": "gone"}})), "MountVolume.SetUp failed for volume \"v\" : secret \"gone\" not found");
+        assert_eq!(
+            why(json!({"name": "v", "nfs": {"server": "s", "path": "/"}})),
+            "MountVolume.SetUp failed for volume \"v\" : volumes of the kind nfs are not supported by this node"
+        );
+        assert_eq!(
+            why(json!({"name": "v", "secret": {"secretName": "gone"}})),
+            "MountVolume.SetUp failed for volume \"v\" : secret \"gone\" not found"
+        );
     }
 }

@@ -44,7 +44,12 @@ pub fn of_container(request: &MountRequest<'_>) -> Result<Vec<cri::Mount>, Strin
 }
 
 fn plain(container_path: &str, host_path: &Path, readonly: bool) -> cri::Mount {
-    cri::Mount { container_path: container_path.to_owned(), host_path: host_path.display().to_string(), readonly, ..Default::default() }
+    cri::Mount {
+        container_path: container_path.to_owned(),
+        host_path: host_path.display().to_string(),
+        readonly,
+        ..Default::default()
+    }
 }
 
 /// The container writes into it as whoever it runs as.
@@ -60,7 +65,9 @@ fn of_volume(request: &MountRequest<'_>, index: usize, mount: &VolumeMount) -> R
     let MountRequest { paths, pod, container, environment, .. } = *request;
     let spec = pod::spec(pod);
     let volume = spec.volumes.iter().flatten().find(|volume| volume.name == mount.name);
-    let volume = volume.ok_or_else(|| format!("cannot find volume \"{}\" to mount into container \"{}\"", mount.name, container.name))?;
+    let volume = volume.ok_or_else(|| {
+        format!("cannot find volume \"{}\" to mount into container \"{}\"", mount.name, container.name)
+    })?;
     let mut place = path(paths, pod, volume)?;
     let part = match (&mount.sub_path, &mount.sub_path_expr) {
         (Some(part), _) if !part.is_empty() => Some(part.clone()),
@@ -77,8 +84,12 @@ fn of_volume(request: &MountRequest<'_>, index: usize, mount: &VolumeMount) -> R
         let target = paths.subpaths(pod::uid(pod)).join(&volume.name).join(&container.name).join(index.to_string());
         // A run before this one left its own; what it showed may have been replaced since.
         super::unmount_below(&target).map_err(|error| error.to_string())?;
-        place = subpath::bind(&place, &part, &target)
-            .map_err(|error| format!("failed to prepare subPath for volumeMount \"{}\" of container \"{}\": {error}", mount.name, container.name))?;
+        place = subpath::bind(&place, &part, &target).map_err(|error| {
+            format!(
+                "failed to prepare subPath for volumeMount \"{}\" of container \"{}\": {error}",
+                mount.name, container.name
+            )
+        })?;
     }
     let mut out = plain(&mount.mount_path, &place, mount.read_only == Some(true));
     out.propagation = match mount.mount_propagation.as_deref() {

@@ -71,7 +71,13 @@ fn mode(mode: Option<i32>) -> u32 {
 ///
 /// # Errors
 /// Names what is missing and not optional, in upstream's words.
-pub fn payload(pod: &Pod, volume: &Volume, objects: &Objects, facts: &Facts, tokens: &Tokens) -> Result<Payload, String> {
+pub fn payload(
+    pod: &Pod,
+    volume: &Volume,
+    objects: &Objects,
+    facts: &Facts,
+    tokens: &Tokens,
+) -> Result<Payload, String> {
     let mut out = Payload::new();
     if let Some(source) = &volume.config_map {
         let object = config_map(objects, &source.name, source.optional)?;
@@ -113,7 +119,12 @@ fn project(
     if let Some(source) = &part.service_account_token {
         let token = tokens.get(&token_key(source)).ok_or("the service account's token is not there yet")?;
         // A token is the bearer's: only its user may read it, or its group (upstream gives it 0600 for a pod of one user).
-        let user = pod.spec.as_ref().and_then(|s| s.security_context.as_ref()).and_then(|c| c.run_as_user).and_then(|u| u32::try_from(u).ok());
+        let user = pod
+            .spec
+            .as_ref()
+            .and_then(|s| s.security_context.as_ref())
+            .and_then(|c| c.run_as_user)
+            .and_then(|u| u32::try_from(u).ok());
         let mode = if user.is_some() { 0o600 } else { default };
         out.insert(source.path.clone(), File { content: token.clone().into_bytes(), mode, owner: user });
     }
@@ -147,7 +158,12 @@ fn contents(object: Option<&ConfigMap>) -> BTreeMap<String, Vec<u8>> {
 }
 
 fn secret_contents(object: Option<&Secret>) -> BTreeMap<String, Vec<u8>> {
-    object.and_then(|object| object.data.as_ref()).into_iter().flatten().map(|(key, value)| (key.clone(), value.0.clone())).collect()
+    object
+        .and_then(|object| object.data.as_ref())
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| (key.clone(), value.0.clone()))
+        .collect()
 }
 
 fn select(
@@ -174,7 +190,13 @@ fn select(
     Ok(())
 }
 
-fn downward(out: &mut Payload, pod: &Pod, items: Option<&[DownwardAPIVolumeFile]>, default: u32, facts: &Facts) -> Result<(), String> {
+fn downward(
+    out: &mut Payload,
+    pod: &Pod,
+    items: Option<&[DownwardAPIVolumeFile]>,
+    default: u32,
+    facts: &Facts,
+) -> Result<(), String> {
     for item in items.unwrap_or_default() {
         let text = match (&item.field_ref, &item.resource_field_ref) {
             (Some(reference), _) => field(pod, &reference.field_path, facts)?,
@@ -197,13 +219,23 @@ mod tests {
         let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n", "labels": {"a": "b"}}, "spec": {"containers": [], "volumes": [{"name": "v", "projected": {"defaultMode": 256, "sources": [
             {"configMap": {"name": "c", "items": [{"key": "k", "path": "d/k", "mode": 420}]}}, {"secret": {"name": "gone", "optional": true}},
             {"downwardAPI": {"items": [{"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]}}, {"serviceAccountToken": {"path": "token"}}]}}]}})).unwrap();
-        let objects = Objects { config_maps: [("c".to_owned(), Some(serde_json::from_value(json!({"data": {"k": "v", "other": "x"}})).unwrap()))].into(), ..Objects::default() };
+        let objects = Objects {
+            config_maps: [(
+                "c".to_owned(),
+                Some(serde_json::from_value(json!({"data": {"k": "v", "other": "x"}})).unwrap()),
+            )]
+            .into(),
+            ..Objects::default()
+        };
         assert_eq!(references(&pod), [Reference::ConfigMap("c".into()), Reference::Secret("gone".into())]);
         assert_eq!(token_requests(&pod), [(String::new(), 3600)]);
         let tokens = Tokens::from([((String::new(), 3600), "jwt".to_owned())]);
         let volume = &pod.spec.as_ref().unwrap().volumes.as_ref().unwrap()[0];
         let made = payload(&pod, volume, &objects, &Facts::default(), &tokens).unwrap();
-        let text: Vec<_> = made.iter().map(|(name, file)| (name.as_str(), std::str::from_utf8(&file.content).unwrap(), file.mode)).collect();
+        let text: Vec<_> = made
+            .iter()
+            .map(|(name, file)| (name.as_str(), std::str::from_utf8(&file.content).unwrap(), file.mode))
+            .collect();
         assert_eq!(text, [("d/k", "v", 0o644), ("labels", "a=\"b\"", 0o400), ("token", "jwt", 0o400)]);
     }
 }

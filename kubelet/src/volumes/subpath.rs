@@ -14,8 +14,13 @@ use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
 /// CVE-2021-25741).
 pub(super) fn bind(volume: &Path, part: &str, target: &Path) -> io::Result<PathBuf> {
     let part = Path::new(part);
-    if part.is_absolute() || part.components().any(|component| !matches!(component, Component::Normal(_) | Component::CurDir)) {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("subPath {:?} leads out of the volume", part.display())));
+    if part.is_absolute()
+        || part.components().any(|component| !matches!(component, Component::Normal(_) | Component::CurDir))
+    {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("subPath {:?} leads out of the volume", part.display()),
+        ));
     }
     let found = open_or_make(volume, part)?;
     let directory = SFlag::from_bits_truncate(fstat(found.as_fd())?.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR;
@@ -33,7 +38,9 @@ pub(super) fn bind(volume: &Path, part: &str, target: &Path) -> io::Result<PathB
 }
 
 fn inside() -> OpenHow {
-    OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC).resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS)
+    OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS)
 }
 
 fn open_or_make(volume: &Path, part: &Path) -> io::Result<OwnedFd> {
@@ -47,7 +54,8 @@ fn open_or_make(volume: &Path, part: &Path) -> io::Result<OwnedFd> {
     let mut made = PathBuf::new();
     for component in part.components() {
         let Component::Normal(name) = component else { continue };
-        let parent = openat2(&root, if made.as_os_str().is_empty() { Path::new(".") } else { made.as_path() }, inside())?;
+        let parent =
+            openat2(&root, if made.as_os_str().is_empty() { Path::new(".") } else { made.as_path() }, inside())?;
         match mkdirat(&parent, name, Mode::from_bits_truncate(0o750)) {
             Ok(()) | Err(nix::Error::EEXIST) => {}
             Err(error) => return Err(error.into()),

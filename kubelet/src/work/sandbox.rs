@@ -19,7 +19,12 @@ pub fn config(shared: &Shared, pod: &Pod, attempt: u32) -> cri::PodSandboxConfig
     labels.insert(label::POD_UID.into(), uid.into());
     let dns_config = dns::of(pod, &shared.cluster_dns, &shared.host_dns);
     cri::PodSandboxConfig {
-        metadata: Some(cri::PodSandboxMetadata { name: name.into(), uid: uid.into(), namespace: namespace.into(), attempt }),
+        metadata: Some(cri::PodSandboxMetadata {
+            name: name.into(),
+            uid: uid.into(),
+            namespace: namespace.into(),
+            attempt,
+        }),
         // In the node's network a pod has the node's name.
         hostname: if pod::host_network(pod) { String::new() } else { pod::hostname(pod) },
         log_directory: shared.paths.pod_logs(namespace, name, uid).display().to_string(),
@@ -64,7 +69,10 @@ pub async fn create(shared: &Shared, pod: &Pod, attempt: u32) -> Result<(), Trou
     let config = config(shared, pod, attempt);
     let logs = config.log_directory.clone();
     // The runtime opens log files there; it may be another program with other rights.
-    let made = tokio::task::spawn_blocking(move || std::fs::create_dir_all(&logs).map_err(|error| format!("cannot make {logs}: {error}"))).await;
+    let made = tokio::task::spawn_blocking(move || {
+        std::fs::create_dir_all(&logs).map_err(|error| format!("cannot make {logs}: {error}"))
+    })
+    .await;
     made.map_err(|error| failed(error.to_string()))?.map_err(failed)?;
     let handler = pod.spec.as_ref().and_then(|spec| spec.runtime_class_name.clone()).unwrap_or_default();
     let request = cri::RunPodSandboxRequest { config: Some(config), runtime_handler: handler };

@@ -18,8 +18,16 @@ use crate::{images, objects};
 /// # Errors
 /// The reason is what the container's status waits for: `ErrImagePull`, `CreateContainerConfigError`,
 /// `CreateContainerError`, `RunContainerError`, `PostStartHookError`.
-pub async fn start(shared: Arc<Shared>, pod: Arc<Pod>, observed: Arc<Observed>, container: Container, attempt: u32) -> Result<(), Trouble> {
-    let Some(sandbox) = observed.sandbox() else { return Err(Trouble::new("CreateContainerError", "the pod has no sandbox")) };
+pub async fn start(
+    shared: Arc<Shared>,
+    pod: Arc<Pod>,
+    observed: Arc<Observed>,
+    container: Container,
+    attempt: u32,
+) -> Result<(), Trouble> {
+    let Some(sandbox) = observed.sandbox() else {
+        return Err(Trouble::new("CreateContainerError", "the pod has no sandbox"));
+    };
     let sandbox_config = sandbox_config(&shared, &pod, sandbox.attempt);
     let image = images::ensure(&shared, &pod, &container, &sandbox_config).await?;
     let failed = |reason: &'static str, message: String| {
@@ -35,15 +43,35 @@ pub async fn start(shared: Arc<Shared>, pod: Arc<Pod>, observed: Arc<Observed>, 
     };
     let created = shared.cri.create_container(request).await;
     let id = created.map_err(|error| failed("CreateContainerError", error.to_string()))?.container_id;
-    shared.tell(&pod, Some(&container.name), EventType::Normal, "Created", &format!("Created container: {}", container.name));
+    shared.tell(
+        &pod,
+        Some(&container.name),
+        EventType::Normal,
+        "Created",
+        &format!("Created container: {}", container.name),
+    );
     let started = shared.cri.start_container(cri::StartContainerRequest { container_id: id.clone() }).await;
     started.map_err(|error| failed("RunContainerError", error.to_string()))?;
-    shared.tell(&pod, Some(&container.name), EventType::Normal, "Started", &format!("Started container {}", container.name));
+    shared.tell(
+        &pod,
+        Some(&container.name),
+        EventType::Normal,
+        "Started",
+        &format!("Started container {}", container.name),
+    );
     post_start(&shared, &pod, &observed, &container, &id).await
 }
 
-async fn post_start(shared: &Shared, pod: &Pod, observed: &Observed, container: &Container, id: &str) -> Result<(), Trouble> {
-    let Some(hook) = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.as_ref()) else { return Ok(()) };
+async fn post_start(
+    shared: &Shared,
+    pod: &Pod,
+    observed: &Observed,
+    container: &Container,
+    id: &str,
+) -> Result<(), Trouble> {
+    let Some(hook) = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.as_ref()) else {
+        return Ok(());
+    };
     let address = shared.facts(pod, observed).pod_ips.into_iter().next();
     let Err(why) = stop::run_hook(shared, hook, container, id, address.as_deref(), None).await else { return Ok(()) };
     let message = format!("PostStartHook failed: {why}");
@@ -69,7 +97,8 @@ async fn config(
     let objects = objects::fetch(&shared.client, pod::namespace(pod), &env::references(container)).await?;
     let environment = env::compose(pod, container, &objects, &facts)?;
     let mounts = mounts(shared, pod, container, attempt, environment.clone(), facts.pod_ips).await?;
-    let expanded = |list: &Option<Vec<String>>| list.iter().flatten().map(|text| env::expand(text, &environment)).collect();
+    let expanded =
+        |list: &Option<Vec<String>>| list.iter().flatten().map(|text| env::expand(text, &environment)).collect();
     let wanted = images::with_tag(container.image.as_deref().unwrap_or_default());
     Ok(cri::ContainerConfig {
         metadata: Some(cri::ContainerMetadata { name: container.name.clone(), attempt }),
@@ -126,10 +155,17 @@ async fn mounts(
 ) -> Result<Vec<cri::Mount>, String> {
     let (shared, pod, container) = (shared.clone(), pod.clone(), container.clone());
     let made = tokio::task::spawn_blocking(move || {
-        let directory = shared.paths.pod_logs(pod::namespace(&pod), pod::name(&pod), pod::uid(&pod)).join(&container.name);
+        let directory =
+            shared.paths.pod_logs(pod::namespace(&pod), pod::name(&pod), pod::uid(&pod)).join(&container.name);
         std::fs::create_dir_all(&directory).map_err(|error| format!("cannot make {}: {error}", directory.display()))?;
         write_hosts(&shared, &pod, &addresses).map_err(|error| format!("cannot write the hosts file: {error}"))?;
-        volumes::of_container(&MountRequest { paths: &shared.paths, pod: &pod, container: &container, attempt, environment: &environment })
+        volumes::of_container(&MountRequest {
+            paths: &shared.paths,
+            pod: &pod,
+            container: &container,
+            attempt,
+            environment: &environment,
+        })
     });
     made.await.map_err(|error| error.to_string())?
 }

@@ -17,21 +17,33 @@ pub enum Outcome {
     Sandbox(Result<(), Trouble>),
     /// A sandbox was stopped or removed.
     SandboxGone(Result<(), String>),
-    Started { container: String, result: Result<(), Trouble> },
+    Started {
+        container: String,
+        result: Result<(), Trouble>,
+    },
     /// A run was stopped or removed.
-    Stopped { id: String, result: Result<(), String> },
+    Stopped {
+        id: String,
+        result: Result<(), String>,
+    },
     /// Whether the object was released.
     Finished(Result<(), String>),
     Cleaned(Result<(), Trouble>),
     /// A status was sent.
-    Reported { status: Box<PodStatus>, result: Result<(), String> },
+    Reported {
+        status: Box<PodStatus>,
+        result: Result<(), String>,
+    },
 }
 
 /// A failed operation holds its place for this long, so that it is not begun again at once.
 const HOLD: Duration = Duration::from_secs(1);
 
 /// Waits before a failure is told to the worker; what is gone already is no failure.
-pub(super) async fn held<T, E: std::fmt::Display>(answer: Result<T, E>, gone: impl Fn(&E) -> bool) -> Result<(), String> {
+pub(super) async fn held<T, E: std::fmt::Display>(
+    answer: Result<T, E>,
+    gone: impl Fn(&E) -> bool,
+) -> Result<(), String> {
     match answer {
         Err(error) if !gone(&error) => {
             tokio::time::sleep(HOLD).await;

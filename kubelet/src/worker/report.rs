@@ -36,7 +36,8 @@ impl Worker {
 
 /// Whether `old` holds everything that `new` says; what others wrote into the status is not the kubelet's.
 fn says_the_same(old: &PodStatus, new: &PodStatus) -> bool {
-    let conditions = new.conditions.iter().flatten().all(|condition| old.conditions.iter().flatten().any(|old| old == condition));
+    let conditions =
+        new.conditions.iter().flatten().all(|condition| old.conditions.iter().flatten().any(|old| old == condition));
     let mut old = old.clone();
     old.conditions.clone_from(&new.conditions);
     old.resource_claim_statuses.clone_from(&new.resource_claim_statuses);
@@ -106,7 +107,9 @@ mod tests {
     #[test]
     fn conditions_of_others_do_not_count() {
         let old: PodStatus = serde_json::from_value(json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}, {"type": "x.io/y", "status": "True"}]})).unwrap();
-        let mut new: PodStatus = serde_json::from_value(json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]})).unwrap();
+        let mut new: PodStatus =
+            serde_json::from_value(json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}))
+                .unwrap();
         assert!(says_the_same(&old, &new));
         new.phase = Some("Failed".into());
         assert!(!says_the_same(&old, &new));
