@@ -46,7 +46,7 @@ const ANNOUNCE_AFTER: Duration = Duration::from_millis(100);
 const RETRY: Duration = Duration::from_millis(200);
 
 /// Objects read from the store at a time while loading.
-const LOAD_PAGE: usize = 2000;
+const LOAD_PAGE: usize = 500;
 
 /// The caches of all rows, and the task that feeds them.
 pub struct Cacher {
@@ -240,32 +240,32 @@ impl Cacher {
     /// Reads the recent past back, so that watches begun before a restart can go on.
     async fn refill(&self, revision: Revision) -> Result<(), StoreError> {
         let mut from = revision.saturating_sub(REFILL).max(1);
-        let mut batches = loop {
-            match self.store.watch(Watch { prefix: PREFIX.to_owned(), from, previous: true }).await {
-                Ok(batches) => break batches,
+        while from <= revision {
+            match self.refill_from(from, revision).await {
+                // Some of it is gone: the rest will do.
                 Err(StoreError::Compacted { oldest, .. }) if from <= oldest => from = oldest + 1,
-                Err(error) => return Err(error),
+                result => return result,
             }
-            if from > revision {
-                return Ok(());
-            }
-        };
+        }
+        Ok(())
+    }
+
+    async fn refill_from(&self, from: Revision, revision: Revision) -> Result<(), StoreError> {
+        let mut batches = self.store.watch(Watch { prefix: PREFIX.to_owned(), from, previous: true }).await?;
+        for cache in self.resources.values() {
+            cache.reset(cache.snapshot().objects.clone(), revision, from - 1);
+        }
         // So that there is something to read up to `revision`, whoever wrote that.
         self.store.announce().await?;
-        let mut past = Vec::new();
         let mut reached = from - 1;
         while reached < revision {
             let Some(batch) = batches.next().await else { break };
-            let batch = batch?;
+            let mut batch = batch?;
             reached = batch.revision;
-            past.extend(batch.events.into_iter().filter(|event| event.modified <= revision));
-        }
-        for cache in self.resources.values() {
-            let snapshot = cache.snapshot();
-            cache.reset(snapshot.objects.clone(), revision, from - 1);
-        }
-        for (cache, events) in self.by_resource(past) {
-            cache.refill(events);
+            batch.events.retain(|event| event.modified <= revision);
+            for (cache, events) in self.by_resource(batch.events) {
+                cache.refill(events);
+            }
         }
         Ok(())
     }

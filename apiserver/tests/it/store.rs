@@ -351,6 +351,11 @@ async fn etcd_behind_the_api() {
     assert_eq!(second.admin().get(&format!("{pods}/a")).await.1, client.get(&format!("{pods}/a")).await.1);
     second.admin().delete(&format!("{pods}/a")).await;
     assert_eq!(watch.seen().await, ("DELETED".into(), "a".into()));
+    // A server that starts when the past is gone.
+    other.compact(other.revision().await.unwrap()).await.unwrap();
+    let third = crate::harness::Harness::on(Arc::new(server.connect().await)).await;
+    assert_eq!(third.admin().post(pods, &crate::harness::pod("b")).await.0, 201);
+    assert_eq!(watch.seen().await, ("ADDED".into(), "b".into()));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -14,7 +14,7 @@ const MAX_EVENTS: usize = 2048;
 const MAX_BYTES: usize = 4 << 20;
 
 /// How many events a watcher takes from the log at a time, rounded up to a whole revision.
-const LOG_CHUNK: usize = 1000;
+const LOG_CHUNK: usize = 256;
 
 /// Every event after `floor`, oldest first.
 pub(super) struct Recent {
