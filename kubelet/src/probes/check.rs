@@ -8,7 +8,7 @@ use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::{HTTPGetAction, Probe};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{Target, tls};
+use super::{Target, grpc, tls};
 use crate::pod;
 use crate::work::Shared;
 
@@ -47,8 +47,20 @@ pub(super) async fn run(shared: &Shared, target: &Target, probe: &Probe, limit: 
             Err(why) => Verdict::Error(why),
         };
     }
-    if probe.grpc.is_some() {
-        return Verdict::Error("gRPC probes are not supported by this node".into());
+    if let Some(action) = &probe.grpc {
+        let Some(port) = u16::try_from(action.port).ok() else { return Verdict::Error("couldn't find port".into()) };
+        return match address(None, target) {
+            Ok(ip) => {
+                grpc::check(
+                    &shared.place,
+                    SocketAddr::new(ip, port),
+                    action.service.as_deref().unwrap_or_default(),
+                    limit,
+                )
+                .await
+            }
+            Err(why) => Verdict::Error(why),
+        };
     }
     Verdict::Error("missing probe handler".into())
 }

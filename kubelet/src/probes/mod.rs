@@ -4,6 +4,7 @@
 //! side by side. Every change of what they say goes to the pod's worker.
 
 mod check;
+mod grpc;
 mod state;
 mod tls;
 

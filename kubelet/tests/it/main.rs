@@ -111,11 +111,11 @@ impl Cluster {
     }
 }
 
-fn phase<'v>(pod: &'v Value) -> &'v str {
+fn phase(pod: &Value) -> &str {
     pod.pointer("/status/phase").and_then(Value::as_str).unwrap_or_default()
 }
 
-fn waiting<'v>(pod: &'v Value) -> &'v str {
+fn waiting(pod: &Value) -> &str {
     pod.pointer("/status/containerStatuses/0/state/waiting/reason").and_then(Value::as_str).unwrap_or_default()
 }
 
