@@ -160,11 +160,15 @@ impl Store for Embedded {
     }
 
     fn revision(&self) -> BoxFuture<'_, Result<Revision, StoreError>> {
-        std::future::ready(Ok(*self.shared.revision.borrow())).boxed()
+        let revision = self.revision_now();
+        let gone = || StoreError::Unavailable("the database is closed after an I/O error".to_owned());
+        std::future::ready(revision.ok_or_else(gone)).boxed()
     }
 
     fn revision_now(&self) -> Option<Revision> {
-        Some(*self.shared.revision.borrow())
+        // Without a writer or a database nobody can say what the newest revision is.
+        let works = !self.queue.is_closed() && self.shared.database.read().is_some();
+        works.then(|| *self.shared.revision.borrow())
     }
 
     fn compact(&self, revision: Revision) -> BoxFuture<'_, Result<(), StoreError>> {
