@@ -25,6 +25,8 @@ pub type Clients = Arc<dyn Fn(&str) -> Client + Send + Sync>;
 pub struct Config {
     /// Watches for all controllers and holds the lease.
     pub client: Client,
+    /// The informers of the process, where it has some; else the controllers make their own with `client`.
+    pub informers: Option<Informers>,
     /// Acts for each controller by its name.
     pub clients: Clients,
     pub clock: Arc<dyn Clock>,
@@ -46,6 +48,7 @@ impl Config {
         let for_all = client.clone();
         Self {
             client,
+            informers: None,
             clients: Arc::new(move |_| for_all.clone()),
             clock: Arc::new(SystemClock::new()),
             cluster_cidr: None,
@@ -125,7 +128,10 @@ pub async fn run(config: Config, shutdown: CancellationToken) {
 }
 
 async fn controllers(config: Config, shutdown: CancellationToken) {
-    let informers = Informers::with_shutdown(config.client.clone(), Scope::all(), shutdown.clone());
+    let informers = config
+        .informers
+        .clone()
+        .unwrap_or_else(|| Informers::with_shutdown(config.client.clone(), Scope::all(), shutdown.clone()));
     let catalog = Catalog::new(&informers);
     let learning = supervise("catalog", &shutdown, |token| catalog.clone().follow(token));
     let setting = Arc::new(Setting { config, informers, catalog: catalog.clone() });

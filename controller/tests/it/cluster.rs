@@ -36,7 +36,10 @@ impl Cluster {
 
         let manager =
             in_process(server.service(UserInfo::new("system:kube-controller-manager", &["system:authenticated"])));
+        // One set of informers for the process, as in the server.
+        let informers = Informers::with_shutdown(manager.clone(), Scope::all(), stop.clone());
         let mut controllers = coracle_controller::Config::new(manager);
+        controllers.informers = Some(informers.clone());
         controllers.cluster_cidr = Some("10.42.0.0/16".parse().unwrap());
         controllers.authority = Some(authority);
         controllers.grace = grace;
@@ -45,6 +48,7 @@ impl Cluster {
         let scheduler = in_process(server.service(UserInfo::new("system:kube-scheduler", &["system:authenticated"])));
         let mut scheduler = coracle_scheduler::Config::new(scheduler);
         scheduler.seed = 7;
+        scheduler.informers = Some(informers);
         tokio::spawn(coracle_scheduler::run(scheduler, stop.clone()));
 
         let client = in_process(server.service(UserInfo::admin()));
