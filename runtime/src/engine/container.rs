@@ -8,14 +8,10 @@ use std::{
 };
 
 use coracle_launcher::{cgroup::memory, cli::signal_number, json::Json, state::State};
-use coracle_shim::protocol::{Create, Exit, Kind, LogDriver, Reply, Request};
+use coracle_shim::protocol::{Create, Exit, Kind, LogDriver, Request};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::{
-    sync::watch,
-    task::spawn_blocking,
-    time::{Instant, timeout, timeout_at},
-};
+use tokio::{sync::watch, task::spawn_blocking, time::timeout};
 use tracing::{info, warn};
 
 use super::{
@@ -33,9 +29,7 @@ use crate::{
 };
 
 /// A process in uninterruptible sleep does not die; the caller is told after this long.
-const KILL_LIMIT: Duration = Duration::from_secs(30);
-/// Output of an executed process that is kept for the caller, each stream (CVE-2022-1708).
-const MAX_EXEC_OUTPUT: usize = 16 << 20;
+pub(super) const KILL_LIMIT: Duration = Duration::from_secs(30);
 /// Exit code of a container whose end nobody saw, as containerd has it.
 const UNKNOWN_EXIT: i32 = 255;
 
@@ -50,14 +44,6 @@ pub(super) struct ContainerRecord {
     pub log_path: String,
     pub cgroups_path: String,
     pub state: ContainerState,
-}
-
-/// What an executed process said and how it ended.
-#[derive(Debug)]
-pub struct ExecResult {
-    pub stdout: Vec<u8>,
-    pub stderr: Vec<u8>,
-    pub exit_code: i32,
 }
 
 impl Container {
@@ -502,75 +488,6 @@ impl Engine {
         self.shim(&sandbox).await?.call(&Request::ReopenLog { id: container.id.clone() }).await
     }
 
-    /// Runs a command in a container and waits for its end; killed after `limit` if there is one.
-    pub async fn exec_sync(&self, id: &str, command: &[String], limit: Option<Duration>) -> Result<ExecResult> {
-        let container = self.container(id)?;
-        if container.state().status != Status::Running {
-            return Err(Error::precondition(format!("container is in {:?} state", container.state().status)));
-        }
-        let config: Value = super::load(&self.paths.bundle(&container.id).join("config.json"))?;
-        let process = spec::exec_process(&config, command, false);
-        let sandbox = self.sandbox(&container.sandbox)?;
-        let shim = self.shim(&sandbox).await?;
-        let exec = format!("exec-{}", &new_id()[..32]);
-        let create = Create {
-            id: exec.clone(),
-            kind: Kind::Exec { container: container.id.clone(), process: process.to_string() },
-            terminal: false,
-            stdin: false,
-            stdin_once: false,
-            log: LogDriver::None,
-            oom_file: String::new(),
-        };
-        let mut session = shim.session().await?;
-        let start = [
-            Request::Create(create),
-            Request::Attach { id: exec.clone(), stdin: false, output: true },
-            Request::Start { id: exec.clone() },
-        ];
-        session.send(&start).await?;
-        let deadline = limit.map(|limit| Instant::now() + limit);
-        let mut result = ExecResult { stdout: Vec::new(), stderr: Vec::new(), exit_code: -1 };
-        let outcome = loop {
-            let reply = match deadline {
-                Some(deadline) => match timeout_at(deadline, session.next()).await {
-                    Ok(reply) => reply,
-                    Err(_) => {
-                        let _ = shim.call(&Request::Signal { id: exec.clone(), signal: libc::SIGKILL as u32 }).await;
-                        break Err(Error::deadline(format!(
-                            "failed to exec in container: timeout {:?} exceeded: context deadline exceeded",
-                            limit.unwrap_or_default()
-                        )));
-                    }
-                },
-                None => session.next().await,
-            };
-            match reply {
-                Ok(Reply::Stdout { data }) => keep(&mut result.stdout, &data),
-                Ok(Reply::Stderr { data }) => keep(&mut result.stderr, &data),
-                Ok(Reply::Exited { exit, .. }) => {
-                    result.exit_code = exit.code as i32;
-                    break Ok(result);
-                }
-                Ok(_) => {}
-                Err(error) => {
-                    break Err(error.context(
-                        "failed to exec in container: failed to start exec: OCI runtime exec failed: exec failed",
-                    ));
-                }
-            }
-        };
-        // Forgotten in the background; a killed one takes a moment to end.
-        let ended = outcome.is_ok();
-        tokio::spawn(async move {
-            if !ended {
-                wait_killed(&mut session).await;
-            }
-            let _ = shim.call(&Request::Delete { id: exec }).await;
-        });
-        outcome
-    }
-
     /// The state the launcher keeps of a container that runs.
     pub fn launcher_state(&self, id: &str) -> Result<State> {
         State::load(&self.paths.oci(), id).context("read the launcher's state")
@@ -587,23 +504,6 @@ impl Engine {
             (u128::from(total.saturating_sub(previous)) * 1_000_000_000 / elapsed as u128) as u64
         }
     }
-}
-
-/// Waits for an executed process's end after it was killed.
-async fn wait_killed(session: &mut super::shim::Session) {
-    let ended = async {
-        while let Ok(reply) = session.next().await {
-            if matches!(reply, Reply::Exited { .. }) {
-                break;
-            }
-        }
-    };
-    let _ = timeout(KILL_LIMIT, ended).await;
-}
-
-fn keep(buffer: &mut Vec<u8>, data: &[u8]) {
-    let room = MAX_EXEC_OUTPUT - buffer.len();
-    buffer.extend_from_slice(&data[..data.len().min(room)]);
 }
 
 async fn wait_exited(container: &Container) {

@@ -10,6 +10,7 @@
 //! shims that are alive say what runs, records of exit say what ended, and the rest ended with an unknown status.
 
 mod container;
+mod exec;
 pub mod model;
 mod namespaces;
 mod recovery;

@@ -189,3 +189,25 @@ fn hostile_roots_do_not_lead_outside() {
         );
     });
 }
+
+/// The device program of v2, on whatever v2 tree there is: the kernel must take it, and it must decide.
+#[test]
+fn devices_are_refused_by_a_program() {
+    use coracle_launcher::{cgroup::devices, json::Json};
+    const TEST: &str = "launcher::devices_are_refused_by_a_program";
+    isolated(TEST, || async {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let tree = mounts.lines().find(|line| line.contains(" - cgroup2 ")).map(|line| line.split(' ').nth(4).unwrap());
+        let Some(tree) = tree else { return };
+        let dir = Path::new(tree).join(group(TEST).trim_start_matches('/'));
+        fs::create_dir_all(&dir).unwrap();
+        // kmsg may be written and not read; null is always there.
+        let rules = br#"[{"allow":false,"access":"rwm"},{"allow":true,"type":"c","major":1,"minor":11,"access":"w"}]"#;
+        devices::v2(&dir, Json::parse(rules).unwrap().items()).unwrap();
+        let script = "echo $$ > $0/cgroup.procs; (: > /dev/null) || exit 1; (: >> /dev/kmsg) || exit 2; \
+                      (: < /dev/kmsg) && exit 3; (: < /dev/fuse) && exit 4; exit 0";
+        let status = Command::new("/bin/busybox").args(["sh", "-c", script]).arg(&dir).status().unwrap();
+        fs::remove_dir(&dir).unwrap();
+        assert_eq!(status.code(), Some(0));
+    });
+}

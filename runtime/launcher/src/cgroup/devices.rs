@@ -170,6 +170,10 @@ fn compile(rules: &[Rule]) -> Vec<u8> {
         }
         out.push(instruction(SET, 0x00, 0, i32::from(rule.allow)));
         out.push(instruction(EXIT, 0, 0, 0));
+        if count == 0 && !partial {
+            // It speaks of everything; the kernel refuses instructions that are never reached.
+            return out.concat();
+        }
     }
     out.push(instruction(SET, 0x00, 0, 0));
     out.push(instruction(EXIT, 0, 0, 0));
