@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use nix::sys::socket::{setsockopt, sockopt};
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream, UdpSocket},
     time::timeout,
@@ -18,6 +19,12 @@ use crate::Netns;
 
 /// Pending connections a listener keeps before the kernel refuses more.
 const BACKLOG: u32 = 1024;
+
+/// A peer that is gone without a word is noticed: a quiet connection is asked after it has been idle for a while, and
+/// what is sent must be acknowledged within a bound. Otherwise the kernel goes on for a quarter of an hour.
+const IDLE_SECONDS: u32 = 15;
+const INTERVAL_SECONDS: u32 = 5;
+const UNACKNOWLEDGED_MILLISECONDS: u32 = 30_000;
 
 /// Where a dial or a listen happens.
 #[derive(Clone, Debug, Default)]
@@ -63,8 +70,14 @@ impl Place {
         UdpSocket::from_std(socket)
     }
 
+    /// What is set on a listener holds for the connections it accepts, too.
     fn tcp_socket(&self, address: SocketAddr) -> io::Result<TcpSocket> {
-        self.run(|| if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() })
+        let socket = self.run(|| if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() })?;
+        setsockopt(&socket, sockopt::KeepAlive, &true)?;
+        setsockopt(&socket, sockopt::TcpKeepIdle, &IDLE_SECONDS)?;
+        setsockopt(&socket, sockopt::TcpKeepInterval, &INTERVAL_SECONDS)?;
+        setsockopt(&socket, sockopt::TcpUserTimeout, &UNACKNOWLEDGED_MILLISECONDS)?;
+        Ok(socket)
     }
 }
 

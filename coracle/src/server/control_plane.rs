@@ -6,7 +6,11 @@ use anyhow::{Context, Result};
 use coracle_api::clock::Clock;
 use coracle_apiserver::{
     ApiServer, Config, UserInfo,
-    store::{Store, embedded::Embedded},
+    store::{
+        Store,
+        embedded::Embedded,
+        etcd::{Etcd, EtcdConfig},
+    },
 };
 use coracle_client::{Client, in_process};
 use coracle_link::Place;
@@ -112,9 +116,11 @@ impl ControlPlane {
 
 async fn open_store(data_dir: &Path, etcd: &[String], clock: Arc<dyn Clock>) -> Result<Arc<dyn Store>> {
     if !etcd.is_empty() {
-        anyhow::bail!("--etcd-servers is not supported yet: leave it out to use the embedded store");
+        let config = EtcdConfig { endpoints: etcd.to_vec(), ca_pem: None, identity: None };
+        let store = Etcd::connect(config).await.with_context(|| format!("connect to etcd at {}", etcd.join(", ")))?;
+        return Ok(Arc::new(store));
     }
     let path = data_dir.join("store.redb");
-    let store = tokio::task::spawn_blocking(move || Embedded::open(path.clone(), clock).with_context(|| format!("open the store {}", path.display())));
-    Ok(Arc::new(store.await??))
+    let open = move || Embedded::open(path.clone(), clock).with_context(|| format!("open the store {}", path.display()));
+    Ok(Arc::new(tokio::task::spawn_blocking(open).await??))
 }
