@@ -58,7 +58,19 @@ fn build(root: &Path, triple: &str, target_dir: &Path) {
             || name.starts_with("CARGO_MANIFEST")
             || name.starts_with("CARGO_PROFILE_")
             || name.starts_with("CARGO_BUILD_");
-        let wrapper = ["RUSTC", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "RUSTDOC", "CARGO_ENCODED_RUSTFLAGS", "TARGET", "HOST", "OUT_DIR", "PROFILE", "OPT_LEVEL", "DEBUG"];
+        let wrapper = [
+            "RUSTC",
+            "RUSTC_WRAPPER",
+            "RUSTC_WORKSPACE_WRAPPER",
+            "RUSTDOC",
+            "CARGO_ENCODED_RUSTFLAGS",
+            "TARGET",
+            "HOST",
+            "OUT_DIR",
+            "PROFILE",
+            "OPT_LEVEL",
+            "DEBUG",
+        ];
         if outer || wrapper.contains(&name) {
             cargo.env_remove(name);
         }

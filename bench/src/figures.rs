@@ -38,9 +38,20 @@ impl Figures {
         values.sort_by(f64::total_cmp);
         let Some(last) = values.len().checked_sub(1) else { return };
         // The nearest rank.
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "an index of a short list")]
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss,
+            reason = "an index of a short list"
+        )]
         let rank = ((last as f64) * part).round() as usize;
-        self.0.push(Figure { name: name.to_owned(), value: values[rank], unit: "ms", spread: Some((values[0], values[last])), goal });
+        self.0.push(Figure {
+            name: name.to_owned(),
+            value: values[rank],
+            unit: "ms",
+            spread: Some((values[0], values[last])),
+            goal,
+        });
     }
 
     /// Prints a table.

@@ -28,7 +28,12 @@ impl Lab<'_> {
         command.args(arguments).env("CORACLE_HOME", self.home.path()).env("KUBECONFIG", self.kubeconfig());
         let output = command.stdin(Stdio::null()).output().with_context(|| format!("run {program}"))?;
         let time = start.elapsed();
-        ensure!(output.status.success(), "{program} {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr));
+        ensure!(
+            output.status.success(),
+            "{program} {}: {}",
+            arguments.join(" "),
+            String::from_utf8_lossy(&output.stderr)
+        );
         Ok(time)
     }
 
@@ -109,7 +114,9 @@ fn measure_rollout(figures: &mut Figures, lab: &Lab<'_>) -> Result<()> {
     let mut times = Vec::new();
     for version in ["v2", "v1", "v2"] {
         let image = format!("hello=coracle/hello:{version}");
-        times.push(lab.run("kubectl-lite", &["set", "image", "deployment/web", &image])? + lab.run("kubectl-lite", &status)?);
+        times.push(
+            lab.run("kubectl-lite", &["set", "image", "deployment/web", &image])? + lab.run("kubectl-lite", &status)?,
+        );
     }
     figures.median("image rollout, 9 replicas", &times, None);
     lab.run("kubectl-lite", &["delete", "deployment", "web"])?;
@@ -124,8 +131,18 @@ fn measure_memory(figures: &mut Figures, lab: &Lab<'_>, when: &str) -> Result<()
     #[allow(clippy::cast_precision_loss, reason = "kibibytes of a process")]
     for (name, memory) in memory::of_lab(root)? {
         let goal = (name == "coracle server").then_some(if when == "idle" { 40.0 } else { 120.0 });
-        figures.value(&format!("{name} ×{}, resident, {when}", memory.processes), memory.resident as f64 / MIB, "MiB", goal);
-        figures.value(&format!("{name} ×{}, PSS, {when}", memory.processes), memory.proportional as f64 / MIB, "MiB", None);
+        figures.value(
+            &format!("{name} ×{}, resident, {when}", memory.processes),
+            memory.resident as f64 / MIB,
+            "MiB",
+            goal,
+        );
+        figures.value(
+            &format!("{name} ×{}, PSS, {when}", memory.processes),
+            memory.proportional as f64 / MIB,
+            "MiB",
+            None,
+        );
     }
     Ok(())
 }

@@ -39,7 +39,9 @@ pub async fn created_to_running(client: &Client, round: &str, count: usize) -> R
         }
         anyhow::Ok(times.into_values().collect())
     };
-    let (_, times) = tokio::time::timeout(LIMIT, futures::future::try_join(create, watching)).await.context("pods are not Running in time")??;
+    let (_, times) = tokio::time::timeout(LIMIT, futures::future::try_join(create, watching))
+        .await
+        .context("pods are not Running in time")??;
     Ok(times)
 }
 

@@ -32,7 +32,9 @@ pub async fn run(options: Options) -> Result<()> {
     let clock = Arc::new(SystemClock::new());
     let credentials = Credentials::prepare(&options.data_dir, options.bind, &[], clock.now())?;
     let place = Place::Current;
-    let plane = ControlPlane::start(&options.data_dir, &options.etcd_servers, &credentials, place.clone(), options.bind, clock).await?;
+    let plane =
+        ControlPlane::start(&options.data_dir, &options.etcd_servers, &credentials, place.clone(), options.bind, clock)
+            .await?;
     let listener = place.listen_tcp(options.bind).with_context(|| format!("listen at {}", options.bind))?;
     let serving = plane.serve(listener, &credentials, &stop)?;
     plane.admit_nodes(&credentials).await?;

@@ -21,7 +21,12 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 /// Kubernetes and Docker in one small boat
 #[derive(Parser)]
-#[command(name = "coracle", version, propagate_version = true, after_help = "Start here:\n  coracle lab up\n  coracle kubectl get nodes")]
+#[command(
+    name = "coracle",
+    version,
+    propagate_version = true,
+    after_help = "Start here:\n  coracle lab up\n  coracle kubectl get nodes"
+)]
 struct Cli {
     #[command(flatten)]
     logging: logging::Options,

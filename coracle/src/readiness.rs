@@ -3,7 +3,13 @@
 use std::{
     env,
     io::Write,
-    os::{linux::net::SocketAddrExt, unix::{ffi::OsStrExt, net::{SocketAddr, UnixDatagram}}},
+    os::{
+        linux::net::SocketAddrExt,
+        unix::{
+            ffi::OsStrExt,
+            net::{SocketAddr, UnixDatagram},
+        },
+    },
 };
 
 /// Says `line` on standard output and READY to the service manager.

@@ -8,11 +8,15 @@ use crate::cmd::Verb;
 
 /// kubectl-lite: what people type every day at kubectl
 #[derive(Debug, Parser)]
-#[command(name = "kubectl-lite", version, after_help = "Examples:
+#[command(
+    name = "kubectl-lite",
+    version,
+    after_help = "Examples:
   kubectl-lite get pods -o wide
   kubectl-lite create deployment web --image=coracle/hello:v1 --replicas=3
   kubectl-lite rollout undo deployment/web
-  kubectl-lite apply -f manifests/")]
+  kubectl-lite apply -f manifests/"
+)]
 pub struct Cli {
     #[command(flatten)]
     pub connection: Connection,

@@ -96,10 +96,13 @@ impl Discovery {
         let qualified = || {
             let (name, rest) = lower.split_once('.')?;
             self.0.iter().find(|resource| {
-                resource.is(name) && (resource.group == rest || rest == format!("{}.{}", resource.version, resource.group))
+                resource.is(name)
+                    && (resource.group == rest || rest == format!("{}.{}", resource.version, resource.group))
             })
         };
-        found.or_else(qualified).ok_or_else(|| Error::usage(format!("the server doesn't have a resource type \"{name}\"")))
+        found
+            .or_else(qualified)
+            .ok_or_else(|| Error::usage(format!("the server doesn't have a resource type \"{name}\"")))
     }
 
     /// The resource of an object in a manifest.

@@ -54,7 +54,9 @@ impl fmt::Display for Error {
             Self::Usage(text) => write!(f, "error: {text}"),
             Self::Server(status) => server(f, status),
             Self::While(doing, error) => match &**error {
-                Self::Server(status) => write!(f, "Error from server ({}): {doing}: {}", reason(status), status.message),
+                Self::Server(status) => {
+                    write!(f, "Error from server ({}): {doing}: {}", reason(status), status.message)
+                }
                 Self::Usage(text) => write!(f, "error: {doing}: {text}"),
                 other => write!(f, "{other}"),
             },

@@ -63,7 +63,9 @@ pub fn read(paths: &[String], recursive: bool) -> Result<Vec<Manifest>> {
             io::stdin().take(MAX_SIZE).read_to_string(&mut text)?;
             parse(&text, "STDIN", &mut manifests)?;
         } else if path.starts_with("http://") || path.starts_with("https://") {
-            return Err(Error::usage(format!("{path}: reading manifests from the network is not supported; download it first")));
+            return Err(Error::usage(format!(
+                "{path}: reading manifests from the network is not supported; download it first"
+            )));
         } else {
             for file in files(Path::new(path), recursive)? {
                 let text = fs::read_to_string(&file);
@@ -90,7 +92,8 @@ fn files(path: &Path, recursive: bool) -> Result<Vec<PathBuf>> {
     entries.sort();
     let mut found = Vec::new();
     for entry in entries {
-        let manifest = entry.extension().is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|known| extension == *known));
+        let manifest =
+            entry.extension().is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|known| extension == *known));
         if entry.is_dir() {
             if recursive {
                 found.extend(files(&entry, true)?);
@@ -115,7 +118,8 @@ fn add(object: Value, source: &str, manifests: &mut Vec<Manifest>) -> Result<()>
     if object.is_null() {
         return Ok(());
     }
-    let missing = |field| Error::usage(format!("error validating \"{source}\": error validating data: {field} not set"));
+    let missing =
+        |field| Error::usage(format!("error validating \"{source}\": error validating data: {field} not set"));
     if !object.is_object() {
         return Err(Error::usage(format!("error parsing {source}: an object was expected, not {object}")));
     }
@@ -163,7 +167,13 @@ mod tests {
         for name in ["b.yaml", "a.json", "c.txt", "sub/d.yml"] {
             fs::write(dir.join(name), "").unwrap();
         }
-        let names = |recursive| files(&dir, recursive).unwrap().iter().map(|it| it.strip_prefix(&dir).unwrap().display().to_string()).collect::<Vec<_>>();
+        let names = |recursive| {
+            files(&dir, recursive)
+                .unwrap()
+                .iter()
+                .map(|it| it.strip_prefix(&dir).unwrap().display().to_string())
+                .collect::<Vec<_>>()
+        };
         assert_eq!(names(false), ["a.json", "b.yaml"]);
         assert_eq!(names(true), ["a.json", "b.yaml", "sub/d.yml"]);
         fs::remove_dir_all(&dir).unwrap();

@@ -115,9 +115,11 @@ pub struct TableStyle {
 pub fn print_table(table: &Value, resource: &Resource, style: TableStyle, out: &mut impl Write) -> Result<()> {
     let empty = Vec::new();
     let columns = table["columnDefinitions"].as_array().unwrap_or(&empty);
-    let shown: Vec<usize> = (0..columns.len()).filter(|at| style.wide || columns[*at]["priority"].as_i64().unwrap_or(0) == 0).collect();
+    let shown: Vec<usize> =
+        (0..columns.len()).filter(|at| style.wide || columns[*at]["priority"].as_i64().unwrap_or(0) == 0).collect();
     if style.heads {
-        let mut heads: Vec<String> = shown.iter().map(|at| columns[*at]["name"].as_str().unwrap_or_default().to_uppercase()).collect();
+        let mut heads: Vec<String> =
+            shown.iter().map(|at| columns[*at]["name"].as_str().unwrap_or_default().to_uppercase()).collect();
         if style.namespaces {
             heads.insert(0, "NAMESPACE".into());
         }
@@ -129,7 +131,9 @@ pub fn print_table(table: &Value, resource: &Resource, style: TableStyle, out: &
     for row in table["rows"].as_array().into_iter().flatten() {
         let mut cells: Vec<String> = shown.iter().map(|at| cell(&row["cells"][*at])).collect();
         let object = &row["object"];
-        if style.kinds && let Some(first) = cells.first_mut() {
+        if style.kinds
+            && let Some(first) = cells.first_mut()
+        {
             *first = format!("{}/{first}", resource.qualified_singular());
         }
         if style.namespaces {
@@ -158,7 +162,8 @@ fn cell(value: &Value) -> String {
 /// `a=1,b=2`, or `<none>`.
 pub fn labels(object: &Value) -> String {
     let Some(labels) = meta::labels(object).filter(|labels| !labels.is_empty()) else { return "<none>".into() };
-    let mut pairs: Vec<_> = labels.iter().map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default())).collect();
+    let mut pairs: Vec<_> =
+        labels.iter().map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default())).collect();
     pairs.sort();
     pairs.join(",")
 }
@@ -167,9 +172,12 @@ fn columns(spec: &str, heads: bool) -> Result<Format> {
     let mut columns = Vec::new();
     for column in spec.split(',') {
         let Some((head, path)) = column.split_once(':') else {
-            return Err(Error::usage(format!("unexpected custom-columns spec: {column}, expected <header>:<json-path-expr>")));
+            return Err(Error::usage(format!(
+                "unexpected custom-columns spec: {column}, expected <header>:<json-path-expr>"
+            )));
         };
-        let path = if path.starts_with('{') { path.to_owned() } else { format!("{{.{}}}", path.trim_start_matches('.')) };
+        let path =
+            if path.starts_with('{') { path.to_owned() } else { format!("{{.{}}}", path.trim_start_matches('.')) };
         columns.push((head.to_owned(), JsonPath::parse(&path)?));
     }
     Ok(Format::Columns(columns, heads))

@@ -7,7 +7,10 @@ use coracle_api::Status;
 use coracle_client::Client;
 use http::{Method, Request, Response, header};
 use http_body_util::BodyExt;
-use kube::{client::Body, config::{KubeConfigOptions, Kubeconfig}};
+use kube::{
+    client::Body,
+    config::{KubeConfigOptions, Kubeconfig},
+};
 use serde_json::Value;
 use tokio::sync::OnceCell;
 
@@ -49,7 +52,8 @@ impl Session {
             cluster: connection.cluster.clone(),
             user: connection.user.clone(),
         };
-        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(|error| failed(&error))?;
+        let config =
+            kube::Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(|error| failed(&error))?;
         let mut config = config;
         config.connect_timeout = Some(Duration::from_secs(10));
         config.read_timeout = None;
@@ -118,13 +122,22 @@ impl Session {
             if !status.is_success() {
                 return Err(refused(status.as_u16(), &body).into());
             }
-            serde_json::from_slice(&body).map_err(|error| Error::usage(format!("the server's answer is not JSON: {error}")))
+            serde_json::from_slice(&body)
+                .map_err(|error| Error::usage(format!("the server's answer is not JSON: {error}")))
         };
         let timed = tokio::time::timeout(PATIENCE, answer).await;
-        timed.map_err(|_| Error::Unreachable(format!("Unable to connect to the server: no answer within {PATIENCE:?}")))?
+        timed.map_err(|_| {
+            Error::Unreachable(format!("Unable to connect to the server: no answer within {PATIENCE:?}"))
+        })?
     }
 
-    async fn send(&self, method: Method, path: &str, body: Option<(&str, Vec<u8>)>, accept: &str) -> Result<Response<Body>> {
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<(&str, Vec<u8>)>,
+        accept: &str,
+    ) -> Result<Response<Body>> {
         let mut request = Request::builder().method(method).uri(path).header(header::ACCEPT, accept);
         request = request.header(header::USER_AGENT, concat!("kubectl-lite/", env!("CARGO_PKG_VERSION")));
         let bytes = match body {
@@ -170,7 +183,10 @@ impl Session {
             ));
         }
         let last = std::iter::successors(Some(error as &dyn std::error::Error), |cause| (*cause).source()).last();
-        Error::Unreachable(format!("Unable to connect to the server: {}", last.map(ToString::to_string).unwrap_or_default()))
+        Error::Unreachable(format!(
+            "Unable to connect to the server: {}",
+            last.map(ToString::to_string).unwrap_or_default()
+        ))
     }
 }
 

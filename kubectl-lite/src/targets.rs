@@ -61,7 +61,8 @@ pub async fn parse(session: &Session, arguments: &[String]) -> Result<Vec<Target
     let mut targets = Vec::new();
     for name in &arguments[1..] {
         check_name(name)?;
-        targets.extend(resources.iter().map(|resource| Target { resource: resource.clone(), name: Some(name.clone()) }));
+        targets
+            .extend(resources.iter().map(|resource| Target { resource: resource.clone(), name: Some(name.clone()) }));
     }
     Ok(targets)
 }

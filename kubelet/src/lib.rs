@@ -155,8 +155,9 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         addresses: Vec::new(),
         port,
     };
-    let keeper = node::Keeper { shared: shared.clone(), description, facts, progress: config.progress };
     let own = informers.scoped::<Node>(Scope::field("metadata.name", &config.node_name));
+    let keeper =
+        node::Keeper { shared: shared.clone(), description, facts, progress: config.progress, own: own.clone() };
     tokio::join!(
         server::serve(listener, acceptor, app, shutdown.clone()),
         keeper.run(shutdown.clone()),

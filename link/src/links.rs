@@ -247,7 +247,11 @@ impl Links {
         let all = RouteMessageBuilder::<std::net::Ipv4Addr>::new().build();
         let messages: Vec<_> =
             self.handle.route().get(all).execute().try_collect().await.map_err(refused("list", "routes"))?;
-        Ok(messages.iter().filter(|message| u8::from(message.header.protocol) == protocol).filter_map(Route::read).collect())
+        Ok(messages
+            .iter()
+            .filter(|message| u8::from(message.header.protocol) == protocol)
+            .filter_map(Route::read)
+            .collect())
     }
 
     /// Makes the neighbour entry of `address` on the link permanent, so that nobody has to ask for it.
@@ -264,9 +268,7 @@ impl Links {
         let entries = self.handle.neighbours().get().execute();
         let entries: Vec<_> = entries.try_collect().await.map_err(refused("list neighbours of", name))?;
         for entry in entries.into_iter().filter(|entry| entry.header.ifindex == index) {
-            let points_there = |attribute: &NeighbourAttribute| {
-                matches!(attribute, NeighbourAttribute::LinkLayerAddress(address) if address[..] == mac)
-            };
+            let points_there = |attribute: &NeighbourAttribute| matches!(attribute, NeighbourAttribute::LinkLayerAddress(address) if address[..] == mac);
             if entry.attributes.iter().any(points_there) {
                 self.handle.neighbours().del(entry).execute().await.map_err(refused("delete neighbour of", name))?;
             }
@@ -387,7 +389,7 @@ mod tests {
         links.set_route(&route).await.unwrap();
         let moved = Route { gateway: Some("10.9.0.3".parse().unwrap()), ..route };
         links.set_route(&moved).await.unwrap();
-        assert_eq!(links.routes(99).await.unwrap(), [moved.clone()]);
+        assert_eq!(links.routes(99).await.unwrap(), std::slice::from_ref(&moved));
         links.delete_route(&moved).await.unwrap();
         links.delete_route(&moved).await.unwrap();
         assert_eq!(links.routes(99).await.unwrap(), []);

@@ -50,7 +50,13 @@ pub fn plan<'a>(nodes: impl IntoIterator<Item = &'a Node>, me: &str) -> Vec<Rout
         for range in pod_ranges(node) {
             let gateway = addresses(node).find(|address| address.is_ipv4() == range.addr().is_ipv4());
             let Some(gateway) = gateway else { continue };
-            routes.push(Route { destination: range, gateway: Some(gateway), link: None, onlink: false, protocol: NODE_ROUTES });
+            routes.push(Route {
+                destination: range,
+                gateway: Some(gateway),
+                link: None,
+                onlink: false,
+                protocol: NODE_ROUTES,
+            });
         }
     }
     routes.sort_by_key(|route| route.destination);
@@ -80,7 +86,9 @@ async fn sync(links: &Links, wanted: &[Route]) -> Result<(), Error> {
     let there: HashSet<_> = present.iter().map(key).collect();
     let needed: HashSet<_> = wanted.iter().map(key).collect();
     let destinations: HashSet<_> = wanted.iter().map(|route| route.destination).collect();
-    for route in present.iter().filter(|route| !needed.contains(&key(route)) && !destinations.contains(&route.destination)) {
+    for route in
+        present.iter().filter(|route| !needed.contains(&key(route)) && !destinations.contains(&route.destination))
+    {
         links.delete_route(route).await?;
         tracing::info!(destination = %route.destination, "removed the route to a node's pods");
     }
@@ -120,7 +128,8 @@ mod tests {
             node("e", Some("nonsense"), "10.0.0.5"),
             node("f", Some("10.244.2.0/24"), "fd00::1"),
         ];
-        let planned: Vec<_> = plan(&nodes, "a").iter().map(|route| (route.destination.to_string(), route.gateway)).collect();
+        let planned: Vec<_> =
+            plan(&nodes, "a").iter().map(|route| (route.destination.to_string(), route.gateway)).collect();
         assert_eq!(planned, [("10.244.1.0/24".to_owned(), Some("10.0.0.2".parse().unwrap()))]);
     }
 

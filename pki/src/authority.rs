@@ -177,13 +177,19 @@ mod tests {
         let subject = Subject::member("system:node:a", "system:nodes");
         let (csr, key) = request(&subject, &["10.0.0.1".to_owned()]).unwrap();
         let parsed = CertificateRequest::parse(&csr).unwrap();
-        assert_eq!((parsed.common_name.as_str(), parsed.organizations.as_slice()), ("system:node:a", &["system:nodes".to_owned()][..]));
+        assert_eq!(
+            (parsed.common_name.as_str(), parsed.organizations.as_slice()),
+            ("system:node:a", &["system:nodes".to_owned()][..])
+        );
         assert_eq!(parsed.names, ["10.0.0.1"]);
         let cert_pem = authority.sign(&parsed, Usage::Client, now(), HOUR).unwrap();
         assert!(!key.is_empty());
         let block = pem::parse(cert_pem).unwrap();
         let (_, certificate) = X509Certificate::from_der(block.contents()).unwrap();
         assert!(!certificate.is_ca());
-        assert!(CertificateRequest::parse("-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n").is_err());
+        assert!(
+            CertificateRequest::parse("-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n")
+                .is_err()
+        );
     }
 }

@@ -2,10 +2,7 @@
 
 use rcgen::{CertificateParams, CertificateSigningRequestParams, KeyPair};
 use x509_parser::{
-    certification_request::X509CertificationRequest,
-    extensions::ParsedExtension,
-    prelude::FromDer,
-    x509::X509Name,
+    certification_request::X509CertificationRequest, extensions::ParsedExtension, prelude::FromDer, x509::X509Name,
 };
 
 use crate::{Error, Subject, authority::distinguished_name, crypto, identity};
@@ -42,7 +39,13 @@ impl CertificateRequest {
         let inner = CertificateSigningRequestParams::from_pem(pem).map_err(crypto("read a certificate request"))?;
         let subject = &csr.certification_request_info.subject;
         let (names, has_other_names) = names(&csr);
-        Ok(Self { common_name: common_name(subject), organizations: organizations(subject), names, has_other_names, inner })
+        Ok(Self {
+            common_name: common_name(subject),
+            organizations: organizations(subject),
+            names,
+            has_other_names,
+            inner,
+        })
     }
 
     pub(crate) fn subject(&self) -> Subject {

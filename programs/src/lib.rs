@@ -17,7 +17,8 @@ use nix::{
 };
 
 /// The OCI launcher (`runtime/launcher`).
-pub static LAUNCHER: Program = Program { name: "coracle-launcher", bytes: include_bytes!(env!("CORACLE_PROGRAM_LAUNCHER")) };
+pub static LAUNCHER: Program =
+    Program { name: "coracle-launcher", bytes: include_bytes!(env!("CORACLE_PROGRAM_LAUNCHER")) };
 /// The shim that keeps a pod's containers (`runtime/shim`).
 pub static SHIM: Program = Program { name: "coracle-shim", bytes: include_bytes!(env!("CORACLE_PROGRAM_SHIM")) };
 /// The first process of a lab's node (`coracle/init`).

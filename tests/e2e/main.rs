@@ -5,4 +5,5 @@ mod labs;
 mod mistakes;
 mod network;
 mod recovery;
+mod registry;
 mod story;

@@ -14,7 +14,10 @@ fn mistakes_are_told_in_the_words_people_know() {
 
 fn missing(lab: &Lab) {
     for kubectl in [Lab::lite, Lab::kubectl] {
-        assert_eq!(kubectl(lab, "get pod missing").fails(), "Error from server (NotFound): pods \"missing\" not found\n");
+        assert_eq!(
+            kubectl(lab, "get pod missing").fails(),
+            "Error from server (NotFound): pods \"missing\" not found\n"
+        );
         let unknown = kubectl(lab, "get boats").fails();
         assert_eq!(unknown, "error: the server doesn't have a resource type \"boats\"\n");
     }
@@ -35,7 +38,10 @@ fn manifests(lab: &Lab) {
 
 fn unknown_image(lab: &Lab) {
     lab.lite("run lost --image=127.0.0.1:1/nobody:none").ok();
-    lab.lite("wait --for=jsonpath={.status.containerStatuses[0].state.waiting.reason}=ErrImagePull pod/lost --timeout=30s").ok();
+    lab.lite(
+        "wait --for=jsonpath={.status.containerStatuses[0].state.waiting.reason}=ErrImagePull pod/lost --timeout=30s",
+    )
+    .ok();
     lab.lite("wait --for=jsonpath={.status.containerStatuses[0].state.waiting.reason}=ImagePullBackOff pod/lost --timeout=60s").ok();
     let listed = lab.lite("get pods").ok();
     assert!(listed.contains("ImagePullBackOff") || listed.contains("ErrImagePull"), "{listed}");
@@ -65,7 +71,10 @@ fn without_a_lab_commands_say_how_to_make_one() {
 fn without_root_there_is_one_line() {
     let lab = Lab::prepare("nobody");
     let mut command = Command::new("setpriv");
-    command.args(["--reuid=65534", "--clear-groups", "--regid=65534"]).arg(coracle_tests::binary("coracle")).args(["lab", "up"]);
+    command
+        .args(["--reuid=65534", "--clear-groups", "--regid=65534"])
+        .arg(coracle_tests::binary("coracle"))
+        .args(["lab", "up"]);
     command.env("CORACLE_HOME", lab.home());
     let said = run(&mut command, "").fails();
     assert_eq!(said, "coracle: coracle lab makes namespaces and cgroups and needs root; run it with: sudo\n");

@@ -8,7 +8,12 @@ fn pods_reach_each_other_across_nodes() {
     lab.lite("create deployment web --image=coracle/hello:v1 --replicas=4").ok();
     lab.lite("rollout status deployment/web --timeout=60s").ok();
     let pods = lab.get("pods -l app=web");
-    let addresses: Vec<String> = pods["items"].as_array().unwrap().iter().map(|pod| pod["status"]["podIP"].as_str().unwrap().to_owned()).collect();
+    let addresses: Vec<String> = pods["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|pod| pod["status"]["podIP"].as_str().unwrap().to_owned())
+        .collect();
     assert_eq!(addresses.len(), 4);
     for node in ["net-1", "net-2"] {
         for address in &addresses {
@@ -19,6 +24,18 @@ fn pods_reach_each_other_across_nodes() {
             lab.lite("delete pod client --now").ok();
         }
     }
+}
+
+#[test]
+fn a_node_that_is_cut_off_is_not_ready_and_healed_it_is() {
+    let lab = Lab::up("cut", 2);
+    lab.lab(&["partition", "cut-2", "cut-1,server"]).ok();
+    lab.lite("wait --for=condition=Ready=Unknown node/cut-2 --timeout=90s").ok();
+    lab.lite("wait --for=condition=Ready node/cut-1 --timeout=5s").ok();
+    lab.lab(&["heal"]).ok();
+    lab.lite("wait --for=condition=Ready node/cut-2 --timeout=60s").ok();
+    let twice = lab.lab(&["partition", "cut-1", "cut-1,server"]).fails();
+    assert_eq!(twice, "coracle: \"cut-1\" is in two groups\n");
 }
 
 /// A pod on `node` that asks `address` once.

@@ -33,7 +33,12 @@ fn story(lab: &Lab, kubectl: impl Fn(&str) -> Output) {
     assert!(history.contains("\n2 ") && history.contains("\n3 ") && !history.contains("\n1 "), "{history}");
 
     let applied = kubectl(&format!("apply -f {guestbook}")).ok();
-    for line in ["service/backend created", "deployment.apps/frontend created", "configmap/frontend created", "secret/frontend created"] {
+    for line in [
+        "service/backend created",
+        "deployment.apps/frontend created",
+        "configmap/frontend created",
+        "secret/frontend created",
+    ] {
         assert!(applied.contains(line), "{applied}");
     }
     kubectl("rollout status deployment/frontend --timeout=60s").ok();

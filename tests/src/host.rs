@@ -29,10 +29,18 @@ impl Host {
     #[track_caller]
     pub fn assert_unchanged(&self) {
         let now = Self::look();
-        assert_eq!(now.mounts.difference(&self.mounts).collect::<Vec<_>>(), Vec::<&String>::new(), "mounts were left behind");
+        assert_eq!(
+            now.mounts.difference(&self.mounts).collect::<Vec<_>>(),
+            Vec::<&String>::new(),
+            "mounts were left behind"
+        );
         assert_eq!(now.links, self.links, "network links changed");
         assert_eq!(now.routes, self.routes, "routes changed");
-        assert_eq!(now.cgroups.difference(&self.cgroups).collect::<Vec<_>>(), Vec::<&String>::new(), "cgroups were left behind");
+        assert_eq!(
+            now.cgroups.difference(&self.cgroups).collect::<Vec<_>>(),
+            Vec::<&String>::new(),
+            "cgroups were left behind"
+        );
         let left: Vec<_> = now.processes.difference(&self.processes).collect();
         assert!(left.is_empty(), "processes were left behind: {left:?}");
     }
@@ -46,7 +54,8 @@ fn names(dir: &str) -> BTreeSet<String> {
 /// Every cgroup of ours, in every hierarchy.
 fn cgroups() -> BTreeSet<String> {
     let mut found = BTreeSet::new();
-    let mut roots: Vec<_> = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    let mut roots: Vec<_> =
+        fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|entry| entry.path()).collect();
     roots.push("/sys/fs/cgroup".into());
     for root in roots.iter().filter(|root| root.is_dir()) {
         below(&root.join("coracle"), &mut found);

@@ -122,13 +122,27 @@ impl Lab {
     /// Kills the command that an init keeps, not the init.
     pub fn kill_command(&self, name: &str) {
         let program = std::fs::canonicalize(binary("coracle")).expect("the binary exists");
-        let command = children(self.process(name)).into_iter().find(|pid| {
-            std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == program)
-        });
+        let command = children(self.process(name))
+            .into_iter()
+            .find(|pid| std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == program));
         let command = command.unwrap_or_else(|| panic!("{name} keeps no command"));
         let pidfd = Pidfd::open(command);
         kill(Pid::from_raw(command), Signal::SIGKILL).expect("kill a process of the lab");
         pidfd.wait();
+    }
+
+    /// Kills the processes of a node that go by `name`.
+    pub fn kill_in_node(&self, node: &str, name: &str) {
+        let mut killed = 0;
+        let mut waiting = vec![self.process(node)];
+        while let Some(pid) = waiting.pop() {
+            waiting.extend(children(pid));
+            if std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == name) {
+                kill(Pid::from_raw(pid), Signal::SIGKILL).expect("kill a process of the lab");
+                killed += 1;
+            }
+        }
+        assert!(killed > 0, "no process of {node} goes by {name}");
     }
 
     /// Repeats a kubectl-lite command until it succeeds; panics after a minute.
@@ -161,10 +175,16 @@ impl Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         if thread::panicking() {
-            for process in self.home.path().join("labs").join(&self.name).join("log").read_dir().into_iter().flatten().flatten() {
+            for process in
+                self.home.path().join("labs").join(&self.name).join("log").read_dir().into_iter().flatten().flatten()
+            {
                 let text = std::fs::read_to_string(process.path()).unwrap_or_default();
                 let tail: Vec<_> = text.lines().rev().take(30).collect();
-                eprintln!("--- {}\n{}", process.path().display(), tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
+                eprintln!(
+                    "--- {}\n{}",
+                    process.path().display(),
+                    tail.into_iter().rev().collect::<Vec<_>>().join("\n")
+                );
             }
         }
         let down = self.lab(&["down"]);

@@ -46,9 +46,14 @@ pub fn binary(name: &str) -> PathBuf {
     if let Some(dir) = env::var_os("CORACLE_BINARIES") {
         return PathBuf::from(dir).join(name);
     }
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target"), PathBuf::from);
+    let target = env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target"), PathBuf::from);
     let path = target.join("release").join(name);
-    assert!(path.exists(), "{} is missing: build it with `cargo build --release`, or run `cargo xtask e2e`", path.display());
+    assert!(
+        path.exists(),
+        "{} is missing: build it with `cargo build --release`, or run `cargo xtask e2e`",
+        path.display()
+    );
     path
 }
 

@@ -22,7 +22,15 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<()> {
     let binaries = cargo::release()?;
     let mut bench = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    bench.current_dir(cargo::root()).args(["run", "--release", "--locked", "--quiet", "--package", "coracle-bench", "--"]);
+    bench.current_dir(cargo::root()).args([
+        "run",
+        "--release",
+        "--locked",
+        "--quiet",
+        "--package",
+        "coracle-bench",
+        "--",
+    ]);
     bench.arg(&options.name).arg("--binaries").arg(binaries);
     if let Some(json) = &options.json {
         bench.arg("--json").arg(std::path::absolute(json)?);

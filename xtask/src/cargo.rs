@@ -29,7 +29,9 @@ pub fn test(part: Option<&str>) -> Result<()> {
     release()?;
     match part {
         None => run_tests(&["--workspace"]),
-        Some(part) if package_exists(&format!("coracle-{part}")) => run_tests(&["--package", &format!("coracle-{part}")]),
+        Some(part) if package_exists(&format!("coracle-{part}")) => {
+            run_tests(&["--package", &format!("coracle-{part}")])
+        }
         Some(part) if package_exists(part) => run_tests(&["--package", part]),
         Some(part) => bail!("there is no package coracle-{part} and none called {part}"),
     }

@@ -15,7 +15,11 @@ pub fn run() -> Result<()> {
     }
     fs::create_dir_all(&dist)?;
     let mut names = Vec::new();
-    for path in ["coracle", "kubectl-lite"].map(|name| binaries.join(name)).into_iter().chain(["LICENSE", "CHANGELOG.md"].map(|name| cargo::root().join(name))) {
+    for path in ["coracle", "kubectl-lite"]
+        .map(|name| binaries.join(name))
+        .into_iter()
+        .chain(["LICENSE", "CHANGELOG.md"].map(|name| cargo::root().join(name)))
+    {
         let name = path.file_name().context("a file has a name")?.to_owned();
         fs::copy(&path, dist.join(&name)).with_context(|| format!("copy {}", path.display()))?;
         names.push(name);

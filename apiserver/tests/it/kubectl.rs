@@ -1,4 +1,4 @@
-//! The unmodified kubectl over TLS. Skipped where there is none.
+//! The unmodified kubectl over TLS.
 
 use crate::harness::{Harness, identity};
 use base64::Engine;
@@ -92,7 +92,7 @@ spec:
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_story() {
-    let Some(kubectl) = Kubectl::start().await else { return };
+    let kubectl = Kubectl::start().await.expect("kubectl is installed");
     assert!(kubectl.ok(&["version"]).await.contains("v1.36.0+coracle"));
     assert!(kubectl.ok(&["api-resources"]).await.contains("deployments"));
     assert!(kubectl.ok(&["get", "namespaces"]).await.contains("kube-system"));
@@ -151,7 +151,7 @@ async fn a_story() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_goes_wrong() {
-    let Some(kubectl) = Kubectl::start().await else { return };
+    let kubectl = Kubectl::start().await.expect("kubectl is installed");
     let file = kubectl.path().join("bad.yaml");
     let path = file.to_str().unwrap();
     std::fs::write(&file, DEPLOYMENT.replace("  replicas: 2", "  replica: 2")).unwrap();
@@ -172,7 +172,7 @@ async fn what_goes_wrong() {
 /// kubectl sends these in protobuf.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn everything_that_kubectl_creates_from_flags() {
-    let Some(kubectl) = Kubectl::start().await else { return };
+    let kubectl = Kubectl::start().await.expect("kubectl is installed");
     for (line, said) in [
         ("create namespace n", "namespace/n created"),
         ("create deployment web --image=a:v1 --replicas=3", "deployment.apps/web created"),

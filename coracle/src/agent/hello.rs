@@ -20,7 +20,8 @@ pub async fn pack(images: &Images) -> Result<()> {
 }
 
 fn image(version: &str) -> PackedImage {
-    let program = PackedFile { path: "/hello".into(), mode: 0o755, content: PackedContent::File(HELLO.bytes().to_vec()) };
+    let program =
+        PackedFile { path: "/hello".into(), mode: 0o755, content: PackedContent::File(HELLO.bytes().to_vec()) };
     let users = PackedFile {
         path: "/etc/passwd".into(),
         mode: 0o644,

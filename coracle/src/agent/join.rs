@@ -36,7 +36,12 @@ pub async fn join(options: &Options, node: &Node, stop: CancellationToken) -> Re
 }
 
 /// The kubelet of a node that has joined, and how far it is.
-pub fn kubelet(options: &Options, node: &Node, joined: &Joined, cri_socket: PathBuf) -> (Config, watch::Receiver<Progress>) {
+pub fn kubelet(
+    options: &Options,
+    node: &Node,
+    joined: &Joined,
+    cri_socket: PathBuf,
+) -> (Config, watch::Receiver<Progress>) {
     let (progress, told) = watch::channel(Progress::default());
     let config = Config {
         node_name: node.name.clone(),

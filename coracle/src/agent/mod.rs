@@ -81,9 +81,7 @@ pub async fn run(options: Options) -> Result<()> {
         registries: Default::default(),
     });
     let runtime = Arc::new(runtime.await.context("start the container runtime")?);
-    let images = async {
-        if options.hello_images { hello::pack(runtime.images()).await } else { Ok(()) }
-    };
+    let images = async { if options.hello_images { hello::pack(runtime.images()).await } else { Ok(()) } };
     let (joined, ()) = tokio::try_join!(join::join(&options, &node, stop.clone()), images)?;
     let informers = Informers::with_shutdown(joined.client.clone(), Scope::all(), stop.clone());
     let (kubelet, progress) = join::kubelet(&options, &node, &joined, cri_socket);
@@ -191,6 +189,8 @@ fn address_towards(server: &str) -> Result<IpAddr> {
     let authority = server.trim_start_matches("https://").split('/').next().unwrap_or_default();
     let authority = if authority.contains(':') { authority.to_owned() } else { format!("{authority}:443") };
     let socket = std::net::UdpSocket::bind("0.0.0.0:0").context("open a socket")?;
-    socket.connect(&authority).with_context(|| format!("find the way to {authority}; say the node's address with --node-ip"))?;
+    socket
+        .connect(&authority)
+        .with_context(|| format!("find the way to {authority}; say the node's address with --node-ip"))?;
     Ok(socket.local_addr()?.ip())
 }

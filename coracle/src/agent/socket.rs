@@ -8,16 +8,22 @@ use coracle_runtime::Runtime;
 use futures::TryStreamExt;
 use serde_json::json;
 use tokio::net::UnixListener;
-use tokio_util::{io::{StreamReader, SyncIoBridge}, sync::CancellationToken};
+use tokio_util::{
+    io::{StreamReader, SyncIoBridge},
+    sync::CancellationToken,
+};
 
 /// Serves at `path`, mode 0600, until `stop`.
 pub async fn serve(path: &Path, runtime: Arc<Runtime>, stop: CancellationToken) -> Result<()> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).with_context(|| format!("remove {}", path.display())),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("remove {}", path.display()));
+        }
         _ => {}
     }
     let listener = UnixListener::bind(path).with_context(|| format!("listen at {}", path.display()))?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).with_context(|| format!("protect {}", path.display()))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))
+        .with_context(|| format!("protect {}", path.display()))?;
     let router = Router::new().route("/images/load", post(load)).with_state(runtime);
     Ok(axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await?)
 }

@@ -18,7 +18,9 @@ struct Hierarchy {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Version {
     /// v1; a cpuset must be told its processors and memory before it takes a process.
-    One { cpuset: bool },
+    One {
+        cpuset: bool,
+    },
     Two,
 }
 
@@ -111,7 +113,8 @@ fn inherit_cpuset(parent: &Path, dir: &Path) -> Result<()> {
         let own = dir.join(file);
         let value = fs::read_to_string(&own).with_context(|| format!("read {}", own.display()))?;
         if value.trim().is_empty() {
-            let inherited = fs::read_to_string(parent.join(file)).with_context(|| format!("read {file} of the parent"))?;
+            let inherited =
+                fs::read_to_string(parent.join(file)).with_context(|| format!("read {file} of the parent"))?;
             fs::write(&own, inherited.trim()).with_context(|| format!("write {}", own.display()))?;
         }
     }
@@ -149,7 +152,8 @@ mod tests {
 
     #[test]
     fn hierarchies_are_read_from_mountinfo() {
-        let v1 = hierarchy("33 25 0:28 / /sys/fs/cgroup/cpuset rw,relatime shared:9 - cgroup cgroup rw,cpuset").unwrap();
+        let v1 =
+            hierarchy("33 25 0:28 / /sys/fs/cgroup/cpuset rw,relatime shared:9 - cgroup cgroup rw,cpuset").unwrap();
         assert_eq!((v1.root.to_str().unwrap(), v1.version), ("/sys/fs/cgroup/cpuset", Version::One { cpuset: true }));
         let v2 = hierarchy("24 20 0:22 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw").unwrap();
         assert_eq!(v2.version, Version::Two);

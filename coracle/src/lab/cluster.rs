@@ -25,7 +25,8 @@ impl Cluster {
     /// Connects with the administrator's kubeconfig.
     pub async fn connect(paths: &Paths) -> Result<Self> {
         let path = paths.kubeconfig();
-        let client = coracle_client::connect(&path).await.with_context(|| format!("connect with {}", path.display()))?;
+        let client =
+            coracle_client::connect(&path).await.with_context(|| format!("connect with {}", path.display()))?;
         Ok(Self { client })
     }
 
@@ -38,7 +39,8 @@ impl Cluster {
             loop {
                 changes.mark_unchanged();
                 let snapshot = nodes.snapshot();
-                let ready = names.iter().filter(|name| snapshot.find("", name).is_some_and(|node| is_ready(node))).count();
+                let ready =
+                    names.iter().filter(|name| snapshot.find("", name).is_some_and(|node| is_ready(node))).count();
                 told(ready);
                 if ready == names.len() {
                     return Ok(());
@@ -50,7 +52,8 @@ impl Cluster {
             return outcome;
         }
         let snapshot = nodes.snapshot();
-        let late: Vec<_> = names.iter().filter_map(|name| reason(name, snapshot.find("", name).map(AsRef::as_ref))).collect();
+        let late: Vec<_> =
+            names.iter().filter_map(|name| reason(name, snapshot.find("", name).map(AsRef::as_ref))).collect();
         bail!("not Ready within {limit:?}: {}", late.join("; "))
     }
 
@@ -63,10 +66,8 @@ impl Cluster {
             .await
             .context("the API did not answer")?
             .context("list nodes and pods")?;
-        let mut found: BTreeMap<_, _> = nodes
-            .iter()
-            .filter_map(|node| Some((node.metadata.name.clone()?, (is_ready(node), 0))))
-            .collect();
+        let mut found: BTreeMap<_, _> =
+            nodes.iter().filter_map(|node| Some((node.metadata.name.clone()?, (is_ready(node), 0)))).collect();
         for pod in &pods {
             let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_ref());
             if let Some((_, count)) = node.and_then(|node| found.get_mut(node)) {

@@ -26,7 +26,9 @@ pub struct Command {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// Bring a lab up, or continue one that was stopped
-    #[command(after_help = "Examples:\n  coracle lab up\n  coracle lab up --nodes 5 --name big\n  coracle lab up --etcd http://127.0.0.1:2379")]
+    #[command(
+        after_help = "Examples:\n  coracle lab up\n  coracle lab up --nodes 5 --name big\n  coracle lab up --etcd http://127.0.0.1:2379"
+    )]
     Up {
         /// How many nodes a new lab has
         #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=250))]

@@ -45,9 +45,15 @@ const STORY: &[Step] = &[
     },
     Step { arguments: "apply -f -", expect: Expect::Shows(&["deployment.apps/frontend created"]) },
     Step { arguments: "rollout status deployment/frontend", expect: Expect::Shows(&["successfully rolled out"]) },
-    Step { arguments: "get deployments,services", expect: Expect::Shows(&["deployment.apps/frontend", "service/frontend"]) },
+    Step {
+        arguments: "get deployments,services",
+        expect: Expect::Shows(&["deployment.apps/frontend", "service/frontend"]),
+    },
     Step { arguments: "describe deployment web", expect: Expect::Shows(&["ScalingReplicaSet"]) },
-    Step { arguments: "get pod missing", expect: Expect::Fails("Error from server (NotFound): pods \"missing\" not found") },
+    Step {
+        arguments: "get pod missing",
+        expect: Expect::Fails("Error from server (NotFound): pods \"missing\" not found"),
+    },
     Step { arguments: "delete deployment web", expect: Expect::Shows(&["deployment.apps \"web\" deleted"]) },
 ];
 

@@ -4,7 +4,15 @@ use std::{fs, io, path::Path, time::Duration};
 
 use anyhow::{Context, Result};
 
-use super::{cgroups::Cgroups, inspect, lock::Lock, paths::Paths, process::{Process, kill_all_in}, progress::Step, spec::Spec};
+use super::{
+    cgroups::Cgroups,
+    inspect,
+    lock::Lock,
+    paths::Paths,
+    process::{Process, kill_all_in},
+    progress::Step,
+    spec::Spec,
+};
 
 /// How long the server gets to close its store, and the kernel to let go of a cgroup.
 const SERVER_GRACE: Duration = Duration::from_secs(10);
@@ -73,7 +81,9 @@ fn recorded(paths: &Paths) -> Vec<String> {
 
 fn remove_dir(dir: &Path) -> Result<()> {
     match fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).with_context(|| format!("remove {}", dir.display())),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("remove {}", dir.display()))
+        }
         _ => Ok(()),
     }
 }

@@ -21,8 +21,11 @@ pub async fn load(paths: &Paths, image: &str) -> Result<()> {
             eprintln!("Node {} does not run and is left out.", node.name);
             continue;
         }
-        let (socket, archive, name) = (paths.node_run(&node.name).join("agent.sock"), archive.clone(), node.name.clone());
-        loads.spawn(async move { node_socket::load_image(&socket, archive).await.with_context(|| format!("load into {name}")) });
+        let (socket, archive, name) =
+            (paths.node_run(&node.name).join("agent.sock"), archive.clone(), node.name.clone());
+        loads.spawn(async move {
+            node_socket::load_image(&socket, archive).await.with_context(|| format!("load into {name}"))
+        });
     }
     let mut loaded = Vec::new();
     while let Some(names) = loads.join_next().await {
@@ -42,7 +45,8 @@ fn read(image: &str) -> Result<bytes::Bytes> {
     if image == "-" {
         io::stdin().lock().read_to_end(&mut archive).context("read standard input")?;
     } else {
-        archive = fs::read(image).with_context(|| format!("read {image}; save an image with: docker save -o FILE IMAGE"))?;
+        archive =
+            fs::read(image).with_context(|| format!("read {image}; save an image with: docker save -o FILE IMAGE"))?;
     }
     Ok(archive.into())
 }

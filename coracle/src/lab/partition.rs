@@ -2,13 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 
-use super::{
-    lock::Lock,
-    network::Member,
-    paths::Paths,
-    process::Process,
-    spec::Spec,
-};
+use super::{lock::Lock, network::Member, paths::Paths, process::Process, spec::Spec};
 
 /// Cuts every member of each group off from the members of the others. `server` is the server.
 pub async fn partition(paths: &Paths, groups: &[Vec<String>]) -> Result<()> {

@@ -113,8 +113,15 @@ fn home() -> Result<PathBuf> {
 fn check_name(name: &str) -> Result<()> {
     let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     let edges = |c: char| c != '-';
-    if name.is_empty() || name.len() > 40 || !name.chars().all(fits) || !name.starts_with(edges) || !name.ends_with(edges) {
-        bail!("invalid lab name {name:?}: use up to 40 lower case letters, digits and '-', beginning and ending with a letter or digit");
+    if name.is_empty()
+        || name.len() > 40
+        || !name.chars().all(fits)
+        || !name.starts_with(edges)
+        || !name.ends_with(edges)
+    {
+        bail!(
+            "invalid lab name {name:?}: use up to 40 lower case letters, digits and '-', beginning and ending with a letter or digit"
+        );
     }
     Ok(())
 }

@@ -87,12 +87,15 @@ impl Process {
         command.env_clear().envs(environment()).envs(start.environment.iter().cloned());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).current_dir("/");
         let node = start.node.unwrap_or(start.lab);
-        hand_over(&mut command, [
-            (tell.as_raw_fd(), STATUS_FD),
-            (node.as_fd().as_raw_fd(), NODE_FD),
-            (start.lab.as_fd().as_raw_fd(), LAB_FD),
-            (host.as_fd().as_raw_fd(), HOST_FD),
-        ]);
+        hand_over(
+            &mut command,
+            [
+                (tell.as_raw_fd(), STATUS_FD),
+                (node.as_fd().as_raw_fd(), NODE_FD),
+                (start.lab.as_fd().as_raw_fd(), LAB_FD),
+                (host.as_fd().as_raw_fd(), HOST_FD),
+            ],
+        );
         let mut child = command.spawn().with_context(|| format!("start the init of {}", start.name))?;
         drop(tell);
         let mut text = String::new();
@@ -129,9 +132,8 @@ impl Process {
     /// Sends a signal; a process that is gone is no error.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         // SAFETY: no memory is involved.
-        let result = unsafe {
-            libc::syscall(libc::SYS_pidfd_send_signal, self.pidfd.as_raw_fd(), signal as libc::c_int, 0, 0)
-        };
+        let result =
+            unsafe { libc::syscall(libc::SYS_pidfd_send_signal, self.pidfd.as_raw_fd(), signal as libc::c_int, 0, 0) };
         match io::Error::last_os_error() {
             _ if result == 0 => Ok(()),
             error if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),

@@ -81,7 +81,14 @@ impl Node {
 impl Spec {
     /// A new lab without nodes. Takes the usual API port if nobody has it.
     pub fn new(name: &str, etcd: Vec<String>) -> Result<Self> {
-        Ok(Self { name: name.to_owned(), api_port: free_port()?, etcd, nodes: Vec::new(), publish: Vec::new(), next: 1 })
+        Ok(Self {
+            name: name.to_owned(),
+            api_port: free_port()?,
+            etcd,
+            nodes: Vec::new(),
+            publish: Vec::new(),
+            next: 1,
+        })
     }
 
     /// Reads the lab's spec; `None` when there is no such lab.

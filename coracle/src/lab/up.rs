@@ -128,7 +128,9 @@ pub async fn wait_ready(paths: &Paths, nodes: &[&Node]) -> Result<()> {
     let total = names.len();
     let told = |ready| step.at(format!("waiting for the nodes: {ready} of {total} Ready"));
     let ready = cluster.wait_ready(&names, NODES_LIMIT, told).await;
-    ready.with_context(|| format!("nodes are not Ready; see: coracle lab logs {}", names.first().map_or("NODE", |name| name)))?;
+    ready.with_context(|| {
+        format!("nodes are not Ready; see: coracle lab logs {}", names.first().map_or("NODE", |name| name))
+    })?;
     step.done(&format!("{total} nodes Ready"));
     Ok(())
 }
@@ -234,7 +236,9 @@ fn clean_after(paths: &Paths, cgroups: &Cgroups, cgroup: &str, node: &Node) -> R
 /// This program, for the processes of the lab.
 fn program() -> Result<String> {
     let path = std::env::current_exe().context("find this program")?;
-    path.into_os_string().into_string().map_err(|path| anyhow::anyhow!("this program's path is not UTF-8: {}", path.display()))
+    path.into_os_string()
+        .into_string()
+        .map_err(|path| anyhow::anyhow!("this program's path is not UTF-8: {}", path.display()))
 }
 
 pub(super) fn make_dir(path: &Path) -> Result<()> {

@@ -12,10 +12,13 @@ use coracle_apiserver::{
         etcd::{Etcd, EtcdConfig},
     },
 };
-use coracle_client::{Client, in_process};
+use coracle_client::{Client, Informers, Scope, in_process};
 use coracle_link::Place;
 use k8s_openapi::api::core::v1::Secret;
-use kube::{Api, api::{Patch, PatchParams, PostParams}};
+use kube::{
+    Api,
+    api::{Patch, PatchParams, PostParams},
+};
 use serde_json::json;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -57,7 +60,12 @@ impl ControlPlane {
     }
 
     /// Serves on `listener` until `stop`.
-    pub fn serve(&self, listener: TcpListener, credentials: &Credentials, stop: &CancellationToken) -> Result<JoinHandle<()>> {
+    pub fn serve(
+        &self,
+        listener: TcpListener,
+        credentials: &Credentials,
+        stop: &CancellationToken,
+    ) -> Result<JoinHandle<()>> {
         let tls = self.api.tls(&credentials.server.cert_pem, &credentials.server.key_pem)?;
         let (api, stop) = (self.api.clone(), stop.clone());
         Ok(tokio::spawn(async move { api.serve(listener, tls, stop).await }))
@@ -88,15 +96,23 @@ impl ControlPlane {
     }
 
     /// Starts the scheduler and the controllers; the future ends when they have.
-    pub fn run_components(&self, credentials: &Credentials, stop: &CancellationToken) -> Result<impl Future<Output = ()> + use<>> {
+    pub fn run_components(
+        &self,
+        credentials: &Credentials,
+        stop: &CancellationToken,
+    ) -> Result<impl Future<Output = ()> + use<>> {
         let manager = self.client(UserInfo::new("system:kube-controller-manager", &["system:authenticated"]));
+        // One informer a resource for all of them: a pod is held once.
+        let informers = Informers::with_shutdown(manager.clone(), Scope::all(), stop.clone());
         let mut controllers = coracle_controller::Config::new(manager);
+        controllers.informers = Some(informers.clone());
         controllers.clock = self.clock.clone();
         controllers.cluster_cidr = Some(CLUSTER_CIDR.parse().context("the cluster's range")?);
         controllers.authority = Some(credentials.authority.clone());
         let scheduler = self.client(UserInfo::new("system:kube-scheduler", &["system:authenticated"]));
         let mut scheduler = coracle_scheduler::Config::new(scheduler);
         scheduler.clock = self.clock.clone();
+        scheduler.informers = Some(informers);
         let controllers = tokio::spawn(coracle_controller::run(controllers, stop.clone()));
         let scheduler = tokio::spawn(coracle_scheduler::run(scheduler, stop.clone()));
         Ok(async move {
@@ -121,6 +137,7 @@ async fn open_store(data_dir: &Path, etcd: &[String], clock: Arc<dyn Clock>) -> 
         return Ok(Arc::new(store));
     }
     let path = data_dir.join("store.redb");
-    let open = move || Embedded::open(path.clone(), clock).with_context(|| format!("open the store {}", path.display()));
+    let open =
+        move || Embedded::open(path.clone(), clock).with_context(|| format!("open the store {}", path.display()));
     Ok(Arc::new(tokio::task::spawn_blocking(open).await??))
 }

@@ -61,10 +61,13 @@ impl Credentials {
         server_names.extend(names.iter().cloned());
         server_names.sort();
         server_names.dedup();
-        let issue = |file: &str, subject: Subject, names: &[String], usage| renew(&authority, &pki, file, &subject, names, usage, now);
+        let issue = |file: &str, subject: Subject, names: &[String], usage| {
+            renew(&authority, &pki, file, &subject, names, usage, now)
+        };
         let server = issue("apiserver", Subject::user("kube-apiserver"), &server_names, Usage::Server)?;
         let masters = |name: &str| Subject::member(name, "system:masters");
-        let kubelet_client = issue("apiserver-kubelet-client", masters("kube-apiserver-kubelet-client"), &[], Usage::Client)?;
+        let kubelet_client =
+            issue("apiserver-kubelet-client", masters("kube-apiserver-kubelet-client"), &[], Usage::Client)?;
         let admin = issue("admin", masters("kubernetes-admin"), &[], Usage::Client)?;
         let token = JoinToken::load_or_create(&dir.join("join-token"), &authority.fingerprint())?;
         Ok(Self { dir: dir.to_path_buf(), authority: authority.into(), server, kubelet_client, admin, token })

@@ -1,10 +1,17 @@
 //! Serving in a lab's network as well as in the host's.
 
-use std::{net::SocketAddr, os::fd::{FromRawFd, OwnedFd, RawFd}, str::FromStr};
+use std::{
+    net::SocketAddr,
+    os::fd::{FromRawFd, OwnedFd, RawFd},
+    str::FromStr,
+};
 
 use anyhow::{Context, Result};
 use coracle_link::{Netns, Place};
-use nix::{fcntl::{FcntlArg, FdFlag, fcntl}, libc};
+use nix::{
+    fcntl::{FcntlArg, FdFlag, fcntl},
+    libc,
+};
 
 /// A descriptor of a network namespace, inherited, and an address in it.
 #[derive(Clone, Debug)]

@@ -49,11 +49,14 @@ pub async fn run(options: Options) -> Result<()> {
     let place = lab.clone().unwrap_or_default();
     // Nodes reach the API where the lab is, if there is one.
     let advertise = options.lab_bind.as_ref().map_or(options.bind, LabBind::address);
-    let plane = ControlPlane::start(&options.data_dir, &options.etcd_servers, &credentials, place.clone(), advertise, clock).await?;
+    let plane =
+        ControlPlane::start(&options.data_dir, &options.etcd_servers, &credentials, place.clone(), advertise, clock)
+            .await?;
     let listener = Place::Current.listen_tcp(options.bind).with_context(|| format!("listen at {}", options.bind))?;
     let mut serving = vec![plane.serve(listener, &credentials, &stop)?];
     if let (Some(place), Some(bind)) = (&lab, &options.lab_bind) {
-        let listener = place.listen_tcp(bind.address()).with_context(|| format!("listen at {} in the lab", bind.address()))?;
+        let listener =
+            place.listen_tcp(bind.address()).with_context(|| format!("listen at {} in the lab", bind.address()))?;
         serving.push(plane.serve(listener, &credentials, &stop)?);
     }
     plane.admit_nodes(&credentials).await?;

@@ -1,6 +1,12 @@
 //! Ports of the host's 127.0.0.1 that lead to node ports in the lab; the list is read again on SIGHUP.
 
-use std::{collections::HashMap, net::{Ipv4Addr, SocketAddr}, path::{Path, PathBuf}, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use coracle_link::Place;

@@ -43,7 +43,9 @@ pub async fn run(session: &Session, options: &Options, what: What) -> Result<()>
         .arguments
         .iter()
         .filter(is_change)
-        .map(|change| change.split_once('=').map_or((change.trim_end_matches('-'), None), |(key, value)| (key, Some(value))))
+        .map(|change| {
+            change.split_once('=').map_or((change.trim_end_matches('-'), None), |(key, value)| (key, Some(value)))
+        })
         .collect();
     if changes.is_empty() {
         return Err(Error::usage(format!("at least one {} update is required", field.trim_end_matches('s'))));
@@ -66,7 +68,12 @@ pub async fn run(session: &Session, options: &Options, what: What) -> Result<()>
     Ok(())
 }
 
-fn changed(current: &Map<String, Value>, changes: &[(&str, Option<&str>)], overwrite: bool, field: &str) -> Result<Map<String, Value>> {
+fn changed(
+    current: &Map<String, Value>,
+    changes: &[(&str, Option<&str>)],
+    overwrite: bool,
+    field: &str,
+) -> Result<Map<String, Value>> {
     let mut patch = Map::new();
     for (key, value) in changes {
         match (current.get(*key), value) {

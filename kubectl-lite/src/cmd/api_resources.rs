@@ -40,10 +40,22 @@ pub async fn resources(session: &Session, options: &Options) -> Result<()> {
     }
     let wide = options.output.is_some();
     if !options.no_headers {
-        writeln!(out, "NAME\tSHORTNAMES\tAPIVERSION\tNAMESPACED\tKIND{}", if wide { "\tVERBS\tCATEGORIES" } else { "" })?;
+        writeln!(
+            out,
+            "NAME\tSHORTNAMES\tAPIVERSION\tNAMESPACED\tKIND{}",
+            if wide { "\tVERBS\tCATEGORIES" } else { "" }
+        )?;
     }
     for resource in resources {
-        write!(out, "{}\t{}\t{}\t{}\t{}", resource.plural, resource.short.join(","), resource.api_version(), resource.namespaced, resource.kind)?;
+        write!(
+            out,
+            "{}\t{}\t{}\t{}\t{}",
+            resource.plural,
+            resource.short.join(","),
+            resource.api_version(),
+            resource.namespaced,
+            resource.kind
+        )?;
         if wide {
             write!(out, "\t{}\t{}", resource.verbs.join(","), resource.categories.join(","))?;
         }
@@ -53,7 +65,8 @@ pub async fn resources(session: &Session, options: &Options) -> Result<()> {
 }
 
 pub async fn versions(session: &Session) -> Result<()> {
-    let versions: BTreeSet<_> = session.discovery().await?.all().iter().map(|resource| resource.api_version()).collect();
+    let versions: BTreeSet<_> =
+        session.discovery().await?.all().iter().map(|resource| resource.api_version()).collect();
     versions.iter().for_each(|version| println!("{version}"));
     Ok(())
 }

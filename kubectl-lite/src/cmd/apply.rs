@@ -20,7 +20,9 @@ const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 const TRIES: usize = 5;
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  kubectl-lite apply -f manifests/guestbook/\n  cat pod.yaml | kubectl-lite apply -f -")]
+#[command(
+    after_help = "Examples:\n  kubectl-lite apply -f manifests/guestbook/\n  cat pod.yaml | kubectl-lite apply -f -"
+)]
 pub struct Options {
     #[command(flatten)]
     files: Files,
@@ -54,7 +56,10 @@ async fn apply(session: &Session, said: Option<&str>, manifest: &Manifest, optio
     let namespace = manifest.namespace(session, said)?;
     let modified = annotated(&manifest.object, resource.namespaced.then_some(namespace))?;
     if meta::name(&modified).is_empty() {
-        return Err(Error::usage(format!("error when retrieving current configuration of: \"{}\": resource name may not be empty", manifest.source)));
+        return Err(Error::usage(format!(
+            "error when retrieving current configuration of: \"{}\": resource name may not be empty",
+            manifest.source
+        )));
     }
     let path = resource.object_path(namespace, meta::name(&modified));
     let query = options.dry_run.query();
@@ -99,7 +104,9 @@ async fn change(
             Err(Error::Server(status)) if status.code == 409 && attempt < TRIES => current = session.get(path).await?,
             Err(error) => return Err(error),
             // A patch that says what is there already changes nothing (defaults, for instance).
-            Ok(object) if meta::resource_version(&object) == meta::resource_version(&current) => return Ok((object, "unchanged")),
+            Ok(object) if meta::resource_version(&object) == meta::resource_version(&current) => {
+                return Ok((object, "unchanged"));
+            }
             Ok(object) => return Ok((object, "configured")),
         }
     }
@@ -120,7 +127,9 @@ fn three_way(modified: &Value, current: &Value) -> Result<(&'static str, Value)>
     };
     let gvk = meta::gvk(modified);
     Ok(match gvk.as_ref().and_then(schema::of) {
-        Some(schema) => ("application/strategic-merge-patch+json", patch::three_way_strategic(&original, modified, current, schema)),
+        Some(schema) => {
+            ("application/strategic-merge-patch+json", patch::three_way_strategic(&original, modified, current, schema))
+        }
         None => ("application/merge-patch+json", patch::three_way_merge(&original, modified, current)),
     })
 }
@@ -161,7 +170,8 @@ mod tests {
 
     #[test]
     fn what_is_applied_remembers_itself_without_its_memory() {
-        let object = json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "a"}, "data": {"z": "1", "a": "2"}});
+        let object =
+            json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "a"}, "data": {"z": "1", "a": "2"}});
         let once = annotated(&object, Some("ns")).unwrap();
         let twice = annotated(&once, Some("ns")).unwrap();
         assert_eq!(once, twice);
@@ -173,10 +183,18 @@ mod tests {
 
     #[test]
     fn fields_that_were_dropped_are_removed_and_foreign_ones_stay() {
-        let v1 = annotated(&json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "a"}, "data": {"old": "1"}}), None).unwrap();
+        let v1 = annotated(
+            &json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "a"}, "data": {"old": "1"}}),
+            None,
+        )
+        .unwrap();
         let mut current = v1.clone();
         current["data"]["foreign"] = "x".into();
-        let v2 = annotated(&json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "a"}, "data": {"new": "2"}}), None).unwrap();
+        let v2 = annotated(
+            &json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "a"}, "data": {"new": "2"}}),
+            None,
+        )
+        .unwrap();
         let (media_type, patch) = three_way(&v2, &current).unwrap();
         assert_eq!(media_type, "application/strategic-merge-patch+json");
         assert_eq!(patch["data"], json!({"new": "2", "old": null}));

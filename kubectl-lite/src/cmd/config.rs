@@ -65,7 +65,9 @@ fn use_context(connection: &Connection, mut config: Kubeconfig, name: &str) -> R
     config.current_context = Some(name.to_owned());
     let path = match (&connection.kubeconfig, std::env::var("KUBECONFIG")) {
         (Some(path), _) => path.clone(),
-        (None, Ok(path)) if path.contains(':') => return Err(Error::usage("KUBECONFIG names several files; say which with --kubeconfig")),
+        (None, Ok(path)) if path.contains(':') => {
+            return Err(Error::usage("KUBECONFIG names several files; say which with --kubeconfig"));
+        }
         (None, Ok(path)) => path.into(),
         (None, Err(_)) => std::env::home_dir().unwrap_or_default().join(".kube/config"),
     };
@@ -89,7 +91,9 @@ fn redact(value: &mut serde_json::Value) {
             for (key, value) in fields {
                 match key.as_str() {
                     "certificate-authority-data" => *value = "DATA+OMITTED".into(),
-                    key if SECRET.contains(&key) => *value = if key.ends_with("data") { "DATA+OMITTED" } else { "REDACTED" }.into(),
+                    key if SECRET.contains(&key) => {
+                        *value = if key.ends_with("data") { "DATA+OMITTED" } else { "REDACTED" }.into()
+                    }
                     _ => redact(value),
                 }
             }

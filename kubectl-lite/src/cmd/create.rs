@@ -16,7 +16,10 @@ use crate::{
 };
 
 #[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true, after_help = "Examples:\n  kubectl-lite create -f pod.yaml\n  kubectl-lite create deployment web --image=coracle/hello:v1 --replicas=3")]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "Examples:\n  kubectl-lite create -f pod.yaml\n  kubectl-lite create deployment web --image=coracle/hello:v1 --replicas=3"
+)]
 pub struct Options {
     #[command(subcommand)]
     kind: Option<Kind>,
@@ -47,7 +50,11 @@ enum Kind {
     Deployment(Deployment),
     /// A namespace
     #[command(visible_alias = "ns")]
-    Namespace { name: String, #[command(flatten)] common: Common },
+    Namespace {
+        name: String,
+        #[command(flatten)]
+        common: Common,
+    },
     /// A config map
     #[command(visible_alias = "cm")]
     Configmap(Data),
@@ -56,7 +63,11 @@ enum Kind {
     Secret(Secret),
     /// A service account
     #[command(visible_alias = "sa")]
-    Serviceaccount { name: String, #[command(flatten)] common: Common },
+    Serviceaccount {
+        name: String,
+        #[command(flatten)]
+        common: Common,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -104,7 +115,9 @@ pub async fn run(session: &Session, said: Option<&str>, options: &Options) -> Re
         for manifest in manifests {
             if let Err(error) = create(session, said, &manifest, &options.files.common).await {
                 errors.push(match error {
-                    Error::Server(_) => Error::While(format!("error when creating \"{}\"", manifest.source), error.into()),
+                    Error::Server(_) => {
+                        Error::While(format!("error when creating \"{}\"", manifest.source), error.into())
+                    }
                     error => error,
                 });
             }
@@ -113,7 +126,9 @@ pub async fn run(session: &Session, said: Option<&str>, options: &Options) -> Re
     };
     let (object, common) = match kind {
         Kind::Deployment(deployment) => (self::deployment(deployment)?, &deployment.common),
-        Kind::Namespace { name, common } => (json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}), common),
+        Kind::Namespace { name, common } => {
+            (json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}), common)
+        }
         Kind::Serviceaccount { name, common } => {
             (json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}}), common)
         }
@@ -173,7 +188,8 @@ fn deployment(options: &Deployment) -> Result<Value> {
 fn container_name(image: &str) -> String {
     let last = image.rsplit('/').next().unwrap_or(image);
     let last = last.split(['@', ':']).next().unwrap_or(last);
-    let name: String = last.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect();
+    let name: String =
+        last.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect();
     name.trim_matches('-').to_owned()
 }
 
@@ -198,21 +214,26 @@ fn config_map(options: &Data) -> Result<Value> {
 fn secret(options: &Data) -> Result<Value> {
     let data: Map<String, Value> =
         entries(options)?.into_iter().map(|(key, value)| (key, STANDARD.encode(value).into())).collect();
-    Ok(json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": options.name}, "type": "Opaque", "data": data}))
+    Ok(
+        json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": options.name}, "type": "Opaque", "data": data}),
+    )
 }
 
 fn entries(options: &Data) -> Result<Vec<(String, Vec<u8>)>> {
     let mut entries: Vec<(String, Vec<u8>)> = Vec::new();
     for literal in &options.from_literal {
         let pair = literal.split_once('=').filter(|(key, _)| !key.is_empty());
-        let (key, value) = pair.ok_or_else(|| Error::usage(format!("invalid literal source {literal}, expected key=value")))?;
+        let (key, value) =
+            pair.ok_or_else(|| Error::usage(format!("invalid literal source {literal}, expected key=value")))?;
         entries.push((key.to_owned(), value.as_bytes().to_vec()));
     }
     for source in &options.from_file {
         let (key, path) = source.split_once('=').map_or((None, source.as_str()), |(key, path)| (Some(key), path));
         let path = std::path::Path::new(path);
         let failed = |error: std::io::Error| Error::usage(format!("error reading {}: {error}", path.display()));
-        let file_name = |path: &std::path::Path| path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let file_name = |path: &std::path::Path| {
+            path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+        };
         if fs::metadata(path).map_err(failed)?.is_dir() {
             let mut files: Vec<_> = fs::read_dir(path).map_err(failed)?.flatten().map(|entry| entry.path()).collect();
             files.sort();
@@ -236,7 +257,9 @@ mod tests {
 
     #[test]
     fn containers_are_named_after_their_image() {
-        for (image, name) in [("coracle/hello:v1", "hello"), ("localhost:5000/a/My_App@sha256:00", "my-app"), ("nginx", "nginx")] {
+        for (image, name) in
+            [("coracle/hello:v1", "hello"), ("localhost:5000/a/My_App@sha256:00", "my-app"), ("nginx", "nginx")]
+        {
             assert_eq!(container_name(image), name, "{image}");
         }
     }

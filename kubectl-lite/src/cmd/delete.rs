@@ -19,7 +19,9 @@ use crate::{
 };
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  kubectl-lite delete deployment web\n  kubectl-lite delete -f manifests/\n  kubectl-lite delete pods --all")]
+#[command(
+    after_help = "Examples:\n  kubectl-lite delete deployment web\n  kubectl-lite delete -f manifests/\n  kubectl-lite delete pods --all"
+)]
 pub struct Options {
     /// TYPE NAME… or TYPE/NAME…
     resources: Vec<String>,
@@ -71,7 +73,9 @@ pub async fn run(session: &Session, said: Option<&str>, options: &Options) -> Re
             }
         } else {
             let found = select(session, &targets, options.selector.as_deref(), options.all).await?;
-            let key = |(resource, object): (Resource, Value)| (resource, session.namespace().to_owned(), meta::name(&object).to_owned());
+            let key = |(resource, object): (Resource, Value)| {
+                (resource, session.namespace().to_owned(), meta::name(&object).to_owned())
+            };
             chosen.extend(found.into_iter().map(key));
             if chosen.is_empty() {
                 println!("No resources found");
@@ -104,14 +108,26 @@ pub async fn run(session: &Session, said: Option<&str>, options: &Options) -> Re
     Error::all(errors)
 }
 
-async fn delete(session: &Session, resource: &Resource, namespace: &str, name: &str, options: &Options) -> Result<Value> {
+async fn delete(
+    session: &Session,
+    resource: &Resource,
+    namespace: &str,
+    name: &str,
+    options: &Options,
+) -> Result<Value> {
     let policy = match options.cascade.as_str() {
         "foreground" => "Foreground",
         "orphan" => "Orphan",
         _ => "Background",
     };
     let mut body = json!({"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": policy});
-    let grace = if options.force { 0 } else if options.now { 1 } else { options.grace_period };
+    let grace = if options.force {
+        0
+    } else if options.now {
+        1
+    } else {
+        options.grace_period
+    };
     if options.force && options.grace_period > 0 {
         return Err(Error::usage("--force and --grace-period greater than 0 cannot be specified together"));
     }
@@ -143,15 +159,17 @@ async fn gone(session: &Session, resource: &Resource, namespace: &str, name: &st
         let selector = encode(&format!("metadata.name={name}"));
         let version = encode(meta::resource_version(&object));
         let path = resource.path(Some(namespace));
-        let watch = session.stream(&format!("{path}?watch=true&fieldSelector={selector}&resourceVersion={version}"), JSON).await?;
+        let watch = session
+            .stream(&format!("{path}?watch=true&fieldSelector={selector}&resourceVersion={version}"), JSON)
+            .await?;
         let mut stream = watch.into_data_stream();
         let mut buffer = Vec::new();
         // Any end of the watch is followed by another look.
         while let Some(Ok(piece)) = stream.next().await {
             buffer.extend_from_slice(&piece);
-            let deleted = buffer.split(|byte| *byte == b'\n').any(|line| {
-                serde_json::from_slice::<Value>(line).is_ok_and(|event| event["type"] == "DELETED")
-            });
+            let deleted = buffer
+                .split(|byte| *byte == b'\n')
+                .any(|line| serde_json::from_slice::<Value>(line).is_ok_and(|event| event["type"] == "DELETED"));
             if deleted {
                 return Ok(());
             }

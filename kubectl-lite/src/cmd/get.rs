@@ -24,7 +24,9 @@ const CHUNK: u32 = 500;
 const MAX_EVENT: usize = 64 << 20;
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  kubectl-lite get pods -o wide -w\n  kubectl-lite get deployment/web -o yaml\n  kubectl-lite get pods -l app=web -o jsonpath='{.items[*].metadata.name}'")]
+#[command(
+    after_help = "Examples:\n  kubectl-lite get pods -o wide -w\n  kubectl-lite get deployment/web -o yaml\n  kubectl-lite get pods -l app=web -o jsonpath='{.items[*].metadata.name}'"
+)]
 pub struct Options {
     /// TYPE[,TYPE…] [NAME…] or TYPE/NAME…
     resources: Vec<String>,
@@ -71,7 +73,11 @@ pub async fn run(session: &Session, options: &Options) -> Result<()> {
         };
         return watch(session, target, options, &format).await;
     }
-    if format.is_table() { tables(session, &targets, options, &format).await } else { objects(session, &targets, options, &format).await }
+    if format.is_table() {
+        tables(session, &targets, options, &format).await
+    } else {
+        objects(session, &targets, options, &format).await
+    }
 }
 
 async fn targets(session: &Session, options: &Options) -> Result<Vec<Target>> {
@@ -332,7 +338,12 @@ impl Printer<'_> {
 }
 
 /// The objects of a target, by name or by labels; used by verbs that act on each.
-pub async fn select(session: &Session, targets: &[Target], selector: Option<&str>, all: bool) -> Result<Vec<(Resource, Value)>> {
+pub async fn select(
+    session: &Session,
+    targets: &[Target],
+    selector: Option<&str>,
+    all: bool,
+) -> Result<Vec<(Resource, Value)>> {
     let mut found = Vec::new();
     let mut listed: HashMap<String, ()> = HashMap::new();
     for target in targets {

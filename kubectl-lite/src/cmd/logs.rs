@@ -16,7 +16,9 @@ use crate::{
 };
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  kubectl-lite logs web-5d9c7b-abcde\n  kubectl-lite logs -f deployment/web\n  kubectl-lite logs -p web-5d9c7b-abcde -c hello")]
+#[command(
+    after_help = "Examples:\n  kubectl-lite logs web-5d9c7b-abcde\n  kubectl-lite logs -f deployment/web\n  kubectl-lite logs -p web-5d9c7b-abcde -c hello"
+)]
 pub struct Options {
     /// POD or TYPE/NAME
     resource: Option<String>,
@@ -59,10 +61,9 @@ pub struct Options {
 
 pub async fn run(session: &Session, options: &Options) -> Result<()> {
     let pods = pods(session, options).await?;
-    let several = pods.len() > 1 || options.all_containers;
     for pod in &pods {
         for container in containers(pod, options)? {
-            let prefix = (options.prefix && several || options.prefix).then(|| format!("[pod/{}/{container}] ", meta::name(pod)));
+            let prefix = options.prefix.then(|| format!("[pod/{}/{container}] ", meta::name(pod)));
             print(session, pod, &container, prefix.as_deref(), options).await?;
         }
     }
@@ -81,7 +82,9 @@ async fn pods(session: &Session, options: &Options) -> Result<Vec<Value>> {
         return Ok(found.into_iter().map(|(_, pod)| pod).collect());
     }
     let Some(resource) = &options.resource else {
-        return Err(Error::usage("expected 'logs [-f] [-p] (POD | TYPE/NAME) [-c CONTAINER]'.\nPOD or TYPE/NAME is a required argument for the logs command"));
+        return Err(Error::usage(
+            "expected 'logs [-f] [-p] (POD | TYPE/NAME) [-c CONTAINER]'.\nPOD or TYPE/NAME is a required argument for the logs command",
+        ));
     };
     if !resource.contains('/') {
         let path = pods.object_path(session.namespace(), resource);
@@ -104,7 +107,13 @@ async fn pods(session: &Session, options: &Options) -> Result<Vec<Value>> {
         return Err(Error::usage(format!("timed out waiting for the condition: no pods of {resource}")));
     }
     // Of several the best to read is the newest that runs (upstream's ActivePods order, the other way round).
-    found.sort_by_key(|pod| (!is_ready(pod), meta::deletion_timestamp(pod).is_some(), std::cmp::Reverse(meta::creation_timestamp(pod).to_owned())));
+    found.sort_by_key(|pod| {
+        (
+            !is_ready(pod),
+            meta::deletion_timestamp(pod).is_some(),
+            std::cmp::Reverse(meta::creation_timestamp(pod).to_owned()),
+        )
+    });
     if found.len() > 1 {
         eprintln!("Found {} pods, using pod/{}", found.len(), meta::name(&found[0]));
     }
@@ -135,11 +144,15 @@ fn containers(pod: &Value, options: &Options) -> Result<Vec<String>> {
         return Ok(init.into_iter().chain(main).collect());
     }
     let Some(wanted) = options.container.as_ref().or(options.container_name.as_ref()) else {
-        let default = meta::annotation(pod, "kubectl.kubernetes.io/default-container").filter(|name| main.iter().any(|it| it == name));
+        let default = meta::annotation(pod, "kubectl.kubernetes.io/default-container")
+            .filter(|name| main.iter().any(|it| it == name));
         let chosen = default.map(str::to_owned).or_else(|| main.first().cloned());
         let chosen = chosen.ok_or_else(|| Error::usage(format!("pod {} has no containers", meta::name(pod))))?;
         if main.len() > 1 && default.is_none() {
-            eprintln!("Defaulted container \"{chosen}\" out of: {}", main.iter().cloned().chain(init.iter().map(|it| format!("{it} (init)"))).collect::<Vec<_>>().join(", "));
+            eprintln!(
+                "Defaulted container \"{chosen}\" out of: {}",
+                main.iter().cloned().chain(init.iter().map(|it| format!("{it} (init)"))).collect::<Vec<_>>().join(", ")
+            );
         }
         return Ok(vec![chosen]);
     };
@@ -151,7 +164,8 @@ fn containers(pod: &Value, options: &Options) -> Result<Vec<String>> {
 
 async fn print(session: &Session, pod: &Value, container: &str, prefix: Option<&str>, options: &Options) -> Result<()> {
     let mut query = vec![format!("container={}", encode(container))];
-    for (flag, name) in [(options.follow, "follow"), (options.previous, "previous"), (options.timestamps, "timestamps")] {
+    for (flag, name) in [(options.follow, "follow"), (options.previous, "previous"), (options.timestamps, "timestamps")]
+    {
         if flag {
             query.push(format!("{name}=true"));
         }

@@ -37,10 +37,15 @@ pub struct Options {
 pub async fn run(session: &Session, options: &Options) -> Result<()> {
     let text = match (&options.patch, &options.patch_file) {
         (Some(patch), _) => patch.clone(),
-        (None, Some(file)) => std::fs::read_to_string(file).map_err(|error| Error::usage(format!("{file}: {error}")))?,
-        (None, None) => return Err(Error::usage("must specify --patch or --patch-file containing the contents of the patch")),
+        (None, Some(file)) => {
+            std::fs::read_to_string(file).map_err(|error| Error::usage(format!("{file}: {error}")))?
+        }
+        (None, None) => {
+            return Err(Error::usage("must specify --patch or --patch-file containing the contents of the patch"));
+        }
     };
-    let patch: Value = yaml::parse(&text).map_err(|error| Error::usage(format!("unable to parse \"{text}\": {error}")))?;
+    let patch: Value =
+        yaml::parse(&text).map_err(|error| Error::usage(format!("unable to parse \"{text}\": {error}")))?;
     let media_type = match options.kind.as_str() {
         "merge" => "application/merge-patch+json",
         "json" => "application/json-patch+json",

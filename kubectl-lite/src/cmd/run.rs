@@ -11,7 +11,9 @@ use crate::{
 };
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  kubectl-lite run hello --image=coracle/hello:v1\n  kubectl-lite run once --image=coracle/hello:v1 --restart=Never -- print hello")]
+#[command(
+    after_help = "Examples:\n  kubectl-lite run hello --image=coracle/hello:v1\n  kubectl-lite run once --image=coracle/hello:v1 --restart=Never -- print hello"
+)]
 pub struct Options {
     name: String,
     #[arg(long)]
@@ -48,10 +50,14 @@ pub async fn run(session: &Session, options: &Options) -> Result<()> {
 fn pod(options: &Options) -> Result<Value> {
     let pair = |text: &str, what: &str| {
         let pair = text.split_once('=').filter(|(key, _)| !key.is_empty());
-        pair.map(|(key, value)| (key.to_owned(), value.to_owned())).ok_or_else(|| Error::usage(format!("invalid {what}: {text}")))
+        pair.map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .ok_or_else(|| Error::usage(format!("invalid {what}: {text}")))
     };
     let labels = match &options.labels {
-        Some(labels) => labels.split(',').map(|label| Ok((pair(label, "label")?.0, pair(label, "label")?.1.into()))).collect::<Result<_>>()?,
+        Some(labels) => labels
+            .split(',')
+            .map(|label| Ok((pair(label, "label")?.0, pair(label, "label")?.1.into())))
+            .collect::<Result<_>>()?,
         None => serde_json::Map::from_iter([("run".to_owned(), options.name.as_str().into())]),
     };
     let mut container = json!({"name": options.name, "image": options.image});

@@ -31,7 +31,9 @@ pub struct Options {
 
 pub async fn run(session: &Session, options: &Options) -> Result<()> {
     if options.replicas < 0 {
-        return Err(Error::usage("The --replicas=COUNT flag is required, and COUNT must be greater than or equal to 0"));
+        return Err(Error::usage(
+            "The --replicas=COUNT flag is required, and COUNT must be greater than or equal to 0",
+        ));
     }
     let targets = targets::parse(session, &options.resources).await?;
     let found = select(session, &targets, options.selector.as_deref(), options.all).await?;

@@ -17,12 +17,16 @@ pub struct Options {
 
 pub async fn run(session: &Session, options: &Options, schedulable: bool) -> Result<()> {
     let resource = session.discovery().await?.find("nodes")?.clone();
-    let mut targets: Vec<Target> =
-        options.nodes.iter().map(|name| Target { resource: resource.clone(), name: Some(name.trim_start_matches("node/").to_owned()) }).collect();
+    let mut targets: Vec<Target> = options
+        .nodes
+        .iter()
+        .map(|name| Target { resource: resource.clone(), name: Some(name.trim_start_matches("node/").to_owned()) })
+        .collect();
     if targets.is_empty() {
         targets.push(Target { resource, name: None });
     }
-    let (now, already) = if schedulable { ("uncordoned", "already uncordoned") } else { ("cordoned", "already cordoned") };
+    let (now, already) =
+        if schedulable { ("uncordoned", "already uncordoned") } else { ("cordoned", "already cordoned") };
     for (resource, node) in select(session, &targets, options.selector.as_deref(), false).await? {
         let name = meta::name(&node);
         if (node["spec"]["unschedulable"] == true) != schedulable {

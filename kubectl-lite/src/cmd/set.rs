@@ -14,7 +14,10 @@ use crate::{
 #[derive(Debug, Subcommand)]
 pub enum Action {
     /// Change the image of containers
-    #[command(visible_alias = "images", after_help = "Example:\n  kubectl-lite set image deployment/web hello=coracle/hello:v2")]
+    #[command(
+        visible_alias = "images",
+        after_help = "Example:\n  kubectl-lite set image deployment/web hello=coracle/hello:v2"
+    )]
     Image(Options),
     /// Change the environment of containers (NAME- removes one)
     #[command(after_help = "Example:\n  kubectl-lite set env deployment/web GREETING=hello OLD-")]
@@ -55,7 +58,11 @@ pub async fn run(session: &Session, action: &Action) -> Result<()> {
             Action::Env(_) => (environment(&object, &changes, &options.containers)?, "env updated"),
         };
         let Some(containers) = containers else { continue };
-        let spec = if object["spec"]["template"].is_object() { json!({"spec": {"template": {"spec": containers}}}) } else { json!({"spec": containers}) };
+        let spec = if object["spec"]["template"].is_object() {
+            json!({"spec": {"template": {"spec": containers}}})
+        } else {
+            json!({"spec": containers})
+        };
         let path = resource.object_path(session.namespace(), meta::name(&object));
         let changed = session.patch(&path, "application/strategic-merge-patch+json", &spec).await?;
         if meta::resource_version(&changed) != meta::resource_version(&object) {
@@ -78,7 +85,8 @@ fn containers<'v>(object: &'v Value, list: &str) -> impl Iterator<Item = &'v Val
 fn images(object: &Value, changes: &[&String]) -> Result<Option<Value>> {
     let mut patch = json!({});
     for change in changes {
-        let Some((name, image)) = change.split_once('=').filter(|(name, image)| !name.is_empty() && !image.is_empty()) else {
+        let Some((name, image)) = change.split_once('=').filter(|(name, image)| !name.is_empty() && !image.is_empty())
+        else {
             return Err(Error::usage(format!("invalid image update {change}, expected CONTAINER=IMAGE")));
         };
         let mut found = false;

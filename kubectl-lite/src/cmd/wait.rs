@@ -18,7 +18,9 @@ use crate::{
 };
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  kubectl-lite wait --for=condition=Ready pod/web\n  kubectl-lite wait --for=delete pod/web --timeout=60s\n  kubectl-lite wait --for=jsonpath='{.status.phase}'=Running pod/web")]
+#[command(
+    after_help = "Examples:\n  kubectl-lite wait --for=condition=Ready pod/web\n  kubectl-lite wait --for=delete pod/web --timeout=60s\n  kubectl-lite wait --for=jsonpath='{.status.phase}'=Running pod/web"
+)]
 pub struct Options {
     /// TYPE NAME… or TYPE/NAME…
     #[arg(required = true)]
@@ -69,12 +71,16 @@ impl Condition {
             (Self::Status(name, value), Some(object)) => {
                 let mut conditions = object["status"]["conditions"].as_array().into_iter().flatten();
                 conditions.any(|condition| {
-                    let is = |field: &str, text: &str| condition[field].as_str().is_some_and(|it| it.eq_ignore_ascii_case(text));
+                    let is = |field: &str, text: &str| {
+                        condition[field].as_str().is_some_and(|it| it.eq_ignore_ascii_case(text))
+                    };
                     is("type", name) && is("status", value)
                 })
             }
             (Self::Path(path, None), Some(object)) => !path.find(object).is_empty(),
-            (Self::Path(path, Some(value)), Some(object)) => path.find(object).iter().any(|found| jsonpath::text(found) == *value),
+            (Self::Path(path, Some(value)), Some(object)) => {
+                path.find(object).iter().any(|found| jsonpath::text(found) == *value)
+            }
         }
     }
 }
@@ -102,7 +108,9 @@ pub async fn run(session: &Session, options: &Options) -> Result<()> {
         let display = format!("{}/{name}", resource.qualified_singular());
         match tokio::time::timeout_at(deadline, waiting).await {
             Ok(outcome) => outcome?,
-            Err(_) => return Err(Error::usage(format!("timed out waiting for the condition on {}/{name}", resource.plural))),
+            Err(_) => {
+                return Err(Error::usage(format!("timed out waiting for the condition on {}/{name}", resource.plural)));
+            }
         }
         println!("{display} condition met");
     }
@@ -123,7 +131,9 @@ async fn until(session: &Session, resource: &Resource, name: &str, condition: &C
             session.get(&resource.object_path(session.namespace(), name)).await?;
         }
         let version = encode(meta::resource_version(&list));
-        let body = session.stream(&format!("{path}?watch=true&fieldSelector={selector}&resourceVersion={version}"), JSON).await?;
+        let body = session
+            .stream(&format!("{path}?watch=true&fieldSelector={selector}&resourceVersion={version}"), JSON)
+            .await?;
         let mut stream = body.into_data_stream();
         let mut buffer: Vec<u8> = Vec::new();
         while let Some(Ok(piece)) = stream.next().await {

@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use coracle_client::{Informer, store::version_of};
 use k8s_openapi::api::core::v1::{Node, NodeSpec, NodeStatus, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
@@ -52,6 +53,15 @@ pub struct Keeper {
     pub description: Description,
     pub facts: Facts,
     pub progress: watch::Sender<Progress>,
+    /// The node's object as the API has it.
+    pub own: Arc<Informer<Node>>,
+}
+
+/// What was last written, when, and the version of the object that came of it.
+struct Sent {
+    status: NodeStatus,
+    at: tokio::time::Instant,
+    version: u64,
 }
 
 impl Keeper {
@@ -125,33 +135,52 @@ impl Keeper {
         status::make(&self.shared, &self.description, &self.facts, old).await
     }
 
-    /// Writes the status when it changes, and now and then when it does not.
+    /// Writes the status when it changes, when somebody else changed it (the node controller, of a node that was not heard
+    /// of), and now and then when nothing did.
     async fn keep_status(&self) {
         let api = Api::<Node>::all(self.shared.client.clone());
-        let mut sent: Option<(NodeStatus, tokio::time::Instant)> = None;
+        let mut changes = self.own.changes();
+        let mut sent: Option<Sent> = None;
         let mut eager = LOOK_EAGERLY;
         loop {
-            let status = self.status(sent.as_ref().map(|(status, _)| status)).await;
-            let due = sent.as_ref().is_none_or(|(old, at)| at.elapsed() >= REPORT || status::differs(old, &status));
-            if due {
+            changes.mark_unchanged();
+            let status = self.status(sent.as_ref().map(|sent| &sent.status)).await;
+            if sent.as_ref().is_none_or(|sent| self.is_due(sent, &status)) {
                 match self.send(&api, &status).await {
-                    Ok(()) => {
+                    Ok(version) => {
                         if status::is_ready(&status) {
                             self.progress.send_if_modified(|progress| advance(progress, Progress::Ready));
                         }
-                        sent = Some((status.clone(), tokio::time::Instant::now()));
+                        sent = Some(Sent { status: status.clone(), at: tokio::time::Instant::now(), version });
                     }
                     Err(error) => tracing::warn!(error, "the node's status was not taken"),
                 }
             }
-            let ready = status::is_ready(&status) && sent.as_ref().is_some_and(|(sent, _)| status::is_ready(sent));
+            let ready = status::is_ready(&status) && sent.as_ref().is_some_and(|sent| status::is_ready(&sent.status));
             let pause = if ready { LOOK } else { eager };
             eager = if ready { LOOK_EAGERLY } else { (eager * 5 / 4).min(LOOK_EAGERLY_MOST) };
-            tokio::time::sleep(pause).await;
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                // Not before there is something to compare with: each look costs the runtime a question.
+                Ok(()) = changes.changed(), if ready => {}
+            }
         }
     }
 
-    async fn send(&self, api: &Api<Node>, status: &NodeStatus) -> Result<(), String> {
+    fn is_due(&self, sent: &Sent, status: &NodeStatus) -> bool {
+        if sent.at.elapsed() >= REPORT || status::differs(&sent.status, status) {
+            return true;
+        }
+        match self.own.find("", &self.shared.node_name) {
+            // Older than what was written: the news of it is still on its way.
+            Some(node) if version_of(&*node) < sent.version => false,
+            Some(node) => status::overruled(node.status.as_ref(), status),
+            None => self.own.has_synced(),
+        }
+    }
+
+    /// Writes the status; the version of the object that came of it.
+    async fn send(&self, api: &Api<Node>, status: &NodeStatus) -> Result<u64, String> {
         let mut status = status::beat(status, self.shared.clock.now());
         // Merged by kind otherwise: an address that is gone would stay.
         let addresses = status.addresses.take().unwrap_or_default();
@@ -163,7 +192,7 @@ impl Keeper {
         value["addresses"] = json!(list);
         let patch = Patch::Strategic(json!({"status": value}));
         match within(api.patch_status(&self.shared.node_name, &PatchParams::default(), &patch)).await {
-            Ok(_) => Ok(()),
+            Ok(node) => Ok(version_of(&node)),
             Err(error) => {
                 // The object may have been deleted: a node that runs says so.
                 self.try_register(api).await?;

@@ -211,6 +211,17 @@ pub(super) fn differs(old: &NodeStatus, new: &NodeStatus) -> bool {
     old != new
 }
 
+/// Whether the API says something else of a condition than the node does.
+pub(super) fn overruled(api: Option<&NodeStatus>, own: &NodeStatus) -> bool {
+    let conditions =
+        |status: Option<&NodeStatus>| status.and_then(|status| status.conditions.clone()).unwrap_or_default();
+    let told = conditions(api);
+    conditions(Some(own)).iter().any(|own| {
+        let told = told.iter().find(|told| told.type_ == own.type_);
+        told.is_none_or(|told| told.status != own.status || told.reason != own.reason)
+    })
+}
+
 /// The status with the heartbeat of now.
 pub(super) fn beat(status: &NodeStatus, now: Timestamp) -> NodeStatus {
     let mut status = status.clone();
@@ -228,6 +239,24 @@ pub(super) fn is_ready(status: &NodeStatus) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_controller_says_of_a_silent_node_is_noticed() {
+        use k8s_openapi::api::core::v1::NodeCondition;
+        let with = |status: &str, reason: &str| NodeStatus {
+            conditions: Some(vec![NodeCondition {
+                type_: "Ready".into(),
+                status: status.into(),
+                reason: Some(reason.into()),
+                ..NodeCondition::default()
+            }]),
+            ..NodeStatus::default()
+        };
+        let own = with("True", "KubeletReady");
+        assert!(!overruled(Some(&own), &own));
+        assert!(overruled(Some(&with("Unknown", "NodeStatusUnknown")), &own));
+        assert!(overruled(None, &own));
+    }
 
     fn runtime(kind: &str, status: bool) -> cri::RuntimeCondition {
         cri::RuntimeCondition { r#type: kind.into(), status, reason: "Why".into(), message: "so".into() }

@@ -90,8 +90,8 @@ impl Addresses {
         let path = dir.join(LOCK);
         let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
         let file = file.map_err(failed("open", &path))?;
-        let lock = Flock::lock(file, FlockArg::LockExclusive)
-            .map_err(|(_, errno)| failed("lock", &path)(errno.into()))?;
+        let lock =
+            Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| failed("lock", &path)(errno.into()))?;
         Ok(Self { dir: dir.to_path_buf(), subnet, _lock: lock })
     }
 

@@ -75,7 +75,8 @@ impl Attachment {
         inside.up(name).await.map_err(failed)?;
         let index = inside.index("set routes of", name).await.map_err(failed)?;
         inside.set_neighbour(name, GATEWAY.into(), mac(GATEWAY)).await.map_err(failed)?;
-        let route = |destination, gateway| Route { destination, gateway, link: Some(index), onlink: false, protocol: 3 };
+        let route =
+            |destination, gateway| Route { destination, gateway, link: Some(index), onlink: false, protocol: 3 };
         inside.set_route(&route(host(GATEWAY), None)).await.map_err(failed)?;
         inside.set_route(&route(everywhere(), Some(GATEWAY.into()))).await.map_err(failed)
     }
@@ -185,9 +186,9 @@ fn text(mac: Mac) -> String {
 /// The name of the node's end: the same each time it is asked for, within the kernel's 15 bytes. FNV-1a, 64 bits.
 fn link_name(owner: &Owner) -> String {
     let bytes = owner.to_string().into_bytes();
-    let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let hash = bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
     format!("cor{:012x}", hash >> 16)
 }
 

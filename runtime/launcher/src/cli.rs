@@ -597,20 +597,7 @@ fn features() -> Json {
         ("hooks", list(&[])),
         (
             "mountOptions",
-            list(&[
-                "bind",
-                "rbind",
-                "ro",
-                "rw",
-                "nosuid",
-                "nodev",
-                "noexec",
-                "rro",
-                "tmpcopyup",
-                "rprivate",
-                "rshared",
-                "rslave",
-            ]),
+            list(&["bind", "rbind", "ro", "rw", "nosuid", "nodev", "noexec", "rro", "rprivate", "rshared", "rslave"]),
         ),
         (
             "linux",

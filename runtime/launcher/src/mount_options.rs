@@ -13,8 +13,6 @@ pub struct MountOptions {
     pub propagation: Vec<u64>,
     /// Attributes for the whole tree: `MOUNT_ATTR_*` to set and to clear.
     pub recursive: (u64, u64),
-    /// Copy the content of the covered directory into the new tmpfs.
-    pub copy_up: bool,
     /// What is the file system's own.
     pub data: String,
 }
@@ -77,8 +75,9 @@ impl MountOptions {
                 match word.as_str() {
                     "bind" => out.flags |= libc::MS_BIND,
                     "rbind" => out.flags |= libc::MS_BIND | libc::MS_REC,
-                    "tmpcopyup" => out.copy_up = true,
-                    "idmap" | "ridmap" => return Err(Error::new(format!("option {word:?} is not supported yet"))),
+                    "tmpcopyup" | "idmap" | "ridmap" => {
+                        return Err(Error::new(format!("option {word:?} is not supported yet")));
+                    }
                     "shared" | "rshared" | "slave" | "rslave" | "private" | "rprivate" | "unbindable"
                     | "runbindable" => {
                         out.propagation.push(crate::spec::propagation(word)?);

@@ -90,7 +90,11 @@ fn node() -> String {
 pub fn get(url: &str) -> Result<ExitCode, String> {
     let rest = url.strip_prefix("http://").ok_or_else(|| format!("not an http:// address: {url}"))?;
     let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    let address = if host.rsplit(']').next().is_some_and(|end| end.contains(':')) { host.to_owned() } else { format!("{host}:80") };
+    let address = if host.rsplit(']').next().is_some_and(|end| end.contains(':')) {
+        host.to_owned()
+    } else {
+        format!("{host}:80")
+    };
     let mut stream = crate::net::connect(&address)?;
     let path = if path.is_empty() { "/" } else { path };
     let failed = |error: std::io::Error| format!("{url}: {error}");

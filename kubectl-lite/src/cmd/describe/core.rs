@@ -11,7 +11,11 @@ pub async fn node(session: &Session, node: &Value) -> Result<String> {
     let (spec, status) = (&node["spec"], &node["status"]);
     let mut out = Text::new();
     out.head(node);
-    let mut roles: Vec<_> = meta::labels(node).into_iter().flatten().filter_map(|(key, _)| key.strip_prefix("node-role.kubernetes.io/")).collect();
+    let mut roles: Vec<_> = meta::labels(node)
+        .into_iter()
+        .flatten()
+        .filter_map(|(key, _)| key.strip_prefix("node-role.kubernetes.io/"))
+        .collect();
     roles.sort_unstable();
     out.line(0, "Roles", if roles.is_empty() { "<none>".into() } else { roles.join(",") });
     out.labels(node);
@@ -55,7 +59,12 @@ pub async fn node(session: &Session, node: &Value) -> Result<String> {
     }
     let selector = encode(&format!("spec.nodeName={}", meta::name(node)));
     let pods = session.get(&format!("/api/v1/pods?fieldSelector={selector}")).await?;
-    let pods: Vec<_> = pods["items"].as_array().into_iter().flatten().filter(|pod| !matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"))).collect();
+    let pods: Vec<_> = pods["items"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|pod| !matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed")))
+        .collect();
     out.line(0, "Non-terminated Pods", format!("({} in total)", pods.len()));
     out.raw(1, "Namespace\tName");
     out.raw(1, "---------\t----");
@@ -85,7 +94,10 @@ pub async fn service(session: &Session, service: &Value) -> Result<String> {
     let addresses: Vec<_> = spec["clusterIPs"].as_array().into_iter().flatten().map(text).collect();
     out.line(0, "IPs", addresses.join(","));
     let selector = encode(&format!("kubernetes.io/service-name={}", meta::name(service)));
-    let path = format!("/apis/discovery.k8s.io/v1/namespaces/{}/endpointslices?labelSelector={selector}", meta::namespace(service));
+    let path = format!(
+        "/apis/discovery.k8s.io/v1/namespaces/{}/endpointslices?labelSelector={selector}",
+        meta::namespace(service)
+    );
     let slices = session.get(&path).await?;
     for port in spec["ports"].as_array().into_iter().flatten() {
         let name = text(&port["name"]);
@@ -107,8 +119,16 @@ fn endpoints(slices: &Value, port_name: &Value) -> String {
         let same = |name: &Value| name.as_str().unwrap_or_default() == port_name.as_str().unwrap_or_default();
         let port = slice["ports"].as_array().into_iter().flatten().find(|port| same(&port["name"]));
         let Some(port) = port else { continue };
-        for endpoint in slice["endpoints"].as_array().into_iter().flatten().filter(|it| it["conditions"]["ready"] != false) {
-            found.extend(endpoint["addresses"].as_array().into_iter().flatten().map(|ip| format!("{}:{}", text(ip), text(&port["port"]))));
+        for endpoint in
+            slice["endpoints"].as_array().into_iter().flatten().filter(|it| it["conditions"]["ready"] != false)
+        {
+            found.extend(
+                endpoint["addresses"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .map(|ip| format!("{}:{}", text(ip), text(&port["port"]))),
+            );
         }
     }
     let more = found.len().saturating_sub(3);

@@ -88,7 +88,13 @@ impl Text {
     }
 
     /// A map over several lines, sorted, `<none>` when empty.
-    pub fn map(&mut self, level: usize, name: &str, map: Option<&serde_json::Map<String, Value>>, separator: &str) -> &mut Self {
+    pub fn map(
+        &mut self,
+        level: usize,
+        name: &str,
+        map: Option<&serde_json::Map<String, Value>>,
+        separator: &str,
+    ) -> &mut Self {
         let mut pairs: Vec<String> = map
             .into_iter()
             .flatten()
@@ -123,7 +129,9 @@ impl Text {
     }
 
     pub fn conditions(&mut self, object: &Value, with_reason: bool) -> &mut Self {
-        let Some(conditions) = object["status"]["conditions"].as_array().filter(|it| !it.is_empty()) else { return self };
+        let Some(conditions) = object["status"]["conditions"].as_array().filter(|it| !it.is_empty()) else {
+            return self;
+        };
         self.raw(0, "Conditions:");
         self.raw(1, if with_reason { "Type\tStatus\tReason" } else { "Type\tStatus" });
         self.raw(1, if with_reason { "----\t------\t------" } else { "----\t------" });
@@ -177,7 +185,8 @@ async fn events(session: &Session, object: &Value) -> Result<String> {
     } else {
         selector
     };
-    let found = session.get(&format!("/api/v1/namespaces/{namespace}/events?fieldSelector={}", encode(&selector))).await;
+    let found =
+        session.get(&format!("/api/v1/namespaces/{namespace}/events?fieldSelector={}", encode(&selector))).await;
     let list = match found {
         // Who may not see the events still gets the rest.
         Err(Error::Server(_)) => return Ok("Events:\t<none>\n".into()),
@@ -205,7 +214,15 @@ async fn events(session: &Session, object: &Value) -> Result<String> {
             None => text(&event["reportingComponent"]),
         };
         let message = text(&event["message"]);
-        lines.raw(1, format!("{}\t{}\t{when}\t{from}\t{}", text(&event["type"]), text(&event["reason"]), message.trim().replace('\n', " ")));
+        lines.raw(
+            1,
+            format!(
+                "{}\t{}\t{when}\t{from}\t{}",
+                text(&event["type"]),
+                text(&event["reason"]),
+                message.trim().replace('\n', " ")
+            ),
+        );
     }
     Ok(lines.into_string())
 }

@@ -111,7 +111,9 @@ fn containers(out: &mut Text, title: &str, list: &Value, statuses: Option<&Value
                 }
             }
         }
-        for (name, field) in [("Liveness", "livenessProbe"), ("Readiness", "readinessProbe"), ("Startup", "startupProbe")] {
+        for (name, field) in
+            [("Liveness", "livenessProbe"), ("Readiness", "readinessProbe"), ("Startup", "startupProbe")]
+        {
             if container[field].is_object() {
                 out.line(2, name, probe(&container[field]));
             }
@@ -124,7 +126,10 @@ fn containers(out: &mut Text, title: &str, list: &Value, statuses: Option<&Value
 fn ports(out: &mut Text, container: &Value) {
     let ports: Vec<_> = container["ports"].as_array().into_iter().flatten().collect();
     let list = |field: &str| -> Vec<String> {
-        ports.iter().map(|port| format!("{}/{}", port[field].as_i64().unwrap_or(0), port["protocol"].as_str().unwrap_or("TCP"))).collect()
+        ports
+            .iter()
+            .map(|port| format!("{}/{}", port[field].as_i64().unwrap_or(0), port["protocol"].as_str().unwrap_or("TCP")))
+            .collect()
     };
     let (own, host) = (list("containerPort").join(", "), list("hostPort").join(", "));
     let plural = if ports.len() > 1 { "s" } else { "" };
@@ -179,7 +184,11 @@ fn probe(probe: &Value) -> String {
 
 fn environment(out: &mut Text, container: &Value) {
     for source in container["envFrom"].as_array().into_iter().flatten() {
-        let (kind, reference) = if source["secretRef"].is_object() { ("Secret", &source["secretRef"]) } else { ("ConfigMap", &source["configMapRef"]) };
+        let (kind, reference) = if source["secretRef"].is_object() {
+            ("Secret", &source["secretRef"])
+        } else {
+            ("ConfigMap", &source["configMapRef"])
+        };
         out.raw(2, "Environment Variables from:");
         out.raw(3, format!("{}\t{kind}\tOptional: {}", text(&reference["name"]), reference["optional"] == true));
     }
@@ -191,11 +200,23 @@ fn environment(out: &mut Text, container: &Value) {
     for variable in env {
         let from = &variable["valueFrom"];
         let value = if from["fieldRef"].is_object() {
-            format!("({}:{})", from["fieldRef"]["apiVersion"].as_str().unwrap_or("v1"), text(&from["fieldRef"]["fieldPath"]))
+            format!(
+                "({}:{})",
+                from["fieldRef"]["apiVersion"].as_str().unwrap_or("v1"),
+                text(&from["fieldRef"]["fieldPath"])
+            )
         } else if from["secretKeyRef"].is_object() {
-            format!("<set to the key '{}' in secret '{}'>", text(&from["secretKeyRef"]["key"]), text(&from["secretKeyRef"]["name"]))
+            format!(
+                "<set to the key '{}' in secret '{}'>",
+                text(&from["secretKeyRef"]["key"]),
+                text(&from["secretKeyRef"]["name"])
+            )
         } else if from["configMapKeyRef"].is_object() {
-            format!("<set to the key '{}' of config map '{}'>", text(&from["configMapKeyRef"]["key"]), text(&from["configMapKeyRef"]["name"]))
+            format!(
+                "<set to the key '{}' of config map '{}'>",
+                text(&from["configMapKeyRef"]["key"]),
+                text(&from["configMapKeyRef"]["name"])
+            )
         } else {
             text(&variable["value"])
         };
@@ -258,7 +279,11 @@ fn tolerations(out: &mut Text, spec: &Value) {
         out.line(0, "Tolerations", "<none>");
     }
     for (number, line) in lines.iter().enumerate() {
-        if number == 0 { out.line(0, "Tolerations", line) } else { out.raw(0, format!("\t{line}")) };
+        if number == 0 {
+            out.line(0, "Tolerations", line)
+        } else {
+            out.raw(0, format!("\t{line}"))
+        };
     }
 }
 

@@ -56,7 +56,8 @@ async fn replica_sets(session: &Session, deployment: &Value) -> Result<(String, 
         if meta::controller(set).is_none_or(|owner| owner.uid != meta::uid(deployment)) {
             continue;
         }
-        let (made, wanted) = (set["status"]["replicas"].as_i64().unwrap_or(0), set["spec"]["replicas"].as_i64().unwrap_or(0));
+        let (made, wanted) =
+            (set["status"]["replicas"].as_i64().unwrap_or(0), set["spec"]["replicas"].as_i64().unwrap_or(0));
         let line = format!("{} ({made}/{wanted} replicas created)", meta::name(set));
         if meta::annotation(set, REVISION) == revision { new = Some(line) } else { old.push(line) }
     }

@@ -23,7 +23,11 @@ pub async fn show(session: &Session, resource: &Resource, object: &Value, revisi
             return Err(Error::usage(format!("unable to find the specified revision {revision} in history")));
         };
         writeln!(out, "{} with revision #{revision}", display(resource, object))?;
-        write!(out, "{}", pod_template(&set["spec"]["template"], "Pod Template:", meta::annotation(set, CHANGE_CAUSE)))?;
+        write!(
+            out,
+            "{}",
+            pod_template(&set["spec"]["template"], "Pod Template:", meta::annotation(set, CHANGE_CAUSE))
+        )?;
         return Ok(());
     }
     writeln!(out, "{} ", display(resource, object))?;

@@ -131,7 +131,11 @@ async fn pause(session: &Session, which: &Which, paused: bool) -> Result<()> {
         }
         if (object["spec"]["paused"] == true) == paused {
             let state = if paused { "already paused" } else { "not paused" };
-            return Err(Error::usage(format!("{} \"{}\" is {state}", resource.qualified_plural(), meta::name(&object))));
+            return Err(Error::usage(format!(
+                "{} \"{}\" is {state}",
+                resource.qualified_plural(),
+                meta::name(&object)
+            )));
         }
         let value = if paused { json!(true) } else { Value::Null };
         patch(session, &resource, &object, &json!({"spec": {"paused": value}})).await?;

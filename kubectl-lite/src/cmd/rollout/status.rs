@@ -23,7 +23,11 @@ pub async fn follow(session: &Session, resource: &Resource, object: &Value, watc
     let mut version = meta::resource_version(object).to_owned();
     loop {
         let path = resource.path(Some(session.namespace()));
-        let query = format!("{path}?watch=true&fieldSelector={}&resourceVersion={}", encode(&format!("metadata.name={name}")), encode(&version));
+        let query = format!(
+            "{path}?watch=true&fieldSelector={}&resourceVersion={}",
+            encode(&format!("metadata.name={name}")),
+            encode(&version)
+        );
         let mut stream = session.stream(&query, JSON).await?.into_data_stream();
         let mut buffer: Vec<u8> = Vec::new();
         while let Some(Ok(piece)) = stream.next().await {
@@ -61,7 +65,9 @@ fn state(object: &Value, revision: i64) -> Result<(String, bool)> {
     if revision > 0 {
         let current = meta::annotation(object, REVISION).and_then(|text| text.parse().ok()).unwrap_or(0);
         if current != revision {
-            return Err(Error::usage(format!("desired revision ({revision}) is different from the running revision ({current})")));
+            return Err(Error::usage(format!(
+                "desired revision ({revision}) is different from the running revision ({current})"
+            )));
         }
     }
     let status = &object["status"];
@@ -69,7 +75,8 @@ fn state(object: &Value, revision: i64) -> Result<(String, bool)> {
     if meta::generation(object) > count("observedGeneration") {
         return Ok(("Waiting for deployment spec update to be observed...".into(), false));
     }
-    let progressing = status["conditions"].as_array().into_iter().flatten().find(|condition| condition["type"] == "Progressing");
+    let progressing =
+        status["conditions"].as_array().into_iter().flatten().find(|condition| condition["type"] == "Progressing");
     if progressing.is_some_and(|condition| condition["reason"] == "ProgressDeadlineExceeded") {
         return Err(Error::usage(format!("deployment \"{name}\" exceeded its progress deadline")));
     }
@@ -103,15 +110,30 @@ mod tests {
         };
         for (object, expected, done) in [
             (deployment(1, 3, 3, 3), "Waiting for deployment spec update to be observed...", false),
-            (deployment(2, 1, 3, 3), "Waiting for deployment \"web\" rollout to finish: 1 out of 3 new replicas have been updated...", false),
-            (deployment(2, 3, 4, 3), "Waiting for deployment \"web\" rollout to finish: 1 old replicas are pending termination...", false),
-            (deployment(2, 3, 3, 2), "Waiting for deployment \"web\" rollout to finish: 2 of 3 updated replicas are available...", false),
+            (
+                deployment(2, 1, 3, 3),
+                "Waiting for deployment \"web\" rollout to finish: 1 out of 3 new replicas have been updated...",
+                false,
+            ),
+            (
+                deployment(2, 3, 4, 3),
+                "Waiting for deployment \"web\" rollout to finish: 1 old replicas are pending termination...",
+                false,
+            ),
+            (
+                deployment(2, 3, 3, 2),
+                "Waiting for deployment \"web\" rollout to finish: 2 of 3 updated replicas are available...",
+                false,
+            ),
             (deployment(2, 3, 3, 3), "deployment \"web\" successfully rolled out", true),
         ] {
             assert_eq!(state(&object, 0).unwrap(), (expected.to_owned(), done));
         }
         let mut late = deployment(2, 1, 3, 3);
         late["status"]["conditions"] = json!([{"type": "Progressing", "reason": "ProgressDeadlineExceeded"}]);
-        assert_eq!(state(&late, 0).unwrap_err().to_string(), "error: deployment \"web\" exceeded its progress deadline");
+        assert_eq!(
+            state(&late, 0).unwrap_err().to_string(),
+            "error: deployment \"web\" exceeded its progress deadline"
+        );
     }
 }

@@ -36,7 +36,9 @@ pub async fn undo(session: &Session, resource: &Resource, object: &Value, revisi
         found.ok_or_else(|| Error::usage(format!("unable to find specified revision {revision} in history")))?
     } else {
         let before = sets.len().checked_sub(2).and_then(|at| sets.get(at));
-        before.ok_or_else(|| Error::usage(format!("no rollout history found for deployment \"{}\"", meta::name(object))))?
+        before.ok_or_else(|| {
+            Error::usage(format!("no rollout history found for deployment \"{}\"", meta::name(object)))
+        })?
     };
     let mut template = set.1["spec"]["template"].clone();
     if let Some(labels) = template["metadata"]["labels"].as_object_mut() {
