@@ -118,7 +118,7 @@ fn long_running(logging: &logging::Options, work: impl Future<Output = Result<()
     if let Err(error) = &outcome {
         readiness::failed(&format!("{error:#}"));
     }
-    // What is still blocked in a system call must not keep the process.
-    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    // What is acknowledged is on disk; what is still blocked in a system call must not keep the process.
+    runtime.shutdown_background();
     outcome.map(|()| ExitCode::SUCCESS)
 }

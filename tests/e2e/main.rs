@@ -1,5 +1,6 @@
 //! The product from outside: the release binaries, driven as people drive them.
 
+mod etcd;
 mod images;
 mod labs;
 mod mistakes;

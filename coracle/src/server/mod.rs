@@ -67,8 +67,8 @@ pub async fn run(options: Options) -> Result<()> {
     credentials.write_kubeconfig(options.bind)?;
     readiness::ready(&format!("ready https://{}", options.bind));
     stop.cancelled().await;
-    components.await;
-    plane.stop().await;
+    // Watches end first: a connection with one on it does not close by itself.
+    tokio::join!(plane.stop(), components);
     for task in serving {
         // A listener that panicked has said so in the log.
         let _ = task.await;

@@ -1,0 +1,66 @@
+//! A cluster whose state is in a real etcd.
+
+use std::{
+    net::TcpListener,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use coracle_tests::Lab;
+use tempfile::TempDir;
+
+/// Debian's etcd on 127.0.0.1, ended with this.
+struct Etcd {
+    process: Child,
+    url: String,
+    address: String,
+    _dir: TempDir,
+}
+
+impl Etcd {
+    fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        let (address, peer) = (free(), free());
+        let (url, peer) = (format!("http://{address}"), format!("http://{peer}"));
+        let mut command = Command::new("etcd");
+        command.args(["--name", "test", "--log-level", "error", "--data-dir"]).arg(dir.path().join("data"));
+        command.args(["--listen-client-urls", &url, "--advertise-client-urls", &url, "--listen-peer-urls", &peer]);
+        command.args(["--initial-advertise-peer-urls", &peer, "--initial-cluster", &format!("test={peer}")]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let process = command.spawn().expect("install Debian's etcd-server");
+        Self { process, url, address, _dir: dir }
+    }
+
+    /// Waits until it takes connections.
+    fn wait(&self) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while std::net::TcpStream::connect(&self.address).is_err() {
+            assert!(Instant::now() < deadline, "etcd does not listen at {}", self.address);
+            std::thread::yield_now();
+        }
+    }
+}
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+}
+
+#[test]
+fn a_lab_keeps_its_state_in_etcd() {
+    let etcd = Etcd::start();
+    etcd.wait();
+    let lab = Lab::prepare("tree");
+    lab.lab(&["up", "--nodes", "1", "--etcd", &etcd.url]).ok();
+    lab.lite("create deployment web --image=coracle/hello:v1 --replicas=2").ok();
+    lab.lite("rollout status deployment/web --timeout=60s").ok();
+    assert!(!lab.home().join("labs/tree/server/store.redb").exists(), "the embedded store was used all the same");
+    // The server forgets everything but what etcd holds.
+    lab.kill_command("server");
+    lab.until_ok("get deployment web");
+    lab.lite("scale deployment web --replicas=3").ok();
+    lab.lite("rollout status deployment/web --timeout=60s").ok();
+}
