@@ -162,9 +162,11 @@ impl Links {
         self.handle.link().add(link.build()).execute().await.map_err(refused("make veth pair", veth.name))
     }
 
-    /// Makes a bridge, up.
-    pub async fn add_bridge(&self, name: &str) -> Result<(), Error> {
-        self.handle.link().add(LinkBridge::new(name).build()).execute().await.map_err(refused("make bridge", name))
+    /// Makes a bridge, up. One without an address of its own takes that of a port, and another when ports come and go:
+    /// whoever had asked for the old one speaks to nobody from then on.
+    pub async fn add_bridge(&self, name: &str, mac: Mac) -> Result<(), Error> {
+        let bridge = LinkBridge::new(name).address(mac.to_vec()).build();
+        self.handle.link().add(bridge).execute().await.map_err(refused("make bridge", name))
     }
 
     /// Makes `name` a port of `bridge`; `None` takes it off again.
@@ -403,11 +405,12 @@ mod tests {
     #[tokio::test]
     async fn ports_join_and_leave_a_bridge() {
         let links = Links::open(&Place::Netns(Netns::create().unwrap())).unwrap();
-        links.add_bridge("br").await.unwrap();
+        links.add_bridge("br", MAC).await.unwrap();
         let pair = Veth { name: "a", mac: None, peer: "b", peer_mac: None, peer_netns: None, mtu: None };
         links.add_veth(&pair).await.unwrap();
         links.set_bridge("a", Some("br")).await.unwrap();
         links.set_isolated("a", true).await.unwrap();
+        assert_eq!(links.find("br").await.unwrap().unwrap().mac, Some(MAC), "the bridge keeps its own address");
         links.set_bridge("a", None).await.unwrap();
         let missing = links.set_bridge("c", Some("br")).await.unwrap_err();
         assert_eq!(missing.to_string(), "attach to bridge: there is no link c");

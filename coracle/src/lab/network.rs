@@ -1,6 +1,6 @@
 //! The lab's segment: a bridge in a namespace of the lab's own, a cable to every node.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::{Context, Result};
 use coracle_link::{IpNet, Links, Mac, Netns, Place, Route, Veth};
@@ -24,7 +24,7 @@ impl Segment {
         let netns = Netns::create().context("make the lab's network namespace")?;
         let links = Links::open(&Place::Netns(netns.clone()))?;
         links.up("lo").await?;
-        links.add_bridge(BRIDGE).await?;
+        links.add_bridge(BRIDGE, mac(SERVER)).await?;
         links.add_address(BRIDGE, network(SERVER.into())).await?;
         Ok(Self { netns, links })
     }
@@ -50,7 +50,7 @@ impl Segment {
             name: &cable,
             mac: None,
             peer: NODE_LINK,
-            peer_mac: Some(mac(node)),
+            peer_mac: Some(mac(node.address())),
             peer_netns: Some(&netns),
             mtu: None,
         };
@@ -119,7 +119,8 @@ fn cable(node: &Node) -> String {
     format!("node{}", node.number)
 }
 
-fn mac(node: &Node) -> Mac {
-    let [a, b, c, d] = node.address().octets();
+/// A locally administered Ethernet address that follows from the IP address.
+fn mac(address: Ipv4Addr) -> Mac {
+    let [a, b, c, d] = address.octets();
     [0x0a, 0x58, a, b, c, d]
 }
