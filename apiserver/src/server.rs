@@ -81,6 +81,8 @@ impl Server {
     pub(crate) async fn maintain(self: Arc<Self>) {
         let mut expire = tokio::time::interval(EXPIRE_EVERY);
         let mut compact = tokio::time::interval(COMPACT_EVERY);
+        // The first look comes a period after the start, not in the middle of it.
+        expire.reset();
         compact.reset();
         // Compaction stays one period behind, so that no watch younger than that is cut off.
         let mut before = None;

@@ -210,6 +210,8 @@ async fn the_api_says_so_while_the_disk_is_full() {
     let client = harness.admin();
     let pods = "/api/v1/namespaces/default/pods";
     assert_eq!(client.post(pods, &crate::harness::pod("a")).await.0, 201);
+    // A consistent read: from here on the cache has it, too.
+    assert_eq!(client.get(&format!("{pods}/a")).await.0, 200);
     disk.lock().unwrap().full = true;
     let (code, status) = client.post(pods, &crate::harness::pod("b")).await;
     assert_eq!((code.as_u16(), status["reason"].as_str()), (503, Some("ServiceUnavailable")));
