@@ -75,7 +75,7 @@ pub fn read(paths: &[String], recursive: bool) -> Result<Vec<Manifest>> {
         }
     }
     if manifests.is_empty() {
-        return Err(Error::usage("no objects passed to apply"));
+        return Err(Error::usage(format!("no objects found in {}", paths.join(", "))));
     }
     Ok(manifests)
 }

@@ -156,20 +156,6 @@ impl Lab {
             }
         }
     }
-
-    /// Waits until `holds` says so of what `get` finds; panics with the last state after a minute.
-    #[track_caller]
-    pub fn wait_until(&self, what: &str, mut holds: impl FnMut(&Value) -> bool) -> Value {
-        let deadline = Instant::now() + Duration::from_secs(60);
-        loop {
-            let found = self.get(what);
-            if holds(&found) {
-                return found;
-            }
-            assert!(Instant::now() < deadline, "{what} did not get there: {found:#}");
-            thread::yield_now();
-        }
-    }
 }
 
 impl Drop for Lab {

@@ -118,7 +118,13 @@ impl Catalog {
                 () = shutdown.cancelled() => return,
                 _ = refresh.tick() => {}
             }
-            while let Err(error) = self.refresh().await {
+            loop {
+                // Informers that end with the process never become synced.
+                let learnt = tokio::select! {
+                    () = shutdown.cancelled() => return,
+                    learnt = self.refresh() => learnt,
+                };
+                let Err(error) = learnt else { break };
                 tracing::debug!(error, "cannot learn the resources of the cluster");
                 tokio::select! {
                     () = shutdown.cancelled() => return,

@@ -56,13 +56,7 @@ pub async fn remove(paths: &Paths, name: &str) -> Result<()> {
 
 /// Stops a node in order: its containers get to end by themselves.
 pub async fn stop(paths: &Paths, name: &str) -> Result<()> {
-    let (_lock, mut spec) = open(paths)?;
-    mark(&mut spec, name, true)?;
-    spec.save(paths)?;
-    let Some(process) = Process::find(paths, name)? else {
-        println!("Node {name} does not run.");
-        return Ok(());
-    };
+    let Some((_lock, process)) = stopping(paths, name)? else { return Ok(()) };
     let step = Step::begin(format!("stopping node {name}"));
     process.stop(STOP_GRACE).await?;
     step.done(&format!("node {name} stopped"));
@@ -71,16 +65,22 @@ pub async fn stop(paths: &Paths, name: &str) -> Result<()> {
 
 /// Kills everything in the node at once, as a power cut does.
 pub async fn kill(paths: &Paths, name: &str) -> Result<()> {
-    let (_lock, mut spec) = open(paths)?;
-    mark(&mut spec, name, true)?;
-    spec.save(paths)?;
-    let Some(process) = Process::find(paths, name)? else {
-        println!("Node {name} does not run.");
-        return Ok(());
-    };
+    let Some((_lock, process)) = stopping(paths, name)? else { return Ok(()) };
     process.kill().await?;
     println!("Node {name} killed.");
     Ok(())
+}
+
+/// Notes that the node is not to run, and finds what runs of it.
+fn stopping(paths: &Paths, name: &str) -> Result<Option<(Lock, Process)>> {
+    let (lock, mut spec) = open(paths)?;
+    mark(&mut spec, name, true)?;
+    spec.save(paths)?;
+    let process = Process::find(paths, name)?;
+    if process.is_none() {
+        println!("Node {name} does not run.");
+    }
+    Ok(process.map(|process| (lock, process)))
 }
 
 /// Starts a node that was stopped or killed.

@@ -262,7 +262,7 @@ async fn watch(session: &Session, target: &Target, options: &Options, format: &F
     let version = first["metadata"]["resourceVersion"].as_str().unwrap_or_default().to_owned();
     let mut printer = Printer { target, options, format, columns: first.clone(), heads: !options.no_headers };
     if !options.watch_only {
-        printer.print(&first, "ADDED")?;
+        printer.print(&first)?;
     }
     let mut query = format!("?watch=true&resourceVersion={}", encode(&version));
     let mut collection = Target { resource: target.resource.clone(), name: None };
@@ -291,7 +291,7 @@ async fn watch(session: &Session, target: &Target, options: &Options, format: &F
                     let status = serde_json::from_value::<coracle_api::Status>(event["object"].clone())?;
                     return Err(status.into());
                 }
-                kind => printer.print(&event["object"], kind)?,
+                _ => printer.print(&event["object"])?,
             }
         }
     }
@@ -308,7 +308,7 @@ struct Printer<'a> {
 }
 
 impl Printer<'_> {
-    fn print(&mut self, object: &Value, _event: &str) -> Result<()> {
+    fn print(&mut self, object: &Value) -> Result<()> {
         let mut out = std::io::stdout().lock();
         if !self.format.is_table() {
             let mut object = object.clone();
