@@ -1,15 +1,16 @@
-//! Log files in the CRI format: `TIME STREAM P|F TEXT`, a line of output each; `P` marks a part of a longer line
-//! (Kubernetes, "CRI container log format").
+//! Log files, a line of output each: in the CRI format, `TIME STREAM P|F TEXT`, where `P` marks a part of a longer line
+//! (Kubernetes, "CRI container log format"), or in Docker's json-file format, where a part is a text without its newline.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{FileTypeExt, OpenOptionsExt},
 };
 
 use coracle_launcher::log::civil;
 
-/// Longest text of one line; longer output is cut into parts (containerd's max_container_log_line_size).
+/// Longest text of one line; longer output is cut into parts (containerd's max_container_log_line_size, and the buffer
+/// of Docker's log copier).
 const MAX_LINE: usize = 16 << 10;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,39 +19,58 @@ pub enum Stream {
     Stderr,
 }
 
+/// How lines are written, and who moves a full file away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// The kubelet rotates and then asks for a new file.
+    Cri,
+    /// This program rotates: a file of `max_size` bytes (0: any) becomes `PATH.1`; `max_files` are kept, this one included.
+    Json { max_size: u64, max_files: u32 },
+}
+
 /// An open log file with what of each stream has not ended in a newline yet.
 pub struct LogFile {
     path: String,
+    format: Format,
     file: File,
+    size: u64,
     held: [Vec<u8>; 2],
 }
 
-fn open(path: &str) -> io::Result<File> {
+fn open(path: &str) -> io::Result<(File, u64)> {
     // O_NOFOLLOW: the directory is the kubelet's, but what lies there may have been put by a pod's volume.
-    OpenOptions::new().append(true).create(true).mode(0o640).custom_flags(libc::O_NOFOLLOW).open(path)
+    // O_NONBLOCK: a fifo there must not hold the shim.
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let file = OpenOptions::new().append(true).create(true).mode(0o640).custom_flags(flags).open(path)?;
+    let metadata = file.metadata()?;
+    if metadata.file_type().is_fifo() || metadata.file_type().is_socket() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    Ok((file, metadata.len()))
 }
 
 impl LogFile {
-    pub fn create(path: &str) -> io::Result<LogFile> {
-        Ok(LogFile { path: path.to_owned(), file: open(path)?, held: [Vec::new(), Vec::new()] })
+    pub fn create(path: &str, format: Format) -> io::Result<LogFile> {
+        let (file, size) = open(path)?;
+        Ok(LogFile { path: path.to_owned(), format, file, size, held: [Vec::new(), Vec::new()] })
     }
 
     /// Goes on in a new file of the same name: the old one was moved away.
     pub fn reopen(&mut self) -> io::Result<()> {
-        self.file = open(&self.path)?;
+        (self.file, self.size) = open(&self.path)?;
         Ok(())
     }
 
     /// Takes output as it comes. A disk that is full loses lines, never stops a container.
     pub fn write(&mut self, stream: Stream, mut data: &[u8], now: u64) {
         let mut out = Vec::with_capacity(data.len() + 64);
-        let held = &mut self.held[stream as usize];
+        let mut held = std::mem::take(&mut self.held[stream as usize]);
         while !data.is_empty() {
             let newline = data.iter().position(|&byte| byte == b'\n');
             let room = MAX_LINE - held.len();
             match newline {
                 Some(end) if end <= room => {
-                    line(&mut out, stream, b'F', held, &data[..end], now);
+                    self.line(&mut out, stream, true, [&held, &data[..end]], now);
                     held.clear();
                     data = &data[end + 1..];
                 }
@@ -59,35 +79,132 @@ impl LogFile {
                     data = &[];
                 }
                 _ => {
-                    line(&mut out, stream, b'P', held, &data[..room], now);
+                    let cut = whole_characters(&data[..room]);
+                    self.line(&mut out, stream, false, [&held, &data[..cut]], now);
                     held.clear();
-                    data = &data[room..];
+                    data = &data[cut..];
                 }
             }
         }
-        if !out.is_empty() {
-            let _ = self.file.write_all(&out);
-        }
+        self.held[stream as usize] = held;
+        self.append(&out);
     }
 
-    /// The stream ended: what is held is a whole line.
+    /// The stream ended: what is held is a line.
     pub fn finish(&mut self, stream: Stream, now: u64) {
         let held = std::mem::take(&mut self.held[stream as usize]);
         if !held.is_empty() {
             let mut out = Vec::with_capacity(held.len() + 64);
-            line(&mut out, stream, b'F', &held, &[], now);
-            let _ = self.file.write_all(&out);
+            // CRI knows no line without an end; Docker keeps that the newline was missing.
+            let whole = self.format == Format::Cri;
+            self.line(&mut out, stream, whole, [&held, &[]], now);
+            self.append(&out);
         }
+    }
+
+    fn line(&mut self, out: &mut Vec<u8>, stream: Stream, whole: bool, text: [&[u8]; 2], now: u64) {
+        match self.format {
+            Format::Cri => cri_line(out, stream, if whole { b'F' } else { b'P' }, text, now),
+            Format::Json { max_size, max_files } => {
+                json_line(out, stream, whole, text, now);
+                if max_size > 0 && self.size + out.len() as u64 >= max_size {
+                    self.append(out);
+                    out.clear();
+                    self.rotate(max_files);
+                }
+            }
+        }
+    }
+
+    fn append(&mut self, out: &[u8]) {
+        if out.is_empty() {
+            return;
+        }
+        match self.file.write_all(out) {
+            Ok(()) => self.size += out.len() as u64,
+            // Half a line would spoil the next one.
+            Err(_) => drop(self.file.set_len(self.size)),
+        }
+    }
+
+    /// `PATH` becomes `PATH.1`, `PATH.1` becomes `PATH.2`; the oldest goes. With one file, it begins anew.
+    fn rotate(&mut self, max_files: u32) {
+        if max_files <= 1 {
+            if self.file.set_len(0).is_ok() {
+                self.size = 0;
+            }
+            return;
+        }
+        let name = |index: u32| if index == 0 { self.path.clone() } else { format!("{}.{index}", self.path) };
+        for index in (0..max_files - 1).rev() {
+            let _ = fs::rename(name(index), name(index + 1));
+        }
+        // Without a new file the old one, under its new name, is better than none.
+        let _ = self.reopen();
     }
 }
 
-fn line(out: &mut Vec<u8>, stream: Stream, tag: u8, first: &[u8], second: &[u8], now: u64) {
+/// How much of `text` can be taken without cutting a UTF-8 character in two; all of it if it is something else.
+fn whole_characters(text: &[u8]) -> usize {
+    let from = text.len().saturating_sub(4);
+    let Some(last) = (from..text.len()).rev().find(|&at| text[at] & 0xc0 != 0x80) else { return text.len() };
+    let length = match text[last] {
+        0xc0..=0xdf => 2,
+        0xe0..=0xef => 3,
+        0xf0..=0xf7 => 4,
+        _ => 1,
+    };
+    if last + length > text.len() && last > 0 { last } else { text.len() }
+}
+
+fn cri_line(out: &mut Vec<u8>, stream: Stream, tag: u8, [first, second]: [&[u8]; 2], now: u64) {
     timestamp(out, now);
     out.extend_from_slice(if stream == Stream::Stdout { b" stdout " } else { b" stderr " });
     out.extend_from_slice(&[tag, b' ']);
     out.extend_from_slice(first);
     out.extend_from_slice(second);
     out.push(b'\n');
+}
+
+fn json_line(out: &mut Vec<u8>, stream: Stream, whole: bool, text: [&[u8]; 2], now: u64) {
+    out.extend_from_slice(b"{\"log\":\"");
+    if text[0].is_empty() {
+        json_text(out, text[1]);
+    } else {
+        // A character may lie in both.
+        json_text(out, &text.concat());
+    }
+    out.extend_from_slice(if whole { b"\\n\",\"stream\":\"" } else { b"\",\"stream\":\"" });
+    out.extend_from_slice(if stream == Stream::Stdout { b"stdout" } else { b"stderr" });
+    out.extend_from_slice(b"\",\"time\":\"");
+    timestamp(out, now);
+    out.extend_from_slice(b"\"}\n");
+}
+
+/// What is not UTF-8 becomes U+FFFD, as in Docker's files.
+fn json_text(out: &mut Vec<u8>, text: &[u8]) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    for chunk in text.utf8_chunks() {
+        let mut rest = chunk.valid().as_bytes();
+        while let Some(at) = rest.iter().position(|&byte| byte < 0x20 || byte == b'"' || byte == b'\\') {
+            out.extend_from_slice(&rest[..at]);
+            match rest[at] {
+                b'"' => out.extend_from_slice(b"\\\""),
+                b'\\' => out.extend_from_slice(b"\\\\"),
+                b'\t' => out.extend_from_slice(b"\\t"),
+                b'\r' => out.extend_from_slice(b"\\r"),
+                byte => {
+                    out.extend_from_slice(b"\\u00");
+                    out.extend_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+                }
+            }
+            rest = &rest[at + 1..];
+        }
+        out.extend_from_slice(rest);
+        if !chunk.invalid().is_empty() {
+            out.extend_from_slice(b"\\ufffd");
+        }
+    }
 }
 
 /// RFC 3339 with nanoseconds, UTC.
@@ -110,23 +227,84 @@ fn timestamp(out: &mut Vec<u8>, nanoseconds: u64) {
 mod tests {
     use super::*;
 
+    /// A log at a path of its own, written by `act`, and what lies at the path and its rotations afterwards.
+    fn written(format: Format, act: impl FnOnce(&mut LogFile)) -> Vec<String> {
+        static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("coracle-log-{}-{number}", std::process::id()));
+        let path = path.to_str().unwrap();
+        act(&mut LogFile::create(path, format).unwrap());
+        let mut out = vec![fs::read_to_string(path).unwrap()];
+        fs::remove_file(path).unwrap();
+        for index in 1.. {
+            let path = format!("{path}.{index}");
+            let Ok(text) = fs::read_to_string(&path) else { break };
+            fs::remove_file(&path).unwrap();
+            out.push(text);
+        }
+        out
+    }
+
     #[test]
     fn lines_are_whole_long_ones_are_cut_and_the_last_is_flushed() {
-        let path = std::env::temp_dir().join(format!("coracle-log-{}", std::process::id()));
-        let mut log = LogFile::create(path.to_str().unwrap()).unwrap();
-        log.write(Stream::Stdout, b"one\ntw", 0);
-        log.write(Stream::Stderr, b"err\n", 1_500_000_000);
-        log.write(Stream::Stdout, b"o\n", 0);
-        log.write(Stream::Stdout, &vec![b'x'; MAX_LINE + 3], 0);
-        log.finish(Stream::Stdout, 0);
-        let text = std::fs::read_to_string(&path).unwrap();
-        std::fs::remove_file(&path).unwrap();
-        let lines: Vec<&str> = text.lines().collect();
+        let files = written(Format::Cri, |log| {
+            log.write(Stream::Stdout, b"one\ntw", 0);
+            log.write(Stream::Stderr, b"err\n", 1_500_000_000);
+            log.write(Stream::Stdout, b"o\n", 0);
+            log.write(Stream::Stdout, &vec![b'x'; MAX_LINE + 3], 0);
+            log.finish(Stream::Stdout, 0);
+        });
+        let lines: Vec<&str> = files[0].lines().collect();
         assert_eq!(lines[0], "1970-01-01T00:00:00.000000000Z stdout F one");
         assert_eq!(lines[1], "1970-01-01T00:00:01.500000000Z stderr F err");
         assert_eq!(lines[2], "1970-01-01T00:00:00.000000000Z stdout F two");
         assert!(lines[3].contains(" stdout P xxx") && lines[3].len() > MAX_LINE);
         assert!(lines[4].ends_with(" stdout F xxx"));
         assert_eq!(lines.len(), 5);
+    }
+
+    #[test]
+    fn json_lines_hold_any_bytes() {
+        let format = Format::Json { max_size: 0, max_files: 1 };
+        let files = written(format, |log| {
+            log.write(Stream::Stdout, "a \"q\" \\ \t\r\u{1} ä".as_bytes(), 0);
+            log.write(Stream::Stdout, b" \xff!\n", 1_000_000_000);
+            log.write(Stream::Stderr, b"no end", 0);
+            log.finish(Stream::Stderr, 0);
+        });
+        let expected = concat!(
+            r#"{"log":"a \"q\" \\ \t\r\u0001 ä \ufffd!\n","stream":"stdout","time":"1970-01-01T00:00:01.000000000Z"}"#,
+            "\n",
+            r#"{"log":"no end","stream":"stderr","time":"1970-01-01T00:00:00.000000000Z"}"#,
+            "\n"
+        );
+        assert_eq!(files, [expected]);
+    }
+
+    #[test]
+    fn a_character_is_not_cut_in_two() {
+        let format = Format::Json { max_size: 0, max_files: 1 };
+        let files = written(format, |log| {
+            log.write(Stream::Stdout, &[b"x", "ä".repeat(MAX_LINE).as_bytes(), b"\n"].concat(), 0);
+        });
+        assert!(!files[0].contains("fffd"));
+        assert_eq!(files[0].matches('ä').count(), MAX_LINE);
+        assert_eq!(files[0].matches("\\n").count(), 1);
+    }
+
+    #[test]
+    fn full_files_are_moved_away_and_the_oldest_goes() {
+        let line = |log: &mut LogFile, text: &str| log.write(Stream::Stdout, format!("{text}\n").as_bytes(), 0);
+        let files = written(Format::Json { max_size: 100, max_files: 3 }, |log| {
+            for text in ["one", "two", "three", "four", "five", "six", "seven"] {
+                line(log, text);
+            }
+        });
+        let words =
+            |file: &String| file.lines().map(|line| line.split('"').nth(3).unwrap().to_owned()).collect::<Vec<_>>();
+        let words: Vec<_> = files.iter().map(words).collect();
+        assert_eq!(words, [vec!["seven\\n"], vec!["five\\n", "six\\n"], vec!["three\\n", "four\\n"]]);
+        let one = written(Format::Json { max_size: 1, max_files: 1 }, |log| line(log, "gone"));
+        assert_eq!(one, [""]);
     }
 }

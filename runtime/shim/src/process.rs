@@ -13,7 +13,7 @@ use coracle_shim::{
 };
 
 use crate::{
-    log_file::{LogFile, Stream},
+    log_file::{Format, LogFile, Stream},
     os,
 };
 
@@ -51,12 +51,15 @@ pub type StartError = String;
 
 impl Process {
     pub fn new(create: Create) -> Result<Process, String> {
+        let open = |path: &str, format: Format| {
+            LogFile::create(path, format).map_err(|error| format!("open log file {path:?}: {error}"))
+        };
         let log = match &create.log {
             LogDriver::None => None,
-            LogDriver::Cri { path } => {
-                Some(LogFile::create(path).map_err(|error| format!("open log file {path:?}: {error}"))?)
+            LogDriver::Cri { path } => Some(open(path, Format::Cri)?),
+            LogDriver::JsonFile { path, max_size, max_files } => {
+                Some(open(path, Format::Json { max_size: *max_size, max_files: *max_files })?)
             }
-            LogDriver::JsonFile { .. } => return Err("log driver \"json-file\" is not supported yet".into()),
         };
         Ok(Process {
             create,
