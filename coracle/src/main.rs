@@ -89,7 +89,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
     let logging = cli.logging;
     match cli.command {
         Command::Lab(command) => {
-            logging.start_quiet();
+            logging.start_quiet()?;
             lab::run(command)
         }
         Command::Server(options) => long_running(&logging, server::run(options)),
@@ -111,7 +111,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
 
 /// Runs a component until it ends or is told to; its logs go to standard error.
 fn long_running(logging: &logging::Options, work: impl Future<Output = Result<()>>) -> Result<ExitCode> {
-    logging.start();
+    logging.start()?;
     coracle_client::install_crypto();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let outcome = runtime.block_on(work);

@@ -1,7 +1,8 @@
 //! Keeping the command alive, reaping orphans, and the orderly end.
 
 use std::{
-    io,
+    fs::File,
+    io::{self, Write},
     mem::MaybeUninit,
     os::unix::process::CommandExt,
     process::{Command, exit},
@@ -41,23 +42,23 @@ pub fn run(options: &Options) -> ! {
         let signal = next_signal(&signals, deadline);
         state = match (state, signal) {
             (State::Running(command, _), Some(libc::SIGTERM | libc::SIGINT)) => {
-                send(command, libc::SIGTERM);
+                send(options, command, libc::SIGTERM);
                 State::Ending(command, Instant::now() + GRACE)
             }
             (State::Running(command, since), Some(libc::SIGHUP)) => {
-                send(command, libc::SIGHUP);
+                send(options, command, libc::SIGHUP);
                 State::Running(command, since)
             }
-            (State::Waiting(_), Some(libc::SIGTERM | libc::SIGINT)) => drain(),
+            (State::Waiting(_), Some(libc::SIGTERM | libc::SIGINT)) => drain(options),
             (State::Waiting(_), None) => start(options, wait),
             (State::Ending(command, _), None) => {
-                send(command, libc::SIGKILL);
+                send(options, command, libc::SIGKILL);
                 State::Ending(command, Instant::now() + GRACE)
             }
             (State::Draining(_), None) => exit(0),
             (state, _) => state,
         };
-        state = reap(state, &mut wait);
+        state = reap(options, state, &mut wait);
     }
 }
 
@@ -78,14 +79,14 @@ fn start(options: &Options, wait: Duration) -> State {
     match command.spawn() {
         Ok(child) => State::Running(child.id().cast_signed(), Instant::now()),
         Err(error) => {
-            eprintln!("coracle-init: start {}: {error}; trying again in {wait:?}", options.command[0]);
+            say(options, &format!("start {}: {error}; trying again in {wait:?}", options.command[0]));
             State::Waiting(Instant::now() + wait)
         }
     }
 }
 
 /// Reaps every child that ended and says what follows from it.
-fn reap(mut state: State, wait: &mut Duration) -> State {
+fn reap(options: &Options, mut state: State, wait: &mut Duration) -> State {
     loop {
         let mut status = 0;
         // SAFETY: `status` outlives the call.
@@ -95,19 +96,19 @@ fn reap(mut state: State, wait: &mut Duration) -> State {
             (..=0, _) => return state,
             (child, State::Running(command, since)) if child == *command => {
                 *wait = if since.elapsed() >= WELL { SHORTEST } else { (*wait * 2).min(LONGEST) };
-                eprintln!("coracle-init: the command ended ({}); starting it again in {wait:?}", describe(status));
+                say(options, &format!("the command ended ({}); starting it again in {wait:?}", describe(status)));
                 state = State::Waiting(Instant::now() + *wait);
             }
-            (child, State::Ending(command, _)) if child == *command => state = drain(),
+            (child, State::Ending(command, _)) if child == *command => state = drain(options),
             _ => {}
         }
     }
 }
 
 /// Asks what is left to end: in a node that is everybody, else only the orphans that came to this process.
-fn drain() -> State {
+fn drain(options: &Options) -> State {
     if std::process::id() == 1 {
-        send(-1, libc::SIGTERM);
+        send(options, -1, libc::SIGTERM);
     } else {
         // The server's keeper has nobody else's processes.
         exit(0);
@@ -123,14 +124,21 @@ fn describe(status: libc::c_int) -> String {
     }
 }
 
-fn send(process: libc::pid_t, signal: libc::c_int) {
+fn send(options: &Options, process: libc::pid_t, signal: libc::c_int) {
     // SAFETY: no memory is involved.
     if unsafe { libc::kill(process, signal) } != 0 {
         let error = io::Error::last_os_error();
         if !is_gone(&error) {
-            eprintln!("coracle-init: send signal {signal} to {process}: {error}");
+            say(options, &format!("send signal {signal} to {process}: {error}"));
         }
     }
+}
+
+/// Says something in the log, found by its name: the command may have put the old one aside.
+fn say(options: &Options, what: &str) {
+    let log = File::options().create(true).append(true).open(&options.log);
+    // There is nobody else to tell.
+    let _ = log.and_then(|mut log| log.write_all(format!("coracle-init: {what}\n").as_bytes()));
 }
 
 fn block_signals() -> libc::sigset_t {

@@ -2,8 +2,8 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Read, Seek, SeekFrom, Write},
-    os::fd::AsFd,
+    io::{self, Read, Write},
+    os::{fd::AsFd, unix::fs::MetadataExt},
     process::Command,
 };
 
@@ -132,22 +132,28 @@ pub fn logs(paths: &Paths, name: &str, follow: bool) -> Result<()> {
         spec.node(name)?;
     }
     let path = paths.log(name);
-    let mut log = File::open(&path).with_context(|| format!("open {}", path.display()))?;
+    let mut aside = path.clone().into_os_string();
+    aside.push(".1");
+    if let Ok(mut older) = File::open(aside) {
+        copy(&mut older)?;
+    }
+    let open = || File::open(&path).with_context(|| format!("open {}", path.display()));
+    let mut log = open()?;
     copy(&mut log)?;
-    if !follow {
-        return Ok(());
-    }
-    let inotify = Inotify::init(InitFlags::IN_CLOEXEC)?;
-    inotify.add_watch(&path, AddWatchFlags::IN_MODIFY)?;
-    loop {
+    while follow {
+        let inotify = Inotify::init(InitFlags::IN_CLOEXEC)?;
+        inotify.add_watch(&path, AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_MOVE_SELF)?;
+        // It may have been put aside before it was watched.
         copy(&mut log)?;
-        // A log that was cut off is read from its new beginning.
-        if log.metadata()?.len() < log.stream_position()? {
-            log.seek(SeekFrom::Start(0))?;
-            continue;
+        let mut same = open()?.metadata()?.ino() == log.metadata()?.ino();
+        while same {
+            let events = inotify.read_events()?;
+            copy(&mut log)?;
+            same = !events.iter().any(|event| event.mask.contains(AddWatchFlags::IN_MOVE_SELF));
         }
-        inotify.read_events()?;
+        log = open()?;
     }
+    Ok(())
 }
 
 fn copy(log: &mut impl Read) -> Result<()> {

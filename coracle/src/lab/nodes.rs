@@ -46,7 +46,7 @@ pub async fn remove(paths: &Paths, name: &str) -> Result<()> {
             fs::remove_dir_all(&path).with_context(|| format!("remove {}", path.display()))?;
         }
     }
-    for path in [paths.process(name), paths.log(name)] {
+    for path in [paths.process(name), paths.log(name), paths.log(name).with_extension("log.1")] {
         // Gone already if the node never ran.
         let _ = fs::remove_file(path);
     }

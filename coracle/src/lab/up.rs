@@ -163,6 +163,7 @@ async fn start_server(paths: &Paths, spec: &Spec, cgroups: &Cgroups, lab: &Netns
     let step = Step::begin("starting the server");
     let notify = Notify::listen(paths.run().join("notify"))?;
     let mut command = vec![program()?, "server".into(), "--data-dir".into(), text(&paths.server())];
+    command.extend(["--log-file".into(), text(&paths.log("server"))]);
     command.extend(["--bind".into(), spec.api_address().to_string()]);
     command.extend(["--lab-bind".into(), format!("{LAB_FD}={}", spec.lab_api_address())]);
     command.extend(["--publish-file".into(), text(&paths.spec())]);
@@ -201,6 +202,7 @@ pub async fn start_node(paths: &Paths, spec: &Spec, cgroups: &Cgroups, segment: 
         ("--server", format!("https://{}", spec.lab_api_address())),
         ("--token-file", text(&paths.server().join("join-token"))),
         ("--data-dir", text(&paths.node(&node.name))),
+        ("--log-file", text(&paths.log(&node.name))),
         ("--run-dir", text(&paths.node_run(&node.name))),
         ("--node-name", node.name.clone()),
         ("--node-ip", node.address().to_string()),
