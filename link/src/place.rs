@@ -47,8 +47,19 @@ impl Place {
 
     /// Listens for TCP connections. Port 0 takes a free one.
     pub fn listen_tcp(&self, address: SocketAddr) -> io::Result<TcpListener> {
+        self.listen(address, false)
+    }
+
+    /// Listens for TCP connections at an address that other processes of the same user may listen at, too: the kernel
+    /// gives each connection to one of them (SO_REUSEPORT in socket(7)).
+    pub fn share_tcp(&self, address: SocketAddr) -> io::Result<TcpListener> {
+        self.listen(address, true)
+    }
+
+    fn listen(&self, address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
         let socket = self.tcp_socket(address)?;
         socket.set_reuseaddr(true)?;
+        socket.set_reuseport(shared)?;
         socket.bind(address)?;
         socket.listen(BACKLOG)
     }

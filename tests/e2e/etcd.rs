@@ -50,6 +50,31 @@ impl Drop for Etcd {
 }
 
 #[test]
+fn two_servers_on_one_etcd_stand_in_for_each_other() {
+    let etcd = Etcd::start();
+    etcd.wait();
+    let lab = Lab::prepare("twins");
+    let refused = lab.lab(&["up", "--servers", "2"]).fails();
+    assert!(refused.contains("--servers 2 needs an etcd"), "{refused}");
+    lab.lab(&["up", "--nodes", "2", "--servers", "2", "--etcd", &etcd.url]).ok();
+    lab.lite("create deployment web --image=coracle/hello:v1 --replicas=2").ok();
+    lab.lite("rollout status deployment/web --timeout=60s").ok();
+    for (number, server) in ["server", "server2"].into_iter().enumerate() {
+        // Whichever of the two leads: the keeper goes too, so nobody brings it back.
+        lab.kill_tree(lab.process(server));
+        let replicas = number + 3;
+        lab.until_ok(&format!("scale deployment web --replicas={replicas}"));
+        lab.until_ok("rollout status deployment/web --timeout=60s");
+        lab.lite(&format!("wait --for=jsonpath={{.status.readyReplicas}}={replicas} deployment/web --timeout=60s"))
+            .ok();
+        assert_eq!(lab.status()["servers"][number]["state"], "dead");
+        lab.lab(&["up"]).ok();
+        assert_eq!(lab.status()["servers"][number]["state"], "running");
+    }
+    lab.lite("wait --for=condition=Ready node --all --timeout=60s").ok();
+}
+
+#[test]
 fn a_lab_keeps_its_state_in_etcd() {
     let etcd = Etcd::start();
     etcd.wait();

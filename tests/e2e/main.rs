@@ -1,6 +1,7 @@
 //! The product from outside: the release binaries, driven as people drive them.
 
 mod etcd;
+mod exhaustion;
 mod images;
 mod labs;
 mod mistakes;

@@ -10,7 +10,9 @@ use std::{
 
 use nix::{
     libc,
+    mount::{MsFlags, mount},
     poll::{PollFd, PollFlags, PollTimeout, poll},
+    sched::{CloneFlags, unshare},
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
@@ -38,6 +40,19 @@ impl Lab {
     pub fn up(name: &str, nodes: u32) -> Self {
         let lab = Self::prepare(name);
         lab.lab(&["up", "--nodes", &nodes.to_string()]).ok();
+        lab
+    }
+
+    /// A home without a lab in it, on a file system of its own with room for so many bytes. It is mounted where only this
+    /// test and what it starts see it, so it goes with them.
+    pub fn on_disk(name: &str, bytes: u64) -> Self {
+        let lab = Self::prepare(name);
+        unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace");
+        let nothing = None::<&str>;
+        mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nothing).expect("keep mounts private");
+        let options = format!("size={bytes},mode=0700");
+        let mounted = mount(Some("tmpfs"), lab.home.path(), Some("tmpfs"), MsFlags::empty(), Some(options.as_str()));
+        mounted.expect("mount a small file system");
         lab
     }
 
@@ -119,13 +134,30 @@ impl Lab {
         }
     }
 
+    /// The command that an init keeps; none while it waits to start it again.
+    pub fn command_of(&self, name: &str) -> Option<i32> {
+        let program = std::fs::canonicalize(binary("coracle")).expect("the binary exists");
+        let mut commands = children(self.process(name)).into_iter();
+        commands.find(|pid| std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == program))
+    }
+
+    /// The lab's cgroup in the hierarchy of `controller`.
+    pub fn cgroup(&self, controller: &str) -> PathBuf {
+        let path = PathBuf::from("/proc").join(self.process("server").to_string()).join("cgroup");
+        let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        // cgroups(7): HIERARCHY:CONTROLLERS:PATH, and no controllers for v2.
+        let lines = || text.lines().filter_map(|line| line.split_once(':')?.1.split_once(':'));
+        let v1 = lines().find(|(controllers, _)| controllers.split(',').any(|each| each == controller));
+        let (root, path) = match v1 {
+            Some((_, path)) => (PathBuf::from("/sys/fs/cgroup").join(controller), path),
+            None => ("/sys/fs/cgroup".into(), lines().find(|(controllers, _)| controllers.is_empty()).expect("v2").1),
+        };
+        root.join(path.trim_start_matches('/')).parent().expect("below the lab's").to_path_buf()
+    }
+
     /// Kills the command that an init keeps, not the init.
     pub fn kill_command(&self, name: &str) {
-        let program = std::fs::canonicalize(binary("coracle")).expect("the binary exists");
-        let command = children(self.process(name))
-            .into_iter()
-            .find(|pid| std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == program));
-        let command = command.unwrap_or_else(|| panic!("{name} keeps no command"));
+        let command = self.command_of(name).unwrap_or_else(|| panic!("{name} keeps no command"));
         let pidfd = Pidfd::open(command);
         kill(Pid::from_raw(command), Signal::SIGKILL).expect("kill a process of the lab");
         pidfd.wait();

@@ -211,7 +211,7 @@ pub trait Store: Send + Sync + 'static {
     /// The newest revision: at least that of every write acknowledged before this call.
     fn revision(&self) -> BoxFuture<'_, Result<Revision, StoreError>>;
 
-    /// The newest revision when it can be known without waiting for anybody.
+    /// The newest acknowledged revision when it can be known without waiting for anybody.
     fn revision_now(&self) -> Option<Revision> {
         None
     }

@@ -33,8 +33,8 @@ enum Action {
         /// How many nodes a new lab has
         #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=250))]
         nodes: u32,
-        /// How many API servers
-        #[arg(long, default_value_t = 1)]
+        /// How many API servers; more than one need an etcd
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=9))]
         servers: u32,
         /// Keep the cluster's state in this etcd instead of the embedded store
         #[arg(long, value_delimiter = ',', value_name = "URL,…")]
@@ -138,10 +138,10 @@ pub fn run(command: Command) -> Result<ExitCode> {
 async fn act(paths: &Paths, action: Action) -> Result<ExitCode> {
     match action {
         Action::Up { nodes, servers, etcd, publish } => {
-            if servers != 1 {
-                bail!("--servers {servers} is not supported yet: a lab has one API server");
+            if servers > 1 && etcd.is_empty() {
+                bail!("--servers {servers} needs an etcd that the servers share; say where it is: --etcd URL,…");
             }
-            up::up(paths, &Wish { nodes, etcd, publish }).await?;
+            up::up(paths, &Wish { nodes, servers, etcd, publish }).await?;
         }
         Action::Down => down::down(paths).await?,
         Action::Status { output } => inspect::status(paths, output == "json").await?,

@@ -44,17 +44,19 @@ pub async fn remove(paths: &Paths) -> Result<()> {
 pub async fn halt(paths: &Paths) -> Result<()> {
     // A spec that cannot be read must not keep the lab from being taken down: the records and the cgroup tell.
     let names = match Spec::load(paths) {
-        Ok(Some(spec)) => inspect::process_names(&spec).map(str::to_owned).collect(),
+        Ok(Some(spec)) => inspect::process_names(&spec).collect(),
         _ => recorded(paths),
     };
     // A node's end frees its containers at once; then nobody calls the server any more.
-    let (server, nodes): (Vec<_>, Vec<_>) = names.iter().partition(|name| *name == "server");
+    // (A node's name has a dash: LAB-NUMBER.)
+    let (servers, nodes): (Vec<_>, Vec<_>) =
+        names.iter().partition(|name| name.starts_with("server") && !name.contains('-'));
     for name in nodes {
         if let Some(process) = Process::find(paths, name)? {
             process.kill().await?;
         }
     }
-    for name in server {
+    for name in servers {
         if let Some(process) = Process::find(paths, name)? {
             process.stop(SERVER_GRACE).await?;
         }

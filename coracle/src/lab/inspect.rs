@@ -19,16 +19,16 @@ use serde::Serialize;
 
 use super::{cluster::Cluster, paths::Paths, process::Process, spec::Spec};
 
-/// The names of the lab's processes: nodes first, then the server.
-pub fn process_names(spec: &Spec) -> impl Iterator<Item = &str> {
-    spec.nodes.iter().map(|node| node.name.as_str()).chain(["server"])
+/// The names of the lab's processes: nodes first, then the servers.
+pub fn process_names(spec: &Spec) -> impl Iterator<Item = String> {
+    spec.nodes.iter().map(|node| node.name.clone()).chain(spec.server_names())
 }
 
 /// Whether everything that should run does.
 pub fn runs(paths: &Paths, spec: &Spec) -> Result<bool> {
     let stopped = |name: &str| spec.nodes.iter().any(|node| node.name == name && node.stopped);
     for name in process_names(spec).filter(|name| !stopped(name)) {
-        if Process::find(paths, name)?.is_none() {
+        if Process::find(paths, &name)?.is_none() {
             return Ok(false);
         }
     }
@@ -41,9 +41,18 @@ struct Status {
     name: String,
     server: String,
     server_state: &'static str,
+    servers: Vec<ServerStatus>,
     kubeconfig: String,
     nodes: Vec<NodeStatus>,
     publish: Vec<super::Publish>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ServerStatus {
+    name: String,
+    state: &'static str,
+    pid: Option<i32>,
 }
 
 #[derive(Serialize)]
@@ -61,13 +70,18 @@ struct NodeStatus {
 /// Prints the lab's state as a table, or as JSON.
 pub async fn status(paths: &Paths, json: bool) -> Result<()> {
     let spec = Spec::require(paths)?;
-    let server = Process::find(paths, "server")?;
-    let known = match &server {
-        Some(_) => match Cluster::connect(paths).await {
+    let mut servers = Vec::new();
+    for name in spec.server_names() {
+        let pid = Process::find(paths, &name)?.map(|process| process.pid());
+        servers.push(ServerStatus { state: if pid.is_some() { "running" } else { "dead" }, name, pid });
+    }
+    let alive = servers.iter().any(|server| server.pid.is_some());
+    let known = match alive {
+        true => match Cluster::connect(paths).await {
             Ok(cluster) => cluster.nodes().await.unwrap_or_default(),
             Err(_) => Default::default(),
         },
-        None => Default::default(),
+        false => Default::default(),
     };
     let mut nodes = Vec::new();
     for node in &spec.nodes {
@@ -90,7 +104,8 @@ pub async fn status(paths: &Paths, json: bool) -> Result<()> {
     let status = Status {
         name: spec.name.clone(),
         server: format!("https://{}", spec.api_address()),
-        server_state: if server.is_some() { "running" } else { "dead" },
+        server_state: if alive { "running" } else { "dead" },
+        servers,
         kubeconfig: paths.kubeconfig().display().to_string(),
         nodes,
         publish: spec.publish.clone(),
@@ -105,6 +120,10 @@ pub async fn status(paths: &Paths, json: bool) -> Result<()> {
 
 fn print_table(status: &Status) -> Result<()> {
     println!("Lab {:?}: server {} at {}", status.name, status.server_state, status.server);
+    if status.servers.len() > 1 {
+        let each: Vec<_> = status.servers.iter().map(|server| format!("{} {}", server.name, server.state)).collect();
+        println!("Servers: {}", each.join(", "));
+    }
     let mut out = tabwriter::TabWriter::new(io::stdout()).padding(3);
     writeln!(out, "NODE\tSTATE\tREADY\tPODS\tADDRESS")?;
     for node in &status.nodes {
@@ -128,7 +147,7 @@ pub fn kubeconfig(paths: &Paths) -> Result<()> {
 /// Prints the log of the server or a node, and with `follow` what comes.
 pub fn logs(paths: &Paths, name: &str, follow: bool) -> Result<()> {
     let spec = Spec::require(paths)?;
-    if name != "server" {
+    if !spec.server_names().any(|server| server == name) {
         spec.node(name)?;
     }
     let path = paths.log(name);

@@ -33,7 +33,8 @@ pub async fn partition(paths: &Paths, groups: &[Vec<String>]) -> Result<()> {
 /// Undoes every partition.
 pub async fn heal(paths: &Paths) -> Result<()> {
     let (_lock, spec) = open(paths)?;
-    for name in super::inspect::process_names(&spec) {
+    let nodes = spec.nodes.iter().map(|node| node.name.as_str());
+    for name in nodes.chain(["server"]) {
         if Process::find(paths, name)?.is_some() {
             member(paths, &spec, name)?.heal().await?;
         }

@@ -29,6 +29,9 @@ pub struct Spec {
     pub api_port: u16,
     /// The etcd behind the API server; empty for the embedded store.
     pub etcd: Vec<String>,
+    /// How many API servers; more than one need the etcd.
+    #[serde(default = "one")]
+    pub servers: u32,
     /// The nodes in the order they were added.
     pub nodes: Vec<Node>,
     /// Ports of the host that lead to node ports.
@@ -80,11 +83,12 @@ impl Node {
 
 impl Spec {
     /// A new lab without nodes. Takes the usual API port if nobody has it.
-    pub fn new(name: &str, etcd: Vec<String>) -> Result<Self> {
+    pub fn new(name: &str, etcd: Vec<String>, servers: u32) -> Result<Self> {
         Ok(Self {
             name: name.to_owned(),
             api_port: free_port()?,
             etcd,
+            servers,
             nodes: Vec::new(),
             publish: Vec::new(),
             next: 1,
@@ -138,7 +142,12 @@ impl Spec {
         })
     }
 
-    /// The API's address on the host.
+    /// The names of the server processes: `server`, `server2`, … No node is called that.
+    pub fn server_names(&self) -> impl Iterator<Item = String> + use<> {
+        (1..=self.servers).map(|number| if number == 1 { "server".into() } else { format!("server{number}") })
+    }
+
+    /// The API's address on the host; several servers share it.
     pub fn api_address(&self) -> SocketAddr {
         SocketAddrV4::new(Ipv4Addr::LOCALHOST, self.api_port).into()
     }
@@ -156,6 +165,11 @@ pub fn published(file: &std::path::Path) -> Result<(Vec<Publish>, Vec<Ipv4Addr>)
     Ok((spec.publish, spec.nodes.iter().map(Node::address).collect()))
 }
 
+/// How many servers the specs of older labs have.
+fn one() -> u32 {
+    1
+}
+
 fn free_port() -> Result<u16> {
     let try_port = |port| std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)).and_then(|it| it.local_addr());
     let address = try_port(API_PORT).or_else(|_| try_port(0)).context("find a free port on 127.0.0.1")?;
@@ -168,7 +182,7 @@ mod tests {
 
     #[test]
     fn nodes_are_numbered_and_numbers_are_never_reused() {
-        let mut spec = Spec::new("lab", Vec::new()).unwrap();
+        let mut spec = Spec::new("lab", Vec::new(), 1).unwrap();
         spec.add_nodes(2).unwrap();
         spec.nodes.pop();
         let added = spec.add_nodes(1).unwrap();

@@ -34,6 +34,8 @@ const NODES_LIMIT: Duration = Duration::from_secs(60);
 pub struct Wish {
     /// How many nodes a new lab has.
     pub nodes: u32,
+    /// How many API servers; more than one need an etcd.
+    pub servers: u32,
     /// The etcd behind the API server; empty for the embedded store.
     pub etcd: Vec<String>,
     /// Ports to publish.
@@ -96,7 +98,7 @@ async fn until_interrupted<T>(work: impl Future<Output = Result<T>>) -> Result<T
 }
 
 fn create(paths: &Paths, wish: &Wish) -> Result<Spec> {
-    let mut spec = Spec::new(paths.name(), wish.etcd.clone())?;
+    let mut spec = Spec::new(paths.name(), wish.etcd.clone(), wish.servers)?;
     spec.add_nodes(wish.nodes)?;
     spec.publish.clone_from(&wish.publish);
     spec.save(paths)?;
@@ -110,7 +112,7 @@ async fn bring_up(paths: &Paths, spec: &Spec) -> Result<()> {
     }
     let cgroups = Cgroups::find()?;
     let segment = segment(paths, spec).await?;
-    start_server(paths, spec, &cgroups, segment.netns()).await?;
+    start_servers(paths, spec, &cgroups, segment.netns()).await?;
     let nodes: Vec<_> = spec.nodes.iter().filter(|node| !node.stopped).collect();
     let step = Step::begin(format!("starting {} nodes", nodes.len()));
     for node in &nodes {
@@ -149,43 +151,60 @@ fn forget_before_reboot(paths: &Paths) -> Result<()> {
 /// The lab's segment: any process of the lab holds it; without one it is made.
 pub async fn segment(paths: &Paths, spec: &Spec) -> Result<Segment> {
     for name in inspect::process_names(spec) {
-        if let Some(process) = Process::find(paths, name)? {
+        if let Some(process) = Process::find(paths, &name)? {
             return Segment::open(process.lab_netns()?);
         }
     }
     Segment::create().await
 }
 
-async fn start_server(paths: &Paths, spec: &Spec, cgroups: &Cgroups, lab: &Netns) -> Result<()> {
-    if Process::find(paths, "server")?.is_some() {
-        return Ok(());
-    }
+async fn start_servers(paths: &Paths, spec: &Spec, cgroups: &Cgroups, lab: &Netns) -> Result<()> {
     let step = Step::begin("starting the server");
+    let mut started = false;
+    // One after the other: the first makes the keys that all of them use.
+    for name in spec.server_names() {
+        if Process::find(paths, &name)?.is_none() {
+            start_server(paths, spec, cgroups, lab, &name).await?;
+            started = true;
+        }
+    }
+    match spec.servers {
+        _ if !started => {}
+        1 => step.done(&format!("server ready at https://{}", spec.api_address())),
+        servers => step.done(&format!("{servers} servers ready at https://{}", spec.api_address())),
+    }
+    Ok(())
+}
+
+async fn start_server(paths: &Paths, spec: &Spec, cgroups: &Cgroups, lab: &Netns, name: &str) -> Result<()> {
     let notify = Notify::listen(paths.run().join("notify"))?;
     let mut command = vec![program()?, "server".into(), "--data-dir".into(), text(&paths.server())];
-    command.extend(["--log-file".into(), text(&paths.log("server"))]);
+    command.extend(["--log-file".into(), text(&paths.log(name))]);
     command.extend(["--bind".into(), spec.api_address().to_string()]);
     command.extend(["--lab-bind".into(), format!("{LAB_FD}={}", spec.lab_api_address())]);
-    command.extend(["--publish-file".into(), text(&paths.spec())]);
+    if name == "server" {
+        command.extend(["--publish-file".into(), text(&paths.spec())]);
+    }
     for name in network::server_names(spec) {
         command.extend(["--certificate-name".into(), name]);
     }
     if !spec.etcd.is_empty() {
         command.extend(["--etcd-servers".into(), spec.etcd.join(",")]);
     }
+    if spec.servers > 1 {
+        command.extend(["--reuse-port".into(), "--leader-elect".into(), name.into()]);
+    }
     let start = Start {
-        name: "server",
+        name,
         node: None,
         lab,
-        cgroups: &cgroups.create(&format!("{}/server", paths.cgroup()))?,
+        cgroups: &cgroups.create(&format!("{}/{name}", paths.cgroup()))?,
         command,
         environment: vec![("NOTIFY_SOCKET", notify.address())],
     };
     Process::start(paths, &start)?;
     let ready = notify.ready(SERVER_LIMIT).await;
-    ready.with_context(|| format!("the server did not start; see {}", paths.log("server").display()))?;
-    step.done(&format!("server ready at https://{}", spec.api_address()));
-    Ok(())
+    ready.with_context(|| format!("the server did not start; see {}", paths.log(name).display()))
 }
 
 /// Starts a node's first process, which runs its agent.

@@ -95,10 +95,12 @@ impl ControlPlane {
         }
     }
 
-    /// Starts the scheduler and the controllers; the future ends when they have.
+    /// Starts the scheduler and the controllers, which act only while `leader` leads if it is one of several; the future
+    /// ends when they have.
     pub fn run_components(
         &self,
         credentials: &Credentials,
+        leader: Option<&str>,
         stop: &CancellationToken,
     ) -> Result<impl Future<Output = ()> + use<>> {
         let manager = self.client(UserInfo::new("system:kube-controller-manager", &["system:authenticated"]));
@@ -113,6 +115,11 @@ impl ControlPlane {
         let mut scheduler = coracle_scheduler::Config::new(scheduler);
         scheduler.clock = self.clock.clone();
         scheduler.informers = Some(informers);
+        if let Some(name) = leader {
+            // A server that comes back under its name need not wait for its own lease to run out.
+            (controllers.leader_elect, scheduler.leader_elect) = (true, true);
+            (controllers.identity, scheduler.identity) = (name.to_owned(), name.to_owned());
+        }
         let controllers = tokio::spawn(coracle_controller::run(controllers, stop.clone()));
         let scheduler = tokio::spawn(coracle_scheduler::run(scheduler, stop.clone()));
         Ok(async move {

@@ -29,6 +29,13 @@ pub struct Options {
     /// Keep the cluster's state in this etcd instead of the embedded store
     #[arg(long, value_delimiter = ',', value_name = "URL,…")]
     etcd_servers: Vec<String>,
+    /// Be one of several servers on one etcd: let the scheduler and the controllers act only while this one leads, by
+    /// this name of its own
+    #[arg(long, value_name = "NAME", requires = "etcd_servers")]
+    leader_elect: Option<String>,
+    /// Share the address with the other servers of the cluster on this machine
+    #[arg(long)]
+    reuse_port: bool,
     /// More names and addresses for the server's certificate
     #[arg(long, value_name = "NAME")]
     certificate_name: Vec<String>,
@@ -52,15 +59,18 @@ pub async fn run(options: Options) -> Result<()> {
     let plane =
         ControlPlane::start(&options.data_dir, &options.etcd_servers, &credentials, place.clone(), advertise, clock)
             .await?;
-    let listener = Place::Current.listen_tcp(options.bind).with_context(|| format!("listen at {}", options.bind))?;
+    let listen = |place: &Place, address| {
+        let listener = if options.reuse_port { place.share_tcp(address) } else { place.listen_tcp(address) };
+        listener.with_context(|| format!("listen at {address}"))
+    };
+    let listener = listen(&Place::Current, options.bind)?;
     let mut serving = vec![plane.serve(listener, &credentials, &stop)?];
     if let (Some(place), Some(bind)) = (&lab, &options.lab_bind) {
-        let listener =
-            place.listen_tcp(bind.address()).with_context(|| format!("listen at {} in the lab", bind.address()))?;
+        let listener = listen(place, bind.address()).context("serve in the lab")?;
         serving.push(plane.serve(listener, &credentials, &stop)?);
     }
     plane.admit_nodes(&credentials).await?;
-    let components = plane.run_components(&credentials, &stop)?;
+    let components = plane.run_components(&credentials, options.leader_elect.as_deref(), &stop)?;
     if let Some(file) = options.publish_file {
         tokio::spawn(publish::run(file, place, stop.clone()));
     }

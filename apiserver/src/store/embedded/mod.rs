@@ -160,15 +160,18 @@ impl Store for Embedded {
     }
 
     fn revision(&self) -> BoxFuture<'_, Result<Revision, StoreError>> {
-        let revision = self.revision_now();
+        let revision = match self.shared.database.read().is_some() {
+            true => self.revision_now(),
+            false => None,
+        };
         let gone = || StoreError::Unavailable("the database is closed after an I/O error".to_owned());
         std::future::ready(revision.ok_or_else(gone)).boxed()
     }
 
     fn revision_now(&self) -> Option<Revision> {
-        // Without a writer or a database nobody can say what the newest revision is.
-        let works = !self.queue.is_closed() && self.shared.database.read().is_some();
-        works.then(|| *self.shared.revision.borrow())
+        // Nobody but this process's writer makes revisions, so the one that was published last is the newest that was
+        // acknowledged even while the database is closed: a full disk does not keep anybody from reading.
+        (!self.queue.is_closed()).then(|| *self.shared.revision.borrow())
     }
 
     fn compact(&self, revision: Revision) -> BoxFuture<'_, Result<(), StoreError>> {
