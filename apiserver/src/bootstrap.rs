@@ -64,7 +64,7 @@ fn first_address(server: &Server) -> IpAddr {
 }
 
 fn call(server: &Arc<Server>, (group, plural): (&str, &str), namespace: &str, name: &str) -> Result<Call, Status> {
-    let resolved = server.registry.find(group, "v1", plural).ok_or_else(Status::no_such_resource)?.clone();
+    let resolved = server.registry.find(group, "v1", plural).ok_or_else(Status::no_such_resource)?;
     Ok(Call {
         server: server.clone(),
         resolved,

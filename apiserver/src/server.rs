@@ -40,12 +40,12 @@ impl Server {
     ///
     /// # Errors
     /// 404 for a row that the server does not keep.
-    pub fn cache(&self, row: &Row) -> Result<&Arc<ResourceCache>, Status> {
+    pub fn cache(&self, row: &Row) -> Result<Arc<ResourceCache>, Status> {
         self.cacher.resource(row).ok_or_else(Status::no_such_resource)
     }
 
     /// The cache of a built-in resource.
-    pub fn cache_of(&self, group: &str, plural: &str) -> Result<&Arc<ResourceCache>, Status> {
+    pub fn cache_of(&self, group: &str, plural: &str) -> Result<Arc<ResourceCache>, Status> {
         let resolved = self.registry.find(group, "v1", plural).ok_or_else(Status::no_such_resource)?;
         self.cache(&resolved.row)
     }

@@ -3,7 +3,9 @@
 mod access;
 mod batch;
 mod core;
+mod custom;
 mod duration;
+pub mod json_path;
 mod network;
 mod node;
 mod pod;
@@ -14,6 +16,7 @@ mod workloads;
 use jiff::Timestamp;
 use serde_json::Value;
 
+pub use custom::{CustomPrinter, Printing};
 pub use duration::{age, human_duration};
 
 use crate::gvk::Gvk;
@@ -73,18 +76,10 @@ pub fn of(gvk: &Gvk) -> &'static Printer {
     groups.iter().find_map(|find| find(&gvk.group, kind)).unwrap_or(&DEFAULT)
 }
 
-/// Name and age, for custom resources that define no columns.
-pub fn custom() -> &'static Printer {
-    &CUSTOM
-}
-
 static DEFAULT: Printer = Printer {
     columns: &[NAME, date("Created At")],
     cells: |object, _| vec![meta::name(object).into(), meta::creation_timestamp(object).into()],
 };
-
-static CUSTOM: Printer =
-    Printer { columns: &[NAME, AGE], cells: |object, now| vec![meta::name(object).into(), age(object, now).into()] };
 
 const NAME: Column = Column { name: "Name", kind: "string", format: "name", priority: 0 };
 const AGE: Column = text("Age");

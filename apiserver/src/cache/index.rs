@@ -1,5 +1,6 @@
 //! What selectors look at, read from encoded objects without building them.
 
+use coracle_api::gvk::Symbol;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use std::borrow::Cow;
 use std::fmt;
@@ -8,11 +9,47 @@ use std::fmt;
 #[derive(Debug)]
 pub struct Field {
     /// As in `fieldSelector`.
-    pub name: &'static str,
+    pub name: Symbol,
     /// Where it stands in the object.
-    pub path: &'static [&'static str],
+    path: Path,
     /// What an absent field counts as.
     pub absent: &'static str,
+}
+
+/// The names on the way from an object to one of its fields.
+#[derive(Debug)]
+enum Path {
+    Static(&'static [&'static str]),
+    /// Of a custom resource.
+    Own(Box<[Box<str>]>),
+}
+
+impl Path {
+    fn get(&self, depth: usize) -> Option<&str> {
+        match self {
+            Path::Static(names) => names.get(depth).copied(),
+            Path::Own(names) => names.get(depth).map(|name| &**name),
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Path::Static(names) => names.len(),
+            Path::Own(names) => names.len(),
+        }
+    }
+}
+
+impl Field {
+    /// A field of a built-in kind.
+    pub const fn of(name: &'static str, path: &'static [&'static str], absent: &'static str) -> Self {
+        Self { name: Symbol::new(name), path: Path::Static(path), absent }
+    }
+
+    /// A field of a custom resource, `spec.color`.
+    pub fn custom(name: &str) -> Self {
+        Self { name: name.into(), path: Path::Own(name.split('.').map(Into::into).collect()), absent: "" }
+    }
 }
 
 /// Labels in the order of the object.
@@ -45,7 +82,7 @@ pub struct Index {
 
 impl Index {
     /// Reads the index from JSON; at most 32 fields.
-    pub fn of(json: &[u8], fields: &'static [Field]) -> Option<Self> {
+    pub fn of(json: &[u8], fields: &[Field]) -> Option<Self> {
         let mut found = Found { labels: Vec::new(), fields: vec![None; fields.len()] };
         let mut json = serde_json::Deserializer::from_slice(json);
         let candidates = if fields.len() >= 32 { u32::MAX } else { (1 << fields.len()) - 1 };
@@ -79,7 +116,7 @@ struct Walk<'a> {
     depth: usize,
     candidates: u32,
     labels: Labelled,
-    fields: &'static [Field],
+    fields: &'a [Field],
     found: &'a mut Found,
 }
 
@@ -122,7 +159,7 @@ impl<'de> Visitor<'de> for Walk<'_> {
             };
             let mut candidates = self.candidates;
             for (nth, field) in self.fields.iter().enumerate() {
-                if field.path.get(self.depth) != Some(&&*key) {
+                if field.path.get(self.depth) != Some(&*key) {
                     candidates &= !(1 << nth);
                 }
             }
@@ -197,9 +234,9 @@ mod tests {
     #[test]
     fn finds_labels_and_fields_only_where_they_belong() {
         static FIELDS: [Field; 3] = [
-            Field { name: "spec.nodeName", path: &["spec", "nodeName"], absent: "" },
-            Field { name: "spec.unschedulable", path: &["spec", "unschedulable"], absent: "false" },
-            Field { name: "type", path: &["type"], absent: "" },
+            Field::of("spec.nodeName", &["spec", "nodeName"], ""),
+            Field::of("spec.unschedulable", &["spec", "unschedulable"], "false"),
+            Field::of("type", &["type"], ""),
         ];
         let json = br#"{"metadata":{"name":"a","labels":{"a\n":"1","b":"2"},"x":{"labels":{"no":"no"}}},
             "spec":{"template":{"metadata":{"labels":{"no":"no"}},"spec":{"nodeName":"no"}},"nodeName":"yes","list":[{"nodeName":"no"}]},

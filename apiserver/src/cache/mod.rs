@@ -22,12 +22,13 @@ pub use selection::Selection;
 
 use crate::registry::{Registry, Row};
 use crate::store::{Batch, Event, Range, Revision, Store, StoreError, Watch};
+use arc_swap::ArcSwap;
 use futures::StreamExt;
 use parking_lot::RwLock;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 /// All keys of the API begin with this.
@@ -48,10 +49,28 @@ const RETRY: Duration = Duration::from_millis(200);
 /// Objects read from the store at a time while loading.
 const LOAD_PAGE: usize = 500;
 
+type Resources = HashMap<String, Arc<ResourceCache>>;
+
+/// Commands that wait; whoever has more to say waits too.
+const COMMANDS: usize = 16;
+
+/// A change of what is cached.
+struct Command {
+    /// The storage whose cache is dropped.
+    remove: Option<String>,
+    /// The row whose objects are read from the store, in the place of a cache of the same storage.
+    add: Option<Arc<Row>>,
+    done: oneshot::Sender<Result<(), StoreError>>,
+}
+
 /// The caches of all rows, and the task that feeds them.
 pub struct Cacher {
     store: Arc<dyn Store>,
-    resources: HashMap<String, Arc<ResourceCache>>,
+    /// By the part of the key that names the resource; custom resources come and go.
+    resources: ArcSwap<Resources>,
+    /// What the task that applies the store's writes is to do between two of them.
+    commands: mpsc::Sender<Command>,
+    received: tokio::sync::Mutex<mpsc::Receiver<Command>>,
     progress: watch::Sender<Revision>,
     /// Node ports that services hold: keys of the store that are no objects.
     node_ports: RwLock<HashSet<i64>>,
@@ -63,10 +82,23 @@ impl Cacher {
     /// # Errors
     /// When the store cannot be read.
     pub async fn load(store: Arc<dyn Store>, registry: &Registry) -> Result<Arc<Self>, StoreError> {
-        let resources =
-            registry.rows().map(|row| (row.storage.to_string(), Arc::new(ResourceCache::new(row.clone())))).collect();
-        let cacher =
-            Arc::new(Self { store, resources, progress: watch::Sender::new(0), node_ports: RwLock::default() });
+        let mut resources = Resources::new();
+        for row in registry.current().rows().filter(|row| row.is_stored()) {
+            // Of the versions of a custom resource, the one that is stored has the cache.
+            let converts = row.strategy.custom().is_some_and(|custom| custom.converts());
+            if !converts || !resources.contains_key(&*row.storage) {
+                resources.insert(row.storage.to_string(), Arc::new(ResourceCache::new(row.clone())));
+            }
+        }
+        let (commands, received) = mpsc::channel(COMMANDS);
+        let cacher = Arc::new(Self {
+            store,
+            resources: ArcSwap::from_pointee(resources),
+            commands,
+            received: tokio::sync::Mutex::new(received),
+            progress: watch::Sender::new(0),
+            node_ports: RwLock::default(),
+        });
         let revision = cacher.reload().await?;
         cacher.refill(revision).await?;
         cacher.progress.send_replace(revision);
@@ -74,13 +106,57 @@ impl Cacher {
     }
 
     /// The cache of a row.
-    pub fn resource(&self, row: &Row) -> Option<&Arc<ResourceCache>> {
-        self.resources.get(&*row.storage)
+    pub fn resource(&self, row: &Row) -> Option<Arc<ResourceCache>> {
+        self.resources.load().get(&*row.storage).cloned()
+    }
+
+    /// Caches the objects of a row from now on, or reads them again under what the row is now.
+    ///
+    /// # Errors
+    /// When the store cannot be read, or the cache's task has ended.
+    pub async fn add(&self, row: Arc<Row>) -> Result<(), StoreError> {
+        self.command(None, Some(row)).await
+    }
+
+    /// Forgets the objects of a storage.
+    ///
+    /// # Errors
+    /// When the cache's task has ended.
+    pub async fn remove(&self, storage: &str) -> Result<(), StoreError> {
+        self.command(Some(storage.to_owned()), None).await
+    }
+
+    async fn command(&self, remove: Option<String>, add: Option<Arc<Row>>) -> Result<(), StoreError> {
+        let ended = || StoreError::Unavailable("the watch cache has ended".to_owned());
+        let (done, answer) = oneshot::channel();
+        self.commands.send(Command { remove, add, done }).await.map_err(|_| ended())?;
+        answer.await.map_err(|_| ended())?
+    }
+
+    /// Does what is asked between two writes, so that a new cache holds exactly what is true at `progress`.
+    async fn obey(&self, command: Command) {
+        let mut resources = Resources::clone(&self.resources.load());
+        if let Some(cache) = command.remove.and_then(|storage| resources.remove(&storage)) {
+            cache.end();
+        }
+        let mut result = Ok(());
+        if let Some(row) = command.add {
+            let cache = Arc::new(ResourceCache::new(row));
+            result = self.read(&cache, self.progress()).await;
+            if result.is_ok()
+                && let Some(before) = resources.insert(cache.row.storage.to_string(), cache)
+            {
+                before.end();
+            }
+        }
+        self.resources.store(Arc::new(resources));
+        // Whoever asked may have stopped waiting.
+        let _ = command.done.send(result);
     }
 
     /// Lets go of what was kept for lists that were not gone on with.
     pub fn forget_kept(&self) {
-        self.resources.values().for_each(|cache| cache.forget_kept());
+        self.resources.load().values().for_each(|cache| cache.forget_kept());
     }
 
     /// How far the caches have come.
@@ -110,10 +186,12 @@ impl Cacher {
 
     /// Follows the store until told to stop.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        // Nobody else takes commands, so this never waits.
+        let mut commands = self.received.lock().await;
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                error = self.follow() => match error {
+                error = self.follow(&mut commands) => match error {
                     StoreError::Compacted { .. } => {
                         tracing::warn!(%error, "the cache fell behind the store and is loaded again");
                         if let Ok(revision) = self.reload().await {
@@ -132,19 +210,22 @@ impl Cacher {
     }
 
     /// Applies batches until the watch fails, and says why.
-    async fn follow(&self) -> StoreError {
+    async fn follow(&self, commands: &mut mpsc::Receiver<Command>) -> StoreError {
         let watch = Watch { prefix: PREFIX.to_owned(), from: self.progress() + 1, previous: false };
         let mut batches = match self.store.watch(watch).await {
             Ok(batches) => batches,
             Err(error) => return error,
         };
-        while let Some(batch) = batches.next().await {
-            match batch {
-                Ok(batch) => self.apply(&batch),
-                Err(error) => return error,
+        loop {
+            tokio::select! {
+                batch = batches.next() => match batch {
+                    Some(Ok(batch)) => self.apply(&batch),
+                    Some(Err(error)) => return error,
+                    None => return StoreError::Unavailable("the watch ended".to_owned()),
+                },
+                Some(command) = commands.recv() => self.obey(command).await,
             }
         }
-        StoreError::Unavailable("the watch ended".to_owned())
     }
 
     fn apply(&self, batch: &Batch) {
@@ -152,13 +233,15 @@ impl Cacher {
             [] => {}
             [event] => {
                 self.note_node_port(event);
-                if let Some(cache) = self.cache_of(&event.key) {
+                let resources = self.resources.load();
+                if let Some(cache) = cache_of(&resources, &event.key) {
                     cache.apply(std::slice::from_ref(event));
                 }
             }
             events => {
                 events.iter().for_each(|event| self.note_node_port(event));
-                for (cache, events) in self.by_resource(events.to_vec()) {
+                let resources = self.resources.load();
+                for (cache, events) in by_resource(&resources, events.to_vec()) {
                     cache.apply(&events);
                 }
             }
@@ -181,60 +264,43 @@ impl Cacher {
         };
     }
 
-    fn cache_of(&self, key: &str) -> Option<&Arc<ResourceCache>> {
-        let storage = key.strip_prefix(PREFIX)?.split('/').next()?;
-        self.resources.get(storage)
-    }
-
-    fn by_resource(&self, events: Vec<Event>) -> Vec<(&Arc<ResourceCache>, Vec<Event>)> {
-        let mut groups: Vec<(&Arc<ResourceCache>, Vec<Event>)> = Vec::new();
-        for event in events {
-            let Some(cache) = self.cache_of(&event.key) else { continue };
-            match groups.iter_mut().find(|(other, _)| Arc::ptr_eq(other, cache)) {
-                Some((_, events)) => events.push(event),
-                None => groups.push((cache, vec![event])),
-            }
-        }
-        groups
-    }
-
     /// Reads every resource as of one revision.
     async fn reload(&self) -> Result<Revision, StoreError> {
         let revision = self.store.revision().await?;
-        for cache in self.resources.values() {
-            let prefix = format!("{PREFIX}{}/", cache.row.storage);
-            let mut objects = Objects::new();
-            let mut from = None;
-            loop {
-                let range = Range { prefix: prefix.clone(), from, limit: LOAD_PAGE, at: Some(revision) };
-                let page = self.store.range(range).await?;
-                // The next page begins right behind the last key.
-                from = page.records.last().map(|record| format!("{}\0", record.key));
-                for record in page.records {
-                    let Some(key) = object_key(&record.key, &cache.row) else { continue };
-                    match Object::new(
-                        key.clone(),
-                        &record.value,
-                        record.created,
-                        record.modified,
-                        Change::Added,
-                        &cache.row,
-                    ) {
-                        Some(object) => drop(objects.insert(key, Arc::new(object))),
-                        None => tracing::warn!(key = %record.key, "skipping a record that is not an object"),
-                    }
-                }
-                if !page.more {
-                    break;
-                }
-            }
-            cache.reset(objects, revision, revision);
+        for cache in self.resources.load_full().values() {
+            self.read(cache, revision).await?;
         }
         let range = Range { prefix: NODE_PORTS.to_owned(), from: None, limit: 0, at: Some(revision) };
         let taken = self.store.range(range).await?.records;
         *self.node_ports.write() =
             taken.iter().filter_map(|record| record.key.strip_prefix(NODE_PORTS)?.parse().ok()).collect();
         Ok(revision)
+    }
+
+    /// Reads one resource as of a revision.
+    async fn read(&self, cache: &ResourceCache, revision: Revision) -> Result<(), StoreError> {
+        let prefix = format!("{PREFIX}{}/", cache.row.storage);
+        let mut objects = Objects::new();
+        let mut from = None;
+        loop {
+            let range = Range { prefix: prefix.clone(), from, limit: LOAD_PAGE, at: Some(revision) };
+            let page = self.store.range(range).await?;
+            // The next page begins right behind the last key.
+            from = page.records.last().map(|record| format!("{}\0", record.key));
+            for record in page.records {
+                let Some(key) = object_key(&record.key, &cache.row) else { continue };
+                let (value, created, modified) = (&record.value, record.created, record.modified);
+                match Object::new(key.clone(), value, created, modified, Change::Added, &cache.row) {
+                    Some(object) => drop(objects.insert(key, Arc::new(object))),
+                    None => tracing::warn!(key = %record.key, "skipping a record that is not an object"),
+                }
+            }
+            if !page.more {
+                break;
+            }
+        }
+        cache.reset(objects, revision, revision);
+        Ok(())
     }
 
     /// Reads the recent past back, so that watches begun before a restart can go on.
@@ -252,7 +318,8 @@ impl Cacher {
 
     async fn refill_from(&self, from: Revision, revision: Revision) -> Result<(), StoreError> {
         let mut batches = self.store.watch(Watch { prefix: PREFIX.to_owned(), from, previous: true }).await?;
-        for cache in self.resources.values() {
+        let resources = self.resources.load_full();
+        for cache in resources.values() {
             cache.reset(cache.snapshot().objects.clone(), revision, from - 1);
         }
         // So that there is something to read up to `revision`, whoever wrote that.
@@ -263,12 +330,32 @@ impl Cacher {
             let mut batch = batch?;
             reached = batch.revision;
             batch.events.retain(|event| event.modified <= revision);
-            for (cache, events) in self.by_resource(batch.events) {
+            for (cache, events) in by_resource(&resources, batch.events) {
                 cache.refill(events);
             }
         }
         Ok(())
     }
+}
+
+/// The cache that an event belongs to. Storages of custom resources are `group/plural`, and only groups have dots.
+fn cache_of<'a>(resources: &'a Resources, key: &str) -> Option<&'a Arc<ResourceCache>> {
+    let rest = key.strip_prefix(PREFIX)?;
+    let first = rest.find('/')?;
+    let end = if rest[..first].contains('.') { first + 1 + rest[first + 1..].find('/')? } else { first };
+    resources.get(&rest[..end])
+}
+
+fn by_resource(resources: &Resources, events: Vec<Event>) -> Vec<(&Arc<ResourceCache>, Vec<Event>)> {
+    let mut groups: Vec<(&Arc<ResourceCache>, Vec<Event>)> = Vec::new();
+    for event in events {
+        let Some(cache) = cache_of(resources, &event.key) else { continue };
+        match groups.iter_mut().find(|(other, _)| Arc::ptr_eq(other, cache)) {
+            Some((_, events)) => events.push(event),
+            None => groups.push((cache, vec![event])),
+        }
+    }
+    groups
 }
 
 /// `namespace/name`, or `name`, from a store key.

@@ -15,6 +15,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 /// How many events, and how many bytes of objects, a resource's history holds.
 const MAX_EVENTS: usize = 8192;
@@ -111,6 +112,8 @@ pub struct ResourceCache {
     signal: watch::Sender<Revision>,
     /// Snapshots that a continue token may name, oldest first.
     kept: Mutex<VecDeque<(Instant, Snapshot)>>,
+    /// Nothing more comes: the resource is gone, or another cache has taken this one's place.
+    ended: CancellationToken,
 }
 
 impl ResourceCache {
@@ -121,7 +124,18 @@ impl ResourceCache {
             history: RwLock::default(),
             signal: watch::Sender::new(0),
             kept: Mutex::default(),
+            ended: CancellationToken::new(),
         }
+    }
+
+    /// Ends the watches: clients come back and find what there is then.
+    pub(super) fn end(&self) {
+        self.ended.cancel();
+    }
+
+    /// Completes when nothing more comes.
+    pub async fn ended(&self) {
+        self.ended.cancelled().await;
     }
 
     /// The newest state.

@@ -116,6 +116,7 @@ impl Watcher {
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return None,
+                () = self.cache.ended() => return None,
                 changed = self.signal.changed() => if changed.is_err() { return None },
                 () = tokio::time::sleep_until(self.deadline.min(bookmark_at)) => {
                     let now = Instant::now();

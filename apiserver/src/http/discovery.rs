@@ -2,7 +2,7 @@
 
 use super::negotiate::Accept;
 use super::render;
-use crate::registry::{Registry, Row, VERBS};
+use crate::registry::{Row, Rows};
 use crate::verbs::Response;
 use coracle_api::Gvk;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -12,13 +12,7 @@ use serde_json::{Value, json};
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
 /// Answers a discovery path; None when it is none, or names nothing that is served.
-pub fn answer(
-    registry: &Registry,
-    path: &str,
-    headers: &HeaderMap,
-    accept: &Accept,
-    address: &str,
-) -> Option<Response> {
+pub fn answer(registry: &Rows, path: &str, headers: &HeaderMap, accept: &Accept, address: &str) -> Option<Response> {
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
     let document = match parts.as_slice() {
         ["api"] if wants_aggregated(headers) => return Some(aggregated(registry, true)),
@@ -51,7 +45,7 @@ fn wants_aggregated(headers: &HeaderMap) -> bool {
     })
 }
 
-fn named_groups(registry: &Registry) -> impl Iterator<Item = (String, Vec<String>)> {
+fn named_groups(registry: &Rows) -> impl Iterator<Item = (String, Vec<String>)> {
     let groups = registry.groups().into_iter().filter(|(name, _)| !name.is_empty());
     groups.map(|(name, versions)| (name.to_string(), versions.iter().map(|version| version.to_string()).collect()))
 }
@@ -65,20 +59,20 @@ fn group(name: &str, versions: &[String]) -> Value {
 }
 
 /// The rows served in a group and version, with the index of that version.
-fn rows<'a>(registry: &'a Registry, group: &'a str, version: &'a str) -> impl Iterator<Item = (&'a Row, usize)> {
+fn rows<'a>(registry: &'a Rows, group: &'a str, version: &'a str) -> impl Iterator<Item = (&'a Row, usize)> {
     registry.rows().filter_map(move |row| {
         let served = row.served.iter().position(|(g, v)| *g == group && *v == version)?;
         Some((&**row, served))
     })
 }
 
-fn resources(registry: &Registry, group: &str, version: &str) -> Option<Value> {
+fn resources(registry: &Rows, group: &str, version: &str) -> Option<Value> {
     if !registry.serves(group, version) {
         return None;
     }
     let mut list = Vec::new();
     for (row, _) in rows(registry, group, version) {
-        let mut entry = json!({"name": &*row.plural, "singularName": &*row.singular, "namespaced": row.namespaced, "kind": &*row.kind, "verbs": VERBS});
+        let mut entry = json!({"name": &*row.plural, "singularName": &*row.singular, "namespaced": row.namespaced, "kind": &*row.kind, "verbs": row.verbs});
         if !row.short_names.is_empty() {
             entry["shortNames"] = row.short_names.iter().map(|name| name.to_string()).collect();
         }
@@ -105,7 +99,7 @@ fn resources(registry: &Registry, group: &str, version: &str) -> Option<Value> {
     Some(json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": list}))
 }
 
-fn aggregated(registry: &Registry, core: bool) -> Response {
+fn aggregated(registry: &Rows, core: bool) -> Response {
     let groups = registry.groups().into_iter().filter(|(name, _)| name.is_empty() == core);
     let items: Vec<Value> = groups
         .map(|(name, versions)| {
@@ -120,13 +114,13 @@ fn aggregated(registry: &Registry, core: bool) -> Response {
     response
 }
 
-fn aggregated_version(registry: &Registry, group: &str, version: &str) -> Value {
+fn aggregated_version(registry: &Rows, group: &str, version: &str) -> Value {
     let kind_of = |gvk: &Gvk| json!({"group": &*gvk.group, "version": &*gvk.version, "kind": &*gvk.kind});
     let mut resources: Vec<Value> = rows(registry, group, version)
         .map(|(row, served)| {
             let own = row.gvk(served);
             let mut entry = json!({"resource": &*row.plural, "responseKind": kind_of(&own),
-                "scope": if row.namespaced { "Namespaced" } else { "Cluster" }, "singularResource": &*row.singular, "verbs": VERBS});
+                "scope": if row.namespaced { "Namespaced" } else { "Cluster" }, "singularResource": &*row.singular, "verbs": row.verbs});
             if !row.short_names.is_empty() {
                 entry["shortNames"] = row.short_names.iter().map(|name| name.to_string()).collect();
             }

@@ -130,7 +130,7 @@ async fn non_resource(server: &Arc<Server>, request: Request<Body>, user: &UserI
     let accept = plain(&accept);
     if let Some(path) = path.strip_prefix("/openapi/v3") {
         let document = server.openapi.v3(&server.registry, path).ok_or_else(Status::no_such_resource)?;
-        return Ok(render::plain(&accept, StatusCode::OK, document));
+        return Ok(render::plain(&accept, StatusCode::OK, &document));
     }
     match path.trim_end_matches('/') {
         "/openapi/v2" => return Ok(render::plain(&accept, StatusCode::OK, &server.openapi.v2(&server.registry))),
@@ -153,7 +153,7 @@ async fn non_resource(server: &Arc<Server>, request: Request<Body>, user: &UserI
         _ => {}
     }
     let address = server.config.advertise.to_string();
-    discovery::answer(&server.registry, &path, request.headers(), &accept, &address)
+    discovery::answer(&server.registry.current(), &path, request.headers(), &accept, &address)
         .ok_or_else(Status::no_such_resource)
 }
 
@@ -182,7 +182,7 @@ fn resolve(server: &Server, target: &Target) -> Result<(Resolved, Option<Subreso
         && target.subresource.is_empty()
     {
         let pods = server.registry.find("", "v1", "pods").ok_or_else(Status::no_such_resource)?;
-        return Ok((pods.clone(), Some(Subresource::Binding)));
+        return Ok((pods, Some(Subresource::Binding)));
     }
     let resolved =
         server.registry.find(&target.group, &target.version, &target.resource).ok_or_else(Status::no_such_resource)?;
@@ -195,7 +195,7 @@ fn resolve(server: &Server, target: &Target) -> Result<(Resolved, Option<Subreso
                 .ok_or_else(Status::no_such_resource)?,
         ),
     };
-    Ok((resolved.clone(), subresource))
+    Ok((resolved, subresource))
 }
 
 async fn resource(

@@ -1,20 +1,23 @@
 //! OpenAPI v3 and v2, as far as clients need them to know what the server can do: which parameters a PATCH takes.
 
-use crate::registry::{Registry, Subresource};
+use crate::registry::{Registry, Rows, Subresource};
+use arc_swap::ArcSwapOption;
 use coracle_api::Gvk;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::sync::OnceLock;
+use std::sync::Arc;
 
 /// The documents, made when they are first asked for.
 #[derive(Debug, Default)]
 pub struct Documents {
-    made: OnceLock<Made>,
+    made: ArcSwapOption<Made>,
 }
 
 #[derive(Debug)]
 struct Made {
+    /// Of the rows that they describe.
+    generation: u64,
     root: Value,
     /// By the path below /openapi/v3: the document.
     documents: BTreeMap<String, Value>,
@@ -22,17 +25,30 @@ struct Made {
 
 impl Documents {
     /// The document of a path below /openapi/v3; the list of them for the path itself.
-    pub fn v3(&self, registry: &Registry, path: &str) -> Option<&Value> {
-        let made = self.made.get_or_init(|| make(registry));
+    pub fn v3(&self, registry: &Registry, path: &str) -> Option<Value> {
+        let made = self.made(registry);
         match path.trim_matches('/') {
-            "" => Some(&made.root),
-            path => made.documents.get(path),
+            "" => Some(made.root.clone()),
+            path => made.documents.get(path).cloned(),
+        }
+    }
+
+    /// The documents of what is served now.
+    fn made(&self, registry: &Registry) -> Arc<Made> {
+        let rows = registry.current();
+        match self.made.load_full().filter(|made| made.generation == rows.generation) {
+            Some(made) => made,
+            None => {
+                let made = Arc::new(make(&rows));
+                self.made.store(Some(made.clone()));
+                made
+            }
         }
     }
 
     /// OpenAPI v2: the same paths in one document.
     pub fn v2(&self, registry: &Registry) -> Value {
-        let made = self.made.get_or_init(|| make(registry));
+        let made = self.made(registry);
         let mut paths = Map::new();
         for document in made.documents.values() {
             paths.extend(document["paths"].as_object().cloned().unwrap_or_default());
@@ -45,7 +61,7 @@ fn info() -> Value {
     json!({"title": "Kubernetes", "version": super::version::GIT_VERSION})
 }
 
-fn make(registry: &Registry) -> Made {
+fn make(registry: &Rows) -> Made {
     let mut documents = BTreeMap::new();
     let mut list = Map::new();
     for (group, versions) in registry.groups() {
@@ -58,10 +74,10 @@ fn make(registry: &Registry) -> Made {
             documents.insert(path, document);
         }
     }
-    Made { root: json!({"paths": list}), documents }
+    Made { generation: registry.generation, root: json!({"paths": list}), documents }
 }
 
-fn paths(registry: &Registry, base: &str, group: &str, version: &str) -> Value {
+fn paths(registry: &Rows, base: &str, group: &str, version: &str) -> Value {
     let mut paths = Map::new();
     for row in registry.rows() {
         let Some(served) = row.served.iter().position(|(g, v)| *g == group && *v == version) else { continue };

@@ -9,6 +9,7 @@ use crate::store::Revision;
 use crate::verbs::{Call, Response};
 use axum::body::Body;
 use bytes::{BufMut, Bytes, BytesMut};
+use coracle_api::printing::{self, Printing};
 use coracle_api::{Gvk, Status};
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -50,13 +51,22 @@ impl Form {
 
     /// The stored bytes are what the client wants.
     fn is_stored(&self) -> bool {
-        self.shape == Shape::Object && self.served == 0
+        self.shape == Shape::Object && !self.converts()
+    }
+
+    /// The version asked for is not the one that is kept.
+    fn converts(&self) -> bool {
+        self.served != 0 || self.row.strategy.custom().is_some_and(|custom| custom.converts())
+    }
+
+    fn printing(&self) -> Printing<'_> {
+        self.row.printing(self.served)
     }
 
     /// An object in this form's version.
     fn converted(&self, json: &[u8]) -> Value {
         let mut object: Value = serde_json::from_slice(json).unwrap_or(Value::Null);
-        if self.served != 0 {
+        if self.converts() {
             self.row.strategy.to_served(&mut object, self.served);
             object["apiVersion"] = self.row.gvk(self.served).api_version().into();
         }
@@ -72,9 +82,7 @@ impl Form {
         match self.shape {
             Shape::Object => value.to_string().into(),
             Shape::Partial => partial(&value).to_string().into(),
-            Shape::Table => {
-                table::row(&self.row.gvk(self.served), &value, self.include_object, self.now).to_string().into()
-            }
+            Shape::Table => table::row(self.printing(), &value, self.include_object, self.now).to_string().into(),
         }
     }
 
@@ -88,11 +96,16 @@ impl Form {
             Shape::Object => value.to_string().into(),
             Shape::Partial => partial(&value).to_string().into(),
             Shape::Table => {
-                let gvk = self.row.gvk(self.served);
+                let printing = self.printing();
                 let revision = coracle_api::meta::resource_version(&value).to_owned();
-                table::document(&gvk, &revision, vec![table::row(&gvk, &value, self.include_object, self.now)], true)
-                    .to_string()
-                    .into()
+                table::document(
+                    printing,
+                    &revision,
+                    vec![table::row(printing, &value, self.include_object, self.now)],
+                    true,
+                )
+                .to_string()
+                .into()
             }
         }
     }
@@ -103,11 +116,11 @@ impl FrameEncoder for Form {
         if self.shape != Shape::Table {
             return self.item(object);
         }
-        let gvk = self.row.gvk(self.served);
+        let printing = self.printing();
         let value = self.converted(object.json_slice());
-        let row = table::row(&gvk, &value, self.include_object, self.now);
+        let row = table::row(printing, &value, self.include_object, self.now);
         let columns = !self.columns_sent.swap(true, Ordering::Relaxed);
-        table::document(&gvk, &object.revision.to_string(), vec![row], columns).to_string().into()
+        table::document(printing, &object.revision.to_string(), vec![row], columns).to_string().into()
     }
 
     fn bookmark(&self, revision: Revision, initial_end: bool) -> Bytes {
@@ -124,7 +137,7 @@ impl FrameEncoder for Form {
                 ))
                 .unwrap_or(Value::Null);
                 let rows = vec![json!({"cells": [], "object": object})];
-                table::document(&gvk, &revision.to_string(), rows, false).to_string().into()
+                table::document(self.printing(), &revision.to_string(), rows, false).to_string().into()
             }
         }
     }
@@ -172,8 +185,9 @@ pub fn value(call: &Call, code: StatusCode, gvk: &Gvk, value: &Value) -> Result<
         Shape::Partial => partial(value),
         Shape::Table => {
             let include = table::Include::parse(call.options.include_object.as_deref())?;
-            let row = table::row(gvk, value, include, call.server.config.clock.now());
-            table::document(gvk, coracle_api::meta::resource_version(value), vec![row], true)
+            let printing = Printing::Builtin(printing::of(gvk));
+            let row = table::row(printing, value, include, call.server.config.clock.now());
+            table::document(printing, coracle_api::meta::resource_version(value), vec![row], true)
         }
     };
     Ok(respond(&call.accept, code, document.to_string().into()))
@@ -308,7 +322,7 @@ pub fn list(
             )
         }
         Shape::Table => {
-            let columns = table::columns(&gvk);
+            let columns = form.printing().columns();
             format!(
                 "{{\"kind\":\"Table\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":{meta},\"columnDefinitions\":{columns},\"rows\":["
             )

@@ -5,6 +5,7 @@ use crate::options::unescape;
 use crate::verbs::Call;
 use bytes::Bytes;
 use coracle_api::decode::{self, FieldValidation};
+use coracle_api::schema::TypeRef;
 use coracle_api::{Gvk, Status, meta, schema};
 use http::{HeaderMap, header};
 use http_body_util::{BodyExt, Limited};
@@ -116,7 +117,14 @@ impl Body {
     /// # Errors
     /// 400 and 415 for what is no such object.
     pub fn object(&self, call: &Call) -> Result<(Value, Vec<String>), Status> {
-        self.of_kind(&call.gvk(), call.options.field_validation)
+        let row = call.row();
+        if row.strategy.custom().is_some() && self.content_type == protobuf::MEDIA_TYPE {
+            return Err(Status::unsupported_media_type(&TAKEN[..2]));
+        }
+        let ty = row.reading_type(call.resolved.served)?;
+        let (mut object, mut warnings) = self.of_type(&call.gvk(), ty, call.options.field_validation)?;
+        warnings.extend(drop_unknown(call, &mut object)?);
+        Ok((object, warnings))
     }
 
     /// The body as an object of one kind.
@@ -125,6 +133,15 @@ impl Body {
     /// As [`Body::object`].
     pub fn of_kind(&self, gvk: &Gvk, validation: FieldValidation) -> Result<(Value, Vec<String>), Status> {
         let type_ref = schema::of(gvk).ok_or_else(|| Status::internal(format!("no schema for {gvk}")))?;
+        self.of_type(gvk, type_ref, validation)
+    }
+
+    fn of_type(
+        &self,
+        gvk: &Gvk,
+        type_ref: TypeRef<'_>,
+        validation: FieldValidation,
+    ) -> Result<(Value, Vec<String>), Status> {
         let decoded = if self.content_type == protobuf::MEDIA_TYPE {
             decode::check(protobuf::decode(&self.bytes, gvk)?, type_ref, validation)?
         } else {
@@ -153,6 +170,27 @@ impl Body {
             "" | "DeleteOptions" => Ok(value),
             other => Err(Status::bad_request(format!("decoded object cannot be converted to DeleteOptions: {other}"))),
         }
+    }
+}
+
+/// Drops what the schema of a custom resource does not name, and gives the warnings about it. Its documents are read
+/// before they are measured against the schema, because their wrong types are invalid values, not unreadable ones.
+///
+/// # Errors
+/// 400 when fields are validated strictly.
+pub fn drop_unknown(call: &Call, object: &mut Value) -> Result<Vec<String>, Status> {
+    let Some(custom) = call.row().strategy.custom() else { return Ok(Vec::new()) };
+    let unknown = custom.prune(object).into_iter().map(|path| format!("unknown field \"{path}\"")).collect::<Vec<_>>();
+    match call.options.field_validation {
+        FieldValidation::Ignore => Ok(Vec::new()),
+        FieldValidation::Strict if !unknown.is_empty() => {
+            let Gvk { version, kind, .. } = call.gvk();
+            Err(Status::bad_request(format!(
+                "{kind} in version \"{version}\" cannot be handled as a {kind}: strict decoding error: {}",
+                unknown.join(", ")
+            )))
+        }
+        _ => Ok(unknown),
     }
 }
 

@@ -1,7 +1,8 @@
 //! Tables: what `kubectl get` prints (meta.k8s.io/v1 Table).
 
 use super::render::partial;
-use coracle_api::{Gvk, Status, printing};
+use coracle_api::Status;
+use coracle_api::printing::Printing;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -25,20 +26,9 @@ impl Include {
     }
 }
 
-/// The columns of a kind.
-pub fn columns(gvk: &Gvk) -> Value {
-    let columns = printing::of(gvk).columns.iter();
-    columns
-        .map(|column| {
-            json!({"name": column.name, "type": column.kind, "format": column.format, "description": column.description(),
-                "priority": column.priority})
-        })
-        .collect()
-}
-
 /// The row of an object.
-pub fn row(gvk: &Gvk, object: &Value, include: Include, now: Timestamp) -> Value {
-    let cells = printing::of(gvk).row(object, now);
+pub fn row(printing: Printing<'_>, object: &Value, include: Include, now: Timestamp) -> Value {
+    let cells = printing.row(object, now);
     let mut row = json!({"cells": cells});
     match include {
         Include::None => {}
@@ -49,8 +39,8 @@ pub fn row(gvk: &Gvk, object: &Value, include: Include, now: Timestamp) -> Value
 }
 
 /// A table of rows.
-pub fn document(gvk: &Gvk, revision: &str, rows: Vec<Value>, with_columns: bool) -> Value {
-    let columns = if with_columns { columns(gvk) } else { json!([]) };
+pub fn document(printing: Printing<'_>, revision: &str, rows: Vec<Value>, with_columns: bool) -> Value {
+    let columns = if with_columns { printing.columns() } else { json!([]) };
     let mut metadata = json!({});
     if !revision.is_empty() {
         metadata["resourceVersion"] = revision.into();

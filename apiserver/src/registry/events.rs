@@ -15,16 +15,16 @@ pub struct EventStrategy;
 const TTL: u64 = 3600;
 
 static FIELDS: [Field; 10] = [
-    Field { name: "involvedObject.kind", path: &["involvedObject", "kind"], absent: "" },
-    Field { name: "involvedObject.namespace", path: &["involvedObject", "namespace"], absent: "" },
-    Field { name: "involvedObject.name", path: &["involvedObject", "name"], absent: "" },
-    Field { name: "involvedObject.uid", path: &["involvedObject", "uid"], absent: "" },
-    Field { name: "involvedObject.apiVersion", path: &["involvedObject", "apiVersion"], absent: "" },
-    Field { name: "involvedObject.resourceVersion", path: &["involvedObject", "resourceVersion"], absent: "" },
-    Field { name: "involvedObject.fieldPath", path: &["involvedObject", "fieldPath"], absent: "" },
-    Field { name: "reason", path: &["reason"], absent: "" },
-    Field { name: "reportingComponent", path: &["reportingComponent"], absent: "" },
-    Field { name: "type", path: &["type"], absent: "" },
+    Field::of("involvedObject.kind", &["involvedObject", "kind"], ""),
+    Field::of("involvedObject.namespace", &["involvedObject", "namespace"], ""),
+    Field::of("involvedObject.name", &["involvedObject", "name"], ""),
+    Field::of("involvedObject.uid", &["involvedObject", "uid"], ""),
+    Field::of("involvedObject.apiVersion", &["involvedObject", "apiVersion"], ""),
+    Field::of("involvedObject.resourceVersion", &["involvedObject", "resourceVersion"], ""),
+    Field::of("involvedObject.fieldPath", &["involvedObject", "fieldPath"], ""),
+    Field::of("reason", &["reason"], ""),
+    Field::of("reportingComponent", &["reportingComponent"], ""),
+    Field::of("type", &["type"], ""),
 ];
 
 /// (core name, name in events.k8s.io)
@@ -43,7 +43,7 @@ impl Strategy for EventStrategy {
         Traits { create_on_update: true, ttl: Some(TTL), ..Traits::DEFAULT }
     }
 
-    fn fields(&self) -> &'static [Field] {
+    fn fields(&self) -> &[Field] {
         &FIELDS
     }
 

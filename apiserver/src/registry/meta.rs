@@ -94,7 +94,9 @@ pub fn count_generation(row: &Row, object: &mut Value, old: &Value) {
     if !row.strategy.traits().generation {
         return;
     }
-    let meta_fields = ["metadata", "status", "apiVersion", "kind"];
+    // Without the subresource, status is a field like any other (only custom resources have such a one).
+    let apart = row.strategy.custom().is_none() || row.has(Subresource::Status);
+    let meta_fields = ["metadata", "apiVersion", "kind", if apart { "status" } else { "kind" }];
     let names =
         |value: &Value| -> Vec<String> { value.as_object().into_iter().flat_map(|map| map.keys().cloned()).collect() };
     let desired = names(object).into_iter().chain(names(old)).filter(|name| !meta_fields.contains(&name.as_str()));

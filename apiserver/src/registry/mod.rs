@@ -16,10 +16,11 @@ mod row;
 pub mod strategy;
 mod table;
 
-pub use row::{Row, Subresource, VERBS};
+pub use row::{Row, Subresource, reading_name};
 pub use strategy::Strategy;
 
-use coracle_api::gvk::Symbol;
+use arc_swap::ArcSwap;
+use coracle_api::gvk::{Symbol, compare_versions};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -31,29 +32,57 @@ pub struct Resolved {
     pub served: usize,
 }
 
-/// All rows, found by group, version and plural.
+/// All rows as they are now: the built-in ones, and those of custom resources, which come and go.
 #[derive(Debug)]
 pub struct Registry {
-    rows: Vec<Arc<Row>>,
-    by_name: HashMap<(Symbol, Symbol, Symbol), Resolved>,
+    builtin: Vec<Arc<Row>>,
+    current: ArcSwap<Rows>,
 }
 
 impl Registry {
     /// The built-in resources.
     pub fn builtin() -> Self {
-        Self::of(table::rows())
+        let builtin: Vec<_> = table::rows().into_iter().map(Arc::new).collect();
+        let current = ArcSwap::from_pointee(Rows::of(builtin.clone(), 0));
+        Self { builtin, current }
     }
 
-    fn of(rows: Vec<Row>) -> Self {
-        let rows: Vec<_> = rows.into_iter().map(Arc::new).collect();
-        let mut by_name = HashMap::new();
+    /// What is served now; it stays as it is while it is looked at.
+    pub fn current(&self) -> Arc<Rows> {
+        self.current.load_full()
+    }
+
+    /// The row behind a path: one atomic load, no lock.
+    pub fn find(&self, group: &str, version: &str, plural: &str) -> Option<Resolved> {
+        self.current.load().find(group, version, plural).cloned()
+    }
+
+    /// Serves these custom resources, and no others, beside the built-in ones.
+    pub fn set_custom(&self, custom: impl IntoIterator<Item = Arc<Row>>) {
+        let rows = self.builtin.iter().cloned().chain(custom).collect();
+        let generation = self.current.load().generation + 1;
+        self.current.store(Arc::new(Rows::of(rows, generation)));
+    }
+}
+
+/// Rows, found by group, version and plural.
+#[derive(Debug)]
+pub struct Rows {
+    rows: Vec<Arc<Row>>,
+    by_plural: HashMap<Symbol, Vec<Resolved>>,
+    /// Counts the changes of what is served.
+    pub generation: u64,
+}
+
+impl Rows {
+    fn of(rows: Vec<Arc<Row>>, generation: u64) -> Self {
+        let mut by_plural: HashMap<Symbol, Vec<Resolved>> = HashMap::new();
         for row in &rows {
-            for (served, (group, version)) in row.served.iter().enumerate() {
-                let resolved = Resolved { row: row.clone(), served };
-                by_name.insert((group.clone(), version.clone(), row.plural.clone()), resolved);
+            for served in 0..row.served.len() {
+                by_plural.entry(row.plural.clone()).or_default().push(Resolved { row: row.clone(), served });
             }
         }
-        Self { rows, by_name }
+        Self { rows, by_plural, generation }
     }
 
     pub fn rows(&self) -> impl Iterator<Item = &Arc<Row>> {
@@ -62,7 +91,10 @@ impl Registry {
 
     /// The row behind a path.
     pub fn find(&self, group: &str, version: &str, plural: &str) -> Option<&Resolved> {
-        self.by_name.get(&(group.into(), version.into(), plural.into()))
+        self.by_plural.get(plural)?.iter().find(|resolved| {
+            let (g, v) = &resolved.row.served[resolved.served];
+            *g == group && *v == version
+        })
     }
 
     /// Whether any row is served in this group and version.
@@ -70,7 +102,7 @@ impl Registry {
         self.rows.iter().flat_map(|row| &row.served).any(|(g, v)| *g == group && *v == version)
     }
 
-    /// Groups with their versions, in the order of discovery.
+    /// Groups with their versions, the preferred one first.
     pub fn groups(&self) -> Vec<(Symbol, Vec<Symbol>)> {
         let mut groups: Vec<(Symbol, Vec<Symbol>)> = Vec::new();
         for (group, version) in self.rows.iter().flat_map(|row| &row.served) {
@@ -81,8 +113,7 @@ impl Registry {
             }
         }
         for (_, versions) in &mut groups {
-            // Newest first: it is the preferred one.
-            versions.sort_by(|a, b| b.cmp(a));
+            versions.sort_by(|a, b| compare_versions(a, b));
         }
         groups
     }

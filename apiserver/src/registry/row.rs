@@ -3,7 +3,9 @@
 
 use super::strategy::Strategy;
 use coracle_api::gvk::Symbol;
-use coracle_api::{Gvk, Gvr};
+use coracle_api::printing::{self, Printing};
+use coracle_api::schema::{self, Schema, TypeRef};
+use coracle_api::{Gvk, Gvr, Status};
 
 /// A part of an object, or an action on it, with a path of its own below the object's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -69,6 +71,11 @@ impl Subresource {
     }
 }
 
+/// The name of the type that a custom resource is read by, in its own schema.
+pub fn reading_name(gvk: &Gvk) -> String {
+    format!("document.{}.{}", gvk.version, gvk.kind)
+}
+
 /// One stored resource.
 #[derive(Debug)]
 pub struct Row {
@@ -83,11 +90,15 @@ pub struct Row {
     pub short_names: Vec<Symbol>,
     pub categories: Vec<Symbol>,
     pub subresources: Vec<Subresource>,
+    /// What can be done with it.
+    pub verbs: &'static [&'static str],
+    /// The schema of a custom resource; built-in ones share one.
+    pub schema: Option<Schema>,
     pub strategy: Box<dyn Strategy>,
 }
 
 /// What can be done with every stored resource.
-pub const VERBS: [&str; 8] = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+pub static VERBS: [&str; 8] = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 
 impl Row {
     /// A row with nothing but a name and a strategy; stored under its plural.
@@ -108,6 +119,8 @@ impl Row {
             short_names: Vec::new(),
             categories: Vec::new(),
             subresources: Vec::new(),
+            verbs: &VERBS,
+            schema: None,
             strategy: Box::new(strategy),
         }
     }
@@ -165,6 +178,46 @@ impl Row {
     pub fn gvk(&self, served: usize) -> Gvk {
         let (group, version) = &self.served[served.min(self.served.len() - 1)];
         Gvk { group: group.clone(), version: version.clone(), kind: self.kind.clone() }
+    }
+
+    /// The type of its objects, as served in its nth group and version: for decoding built-in kinds, for merging and
+    /// applying all of them.
+    ///
+    /// # Errors
+    /// 500 when there is none, which is a mistake of the table.
+    pub fn type_ref(&self, served: usize) -> Result<TypeRef<'_>, Status> {
+        let gvk = self.gvk(served);
+        let found = match &self.schema {
+            Some(own) => own.of(&gvk),
+            None => schema::of(&gvk),
+        };
+        found.ok_or_else(|| Status::internal(format!("no schema for {gvk}")))
+    }
+
+    /// The type by which its objects are read: of custom resources only the metadata is fixed.
+    ///
+    /// # Errors
+    /// As [`type_ref`](Row::type_ref).
+    pub fn reading_type(&self, served: usize) -> Result<TypeRef<'_>, Status> {
+        match &self.schema {
+            None => self.type_ref(served),
+            Some(own) => {
+                own.named(&reading_name(&self.gvk(served))).ok_or_else(|| Status::internal("no schema to read with"))
+            }
+        }
+    }
+
+    /// Whether there are objects of it; otherwise it is a question that is answered.
+    pub fn is_stored(&self) -> bool {
+        !self.storage.is_empty()
+    }
+
+    /// How its objects are shown in tables.
+    pub fn printing(&self, served: usize) -> Printing<'_> {
+        match self.strategy.custom() {
+            Some(custom) => Printing::Custom(custom.printer()),
+            None => Printing::Builtin(printing::of(&self.gvk(served))),
+        }
     }
 
     /// `apiVersion` of stored objects.

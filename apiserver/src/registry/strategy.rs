@@ -6,6 +6,7 @@
 use crate::auth::UserInfo;
 use crate::cache::{Cacher, Field};
 use coracle_api::names::Names;
+use coracle_api::printing::CustomPrinter;
 use coracle_api::{Cause, Status, validation};
 use jiff::Timestamp;
 use serde_json::Value;
@@ -68,7 +69,7 @@ pub trait Strategy: Send + Sync + std::fmt::Debug + 'static {
     }
 
     /// Fields that can be selected by, beside name and namespace.
-    fn fields(&self) -> &'static [Field] {
+    fn fields(&self) -> &[Field] {
         &[]
     }
 
@@ -115,16 +116,42 @@ pub trait Strategy: Send + Sync + std::fmt::Debug + 'static {
     fn to_stored(&self, _object: &mut Value, _served: usize) {}
 
     /// Where the scale subresource finds its numbers: only for kinds that have one.
-    fn scale(&self) -> Option<ScalePaths> {
+    fn scale(&self) -> Option<ScalePaths<'_>> {
+        None
+    }
+
+    /// What a custom resource does that no built-in one does.
+    fn custom(&self) -> Option<&dyn Custom> {
         None
     }
 }
 
+/// The ways in which custom resources differ from built-in ones.
+pub trait Custom: Send + Sync {
+    /// Drops what the schema does not name from an object that was just read, and gives the paths of what was dropped.
+    fn prune(&self, object: &mut Value) -> Vec<String>;
+
+    /// An object of the store as it is kept in memory: in the storage version, pruned and defaulted as the schema is now
+    /// (apiextensions `crdConversionRESTOptionsGetter`). None when it is so already.
+    fn from_store(&self, stored: &[u8]) -> Option<Vec<u8>>;
+
+    /// The version served is not the one kept in memory.
+    fn converts(&self) -> bool;
+
+    /// The columns of its tables.
+    fn printer(&self) -> &CustomPrinter;
+
+    /// Its schema in OpenAPI v3, as its definition gives it.
+    fn openapi(&self) -> &Value;
+}
+
 /// How a kind's `scale` maps to its fields.
 #[derive(Clone, Copy, Debug)]
-pub struct ScalePaths {
+pub struct ScalePaths<'a> {
     /// The selector is metav1.LabelSelector; otherwise a plain map.
     pub structured_selector: bool,
+    /// JSON pointers to the replicas wanted and there, and to the selector in text.
+    pub custom: Option<(&'a str, &'a str, Option<&'a str>)>,
 }
 
 /// A kind with no rules of its own.

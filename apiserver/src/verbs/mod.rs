@@ -155,7 +155,7 @@ impl Call {
         self.row().gvk(self.resolved.served)
     }
 
-    pub fn cache(&self) -> Result<&Arc<ResourceCache>, Status> {
+    pub fn cache(&self) -> Result<Arc<ResourceCache>, Status> {
         self.server.cache(self.row())
     }
 

@@ -2,10 +2,10 @@
 
 use super::{Call, Response, update};
 use crate::http::render;
-use crate::http::request::Body;
+use crate::http::request::{Body, drop_unknown};
 use coracle_api::decode::{self, FieldValidation};
 use coracle_api::patch::{self, PatchType};
-use coracle_api::{Status, meta as object_meta, schema};
+use coracle_api::{Status, meta as object_meta};
 use http::StatusCode;
 
 /// Which patch a content type means. Server-side apply is refused by name until the server can merge fields by manager.
@@ -23,15 +23,21 @@ pub(super) fn patch_type(content_type: &str) -> Result<PatchType, Status> {
 pub(super) async fn patch(call: Call, body: Body) -> Result<Response, Status> {
     let kind = patch_type(&body.content_type)?;
     let gvk = call.gvk();
-    let type_ref = schema::of(&gvk).ok_or_else(|| Status::internal(format!("no schema for {gvk}")))?;
+    let row = call.row().clone();
+    if kind == PatchType::Strategic && row.strategy.custom().is_some() {
+        // Custom resources have no patch strategies (apiextensions `customresource_handler.go`).
+        return Err(Status::unsupported_media_type(&["application/json-patch+json", "application/merge-patch+json"]));
+    }
+    let type_ref = row.reading_type(call.resolved.served)?;
     for _ in 0..update::ATTEMPTS {
         let current = call.current().await?;
         let mut shown = current.value.clone();
         call.row().strategy.to_served(&mut shown, call.resolved.served);
         let patched = patch::apply(kind, &shown, &body.bytes, type_ref)?;
         // The result goes through the same reading as any body: unknown fields are found here.
-        let decoded = decode::check(patched, type_ref, call.options.field_validation)?;
+        let mut decoded = decode::check(patched, type_ref, call.options.field_validation)?;
         let mut object = decoded.object;
+        decoded.warnings.extend(drop_unknown(&call, &mut object)?);
         if object_meta::resource_version(&shown) == object_meta::resource_version(&object) {
             // The patch says nothing about it: whatever version is there is meant, and a lost race is run again.
             object_meta::set(&mut object, "resourceVersion", current.revision.to_string());

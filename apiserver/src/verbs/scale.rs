@@ -57,13 +57,28 @@ async fn write(call: &Call, make: impl Fn(&Value) -> Result<Value, Status>) -> R
             return Err(Status::modified(&call.gvr(), &call.name));
         }
         let mut object = current.value.clone();
-        object["spec"]["replicas"] = replicas.into();
+        set_replicas(call, &mut object, replicas);
         if let Some(written) = update_spec(call, &current, object).await? {
             let revision = serde_json::from_slice::<Value>(&written.json).map_err(Status::internal)?;
             return answer(call, &revision, object_meta::resource_version(&revision));
         }
     }
     Err(Status::modified(&call.gvr(), &call.name))
+}
+
+/// Sets the replicas that are wanted, wherever the kind has them.
+fn set_replicas(call: &Call, object: &mut Value, replicas: i64) {
+    let custom = call.row().strategy.scale().and_then(|paths| paths.custom);
+    let (wanted, ..) = custom.unwrap_or(("/spec/replicas", "", None));
+    let mut at = object;
+    for name in wanted.split('/').skip(1) {
+        // Only objects stand on the way: the schema of a definition says so.
+        if !at.is_object() {
+            *at = json!({});
+        }
+        at = &mut at[name];
+    }
+    *at = replicas.into();
 }
 
 /// Writes the object as an update of its spec, which is what a change of its scale is.
@@ -97,15 +112,22 @@ fn scale_of(call: &Call, object: &Value, revision: &str) -> Value {
         }
         _ => String::new(),
     };
+    let (wanted, there, text) = match paths.and_then(|paths| paths.custom) {
+        None => ("/spec/replicas", "/status/replicas", text),
+        Some((wanted, there, selector)) => {
+            let text = selector.and_then(|selector| object.pointer(selector)).and_then(Value::as_str);
+            (wanted, there, text.unwrap_or_default().to_owned())
+        }
+    };
     let mut scale = json!({
         "kind": "Scale", "apiVersion": "autoscaling/v1",
         "metadata": {
             "name": object_meta::name(object), "namespace": object_meta::namespace(object), "uid": object_meta::uid(object),
             "resourceVersion": revision, "creationTimestamp": object_meta::creation_timestamp(object),
         },
-        "spec": {}, "status": { "replicas": object.pointer("/status/replicas").cloned().unwrap_or_else(|| 0.into()) },
+        "spec": {}, "status": { "replicas": object.pointer(there).filter(|replicas| replicas.is_i64()).cloned().unwrap_or_else(|| 0.into()) },
     });
-    if let Some(replicas) = object.pointer("/spec/replicas").filter(|replicas| replicas.as_i64() != Some(0)) {
+    if let Some(replicas) = object.pointer(wanted).filter(|replicas| replicas.as_i64() != Some(0)) {
         scale["spec"]["replicas"] = replicas.clone();
     }
     if !text.is_empty() {

@@ -59,8 +59,8 @@ impl Strategy for DeploymentStrategy {
         super::replica_set::status(&object["status"], causes);
     }
 
-    fn scale(&self) -> Option<ScalePaths> {
-        Some(ScalePaths { structured_selector: true })
+    fn scale(&self) -> Option<ScalePaths<'_>> {
+        Some(ScalePaths { structured_selector: true, custom: None })
     }
 }
 

@@ -12,14 +12,14 @@ use serde_json::{Value, json};
 #[derive(Debug)]
 pub struct ReplicaSetStrategy;
 
-static FIELDS: [Field; 1] = [Field { name: "status.replicas", path: &["status", "replicas"], absent: "0" }];
+static FIELDS: [Field; 1] = [Field::of("status.replicas", &["status", "replicas"], "0")];
 
 impl Strategy for ReplicaSetStrategy {
     fn traits(&self) -> Traits {
         Traits { generation: true, ..Traits::DEFAULT }
     }
 
-    fn fields(&self) -> &'static [Field] {
+    fn fields(&self) -> &[Field] {
         &FIELDS
     }
 
@@ -47,8 +47,8 @@ impl Strategy for ReplicaSetStrategy {
         status(&object["status"], causes);
     }
 
-    fn scale(&self) -> Option<ScalePaths> {
-        Some(ScalePaths { structured_selector: true })
+    fn scale(&self) -> Option<ScalePaths<'_>> {
+        Some(ScalePaths { structured_selector: true, custom: None })
     }
 }
 

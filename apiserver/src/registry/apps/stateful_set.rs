@@ -78,7 +78,7 @@ impl Strategy for StatefulSetStrategy {
         }
     }
 
-    fn scale(&self) -> Option<ScalePaths> {
-        Some(ScalePaths { structured_selector: true })
+    fn scale(&self) -> Option<ScalePaths<'_>> {
+        Some(ScalePaths { structured_selector: true, custom: None })
     }
 }

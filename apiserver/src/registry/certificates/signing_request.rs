@@ -15,7 +15,7 @@ use x509_parser::prelude::FromDer;
 #[derive(Debug)]
 pub struct SigningRequestStrategy;
 
-static FIELDS: [Field; 1] = [Field { name: "spec.signerName", path: &["spec", "signerName"], absent: "" }];
+static FIELDS: [Field; 1] = [Field::of("spec.signerName", &["spec", "signerName"], "")];
 
 /// What only the server says about who asks.
 const REQUESTER: [&str; 4] = ["username", "uid", "groups", "extra"];
@@ -23,7 +23,7 @@ const REQUESTER: [&str; 4] = ["username", "uid", "groups", "extra"];
 const SHORTEST: i64 = 600;
 
 impl Strategy for SigningRequestStrategy {
-    fn fields(&self) -> &'static [Field] {
+    fn fields(&self) -> &[Field] {
         &FIELDS
     }
 

@@ -48,7 +48,7 @@ impl Strategy for ConfigMapStrategy {
 #[derive(Debug)]
 pub struct SecretStrategy;
 
-static SECRET_FIELDS: [Field; 1] = [Field { name: "type", path: &["type"], absent: "" }];
+static SECRET_FIELDS: [Field; 1] = [Field::of("type", &["type"], "")];
 
 /// Which keys a type of secret must have (core `ValidateSecret`).
 const REQUIRED_KEYS: [(&str, &[&str]); 4] = [
@@ -59,7 +59,7 @@ const REQUIRED_KEYS: [(&str, &[&str]); 4] = [
 ];
 
 impl Strategy for SecretStrategy {
-    fn fields(&self) -> &'static [Field] {
+    fn fields(&self) -> &[Field] {
         &SECRET_FIELDS
     }
 

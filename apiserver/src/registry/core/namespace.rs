@@ -15,7 +15,7 @@ pub struct NamespaceStrategy;
 /// Which of the selectable fields is the phase.
 pub const PHASE: usize = 0;
 
-static FIELDS: [Field; 1] = [Field { name: "status.phase", path: &["status", "phase"], absent: "" }];
+static FIELDS: [Field; 1] = [Field::of("status.phase", &["status", "phase"], "")];
 
 /// The finalizer that keeps a namespace until its content is gone.
 const FINALIZER: &str = "kubernetes";
@@ -23,7 +23,7 @@ const FINALIZER: &str = "kubernetes";
 const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
 impl Strategy for NamespaceStrategy {
-    fn fields(&self) -> &'static [Field] {
+    fn fields(&self) -> &[Field] {
         &FIELDS
     }
 

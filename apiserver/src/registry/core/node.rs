@@ -12,7 +12,7 @@ use std::collections::HashSet;
 #[derive(Debug)]
 pub struct NodeStrategy;
 
-static FIELDS: [Field; 1] = [Field { name: "spec.unschedulable", path: &["spec", "unschedulable"], absent: "false" }];
+static FIELDS: [Field; 1] = [Field::of("spec.unschedulable", &["spec", "unschedulable"], "false")];
 
 const EFFECTS: [&str; 3] = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
 
@@ -21,7 +21,7 @@ impl Strategy for NodeStrategy {
         Traits { labels_through_status: true, ..Traits::DEFAULT }
     }
 
-    fn fields(&self) -> &'static [Field] {
+    fn fields(&self) -> &[Field] {
         &FIELDS
     }
 

@@ -13,13 +13,13 @@ use serde_json::{Value, json};
 pub struct PodStrategy;
 
 static FIELDS: [Field; 7] = [
-    Field { name: "spec.nodeName", path: &["spec", "nodeName"], absent: "" },
-    Field { name: "spec.restartPolicy", path: &["spec", "restartPolicy"], absent: "" },
-    Field { name: "spec.schedulerName", path: &["spec", "schedulerName"], absent: "" },
-    Field { name: "spec.serviceAccountName", path: &["spec", "serviceAccountName"], absent: "" },
-    Field { name: "spec.hostNetwork", path: &["spec", "hostNetwork"], absent: "false" },
-    Field { name: "status.phase", path: &["status", "phase"], absent: "" },
-    Field { name: "status.nominatedNodeName", path: &["status", "nominatedNodeName"], absent: "" },
+    Field::of("spec.nodeName", &["spec", "nodeName"], ""),
+    Field::of("spec.restartPolicy", &["spec", "restartPolicy"], ""),
+    Field::of("spec.schedulerName", &["spec", "schedulerName"], ""),
+    Field::of("spec.serviceAccountName", &["spec", "serviceAccountName"], ""),
+    Field::of("spec.hostNetwork", &["spec", "hostNetwork"], "false"),
+    Field::of("status.phase", &["status", "phase"], ""),
+    Field::of("status.nominatedNodeName", &["status", "nominatedNodeName"], ""),
 ];
 
 /// Why most of a pod's spec does not change (core `ValidatePodUpdate`).
@@ -32,7 +32,7 @@ impl Strategy for PodStrategy {
         Traits { generation: true, labels_through_status: true, ..Traits::DEFAULT }
     }
 
-    fn fields(&self) -> &'static [Field] {
+    fn fields(&self) -> &[Field] {
         &FIELDS
     }
 

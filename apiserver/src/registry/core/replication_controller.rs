@@ -12,14 +12,14 @@ use serde_json::{Value, json};
 #[derive(Debug)]
 pub struct ReplicationControllerStrategy;
 
-static FIELDS: [Field; 1] = [Field { name: "status.replicas", path: &["status", "replicas"], absent: "0" }];
+static FIELDS: [Field; 1] = [Field::of("status.replicas", &["status", "replicas"], "0")];
 
 impl Strategy for ReplicationControllerStrategy {
     fn traits(&self) -> Traits {
         Traits { generation: true, orphan_by_default: true, ..Traits::DEFAULT }
     }
 
-    fn fields(&self) -> &'static [Field] {
+    fn fields(&self) -> &[Field] {
         &FIELDS
     }
 
@@ -74,7 +74,7 @@ impl Strategy for ReplicationControllerStrategy {
         }
     }
 
-    fn scale(&self) -> Option<ScalePaths> {
-        Some(ScalePaths { structured_selector: false })
+    fn scale(&self) -> Option<ScalePaths<'_>> {
+        Some(ScalePaths { structured_selector: false, custom: None })
     }
 }

@@ -14,10 +14,8 @@ use std::collections::HashSet;
 #[derive(Debug)]
 pub struct ServiceStrategy;
 
-static FIELDS: [Field; 2] = [
-    Field { name: "spec.clusterIP", path: &["spec", "clusterIP"], absent: "" },
-    Field { name: "spec.type", path: &["spec", "type"], absent: "" },
-];
+static FIELDS: [Field; 2] =
+    [Field::of("spec.clusterIP", &["spec", "clusterIP"], ""), Field::of("spec.type", &["spec", "type"], "")];
 
 const TYPES: [&str; 4] = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
 const PROTOCOLS: [&str; 3] = ["SCTP", "TCP", "UDP"];
@@ -29,7 +27,7 @@ impl Strategy for ServiceStrategy {
         Traits { create_on_update: true, allocation: Allocation::Service, ..Traits::DEFAULT }
     }
 
-    fn fields(&self) -> &'static [Field] {
+    fn fields(&self) -> &[Field] {
         &FIELDS
     }
 
