@@ -78,7 +78,9 @@ impl ImageService for Service {
         let image = request.into_inner().image.ok_or_else(|| missing("image"))?;
         // By the id: CRI removes the image with all its names.
         if let Some(found) = self.engine.images().find(&image.image) {
-            self.engine.images().remove(found.id.as_str(), &self.engine.chains_in_use()).await.map_err(status)?;
+            let engine = self.engine.clone();
+            let removed = self.engine.images().remove(found.id.as_str(), move || engine.chains_in_use());
+            removed.await.map_err(status)?;
         }
         Ok(Response::new(v1::RemoveImageResponse {}))
     }

@@ -151,7 +151,8 @@ impl Engine {
         for key in self.snapshots.keys().into_iter().filter(|key| !containers.contains(key)) {
             self.snapshots.remove(&key)?;
         }
-        self.images.collect(&self.chains_in_use()).await
+        let engine = self.arc()?;
+        self.images.collect(move || engine.chains_in_use()).await.map(drop)
     }
 }
 

@@ -6,7 +6,7 @@ use parking_lot::RwLock;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::{Deserialize, Serialize};
 
-use super::reference::Reference;
+use super::{Removed, reference::Reference};
 use crate::{
     digest::Digest,
     error::{Error, Result},
@@ -107,12 +107,12 @@ impl Catalogue {
     }
 
     /// Removes a name; the image itself when it was its last, or when its id was given.
-    pub fn remove(&self, name: &str) -> Result<()> {
+    pub fn remove(&self, name: &str) -> Result<Removed> {
         let mut images = self.images.write();
-        let Some(image) = find(&images, name) else { return Ok(()) };
+        let Some(image) = find(&images, name) else { return Ok(Removed::default()) };
         let mut left = (*image).clone();
         match name.parse::<Reference>() {
-            Ok(reference) if !is_id(name) => {
+            Ok(reference) if is_named(&image, &reference) => {
                 let (tagged, named) = (reference.tagged(), reference.to_string());
                 left.tags.retain(|tag| Some(tag) != tagged.as_ref() || reference.digest.is_some());
                 left.repo_digests.retain(|digest| *digest != named);
@@ -128,14 +128,20 @@ impl Catalogue {
                 left.repo_digests.clear();
             }
         }
+        let gone = |before: &[String], left: &[String]| -> Vec<String> {
+            before.iter().filter(|name| !left.contains(name)).cloned().collect()
+        };
+        let mut removed = Removed { names: gone(&image.tags, &left.tags), ..Removed::default() };
+        removed.names.extend(gone(&image.repo_digests, &left.repo_digests));
         if left.tags.is_empty() && left.repo_digests.is_empty() {
             self.store(&[], std::slice::from_ref(&left.id))?;
             images.remove(&left.id);
+            removed.image = Some(image.id.clone());
         } else {
             self.store(std::slice::from_ref(&left), &[])?;
             images.insert(left.id.clone(), Arc::new(left));
         }
-        Ok(())
+        Ok(removed)
     }
 
     fn store(&self, changed: &[ImageRecord], removed: &[Digest]) -> Result<()> {
@@ -159,6 +165,14 @@ impl Catalogue {
 fn is_id(name: &str) -> bool {
     let hash = name.strip_prefix("sha256:").unwrap_or(name);
     hash.len() == 64 && hash.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// Whether the image has this name; else it was found by (the beginning of) its id.
+fn is_named(image: &ImageRecord, reference: &Reference) -> bool {
+    match &reference.digest {
+        Some(_) => image.repo_digests.contains(&reference.to_string()),
+        None => reference.tagged().is_some_and(|tag| image.tags.contains(&tag)),
+    }
 }
 
 fn find(images: &BTreeMap<Digest, Arc<ImageRecord>>, name: &str) -> Option<Arc<ImageRecord>> {

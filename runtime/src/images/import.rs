@@ -13,9 +13,10 @@ use serde::Deserialize;
 use super::{
     Inner,
     catalogue::ImageRecord,
-    digest_of,
+    decompress, digest_of,
     manifest::{
         self, Descriptor, Document, ImageConfig, Index, MAX_DOCUMENT, Manifest, OCI_CONFIG, OCI_LAYER, OCI_MANIFEST,
+        Platform,
     },
     reference::Reference,
 };
@@ -29,14 +30,23 @@ const MAX_FILES: usize = 20_000;
 /// An index may point at indexes, but not for ever.
 const MAX_DEPTH: usize = 4;
 
+/// An image that an archive brought.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    pub image: Arc<ImageRecord>,
+    /// Whole names with tags that the archive gave it.
+    pub names: Vec<String>,
+}
+
 /// Spools a tar stream into a directory and reads that.
-pub(super) fn import(inner: &Inner, reader: impl Read, name: Option<&str>) -> Result<Vec<Arc<ImageRecord>>> {
+pub(super) fn import(inner: &Inner, reader: impl Read, name: Option<&str>) -> Result<Vec<Loaded>> {
+    let reader = decompress::reader(reader)?;
     let spool = Spool::receive(inner, reader)?;
     spool.import(inner, name)
 }
 
 /// Reads an OCI layout (or an unpacked docker-archive) from a directory.
-pub(super) fn import_directory(inner: &Inner, dir: &Path, name: Option<&str>) -> Result<Vec<Arc<ImageRecord>>> {
+pub(super) fn import_directory(inner: &Inner, dir: &Path, name: Option<&str>) -> Result<Vec<Loaded>> {
     let spool = Spool { dir: dir.to_owned(), links: HashMap::new(), temporary: false };
     spool.import(inner, name)
 }
@@ -120,7 +130,7 @@ impl Spool {
         }
     }
 
-    fn import(&self, inner: &Inner, name: Option<&str>) -> Result<Vec<Arc<ImageRecord>>> {
+    fn import(&self, inner: &Inner, name: Option<&str>) -> Result<Vec<Loaded>> {
         // Docker 25 and later write both; the layout keeps the manifests, and with them the digests.
         if self.dir.join("index.json").exists() {
             return self.import_layout(inner, name);
@@ -131,15 +141,20 @@ impl Spool {
         Err(Error::invalid("neither a docker-archive (manifest.json) nor an OCI layout (index.json)"))
     }
 
-    fn import_layout(&self, inner: &Inner, name: Option<&str>) -> Result<Vec<Arc<ImageRecord>>> {
+    fn import_layout(&self, inner: &Inner, name: Option<&str>) -> Result<Vec<Loaded>> {
         let Document::Index(index) = manifest::parse(&self.read("index.json")?, manifest::OCI_INDEX)? else {
             return Err(Error::invalid("index.json is not an index"));
         };
         let mut out = Vec::new();
         for entry in &index.manifests {
             let reference = layout_name(entry, name, index.manifests.len() == 1)?;
-            if let Some(record) = self.import_descriptor(inner, entry, reference.as_ref(), 0)? {
-                out.push(record);
+            if let Some(image) = self.import_descriptor(inner, entry, reference.as_ref(), 0)? {
+                let names: Vec<String> = reference.as_ref().and_then(Reference::tagged).into_iter().collect();
+                // One entry for each of an image's names.
+                match out.iter_mut().find(|loaded: &&mut Loaded| loaded.image.id == image.id) {
+                    Some(loaded) => loaded.names.extend(names),
+                    None => out.push(Loaded { image, names }),
+                }
             }
         }
         if out.is_empty() { Err(Error::not_found("the OCI layout has no image for this platform")) } else { Ok(out) }
@@ -178,28 +193,16 @@ impl Spool {
         }
     }
 
-    fn import_archive(&self, inner: &Inner, name: Option<&str>) -> Result<Vec<Arc<ImageRecord>>> {
+    fn import_archive(&self, inner: &Inner, name: Option<&str>) -> Result<Vec<Loaded>> {
         let images: Vec<ArchiveImage> = serde_json::from_slice(&self.read("manifest.json")?)
             .map_err(|error| Error::invalid(format!("malformed manifest.json: {error}")))?;
         images.iter().map(|image| self.import_archive_image(inner, image, name)).collect()
     }
 
-    fn import_archive_image(
-        &self,
-        inner: &Inner,
-        image: &ArchiveImage,
-        name: Option<&str>,
-    ) -> Result<Arc<ImageRecord>> {
+    fn import_archive_image(&self, inner: &Inner, image: &ArchiveImage, name: Option<&str>) -> Result<Loaded> {
         let config_bytes = self.read(&image.config)?;
-        let config = ImageConfig::parse(&config_bytes)?;
+        let parsed = ImageConfig::parse(&config_bytes)?;
         let files = image.layers.clone().unwrap_or_default();
-        if files.len() != config.rootfs.diff_ids.len() {
-            return Err(Error::invalid(format!(
-                "image has {} layers but its configuration names {}",
-                files.len(),
-                config.rootfs.diff_ids.len()
-            )));
-        }
         let mut layers = Vec::new();
         for file in &files {
             let (digest, size) = digest_of(self.open(file)?)?;
@@ -224,10 +227,13 @@ impl Spool {
             urls: vec![],
         };
         let manifest = Manifest { schema_version: 2, media_type: OCI_MANIFEST.into(), config, layers };
+        parsed.check_layers(&manifest)?;
         let tags = image.repo_tags.clone().unwrap_or_default();
         let names: Vec<&str> =
             if tags.is_empty() { name.into_iter().collect() } else { tags.iter().map(String::as_str).collect() };
-        register_named(inner, &manifest, &names)
+        let image = register_named(inner, &manifest, &names)?;
+        let names = names.iter().filter_map(|name| name.parse::<Reference>().ok()?.tagged()).collect();
+        Ok(Loaded { image, names })
     }
 }
 
@@ -249,7 +255,7 @@ fn blob_name(digest: &Digest) -> String {
 /// Of several platforms an archive often holds one.
 fn choose_present<'a>(index: &'a Index, spool: &Spool) -> Option<&'a Descriptor> {
     let present = |entry: &&Descriptor| spool.open(&blob_name(&entry.digest)).is_ok();
-    index.choose().ok().filter(present)
+    index.choose(&Platform::own()).ok().filter(present)
 }
 
 /// The name of an entry: containerd's annotation holds a whole one, OCI's may hold a tag alone.

@@ -46,6 +46,44 @@ pub struct Platform {
     pub variant: Option<String>,
 }
 
+/// `os`, `os/architecture`, `os/architecture/variant` or an architecture alone, as `--platform` takes it.
+impl std::str::FromStr for Platform {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Platform> {
+        let words: Vec<&str> = text.split('/').collect();
+        let word = |word: &str| {
+            !word.is_empty()
+                && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'))
+        };
+        if words.len() > 3 || !words.iter().all(|part| word(part)) {
+            return Err(Error::invalid(format!("{text:?}: unknown operating system or architecture")));
+        }
+        let own = Platform::own();
+        let (os, architecture) = match words[..] {
+            ["linux"] => ("linux", own.architecture.as_str()),
+            ["windows" | "darwin" | "freebsd"] => (words[0], own.architecture.as_str()),
+            [architecture] => ("linux", architecture),
+            [os, architecture, ..] => (os, architecture),
+            [] => ("", ""),
+        };
+        let architecture = match architecture {
+            "x86_64" | "x86-64" => "amd64",
+            "aarch64" => "arm64",
+            other => other,
+        };
+        let variant = words.get(2).map(|variant| (*variant).to_owned());
+        Ok(Platform { architecture: architecture.into(), os: os.into(), variant })
+    }
+}
+
+impl std::fmt::Display for Platform {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.os, self.architecture)?;
+        self.variant.as_ref().map_or(Ok(()), |variant| write!(f, "/{variant}"))
+    }
+}
+
 impl Platform {
     /// What runs on this machine, in the names of Go.
     pub fn own() -> Platform {
@@ -57,14 +95,17 @@ impl Platform {
         Platform { architecture: architecture.into(), os: "linux".into(), variant: None }
     }
 
-    fn runs(&self) -> bool {
-        let own = Platform::own();
+    /// Whether an image for this platform is one for `wanted`.
+    pub fn fits(&self, wanted: &Platform) -> bool {
         // arm64's only variant is v8.
-        let variant = self
-            .variant
-            .as_deref()
-            .is_none_or(|variant| variant.is_empty() || self.architecture == "arm64" && variant == "v8");
-        self.os == own.os && self.architecture == own.architecture && variant
+        let variant = |platform: &Platform| match platform.variant.as_deref() {
+            None | Some("") if platform.architecture == "arm64" => "v8".to_owned(),
+            variant => variant.unwrap_or_default().to_owned(),
+        };
+        let any_variant = wanted.variant.is_none() && variant(self).is_empty();
+        self.os == wanted.os
+            && self.architecture == wanted.architecture
+            && (any_variant || variant(self) == variant(wanted))
     }
 }
 
@@ -137,31 +178,54 @@ pub fn parse(bytes: &[u8], media_type: &str) -> Result<Document> {
 }
 
 impl Index {
-    /// The manifest for this machine.
-    pub fn choose(&self) -> Result<&Descriptor> {
+    /// The manifest for a platform.
+    pub fn choose(&self, wanted: &Platform) -> Result<&Descriptor> {
         // Attestations name the platform unknown/unknown; entries without a platform fit a single-image index.
-        let fitting = self.manifests.iter().find(|entry| entry.platform.as_ref().is_some_and(Platform::runs));
+        let fitting =
+            self.manifests.iter().find(|entry| entry.platform.as_ref().is_some_and(|platform| platform.fits(wanted)));
         let only = || self.manifests.iter().find(|entry| entry.platform.is_none());
-        let own = Platform::own();
-        fitting.or_else(only).ok_or_else(|| {
-            Error::not_found(format!("no match for platform in manifest: {}/{}", own.os, own.architecture))
-        })
+        fitting
+            .or_else(only)
+            .ok_or_else(|| Error::not_found(format!("no matching manifest for {wanted} in the manifest list entries")))
     }
 }
 
-/// The image configuration (config.md), as far as the runtime reads it.
+/// The image configuration (config.md). What it does not name is kept and written again.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct ImageConfig {
     #[serde(default)]
     pub architecture: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variant: Option<String>,
     #[serde(default)]
     pub os: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created: Option<String>,
+    #[serde(default, deserialize_with = "null_default", skip_serializing_if = "String::is_empty")]
+    pub author: String,
     #[serde(default, deserialize_with = "null_default")]
     pub config: RunConfig,
     #[serde(default)]
     pub rootfs: RootFs,
+    #[serde(default, deserialize_with = "null_default", skip_serializing_if = "Vec::is_empty")]
+    pub history: Vec<History>,
+    #[serde(flatten)]
+    pub other: serde_json::Map<String, serde_json::Value>,
+}
+
+/// How a layer, or a change of the configuration alone, came about.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct History {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created: Option<String>,
+    #[serde(default, deserialize_with = "null_default", skip_serializing_if = "String::is_empty")]
+    pub created_by: String,
+    #[serde(default, deserialize_with = "null_default", skip_serializing_if = "String::is_empty")]
+    pub author: String,
+    #[serde(default, deserialize_with = "null_default", skip_serializing_if = "String::is_empty")]
+    pub comment: String,
+    #[serde(default, deserialize_with = "null_default", skip_serializing_if = "std::ops::Not::not")]
+    pub empty_layer: bool,
 }
 
 /// How containers of the image start.
@@ -186,6 +250,20 @@ pub struct RunConfig {
     pub volumes: BTreeMap<String, serde_json::Value>,
     #[serde(default, deserialize_with = "null_default", skip_serializing_if = "String::is_empty")]
     pub stop_signal: String,
+    /// Docker's: as the Docker Engine API describes HealthConfig.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub healthcheck: Option<serde_json::Value>,
+    #[serde(default, deserialize_with = "null_default", skip_serializing_if = "Vec::is_empty")]
+    pub on_build: Vec<String>,
+    #[serde(default, deserialize_with = "null_default", skip_serializing_if = "Vec::is_empty")]
+    pub shell: Vec<String>,
+    #[serde(default, deserialize_with = "null_default", skip_serializing_if = "std::ops::Not::not")]
+    pub args_escaped: bool,
+    /// Seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_timeout: Option<i64>,
+    #[serde(flatten)]
+    pub other: serde_json::Map<String, serde_json::Value>,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -208,6 +286,19 @@ where
 impl ImageConfig {
     pub fn parse(bytes: &[u8]) -> Result<ImageConfig> {
         serde_json::from_slice(bytes).map_err(|error| Error::invalid(format!("malformed image configuration: {error}")))
+    }
+
+    /// Manifest and configuration must speak of the same layers.
+    pub fn check_layers(&self, manifest: &Manifest) -> Result<()> {
+        let (layers, named) = (manifest.layers.len(), self.rootfs.diff_ids.len());
+        if layers == named {
+            return Ok(());
+        }
+        Err(Error::invalid(format!("image has {layers} layers but its configuration names {named}")))
+    }
+
+    pub fn platform(&self) -> Platform {
+        Platform { architecture: self.architecture.clone(), os: self.os.clone(), variant: self.variant.clone() }
     }
 
     /// The identity of each layer together with all below it (config.md "Layer ChainID").
@@ -269,6 +360,6 @@ mod tests {
             entry(&own, "linux", b"l")
         );
         let Document::Index(index) = parse(text.as_bytes(), OCI_INDEX).unwrap() else { panic!("an index") };
-        assert_eq!(index.choose().unwrap().digest, Digest::of(b"l"));
+        assert_eq!(index.choose(&Platform::own()).unwrap().digest, Digest::of(b"l"));
     }
 }

@@ -9,17 +9,21 @@
 
 pub mod catalogue;
 pub mod decompress;
+pub mod events;
 pub mod import;
+pub mod layers;
 pub mod manifest;
 pub mod pack;
 pub mod pull;
+pub mod push;
 pub mod reference;
 pub mod registry;
+pub mod save;
 
 use std::{io::Read, path::Path, sync::Arc};
 
 use coracle_link::Place;
-use tokio::sync::RwLock;
+use tokio::sync::{OwnedRwLockReadGuard, RwLock};
 use tracing::warn;
 
 use self::{
@@ -54,7 +58,20 @@ pub(crate) struct Inner {
     pub blob_locks: pull::Locks<tokio::sync::Mutex<()>>,
     pub chain_locks: pull::Locks<parking_lot::Mutex<()>>,
     /// Held for reading while content is added that no record names yet, for writing while content is collected.
-    pub adding: RwLock<()>,
+    pub adding: Arc<RwLock<()>>,
+}
+
+/// While one is kept, no content and no layer is collected.
+pub struct Hold(#[expect(dead_code, reason = "kept for its end")] OwnedRwLockReadGuard<()>);
+
+/// What a removal took.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// Names that stand for nothing now.
+    pub names: Vec<String>,
+    /// The image, if it went with its last name, and the unpacked layers (by chain id) that went with it.
+    pub image: Option<Digest>,
+    pub layers: Vec<Digest>,
 }
 
 impl Images {
@@ -76,7 +93,7 @@ impl Images {
             registry,
             blob_locks: pull::Locks::default(),
             chain_locks: pull::Locks::default(),
-            adding: RwLock::new(()),
+            adding: Arc::new(RwLock::new(())),
         };
         Ok(Images { inner: Arc::new(inner) })
     }
@@ -96,8 +113,29 @@ impl Images {
         ImageConfig::parse(&self.inner.content.read(&image.id, MAX_DOCUMENT)?)
     }
 
-    /// Reads a docker-archive or an OCI layout as a tar stream; returns the images in it. `name` is for a layout whose
-    /// index gives a tag only, or nothing.
+    /// Makes `name` another name of the image; it moves there if it was another's.
+    pub fn tag(&self, image: &str, name: &str) -> Result<Arc<ImageRecord>> {
+        let reference: Reference = name.parse()?;
+        let tag = reference
+            .tagged()
+            .filter(|_| reference.digest.is_none())
+            .ok_or_else(|| Error::invalid("refusing to create a tag with a digest reference"))?;
+        let image = self.find(image).ok_or_else(|| Error::not_found(format!("No such image: {image}")))?;
+        self.inner.catalogue.add(ImageRecord { tags: vec![tag], repo_digests: vec![], ..(*image).clone() })
+    }
+
+    /// Keeps every image's content and layers while something that will use one is being made.
+    pub async fn hold(&self) -> Hold {
+        Hold(self.inner.adding.clone().read_owned().await)
+    }
+
+    /// Bytes that the image's layers take unpacked.
+    pub fn unpacked_size(&self, image: &ImageRecord) -> u64 {
+        image.chains.iter().map(|chain| self.inner.snapshots.layer_usage(chain).bytes).sum()
+    }
+
+    /// Reads a docker-archive or an OCI layout as a tar stream, compressed or not; returns the images in it. `name` is
+    /// for a layout whose index gives a tag only, or nothing.
     pub async fn import(
         &self,
         reader: impl Read + Send + 'static,
@@ -106,6 +144,15 @@ impl Images {
         let (inner, name) = (self.inner.clone(), name.map(str::to_owned));
         let guard = self.inner.adding.read().await;
         let result = tokio::task::spawn_blocking(move || import::import(&inner, reader, name.as_deref())).await?;
+        drop(guard);
+        Ok(result?.into_iter().map(|loaded| loaded.image).collect())
+    }
+
+    /// The same, with the names that each image was given.
+    pub async fn load(&self, reader: impl Read + Send + 'static) -> Result<Vec<import::Loaded>> {
+        let inner = self.inner.clone();
+        let guard = self.inner.adding.read().await;
+        let result = tokio::task::spawn_blocking(move || import::import(&inner, reader, None)).await?;
         drop(guard);
         result
     }
@@ -117,7 +164,7 @@ impl Images {
         let result =
             tokio::task::spawn_blocking(move || import::import_directory(&inner, &dir, name.as_deref())).await?;
         drop(guard);
-        result
+        Ok(result?.into_iter().map(|loaded| loaded.image).collect())
     }
 
     /// Makes an image of one layer from bytes. The same bytes give the same image.
@@ -130,19 +177,20 @@ impl Images {
         result
     }
 
-    /// Removes a name, or by id the image with all its names; content that nothing needs goes too. `in_use` are the
-    /// image ids that containers were made from: their layers stay.
-    pub async fn remove(&self, name: &str, in_use: &[Digest]) -> Result<()> {
-        self.inner.catalogue.remove(name)?;
-        self.collect(in_use).await
+    /// Removes a name, or by id the image with all its names; content that nothing needs goes too. `in_use` gives the
+    /// layers (chain ids) of all containers; it is asked when no container can be made any more.
+    pub async fn remove(&self, name: &str, in_use: impl FnOnce() -> Vec<Digest> + Send + 'static) -> Result<Removed> {
+        let mut removed = self.inner.catalogue.remove(name)?;
+        removed.layers = self.collect(in_use).await?;
+        Ok(removed)
     }
 
-    /// Drops content and layers that no image (nor `in_use`) needs. While something is being added, it is left for the
-    /// next time.
-    pub async fn collect(&self, in_use: &[Digest]) -> Result<()> {
-        let Ok(_guard) = self.inner.adding.try_write() else { return Ok(()) };
-        let (inner, in_use) = (self.inner.clone(), in_use.to_vec());
-        tokio::task::spawn_blocking(move || inner.sweep(&in_use)).await?
+    /// Drops content and layers that no image and no container needs; returns the layers. While something is being
+    /// added ([`Images::hold`]), it is left for the next time.
+    pub async fn collect(&self, in_use: impl FnOnce() -> Vec<Digest> + Send + 'static) -> Result<Vec<Digest>> {
+        let Ok(_guard) = self.inner.adding.try_write() else { return Ok(vec![]) };
+        let inner = self.inner.clone();
+        tokio::task::spawn_blocking(move || inner.sweep(&in_use())).await?
     }
 }
 
@@ -155,14 +203,8 @@ impl Inner {
         reference: Option<&Reference>,
     ) -> Result<Arc<ImageRecord>> {
         let config = ImageConfig::parse(&self.content.read(&manifest.config.digest, MAX_DOCUMENT)?)?;
+        config.check_layers(manifest)?;
         let chains = config.chain_ids();
-        if chains.len() != manifest.layers.len() {
-            return Err(Error::invalid(format!(
-                "image has {} layers but its configuration names {}",
-                manifest.layers.len(),
-                chains.len()
-            )));
-        }
         for (index, layer) in manifest.layers.iter().enumerate() {
             if self.snapshots.has_layer(&chains[index]) {
                 continue;
@@ -171,7 +213,7 @@ impl Inner {
             let parent = index.checked_sub(1).map(|parent| &chains[parent]);
             self.unpack(blob, layer, &config.rootfs.diff_ids[index], parent, &chains[index])?;
         }
-        self.record(manifest_digest, manifest, &config, reference)
+        self.record(manifest_digest, manifest_digest, manifest, &config, reference)
     }
 
     /// Unpacks one layer from its (compressed) stream, which is read to its end.
@@ -197,10 +239,11 @@ impl Inner {
         self.snapshots.commit(draft, parent, chain).context(what())
     }
 
-    /// Writes the record of an image whose layers are there.
+    /// Writes the record of an image whose layers are there; `named` is what the reference stands for.
     pub fn record(
         &self,
         manifest_digest: &Digest,
+        named: &Digest,
         manifest: &Manifest,
         config: &ImageConfig,
         reference: Option<&Reference>,
@@ -213,14 +256,14 @@ impl Inner {
             size: manifest.layers.iter().map(|layer| layer.size).sum::<u64>() + manifest.config.size,
             user: config.config.user.clone(),
             tags: reference.and_then(Reference::tagged).into_iter().collect(),
-            repo_digests: reference.map(|reference| reference.with_digest(manifest_digest)).into_iter().collect(),
+            repo_digests: reference.map(|reference| reference.with_digest(named)).into_iter().collect(),
             created: jiff::Timestamp::now().to_string(),
             pinned: false,
         };
         self.catalogue.add(record)
     }
 
-    fn sweep(&self, in_use: &[Digest]) -> Result<()> {
+    fn sweep(&self, in_use: &[Digest]) -> Result<Vec<Digest>> {
         let images = self.catalogue.list();
         let mut blobs = std::collections::HashSet::new();
         let mut chains = std::collections::HashSet::new();
@@ -231,11 +274,14 @@ impl Inner {
         }
         // Layers of images that are gone by name but not by use are remembered by the containers themselves.
         chains.extend(in_use.iter().cloned());
+        let mut removed = Vec::new();
         for chain in self.snapshots.layers() {
-            if !chains.contains(&chain)
-                && let Err(error) = self.snapshots.remove_layer(&chain)
-            {
-                warn!(%chain, %error, "cannot remove a layer");
+            if chains.contains(&chain) {
+                continue;
+            }
+            match self.snapshots.remove_layer(&chain) {
+                Ok(()) => removed.push(chain),
+                Err(error) => warn!(%chain, %error, "cannot remove a layer"),
             }
         }
         for digest in self.content.digests() {
@@ -243,7 +289,7 @@ impl Inner {
                 self.content.remove(&digest)?;
             }
         }
-        Ok(())
+        Ok(removed)
     }
 
     /// Stores a stream whose length and digest are known.

@@ -48,6 +48,7 @@ pub(super) fn pack(inner: &Inner, reference: &Reference, image: &PackedImage) ->
         created: Some("1970-01-01T00:00:00Z".into()),
         config: image.config.clone(),
         rootfs: RootFs { kind: "layers".into(), diff_ids: vec![Digest::of(&tar)] },
+        ..ImageConfig::default()
     };
     let config =
         serde_json::to_vec(&config).map_err(|error| Error::internal(format!("encode image configuration: {error}")))?;

@@ -20,7 +20,8 @@ use tracing::{info, warn};
 use super::{
     Images, Inner,
     catalogue::ImageRecord,
-    manifest::{self, Descriptor, Document, ImageConfig, MAX_DOCUMENT, Manifest},
+    events::{Event, Meter, Sink, Step, tell},
+    manifest::{self, Descriptor, Document, ImageConfig, MAX_DOCUMENT, Manifest, Platform},
     reference::Reference,
     registry::{Credentials, Repository},
 };
@@ -61,15 +62,29 @@ impl<T: Default> Locks<T> {
     }
 }
 
+/// How an image is pulled.
+#[derive(Clone, Default)]
+pub struct PullOptions {
+    pub credentials: Credentials,
+    /// This machine's, if none is asked for.
+    pub platform: Option<Platform>,
+    pub events: Option<Sink>,
+}
+
 impl Images {
     /// Pulls an image by name. The same image pulled twice at once is pulled once.
     pub async fn pull(&self, name: &str, credentials: Credentials) -> Result<Arc<ImageRecord>> {
+        self.pull_with(name, PullOptions { credentials, ..PullOptions::default() }).await
+    }
+
+    /// Pulls an image by name for any platform, telling how it goes on.
+    pub async fn pull_with(&self, name: &str, options: PullOptions) -> Result<Arc<ImageRecord>> {
         let reference: Reference = name.parse()?;
         let inner = self.inner.clone();
         // Goes on when the caller gives up: the kubelet comes back and finds what is there by then.
         let pull = tokio::spawn(async move {
             let _adding = inner.adding.read().await;
-            pull(&inner, &reference, credentials)
+            pull(&inner, &reference, options)
                 .await
                 .map_err(|error| error.context(format!("failed to pull and unpack image \"{reference}\"")))
         });
@@ -77,27 +92,49 @@ impl Images {
     }
 }
 
-async fn pull(inner: &Arc<Inner>, reference: &Reference, credentials: Credentials) -> Result<Arc<ImageRecord>> {
+async fn pull(inner: &Arc<Inner>, reference: &Reference, options: PullOptions) -> Result<Arc<ImageRecord>> {
+    let PullOptions { credentials, platform, events } = options;
     let repository = Arc::new(inner.registry.repository(reference, credentials));
-    let (manifest_digest, manifest) = resolve(inner, &repository, reference).await?;
+    let wanted = platform.clone().unwrap_or_else(Platform::own);
+    let Resolved { named, digest, manifest } = resolve(inner, &repository, reference, &wanted).await?;
+    if let Some(events) = &events {
+        events(Event::Resolved { digest: named.clone() });
+    }
     fetch_small(inner, &repository, &manifest.config).await?;
     let config = ImageConfig::parse(&inner.content.read(&manifest.config.digest, MAX_DOCUMENT)?)?;
-    if config.rootfs.diff_ids.len() != manifest.layers.len() {
-        return Err(Error::invalid(format!(
-            "image has {} layers but its configuration names {}",
-            manifest.layers.len(),
-            config.rootfs.diff_ids.len()
+    config.check_layers(&manifest)?;
+    if let Some(wanted) = platform
+        && !config.platform().fits(&wanted)
+    {
+        return Err(Error::not_found(format!(
+            "image with reference {reference} was found but does not match the specified platform: wanted {wanted}, actual: {}",
+            config.platform()
         )));
     }
-    fetch_layers(inner, &repository, &manifest, &config).await?;
+    fetch_layers(inner, &repository, &manifest, &config, events.as_ref()).await?;
     let (inner, reference) = (inner.clone(), reference.clone());
-    let record = spawn_blocking(move || inner.record(&manifest_digest, &manifest, &config, Some(&reference))).await??;
+    let record = move || inner.record(&digest, &named, &manifest, &config, Some(&reference));
+    let record = spawn_blocking(record).await??;
     info!(image = %record.id, names = ?record.tags, "image pulled");
     Ok(record)
 }
 
-/// Finds the manifest for this machine and keeps what was read on the way.
-async fn resolve(inner: &Inner, repository: &Repository, reference: &Reference) -> Result<(Digest, Manifest)> {
+/// What a name stands for.
+struct Resolved {
+    /// The digest that the name has in the registry: the index's, where there is one.
+    named: Digest,
+    /// The manifest's own.
+    digest: Digest,
+    manifest: Manifest,
+}
+
+/// Finds the manifest for a platform and keeps what was read on the way.
+async fn resolve(
+    inner: &Inner,
+    repository: &Repository,
+    reference: &Reference,
+    platform: &Platform,
+) -> Result<Resolved> {
     let unresolved = |error: Error| {
         let name = if error.kind() == Kind::NotFound {
             format!("failed to resolve reference \"{reference}\": {reference}")
@@ -113,19 +150,15 @@ async fn resolve(inner: &Inner, repository: &Repository, reference: &Reference) 
         let digest = inner.content.put(&served.bytes)?;
         let named = first.get_or_insert(served.digest.clone()).clone();
         match manifest::parse(&served.bytes, &served.media_type)? {
-            Document::Manifest(manifest) => {
-                // The name's digest is what it stands for in the registry: the index, where there is one.
-                let _ = digest;
-                return Ok((named, manifest));
-            }
-            Document::Index(index) => wanted = index.choose()?.digest.to_string(),
+            Document::Manifest(manifest) => return Ok(Resolved { named, digest, manifest }),
+            Document::Index(index) => wanted = index.choose(platform)?.digest.to_string(),
         }
     }
     Err(Error::invalid("indexes are nested too deeply"))
 }
 
 /// Tries again what may be different the next time.
-async fn retry<T, F: Future<Output = Result<T>>>(attempt: impl Fn() -> F) -> Result<T> {
+pub(super) async fn retry<T, F: Future<Output = Result<T>>>(attempt: impl Fn() -> F) -> Result<T> {
     let mut wait = Duration::from_millis(200);
     for _ in 1..ATTEMPTS {
         match attempt().await {
@@ -149,7 +182,7 @@ async fn fetch_small(inner: &Arc<Inner>, repository: &Repository, descriptor: &D
         return Err(Error::invalid(format!("image configuration is larger than {MAX_DOCUMENT} bytes")));
     }
     if !inner.content.contains(&descriptor.digest) {
-        download(inner, repository, descriptor, &Arc::new(Progress::default())).await?;
+        download(inner, repository, descriptor, &Arc::new(Progress::default()), None).await?;
     }
     Ok(())
 }
@@ -159,6 +192,7 @@ async fn fetch_layers(
     repository: &Arc<Repository>,
     manifest: &Manifest,
     config: &ImageConfig,
+    events: Option<&Sink>,
 ) -> Result<()> {
     let chains = config.chain_ids();
     let slots = Arc::new(Semaphore::new(PARALLEL_DOWNLOADS));
@@ -167,13 +201,16 @@ async fn fetch_layers(
     let mut started: HashMap<Digest, Arc<Progress>> = HashMap::new();
     for (index, layer) in manifest.layers.iter().enumerate() {
         if inner.snapshots.has_layer(&chains[index]) {
+            tell(events, &layer.digest, Step::Exists);
             continue;
         }
+        tell(events, &layer.digest, Step::Waiting);
         // An image may have the same layer twice.
         let progress = started.entry(layer.digest.clone()).or_insert_with(|| {
             let progress = Arc::new(Progress::default());
             let (inner, repository, layer, slots, shared) =
                 (inner.clone(), repository.clone(), layer.clone(), slots.clone(), progress.clone());
+            let events = events.cloned();
             downloads.spawn(async move {
                 let _slot = slots.acquire_owned().await;
                 let lock = inner.blob_locks.of(&layer.digest);
@@ -181,10 +218,11 @@ async fn fetch_layers(
                 let result = if inner.content.contains(&layer.digest) {
                     shared.present(&inner, &layer)
                 } else {
-                    download(&inner, &repository, &layer, &shared).await
+                    download(&inner, &repository, &layer, &shared, events.as_ref()).await
                 };
-                if let Err(error) = &result {
-                    shared.fail(&error.to_string());
+                match &result {
+                    Ok(()) => tell(events.as_ref(), &layer.digest, Step::Downloaded),
+                    Err(error) => shared.fail(&error.to_string()),
                 }
                 result
             });
@@ -199,20 +237,18 @@ async fn fetch_layers(
             progress.clone(),
         ));
     }
-    let unpacker = inner.clone();
+    let (unpacker, events) = (inner.clone(), events.cloned());
     let unpack = spawn_blocking(move || {
         for (layer, diff_id, parent, chain, progress) in steps {
             let lock = unpacker.chain_locks.of(&chain);
             let _held = lock.lock();
             if !unpacker.snapshots.has_layer(&chain) {
-                unpacker.unpack(
-                    Follower { progress, file: None, position: 0 },
-                    &layer,
-                    &diff_id,
-                    parent.as_ref(),
-                    &chain,
-                )?;
+                let extracting = |current, total| Step::Extracting { current, total };
+                let meter = Meter::new(events.clone(), &layer.digest, layer.size, extracting);
+                let follower = Follower { progress, file: None, position: 0, meter };
+                unpacker.unpack(follower, &layer, &diff_id, parent.as_ref(), &chain)?;
             }
+            tell(events.as_ref(), &layer.digest, Step::Done);
         }
         Ok(())
     });
@@ -280,6 +316,7 @@ struct Follower {
     progress: Arc<Progress>,
     file: Option<File>,
     position: u64,
+    meter: Meter,
 }
 
 impl Read for Follower {
@@ -308,6 +345,7 @@ impl Read for Follower {
         // By position: the descriptor's own is shared with the others who follow.
         let count = std::os::unix::fs::FileExt::read_at(file, &mut buffer[..wanted], self.position)?;
         self.position += count as u64;
+        self.meter.at(self.position);
         Ok(count)
     }
 }
@@ -318,14 +356,17 @@ async fn download(
     repository: &Repository,
     descriptor: &Descriptor,
     progress: &Arc<Progress>,
+    events: Option<&Sink>,
 ) -> Result<()> {
+    let downloading = |current, total| Step::Downloading { current, total };
+    let mut meter = Meter::new(events.cloned(), &descriptor.digest, descriptor.size, downloading);
     let what = || format!("failed to copy: {}", descriptor.digest);
     let mut writer = inner.content.writer(Some(&descriptor.digest))?;
     progress.begin(File::open(writer.path()).context(what())?);
     let mut written = 0;
     let mut failures = 0;
     while written < descriptor.size {
-        match transfer(repository, descriptor, &mut writer, &mut written, progress).await {
+        match transfer(repository, descriptor, &mut writer, &mut written, progress, &mut meter).await {
             Ok(()) => {}
             Err(error)
                 if failures + 1 < ATTEMPTS && matches!(error.kind(), Kind::Unavailable | Kind::DeadlineExceeded) =>
@@ -352,6 +393,7 @@ async fn transfer(
     writer: &mut impl Write,
     written: &mut u64,
     progress: &Progress,
+    meter: &mut Meter,
 ) -> Result<()> {
     let response = repository.blob(&descriptor.digest, *written).await?;
     // A registry without ranges begins anew.
@@ -373,6 +415,7 @@ async fn transfer(
         writer.write_all(&data).context("write content")?;
         *written += data.len() as u64;
         progress.advance(data.len() as u64);
+        meter.at(*written);
     }
     if *written < descriptor.size { Err(Error::unavailable("connection closed early")) } else { Ok(()) }
 }

@@ -34,6 +34,17 @@ impl Reference {
         format!("{}@{digest}", self.name())
     }
 
+    /// The name as Docker's users write it: without Docker Hub and its library.
+    pub fn familiar(&self) -> String {
+        let name = match self.registry.as_str() {
+            DEFAULT_REGISTRY => self.repository.strip_prefix("library/").unwrap_or(&self.repository).to_owned(),
+            _ => self.name(),
+        };
+        let tag = self.tag.as_ref().map(|tag| format!(":{tag}")).unwrap_or_default();
+        let digest = self.digest.as_ref().map(|digest| format!("@{digest}")).unwrap_or_default();
+        format!("{name}{tag}{digest}")
+    }
+
     /// What the registry's API calls the manifest: the digest if there is one.
     pub fn manifest(&self) -> String {
         match (&self.digest, &self.tag) {
@@ -96,6 +107,11 @@ impl FromStr for Reference {
         };
         Ok(Reference { registry: registry.into(), repository, tag, digest })
     }
+}
+
+/// Whether a name has neither tag nor digest.
+pub fn is_name_only(name: &str) -> bool {
+    !name.contains('@') && !name.rsplit('/').next().unwrap_or(name).contains(':')
 }
 
 fn is_tag(tag: &str) -> bool {

@@ -23,7 +23,10 @@ use coracle_runtime::{
     digest::Digest,
     images::{
         Images,
+        events::{Event, Sink, Step},
         manifest::{OCI_INDEX, OCI_MANIFEST, Platform},
+        pull::PullOptions,
+        push::PushOptions,
         registry::{Credentials, Registries},
     },
     snapshots::overlay::Overlay,
@@ -180,8 +183,8 @@ fn pulls_resume_share_work_and_are_collected() {
         let before = registry.requests.load(Ordering::Relaxed);
         images.pull(&image.repo_digests[0], credentials).await.unwrap();
         assert!(registry.requests.load(Ordering::Relaxed) - before <= 5);
-        images.remove(&name, &[]).await.unwrap();
-        images.remove(image.id.as_str(), &[]).await.unwrap();
+        images.remove(&name, Vec::new).await.unwrap();
+        images.remove(image.id.as_str(), Vec::new).await.unwrap();
         assert!(images.list().is_empty());
         assert_eq!(fs::read_dir(dir.path().join("content/sha256")).unwrap().count(), 0);
         assert_eq!(fs::read_dir(dir.path().join("snapshots/l")).unwrap().count(), 0);
@@ -254,4 +257,119 @@ async fn archives_and_layouts_are_imported() {
     let hostile = tar(&[("manifest.json", br#"[{"Config":"../../etc/passwd","Layers":[]}]"#)]);
     assert!(images.import(std::io::Cursor::new(hostile), None).await.is_err());
     assert!(images.import(std::io::Cursor::new(b"rubbish".to_vec()), None).await.is_err());
+}
+
+/// Debian's registry on loopback, ended with the test.
+struct DockerRegistry {
+    child: std::process::Child,
+    host: String,
+}
+
+impl Drop for DockerRegistry {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl DockerRegistry {
+    async fn start(dir: &Path) -> DockerRegistry {
+        Links::open(&Place::Current).unwrap().up("lo").await.unwrap();
+        let config = dir.join("registry.yml");
+        let host = "127.0.0.1:5000";
+        let text = format!(
+            "version: 0.1\nlog: {{level: panic, accesslog: {{disabled: true}}}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: {host}}}\n",
+            dir.join("registry").display()
+        );
+        fs::write(&config, text).unwrap();
+        let child = std::process::Command::new("docker-registry").arg("serve").arg(&config).spawn().unwrap();
+        let registry = DockerRegistry { child, host: host.into() };
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        while tokio::net::TcpStream::connect(host).await.is_err() {
+            assert!(std::time::Instant::now() < deadline, "the registry does not come up");
+            tokio::task::yield_now().await;
+        }
+        registry
+    }
+}
+
+/// A sink and what went into it.
+fn recorder() -> (Sink, Arc<Mutex<Vec<Event>>>) {
+    let events = Arc::new(Mutex::new(Vec::new()));
+    let into = events.clone();
+    (Arc::new(move |event| into.lock().push(event)), events)
+}
+
+fn steps(events: &Mutex<Vec<Event>>) -> Vec<Step> {
+    let step = |event: &Event| if let Event::Layer { step, .. } = event { Some(step.clone()) } else { None };
+    events.lock().iter().filter_map(step).collect()
+}
+
+#[test]
+fn what_is_pushed_comes_back() {
+    isolated("images::what_is_pushed_comes_back", || async {
+        let dir = tempfile::tempdir().unwrap();
+        let registry = DockerRegistry::start(dir.path()).await;
+        let images = open(&dir.path().join("a"));
+        let mut layer = tar(&[("hello", b"world"), ("noise", &[0; 300_000])]);
+        // Not what gzip makes small.
+        let mut state = 1u32;
+        for byte in &mut layer[2048..200_000] {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            *byte = (state >> 24) as u8;
+        }
+        let stored = images.store_layer(std::io::Cursor::new(layer)).await.unwrap();
+        let config = serde_json::from_value(json!({
+            "architecture": Platform::own().architecture, "os": "linux", "config": { "Cmd": ["/x"], "Unknown": 7 },
+            "history": [{ "created_by": "COPY", "comment": "c" }, { "created_by": "CMD", "empty_layer": true }],
+        }));
+        let name = format!("{}/app:v1", registry.host);
+        let made = images.assemble(config.unwrap(), vec![stored], std::slice::from_ref(&name)).await.unwrap();
+        let history = images.history(&made).unwrap();
+        assert_eq!((history[0].history.created_by.as_str(), history[0].size), ("CMD", 0));
+        assert!(history.len() == 2 && history[1].size > 200_000, "{history:?}");
+
+        let (sink, events) = recorder();
+        let pushed = images.push(&name, PushOptions { events: Some(sink), ..Default::default() }).await.unwrap();
+        assert!(steps(&events).starts_with(&[Step::Waiting]) && steps(&events).ends_with(&[Step::Done]));
+        // Under another name the registry takes the layer over by itself.
+        let other = format!("{}/other/app:v2", registry.host);
+        images.tag(&name, &other).unwrap();
+        let (sink, events) = recorder();
+        images.push(&other, PushOptions { events: Some(sink), ..Default::default() }).await.unwrap();
+        assert_eq!(steps(&events).last(), Some(&Step::Mounted { from: "app".into() }));
+        let error = images.push("127.0.0.1:5000/no:x", PushOptions::default()).await.unwrap_err();
+        assert_eq!(error.to_string(), "An image does not exist locally with the tag: 127.0.0.1:5000/no");
+
+        let second = open(&dir.path().join("b"));
+        let (sink, events) = recorder();
+        let pulled = second.pull_with(&other, PullOptions { events: Some(sink), ..Default::default() }).await.unwrap();
+        assert_eq!(pulled.id, made.id);
+        assert_eq!(events.lock()[0], Event::Resolved { digest: pushed.digest });
+        let told = steps(&events);
+        assert!(told.contains(&Step::Downloaded) && told.last() == Some(&Step::Done), "{told:?}");
+        assert_eq!(second.config(&pulled).unwrap().config.other["Unknown"], 7);
+        let error = second
+            .pull_with(&other, PullOptions { platform: Some("linux/riscv64".parse().unwrap()), ..Default::default() })
+            .await
+            .unwrap_err();
+        assert!(error.to_string().contains("wanted linux/riscv64, actual: linux/"), "{error}");
+
+        // Saved, and loaded by a third.
+        let file = dir.path().join("saved.tar");
+        second.tag(&other, "app:local").unwrap();
+        second.save(&["app:local".into(), other.clone()], fs::File::create(&file).unwrap()).await.unwrap();
+        assert!(second.save(&["none".into()], std::io::sink()).await.unwrap_err().is_not_found());
+        let third = open(&dir.path().join("c"));
+        let loaded = third.load(fs::File::open(&file).unwrap()).await.unwrap();
+        assert_eq!(loaded.len(), 1);
+        assert_eq!(loaded[0].image.id, made.id);
+        assert_eq!(loaded[0].names, ["docker.io/library/app:local", &other]);
+        let removed = third.remove("app:local", Vec::new).await.unwrap();
+        // A repository's digest goes with its last tag.
+        assert_eq!(removed.names[0], "docker.io/library/app:local");
+        assert!(removed.names[1].starts_with("docker.io/library/app@") && removed.image.is_none());
+        let removed = third.remove(&other, Vec::new).await.unwrap();
+        assert_eq!((removed.image.as_ref(), removed.layers.len()), (Some(&made.id), 1));
+    });
 }

@@ -1,0 +1,138 @@
+//! Images made here out of layers: what a build or a commit adds, and how an image came about.
+
+use std::{io::Read, sync::Arc};
+
+use super::{
+    Images, Inner,
+    catalogue::ImageRecord,
+    decompress,
+    import::register_named,
+    manifest::{Descriptor, History, ImageConfig, Manifest, OCI_CONFIG, OCI_LAYER, OCI_MANIFEST},
+};
+use crate::{
+    digest::{Digest, Hasher, HashingReader},
+    error::{Context, Error, Result},
+};
+
+const OCI_LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+const OCI_LAYER_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
+
+/// A layer in the content store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredLayer {
+    pub descriptor: Descriptor,
+    /// The digest of the uncompressed tar.
+    pub diff_id: Digest,
+}
+
+/// One line of `docker history`, newest first.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HistoryEntry {
+    pub history: History,
+    /// Bytes that it added, unpacked.
+    pub size: u64,
+}
+
+impl Images {
+    /// Stores a layer from a tar stream, compressed or not. It is dropped by the next collection if no image takes it:
+    /// keep a [`super::Hold`] until then.
+    pub async fn store_layer(&self, reader: impl Read + Send + 'static) -> Result<StoredLayer> {
+        let inner = self.inner.clone();
+        tokio::task::spawn_blocking(move || inner.store_layer(reader)).await?
+    }
+
+    /// The layers of an image, to build on.
+    pub fn layers(&self, image: &ImageRecord) -> Result<Vec<StoredLayer>> {
+        let (_, _, manifest) = self.inner.manifest_of(image)?;
+        let config = self.config(image)?;
+        config.check_layers(&manifest)?;
+        let pairs = manifest.layers.into_iter().zip(config.rootfs.diff_ids);
+        Ok(pairs.map(|(descriptor, diff_id)| StoredLayer { descriptor, diff_id }).collect())
+    }
+
+    /// Makes an image of stored layers, bottom first, and unpacks what is not. `config.rootfs` is filled in. Without a
+    /// name it is found by its id.
+    pub async fn assemble(
+        &self,
+        mut config: ImageConfig,
+        layers: Vec<StoredLayer>,
+        names: &[String],
+    ) -> Result<Arc<ImageRecord>> {
+        config.rootfs.kind = "layers".into();
+        config.rootfs.diff_ids = layers.iter().map(|layer| layer.diff_id.clone()).collect();
+        let (inner, names) = (self.inner.clone(), names.to_vec());
+        let hold = self.hold().await;
+        let made = tokio::task::spawn_blocking(move || {
+            let bytes = serde_json::to_vec(&config)
+                .map_err(|error| Error::internal(format!("encode image configuration: {error}")))?;
+            let config = descriptor(OCI_CONFIG, inner.content.put(&bytes)?, bytes.len() as u64);
+            let layers = layers.into_iter().map(|layer| layer.descriptor).collect();
+            let manifest = Manifest { schema_version: 2, media_type: OCI_MANIFEST.into(), config, layers };
+            register_named(&inner, &manifest, &names.iter().map(String::as_str).collect::<Vec<_>>())
+        });
+        let made = made.await?;
+        drop(hold);
+        made
+    }
+
+    /// How the image came about, newest first. Layers that the configuration says nothing of are named too.
+    pub fn history(&self, image: &ImageRecord) -> Result<Vec<HistoryEntry>> {
+        let config = self.config(image)?;
+        let mut sizes = image.chains.iter().map(|chain| self.inner.snapshots.layer_usage(chain).bytes);
+        let mut out: Vec<HistoryEntry> = Vec::new();
+        for history in config.history {
+            let size = if history.empty_layer { 0 } else { sizes.next().unwrap_or(0) };
+            out.push(HistoryEntry { history, size });
+        }
+        out.extend(sizes.map(|size| HistoryEntry { history: History::default(), size }));
+        out.reverse();
+        Ok(out)
+    }
+}
+
+impl Inner {
+    fn store_layer(&self, reader: impl Read) -> Result<StoredLayer> {
+        let mut writer = self.content.writer(None)?;
+        // What goes through is stored as it is and hashed unpacked.
+        let mut tee = Tee { reader, writer: &mut writer, head: Vec::new() };
+        let tar = decompress::reader(&mut tee)?;
+        let (diff_id, _) = HashingReader::new(tar, Hasher::sha256()).finish().context("read layer")?;
+        // A decompressor may leave padding behind its end.
+        std::io::copy(&mut tee, &mut std::io::sink()).context("read layer")?;
+        let media_type = match tee.head[..] {
+            [0x1f, 0x8b, ..] => OCI_LAYER_GZIP,
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => OCI_LAYER_ZSTD,
+            _ => OCI_LAYER,
+        };
+        let (digest, size) = writer.commit()?;
+        Ok(StoredLayer { descriptor: descriptor(media_type, digest, size), diff_id })
+    }
+}
+
+fn descriptor(media_type: &str, digest: Digest, size: u64) -> Descriptor {
+    Descriptor {
+        media_type: media_type.into(),
+        digest,
+        size,
+        platform: None,
+        annotations: Default::default(),
+        urls: vec![],
+    }
+}
+
+/// Writes down what is read through it, and remembers how it began.
+struct Tee<'a, R, W> {
+    reader: R,
+    writer: &'a mut W,
+    head: Vec<u8>,
+}
+
+impl<R: Read, W: std::io::Write> Read for Tee<'_, R, W> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.reader.read(buffer)?;
+        self.writer.write_all(&buffer[..count])?;
+        let missing = 4usize.saturating_sub(self.head.len()).min(count);
+        self.head.extend_from_slice(&buffer[..missing]);
+        Ok(count)
+    }
+}
