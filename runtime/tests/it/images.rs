@@ -278,7 +278,7 @@ impl DockerRegistry {
         let config = dir.join("registry.yml");
         let host = "127.0.0.1:5000";
         let text = format!(
-            "version: 0.1\nlog: {{level: panic, accesslog: {{disabled: true}}}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: {host}}}\n",
+            "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: {host}}}\n",
             dir.join("registry").display()
         );
         fs::write(&config, text).unwrap();
