@@ -18,10 +18,12 @@ pub mod node_ipam;
 pub mod node_lifecycle;
 pub mod ownership;
 pub mod pod_gc;
+mod pod_template;
 pub mod pods;
 pub mod replica_set;
 mod run;
 pub mod service_account;
+pub mod stateful_set;
 pub mod taint_eviction;
 
 pub use node_lifecycle::Grace;

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     catalog::Catalog, certificates, deployment, endpoint_slices, garbage, namespace, node_ipam, node_lifecycle, pod_gc,
-    replica_set, service_account, taint_eviction,
+    replica_set, service_account, stateful_set, taint_eviction,
 };
 
 /// Gives the client that a controller acts with. In one process with the API server each gets its own identity
@@ -74,6 +74,7 @@ struct Setting {
 fn table() -> Vec<(&'static str, Run)> {
     vec![
         row("replicaset", |setting| Some(replica_set::ReplicaSets::new(&setting.informers))),
+        row("statefulset", |setting| Some(stateful_set::StatefulSets::new(&setting.informers))),
         row("deployment", |setting| Some(deployment::Deployments::new(&setting.informers))),
         row("node-lifecycle", |setting| {
             let Config { clock, grace, .. } = &setting.config;

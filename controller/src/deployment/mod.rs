@@ -10,7 +10,6 @@ mod math;
 mod rollout;
 mod scale;
 mod strategy;
-mod template;
 
 use std::sync::Arc;
 

@@ -12,8 +12,8 @@ use k8s_openapi::{
 };
 use serde_json::json;
 
-use super::{State, annotations, conditions, math, template};
-use crate::ownership;
+use super::{State, annotations, conditions, math};
+use crate::{ownership, pod_template};
 
 const SCALING: &str = "ScalingReplicaSet";
 const CREATE_ERROR: &str = "ReplicaSetCreateError";
@@ -103,7 +103,7 @@ impl<'a> Rollout<'a> {
     pub fn find_new(&mut self, create: bool) -> bool {
         self.newest = self.members.iter().position(|member| {
             let theirs = member.set.spec.as_ref().and_then(|spec| spec.template.as_ref());
-            theirs.is_some_and(|theirs| template::same(theirs, &self.spec.template))
+            theirs.is_some_and(|theirs| pod_template::same(theirs, &self.spec.template))
         });
         let old = self.old();
         let revision = old.iter().map(|index| annotations::revision(&self.members[*index].set)).max().unwrap_or(0) + 1;
@@ -134,7 +134,7 @@ impl<'a> Rollout<'a> {
     }
 
     fn create_new(&mut self, revision: i64) -> bool {
-        let hash = template::hash(&self.spec.template, self.status.collision_count);
+        let hash = pod_template::hash(&self.spec.template, self.status.collision_count);
         let name = format!("{}-{hash}", self.deployment.metadata.name.as_deref().unwrap_or_default());
         let namespace = self.deployment.metadata.namespace.as_deref().unwrap_or_default();
         if self.state.sets.find(namespace, &name).is_some() {
@@ -163,7 +163,7 @@ impl<'a> Rollout<'a> {
     /// A set of the Deployment's template without pods.
     fn blank(&self, name: &str, hash: &str) -> ReplicaSet {
         let hashed = |labels: &mut Option<BTreeMap<String, String>>| {
-            labels.get_or_insert_default().insert(template::HASH_LABEL.to_owned(), hash.to_owned());
+            labels.get_or_insert_default().insert(pod_template::HASH_LABEL.to_owned(), hash.to_owned());
         };
         let mut template: PodTemplateSpec = self.spec.template.clone();
         hashed(&mut template.metadata.get_or_insert_default().labels);

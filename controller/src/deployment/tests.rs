@@ -186,7 +186,7 @@ fn a_new_deployment_comes_up() {
 }
 
 fn hash(image: &str) -> String {
-    super::template::hash(&serde_json::from_value(template(image)).unwrap(), None)
+    crate::pod_template::hash(&serde_json::from_value(template(image)).unwrap(), None)
 }
 
 #[test]
