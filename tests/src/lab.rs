@@ -177,6 +177,24 @@ impl Lab {
         assert!(killed > 0, "no process of {node} goes by {name}");
     }
 
+    /// How many processes of containers run under this host name, on whatever node.
+    pub fn running_as(&self, hostname: &str) -> usize {
+        let (name, mut running, mut waiting) = (format!("HOSTNAME={hostname}"), 0, self.inits());
+        while let Some(pid) = waiting.pop() {
+            waiting.extend(children(pid));
+            let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            running += usize::from(environment.split(|byte| *byte == 0).any(|variable| variable == name.as_bytes()));
+        }
+        running
+    }
+
+    /// The first processes of the nodes.
+    fn inits(&self) -> Vec<i32> {
+        let status = self.status();
+        let pids = status["nodes"].as_array().into_iter().flatten().filter_map(|node| node["pid"].as_i64());
+        pids.filter_map(|pid| i32::try_from(pid).ok()).collect()
+    }
+
     /// Repeats a kubectl-lite command until it succeeds; panics after a minute.
     #[track_caller]
     pub fn until_ok(&self, arguments: &str) -> String {

@@ -1,11 +1,11 @@
-//! The revisions of a deployment.
+//! The revisions of a workload.
 
 use std::io::Write;
 
 use coracle_api::meta;
 use serde_json::Value;
 
-use super::{CHANGE_CAUSE, display, replica_sets};
+use super::{CHANGE_CAUSE, display, revisions};
 use crate::{
     cmd::describe::pod_template,
     discovery::Resource,
@@ -16,26 +16,26 @@ use crate::{
 
 /// Prints the revisions, or the pod template of one.
 pub async fn show(session: &Session, resource: &Resource, object: &Value, revision: i64) -> Result<()> {
-    let sets = replica_sets(session, object).await?;
+    let revisions = revisions::of(session, resource, object).await?;
     let mut out = std::io::stdout().lock();
     if revision > 0 {
-        let Some((_, set)) = sets.iter().find(|(number, _)| *number == revision) else {
+        let Some(found) = revisions.iter().find(|known| known.number == revision) else {
             return Err(Error::usage(format!("unable to find the specified revision {revision} in history")));
         };
         writeln!(out, "{} with revision #{revision}", display(resource, object))?;
         write!(
             out,
             "{}",
-            pod_template(&set["spec"]["template"], "Pod Template:", meta::annotation(set, CHANGE_CAUSE))
+            pod_template(&found.template, "Pod Template:", meta::annotation(&found.object, CHANGE_CAUSE))
         )?;
         return Ok(());
     }
     writeln!(out, "{} ", display(resource, object))?;
     let mut table = output::aligned(out);
     writeln!(table, "REVISION\tCHANGE-CAUSE")?;
-    for (number, set) in sets {
-        let cause = meta::annotation(&set, CHANGE_CAUSE).filter(|cause| !cause.is_empty()).unwrap_or("<none>");
-        writeln!(table, "{number}\t{cause}")?;
+    for known in revisions {
+        let cause = meta::annotation(&known.object, CHANGE_CAUSE).filter(|cause| !cause.is_empty()).unwrap_or("<none>");
+        writeln!(table, "{}\t{cause}", known.number)?;
     }
     writeln!(table)?;
     Ok(table.flush()?)

@@ -1,6 +1,7 @@
 //! `rollout status|history|undo|pause|resume|restart`.
 
 mod history;
+mod revisions;
 mod status;
 mod undo;
 
@@ -76,7 +77,7 @@ pub async fn run(session: &Session, action: &Action) -> Result<()> {
         Action::Status { which, watch, timeout, revision } => {
             let timeout = super::wait::duration(timeout)?;
             for (resource, object) in chosen(session, which).await? {
-                require_deployment(&resource, "")?;
+                require_workload(&resource, "")?;
                 let follow = status::follow(session, &resource, &object, watch == "true", *revision);
                 if timeout.is_zero() {
                     follow.await?;
@@ -89,14 +90,14 @@ pub async fn run(session: &Session, action: &Action) -> Result<()> {
         }
         Action::History { which, revision } => {
             for (resource, object) in chosen(session, which).await? {
-                require_deployment(&resource, "history viewer")?;
+                require_workload(&resource, "history viewer")?;
                 history::show(session, &resource, &object, *revision).await?;
             }
             Ok(())
         }
         Action::Undo { which, to_revision } => {
             for (resource, object) in chosen(session, which).await? {
-                require_deployment(&resource, "rollbacker")?;
+                require_workload(&resource, "rollbacker")?;
                 undo::undo(session, &resource, &object, *to_revision).await?;
             }
             Ok(())
@@ -112,8 +113,11 @@ async fn chosen(session: &Session, which: &Which) -> Result<Vec<(Resource, Value
     select(session, &targets, which.selector.as_deref(), false).await
 }
 
-fn require_deployment(resource: &Resource, what: &str) -> Result<()> {
-    if resource.kind == "Deployment" {
+/// The kinds that have rollouts.
+const WORKLOADS: [&str; 3] = ["Deployment", "DaemonSet", "StatefulSet"];
+
+fn require_workload(resource: &Resource, what: &str) -> Result<()> {
+    if WORKLOADS.contains(&resource.kind.as_str()) {
         return Ok(());
     }
     Err(Error::usage(match what {
@@ -147,7 +151,7 @@ async fn pause(session: &Session, which: &Which, paused: bool) -> Result<()> {
 async fn restart(session: &Session, which: &Which) -> Result<()> {
     for (resource, object) in chosen(session, which).await? {
         let display = display(&resource, &object);
-        if !matches!(resource.kind.as_str(), "Deployment" | "DaemonSet" | "StatefulSet") {
+        if !WORKLOADS.contains(&resource.kind.as_str()) {
             return Err(Error::usage(format!("{display} restarting is not supported")));
         }
         if object["spec"]["paused"] == true {
@@ -169,20 +173,4 @@ async fn patch(session: &Session, resource: &Resource, object: &Value, patch: &V
 
 fn display(resource: &Resource, object: &Value) -> String {
     format!("{}/{}", resource.qualified_singular(), meta::name(object))
-}
-
-/// The replica sets that a deployment controls, oldest revision first.
-async fn replica_sets(session: &Session, deployment: &Value) -> Result<Vec<(i64, Value)>> {
-    let resource = session.discovery().await?.find("replicasets.apps")?;
-    let list = session.get(&resource.path(Some(session.namespace()))).await?;
-    let uid = meta::uid(deployment);
-    let mut owned: Vec<(i64, Value)> = list["items"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter(|set| meta::controller(set).is_some_and(|owner| owner.uid == uid))
-        .filter_map(|set| Some((meta::annotation(set, REVISION)?.parse().ok()?, set.clone())))
-        .collect();
-    owned.sort_by_key(|(revision, _)| *revision);
-    Ok(owned)
 }

@@ -1,9 +1,9 @@
 //! Going back (k8s.io/kubectl/pkg/polymorphichelpers/rollback.go): the old pod template is put in place of the new one.
 
 use coracle_api::meta;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use super::{display, replica_sets};
+use super::{display, revisions};
 use crate::{
     discovery::Resource,
     error::{Error, Result},
@@ -30,36 +30,43 @@ pub async fn undo(session: &Session, resource: &Resource, object: &Value, revisi
             "you cannot rollback a paused deployment; resume it first with 'kubectl rollout resume' and try again",
         ));
     }
-    let sets = replica_sets(session, object).await?;
-    let set = if revision > 0 {
-        let found = sets.iter().find(|(number, _)| *number == revision);
+    let revisions = revisions::of(session, resource, object).await?;
+    let found = if revision > 0 {
+        let found = revisions.iter().find(|known| known.number == revision);
         found.ok_or_else(|| Error::usage(format!("unable to find specified revision {revision} in history")))?
     } else {
-        let before = sets.len().checked_sub(2).and_then(|at| sets.get(at));
+        let before = revisions.len().checked_sub(2).and_then(|at| revisions.get(at));
         before.ok_or_else(|| {
-            Error::usage(format!("no rollout history found for deployment \"{}\"", meta::name(object)))
+            Error::usage(match resource.kind.as_str() {
+                "Deployment" => format!("no rollout history found for deployment \"{}\"", meta::name(object)),
+                _ => "no last revision to roll back to".to_owned(),
+            })
         })?
     };
-    let mut template = set.1["spec"]["template"].clone();
+    let mut template = found.template.clone();
     if let Some(labels) = template["metadata"]["labels"].as_object_mut() {
         labels.shift_remove(TEMPLATE_HASH);
     }
     if template == object["spec"]["template"] {
-        println!("{display} skipped rollback (current template already matches revision {})", set.0);
+        println!("{display} skipped rollback (current template already matches revision {})", found.number);
         return Ok(());
     }
-    let mut annotations = serde_json::Map::new();
-    let skipped = |key: &str| SKIPPED.contains(&key) || key == DEPRECATED_ROLLBACK;
-    let kept = meta::annotations(object).into_iter().flatten().filter(|(key, _)| skipped(key));
-    annotations.extend(kept.map(|(key, value)| (key.clone(), value.clone())));
-    let restored = meta::annotations(&set.1).into_iter().flatten().filter(|(key, _)| !skipped(key));
-    annotations.extend(restored.map(|(key, value)| (key.clone(), value.clone())));
-    let patch = json!([
-        {"op": "replace", "path": "/spec/template", "value": template},
-        {"op": if meta::annotations(object).is_some() { "replace" } else { "add" }, "path": "/metadata/annotations", "value": annotations},
-    ]);
+    let mut patch = vec![json!({"op": "replace", "path": "/spec/template", "value": template})];
+    if resource.kind == "Deployment" {
+        let operation = if meta::annotations(object).is_some() { "replace" } else { "add" };
+        let value = restored_annotations(object, &found.object);
+        patch.push(json!({"op": operation, "path": "/metadata/annotations", "value": value}));
+    }
     let path = resource.object_path(session.namespace(), meta::name(object));
-    session.patch(&path, "application/json-patch+json", &patch).await?;
+    session.patch(&path, "application/json-patch+json", &Value::Array(patch)).await?;
     println!("{display} rolled back");
     Ok(())
+}
+
+/// The annotations that a deployment had at a revision, but for those of the rollout itself.
+fn restored_annotations(deployment: &Value, set: &Value) -> Map<String, Value> {
+    let skipped = |key: &str| SKIPPED.contains(&key) || key == DEPRECATED_ROLLBACK;
+    let kept = meta::annotations(deployment).into_iter().flatten().filter(|(key, _)| skipped(key));
+    let restored = meta::annotations(set).into_iter().flatten().filter(|(key, _)| !skipped(key));
+    kept.chain(restored).map(|(key, value)| (key.clone(), value.clone())).collect()
 }
