@@ -12,6 +12,7 @@
 
 pub mod clock;
 pub mod decode;
+pub mod fields;
 pub mod gvk;
 pub mod meta;
 pub mod names;

@@ -4,7 +4,7 @@ use crate::auth::UserInfo;
 use crate::http::negotiate::Accept;
 use crate::options::Options;
 use crate::server::Server;
-use crate::verbs::{Call, create_object};
+use crate::verbs::{Call, Managing, create_object};
 use coracle_api::Status;
 use serde_json::{Value, json};
 use std::net::{IpAddr, Ipv4Addr};
@@ -75,6 +75,8 @@ fn call(server: &Arc<Server>, (group, plural): (&str, &str), namespace: &str, na
         options: Options::parse(None)?,
         accept: Accept::default(),
         gzip: false,
+        agent: "kube-apiserver".into(),
+        of_scale: false,
     })
 }
 
@@ -86,7 +88,7 @@ async fn ensure(server: &Arc<Server>, resource: (&str, &str), namespace: &str, o
     if call.cache()?.snapshot().get(&call.cache_key()).is_some() {
         return Ok(());
     }
-    match create_object(&call, object).await {
+    match create_object(&call, object, Managing::Tracked).await {
         // Another server on the same store was faster.
         Err(status) if status.code == 409 => Ok(()),
         result => result.map(drop),

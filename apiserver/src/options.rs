@@ -48,6 +48,8 @@ pub struct Options {
     pub timeout_seconds: Option<u64>,
     pub dry_run: bool,
     pub field_manager: Option<String>,
+    /// Whether an apply takes what others own.
+    pub force: Option<bool>,
     pub field_validation: FieldValidation,
     pub grace_period: Option<i64>,
     pub propagation: Option<Propagation>,
@@ -79,6 +81,7 @@ impl Options {
             timeout_seconds: None,
             dry_run: false,
             field_manager: None,
+            force: None,
             field_validation: FieldValidation::Warn,
             grace_period: None,
             propagation: None,
@@ -136,6 +139,7 @@ impl Options {
                     return Err(invalid_options(vec![cause]));
                 }
             },
+            "force" if !value.is_empty() => self.force = Some(flag(value)),
             "fieldManager" => self.field_manager = Some(value.to_owned()),
             "fieldValidation" => {
                 self.field_validation = match value {

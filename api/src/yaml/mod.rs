@@ -66,6 +66,15 @@ pub fn parse(text: &str) -> Result<Value, Error> {
     parse_at(text, 0)
 }
 
+/// Reads one document as Go's YAML does when it is not strict: of a key that stands twice, the last counts.
+///
+/// # Errors
+/// When it is no YAML.
+pub fn parse_loosely(text: &str) -> Result<Value, Error> {
+    serde_saphyr::from_str_with_options(text, options(DuplicateKeyPolicy::LastWins))
+        .map_err(|error| Error::new(&error, 0))
+}
+
 fn parse_at(text: &str, offset: u64) -> Result<Value, Error> {
     serde_saphyr::from_str_with_options(text, options(DuplicateKeyPolicy::Error))
         .map_err(|error| Error::new(&error, offset))

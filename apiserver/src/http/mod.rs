@@ -23,7 +23,7 @@ use crate::auth::{self, Attributes, Decision, UserInfo, authorize};
 use crate::options::Options;
 use crate::registry::{Resolved, Subresource};
 use crate::server::Server;
-use crate::verbs::{Call, Response, Verb, dispatch, dispatch_binding};
+use crate::verbs::{Call, Response, Verb, dispatch, dispatch_binding, manager_of};
 use axum::body::Body;
 use coracle_api::{Gvr, Status};
 use futures::FutureExt;
@@ -250,6 +250,8 @@ async fn allowed(
         namespace: if resolved.row.namespaced { target.namespace.clone() } else { String::new() },
         resolved,
         name: target.name.clone(),
+        agent: manager_of(&head.headers, &user.name).into(),
+        of_scale: false,
         subresource,
         user,
         options,

@@ -1,5 +1,6 @@
 //! CREATE.
 
+use super::manage::{self, Managing};
 use super::{Call, Response, Written, allocate};
 use crate::admission;
 use crate::cache::{encode, store_key, with_revision};
@@ -18,14 +19,14 @@ const ATTEMPTS: usize = 8;
 
 pub(super) async fn create(call: Call, body: Body) -> Result<Response, Status> {
     let (object, warnings) = body.object(&call)?;
-    let written = create_object(&call, object).await?;
+    let written = create_object(&call, object, Managing::Tracked).await?;
     let mut response = call.answer(StatusCode::CREATED, written.json)?;
     crate::http::render::warn(&mut response, &warnings);
     Ok(response)
 }
 
 /// Creates an object: the whole way from defaulting to the store.
-pub(crate) async fn create_object(call: &Call, mut object: Value) -> Result<Written, Status> {
+pub(crate) async fn create_object(call: &Call, mut object: Value, managing: Managing) -> Result<Written, Status> {
     let row = call.row().clone();
     let strategy = &*row.strategy;
     meta::check_location(call, &mut object)?;
@@ -35,6 +36,10 @@ pub(crate) async fn create_object(call: &Call, mut object: Value) -> Result<Writ
     }
     strategy.to_stored(&mut object, call.resolved.served);
     strategy.default(&mut object);
+    let managed_fields = match managing {
+        Managing::Tracked => manage::created(call, &object)?,
+        Managing::Applied(managed_fields) => managed_fields,
+    };
     admission::mutate_create(call, &mut object)?;
     // A name that the client chose is never replaced.
     let prefix =
@@ -42,6 +47,7 @@ pub(crate) async fn create_object(call: &Call, mut object: Value) -> Result<Writ
     {
         let context = call.context();
         meta::prepare_create(&row, &mut object, &context);
+        object_meta::set(&mut object, "managedFields", managed_fields);
         strategy.prepare_create(&mut object, &context);
     }
     let mut causes = Vec::new();

@@ -182,17 +182,7 @@ pub(super) async fn delete_collection(mut call: Call, body: Body) -> Result<Resp
     let calls: Vec<Call> = snapshot
         .range(&prefix, "")
         .filter(|object| selection.matches(object))
-        .map(|object| Call {
-            server: call.server.clone(),
-            resolved: call.resolved.clone(),
-            namespace: object.namespace().to_owned(),
-            name: object.name().to_owned(),
-            subresource: None,
-            user: call.user.clone(),
-            options: call.options.clone(),
-            accept: call.accept.clone(),
-            gzip: false,
-        })
+        .map(|object| call.on(object.namespace(), object.name()))
         .collect();
     let options = &options;
     let mut deletes = futures::stream::iter(calls)

@@ -1,11 +1,13 @@
 //! The verbs: each exists once, for every row.
 
+mod apply;
 mod bind;
 mod create;
 mod delete;
 mod evict;
 mod get;
 mod list;
+mod manage;
 mod patch;
 mod scale;
 mod update;
@@ -13,6 +15,7 @@ mod watch;
 
 pub mod allocate;
 pub(crate) use create::create_object;
+pub(crate) use manage::{Managing, manager_of};
 
 use crate::auth::UserInfo;
 use crate::cache::{Object, ResourceCache, encode, store_key, with_revision};
@@ -27,7 +30,7 @@ use crate::store::{Compare, Op, Outcome, Revision, Txn};
 use bytes::Bytes;
 use coracle_api::{Gvk, Gvr, Status};
 use http::StatusCode;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,6 +48,10 @@ pub struct Call {
     pub accept: Accept,
     /// Whether the client takes gzip.
     pub gzip: bool,
+    /// The field manager of a client that names none.
+    pub agent: Arc<str>,
+    /// The object is written because its scale is.
+    pub of_scale: bool,
 }
 
 /// The verbs, as authorization and metrics name them.
@@ -126,20 +133,29 @@ pub struct Written {
     pub value: Value,
 }
 
-/// Whether two documents differ in nothing but the revision they carry.
+/// Whether two documents differ in nothing but the revision they carry and the times of their field managers.
 fn is_same(a: &Value, b: &Value) -> bool {
-    let others =
-        |value: &Value| value.as_object().map_or(0, |map| map.keys().filter(|name| *name != "metadata").count());
-    let metadata = |value: &Value| {
-        value.get("metadata").and_then(Value::as_object).cloned().map(|mut metadata| {
-            metadata.shift_remove("resourceVersion");
-            metadata
-        })
+    let (Some(a), Some(b)) = (a.as_object(), b.as_object()) else { return false };
+    let same = |name: &str, value: &Value| match (name, value, b.get(name)) {
+        ("metadata", Value::Object(a), Some(Value::Object(b))) => same_metadata(a, b),
+        (_, value, other) => other == Some(value),
     };
-    let fields = a.as_object().into_iter().flatten().filter(|(name, _)| *name != "metadata");
-    others(a) == others(b)
-        && fields.into_iter().all(|(name, value)| b.get(name) == Some(value))
-        && metadata(a) == metadata(b)
+    a.len() == b.len() && a.iter().all(|(name, value)| same(name, value))
+}
+
+fn same_metadata(a: &Map<String, Value>, b: &Map<String, Value>) -> bool {
+    let count = |map: &Map<String, Value>| map.len() - usize::from(map.contains_key("resourceVersion"));
+    let timeless = |fields: &Value| -> Vec<Value> {
+        let mut entries = fields.as_array().cloned().unwrap_or_default();
+        entries.iter_mut().filter_map(Value::as_object_mut).for_each(|entry| drop(entry.remove("time")));
+        entries
+    };
+    count(a) == count(b)
+        && a.iter().filter(|(name, _)| *name != "resourceVersion").all(|(name, value)| match b.get(name) {
+            Some(other) if other == value => true,
+            Some(other) => name == "managedFields" && timeless(value) == timeless(other),
+            None => false,
+        })
 }
 
 impl Call {
@@ -171,6 +187,28 @@ impl Call {
 
     pub fn context(&self) -> WriteContext<'_> {
         WriteContext { user: &self.user, now: self.server.config.clock.now(), names: &*self.server.config.names }
+    }
+
+    /// The same call, but on the object that it is the scale of.
+    fn of_spec(&self) -> Call {
+        Call { subresource: None, of_scale: true, ..self.on(&self.namespace, &self.name) }
+    }
+
+    /// The same call, but on another object of the resource.
+    fn on(&self, namespace: &str, name: &str) -> Call {
+        Call {
+            server: self.server.clone(),
+            resolved: self.resolved.clone(),
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            subresource: None,
+            user: self.user.clone(),
+            options: self.options.clone(),
+            accept: self.accept.clone(),
+            gzip: false,
+            agent: self.agent.clone(),
+            of_scale: false,
+        }
     }
 
     pub fn not_found(&self) -> Status {

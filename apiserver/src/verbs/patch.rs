@@ -1,27 +1,36 @@
 //! PATCH: read, patch, write, and again when somebody else wrote meanwhile.
 
-use super::{Call, Response, update};
+use super::manage::Managing;
+use super::{Call, Response, apply, update};
 use crate::http::render;
 use crate::http::request::{Body, drop_unknown};
 use coracle_api::decode::{self, FieldValidation};
 use coracle_api::patch::{self, PatchType};
-use coracle_api::{Status, meta as object_meta};
+use coracle_api::status::FieldPath;
+use coracle_api::{Cause, Status, meta as object_meta};
 use http::StatusCode;
 
-/// Which patch a content type means. Server-side apply is refused by name until the server can merge fields by manager.
-pub(super) fn patch_type(content_type: &str) -> Result<PatchType, Status> {
-    const TAKEN: [&str; 3] =
-        ["application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json"];
-    match content_type {
-        "application/json-patch+json" => Ok(PatchType::Json),
-        "application/merge-patch+json" => Ok(PatchType::Merge),
-        "application/strategic-merge-patch+json" => Ok(PatchType::Strategic),
-        _ => Err(Status::unsupported_media_type(&TAKEN)),
+/// Which patch a content type means; an apply has a way of its own.
+pub(super) fn patch_type(call: &Call, content_type: &str) -> Result<PatchType, Status> {
+    const TAKEN: [&str; 4] = [
+        "application/json-patch+json",
+        "application/merge-patch+json",
+        "application/strategic-merge-patch+json",
+        apply::MEDIA_TYPE,
+    ];
+    let kind = PatchType::of_media_type(content_type).ok_or_else(|| Status::unsupported_media_type(&TAKEN))?;
+    if call.options.force.is_some() {
+        let cause = Cause::forbidden(&FieldPath::new("force"), "may not be specified for non-apply patch");
+        return Err(Status::invalid(&apply::PATCH_OPTIONS, "", vec![cause]));
     }
+    Ok(kind)
 }
 
 pub(super) async fn patch(call: Call, body: Body) -> Result<Response, Status> {
-    let kind = patch_type(&body.content_type)?;
+    if body.content_type == apply::MEDIA_TYPE {
+        return apply::apply(call, body).await;
+    }
+    let kind = patch_type(&call, &body.content_type)?;
     let gvk = call.gvk();
     let row = call.row().clone();
     if kind == PatchType::Strategic && row.strategy.custom().is_some() {
@@ -43,11 +52,11 @@ pub(super) async fn patch(call: Call, body: Body) -> Result<Response, Status> {
             object_meta::set(&mut object, "resourceVersion", current.revision.to_string());
         }
         if object_meta::name(&object) != call.name {
-            let path = coracle_api::status::FieldPath::new("metadata.name");
-            let cause = coracle_api::Cause::immutable(&path, object_meta::name(&object));
+            let path = FieldPath::new("metadata.name");
+            let cause = Cause::immutable(&path, object_meta::name(&object));
             return Err(Status::invalid(&gvk, &call.name, vec![cause]));
         }
-        if let Some(written) = update::write(&call, &current, object, true).await? {
+        if let Some(written) = update::write(&call, &current, object, true, Managing::Tracked).await? {
             let mut response = call.answer(StatusCode::OK, written.json)?;
             if call.options.field_validation != FieldValidation::Ignore {
                 render::warn(&mut response, &decoded.warnings);

@@ -1,6 +1,7 @@
 //! The scale subresource: replicas and selector of any kind that has them.
 
-use super::{Call, Current, Response, patch, update};
+use super::manage::Managing;
+use super::{Call, Current, Response, apply, patch, update};
 use crate::http::render;
 use crate::http::request::Body;
 use coracle_api::selector::LabelSelector;
@@ -9,7 +10,7 @@ use coracle_api::{Cause, Gvk, Status, decode, meta as object_meta, schema};
 use http::StatusCode;
 use serde_json::{Value, json};
 
-const SCALE: Gvk = Gvk::of("autoscaling", "v1", "Scale");
+pub(super) const SCALE: Gvk = Gvk::of("autoscaling", "v1", "Scale");
 
 pub(super) async fn get(call: Call) -> Result<Response, Status> {
     let current = call.current().await?;
@@ -31,7 +32,10 @@ pub(super) async fn update(call: Call, body: Body) -> Result<Response, Status> {
 }
 
 pub(super) async fn patch(call: Call, body: Body) -> Result<Response, Status> {
-    let kind = patch::patch_type(&body.content_type)?;
+    if body.content_type == apply::MEDIA_TYPE {
+        return apply::apply_scale(call, body).await;
+    }
+    let kind = patch::patch_type(&call, &body.content_type)?;
     let type_ref = schema::of(&SCALE).ok_or_else(|| Status::internal("no schema for Scale"))?;
     write(&call, |shown| {
         let patched = coracle_api::patch::apply(kind, shown, &body.bytes, type_ref)?;
@@ -83,18 +87,7 @@ fn set_replicas(call: &Call, object: &mut Value, replicas: i64) {
 
 /// Writes the object as an update of its spec, which is what a change of its scale is.
 async fn update_spec(call: &Call, current: &Current, object: Value) -> Result<Option<super::Written>, Status> {
-    let spec_call = Call {
-        server: call.server.clone(),
-        resolved: call.resolved.clone(),
-        namespace: call.namespace.clone(),
-        name: call.name.clone(),
-        subresource: None,
-        user: call.user.clone(),
-        options: call.options.clone(),
-        accept: call.accept.clone(),
-        gzip: false,
-    };
-    update::write(&spec_call, current, object, false).await
+    update::write(&call.of_spec(), current, object, false, Managing::Tracked).await
 }
 
 fn scale_of(call: &Call, object: &Value, revision: &str) -> Value {
@@ -136,7 +129,7 @@ fn scale_of(call: &Call, object: &Value, revision: &str) -> Value {
     scale
 }
 
-fn answer(call: &Call, object: &Value, revision: &str) -> Result<Response, Status> {
+pub(super) fn answer(call: &Call, object: &Value, revision: &str) -> Result<Response, Status> {
     let scale = scale_of(call, object, revision);
     render::value(call, StatusCode::OK, &SCALE, &scale)
 }

@@ -1,5 +1,6 @@
 //! UPDATE, and what updates and patches share.
 
+use super::manage::{self, Managing};
 use super::{Call, Current, Response, Written, allocate, create};
 use crate::admission;
 use crate::http::render;
@@ -28,7 +29,7 @@ pub(super) async fn update(call: Call, body: Body) -> Result<Response, Status> {
         if !std::mem::take(&mut first) && !object_meta::resource_version(&object).is_empty() {
             return Err(Status::modified(&call.gvr(), &call.name));
         }
-        if let Some(written) = write(&call, &current, object.clone(), true).await? {
+        if let Some(written) = write(&call, &current, object.clone(), true, Managing::Tracked).await? {
             let mut response = call.answer(StatusCode::OK, written.json)?;
             render::warn(&mut response, &warnings);
             return Ok(response);
@@ -45,7 +46,7 @@ async fn create_instead(call: &Call, object: Value, warnings: &[String]) -> Resu
     if !object_meta::resource_version(&object).is_empty() || !object_meta::uid(&object).is_empty() {
         return Err(call.not_found());
     }
-    let written = create::create_object(call, object).await?;
+    let written = create::create_object(call, object, Managing::Tracked).await?;
     let mut response = call.answer(StatusCode::CREATED, written.json)?;
     render::warn(&mut response, warnings);
     Ok(response)
@@ -57,6 +58,7 @@ pub(super) async fn write(
     current: &Current,
     mut object: Value,
     converted: bool,
+    managing: Managing,
 ) -> Result<Option<Written>, Status> {
     let row = call.row().clone();
     let strategy = &*row.strategy;
@@ -66,6 +68,7 @@ pub(super) async fn write(
     }
     check_preconditions(call, current, &object)?;
     strategy.default(&mut object);
+    let given = object_meta::metadata_mut(&mut object).and_then(|metadata| metadata.shift_remove("managedFields"));
     {
         let context = call.context();
         let old = &current.value;
@@ -89,6 +92,10 @@ pub(super) async fn write(
                 meta::count_generation(&row, &mut object, old);
             }
         }
+    }
+    match managing {
+        Managing::Tracked => manage::updated(call, &mut object, &current.value, given),
+        Managing::Applied(managed_fields) => object_meta::set(&mut object, "managedFields", managed_fields),
     }
     admission::mutate_update(call, &mut object, &current.value)?;
     validate(call, &object, &current.value)?;

@@ -166,7 +166,50 @@ async fn what_goes_wrong() {
     let error = kubectl.fails(&["create", "configmap", "a", "-n", "nowhere"]).await;
     assert!(error.contains("namespaces \"nowhere\" not found"), "{error}");
     let error = kubectl.fails(&["apply", "--server-side", "-f", path]).await;
-    assert!(error.contains("unknown format"), "{error}");
+    assert!(error.contains("metadata.name: Invalid value: \"Web_\""), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn server_side_apply() {
+    let kubectl = Kubectl::start().await.expect("kubectl is installed");
+    let file = kubectl.path().join("web.yaml");
+    let path = file.to_str().unwrap();
+    std::fs::write(&file, DEPLOYMENT).unwrap();
+    let apply = ["apply", "--server-side", "-f", path];
+    assert_eq!(kubectl.ok(&apply).await, "deployment.apps/web serverside-applied\n");
+    assert_eq!(kubectl.run(&["diff", "--server-side", "-f", path]).await.status.code(), Some(0), "no difference");
+    let shown = kubectl.ok(&["get", "deploy", "web", "-o", "yaml", "--show-managed-fields"]).await;
+    assert!(shown.contains("managedFields:") && shown.contains("operation: Apply") && shown.contains("f:replicas: {}"));
+    assert!(!kubectl.ok(&["get", "deploy", "web", "-o", "yaml"]).await.contains("managedFields"));
+    kubectl.ok(&["scale", "deployment/web", "--replicas=5"]).await;
+    assert_eq!(kubectl.run(&["diff", "--server-side", "--force-conflicts", "-f", path]).await.status.code(), Some(1));
+    let error = kubectl.fails(&apply).await;
+    assert!(
+        error.contains("Apply failed with 1 conflict: conflict with \"kubectl\" with subresource \"scale\" using apps/v1: .spec.replicas"),
+        "{error}"
+    );
+    assert!(error.contains("Please review the fields above"), "{error}");
+    let forced = kubectl.ok(&["apply", "--server-side", "--force-conflicts", "-f", path]).await;
+    assert_eq!(forced, "deployment.apps/web serverside-applied\n");
+    assert_eq!(kubectl.ok(&["get", "deploy", "web", "-o", "jsonpath={.spec.replicas}"]).await, "2");
+    // From client-side apply to server-side apply and on, without a conflict and without a field left behind.
+    std::fs::write(
+        &file,
+        DEPLOYMENT.replace("name: web", "name: moved").replace("  replicas: 2", "  replicas: 2\n  paused: true"),
+    )
+    .unwrap();
+    kubectl.ok(&["apply", "-f", path]).await;
+    std::fs::write(&file, DEPLOYMENT.replace("name: web", "name: moved").replace("hello:v1", "hello:v2")).unwrap();
+    kubectl.ok(&["apply", "--server-side", "-f", path]).await;
+    let moved = kubectl.ok(&["get", "deploy", "moved", "-o", "json", "--show-managed-fields"]).await;
+    let moved: serde_json::Value = serde_json::from_str(&moved).unwrap();
+    assert_eq!((moved["spec"].get("paused"), &moved["spec"]["replicas"]), (None, &serde_json::json!(2)), "{moved:#}");
+    let managers = moved["metadata"]["managedFields"].as_array().unwrap();
+    assert!(managers.iter().all(|entry| entry["operation"] == "Apply"), "{managers:#?}");
+    // And back: the annotation followed.
+    std::fs::write(&file, DEPLOYMENT.replace("name: web", "name: moved").replace("  replicas: 2\n", "")).unwrap();
+    kubectl.ok(&["apply", "-f", path]).await;
+    assert_eq!(kubectl.ok(&["get", "deploy", "moved", "-o", "jsonpath={.spec.replicas}"]).await, "1");
 }
 
 /// kubectl sends these in protobuf.

@@ -1,5 +1,6 @@
 //! The API server from outside: over the in-process service, and over TLS with kubectl.
 
+mod apply;
 mod forms;
 mod harness;
 mod kubectl;

@@ -131,7 +131,7 @@ async fn patches_of_each_kind() {
     let json_patch = json!([{"op": "add", "path": "/metadata/labels/k", "value": "v"}]);
     let (_, patched) = client.send(Method::PATCH, &path, "application/json-patch+json", json_patch.to_string()).await;
     assert_eq!(patched["metadata"]["labels"]["k"], "v");
-    let (code, status) = client.send(Method::PATCH, &path, "application/apply-patch+yaml", "{}").await;
+    let (code, status) = client.send(Method::PATCH, &path, "application/apply-patch+cbor", "{}").await;
     assert_eq!((code, status["reason"].as_str()), (StatusCode::UNSUPPORTED_MEDIA_TYPE, Some("UnsupportedMediaType")));
     let (code, _) = client.merge(&path, &json!({"metadata": {"resourceVersion": "1"}})).await;
     assert_eq!(code, StatusCode::CONFLICT);

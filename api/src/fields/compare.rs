@@ -1,0 +1,146 @@
+//! What changed between two objects.
+
+use serde_json::Value;
+
+use super::place::{Form, Place};
+use super::set::{Element, Set};
+use crate::schema::TypeRef;
+
+/// Paths that changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Comparison<'a> {
+    /// Added or modified.
+    pub changed: Set<'a>,
+    /// No longer there.
+    pub removed: Set<'a>,
+}
+
+impl Comparison<'_> {
+    /// Whether the objects are alike.
+    pub fn is_empty(&self) -> bool {
+        self.changed.is_empty() && self.removed.is_empty()
+    }
+}
+
+/// Compares two objects path by path (structured-merge-diff `Compare`). A structure that comes or goes counts itself, with
+/// all that is in it.
+pub fn compare<'a>(old: &'a Value, new: &'a Value, ty: TypeRef<'_>) -> Comparison<'a> {
+    let (comparison, _) = both(Some(old), Some(new), Place::root(ty));
+    comparison
+}
+
+/// What changed below, and how the place itself did.
+fn both<'a>(old: Option<&'a Value>, new: Option<&'a Value>, place: Place<'_>) -> (Comparison<'a>, Change) {
+    let change = match (old, new) {
+        (None, None) => Change::None,
+        (None, Some(_)) => Change::Changed,
+        (Some(_), None) => Change::Removed,
+        // Equal values are passed over without a look at the schema.
+        (Some(old), Some(new)) if old == new => return (Comparison::default(), Change::None),
+        (Some(_), Some(_)) => Change::None,
+    };
+    let forms = (old.map(|value| place.form(value)), new.map(|value| place.form(value)));
+    let below = match forms {
+        (Some(Form::Fields(old)), Some(Form::Fields(new))) if !(old.is_empty() && new.is_empty()) => {
+            fields(Some(old), Some(new), place)
+        }
+        (Some(Form::Fields(old)), None) => fields(Some(old), None, place),
+        (None, Some(Form::Fields(new))) => fields(None, Some(new), place),
+        (Some(Form::Items(old)), Some(Form::Items(new))) => items(old, new, place),
+        (Some(Form::Items(old)), None) => items(old, &[], place),
+        (None, Some(Form::Items(new))) => items(&[], new, place),
+        _ => {
+            let change = if change == Change::None && old != new { Change::Changed } else { change };
+            return (Comparison::default(), change);
+        }
+    };
+    (below, change)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Change {
+    None,
+    Changed,
+    Removed,
+}
+
+type Fields = serde_json::Map<String, Value>;
+
+fn fields<'a>(old: Option<&'a Fields>, new: Option<&'a Fields>, place: Place<'_>) -> Comparison<'a> {
+    let mut found = Comparison::default();
+    for (name, value) in new.into_iter().flatten() {
+        let Some(inner) = place.field(name) else { continue };
+        let before = old.and_then(|old| old.get(name));
+        add(&mut found, Element::Field(name), both(before, Some(value), inner));
+    }
+    for (name, value) in old.into_iter().flatten() {
+        if new.is_some_and(|new| new.contains_key(name)) {
+            continue;
+        }
+        let Some(inner) = place.field(name) else { continue };
+        add(&mut found, Element::Field(name), both(Some(value), None, inner));
+    }
+    found.changed.sort();
+    found.removed.sort();
+    found
+}
+
+fn items<'a>(old: &'a [Value], new: &'a [Value], place: Place<'_>) -> Comparison<'a> {
+    let mut found = Comparison::default();
+    let by_element = |items: &'a [Value]| {
+        let mut all: Vec<(Element<'a>, &'a Value)> =
+            items.iter().filter_map(|item| Some((place.element(item).ok()?, item))).collect();
+        all.sort_by(|a, b| a.0.cmp(&b.0));
+        // Of items that occur twice, the first counts.
+        all.dedup_by(|second, first| second.0 == first.0);
+        all
+    };
+    let (old, new) = (by_element(old), by_element(new));
+    let find = |all: &[(Element<'a>, &'a Value)], element: &Element<'a>| {
+        all.binary_search_by(|(known, _)| known.cmp(element)).ok().map(|at| all[at].1)
+    };
+    for (element, value) in &new {
+        add(&mut found, element.clone(), both(find(&old, element), Some(value), place.item()));
+    }
+    for (element, value) in old {
+        if find(&new, &element).is_none() {
+            add(&mut found, element, both(Some(value), None, place.item()));
+        }
+    }
+    found.changed.sort();
+    found.removed.sort();
+    found
+}
+
+fn add<'a>(found: &mut Comparison<'a>, element: Element<'a>, (below, change): (Comparison<'a>, Change)) {
+    found.changed.push(element.clone(), change == Change::Changed, below.changed);
+    found.removed.push(element, change == Change::Removed, below.removed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gvk::Gvk;
+    use crate::schema;
+    use serde_json::json;
+
+    #[test]
+    fn added_changed_and_removed() {
+        let ty = schema::of(&Gvk::of("", "v1", "Pod")).unwrap();
+        let old = json!({"metadata": {"labels": {"a": "1", "b": "2"}}, "spec": {"nodeSelector": {"x": "y"},
+            "containers": [{"name": "a", "image": "i:1"}, {"name": "b"}]}});
+        let new = json!({"metadata": {"labels": {"a": "2"}, "annotations": {"n": ""}}, "spec": {"nodeSelector": {"x": "z"},
+            "containers": [{"name": "c", "args": ["x"]}, {"name": "a", "image": "i:1", "tty": true}]}});
+        let found = compare(&old, &new, ty);
+        assert_eq!(
+            found.changed.encode(),
+            json!({"f:metadata": {"f:annotations": {".": {}, "f:n": {}}, "f:labels": {"f:a": {}}}, "f:spec": {
+                "f:containers": {"k:{\"name\":\"a\"}": {"f:tty": {}}, "k:{\"name\":\"c\"}": {".": {}, "f:args": {}, "f:name": {}}}, "f:nodeSelector": {}}})
+        );
+        assert_eq!(
+            found.removed.encode(),
+            json!({"f:metadata": {"f:labels": {"f:b": {}}}, "f:spec": {"f:containers": {"k:{\"name\":\"b\"}": {".": {}, "f:name": {}}}}})
+        );
+        assert!(compare(&old, &old.clone(), ty).is_empty());
+    }
+}

@@ -1,0 +1,591 @@
+//! `metadata.managedFields`: who owns what, and how a write changes that.
+
+use std::borrow::Cow;
+use std::sync::LazyLock;
+
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+
+use super::compare::{Comparison, compare};
+use super::merge::{merge, remove};
+use super::paths::paths;
+use super::set::Set;
+use crate::schema::TypeRef;
+
+/// Most entries of updates; the oldest of more are merged into one (fieldmanager `DefaultMaxUpdateManagers`).
+const MAX_UPDATERS: usize = 10;
+/// The name of the entry that they are merged into.
+const ANCIENT: &str = "ancient-changes";
+
+/// What nobody owns: the server writes it, or it names the object (managedfields `stripmeta.go`).
+static STRIPPED: LazyLock<Value> = LazyLock::new(|| {
+    json!({"f:apiVersion": {}, "f:kind": {}, "f:metadata": {".": {}, "f:clusterName": {}, "f:creationTimestamp": {}, "f:generation": {},
+        "f:managedFields": {}, "f:name": {}, "f:namespace": {}, "f:resourceVersion": {}, "f:selfLink": {}, "f:uid": {}}})
+});
+static STRIPPED_SET: LazyLock<Set<'static>> = LazyLock::new(|| Set::decode(&STRIPPED).unwrap_or_default());
+
+/// How an owner came to its fields.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Operation {
+    /// By server-side apply.
+    Apply,
+    /// By any other write.
+    Update,
+}
+
+impl Operation {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Apply => "Apply",
+            Self::Update => "Update",
+        }
+    }
+}
+
+/// Who writes, how and when.
+#[derive(Clone, Copy, Debug)]
+pub struct Writer<'a> {
+    /// The field manager's name.
+    pub manager: &'a str,
+    /// The version that the write is in, `apps/v1`.
+    pub api_version: &'a str,
+    /// The subresource that is written through; empty for the object itself.
+    pub subresource: &'a str,
+    /// Now, in RFC 3339.
+    pub now: &'a str,
+}
+
+/// An object before and after a write, in one version.
+#[derive(Clone, Debug)]
+pub struct Version<'a> {
+    /// `apps/v1`
+    pub api_version: Cow<'a, str>,
+    /// The kind's schema in this version.
+    pub ty: TypeRef<'a>,
+    /// Before.
+    pub old: Cow<'a, Value>,
+    /// After.
+    pub new: Cow<'a, Value>,
+}
+
+/// One owner.
+#[derive(Clone, Debug)]
+struct Entry<'a> {
+    manager: Cow<'a, str>,
+    operation: Operation,
+    api_version: Cow<'a, str>,
+    time: Cow<'a, str>,
+    subresource: Cow<'a, str>,
+    set: Set<'a>,
+}
+
+impl Entry<'_> {
+    /// Updates in different versions are different owners; an applier is one whatever version it applies in.
+    fn is(&self, operation: Operation, writer: &Writer<'_>) -> bool {
+        self.operation == operation
+            && self.manager == writer.manager
+            && self.subresource == writer.subresource
+            && (operation == Operation::Apply || self.api_version == writer.api_version)
+    }
+
+    /// The owner in a conflict's message.
+    fn describe(&self) -> String {
+        let mut text = format!("{:?}", self.manager);
+        if !self.subresource.is_empty() {
+            text += &format!(" with subresource {:?}", self.subresource);
+        }
+        if self.operation == Operation::Update {
+            text += &format!(" using {}", self.api_version);
+        }
+        text
+    }
+
+    fn encode(&self) -> Value {
+        let mut entry = Map::with_capacity(7);
+        entry.insert("manager".to_owned(), self.manager.as_ref().into());
+        entry.insert("operation".to_owned(), self.operation.as_str().into());
+        entry.insert("apiVersion".to_owned(), self.api_version.as_ref().into());
+        if !self.time.is_empty() {
+            entry.insert("time".to_owned(), self.time.as_ref().into());
+        }
+        entry.insert("fieldsType".to_owned(), "FieldsV1".into());
+        entry.insert("fieldsV1".to_owned(), self.set.encode());
+        if !self.subresource.is_empty() {
+            entry.insert("subresource".to_owned(), self.subresource.as_ref().into());
+        }
+        Value::Object(entry)
+    }
+}
+
+/// A field that an applier sets, and somebody else owns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conflict {
+    /// `"kubectl-client-side-apply" using apps/v1`
+    pub owner: String,
+    /// `.spec.replicas`
+    pub path: String,
+}
+
+/// What came of an apply.
+#[derive(Clone, Debug)]
+pub struct Applied {
+    /// The object as it is to be.
+    pub object: Value,
+    /// Its `managedFields`.
+    pub managed_fields: Value,
+}
+
+/// Why an apply fails.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ApplyError {
+    /// Others own what is applied.
+    Conflicts(Vec<Conflict>),
+}
+
+/// The owners of an object's fields.
+#[derive(Clone, Debug, Default)]
+pub struct Managers<'a> {
+    entries: Vec<Entry<'a>>,
+}
+
+impl<'a> Managers<'a> {
+    /// Reads `metadata.managedFields`. None when it cannot be read.
+    pub fn decode(managed_fields: &'a Value) -> Option<Self> {
+        let entries = managed_fields.as_array()?.iter().map(|entry| {
+            let text = |name: &str| entry.get(name).and_then(Value::as_str).unwrap_or_default();
+            let operation = match text("operation") {
+                "Apply" => Operation::Apply,
+                "Update" => Operation::Update,
+                _ => return None,
+            };
+            Some(Entry {
+                manager: text("manager").into(),
+                operation,
+                api_version: text("apiVersion").into(),
+                time: text("time").into(),
+                subresource: text("subresource").into(),
+                set: match entry.get("fieldsV1") {
+                    None | Some(Value::Null) => Set::default(),
+                    Some(fields) => Set::decode(fields)?,
+                },
+            })
+        });
+        entries.collect::<Option<Vec<_>>>().map(|entries| Self { entries })
+    }
+
+    /// Whether nobody owns anything.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The versions that owners speak of.
+    pub fn versions(&self) -> impl Iterator<Item = &str> {
+        self.entries.iter().map(|entry| entry.api_version.as_ref())
+    }
+
+    /// As `metadata.managedFields`, in upstream's order.
+    pub fn encode(mut self) -> Value {
+        self.entries.retain(|entry| !entry.set.is_empty());
+        self.entries.sort_by(|a, b| {
+            let key = |entry: &Entry<'_>| (entry.operation, seconds(&entry.time));
+            key(a).cmp(&key(b)).then_with(|| {
+                (&a.manager, &a.api_version, &a.subresource).cmp(&(&b.manager, &b.api_version, &b.subresource))
+            })
+        });
+        self.entries.iter().map(Entry::encode).collect()
+    }
+
+    /// A write that is no apply: what it changed is the writer's now, what it removed is nobody's. The first version is the
+    /// writer's own. False when nothing changed that is owned.
+    pub fn update(&mut self, versions: &'a [Version<'a>], writer: &Writer<'a>) -> bool {
+        let comparisons = comparisons(versions, &Set::default());
+        let Some(own) = comparisons.first().filter(|_| comparisons.iter().any(|each| !each.is_empty())) else {
+            return false;
+        };
+        let changed = own.changed.clone();
+        for entry in &mut self.entries {
+            entry.give_up(versions, &comparisons);
+        }
+        self.entries
+            .retain(|entry| !entry.set.is_empty() && versions.iter().any(|v| v.api_version == entry.api_version));
+        if !changed.is_empty() {
+            match self.entries.iter_mut().find(|entry| entry.is(Operation::Update, writer)) {
+                Some(entry) => {
+                    entry.set = std::mem::take(&mut entry.set).union(changed);
+                    entry.time = writer.now.into();
+                }
+                None => self.entries.push(new_entry(Operation::Update, writer, changed)),
+            }
+        }
+        self.cap();
+        true
+    }
+
+    /// Merges the oldest updates when there are too many.
+    fn cap(&mut self) {
+        let mut updaters: Vec<usize> =
+            (0..self.entries.len()).filter(|at| self.entries[*at].operation == Operation::Update).collect();
+        if updaters.len() <= MAX_UPDATERS {
+            return;
+        }
+        updaters.sort_by_key(|at| seconds(&self.entries[*at].time));
+        let mut excess = updaters.len() - MAX_UPDATERS;
+        let mut first_of: Vec<(String, usize)> = Vec::new();
+        for at in updaters {
+            if excess == 0 {
+                break;
+            }
+            let version = self.entries[at].api_version.to_string();
+            match first_of.iter().find(|(known, _)| *known == version).map(|(_, first)| *first) {
+                None => first_of.push((version, at)),
+                Some(first) => {
+                    let set = std::mem::take(&mut self.entries[at].set);
+                    let time = self.entries[at].time.clone();
+                    let bucket = &mut self.entries[first];
+                    bucket.manager = ANCIENT.into();
+                    bucket.subresource = "".into();
+                    bucket.set = std::mem::take(&mut bucket.set).union(set);
+                    bucket.time = time;
+                    excess -= 1;
+                }
+            }
+        }
+        self.entries.retain(|entry| !entry.set.is_empty());
+    }
+
+    /// Applies a configuration. `ignored` is what this way of writing cannot set; conflicts within `allowed` count as none.
+    /// `versions` converts what was before and what comes out to the versions of other owners.
+    ///
+    /// # Errors
+    /// Conflicts, unless forced.
+    pub fn apply(
+        &self,
+        live: &Value,
+        applied: &Value,
+        ty: TypeRef<'_>,
+        writer: &Writer<'_>,
+        how: &How<'_>,
+    ) -> Result<Applied, ApplyError> {
+        let own = self.entries.iter().find(|entry| entry.is(Operation::Apply, writer));
+        let mut object = merge(live, applied, ty);
+        let set = paths(applied, ty).without(how.ignored).difference(&STRIPPED_SET);
+        let others = || self.entries.iter().filter(|entry| !entry.is(Operation::Apply, writer));
+        if let Some(last) = own.filter(|last| !last.set.is_empty()) {
+            let value = Some(ty.value());
+            let managed = others().fold(set.clone(), |all, entry| all.union(entry.set.clone()));
+            let gone = {
+                let there = paths(&object, ty).with_named_fields(value);
+                let gone = there.intersection(&last.set.with_named_fields(value));
+                // Metadata itself stays: what names the object is owned by nobody.
+                let gone = gone.difference(&managed.with_named_fields(value)).difference(&STRIPPED_SET);
+                remove(&object, &gone, ty)
+            };
+            object = gone;
+        }
+        let mut versions = vec![Version {
+            api_version: writer.api_version.into(),
+            ty,
+            old: Cow::Borrowed(live),
+            new: Cow::Borrowed(&object),
+        }];
+        for version in self.versions() {
+            if !versions.iter().any(|known| known.api_version == version)
+                && let (Some((ty, old)), Some((_, new))) =
+                    ((how.convert)(version, live), (how.convert)(version, &object))
+            {
+                let api_version = version.to_owned().into();
+                versions.push(Version { api_version, ty, old: Cow::Owned(old), new: Cow::Owned(new) });
+            }
+        }
+        let comparisons = comparisons(&versions, how.ignored);
+        let conflicts = self.conflicts(&versions, &comparisons, writer, how.allowed);
+        if !conflicts.is_empty() && !how.force {
+            return Err(ApplyError::Conflicts(conflicts));
+        }
+        let unchanged = comparisons.iter().all(Comparison::is_empty) && own.is_some_and(|last| last.set == set);
+        let time = own.filter(|_| unchanged).map(|last| last.time.clone());
+        let mut entries: Vec<Entry<'_>> = others().cloned().collect();
+        for entry in &mut entries {
+            entry.give_up(&versions, &comparisons);
+        }
+        entries.retain(|entry| versions.iter().any(|version| version.api_version == entry.api_version));
+        let mut entry = new_entry(Operation::Apply, writer, set);
+        entry.time = time.unwrap_or(entry.time);
+        entries.push(entry);
+        let managed_fields = Managers { entries }.encode();
+        drop(comparisons);
+        drop(versions);
+        Ok(Applied { object, managed_fields })
+    }
+
+    fn conflicts(
+        &self,
+        versions: &[Version<'_>],
+        comparisons: &[Comparison<'_>],
+        writer: &Writer<'_>,
+        allowed: &Set<'_>,
+    ) -> Vec<Conflict> {
+        let mut found = Vec::new();
+        for entry in self.entries.iter().filter(|entry| !entry.is(Operation::Apply, writer)) {
+            let Some(changed) = entry.comparison(versions, comparisons).map(|comparison| &comparison.changed) else {
+                continue;
+            };
+            let conflicting = entry.set.intersection(changed).difference(allowed);
+            let owner = entry.describe();
+            found.extend(conflicting.list().into_iter().map(|path| Conflict { owner: owner.clone(), path }));
+        }
+        found.sort_by(|a, b| a.owner.cmp(&b.owner));
+        found
+    }
+}
+
+/// How a configuration is applied.
+pub struct How<'h> {
+    /// Take what others own.
+    pub force: bool,
+    /// Paths that this way of writing cannot set.
+    pub ignored: &'h Set<'h>,
+    /// Paths that may be taken from others without force.
+    pub allowed: &'h Set<'h>,
+    /// An object in another version, with that version's schema.
+    pub convert: &'h Convert<'h>,
+}
+
+/// Converts an object to a version.
+pub type Convert<'h> = dyn Fn(&str, &Value) -> Option<(TypeRef<'h>, Value)> + 'h;
+
+impl<'a> Entry<'a> {
+    fn comparison<'c, 'v>(
+        &self,
+        versions: &[Version<'_>],
+        comparisons: &'c [Comparison<'v>],
+    ) -> Option<&'c Comparison<'v>> {
+        let at = versions.iter().position(|version| version.api_version == self.api_version)?;
+        comparisons.get(at)
+    }
+
+    /// Loses what somebody else changed or removed.
+    fn give_up(&mut self, versions: &[Version<'_>], comparisons: &[Comparison<'_>]) {
+        if let Some(comparison) = self.comparison(versions, comparisons).filter(|comparison| !comparison.is_empty()) {
+            self.set = self.set.difference(&comparison.changed).difference(&comparison.removed);
+        }
+    }
+}
+
+fn new_entry<'a>(operation: Operation, writer: &Writer<'a>, set: Set<'a>) -> Entry<'a> {
+    Entry {
+        manager: writer.manager.into(),
+        operation,
+        api_version: writer.api_version.into(),
+        time: writer.now.into(),
+        subresource: writer.subresource.into(),
+        set,
+    }
+}
+
+fn comparisons<'v>(versions: &'v [Version<'_>], ignored: &Set<'_>) -> Vec<Comparison<'v>> {
+    let each = versions.iter().map(|version| {
+        let found = compare(&version.old, &version.new, version.ty);
+        let owned = |set: Set<'v>| {
+            let set = if ignored.is_empty() { set } else { set.without(ignored) };
+            set.difference(&STRIPPED_SET)
+        };
+        Comparison { changed: owned(found.changed), removed: owned(found.removed) }
+    });
+    each.collect()
+}
+
+fn seconds(time: &str) -> i64 {
+    time.parse::<Timestamp>().map_or(0, Timestamp::as_second)
+}
+
+/// Structures that every object has, empty or not, because upstream's types hold them by value: they come with the object and
+/// nobody owns them as a whole.
+const BY_VALUE: [&str; 7] = ["metadata", "spec", "status", "template", "strategy", "updateStrategy", "jobTemplate"];
+
+/// What an object of the kind is before anything is set.
+fn skeleton(object: &Value) -> Value {
+    let mut empty = Map::new();
+    for (name, value) in object.as_object().into_iter().flatten() {
+        if name == "containers" && value.is_array() {
+            empty.insert(name.clone(), Value::Array(Vec::new()));
+        } else if value.is_object() && BY_VALUE.contains(&name.as_str()) {
+            empty.insert(name.clone(), skeleton(value));
+        }
+    }
+    Value::Object(empty)
+}
+
+/// The `managedFields` of an object that a plain create makes: all that is in it is the writer's. `ignored` is what a create
+/// cannot set.
+pub fn encode_created(object: &Value, ty: TypeRef<'_>, writer: &Writer<'_>, ignored: &Set<'_>) -> Value {
+    let empty = skeleton(object);
+    let set = compare(&empty, object, ty).changed.without(ignored).difference(&STRIPPED_SET);
+    if set.is_empty() {
+        return Value::Array(Vec::new());
+    }
+    let entry = new_entry(Operation::Update, writer, set);
+    Value::Array(vec![entry.encode()])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gvk::Gvk;
+    use crate::schema;
+
+    const T1: &str = "2026-01-01T00:00:01Z";
+    const T2: &str = "2026-01-01T00:00:02Z";
+
+    fn ty() -> TypeRef<'static> {
+        schema::of(&Gvk::of("apps", "v1", "Deployment")).unwrap()
+    }
+
+    fn writer(manager: &'static str, now: &'static str) -> Writer<'static> {
+        Writer { manager, api_version: "apps/v1", subresource: "", now }
+    }
+
+    fn apply(
+        live: &Value,
+        managed: &Value,
+        config: &Value,
+        manager: &'static str,
+        force: bool,
+    ) -> Result<Applied, ApplyError> {
+        let none = Set::default();
+        let how = How { force, ignored: &none, allowed: &none, convert: &|_, _| None };
+        Managers::decode(managed).unwrap().apply(live, config, ty(), &writer(manager, T1), &how)
+    }
+
+    fn update(old: &Value, new: &Value, managed: &Value, manager: &'static str) -> Value {
+        let versions =
+            [Version { api_version: "apps/v1".into(), ty: ty(), old: Cow::Borrowed(old), new: Cow::Borrowed(new) }];
+        let mut managers = Managers::decode(managed).unwrap();
+        managers.update(&versions, &writer(manager, T2));
+        managers.encode()
+    }
+
+    /// Manager, operation and fields of each entry.
+    fn brief(managed: &Value) -> Vec<(String, String, Value)> {
+        let text = |entry: &Value, name: &str| entry[name].as_str().unwrap().to_owned();
+        let entries = managed.as_array().unwrap().iter();
+        entries.map(|entry| (text(entry, "manager"), text(entry, "operation"), entry["fieldsV1"].clone())).collect()
+    }
+
+    fn own(manager: &str, operation: &str, fields: Value) -> (String, String, Value) {
+        (manager.to_owned(), operation.to_owned(), fields)
+    }
+
+    #[test]
+    fn applies_conflict_share_and_let_go() {
+        let first = json!({"metadata": {"name": "web", "labels": {"a": "1"}}, "spec": {"replicas": 2, "paused": true}});
+        let made = apply(&json!({}), &json!([]), &first, "one", false).unwrap();
+        assert_eq!(made.object, first);
+        assert_eq!(
+            brief(&made.managed_fields),
+            [own(
+                "one",
+                "Apply",
+                json!({"f:metadata": {"f:labels": {"f:a": {}}}, "f:spec": {"f:paused": {}, "f:replicas": {}}})
+            )]
+        );
+        // The same value is shared, another is a conflict.
+        let second = json!({"spec": {"replicas": 2}});
+        let shared = apply(&made.object, &made.managed_fields, &second, "two", false).unwrap();
+        assert_eq!(shared.managed_fields.as_array().unwrap().len(), 2);
+        let other = json!({"spec": {"replicas": 3}});
+        let ApplyError::Conflicts(conflicts) =
+            apply(&shared.object, &shared.managed_fields, &other, "three", false).unwrap_err();
+        let conflict = |owner: &str| Conflict { owner: owner.into(), path: ".spec.replicas".into() };
+        assert_eq!(conflicts, [conflict("\"one\""), conflict("\"two\"")]);
+        let forced = apply(&shared.object, &shared.managed_fields, &other, "three", true).unwrap();
+        assert_eq!(forced.object["spec"]["replicas"], 3);
+        assert_eq!(
+            brief(&forced.managed_fields),
+            [
+                own("one", "Apply", json!({"f:metadata": {"f:labels": {"f:a": {}}}, "f:spec": {"f:paused": {}}})),
+                own("three", "Apply", json!({"f:spec": {"f:replicas": {}}})),
+            ]
+        );
+        // What is no longer applied goes, unless another owns it too.
+        let less = json!({"metadata": {"name": "web"}, "spec": {"paused": true}});
+        let left = apply(&shared.object, &shared.managed_fields, &less, "one", false).unwrap();
+        assert_eq!(left.object, json!({"metadata": {"name": "web"}, "spec": {"replicas": 2, "paused": true}}));
+        let gone = apply(&made.object, &made.managed_fields, &less, "one", false).unwrap();
+        assert_eq!(gone.object, json!({"metadata": {"name": "web"}, "spec": {"paused": true}}));
+    }
+
+    #[test]
+    fn an_apply_that_changes_nothing_keeps_its_time() {
+        let config = json!({"spec": {"replicas": 2}});
+        let none = Set::default();
+        let how = How { force: false, ignored: &none, allowed: &none, convert: &|_, _| None };
+        let made = Managers::default().apply(&json!({}), &config, ty(), &writer("one", T1), &how).unwrap();
+        let again = Managers::decode(&made.managed_fields).unwrap();
+        let again = again.apply(&made.object, &config, ty(), &writer("one", T2), &how).unwrap();
+        assert_eq!(again.managed_fields, made.managed_fields);
+        assert_eq!(again.managed_fields[0]["time"], T1);
+    }
+
+    #[test]
+    fn updates_take_over() {
+        let live = json!({"metadata": {"labels": {"a": "1"}}, "spec": {"replicas": 2, "paused": true}});
+        let made = apply(&json!({}), &json!([]), &live, "one", false).unwrap();
+        let new = json!({"metadata": {"labels": {"a": "1", "b": "2"}}, "spec": {"replicas": 3}});
+        let managed = update(&live, &new, &made.managed_fields, "two");
+        assert_eq!(
+            brief(&managed),
+            [
+                own("one", "Apply", json!({"f:metadata": {"f:labels": {"f:a": {}}}})),
+                own("two", "Update", json!({"f:metadata": {"f:labels": {"f:b": {}}}, "f:spec": {"f:replicas": {}}})),
+            ]
+        );
+        // Nothing changed: nothing is touched.
+        assert_eq!(update(&new, &new.clone(), &managed, "three"), managed);
+    }
+
+    #[test]
+    fn a_removed_item_is_kept_while_another_owns_part_of_it() {
+        let config = json!({"spec": {"template": {"spec": {"containers": [{"name": "a", "image": "x"}, {"name": "b", "image": "y"}]}}}});
+        let made = apply(&json!({}), &json!([]), &config, "one", false).unwrap();
+        let less = json!({"spec": {"template": {"spec": {"containers": [{"name": "a", "image": "x"}]}}}});
+        let gone = apply(&made.object, &made.managed_fields, &less, "one", false).unwrap();
+        assert_eq!(gone.object, less);
+        // Fields that nobody owns go with the item.
+        let mut defaulted = made.object.clone();
+        defaulted["spec"]["template"]["spec"]["containers"][1]["imagePullPolicy"] = "Always".into();
+        let gone = apply(&defaulted, &made.managed_fields, &less, "one", false).unwrap();
+        assert_eq!(gone.object, less);
+    }
+
+    #[test]
+    fn old_updates_are_merged() {
+        let mut object = json!({"metadata": {"labels": {}}});
+        let mut managed = json!([]);
+        for nth in 0..12 {
+            let before = object.clone();
+            object["metadata"]["labels"][format!("l{nth}")] = "x".into();
+            let manager: &'static str = Box::leak(format!("m{nth:02}").into_boxed_str());
+            managed = update(&before, &object, &managed, manager);
+        }
+        let names: Vec<_> = brief(&managed).into_iter().map(|(name, ..)| name).collect();
+        assert_eq!(names.len(), MAX_UPDATERS);
+        assert_eq!(names[0], ANCIENT);
+    }
+
+    #[test]
+    fn a_create_owns_all_it_brings() {
+        let object = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "a", "labels": {"a": "b"}}, "spec": {"replicas": 1}, "status": {"replicas": 3}});
+        let ignored = json!({"f:status": {}});
+        let managed = encode_created(&object, ty(), &writer("m", T1), &Set::decode(&ignored).unwrap());
+        assert_eq!(
+            brief(&managed),
+            [own(
+                "m",
+                "Update",
+                json!({"f:metadata": {"f:labels": {".": {}, "f:a": {}}}, "f:spec": {"f:replicas": {}}})
+            )]
+        );
+        assert_eq!(managed[0]["time"], T1);
+    }
+}

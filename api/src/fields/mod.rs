@@ -1,0 +1,26 @@
+//! Who manages which field: sets of field paths, how they are found in objects, and how an applied configuration is merged
+//! (structured-merge-diff v6, apimachinery `util/managedfields`).
+//!
+//! ```text
+//!   live ──────┐                                  ┌─► changed, removed ──► the writer's entry grows, others' shrink
+//!              ├─ compare (schema) ───────────────┘
+//!   new  ──────┘
+//!
+//!   live ──┬─ merge ──► prune what was applied before ──► new        applied ── paths ──► the applier's entry
+//!   applied┘
+//! ```
+
+mod check;
+mod compare;
+mod managers;
+mod merge;
+mod paths;
+mod place;
+mod set;
+
+pub use check::check;
+pub use compare::{Comparison, compare};
+pub use managers::{Applied, ApplyError, Conflict, Convert, How, Managers, Operation, Version, Writer, encode_created};
+pub use merge::{merge, remove};
+pub use paths::paths;
+pub use set::{Element, Set};

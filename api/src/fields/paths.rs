@@ -1,0 +1,61 @@
+//! The paths that an object sets: what its applier owns.
+
+use serde_json::Value;
+
+use super::place::{Form, Place};
+use super::set::{Element, Set};
+use crate::schema::TypeRef;
+
+/// The paths of an object. Fields of structures are members only where they end; entries of maps and items of lists always
+/// are (structured-merge-diff `ToFieldSet`). What the schema does not name, and items that cannot be told apart, are left
+/// out.
+pub fn paths<'v>(object: &'v Value, ty: TypeRef<'_>) -> Set<'v> {
+    below(object, Place::root(ty))
+}
+
+fn below<'v>(value: &'v Value, place: Place<'_>) -> Set<'v> {
+    let mut set = Set::default();
+    match place.form(value) {
+        Form::Leaf => {}
+        Form::Fields(map) => {
+            for (name, value) in map {
+                let Some(inner) = place.field(name) else { continue };
+                let ends =
+                    matches!(inner.form(value), Form::Leaf) || matches!(value, Value::Object(map) if map.is_empty());
+                set.push(Element::Field(name), ends || !place.is_named(name), below(value, inner));
+            }
+        }
+        Form::Items(items) => {
+            for item in items {
+                let Ok(element) = place.element(item) else { continue };
+                set.push(element, true, below(item, place.item()));
+            }
+        }
+    }
+    set.sort();
+    set
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gvk::Gvk;
+    use crate::schema;
+    use serde_json::json;
+
+    #[test]
+    fn what_a_deployment_sets() {
+        let object = json!({"metadata": {"name": "web", "labels": {"app": "web"}, "finalizers": ["a.b/c"]},
+            "spec": {"selector": {"matchLabels": {"app": "web"}}, "template": {"spec": {
+                "containers": [{"name": "c", "command": ["sh"], "ports": [{"containerPort": 80}], "resources": {}}], "nodeSelector": {"a": "b"}}}}});
+        let set = paths(&object, schema::of(&Gvk::of("apps", "v1", "Deployment")).unwrap());
+        assert_eq!(
+            set.encode(),
+            json!({"f:metadata": {"f:finalizers": {"v:\"a.b/c\"": {}}, "f:labels": {"f:app": {}}, "f:name": {}},
+                "f:spec": {"f:selector": {}, "f:template": {"f:spec": {
+                    "f:containers": {"k:{\"name\":\"c\"}": {".": {}, "f:command": {}, "f:name": {}, "f:ports": {
+                        "k:{\"containerPort\":80,\"protocol\":\"TCP\"}": {".": {}, "f:containerPort": {}}}, "f:resources": {}}},
+                    "f:nodeSelector": {}}}}})
+        );
+    }
+}

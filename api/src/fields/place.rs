@@ -1,0 +1,141 @@
+//! How a value is told apart by field: what the schema says of the place it stands in.
+
+use std::borrow::Cow;
+
+use serde_json::Value;
+
+use super::set::{Element, key_text};
+use crate::gvk::Symbol;
+use crate::schema::{Field, Kind, ListType, Scalar, TypeRef, ValueRef};
+
+/// What the schema says of a place in an object.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'s> {
+    /// None where the schema says nothing: maps are then told apart by field, lists are not.
+    pub value: Option<ValueRef<'s>>,
+    atomic: bool,
+    list_type: ListType,
+    keys: &'s [Symbol],
+}
+
+/// What a value is to those who own fields.
+pub(super) enum Form<'v> {
+    /// One value, owned as a whole.
+    Leaf,
+    /// Owned field by field.
+    Fields(&'v serde_json::Map<String, Value>),
+    /// Owned item by item.
+    Items(&'v [Value]),
+}
+
+impl<'s> Place<'s> {
+    pub fn root(ty: TypeRef<'s>) -> Self {
+        Self { value: Some(ty.value()), atomic: false, list_type: ListType::Atomic, keys: &[] }
+    }
+
+    const UNKNOWN: Place<'static> = Place { value: None, atomic: false, list_type: ListType::Atomic, keys: &[] };
+
+    fn inner(value: ValueRef<'s>) -> Self {
+        Self { value: Some(value), ..Place::UNKNOWN }
+    }
+
+    fn of_field(field: Field<'s>) -> Self {
+        Self {
+            value: Some(field.value()),
+            atomic: field.atomic(),
+            list_type: field.list_type().unwrap_or(ListType::Atomic),
+            keys: field.list_keys(),
+        }
+    }
+
+    /// The place of a field or map entry. None for a field that the structure does not have.
+    pub fn field(self, name: &str) -> Option<Place<'s>> {
+        match self.value.map(ValueRef::kind) {
+            Some(Kind::Object(ty)) => match ty.field(name) {
+                Some(field) => Some(Self::of_field(field)),
+                None => ty.keeps_unknown().then_some(Place::UNKNOWN),
+            },
+            Some(Kind::Map(inner)) => Some(Self::inner(inner)),
+            _ => Some(Place::UNKNOWN),
+        }
+    }
+
+    /// Whether the name is one of a structure's fields, and not an entry of a map.
+    pub fn is_named(self, name: &str) -> bool {
+        matches!(self.value.map(ValueRef::kind), Some(Kind::Object(ty)) if ty.field(name).is_some())
+    }
+
+    /// The place of an item.
+    pub fn item(self) -> Place<'s> {
+        match self.value.map(ValueRef::kind) {
+            Some(Kind::List(inner)) => Self::inner(inner),
+            _ => Place::UNKNOWN,
+        }
+    }
+
+    pub fn is_keyed(self) -> bool {
+        self.list_type == ListType::Map
+    }
+
+    /// How a value here is owned.
+    pub fn form<'v>(self, value: &'v Value) -> Form<'v> {
+        match (self.value.map(ValueRef::kind), value) {
+            (Some(Kind::Object(ty)), Value::Object(map)) if !self.atomic && !ty.atomic() => Form::Fields(map),
+            (Some(Kind::Map(_)), Value::Object(map)) if !self.atomic => Form::Fields(map),
+            (None, Value::Object(map)) => Form::Fields(map),
+            (Some(Kind::List(_)), Value::Array(items)) if self.list_type != ListType::Atomic => Form::Items(items),
+            _ => Form::Leaf,
+        }
+    }
+
+    /// How an item of a list here is told from the others.
+    ///
+    /// # Errors
+    /// An item that cannot be told apart, in upstream's words.
+    pub fn element<'v>(self, item: &'v Value) -> Result<Element<'v>, String> {
+        if !self.is_keyed() {
+            return match item {
+                Value::Null => Err("associative list without keys has an element that's an explicit null".to_owned()),
+                Value::Array(_) => Err("associative list without keys has an element that's a list type".to_owned()),
+                Value::Object(_) => Err("associative list without keys has an element that's a map type".to_owned()),
+                scalar => Ok(Element::Value(Cow::Owned(scalar.to_string()))),
+            };
+        }
+        let Value::Object(fields) = item else {
+            let what = if item.is_null() { "a null element" } else { "non-map elements" };
+            return Err(format!("associative list with keys may not have {what}"));
+        };
+        let ty = self.item().value.and_then(ValueRef::object);
+        let mut found: Vec<(&str, Cow<'_, Value>)> = Vec::with_capacity(self.keys.len());
+        for key in self.keys {
+            match fields.get(&**key) {
+                Some(value) => found.push((key, Cow::Borrowed(value))),
+                None => found.extend(key_default(ty, key).map(|value| (&**key, Cow::Owned(value)))),
+            }
+        }
+        if found.is_empty() {
+            let keys: Vec<String> = self.keys.iter().map(|key| format!("{:?}", key.as_str())).collect();
+            return Err(format!(
+                "associative list with keys has an element that omits all key fields [{}] (and doesn't have default values for any key fields)",
+                keys.join(" ")
+            ));
+        }
+        found.sort_by(|a, b| a.0.cmp(b.0));
+        Ok(Element::Key(Cow::Owned(key_text(found.iter().map(|(name, value)| (*name, &**value))))))
+    }
+}
+
+/// What a key stands for that is left out: upstream's schema gives ports a protocol and references an empty name
+/// (`+default` on key fields of core/v1).
+fn key_default(ty: Option<TypeRef<'_>>, key: &str) -> Option<Value> {
+    match (ty?.full_name(), key) {
+        ("io.k8s.api.core.v1.ContainerPort" | "io.k8s.api.core.v1.ServicePort", "protocol") => Some("TCP".into()),
+        ("io.k8s.api.core.v1.LocalObjectReference", "name") => Some("".into()),
+        _ => None,
+    }
+}
+
+/// Whether a number is expected.
+pub(super) fn is_number(scalar: Scalar) -> bool {
+    matches!(scalar, Scalar::Int32 | Scalar::Int64 | Scalar::Number)
+}

@@ -1,0 +1,364 @@
+//! Sets of field paths, and their encoding in `fieldsV1`.
+
+use std::borrow::Cow;
+use std::cmp::Ordering;
+
+use serde_json::{Map, Value};
+
+use crate::schema::{Kind, ValueRef};
+
+/// One step of a path.
+///
+/// Keys and values are held as the JSON text they have in `fieldsV1`, keys with their names sorted, so that steps compare as
+/// text.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Element<'a> {
+    /// A field of a structure, or an entry of a map: `f:name`.
+    Field(&'a str),
+    /// An item of a list, by its keys: `k:{"name":"web"}`.
+    Key(Cow<'a, str>),
+    /// An item of a set: `v:"text"`.
+    Value(Cow<'a, str>),
+    /// An item of any other list: `i:0`.
+    Index(usize),
+}
+
+impl<'a> Element<'a> {
+    /// From a field name of `fieldsV1`.
+    pub fn parse(text: &'a str) -> Option<Self> {
+        let (kind, rest) = text.split_once(':')?;
+        match kind {
+            "f" => Some(Self::Field(rest)),
+            "k" => {
+                let Value::Object(keys) = serde_json::from_str(rest).ok()? else { return None };
+                let mut keys: Vec<(String, Value)> = keys.into_iter().collect();
+                keys.sort_by(|a, b| a.0.cmp(&b.0));
+                let text = key_text(keys.iter().map(|(name, value)| (name.as_str(), value)));
+                Some(Self::Key(if text == rest { Cow::Borrowed(rest) } else { Cow::Owned(text) }))
+            }
+            "v" => {
+                let text = serde_json::from_str::<Value>(rest).ok()?.to_string();
+                Some(Self::Value(if text == rest { Cow::Borrowed(rest) } else { Cow::Owned(text) }))
+            }
+            "i" => rest.parse().ok().map(Self::Index),
+            _ => None,
+        }
+    }
+
+    /// The field name in `fieldsV1`.
+    fn text(&self) -> String {
+        match self {
+            Self::Field(name) => ["f:", name].concat(),
+            Self::Key(keys) => ["k:", keys].concat(),
+            Self::Value(value) => ["v:", value].concat(),
+            Self::Index(at) => format!("i:{at}"),
+        }
+    }
+
+    /// As it stands in a path: `.name`, `[name="web"]`, `[="text"]`, `[0]`.
+    pub fn path(&self) -> String {
+        match self {
+            Self::Field(name) => format!(".{name}"),
+            Self::Key(keys) => {
+                let keys: Map<String, Value> = serde_json::from_str(keys).unwrap_or_default();
+                let each: Vec<String> = keys.iter().map(|(name, value)| format!("{name}={value}")).collect();
+                format!("[{}]", each.join(","))
+            }
+            Self::Value(value) => format!("[={value}]"),
+            Self::Index(at) => format!("[{at}]"),
+        }
+    }
+}
+
+/// The JSON text of an item's keys; their names come sorted.
+pub(super) fn key_text<'k>(keys: impl Iterator<Item = (&'k str, &'k Value)>) -> String {
+    let mut text = String::from("{");
+    for (name, value) in keys {
+        if text.len() > 1 {
+            text.push(',');
+        }
+        // Writing JSON to a string: names are quoted as JSON quotes them.
+        text.push_str(&Value::from(name).to_string());
+        text.push(':');
+        text.push_str(&value.to_string());
+    }
+    text.push('}');
+    text
+}
+
+/// A set of paths.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Set<'a> {
+    /// Sorted by element; none is empty.
+    nodes: Vec<Node<'a>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Node<'a> {
+    element: Element<'a>,
+    /// The path that ends here is in the set.
+    member: bool,
+    below: Set<'a>,
+}
+
+impl Node<'_> {
+    fn is_empty(&self) -> bool {
+        !self.member && self.below.is_empty()
+    }
+}
+
+impl<'a> Set<'a> {
+    /// Whether no path is in it.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    fn at(&self, element: &Element<'_>) -> Option<&Node<'a>> {
+        // Elements of any two lifetimes compare alike.
+        let found = self.nodes.binary_search_by(|node| order(&node.element, element)).ok()?;
+        self.nodes.get(found)
+    }
+
+    /// Whether the path of this one element is in the set.
+    pub fn has(&self, element: &Element<'_>) -> bool {
+        self.at(element).is_some_and(|node| node.member)
+    }
+
+    /// The paths below an element.
+    pub fn below(&self, element: &Element<'_>) -> Option<&Set<'a>> {
+        self.at(element).map(|node| &node.below).filter(|below| !below.is_empty())
+    }
+
+    /// Adds an element that is known not to be there, in any order; [`Set::sort`] must follow.
+    pub(super) fn push(&mut self, element: Element<'a>, member: bool, below: Set<'a>) {
+        if member || !below.is_empty() {
+            self.nodes.push(Node { element, member, below });
+        }
+    }
+
+    /// Puts what was pushed in order, and merges what was pushed twice.
+    pub(super) fn sort(&mut self) {
+        if self.nodes.is_sorted_by(|a, b| a.element < b.element) {
+            return;
+        }
+        self.nodes.sort_by(|a, b| a.element.cmp(&b.element));
+        self.nodes.dedup_by(|second, first| {
+            let same = second.element == first.element;
+            if same {
+                first.member |= second.member;
+                let below = std::mem::take(&mut second.below);
+                first.below = std::mem::take(&mut first.below).union(below);
+            }
+            same
+        });
+    }
+
+    /// What is in either.
+    #[must_use]
+    pub fn union(self, other: Set<'a>) -> Set<'a> {
+        if self.is_empty() {
+            return other;
+        }
+        if other.is_empty() {
+            return self;
+        }
+        let mut nodes = Vec::with_capacity(self.nodes.len().max(other.nodes.len()));
+        let (mut left, mut right) = (self.nodes.into_iter().peekable(), other.nodes.into_iter().peekable());
+        loop {
+            let order = match (left.peek(), right.peek()) {
+                (None, None) => break,
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (Some(a), Some(b)) => a.element.cmp(&b.element),
+            };
+            match order {
+                Ordering::Less => nodes.extend(left.next()),
+                Ordering::Greater => nodes.extend(right.next()),
+                Ordering::Equal => {
+                    if let (Some(a), Some(b)) = (left.next(), right.next()) {
+                        let (member, below) = (a.member || b.member, a.below.union(b.below));
+                        nodes.push(Node { element: a.element, member, below });
+                    }
+                }
+            }
+        }
+        Set { nodes }
+    }
+
+    /// Keeps what `keep` says of (member, below), given what `other` has at the same place.
+    fn combined(&self, other: &Set<'_>, intersect: bool) -> Set<'a> {
+        let nodes = self.nodes.iter().filter_map(|node| {
+            let there = other.at(&node.element);
+            let kept = match (there, intersect) {
+                (None, true) => return None,
+                (None, false) => node.clone(),
+                (Some(there), true) => Node {
+                    element: node.element.clone(),
+                    member: node.member && there.member,
+                    below: node.below.combined(&there.below, true),
+                },
+                (Some(there), false) => Node {
+                    element: node.element.clone(),
+                    member: node.member && !there.member,
+                    below: node.below.combined(&there.below, false),
+                },
+            };
+            (!kept.is_empty()).then_some(kept)
+        });
+        Set { nodes: nodes.collect() }
+    }
+
+    /// What is in both.
+    #[must_use]
+    pub fn intersection(&self, other: &Set<'_>) -> Set<'a> {
+        self.combined(other, true)
+    }
+
+    /// What is not in `other`, path by path.
+    #[must_use]
+    pub fn difference(&self, other: &Set<'_>) -> Set<'a> {
+        self.combined(other, false)
+    }
+
+    /// What is neither in `other` nor below a path that is.
+    #[must_use]
+    pub fn without(&self, other: &Set<'_>) -> Set<'a> {
+        let nodes = self.nodes.iter().filter_map(|node| {
+            let kept = match other.at(&node.element) {
+                None => node.clone(),
+                Some(there) if there.member => return None,
+                Some(there) => Node { below: node.below.without(&there.below), ..node.clone() },
+            };
+            (!kept.is_empty()).then_some(kept)
+        });
+        Set { nodes: nodes.collect() }
+    }
+
+    /// With every structure's field that has paths below it as a member: what leaves such a field without children leaves it
+    /// out (`EnsureNamedFieldsAreMembers`).
+    #[must_use]
+    pub fn with_named_fields(&self, value: Option<ValueRef<'_>>) -> Set<'a> {
+        let nodes = self.nodes.iter().map(|node| {
+            let (named, below) = match (value.map(ValueRef::kind), &node.element) {
+                (Some(Kind::Object(ty)), Element::Field(name)) => {
+                    let field = ty.field(name);
+                    (field.is_some(), field.map(crate::schema::Field::value))
+                }
+                (Some(Kind::Map(inner)), Element::Field(_)) => (false, Some(inner)),
+                (Some(Kind::List(inner)), _) => (false, Some(inner)),
+                _ => (false, None),
+            };
+            Node {
+                element: node.element.clone(),
+                member: node.member || named,
+                below: node.below.with_named_fields(below),
+            }
+        });
+        Set { nodes: nodes.collect() }
+    }
+
+    /// Every path in it, as text: `.spec.containers[name="web"].image`.
+    pub fn list(&self) -> Vec<String> {
+        fn add(set: &Set<'_>, prefix: &str, out: &mut Vec<String>) {
+            for node in &set.nodes {
+                let path = format!("{prefix}{}", node.element.path());
+                if node.member {
+                    out.push(path.clone());
+                }
+                add(&node.below, &path, out);
+            }
+        }
+        let mut out = Vec::new();
+        add(self, "", &mut out);
+        out
+    }
+
+    /// Reads `fieldsV1`. None when it is none.
+    pub fn decode(fields: &'a Value) -> Option<Set<'a>> {
+        Self::decode_below(fields, 0).map(|(set, _)| set)
+    }
+
+    /// The set, and whether the path that leads to it is a member.
+    fn decode_below(fields: &'a Value, depth: usize) -> Option<(Set<'a>, bool)> {
+        let fields = fields.as_object()?;
+        // serde_json reads no deeper than 128 levels; what was made otherwise is bounded here.
+        if depth > 128 {
+            return None;
+        }
+        let mut set = Set { nodes: Vec::with_capacity(fields.len()) };
+        let mut member = fields.is_empty();
+        for (name, below) in fields {
+            if name == "." {
+                member = true;
+                continue;
+            }
+            let (below, member) = Self::decode_below(below, depth + 1)?;
+            set.nodes.push(Node { element: Element::parse(name)?, member, below });
+        }
+        set.sort();
+        Some((set, member))
+    }
+
+    /// As `fieldsV1`.
+    pub fn encode(&self) -> Value {
+        self.encode_below(false)
+    }
+
+    fn encode_below(&self, member: bool) -> Value {
+        let mut fields = Map::with_capacity(self.nodes.len() + usize::from(member));
+        if member && !self.nodes.is_empty() {
+            fields.insert(".".to_owned(), Value::Object(Map::new()));
+        }
+        for node in &self.nodes {
+            fields.insert(node.element.text(), node.below.encode_below(node.member));
+        }
+        Value::Object(fields)
+    }
+}
+
+fn order(a: &Element<'_>, b: &Element<'_>) -> Ordering {
+    a.cmp(b)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn set(fields: &Value) -> Set<'_> {
+        Set::decode(fields).unwrap()
+    }
+
+    #[test]
+    fn the_algebra() {
+        let a = json!({"f:a": {".": {}, "f:b": {}}, "k:{\"name\":\"x\"}": {"f:c": {}}, "v:1": {}});
+        let b = json!({"f:a": {}, "k:{\"name\":\"x\"}": {"f:c": {}, "f:d": {}}});
+        let (a, b) = (set(&a), set(&b));
+        assert_eq!(a.intersection(&b).encode(), json!({"f:a": {}, "k:{\"name\":\"x\"}": {"f:c": {}}}));
+        assert_eq!(a.difference(&b).encode(), json!({"f:a": {"f:b": {}}, "v:1": {}}));
+        assert_eq!(a.without(&b).encode(), json!({"v:1": {}}));
+        let union = a.clone().union(b.clone());
+        assert_eq!(
+            union.encode(),
+            json!({"f:a": {".": {}, "f:b": {}}, "k:{\"name\":\"x\"}": {"f:c": {}, "f:d": {}}, "v:1": {}})
+        );
+        assert_eq!(union.list(), [".a", ".a.b", "[name=\"x\"].c", "[name=\"x\"].d", "[=1]"]);
+        assert_eq!(union.difference(&a).union(a.clone()), union);
+    }
+
+    #[test]
+    fn foreign_encodings_become_canonical() {
+        let fields = json!({"f:ports": {"k:{\"protocol\": \"TCP\", \"containerPort\": 80}": {".": {}}}});
+        assert_eq!(set(&fields).encode(), json!({"f:ports": {"k:{\"containerPort\":80,\"protocol\":\"TCP\"}": {}}}));
+        for broken in [
+            json!(3),
+            json!({"x:y": {}}),
+            json!({"k:[]": {}}),
+            json!({"f:a": 3}),
+            json!({"i:x": {}}),
+            json!({"nothing": {}}),
+        ] {
+            assert!(Set::decode(&broken).is_none(), "{broken}");
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! `metadata.managedFields`: keeping account of who wrote what (apimachinery `util/managedfields`).
+
+use super::Call;
+use crate::registry::{Subresource, fields as field};
+use coracle_api::fields::{Managers, Set, Version, Writer, encode_created};
+use coracle_api::schema::TypeRef;
+use coracle_api::{Status, meta as object_meta};
+use http::{HeaderMap, header};
+use serde_json::{Value, json};
+use std::borrow::Cow;
+use std::sync::LazyLock;
+
+/// The longest name of a field manager (apimachinery `validation.FieldManagerMaxLength`).
+const LONGEST: usize = 128;
+
+/// How a write's `managedFields` come about.
+#[derive(Clone, Debug)]
+pub(crate) enum Managing {
+    /// They follow from what the write changes.
+    Tracked,
+    /// An apply has found them already.
+    Applied(Value),
+}
+
+/// The field manager that a client is when it names none: the first word of its User-Agent, or, for a component that sends
+/// none, its name.
+pub fn manager_of(headers: &HeaderMap, user: &str) -> String {
+    let agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let mut name: String = agent.split('/').next().unwrap_or_default().chars().filter(|c| !c.is_control()).collect();
+    while name.len() > LONGEST {
+        name.pop();
+    }
+    if !name.is_empty() {
+        return name;
+    }
+    match user.strip_prefix("system:") {
+        Some(node) if node.starts_with("node:") => "kubelet".to_owned(),
+        Some(component) if !component.is_empty() && !component.contains(':') => component.to_owned(),
+        _ => "unknown".to_owned(),
+    }
+}
+
+static STATUS: LazyLock<Value> = LazyLock::new(|| json!({"f:status": {}}));
+static NOT_STATUS: LazyLock<Value> = LazyLock::new(|| {
+    let kept = ["spec", "data", "binaryData", "stringData", "immutable", "roleRef", "rules", "subjects", "type"];
+    let mut fields: serde_json::Map<String, Value> = kept.iter().map(|name| (format!("f:{name}"), json!({}))).collect();
+    fields.insert("f:metadata".to_owned(), json!({"f:labels": {}, "f:ownerReferences": {}}));
+    Value::Object(fields)
+});
+
+/// What a write through this path cannot set, and so never owns (upstream's `GetResetFields`).
+pub(super) fn ignored(call: &Call) -> Set<'static> {
+    let fields: &'static Value = match call.subresource {
+        Some(Subresource::Status) => &NOT_STATUS,
+        None if call.row().has(Subresource::Status) => &STATUS,
+        _ => return Set::default(),
+    };
+    Set::decode(fields).unwrap_or_default()
+}
+
+impl Call {
+    /// The name under which this call's fields are owned.
+    pub fn manager(&self) -> &str {
+        match self.options.field_manager.as_deref() {
+            Some(name) if !name.is_empty() => name,
+            _ => &self.agent,
+        }
+    }
+
+    fn writer<'c>(&'c self, api_version: &'c str, now: &'c str) -> Writer<'c> {
+        let subresource = if self.of_scale { Some(Subresource::Scale) } else { self.subresource };
+        let subresource = subresource.map_or("", Subresource::path);
+        Writer { manager: self.manager(), api_version, subresource, now }
+    }
+
+    /// Runs with who writes, in which version, and when.
+    pub(super) fn as_writer<T>(&self, run: impl FnOnce(&Writer<'_>) -> T) -> T {
+        let api_version = self.gvk().api_version();
+        let now = coracle_api::clock::rfc3339(self.server.config.clock.now());
+        run(&self.writer(&api_version, &now))
+    }
+
+    /// A stored object as it is in one of the versions it is served in, with its schema there.
+    pub(super) fn in_version(&self, stored: &Value, api_version: &str) -> Option<(TypeRef<'_>, Value)> {
+        let row = self.row();
+        let served = (0..row.served.len()).find(|served| row.gvk(*served).api_version() == api_version)?;
+        let mut object = stored.clone();
+        row.strategy.to_served(&mut object, served);
+        Some((row.type_ref(served).ok()?, object))
+    }
+}
+
+/// The `managedFields` of a new object, which is in the stored version.
+pub(super) fn created(call: &Call, object: &Value) -> Result<Value, Status> {
+    let ty = call.row().type_ref(call.resolved.served)?;
+    let ignored = ignored(call);
+    let shown = if call.resolved.served == 0 {
+        Cow::Borrowed(object)
+    } else {
+        let mut shown = object.clone();
+        call.row().strategy.to_served(&mut shown, call.resolved.served);
+        Cow::Owned(shown)
+    };
+    Ok(call.as_writer(|writer| encode_created(&shown, ty, writer, &ignored)))
+}
+
+/// Sets the `managedFields` of an object that takes the place of `old`; both are in the stored version. `given` is what the
+/// client sent as such: it may say itself who owns what, but not through a subresource.
+pub(super) fn updated(call: &Call, object: &mut Value, old: &Value, given: Option<Value>) {
+    let given = given.filter(|_| call.subresource.is_none() && !call.of_scale);
+    let known = old.pointer("/metadata/managedFields").unwrap_or(&Value::Null);
+    if given.as_ref().is_some_and(is_reset) {
+        object_meta::set(object, "managedFields", Value::Null);
+        return;
+    }
+    let given = given.filter(|given| given != known && is_valid(given));
+    let owners = given.as_ref().and_then(Managers::decode).filter(|managers| !managers.is_empty());
+    let replaced = owners.is_some();
+    let Some(mut owners) = owners.or_else(|| Managers::decode(known)).filter(|managers| !managers.is_empty()) else {
+        // Nobody kept account so far: that begins with the first apply (fieldmanager `skipnonapplied.go`).
+        return;
+    };
+    let (api_version, now) = (call.gvk().api_version(), coracle_api::clock::rfc3339(call.server.config.clock.now()));
+    let encoded = {
+        let others: Vec<String> = owners.versions().map(str::to_owned).collect();
+        let versions = versions(call, old, object, &api_version, &others);
+        let changed = owners.update(&versions, &call.writer(&api_version, &now));
+        (changed || replaced).then(|| owners.encode())
+    };
+    if let Some(encoded) = encoded {
+        let none = encoded.as_array().is_some_and(Vec::is_empty);
+        object_meta::set(object, "managedFields", if none { Value::Null } else { encoded });
+    }
+}
+
+/// Both objects in the writer's version and in those that owners speak of.
+fn versions<'v>(call: &'v Call, old: &'v Value, new: &'v Value, own: &str, others: &[String]) -> Vec<Version<'v>> {
+    let mut versions: Vec<Version<'v>> = Vec::with_capacity(1);
+    let row = call.row();
+    for api_version in std::iter::once(own).chain(others.iter().map(String::as_str)) {
+        if versions.iter().any(|known| known.api_version == api_version) {
+            continue;
+        }
+        let both = if row.stored_api_version() == api_version {
+            row.type_ref(0).ok().map(|ty| (ty, Cow::Borrowed(old), Cow::Borrowed(new)))
+        } else {
+            let (old, new) = (call.in_version(old, api_version), call.in_version(new, api_version));
+            old.zip(new).map(|((ty, old), (_, new))| (ty, Cow::Owned(old), Cow::Owned(new)))
+        };
+        if let Some((ty, old, new)) = both {
+            versions.push(Version { api_version: api_version.to_owned().into(), ty, old, new });
+        }
+    }
+    versions
+}
+
+/// One empty entry: a client's way to forget all owners (fieldmanager `isResetManagedFields`).
+fn is_reset(given: &Value) -> bool {
+    matches!(given.as_array().map(Vec::as_slice), Some([Value::Object(entry)]) if entry.is_empty())
+}
+
+/// What a client says about owners is taken only when it could be the server's own account.
+fn is_valid(given: &Value) -> bool {
+    given.as_array().is_some_and(|entries| {
+        entries.iter().all(|entry| {
+            let text = |name: &str| field::text(entry, name);
+            matches!(text("fieldsType"), "" | "FieldsV1")
+                && text("manager").len() <= LONGEST
+                && text("subresource").len() <= 2 * LONGEST
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn managers_from_agents() {
+        let of = |agent: &str, user: &str| {
+            let mut headers = HeaderMap::new();
+            if !agent.is_empty() {
+                headers.insert(header::USER_AGENT, agent.parse().unwrap());
+            }
+            manager_of(&headers, user)
+        };
+        assert_eq!(of("kubectl/v1.32.0 (linux/amd64) kubernetes/abc", "admin"), "kubectl");
+        assert_eq!(of("curl", "admin"), "curl");
+        assert_eq!(of(&"x".repeat(200), "admin").len(), LONGEST);
+        assert_eq!(of("", "system:node:n1"), "kubelet");
+        assert_eq!(of("", "system:kube-scheduler"), "kube-scheduler");
+        assert_eq!((of("", "system:serviceaccount:a:b"), of("", "admin")), ("unknown".into(), "unknown".into()));
+    }
+}
