@@ -126,14 +126,13 @@ async fn non_resource(server: &Arc<Server>, request: Request<Body>, user: &UserI
         }
         _ => {}
     }
+    if let Some(path) = path.strip_prefix("/openapi/") {
+        let answer = server.openapi.answer(&server.registry, path, request.uri().query(), request.headers());
+        return answer.ok_or_else(Status::no_such_resource);
+    }
     let accept = Accept::negotiate(request.headers())?;
     let accept = plain(&accept);
-    if let Some(path) = path.strip_prefix("/openapi/v3") {
-        let document = server.openapi.v3(&server.registry, path).ok_or_else(Status::no_such_resource)?;
-        return Ok(render::plain(&accept, StatusCode::OK, &document));
-    }
     match path.trim_end_matches('/') {
-        "/openapi/v2" => return Ok(render::plain(&accept, StatusCode::OK, &server.openapi.v2(&server.registry))),
         "/version" => return Ok(render::plain(&accept, StatusCode::OK, &version::document())),
         "" => {
             let paths = [

@@ -245,3 +245,31 @@ async fn everything_that_kubectl_creates_from_flags() {
     assert_eq!(kubectl.ok(&["get", "secret", "s", "-o", "jsonpath={.data.a} {.type}"]).await, "Yg== Opaque");
     assert!(kubectl.ok(&["get", "service", "d", "-o", "jsonpath={.spec.ports[0].targetPort}"]).await.contains("8080"));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn explain() {
+    let kubectl = Kubectl::start().await.expect("kubectl is installed");
+    let text = kubectl.ok(&["explain", "deployment.spec.strategy.rollingUpdate"]).await;
+    for line in [
+        "GROUP:      apps",
+        "KIND:       Deployment",
+        "FIELD: rollingUpdate <RollingUpdateDeployment>",
+        "maxSurge\t<IntOrString>",
+        "maximum number of pods",
+    ] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+    let text = kubectl.ok(&["explain", "pods", "--recursive"]).await;
+    for line in
+        ["containers\t<[]Container> -required-", "nodeSelector\t<map[string]string>", "creationTimestamp\t<string>"]
+    {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+    assert!(kubectl.ok(&["explain", "hpa.spec.minReplicas"]).await.contains("minReplicas <integer>"));
+    assert!(kubectl.ok(&["explain", "hpa", "--api-version=autoscaling/v1"]).await.contains("VERSION:    v1"));
+    let error = kubectl.fails(&["explain", "pod.spec.nothing"]).await;
+    assert!(error.contains("field \"nothing\" does not exist"), "{error}");
+    // Before there was OpenAPI v3.
+    let text = kubectl.ok(&["explain", "configmap.data", "--output=plaintext-openapiv2"]).await;
+    assert!(text.contains("KIND:     ConfigMap") && text.contains("FIELD:    data <map[string]string>"), "{text}");
+}

@@ -1,0 +1,372 @@
+//! OpenAPI v3 and v2: what the server serves, for clients that look before they ask (`kubectl explain`, `kubectl apply`).
+//!
+//! Documents are made from the rows, the schema table and the descriptions when they are first asked for, and kept
+//! compressed: uncompressed they take twenty times as much. Their hashes do not need them: a document follows from the rows.
+
+mod definitions;
+mod descriptions;
+mod paths;
+mod v2_protobuf;
+
+use super::negotiate;
+use crate::registry::{Registry, Row, Rows};
+use crate::verbs::Response;
+use axum::body::Body;
+use bytes::Bytes;
+use coracle_api::schema;
+use definitions::{Definitions, Style};
+use descriptions::Descriptions;
+use flate2::Compression;
+use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use parking_lot::Mutex;
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+
+/// What Go clients ask for.
+const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+
+/// What they are answered with: no `@` may stand in a Content-Type (kube-openapi `handler.go`).
+const V2_PROTOBUF_ANSWERED: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+
+/// The documents, made when they are first asked for.
+#[derive(Debug, Default)]
+pub struct Documents {
+    made: Mutex<Made>,
+}
+
+/// Documents of one generation of rows, compressed.
+#[derive(Debug, Default)]
+struct Made {
+    generation: u64,
+    documents: BTreeMap<String, Bytes>,
+}
+
+impl Documents {
+    /// Answers a path below /openapi. None when there is nothing at it.
+    pub fn answer(
+        &self,
+        registry: &Registry,
+        path: &str,
+        query: Option<&str>,
+        headers: &HeaderMap,
+    ) -> Option<Response> {
+        let rows = registry.current();
+        let path = path.trim_matches('/');
+        if path == "v2" {
+            let protobuf = wants_protobuf(headers);
+            let (name, kind) = if protobuf { ("v2.pb", V2_PROTOBUF_ANSWERED) } else { ("v2", "application/json") };
+            let document = self.document(&rows, name, || {
+                let document = v2(&rows);
+                if protobuf { v2_protobuf::encode(&document) } else { document.to_string().into_bytes() }
+            });
+            return Some(respond(headers, document, kind, &hash_of_all(&rows)));
+        }
+        let path = path.strip_prefix("v3")?.trim_matches('/');
+        if path.is_empty() {
+            let list = group_versions(&rows).map(|(path, group, version)| {
+                let hash = hash(&rows, &group, &version);
+                (path.clone(), json!({"serverRelativeURL": format!("/openapi/v3/{path}?hash={hash}")}))
+            });
+            let root = json!({"paths": list.collect::<Map<_, _>>()}).to_string();
+            return Some(respond(headers, compress(root.as_bytes()), "application/json", &hash_of_all(&rows)));
+        }
+        let (_, group, version) = group_versions(&rows).find(|(known, ..)| known == path)?;
+        let hash = hash(&rows, &group, &version);
+        let asked = crate::options::pairs(query.unwrap_or_default()).into_iter().find(|(name, _)| name == "hash");
+        if asked.as_ref().is_some_and(|(_, asked)| *asked != hash) {
+            // A document of before: the one of now is elsewhere (kube-openapi `handler3`).
+            let mut response = http::Response::new(Body::empty());
+            *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
+            let location = HeaderValue::from_str(&format!("/openapi/v3/{path}?hash={hash}")).ok()?;
+            response.headers_mut().insert(header::LOCATION, location);
+            return Some(response);
+        }
+        let document = self.document(&rows, path, || v3(&rows, path, &group, &version).to_string().into_bytes());
+        let mut response = respond(headers, document, "application/json", &hash);
+        if asked.is_some() {
+            // What a hash leads to never changes.
+            let forever = HeaderValue::from_static("public, max-age=31536000, immutable");
+            response.headers_mut().insert(header::CACHE_CONTROL, forever);
+        }
+        Some(response)
+    }
+
+    /// A document of the rows as they are, made outside the lock.
+    fn document(&self, rows: &Rows, name: &str, make: impl FnOnce() -> Vec<u8>) -> Bytes {
+        {
+            let mut made = self.made.lock();
+            if made.generation != rows.generation {
+                *made = Made { generation: rows.generation, documents: BTreeMap::new() };
+            }
+            if let Some(document) = made.documents.get(name) {
+                return document.clone();
+            }
+        }
+        let document = compress(&make());
+        let mut made = self.made.lock();
+        if made.generation == rows.generation {
+            made.documents.insert(name.to_owned(), document.clone());
+        }
+        document
+    }
+}
+
+fn wants_protobuf(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let first =
+        values.flat_map(|value| value.split(',')).map(|clause| clause.split(';').next().unwrap_or_default().trim());
+    first.into_iter().find_map(|kind| match kind {
+        V2_PROTOBUF => Some(true),
+        "application/json" | "*/*" | "application/*" => Some(false),
+        _ => None,
+    }) == Some(true)
+}
+
+fn compress(document: &[u8]) -> Bytes {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    // Writing to a Vec does not fail.
+    let written = encoder.write_all(document).and_then(|()| encoder.finish());
+    written.map(Bytes::from).unwrap_or_default()
+}
+
+fn respond(headers: &HeaderMap, compressed: Bytes, kind: &'static str, hash: &str) -> Response {
+    let tag = HeaderValue::from_str(&format!("\"{hash}\"")).ok();
+    if tag.is_some() && headers.get(header::IF_NONE_MATCH) == tag.as_ref() {
+        let mut response = http::Response::new(Body::empty());
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        return response;
+    }
+    let gzip = negotiate::accepts_gzip(headers);
+    let body = if gzip {
+        compressed
+    } else {
+        let mut plain = Vec::new();
+        // What was compressed here can be read here.
+        let _ = GzDecoder::new(&compressed[..]).read_to_end(&mut plain);
+        plain.into()
+    };
+    let mut response = http::Response::new(Body::from(body));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(header::VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
+    if gzip {
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    if let Some(tag) = tag {
+        headers.insert(header::ETAG, tag);
+    }
+    response
+}
+
+/// Path, group and version of each document.
+fn group_versions(rows: &Rows) -> impl Iterator<Item = (String, String, String)> {
+    let groups = rows.groups().into_iter();
+    groups.flat_map(|(group, versions)| {
+        versions.into_iter().map(move |version| {
+            let path = if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") };
+            (path, group.to_string(), version.to_string())
+        })
+    })
+}
+
+/// The rows served in a group and version, with the index of that version.
+fn rows_of<'r>(rows: &'r Rows, group: &'r str, version: &'r str) -> impl Iterator<Item = (&'r Row, usize)> {
+    rows.rows().filter_map(move |row| {
+        let served = row.served.iter().position(|(g, v)| *g == group && *v == version)?;
+        Some((&**row, served))
+    })
+}
+
+/// What a document follows from.
+fn hash(rows: &Rows, group: &str, version: &str) -> String {
+    let mut digest = Sha256::new();
+    digest.update(super::version::GIT_VERSION);
+    digest.update(env!("CARGO_PKG_VERSION"));
+    for (row, served) in rows_of(rows, group, version) {
+        let what = (row.gvk(served), &row.plural, row.namespaced, row.verbs, &row.subresources);
+        digest.update(format!("{what:?}"));
+        if let Some(custom) = row.strategy.custom() {
+            digest.update(custom.openapi().to_string());
+        }
+    }
+    hex::encode_upper(digest.finalize())
+}
+
+fn hash_of_all(rows: &Rows) -> String {
+    let mut digest = Sha256::new();
+    for (_, group, version) in group_versions(rows) {
+        digest.update(hash(rows, &group, &version));
+    }
+    hex::encode_upper(digest.finalize())
+}
+
+fn info() -> Value {
+    json!({"title": "Kubernetes", "version": super::version::GIT_VERSION})
+}
+
+/// The definition that a kind goes by.
+fn definition_name(row: &Row, served: usize) -> String {
+    let gvk = row.gvk(served);
+    match schema::of(&gvk) {
+        Some(ty) if row.schema.is_none() => ty.full_name().to_owned(),
+        _ => {
+            let group: Vec<&str> = gvk.group.rsplit('.').collect();
+            format!("{}.{}.{}", group.join("."), gvk.version, gvk.kind)
+        }
+    }
+}
+
+/// Adds paths and definitions of a group and version.
+fn collect(
+    rows: &Rows,
+    base: &str,
+    (group, version): (&str, &str),
+    style: Style,
+    found: &mut Map<String, Value>,
+    definitions: &mut Definitions<'_>,
+) {
+    for name in ["DeleteOptions", "Status", "WatchEvent"] {
+        let ty = schema::named(&format!("io.k8s.apimachinery.pkg.apis.meta.v1.{name}"));
+        ty.into_iter().for_each(|ty| definitions.add(ty));
+    }
+    for (row, served) in rows_of(rows, group, version) {
+        let gvk = row.gvk(served);
+        let name = definition_name(row, served);
+        let kind = json!({"group": group, "version": version, "kind": &*gvk.kind});
+        let list_kind = json!({"group": group, "version": version, "kind": format!("{}List", gvk.kind)});
+        let list = format!("{name}List");
+        match (row.strategy.custom(), schema::of(&gvk)) {
+            (Some(custom), _) => add_custom(definitions, style, &name, custom.openapi()),
+            (None, Some(ty)) => {
+                definitions.add(ty);
+                schema::named(&list).into_iter().for_each(|ty| definitions.add(ty));
+            }
+            (None, None) => {}
+        }
+        definitions.kinds(&name, &[kind]);
+        definitions.kinds(&list, &[list_kind]);
+        for subresource in row.subresources.iter().filter_map(|subresource| subresource.kind()) {
+            if let Some(ty) = schema::of(&subresource) {
+                let kind =
+                    json!({"group": &*subresource.group, "version": &*subresource.version, "kind": &*subresource.kind});
+                definitions.add(ty);
+                definitions.kinds(ty.full_name(), &[kind]);
+            }
+        }
+        paths::add(found, style, base, row, &gvk, &name);
+    }
+}
+
+/// The definition of a custom resource and of its list, with the metadata that all objects have.
+fn add_custom(definitions: &mut Definitions<'_>, style: Style, name: &str, openapi: &Value) {
+    let meta = |name: &str| schema::named(&format!("io.k8s.apimachinery.pkg.apis.meta.v1.{name}"));
+    let (Some(object_meta), Some(list_meta)) = (meta("ObjectMeta"), meta("ListMeta")) else { return };
+    definitions.add(object_meta);
+    definitions.add(list_meta);
+    let text = |described: &str| json!({"type": "string", "description": described});
+    let (version, kind) = ("The version of the schema that the object is in.", "The kind of the object.");
+    let mut definition = if openapi.is_object() { openapi.clone() } else { json!({"type": "object"}) };
+    if style == Style::V2 {
+        keep_what_v2_has(&mut definition);
+    }
+    if !definition["properties"].is_object() {
+        definition["properties"] = json!({});
+    }
+    let reference = |name: &str| match style {
+        Style::V3 => json!({"allOf": [style.reference(name)]}),
+        Style::V2 => style.reference(name),
+    };
+    let mut metadata = reference(object_meta.full_name());
+    metadata["description"] = "Standard object's metadata.".into();
+    definition["properties"]["apiVersion"] = text(version);
+    definition["properties"]["kind"] = text(kind);
+    definition["properties"]["metadata"] = metadata;
+    definitions.insert(name, definition);
+    let list = json!({"type": "object", "required": ["items"], "description": format!("A list of {name}."), "properties": {
+        "apiVersion": text(version), "kind": text(kind), "metadata": reference(list_meta.full_name()),
+        "items": {"type": "array", "items": style.reference(name)}}});
+    definitions.insert(&format!("{name}List"), list);
+}
+
+/// OpenAPI v2 knows fewer words than v3 (apiextensions `openapi/v2`).
+fn keep_what_v2_has(schema: &mut Value) {
+    let Some(map) = schema.as_object_mut() else { return };
+    for unknown in ["oneOf", "anyOf", "not", "nullable", "x-kubernetes-validations"] {
+        map.shift_remove(unknown);
+    }
+    for (name, value) in map.iter_mut() {
+        match name.as_str() {
+            "properties" => value.as_object_mut().into_iter().flatten().for_each(|(_, inner)| keep_what_v2_has(inner)),
+            "items" | "additionalProperties" => keep_what_v2_has(value),
+            _ => {}
+        }
+    }
+}
+
+fn v3(rows: &Rows, path: &str, group: &str, version: &str) -> Value {
+    let descriptions = Descriptions::of(group, version);
+    let mut definitions = Definitions::new(Style::V3, &descriptions);
+    let mut paths = Map::new();
+    collect(rows, path, (group, version), Style::V3, &mut paths, &mut definitions);
+    json!({"openapi": "3.0.0", "info": info(), "paths": paths, "components": {"schemas": definitions.finish()}})
+}
+
+fn v2(rows: &Rows) -> Value {
+    let all: Vec<_> = group_versions(rows).collect();
+    let descriptions: Vec<Descriptions> =
+        all.iter().map(|(_, group, version)| Descriptions::of(group, version)).collect();
+    let none = Descriptions::default();
+    let mut definitions = Definitions::new(Style::V2, &none);
+    let mut paths = Map::new();
+    for ((path, group, version), descriptions) in all.iter().zip(&descriptions) {
+        definitions = definitions.describe(descriptions);
+        collect(rows, path, (group, version), Style::V2, &mut paths, &mut definitions);
+    }
+    json!({"swagger": "2.0", "info": info(), "paths": paths, "definitions": definitions.finish()})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reference_leads_somewhere() {
+        let registry = Registry::builtin();
+        let rows = registry.current();
+        fn references<'v>(value: &'v Value, out: &mut Vec<&'v str>) {
+            match value {
+                Value::Object(map) => {
+                    out.extend(map.get("$ref").and_then(Value::as_str));
+                    map.values().for_each(|value| references(value, out));
+                }
+                Value::Array(items) => items.iter().for_each(|value| references(value, out)),
+                _ => {}
+            }
+        }
+        let mut documents: Vec<Value> =
+            group_versions(&rows).map(|(path, group, version)| v3(&rows, &path, &group, &version)).collect();
+        documents.push(v2(&rows));
+        for document in &documents {
+            let mut found = Vec::new();
+            references(document, &mut found);
+            for reference in found {
+                let target = document.pointer(&reference[1..]);
+                assert!(target.is_some_and(Value::is_object), "{reference}");
+            }
+        }
+        let core = &documents[0]["components"]["schemas"];
+        let containers = &core["io.k8s.api.core.v1.PodSpec"]["properties"]["containers"];
+        assert_eq!(
+            (&containers["x-kubernetes-list-map-keys"], &containers["x-kubernetes-patch-merge-key"]),
+            (&json!(["name"]), &json!("name"))
+        );
+        assert!(containers["description"].as_str().unwrap().contains("containers"));
+        let undescribed =
+            core.as_object().unwrap().values().filter(|schema| schema.get("description").is_none()).count();
+        assert!(undescribed <= 2, "{undescribed}");
+    }
+}

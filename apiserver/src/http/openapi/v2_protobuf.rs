@@ -1,0 +1,246 @@
+//! OpenAPI v2 in the protobuf form that Go clients ask for (gnostic `openapiv2/OpenAPIv2.proto`).
+//!
+//! Each message is a list of its fields: the JSON name, the number, and what the field holds.
+
+use serde_json::{Map, Value};
+
+/// What a field holds.
+#[derive(Clone, Copy)]
+enum Holds {
+    Text,
+    Flag,
+    Texts,
+    /// Any value, as YAML in a message of its own.
+    Any,
+    Message(&'static Message),
+    Messages(&'static Message),
+    /// A map: repeated messages of a name (1) and a value (2), inside a message of its own.
+    Map(&'static Message),
+    /// One of several messages by what the value is, with the numbers that lead to it.
+    Wrapped(&'static [u32], &'static Message),
+    /// `type`: a list of texts in a message of its own.
+    Type,
+    /// `additionalProperties`.
+    Additional,
+    /// `responses`: named messages, each in a message of its own.
+    Responses,
+    /// `parameters`.
+    Parameters,
+    /// `paths`: named messages below number 2.
+    Paths,
+}
+
+/// A message: its fields, and the number under which extensions (`x-…`) stand.
+struct Message {
+    fields: &'static [(&'static str, u32, Holds)],
+    extensions: u32,
+}
+
+static SCHEMA: Message = Message {
+    fields: &[
+        ("$ref", 1, Holds::Text),
+        ("format", 2, Holds::Text),
+        ("description", 4, Holds::Text),
+        ("default", 5, Holds::Any),
+        ("required", 19, Holds::Texts),
+        ("additionalProperties", 21, Holds::Additional),
+        ("type", 22, Holds::Type),
+        ("items", 23, Holds::Wrapped(&[1], &SCHEMA)),
+        ("allOf", 24, Holds::Messages(&SCHEMA)),
+        ("properties", 25, Holds::Map(&SCHEMA)),
+    ],
+    extensions: 31,
+};
+static RESPONSE: Message =
+    Message { fields: &[("description", 1, Holds::Text), ("schema", 2, Holds::Wrapped(&[1], &SCHEMA))], extensions: 5 };
+static BODY: Message = Message {
+    fields: &[
+        ("description", 1, Holds::Text),
+        ("name", 2, Holds::Text),
+        ("in", 3, Holds::Text),
+        ("required", 4, Holds::Flag),
+        ("schema", 5, Holds::Message(&SCHEMA)),
+    ],
+    extensions: 6,
+};
+static QUERY: Message = Message {
+    fields: &[
+        ("required", 1, Holds::Flag),
+        ("in", 2, Holds::Text),
+        ("description", 3, Holds::Text),
+        ("name", 4, Holds::Text),
+        ("type", 6, Holds::Text),
+        ("uniqueItems", 20, Holds::Flag),
+    ],
+    extensions: 23,
+};
+static PATH: Message = Message {
+    fields: &[
+        ("required", 1, Holds::Flag),
+        ("in", 2, Holds::Text),
+        ("description", 3, Holds::Text),
+        ("name", 4, Holds::Text),
+        ("type", 5, Holds::Text),
+        ("uniqueItems", 19, Holds::Flag),
+    ],
+    extensions: 22,
+};
+static OPERATION: Message = Message {
+    fields: &[
+        ("description", 3, Holds::Text),
+        ("operationId", 5, Holds::Text),
+        ("produces", 6, Holds::Texts),
+        ("consumes", 7, Holds::Texts),
+        ("parameters", 8, Holds::Parameters),
+        ("responses", 9, Holds::Responses),
+    ],
+    extensions: 13,
+};
+static PATH_ITEM: Message = Message {
+    fields: &[
+        ("get", 2, Holds::Message(&OPERATION)),
+        ("put", 3, Holds::Message(&OPERATION)),
+        ("post", 4, Holds::Message(&OPERATION)),
+        ("delete", 5, Holds::Message(&OPERATION)),
+        ("patch", 8, Holds::Message(&OPERATION)),
+        ("parameters", 9, Holds::Parameters),
+    ],
+    extensions: 10,
+};
+static INFO: Message = Message { fields: &[("title", 1, Holds::Text), ("version", 2, Holds::Text)], extensions: 7 };
+static DOCUMENT: Message = Message {
+    fields: &[
+        ("swagger", 1, Holds::Text),
+        ("info", 2, Holds::Message(&INFO)),
+        ("paths", 8, Holds::Paths),
+        ("definitions", 9, Holds::Map(&SCHEMA)),
+    ],
+    extensions: 16,
+};
+
+/// The whole document.
+pub(super) fn encode(document: &Value) -> Vec<u8> {
+    message(document, &DOCUMENT)
+}
+
+fn varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push((value & 0x7f) as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+fn bytes(out: &mut Vec<u8>, number: u32, value: &[u8]) {
+    varint(out, u64::from(number) << 3 | 2);
+    varint(out, value.len() as u64);
+    out.extend_from_slice(value);
+}
+
+fn wrap(number: u32, value: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(value.len() + 6);
+    bytes(&mut out, number, value);
+    out
+}
+
+fn any(value: &Value) -> Vec<u8> {
+    // JSON is YAML.
+    wrap(2, format!("{value}\n").as_bytes())
+}
+
+fn named(name: &str, value: &[u8]) -> Vec<u8> {
+    let mut out = wrap(1, name.as_bytes());
+    bytes(&mut out, 2, value);
+    out
+}
+
+fn message(value: &Value, message: &Message) -> Vec<u8> {
+    let mut out = Vec::new();
+    let Some(map) = value.as_object() else { return out };
+    for (name, number, holds) in message.fields {
+        if let Some(value) = map.get(*name) {
+            field(&mut out, *number, value, *holds);
+        }
+    }
+    for (name, value) in map.iter().filter(|(name, _)| name.starts_with("x-")) {
+        bytes(&mut out, message.extensions, &named(name, &any(value)));
+    }
+    out
+}
+
+fn field(out: &mut Vec<u8>, number: u32, value: &Value, holds: Holds) {
+    let texts = |value: &Value| -> Vec<String> {
+        let items = value.as_array().into_iter().flatten();
+        items.filter_map(Value::as_str).map(str::to_owned).collect()
+    };
+    match holds {
+        Holds::Text => bytes(out, number, value.as_str().unwrap_or_default().as_bytes()),
+        Holds::Flag if value == &Value::Bool(true) => {
+            varint(out, u64::from(number) << 3);
+            out.push(1);
+        }
+        Holds::Flag => {}
+        Holds::Texts => texts(value).iter().for_each(|text| bytes(out, number, text.as_bytes())),
+        Holds::Any => bytes(out, number, &any(value)),
+        Holds::Message(of) => bytes(out, number, &message(value, of)),
+        Holds::Messages(of) => {
+            value.as_array().into_iter().flatten().for_each(|item| bytes(out, number, &message(item, of)));
+        }
+        Holds::Map(of) => {
+            let mut inner = Vec::new();
+            for (name, value) in value.as_object().into_iter().flatten() {
+                bytes(&mut inner, 1, &named(name, &message(value, of)));
+            }
+            bytes(out, number, &inner);
+        }
+        Holds::Wrapped(way, of) => {
+            let inner = way.iter().rev().fold(message(value, of), |inner, number| wrap(*number, &inner));
+            bytes(out, number, &inner);
+        }
+        Holds::Type => bytes(out, number, &wrap(1, value.as_str().unwrap_or_default().as_bytes())),
+        Holds::Additional => bytes(out, number, &wrap(1, &message(value, &SCHEMA))),
+        Holds::Responses => {
+            let mut inner = Vec::new();
+            for (code, value) in value.as_object().into_iter().flatten() {
+                bytes(&mut inner, 1, &named(code, &wrap(1, &message(value, &RESPONSE))));
+            }
+            bytes(out, number, &inner);
+        }
+        Holds::Parameters => {
+            for parameter in value.as_array().into_iter().flatten() {
+                let inner = match parameter["in"].as_str() {
+                    Some("body") => wrap(1, &message(parameter, &BODY)),
+                    Some("path") => wrap(2, &wrap(4, &message(parameter, &PATH))),
+                    _ => wrap(2, &wrap(3, &message(parameter, &QUERY))),
+                };
+                bytes(out, number, &wrap(1, &inner));
+            }
+        }
+        Holds::Paths => {
+            let mut inner = Vec::new();
+            let paths: Option<&Map<String, Value>> = value.as_object();
+            for (path, value) in paths.into_iter().flatten() {
+                bytes(&mut inner, 2, &named(path, &message(value, &PATH_ITEM)));
+            }
+            bytes(out, number, &inner);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_small_document() {
+        let document = json!({"swagger": "2.0", "definitions": {"a": {"type": "object", "x-b": 1}}});
+        let schema =
+            [&[0xb2, 0x01, 8, 0x0a, 6][..], b"object", &[0xfa, 0x01, 11, 0x0a, 3], b"x-b", &[0x12, 4, 0x12, 2], b"1\n"]
+                .concat();
+        let named = [&[0x0a, 1][..], b"a", &[0x12, schema.len() as u8], &schema].concat();
+        let definitions = [&[0x0a, named.len() as u8][..], &named].concat();
+        let expected = [&[0x0a, 3][..], b"2.0", &[0x4a, definitions.len() as u8], &definitions].concat();
+        assert_eq!(encode(&document), expected);
+    }
+}
