@@ -63,7 +63,12 @@ fn first_address(server: &Server) -> IpAddr {
     }
 }
 
-fn call(server: &Arc<Server>, (group, plural): (&str, &str), namespace: &str, name: &str) -> Result<Call, Status> {
+pub(crate) fn call(
+    server: &Arc<Server>,
+    (group, plural): (&str, &str),
+    namespace: &str,
+    name: &str,
+) -> Result<Call, Status> {
     let resolved = server.registry.find(group, "v1", plural).ok_or_else(Status::no_such_resource)?;
     Ok(Call {
         server: server.clone(),

@@ -10,6 +10,7 @@
 //! |---|---|
 //! | [`store`] | the key space with revisions: trait, embedded, etcd |
 //! | [`cache`] | everything in the store, encoded and ready to be sent |
+//! | [`custom`] | custom resources: rows that come and go with their definitions |
 //! | [`registry`] | the rows: which resources there are, and what is particular about each |
 //! | [`verbs`] | get, list, watch, create, update, patch, delete: each once |
 //! | [`admission`] | what the server adds to and refuses of objects |
@@ -20,6 +21,7 @@ pub mod admission;
 pub mod auth;
 mod bootstrap;
 pub mod cache;
+pub mod custom;
 pub mod http;
 pub mod options;
 pub mod registry;
@@ -108,6 +110,8 @@ impl ApiServer {
     /// When the store cannot be read or written, or a PEM cannot be read.
     pub async fn start(config: Config) -> Result<Arc<Self>, StartError> {
         let registry = registry::Registry::builtin();
+        let definitions = custom::Definitions::load(&*config.store).await?;
+        registry.set_custom(definitions.rows());
         let cacher = cache::Cacher::load(config.store.clone(), &registry).await?;
         let identity = config.kubelet_client.as_ref().map(|(certificate, key)| (certificate.as_str(), key.as_str()));
         let kubelet = http::logs::KubeletClient::new(&config.ca_pem, identity, config.node_place.clone())
@@ -126,6 +130,7 @@ impl ApiServer {
         tasks.spawn(server.cacher.clone().run(server.stop.clone()));
         tasks.spawn(server.clone().maintain());
         bootstrap::run(&server).await?;
+        tasks.spawn(custom::run(server.clone(), definitions));
         Ok(Arc::new(Self { server, tasks }))
     }
 

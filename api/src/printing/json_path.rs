@@ -52,11 +52,10 @@ impl JsonPath {
 
     /// The names of a path that is nothing but fields.
     pub fn fields(&self) -> Vec<&str> {
-        let name = |step| match step {
-            &Step::Field(ref name) => Some(name.as_str()),
-            _ => None,
-        };
-        self.steps.iter().filter_map(name).collect()
+        self.steps
+            .iter()
+            .filter_map(|step| if let Step::Field(name) = step { Some(name.as_str()) } else { None })
+            .collect()
     }
 
     /// What it finds, in order.

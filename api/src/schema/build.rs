@@ -45,6 +45,10 @@ impl FieldSpec {
         }
         self
     }
+    /// Its name in JSON.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
     /// A list of what it was.
     pub fn list(self) -> Self {
         self.wrap(WRAP_LIST)

@@ -71,7 +71,7 @@ impl Object {
         change: Change,
         row: &Row,
     ) -> Option<Self> {
-        let converted = row.strategy.custom().and_then(|custom| custom.from_store(stored));
+        let converted = row.strategy.custom().and_then(|custom| custom.normalized(stored));
         let stored = converted.as_deref().unwrap_or(stored);
         let index = Index::of(stored, row.strategy.fields())?;
         let (frame, version_at) = match metadata_at(stored) {

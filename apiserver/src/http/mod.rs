@@ -238,6 +238,9 @@ async fn allowed(
     options: Options,
 ) -> Result<Response, Status> {
     let (resolved, subresource) = resolve(server, target)?;
+    if subresource.is_none() && !resolved.row.verbs.contains(&verb.as_str()) {
+        return Err(Status::method_not_supported(&resolved.row.gvr(resolved.served), verb.as_str()));
+    }
     if !resolved.row.namespaced && !target.namespace.is_empty() && target.resource != "namespaces" {
         return Err(Status::no_such_resource());
     }

@@ -16,7 +16,7 @@ mod row;
 pub mod strategy;
 mod table;
 
-pub use row::{Row, Subresource, reading_name};
+pub use row::{Row, Subresource, VERBS, VERBS_WHILE_ENDING, reading_name};
 pub use strategy::Strategy;
 
 use arc_swap::ArcSwap;

@@ -100,6 +100,9 @@ pub struct Row {
 /// What can be done with every stored resource.
 pub static VERBS: [&str; 8] = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 
+/// The same while its definition is being deleted.
+pub static VERBS_WHILE_ENDING: [&str; 7] = ["delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+
 impl Row {
     /// A row with nothing but a name and a strategy; stored under its plural.
     pub fn new(
@@ -145,11 +148,23 @@ impl Row {
         self
     }
 
+    /// Stored under another name than its plural.
+    #[must_use]
+    pub fn stored_as(mut self, storage: &'static str) -> Self {
+        self.storage = Symbol::new(storage);
+        self
+    }
+
+    #[must_use]
+    pub fn category(mut self, name: &'static str) -> Self {
+        self.categories.push(Symbol::new(name));
+        self
+    }
+
     /// In `kubectl get all`.
     #[must_use]
-    pub fn in_all(mut self) -> Self {
-        self.categories.push(Symbol::new("all"));
-        self
+    pub fn in_all(self) -> Self {
+        self.category("all")
     }
 
     #[must_use]

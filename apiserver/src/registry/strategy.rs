@@ -96,6 +96,15 @@ pub trait Strategy: Send + Sync + std::fmt::Debug + 'static {
     /// Everything that is wrong with a change.
     fn validate_update(&self, _object: &Value, _old: &Value, _causes: &mut Vec<Cause>) {}
 
+    /// Everything that is wrong with a changed object.
+    fn validate_changed(&self, object: &Value, old: &Value, causes: &mut Vec<Cause>) {
+        self.validate(object, causes);
+        self.validate_update(object, old, causes);
+    }
+
+    /// What the server writes into an object when its delete is asked for, before it is known whether it waits.
+    fn prepare_delete(&self, _object: &mut Value, _context: &WriteContext) {}
+
     /// Everything that is wrong with a change of the status.
     fn validate_status(&self, _object: &Value, _old: &Value, _causes: &mut Vec<Cause>) {}
 
@@ -133,7 +142,7 @@ pub trait Custom: Send + Sync {
 
     /// An object of the store as it is kept in memory: in the storage version, pruned and defaulted as the schema is now
     /// (apiextensions `crdConversionRESTOptionsGetter`). None when it is so already.
-    fn from_store(&self, stored: &[u8]) -> Option<Vec<u8>>;
+    fn normalized(&self, stored: &[u8]) -> Option<Vec<u8>>;
 
     /// The version served is not the one kept in memory.
     fn converts(&self) -> bool;

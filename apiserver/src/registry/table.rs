@@ -4,6 +4,7 @@ use super::Subresource::{Approval, Binding, EphemeralContainers, Eviction, Final
 use super::row::Row;
 use super::strategy::{PLAIN, SPECIFIED};
 use super::{apps, autoscaling, certificates, coordination, core, events, rbac};
+use crate::custom::definition::DefinitionStrategy;
 
 /// Every built-in resource.
 pub fn rows() -> Vec<Row> {
@@ -90,6 +91,18 @@ fn other_rows() -> Vec<Row> {
     const NETWORKING: &str = "networking.k8s.io";
     const STORAGE: &str = "storage.k8s.io";
     vec![
+        Row::new(
+            "apiextensions.k8s.io",
+            "v1",
+            "CustomResourceDefinition",
+            "customresourcedefinitions",
+            DefinitionStrategy,
+        )
+        .cluster()
+        .stored_as(crate::custom::definition::STORAGE)
+        .short(&["crd", "crds"])
+        .category("api-extensions")
+        .status(),
         Row::new(
             "autoscaling",
             "v2",

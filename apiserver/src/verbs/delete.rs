@@ -21,7 +21,7 @@ const PARALLEL: usize = 128;
 
 /// metav1.DeleteOptions and the query, together.
 #[derive(Clone, Debug, Default)]
-pub(super) struct DeleteOptions {
+pub(crate) struct DeleteOptions {
     grace_period: Option<i64>,
     propagation: Option<Propagation>,
     uid: Option<String>,
@@ -60,7 +60,7 @@ impl DeleteOptions {
 }
 
 /// What a delete did.
-pub(super) enum Deleted {
+pub(crate) enum Deleted {
     Gone(Value),
     /// It goes when its grace has passed or its finalizers are done.
     Going(bytes::Bytes),
@@ -79,7 +79,7 @@ pub(super) async fn delete(mut call: Call, body: Body) -> Result<Response, Statu
 }
 
 /// Deletes the object in the call's path.
-pub(super) async fn delete_object(call: &Call, options: &DeleteOptions) -> Result<Deleted, Status> {
+pub(crate) async fn delete_object(call: &Call, options: &DeleteOptions) -> Result<Deleted, Status> {
     for _ in 0..update::ATTEMPTS {
         let current = call.current().await?;
         if let Some(deleted) = delete_once(call, options, &current).await? {
@@ -94,6 +94,7 @@ async fn delete_once(call: &Call, options: &DeleteOptions, current: &Current) ->
     call.row().strategy.check_delete(&current.value, &call.server.cacher)?;
     let mut object = current.value.clone();
     set_finalizers(call, &mut object, options.propagation);
+    call.row().strategy.prepare_delete(&mut object, &call.context());
     let grace = call.row().strategy.grace_period(&object, options.grace_period).unwrap_or(0).max(0);
     let waits = object_meta::finalizers(&object).next().is_some() || has_own_finalizers(call, &object);
     if !waits && grace == 0 {

@@ -16,6 +16,7 @@ mod watch;
 pub mod allocate;
 pub(crate) use create::create_object;
 pub(crate) use manage::{Managing, manager_of};
+pub(crate) use delete::{DeleteOptions, delete_object};
 
 use crate::auth::UserInfo;
 use crate::cache::{Object, ResourceCache, encode, store_key, with_revision};

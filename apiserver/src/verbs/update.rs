@@ -173,8 +173,7 @@ fn validate(call: &Call, object: &Value, old: &Value) -> Result<(), Status> {
             strategy.validate(object, &mut causes);
         }
     } else {
-        strategy.validate(object, &mut causes);
-        strategy.validate_update(object, old, &mut causes);
+        strategy.validate_changed(object, old, &mut causes);
     }
     if causes.is_empty() { Ok(()) } else { Err(Status::invalid(&call.gvk(), &call.name, causes)) }
 }

@@ -88,6 +88,10 @@ async fn every_row() {
                 .find(|entry| entry["name"] == *row.plural)
                 .unwrap_or_else(|| panic!("{gvk} in discovery"));
             assert_eq!(known["kind"], *gvk.kind);
+            if &*gvk.kind == "CustomResourceDefinition" {
+                // The server itself writes these while they are walked: they have tests of their own.
+                continue;
+            }
             let collection = if row.namespaced {
                 format!("{base}/namespaces/default/{}", row.plural)
             } else {

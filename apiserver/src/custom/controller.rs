@@ -1,0 +1,330 @@
+//! Follows the definitions: accepts names, serves what is accepted, and clears away what a deleted definition leaves
+//! (apiextensions `controller/{status,establish,finalizer}`). Every server of a cluster does so; a write that another one
+//! did first is none.
+
+use super::definition::{self, CLEANUP, STORAGE, fingerprint, has_condition, set_condition};
+use crate::bootstrap;
+use crate::cache::{PREFIX, Snapshot};
+use crate::registry::fields::{items, object_mut, set, text};
+use crate::registry::{Resolved, Row};
+use crate::server::Server;
+use crate::store::{Range, Store, StoreError};
+use crate::verbs::{Call, DeleteOptions, delete_object};
+use coracle_api::clock::rfc3339;
+use coracle_api::{Status, meta};
+use futures::StreamExt;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+const DEFINITIONS: (&str, &str) = ("apiextensions.k8s.io", "customresourcedefinitions");
+
+/// How long to wait before something that failed is tried again.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// Objects of a deleted definition that are deleted side by side.
+const PARALLEL: usize = 64;
+
+/// What is served of one definition.
+#[derive(Debug)]
+struct Served {
+    fingerprint: String,
+    rows: Vec<Arc<Row>>,
+}
+
+/// The definitions that are served, by name.
+#[derive(Debug, Default)]
+pub struct Definitions {
+    served: BTreeMap<String, Served>,
+    /// Uids of definitions whose objects are being deleted.
+    ending: HashSet<String>,
+}
+
+impl Definitions {
+    /// What is established in the store, so that a server serves it from its first moment.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn load(store: &dyn Store) -> Result<Self, StoreError> {
+        let range = Range { prefix: format!("{PREFIX}{STORAGE}/"), from: None, limit: 0, at: None };
+        let records = store.range(range).await?.records;
+        let mut definitions = Self::default();
+        for record in records {
+            let Ok(found) = serde_json::from_slice::<Value>(&record.value) else { continue };
+            if has_condition(&found, "Established") {
+                definitions.served.insert(meta::name(&found).to_owned(), Served::of(&found));
+            }
+        }
+        Ok(definitions)
+    }
+
+    /// The rows of all of them.
+    pub fn rows(&self) -> impl Iterator<Item = Arc<Row>> {
+        self.served.values().flat_map(|served| served.rows.iter().cloned())
+    }
+}
+
+impl Served {
+    fn of(found: &Value) -> Self {
+        Self { fingerprint: fingerprint(found), rows: definition::rows(found).into_iter().map(Arc::new).collect() }
+    }
+
+    /// The row whose version is stored: the cache is its.
+    fn stored(&self) -> Option<&Arc<Row>> {
+        let stored = self.rows.iter().find(|row| !row.strategy.custom().is_some_and(|custom| custom.converts()));
+        stored.or(self.rows.first())
+    }
+}
+
+/// Runs until the server stops.
+pub async fn run(server: Arc<Server>, mut definitions: Definitions) {
+    let Ok(cache) = server.cache_of(DEFINITIONS.0, DEFINITIONS.1) else { return };
+    let mut news = cache.subscribe();
+    loop {
+        news.borrow_and_update();
+        let done = definitions.reconcile(&server, &cache.snapshot()).await;
+        if let Err(status) = &done {
+            tracing::warn!(%status, "custom resource definitions");
+        }
+        tokio::select! {
+            () = server.stop.cancelled() => return,
+            changed = news.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(RETRY), if done.is_err() => {}
+        }
+    }
+}
+
+impl Definitions {
+    async fn reconcile(&mut self, server: &Arc<Server>, snapshot: &Snapshot) -> Result<(), Status> {
+        let mut all: Vec<Value> = snapshot.objects.values().map(|object| object.parse()).collect();
+        // The older definition keeps a name that two want.
+        all.sort_by(|a, b| {
+            (meta::creation_timestamp(a), meta::name(a)).cmp(&(meta::creation_timestamp(b), meta::name(b)))
+        });
+        let known: HashSet<&str> = all.iter().map(meta::name).collect();
+        let gone: Vec<String> = self.served.keys().filter(|name| !known.contains(name.as_str())).cloned().collect();
+        for name in gone {
+            self.drop_served(server, &name).await?;
+        }
+        self.ending.retain(|uid| all.iter().any(|found| meta::uid(found) == uid));
+        let mut result = Ok(());
+        for at in 0..all.len() {
+            let mut wanted = all[at].clone();
+            let now = rfc3339(server.config.clock.now());
+            let changed = decide(&mut wanted, &all, &now);
+            if has_condition(&wanted, "Established") {
+                self.serve(server, &wanted).await?;
+            }
+            if changed {
+                // Served first: whoever sees the condition finds the resource.
+                result = write(server, &all[at], &wanted).await.and(result);
+            }
+            all[at] = wanted;
+            let found = &all[at];
+            if meta::deletion_timestamp(found).is_some()
+                && meta::finalizers(found).any(|name| name == CLEANUP)
+                && self.ending.insert(meta::uid(found).to_owned())
+            {
+                self.end(server, found);
+            }
+        }
+        result
+    }
+
+    async fn serve(&mut self, server: &Arc<Server>, found: &Value) -> Result<(), Status> {
+        let name = meta::name(found);
+        let before = self.served.get(name);
+        if before.is_some_and(|served| served.fingerprint == fingerprint(found)) {
+            return Ok(());
+        }
+        let next = Served::of(found);
+        let ending_now = meta::deletion_timestamp(found).is_some() && before.is_some();
+        if !ending_now && let Some(row) = next.stored() {
+            server.cacher.add(row.clone()).await.map_err(crate::server::store_status)?;
+        }
+        self.served.insert(name.to_owned(), next);
+        server.registry.set_custom(self.rows());
+        Ok(())
+    }
+
+    async fn drop_served(&mut self, server: &Arc<Server>, name: &str) -> Result<(), Status> {
+        let Some(served) = self.served.remove(name) else { return Ok(()) };
+        server.registry.set_custom(self.rows());
+        match served.stored() {
+            Some(row) => server.cacher.remove(&row.storage).await.map_err(crate::server::store_status),
+            None => Ok(()),
+        }
+    }
+
+    /// Deletes the objects of a definition, and lets it go when there are none left.
+    fn end(&self, server: &Arc<Server>, found: &Value) {
+        let (server, name) = (server.clone(), meta::name(found).to_owned());
+        let row = self.served.get(&name).and_then(|served| served.stored().cloned());
+        tokio::spawn(async move {
+            let stop = server.stop.clone();
+            let work = async {
+                while let Err(status) = end(&server, &name, row.as_ref()).await {
+                    tracing::warn!(%name, %status, "ending a custom resource");
+                    tokio::time::sleep(RETRY).await;
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = work => {}
+            }
+        });
+    }
+}
+
+/// Fills in the status; true when it changed.
+fn decide(wanted: &mut Value, all: &[Value], now: &str) -> bool {
+    let before = wanted.get("status").cloned();
+    let (accepted, conflict) = names(wanted, all);
+    set(object_mut(wanted, "status"), "acceptedNames", accepted);
+    match conflict {
+        None => {
+            set_condition(wanted, "NamesAccepted", true, "NoConflicts", "no conflicts found", now);
+            let message = "the initial names have been accepted";
+            set_condition(wanted, "Established", true, "InitialNamesAccepted", message, now);
+        }
+        Some((reason, message)) => {
+            set_condition(wanted, "NamesAccepted", false, reason, &message, now);
+            if !has_condition(wanted, "Established") {
+                set_condition(wanted, "Established", false, "NotAccepted", "not all names are accepted", now);
+            }
+        }
+    }
+    if let Some(approval) = meta::annotation(wanted, super::check::APPROVAL).map(str::to_owned)
+        && super::check::is_protected(text(&wanted["spec"], "group"))
+    {
+        let (approved, reason, message) = match approval.as_str() {
+            text if text.starts_with("https://") => (true, "ApprovedAnnotation", format!("approved in {text}")),
+            text => (false, "UnapprovedAnnotation", format!("not approved: {text:?}")),
+        };
+        set_condition(wanted, "KubernetesAPIApprovalPolicyConformant", approved, reason, &message, now);
+    }
+    wanted.get("status") != before.as_ref()
+}
+
+/// The names that a definition gets, and why it does not get all it wants (apiextensions `naming_controller.go`).
+fn names(wanted: &Value, all: &[Value]) -> (Value, Option<(&'static str, String)>) {
+    let group = text(&wanted["spec"], "group");
+    let (mut resources, mut kinds) = (HashSet::new(), HashSet::new());
+    for other in
+        all.iter().filter(|other| text(&other["spec"], "group") == group && meta::uid(other) != meta::uid(wanted))
+    {
+        let names = &other["status"]["acceptedNames"];
+        resources.extend([text(names, "plural"), text(names, "singular")]);
+        resources.extend(items(names, "shortNames").iter().filter_map(Value::as_str));
+        kinds.extend([text(names, "kind"), text(names, "listKind")]);
+    }
+    let asked = &wanted["spec"]["names"];
+    let mut accepted = wanted.pointer("/status/acceptedNames").cloned().unwrap_or_else(|| json!({}));
+    let mut conflict = None;
+    for (field, reason, taken) in [
+        ("plural", "PluralConflict", &resources),
+        ("singular", "SingularConflict", &resources),
+        ("kind", "KindConflict", &kinds),
+        ("listKind", "ListKindConflict", &kinds),
+    ] {
+        let name = text(asked, field);
+        if !name.is_empty() && taken.contains(name) {
+            conflict = Some((reason, format!("{name:?} is already in use")));
+        } else {
+            set(&mut accepted, field, name);
+        }
+    }
+    let short = items(asked, "shortNames");
+    match short.iter().filter_map(Value::as_str).find(|name| resources.contains(name)) {
+        Some(name) => conflict = Some(("ShortNamesConflict", format!("{name:?} is already in use"))),
+        None if short.is_empty() => drop(crate::registry::fields::remove(&mut accepted, "shortNames")),
+        None => set(&mut accepted, "shortNames", short.to_vec()),
+    }
+    match items(asked, "categories") {
+        [] => drop(crate::registry::fields::remove(&mut accepted, "categories")),
+        categories => set(&mut accepted, "categories", categories.to_vec()),
+    }
+    (accepted, conflict)
+}
+
+/// Writes a definition's status over what was seen. Another server that was faster wrote the same.
+async fn write(server: &Arc<Server>, seen: &Value, wanted: &Value) -> Result<(), Status> {
+    let call = bootstrap::call(server, DEFINITIONS, "", meta::name(seen))?;
+    match call.current().await {
+        Ok(current) if meta::resource_version(&current.value) == meta::resource_version(seen) => {
+            call.replace(&current, wanted, Vec::new()).await.map(drop)
+        }
+        // It changed or went; that is news of its own.
+        Ok(_) => Ok(()),
+        Err(status) if status.code == 404 => Ok(()),
+        Err(status) => Err(status),
+    }
+}
+
+async fn end(server: &Arc<Server>, name: &str, row: Option<&Arc<Row>>) -> Result<(), Status> {
+    if let Some(row) = row {
+        delete_objects(server, row).await?;
+    }
+    loop {
+        let call = bootstrap::call(server, DEFINITIONS, "", name)?;
+        let current = match call.current().await {
+            Ok(current) => current,
+            Err(status) if status.code == 404 => return Ok(()),
+            Err(status) => return Err(status),
+        };
+        let left: Vec<Value> =
+            meta::finalizers(&current.value).filter(|name| *name != CLEANUP).map(Value::from).collect();
+        let done = if left.is_empty() {
+            call.remove(&current, Vec::new()).await?
+        } else {
+            let mut next = current.value.clone();
+            meta::set(&mut next, "finalizers", left);
+            let now = rfc3339(server.config.clock.now());
+            let message = "removed all instances";
+            set_condition(&mut next, "Terminating", false, "InstanceDeletionCompleted", message, &now);
+            call.replace(&current, &next, Vec::new()).await?.is_some()
+        };
+        if done {
+            return Ok(());
+        }
+    }
+}
+
+/// Deletes every object of a row, and waits until their own finalizers are done.
+async fn delete_objects(server: &Arc<Server>, row: &Arc<Row>) -> Result<(), Status> {
+    server.fresh().await?;
+    let Ok(cache) = server.cache(row) else { return Ok(()) };
+    let mut news = cache.subscribe();
+    loop {
+        news.borrow_and_update();
+        let snapshot = cache.snapshot();
+        if snapshot.objects.is_empty() {
+            return Ok(());
+        }
+        let calls = snapshot.objects.values().filter(|object| meta::deletion_timestamp(&object.parse()).is_none()).map(
+            |object| {
+                let mut call = bootstrap::call(server, DEFINITIONS, object.namespace(), object.name())?;
+                call.resolved = Resolved { row: row.clone(), served: 0 };
+                Ok::<Call, Status>(call)
+            },
+        );
+        let calls = calls.collect::<Result<Vec<_>, _>>()?;
+        let options = DeleteOptions::default();
+        let options = &options;
+        let mut deletes = futures::stream::iter(calls)
+            .map(|call| async move { delete_object(&call, options).await })
+            .buffer_unordered(PARALLEL);
+        while let Some(deleted) = deletes.next().await {
+            match deleted {
+                Err(status) if status.code != 404 => return Err(status),
+                _ => {}
+            }
+        }
+        drop(deletes);
+        // Those with finalizers of their own go when somebody finishes these.
+        if !cache.snapshot().objects.is_empty() && news.changed().await.is_err() {
+            return Ok(());
+        }
+    }
+}

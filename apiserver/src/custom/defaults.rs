@@ -1,0 +1,72 @@
+//! Filling in what a schema gives a default for (apiextensions `schema/defaulting`).
+
+use super::structural::Node;
+use serde_json::Value;
+
+/// Drops nulls where null is no value, and then puts defaults where there is nothing.
+pub fn apply(node: &Node, value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            map.retain(|name, value| !node.field(name).is_some_and(|node| node.refuses_null(value)));
+            for (name, property) in &node.properties {
+                if let Some(default) = &property.default
+                    && !map.contains_key(name)
+                {
+                    map.insert(name.clone(), default.clone());
+                }
+            }
+            for (name, value) in map.iter_mut() {
+                if let Some(node) = node.field(name) {
+                    apply(node, value);
+                }
+            }
+        }
+        Value::Array(items) => {
+            if let Some(node) = &node.items {
+                for item in items {
+                    if node.refuses_null(item)
+                        && let Some(default) = &node.default
+                    {
+                        *item = default.clone();
+                    }
+                    apply(node, item);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn defaults_fill_in() {
+        let node = Node::parse(&json!({"type": "object", "properties": {
+            "spec": {"type": "object", "default": {}, "properties": {
+                "size": {"type": "integer", "default": 3},
+                "maybe": {"type": "string", "nullable": true, "default": "x"},
+                "plain": {"type": "string"},
+                "list": {"type": "array", "items": {"type": "object", "properties": {"port": {"type": "integer", "default": 80}}}},
+                "map": {"type": "object", "additionalProperties": {"type": "object", "properties": {"on": {"type": "boolean", "default": true}}}},
+            }},
+        }}));
+        let rows = [
+            (json!({}), json!({"spec": {"maybe": "x", "size": 3}})),
+            (
+                json!({"spec": {"size": null, "maybe": null, "plain": null}}),
+                json!({"spec": {"maybe": null, "size": 3}}),
+            ),
+            (
+                json!({"spec": {"size": 1, "maybe": "y", "list": [{}, {"port": 1}], "map": {"a": {}}}}),
+                json!({"spec": {"size": 1, "maybe": "y", "list": [{"port": 80}, {"port": 1}], "map": {"a": {"on": true}}}}),
+            ),
+        ];
+        for (mut object, expected) in rows {
+            apply(&node, &mut object);
+            assert_eq!(object, expected);
+        }
+    }
+}

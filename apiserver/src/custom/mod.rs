@@ -1,0 +1,34 @@
+//! Custom resources: each served version of a CustomResourceDefinition is a row, and goes the way of every other row.
+//!
+//! ```text
+//!  definition ─► check (structural?) ─► names accepted? ─► rows + cache ─► status: Established
+//!                                                            │
+//!  object ─► prune ─► defaults ─► validate, rules ─► stored ◄┘        definition deleted ─► its objects first
+//! ```
+//!
+//! | module | what |
+//! |---|---|
+//! | [`definition`] | the strategy of definitions themselves |
+//! | [`check`], [`check_schema`] | what is wrong with a definition |
+//! | [`structural`] | a schema as a tree |
+//! | [`prune`], [`defaults`], [`validate`], [`rules`], [`formats`], [`patterns`] | what a schema does to objects |
+//! | [`types`] | the same schema for merging and applying |
+//! | [`strategy`] | one served version |
+//! | [`controller`] | names, conditions, rows, and the end of a definition |
+
+pub mod check;
+pub mod check_schema;
+pub mod controller;
+pub mod cost;
+pub mod defaults;
+pub mod definition;
+pub mod formats;
+pub mod patterns;
+pub mod prune;
+pub mod rules;
+pub mod strategy;
+pub mod structural;
+pub mod types;
+pub mod validate;
+
+pub use controller::{Definitions, run};

@@ -1,0 +1,133 @@
+//! Dropping what a schema does not name (apiextensions `schema/pruning`).
+
+use super::structural::{Additional, Node};
+use coracle_api::schema;
+use serde_json::{Map, Value};
+
+/// Paths of what was dropped are told up to this many.
+const MAX_TOLD: usize = 100;
+
+/// Drops unknown fields from an object of a custom resource and gives their paths.
+pub fn prune(node: &Node, object: &mut Value) -> Vec<String> {
+    let mut dropped = Dropped::default();
+    dropped.value(node, object, true);
+    dropped.paths
+}
+
+#[derive(Default)]
+struct Dropped {
+    paths: Vec<String>,
+    trail: Vec<String>,
+}
+
+impl Dropped {
+    fn tell(&mut self, name: &str) {
+        if self.paths.len() < MAX_TOLD {
+            let mut path = String::new();
+            for step in self.trail.iter().map(String::as_str).chain([name]) {
+                if !path.is_empty() && !step.starts_with('[') {
+                    path.push('.');
+                }
+                path.push_str(step);
+            }
+            self.paths.push(path);
+        }
+    }
+
+    fn value(&mut self, node: &Node, value: &mut Value, resource: bool) {
+        match value {
+            Value::Object(map) => self.object(node, map, resource || node.embedded),
+            Value::Array(items) => {
+                if let Some(node) = &node.items {
+                    for (nth, item) in items.iter_mut().enumerate() {
+                        self.trail.push(format!("[{nth}]"));
+                        self.value(node, item, false);
+                        self.trail.pop();
+                    }
+                } else if !node.preserves {
+                    // Items of which nothing is said: objects among them are emptied.
+                    for (nth, item) in items.iter_mut().enumerate() {
+                        self.trail.push(format!("[{nth}]"));
+                        self.value(&Node::default(), item, false);
+                        self.trail.pop();
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn object(&mut self, node: &Node, map: &mut Map<String, Value>, resource: bool) {
+        let keeps = node.preserves || matches!(node.additional, Additional::Any);
+        let names: Vec<String> = map.keys().cloned().collect();
+        for name in names {
+            if resource && matches!(name.as_str(), "apiVersion" | "kind") {
+                continue;
+            }
+            if resource && name == "metadata" {
+                // The object's own metadata was read by its type; that of an embedded one is measured here.
+                if node.embedded && !self.trail.is_empty() {
+                    self.metadata(map);
+                }
+                continue;
+            }
+            match (node.field(&name), map.get_mut(&name)) {
+                (Some(node), Some(value)) => {
+                    self.trail.push(name);
+                    self.value(node, value, false);
+                    self.trail.pop();
+                }
+                (None, Some(_)) if !keeps => {
+                    map.shift_remove(&name);
+                    self.tell(&name);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn metadata(&mut self, map: &mut Map<String, Value>) {
+        let Some(ty) = schema::named("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta") else { return };
+        let Some(metadata) = map.get_mut("metadata").and_then(Value::as_object_mut) else { return };
+        let unknown: Vec<String> = metadata.keys().filter(|name| ty.field(name).is_none()).cloned().collect();
+        self.trail.push("metadata".to_owned());
+        for name in unknown {
+            metadata.shift_remove(&name);
+            self.tell(&name);
+        }
+        self.trail.pop();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn unknown_fields_go() {
+        let node = Node::parse(&json!({"type": "object", "properties": {
+            "spec": {"type": "object", "properties": {
+                "known": {"type": "string"},
+                "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true, "properties": {"in": {"type": "object"}}},
+                "map": {"type": "object", "additionalProperties": {"type": "object", "properties": {"a": {"type": "integer"}}}},
+                "list": {"type": "array", "items": {"type": "object", "properties": {"a": {"type": "integer"}}}},
+                "pod": {"type": "object", "x-kubernetes-embedded-resource": true, "x-kubernetes-preserve-unknown-fields": true},
+            }},
+        }}));
+        let mut object = json!({"apiVersion": "e/v1", "kind": "W", "metadata": {"name": "a"}, "extra": 1, "spec": {
+            "known": "x", "unknown": 1, "free": {"any": {"thing": 1}, "in": {"x": 1}}, "map": {"k": {"a": 1, "b": 2}},
+            "list": [{"a": 1, "b": 2}], "pod": {"kind": "Pod", "metadata": {"name": "p", "odd": 1}, "spec": {"x": 1}}}});
+        let dropped = prune(&node, &mut object);
+        assert_eq!(
+            dropped,
+            ["extra", "spec.unknown", "spec.free.in.x", "spec.map.k.b", "spec.list[0].b", "spec.pod.metadata.odd"]
+        );
+        assert_eq!(
+            object,
+            json!({"apiVersion": "e/v1", "kind": "W", "metadata": {"name": "a"}, "spec": {
+                "known": "x", "free": {"any": {"thing": 1}, "in": {}}, "map": {"k": {"a": 1}},
+                "list": [{"a": 1}], "pod": {"kind": "Pod", "metadata": {"name": "p"}, "spec": {"x": 1}}}})
+        );
+    }
+}

@@ -1,0 +1,442 @@
+//! Rules in CEL: `x-kubernetes-validations` (apiextensions `schema/cel`, KEP-2876).
+//!
+//! A rule sees the value it stands at as `self`, and on updates what that was before as `oldSelf`. Values are converted by
+//! their schema: times, durations and bytes are such in a rule, names that CEL cannot write are escaped.
+
+use super::structural::{Node, Type};
+use super::validate::{MAX_CAUSES, correlated};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use coracle_api::printing::json_path::JsonPath;
+use coracle_api::status::{CauseReason, FieldPath};
+use coracle_api::{Cause, clock};
+use kube_cel::KubeCelExt;
+use kube_cel::cel::extractors::Arguments;
+use kube_cel::cel::objects::{Key, Map as CelMap, OptionalValue};
+use kube_cel::cel::parser::Parser;
+use kube_cel::cel::{Context, ExecutionError, IdedExpr, ResolveResult, Value as Cel};
+use serde_json::Value;
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock};
+
+/// The functions that rules can call, set up once.
+static FUNCTIONS: LazyLock<Context<'static>> = LazyLock::new(|| {
+    let mut context = Context::default().with_all();
+    context.add_function("type", type_of);
+    for name in TYPES {
+        context.add_variable_from_value(name, Cel::String(Arc::new(name.to_owned())));
+    }
+    context
+});
+
+/// Types by their names in CEL; a type is its name here.
+const TYPES: [&str; 10] =
+    ["int", "uint", "double", "bool", "string", "bytes", "list", "map", "null_type", "google.protobuf.Timestamp"];
+
+/// `type(x)`, which the interpreter does not have.
+fn type_of(Arguments(values): Arguments) -> ResolveResult {
+    match values.as_slice() {
+        [value] => Ok(Cel::String(Arc::new(type_name(value).to_owned()))),
+        other => Err(ExecutionError::InvalidArgumentCount { expected: 1, actual: other.len() }),
+    }
+}
+
+fn type_name(value: &Cel) -> &'static str {
+    match value {
+        Cel::Int(_) => "int",
+        Cel::UInt(_) => "uint",
+        Cel::Float(_) => "double",
+        Cel::Bool(_) => "bool",
+        Cel::String(_) => "string",
+        Cel::Bytes(_) => "bytes",
+        Cel::List(_) => "list",
+        Cel::Map(_) => "map",
+        Cel::Null => "null_type",
+        Cel::Timestamp(_) => "google.protobuf.Timestamp",
+        Cel::Duration(_) => "google.protobuf.Duration",
+        _ => "type",
+    }
+}
+
+/// Longest expression that is compiled, and deepest nesting of brackets in it: the compiler recurses.
+const MAX_LENGTH: usize = 8 << 10;
+const MAX_NESTING: usize = 32;
+/// Most choices (`a ? b : c`), which nest without brackets.
+const MAX_CHOICES: usize = 64;
+
+/// One rule of a node.
+#[derive(Debug)]
+pub struct Rule {
+    pub text: String,
+    program: IdedExpr,
+    message: String,
+    message_program: Option<IdedExpr>,
+    reason: CauseReason,
+    field_path: Vec<String>,
+    optional_old_self: bool,
+    pub is_transition: bool,
+}
+
+/// Compiles an expression.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn compile(text: &str) -> Result<IdedExpr, String> {
+    if text.len() > MAX_LENGTH {
+        return Err(format!("the expression is longer than {MAX_LENGTH} bytes"));
+    }
+    let (mut depth, mut choices) = (0_usize, 0_usize);
+    for byte in text.bytes() {
+        match byte {
+            b'(' | b'[' | b'{' => depth += 1,
+            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
+            b'?' => choices += 1,
+            _ => {}
+        }
+        if depth > MAX_NESTING || choices > MAX_CHOICES {
+            return Err(format!("the expression is nested deeper than {MAX_NESTING}"));
+        }
+    }
+    Parser::default().enable_optional_syntax(true).parse(text).map_err(|errors| format!("compilation failed: {errors}"))
+}
+
+impl Rule {
+    /// The rules of a schema; those that validation would have refused are left out.
+    pub fn read_all(schema: &Value) -> Vec<Self> {
+        let rules = schema.get("x-kubernetes-validations").and_then(Value::as_array).into_iter().flatten();
+        rules.filter_map(Self::read).collect()
+    }
+
+    fn read(rule: &Value) -> Option<Self> {
+        let text = |name: &str| rule.get(name).and_then(Value::as_str).unwrap_or_default();
+        let program = compile(text("rule")).ok()?;
+        let path = JsonPath::parse(text("fieldPath")).ok();
+        Some(Self {
+            text: text("rule").to_owned(),
+            is_transition: program.references().has_variable("oldSelf"),
+            program,
+            message: text("message").to_owned(),
+            message_program: Some(text("messageExpression"))
+                .filter(|text| !text.is_empty())
+                .and_then(|text| compile(text).ok()),
+            reason: match text("reason") {
+                "FieldValueRequired" => CauseReason::Required,
+                "FieldValueForbidden" => CauseReason::Forbidden,
+                "FieldValueDuplicate" => CauseReason::Duplicate,
+                _ => CauseReason::Invalid,
+            },
+            field_path: path.map(|path| path.fields().into_iter().map(str::to_owned).collect()).unwrap_or_default(),
+            optional_old_self: rule.get("optionalOldSelf").and_then(Value::as_bool).unwrap_or(false),
+        })
+    }
+
+    fn check(&self, node: &Node, scope: &Scope, path: &FieldPath) -> Option<Cause> {
+        let context = scope.context(self)?;
+        let mut path = path.clone();
+        for name in &self.field_path {
+            path = path.child(name);
+        }
+        let shown = if node.int_or_string { "" } else { node.ty.as_str() };
+        match Cel::resolve(&self.program, &context) {
+            Ok(Cel::Bool(true)) => None,
+            Ok(Cel::Bool(false)) => {
+                let message = self.message(&context);
+                Some(match self.reason {
+                    CauseReason::Required => Cause::required(&path, &message),
+                    CauseReason::Forbidden => Cause::forbidden(&path, message),
+                    CauseReason::Duplicate => Cause::duplicate(&path, shown),
+                    _ => Cause::invalid(&path, shown, message),
+                })
+            }
+            Ok(_) => Some(Cause::invalid(&path, shown, format!("rule did not give a bool: {}", self.text))),
+            Err(error) => Some(Cause::invalid(&path, shown, format!("{error} evaluating rule: {}", self.name()))),
+        }
+    }
+
+    fn name(&self) -> &str {
+        if self.message.is_empty() { &self.text } else { &self.message }
+    }
+
+    fn message(&self, context: &Context<'_>) -> String {
+        let made = self.message_program.as_ref().and_then(|program| match Cel::resolve(program, context) {
+            Ok(Cel::String(text)) => Some(text.trim().to_owned()),
+            _ => None,
+        });
+        match made.filter(|text| !text.is_empty() && !text.contains('\n') && text.len() <= 5 << 10) {
+            Some(text) => text,
+            None if self.message.is_empty() => format!("failed rule: {}", self.text),
+            None => self.message.clone(),
+        }
+    }
+}
+
+/// What the rules of one node see.
+struct Scope {
+    own: Cel,
+    old: Option<Cel>,
+    /// Nothing changed here, so only rules about changes count.
+    same: bool,
+}
+
+impl Scope {
+    /// The variables of a rule; None when it does not apply.
+    fn context(&self, rule: &Rule) -> Option<Context<'static>> {
+        if self.same && !rule.is_transition {
+            return None;
+        }
+        let mut context = FUNCTIONS.new_inner_scope();
+        context.add_variable_from_value("self", self.own.clone());
+        if rule.is_transition {
+            let old = match (&self.old, rule.optional_old_self) {
+                (old, true) => Cel::Opaque(Arc::new(old.clone().map_or_else(OptionalValue::none, OptionalValue::of))),
+                (Some(old), false) => old.clone(),
+                (None, false) => return None,
+            };
+            context.add_variable_from_value("oldSelf", old);
+        }
+        Some(context)
+    }
+}
+
+/// Checks every rule of a schema against a value.
+pub fn validate(node: &Node, value: &Value, old: Option<&Value>, path: &FieldPath, causes: &mut Vec<Cause>) {
+    if !node.ruled || causes.len() > MAX_CAUSES || value.is_null() {
+        return;
+    }
+    if !node.rules.is_empty() {
+        let old_cel = old.filter(|old| !old.is_null()).map(|old| convert(node, old, path_is_root(path)));
+        let own = convert(node, value, path_is_root(path));
+        let scope = Scope { own, old: old_cel, same: old == Some(value) };
+        causes.extend(node.rules.iter().filter_map(|rule| rule.check(node, &scope, path)));
+    }
+    match value {
+        Value::Object(map) => {
+            for (name, value) in map {
+                if let Some(child) = node.field(name) {
+                    let path = if node.properties.contains_key(name) { path.child(name) } else { path.key(name) };
+                    validate(child, value, old.and_then(|old| old.get(name)), &path, causes);
+                }
+            }
+        }
+        Value::Array(items) => {
+            for (nth, item) in items.iter().enumerate() {
+                if let Some(child) = &node.items {
+                    validate(child, item, correlated(node, item, old), &path.index(nth), causes);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+fn path_is_root(path: &FieldPath) -> bool {
+    *path == FieldPath::default()
+}
+
+/// A value as rules see it.
+fn convert(node: &Node, value: &Value, resource: bool) -> Cel {
+    match value {
+        Value::Null => Cel::Null,
+        Value::Bool(flag) => Cel::Bool(*flag),
+        Value::Number(number) => match (number.as_i64(), node.ty) {
+            (Some(whole), Type::Number) => Cel::Float(whole as f64),
+            (Some(whole), _) => Cel::Int(whole),
+            (None, Type::Integer) => Cel::Int(number.as_f64().unwrap_or_default() as i64),
+            (None, _) => Cel::Float(number.as_f64().unwrap_or(f64::NAN)),
+        },
+        Value::String(text) => string(node, text),
+        Value::Array(items) => {
+            let unknown = Node::default();
+            let child = node.items.as_deref().unwrap_or(&unknown);
+            Cel::List(Arc::new(items.iter().map(|item| convert(child, item, false)).collect()))
+        }
+        Value::Object(map) => object(node, map, resource || node.embedded),
+    }
+}
+
+fn object(node: &Node, map: &serde_json::Map<String, Value>, resource: bool) -> Cel {
+    let mut fields = HashMap::with_capacity(map.len());
+    for (name, value) in map {
+        let (key, value) = match node.properties.get(name) {
+            Some(child) if !(resource && name == "metadata") => (escaped(name), convert(child, value, false)),
+            _ if resource && matches!(name.as_str(), "apiVersion" | "kind" | "metadata") => {
+                (name.clone(), convert(&Node::default(), value, false))
+            }
+            _ => match node.field(name) {
+                // Keys of maps are data and stay as they are.
+                Some(child) => (name.clone(), convert(child, value, false)),
+                // What is kept without being known cannot be reached by rules.
+                None if node.ty == Type::Object && !node.preserves => continue,
+                None => (name.clone(), convert(&Node::default(), value, false)),
+            },
+        };
+        fields.insert(Key::String(Arc::new(key)), value);
+    }
+    Cel::Map(CelMap { map: Arc::new(fields) })
+}
+
+fn string(node: &Node, text: &str) -> Cel {
+    let plain = || Cel::String(Arc::new(text.to_owned()));
+    if node.int_or_string {
+        return plain();
+    }
+    match node.checks.format.as_str() {
+        "date-time" | "date" => {
+            let time = clock::parse_rfc3339(text).or_else(|| clock::parse_rfc3339(&format!("{text}T00:00:00Z")));
+            let time = time.and_then(|time| {
+                chrono::DateTime::from_timestamp(time.as_second(), time.subsec_nanosecond().try_into().unwrap_or(0))
+            });
+            time.map_or_else(plain, |time| Cel::Timestamp(time.fixed_offset()))
+        }
+        "duration" => match super::formats::duration(text) {
+            Some(seconds) => Cel::Duration(chrono::Duration::nanoseconds((seconds * 1e9) as i64)),
+            None => plain(),
+        },
+        "byte" => STANDARD.decode(text).map_or_else(|_| plain(), |bytes| Cel::Bytes(Arc::new(bytes))),
+        _ => plain(),
+    }
+}
+
+/// Words that cannot be names in CEL.
+const RESERVED: [&str; 21] = [
+    "true",
+    "false",
+    "null",
+    "in",
+    "as",
+    "break",
+    "const",
+    "continue",
+    "else",
+    "for",
+    "function",
+    "if",
+    "import",
+    "let",
+    "loop",
+    "package",
+    "namespace",
+    "return",
+    "var",
+    "void",
+    "while",
+];
+
+/// A field's name as rules write it (apiextensions `cel/model/escaping.go`).
+pub fn escaped(name: &str) -> String {
+    if RESERVED.contains(&name) {
+        return format!("__{name}__");
+    }
+    name.replace("__", "__underscores__").replace('.', "__dot__").replace('-', "__dash__").replace('/', "__slash__")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn causes(schema: &Value, object: &Value, old: Option<&Value>) -> Vec<String> {
+        let mut causes = Vec::new();
+        validate(&Node::parse(schema), object, old, &FieldPath::default(), &mut causes);
+        causes.iter().map(Cause::to_string).collect()
+    }
+
+    fn spec(properties: Value, rules: Value) -> Value {
+        json!({"type": "object", "properties": {"spec": {"type": "object", "properties": properties, "x-kubernetes-validations": rules}}})
+    }
+
+    #[test]
+    fn rules_hold_or_say_why() {
+        let properties = json!({"min": {"type": "integer"}, "max": {"type": "integer"}, "name-x": {"type": "string"}, "ratio": {"type": "number"},
+            "at": {"type": "string", "format": "date-time"}, "wait": {"type": "string", "format": "duration"}, "names": {"type": "array", "items": {"type": "string"}},
+            "labels": {"type": "object", "additionalProperties": {"type": "string"}}, "any": {"x-kubernetes-int-or-string": true}, "cpu": {"type": "string"}});
+        let rows = [
+            (json!({"rule": "self.min <= self.max"}), json!({"min": 1, "max": 2}), ""),
+            (
+                json!({"rule": "self.min <= self.max"}),
+                json!({"min": 3, "max": 2}),
+                "spec: Invalid value: \"object\": failed rule: self.min <= self.max",
+            ),
+            (
+                json!({"rule": "self.min <= self.max", "message": "too small"}),
+                json!({"min": 3, "max": 2}),
+                "spec: Invalid value: \"object\": too small",
+            ),
+            (
+                json!({"rule": "self.min <= self.max", "messageExpression": "'max is ' + string(self.max)"}),
+                json!({"min": 3, "max": 2}),
+                "spec: Invalid value: \"object\": max is 2",
+            ),
+            (
+                json!({"rule": "self.min <= self.max", "message": "no", "reason": "FieldValueForbidden", "fieldPath": ".min"}),
+                json!({"min": 3, "max": 2}),
+                "spec.min: Forbidden: no",
+            ),
+            (
+                json!({"rule": "has(self.min)", "message": "needed", "reason": "FieldValueRequired", "fieldPath": ".min"}),
+                json!({}),
+                "spec.min: Required value: needed",
+            ),
+            (json!({"rule": "self.name__dash__x.startsWith('a')"}), json!({"name-x": "ab"}), ""),
+            (json!({"rule": "self.ratio > 0.5"}), json!({"ratio": 1}), ""),
+            (json!({"rule": "self.at < timestamp('2026-01-02T00:00:00Z')"}), json!({"at": "2026-01-01T00:00:00Z"}), ""),
+            (json!({"rule": "self.wait <= duration('1h')"}), json!({"wait": "59m"}), ""),
+            (
+                json!({"rule": "self.names.all(n, n.matches('^[a-z]+$')) && self.names.exists(n, n == 'a')"}),
+                json!({"names": ["a", "b"]}),
+                "",
+            ),
+            (json!({"rule": "'k' in self.labels && self.labels['k'] == 'v'"}), json!({"labels": {"k": "v"}}), ""),
+            (json!({"rule": "type(self.any) == int ? self.any < 5 : self.any == 'x'"}), json!({"any": "x"}), ""),
+            (json!({"rule": "quantity(self.cpu).isLessThan(quantity('2'))"}), json!({"cpu": "500m"}), ""),
+            (
+                json!({"rule": "self.names.isSorted() && self.names.join(',') == 'a,b'"}),
+                json!({"names": ["a", "b"]}),
+                "",
+            ),
+        ];
+        for (rule, value, expected) in rows {
+            let found = causes(&spec(properties.clone(), json!([rule])), &json!({"spec": value}), None);
+            assert_eq!(found.join("; "), expected, "{rule}");
+        }
+    }
+
+    #[test]
+    fn rules_about_changes() {
+        let properties = json!({"size": {"type": "integer"}, "other": {"type": "integer"}});
+        let grow = spec(properties.clone(), json!([{"rule": "self.size >= oldSelf.size", "message": "cannot shrink"}]));
+        let of = |size: i64| json!({"spec": {"size": size}});
+        assert!(causes(&grow, &of(1), None).is_empty());
+        assert!(causes(&grow, &of(2), Some(&of(1))).is_empty());
+        assert_eq!(causes(&grow, &of(1), Some(&of(2))).len(), 1);
+        let optional = spec(
+            properties.clone(),
+            json!([{"rule": "!oldSelf.hasValue() || self.size >= oldSelf.value().size", "optionalOldSelf": true}]),
+        );
+        assert!(causes(&optional, &of(1), None).is_empty());
+        assert_eq!(causes(&optional, &of(1), Some(&of(2))).len(), 1);
+        // What was wrong before and did not change does not stand in the way.
+        let strict = spec(properties, json!([{"rule": "self.size < 3"}]));
+        assert!(causes(&strict, &of(5), Some(&of(5))).is_empty());
+        assert_eq!(causes(&strict, &of(6), Some(&of(5))).len(), 1);
+    }
+
+    #[test]
+    fn hostile_expressions_are_refused() {
+        for text in ["(".repeat(10_000), "a?".repeat(500), "a".repeat(9000), "1 +".into(), "[".repeat(40)] {
+            assert!(compile(&text).is_err());
+        }
+        let long = vec!["1"; 2000].join(" + ");
+        let program = compile(&format!("{long} > 0")).map(|program| Cel::resolve(&program, &FUNCTIONS).is_ok());
+        assert_eq!(program, Ok(true));
+    }
+
+    #[test]
+    fn names_are_escaped() {
+        for (name, expected) in
+            [("a_b", "a_b"), ("a-b", "a__dash__b"), ("namespace", "__namespace__"), ("a__b", "a__underscores__b")]
+        {
+            assert_eq!(escaped(name), expected);
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! What one served version of a custom resource does (apiextensions `registry/customresource`).
+
+use super::structural::Node;
+use super::{defaults, prune, rules, validate};
+use crate::cache::Field;
+use crate::registry::fields;
+use crate::registry::strategy::{Custom, ScalePaths, Strategy, Traits, WriteContext};
+use coracle_api::Cause;
+use coracle_api::printing::CustomPrinter;
+use coracle_api::status::{CauseReason, FieldPath};
+use serde_json::Value;
+
+/// Pointers to the numbers of `scale`.
+#[derive(Debug)]
+pub struct Scale {
+    pub wanted: String,
+    pub there: String,
+    pub selector: Option<String>,
+}
+
+/// One version, as its definition gives it.
+#[derive(Debug)]
+pub struct Version {
+    pub node: Node,
+    /// `group/version`, as served and as stored.
+    pub api_version: String,
+    pub stored: String,
+    /// The selectable fields of all versions: the index is one. Those of other versions alone have no name.
+    pub fields: Vec<Field>,
+    pub printer: CustomPrinter,
+    pub scale: Option<Scale>,
+    pub openapi: Value,
+    /// Objects may stand in the store in another form than the one that is kept.
+    pub reads: bool,
+}
+
+impl Version {
+    fn set_version(object: &mut Value, version: &str) {
+        fields::set(object, "apiVersion", version);
+    }
+
+    fn check(&self, object: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
+        let before = causes.len();
+        validate::validate(&self.node, object, old, causes);
+        validate::validate_lists(&self.node, object, old, &FieldPath::default(), causes);
+        let blocks = |cause: &Cause| {
+            let blocking =
+                [CauseReason::Required, CauseReason::TooLong, CauseReason::TooMany, CauseReason::TypeInvalid];
+            blocking.contains(&cause.reason)
+        };
+        if causes[before..].iter().any(blocks) {
+            if self.node.ruled {
+                let why = "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation";
+                causes.push(Cause::new(CauseReason::Invalid, "<nil>", format!("Invalid value: null: {why}")));
+            }
+        } else {
+            rules::validate(&self.node, object, old, &FieldPath::default(), causes);
+        }
+    }
+}
+
+impl Strategy for Version {
+    fn traits(&self) -> Traits {
+        // Updates of custom resources must say which version they change.
+        Traits { generation: true, unconditional_update: false, ..Traits::DEFAULT }
+    }
+
+    fn fields(&self) -> &[Field] {
+        &self.fields
+    }
+
+    fn default(&self, object: &mut Value) {
+        defaults::apply(&self.node, object);
+    }
+
+    fn prepare_status(&self, object: &mut Value, old: &Value, _context: &WriteContext) {
+        // Of the metadata only the managers of fields are written with the status.
+        let mut kept = old.get("metadata").cloned().unwrap_or(Value::Null);
+        fields::copy(&mut kept, &object["metadata"], "managedFields");
+        fields::set(object, "metadata", kept);
+    }
+
+    fn validate_changed(&self, object: &Value, old: &Value, causes: &mut Vec<Cause>) {
+        self.check(object, Some(old), causes);
+    }
+
+    fn validate_status(&self, object: &Value, old: &Value, causes: &mut Vec<Cause>) {
+        self.check(object, Some(old), causes);
+    }
+
+    fn validate(&self, object: &Value, causes: &mut Vec<Cause>) {
+        self.check(object, None, causes);
+    }
+
+    fn to_served(&self, object: &mut Value, _served: usize) {
+        Self::set_version(object, &self.api_version);
+        if self.converts() {
+            prune::prune(&self.node, object);
+            defaults::apply(&self.node, object);
+        }
+    }
+
+    fn to_stored(&self, object: &mut Value, _served: usize) {
+        Self::set_version(object, &self.stored);
+    }
+
+    fn scale(&self) -> Option<ScalePaths<'_>> {
+        let scale = self.scale.as_ref()?;
+        let custom = Some((scale.wanted.as_str(), scale.there.as_str(), scale.selector.as_deref()));
+        Some(ScalePaths { structured_selector: false, custom })
+    }
+
+    fn custom(&self) -> Option<&dyn Custom> {
+        Some(self)
+    }
+}
+
+impl Custom for Version {
+    fn prune(&self, object: &mut Value) -> Vec<String> {
+        prune::prune(&self.node, object)
+    }
+
+    fn normalized(&self, stored: &[u8]) -> Option<Vec<u8>> {
+        if !self.reads {
+            return None;
+        }
+        let before: Value = serde_json::from_slice(stored).ok()?;
+        let mut object = before.clone();
+        Self::set_version(&mut object, &self.stored);
+        prune::prune(&self.node, &mut object);
+        defaults::apply(&self.node, &mut object);
+        (object != before).then(|| crate::cache::encode(object).to_vec())
+    }
+
+    fn converts(&self) -> bool {
+        self.api_version != self.stored
+    }
+
+    fn printer(&self) -> &CustomPrinter {
+        &self.printer
+    }
+
+    fn openapi(&self) -> &Value {
+        &self.openapi
+    }
+}
