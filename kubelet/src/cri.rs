@@ -126,6 +126,12 @@ impl Cri {
         runtime.list_containers(ListContainersRequest) -> ListContainersResponse within CALL;
         runtime.container_status(ContainerStatusRequest) -> ContainerStatusResponse within CALL;
         runtime.reopen_container_log(ReopenContainerLogRequest) -> ReopenContainerLogResponse within CALL;
+        /// Where to have a command's streams.
+        runtime.exec(ExecRequest) -> ExecResponse within CALL;
+        /// Where to have a container's streams.
+        runtime.attach(AttachRequest) -> AttachResponse within CALL;
+        /// Where to have connections to a pod's ports.
+        runtime.port_forward(PortForwardRequest) -> PortForwardResponse within CALL;
         runtime.update_runtime_config(UpdateRuntimeConfigRequest) -> UpdateRuntimeConfigResponse within CALL;
         images.list_images(ListImagesRequest) -> ListImagesResponse within CALL;
         images.image_status(ImageStatusRequest) -> ImageStatusResponse within CALL;

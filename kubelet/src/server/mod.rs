@@ -1,6 +1,7 @@
 //! The node's own HTTPS server. Only bearers of a client certificate of the cluster's authority are let in.
 
 mod logs;
+mod streams;
 mod tls;
 
 use std::net::SocketAddr;
@@ -11,7 +12,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{any, get};
 use coracle_client::Informer;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
@@ -45,6 +46,9 @@ fn router(app: App) -> Router {
         .route("/healthz", get(|| async { "ok" }))
         .route("/pods", get(pods))
         .route("/containerLogs/{namespace}/{pod}/{container}", get(logs::get))
+        .route("/exec/{namespace}/{pod}/{container}", any(streams::exec))
+        .route("/attach/{namespace}/{pod}/{container}", any(streams::attach))
+        .route("/portForward/{namespace}/{pod}", any(streams::port_forward))
         .with_state(app)
 }
 

@@ -3,9 +3,11 @@
 mod convert;
 mod image_service;
 mod runtime_service;
+mod streaming;
 
 use std::{fs, io, os::unix::fs::PermissionsExt, path::Path, sync::Arc};
 
+use coracle_link::Place;
 use k8s_cri::v1::{image_service_server::ImageServiceServer, runtime_service_server::RuntimeServiceServer};
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
@@ -23,7 +25,11 @@ const MAX_MESSAGE: usize = 16 << 20;
 /// Serves both services until cancelled.
 pub async fn serve(engine: Arc<Engine>, socket: &Path, shutdown: CancellationToken) -> Result<()> {
     let listener = listen(socket)?;
-    let service = runtime_service::Service::new(engine.clone(), shutdown.clone());
+    let streams = Arc::new(streaming::Containers(engine.clone()));
+    let loopback =
+        Place::Current.listen_tcp(([127, 0, 0, 1], 0).into()).context("listen for streams on the loopback")?;
+    let streams = coracle_streaming::Server::start(streams, loopback, shutdown.clone()).context("serve streams")?;
+    let service = runtime_service::Service::new(engine.clone(), streams, shutdown.clone());
     let runtime = RuntimeServiceServer::new(service)
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);

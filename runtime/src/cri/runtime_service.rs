@@ -2,6 +2,7 @@
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
+use coracle_streaming::{Wanted, server as streaming};
 use futures::Stream;
 use k8s_cri::v1::{self, runtime_service_server::RuntimeService};
 use tokio::{
@@ -16,7 +17,7 @@ use super::{convert, missing, status};
 use crate::{
     engine::{
         Container, Engine, Sandbox,
-        model::{Event, EventKind},
+        model::{self, Event, EventKind},
     },
     error::Error,
 };
@@ -24,17 +25,48 @@ use crate::{
 /// The CRI's service of runtimes.
 pub struct Service {
     engine: Arc<Engine>,
+    streams: Arc<Streams>,
     shutdown: CancellationToken,
 }
 
+/// Where exec, attach and port-forward are served.
+pub type Streams = coracle_streaming::Server<super::streaming::Containers>;
+
 type Answer<T> = Result<Response<T>, Status>;
+
+/// Two channels for each port, and a byte for a channel's number.
+const MOST_PORTS: usize = 128;
+
+/// The streams of a request (the rules stand at ExecRequest and AttachRequest in CRI).
+fn wanted(stdin: bool, stdout: bool, stderr: bool, tty: bool) -> Result<Wanted, Status> {
+    if tty && stderr {
+        return Err(Status::invalid_argument("tty and stderr cannot both be true"));
+    }
+    if !stdin && !stdout && !stderr {
+        return Err(Status::invalid_argument("one of stdin, stdout, or stderr must be set"));
+    }
+    Ok(Wanted { stdin, stdout, stderr, tty })
+}
 
 /// Runtimes that containers can be started with; there is one.
 const HANDLERS: [&str; 2] = ["", "coracle"];
 
 impl Service {
-    pub fn new(engine: Arc<Engine>, shutdown: CancellationToken) -> Service {
-        Service { engine, shutdown }
+    pub fn new(engine: Arc<Engine>, streams: Arc<Streams>, shutdown: CancellationToken) -> Service {
+        Service { engine, streams, shutdown }
+    }
+
+    fn url(&self, request: streaming::Request) -> Result<String, Status> {
+        self.streams.url(request).ok_or_else(|| Status::resource_exhausted("too many streams wait for their clients"))
+    }
+
+    /// A container that runs, and has the terminal that is asked for.
+    fn running(&self, id: &str) -> Result<Arc<Container>, Status> {
+        let container = self.engine.container(id).map_err(status)?;
+        match container.state().status {
+            model::Status::Running => Ok(container),
+            other => Err(Status::failed_precondition(format!("container is in {other:?} state"))),
+        }
     }
 
     fn container_status(&self, container: &Container) -> v1::ContainerStatus {
@@ -317,16 +349,30 @@ impl RuntimeService for Service {
         }))
     }
 
-    async fn exec(&self, _: Request<v1::ExecRequest>) -> Answer<v1::ExecResponse> {
-        Err(Status::unimplemented("Exec (streaming) is not supported yet"))
+    async fn exec(&self, request: Request<v1::ExecRequest>) -> Answer<v1::ExecResponse> {
+        let v1::ExecRequest { container_id, cmd: command, tty, stdin, stdout, stderr } = request.into_inner();
+        let wanted = wanted(stdin, stdout, stderr, tty)?;
+        let container = self.running(&container_id)?.id.clone();
+        let url = self.url(streaming::Request::Exec { container, command, wanted })?;
+        Ok(Response::new(v1::ExecResponse { url }))
     }
 
-    async fn attach(&self, _: Request<v1::AttachRequest>) -> Answer<v1::AttachResponse> {
-        Err(Status::unimplemented("Attach is not supported yet"))
+    async fn attach(&self, request: Request<v1::AttachRequest>) -> Answer<v1::AttachResponse> {
+        let v1::AttachRequest { container_id, tty, stdin, stdout, stderr } = request.into_inner();
+        let wanted = wanted(stdin, stdout, stderr, tty)?;
+        let container = self.running(&container_id)?.id.clone();
+        let url = self.url(streaming::Request::Attach { container, wanted })?;
+        Ok(Response::new(v1::AttachResponse { url }))
     }
 
-    async fn port_forward(&self, _: Request<v1::PortForwardRequest>) -> Answer<v1::PortForwardResponse> {
-        Err(Status::unimplemented("PortForward is not supported yet"))
+    async fn port_forward(&self, request: Request<v1::PortForwardRequest>) -> Answer<v1::PortForwardResponse> {
+        let request = request.into_inner();
+        let sandbox = self.engine.sandbox(&request.pod_sandbox_id).map_err(status)?.id.clone();
+        let ports = request.port.into_iter().map(|port| u16::try_from(port).ok().filter(|port| *port != 0));
+        let ports = ports.collect::<Option<Vec<_>>>().filter(|ports| ports.len() <= MOST_PORTS);
+        let ports = ports.ok_or_else(|| Status::invalid_argument("ports are 1 to 65535, and 128 at most"))?;
+        let url = self.url(streaming::Request::PortForward { sandbox, ports })?;
+        Ok(Response::new(v1::PortForwardResponse { url }))
     }
 
     async fn container_stats(&self, request: Request<v1::ContainerStatsRequest>) -> Answer<v1::ContainerStatsResponse> {

@@ -1,6 +1,6 @@
 //! Processes executed in running containers.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use coracle_shim::protocol::{Create, Kind, LogDriver, Reply, Request};
 use serde_json::Value;
@@ -10,7 +10,7 @@ use super::{
     Engine,
     container::KILL_LIMIT,
     model::{Status, new_id},
-    shim::Session,
+    shim::{Session, SessionReader, Shim},
     spec,
 };
 use crate::error::{Error, Result};
@@ -26,34 +26,48 @@ pub struct ExecResult {
     pub exit_code: i32,
 }
 
+/// A process that was executed in a container.
+pub struct Executed {
+    /// Its name at the shim.
+    pub id: String,
+    pub shim: Arc<Shim>,
+    pub session: Session,
+}
+
 impl Engine {
-    /// Runs a command in a container and waits for its end; killed after `limit` if there is one.
-    pub async fn exec_sync(&self, id: &str, command: &[String], limit: Option<Duration>) -> Result<ExecResult> {
+    /// Prepares a command in a running container and starts it; its streams come by the session.
+    pub async fn start_exec(&self, id: &str, command: &[String], terminal: bool, stdin: bool) -> Result<Executed> {
         let container = self.container(id)?;
         if container.state().status != Status::Running {
             return Err(Error::precondition(format!("container is in {:?} state", container.state().status)));
         }
         let config: Value = super::load(&self.paths.bundle(&container.id).join("config.json"))?;
-        let process = spec::exec_process(&config, command, false);
+        let process = spec::exec_process(&config, command, terminal);
         let sandbox = self.sandbox(&container.sandbox)?;
         let shim = self.shim(&sandbox).await?;
         let exec = format!("exec-{}", &new_id()[..32]);
         let create = Create {
             id: exec.clone(),
             kind: Kind::Exec { container: container.id.clone(), process: process.to_string() },
-            terminal: false,
-            stdin: false,
-            stdin_once: false,
+            terminal,
+            stdin,
+            stdin_once: stdin,
             log: LogDriver::None,
             oom_file: String::new(),
         };
         let mut session = shim.session().await?;
         let start = [
             Request::Create(create),
-            Request::Attach { id: exec.clone(), stdin: false, output: true },
+            Request::Attach { id: exec.clone(), stdin, output: true },
             Request::Start { id: exec.clone() },
         ];
         session.send(&start).await?;
+        Ok(Executed { id: exec, shim, session })
+    }
+
+    /// Runs a command in a container and waits for its end; killed after `limit` if there is one.
+    pub async fn exec_sync(&self, id: &str, command: &[String], limit: Option<Duration>) -> Result<ExecResult> {
+        let Executed { id: exec, shim, mut session } = self.start_exec(id, command, false, false).await?;
         let deadline = limit.map(|limit| Instant::now() + limit);
         let mut result = ExecResult { stdout: Vec::new(), stderr: Vec::new(), exit_code: -1 };
         let outcome = loop {
@@ -89,7 +103,8 @@ impl Engine {
         let ended = outcome.is_ok();
         tokio::spawn(async move {
             if !ended {
-                wait_killed(&mut session).await;
+                let (_, mut reader) = session.split();
+                wait_killed(&mut reader).await;
             }
             let _ = shim.call(&Request::Delete { id: exec }).await;
         });
@@ -98,7 +113,7 @@ impl Engine {
 }
 
 /// Waits for an executed process's end after it was killed.
-async fn wait_killed(session: &mut Session) {
+pub async fn wait_killed(session: &mut SessionReader) {
     let ended = async {
         while let Ok(reply) = session.next().await {
             if matches!(reply, Reply::Exited { .. }) {

@@ -10,7 +10,7 @@
 //! shims that are alive say what runs, records of exit say what ended, and the rest ended with an unknown status.
 
 mod container;
-mod exec;
+pub mod exec;
 pub mod model;
 mod namespaces;
 mod recovery;
@@ -215,6 +215,11 @@ impl Engine {
 
     pub fn containers(&self) -> Vec<Arc<Container>> {
         self.containers.read().values().cloned().collect()
+    }
+
+    /// Where the network namespace of a sandbox is pinned.
+    pub fn network_namespace(&self, sandbox: &str) -> PathBuf {
+        self.paths.pins(sandbox).path("net")
     }
 
     /// Finds a sandbox by its id or a unique beginning of it.

@@ -201,7 +201,7 @@ impl Engine {
     }
 
     /// The sandbox's shim, started if there is none.
-    pub(super) async fn shim(&self, sandbox: &Arc<Sandbox>) -> Result<Arc<Shim>> {
+    pub(crate) async fn shim(&self, sandbox: &Arc<Sandbox>) -> Result<Arc<Shim>> {
         let mut slot = sandbox.shim.lock().await;
         if let Some(shim) = slot.as_ref() {
             return Ok(shim.clone());
