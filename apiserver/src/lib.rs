@@ -114,7 +114,7 @@ impl ApiServer {
         registry.set_custom(definitions.rows());
         let cacher = cache::Cacher::load(config.store.clone(), &registry).await?;
         let identity = config.kubelet_client.as_ref().map(|(certificate, key)| (certificate.as_str(), key.as_str()));
-        let kubelet = http::logs::KubeletClient::new(&config.ca_pem, identity, config.node_place.clone())
+        let kubelet = http::kubelet::KubeletClient::new(&config.ca_pem, identity, config.node_place.clone())
             .map_err(StartError::Tls)?;
         let server = Arc::new(Server {
             config,

@@ -26,7 +26,7 @@ pub struct Server {
     pub limits: Limits,
     pub metrics: Metrics,
     pub openapi: crate::http::openapi::Documents,
-    pub kubelet: crate::http::logs::KubeletClient,
+    pub kubelet: crate::http::kubelet::KubeletClient,
     /// Ends watches and background work.
     pub stop: CancellationToken,
 }

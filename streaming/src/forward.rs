@@ -142,7 +142,7 @@ where
             return;
         }
     }
-    let _ = socket.close(None).await;
+    websocket::close(&mut socket).await;
 }
 
 async fn channel(

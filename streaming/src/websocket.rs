@@ -15,8 +15,8 @@ use tokio::{
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
-        self, Message,
-        protocol::{Role, WebSocketConfig},
+        self, Message, Utf8Bytes,
+        protocol::{CloseFrame, Role, WebSocketConfig, frame::coding::CloseCode},
     },
 };
 
@@ -113,7 +113,14 @@ pub async fn command<S>(
         // A client that is gone does not want to know.
         let _ = socket.send(message(ERROR, &outcome.status())).await;
     }
-    let _ = socket.close(None).await;
+    close(&mut socket).await;
+}
+
+/// Says that all is well: clients take a close without a code for a failure.
+pub async fn close<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut WebSocketStream<S>) {
+    let frame = CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::default() };
+    // A client that is gone does not want to know.
+    let _ = socket.close(Some(frame)).await;
 }
 
 async fn room(stdin: Option<mpsc::Sender<Bytes>>) -> Option<mpsc::OwnedPermit<Bytes>> {

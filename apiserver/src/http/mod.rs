@@ -7,6 +7,7 @@
 
 pub mod discovery;
 pub mod health;
+pub mod kubelet;
 pub mod limits;
 pub mod logs;
 pub mod metrics;
@@ -16,6 +17,7 @@ pub mod protobuf;
 pub mod render;
 pub mod request;
 pub mod serve;
+pub mod streams;
 pub mod table;
 pub mod version;
 
@@ -258,10 +260,18 @@ async fn allowed(
         user,
         options,
         accept: Accept::negotiate(&head.headers).or_else(|status| {
-            if subresource == Some(Subresource::Log) { Ok(Accept::default()) } else { Err(status) }
+            // A stream has no form to agree on.
+            let streams = subresource.is_some_and(|it| it == Subresource::Log || it.connects());
+            if streams { Ok(Accept::default()) } else { Err(status) }
         })?,
         gzip: negotiate::accepts_gzip(&head.headers),
     };
+    if let Some(what) = subresource.filter(|subresource| subresource.connects()) {
+        return match verb {
+            Verb::Get | Verb::Create => streams::connect(call, what, head, server.limits.stream()?).await,
+            _ => Err(Status::method_not_allowed()),
+        };
+    }
     limited(server, call, verb, target.resource == "bindings", &head.headers, body).await
 }
 

@@ -19,17 +19,23 @@ pub enum Subresource {
     EphemeralContainers,
     Resize,
     Log,
+    Exec,
+    Attach,
+    PortForward,
 }
 
 impl Subresource {
     /// Every subresource there is.
-    pub const ALL: [Subresource; 9] = [
+    pub const ALL: [Subresource; 12] = [
         Subresource::Approval,
+        Subresource::Attach,
         Subresource::Binding,
         Subresource::EphemeralContainers,
         Subresource::Eviction,
+        Subresource::Exec,
         Subresource::Finalize,
         Subresource::Log,
+        Subresource::PortForward,
         Subresource::Resize,
         Subresource::Scale,
         Subresource::Status,
@@ -47,6 +53,9 @@ impl Subresource {
             Subresource::EphemeralContainers => "ephemeralcontainers",
             Subresource::Resize => "resize",
             Subresource::Log => "log",
+            Subresource::Exec => "exec",
+            Subresource::Attach => "attach",
+            Subresource::PortForward => "portforward",
         }
     }
 
@@ -55,9 +64,15 @@ impl Subresource {
         match self {
             Subresource::Binding | Subresource::Eviction => &["create"],
             Subresource::Log => &["get"],
+            Subresource::Exec | Subresource::Attach | Subresource::PortForward => &["create", "get"],
             Subresource::Finalize => &["update"],
             _ => &["get", "patch", "update"],
         }
+    }
+
+    /// Whether it is a connection that lasts, rather than a request with a body and an answer.
+    pub fn connects(self) -> bool {
+        matches!(self, Subresource::Exec | Subresource::Attach | Subresource::PortForward)
     }
 
     /// The kind of its body, where that is not the object's own.
@@ -66,6 +81,9 @@ impl Subresource {
             Subresource::Scale => Some(Gvk::of("autoscaling", "v1", "Scale")),
             Subresource::Binding => Some(Gvk::of("", "v1", "Binding")),
             Subresource::Eviction => Some(Gvk::of("policy", "v1", "Eviction")),
+            Subresource::Exec => Some(Gvk::of("", "v1", "PodExecOptions")),
+            Subresource::Attach => Some(Gvk::of("", "v1", "PodAttachOptions")),
+            Subresource::PortForward => Some(Gvk::of("", "v1", "PodPortForwardOptions")),
             _ => None,
         }
     }

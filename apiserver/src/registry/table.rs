@@ -1,6 +1,8 @@
 //! The table: one row a resource.
 
-use super::Subresource::{Approval, Binding, EphemeralContainers, Eviction, Finalize, Log, Resize, Scale, Status};
+use super::Subresource::{
+    Approval, Attach, Binding, EphemeralContainers, Eviction, Exec, Finalize, Log, PortForward, Resize, Scale, Status,
+};
 use super::row::Row;
 use super::strategy::{PLAIN, SPECIFIED};
 use super::{apps, autoscaling, certificates, coordination, core, events, rbac};
@@ -37,6 +39,9 @@ fn core_rows() -> Vec<Row> {
             EphemeralContainers,
             Eviction,
             Log,
+            Exec,
+            Attach,
+            PortForward,
             Resize,
             Status,
         ]),
