@@ -1,6 +1,6 @@
 //! Capabilities: names, sets, and cutting them to what this process may give (capabilities(7)).
 
-use std::{fs, io};
+use std::io;
 
 use crate::{
     error::{Context, Error, Result},
@@ -117,7 +117,7 @@ pub fn held() -> u64 {
 
 /// What this process can give away: permitted and in the bounding set.
 fn own() -> Result<u64> {
-    let status = fs::read_to_string("/proc/self/status").context(|| "read /proc/self/status".into())?;
+    let status = sys::read_file("/proc/self/status").context(|| "read /proc/self/status".into())?;
     let field = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name));
         line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0)

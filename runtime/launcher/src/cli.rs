@@ -10,11 +10,12 @@ use std::{
 
 use crate::{
     capabilities,
-    cgroup::{freezer, memory, read_key, read_number},
+    cgroup::freezer,
     create::{self, Options},
     error::{Context, Error, Result},
-    exec,
+    events, exec,
     json::{Json, object},
+    mount_options, seccomp,
     spec::{Process, read_json},
     state::{self, State, Status},
     sys,
@@ -130,7 +131,11 @@ fn run(arguments: &mut Arguments, options: &mut Options) -> Result<u8> {
     match command.as_str() {
         "create" => create_command(arguments, options),
         "run" => run_command(arguments, options),
-        "start" => with_state(arguments, options, |state| state.start()),
+        "start" => with_state(arguments, options, |state| {
+            state.start()?;
+            state.run_hooks("poststart", Status::Running, &options.log);
+            Ok(())
+        }),
         "exec" => exec_command(arguments, options),
         "state" => with_state(arguments, options, |state| {
             println!("{}", state.describe(Some(state.status())));
@@ -178,8 +183,9 @@ fn process_flag(arguments: &mut Arguments, options: &mut Options, flag: Flag, co
         "preserve-fds" => options.preserve_fds = arguments.number(flag)?,
         "report-fd" => options.report_fd = Some(arguments.number(flag)?),
         "child-of-caller" => options.child_of_caller = true,
-        // pivot_root is always possible here; keyrings are left alone.
-        "no-new-keyring" => {}
+        "no-new-keyring" => options.keep_keyring = true,
+        // pivot_root is always possible here.
+        "no-pivot" => return Err(Error::new(format!("{command}: --no-pivot is not supported"))),
         _ => return Err(unknown(command, &flag)),
     }
     Ok(())
@@ -223,10 +229,11 @@ fn run_command(arguments: &mut Arguments, options: &mut Options) -> Result<u8> {
     let signals = if detach { None } else { Some(forwarded_signals()?) };
     let state = create::create(&id, options, false)?;
     report_pid(options, state.pid)?;
+    state.run_hooks("poststart", Status::Running, &options.log);
     let Some(signals) = signals else { return Ok(0) };
     let code = wait_forwarding(state.pid, &signals)?;
     if !keep {
-        state.delete(true)?;
+        state.clean(&state.cgroup()?)?;
     }
     Ok(code)
 }
@@ -236,6 +243,7 @@ fn exec_command(arguments: &mut Arguments, options: &mut Options) -> Result<u8> 
     let mut process_file: Option<PathBuf> = None;
     let (mut terminal, mut cwd, mut env, mut user, mut caps) = (false, None, Vec::new(), None, Vec::new());
     let (mut groups, mut no_new_privileges) = (Vec::new(), None);
+    let (mut apparmor, mut selinux) = (None, None);
     while let Some(flag) = arguments.flag() {
         match flag.name.as_str() {
             "d" | "detach" => detach = true,
@@ -247,6 +255,16 @@ fn exec_command(arguments: &mut Arguments, options: &mut Options) -> Result<u8> 
             "c" | "cap" => caps.push(arguments.value(flag)?),
             "g" | "additional-gids" => groups.push(arguments.number::<u32>(flag)?),
             "no-new-privs" => no_new_privileges = Some(true),
+            "apparmor" => apparmor = Some(arguments.value(flag)?),
+            "process-label" => selinux = Some(arguments.value(flag)?),
+            "ignore-paused" => options.ignore_paused = true,
+            "cgroup" => {
+                let path = arguments.value(flag)?;
+                if path.contains(':') {
+                    return Err(Error::new("exec: --cgroup with a controller is not supported"));
+                }
+                options.sub_group = Some(path);
+            }
             _ => process_flag(arguments, options, flag, "exec")?,
         }
     }
@@ -270,6 +288,9 @@ fn exec_command(arguments: &mut Arguments, options: &mut Options) -> Result<u8> 
             if let Some(user) = user {
                 set_user(process, &user)?;
             }
+            process.labels.apparmor = apparmor.or(process.labels.apparmor.take());
+            process.labels.selinux = selinux.or(process.labels.selinux.take());
+            process.labels.check()?;
             for cap in caps {
                 let bit =
                     capabilities::bit(&cap).ok_or_else(|| Error::new(format!("exec: unknown capability {cap:?}")))?;
@@ -460,30 +481,52 @@ fn delete_command(arguments: &mut Arguments, options: &Options) -> Result<u8> {
 }
 
 fn ps_command(arguments: &mut Arguments, options: &Options) -> Result<u8> {
-    let mut json = true;
+    let mut json = false;
     while let Some(flag) = arguments.flag() {
         match flag.name.as_str() {
-            "f" | "format" => json = arguments.value(flag)? == "json",
+            "f" | "format" => json = is_json(&arguments.value(flag)?)?,
             _ => return Err(unknown("ps", &flag)),
         }
     }
     let id = arguments.operand("a container id")?;
-    arguments.end()?;
     let pids = State::load(&options.root, &id)?.cgroup()?.processes();
     if json {
         println!("{}", Json::Arr(pids.into_iter().map(Json::from).collect()));
-    } else {
-        println!("PID");
-        pids.iter().for_each(|pid| println!("{pid}"));
+        return Ok(0);
+    }
+    let given: Vec<String> = arguments.rest.drain(..).collect();
+    let given = if given.is_empty() { vec!["-ef".to_owned()] } else { given };
+    let output = std::process::Command::new("ps").args(&given).output().context(|| "exec: \"ps\"".into())?;
+    if !output.status.success() {
+        return Err(Error::new(String::from_utf8_lossy(&output.stderr).trim()));
+    }
+    let text = String::from_utf8_lossy(&output.stdout);
+    let head = text.lines().next().unwrap_or_default();
+    let column = head.split_whitespace().position(|name| name == "PID");
+    let column = column.ok_or_else(|| Error::new("couldn't find PID field in ps output"))?;
+    println!("{head}");
+    for line in text.lines().skip(1) {
+        let pid = line.split_whitespace().nth(column).and_then(|pid| pid.parse::<i32>().ok());
+        if pid.is_some_and(|pid| pids.contains(&pid)) {
+            println!("{line}");
+        }
     }
     Ok(0)
+}
+
+fn is_json(format: &str) -> Result<bool> {
+    match format {
+        "json" => Ok(true),
+        "table" => Ok(false),
+        _ => Err(Error::new("invalid format option")),
+    }
 }
 
 fn list_command(arguments: &mut Arguments, options: &Options) -> Result<u8> {
     let (mut json, mut quiet) = (false, false);
     while let Some(flag) = arguments.flag() {
         match flag.name.as_str() {
-            "f" | "format" => json = arguments.value(flag)? == "json",
+            "f" | "format" => json = is_json(&arguments.value(flag)?)?,
             "q" | "quiet" => quiet = true,
             _ => return Err(unknown("list", &flag)),
         }
@@ -517,7 +560,7 @@ fn list_command(arguments: &mut Arguments, options: &Options) -> Result<u8> {
 
 fn update_command(arguments: &mut Arguments, options: &Options) -> Result<u8> {
     let mut resources: Option<Json> = None;
-    let (mut cpu, mut memory, mut pids) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut cpu, mut memory, mut pids, mut io) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     while let Some(flag) = arguments.flag() {
         let integer = |arguments: &mut Arguments, flag| arguments.number::<i64>(flag).map(Json::from);
         match flag.name.as_str() {
@@ -531,93 +574,78 @@ fn update_command(arguments: &mut Arguments, options: &Options) -> Result<u8> {
             "memory-swap" => memory.push(("swap".to_owned(), integer(arguments, flag)?)),
             "memory-reservation" => memory.push(("reservation".to_owned(), integer(arguments, flag)?)),
             "pids-limit" => pids.push(("limit".to_owned(), integer(arguments, flag)?)),
+            "cpu-burst" => cpu.push(("burst".to_owned(), integer(arguments, flag)?)),
+            "cpu-idle" => cpu.push(("idle".to_owned(), integer(arguments, flag)?)),
+            "cpu-rt-period" => cpu.push(("realtimePeriod".to_owned(), integer(arguments, flag)?)),
+            "cpu-rt-runtime" => cpu.push(("realtimeRuntime".to_owned(), integer(arguments, flag)?)),
+            "blkio-weight" => io.push(("weight".to_owned(), integer(arguments, flag)?)),
+            // Kernel memory has had no limit of its own since 5.4; runc takes and ignores these too.
+            "kernel-memory" | "kernel-memory-tcp" => drop(arguments.value(flag)?),
             _ => return Err(unknown("update", &flag)),
         }
     }
     let id = arguments.operand("a container id")?;
     arguments.end()?;
-    let resources = resources
-        .unwrap_or_else(|| object([("cpu", Json::Obj(cpu)), ("memory", Json::Obj(memory)), ("pids", Json::Obj(pids))]));
+    let resources = resources.unwrap_or_else(|| {
+        let parts = [("cpu", cpu), ("memory", memory), ("pids", pids), ("blockIO", io)];
+        object(parts.map(|(key, members)| (key, Json::Obj(members))))
+    });
     State::load(&options.root, &id)?.cgroup()?.apply(&resources)?;
     Ok(0)
 }
 
-/// `events --stats`: one object. Without it runc prints one every few seconds until the container ends; callers that
-/// want that call again.
 fn events_command(arguments: &mut Arguments, options: &Options) -> Result<u8> {
-    let mut once = false;
+    let (mut once, mut interval) = (false, std::time::Duration::from_secs(5));
     while let Some(flag) = arguments.flag() {
         match flag.name.as_str() {
             "stats" => once = true,
+            "interval" => interval = events::duration(&arguments.value(flag)?)?,
             _ => return Err(unknown("events", &flag)),
         }
     }
-    if !once {
-        return Err(Error::new("events without --stats is not supported"));
-    }
     let id = arguments.operand("a container id")?;
     arguments.end()?;
-    let group = State::load(&options.root, &id)?.cgroup()?;
-    let number = |controller: &str, v1: &str, v2: &str| {
-        let value = group.dir(controller).and_then(|dir| read_number(dir, if group.is_v2() { v2 } else { v1 }));
-        Json::from(value.unwrap_or(0))
-    };
-    let cpu = if group.is_v2() {
-        group.dir("cpu").and_then(|dir| read_key(dir, "cpu.stat", "usage_usec")).unwrap_or(0) * 1000
+    let state = State::load(&options.root, &id)?;
+    if once {
+        println!("{}", events::stats(&state)?);
     } else {
-        group.dir("cpuacct").and_then(|dir| read_number(dir, "cpuacct.usage")).unwrap_or(0)
-    };
-    let oom = group.dir("memory").map_or(0, |dir| memory::oom_kills(dir, group.is_v2()));
-    let memory = object([
-        ("usage", number("memory", "memory.usage_in_bytes", "memory.current")),
-        ("limit", number("memory", "memory.limit_in_bytes", "memory.max")),
-    ]);
-    let data = object([
-        ("cpu", object([("usage", object([("total", cpu.into())]))])),
-        ("memory", object([("usage", memory), ("oomKills", oom.into())])),
-        (
-            "pids",
-            object([
-                ("current", number("pids", "pids.current", "pids.current")),
-                ("limit", number("pids", "pids.max", "pids.max")),
-            ]),
-        ),
-    ]);
-    println!("{}", object([("type", "stats".into()), ("id", id.as_str().into()), ("data", data)]));
+        events::follow(&state, interval)?;
+    }
     Ok(0)
 }
 
 /// What this launcher can (OCI runtime specification, features.md).
 fn features() -> Json {
     let list = |words: &[&str]| Json::Arr(words.iter().map(|word| Json::from(*word)).collect());
+    let flag = |enabled: bool| object([("enabled", enabled.into())]);
     let capabilities = Json::Arr(capabilities::names().map(Json::from).collect());
+    let options = Json::Arr(mount_options::words().map(Json::from).collect());
+    let cgroup = object([
+        ("v1", true.into()),
+        ("v2", true.into()),
+        ("systemd", false.into()),
+        ("systemdUser", false.into()),
+        ("rdma", true.into()),
+    ]);
+    let hooks = ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
+    let namespaces = ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"];
+    let linux = object([
+        ("namespaces", list(&namespaces)),
+        ("capabilities", capabilities),
+        ("cgroup", cgroup),
+        ("seccomp", seccomp::features()),
+        ("apparmor", flag(true)),
+        ("selinux", flag(true)),
+        ("intelRdt", flag(false)),
+        ("mountExtensions", object([("idmap", flag(true))])),
+    ]);
     object([
         ("ociVersionMin", "1.0.0".into()),
         ("ociVersionMax", "1.2.0".into()),
-        ("hooks", list(&[])),
-        (
-            "mountOptions",
-            list(&["bind", "rbind", "ro", "rw", "nosuid", "nodev", "noexec", "rro", "rprivate", "rshared", "rslave"]),
-        ),
-        (
-            "linux",
-            object([
-                ("namespaces", list(&["cgroup", "ipc", "mount", "network", "pid", "uts"])),
-                ("capabilities", capabilities),
-                (
-                    "cgroup",
-                    object([
-                        ("v1", true.into()),
-                        ("v2", true.into()),
-                        ("systemd", false.into()),
-                        ("systemdUser", false.into()),
-                    ]),
-                ),
-                ("seccomp", object([("enabled", crate::seccomp::ENABLED.into())])),
-                ("apparmor", object([("enabled", false.into())])),
-                ("selinux", object([("enabled", false.into())])),
-            ]),
-        ),
+        ("hooks", list(&hooks)),
+        ("mountOptions", options),
+        ("linux", linux),
+        ("potentiallyUnsafeConfigAnnotations", list(&[])),
     ])
 }
 

@@ -1,13 +1,13 @@
 //! Makes a container: the parent's part (groups, clone, state) and the child's (namespaces, root, rights, exec).
 //!
-//! One clone3 and no helper process. The child enters its groups by itself, through descriptors opened before, so
-//! parent and child meet only once: when the child reports that it waits, runs, or failed.
+//! One clone3 and no helper process. The child enters its groups by itself, through descriptors opened before, and
+//! asks the parent only for what it cannot do itself (id mappings, hooks): else they meet once, when it waits, runs, or failed.
 
 use std::{
     fs,
     io::Read,
     os::{
-        fd::{AsRawFd, OwnedFd, RawFd},
+        fd::{AsFd, AsRawFd, OwnedFd, RawFd},
         unix::net::UnixStream,
     },
     path::{Path, PathBuf},
@@ -16,12 +16,14 @@ use std::{
 use crate::{
     cgroup::{Cgroup, Hierarchy},
     error::{Context, Error, Result},
+    json::{Json, object},
+    labels::OpenLabels,
     log::Log,
     process::Report,
-    rootfs::Rootfs,
+    rootfs::{Prepared, Rootfs},
     seccomp::Filter,
     spec::{Namespace, NamespaceKind, Process, Spec},
-    state::{self, START_FIFO, State},
+    state::{self, START_FIFO, State, Status},
     sys,
 };
 
@@ -39,6 +41,12 @@ pub struct Options {
     pub report_fd: Option<RawFd>,
     /// The process becomes the caller's child and dies with it.
     pub child_of_caller: bool,
+    /// Stay in the caller's session keyring.
+    pub keep_keyring: bool,
+    /// Of `exec`: also in a paused container, where it waits.
+    pub ignore_paused: bool,
+    /// Of `exec`: a group below the container's own.
+    pub sub_group: Option<String>,
 }
 
 /// What a started process tells.
@@ -56,8 +64,10 @@ pub fn create(id: &str, options: &Options, wait: bool) -> Result<State> {
     let made = (|| {
         group.create().and_then(|()| group.apply(&spec.resources))?;
         let start = if wait { Some(make_fifo(&dir)?) } else { None };
-        let pid = launch(&spec, &process, filter.as_ref(), &group, options, start)?;
-        let state = State::new(dir.clone(), id, &options.bundle, pid, &cgroups_path, &spec.annotations);
+        let mut state = State::new(dir.clone(), id, &options.bundle, 0, &cgroups_path, &spec.annotations);
+        let pid = launch(&spec, &process, filter.as_ref(), &group, options, start, &mut state)?;
+        state.set_process(pid);
+        state.keep_hooks(&spec.hooks);
         state.save()?;
         if let Some(path) = &options.pid_file {
             write_pid_file(path, pid)?;
@@ -149,38 +159,144 @@ fn launch(
     group: &Cgroup,
     options: &Options,
     start: Option<OwnedFd>,
+    state: &mut State,
 ) -> Result<i32> {
+    let prepared = Prepared::of(spec)?;
     let mut joined = open_joined(&spec.namespaces)?;
-    // A pid namespace is entered by one's children, so before the clone.
-    if let Some(index) = joined.iter().position(|namespace| namespace.flag == libc::CLONE_NEWPID) {
-        let namespace = joined.remove(index);
-        sys::setns(&namespace.fd, namespace.flag).context(|| "join the pid namespace".into())?;
-    }
-    // The cgroup namespace begins at the group one is in, so it is made after the child has entered.
-    let new =
-        spec.namespaces.iter().filter(|namespace| namespace.path.is_none() && namespace.kind != NamespaceKind::Cgroup);
+    // The cgroup namespace begins at the group one is in, so it is made after the child has entered; a time namespace is
+    // for one's children.
+    let new = spec.namespaces.iter().filter(|namespace| {
+        namespace.path.is_none() && !matches!(namespace.kind, NamespaceKind::Cgroup | NamespaceKind::Time)
+    });
     let flags = new.fold(0, |flags, namespace| flags | namespace.kind.flag());
     let console = ConsoleReceiver::of(process, options)?;
-    let doors = group.doors()?;
-    let (read, write) = sys::pipe().context(|| "create a pipe".into())?;
-    let child = Child { spec, process, filter, group, options, doors, joined, console, start };
-    match spawn(flags, options)? {
+    let user = take(&mut joined, NamespaceKind::User);
+    let for_children = ForChildren {
+        pid: take(&mut joined, NamespaceKind::Pid),
+        time: take(&mut joined, NamespaceKind::Time),
+        new_time: spec.namespace(NamespaceKind::Time).is_some_and(|namespace| namespace.path.is_none()),
+        offsets: &spec.time_offsets,
+    };
+    let root_inside = user.is_some() || flags & libc::CLONE_NEWUSER != 0;
+    let place = group.place()?;
+    let (ours, theirs) = sys::message_pair().context(|| "create a socket pair".into())?;
+    let mut child = Child {
+        spec,
+        process,
+        filter,
+        group,
+        options,
+        doors: Vec::new(),
+        joined,
+        console,
+        start,
+        prepared: &prepared,
+        root_inside,
+        hook_state: state,
+    };
+    let spawned = match user {
+        None => {
+            for_children.enter()?;
+            spawn_into(flags, options, place.as_ref(), group, &mut child.doors)?
+        }
+        // Namespaces made inside a user namespace belong to it, and this process must stay outside: another one goes in
+        // and makes the container as its sibling.
+        Some(user) => match spawn_into(0, options, place.as_ref(), group, &mut child.doors)? {
+            0 => {
+                drop(ours);
+                run_child(Report(theirs), |report| go_between(&for_children, &user, flags, child, report));
+            }
+            pid => pid,
+        },
+    };
+    match spawned {
         0 => {
-            drop(read);
-            run_child(Report(write), |report| child.run(report))
+            drop(ours);
+            run_child(Report(theirs), |report| child.run(report))
         }
         pid => {
-            drop((write, child));
-            outcome(read, pid, options)
+            drop((theirs, child));
+            Conversation { spec, filter, options, state }.follow(&ours, pid)
         }
     }
 }
 
-/// clone3 with or without this process as the parent.
-pub fn spawn(flags: i32, options: &Options) -> Result<i32> {
+/// Namespaces that only one's children enter.
+struct ForChildren<'a> {
+    pid: Option<Joined>,
+    time: Option<Joined>,
+    new_time: bool,
+    offsets: &'a str,
+}
+
+impl ForChildren<'_> {
+    fn enter(&self) -> Result<()> {
+        for namespace in self.pid.iter().chain(&self.time) {
+            sys::setns(&namespace.fd, namespace.flag).context(|| "join a namespace".into())?;
+        }
+        if self.new_time {
+            sys::unshare(NamespaceKind::Time.flag()).context(|| "unshare the time namespace".into())?;
+            if !self.offsets.is_empty() {
+                fs::write("/proc/self/timens_offsets", self.offsets).context(|| "set linux.timeOffsets".into())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The process that joins a user namespace and starts the container from there.
+fn go_between(
+    for_children: &ForChildren<'_>,
+    user: &Joined,
+    flags: i32,
+    child: Child<'_>,
+    report: &Report,
+) -> Result<std::convert::Infallible> {
+    for_children.enter()?;
+    sys::setns(&user.fd, user.flag).context(|| "join the user namespace".into())?;
+    sys::become_root().context(|| "become root in the user namespace".into())?;
+    match sys::clone3((flags | libc::CLONE_PARENT) as u32 as u64, None).context(|| "clone3".into())? {
+        0 => child.run(report),
+        pid => {
+            report.send(&format!("N{pid}"));
+            sys::exit_now(0)
+        }
+    }
+}
+
+fn take(joined: &mut Vec<Joined>, kind: NamespaceKind) -> Option<Joined> {
+    let index = joined.iter().position(|namespace| namespace.flag == kind.flag())?;
+    Some(joined.remove(index))
+}
+
+/// clone3, into the group where that is possible; else the child finds open doors.
+pub fn spawn_into(
+    flags: i32,
+    options: &Options,
+    place: Option<&OwnedFd>,
+    group: &Cgroup,
+    doors: &mut Vec<OwnedFd>,
+) -> Result<i32> {
+    if let Some(place) = place {
+        match clone_as(flags, options, Some(place)) {
+            // Kernels before 5.7 do not know it, and some groups can be entered in the other way only.
+            Err(error)
+                if matches!(
+                    error.raw_os_error(),
+                    Some(libc::EINVAL | libc::E2BIG | libc::EOPNOTSUPP | libc::EBUSY)
+                ) => {}
+            result => return result.context(|| "clone3".into()),
+        }
+    }
+    *doors = group.doors()?;
+    clone_as(flags, options, None).context(|| "clone3".into())
+}
+
+/// With or without this process as the parent.
+fn clone_as(flags: i32, options: &Options, into: Option<&OwnedFd>) -> std::io::Result<i32> {
     let parent = if options.child_of_caller { libc::CLONE_PARENT } else { 0 };
     // Flags are sign-extended nowhere: CLONE_NEW* fit in 31 bits.
-    sys::clone3((flags | parent) as u32 as u64, None).context(|| "clone3".into())
+    sys::clone3((flags | parent) as u32 as u64, into.map(AsFd::as_fd))
 }
 
 /// Runs the child's part; it ends by becoming the program or by reporting why not.
@@ -190,19 +306,81 @@ pub fn run_child(report: Report, body: impl FnOnce(&Report) -> Result<std::conve
     sys::exit_now(1)
 }
 
-/// Reads the child's report. Without an error it runs, or waits for `start`.
-pub fn outcome(read: OwnedFd, pid: i32, options: &Options) -> Result<i32> {
-    let mut message = String::new();
-    let result = fs::File::from(read).read_to_string(&mut message).context(|| "read the child's report".into());
-    let error = match (result, message.find('E')) {
-        (Ok(_), None) => return Ok(pid),
-        (Ok(_), Some(at)) => Error::new(&message[at + 1..]),
-        (Err(error), _) => error,
-    };
-    if !options.child_of_caller {
-        let _ = sys::waitpid(pid);
+/// The launcher's part of the conversation with a child ([`Report`]).
+pub struct Conversation<'a> {
+    pub spec: &'a Spec,
+    pub filter: Option<&'a Filter>,
+    pub options: &'a Options,
+    pub state: &'a mut State,
+}
+
+impl Conversation<'_> {
+    /// Does what the child asks for, until it runs or waits for `start`; returns its pid.
+    pub fn follow(mut self, socket: &OwnedFd, mut pid: i32) -> Result<i32> {
+        let mut buffer = vec![0; 16 << 10];
+        let failure = loop {
+            let count = match sys::read(socket, &mut buffer) {
+                Ok(0) => return Ok(pid),
+                Ok(count) => count,
+                Err(error) => break Error::io("read the child's report", error),
+            };
+            let text = String::from_utf8_lossy(&buffer[1..count]);
+            let done = match buffer[0] {
+                b'R' => return Ok(pid),
+                b'E' => break Error::new(text),
+                b'N' => {
+                    if !self.options.child_of_caller {
+                        let _ = sys::waitpid(pid);
+                    }
+                    pid = text.parse().unwrap_or(0);
+                    continue;
+                }
+                b'U' => self.spec.mappings.write(pid),
+                b'H' => self.run_hooks(pid),
+                b'S' => self.hand_over_listener(pid, text.parse().unwrap_or(-1)),
+                _ => Err(Error::new("the child said something else")),
+            };
+            let answered = done.and_then(|()| sys::write(socket, b"g").map(drop).context(|| "answer the child".into()));
+            if let Err(error) = answered {
+                break error;
+            }
+        };
+        // It may still be waiting for an answer.
+        if pid > 0 {
+            let _ = sys::kill(pid, libc::SIGKILL);
+            if !self.options.child_of_caller {
+                let _ = sys::waitpid(pid);
+            }
+        }
+        Err(Error::new(format!("unable to start container process: {failure}")))
     }
-    Err(Error::new(format!("unable to start container process: {error}")))
+
+    fn run_hooks(&mut self, pid: i32) -> Result<()> {
+        self.state.pid = pid;
+        let state = self.state.describe(Some(Status::Creating));
+        self.spec.prestart.run(&state)?;
+        self.spec.create_runtime.run(&state)
+    }
+
+    /// Gives a filter's descriptor to who listens (config-linux "Container Process State").
+    fn hand_over_listener(&mut self, pid: i32, number: i32) -> Result<()> {
+        let what = || "hand over the seccomp listener".to_owned();
+        let listener =
+            self.filter.and_then(|filter| filter.listener.as_ref()).ok_or_else(|| Error::new("nobody listens"))?;
+        let process = sys::pidfd_open(pid).context(what)?;
+        let fd = sys::pidfd_getfd(&process, number).context(what)?;
+        self.state.pid = pid;
+        let message = object([
+            ("ociVersion", "1.2.0".into()),
+            ("fds", Json::Arr(vec!["seccompFd".into()])),
+            ("pid", pid.into()),
+            ("metadata", listener.metadata.as_str().into()),
+            ("state", self.state.describe(Some(Status::Creating))),
+        ]);
+        let socket = UnixStream::connect(&listener.path)
+            .context(|| format!("connect to the seccomp listener {}", listener.path))?;
+        sys::send_with_fd(socket.as_raw_fd(), message.to_string().as_bytes(), Some(fd.as_raw_fd())).context(what)
+    }
 }
 
 struct Child<'a> {
@@ -215,13 +393,21 @@ struct Child<'a> {
     joined: Vec<Joined>,
     console: Option<ConsoleReceiver>,
     start: Option<OwnedFd>,
+    prepared: &'a Prepared,
+    /// The container has a user namespace, of which this process becomes root.
+    root_inside: bool,
+    hook_state: &'a State,
 }
 
 impl Child<'_> {
-    fn run(self, report: &Report) -> Result<std::convert::Infallible> {
-        sys::setsid().context(|| "start a session".into())?;
-        enter_groups(self.doors)?;
-        self.process.set_oom_score(&self.options.log)?;
+    fn run(mut self, report: &Report) -> Result<std::convert::Infallible> {
+        if self.root_inside {
+            if self.spec.namespace(NamespaceKind::User).is_some_and(|namespace| namespace.path.is_none()) {
+                report.ask("U")?;
+            }
+            sys::become_root().context(|| "become root in the user namespace".into())?;
+        }
+        begin(self.process, std::mem::take(&mut self.doors), self.options)?;
         for namespace in &self.joined {
             sys::setns(&namespace.fd, namespace.flag).context(|| "join a namespace".into())?;
         }
@@ -241,16 +427,62 @@ impl Child<'_> {
         }
         // The file modes in the container must not depend on the caller's mask.
         sys::umask(0);
-        let rootfs = Rootfs::open(self.spec)?;
+        let rootfs = Rootfs::open(self.spec, self.prepared)?;
         rootfs.furnish(Some(self.group))?;
         rootfs.write_sysctls()?;
         let console = self.console.as_ref().map(|_| rootfs.open_console()).transpose()?;
+        if !self.spec.prestart.is_empty() || !self.spec.create_runtime.is_empty() {
+            report.ask("H")?;
+        }
+        if !self.spec.create_container.is_empty() {
+            self.spec.create_container.run(&self.state_inside(Status::Creating))?;
+        }
         rootfs.mask()?;
+        let labels = self.process.labels.open()?;
         rootfs.enter()?;
         if let (Some((master, slave)), Some(receiver)) = (console, &self.console) {
             hand_over_console(self.process, master, &slave, receiver)?;
         }
-        finish(self.process, self.filter, self.options, report, self.start)
+        let start = self.start.take();
+        let state = self.state_inside(Status::Created);
+        let last = || match self.spec.start_container.is_empty() {
+            true => Ok(()),
+            false => self.spec.start_container.run(&state),
+        };
+        let personality = self.spec.personality;
+        finish(
+            Finish { process: self.process, filter: self.filter, options: self.options, labels, personality },
+            report,
+            start,
+            &last,
+        )
+    }
+
+    /// The state for hooks that run in the container, which know its process by the number it has there.
+    fn state_inside(&self, status: Status) -> Json {
+        let mut state = self.hook_state.clone();
+        state.pid = std::process::id() as i32;
+        state.describe(Some(status))
+    }
+}
+
+/// The first steps of a container's process, before it leaves the host's namespaces.
+pub fn begin(process: &Process, doors: Vec<OwnedFd>, options: &Options) -> Result<()> {
+    sys::setsid().context(|| "start a session".into())?;
+    if let Some(processors) = &process.scheduling.first_processors {
+        sys::set_affinity(processors).context(|| "set process.execCPUAffinity.initial".into())?;
+    }
+    enter_groups(doors)?;
+    process.set_oom_score(&options.log)?;
+    if options.keep_keyring {
+        return Ok(());
+    }
+    match sys::join_session_keyring() {
+        // A kernel without keys, or a runtime around this one that forbids them.
+        Err(error) if !matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {
+            Err(Error::io("join a session keyring", error))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -276,18 +508,35 @@ pub fn hand_over_console(
     process.take_console(slave)
 }
 
-/// From a process in its namespaces to the user's program.
+/// What the last steps need.
+pub struct Finish<'a> {
+    pub process: &'a Process,
+    pub filter: Option<&'a Filter>,
+    pub options: &'a Options,
+    pub labels: OpenLabels,
+    pub personality: Option<u64>,
+}
+
+/// From a process in its namespaces to the user's program; `last` is done right before it.
 pub fn finish(
-    process: &Process,
-    filter: Option<&Filter>,
-    options: &Options,
+    finish: Finish<'_>,
     report: &Report,
     start: Option<OwnedFd>,
+    last: &dyn Fn() -> Result<()>,
 ) -> Result<std::convert::Infallible> {
+    let Finish { process, filter, options, labels, personality } = finish;
     sys::close_on_exec_from(3 + options.preserve_fds).context(|| "close descriptors".into())?;
+    if let Some(domain) = personality {
+        sys::personality(domain).context(|| "set linux.personality".into())?;
+    }
     // Before rights go: the directory may be one that only root can enter; then again as the user, as runc does.
     let as_root = process.enter_cwd();
-    process.drop_rights(filter)?;
+    process.drop_rights(filter, &|number| {
+        let asked = report.ask(&format!("S{number}"));
+        // The container must not hold its own judge.
+        drop(sys::adopt(number.into()));
+        asked
+    })?;
     if as_root.is_err() {
         process.enter_cwd()?;
     }
@@ -301,6 +550,8 @@ pub fn finish(
         report.send(READY);
         wait_for_start(report, fifo)?;
     }
+    last()?;
+    labels.apply(&process.labels)?;
     Err(process.exec(&program))
 }
 
@@ -309,7 +560,7 @@ fn wait_for_start(report: &Report, fifo: OwnedFd) -> Result<()> {
     let null = sys::open("/dev/null", libc::O_WRONLY, 0)
         .or_else(|_| sys::pipe().map(|(_, write)| write))
         .context(|| "open /dev/null".into())?;
-    // dup2 over the report closes the pipe's last writing end.
+    // Whoever made the container may be gone by then: what comes later is said to nobody.
     sys::replace_fd(&null, &report.0).context(|| "close the report".into())?;
     let mut byte = [0];
     fs::File::from(fifo).read_exact(&mut byte).context(|| "wait for start".into())

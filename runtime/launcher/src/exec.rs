@@ -7,11 +7,11 @@ use std::{
 };
 
 use crate::{
-    create::{self, ConsoleReceiver, Options},
+    create::{self, ConsoleReceiver, Conversation, Finish, Options},
     error::{Context, Error, Result},
     process::Report,
     seccomp::Filter,
-    spec::{Process, Spec, read_json},
+    spec::{NamespaceKind, Process, Spec},
     state::{State, Status},
     sys,
 };
@@ -20,15 +20,20 @@ use crate::{
 pub fn exec(state: &State, mut process: Process, options: &Options) -> Result<i32> {
     match state.status() {
         Status::Running => {}
+        Status::Paused if options.ignore_paused => {}
         Status::Paused => return Err(Error::new("cannot exec in a paused container")),
-        Status::Created => return Err(Error::new("cannot exec in a container that has not been started")),
+        Status::Creating | Status::Created => {
+            return Err(Error::new("cannot exec in a container that has not been started"));
+        }
         Status::Stopped => return Err(Error::new("cannot exec in a stopped container")),
     }
     process.clamp(&options.log);
-    let config = read_json(&state.bundle.join("config.json"))?;
-    let filter = Filter::of(config.at("linux.seccomp"))?;
-    let group = state.cgroup()?;
-    let doors = group.doors()?;
+    let spec = Spec::load(&state.bundle)?;
+    let filter = Filter::of(&spec.seccomp)?;
+    let group = match &options.sub_group {
+        Some(sub) => state.cgroup()?.below(sub)?,
+        None => state.cgroup()?,
+    };
     let target = sys::pidfd_open(state.pid).context(|| format!("open process {}", state.pid))?;
     // Between the look at the state and now the number may have gone to another process.
     if state.status() == Status::Stopped {
@@ -38,19 +43,35 @@ pub fn exec(state: &State, mut process: Process, options: &Options) -> Result<i3
     let console = ConsoleReceiver::of(&process, options)?;
     let root = sys::open(format!("/proc/{}/root", state.pid), libc::O_PATH | libc::O_DIRECTORY, 0)
         .context(|| "open the container's root".into())?;
-    if namespaces & libc::CLONE_NEWPID != 0 {
-        sys::setns(&target, libc::CLONE_NEWPID).context(|| "join the pid namespace".into())?;
+    // These two are entered by one's children.
+    let for_children = namespaces & (libc::CLONE_NEWPID | NamespaceKind::Time.flag());
+    if for_children != 0 {
+        sys::setns(&target, for_children).context(|| "join the pid namespace".into())?;
     }
-    let (read, write) = sys::pipe().context(|| "create a pipe".into())?;
-    let child = Child { process: &process, filter: filter.as_ref(), options, doors, target, namespaces, root, console };
-    match create::spawn(0, options)? {
+    let namespaces = namespaces & !for_children;
+    let (ours, theirs) = sys::message_pair().context(|| "create a socket pair".into())?;
+    let mut child = Child {
+        process: &process,
+        filter: filter.as_ref(),
+        options,
+        doors: Vec::new(),
+        target,
+        namespaces,
+        root,
+        console,
+        personality: spec.personality,
+    };
+    let place = group.place()?;
+    match create::spawn_into(0, options, place.as_ref(), &group, &mut child.doors)? {
         0 => {
-            drop(read);
-            create::run_child(Report(write), |report| child.run(report))
+            drop(ours);
+            create::run_child(Report(theirs), |report| child.run(report))
         }
         pid => {
-            drop((write, child));
-            let pid = create::outcome(read, pid, options)?;
+            drop((theirs, child));
+            let mut state = state.clone();
+            let conversation = Conversation { spec: &spec, filter: filter.as_ref(), options, state: &mut state };
+            let pid = conversation.follow(&ours, pid)?;
             if let Some(path) = &options.pid_file {
                 create::write_pid_file(path, pid)?;
             }
@@ -68,13 +89,15 @@ fn differing_namespaces(pid: i32) -> Result<i32> {
         ("uts", libc::CLONE_NEWUTS),
         ("pid", libc::CLONE_NEWPID),
         ("cgroup", libc::CLONE_NEWCGROUP),
+        ("user", libc::CLONE_NEWUSER),
+        ("time", NamespaceKind::Time.flag()),
     ];
     let mut flags = 0;
     for (name, flag) in kinds {
+        // A kernel without this kind has no file for it.
+        let Ok(ours) = fs::read_link(format!("/proc/self/ns/{name}")) else { continue };
         let theirs = fs::read_link(format!("/proc/{pid}/ns/{name}"))
             .context(|| format!("read the {name} namespace of process {pid}"))?;
-        let ours =
-            fs::read_link(format!("/proc/self/ns/{name}")).context(|| format!("read the own {name} namespace"))?;
         if theirs != ours {
             flags |= flag;
         }
@@ -91,22 +114,33 @@ struct Child<'a> {
     namespaces: i32,
     root: OwnedFd,
     console: Option<ConsoleReceiver>,
+    personality: Option<u64>,
 }
 
 impl Child<'_> {
     fn run(self, report: &Report) -> Result<std::convert::Infallible> {
-        sys::setsid().context(|| "start a session".into())?;
-        create::enter_groups(self.doors)?;
-        self.process.set_oom_score(&self.options.log)?;
-        sys::setns(&self.target, self.namespaces & !libc::CLONE_NEWPID)
-            .context(|| "join the container's namespaces".into())?;
+        create::begin(self.process, self.doors, self.options)?;
+        let labels = self.process.labels.open()?;
+        if self.namespaces != 0 {
+            sys::setns(&self.target, self.namespaces).context(|| "join the container's namespaces".into())?;
+        }
+        if self.namespaces & libc::CLONE_NEWUSER != 0 {
+            sys::become_root().context(|| "become root in the user namespace".into())?;
+        }
         sys::fchdir(&self.root).context(|| "enter the container's root".into())?;
         sys::chroot(".").context(|| "enter the container's root".into())?;
         if let Some(receiver) = &self.console {
             let (master, slave) = open_console(&self.root)?;
             create::hand_over_console(self.process, master, &slave, receiver)?;
         }
-        create::finish(self.process, self.filter, self.options, report, None)
+        let finish = Finish {
+            process: self.process,
+            filter: self.filter,
+            options: self.options,
+            labels,
+            personality: self.personality,
+        };
+        create::finish(finish, report, None, &|| Ok(()))
     }
 }
 

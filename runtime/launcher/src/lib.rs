@@ -1,7 +1,7 @@
 //! The OCI launcher: from a bundle's `config.json` (OCI runtime specification 1.2) to a running process.
 //!
 //! ```text
-//! create ─ spec ─ cgroup ─ clone3 ─┬─ parent: state.json, report
+//! create ─ spec ─ cgroup ─ clone3 ─┬─ parent: id mappings, hooks, state.json, report
 //!                                  └─ child: groups → namespaces → rootfs → rights → [exec.fifo] → execve
 //! exec   ─ state ─ setns ─ clone3 ─── child: groups → namespaces → rights → execve
 //! ```
@@ -12,14 +12,20 @@
 pub mod capabilities;
 pub mod cgroup;
 pub mod cli;
+pub mod copy_up;
 pub mod create;
 pub mod error;
+pub mod events;
 pub mod exec;
+pub mod hooks;
+pub mod identity;
 pub mod json;
+pub mod labels;
 pub mod log;
 pub mod mount_options;
 pub mod process;
 pub mod rootfs;
+pub mod scheduling;
 pub mod seccomp;
 pub mod spec;
 pub mod state;

@@ -1,6 +1,6 @@
 //! The words of a mount's options (mount(8), config.md "Linux mount options").
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// Options, sorted into what each system call takes.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -13,6 +13,10 @@ pub struct MountOptions {
     pub propagation: Vec<u64>,
     /// Attributes for the whole tree: `MOUNT_ATTR_*` to set and to clear.
     pub recursive: (u64, u64),
+    /// `tmpcopyup`: begins with what it covers.
+    pub copy_up: bool,
+    /// `idmap`, `ridmap`: owners go through mappings.
+    pub idmap: bool,
     /// What is the file system's own.
     pub data: String,
 }
@@ -20,7 +24,7 @@ pub struct MountOptions {
 const RELATIME_GROUP: u64 = libc::MS_RELATIME | libc::MS_NOATIME | libc::MS_STRICTATIME;
 
 /// Word, flag, whether the word clears it.
-const WORDS: [(&str, u64, bool); 27] = [
+const WORDS: [(&str, u64, bool); 29] = [
     ("defaults", 0, false),
     ("ro", libc::MS_RDONLY, false),
     ("rw", libc::MS_RDONLY, true),
@@ -48,10 +52,12 @@ const WORDS: [(&str, u64, bool); 27] = [
     ("loud", libc::MS_SILENT, true),
     ("iversion", libc::MS_I_VERSION, false),
     ("noiversion", libc::MS_I_VERSION, true),
+    ("nosymfollow", 256, false),
+    ("symfollow", 256, true),
 ];
 
 /// Word, `MOUNT_ATTR_*` (mount_setattr(2)), whether the word clears it.
-const RECURSIVE_WORDS: [(&str, u64, bool); 8] = [
+const RECURSIVE_WORDS: [(&str, u64, bool); 18] = [
     ("rro", 1, false),
     ("rrw", 1, true),
     ("rnosuid", 2, false),
@@ -60,7 +66,39 @@ const RECURSIVE_WORDS: [(&str, u64, bool); 8] = [
     ("rdev", 4, true),
     ("rnoexec", 8, false),
     ("rexec", 8, true),
+    // The access times are one field, whose clearing means relatime.
+    ("rnoatime", 0x10, false),
+    ("ratime", 0x10, true),
+    ("rrelatime", 0, false),
+    ("rnorelatime", 0, false),
+    ("rstrictatime", 0x20, false),
+    ("rnostrictatime", 0x20, true),
+    ("rnodiratime", 0x80, false),
+    ("rdiratime", 0x80, true),
+    ("rnosymfollow", 0x20_0000, false),
+    ("rsymfollow", 0x20_0000, true),
 ];
+
+/// Every word that is not a file system's own.
+pub fn words() -> impl Iterator<Item = &'static str> {
+    const OTHERS: [&str; 13] = [
+        "bind",
+        "rbind",
+        "tmpcopyup",
+        "idmap",
+        "ridmap",
+        "shared",
+        "rshared",
+        "slave",
+        "rslave",
+        "private",
+        "rprivate",
+        "unbindable",
+        "runbindable",
+    ];
+    let flags = WORDS.iter().chain(&RECURSIVE_WORDS).map(|(word, ..)| *word);
+    flags.chain(OTHERS)
+}
 
 impl MountOptions {
     pub fn parse(words: &[String]) -> Result<MountOptions> {
@@ -71,13 +109,16 @@ impl MountOptions {
                 out.set(*flag, *clear);
             } else if let Some((_, attribute, clear)) = RECURSIVE_WORDS.iter().find(|(name, ..)| name == word) {
                 *(if *clear { &mut out.recursive.1 } else { &mut out.recursive.0 }) |= attribute;
+                if word.contains("atime") && !word.contains("diratime") {
+                    // mount_setattr(2): to change it, the whole field has to be cleared.
+                    out.recursive.1 |= 0x70;
+                }
             } else {
                 match word.as_str() {
                     "bind" => out.flags |= libc::MS_BIND,
                     "rbind" => out.flags |= libc::MS_BIND | libc::MS_REC,
-                    "tmpcopyup" | "idmap" | "ridmap" => {
-                        return Err(Error::new(format!("option {word:?} is not supported yet")));
-                    }
+                    "tmpcopyup" => out.copy_up = true,
+                    "idmap" | "ridmap" => out.idmap = true,
                     "shared" | "rshared" | "slave" | "rslave" | "private" | "rprivate" | "unbindable"
                     | "runbindable" => {
                         out.propagation.push(crate::spec::propagation(word)?);
@@ -118,6 +159,7 @@ mod tests {
         assert_eq!(options.propagation, [libc::MS_SLAVE | libc::MS_REC]);
         assert_eq!(options.recursive, (1, 0));
         assert_eq!(options.data, "size=65536k,mode=755");
-        assert!(MountOptions::parse(&["idmap".to_owned()]).is_err());
+        assert!(MountOptions::parse(&["idmap".to_owned()]).unwrap().idmap);
+        assert!(MountOptions::parse(&["tmpcopyup".to_owned()]).unwrap().copy_up);
     }
 }

@@ -4,7 +4,7 @@ use std::{
     ffi::CString,
     fs,
     io::{self, ErrorKind},
-    os::fd::{AsFd, AsRawFd, OwnedFd},
+    os::fd::{AsRawFd, OwnedFd},
 };
 
 use crate::{
@@ -60,7 +60,19 @@ impl Process {
     }
 
     /// Everything that takes rights away, in the order the kernel demands; `seccomp` is installed where rights allow.
-    pub fn drop_rights(&self, seccomp: Option<&crate::seccomp::Filter>) -> Result<()> {
+    ///
+    /// `listening` is given the number of the filter's listening descriptor, if it has one.
+    pub fn drop_rights(
+        &self,
+        seccomp: Option<&crate::seccomp::Filter>,
+        listening: &dyn Fn(i32) -> Result<()>,
+    ) -> Result<()> {
+        let install = || match seccomp {
+            Some(filter) if filter.listener.is_some() => listening(filter.install()?),
+            Some(filter) => filter.install().map(drop),
+            None => Ok(()),
+        };
+        self.scheduling.apply()?;
         for &(resource, soft, hard) in &self.rlimits {
             sys::setrlimit(resource, soft, hard).context(|| format!("set rlimit {resource}"))?;
         }
@@ -74,12 +86,12 @@ impl Process {
         sys::prctl(libc::PR_SET_KEEPCAPS, 0).context(|| "keep capabilities no longer".into())?;
         // Without no_new_privs only CAP_SYS_ADMIN may install a filter, so it comes before capabilities go.
         if !self.no_new_privileges {
-            install(seccomp)?;
+            install()?;
         }
         self.capabilities.apply().context(|| "set capabilities".into())?;
         if self.no_new_privileges {
             sys::prctl(libc::PR_SET_NO_NEW_PRIVS, 1).context(|| "set no_new_privs".into())?;
-            install(seccomp)?;
+            install()?;
         }
         Ok(())
     }
@@ -149,18 +161,32 @@ impl Process {
     }
 }
 
-fn install(filter: Option<&crate::seccomp::Filter>) -> Result<()> {
-    filter.map_or(Ok(()), crate::seccomp::Filter::install)
-}
-
-/// Where the parent reads what became of the child: nothing, if the program runs (the descriptor closes on exec).
+/// The child's end of its conversation with the launcher. It closes when the child becomes the program, and that is how
+/// the launcher learns of it.
+///
+/// | message | meaning | answered |
+/// |---|---|---|
+/// | `U` | the user namespace needs its mappings | yes |
+/// | `H` | namespaces and mounts are made | yes |
+/// | `N` and a pid | another process takes over | no |
+/// | `S` and a number | the descriptor of a seccomp listener | yes |
+/// | `R` | ready, waiting for `start` | no |
+/// | `E` and words | failed | no |
 pub struct Report(pub OwnedFd);
 
 impl Report {
     pub fn send(&self, message: &str) {
         // If nobody listens any more there is nobody to tell.
-        if let Ok(fd) = self.0.as_fd().try_clone_to_owned() {
-            let _ = io::Write::write_all(&mut fs::File::from(fd), message.as_bytes());
+        let _ = sys::write(&self.0, message.as_bytes());
+    }
+
+    /// Sends a message and waits until the launcher has done its part.
+    pub fn ask(&self, message: &str) -> Result<()> {
+        self.send(message);
+        match sys::read(&self.0, &mut [0; 1]) {
+            Ok(1..) => Ok(()),
+            // It will say itself what went wrong.
+            _ => Err(Error::new("the launcher gave up")),
         }
     }
 }

@@ -14,7 +14,9 @@ use std::{
 
 use crate::{
     cgroup::Cgroup,
+    copy_up,
     error::{Context, Error, Result},
+    identity,
     spec::{DeviceNode, MountSpec, NamespaceKind, Spec},
     sys,
 };
@@ -27,6 +29,35 @@ pub struct Rootfs<'a> {
     spec: &'a Spec,
     path: PathBuf,
     fd: OwnedFd,
+    prepared: &'a Prepared,
+}
+
+/// Mounts that only the launcher may make: sources of bind mounts where the container's root is not the host's, and
+/// those whose owners are mapped. By their place in `mounts`.
+#[derive(Default)]
+pub struct Prepared(Vec<Option<OwnedFd>>);
+
+impl Prepared {
+    /// Copies what has to be, before the container exists.
+    pub fn of(spec: &Spec) -> Result<Prepared> {
+        let user = spec.namespace(NamespaceKind::User).is_some();
+        if !user && spec.mounts.iter().all(|mount| mount.mappings.is_empty()) {
+            return Ok(Prepared::default());
+        }
+        let prepare = |mount: &MountSpec| {
+            if mount.kind != "bind" || mount.destination == Path::new("/") || !user && mount.mappings.is_empty() {
+                return Ok(None);
+            }
+            let mappings = Some(&mount.mappings).filter(|mappings| !mappings.is_empty());
+            let recursive = mount.options.flags & libc::MS_REC != 0;
+            identity::detached(&mount.source, recursive, mappings).map(Some)
+        };
+        spec.mounts.iter().map(prepare).collect::<Result<_>>().map(Prepared)
+    }
+
+    fn get(&self, index: usize) -> Option<&OwnedFd> {
+        self.0.get(index).and_then(Option::as_ref)
+    }
 }
 
 fn fd_path(fd: &impl AsRawFd) -> String {
@@ -38,7 +69,7 @@ impl<'a> Rootfs<'a> {
     ///
     /// A first mount on `/` *is* the root: an overlay is mounted in the container's namespace only, so that it goes
     /// with the container and nothing is left on the host.
-    pub fn open(spec: &'a Spec) -> Result<Rootfs<'a>> {
+    pub fn open(spec: &'a Spec, prepared: &'a Prepared) -> Result<Rootfs<'a>> {
         let propagation = spec.propagation.unwrap_or(libc::MS_SLAVE | libc::MS_REC);
         sys::mount("", "/", "", propagation | libc::MS_REC, "").context(|| "set the propagation of \"/\"".into())?;
         let path = fs::canonicalize(&spec.root).context(|| format!("find the root {:?}", spec.root))?;
@@ -54,14 +85,15 @@ impl<'a> Rootfs<'a> {
             }
         }
         let fd = sys::open(&path, libc::O_PATH | libc::O_DIRECTORY, 0).context(|| format!("open the root {path:?}"))?;
-        Ok(Rootfs { spec, path, fd })
+        Ok(Rootfs { spec, path, fd, prepared })
     }
 
     /// Mounts, devices and links; after this the container's `/proc` and `/dev` are there.
     pub fn furnish(&self, cgroup: Option<&Cgroup>) -> Result<()> {
-        for mount in &self.spec.mounts {
+        for (index, mount) in self.spec.mounts.iter().enumerate() {
             if mount.destination != Path::new("/") {
-                self.mount(mount, cgroup).context(|| format!("mount {:?} at {:?}", mount.source, mount.destination))?;
+                self.mount(index, mount, cgroup)
+                    .context(|| format!("mount {:?} at {:?}", mount.source, mount.destination))?;
             }
         }
         self.make_devices()
@@ -120,10 +152,10 @@ impl<'a> Rootfs<'a> {
         Ok(walked)
     }
 
-    fn mount(&self, mount: &MountSpec, cgroup: Option<&Cgroup>) -> Result<()> {
+    fn mount(&self, index: usize, mount: &MountSpec, cgroup: Option<&Cgroup>) -> Result<()> {
         let destination = &mount.destination;
         match mount.kind.as_str() {
-            "bind" => self.bind(mount),
+            "bind" => self.bind(mount, self.prepared.get(index)),
             "cgroup" | "cgroup2" => self.mount_cgroup(mount, cgroup),
             _ => {
                 let target = self.target(destination, true)?;
@@ -140,7 +172,17 @@ impl<'a> Rootfs<'a> {
                     String::new()
                 };
                 let source = if mount.source.is_empty() { &mount.kind } else { &mount.source };
-                let data = format!("{}{mode}", options.data);
+                let label = match &self.spec.mount_label {
+                    Some(label) if !matches!(mount.kind.as_str(), "proc" | "sysfs" | "mqueue") => {
+                        let comma = if options.data.is_empty() && mode.is_empty() { "" } else { "," };
+                        format!("{comma}context=\"{label}\"")
+                    }
+                    _ => String::new(),
+                };
+                let data = format!("{}{mode}{label}", options.data);
+                if options.copy_up && mount.kind == "tmpfs" {
+                    return self.mount_copy(mount, &target, source, &data);
+                }
                 sys::mount(source, fd_path(&target), &mount.kind, options.flags, &data)
                     .context(|| mount.kind.clone())?;
                 self.propagate(mount)
@@ -148,13 +190,35 @@ impl<'a> Rootfs<'a> {
         }
     }
 
-    fn bind(&self, mount: &MountSpec) -> Result<()> {
+    /// A tmpfs that begins with what it covers; it becomes read-only, if asked for, when it is full.
+    fn mount_copy(&self, mount: &MountSpec, target: &OwnedFd, source: &str, data: &str) -> Result<()> {
+        let covered = self
+            .resolve(&mount.destination, libc::O_RDONLY | libc::O_DIRECTORY)
+            .context(|| "open what is covered".into())?;
+        let flags = mount.options.flags;
+        sys::mount(source, fd_path(target), "tmpfs", flags & !libc::MS_RDONLY, data).context(|| "tmpfs".into())?;
+        let mounted = self
+            .resolve(&mount.destination, libc::O_RDONLY | libc::O_DIRECTORY)
+            .context(|| "open the new mount".into())?;
+        copy_up::copy(covered.as_fd(), mounted.as_fd()).context(|| "tmpcopyup".into())?;
+        if flags & libc::MS_RDONLY != 0 {
+            remount(&mounted, libc::MS_RDONLY, 0)?;
+        }
+        self.propagate(mount)
+    }
+
+    fn bind(&self, mount: &MountSpec, prepared: Option<&OwnedFd>) -> Result<()> {
         let options = &mount.options;
-        let source = fs::metadata(&mount.source).context(|| "stat the source".into())?;
-        let target = self.target(&mount.destination, source.is_dir())?;
         let recursive = options.flags & libc::MS_REC;
-        sys::mount(&mount.source, fd_path(&target), "", libc::MS_BIND | recursive, "").context(|| "bind".into())?;
-        drop(target);
+        if let Some(tree) = prepared {
+            let kind = sys::fstat(tree).context(|| "stat the source".into())?.st_mode & libc::S_IFMT;
+            let target = self.target(&mount.destination, kind == libc::S_IFDIR)?;
+            sys::move_mount(tree, &target).context(|| "bind".into())?;
+        } else {
+            let source = fs::metadata(&mount.source).context(|| "stat the source".into())?;
+            let target = self.target(&mount.destination, source.is_dir())?;
+            sys::mount(&mount.source, fd_path(&target), "", libc::MS_BIND | recursive, "").context(|| "bind".into())?;
+        }
         let wanted = options.flags & !(libc::MS_BIND | libc::MS_REC);
         if wanted != 0 || options.cleared != 0 {
             let mounted = self.resolve(&mount.destination, libc::O_PATH).context(|| "open the new mount".into())?;

@@ -11,8 +11,12 @@ use std::{
 use crate::{
     capabilities::{self, Capabilities},
     error::{Context, Error, Result},
+    hooks::Hooks,
+    identity::Mappings,
     json::Json,
+    labels::Labels,
     mount_options::MountOptions,
+    scheduling::{self, Scheduling},
 };
 
 /// Largest file accepted as configuration; real ones have a few ten thousand bytes.
@@ -49,6 +53,20 @@ pub struct Spec {
     pub resources: Json,
     pub seccomp: Json,
     pub annotations: Json,
+    /// `linux.uidMappings` and `linux.gidMappings`.
+    pub mappings: Mappings,
+    /// `linux.timeOffsets`, as `timens_offsets` takes them.
+    pub time_offsets: String,
+    /// For personality(2).
+    pub personality: Option<u64>,
+    /// The SELinux context of the container's own file systems.
+    pub mount_label: Option<String>,
+    /// The whole `hooks`, for those that come later.
+    pub hooks: Json,
+    pub prestart: Hooks,
+    pub create_runtime: Hooks,
+    pub create_container: Hooks,
+    pub start_container: Hooks,
 }
 
 /// One entry of `mounts`.
@@ -58,6 +76,8 @@ pub struct MountSpec {
     pub kind: String,
     pub source: String,
     pub options: MountOptions,
+    /// Through which the owners of its files go.
+    pub mappings: Mappings,
 }
 
 /// One entry of `linux.namespaces`.
@@ -76,7 +96,12 @@ pub enum NamespaceKind {
     Uts,
     Pid,
     Cgroup,
+    User,
+    Time,
 }
+
+/// linux/sched.h; libc has it for some targets only.
+const CLONE_NEWTIME: i32 = 0x80;
 
 impl NamespaceKind {
     fn parse(name: &str) -> Result<NamespaceKind> {
@@ -87,7 +112,8 @@ impl NamespaceKind {
             "uts" => NamespaceKind::Uts,
             "pid" => NamespaceKind::Pid,
             "cgroup" => NamespaceKind::Cgroup,
-            "user" | "time" => return Err(Error::new(format!("linux.namespaces: {name:?} is not supported yet"))),
+            "user" => NamespaceKind::User,
+            "time" => NamespaceKind::Time,
             name => return Err(Error::new(format!("linux.namespaces: unknown type {name:?}"))),
         })
     }
@@ -101,6 +127,8 @@ impl NamespaceKind {
             NamespaceKind::Uts => libc::CLONE_NEWUTS,
             NamespaceKind::Pid => libc::CLONE_NEWPID,
             NamespaceKind::Cgroup => libc::CLONE_NEWCGROUP,
+            NamespaceKind::User => libc::CLONE_NEWUSER,
+            NamespaceKind::Time => CLONE_NEWTIME,
         }
     }
 }
@@ -134,6 +162,8 @@ pub struct Process {
     pub rlimits: Vec<(u32, u64, u64)>,
     pub no_new_privileges: bool,
     pub oom_score_adj: Option<i64>,
+    pub labels: Labels,
+    pub scheduling: Scheduling,
 }
 
 impl Spec {
@@ -148,16 +178,15 @@ impl Spec {
         if !version.starts_with("1.") {
             return Err(Error::new(format!("config.json: ociVersion {version:?} is not supported")));
         }
-        refuse(config, &["hooks", "vm", "windows", "solaris", "zos"], "")?;
+        refuse(config, &["vm", "windows", "solaris", "zos"], "")?;
         let linux = config.get("linux");
-        refuse(
-            linux,
-            &["uidMappings", "gidMappings", "timeOffsets", "intelRdt", "personality", "netDevices"],
-            "linux.",
-        )?;
-        if linux.get("mountLabel").str().is_some_and(|label| !label.is_empty()) {
-            return Err(Error::new("linux.mountLabel: the kernel has no SELinux"));
+        refuse(linux, &["intelRdt", "netDevices", "memoryPolicy"], "linux.")?;
+        let mount_label = linux.get("mountLabel").str().filter(|label| !label.is_empty()).map(str::to_owned);
+        if mount_label.is_some() && !crate::labels::has_selinux() {
+            return Err(Error::new("linux.mountLabel: a label is specified but SELinux is not enabled on the host"));
         }
+        let hooks = config.get("hooks");
+        let mappings = Mappings::parse(linux).context(|| "linux".into())?;
         let root = config.at("root.path").str().ok_or_else(|| Error::new("config.json: root.path is missing"))?;
         let process = config.get("process");
         let spec = Spec {
@@ -174,7 +203,7 @@ impl Spec {
                 .get("mounts")
                 .items()
                 .iter()
-                .map(|mount| MountSpec::parse(mount, bundle))
+                .map(|mount| MountSpec::parse(mount, bundle, &mappings))
                 .collect::<Result<_>>()?,
             process: if process.is_null() { None } else { Some(Process::parse(process)?) },
             hostname: config.get("hostname").str().filter(|name| !name.is_empty()).map(str::to_owned),
@@ -193,6 +222,15 @@ impl Spec {
             resources: linux.get("resources").clone(),
             seccomp: linux.get("seccomp").clone(),
             annotations: config.get("annotations").clone(),
+            mappings,
+            time_offsets: time_offsets(linux.get("timeOffsets"))?,
+            personality: scheduling::personality(linux.get("personality"))?,
+            mount_label,
+            hooks: hooks.clone(),
+            prestart: Hooks::parse(hooks, "prestart")?,
+            create_runtime: Hooks::parse(hooks, "createRuntime")?,
+            create_container: Hooks::parse(hooks, "createContainer")?,
+            start_container: Hooks::parse(hooks, "startContainer")?,
         };
         spec.validate()?;
         Ok(spec)
@@ -208,6 +246,26 @@ impl Spec {
         }
         for (key, _) in &self.sysctls {
             self.check_sysctl(key)?;
+        }
+        for (index, namespace) in self.namespaces.iter().enumerate() {
+            if self.namespaces[..index].iter().any(|other| other.kind == namespace.kind) {
+                return Err(Error::new(format!("linux.namespaces: {:?} is there twice", namespace.kind)));
+            }
+        }
+        let new_user = self.namespace(NamespaceKind::User).is_some_and(|namespace| namespace.path.is_none());
+        if new_user && self.mappings.is_empty() {
+            return Err(Error::new("linux: a new user namespace needs uidMappings and gidMappings"));
+        }
+        if !self.mappings.is_empty() && self.namespace(NamespaceKind::User).is_none() {
+            return Err(Error::new(
+                "linux.uidMappings: user namespace mappings specified, but user namespace isn't enabled in the config",
+            ));
+        }
+        let new_time = self.namespace(NamespaceKind::Time).is_some_and(|namespace| namespace.path.is_none());
+        if !self.time_offsets.is_empty() && !new_time {
+            return Err(Error::new(
+                "linux.timeOffsets: time namespace offsets specified, but time namespace isn't enabled in the config",
+            ));
         }
         Ok(())
     }
@@ -245,6 +303,19 @@ impl Spec {
     }
 }
 
+/// `timeOffsets`: seconds and nanoseconds of the clocks that have an offset (time_namespaces(7)).
+fn time_offsets(offsets: &Json) -> Result<String> {
+    let mut out = String::new();
+    for (clock, offset) in offsets.members() {
+        if !matches!(clock.as_str(), "monotonic" | "boottime") {
+            return Err(Error::new(format!("linux.timeOffsets: unknown clock {clock:?}")));
+        }
+        let number = |key: &str| offset.get(key).i64().unwrap_or(0);
+        out.push_str(&format!("{clock} {} {}\n", number("secs"), number("nanosecs")));
+    }
+    Ok(out)
+}
+
 fn refuse(object: &Json, keys: &[&str], prefix: &str) -> Result<()> {
     for key in keys {
         let value = object.get(key);
@@ -256,7 +327,7 @@ fn refuse(object: &Json, keys: &[&str], prefix: &str) -> Result<()> {
                 .any(|(_, list)| !list.items().is_empty() || list.str().is_some() || !list.members().is_empty())
             || !value.items().is_empty()
         {
-            return Err(Error::new(format!("{prefix}{key} is not supported yet")));
+            return Err(Error::new(format!("{prefix}{key} is not supported")));
         }
     }
     Ok(())
@@ -287,12 +358,10 @@ impl Namespace {
 }
 
 impl MountSpec {
-    fn parse(entry: &Json, bundle: &Path) -> Result<MountSpec> {
+    fn parse(entry: &Json, bundle: &Path, container: &Mappings) -> Result<MountSpec> {
         let destination = entry.get("destination").str().filter(|path| !path.is_empty());
         let destination = destination.ok_or_else(|| Error::new("mounts: destination is missing"))?;
-        if !entry.get("uidMappings").items().is_empty() || !entry.get("gidMappings").items().is_empty() {
-            return Err(Error::new(format!("mount {destination:?}: id mappings are not supported yet")));
-        }
+        let mut mappings = Mappings::parse(entry).context(|| format!("mount {destination:?}"))?;
         let options =
             MountOptions::parse(&entry.get("options").strings()).context(|| format!("mount {destination:?}"))?;
         let mut source = entry.get("source").str().unwrap_or_default().to_owned();
@@ -304,7 +373,16 @@ impl MountSpec {
         if kind.is_empty() {
             return Err(Error::new(format!("mount {destination:?}: type is missing")));
         }
-        Ok(MountSpec { destination: Path::new("/").join(destination), kind, source, options })
+        if options.idmap && mappings.is_empty() {
+            mappings = container.clone();
+        }
+        if options.idmap && mappings.is_empty() {
+            return Err(Error::new(format!("mount {destination:?}: idmap without mappings")));
+        }
+        if !mappings.is_empty() && kind != "bind" {
+            return Err(Error::new(format!("mount {destination:?}: only bind mounts can have mappings")));
+        }
+        Ok(MountSpec { destination: Path::new("/").join(destination), kind, source, options, mappings })
     }
 }
 
@@ -331,15 +409,6 @@ impl DeviceNode {
 impl Process {
     /// Judges a process specification; capabilities are cut to what this process has, limits to what it may set.
     pub fn parse(process: &Json) -> Result<Process> {
-        refuse(process, &["ioPriority", "scheduler", "execCPUAffinity"], "process.")?;
-        let label = process.get("selinuxLabel").str().unwrap_or_default();
-        if !label.is_empty() {
-            return Err(Error::new("process.selinuxLabel: the kernel has no SELinux"));
-        }
-        let profile = process.get("apparmorProfile").str().unwrap_or_default();
-        if !profile.is_empty() && profile != "unconfined" {
-            return Err(Error::new(format!("process.apparmorProfile {profile:?}: AppArmor is not supported yet")));
-        }
         let args = process.get("args").strings();
         if args.is_empty() {
             return Err(Error::new("process.args must not be empty"));
@@ -364,6 +433,8 @@ impl Process {
             rlimits: process.get("rlimits").items().iter().map(rlimit).collect::<Result<_>>()?,
             no_new_privileges: process.get("noNewPrivileges").bool().unwrap_or(false),
             oom_score_adj: process.get("oomScoreAdj").i64(),
+            labels: Labels::parse(process)?,
+            scheduling: Scheduling::parse(process)?,
         })
     }
 }
@@ -413,6 +484,10 @@ mod tests {
             (r#","sysctl":{"kernel.panic":"1"}"#, "kernel.panic"),
             (r#","sysctl":{"net.ipv4.ip_forward":"1"}"#, "net.ipv4.ip_forward"),
             (r#","uidMappings":[{"containerID":0}]"#, "uidMappings"),
+            (r#","intelRdt":{"closID":"x"}"#, "linux.intelRdt is not supported"),
+            (r#","timeOffsets":{"monotonic":{"secs":1}}"#, "time namespace"),
+            (r#","personality":{"domain":"SVR4"}"#, "SVR4"),
+            (r#","mountLabel":"a:b:c""#, "SELinux"),
             (r#","rootfsPropagation":"odd""#, "odd"),
         ] {
             let error = spec(extra).unwrap_err().to_string();

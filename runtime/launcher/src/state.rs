@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{ErrorKind, Write},
+    io::{self, ErrorKind, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
@@ -11,6 +11,7 @@ use std::{
 use crate::{
     cgroup::{Cgroup, Hierarchy, freezer},
     error::{Context, Error, Result},
+    hooks::Hooks,
     json::{Json, object},
     log::rfc3339,
     spec::read_json,
@@ -33,12 +34,16 @@ pub struct State {
     pub created: String,
     pub cgroups_path: String,
     pub annotations: Json,
+    /// `hooks` of the configuration, as far as they are still to run.
+    pub hooks: Json,
     dir: PathBuf,
 }
 
 /// State of the specification (runtime.md "State"), and runc's `paused`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
+    /// Only hooks see it.
+    Creating,
     Created,
     Running,
     Paused,
@@ -48,6 +53,7 @@ pub enum Status {
 impl Status {
     pub fn name(self) -> &'static str {
         match self {
+            Status::Creating => "creating",
             Status::Created => "created",
             Status::Running => "running",
             Status::Paused => "paused",
@@ -100,8 +106,21 @@ impl State {
             created: rfc3339(now),
             cgroups_path: cgroups_path.to_owned(),
             annotations: annotations.clone(),
+            hooks: Json::Null,
             dir,
         }
+    }
+
+    /// The process that the container is.
+    pub fn set_process(&mut self, pid: i32) {
+        self.pid = pid;
+        self.start_time = start_time(pid).unwrap_or(0);
+    }
+
+    /// Keeps the hooks that run after the creation.
+    pub fn keep_hooks(&mut self, hooks: &Json) {
+        let later = hooks.members().iter().filter(|(name, _)| matches!(name.as_str(), "poststart" | "poststop"));
+        self.hooks = Json::Obj(later.cloned().collect());
     }
 
     pub fn load(root: &Path, id: &str) -> Result<State> {
@@ -121,6 +140,7 @@ impl State {
             created: text("created"),
             cgroups_path: text("cgroupsPath"),
             annotations: json.get("annotations").clone(),
+            hooks: json.get("hooks").clone(),
             dir,
         })
     }
@@ -131,6 +151,9 @@ impl State {
         if let Json::Obj(members) = &mut json {
             members.push(("startTime".into(), self.start_time.into()));
             members.push(("cgroupsPath".into(), self.cgroups_path.as_str().into()));
+            if !self.hooks.members().is_empty() {
+                members.push(("hooks".into(), self.hooks.clone()));
+            }
         }
         let (path, part) = (self.dir.join("state.json"), self.dir.join("state.json.part"));
         let file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part);
@@ -179,13 +202,23 @@ impl State {
         match self.status() {
             Status::Created => {}
             Status::Stopped => return Err(Error::new("cannot start a container that has stopped")),
-            Status::Running | Status::Paused => return Err(Error::new("cannot start an already running container")),
+            Status::Creating | Status::Running | Status::Paused => {
+                return Err(Error::new("cannot start an already running container"));
+            }
         }
         let path = self.dir.join(START_FIFO);
         let fifo = sys::open(&path, libc::O_WRONLY | libc::O_NONBLOCK, 0)
             .context(|| "cannot start a container that has stopped".into())?;
         fs::File::from(fifo).write_all(b"0").context(|| format!("write {}", path.display()))?;
         fs::remove_file(&path).context(|| format!("remove {}", path.display()))
+    }
+
+    /// Runs the hooks of a point that has passed: what fails is a line in the log, nothing more (runtime.md "Lifecycle").
+    pub fn run_hooks(&self, name: &'static str, status: Status, log: &crate::log::Log) {
+        let run = Hooks::parse(&self.hooks, name).and_then(|hooks| hooks.run(&self.describe(Some(status))));
+        if let Err(error) = run {
+            log.warn(&error.to_string());
+        }
     }
 
     /// Sends a signal, never to another process that got the number meanwhile.
@@ -215,11 +248,28 @@ impl State {
                 )));
             }
         }
-        if group.exists() {
+        self.clean(&group)
+    }
+
+    /// Removes group and files of a container whose first process is gone.
+    pub fn clean(&self, group: &Cgroup) -> Result<()> {
+        // Without a pid namespace others may have outlived it.
+        if group.remove_empty().is_err() {
             group.kill()?;
             group.remove()?;
         }
-        fs::remove_dir_all(&self.dir).context(|| format!("remove {}", self.dir.display()))
+        let gone = |result: io::Result<()>| match result {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        };
+        let what = || format!("remove {}", self.dir.display());
+        gone(fs::remove_file(self.dir.join("state.json"))).context(what)?;
+        gone(fs::remove_file(self.dir.join(START_FIFO))).context(what)?;
+        if fs::remove_dir(&self.dir).is_err() {
+            gone(fs::remove_dir_all(&self.dir)).context(what)?;
+        }
+        self.run_hooks("poststop", Status::Stopped, &crate::log::Log::default());
+        Ok(())
     }
 }
 
@@ -228,7 +278,7 @@ pub fn start_time(pid: i32) -> Option<u64> {
     if pid <= 0 {
         return None;
     }
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let text = sys::read_file(format!("/proc/{pid}/stat")).ok()?;
     // The name in parentheses may contain anything.
     let mut fields = text[text.rfind(')')? + 1..].split_whitespace();
     let state = fields.next()?;

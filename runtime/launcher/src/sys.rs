@@ -128,6 +128,21 @@ pub fn open(path: impl AsRef<OsStr>, flags: i32, mode: u32) -> io::Result<OwnedF
     check(unsafe { libc::open(path.as_ptr(), flags | libc::O_CLOEXEC, mode) }).map(owned)
 }
 
+/// Reads a file of the kernel's, whose size is not known before, with few calls.
+pub fn read_file(path: impl AsRef<OsStr>) -> io::Result<String> {
+    let fd = open(path, libc::O_RDONLY, 0)?;
+    let mut out = Vec::new();
+    loop {
+        let start = out.len();
+        out.resize(start + 8192, 0);
+        let count = read(&fd, &mut out[start..])?;
+        out.truncate(start + count);
+        if count == 0 {
+            return String::from_utf8(out).map_err(|_| io::ErrorKind::InvalidData.into());
+        }
+    }
+}
+
 pub fn mkdirat(dir: BorrowedFd<'_>, name: &OsStr, mode: u32) -> io::Result<()> {
     let name = cstr(name)?;
     // SAFETY: `name` is terminated.
@@ -176,10 +191,57 @@ pub fn umount(target: impl AsRef<OsStr>, flags: i32) -> io::Result<()> {
     check(unsafe { libc::umount2(target.as_ptr(), flags) }).map(drop)
 }
 
+const AT_RECURSIVE: i32 = 0x8000;
+
+/// open_tree(2) with OPEN_TREE_CLONE: a copy of the mount at a path (and of those below it), attached nowhere.
+pub fn open_tree(path: &str, recursive: bool) -> io::Result<OwnedFd> {
+    const OPEN_TREE_CLONE: i32 = 1;
+    let path = cstr(path)?;
+    let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC | if recursive { AT_RECURSIVE } else { 0 };
+    // SAFETY: `path` is terminated.
+    check_long(unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) })
+        .map(|fd| owned(fd as RawFd))
+}
+
+/// move_mount(2): attaches a mount that is attached nowhere to an open file or directory.
+pub fn move_mount(mount: &impl AsRawFd, target: &impl AsRawFd) -> io::Result<()> {
+    const BOTH_EMPTY: u32 = 0x4 | 0x40;
+    // SAFETY: both paths are terminated and empty, which the flags allow.
+    check_long(unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            target.as_raw_fd(),
+            c"".as_ptr(),
+            BOTH_EMPTY,
+        )
+    })
+    .map(drop)
+}
+
+/// What [`set_mount`] changes.
+#[derive(Clone, Copy, Default)]
+pub struct MountAttributes<'a> {
+    /// `MOUNT_ATTR_*`
+    pub set: u64,
+    pub clear: u64,
+    /// `MS_PRIVATE` and the like; 0 leaves it.
+    pub propagation: u64,
+    /// A user namespace whose mappings the owners of files go through.
+    pub owners: Option<BorrowedFd<'a>>,
+}
+
 /// mount_setattr(2) on an open mount: sets and clears attributes, on the whole tree when `recursive`.
 pub fn mount_setattr(fd: &impl AsRawFd, recursive: bool, set: u64, clear: u64) -> io::Result<()> {
-    const AT_RECURSIVE: i32 = 0x8000;
-    let attributes: [u64; 4] = [set, clear, 0, 0];
+    set_mount(fd, recursive, MountAttributes { set, clear, ..MountAttributes::default() })
+}
+
+/// mount_setattr(2) with all that it can.
+pub fn set_mount(fd: &impl AsRawFd, recursive: bool, change: MountAttributes<'_>) -> io::Result<()> {
+    const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
+    let (owners, mapped) = change.owners.map_or((0, 0), |fd| (fd.as_raw_fd() as u64, MOUNT_ATTR_IDMAP));
+    let attributes: [u64; 4] = [change.set | mapped, change.clear, change.propagation, owners];
     let flags = libc::AT_EMPTY_PATH | if recursive { AT_RECURSIVE } else { 0 };
     // SAFETY: an empty path with AT_EMPTY_PATH, and the kernel's four-word structure with its size.
     let result = unsafe {
@@ -231,6 +293,119 @@ pub fn fstat(fd: &impl AsRawFd) -> io::Result<libc::stat> {
     }
 }
 
+/// A file in memory.
+pub fn memfd() -> io::Result<OwnedFd> {
+    // SAFETY: the name is terminated.
+    check(unsafe { libc::memfd_create(c"coracle".as_ptr(), libc::MFD_CLOEXEC) }).map(owned)
+}
+
+/// Two connected sockets that keep messages apart.
+pub fn message_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let mut ends = [0; 2];
+    // SAFETY: the array holds two descriptors.
+    check(unsafe { libc::socketpair(libc::AF_UNIX, libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC, 0, ends.as_mut_ptr()) })?;
+    Ok((owned(ends[0]), owned(ends[1])))
+}
+
+/// Reads once; 0 is the end.
+pub fn read(fd: &impl AsRawFd, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        // SAFETY: the buffer is valid for its length.
+        let count = unsafe { libc::read(fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len()) };
+        match check_long(count as libc::c_long) {
+            Ok(count) => return Ok(count as usize),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+pub fn write(fd: &impl AsRawFd, data: &[u8]) -> io::Result<usize> {
+    // SAFETY: the data is valid for its length.
+    let count = unsafe { libc::write(fd.as_raw_fd(), data.as_ptr().cast(), data.len()) };
+    check_long(count as libc::c_long).map(|count| count as usize)
+}
+
+/// A copy of another process's descriptor (pidfd_getfd(2)).
+pub fn pidfd_getfd(pidfd: &impl AsRawFd, number: i32) -> io::Result<OwnedFd> {
+    // SAFETY: no pointers.
+    check_long(unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), number, 0) })
+        .map(|fd| owned(fd as RawFd))
+}
+
+/// Begins a session keyring of one's own, so that the caller's keys stay with the caller (keyctl(2)).
+pub fn join_session_keyring() -> io::Result<()> {
+    const KEYCTL_JOIN_SESSION_KEYRING: i32 = 1;
+    // SAFETY: a null name makes an anonymous keyring.
+    check_long(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, std::ptr::null::<u8>()) })
+        .map(drop)
+}
+
+/// personality(2).
+pub fn personality(domain: u64) -> io::Result<()> {
+    // SAFETY: no pointers.
+    check(unsafe { libc::personality(domain as _) }).map(drop)
+}
+
+/// ioprio_set(2) for this process.
+pub fn ioprio_set(priority: u16) -> io::Result<()> {
+    const IOPRIO_WHO_PROCESS: i32 = 1;
+    // SAFETY: no pointers.
+    check_long(unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, i32::from(priority)) }).map(drop)
+}
+
+/// What sched_setattr(2) takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Scheduler {
+    pub policy: u32,
+    pub flags: u64,
+    pub nice: i32,
+    pub priority: u32,
+    pub runtime: u64,
+    pub deadline: u64,
+    pub period: u64,
+}
+
+/// sched_setattr(2) for this process.
+pub fn sched_setattr(scheduler: &Scheduler) -> io::Result<()> {
+    #[repr(C)]
+    struct Attributes {
+        size: u32,
+        policy: u32,
+        flags: u64,
+        nice: i32,
+        priority: u32,
+        runtime: u64,
+        deadline: u64,
+        period: u64,
+    }
+    let attributes = Attributes {
+        size: size_of::<Attributes>() as u32,
+        policy: scheduler.policy,
+        flags: scheduler.flags,
+        nice: scheduler.nice,
+        priority: scheduler.priority,
+        runtime: scheduler.runtime,
+        deadline: scheduler.deadline,
+        period: scheduler.period,
+    };
+    // SAFETY: the kernel's structure of version 0, with its size in it.
+    check_long(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &attributes, 0) }).map(drop)
+}
+
+/// Most processors that [`set_affinity`] can name.
+pub const MAX_PROCESSORS: usize = 8192;
+
+/// sched_setaffinity(2) for this process.
+pub fn set_affinity(processors: &[usize]) -> io::Result<()> {
+    let mut mask = [0u64; MAX_PROCESSORS / 64];
+    for &processor in processors.iter().filter(|&&processor| processor < MAX_PROCESSORS) {
+        mask[processor / 64] |= 1 << (processor % 64);
+    }
+    // SAFETY: the mask is valid for its length.
+    check_long(unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, size_of_val(&mask), mask.as_ptr()) }).map(drop)
+}
+
 pub fn setsid() -> io::Result<()> {
     // SAFETY: no pointers.
     check(unsafe { libc::setsid() }).map(drop)
@@ -272,6 +447,13 @@ pub fn setgroups(groups: &[u32]) -> io::Result<()> {
 pub fn setgid(gid: u32) -> io::Result<()> {
     // SAFETY: no pointers.
     check_long(unsafe { libc::syscall(libc::SYS_setresgid, gid, gid, gid) }).map(drop)
+}
+
+/// The first user of a user namespace, with the rights over its own `/proc` files that a change of user takes away.
+pub fn become_root() -> io::Result<()> {
+    setgid(0)?;
+    setuid(0)?;
+    prctl(libc::PR_SET_DUMPABLE, 1).map(drop)
 }
 
 pub fn setuid(uid: u32) -> io::Result<()> {
@@ -445,7 +627,9 @@ pub fn reset_signals() {
 }
 
 /// seccomp(SECCOMP_SET_MODE_FILTER): puts a BPF program before every later system call of this process.
-pub fn seccomp_filter(program: &[[u8; 8]], flags: u64) -> io::Result<()> {
+///
+/// With SECCOMP_FILTER_FLAG_NEW_LISTENER it returns the number of the listener's descriptor, else 0.
+pub fn seccomp_filter(program: &[[u8; 8]], flags: u64) -> io::Result<i32> {
     #[repr(C)]
     struct Program {
         length: u16,
@@ -455,7 +639,8 @@ pub fn seccomp_filter(program: &[[u8; 8]], flags: u64) -> io::Result<()> {
     let program = Program { length, filter: program.as_ptr() };
     const SECCOMP_SET_MODE_FILTER: i32 = 1;
     // SAFETY: the program points at `length` instructions of eight bytes, the kernel's layout.
-    check_long(unsafe { libc::syscall(libc::SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &program) }).map(drop)
+    check_long(unsafe { libc::syscall(libc::SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &program) })
+        .map(|fd| fd as i32)
 }
 
 /// bpf(2).
@@ -480,6 +665,33 @@ pub fn poll_in(fd: &impl AsRawFd, milliseconds: i32) -> bool {
     let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
     // SAFETY: one entry, alive for the call.
     unsafe { libc::poll(&mut entry, 1, milliseconds) > 0 }
+}
+
+/// Waits until one of two descriptors is ready (a pidfd: ended; a file of cgroupfs: changed), or the time is over.
+pub fn poll_two(first: &impl AsRawFd, second: Option<&OwnedFd>, milliseconds: i32) -> (bool, bool) {
+    let entry = |fd: RawFd, events| libc::pollfd { fd, events, revents: 0 };
+    // poll(2) passes over negative numbers. cgroupfs announces by POLLPRI, an eventfd by POLLIN; asking a regular file
+    // for POLLIN would always be answered.
+    let changes = second.map_or(0, |fd| match fstat(fd) {
+        Ok(stat) if stat.st_mode & libc::S_IFMT == libc::S_IFREG => libc::POLLPRI,
+        _ => libc::POLLIN,
+    });
+    let mut entries = [entry(first.as_raw_fd(), libc::POLLIN), entry(second.map_or(-1, AsRawFd::as_raw_fd), changes)];
+    // SAFETY: two entries, alive for the call.
+    unsafe { libc::poll(entries.as_mut_ptr(), 2, milliseconds) };
+    (entries[0].revents != 0, entries[1].revents & changes != 0)
+}
+
+pub fn eventfd() -> io::Result<OwnedFd> {
+    // SAFETY: no pointers.
+    check(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) }).map(owned)
+}
+
+/// Reads from the beginning of a file.
+pub fn read_at(fd: &impl AsRawFd, buffer: &mut [u8]) -> io::Result<usize> {
+    // SAFETY: the buffer is valid for its length.
+    let count = unsafe { libc::pread(fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0) };
+    check_long(count as libc::c_long).map(|count| count as usize)
 }
 
 /// Waits for a child without blocking; its wait status if it has ended.

@@ -60,7 +60,7 @@ impl Bundle {
         self.dir.path()
     }
 
-    fn oci(&self, arguments: &[&str]) -> Output {
+    pub fn oci(&self, arguments: &[&str]) -> Output {
         let program = coracle_programs::LAUNCHER.memfd().unwrap();
         let mut command = Command::new(coracle_programs::exec_path(&program));
         command
@@ -72,7 +72,7 @@ impl Bundle {
             .unwrap()
     }
 
-    fn run(&self) -> (i32, String, String) {
+    pub fn run(&self) -> (i32, String, String) {
         let output = self.oci(&["run", "c"]);
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))

@@ -5,6 +5,7 @@ mod harness;
 mod images;
 mod isolation;
 mod launcher;
+mod launcher_features;
 mod shim;
 
 /// Set for the test that is not one: the runtime as a process that others kill.

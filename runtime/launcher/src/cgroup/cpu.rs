@@ -25,6 +25,11 @@ pub fn v1(dir: &Path, cpu: &Json) -> Result<()> {
     if let Some(burst) = cpu.get("burst").u64() {
         write(dir, "cpu.cfs_burst_us", &burst.to_string())?;
     }
+    for (key, file) in [("realtimePeriod", "cpu.rt_period_us"), ("realtimeRuntime", "cpu.rt_runtime_us")] {
+        if let Some(value) = cpu.get(key).i64().filter(|&value| value != 0) {
+            write(dir, file, &value.to_string())?;
+        }
+    }
     if let Some(idle) = cpu.get("idle").i64() {
         write(dir, "cpu.idle", &idle.to_string())?;
     }

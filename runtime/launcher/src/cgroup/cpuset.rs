@@ -1,23 +1,23 @@
 //! Which processors and memory nodes a group runs on.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use super::write;
 use crate::{
     error::{Context, Result},
     json::Json,
+    sys,
 };
 
 /// A new v1 cpuset is empty and no process may enter an empty one: it takes over its parent's.
 pub fn inherit(dir: &Path) -> Result<()> {
+    let read =
+        |dir: &Path, file: &str| sys::read_file(dir.join(file)).context(|| format!("read {}/{file}", dir.display()));
     for file in ["cpuset.cpus", "cpuset.mems"] {
-        let own = fs::read_to_string(dir.join(file)).context(|| format!("read {}/{file}", dir.display()))?;
-        if own.trim().is_empty()
+        if read(dir, file)?.trim().is_empty()
             && let Some(parent) = dir.parent()
         {
-            let value =
-                fs::read_to_string(parent.join(file)).context(|| format!("read {}/{file}", parent.display()))?;
-            write(dir, file, value.trim())?;
+            write(dir, file, read(parent, file)?.trim())?;
         }
     }
     Ok(())

@@ -18,6 +18,14 @@ pub fn v1(dir: &Path, io: &Json) -> Result<()> {
         let file = if dir.join("blkio.weight").exists() { "blkio.weight" } else { "blkio.bfq.weight" };
         write(dir, file, &weight.to_string())?;
     }
+    if let Some(weight) = io.get("leafWeight").u64().filter(|&weight| weight > 0) {
+        write(dir, "blkio.leaf_weight", &weight.to_string())?;
+    }
+    for (device, weight) in device_weights(io) {
+        let file =
+            if dir.join("blkio.weight_device").exists() { "blkio.weight_device" } else { "blkio.bfq.weight_device" };
+        write(dir, file, &format!("{device} {weight}"))?;
+    }
     throttle(io, |v1_file, _, device, rate| write(dir, v1_file, &format!("{device} {rate}")))
 }
 
@@ -27,7 +35,20 @@ pub fn v2(dir: &Path, io: &Json) -> Result<()> {
         let weight = 1 + (weight.clamp(10, 1000) - 10) * 9999 / 990;
         write(dir, "io.weight", &format!("default {weight}"))?;
     }
+    for (device, weight) in device_weights(io) {
+        let weight = 1 + (weight.clamp(10, 1000) - 10) * 9999 / 990;
+        write(dir, "io.weight", &format!("{device} {weight}"))?;
+    }
     throttle(io, |_, v2_key, device, rate| write(dir, "io.max", &format!("{device} {v2_key}={rate}")))
+}
+
+/// `major:minor` and weight of `weightDevice`.
+fn device_weights(io: &Json) -> impl Iterator<Item = (String, u64)> {
+    let number = |entry: &Json, key: &str| entry.get(key).i64().unwrap_or(0);
+    io.get("weightDevice").items().iter().filter_map(move |entry| {
+        let weight = entry.get("weight").u64().filter(|&weight| weight > 0)?;
+        Some((format!("{}:{}", number(entry, "major"), number(entry, "minor")), weight))
+    })
 }
 
 fn throttle(io: &Json, set: impl Fn(&str, &str, &str, u64) -> Result<()>) -> Result<()> {
@@ -36,6 +57,16 @@ fn throttle(io: &Json, set: impl Fn(&str, &str, &str, u64) -> Result<()>) -> Res
             let device = format!("{}:{}", entry.get("major").i64().unwrap_or(0), entry.get("minor").i64().unwrap_or(0));
             set(v1_file, v2_key, &device, entry.get("rate").u64().unwrap_or(0))?;
         }
+    }
+    Ok(())
+}
+
+/// Handles and objects of RDMA devices, by device (config-linux "RDMA").
+pub fn rdma(dir: &Path, devices: &Json) -> Result<()> {
+    for (device, limits) in devices.members() {
+        let limit = |key: &str| limits.get(key).u64().map_or("max".to_owned(), |value| value.to_string());
+        let line = format!("{device} hca_handle={} hca_object={}", limit("hcaHandles"), limit("hcaObjects"));
+        write(dir, "rdma.max", &line)?;
     }
     Ok(())
 }

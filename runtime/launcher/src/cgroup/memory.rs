@@ -3,7 +3,10 @@
 use std::path::Path;
 
 use super::{read_key, read_number, write};
-use crate::{error::Result, json::Json};
+use crate::{
+    error::{Error, Result},
+    json::Json,
+};
 
 pub fn v1(dir: &Path, memory: &Json) -> Result<()> {
     let limit = memory.get("limit").i64().filter(|&limit| limit != 0);
@@ -42,6 +45,12 @@ pub fn v2(dir: &Path, memory: &Json) -> Result<()> {
     let number = |value: i64| if value < 0 { "max".to_owned() } else { value.to_string() };
     let limit = memory.get("limit").i64().filter(|&limit| limit != 0);
     if let Some(swap) = memory.get("swap").i64().filter(|&swap| swap != 0) {
+        if swap > 0 && limit.is_none() {
+            return Err(Error::new("unable to set swap limit without memory limit"));
+        }
+        if swap > 0 && limit.is_some_and(|limit| limit > swap) {
+            return Err(Error::new("memory+swap limit should be >= memory limit"));
+        }
         // v1 counts memory and swap together, v2 swap alone.
         let swap = if swap < 0 { -1 } else { (swap - limit.unwrap_or(0).max(0)).max(0) };
         write(dir, "memory.swap.max", &number(swap))?;

@@ -50,7 +50,7 @@ pub struct Mount {
 impl Hierarchy {
     /// Reads the mounts of this process.
     pub fn discover() -> Result<Hierarchy> {
-        let text = fs::read_to_string("/proc/self/mountinfo").context(|| "read /proc/self/mountinfo".into())?;
+        let text = sys::read_file("/proc/self/mountinfo").context(|| "read /proc/self/mountinfo".into())?;
         Hierarchy::parse(&text).ok_or_else(|| Error::new("no cgroup file system is mounted"))
     }
 
@@ -213,10 +213,8 @@ impl Cgroup {
 
     /// Writes the limits of `linux.resources`.
     pub fn apply(&self, resources: &Json) -> Result<()> {
-        for name in ["network", "rdma"] {
-            if !resources.get(name).members().is_empty() {
-                return Err(Error::new(format!("linux.resources.{name} is not supported")));
-            }
+        if !resources.get("network").members().is_empty() {
+            return Err(Error::new("linux.resources.network is not supported"));
         }
         if self.v2 {
             return self.apply_v2(resources);
@@ -250,6 +248,12 @@ impl Cgroup {
         if let Some(dir) = present("blkio", "blockIO")? {
             io::v1(dir, resources.get("blockIO"))?;
         }
+        if !resources.get("rdma").members().is_empty() {
+            return Err(Error::new("linux.resources.rdma is supported on cgroup v2 only"));
+        }
+        if !resources.get("unified").members().is_empty() {
+            return Err(Error::new("linux.resources.unified: there is no cgroup v2"));
+        }
         match (self.dir("hugetlb"), resources.get("hugepageLimits").items()) {
             (_, []) => Ok(()),
             (Some(dir), limits) => io::hugepages(dir, limits, "limit_in_bytes"),
@@ -266,6 +270,7 @@ impl Cgroup {
         devices::v2(dir, resources.get("devices").items())?;
         io::v2(dir, resources.get("blockIO"))?;
         io::hugepages(dir, resources.get("hugepageLimits").items(), "max")?;
+        io::rdma(dir, resources.get("rdma"))?;
         for (file, value) in resources.get("unified").members() {
             if file.contains('/') || file.starts_with("cgroup.") {
                 return Err(Error::new(format!("linux.resources.unified: {file:?} is not a limit")));
@@ -273,6 +278,13 @@ impl Cgroup {
             write(dir, file, value.str().unwrap_or_default())?;
         }
         Ok(())
+    }
+
+    /// On v2 the directory, which a process can be cloned into.
+    pub fn place(&self) -> Result<Option<OwnedFd>> {
+        let Some(dir) = self.dirs.first().filter(|_| self.v2) else { return Ok(None) };
+        let flags = libc::O_PATH | libc::O_DIRECTORY;
+        sys::open(&dir.path, flags, 0).map(Some).context(|| format!("open {}", dir.path.display()))
     }
 
     /// Opens what a process of one thread writes "0" to in order to enter, once per hierarchy.
@@ -286,6 +298,18 @@ impl Cgroup {
             sys::open(&path, libc::O_WRONLY, 0).context(|| format!("open {}", path.display()))
         };
         self.dirs.iter().map(open).collect()
+    }
+
+    /// A group below this one, which exists already.
+    pub fn below(&self, path: &str) -> Result<Cgroup> {
+        if path.split('/').any(|part| part == "..") {
+            return Err(Error::new(format!("cgroup {path:?} contains \"..\"")));
+        }
+        let mut group = self.clone();
+        for dir in &mut group.dirs {
+            dir.path.push(path.trim_start_matches('/'));
+        }
+        Ok(group)
     }
 
     /// The processes in the group and below it.
@@ -319,6 +343,14 @@ impl Cgroup {
     /// Removes the directories; a group that does not exist is removed already.
     pub fn remove(&self) -> Result<()> {
         self.dirs.iter().try_for_each(|dir| remove_tree(&dir.path, 0))
+    }
+
+    /// Removes the directories if nothing is in them, without waiting.
+    pub fn remove_empty(&self) -> std::io::Result<()> {
+        self.dirs.iter().try_for_each(|dir| match fs::remove_dir(&dir.path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        })
     }
 
     pub fn exists(&self) -> bool {

@@ -22,8 +22,28 @@ use crate::{
 
 use assemble::{Answer, Rule, Table};
 
-/// Whether filters can be compiled.
-pub const ENABLED: bool = true;
+/// What `features` says of filters.
+pub fn features() -> Json {
+    let list = |words: &mut dyn Iterator<Item = &'static str>| Json::Arr(words.map(Json::from).collect());
+    let actions = ["KILL", "KILL_PROCESS", "KILL_THREAD", "TRAP", "ERRNO", "TRACE", "LOG", "ALLOW", "NOTIFY"];
+    let actions: Vec<Json> = actions.iter().map(|action| format!("SCMP_ACT_{action}").into()).collect();
+    let compare = ["NE", "LT", "LE", "EQ", "GE", "GT", "MASKED_EQ"];
+    let compare: Vec<Json> = compare.iter().map(|operator| format!("SCMP_CMP_{operator}").into()).collect();
+    let flags = [
+        "SECCOMP_FILTER_FLAG_TSYNC",
+        "SECCOMP_FILTER_FLAG_LOG",
+        "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
+        "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",
+    ];
+    crate::json::object([
+        ("enabled", true.into()),
+        ("actions", Json::Arr(actions)),
+        ("operators", Json::Arr(compare)),
+        ("archs", list(&mut ARCHITECTURES.iter().map(|architecture| architecture.name))),
+        ("knownFlags", list(&mut flags.into_iter())),
+        ("supportedFlags", list(&mut flags.into_iter())),
+    ])
+}
 
 /// Most instructions that the kernel takes (BPF_MAXINSNS).
 const MAX_INSTRUCTIONS: usize = 4096;
@@ -33,6 +53,7 @@ const RET_KILL_THREAD: u32 = 0;
 const RET_TRAP: u32 = 0x0003_0000;
 const RET_ERRNO: u32 = 0x0005_0000;
 const RET_TRACE: u32 = 0x7ff0_0000;
+const RET_USER_NOTIF: u32 = 0x7fc0_0000;
 const RET_LOG: u32 = 0x7ffc_0000;
 const RET_ALLOW: u32 = 0x7fff_0000;
 
@@ -68,6 +89,15 @@ pub fn native_architectures() -> &'static [&'static str] {
 pub struct Filter {
     program: Vec<[u8; 8]>,
     flags: u64,
+    /// Who is asked about calls with SCMP_ACT_NOTIFY.
+    pub listener: Option<Listener>,
+}
+
+/// A socket that takes the listening descriptor of a filter, with the container's state and these words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    pub path: String,
+    pub metadata: String,
 }
 
 impl Filter {
@@ -76,32 +106,51 @@ impl Filter {
         if seccomp.is_null() {
             return Ok(None);
         }
-        for key in ["listenerPath", "listenerMetadata"] {
-            if seccomp.get(key).str().is_some_and(|value| !value.is_empty()) {
-                return Err(Error::new(format!("linux.seccomp.{key} is not supported yet")));
-            }
-        }
+        let listener = listener(seccomp)?;
         let program = compile(seccomp)?;
         if program.len() > MAX_INSTRUCTIONS {
             return Err(Error::new(format!("linux.seccomp: the filter has more than {MAX_INSTRUCTIONS} instructions")));
         }
-        Ok(Some(Filter { program, flags: flags(seccomp)? }))
+        Ok(Some(Filter { program, flags: flags(seccomp, listener.is_some())?, listener }))
     }
 
-    /// Puts the filter before every later system call of this process.
-    pub fn install(&self) -> Result<()> {
+    /// Puts the filter before every later system call of this process. With a listener: the number of its descriptor.
+    pub fn install(&self) -> Result<i32> {
         sys::seccomp_filter(&self.program, self.flags).context(|| "install the seccomp filter".into())
     }
 }
 
-fn flags(seccomp: &Json) -> Result<u64> {
-    let mut out = 0;
+/// The listener, if a rule or the default asks one. `write` cannot be asked about: the launcher itself has to write the
+/// descriptor's number before anybody listens (as runc).
+fn listener(seccomp: &Json) -> Result<Option<Listener>> {
+    let notify = |entry: &Json, key: &str| entry.get(key).str() == Some("SCMP_ACT_NOTIFY");
+    let rules: Vec<&Json> = seccomp.get("syscalls").items().iter().filter(|rule| notify(rule, "action")).collect();
+    if notify(seccomp, "defaultAction") {
+        return Err(Error::new("linux.seccomp: SCMP_ACT_NOTIFY cannot be used as default action"));
+    }
+    let text = |key: &str| seccomp.get(key).str().filter(|text| !text.is_empty()).map(str::to_owned);
+    let (path, metadata) = (text("listenerPath"), text("listenerMetadata"));
+    if rules.is_empty() {
+        return Ok(None);
+    }
+    if rules.iter().any(|rule| rule.get("names").strings().iter().any(|name| name == "write")) {
+        return Err(Error::new("linux.seccomp: SCMP_ACT_NOTIFY cannot be used for the write syscall"));
+    }
+    let path = path.ok_or_else(|| Error::new("linux.seccomp: SCMP_ACT_NOTIFY needs listenerPath"))?;
+    Ok(Some(Listener { path, metadata: metadata.unwrap_or_default() }))
+}
+
+fn flags(seccomp: &Json, listener: bool) -> Result<u64> {
+    const NEW_LISTENER: u64 = 8;
+    let mut out = if listener { NEW_LISTENER } else { 0 };
     for flag in seccomp.get("flags").strings() {
         out |= match flag.as_str() {
             // One thread: there is nothing to synchronise.
             "SECCOMP_FILTER_FLAG_TSYNC" => 0,
             "SECCOMP_FILTER_FLAG_LOG" => 2,
             "SECCOMP_FILTER_FLAG_SPEC_ALLOW" => 4,
+            // Means something with a listener only, as the kernel demands.
+            "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV" if listener => 32,
             flag => return Err(Error::new(format!("linux.seccomp.flags: {flag:?} is not supported"))),
         };
     }
@@ -118,7 +167,7 @@ fn action(name: &str, errno: Option<u32>) -> Result<u32> {
         "SCMP_ACT_TRAP" => RET_TRAP,
         "SCMP_ACT_TRACE" => RET_TRACE | data,
         "SCMP_ACT_LOG" => RET_LOG,
-        "SCMP_ACT_NOTIFY" => return Err(Error::new("linux.seccomp: SCMP_ACT_NOTIFY is not supported yet")),
+        "SCMP_ACT_NOTIFY" => RET_USER_NOTIF,
         name => return Err(Error::new(format!("linux.seccomp: unknown action {name:?}"))),
     })
 }
@@ -225,7 +274,14 @@ mod tests {
         for (text, word) in [
             (r#"{"defaultAction":"SCMP_ACT_NOTIFY"}"#, "SCMP_ACT_NOTIFY"),
             (r#"{"defaultAction":"odd"}"#, "odd"),
-            (r#"{"defaultAction":"SCMP_ACT_ALLOW","listenerPath":"/x"}"#, "listenerPath"),
+            (
+                r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["mkdir"],"action":"SCMP_ACT_NOTIFY"}]}"#,
+                "listenerPath",
+            ),
+            (
+                r#"{"defaultAction":"SCMP_ACT_ALLOW","listenerPath":"/x","syscalls":[{"names":["write"],"action":"SCMP_ACT_NOTIFY"}]}"#,
+                "the write syscall",
+            ),
             (
                 r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["read"],"action":"SCMP_ACT_LOG","args":[{"index":9,"value":1,"op":"SCMP_CMP_EQ"}]}]}"#,
                 "index",

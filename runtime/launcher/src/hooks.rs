@@ -1,0 +1,156 @@
+//! Hooks: programs of the caller's that run at points of a container's life, with its state on standard input
+//! (config.md "POSIX-platform Hooks").
+//!
+//! | hook | when | where |
+//! |---|---|---|
+//! | prestart, createRuntime | namespaces and mounts are made, the root is not changed | the runtime's namespaces |
+//! | createContainer | right after those | the container's namespaces, the runtime's files |
+//! | startContainer | `start`, right before the program | the container |
+//! | poststart | after the program began | the runtime's namespaces |
+//! | poststop | after everything is deleted | the runtime's namespaces |
+
+use std::{
+    fs::File,
+    io::{Read, Seek, SeekFrom, Write},
+    os::fd::OwnedFd,
+    path::PathBuf,
+    process::{Command, Stdio},
+};
+
+use crate::{
+    error::{Context, Error, Result},
+    json::Json,
+    sys,
+};
+
+/// A program to run.
+#[derive(Clone, Debug)]
+struct Hook {
+    path: PathBuf,
+    args: Vec<String>,
+    env: Vec<String>,
+    /// Seconds.
+    timeout: Option<u32>,
+}
+
+/// The hooks of one point.
+#[derive(Clone, Debug, Default)]
+pub struct Hooks {
+    name: &'static str,
+    list: Vec<Hook>,
+}
+
+impl Hooks {
+    /// Reads `hooks.NAME` of a configuration.
+    pub fn parse(hooks: &Json, name: &'static str) -> Result<Hooks> {
+        let list = hooks.get(name).items().iter().map(|entry| Hook::parse(entry, name)).collect::<Result<_>>()?;
+        Ok(Hooks { name, list })
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// Runs them in order; the first that fails ends it.
+    pub fn run(&self, state: &Json) -> Result<()> {
+        let state = state.to_string();
+        for (index, hook) in self.list.iter().enumerate() {
+            hook.run(&state).context(|| format!("error running {} hook #{index}", self.name))?;
+        }
+        Ok(())
+    }
+}
+
+impl Hook {
+    fn parse(entry: &Json, name: &str) -> Result<Hook> {
+        let path = entry.get("path").str().unwrap_or_default();
+        if !path.starts_with('/') {
+            return Err(Error::new(format!("hooks.{name}: path {path:?} must be absolute")));
+        }
+        let timeout = entry.get("timeout");
+        if !timeout.is_null() && timeout.u32().is_none_or(|seconds| seconds == 0) {
+            return Err(Error::new(format!("hooks.{name}: timeout must be greater than zero")));
+        }
+        Ok(Hook {
+            path: path.into(),
+            args: entry.get("args").strings(),
+            env: entry.get("env").strings(),
+            timeout: timeout.u32(),
+        })
+    }
+
+    fn run(&self, state: &str) -> Result<()> {
+        // In memory files nothing can block: not a hook that never reads, nor one that says too much.
+        let input = memory(state.as_bytes())?;
+        let (out, err) = (memory(b"")?, memory(b"")?);
+        let mut command = Command::new(&self.path);
+        if let Some((first, rest)) = self.args.split_first() {
+            std::os::unix::process::CommandExt::arg0(&mut command, first);
+            command.args(rest);
+        }
+        command.env_clear().envs(self.env.iter().filter_map(|entry| entry.split_once('=')));
+        let copy = |file: &File| file.try_clone().map(Stdio::from).context(|| "duplicate a descriptor".into());
+        command.stdin(Stdio::from(input)).stdout(copy(&out)?).stderr(copy(&err)?);
+        let mut child = command.spawn().context(|| format!("run {}", self.path.display()))?;
+        if let Some(seconds) = self.timeout {
+            let pidfd: OwnedFd = sys::pidfd_open(child.id() as i32).context(|| "open the hook's process".into())?;
+            if !sys::poll_in(&pidfd, i32::try_from(u64::from(seconds) * 1000).unwrap_or(i32::MAX)) {
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(Error::new(format!("hook ran past specified timeout of {seconds}s")));
+            }
+        }
+        let status = child.wait().context(|| "wait for the hook".into())?;
+        if status.success() {
+            return Ok(());
+        }
+        let why = status.code().map_or_else(|| format!("{status}"), |code| format!("exit status {code}"));
+        Err(Error::new(format!("{why}, stdout: {}, stderr: {}", said(out), said(err))))
+    }
+}
+
+fn memory(content: &[u8]) -> Result<File> {
+    let mut file = File::from(sys::memfd().context(|| "create a memory file".into())?);
+    file.write_all(content).and_then(|()| file.rewind()).context(|| "write a memory file".into())?;
+    Ok(file)
+}
+
+/// The beginning of what a hook wrote.
+fn said(mut file: File) -> String {
+    const MAX: u64 = 4096;
+    let mut text = Vec::new();
+    let _ = file.seek(SeekFrom::Start(0)).and_then(|_| file.take(MAX).read_to_end(&mut text));
+    String::from_utf8_lossy(&text).trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hooks(text: &str) -> Result<Hooks> {
+        Hooks::parse(&Json::parse(text.as_bytes()).unwrap(), "poststop")
+    }
+
+    #[test]
+    fn hooks_get_the_state_their_arguments_and_nothing_else() {
+        let run = |script: &str| {
+            let text = format!(
+                r#"{{"poststop":[{{"path":"/bin/sh","args":["sh","-c",{}],"env":["A=b"],"timeout":20}}]}}"#,
+                Json::from(script)
+            );
+            hooks(&text).unwrap().run(&Json::parse(br#"{"id":"x"}"#).unwrap())
+        };
+        run(r#"[ "$(cat)" = '{"id":"x"}' ] && [ "$A" = b ] && [ -z "$HOME" ]"#).unwrap();
+        let error = run("echo out; echo err >&2; exit 3").unwrap_err().to_string();
+        assert_eq!(error, "error running poststop hook #0: exit status 3, stdout: out, stderr: err");
+    }
+
+    #[test]
+    fn hooks_end_with_their_time_and_bad_ones_are_refused() {
+        let text = r#"{"poststop":[{"path":"/bin/sh","args":["sh","-c","exec sleep 100"],"env":["PATH=/bin:/usr/bin"],"timeout":1}]}"#;
+        assert!(hooks(text).unwrap().run(&Json::Null).unwrap_err().to_string().contains("timeout of 1s"));
+        assert!(hooks(r#"{"poststop":[{"path":"sh"}]}"#).is_err());
+        assert!(hooks(r#"{"poststop":[{"path":"/sh","timeout":0}]}"#).is_err());
+        assert!(hooks("{}").unwrap().is_empty());
+    }
+}

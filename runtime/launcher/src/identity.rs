@@ -1,0 +1,118 @@
+//! User namespaces and mounts whose owners are mapped (config-linux "User namespace mappings", user_namespaces(7)).
+
+use std::{
+    fs,
+    os::fd::{AsFd, OwnedFd},
+};
+
+use crate::{
+    error::{Context, Error, Result},
+    json::Json,
+    sys,
+};
+
+/// The kernel's limit since 4.15.
+const MAX_EXTENTS: usize = 340;
+
+/// A range of ids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mapping {
+    pub inside: u32,
+    pub outside: u32,
+    pub size: u32,
+}
+
+/// Users and groups of a namespace (or of a mount).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mappings {
+    pub users: Vec<Mapping>,
+    pub groups: Vec<Mapping>,
+}
+
+impl Mappings {
+    /// Reads `uidMappings` and `gidMappings` of an object.
+    pub fn parse(object: &Json) -> Result<Mappings> {
+        let read = |key: &str| -> Result<Vec<Mapping>> {
+            let entries = object.get(key).items();
+            if entries.len() > MAX_EXTENTS {
+                return Err(Error::new(format!("{key}: more than {MAX_EXTENTS} ranges")));
+            }
+            let number = |entry: &Json, name: &str| {
+                entry.get(name).u32().ok_or_else(|| Error::new(format!("{key}: {name} is missing")))
+            };
+            let mapping = |entry: &Json| {
+                let (inside, outside) = (number(entry, "containerID")?, number(entry, "hostID")?);
+                Ok(Mapping { inside, outside, size: number(entry, "size")? })
+            };
+            entries.iter().map(mapping).collect()
+        };
+        let mappings = Mappings { users: read("uidMappings")?, groups: read("gidMappings")? };
+        if mappings.users.is_empty() != mappings.groups.is_empty() {
+            return Err(Error::new("uidMappings and gidMappings go together"));
+        }
+        Ok(mappings)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.users.is_empty()
+    }
+
+    /// Gives the namespace of a process its mappings, once.
+    pub fn write(&self, pid: i32) -> Result<()> {
+        for (file, ranges) in [("uid_map", &self.users), ("gid_map", &self.groups)] {
+            let lines: String =
+                ranges.iter().map(|range| format!("{} {} {}\n", range.inside, range.outside, range.size)).collect();
+            fs::write(format!("/proc/{pid}/{file}"), lines).context(|| format!("write {file}"))?;
+        }
+        Ok(())
+    }
+
+    /// A user namespace with these mappings, for a mount.
+    pub fn namespace(&self) -> Result<OwnedFd> {
+        let (read, write) = sys::pipe().context(|| "create a pipe".into())?;
+        let pid = sys::clone3(libc::CLONE_NEWUSER as u64, None).context(|| "create a user namespace".into())?;
+        if pid == 0 {
+            // It lives until the other end is closed: it is the namespace's only process.
+            drop(write);
+            let _ = std::io::Read::read(&mut fs::File::from(read), &mut [0]);
+            sys::exit_now(0);
+        }
+        drop(read);
+        let opened = self.write(pid).and_then(|()| {
+            sys::open(format!("/proc/{pid}/ns/user"), libc::O_RDONLY, 0).context(|| "open a user namespace".into())
+        });
+        drop(write);
+        let _ = sys::waitpid(pid);
+        opened
+    }
+}
+
+/// A copy of the mounts at a path, belonging nowhere yet; its owners mapped, if mappings are given. Nothing that is mounted
+/// there later goes back to where it came from.
+pub fn detached(source: &str, recursive: bool, mappings: Option<&Mappings>) -> Result<OwnedFd> {
+    let tree = sys::open_tree(source, recursive).context(|| format!("open the mount at {source:?}"))?;
+    sys::set_mount(&tree, recursive, sys::MountAttributes { propagation: libc::MS_PRIVATE, ..Default::default() })
+        .context(|| format!("make the mount of {source:?} private"))?;
+    if let Some(mappings) = mappings {
+        let namespace = mappings.namespace()?;
+        let attributes = sys::MountAttributes { owners: Some(namespace.as_fd()), ..Default::default() };
+        sys::set_mount(&tree, recursive, attributes).context(|| format!("map the owners at {source:?}"))?;
+    }
+    Ok(tree)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mappings_are_read_whole_or_refused() {
+        let parse = |text: &str| Mappings::parse(&Json::parse(text.as_bytes()).unwrap());
+        let range = r#"[{"containerID":0,"hostID":100000,"size":65536}]"#;
+        let both = parse(&format!(r#"{{"uidMappings":{range},"gidMappings":{range}}}"#)).unwrap();
+        assert_eq!(both.users, [Mapping { inside: 0, outside: 100_000, size: 65_536 }]);
+        assert!(parse("{}").unwrap().is_empty());
+        assert!(parse(&format!(r#"{{"uidMappings":{range}}}"#)).is_err());
+        assert!(parse(r#"{"uidMappings":[{"hostID":1}],"gidMappings":[]}"#).is_err());
+    }
+}

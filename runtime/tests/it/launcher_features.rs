@@ -1,0 +1,321 @@
+//! What of the runtime specification is rarely used, one bundle each. What a kernel lacks is refused by its name.
+
+use std::{
+    fs,
+    os::unix::{
+        fs::{MetadataExt, PermissionsExt, chown},
+        net::UnixListener,
+    },
+    path::Path,
+};
+
+use serde_json::{Value, json};
+
+use crate::{isolation::isolated, launcher::Bundle};
+
+fn push(list: &mut Value, entry: Value) {
+    list.as_array_mut().unwrap().push(entry);
+}
+
+#[test]
+fn hooks_run_in_order_with_the_state() {
+    const TEST: &str = "launcher_features::hooks_run_in_order_with_the_state";
+    isolated(TEST, || async {
+        let mut bundle = Bundle::new(TEST, "cat /from-hook; exit 0");
+        let log = bundle.dir.path().join("log");
+        let hook = |name: &str, extra: &str| {
+            let script = format!(
+                "read -r state; echo {name} \"$(echo \"$state\" | busybox sed 's/.*\"status\":\"\\([a-z]*\\)\".*/\\1/')\" >> {}; {extra}",
+                log.display()
+            );
+            json!([{ "path": "/bin/busybox", "args": ["sh", "-c", script], "env": ["PATH=/bin:/usr/bin"], "timeout": 60 }])
+        };
+        // startContainer's file system is the container's: its log is its own.
+        let inside = json!([{ "path": "/bin/busybox", "args": ["sh", "-c", "/bin/busybox cat > /from-hook"] }]);
+        bundle.config["hooks"] = json!({
+            "prestart": hook("prestart", ""), "createRuntime": hook("createRuntime", ""),
+            "createContainer": hook("createContainer", ""), "startContainer": inside,
+            "poststart": hook("poststart", "exit 1"), "poststop": hook("poststop", ""),
+        });
+        let (code, out, error) = bundle.run();
+        assert_eq!(code, 0, "{out}{error}");
+        let state: Value = serde_json::from_str(&out).unwrap();
+        assert_eq!((&state["id"], &state["pid"], &state["status"]), (&json!("c"), &json!(1), &json!("created")));
+        let log = fs::read_to_string(&log).unwrap();
+        let expected = "prestart creating\ncreateRuntime creating\ncreateContainer creating\npoststart running\npoststop stopped\n";
+        assert_eq!(log, expected);
+        bundle.config["hooks"] =
+            json!({ "createRuntime": [{ "path": "/bin/busybox", "args": ["sh", "-c", "echo no >&2; exit 4"] }] });
+        let (code, _, error) = bundle.run();
+        let words = "error running createRuntime hook #0: exit status 4, stdout: , stderr: no";
+        assert!(code == 1 && error.contains(words), "{error}");
+        assert!(!bundle.dir.path().join("state/c").exists());
+    });
+}
+
+/// Users of the host that stand for those of a container.
+const OUTSIDE: u32 = 200_000;
+
+fn with_users(bundle: &mut Bundle) {
+    let range = json!([{ "containerID": 0, "hostID": OUTSIDE, "size": 65536 }]);
+    bundle.config["linux"]["uidMappings"] = range.clone();
+    bundle.config["linux"]["gidMappings"] = range;
+    push(&mut bundle.config["linux"]["namespaces"], json!({ "type": "user" }));
+    // The bundle's directory is the test's alone; a container of other users has to pass.
+    fs::set_permissions(bundle.dir.path(), fs::Permissions::from_mode(0o711)).unwrap();
+    chown(bundle.rootfs(), Some(OUTSIDE), Some(OUTSIDE)).unwrap();
+    chown(bundle.rootfs().join("bin"), Some(OUTSIDE), Some(OUTSIDE)).unwrap();
+}
+
+#[test]
+fn root_inside_is_nobody_outside() {
+    const TEST: &str = "launcher_features::root_inside_is_nobody_outside";
+    isolated(TEST, || async {
+        let mut bundle = Bundle::new(
+            TEST,
+            "id -u; echo mine > /made; cat /bound/file; ls -ln /bound/file | cat; echo x > /bound/new && echo written; echo x > /host/new || echo refused; ls /dev/null",
+        );
+        with_users(&mut bundle);
+        // A source that the container's users could never reach themselves.
+        let hidden = bundle.dir.path().join("hidden");
+        fs::create_dir_all(hidden.join("data")).unwrap();
+        fs::set_permissions(&hidden, fs::Permissions::from_mode(0o700)).unwrap();
+        fs::write(hidden.join("data/file"), "bound\n").unwrap();
+        for (target, options) in [("/bound", vec!["bind", "idmap"]), ("/host", vec!["bind"])] {
+            let mount =
+                json!({ "destination": target, "type": "bind", "source": hidden.join("data"), "options": options });
+            push(&mut bundle.config["mounts"], mount);
+        }
+        let (code, out, error) = bundle.run();
+        if error.contains("map the owners") {
+            // tmpfs learnt it in Linux 6.3; without it the rest is tested.
+            return;
+        }
+        assert_eq!(code, 0, "{out}{error}");
+        assert!(out.starts_with("0\nbound\n"), "{out}{error}");
+        // Through the mapping root's file is root's, and what root makes there is root's outside too.
+        assert!(out.contains(" 0        0 ") && out.contains("written\nrefused\n/dev/null\n"), "{out}{error}");
+        assert_eq!(fs::metadata(bundle.rootfs().join("made")).unwrap().uid(), OUTSIDE);
+        assert_eq!(fs::metadata(hidden.join("data/new")).unwrap().uid(), 0);
+    });
+}
+
+#[test]
+fn namespaces_are_joined_by_path() {
+    const TEST: &str = "launcher_features::namespaces_are_joined_by_path";
+    isolated(TEST, || async {
+        let mut first = Bundle::new(TEST, "hostname; sleep 1000");
+        with_users(&mut first);
+        first.config["linux"]["cgroupsPath"] = json!(format!("{}/first", crate::isolation::group(TEST)));
+        first.write();
+        let program = coracle_programs::LAUNCHER.memfd().unwrap();
+        let mut detached = std::process::Command::new(coracle_programs::exec_path(&program));
+        detached.arg("--root").arg(first.dir.path().join("state")).args(["run", "-d", "--pid-file", "pid", "c"]);
+        let null = || std::process::Stdio::null();
+        let status = detached.current_dir(first.dir.path()).stdin(null()).stdout(null()).stderr(null()).status();
+        assert!(status.unwrap().success());
+        let pid = fs::read_to_string(first.dir.path().join("pid")).unwrap();
+        let link = |name: &str| fs::read_link(format!("/proc/{pid}/ns/{name}")).unwrap().display().to_string();
+        let mut second = Bundle::new(
+            TEST,
+            "id -u; for i in user net pid ipc; do busybox readlink /proc/self/ns/$i; done; ls -d /proc/[0-9]* | cat",
+        );
+        fs::set_permissions(second.dir.path(), fs::Permissions::from_mode(0o711)).unwrap();
+        for path in ["", "bin"] {
+            chown(second.rootfs().join(path), Some(OUTSIDE), Some(OUTSIDE)).unwrap();
+        }
+        let joined = [("user", "user"), ("network", "net"), ("pid", "pid"), ("ipc", "ipc")];
+        let mut namespaces: Vec<Value> = joined
+            .iter()
+            .map(|(kind, name)| json!({ "type": kind, "path": format!("/proc/{pid}/ns/{name}") }))
+            .collect();
+        namespaces.extend(["mount", "uts"].map(|kind| json!({ "type": kind })));
+        second.config["linux"]["namespaces"] = json!(namespaces);
+        let (code, out, error) = second.run();
+        let expected = format!("0\n{}\n{}\n{}\n{}\n/proc/1\n", link("user"), link("net"), link("pid"), link("ipc"));
+        assert!(code == 0 && out.starts_with(&expected), "{out}{error} instead of {expected}");
+        // And by exec, as root of its user namespace.
+        let output = first.oci(&["exec", "c", "/bin/sh", "-c", "busybox id -u; busybox readlink /proc/self/ns/user"]);
+        let out = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(out, format!("0\n{}\n", link("user")), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(first.oci(&["delete", "--force", "c"]).status.success());
+    });
+}
+
+#[test]
+fn clocks_have_offsets() {
+    const TEST: &str = "launcher_features::clocks_have_offsets";
+    isolated(TEST, || async {
+        let mut bundle = Bundle::new(TEST, "cat /proc/uptime; cat /proc/self/timens_offsets");
+        push(&mut bundle.config["linux"]["namespaces"], json!({ "type": "time" }));
+        bundle.config["linux"]["timeOffsets"] = json!({ "boottime": { "secs": 7_000_000, "nanosecs": 5 } });
+        let (code, out, error) = bundle.run();
+        assert_eq!(code, 0, "{out}{error}");
+        let uptime: f64 = out.split(['.', ' ']).next().unwrap().parse().unwrap();
+        assert!(uptime > 7_000_000.0 && out.contains("7000000"), "{out}");
+    });
+}
+
+#[test]
+fn processes_are_scheduled_as_asked() {
+    const TEST: &str = "launcher_features::processes_are_scheduled_as_asked";
+    isolated(TEST, || async {
+        let mut bundle =
+            Bundle::new(TEST, "busybox awk '{print $18, $19, $41}' /proc/self/stat; busybox ionice; busybox uname -m");
+        let process = &mut bundle.config["process"];
+        process["scheduler"] = json!({ "policy": "SCHED_BATCH", "nice": 7 });
+        process["ioPriority"] = json!({ "class": "IOPRIO_CLASS_IDLE", "priority": 0 });
+        process["capabilities"]["bounding"] = json!(["CAP_SYS_NICE"]);
+        bundle.config["linux"]["personality"] = json!({ "domain": "LINUX32" });
+        let (code, out, error) = bundle.run();
+        assert_eq!(code, 0, "{out}{error}");
+        let lines: Vec<&str> = out.lines().collect();
+        assert_eq!((lines[0], lines[2]), ("27 7 3", "i686"), "{out}");
+        assert!(lines[1].starts_with("idle"), "{out}");
+    });
+}
+
+#[test]
+fn a_tmpfs_begins_with_what_it_covers() {
+    const TEST: &str = "launcher_features::a_tmpfs_begins_with_what_it_covers";
+    isolated(TEST, || async {
+        let mut bundle = Bundle::new(
+            TEST,
+            "cat /data/sub/file /data/link; ls -ln /data/sub | cat; echo x > /data/new || echo refused",
+        );
+        let data = bundle.rootfs().join("data");
+        fs::create_dir_all(data.join("sub")).unwrap();
+        fs::write(data.join("sub/file"), "kept\n").unwrap();
+        chown(data.join("sub/file"), Some(5), Some(6)).unwrap();
+        std::os::unix::fs::symlink("sub/file", data.join("link")).unwrap();
+        let options = ["tmpcopyup", "ro", "nosuid"];
+        let mount = json!({ "destination": "/data", "type": "tmpfs", "source": "tmpfs", "options": options });
+        push(&mut bundle.config["mounts"], mount);
+        let (code, out, error) = bundle.run();
+        assert_eq!(code, 0, "{out}{error}");
+        assert!(
+            out.starts_with("kept\nkept\n") && out.contains(" 5        6 ") && out.ends_with("refused\n"),
+            "{out}{error}"
+        );
+    });
+}
+
+#[test]
+fn somebody_else_may_judge_calls() {
+    const TEST: &str = "launcher_features::somebody_else_may_judge_calls";
+    isolated(TEST, || async {
+        let mut bundle = Bundle::new(TEST, "busybox mkdir /made || echo refused; ls /proc/self/fd | cat");
+        let path = bundle.dir.path().join("listener");
+        let listener = UnixListener::bind(&path).unwrap();
+        bundle.config["process"]["noNewPrivileges"] = json!(true);
+        bundle.config["linux"]["seccomp"] = json!({
+            "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": path, "listenerMetadata": "words",
+            "syscalls": [{ "names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_NOTIFY" }],
+        });
+        // Who listens takes the state and goes: nobody judges, and the kernel answers ENOSYS.
+        let judge = std::thread::spawn(move || {
+            let (socket, _) = listener.accept().unwrap();
+            let mut text = String::new();
+            std::io::Read::read_to_string(&mut &socket, &mut text).unwrap();
+            text
+        });
+        let (code, out, error) = bundle.run();
+        assert_eq!(code, 0, "{out}{error}");
+        assert_eq!(out, "refused\n0\n1\n2\n3\n", "{error}");
+        let said: Value = serde_json::from_str(&judge.join().unwrap()).unwrap();
+        assert_eq!(said["fds"], json!(["seccompFd"]));
+        assert_eq!((&said["metadata"], &said["state"]["id"]), (&json!("words"), &json!("c")));
+    });
+}
+
+#[test]
+fn labels_are_given_or_refused() {
+    const TEST: &str = "launcher_features::labels_are_given_or_refused";
+    isolated(TEST, || async {
+        let mut bundle = Bundle::new(TEST, "cat /proc/self/attr/current 2>/dev/null; exit 0");
+        bundle.config["process"]["apparmorProfile"] = json!("no-such-profile");
+        let (code, _, error) = bundle.run();
+        let words = if coracle_launcher::labels::has_apparmor() {
+            "apply apparmor profile \"no-such-profile\""
+        } else {
+            "AppArmor is not enabled on the host"
+        };
+        assert!(code == 1 && error.contains(words), "{error}");
+        bundle.config["process"]["apparmorProfile"] = json!("unconfined");
+        assert_eq!(bundle.run().0, 0);
+        if !Path::new("/sys/fs/selinux/enforce").exists() {
+            bundle.config["process"]["selinuxLabel"] = json!("a:b:c:s0");
+            let (code, _, error) = bundle.run();
+            assert!(code == 1 && error.contains("SELinux is not enabled on the host"), "{error}");
+        }
+    });
+}
+
+#[test]
+fn the_command_line_is_runcs() {
+    const TEST: &str = "launcher_features::the_command_line_is_runcs";
+    isolated(TEST, || async {
+        let mut bundle = Bundle::new(TEST, "cat <&3; exit 0");
+        let output = bundle.oci(&["features"]);
+        let features: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(features["hooks"].as_array().unwrap().len(), 6);
+        assert_eq!(features["linux"]["mountExtensions"]["idmap"]["enabled"], json!(true));
+        assert!(features["linux"]["namespaces"].as_array().unwrap().contains(&json!("time")));
+        bundle.config["linux"]["intelRdt"] = json!({ "closID": "x" });
+        let (code, _, error) = bundle.run();
+        assert!(code == 1 && error.contains("linux.intelRdt is not supported"), "{error}");
+        bundle.config["linux"]["intelRdt"] = json!(null);
+        // Descriptors that are preserved, and no others.
+        let file = bundle.dir.path().join("file");
+        fs::write(&file, "given\n").unwrap();
+        let program = coracle_programs::LAUNCHER.memfd().unwrap();
+        let script = "exec 3< \"$1\" 4< \"$1\"; shift; exec \"$@\"";
+        let launcher = format!("/proc/{}/fd/{}", std::process::id(), std::os::fd::AsRawFd::as_raw_fd(&program));
+        bundle.write();
+        let output = std::process::Command::new("/bin/busybox")
+            .args(["sh", "-c", script, "sh"])
+            .arg(&file)
+            .args([&launcher, "--root", "state", "run", "--preserve-fds", "1", "c"])
+            .current_dir(bundle.dir.path())
+            .output()
+            .unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "given\n", "{}", String::from_utf8_lossy(&output.stderr));
+    });
+}
+
+#[test]
+fn memory_hogs_are_told_of() {
+    const TEST: &str = "launcher_features::memory_hogs_are_told_of";
+    isolated(TEST, || async {
+        // A shell that doubles a string until the kernel ends it; the container goes on.
+        let mut bundle = Bundle::new(TEST, "read line; (x=xxxxxxxxxxxxxxxx; while :; do x=$x$x; done) ; sleep 1000");
+        bundle.config["linux"]["resources"]["memory"] = json!({ "limit": 32 << 20, "swap": 32 << 20 });
+        bundle.write();
+        let program = coracle_programs::LAUNCHER.memfd().unwrap();
+        let root = bundle.dir.path().join("state");
+        let oci = |arguments: &[&str]| {
+            let mut command = std::process::Command::new(coracle_programs::exec_path(&program));
+            command.arg("--root").arg(&root).args(arguments).current_dir(bundle.dir.path());
+            command
+        };
+        let mut container =
+            oci(&["run", "--pid-file", "pid", "c"]).stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        while !root.join("c/state.json").exists() {
+            assert!(std::time::Instant::now() < deadline, "the container does not come up");
+            tokio::task::yield_now().await;
+        }
+        let mut events =
+            oci(&["events", "--interval", "20ms", "c"]).stdout(std::process::Stdio::piped()).spawn().unwrap();
+        let mut lines = std::io::BufRead::lines(std::io::BufReader::new(events.stdout.take().unwrap()));
+        let mut next = || serde_json::from_str::<Value>(&lines.next().unwrap().unwrap()).unwrap();
+        let stats = next();
+        assert_eq!(stats["data"]["memory"]["usage"]["limit"], json!(32 << 20), "{stats}");
+        std::io::Write::write_all(container.stdin.as_mut().unwrap(), b"go\n").unwrap();
+        while next()["type"] != "oom" {}
+        assert!(oci(&["kill", "c", "KILL"]).status().unwrap().success());
+        container.wait().unwrap();
+        // It ends with the container.
+        events.wait().unwrap();
+    });
+}
