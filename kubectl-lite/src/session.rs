@@ -99,6 +99,14 @@ impl Session {
         self.call(Method::PATCH, &managed(path), Some((media_type, encode(patch)?)), JSON).await
     }
 
+    /// A server-side apply.
+    pub async fn apply(&self, path: &str, object: &Value, manager: &str, force: bool) -> Result<Value> {
+        let separator = if path.contains('?') { '&' } else { '?' };
+        let manager: String = form_urlencode(manager);
+        let path = format!("{path}{separator}fieldManager={manager}&fieldValidation=Strict&force={force}");
+        self.call(Method::PATCH, &path, Some(("application/apply-patch+yaml", encode(object)?)), JSON).await
+    }
+
     /// DELETE.
     pub async fn delete(&self, path: &str, options: &Value) -> Result<Value> {
         self.call(Method::DELETE, path, Some((JSON, encode(options)?)), JSON).await
@@ -200,6 +208,15 @@ fn no_kubeconfig() -> Error {
 fn managed(path: &str) -> String {
     let separator = if path.contains('?') { '&' } else { '?' };
     format!("{path}{separator}fieldManager={FIELD_MANAGER}&fieldValidation=Strict")
+}
+
+/// For a query: everything but unreserved characters is escaped (RFC 3986, 2.3).
+fn form_urlencode(text: &str) -> String {
+    let escape = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
+        byte => format!("%{byte:02X}"),
+    };
+    text.bytes().map(escape).collect()
 }
 
 fn encode(value: &Value) -> Result<Vec<u8>> {

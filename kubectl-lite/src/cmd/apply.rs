@@ -1,13 +1,16 @@
-//! `apply`: client-side apply, a three-way merge against what was applied last.
+//! `apply`: client-side, a three-way merge against what was applied last; or server-side, where the server keeps account of
+//! who sets which field.
 //!
 //! https://kubernetes.io/docs/tasks/manage-kubernetes-objects/declarative-config/
 
 use clap::Args;
+use coracle_api::status::CauseReason;
 use coracle_api::{meta, patch, schema};
 use serde_json::{Value, json};
 
 use crate::{
     cli::{DryRun, Files, Output},
+    discovery::Resource,
     error::{Error, Result},
     manifests::{self, Manifest},
     output::{self, Format},
@@ -16,6 +19,20 @@ use crate::{
 
 /// Where the last applied configuration is kept.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+/// kubectl's name for server-side apply: under it the server takes over what client-side apply managed.
+const FIELD_MANAGER: &str = "kubectl";
+/// What kubectl says below a conflict.
+const CONFLICT_HELP: &str = "Please review the fields above--they currently have other managers. Here
+are the ways you can resolve this warning:
+* If you intend to manage all of these fields, please re-run the apply
+  command with the `--force-conflicts` flag.
+* If you do not intend to manage all of the fields, please edit your
+  manifest to remove references to the fields that should keep their
+  current managers.
+* You may co-own fields by updating your manifest to match the existing
+  value; in this case, you'll become the manager if the other manager(s)
+  stop managing the field (remove it from their configuration).
+See https://kubernetes.io/docs/reference/using-api/server-side-apply/#conflicts";
 /// How often a patch is made again when somebody else changed the object in between.
 const TRIES: usize = 5;
 
@@ -30,14 +47,22 @@ pub struct Options {
     dry_run: DryRun,
     #[command(flatten)]
     output: Output,
-    /// Not supported yet: apply on the server
-    #[arg(long, hide = true)]
+    /// Let the server merge, and keep account of who manages which field
+    #[arg(long)]
     server_side: bool,
+    /// With --server-side, take over fields that others manage
+    #[arg(long, requires = "server_side")]
+    force_conflicts: bool,
+    /// With --server-side, the name to manage fields under
+    #[arg(long, default_value = FIELD_MANAGER, value_name = "NAME")]
+    field_manager: String,
 }
 
 pub async fn run(session: &Session, said: Option<&str>, options: &Options) -> Result<()> {
-    if options.server_side {
-        return Err(Error::usage("--server-side is not supported yet; leave it out to apply from the client"));
+    if options.server_side && options.dry_run.client() {
+        return Err(Error::usage(
+            "--dry-run=client doesn't work with --server-side (did you mean --dry-run=server instead?)",
+        ));
     }
     let mut errors = Vec::new();
     for manifest in manifests::read(&options.files.filename, options.files.recursive)? {
@@ -63,6 +88,14 @@ async fn apply(session: &Session, said: Option<&str>, manifest: &Manifest, optio
     }
     let path = resource.object_path(namespace, meta::name(&modified));
     let query = options.dry_run.query();
+    if options.server_side {
+        let mut object = manifest.object.clone();
+        if resource.namespaced {
+            meta::set(&mut object, "namespace", namespace);
+        }
+        let applied = on_server(session, &format!("{path}{query}"), &object, options).await?;
+        return tell(&applied, resource, options, "serverside-applied");
+    }
     let (object, done) = match session.get(&path).await {
         Err(error) if error.is_not_found() => {
             if options.dry_run.client() {
@@ -75,13 +108,29 @@ async fn apply(session: &Session, said: Option<&str>, manifest: &Manifest, optio
         Err(error) => return Err(error),
         Ok(current) => change(session, &path, query, &modified, current, options.dry_run.client()).await?,
     };
+    tell(&object, resource, options, done)
+}
+
+/// Says what was done.
+fn tell(object: &Value, resource: &Resource, options: &Options, done: &str) -> Result<()> {
     if options.output.output.is_some() {
-        let mut object = object;
+        let mut object = object.clone();
         output::hide_managed_fields(&mut object);
         return Format::parse(&options.output)?.print(&object, resource, &mut std::io::stdout().lock());
     }
-    println!("{}/{} {done}{}", resource.qualified_singular(), meta::name(&object), options.dry_run.suffix());
+    println!("{}/{} {done}{}", resource.qualified_singular(), meta::name(object), options.dry_run.suffix());
     Ok(())
+}
+
+/// A server-side apply.
+async fn on_server(session: &Session, path: &str, object: &Value, options: &Options) -> Result<Value> {
+    let applied = session.apply(path, object, &options.field_manager, options.force_conflicts).await;
+    applied.map_err(|error| match error {
+        Error::Server(status) if status.causes().iter().any(|cause| cause.reason == CauseReason::FieldManagerConflict) => {
+            Error::usage(format!("{}\n{CONFLICT_HELP}", status.message))
+        }
+        error => error,
+    })
 }
 
 async fn change(

@@ -8,6 +8,7 @@ mod config;
 mod create;
 mod delete;
 mod describe;
+mod explain;
 mod get;
 mod logs;
 mod patch;
@@ -34,6 +35,8 @@ pub enum Verb {
     Get(get::Options),
     /// Show what there is to know about a resource
     Describe(describe::Options),
+    /// Show what the fields of a resource are
+    Explain(explain::Options),
     /// Create a resource from a file, or one of the usual kinds from flags
     Create(create::Options),
     /// Run an image in a pod
@@ -96,6 +99,7 @@ async fn on_server(connection: &Connection, verb: Verb) -> Result<()> {
     match verb {
         Verb::Get(options) => get::run(session, &options).await,
         Verb::Describe(options) => describe::run(session, &options).await,
+        Verb::Explain(options) => explain::run(session, &options).await,
         Verb::Create(options) => create::run(session, said, &options).await,
         Verb::Run(options) => run::run(session, &options).await,
         Verb::Apply(options) => apply::run(session, said, &options).await,
