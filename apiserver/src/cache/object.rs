@@ -11,7 +11,7 @@ use crate::registry::Row;
 use crate::store::Revision;
 use bytes::{BufMut, Bytes, BytesMut};
 use serde_json::Value;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// What a watch frame says happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +57,8 @@ pub struct Object {
     /// Where the resourceVersion's digits stand in the frame.
     version_at: (u32, u8),
     index: Index,
+    /// The object in another encoding, made when it is first asked for.
+    encoded: OnceLock<Bytes>,
 }
 
 impl Object {
@@ -82,7 +84,7 @@ impl Object {
                 splice(change, &canonical[..at], &canonical[at..], revision)
             }
         };
-        Some(Self { key, revision, created, frame, change, version_at, index })
+        Some(Self { key, revision, created, frame, change, version_at, index, encoded: OnceLock::new() })
     }
 
     /// The object's JSON, sharing the frame's memory.
@@ -128,7 +130,13 @@ impl Object {
             change,
             version_at,
             index: self.index.clone(),
+            encoded: OnceLock::new(),
         }
+    }
+
+    /// The object in its other encoding: `make` makes it from the document, once.
+    pub fn encoded(&self, make: impl FnOnce(&Value) -> Bytes) -> Bytes {
+        self.encoded.get_or_init(|| make(&self.parse())).clone()
     }
 
     /// The object, parsed.

@@ -21,12 +21,26 @@ const WRITE: usize = 64 << 10;
 /// How often a watch that asked for bookmarks gets one (upstream: about once a minute).
 const BOOKMARK_EVERY: Duration = Duration::from_secs(57);
 
-/// Makes the frames of a watch that does not want the objects as they are stored: tables, metadata only, another version.
+/// Makes the frames of a watch that does not want the objects as they are stored: tables, metadata only, another version,
+/// another encoding.
 pub trait FrameEncoder: Send + Sync + 'static {
-    /// The object to put into a frame.
-    fn object(&self, object: &Object) -> Bytes;
-    /// The object of a bookmark.
+    /// The frame of an object.
+    fn object(&self, change: Change, object: &Object, out: &mut BytesMut);
+    /// The frame of a bookmark.
     fn bookmark(&self, revision: Revision, initial_end: bool) -> Bytes;
+    /// The frame that tells a watcher why its watch ends.
+    fn error(&self, status: &Status) -> Bytes {
+        error_frame(status)
+    }
+}
+
+/// A frame of JSON.
+pub fn json_frame(out: &mut BytesMut, change: &str, object: &[u8]) {
+    out.put_slice(b"{\"type\":\"");
+    out.put_slice(change.as_bytes());
+    out.put_slice(b"\",\"object\":");
+    out.put_slice(object);
+    out.put_slice(CLOSING);
 }
 
 /// How a watch begins and what it wants.
@@ -212,33 +226,30 @@ impl Watcher {
     }
 
     fn bookmark(&self, initial_end: bool) -> Bytes {
-        let object = match &self.encoder {
+        match &self.encoder {
             Some(encoder) => encoder.bookmark(self.position, initial_end),
             None => {
                 let row = &self.cache.row;
-                bookmark_object(&row.kind, &row.stored_api_version(), self.position, initial_end)
+                let object = bookmark_object(&row.kind, &row.stored_api_version(), self.position, initial_end);
+                let mut out = BytesMut::with_capacity(object.len() + 40);
+                json_frame(&mut out, "BOOKMARK", &object);
+                out.freeze()
             }
-        };
-        let mut out = BytesMut::with_capacity(object.len() + 40);
-        out.put_slice(b"{\"type\":\"BOOKMARK\",\"object\":");
-        out.put_slice(&object);
-        out.put_slice(CLOSING);
-        out.freeze()
+        }
     }
 
     /// The last frame of a watch that fell behind the history.
     fn expired(&mut self, oldest: Revision) -> Bytes {
         self.ended = true;
-        error_frame(&Status::expired(format!("too old resource version: {} ({oldest})", self.position)))
+        let status = Status::expired(format!("too old resource version: {} ({oldest})", self.position));
+        self.encoder.as_ref().map_or_else(|| error_frame(&status), |encoder| encoder.error(&status))
     }
 }
 
 /// The frame that tells a watcher why its watch ends.
 pub fn error_frame(status: &Status) -> Bytes {
     let mut out = BytesMut::new();
-    out.put_slice(b"{\"type\":\"ERROR\",\"object\":");
-    out.put_slice(&status.to_json());
-    out.put_slice(CLOSING);
+    json_frame(&mut out, "ERROR", &status.to_json());
     out.freeze()
 }
 
@@ -260,10 +271,6 @@ fn put_frame(out: &mut BytesMut, change: Change, object: &Object, encoder: Optio
             out.put_slice(opening);
             out.put_slice(&rest);
         }
-        Some(encoder) => {
-            out.put_slice(change.opening());
-            out.put_slice(&encoder.object(object));
-            out.put_slice(CLOSING);
-        }
+        Some(encoder) => encoder.object(change, object, out),
     }
 }

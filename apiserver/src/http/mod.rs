@@ -50,7 +50,7 @@ pub enum Identity {
 
 /// Answers a request; never fails and never panics.
 pub async fn handle(server: Arc<Server>, request: Request<Body>, identity: Identity) -> Response {
-    let accept = Accept::negotiate(request.headers()).unwrap_or_default();
+    let accept = Accept::negotiate(request.headers(), true).unwrap_or_default();
     let _inflight = server.metrics.inflight();
     let answer = AssertUnwindSafe(route(&server, request, identity)).catch_unwind().await;
     match answer {
@@ -132,7 +132,7 @@ async fn non_resource(server: &Arc<Server>, request: Request<Body>, user: &UserI
         let answer = server.openapi.answer(&server.registry, path, request.uri().query(), request.headers());
         return answer.ok_or_else(Status::no_such_resource);
     }
-    let accept = Accept::negotiate(request.headers())?;
+    let accept = Accept::negotiate(request.headers(), false)?;
     let accept = plain(&accept);
     match path.trim_end_matches('/') {
         "/version" => return Ok(render::plain(&accept, StatusCode::OK, &version::document())),
@@ -249,6 +249,8 @@ async fn allowed(
     if resolved.row.namespaced && target.namespace.is_empty() && !matches!(verb, Verb::List | Verb::Watch) {
         return Err(Status::method_not_allowed());
     }
+    // A custom resource has no field numbers.
+    let has_numbers = resolved.row.schema.is_none() && protobuf::is_offered(&resolved.row.gvk(resolved.served));
     let call = Call {
         server: server.clone(),
         namespace: if resolved.row.namespaced { target.namespace.clone() } else { String::new() },
@@ -259,7 +261,7 @@ async fn allowed(
         subresource,
         user,
         options,
-        accept: Accept::negotiate(&head.headers).or_else(|status| {
+        accept: Accept::negotiate(&head.headers, has_numbers).or_else(|status| {
             // A stream has no form to agree on.
             let streams = subresource.is_some_and(|it| it == Subresource::Log || it.connects());
             if streams { Ok(Accept::default()) } else { Err(status) }

@@ -1,5 +1,6 @@
 //! What the client wants to be answered with.
 
+use super::protobuf;
 use coracle_api::Status;
 use http::{HeaderMap, HeaderValue, header};
 
@@ -20,6 +21,7 @@ pub enum Format {
     #[default]
     Json,
     Yaml,
+    Protobuf,
 }
 
 /// The negotiated answer.
@@ -30,15 +32,15 @@ pub struct Accept {
 }
 
 /// What the server can write.
-pub const OFFERED: [&str; 2] = ["application/json", "application/yaml"];
+pub const OFFERED: [&str; 3] = ["application/json", "application/yaml", protobuf::MEDIA_TYPE];
 
 impl Accept {
-    /// Takes the first clause of the Accept header that the server can satisfy, by quality and then by order
+    /// `protobuf`: whether what is asked for has a protobuf form. Takes the first clause of the Accept header that the server can satisfy, by quality and then by order
     /// (apiserver `endpoints/handlers/negotiation`).
     ///
     /// # Errors
     /// 406 when there is none.
-    pub fn negotiate(headers: &HeaderMap) -> Result<Self, Status> {
+    pub fn negotiate(headers: &HeaderMap, protobuf: bool) -> Result<Self, Status> {
         let values: Vec<&str> =
             headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
         let header = values.join(",");
@@ -47,20 +49,25 @@ impl Accept {
         }
         let mut clauses: Vec<(u32, Self)> = Vec::new();
         for clause in header.split(',') {
-            if let Some((quality, accept)) = Self::clause(clause) {
+            if let Some((quality, accept)) = Self::clause(clause, protobuf) {
                 clauses.push((quality, accept));
             }
         }
         // A stable sort: among equals, the client's order counts.
         clauses.sort_by_key(|(quality, _)| std::cmp::Reverse(*quality));
-        clauses.into_iter().map(|(_, accept)| accept).next().ok_or_else(|| Status::not_acceptable(&OFFERED))
+        clauses
+            .into_iter()
+            .map(|(_, accept)| accept)
+            .next()
+            .ok_or_else(|| Status::not_acceptable(if protobuf { &OFFERED } else { &OFFERED[..2] }))
     }
 
-    fn clause(clause: &str) -> Option<(u32, Self)> {
+    fn clause(clause: &str, protobuf: bool) -> Option<(u32, Self)> {
         let mut parts = clause.split(';').map(str::trim);
         let format = match parts.next()? {
             "*/*" | "application/*" | "application/json" => Format::Json,
             "application/yaml" => Format::Yaml,
+            protobuf::MEDIA_TYPE if protobuf => Format::Protobuf,
             _ => return None,
         };
         let (mut kind, mut group, mut version, mut quality) = ("", "", "", 1000);
@@ -79,6 +86,10 @@ impl Accept {
             ("PartialObjectMetadata" | "PartialObjectMetadataList", "meta.k8s.io", "v1") => Shape::Partial,
             _ => return None,
         };
+        // Tables have no protobuf form.
+        if shape == Shape::Table && format == Format::Protobuf {
+            return None;
+        }
         Some((quality, Self { shape, format }))
     }
 
@@ -87,12 +98,16 @@ impl Accept {
         HeaderValue::from_static(match self.format {
             Format::Json => "application/json",
             Format::Yaml => "application/yaml",
+            Format::Protobuf => protobuf::MEDIA_TYPE,
         })
     }
 
-    /// A stream's content type: frames are always JSON.
+    /// A stream's content type: frames are JSON or protobuf, never YAML.
     pub fn stream_type(&self) -> HeaderValue {
-        HeaderValue::from_static("application/json")
+        HeaderValue::from_static(match self.format {
+            Format::Json | Format::Yaml => "application/json",
+            Format::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
+        })
     }
 }
 
@@ -112,7 +127,7 @@ mod tests {
     fn negotiate(accept: &str) -> Result<Accept, u16> {
         let mut headers = HeaderMap::new();
         headers.insert(header::ACCEPT, accept.parse().unwrap());
-        Accept::negotiate(&headers).map_err(|status| status.code)
+        Accept::negotiate(&headers, true).map_err(|status| status.code)
     }
 
     #[test]
@@ -121,12 +136,17 @@ mod tests {
         let rows = [
             ("", of(Shape::Object, Format::Json)),
             ("*/*", of(Shape::Object, Format::Json)),
-            ("application/vnd.kubernetes.protobuf,application/json", of(Shape::Object, Format::Json)),
+            ("application/vnd.kubernetes.protobuf,application/json", of(Shape::Object, Format::Protobuf)),
+            (
+                "application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io,application/json",
+                of(Shape::Object, Format::Json),
+            ),
             ("application/json;as=Table;v=v1;g=meta.k8s.io,application/json", of(Shape::Table, Format::Json)),
             ("application/json;as=Table;v=v1beta1;g=meta.k8s.io, application/json", of(Shape::Object, Format::Json)),
             ("application/json;q=0.1,application/yaml", of(Shape::Object, Format::Yaml)),
             ("application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1", of(Shape::Partial, Format::Json)),
-            ("application/vnd.kubernetes.protobuf", Err(406)),
+            ("application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io", Err(406)),
+            ("application/cbor", Err(406)),
             ("text/html", Err(406)),
         ];
         for (accept, expected) in rows {

@@ -1,9 +1,9 @@
 //! Answers: objects, lists, tables, statuses, in the form the client asked for.
 
 use super::negotiate::{Accept, Format, Shape};
-use super::table;
-use crate::cache::watcher::{FrameEncoder, bookmark_object};
-use crate::cache::{Object, Selection, Snapshot};
+use super::{protobuf, table};
+use crate::cache::watcher::{FrameEncoder, bookmark_object, error_frame, json_frame};
+use crate::cache::{Change, Object, Selection, Snapshot};
 use crate::registry::Row;
 use crate::store::Revision;
 use crate::verbs::{Call, Response};
@@ -25,12 +25,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// when the client takes that (upstream compresses from 128 KiB on).
 const PIECE: usize = 128 << 10;
 
+const META_V1: &str = "meta.k8s.io/v1";
+
 /// How a call's objects are written.
 #[derive(Debug)]
 pub struct Form {
     row: Arc<Row>,
     served: usize,
     shape: Shape,
+    protobuf: bool,
     include_object: table::Include,
     now: Timestamp,
     /// Whether a watch's table has named its columns.
@@ -43,6 +46,7 @@ impl Form {
             row: call.row().clone(),
             served: call.resolved.served,
             shape: call.accept.shape,
+            protobuf: call.accept.format == Format::Protobuf,
             include_object: table::Include::parse(call.options.include_object.as_deref())?,
             now: call.server.config.clock.now(),
             columns_sent: AtomicBool::new(false),
@@ -111,8 +115,33 @@ impl Form {
     }
 }
 
-impl FrameEncoder for Form {
-    fn object(&self, object: &Object) -> Bytes {
+impl Form {
+    /// The message of an object, without its envelope.
+    fn message(&self, object: &Object) -> Bytes {
+        let encode = |value: &Value| protobuf::message(value).map(Bytes::from).unwrap_or_default();
+        if self.is_stored() {
+            return object.encoded(encode);
+        }
+        let value = self.converted(object.json_slice());
+        encode(&if self.shape == Shape::Partial { partial(&value) } else { value })
+    }
+
+    /// The version and kind that objects are shown in.
+    fn shown_kind(&self) -> (String, String) {
+        let gvk = self.row.gvk(self.served);
+        match self.shape {
+            Shape::Partial => (META_V1.to_owned(), "PartialObjectMetadata".to_owned()),
+            _ => (gvk.api_version(), gvk.kind.to_string()),
+        }
+    }
+
+    /// An object with its envelope.
+    fn enveloped(&self, object: &Object) -> Vec<u8> {
+        let (api_version, kind) = self.shown_kind();
+        protobuf::envelope(&api_version, &kind, &self.message(object))
+    }
+
+    fn json_object(&self, object: &Object) -> Bytes {
         if self.shape != Shape::Table {
             return self.item(object);
         }
@@ -123,30 +152,52 @@ impl FrameEncoder for Form {
         table::document(printing, &object.revision.to_string(), vec![row], columns).to_string().into()
     }
 
-    fn bookmark(&self, revision: Revision, initial_end: bool) -> Bytes {
-        let gvk = self.row.gvk(self.served);
-        match self.shape {
-            Shape::Object => bookmark_object(&gvk.kind, &gvk.api_version(), revision, initial_end),
-            Shape::Partial => bookmark_object("PartialObjectMetadata", "meta.k8s.io/v1", revision, initial_end),
-            Shape::Table => {
-                let object: Value = serde_json::from_slice(&bookmark_object(
-                    "PartialObjectMetadata",
-                    "meta.k8s.io/v1",
-                    revision,
-                    initial_end,
-                ))
-                .unwrap_or(Value::Null);
-                let rows = vec![json!({"cells": [], "object": object})];
-                table::document(self.printing(), &revision.to_string(), rows, false).to_string().into()
-            }
+    fn json_bookmark(&self, revision: Revision, initial_end: bool) -> Bytes {
+        let (api_version, kind) = self.shown_kind();
+        if self.shape != Shape::Table {
+            return bookmark_object(&kind, &api_version, revision, initial_end);
         }
+        let object = bookmark_object("PartialObjectMetadata", META_V1, revision, initial_end);
+        let object: Value = serde_json::from_slice(&object).unwrap_or(Value::Null);
+        let rows = vec![json!({"cells": [], "object": object})];
+        table::document(self.printing(), &revision.to_string(), rows, false).to_string().into()
+    }
+}
+
+/// A frame that holds a document.
+fn protobuf_frame(change: &str, document: &[u8]) -> Bytes {
+    let document: Value = serde_json::from_slice(document).unwrap_or(Value::Null);
+    protobuf::frame(change, &protobuf::encode(&document).unwrap_or_default()).into()
+}
+
+impl FrameEncoder for Form {
+    fn object(&self, change: Change, object: &Object, out: &mut BytesMut) {
+        if self.protobuf {
+            out.put_slice(&protobuf::frame(change.name(), &self.enveloped(object)));
+        } else {
+            json_frame(out, change.name(), &self.json_object(object));
+        }
+    }
+
+    fn bookmark(&self, revision: Revision, initial_end: bool) -> Bytes {
+        let object = self.json_bookmark(revision, initial_end);
+        if self.protobuf {
+            return protobuf_frame("BOOKMARK", &object);
+        }
+        let mut out = BytesMut::with_capacity(object.len() + 40);
+        json_frame(&mut out, "BOOKMARK", &object);
+        out.freeze()
+    }
+
+    fn error(&self, status: &Status) -> Bytes {
+        if self.protobuf { protobuf_frame("ERROR", &status.to_json()) } else { error_frame(status) }
     }
 }
 
 /// The encoder of a watch, when its frames are not the stored ones.
 pub fn frame_encoder(call: &Call) -> Result<Option<Arc<dyn FrameEncoder>>, Status> {
     let form = Form::of(call)?;
-    Ok(if form.is_stored() { None } else { Some(Arc::new(form)) })
+    Ok(if form.is_stored() && !form.protobuf { None } else { Some(Arc::new(form)) })
 }
 
 /// Metadata alone.
@@ -159,13 +210,34 @@ fn respond(accept: &Accept, code: StatusCode, json: Bytes) -> Response {
     let body = match accept.format {
         Format::Json => json,
         Format::Yaml => yaml(&json),
+        Format::Protobuf => {
+            let document: Value = serde_json::from_slice(&json).unwrap_or(Value::Null);
+            match protobuf::encode(&document) {
+                Some(encoded) => encoded.into(),
+                // What has no protobuf form is JSON, and says so.
+                None => return finished(&Accept::default(), code, Body::from(json)),
+            }
+        }
     };
-    let mut response = http::Response::new(Body::from(body));
+    finished(accept, code, Body::from(body))
+}
+
+fn finished(accept: &Accept, code: StatusCode, body: Body) -> Response {
+    let mut response = http::Response::new(body);
     *response.status_mut() = code;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, accept.content_type());
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
     response
+}
+
+/// Answers with an object of the cache.
+pub fn cached(call: &Call, object: &Object) -> Result<Response, Status> {
+    let form = Form::of(call)?;
+    if form.protobuf {
+        return Ok(finished(&call.accept, StatusCode::OK, Body::from(form.enveloped(object))));
+    }
+    Ok(respond(&call.accept, StatusCode::OK, form.document(&object.json())))
 }
 
 fn yaml(json: &Bytes) -> Bytes {
@@ -310,6 +382,9 @@ pub fn list(
     let form = Form::of(call)?;
     let gvk = form.row.gvk(form.served);
     let meta = meta.json();
+    if form.protobuf {
+        return Ok(protobuf_list(call, &form, &snapshot, &selection, (&prefix, &from), limit, &meta));
+    }
     let opening = match form.shape {
         Shape::Object => format!(
             "{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":{meta},\"items\":[",
@@ -350,42 +425,90 @@ pub fn list(
         }
         return Ok(respond(&call.accept, StatusCode::OK, all.freeze()));
     }
-    let mut response = http::Response::new(if call.gzip { compressed(first, writing) } else { pieces(first, writing) });
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, call.accept.content_type());
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    Ok(streamed(call, first, move || writing.next()))
+}
+
+/// An answer that comes in pieces.
+fn streamed(call: &Call, first: Bytes, rest: impl FnMut() -> Option<Bytes> + Send + 'static) -> Response {
+    let body = if call.gzip { compressed(first, rest) } else { pieces(first, rest) };
+    let mut response = finished(&call.accept, StatusCode::OK, body);
     if call.gzip {
+        let headers = response.headers_mut();
         headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
     }
-    Ok(response)
+    response
 }
 
-fn pieces(first: Bytes, writing: Writing) -> Body {
-    Body::from_stream(futures::stream::unfold((Some(first), writing), |(first, mut writing)| async move {
-        let piece = first.or_else(|| writing.next())?;
-        Some((Ok::<_, Infallible>(piece), (None, writing)))
+/// A list in protobuf: its length stands in front, so all items are there before the first byte is sent. They are the
+/// cache's own.
+fn protobuf_list(
+    call: &Call,
+    form: &Form,
+    snapshot: &Snapshot,
+    selection: &Selection,
+    (prefix, from): (&str, &str),
+    limit: usize,
+    meta: &Value,
+) -> Response {
+    let selected = snapshot.range(prefix, from).filter(|object| selection.matches(object)).take(limit);
+    let items: Vec<Bytes> = selected.map(|object| form.message(object)).collect();
+    let meta = protobuf::list_meta(meta);
+    let mut head = Vec::new();
+    protobuf::length_of(&mut head, 1, meta.len());
+    head.extend_from_slice(&meta);
+    let key = |item: &Bytes| {
+        let mut key = Vec::with_capacity(6);
+        protobuf::length_of(&mut key, 2, item.len());
+        key
+    };
+    let length = head.len() + items.iter().map(|item| key(item).len() + item.len()).sum::<usize>();
+    let (api_version, kind) = form.shown_kind();
+    let mut first = BytesMut::from(&protobuf::envelope_head(&api_version, &format!("{kind}List"), length)[..]);
+    first.put_slice(&head);
+    let mut items = items.into_iter();
+    let mut next = move |mut out: BytesMut| {
+        for item in items.by_ref() {
+            out.put_slice(&key(&item));
+            out.put_slice(&item);
+            if out.len() >= PIECE {
+                break;
+            }
+        }
+        (!out.is_empty()).then(|| out.freeze())
+    };
+    let first = next(first).unwrap_or_default();
+    if first.len() < PIECE {
+        return finished(&call.accept, StatusCode::OK, Body::from(first));
+    }
+    streamed(call, first, move || next(BytesMut::new()))
+}
+
+fn pieces(first: Bytes, rest: impl FnMut() -> Option<Bytes> + Send + 'static) -> Body {
+    Body::from_stream(futures::stream::unfold((Some(first), rest), |(first, mut rest)| async move {
+        let piece = first.or_else(&mut rest)?;
+        Some((Ok::<_, Infallible>(piece), (None, rest)))
     }))
 }
 
-fn compressed(first: Bytes, writing: Writing) -> Body {
+fn compressed(first: Bytes, rest: impl FnMut() -> Option<Bytes> + Send + 'static) -> Body {
     // Level 1, as upstream: most of the gain for the least of the work.
     let encoder = GzEncoder::new(Vec::with_capacity(PIECE), Compression::fast());
-    let state = (Some(encoder), Some(first), writing);
-    Body::from_stream(futures::stream::unfold(state, |(encoder, mut first, mut writing)| async move {
+    let state = (Some(encoder), Some(first), rest);
+    Body::from_stream(futures::stream::unfold(state, |(encoder, mut first, mut rest)| async move {
         let mut encoder = encoder?;
         loop {
-            match first.take().or_else(|| writing.next()) {
+            match first.take().or_else(&mut rest) {
                 // Writing to a Vec does not fail.
                 Some(piece) => drop(encoder.write_all(&piece)),
                 None => {
-                    let rest = encoder.finish().unwrap_or_default();
-                    return Some((Ok::<_, Infallible>(Bytes::from(rest)), (None, None, writing)));
+                    let last = encoder.finish().unwrap_or_default();
+                    return Some((Ok::<_, Infallible>(Bytes::from(last)), (None, None, rest)));
                 }
             }
             if encoder.get_ref().len() >= PIECE / 8 {
                 let piece = std::mem::take(encoder.get_mut());
-                return Some((Ok(Bytes::from(piece)), (Some(encoder), None, writing)));
+                return Some((Ok(Bytes::from(piece)), (Some(encoder), None, rest)));
             }
         }
     }))

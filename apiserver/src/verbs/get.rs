@@ -2,7 +2,6 @@
 
 use super::{Call, Response};
 use coracle_api::Status;
-use http::StatusCode;
 
 pub(super) async fn get(call: Call) -> Result<Response, Status> {
     match call.options.resource_version {
@@ -12,5 +11,5 @@ pub(super) async fn get(call: Call) -> Result<Response, Status> {
     }
     let snapshot = call.cache()?.snapshot();
     let object = snapshot.get(&call.cache_key()).ok_or_else(|| call.not_found())?;
-    call.answer(StatusCode::OK, object.json())
+    crate::http::render::cached(&call, object)
 }

@@ -51,7 +51,8 @@ pub(super) async fn watch(mut call: Call) -> Result<Response, Status> {
         };
         if let Err(gap) = cache.since(start.after, 1) {
             let status = Status::expired(format!("too old resource version: {} ({})", start.after, gap.oldest));
-            return Ok(respond(&call, Body::from(error_frame(&status))));
+            let frame = start.encoder.as_ref().map_or_else(|| error_frame(&status), |encoder| encoder.error(&status));
+            return Ok(respond(&call, Body::from(frame)));
         }
     }
     let watcher = Watcher::new(call.server.cacher.clone(), cache, start);

@@ -7,6 +7,7 @@ mod harness;
 mod kubectl;
 mod logs;
 mod power_loss;
+mod protobuf;
 mod restart;
 mod row_walk;
 mod store;

@@ -126,7 +126,9 @@ fn tell(object: &Value, resource: &Resource, options: &Options, done: &str) -> R
 async fn on_server(session: &Session, path: &str, object: &Value, options: &Options) -> Result<Value> {
     let applied = session.apply(path, object, &options.field_manager, options.force_conflicts).await;
     applied.map_err(|error| match error {
-        Error::Server(status) if status.causes().iter().any(|cause| cause.reason == CauseReason::FieldManagerConflict) => {
+        Error::Server(status)
+            if status.causes().iter().any(|cause| cause.reason == CauseReason::FieldManagerConflict) =>
+        {
             Error::usage(format!("{}\n{CONFLICT_HELP}", status.message))
         }
         error => error,

@@ -15,7 +15,9 @@ const WIDTH: usize = 80;
 const MAX_DEPTH: usize = 32;
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  kubectl-lite explain pods\n  kubectl-lite explain deployment.spec.strategy --recursive")]
+#[command(
+    after_help = "Examples:\n  kubectl-lite explain pods\n  kubectl-lite explain deployment.spec.strategy --recursive"
+)]
 pub struct Options {
     /// RESOURCE[.FIELD…]
     resource: String,
@@ -135,7 +137,8 @@ impl<'d> Document<'d> {
             if let Some(Value::Object(fields)) = schema.get("properties") {
                 return Some(fields);
             }
-            schema = self.target(schema).or_else(|| schema.get("items")).or_else(|| schema.get("additionalProperties"))?;
+            schema =
+                self.target(schema).or_else(|| schema.get("items")).or_else(|| schema.get("additionalProperties"))?;
         }
         None
     }
@@ -202,7 +205,8 @@ impl<'d> Document<'d> {
             if schema.get("properties").is_some() {
                 break;
             }
-            let next = self.target(schema).or_else(|| schema.get("items")).or_else(|| schema.get("additionalProperties"));
+            let next =
+                self.target(schema).or_else(|| schema.get("items")).or_else(|| schema.get("additionalProperties"));
             let Some(next) = next else { break };
             schema = next;
         }

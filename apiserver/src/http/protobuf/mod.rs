@@ -1,4 +1,4 @@
-//! Bodies in `application/vnd.kubernetes.protobuf`, which `kubectl create …` and other Go clients send.
+//! Bodies and answers in `application/vnd.kubernetes.protobuf`, which Go clients speak.
 //!
 //! A body is the four bytes `k8s\0` and a `runtime.Unknown`: type, raw object, encoding (apimachinery
 //! `runtime/serializer/protobuf`). The object is turned into the JSON document it stands for, and goes on as any other.
@@ -8,6 +8,10 @@
 //!
 //! Go writes fields that are not pointers even when they are zero, so a zero says nothing unless the field is a pointer.
 
+mod encode;
+
+pub use encode::{encode, envelope, envelope_head, frame, is_offered, length_of, list_meta, message};
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use coracle_api::clock::{rfc3339, rfc3339_micro};
@@ -15,7 +19,7 @@ use coracle_api::schema::{self, Kind, Scalar, TypeRef, ValueRef};
 use coracle_api::{Gvk, Status};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::LazyLock;
 
 /// The media type.
@@ -96,15 +100,15 @@ type Result<T> = std::result::Result<T, Malformed>;
 
 /// For each type, its fields by the way that leads to them.
 static NUMBERS: LazyLock<HashMap<&'static str, Numbers>> = LazyLock::new(|| {
-    let lines = include_str!("../../protobuf/v1.36.txt").lines().filter(|line| !line.starts_with('#'));
+    let lines = include_str!("../../../protobuf/v1.36.txt").lines().filter(|line| !line.starts_with('#'));
     lines.filter_map(|line| line.split_once(' ')).map(|(name, fields)| (name, Numbers::read(fields))).collect()
 });
 
 /// The fields of a structure by number.
 #[derive(Debug, Default)]
 struct Numbers {
-    fields: HashMap<u64, &'static str>,
-    embedded: HashMap<u64, Numbers>,
+    fields: BTreeMap<u64, &'static str>,
+    embedded: BTreeMap<u64, Numbers>,
 }
 
 impl Numbers {
@@ -133,7 +137,7 @@ pub fn decode(body: &[u8], expected: &Gvk) -> std::result::Result<Value, Status>
         .strip_prefix(MAGIC)
         .ok_or(Malformed("provided data does not appear to be a protobuf message, expected prefix k8s\\0"))
         .map_err(wrong)?;
-    let (version, kind, raw) = envelope(unknown).map_err(wrong)?;
+    let (version, kind, raw) = open_envelope(unknown).map_err(wrong)?;
     let gvk = if kind.is_empty() {
         expected.clone()
     } else {
@@ -149,7 +153,7 @@ pub fn decode(body: &[u8], expected: &Gvk) -> std::result::Result<Value, Status>
 }
 
 /// apiVersion, kind and the object's bytes.
-fn envelope(bytes: &[u8]) -> Result<(String, String, &[u8])> {
+fn open_envelope(bytes: &[u8]) -> Result<(String, String, &[u8])> {
     let (mut version, mut kind, mut raw) = (String::new(), String::new(), &bytes[..0]);
     for field in Fields(bytes) {
         match field? {

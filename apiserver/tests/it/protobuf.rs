@@ -1,0 +1,115 @@
+//! Answers in protobuf.
+
+use crate::harness::{Client, Harness, LIMIT, pod};
+use axum::body::Body;
+use coracle_api::Gvk;
+use coracle_apiserver::http::protobuf::{MEDIA_TYPE, decode};
+use http::{Request, StatusCode};
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+const PODS: &str = "/api/v1/namespaces/default/pods";
+
+async fn ask(client: &Client, path: &str, accept: &str) -> (StatusCode, String, Vec<u8>) {
+    let request = Request::get(path).header("accept", accept).body(Body::empty()).unwrap();
+    let response = client.0.clone().oneshot(request).await.unwrap();
+    let (head, body) = response.into_parts();
+    let kind = head.headers["content-type"].to_str().unwrap().to_owned();
+    (head.status, kind, body.collect().await.unwrap().to_bytes().to_vec())
+}
+
+fn read(body: &[u8], kind: &'static str) -> Value {
+    decode(body, &Gvk::of("", "v1", kind)).unwrap()
+}
+
+#[tokio::test]
+async fn objects_lists_and_statuses() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    for nth in 0..120 {
+        client.post(PODS, &pod(&format!("p{nth:03}"))).await;
+    }
+    let (_, json) = client.get(&format!("{PODS}/p007")).await;
+    let (code, kind, body) = ask(&client, &format!("{PODS}/p007"), MEDIA_TYPE).await;
+    assert_eq!((code, kind.as_str()), (StatusCode::OK, MEDIA_TYPE));
+    let found = read(&body, "Pod");
+    assert_eq!((&found["spec"], &found["metadata"]), (&json["spec"], &json["metadata"]));
+    // Larger than one piece: the length in front is right.
+    let (_, kind, body) = ask(&client, PODS, MEDIA_TYPE).await;
+    let list = read(&body, "PodList");
+    assert_eq!((kind.as_str(), list["items"].as_array().unwrap().len()), (MEDIA_TYPE, 120));
+    assert!(body.len() > 64 << 10 && list["metadata"]["resourceVersion"].is_string());
+    assert_eq!(list["items"][7]["spec"], json["spec"]);
+    let (_, _, body) = ask(&client, &format!("{PODS}?limit=5"), MEDIA_TYPE).await;
+    let page = read(&body, "PodList");
+    assert_eq!((page["items"].as_array().unwrap().len(), &page["metadata"]["remainingItemCount"]), (5, &json!(115)));
+    let (code, kind, body) = ask(&client, &format!("{PODS}/none"), MEDIA_TYPE).await;
+    assert_eq!((code, kind.as_str()), (StatusCode::NOT_FOUND, MEDIA_TYPE));
+    let status = read(&body, "Status");
+    assert_eq!(
+        (status["code"].as_i64(), &status["reason"], &status["details"]["name"]),
+        (Some(404), &json!("NotFound"), &json!("none"))
+    );
+    let (_, kind, body) =
+        ask(&client, "/apis/autoscaling/v1/namespaces/default/horizontalpodautoscalers", MEDIA_TYPE).await;
+    assert_eq!(kind, MEDIA_TYPE);
+    assert_eq!(
+        decode(&body, &Gvk::of("autoscaling", "v1", "HorizontalPodAutoscalerList")).unwrap()["apiVersion"],
+        "autoscaling/v1"
+    );
+}
+
+#[tokio::test]
+async fn what_has_no_protobuf_form_is_refused_or_json() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    let table = format!("{MEDIA_TYPE};as=Table;v=v1;g=meta.k8s.io");
+    assert_eq!(ask(&client, PODS, &table).await.0, StatusCode::NOT_ACCEPTABLE);
+    assert_eq!(ask(&client, PODS, &format!("{table},application/json")).await.1, "application/json");
+    assert_eq!(ask(&client, "/version", MEDIA_TYPE).await.0, StatusCode::NOT_ACCEPTABLE);
+    let partial = format!("{MEDIA_TYPE};as=PartialObjectMetadataList;v=v1;g=meta.k8s.io");
+    client.post(PODS, &pod("a")).await;
+    let (code, _, body) = ask(&client, PODS, &partial).await;
+    assert_eq!(code, StatusCode::OK);
+    assert!(body.windows(25).any(|window| window == b"PartialObjectMetadataList"), "{body:?}");
+}
+
+#[tokio::test]
+async fn watches_are_framed() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    client.post(PODS, &pod("a")).await;
+    let path =
+        format!("{PODS}?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true");
+    let request = Request::get(path)
+        .header("accept", format!("{MEDIA_TYPE};stream=watch,{MEDIA_TYPE}"))
+        .body(Body::empty())
+        .unwrap();
+    let response = client.0.clone().oneshot(request).await.unwrap();
+    assert_eq!(response.headers()["content-type"], "application/vnd.kubernetes.protobuf;stream=watch");
+    let mut body = response.into_body();
+    let mut buffer = Vec::new();
+    let mut seen = Vec::new();
+    while seen.len() < 2 {
+        while buffer.len() < 4 || buffer.len() < 4 + length(&buffer) {
+            let frame = tokio::time::timeout(LIMIT, body.frame()).await.unwrap().unwrap().unwrap();
+            buffer.extend_from_slice(frame.data_ref().unwrap());
+        }
+        let event: Vec<u8> = buffer.drain(..4 + length(&buffer)).skip(4).collect();
+        // type = 1, object = 2 { raw = 1 }
+        let end = 2 + usize::from(event[1]);
+        let kind = String::from_utf8(event[2..end].to_vec()).unwrap();
+        let object = event.windows(4).position(|window| window == b"k8s\0").unwrap();
+        seen.push((kind, read(&event[object..], "Pod")));
+    }
+    assert_eq!((seen[0].0.as_str(), &seen[0].1["metadata"]["name"]), ("ADDED", &json!("a")));
+    assert_eq!(
+        (seen[1].0.as_str(), &seen[1].1["metadata"]["annotations"]["k8s.io/initial-events-end"]),
+        ("BOOKMARK", &json!("true"))
+    );
+}
+
+fn length(buffer: &[u8]) -> usize {
+    u32::from_be_bytes(buffer[..4].try_into().unwrap()) as usize
+}
