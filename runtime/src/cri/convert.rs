@@ -69,6 +69,7 @@ pub fn sandbox_config(config: v1::PodSandboxConfig, runtime_handler: String) -> 
         privileged: security.privileged,
         runtime_handler,
         overhead: linux.overhead.map(resources),
+        standalone: false,
     })
 }
 

@@ -239,7 +239,7 @@ impl RuntimeService for Service {
         request: Request<v1::ListPodSandboxRequest>,
     ) -> Answer<v1::ListPodSandboxResponse> {
         let filter = request.into_inner().filter.unwrap_or_default();
-        let mut sandboxes = self.engine.sandboxes();
+        let mut sandboxes = self.engine.pod_sandboxes();
         sandboxes.retain(|sandbox| {
             sandbox.id.starts_with(&filter.id) && convert::selected(&sandbox.config.labels, &filter.label_selector)
         });
@@ -289,7 +289,7 @@ impl RuntimeService for Service {
 
     async fn list_containers(&self, request: Request<v1::ListContainersRequest>) -> Answer<v1::ListContainersResponse> {
         let filter = request.into_inner().filter.unwrap_or_default();
-        let mut all = self.engine.containers();
+        let mut all = self.engine.pod_containers();
         all.retain(|container| {
             container.id.starts_with(&filter.id)
                 && container.sandbox.starts_with(&filter.pod_sandbox_id)
@@ -386,7 +386,7 @@ impl RuntimeService for Service {
     ) -> Answer<v1::ListContainerStatsResponse> {
         let filter = request.into_inner().filter.unwrap_or_default();
         let mut out = Vec::new();
-        for container in self.engine.containers() {
+        for container in self.engine.pod_containers() {
             let wanted = container.id.starts_with(&filter.id)
                 && container.sandbox.starts_with(&filter.pod_sandbox_id)
                 && convert::selected(&container.config.labels, &filter.label_selector);
@@ -411,7 +411,7 @@ impl RuntimeService for Service {
     ) -> Answer<v1::ListPodSandboxStatsResponse> {
         let filter = request.into_inner().filter.unwrap_or_default();
         let mut stats = Vec::new();
-        for sandbox in self.engine.sandboxes() {
+        for sandbox in self.engine.pod_sandboxes() {
             if sandbox.id.starts_with(&filter.id) && convert::selected(&sandbox.config.labels, &filter.label_selector) {
                 stats.push(self.sandbox_stats_of(sandbox).await?);
             }

@@ -64,7 +64,7 @@ impl Container {
         }
     }
 
-    fn record(&self) -> ContainerRecord {
+    pub(super) fn record(&self) -> ContainerRecord {
         ContainerRecord {
             id: self.id.clone(),
             sandbox: self.sandbox.clone(),
@@ -398,7 +398,7 @@ impl Engine {
     }
 
     /// Kills a container and waits for its end.
-    pub(super) async fn kill_container(&self, container: &Container) -> Result<()> {
+    pub async fn kill_container(&self, container: &Container) -> Result<()> {
         self.signal(container, libc::SIGKILL).await?;
         let waited = timeout(KILL_LIMIT, wait_exited(container)).await;
         waited.map_err(|_| {
@@ -406,7 +406,8 @@ impl Engine {
         })
     }
 
-    async fn signal(&self, container: &Container, signal: i32) -> Result<()> {
+    /// Sends a signal to a container's first process; one that has ended is left alone.
+    pub async fn signal(&self, container: &Container, signal: i32) -> Result<()> {
         let sandbox = self.sandbox(&container.sandbox)?;
         let shim = sandbox.shim.lock().await.clone();
         let Some(shim) = shim else { return Ok(()) };
@@ -440,7 +441,7 @@ impl Engine {
         Ok(())
     }
 
-    async fn remove_files(&self, id: &str) -> Result<()> {
+    pub(super) async fn remove_files(&self, id: &str) -> Result<()> {
         let (paths, snapshots, id) = (self.paths.clone(), self.snapshots.clone(), id.to_owned());
         spawn_blocking(move || {
             snapshots.remove(&id)?;
@@ -506,7 +507,7 @@ impl Engine {
     }
 }
 
-async fn wait_exited(container: &Container) {
+pub(super) async fn wait_exited(container: &Container) {
     let mut state = container.state.subscribe();
     // The sender lives in the container that is borrowed here.
     let _ = state.wait_for(|state| state.status == Status::Exited).await;

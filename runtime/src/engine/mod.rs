@@ -15,11 +15,12 @@ pub mod model;
 mod namespaces;
 mod recovery;
 mod sandbox;
+pub mod standalone;
 pub mod seccomp;
 pub mod shim;
 pub mod spec;
 pub mod stats;
-mod user;
+pub(crate) mod user;
 
 use std::{
     collections::HashMap,
@@ -104,6 +105,11 @@ impl Sandbox {
 impl Container {
     pub fn state(&self) -> ContainerState {
         self.state.borrow().clone()
+    }
+
+    /// Follows the container's state.
+    pub fn watch(&self) -> watch::Receiver<ContainerState> {
+        self.state.subscribe()
     }
 }
 
@@ -205,6 +211,9 @@ impl Engine {
     }
 
     fn announce(&self, kind: EventKind, id: &str, sandbox: &str) {
+        if id == sandbox && self.sandboxes.read().get(sandbox).is_some_and(|sandbox| sandbox.config.standalone) {
+            return;
+        }
         // Nobody listening is fine.
         let _ = self.events.send(Event { kind, id: id.to_owned(), sandbox: sandbox.to_owned(), at: now() });
     }
@@ -232,6 +241,21 @@ impl Engine {
     pub fn container(&self, id: &str) -> Result<Arc<Container>> {
         find(&self.containers.read(), id)
             .ok_or_else(|| Error::not_found(format!("an error occurred when try to find container {id:?}: not found")))
+    }
+
+    /// The sandboxes that CRI made.
+    pub fn pod_sandboxes(&self) -> Vec<Arc<Sandbox>> {
+        let mut sandboxes = self.sandboxes();
+        sandboxes.retain(|sandbox| !sandbox.config.standalone);
+        sandboxes
+    }
+
+    /// The containers that CRI made.
+    pub fn pod_containers(&self) -> Vec<Arc<Container>> {
+        let mut containers = self.containers();
+        // A standalone container has the id of its sandbox; no other can.
+        containers.retain(|container| container.id != container.sandbox);
+        containers
     }
 
     pub fn containers_of(&self, sandbox: &str) -> Vec<Arc<Container>> {

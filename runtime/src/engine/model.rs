@@ -32,6 +32,9 @@ pub struct SandboxConfig {
     pub runtime_handler: String,
     /// What the sandbox's containers together should have; kept for the answer only.
     pub overhead: Option<Resources>,
+    /// Made for one container of the same id, and nobody else's business: not shown to CRI.
+    #[serde(default)]
+    pub standalone: bool,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]

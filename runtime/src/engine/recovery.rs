@@ -93,7 +93,9 @@ impl Engine {
         }
         // A sandbox half made, or one whose namespaces went with the machine, is not ready any more.
         let pins = self.paths.pins(&sandbox.id);
-        let whole = |state: &SandboxState| state.ready && (sandbox.config.host_network || pins.holds("net"));
+        let standalone = sandbox.config.standalone;
+        let whole =
+            |state: &SandboxState| state.ready && (standalone || sandbox.config.host_network || pins.holds("net"));
         let ready = whole(&sandbox.state());
         if sandbox.state().ready != ready {
             sandbox.state.lock().ready = ready;
@@ -101,8 +103,8 @@ impl Engine {
         }
         if let Some((shim, events)) = found {
             info!(sandbox = sandbox.id, running, "sandbox adopted");
-            *sandbox.shim.lock().await = Some(shim);
-            self.follow(sandbox.clone(), events)?;
+            *sandbox.shim.lock().await = Some(shim.clone());
+            self.follow(sandbox.clone(), &shim, events)?;
         } else {
             self.paths.pins(&sandbox.id).release_kind("pid")?;
         }

@@ -147,7 +147,7 @@ impl Engine {
         self.save_sandbox(sandbox)
     }
 
-    async fn stop_shim(&self, sandbox: &Sandbox) {
+    pub(super) async fn stop_shim(&self, sandbox: &Sandbox) {
         if let Some(shim) = sandbox.shim.lock().await.take() {
             // It refuses only while something runs; then the kill of its group ends that first.
             if let Err(error) = shim.call(&coracle_shim::protocol::Request::Shutdown).await {
@@ -208,7 +208,7 @@ impl Engine {
         }
         let (shim, events) = Shim::spawn(&self.programs, &self.paths.shim(&sandbox.id), &self.paths.oci()).await?;
         *slot = Some(shim.clone());
-        self.follow(sandbox.clone(), events)?;
+        self.follow(sandbox.clone(), &shim, events)?;
         Ok(shim)
     }
 
@@ -216,15 +216,23 @@ impl Engine {
     pub(super) fn follow(
         &self,
         sandbox: Arc<Sandbox>,
+        shim: &Arc<Shim>,
         mut events: tokio::sync::mpsc::Receiver<ShimEvent>,
     ) -> Result<()> {
         let engine = self.arc()?;
+        let shim = Arc::downgrade(shim);
         tokio::spawn(async move {
             while let Some(event) = events.recv().await {
                 match event {
                     ShimEvent::Exited { id, exit } => engine.exited(&id, Some(exit)).await,
                     ShimEvent::Gone => {
-                        *sandbox.shim.lock().await = None;
+                        let mut slot = sandbox.shim.lock().await;
+                        // One that was dismissed may have a successor already.
+                        if !slot.as_ref().is_some_and(|current| std::ptr::eq(Arc::as_ptr(current), shim.as_ptr())) {
+                            continue;
+                        }
+                        *slot = None;
+                        drop(slot);
                         // The shared pid namespace ended with the shim's init; nothing can enter it again.
                         if let Err(error) = engine.paths.pins(&sandbox.id).release_kind("pid") {
                             warn!(sandbox = sandbox.id, %error, "cannot release the pid namespace");

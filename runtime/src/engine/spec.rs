@@ -168,7 +168,8 @@ fn normal_capabilities(names: &[String]) -> Result<Vec<String>> {
     names.iter().filter(|name| !name.eq_ignore_ascii_case("all")).map(normal).collect()
 }
 
-fn capabilities(security: &Security) -> Result<Vec<String>> {
+/// The capabilities of a container's bounding set.
+pub fn capabilities(security: &Security) -> Result<Vec<String>> {
     let all = || coracle_launcher::capabilities::names().collect::<Vec<_>>();
     if security.privileged {
         return Ok(all());
@@ -268,7 +269,8 @@ fn devices(devices: &[Device], privileged: bool) -> Result<(Value, Value)> {
     Ok((json!(nodes), json!(rules)))
 }
 
-fn device_node(host: &Path, inside: &str) -> Result<Value> {
+/// A device of the host as `linux.devices` names it.
+pub fn device_node(host: &Path, inside: &str) -> Result<Value> {
     let metadata = std::fs::metadata(host).context("stat")?;
     let kind = match metadata.mode() & libc::S_IFMT {
         libc::S_IFCHR => "c",
@@ -283,7 +285,7 @@ fn device_node(host: &Path, inside: &str) -> Result<Value> {
 }
 
 /// A privileged container sees the host's devices, except terminals and what is mounted over `/dev` anyway.
-fn host_devices(dir: &Path, depth: usize) -> Vec<Value> {
+pub fn host_devices(dir: &Path, depth: usize) -> Vec<Value> {
     const LEFT_OUT: [&str; 7] = ["pts", "shm", "mqueue", "fd", "console", ".lxc", "ptmx"];
     let mut out = Vec::new();
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
