@@ -7,6 +7,7 @@ use clap::Args;
 use coracle_api::clock::SystemClock;
 use coracle_link::Place;
 use coracle_pki::Identity;
+use coracle_runtime::docker::{Listener, Tls};
 use tokio::sync::watch;
 
 use crate::{readiness, shutdown};
@@ -138,14 +139,32 @@ pub async fn kubelet(options: Kubelet) -> Result<()> {
 #[derive(Debug, Args)]
 pub struct Runtime {
     /// Where images and containers are kept
-    #[arg(long, value_name = "DIR")]
-    data_dir: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "docker_routes")]
+    data_dir: Option<PathBuf>,
     /// Where CRI is served [default: DATA_DIR/run/cri.sock]
     #[arg(long, value_name = "PATH")]
     cri_socket: Option<PathBuf>,
     /// The cgroup of sandboxes whose caller names none
     #[arg(long, default_value = "/coracle-runtime")]
     cgroup_parent: String,
+    /// Serve the Docker API at this socket
+    #[arg(long, value_name = "PATH")]
+    docker_socket: Option<PathBuf>,
+    /// Serve the Docker API here too, as dockerd does: tcp://ADDRESS:PORT or unix://PATH
+    #[arg(long, short = 'H', value_name = "URL")]
+    host: Vec<String>,
+    /// Whose client certificates open the tcp:// hosts
+    #[arg(long, value_name = "FILE", requires_all = ["tlscert", "tlskey"])]
+    tlscacert: Option<PathBuf>,
+    /// The certificate of the tcp:// hosts
+    #[arg(long, value_name = "FILE", requires = "tlscacert")]
+    tlscert: Option<PathBuf>,
+    /// Its key
+    #[arg(long, value_name = "FILE", requires = "tlscacert")]
+    tlskey: Option<PathBuf>,
+    /// Print the Docker API's endpoints as a table and end
+    #[arg(long)]
+    docker_routes: bool,
     #[arg(long, value_name = "DIR", default_value = "/etc/cni/net.d")]
     cni_conf_dir: PathBuf,
     #[arg(long, value_name = "DIR", default_value = "/opt/cni/bin")]
@@ -154,10 +173,16 @@ pub struct Runtime {
 
 /// Runs the container runtime until it is told to stop. Containers go on without it.
 pub async fn runtime(options: Runtime) -> Result<()> {
+    if options.docker_routes {
+        print!("{}", coracle_runtime::docker::routes::table());
+        return Ok(());
+    }
     let stop = shutdown::on_signal()?;
-    let run_dir = options.data_dir.join("run");
+    let docker = docker_listeners(&options)?;
+    let data_dir = options.data_dir.context("--data-dir is required")?;
+    let run_dir = data_dir.join("run");
     let runtime = coracle_runtime::Runtime::start(coracle_runtime::Config {
-        data_dir: options.data_dir,
+        data_dir,
         run_dir: run_dir.clone(),
         cri_socket: options.cri_socket.unwrap_or_else(|| run_dir.join("cri.sock")),
         cgroup_parent: options.cgroup_parent,
@@ -165,9 +190,31 @@ pub async fn runtime(options: Runtime) -> Result<()> {
         cni_bin_dir: options.cni_bin_dir,
         pull_place: Place::Current,
         registries: Default::default(),
+        docker,
     })
     .await
     .context("start the container runtime")?;
-    readiness::ready("ready");
-    Ok(runtime.serve(stop).await?)
+    Ok(runtime.serve_then(stop, || readiness::ready("ready")).await?)
+}
+
+/// The hosts of dockerd's options.
+fn docker_listeners(options: &Runtime) -> Result<Vec<Listener>> {
+    let tls = match (&options.tlscacert, &options.tlscert, &options.tlskey) {
+        (Some(ca), Some(certificate), Some(key)) => {
+            Some(Tls { ca: ca.clone(), certificate: certificate.clone(), key: key.clone() })
+        }
+        _ => None,
+    };
+    let mut listeners: Vec<Listener> = options.docker_socket.iter().cloned().map(Listener::Unix).collect();
+    for host in &options.host {
+        if let Some(path) = host.strip_prefix("unix://") {
+            listeners.push(Listener::Unix(path.into()));
+        } else if let Some(address) = host.strip_prefix("tcp://") {
+            let address = address.parse().with_context(|| format!("--host {host}: it must be tcp://ADDRESS:PORT"))?;
+            listeners.push(Listener::Tcp(address, tls.clone()));
+        } else {
+            anyhow::bail!("--host {host}: it must begin with tcp:// or unix://");
+        }
+    }
+    Ok(listeners)
 }

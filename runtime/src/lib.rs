@@ -1,4 +1,4 @@
-//! The container runtime: content, snapshots, launcher and shim, engine, CRI.
+//! The container runtime: content, snapshots, launcher and shim, engine, CRI, Docker API.
 //!
 //! ```text
 //! CRI (tonic) ─┐
@@ -10,14 +10,20 @@
 //!
 //! The engine knows pods' sandboxes and containers, and neither Kubernetes nor Docker; the edges translate.
 
+// An answer of the Docker API is one large JSON literal.
+#![recursion_limit = "256"]
+
 pub mod cni;
 pub mod content;
 pub mod cri;
 pub mod digest;
+pub mod docker;
 pub mod engine;
 pub mod error;
 pub mod images;
+pub mod networks;
 pub mod snapshots;
+pub mod volumes;
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -44,6 +50,8 @@ pub struct Config {
     /// In whose network pulls are dialled.
     pub pull_place: Place,
     pub registries: images::registry::Registries,
+    /// Where the Docker API is served; nowhere for none.
+    pub docker: Vec<docker::Listener>,
 }
 
 /// A runtime that is up: its state read, its shims found.
@@ -67,9 +75,33 @@ impl Runtime {
         &self.engine
     }
 
-    /// Serves CRI until cancelled. Containers go on without it.
+    /// Serves CRI, and the Docker API where it was asked for, until cancelled. Containers go on without it.
     pub async fn serve(&self, shutdown: CancellationToken) -> Result<()> {
-        cri::serve(self.engine.clone(), &self.config.cri_socket, shutdown).await
+        self.serve_then(shutdown, || ()).await
+    }
+
+    /// The same; `ready` is called once every socket is there.
+    pub async fn serve_then(&self, shutdown: CancellationToken, ready: impl FnOnce()) -> Result<()> {
+        let mut listeners = Vec::new();
+        for listener in &self.config.docker {
+            listeners.push(listener.bind().await?);
+        }
+        let mut parts = tokio::task::JoinSet::new();
+        if !listeners.is_empty() {
+            let docker = docker::Docker::open(self.engine.clone(), shutdown.clone()).await?;
+            for bound in listeners {
+                parts.spawn(docker::server::serve(docker.clone(), bound, shutdown.clone()));
+            }
+        }
+        let cri = cri::serve(self.engine.clone(), &self.config.cri_socket, shutdown.clone());
+        let served = tokio::join!(cri, async { ready() }).0;
+        // Whatever ended the one ends the others.
+        shutdown.cancel();
+        let mut first = served;
+        while let Some(part) = parts.join_next().await {
+            first = first.and(part.unwrap_or_else(|error| Err(error.into())));
+        }
+        first
     }
 }
 

@@ -79,6 +79,7 @@ pub async fn run(options: Options) -> Result<()> {
         cni_bin_dir: cni.bin_dir.clone(),
         pull_place,
         registries: Default::default(),
+        docker: vec![coracle_runtime::docker::Listener::Unix(run_dir.join("docker.sock"))],
     });
     let runtime = Arc::new(runtime.await.context("start the container runtime")?);
     let images = async { if options.hello_images { hello::pack(runtime.images()).await } else { Ok(()) } };

@@ -91,12 +91,14 @@ impl Event {
         filters.any("event", |wanted| self.action == wanted || action == wanted)
             && filters.any("type", |wanted| self.kind == wanted)
             && filters.any("scope", |wanted| wanted == "local")
-            && filters.any("container", |wanted| named("container", wanted) || self.kind == "network" && of_network(wanted))
+            && filters
+                .any("container", |wanted| named("container", wanted) || self.kind == "network" && of_network(wanted))
             && filters.any("volume", |wanted| named("volume", wanted))
             && filters.any("network", |wanted| named("network", wanted))
             && filters.any("daemon", |wanted| named("daemon", wanted))
             && filters.any("image", |wanted| {
-                let image = if self.kind == "image" { self.attributes.get("name") } else { self.attributes.get("image") };
+                let image =
+                    if self.kind == "image" { self.attributes.get("name") } else { self.attributes.get("image") };
                 self.kind == "image" && self.id == wanted
                     || image.is_some_and(|image| image == wanted || image.split(':').next() == Some(wanted))
             })

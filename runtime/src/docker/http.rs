@@ -43,6 +43,10 @@ impl Problem {
         Problem::new(StatusCode::CONFLICT, message)
     }
 
+    pub fn denied(message: impl Into<String>) -> Problem {
+        Problem::new(StatusCode::FORBIDDEN, message)
+    }
+
     pub fn internal(message: impl Into<String>) -> Problem {
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, message)
     }
@@ -213,8 +217,8 @@ impl Query {
         let text = self.text("filters");
         let mut out = BTreeMap::new();
         if !text.is_empty() {
-            let value: Value = serde_json::from_str(text)
-                .map_err(|_| Problem::bad(format!("invalid character in filter: {text}")))?;
+            let value: Value =
+                serde_json::from_str(text).map_err(|_| Problem::bad(format!("invalid character in filter: {text}")))?;
             let Value::Object(members) = value else { return Err(Problem::bad("invalid filter")) };
             for (key, values) in members {
                 if !known.contains(&key.as_str()) {
@@ -364,7 +368,9 @@ mod tests {
 
     #[test]
     fn queries_decode_and_filters_come_in_two_forms() {
-        let query = Query::parse("a=%2Fx+y&b=1&c=0&filters=%7B%22label%22%3A%5B%22k%3Dv%22%5D%2C%22status%22%3A%7B%22up%22%3Atrue%7D%7D");
+        let query = Query::parse(
+            "a=%2Fx+y&b=1&c=0&filters=%7B%22label%22%3A%5B%22k%3Dv%22%5D%2C%22status%22%3A%7B%22up%22%3Atrue%7D%7D",
+        );
         assert_eq!(query.text("a"), "/x y");
         assert!(query.flag("b") && !query.flag("c") && !query.flag("d"));
         let filters = query.filters(&["label", "status"]).unwrap();
@@ -377,7 +383,7 @@ mod tests {
 
     #[test]
     fn nulls_are_absent() {
-        #[derive(serde::Deserialize)]
+        #[derive(Debug, serde::Deserialize)]
         #[serde(default)]
         struct Thing {
             list: Vec<String>,

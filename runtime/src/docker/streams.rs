@@ -124,7 +124,8 @@ async fn deliver(output: &mut SessionReader, write: &mut (impl AsyncWrite + Unpi
         if stderr && !options.stderr || !stderr && !options.stdout {
             continue;
         }
-        let written = if options.tty { write.write_all(&data).await } else { write.write_all(&frame(stderr, &data)).await };
+        let written =
+            if options.tty { write.write_all(&data).await } else { write.write_all(&frame(stderr, &data)).await };
         if written.is_err() || write.flush().await.is_err() {
             return End::Lost;
         }

@@ -84,7 +84,7 @@ fn operating_system() -> String {
     name.map(|name| name.trim_matches('"').to_owned()).unwrap_or_else(|| "Linux".into())
 }
 
-fn memory_total() -> u64 {
+pub fn memory_total() -> u64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
     line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) * 1024
@@ -93,7 +93,8 @@ fn memory_total() -> u64 {
 impl Docker {
     fn info(&self) -> Value {
         let containers = self.containers();
-        let count = |wanted: &[&str]| containers.iter().filter(|container| wanted.contains(&container.status())).count();
+        let count =
+            |wanted: &[&str]| containers.iter().filter(|container| wanted.contains(&container.status())).count();
         let v2 = self.engine.cgroup_is_v2();
         let mut security = vec!["name=seccomp,profile=builtin".to_owned()];
         if v2 {
@@ -199,8 +200,20 @@ pub fn go_duration(text: &str) -> Option<i64> {
 }
 
 const EVENT_FILTERS: [&str; 14] = [
-    "config", "container", "daemon", "event", "image", "label", "label!", "network", "node", "plugin", "scope",
-    "secret", "service", "type",
+    "config",
+    "container",
+    "daemon",
+    "event",
+    "image",
+    "label",
+    "label!",
+    "network",
+    "node",
+    "plugin",
+    "scope",
+    "secret",
+    "service",
+    "type",
 ];
 
 pub async fn events(call: Call) -> Answer {

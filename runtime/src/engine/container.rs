@@ -479,6 +479,18 @@ impl Engine {
         self.change(&container, |state| state.resources = merged)
     }
 
+    /// Changes limits of a container that runs; `json` is `linux.resources` without devices.
+    pub async fn apply_limits(&self, container: &Container, limits: &Resources, json: Value) -> Result<()> {
+        let _changing = container.changing.lock().await;
+        let (hierarchy, path, text) = (self.hierarchy.clone(), container.cgroups_path.clone(), json.to_string());
+        spawn_blocking(move || -> Result<()> {
+            let json = Json::parse(text.as_bytes()).map_err(|error| Error::internal(error.to_string()))?;
+            hierarchy.group(&path).and_then(|group| group.apply(&json)).context("update the container's limits")
+        })
+        .await??;
+        self.change(container, |state| state.resources = limits.clone())
+    }
+
     /// Goes on in a new log file after the old one was moved away.
     pub async fn reopen_log(&self, id: &str) -> Result<()> {
         let container = self.container(id)?;

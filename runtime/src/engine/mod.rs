@@ -15,10 +15,10 @@ pub mod model;
 mod namespaces;
 mod recovery;
 mod sandbox;
-pub mod standalone;
 pub mod seccomp;
 pub mod shim;
 pub mod spec;
+pub mod standalone;
 pub mod stats;
 pub(crate) mod user;
 

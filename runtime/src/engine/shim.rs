@@ -1,7 +1,7 @@
 //! Talking to shims: starting one, finding one again, requests, and sessions with a process's streams.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     fs::{self, File},
     io,
     os::{
@@ -290,6 +290,8 @@ pub struct SessionWriter {
 pub struct SessionReader {
     socket: OwnedReadHalf,
     frames: Frames,
+    /// Replies that came before what was waited for.
+    held: VecDeque<Reply>,
 }
 
 impl Session {
@@ -297,7 +299,7 @@ impl Session {
         let (reader, writer) = dial(dir)?.into_split();
         let mut session = Session {
             writer: SessionWriter { socket: writer, next: HELLO },
-            reader: SessionReader { socket: reader, frames: Frames::default() },
+            reader: SessionReader { socket: reader, frames: Frames::default(), held: VecDeque::new() },
         };
         session.send(&[Request::Hello { version: VERSION }]).await?;
         Ok(session)
@@ -311,6 +313,20 @@ impl Session {
     /// The next reply; a refusal is an error.
     pub async fn next(&mut self) -> Result<Reply> {
         self.reader.next().await
+    }
+
+    /// Waits until the process that was asked for runs; its output until then comes by [`Session::next`] all the same.
+    pub async fn wait_started(&mut self) -> Result<(u32, u64)> {
+        let mut early = VecDeque::new();
+        let started = loop {
+            match self.next().await? {
+                Reply::Started { pid, at } => break (pid, at),
+                reply @ (Reply::Stdout { .. } | Reply::Stderr { .. } | Reply::Exited { .. }) => early.push_back(reply),
+                _ => {}
+            }
+        };
+        self.reader.held = early;
+        Ok(started)
     }
 
     pub fn split(self) -> (SessionWriter, SessionReader) {
@@ -331,6 +347,9 @@ impl SessionWriter {
 
 impl SessionReader {
     pub async fn next(&mut self) -> Result<Reply> {
+        if let Some(reply) = self.held.pop_front() {
+            return Ok(reply);
+        }
         match self.frames.next(&mut self.socket).await?.1 {
             Reply::Failed { message } => Err(Error::internal(message)),
             reply => Ok(reply),

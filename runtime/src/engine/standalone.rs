@@ -214,9 +214,7 @@ impl Engine {
     pub async fn ask_shim(&self, container: &Container, request: &Request) -> Result<()> {
         let sandbox = self.sandbox(&container.sandbox)?;
         let shim = sandbox.shim.lock().await.clone();
-        shim.ok_or_else(|| Error::precondition(format!("container {} does not run", container.id)))?
-            .call(request)
-            .await
+        shim.ok_or_else(|| Error::precondition(format!("container {} does not run", container.id)))?.call(request).await
     }
 
     /// The OCI configuration a container runs with.

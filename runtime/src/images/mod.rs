@@ -12,6 +12,7 @@ pub mod decompress;
 pub mod events;
 pub mod import;
 pub mod layers;
+mod login;
 pub mod manifest;
 pub mod pack;
 pub mod pull;

@@ -66,9 +66,10 @@ impl Images {
         for (blob, _) in blobs.iter().filter(|(_, layer)| *layer) {
             tell(options.events.as_ref(), &blob.digest, Step::Waiting);
         }
-        let uploads = blobs.into_iter().map(|(blob, layer)| {
-            inner.upload(&repository, &reference, blob, options.events.as_ref().filter(|_| layer))
-        });
+        let mut uploads = Vec::with_capacity(blobs.len());
+        for (blob, layer) in blobs {
+            uploads.push(inner.upload(&repository, &reference, blob, options.events.as_ref().filter(|_| layer)));
+        }
         futures::stream::iter(uploads).buffer_unordered(PARALLEL_UPLOADS).try_collect::<Vec<()>>().await?;
         let media_type = if manifest.media_type.is_empty() { OCI_MANIFEST } else { &manifest.media_type };
         retry(|| repository.put_manifest(&tag, media_type, &bytes)).await?;

@@ -184,8 +184,7 @@ fn check_options(options: &BTreeMap<String, String>) -> Result<()> {
 
 fn mount(volume: &Volume, path: &Path) -> Result<()> {
     let option = |key: &str| volume.options.get(key).map(String::as_str).unwrap_or_default();
-    let words: Vec<String> =
-        option("o").split(',').filter(|word| !word.is_empty()).map(str::to_owned).collect();
+    let words: Vec<String> = option("o").split(',').filter(|word| !word.is_empty()).map(str::to_owned).collect();
     let mut parsed = MountOptions::parse(&words).map_err(|error| Error::invalid(error.to_string()))?;
     if option("type") == "nfs" || option("type") == "cifs" {
         // The kernel wants an address, where people write names.

@@ -55,13 +55,8 @@ impl Docker {
         check_config(&config)?;
         let id = new_id();
         let warnings = self.settle_modes(&id, &mut config, &mut host_config, &user_hostname)?;
-        let mut record = Record {
-            created: now(),
-            image_id: image.id.to_string(),
-            config,
-            host: host_config,
-            ..Record::default()
-        };
+        let mut record =
+            Record { created: now(), image_id: image.id.to_string(), config, host: host_config, ..Record::default() };
         if arguments(&record).is_empty() {
             return Err(Problem::bad("no command specified"));
         }
@@ -234,7 +229,9 @@ impl Docker {
             } else {
                 id[..12].to_owned()
             };
-        } else if hostname.len() > 63 || !hostname.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_')) {
+        } else if hostname.len() > 63
+            || !hostname.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'))
+        {
             return Err(Problem::bad(format!("invalid hostname format: {hostname}")));
         }
         if host.privileged && !host.security_opt.iter().flatten().any(|option| option.starts_with("label")) {
@@ -270,10 +267,8 @@ fn check_config(config: &Config) -> Result<(), Problem> {
         super::health::check_config(check)?;
     }
     for port in config.exposed_ports.keys() {
-        crate::networks::ports::parse_port(port).map_err(|_| {
-            Problem::bad(format!("invalid container port: {port:?}"))
-        })?;
+        crate::networks::ports::parse_port(port)
+            .map_err(|_| Problem::bad(format!("invalid container port: {port:?}")))?;
     }
     Ok(())
 }
-

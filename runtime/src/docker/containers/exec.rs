@@ -58,7 +58,8 @@ pub struct Exec {
 }
 
 impl Exec {
-    fn process(&self) -> String {
+    /// What the shim calls it.
+    pub fn shim_id(&self) -> String {
         format!("exec-{}", &self.id[..32])
     }
 
@@ -205,7 +206,7 @@ pub async fn resize(call: Call) -> Answer {
     if !exec.state.lock().running {
         return Err(Problem::conflict(format!("exec process is not started: {}", exec.id)));
     }
-    let request = Request::Resize { id: exec.process(), rows, columns };
+    let request = Request::Resize { id: exec.shim_id(), rows, columns };
     call.docker.engine.ask_shim(&exec.container.engine, &request).await?;
     empty(http::StatusCode::OK)
 }
@@ -219,7 +220,9 @@ impl Docker {
         let mut execs = self.execs.lock();
         if execs.len() >= MAX_EXECS {
             let ended = |exec: &&Arc<Exec>| exec.state.lock().code.is_some();
-            if let Some(oldest) = execs.values().filter(ended).min_by_key(|exec| exec.number).map(|exec| exec.id.clone()) {
+            if let Some(oldest) =
+                execs.values().filter(ended).min_by_key(|exec| exec.number).map(|exec| exec.id.clone())
+            {
                 execs.remove(&oldest);
             }
         }
@@ -246,18 +249,19 @@ impl Docker {
         let started = self.try_exec(exec, size, stdin).await;
         if let Err(problem) = &started {
             let mut state = exec.state.lock();
-            state.code = Some(if problem.message.contains("permission denied") || problem.message.contains("is a directory") {
-                126
-            } else {
-                127
-            });
+            state.code =
+                Some(if problem.message.contains("permission denied") || problem.message.contains("is a directory") {
+                    126
+                } else {
+                    127
+                });
         }
         started
     }
 
     async fn try_exec(&self, exec: &Arc<Exec>, size: Option<[u16; 2]>, stdin: bool) -> Result<Session, Problem> {
         let process = self.exec_process(exec, size)?;
-        let id = exec.process();
+        let id = exec.shim_id();
         let create = Create {
             id: id.clone(),
             kind: Kind::Exec { container: exec.container.id.clone(), process: process.to_string() },
@@ -272,23 +276,19 @@ impl Docker {
         session
             .send(&[Request::Create(create), Request::Attach { id: id.clone(), stdin, output }, Request::Start { id }])
             .await?;
-        loop {
-            match session.next().await {
-                Ok(Reply::Started { pid, .. }) => {
-                    let mut state = exec.state.lock();
-                    state.pid = pid;
-                    state.running = true;
-                    break;
-                }
-                Ok(_) => {}
-                Err(error) => {
-                    let request = Request::Delete { id: exec.process() };
-                    // It never ran; the shim need not remember it.
-                    let _ = self.engine.ask_shim(&exec.container.engine, &request).await;
-                    return Err(Problem::bad(format!(
-                        "OCI runtime exec failed: exec failed: unable to start container process: {error}: unknown"
-                    )));
-                }
+        match session.wait_started().await {
+            Ok((pid, _)) => {
+                let mut state = exec.state.lock();
+                state.pid = pid;
+                state.running = true;
+            }
+            Err(error) => {
+                let request = Request::Delete { id: exec.shim_id() };
+                // It never ran; the shim need not remember it.
+                let _ = self.engine.ask_shim(&exec.container.engine, &request).await;
+                return Err(Problem::bad(format!(
+                    "OCI runtime exec failed: exec failed: unable to start container process: {error}: unknown"
+                )));
             }
         }
         let action = format!("exec_start: {}", exec.config.cmd.join(" "));
@@ -301,8 +301,7 @@ impl Docker {
         let config = &exec.config;
         let oci = self.engine.oci_config(&exec.container.engine)?;
         let mut process = crate::engine::spec::exec_process(&oci, &config.cmd, config.tty);
-        let mut environment: Vec<String> =
-            serde_json::from_value(process["env"].clone()).unwrap_or_default();
+        let mut environment: Vec<String> = serde_json::from_value(process["env"].clone()).unwrap_or_default();
         if config.tty && !environment.iter().any(|entry| entry.starts_with("TERM=")) {
             environment.push("TERM=xterm".into());
         }
@@ -315,9 +314,9 @@ impl Docker {
             let groups = exec.container.with(|record| record.host.group_add.clone().unwrap_or_default());
             let (user, home) = self.resolve_user(&exec.container, &user, &groups)?;
             process["user"] = json!({ "uid": user.uid, "gid": user.gid, "additionalGids": user.groups });
-            let fixed = exec.container.with(|record| {
-                record.config.env.iter().flatten().any(|entry| entry.starts_with("HOME="))
-            });
+            let fixed = exec
+                .container
+                .with(|record| record.config.env.iter().flatten().any(|entry| entry.starts_with("HOME=")));
             if !fixed {
                 spec::set_variable(&mut environment, &format!("HOME={home}"));
             }
@@ -371,7 +370,7 @@ impl Docker {
     async fn follow_again(self: Arc<Docker>, exec: Arc<Exec>) {
         match self.engine.session(&exec.container.engine).await {
             Ok(mut session) => {
-                let attach = Request::Attach { id: exec.process(), stdin: false, output: false };
+                let attach = Request::Attach { id: exec.shim_id(), stdin: false, output: false };
                 if session.send(&[attach]).await.is_ok() {
                     return self.follow_exec(exec, session).await;
                 }
@@ -386,7 +385,7 @@ impl Docker {
         exec.set_ended(code);
         let more = [("execID", exec.id.clone()), ("exitCode", code.to_string())];
         self.tell_with(&exec.container, "exec_die", &more);
-        let request = Request::Delete { id: exec.process() };
+        let request = Request::Delete { id: exec.shim_id() };
         // With the container gone, so is this.
         let _ = self.engine.ask_shim(&exec.container.engine, &request).await;
     }

@@ -111,7 +111,8 @@ fn resolv_conf(record: &Record, embedded_dns: bool) -> String {
     let of_host_network = record.host.network_mode == "host";
     let mut servers = if record.host.dns.is_empty() { words("nameserver") } else { record.host.dns.clone() };
     let mut search = if record.host.dns_search.is_empty() { words("search") } else { record.host.dns_search.clone() };
-    let mut options = if record.host.dns_options.is_empty() { words("options") } else { record.host.dns_options.clone() };
+    let mut options =
+        if record.host.dns_options.is_empty() { words("options") } else { record.host.dns_options.clone() };
     if search.iter().any(|domain| domain == ".") {
         search.clear();
     }

@@ -71,7 +71,11 @@ pub async fn kill(call: Call) -> Answer {
     let signal = signal_of(word)?.unwrap_or(libc::SIGKILL);
     let container = call.docker.container(call.name())?;
     if !container.runs() {
-        return Err(Problem::conflict(format!("cannot kill container: {}: container {} is not running", call.name(), container.id)));
+        return Err(Problem::conflict(format!(
+            "cannot kill container: {}: container {} is not running",
+            call.name(),
+            container.id
+        )));
     }
     let stops = signal == libc::SIGKILL || signal == stop_signal(&container);
     if stops && !container.pod {
@@ -155,9 +159,7 @@ pub async fn wait(call: Call) -> Answer {
         Ok::<_, std::convert::Infallible>(text)
     };
     let mut response = http::Response::new(Body::from_stream(futures::stream::once(body)));
-    response
-        .headers_mut()
-        .insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
     Ok(response)
 }
 
@@ -353,7 +355,7 @@ impl Docker {
     }
 
     /// Gives back what only a running container has: network, volumes.
-    pub async fn give_back(&self, container: &Arc<Container>) {
+    pub async fn give_back(self: &Arc<Docker>, container: &Arc<Container>) {
         let attached = container.live.lock().network.take();
         if let Some(attached) = attached {
             self.detach_networks(container, attached).await;
@@ -390,26 +392,25 @@ impl Docker {
             self.tell(container, "oom");
         }
         let duration = (state.finished_at - state.started_at).max(0);
-        let more = [
-            ("exitCode", state.exit_code.to_string()),
-            ("execDuration", (duration / 1_000_000_000).to_string()),
-        ];
+        let more =
+            [("exitCode", state.exit_code.to_string()), ("execDuration", (duration / 1_000_000_000).to_string())];
         self.tell_with(container, "die", &more);
         container.live.lock().paused = false;
         let again = self.wants_restart(container, state.exit_code);
         let auto_remove = container.with(|record| record.host.auto_remove);
         if again {
-            let mut live = container.live.lock();
-            live.restarting = true;
-            live.backoff = match live.backoff {
-                _ if duration > GOOD_RUN => FIRST_BACKOFF,
-                0 => FIRST_BACKOFF,
-                before => (before * 2).min(LAST_BACKOFF),
-            };
             let stop = CancellationToken::new();
-            live.waiting = Some(stop.clone());
-            let delay = Duration::from_millis(live.backoff);
-            drop(live);
+            let delay = {
+                let mut live = container.live.lock();
+                live.restarting = true;
+                live.backoff = match live.backoff {
+                    _ if duration > GOOD_RUN => FIRST_BACKOFF,
+                    0 => FIRST_BACKOFF,
+                    before => (before * 2).min(LAST_BACKOFF),
+                };
+                live.waiting = Some(stop.clone());
+                Duration::from_millis(live.backoff)
+            };
             self.give_back(container).await;
             let (docker, container) = (self.clone(), container.clone());
             tokio::spawn(async move { docker.restart_later(&container, delay, stop).await });

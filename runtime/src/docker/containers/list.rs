@@ -16,8 +16,23 @@ use super::{
 use crate::engine::model::now;
 
 const FILTERS: [&str; 17] = [
-    "ancestor", "before", "exited", "expose", "health", "id", "is-task", "isolation", "label", "label!", "name",
-    "network", "publish", "since", "status", "volume", "until",
+    "ancestor",
+    "before",
+    "exited",
+    "expose",
+    "health",
+    "id",
+    "is-task",
+    "isolation",
+    "label",
+    "label!",
+    "name",
+    "network",
+    "publish",
+    "since",
+    "status",
+    "volume",
+    "until",
 ];
 const STATUSES: [&str; 7] = ["created", "restarting", "running", "removing", "paused", "exited", "dead"];
 
@@ -32,11 +47,8 @@ pub async fn list(call: Call) -> Answer {
     let (all, size) = (call.query.flag("all"), call.query.flag("size"));
     let everything = all || limit.is_some() || filters.has("status") || filters.has("exited");
     let created = |key: &str| -> Result<Option<i64>, Problem> {
-        filters
-            .get(key)
-            .first()
-            .map(|name| call.docker.container(name).map(|container| container.with(|record| record.created)))
-            .transpose()
+        let Some(name) = filters.get(key).first() else { return Ok(None) };
+        Ok(Some(call.docker.container(name)?.with(|record| record.created)))
     };
     let (before, since) = (created("before")?, created("since")?);
     let docker = call.docker.clone();
@@ -66,7 +78,8 @@ impl Docker {
         let record = container.record();
         let name = format!("/{}", record.name);
         let matches = |pattern: &str, text: &str| {
-            let text = if pattern.starts_with('/') || pattern.starts_with("^/") { text } else { text.trim_start_matches('/') };
+            let text =
+                if pattern.starts_with('/') || pattern.starts_with("^/") { text } else { text.trim_start_matches('/') };
             regex::Regex::new(pattern).is_ok_and(|regex| regex.is_match(text))
         };
         let health = container.live.lock().health.as_ref().map_or("none", |health| health.status());
@@ -80,10 +93,15 @@ impl Docker {
             })
             && filters.any("ancestor", |image| self.descends(&record, image))
             && filters.any("volume", |wanted| {
-                record.mounts.iter().any(|point| point.name == wanted || point.source == wanted || point.destination == wanted)
+                record
+                    .mounts
+                    .iter()
+                    .any(|point| point.name == wanted || point.source == wanted || point.destination == wanted)
             })
             && filters.any("network", |wanted| {
-                record.networks.iter().any(|(name, endpoint)| name == wanted || endpoint.network_id.starts_with(wanted) && wanted.len() > 3)
+                record.networks.iter().any(|(name, endpoint)| {
+                    name == wanted || endpoint.network_id.starts_with(wanted) && wanted.len() > 3
+                })
             })
             && filters.any("expose", |port| {
                 let port = if port.contains('/') { port.to_owned() } else { format!("{port}/tcp") };
@@ -111,7 +129,13 @@ impl Docker {
         let status = container.status();
         let image = match self.engine.images().find(&record.image_id) {
             // The name may stand for another image by now.
-            Some(_) if self.engine.images().find(&record.config.image).is_none_or(|named| named.id.to_string() != record.image_id) => {
+            Some(_)
+                if self
+                    .engine
+                    .images()
+                    .find(&record.config.image)
+                    .is_none_or(|named| named.id.to_string() != record.image_id) =>
+            {
                 record.image_id.clone()
             }
             _ => record.config.image.clone(),

@@ -3,7 +3,10 @@
 use std::{
     fs::File,
     io::{self, Read, Seek, SeekFrom},
-    os::unix::fs::MetadataExt,
+    os::{
+        fd::{AsFd, AsRawFd, RawFd},
+        unix::fs::MetadataExt,
+    },
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -68,10 +71,7 @@ pub async fn logs(call: Call) -> Answer {
     let (driver, tty) = container.with(|record| (record.host.log_config.kind.clone(), record.config.tty));
     let path = call.docker.log_path(&container);
     if driver == "none" || path.as_os_str().is_empty() {
-        return Err(Problem::new(
-            StatusCode::NOT_IMPLEMENTED,
-            "configured logging driver does not support reading",
-        ));
+        return Err(Problem::new(StatusCode::NOT_IMPLEMENTED, "configured logging driver does not support reading"));
     }
     let wanted = Wanted {
         stdout,
@@ -95,8 +95,7 @@ pub async fn logs(call: Call) -> Answer {
 
 /// The log so far, in the form of the attached stream.
 pub fn replay(docker: &Docker, container: &Container, options: &Options) -> Vec<Bytes> {
-    let wanted =
-        Wanted { stdout: options.stdout, stderr: options.stderr, tty: options.tty, ..Wanted::default() };
+    let wanted = Wanted { stdout: options.stdout, stderr: options.stderr, tty: options.tty, ..Wanted::default() };
     let Ok(mut reader) = Reader::open(&docker.log_path(container), None) else { return Vec::new() };
     let mut out = Vec::new();
     while let Ok(Some(piece)) = reader.next() {
@@ -194,7 +193,15 @@ impl Wanted {
 
 /// Changes of a log file and its directory.
 struct Watch {
-    inotify: AsyncFd<Inotify>,
+    inotify: AsyncFd<Notifier>,
+}
+
+struct Notifier(Inotify);
+
+impl AsRawFd for Notifier {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_fd().as_raw_fd()
+    }
 }
 
 impl Watch {
@@ -202,12 +209,14 @@ impl Watch {
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
         let dir = path.parent().unwrap_or(Path::new("/"));
         inotify.add_watch(dir, AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO)?;
-        Ok(Watch { inotify: AsyncFd::new(inotify)? })
+        // SAFETY: the descriptor is open for as long as the notifier is, which the watch owns.
+        let inotify = unsafe { AsyncFd::register(Notifier(inotify)) }.map_err(io::Error::from)?;
+        Ok(Watch { inotify })
     }
 
     async fn changed(&self) -> io::Result<()> {
         let mut ready = self.inotify.readable().await?;
-        while self.inotify.get_ref().read_events().is_ok_and(|events| !events.is_empty()) {}
+        while self.inotify.get_ref().0.read_events().is_ok_and(|events| !events.is_empty()) {}
         ready.clear_ready();
         Ok(())
     }
@@ -381,7 +390,9 @@ mod tests {
     fn the_last_lines_are_found_over_rotated_files() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
-        let entry = |number: u32| format!("{{\"log\":\"{number}\\n\",\"stream\":\"stdout\",\"time\":\"1970-01-01T00:00:00Z\"}}\n");
+        let entry = |number: u32| {
+            format!("{{\"log\":\"{number}\\n\",\"stream\":\"stdout\",\"time\":\"1970-01-01T00:00:00Z\"}}\n")
+        };
         std::fs::write(dir.path().join("log.2"), entry(1)).unwrap();
         std::fs::write(dir.path().join("log.1"), entry(2) + &entry(3)).unwrap();
         std::fs::write(&path, entry(4) + &entry(5)).unwrap();

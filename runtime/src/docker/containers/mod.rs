@@ -210,7 +210,8 @@ impl Store {
 
 /// The name a pod's container has for Docker's clients (dockershim's naming, `k8s_CONTAINER_POD_NAMESPACE_UID_ATTEMPT`).
 fn pod_name(container: &engine::Container, sandbox: Option<&engine::Sandbox>) -> String {
-    let part = |pick: fn(&engine::model::SandboxConfig) -> &str| sandbox.map(|sandbox| pick(&sandbox.config)).unwrap_or("");
+    let part =
+        |pick: fn(&engine::model::SandboxConfig) -> &str| sandbox.map(|sandbox| pick(&sandbox.config)).unwrap_or("");
     format!(
         "k8s_{}_{}_{}_{}_{}",
         container.config.name,

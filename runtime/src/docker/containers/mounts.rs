@@ -64,7 +64,9 @@ fn mode_of(mode: &str, spec: &str, volume: bool) -> Result<(bool, String, bool),
             "rw" | "ro" if rw.is_none() => rw = Some(word == "rw"),
             "z" | "Z" | "consistent" | "cached" | "delegated" | "default" => {}
             "nocopy" if volume => no_copy = true,
-            word if PROPAGATIONS.contains(&word) && propagation.is_none() && !volume => propagation = Some(word.to_owned()),
+            word if PROPAGATIONS.contains(&word) && propagation.is_none() && !volume => {
+                propagation = Some(word.to_owned())
+            }
             _ => return Err(bad()),
         }
     }
@@ -302,7 +304,10 @@ impl Docker {
     pub fn make_mounts(&self, container: &Container, wanted: Vec<Wanted>) -> Result<Vec<MountPoint>, Problem> {
         let mut out = Vec::new();
         for mut wanted in wanted {
-            if wanted.point.kind == "bind" && !wanted.point.source.is_empty() && !Path::new(&wanted.point.source).exists() {
+            if wanted.point.kind == "bind"
+                && !wanted.point.source.is_empty()
+                && !Path::new(&wanted.point.source).exists()
+            {
                 std::fs::create_dir_all(&wanted.point.source).map_err(|error| {
                     Problem::internal(format!(
                         "error while creating mount source path '{}': mkdir {}: {error}",
@@ -348,10 +353,7 @@ impl Docker {
 
     fn subpath(&self, wanted: &Wanted, volume: &Path) -> Result<String, Problem> {
         let missing = |error: std::io::Error| {
-            Problem::bad(format!(
-                "cannot access path {}: {error}",
-                volume.join(&wanted.subpath).display()
-            ))
+            Problem::bad(format!("cannot access path {}: {error}", volume.join(&wanted.subpath).display()))
         };
         if wanted.subpath.starts_with('/') || wanted.subpath.split('/').any(|part| part == "..") {
             return Err(Problem::bad(format!("subpath must be a relative path within the volume: {}", wanted.subpath)));
@@ -492,7 +494,10 @@ mod tests {
         assert!(mount("bind", "/nope/nope", "/x").contains("bind source path does not exist: /nope/nope"));
         assert!(mount("tmpfs", "/a", "/x").contains("field Source must not be specified"));
         assert!(mount("carpet", "/a", "/x").contains("mount type unknown"));
-        assert!(mount("volume", "v", "").contains("field Target must not be empty") || mount("volume", "v1", "").contains("Target"));
+        assert!(
+            mount("volume", "v", "").contains("field Target must not be empty")
+                || mount("volume", "v1", "").contains("Target")
+        );
     }
 
     #[test]

@@ -39,7 +39,9 @@ mod tests {
 
     #[test]
     fn names_are_checked() {
-        for (name, good) in [("web", true), ("a_b.c-1", true), ("a", false), ("-a", false), ("a/b", false), ("ä1", false)] {
+        for (name, good) in
+            [("web", true), ("a_b.c-1", true), ("a", false), ("-a", false), ("a/b", false), ("ä1", false)]
+        {
             assert_eq!(check(name).is_ok(), good, "{name}");
         }
         assert!(check(&random(0)).is_ok() && check(&random(3)).is_ok());

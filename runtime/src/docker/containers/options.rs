@@ -93,10 +93,7 @@ pub fn check(host: &HostConfig, config: &Config) -> Checked {
     }
     log_options(host)?;
     if !(-1000..=1000).contains(&host.oom_score_adj) {
-        return refuse(format!(
-            "Invalid value {}, range for oom score adj is [-1000, 1000]",
-            host.oom_score_adj
-        ));
+        return refuse(format!("Invalid value {}, range for oom score adj is [-1000, 1000]", host.oom_score_adj));
     }
     for extra in host.extra_hosts.iter().flatten() {
         let (name, address) = extra.split_once([':', '=']).unwrap_or((extra, ""));
@@ -152,10 +149,7 @@ fn check_supported(host: &HostConfig) -> Checked {
         return refuse(format!("invalid isolation ({}): must be \"default\" on linux", host.isolation));
     }
     if !matches!(host.volume_driver.as_str(), "" | "local") {
-        return refuse(format!(
-            "error looking up volume plugin {0}: plugin \"{0}\" not found",
-            host.volume_driver
-        ));
+        return refuse(format!("error looking up volume plugin {0}: plugin \"{0}\" not found", host.volume_driver));
     }
     Ok(())
 }
@@ -269,9 +263,7 @@ pub fn check_resources(host: &HostConfig) -> Checked {
     }
     let cpus = std::thread::available_parallelism().map_or(1, |count| count.get() as i64);
     if host.nano_cpus < 0 || host.nano_cpus > cpus * 1_000_000_000 {
-        return refuse(format!(
-            "range of CPUs is from 0.01 to {cpus}.00, as there are only {cpus} CPUs available"
-        ));
+        return refuse(format!("range of CPUs is from 0.01 to {cpus}.00, as there are only {cpus} CPUs available"));
     }
     if host.cpu_period != 0 && !(1000..=1_000_000).contains(&host.cpu_period) {
         return refuse("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)");
@@ -283,7 +275,8 @@ pub fn check_resources(host: &HostConfig) -> Checked {
         return refuse("Range of blkio weight is from 10 to 1000");
     }
     for (what, list) in [("cpus", &host.cpuset_cpus), ("mems", &host.cpuset_mems)] {
-        let good = |part: &str| part.split('-').count() <= 2 && part.split('-').all(|number| number.parse::<u32>().is_ok());
+        let good =
+            |part: &str| part.split('-').count() <= 2 && part.split('-').all(|number| number.parse::<u32>().is_ok());
         if !list.is_empty() && !list.split(',').all(|part| good(part.trim())) {
             return refuse(format!("Invalid value {list} for cpuset {what}"));
         }
@@ -318,13 +311,14 @@ pub fn log_options(host: &HostConfig) -> Result<(u64, u32), Problem> {
     for (key, value) in &log.config {
         match (log.kind.as_str(), key.as_str()) {
             ("json-file" | "local", "max-size") => {
-                size = parse_size(value)
-                    .ok_or_else(|| Problem::bad(format!("invalid size: '{value}'")))?;
+                size = parse_size(value).ok_or_else(|| Problem::bad(format!("invalid size: '{value}'")))?;
             }
             ("json-file" | "local", "max-file") => {
-                files = value.parse().ok().filter(|&files| files >= 1).ok_or_else(|| {
-                    Problem::bad("max-file cannot be less than 1")
-                })?;
+                files = value
+                    .parse()
+                    .ok()
+                    .filter(|&files| files >= 1)
+                    .ok_or_else(|| Problem::bad("max-file cannot be less than 1"))?;
             }
             ("json-file" | "local", "compress") if value == "false" || log.kind == "local" => {}
             ("json-file", "labels" | "labels-regex" | "env" | "env-regex" | "tag" | "mode" | "max-buffer-size") => {}
@@ -397,7 +391,9 @@ mod tests {
         assert!(message(|host| host.restart_policy = policy("sometimes", 0)).contains("unknown policy 'sometimes'"));
         assert!(message(|host| host.restart_policy = policy("always", 3)).contains("only be used with 'on-failure'"));
         assert!(message(|host| host.log_config.kind = "syslog".into()).contains("no log driver named 'syslog'"));
-        assert!(message(|host| host.device_cgroup_rules = Some(vec!["c 1:3".into()])).contains("invalid device cgroup"));
+        assert!(
+            message(|host| host.device_cgroup_rules = Some(vec!["c 1:3".into()])).contains("invalid device cgroup")
+        );
     }
 
     #[test]

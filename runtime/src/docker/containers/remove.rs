@@ -126,7 +126,11 @@ impl Docker {
     /// `--rm`
     pub async fn remove_after_end(self: &Arc<Docker>, container: &Arc<Container>) {
         if let Err(problem) = self.remove(container, false, true).await {
-            tracing::warn!(container = container.id, error = problem.message, "a container could not be removed after its end");
+            tracing::warn!(
+                container = container.id,
+                error = problem.message,
+                "a container could not be removed after its end"
+            );
             // Waiters must not wait for ever.
             container.moments.send_modify(|moments| moments.removed = true);
         }

@@ -34,8 +34,22 @@ const ALLOWED_DEVICES: [(&str, Option<u32>, Option<u32>, &str); 10] = [
 ];
 /// Names of limits in the order of their numbers (setrlimit(2)).
 const RLIMITS: [&str; 16] = [
-    "cpu", "fsize", "data", "stack", "core", "rss", "nproc", "nofile", "memlock", "as", "locks", "sigpending",
-    "msgqueue", "nice", "rtprio", "rttime",
+    "cpu",
+    "fsize",
+    "data",
+    "stack",
+    "core",
+    "rss",
+    "nproc",
+    "nofile",
+    "memlock",
+    "as",
+    "locks",
+    "sigpending",
+    "msgqueue",
+    "nice",
+    "rtprio",
+    "rttime",
 ];
 
 pub fn rlimit_number(name: &str) -> Option<usize> {
@@ -66,7 +80,9 @@ pub fn security_options(host: &HostConfig) -> Result<SecurityOptions, Problem> {
             ("seccomp", profile) if profile.trim_start().starts_with('{') => out.seccomp = Some(profile.to_owned()),
             ("apparmor", "unconfined" | "docker-default") | ("label", _) | ("disable", _) => {}
             ("apparmor", name) => {
-                return Err(Problem::bad(format!("AppArmor profile {name:?} cannot be used: the kernel has no AppArmor")));
+                return Err(Problem::bad(format!(
+                    "AppArmor profile {name:?} cannot be used: the kernel has no AppArmor"
+                )));
             }
             ("writable-cgroups", "" | "true") => out.writable_cgroups = true,
             ("writable-cgroups", "false") => {}
@@ -214,7 +230,9 @@ pub fn build(inputs: &Inputs<'_>) -> Result<Value, Problem> {
         "mounts": mounts(inputs, &security)?,
         "linux": linux,
     });
-    if host.uts_mode != "host" && host.network_mode != "host" || host.network_mode == "host" && !record.config.hostname.is_empty() && host.uts_mode != "host" {
+    if host.uts_mode != "host" && host.network_mode != "host"
+        || host.network_mode == "host" && !record.config.hostname.is_empty() && host.uts_mode != "host"
+    {
         out["hostname"] = json!(record.config.hostname);
         if !record.config.domainname.is_empty() {
             out["domainname"] = json!(record.config.domainname);
@@ -303,7 +321,9 @@ fn sysctls(inputs: &Inputs<'_>) -> Value {
     let mut out = host.sysctls.clone();
     let own_network = inputs.netns.is_some() && !host.network_mode.starts_with("container:");
     if own_network && !host.privileged {
-        for (key, value) in [("net.ipv4.ip_unprivileged_port_start", "0"), ("net.ipv4.ping_group_range", "0 2147483647")] {
+        for (key, value) in
+            [("net.ipv4.ip_unprivileged_port_start", "0"), ("net.ipv4.ping_group_range", "0 2147483647")]
+        {
             out.entry(key.into()).or_insert_with(|| value.into());
         }
     }
@@ -323,8 +343,8 @@ pub fn linux_resources(host: &HostConfig) -> Result<Value, Problem> {
         out["blockIO"]["weight"] = json!(host.blkio_weight);
     }
     let number = |path: &str| -> Result<(u32, u32), Problem> {
-        let node = spec::device_node(Path::new(path), path)
-            .map_err(|_| Problem::bad(format!("no such device: {path}")))?;
+        let node =
+            spec::device_node(Path::new(path), path).map_err(|_| Problem::bad(format!("no such device: {path}")))?;
         let part = |key: &str| node[key].as_u64().unwrap_or(0) as u32;
         Ok((part("major"), part("minor")))
     };
@@ -447,7 +467,12 @@ fn mounts(inputs: &Inputs<'_>, security: &Security) -> Result<Value, Problem> {
 
 impl Docker {
     /// Who the container's first process is, and where its home is.
-    pub fn resolve_user(&self, container: &Container, user: &str, groups: &[String]) -> Result<(User, String), Problem> {
+    pub fn resolve_user(
+        &self,
+        container: &Container,
+        user: &str,
+        groups: &[String],
+    ) -> Result<(User, String), Problem> {
         let top = container.engine.image.chains.last().cloned();
         let open = |path: &str| self.engine.snapshots().open_file(&container.id, top.as_ref(), Path::new(path));
         resolve_user(user, groups, open)

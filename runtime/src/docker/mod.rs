@@ -1,0 +1,99 @@
+//! The Docker Engine API over the engine.
+//!
+//! ```text
+//! unix socket, TCP with TLS ─ HTTP/1.1 ─ routes (one table) ─ handlers ─ Docker ─┬─ engine (containers, images)
+//!                                                                              ├─ volumes
+//!                                                                              └─ networks
+//! ```
+//!
+//! Errors are `{"message": …}` with dockerd's codes and words. What Docker has and this engine has not is refused by name.
+
+pub mod archives;
+pub mod changes;
+pub mod containers;
+pub mod events;
+pub mod http;
+pub mod images;
+pub mod networks;
+pub mod registry;
+pub mod routes;
+pub mod server;
+pub mod streams;
+pub mod system;
+pub mod types;
+pub mod volumes;
+
+use std::{
+    collections::HashMap,
+    fs,
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicU64},
+};
+
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    engine::{Engine, model::new_id},
+    error::{Context, Result},
+    networks::Networks,
+    volumes::Volumes,
+};
+
+pub use server::{Listener, Tls};
+
+/// The daemon that Docker's clients speak to.
+pub struct Docker {
+    pub engine: Arc<Engine>,
+    pub store: containers::Store,
+    pub volumes: Volumes,
+    pub networks: Networks,
+    pub events: events::Events,
+    pub execs: Mutex<HashMap<String, Arc<containers::exec::Exec>>>,
+    next_exec: AtomicU64,
+    /// The daemon's own id.
+    pub id: String,
+    /// Cancelled when the daemon ends; containers go on.
+    pub stopping: CancellationToken,
+}
+
+impl Docker {
+    /// Opens volumes and networks, finds the containers there were, and takes up what runs.
+    pub async fn open(engine: Arc<Engine>, stopping: CancellationToken) -> Result<Arc<Docker>> {
+        let dir = engine.data_dir().join("docker");
+        fs::create_dir_all(&dir).context(format!("create {}", dir.display()))?;
+        let id_file = dir.join("engine-id");
+        let id = match fs::read_to_string(&id_file) {
+            Ok(id) => id.trim().to_owned(),
+            Err(_) => {
+                let id = new_id()[..32].to_owned();
+                fs::write(&id_file, &id).context(format!("write {}", id_file.display()))?;
+                id
+            }
+        };
+        let docker = Arc::new(Docker {
+            volumes: Volumes::open(&dir.join("volumes"))?,
+            networks: Networks::open(&dir.join("networks"))?,
+            engine,
+            store: containers::Store::default(),
+            events: events::Events::default(),
+            execs: Mutex::default(),
+            next_exec: AtomicU64::new(0),
+            id,
+            stopping,
+        });
+        for network in docker.networks.list() {
+            // A host without bridges still runs containers on none and host.
+            if let Err(error) = docker.networks.set_up(&network).await {
+                tracing::warn!(network = network.name, %error, "a network cannot be set up");
+            }
+        }
+        docker.recover_containers().await;
+        Ok(docker)
+    }
+
+    /// The program that `--init` puts before a container's own, as a file that can be mounted.
+    fn init_program(&self) -> Result<PathBuf, http::Problem> {
+        Err(http::Problem::bad("HostConfig.Init is not supported by this engine yet"))
+    }
+}

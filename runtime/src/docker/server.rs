@@ -1,0 +1,258 @@
+//! Listening, and the way of a request: version, route, handler, headers.
+
+use std::{
+    fs, io,
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use ::http::{HeaderValue, Request, Response, StatusCode, header};
+use axum::body::Body;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use rustls::{RootCertStore, server::WebPkiClientVerifier};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, UnixListener},
+    sync::Semaphore,
+};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    Docker,
+    http::{Call, Problem, Query},
+    routes::{self, Found, MAX_VERSION},
+    system::DOCKER_VERSION,
+};
+use crate::error::{Context, Error, Result};
+
+/// More clients at once than anybody has; the rest wait in the backlog.
+const MAX_CONNECTIONS: usize = 4096;
+/// A client that begins a request and does not finish its head.
+const HEAD_LIMIT: Duration = Duration::from_secs(30);
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+/// Answers under way when the daemon ends.
+const DRAIN_LIMIT: Duration = Duration::from_secs(2);
+
+/// Certificates of a TCP listener: its own, and whose clients may come.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    pub ca: PathBuf,
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
+/// Where the API is served.
+#[derive(Clone, Debug)]
+pub enum Listener {
+    /// Mode 0660.
+    Unix(PathBuf),
+    /// Without certificates whoever reaches it owns the machine.
+    Tcp(SocketAddr, Option<Tls>),
+}
+
+/// A listener that is bound.
+pub enum Bound {
+    Unix(UnixListener, PathBuf),
+    Tcp(TcpListener, Option<TlsAcceptor>),
+}
+
+impl Listener {
+    /// Binds; from now on clients wait.
+    pub async fn bind(&self) -> Result<Bound> {
+        match self {
+            Listener::Unix(path) => Ok(Bound::Unix(listen(path)?, path.clone())),
+            Listener::Tcp(address, tls) => {
+                let acceptor = tls.as_ref().map(Tls::acceptor).transpose()?;
+                if acceptor.is_none() {
+                    tracing::warn!(%address, "the Docker API is served without TLS: whoever reaches it is root on this host");
+                }
+                let listener = TcpListener::bind(address).await.context(format!("listen at {address}"))?;
+                Ok(Bound::Tcp(listener, acceptor))
+            }
+        }
+    }
+}
+
+impl Tls {
+    fn acceptor(&self) -> Result<TlsAcceptor> {
+        let bad = |path: &Path| {
+            let path = path.display().to_string();
+            move |error: rustls::pki_types::pem::Error| Error::invalid(format!("read {path}: {error}"))
+        };
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_file_iter(&self.ca).map_err(bad(&self.ca))? {
+            let certificate = certificate.map_err(bad(&self.ca))?;
+            roots.add(certificate).map_err(|error| Error::invalid(format!("read {}: {error}", self.ca.display())))?;
+        }
+        let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(&self.certificate)
+            .and_then(Iterator::collect)
+            .map_err(bad(&self.certificate))?;
+        let key = PrivateKeyDer::from_pem_file(&self.key).map_err(bad(&self.key))?;
+        let verifier = WebPkiClientVerifier::builder(Arc::new(roots))
+            .build()
+            .map_err(|error| Error::invalid(format!("use {}: {error}", self.ca.display())))?;
+        let mut config = rustls::ServerConfig::builder()
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(chain, key)
+            .map_err(|error| Error::invalid(format!("use {}: {error}", self.certificate.display())))?;
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(TlsAcceptor::from(Arc::new(config)))
+    }
+}
+
+/// Listens at a path; a socket that nobody answers at is replaced.
+fn listen(path: &Path) -> Result<UnixListener> {
+    let what = || format!("listen at {}", path.display());
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir).context(what())?;
+    }
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        return Err(Error::already_exists(format!("{}: another daemon listens there", what())));
+    }
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).context(what()),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path).context(what())?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o660)).context(what())?;
+    Ok(listener)
+}
+
+/// Serves until cancelled.
+pub async fn serve(docker: Arc<Docker>, bound: Bound, shutdown: CancellationToken) -> Result<()> {
+    let connections = TaskTracker::new();
+    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let Ok(slot) = slots.clone().acquire_owned().await else { break };
+        let accepted = tokio::select! {
+            () = shutdown.cancelled() => break,
+            accepted = accept(&bound) => accepted,
+        };
+        let client = match accepted {
+            Ok(client) => client,
+            Err(error) => {
+                tracing::debug!(%error, "a client could not be accepted");
+                continue;
+            }
+        };
+        let (docker, shutdown) = (docker.clone(), shutdown.clone());
+        connections.spawn(async move {
+            let _slot = slot;
+            match client {
+                Client::Unix(stream) => converse(docker, stream, shutdown).await,
+                Client::Tcp(stream) => converse(docker, stream, shutdown).await,
+                Client::Tls(stream, acceptor) => {
+                    match tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(stream)).await {
+                        Ok(Ok(stream)) => converse(docker, stream, shutdown).await,
+                        Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+                        Err(_) => {}
+                    }
+                }
+            }
+        });
+    }
+    connections.close();
+    let _ = tokio::time::timeout(DRAIN_LIMIT, connections.wait()).await;
+    if let Bound::Unix(_, path) = &bound {
+        let _ = fs::remove_file(path);
+    }
+    Ok(())
+}
+
+enum Client {
+    Unix(tokio::net::UnixStream),
+    Tcp(tokio::net::TcpStream),
+    Tls(tokio::net::TcpStream, TlsAcceptor),
+}
+
+async fn accept(bound: &Bound) -> io::Result<Client> {
+    match bound {
+        Bound::Unix(listener, _) => Ok(Client::Unix(listener.accept().await?.0)),
+        Bound::Tcp(listener, acceptor) => {
+            let stream = listener.accept().await?.0;
+            stream.set_nodelay(true)?;
+            Ok(match acceptor {
+                Some(acceptor) => Client::Tls(stream, acceptor.clone()),
+                None => Client::Tcp(stream),
+            })
+        }
+    }
+}
+
+/// One client's requests.
+async fn converse<S>(docker: Arc<Docker>, stream: S, shutdown: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service_fn(move |request| {
+        let docker = docker.clone();
+        async move { Ok::<_, std::convert::Infallible>(respond(docker, request).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_LIMIT)
+        // Clients close their half after their input and still want the output.
+        .half_close(true)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a client went away");
+    }
+}
+
+async fn respond(docker: Arc<Docker>, request: Request<Incoming>) -> Response<Body> {
+    let head = request.method() == ::http::Method::HEAD;
+    let what = format!("{} {}", request.method(), request.uri().path());
+    let mut response = match dispatch(docker, request).await {
+        Ok(response) => response,
+        Err(problem) => {
+            tracing::debug!(request = what, status = problem.status.as_u16(), error = problem.message, "refused");
+            let mut response = problem.response();
+            if head {
+                *response.body_mut() = Body::empty();
+            }
+            response
+        }
+    };
+    let headers = response.headers_mut();
+    headers.insert("Api-Version", HeaderValue::from_static(const_version()));
+    headers.insert("Docker-Experimental", HeaderValue::from_static("false"));
+    headers.insert("Ostype", HeaderValue::from_static("linux"));
+    if let Ok(server) = HeaderValue::try_from(format!("Docker/{DOCKER_VERSION} (linux)")) {
+        headers.insert(header::SERVER, server);
+    }
+    response
+}
+
+const fn const_version() -> &'static str {
+    assert!(MAX_VERSION == 50);
+    "1.50"
+}
+
+async fn dispatch(docker: Arc<Docker>, request: Request<Incoming>) -> super::http::Answer {
+    let uri = request.uri().clone();
+    let (version, path) = routes::split_version(uri.path())?;
+    match routes::find(request.method(), path) {
+        Found::Route(route, parameters) => {
+            let query = Query::parse(uri.query().unwrap_or_default());
+            let call = Call { docker, version: version.unwrap_or(MAX_VERSION), parameters, query, request };
+            routes::answer(route, call).await
+        }
+        Found::WrongMethod => Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method not allowed")),
+        Found::Nothing => Err(Problem::not_found("page not found")),
+    }
+}

@@ -1,0 +1,407 @@
+//! nf_tables over netlink: a table of ours replaced as a whole, in one transaction (linux/netfilter/nf_tables.h).
+//!
+//! ```text
+//! Table { family, name, chains } ─ encode ─→ batch begin | add table | delete table | add table | chains | rules | batch end
+//! ```
+//!
+//! Adding, deleting and adding again replaces what was there without a moment in which nothing is.
+
+use std::{
+    io,
+    net::Ipv4Addr,
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+};
+
+use ipnet::Ipv4Net;
+
+/// A table and everything in it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Table {
+    pub name: String,
+    pub chains: Vec<Chain>,
+}
+
+/// A base chain.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Chain {
+    pub name: &'static str,
+    /// `filter` or `nat`
+    pub kind: &'static str,
+    pub hook: Hook,
+    pub priority: i32,
+    pub rules: Vec<Vec<Expression>>,
+}
+
+/// NF_INET_*
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Hook {
+    Forward = 2,
+    Output = 3,
+    Postrouting = 4,
+}
+
+/// What a rule is made of: matches, then what happens.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Expression {
+    InputIs(String),
+    OutputIs(String),
+    OutputIsNot(String),
+    Source(Ipv4Net),
+    Destination(Ipv4Addr),
+    /// IPPROTO_*
+    Protocol(u8),
+    DestinationPort(u16),
+    Established,
+    Masquerade,
+    DestinationNat(Ipv4Addr, u16),
+    Accept,
+    Drop,
+}
+
+const NFNL_SUBSYS: u16 = 10;
+const BATCH_BEGIN: u16 = 0x10;
+const BATCH_END: u16 = 0x11;
+const NEW_TABLE: u16 = 0;
+const DELETE_TABLE: u16 = 2;
+const NEW_CHAIN: u16 = 3;
+const NEW_RULE: u16 = 6;
+const NESTED: u16 = 0x8000;
+const REGISTER: u32 = 1;
+const SECOND: u32 = 2;
+
+/// Replaces the table in the calling thread's network namespace; without chains it is removed.
+pub fn replace(table: &Table) -> io::Result<()> {
+    let mut batch = Batch::default();
+    batch.message(BATCH_BEGIN, false, |_| ());
+    let name = |out: &mut Attributes| out.text(1, &table.name);
+    batch.message(NEW_TABLE, true, name);
+    batch.message(DELETE_TABLE, true, name);
+    if !table.chains.is_empty() {
+        batch.message(NEW_TABLE, true, name);
+    }
+    for chain in &table.chains {
+        batch.message(NEW_CHAIN, true, |out| {
+            out.text(1, &table.name);
+            out.text(3, chain.name);
+            out.nested(4, |hook| {
+                hook.number(1, chain.hook as u32);
+                hook.number(2, chain.priority as u32);
+            });
+            out.text(7, chain.kind);
+        });
+        for rule in &chain.rules {
+            batch.message(NEW_RULE, true, |out| {
+                out.text(1, &table.name);
+                out.text(2, chain.name);
+                out.nested(4, |list| rule.iter().for_each(|expression| expression.encode(list)));
+            });
+        }
+    }
+    batch.message(BATCH_END, false, |_| ());
+    batch.send()
+}
+
+#[derive(Default)]
+struct Batch {
+    bytes: Vec<u8>,
+    sequence: u32,
+    acknowledged: usize,
+}
+
+impl Batch {
+    fn message(&mut self, kind: u16, of_tables: bool, fill: impl FnOnce(&mut Attributes)) {
+        const REQUEST: u16 = 1;
+        const ACK: u16 = 4;
+        const CREATE_APPEND: u16 = 0x400 | 0x800;
+        let mut attributes = Attributes::default();
+        fill(&mut attributes);
+        let (kind, flags) = if of_tables {
+            self.acknowledged += 1;
+            let create = if kind == DELETE_TABLE { 0 } else { CREATE_APPEND };
+            (NFNL_SUBSYS << 8 | kind, REQUEST | ACK | create)
+        } else {
+            (kind, REQUEST)
+        };
+        self.sequence += 1;
+        let length = 16 + 4 + attributes.0.len();
+        self.bytes.extend_from_slice(&(length as u32).to_ne_bytes());
+        self.bytes.extend_from_slice(&kind.to_ne_bytes());
+        self.bytes.extend_from_slice(&flags.to_ne_bytes());
+        self.bytes.extend_from_slice(&self.sequence.to_ne_bytes());
+        self.bytes.extend_from_slice(&0u32.to_ne_bytes());
+        let family = if of_tables { libc::AF_INET as u8 } else { 0 };
+        let resource = if of_tables { 0 } else { NFNL_SUBSYS };
+        self.bytes.extend_from_slice(&[family, 0]);
+        self.bytes.extend_from_slice(&resource.to_be_bytes());
+        self.bytes.extend_from_slice(&attributes.0);
+    }
+
+    /// Sends all of it and reads the kernel's answers; the first refusal is the error.
+    fn send(&self) -> io::Result<()> {
+        let socket = open()?;
+        // SAFETY: the buffer is valid for its length.
+        let sent = unsafe { libc::send(socket.as_raw_fd(), self.bytes.as_ptr().cast(), self.bytes.len(), 0) };
+        if sent < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let mut left = self.acknowledged;
+        let mut buffer = vec![0u8; 64 << 10];
+        while left > 0 {
+            // SAFETY: the buffer is valid for its length.
+            let count = unsafe { libc::recv(socket.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0) };
+            if count < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            let mut rest = &buffer[..count as usize];
+            while rest.len() >= 20 {
+                let length = u32::from_ne_bytes([rest[0], rest[1], rest[2], rest[3]]) as usize;
+                let kind = u16::from_ne_bytes([rest[4], rest[5]]);
+                if kind == libc::NLMSG_ERROR as u16 {
+                    let code = i32::from_ne_bytes([rest[16], rest[17], rest[18], rest[19]]);
+                    if code != 0 {
+                        return Err(io::Error::from_raw_os_error(-code));
+                    }
+                    left = left.saturating_sub(1);
+                }
+                rest = rest.get(length.next_multiple_of(4).max(16)..).unwrap_or_default();
+            }
+        }
+        Ok(())
+    }
+}
+
+fn open() -> io::Result<OwnedFd> {
+    const NETLINK_NETFILTER: i32 = 12;
+    // SAFETY: plain numbers; the descriptor is checked before it is owned.
+    let socket = unsafe {
+        let fd = libc::socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, NETLINK_NETFILTER);
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        OwnedFd::from_raw_fd(fd)
+    };
+    let limit = libc::timeval { tv_sec: 5, tv_usec: 0 };
+    // A large batch needs room on both ways; that the kernel grants less shows when it is sent.
+    let size: libc::c_int = 4 << 20;
+    // SAFETY: each option is given its own type and size.
+    unsafe {
+        let pointer = std::ptr::from_ref(&limit).cast();
+        let length = std::mem::size_of_val(&limit) as libc::socklen_t;
+        libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RCVTIMEO, pointer, length);
+        for option in [libc::SO_SNDBUFFORCE, libc::SO_RCVBUFFORCE] {
+            libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, option, std::ptr::from_ref(&size).cast(), 4);
+        }
+    }
+    Ok(socket)
+}
+
+/// Netlink attributes; numbers are big-endian in nf_tables.
+#[derive(Default)]
+struct Attributes(Vec<u8>);
+
+impl Attributes {
+    fn raw(&mut self, kind: u16, value: &[u8]) {
+        self.0.extend_from_slice(&((4 + value.len()) as u16).to_ne_bytes());
+        self.0.extend_from_slice(&kind.to_ne_bytes());
+        self.0.extend_from_slice(value);
+        self.0.resize(self.0.len().next_multiple_of(4), 0);
+    }
+
+    fn text(&mut self, kind: u16, value: &str) {
+        let mut bytes = value.as_bytes().to_vec();
+        bytes.push(0);
+        self.raw(kind, &bytes);
+    }
+
+    fn number(&mut self, kind: u16, value: u32) {
+        self.raw(kind, &value.to_be_bytes());
+    }
+
+    fn nested(&mut self, kind: u16, fill: impl FnOnce(&mut Attributes)) {
+        let mut inner = Attributes::default();
+        fill(&mut inner);
+        self.raw(kind | NESTED, &inner.0);
+    }
+
+    fn expression(&mut self, name: &str, fill: impl FnOnce(&mut Attributes)) {
+        self.nested(1, |element| {
+            element.text(1, name);
+            element.nested(2, fill);
+        });
+    }
+
+    /// Compares the register; `equal` or not.
+    fn compare(&mut self, equal: bool, value: &[u8]) {
+        self.expression("cmp", |out| {
+            out.number(1, REGISTER);
+            out.number(2, u32::from(!equal));
+            out.nested(3, |data| data.raw(1, value));
+        });
+    }
+
+    fn meta(&mut self, key: u32) {
+        self.expression("meta", |out| {
+            out.number(1, REGISTER);
+            out.number(2, key);
+        });
+    }
+
+    fn payload(&mut self, base: u32, offset: u32, length: u32) {
+        self.expression("payload", |out| {
+            out.number(1, REGISTER);
+            out.number(2, base);
+            out.number(3, offset);
+            out.number(4, length);
+        });
+    }
+
+    fn mask(&mut self, mask: &[u8]) {
+        self.expression("bitwise", |out| {
+            out.number(1, REGISTER);
+            out.number(2, REGISTER);
+            out.number(3, mask.len() as u32);
+            out.nested(4, |data| data.raw(1, mask));
+            out.nested(5, |data| data.raw(1, &vec![0; mask.len()]));
+        });
+    }
+
+    fn load(&mut self, register: u32, value: &[u8]) {
+        self.expression("immediate", |out| {
+            out.number(1, register);
+            out.nested(2, |data| data.raw(1, value));
+        });
+    }
+
+    fn verdict(&mut self, code: u32) {
+        self.expression("immediate", |out| {
+            out.number(1, 0);
+            out.nested(2, |data| data.nested(2, |verdict| verdict.number(1, code)));
+        });
+    }
+}
+
+/// An interface's name as the kernel compares it.
+fn interface(name: &str) -> [u8; 16] {
+    let mut out = [0; 16];
+    let length = name.len().min(15);
+    out[..length].copy_from_slice(&name.as_bytes()[..length]);
+    out
+}
+
+impl Expression {
+    fn encode(&self, out: &mut Attributes) {
+        const META_INPUT: u32 = 6;
+        const META_OUTPUT: u32 = 7;
+        const META_PROTOCOL: u32 = 16;
+        const NETWORK_HEADER: u32 = 1;
+        const TRANSPORT_HEADER: u32 = 2;
+        const ESTABLISHED_OR_RELATED: u32 = 2 | 4;
+        match self {
+            Expression::InputIs(name) => {
+                out.meta(META_INPUT);
+                out.compare(true, &interface(name));
+            }
+            Expression::OutputIs(name) => {
+                out.meta(META_OUTPUT);
+                out.compare(true, &interface(name));
+            }
+            Expression::OutputIsNot(name) => {
+                out.meta(META_OUTPUT);
+                out.compare(false, &interface(name));
+            }
+            Expression::Source(net) => {
+                out.payload(NETWORK_HEADER, 12, 4);
+                out.mask(&net.netmask().octets());
+                out.compare(true, &net.network().octets());
+            }
+            Expression::Destination(address) => {
+                out.payload(NETWORK_HEADER, 16, 4);
+                out.compare(true, &address.octets());
+            }
+            Expression::Protocol(number) => {
+                out.meta(META_PROTOCOL);
+                out.compare(true, &[*number]);
+            }
+            Expression::DestinationPort(port) => {
+                out.payload(TRANSPORT_HEADER, 2, 2);
+                out.compare(true, &port.to_be_bytes());
+            }
+            Expression::Established => {
+                out.expression("ct", |ct| {
+                    ct.number(1, REGISTER);
+                    ct.number(2, 0);
+                });
+                out.mask(&ESTABLISHED_OR_RELATED.to_ne_bytes());
+                out.compare(false, &[0; 4]);
+            }
+            Expression::Masquerade => out.expression("masq", |_| ()),
+            Expression::DestinationNat(address, port) => {
+                out.load(REGISTER, &address.octets());
+                out.load(SECOND, &port.to_be_bytes());
+                out.expression("nat", |nat| {
+                    nat.number(1, 1);
+                    nat.number(2, libc::AF_INET as u32);
+                    nat.number(3, REGISTER);
+                    nat.number(5, SECOND);
+                });
+            }
+            Expression::Accept => out.verdict(1),
+            Expression::Drop => out.verdict(0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_takes_every_expression_and_replaces_the_table() {
+        let netns = coracle_link::Netns::create().unwrap();
+        let net: Ipv4Net = "172.17.0.0/16".parse().unwrap();
+        let br = || "br0".to_owned();
+        let table = Table {
+            name: "coracle-test".into(),
+            chains: vec![
+                Chain {
+                    name: "forward",
+                    kind: "filter",
+                    hook: Hook::Forward,
+                    priority: 0,
+                    rules: vec![
+                        vec![Expression::InputIs(br()), Expression::OutputIs(br()), Expression::Accept],
+                        vec![Expression::OutputIs(br()), Expression::Established, Expression::Accept],
+                        vec![Expression::OutputIs(br()), Expression::Drop],
+                    ],
+                },
+                Chain {
+                    name: "postrouting",
+                    kind: "nat",
+                    hook: Hook::Postrouting,
+                    priority: 100,
+                    rules: vec![vec![Expression::Source(net), Expression::OutputIsNot(br()), Expression::Masquerade]],
+                },
+                Chain {
+                    name: "output",
+                    kind: "nat",
+                    hook: Hook::Output,
+                    priority: -100,
+                    rules: vec![vec![
+                        Expression::Destination([127, 0, 0, 11].into()),
+                        Expression::Protocol(17),
+                        Expression::DestinationPort(53),
+                        Expression::DestinationNat([127, 0, 0, 11].into(), 4444),
+                    ]],
+                },
+            ],
+        };
+        netns.run(|| replace(&table)).unwrap();
+        netns.run(|| replace(&table)).unwrap();
+        netns.run(|| replace(&Table { name: "coracle-test".into(), chains: vec![] })).unwrap();
+        let bad = Table {
+            name: "coracle-test".into(),
+            chains: vec![Chain { name: "x", kind: "carpet", hook: Hook::Output, priority: 0, rules: vec![] }],
+        };
+        assert!(netns.run(|| replace(&bad)).is_err());
+    }
+}
