@@ -37,6 +37,8 @@ pub async fn run(server: &Arc<Server>) -> Result<(), Status> {
         let class = json!({"kind": "PriorityClass", "apiVersion": "scheduling.k8s.io/v1", "metadata": {"name": name}, "value": value, "description": what});
         ensure(server, ("scheduling.k8s.io", "priorityclasses"), "", class).await?;
     }
+    flow_control(server).await?;
+    api_services(server).await?;
     let service_ip = first_address(server);
     let labels = json!({"component": "apiserver", "provider": "kubernetes"});
     let service = json!({"kind": "Service", "apiVersion": "v1", "metadata": {"name": "kubernetes", "namespace": "default", "labels": labels},
@@ -53,6 +55,72 @@ pub async fn run(server: &Arc<Server>) -> Result<(), Status> {
         "addressType": family, "endpoints": [{"addresses": [address], "conditions": {"ready": true}}],
         "ports": [{"name": "https", "port": port, "protocol": "TCP"}]});
     put(server, ("discovery.k8s.io", "endpointslices"), "default", slice).await
+}
+
+/// What every cluster has of priority and fairness, whatever else it has (flowcontrol `bootstrap/default.go`, mandatory).
+async fn flow_control(server: &Arc<Server>) -> Result<(), Status> {
+    const VERSION: &str = "flowcontrol.apiserver.k8s.io/v1";
+    const GROUP: &str = "flowcontrol.apiserver.k8s.io";
+    let everything = |subjects: Value| {
+        json!([{"subjects": subjects, "resourceRules": [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"], "clusterScope": true, "namespaces": ["*"]}],
+            "nonResourceRules": [{"verbs": ["*"], "nonResourceURLs": ["*"]}]}])
+    };
+    let group = |name: &str| json!({"kind": "Group", "group": {"name": name}});
+    let all = json!([group("system:unauthenticated"), group("system:authenticated")]);
+    let limited =
+        json!({"type": "Limited", "limited": {"nominalConcurrencyShares": 5, "limitResponse": {"type": "Reject"}}});
+    for (name, spec) in [("exempt", json!({"type": "Exempt", "exempt": {}})), ("catch-all", limited)] {
+        let level = json!({"kind": "PriorityLevelConfiguration", "apiVersion": VERSION, "metadata": {"name": name}, "spec": spec});
+        ensure(server, (GROUP, "prioritylevelconfigurations"), "", level).await?;
+    }
+    for (name, precedence, subjects) in [("exempt", 1, json!([group("system:masters")])), ("catch-all", 10_000, all)] {
+        let mut schema = json!({"kind": "FlowSchema", "apiVersion": VERSION, "metadata": {"name": name},
+            "spec": {"priorityLevelConfiguration": {"name": name}, "matchingPrecedence": precedence, "rules": everything(subjects)}});
+        if name == "catch-all" {
+            schema["spec"]["distinguisherMethod"] = json!({"type": "ByUser"});
+        }
+        ensure(server, (GROUP, "flowschemas"), "", schema).await?;
+    }
+    Ok(())
+}
+
+/// Says which APIServices are kept by the server, and that it answers for them itself.
+const MANAGED: &str = "kube-aggregator.kubernetes.io/automanaged";
+
+/// An APIService for each group and version that is served, and none for those that are not any more.
+pub(crate) async fn api_services(server: &Arc<Server>) -> Result<(), Status> {
+    const RESOURCE: (&str, &str) = ("apiregistration.k8s.io", "apiservices");
+    let rows = server.registry.current();
+    let known = server.cache_of(RESOURCE.0, RESOURCE.1)?.snapshot();
+    let mut wanted = std::collections::HashSet::new();
+    for (group, versions) in rows.groups() {
+        for version in versions {
+            let name = format!("{version}.{group}");
+            wanted.insert(name.clone());
+            if known.get(&name).is_some() {
+                continue;
+            }
+            let custom = rows.rows().any(|row| {
+                row.strategy.custom().is_some() && row.served.iter().any(|(g, v)| *g == group && *v == version)
+            });
+            let (managed, minimum) = if custom { ("true", 1000) } else { ("onstart", 17_000) };
+            let now = coracle_api::clock::rfc3339(server.config.clock.now());
+            let service = json!({"kind": "APIService", "apiVersion": "apiregistration.k8s.io/v1", "metadata": {"name": name, "labels": {MANAGED: managed}},
+                "spec": {"group": &*group, "version": &*version, "groupPriorityMinimum": minimum, "versionPriority": if custom { 100 } else { 15 }},
+                "status": {"conditions": [{"type": "Available", "status": "True", "lastTransitionTime": now, "reason": "Local", "message": "Local APIServices are always available"}]}});
+            put(server, RESOURCE, "", service).await?;
+        }
+    }
+    for (name, object) in &known.objects {
+        if coracle_api::meta::label(&object.parse(), MANAGED) == Some("true") && !wanted.contains(&**name) {
+            let call = call(server, RESOURCE, "", name)?;
+            match crate::verbs::delete_object(&call, &crate::verbs::DeleteOptions::default()).await {
+                Err(status) if status.code != 404 => return Err(status),
+                _ => {}
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The first address of the service range is the API server's own.

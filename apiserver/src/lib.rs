@@ -63,6 +63,9 @@ pub struct Config {
     pub ca_pem: String,
     /// Certificate and key that the server shows to kubelets.
     pub kubelet_client: Option<(String, String)>,
+    /// The P-256 key, PKCS #8 in PEM, that service accounts' tokens are signed with; one that ends with the process when
+    /// there is none.
+    pub service_account_key: Option<String>,
     /// Where kubelets are dialled from.
     pub node_place: Place,
     /// Where the server is reached: the endpoint of the `kubernetes` Service.
@@ -80,6 +83,7 @@ impl Config {
             node_port_range: 30000..=32767,
             ca_pem: ca_pem.into(),
             kubelet_client: None,
+            service_account_key: None,
             node_place: Place::default(),
             advertise,
         }
@@ -116,7 +120,9 @@ impl ApiServer {
         let identity = config.kubelet_client.as_ref().map(|(certificate, key)| (certificate.as_str(), key.as_str()));
         let kubelet = http::kubelet::KubeletClient::new(&config.ca_pem, identity, config.node_place.clone())
             .map_err(StartError::Tls)?;
+        let signer = auth::tokens::Signer::new(config.service_account_key.as_deref()).map_err(StartError::Tls)?;
         let server = Arc::new(Server {
+            signer,
             config,
             registry,
             cacher,

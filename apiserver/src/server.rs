@@ -27,6 +27,8 @@ pub struct Server {
     pub metrics: Metrics,
     pub openapi: crate::http::openapi::Documents,
     pub kubelet: crate::http::kubelet::KubeletClient,
+    /// Signs the tokens of service accounts.
+    pub signer: crate::auth::tokens::Signer,
     /// Ends watches and background work.
     pub stop: CancellationToken,
 }

@@ -12,6 +12,7 @@ pub(super) fn find(group: &str, kind: &str) -> Option<&'static Printer> {
     Some(match (group, kind) {
         ("", "Namespace") => &NAMESPACE,
         ("" | "events.k8s.io", "Event") => &EVENT,
+        ("", "ComponentStatus") => &COMPONENT,
         ("", "ConfigMap") => &CONFIG_MAP,
         ("", "Secret") => &SECRET,
         ("", "ServiceAccount") => &SERVICE_ACCOUNT,
@@ -25,6 +26,16 @@ pub(super) fn find(group: &str, kind: &str) -> Option<&'static Printer> {
 static NAMESPACE: Printer = Printer {
     columns: &[NAME, text("Status"), AGE],
     cells: |o, now| vec![meta::name(o).into(), str_at(o, "/status/phase").into(), age(o, now).into()],
+};
+
+static COMPONENT: Printer = Printer {
+    columns: &[NAME, text("Status"), text("Message"), text("Error")],
+    cells: |o, _| {
+        let healthy = list_at(o, "/conditions").iter().find(|condition| str_at(condition, "/type") == "Healthy");
+        let of = |field: &str| healthy.map_or("", |condition| str_at(condition, field));
+        let status = if of("/status") == "True" { "Healthy" } else { "Unhealthy" };
+        vec![meta::name(o).into(), status.into(), of("/message").into(), of("/error").into()]
+    },
 };
 
 static EVENT: Printer = Printer {

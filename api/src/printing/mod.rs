@@ -76,6 +76,15 @@ pub fn of(gvk: &Gvk) -> &'static Printer {
     groups.iter().find_map(|find| find(&gvk.group, kind)).unwrap_or(&DEFAULT)
 }
 
+/// Name and age.
+fn aged() -> &'static Printer {
+    static AGED: Printer = Printer {
+        columns: &[NAME, AGE],
+        cells: |object, now| vec![meta::name(object).into(), age(object, now).into()],
+    };
+    &AGED
+}
+
 static DEFAULT: Printer = Printer {
     columns: &[NAME, date("Created At")],
     cells: |object, _| vec![meta::name(object).into(), meta::creation_timestamp(object).into()],

@@ -13,6 +13,19 @@ pub(super) fn find(group: &str, kind: &str) -> Option<&'static Printer> {
         ("", "ResourceQuota") => &QUOTA,
         ("autoscaling", "HorizontalPodAutoscaler") => &AUTOSCALER,
         ("apiregistration.k8s.io", "APIService") => &API_SERVICE,
+        ("flowcontrol.apiserver.k8s.io", "FlowSchema") => &FLOW_SCHEMA,
+        ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration") => &PRIORITY_LEVEL,
+        ("admissionregistration.k8s.io", "ValidatingWebhookConfiguration" | "MutatingWebhookConfiguration") => {
+            &WEBHOOKS
+        }
+        ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy") => &VALIDATING_POLICY,
+        ("admissionregistration.k8s.io", "MutatingAdmissionPolicy") => &MUTATING_POLICY,
+        ("admissionregistration.k8s.io", "ValidatingAdmissionPolicyBinding" | "MutatingAdmissionPolicyBinding") => {
+            &POLICY_BINDING
+        }
+        ("resource.k8s.io", "DeviceClass" | "ResourceClaimTemplate") => super::aged(),
+        ("resource.k8s.io", "ResourceClaim") => &CLAIM,
+        ("resource.k8s.io", "ResourceSlice") => &SLICE,
         _ => return None,
     })
 }
@@ -134,6 +147,135 @@ static API_SERVICE: Printer = Printer {
             },
         );
         vec![meta::name(o).into(), service.into(), available.into(), age(o, now).into()]
+    },
+};
+
+fn count(o: &Value, pointer: &str) -> usize {
+    super::access::list_at(o, pointer).len()
+}
+
+static FLOW_SCHEMA: Printer = Printer {
+    columns: &[
+        NAME,
+        text("PriorityLevel"),
+        number("MatchingPrecedence"),
+        text("DistinguisherMethod"),
+        AGE,
+        text("MissingPL"),
+    ],
+    cells: |o, now| {
+        let dangling =
+            super::access::list_at(o, "/status/conditions").iter().find(|c| str_at(c, "/type") == "Dangling");
+        vec![
+            meta::name(o).into(),
+            str_at(o, "/spec/priorityLevelConfiguration/name").into(),
+            int_at(o, "/spec/matchingPrecedence").into(),
+            or_none(str_at(o, "/spec/distinguisherMethod/type")).into(),
+            age(o, now).into(),
+            dangling.map_or("?", |condition| str_at(condition, "/status")).into(),
+        ]
+    },
+};
+
+static PRIORITY_LEVEL: Printer = Printer {
+    columns: &[
+        NAME,
+        text("Type"),
+        text("NominalConcurrencyShares"),
+        text("Queues"),
+        text("HandSize"),
+        text("QueueLengthLimit"),
+        AGE,
+    ],
+    cells: |o, now| {
+        let shares = o
+            .pointer("/spec/limited/nominalConcurrencyShares")
+            .or_else(|| o.pointer("/spec/exempt/nominalConcurrencyShares"));
+        let queuing = |name: &str| o.pointer(&format!("/spec/limited/limitResponse/queuing/{name}"));
+        let cell = |value: Option<&Value>| value.map_or_else(|| "<none>".to_owned(), shown);
+        vec![
+            meta::name(o).into(),
+            str_at(o, "/spec/type").into(),
+            cell(shares).into(),
+            cell(queuing("queues")).into(),
+            cell(queuing("handSize")).into(),
+            cell(queuing("queueLengthLimit")).into(),
+            age(o, now).into(),
+        ]
+    },
+};
+
+static WEBHOOKS: Printer = Printer {
+    columns: &[NAME, number("Webhooks"), AGE],
+    cells: |o, now| vec![meta::name(o).into(), count(o, "/webhooks").into(), age(o, now).into()],
+};
+
+fn param_kind(o: &Value) -> String {
+    match (str_at(o, "/spec/paramKind/apiVersion"), str_at(o, "/spec/paramKind/kind")) {
+        ("", "") => "<unset>".into(),
+        (version, kind) => format!("{version}/{kind}"),
+    }
+}
+
+static VALIDATING_POLICY: Printer = Printer {
+    columns: &[NAME, number("Validations"), text("ParamKind"), AGE],
+    cells: |o, now| {
+        vec![meta::name(o).into(), count(o, "/spec/validations").into(), param_kind(o).into(), age(o, now).into()]
+    },
+};
+
+static MUTATING_POLICY: Printer = Printer {
+    columns: &[NAME, number("Mutations"), text("ParamKind"), AGE],
+    cells: |o, now| {
+        vec![meta::name(o).into(), count(o, "/spec/mutations").into(), param_kind(o).into(), age(o, now).into()]
+    },
+};
+
+static POLICY_BINDING: Printer = Printer {
+    columns: &[NAME, text("PolicyName"), text("ParamRef"), AGE],
+    cells: |o, now| {
+        let param = match (str_at(o, "/spec/paramRef/namespace"), str_at(o, "/spec/paramRef/name")) {
+            ("", "") => "<unset>".into(),
+            ("", name) => name.to_owned(),
+            (namespace, name) => format!("{namespace}/{name}"),
+        };
+        vec![meta::name(o).into(), str_at(o, "/spec/policyName").into(), param.into(), age(o, now).into()]
+    },
+};
+
+static CLAIM: Printer = Printer {
+    columns: &[NAME, text("State"), AGE],
+    cells: |o, now| {
+        let mut states = Vec::new();
+        if meta::deletion_timestamp(o).is_some() {
+            states.push("deleted");
+        }
+        if o.pointer("/status/allocation").is_none() {
+            states.push("pending");
+        } else {
+            states.push("allocated");
+            if count(o, "/status/reservedFor") > 0 {
+                states.push("reserved");
+            }
+        }
+        vec![meta::name(o).into(), states.join(",").into(), age(o, now).into()]
+    },
+};
+
+static SLICE: Printer = Printer {
+    columns: &[NAME, text("Node"), text("Driver"), text("Pool"), AGE],
+    cells: |o, now| {
+        let node = match str_at(o, "/spec/nodeName") {
+            "" => "<unset>",
+            node => node,
+        };
+        vec![
+            meta::name(o).into(),
+            node.into(),
+            str_at(o, "/spec/driver").into(),
+            str_at(o, "/spec/pool/name").into(),
+            age(o, now).into(),
+        ]
     },
 };
 

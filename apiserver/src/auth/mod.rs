@@ -2,6 +2,7 @@
 
 mod authenticate;
 mod authorize;
+pub mod tokens;
 
 pub use authenticate::{Authenticated, bearer_token, from_certificate, from_token};
 pub use authorize::{Attributes, Decision, authorize};

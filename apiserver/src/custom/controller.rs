@@ -81,9 +81,17 @@ impl Served {
 pub async fn run(server: Arc<Server>, mut definitions: Definitions) {
     let Ok(cache) = server.cache_of(DEFINITIONS.0, DEFINITIONS.1) else { return };
     let mut news = cache.subscribe();
+    let mut generation = 0;
     loop {
         news.borrow_and_update();
-        let done = definitions.reconcile(&server, &cache.snapshot()).await;
+        let mut done = definitions.reconcile(&server, &cache.snapshot()).await;
+        let now = server.registry.current().generation;
+        if done.is_ok() && generation != now {
+            done = bootstrap::api_services(&server).await;
+            if done.is_ok() {
+                generation = now;
+            }
+        }
         if let Err(status) = &done {
             tracing::warn!(%status, "custom resource definitions");
         }

@@ -74,9 +74,8 @@ async fn authenticate(server: &Server, headers: &HeaderMap, identity: &Identity)
         Identity::User(user) | Identity::Connection(Some(user)) => Ok(user.clone()),
         Identity::Connection(None) => {
             if let Some(token) = auth::bearer_token(headers) {
-                let secrets = server.cache_of("", "secrets")?.snapshot();
-                let user = auth::from_token(token, &secrets, server.config.clock.now());
-                return user.map(Arc::new).ok_or_else(Status::unauthorized);
+                let user = auth::tokens::authenticate(server, token, &[])?;
+                return user.map(|(user, _)| Arc::new(user)).ok_or_else(Status::unauthorized);
             }
             if headers.contains_key(header::AUTHORIZATION) {
                 return Err(Status::unauthorized());
@@ -136,8 +135,13 @@ async fn non_resource(server: &Arc<Server>, request: Request<Body>, user: &UserI
     let accept = plain(&accept);
     match path.trim_end_matches('/') {
         "/version" => return Ok(render::plain(&accept, StatusCode::OK, &version::document())),
+        "/openid/v1/jwks" => return Ok(render::plain(&accept, StatusCode::OK, &server.signer.key_set())),
+        "/.well-known/openid-configuration" => {
+            return Ok(render::plain(&accept, StatusCode::OK, &auth::tokens::configuration()));
+        }
         "" => {
             let paths = [
+                "/.well-known/openid-configuration",
                 "/api",
                 "/api/v1",
                 "/apis",
@@ -146,6 +150,7 @@ async fn non_resource(server: &Arc<Server>, request: Request<Body>, user: &UserI
                 "/metrics",
                 "/openapi/v2",
                 "/openapi/v3",
+                "/openid/v1/jwks",
                 "/readyz",
                 "/version",
             ];

@@ -3,15 +3,20 @@
 //! To add a resource: write `registry/<group>/<kind>.rs` with its [`Strategy`] (or use [`strategy::PLAIN`]) and add one
 //! row to [`table`].
 
+pub mod admission_configs;
+pub mod aggregation;
 pub mod apps;
 pub mod autoscaling;
 pub mod certificates;
 pub mod coordination;
 pub mod core;
+pub mod devices;
 pub mod events;
 pub mod fields;
+pub mod flow_control;
 pub mod meta;
 pub mod rbac;
+pub mod reviews;
 mod row;
 pub mod strategy;
 mod table;

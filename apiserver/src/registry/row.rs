@@ -18,6 +18,7 @@ pub enum Subresource {
     Eviction,
     EphemeralContainers,
     Resize,
+    Token,
     Log,
     Exec,
     Attach,
@@ -26,7 +27,7 @@ pub enum Subresource {
 
 impl Subresource {
     /// Every subresource there is.
-    pub const ALL: [Subresource; 12] = [
+    pub const ALL: [Subresource; 13] = [
         Subresource::Approval,
         Subresource::Attach,
         Subresource::Binding,
@@ -39,6 +40,7 @@ impl Subresource {
         Subresource::Resize,
         Subresource::Scale,
         Subresource::Status,
+        Subresource::Token,
     ];
 
     /// The last part of the path.
@@ -52,6 +54,7 @@ impl Subresource {
             Subresource::Eviction => "eviction",
             Subresource::EphemeralContainers => "ephemeralcontainers",
             Subresource::Resize => "resize",
+            Subresource::Token => "token",
             Subresource::Log => "log",
             Subresource::Exec => "exec",
             Subresource::Attach => "attach",
@@ -62,7 +65,7 @@ impl Subresource {
     /// What can be done with it.
     pub fn verbs(self) -> &'static [&'static str] {
         match self {
-            Subresource::Binding | Subresource::Eviction => &["create"],
+            Subresource::Binding | Subresource::Eviction | Subresource::Token => &["create"],
             Subresource::Log => &["get"],
             Subresource::Exec | Subresource::Attach | Subresource::PortForward => &["create", "get"],
             Subresource::Finalize => &["update"],
@@ -84,6 +87,7 @@ impl Subresource {
             Subresource::Exec => Some(Gvk::of("", "v1", "PodExecOptions")),
             Subresource::Attach => Some(Gvk::of("", "v1", "PodAttachOptions")),
             Subresource::PortForward => Some(Gvk::of("", "v1", "PodPortForwardOptions")),
+            Subresource::Token => Some(Gvk::of("authentication.k8s.io", "v1", "TokenRequest")),
             _ => None,
         }
     }
@@ -163,6 +167,14 @@ impl Row {
     #[must_use]
     pub fn short(mut self, names: &[&'static str]) -> Self {
         self.short_names = names.iter().map(|name| Symbol::new(name)).collect();
+        self
+    }
+
+    /// Not stored: these verbs are answered.
+    #[must_use]
+    pub fn answered(mut self, verbs: &'static [&'static str]) -> Self {
+        self.storage = Symbol::EMPTY;
+        self.verbs = verbs;
         self
     }
 

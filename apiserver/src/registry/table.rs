@@ -2,10 +2,13 @@
 
 use super::Subresource::{
     Approval, Attach, Binding, EphemeralContainers, Eviction, Exec, Finalize, Log, PortForward, Resize, Scale, Status,
+    Token,
 };
+use super::admission_configs::AdmissionConfig;
+use super::reviews::ReviewStrategy;
 use super::row::Row;
 use super::strategy::{PLAIN, SPECIFIED};
-use super::{apps, autoscaling, certificates, coordination, core, events, rbac};
+use super::{aggregation, apps, autoscaling, certificates, coordination, core, devices, events, flow_control, rbac};
 use crate::custom::definition::DefinitionStrategy;
 
 /// Every built-in resource.
@@ -13,11 +16,75 @@ pub fn rows() -> Vec<Row> {
     let mut rows = core_rows();
     rows.extend(apps_rows());
     rows.extend(other_rows());
+    rows.extend(control_rows());
+    rows.extend(review_rows());
     rows
+}
+
+/// What configures the server itself, and devices.
+fn control_rows() -> Vec<Row> {
+    const ADMISSION: &str = "admissionregistration.k8s.io";
+    const FLOW: &str = "flowcontrol.apiserver.k8s.io";
+    const DEVICES: &str = "resource.k8s.io";
+    let admission = |kind, plural, strategy: AdmissionConfig| {
+        Row::new(ADMISSION, "v1", kind, plural, strategy).cluster().category("api-extensions")
+    };
+    vec![
+        admission("MutatingAdmissionPolicy", "mutatingadmissionpolicies", AdmissionConfig::Policy),
+        admission(
+            "MutatingAdmissionPolicyBinding",
+            "mutatingadmissionpolicybindings",
+            AdmissionConfig::MutatingBinding,
+        ),
+        admission("MutatingWebhookConfiguration", "mutatingwebhookconfigurations", AdmissionConfig::MutatingWebhooks),
+        admission("ValidatingAdmissionPolicy", "validatingadmissionpolicies", AdmissionConfig::ValidatingPolicy)
+            .status(),
+        admission(
+            "ValidatingAdmissionPolicyBinding",
+            "validatingadmissionpolicybindings",
+            AdmissionConfig::ValidatingBinding,
+        ),
+        admission("ValidatingWebhookConfiguration", "validatingwebhookconfigurations", AdmissionConfig::Webhooks),
+        Row::new("apiregistration.k8s.io", "v1", "APIService", "apiservices", aggregation::ApiServiceStrategy)
+            .cluster()
+            .stored_as("apiregistration.k8s.io/apiservices")
+            .category("api-extensions")
+            .status(),
+        Row::new(FLOW, "v1", "FlowSchema", "flowschemas", flow_control::FlowSchemaStrategy).cluster().status(),
+        Row::new(FLOW, "v1", "PriorityLevelConfiguration", "prioritylevelconfigurations", flow_control::LevelStrategy)
+            .cluster()
+            .status(),
+        Row::new(DEVICES, "v1", "DeviceClass", "deviceclasses", SPECIFIED).cluster(),
+        Row::new(DEVICES, "v1", "ResourceClaim", "resourceclaims", devices::ClaimStrategy).status(),
+        Row::new(DEVICES, "v1", "ResourceClaimTemplate", "resourceclaimtemplates", devices::TemplateStrategy),
+        Row::new(DEVICES, "v1", "ResourceSlice", "resourceslices", devices::SliceStrategy).cluster(),
+    ]
+}
+
+/// Questions.
+fn review_rows() -> Vec<Row> {
+    const AUTHENTICATION: &str = "authentication.k8s.io";
+    const AUTHORIZATION: &str = "authorization.k8s.io";
+    let review =
+        |group, kind, plural| Row::new(group, "v1", kind, plural, ReviewStrategy).cluster().answered(&["create"]);
+    let mut local = review(AUTHORIZATION, "LocalSubjectAccessReview", "localsubjectaccessreviews");
+    local.namespaced = true;
+    vec![
+        review(AUTHENTICATION, "SelfSubjectReview", "selfsubjectreviews"),
+        review(AUTHENTICATION, "TokenReview", "tokenreviews"),
+        local,
+        review(AUTHORIZATION, "SelfSubjectAccessReview", "selfsubjectaccessreviews"),
+        review(AUTHORIZATION, "SelfSubjectRulesReview", "selfsubjectrulesreviews"),
+        review(AUTHORIZATION, "SubjectAccessReview", "subjectaccessreviews"),
+    ]
 }
 
 fn core_rows() -> Vec<Row> {
     vec![
+        Row::new("", "v1", "ComponentStatus", "componentstatuses", ReviewStrategy)
+            .cluster()
+            .short(&["cs"])
+            .answered(&["get", "list"]),
         Row::new("", "v1", "ConfigMap", "configmaps", core::config::ConfigMapStrategy).short(&["cm"]),
         Row::new("", "v1", "Endpoints", "endpoints", core::endpoints::EndpointsStrategy).short(&["ep"]),
         Row::new("", "v1", "Event", "events", events::EventStrategy).also("events.k8s.io", "v1").short(&["ev"]),
@@ -58,7 +125,7 @@ fn core_rows() -> Vec<Row> {
         .with(&[Scale, Status]),
         Row::new("", "v1", "ResourceQuota", "resourcequotas", PLAIN).short(&["quota"]).status(),
         Row::new("", "v1", "Secret", "secrets", core::config::SecretStrategy),
-        Row::new("", "v1", "ServiceAccount", "serviceaccounts", PLAIN).short(&["sa"]),
+        Row::new("", "v1", "ServiceAccount", "serviceaccounts", PLAIN).short(&["sa"]).with(&[Token]),
         Row::new("", "v1", "Service", "services", core::service::ServiceStrategy).short(&["svc"]).in_all().status(),
     ]
 }

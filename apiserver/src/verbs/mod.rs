@@ -10,13 +10,14 @@ mod list;
 mod manage;
 mod patch;
 mod scale;
+mod token;
 mod update;
 mod watch;
 
 pub mod allocate;
 pub(crate) use create::create_object;
-pub(crate) use manage::{Managing, manager_of};
 pub(crate) use delete::{DeleteOptions, delete_object};
+pub(crate) use manage::{Managing, manager_of};
 
 use crate::auth::UserInfo;
 use crate::cache::{Object, ResourceCache, encode, store_key, with_revision};
@@ -90,6 +91,8 @@ impl Verb {
 /// Answers a call.
 pub async fn dispatch(call: Call, verb: Verb, body: Body) -> Result<Response, Status> {
     match (verb, call.subresource) {
+        _ if !call.row().is_stored() => crate::registry::reviews::answer(call, verb, body).await,
+        (Verb::Create, Some(Subresource::Token)) => token::create(call, body).await,
         (Verb::Get, Some(Subresource::Log)) => crate::http::logs::log(call).await,
         (Verb::Get, Some(Subresource::Scale)) => scale::get(call).await,
         (Verb::Update, Some(Subresource::Scale)) => scale::update(call, body).await,

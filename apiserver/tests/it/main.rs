@@ -9,6 +9,7 @@ mod logs;
 mod power_loss;
 mod protobuf;
 mod restart;
+mod reviews;
 mod row_walk;
 mod store;
 mod verbs;

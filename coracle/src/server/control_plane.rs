@@ -49,6 +49,7 @@ impl ControlPlane {
         config.clock = clock.clone();
         let kubelet = &credentials.kubelet_client;
         config.kubelet_client = Some((kubelet.cert_pem.clone(), kubelet.key_pem.clone()));
+        config.service_account_key = Some(credentials.service_account_key.clone());
         config.node_place = nodes;
         let api = ApiServer::start(config).await.context("start the API server")?;
         Ok(Self { api, clock })

@@ -35,6 +35,8 @@ pub struct Credentials {
     pub server: Identity,
     /// What the server shows to kubelets.
     pub kubelet_client: Identity,
+    /// What service accounts' tokens are signed with: PKCS #8 in PEM.
+    pub service_account_key: String,
     admin: Identity,
     /// What a node joins with.
     pub token: JoinToken,
@@ -70,7 +72,16 @@ impl Credentials {
             issue("apiserver-kubelet-client", masters("kube-apiserver-kubelet-client"), &[], Usage::Client)?;
         let admin = issue("admin", masters("kubernetes-admin"), &[], Usage::Client)?;
         let token = JoinToken::load_or_create(&dir.join("join-token"), &authority.fingerprint())?;
-        Ok(Self { dir: dir.to_path_buf(), authority: authority.into(), server, kubelet_client, admin, token })
+        let service_account_key = service_account_key(&pki.join("sa.key"))?;
+        Ok(Self {
+            dir: dir.to_path_buf(),
+            authority: authority.into(),
+            server,
+            kubelet_client,
+            service_account_key,
+            admin,
+            token,
+        })
     }
 
     /// Writes admin.kubeconfig for clients of this machine.
@@ -94,6 +105,16 @@ impl Credentials {
         let text = coracle_api::yaml::to_string(&config);
         Ok(write_private(&self.dir.join("admin.kubeconfig"), text.as_bytes())?)
     }
+}
+
+/// The key of service accounts' tokens, made once: another one would end every token there is.
+fn service_account_key(path: &Path) -> Result<String> {
+    if path.exists() {
+        return fs::read_to_string(path).with_context(|| format!("read {}", path.display()));
+    }
+    let (_, key) = coracle_pki::request(&Subject::user("service-accounts"), &[]).context("make a key")?;
+    write_private(path, key.as_bytes())?;
+    Ok(key)
 }
 
 /// The identity kept as `file`, or a new one when that is missing, about to end, or lacks a name.

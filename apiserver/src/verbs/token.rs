@@ -1,0 +1,111 @@
+//! `serviceaccounts/token`: a token for a service account (KEP-1205; core/serviceaccount/storage `token.go`).
+
+use super::{Call, Response};
+use crate::auth::tokens::ISSUER;
+use crate::http::render;
+use crate::http::request::Body;
+use crate::registry::fields::{is_set, items, set, text};
+use coracle_api::clock::rfc3339;
+use coracle_api::status::FieldPath;
+use coracle_api::{Cause, Gvk, Gvr, Status, meta};
+use http::StatusCode;
+use jiff::SignedDuration;
+use serde_json::{Value, json};
+
+const REQUEST: Gvk = Gvk::of("authentication.k8s.io", "v1", "TokenRequest");
+
+/// Seconds that a token lasts: when not said, at least, at most.
+const DEFAULT: i64 = 3600;
+const LEAST: i64 = 600;
+const MOST: i64 = 1 << 32;
+
+pub(super) async fn create(call: Call, body: Body) -> Result<Response, Status> {
+    let (mut request, warnings) = body.of_kind(&REQUEST, call.options.field_validation)?;
+    let account = call.current().await?.value;
+    let spec = &mut request["spec"];
+    if !spec.is_object() {
+        *spec = json!({});
+    }
+    if items(spec, "audiences").is_empty() {
+        set(spec, "audiences", json!([ISSUER]));
+    }
+    let seconds = spec.get("expirationSeconds").and_then(Value::as_i64).unwrap_or(DEFAULT);
+    set(spec, "expirationSeconds", seconds);
+    let mut causes = Vec::new();
+    let path = FieldPath::new("spec.expirationSeconds");
+    if seconds < LEAST {
+        causes.push(Cause::invalid(&path, seconds, "may not specify a duration less than 10 minutes"));
+    } else if seconds > MOST {
+        causes.push(Cause::invalid(&path, seconds, "may not specify a duration larger than 2^32 seconds"));
+    }
+    if !causes.is_empty() {
+        return Err(Status::invalid(&REQUEST, &call.name, causes));
+    }
+    let now = call.server.config.clock.now();
+    let end = now.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(now);
+    let claims = claims(&call, &account, &request["spec"], now.as_second(), end.as_second())?;
+    let token = call.server.signer.sign(&claims)?;
+    set(&mut request, "status", json!({"token": token, "expirationTimestamp": rfc3339(end)}));
+    let metadata = json!({"name": call.name, "namespace": call.namespace, "creationTimestamp": rfc3339(now)});
+    set(&mut request, "metadata", metadata);
+    let mut response = render::value(&call, StatusCode::CREATED, &REQUEST, &request)?;
+    render::warn(&mut response, &warnings);
+    Ok(response)
+}
+
+fn claims(call: &Call, account: &Value, spec: &Value, now: i64, end: i64) -> Result<Value, Status> {
+    let mut own =
+        json!({"namespace": call.namespace, "serviceaccount": {"name": call.name, "uid": meta::uid(account)}});
+    if is_set(spec, "boundObjectRef") {
+        bind(call, &spec["boundObjectRef"], &mut own)?;
+    }
+    Ok(json!({
+        "iss": ISSUER, "sub": format!("system:serviceaccount:{}:{}", call.namespace, call.name), "aud": spec["audiences"],
+        "iat": now, "nbf": now, "exp": end, "jti": call.server.config.names.uid(), "kubernetes.io": own,
+    }))
+}
+
+/// Binds a token to an object: when that goes, the token is good for nothing.
+fn bind(call: &Call, reference: &Value, own: &mut Value) -> Result<(), Status> {
+    let (kind, name, uid) = (text(reference, "kind"), text(reference, "name"), text(reference, "uid"));
+    let (plural, key) = match (text(reference, "apiVersion"), kind) {
+        ("v1", "Pod") => ("pods", format!("{}/{name}", call.namespace)),
+        ("v1", "Secret") => ("secrets", format!("{}/{name}", call.namespace)),
+        ("v1", "Node") => ("nodes", name.to_owned()),
+        (version, kind) => {
+            return Err(Status::bad_request(format!("cannot bind token to object of type {version}, Kind={kind}")));
+        }
+    };
+    let find = |plural: &'static str, key: &str| {
+        let snapshot = call.server.cache_of("", plural)?.snapshot();
+        Ok::<_, Status>(snapshot.get(key).map(|object| object.parse()))
+    };
+    let gvr = Gvr::of("", "v1", plural);
+    let object = find(plural, &key)?.ok_or_else(|| Status::not_found(&gvr, name))?;
+    let found = meta::uid(&object);
+    if !uid.is_empty() && uid != found {
+        let why = format!(
+            "the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been deleted and then recreated"
+        );
+        return Err(Status::conflict(&gvr, name, &why));
+    }
+    own[kind.to_ascii_lowercase()] = json!({"name": name, "uid": found});
+    if kind != "Pod" {
+        return Ok(());
+    }
+    let account = text(&object["spec"], "serviceAccountName");
+    if account != call.name {
+        return Err(Status::bad_request(format!(
+            "cannot bind token for serviceaccount {:?} to pod running with different serviceaccount name.",
+            call.name
+        )));
+    }
+    let node = text(&object["spec"], "nodeName");
+    if !node.is_empty() {
+        own["node"] = json!({"name": node});
+        if let Some(found) = find("nodes", node)? {
+            own["node"]["uid"] = meta::uid(&found).into();
+        }
+    }
+    Ok(())
+}
