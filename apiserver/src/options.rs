@@ -127,11 +127,12 @@ impl Options {
                     }
                 });
             }
-            "limit" => self.limit = number(name, value)?,
+            // Below zero is no limit.
+            "limit" => self.limit = usize::try_from(number::<i64>(name, value)?).unwrap_or(0),
             "continue" if !value.is_empty() => self.continue_token = Some(value.to_owned()),
             "allowWatchBookmarks" => self.bookmarks = flag(value),
             "sendInitialEvents" => self.send_initial_events = Some(flag(value)),
-            "timeoutSeconds" => self.timeout_seconds = Some(number(name, value)?),
+            "timeoutSeconds" => self.timeout_seconds = u64::try_from(number::<i64>(name, value)?).ok(),
             "dryRun" => match value {
                 "All" => self.dry_run = true,
                 other => {
@@ -169,38 +170,10 @@ impl Options {
 
     fn check(&self) -> Result<(), Status> {
         let mut causes = Vec::new();
-        let path = FieldPath::new("resourceVersionMatch");
-        if self.version_match.is_some() && self.send_initial_events.is_none() {
-            if self.resource_version.is_none() {
-                causes.push(Cause::forbidden(
-                    &path,
-                    "resourceVersionMatch is forbidden unless resourceVersion is provided",
-                ));
-            }
-            if self.continue_token.is_some() {
-                causes.push(Cause::forbidden(&path, "resourceVersionMatch is forbidden when continue is provided"));
-            }
-            if self.watch {
-                causes.push(Cause::forbidden(
-                    &path,
-                    "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
-                ));
-            }
-        }
-        if self.version_match == Some(VersionMatch::Exact) && self.resource_version == Some(0) {
-            causes
-                .push(Cause::forbidden(&path, "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\""));
-        }
-        if self.send_initial_events.is_some() {
-            let initial = FieldPath::new("sendInitialEvents");
-            if !self.watch {
-                causes.push(Cause::forbidden(&initial, "sendInitialEvents is forbidden for list"));
-            } else if self.version_match != Some(VersionMatch::NotOlderThan) {
-                causes.push(Cause::forbidden(
-                    &path,
-                    "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-                ));
-            }
+        if self.watch {
+            self.check_watch(&mut causes);
+        } else {
+            self.check_list(&mut causes);
         }
         if let Some(manager) = &self.field_manager {
             let path = FieldPath::new("fieldManager");
@@ -212,6 +185,49 @@ impl Options {
             }
         }
         if causes.is_empty() { Ok(()) } else { Err(invalid_options(causes)) }
+    }
+
+    /// What a list may ask (apimachinery `internalversion/validation`).
+    fn check_list(&self, causes: &mut Vec<Cause>) {
+        let path = FieldPath::new("resourceVersionMatch");
+        if self.version_match.is_some() {
+            if self.resource_version.is_none() {
+                let why = "resourceVersionMatch is forbidden unless resourceVersion is provided";
+                causes.push(Cause::forbidden(&path, why));
+            }
+            if self.continue_token.is_some() {
+                causes.push(Cause::forbidden(&path, "resourceVersionMatch is forbidden when continue is provided"));
+            }
+        }
+        if self.version_match == Some(VersionMatch::Exact) && self.resource_version == Some(0) {
+            let why = "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"";
+            causes.push(Cause::forbidden(&path, why));
+        }
+        if self.send_initial_events.is_some() {
+            let path = FieldPath::new("sendInitialEvents");
+            causes.push(Cause::forbidden(&path, "sendInitialEvents is forbidden for list"));
+        }
+    }
+
+    /// What a watch may ask.
+    fn check_watch(&self, causes: &mut Vec<Cause>) {
+        let path = FieldPath::new("resourceVersionMatch");
+        if self.send_initial_events.is_some() && self.version_match != Some(VersionMatch::NotOlderThan) {
+            let why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
+            causes.push(Cause::forbidden(&path, why));
+        }
+        if self.version_match.is_some() {
+            if self.send_initial_events.is_none() {
+                let why = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
+                causes.push(Cause::forbidden(&path, why));
+            }
+            if self.version_match == Some(VersionMatch::Exact) {
+                causes.push(Cause::not_supported(&path, "Exact", &["NotOlderThan"]));
+            }
+            if self.continue_token.is_some() {
+                causes.push(Cause::forbidden(&path, "resourceVersionMatch is forbidden when continue is provided"));
+            }
+        }
     }
 }
 

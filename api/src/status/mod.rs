@@ -103,6 +103,8 @@ pub struct Details {
     pub causes: Vec<Cause>,
     /// When to try again.
     pub retry_after_seconds: u32,
+    /// How a list that expired can go on (`metadata.continue`).
+    pub next: String,
 }
 
 /// The answer to a request that has no object to answer with: every failure, and some successes.
@@ -149,6 +151,12 @@ impl Status {
     /// The same with causes.
     pub fn with_causes(mut self, causes: Vec<Cause>) -> Self {
         self.details.get_or_insert_default().causes = causes;
+        self
+    }
+
+    /// The same with a token to go on with.
+    pub fn with_continue(mut self, token: String) -> Self {
+        self.details.get_or_insert_default().next = token;
         self
     }
 

@@ -10,7 +10,8 @@ impl Serialize for Status {
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("kind", "Status")?;
         map.serialize_entry("apiVersion", "v1")?;
-        map.serialize_entry("metadata", &Empty {})?;
+        let next = self.details.as_ref().map_or("", |details| &details.next);
+        map.serialize_entry("metadata", &Metadata { next })?;
         map.serialize_entry("status", if self.is_failure() { "Failure" } else { "Success" })?;
         if !self.message.is_empty() {
             map.serialize_entry("message", &self.message)?;
@@ -18,7 +19,9 @@ impl Serialize for Status {
         if self.reason != Reason::Unknown {
             map.serialize_entry("reason", self.reason.as_str())?;
         }
-        if let Some(details) = &self.details {
+        // The token alone is metadata, no detail.
+        let told = |details: &&Box<Details>| details.next.is_empty() || !details.causes.is_empty();
+        if let Some(details) = self.details.as_ref().filter(told) {
             map.serialize_entry("details", details)?;
         }
         // Upstream leaves the code out of the answer to a delete, which is the Status of success it writes.
@@ -30,7 +33,10 @@ impl Serialize for Status {
 }
 
 #[derive(Serialize)]
-struct Empty {}
+struct Metadata<'m> {
+    #[serde(rename = "continue", skip_serializing_if = "str::is_empty")]
+    next: &'m str,
+}
 
 impl Serialize for Details {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -111,6 +117,7 @@ impl<'de> Deserialize<'de> for Status {
                     .map(|c| Cause { reason: CauseReason::parse(&c.reason), message: c.message, field: c.field })
                     .collect(),
                 retry_after_seconds: d.retry_after_seconds,
+                next: String::new(),
             })
         });
         Ok(Status { code, reason: Reason::parse(&wire.reason), message: wire.message, details })

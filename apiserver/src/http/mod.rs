@@ -212,7 +212,8 @@ async fn resource(
 ) -> Result<Response, Status> {
     let started = server.config.clock.monotonic();
     let (head, body) = request.into_parts();
-    let options = Options::parse(head.uri.query())?;
+    let mut options = Options::parse(head.uri.query())?;
+    options.watch |= target.watch;
     let verb = verb(&head.method, &target, &options)?;
     let attributes = Attributes {
         verb: verb.as_str(),

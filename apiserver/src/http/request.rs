@@ -26,6 +26,8 @@ pub struct Target {
     pub resource: String,
     pub name: String,
     pub subresource: String,
+    /// By the path of old: `/api/v1/watch/pods`.
+    pub watch: bool,
 }
 
 impl Target {
@@ -45,9 +47,12 @@ impl Target {
         let rest: Vec<String> = parts.collect();
         let mut rest = rest.as_slice();
         // Also the old way of asking for a watch.
-        let watch_prefix = rest.first().is_some_and(|part| part == "watch");
-        if watch_prefix {
-            return None;
+        if let [first, tail @ ..] = rest
+            && first == "watch"
+            && !tail.is_empty()
+        {
+            target.watch = true;
+            rest = tail;
         }
         if let [first, namespace, tail @ ..] = rest
             && first == "namespaces"
@@ -238,6 +243,7 @@ mod tests {
             resource: own(resource),
             name: own(name),
             subresource: own(subresource),
+            watch: false,
         })
     }
 
@@ -253,6 +259,10 @@ mod tests {
             (
                 "/apis/rbac.authorization.k8s.io/v1/clusterroles/system%3Anode",
                 target("rbac.authorization.k8s.io", "v1", "", "clusterroles", "system:node", ""),
+            ),
+            (
+                "/api/v1/watch/namespaces/a/pods",
+                target("", "v1", "a", "pods", "", "").map(|target| Target { watch: true, ..target }),
             ),
             ("/api/v1", None),
             ("/apis/apps", None),

@@ -16,15 +16,23 @@ use std::sync::Arc;
 #[derive(Debug, Serialize, Deserialize)]
 struct Continue {
     v: String,
-    rv: Revision,
+    /// -1: whatever is there by then.
+    rv: i64,
     start: String,
 }
+
+/// The revision of a token that goes on with what is there now, after the list's own revision is gone.
+const INCONSISTENT: i64 = -1;
 
 const CONTINUE_VERSION: &str = "meta.k8s.io/v1";
 
 impl Continue {
     fn encode(revision: Revision, start: String) -> String {
-        let token = Continue { v: CONTINUE_VERSION.to_owned(), rv: revision, start };
+        Self::encoded(i64::try_from(revision).unwrap_or(i64::MAX), start)
+    }
+
+    fn encoded(rv: i64, start: String) -> String {
+        let token = Continue { v: CONTINUE_VERSION.to_owned(), rv, start };
         URL_SAFE_NO_PAD.encode(serde_json::to_vec(&token).unwrap_or_default())
     }
 
@@ -35,15 +43,32 @@ impl Continue {
         if token.v != CONTINUE_VERSION {
             return Err(wrong(&format!("server does not recognize this encoded version {:?}", token.v)));
         }
+        if token.rv == 0 || token.rv < INCONSISTENT {
+            return Err(wrong(&format!("incorrect encoded start resourceVersion (version {})", token.v)));
+        }
         Ok(token)
+    }
+
+    /// The revision it means; None for the newest.
+    fn revision(&self) -> Option<Revision> {
+        Revision::try_from(self.rv).ok()
     }
 }
 
 pub(super) async fn list(call: Call) -> Result<Response, Status> {
     let token = call.options.continue_token.as_deref().map(Continue::decode).transpose()?;
+    if token.is_some() && call.options.resource_version.is_some_and(|revision| revision != 0) {
+        return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
+    }
     let selection = Selection::new(call.row(), &call.namespace, call.options.labels.clone(), &call.options.fields)?;
     let (snapshot, from) = match &token {
-        Some(token) => (at(&call, token.rv, Some(token)).await?, token.start.clone()),
+        Some(token) => {
+            let snapshot = match token.revision() {
+                Some(revision) => at(&call, revision, Some(token)).await?,
+                None => first_page(&call).await?,
+            };
+            (snapshot, token.start.clone())
+        }
         None => (first_page(&call).await?, String::new()),
     };
     let prefix = selection.prefix();
@@ -135,15 +160,17 @@ async fn at(call: &Call, revision: Revision, token: Option<&Continue>) -> Result
     Ok(past)
 }
 
-/// 410: the revision is gone.
+/// 410: the revision is gone. A list that had begun is given a token to go on with what is there now (apiserver
+/// `storage/etcd3`, `handleCompactedErrorForPaging`).
 fn expired(token: Option<&Continue>) -> Status {
-    Status::expired(match token {
-        None => "The resourceVersion for the provided list is too old.",
-        Some(_) => {
-            "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue \
-             parameter."
-        }
-    })
+    const TOO_OLD: &str = "The provided continue parameter is too old to display a consistent list result. You can start a new list \
+        without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. \
+        Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted \
+        between the time the first chunk was returned and now may show up in the list.";
+    match token {
+        None => Status::expired("The resourceVersion for the provided list is too old."),
+        Some(token) => Status::expired(TOO_OLD).with_continue(Continue::encoded(INCONSISTENT, token.start.clone())),
+    }
 }
 
 #[cfg(test)]
@@ -154,7 +181,7 @@ mod tests {
     fn continue_tokens_come_back() {
         let token = Continue::decode(&Continue::encode(7, "default/a\0".to_owned())).unwrap();
         assert_eq!((token.rv, token.start.as_str()), (7, "default/a\0"));
-        for broken in ["", "!!", "e30"] {
+        for broken in ["", "!!", "e30", &Continue::encoded(0, String::new()), &Continue::encoded(-2, String::new())] {
             assert_eq!(Continue::decode(broken).unwrap_err().code, 400, "{broken}");
         }
     }

@@ -1,6 +1,7 @@
 //! The API server from outside: over the in-process service, and over TLS with kubectl.
 
 mod apply;
+mod bad_input;
 mod custom;
 mod forms;
 mod harness;
