@@ -104,6 +104,21 @@ impl From<Status> for Error {
     }
 }
 
+/// Of streams; all other requests keep the server's Status whole.
+impl From<kube::Error> for Error {
+    fn from(error: kube::Error) -> Self {
+        match error {
+            kube::Error::Api(status) => match serde_json::to_value(&*status).and_then(serde_json::from_value::<Status>)
+            {
+                Ok(status) if status.reason.as_str() != "Failed to parse error data" => status.into(),
+                // A node answers in plain words.
+                _ => Self::usage(format!("unable to upgrade connection: {}", status.message)),
+            },
+            error => Self::Unreachable(format!("Unable to connect to the server: {error}")),
+        }
+    }
+}
+
 impl From<serde_json::Error> for Error {
     fn from(error: serde_json::Error) -> Self {
         Self::Usage(format!("invalid JSON: {error}"))

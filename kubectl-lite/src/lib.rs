@@ -15,8 +15,10 @@ mod error;
 mod jsonpath;
 mod manifests;
 mod output;
+mod pods;
 mod session;
 mod targets;
+mod terminal;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -46,7 +48,10 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(cmd::run(cli)) {
+    let outcome = runtime.block_on(cmd::run(cli));
+    // A read of the terminal that waits for a key must not keep the program.
+    runtime.shutdown_background();
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(Error::Quiet(code)) => ExitCode::from(code),
         Err(error) => {

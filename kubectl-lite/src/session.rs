@@ -69,6 +69,11 @@ impl Session {
         &self.namespace
     }
 
+    /// The connection, for streams.
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
     /// The server's address.
     pub fn server(&self) -> &str {
         self.server.trim_end_matches('/')

@@ -49,7 +49,7 @@ fn busybox_layer() -> Vec<u8> {
 }
 
 /// What `docker save` writes, made by hand: a layer, a configuration, a manifest.
-fn busybox_archive() -> Vec<u8> {
+pub fn busybox_archive() -> Vec<u8> {
     let layer = busybox_layer();
     let config = serde_json::json!({
         "architecture": "amd64", "os": "linux", "config": {"Cmd": ["/bin/busybox", "sh"]},

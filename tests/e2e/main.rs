@@ -9,3 +9,4 @@ mod network;
 mod recovery;
 mod registry;
 mod story;
+mod streams;

@@ -80,9 +80,19 @@ impl Lab {
 
     /// The unmodified kubectl.
     pub fn kubectl(&self, arguments: &str) -> Output {
-        let mut command = Command::new("kubectl");
-        command.env("KUBECONFIG", self.kubeconfig()).env("HOME", self.home.path()).args(words(arguments));
-        run(&mut command, "")
+        run(self.kubectl_command().args(words(arguments)), "")
+    }
+
+    /// The unmodified kubectl, to be given arguments.
+    pub fn kubectl_command(&self) -> Command {
+        self.kubectl_command_named("kubectl")
+    }
+
+    /// A program that starts kubectl.
+    pub fn kubectl_command_named(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.env("KUBECONFIG", self.kubeconfig()).env("HOME", self.home.path());
+        command
     }
 
     /// The administrator's kubeconfig.

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use clap::Args;
-use coracle_api::{meta, selector::LabelSelector};
+use coracle_api::meta;
 use futures::StreamExt;
 use http_body_util::BodyExt;
 use serde_json::Value;
@@ -11,8 +11,9 @@ use serde_json::Value;
 use super::get::{encode, select};
 use crate::{
     error::{Error, Result},
+    pods,
     session::Session,
-    targets::{self, Target},
+    targets::Target,
 };
 
 #[derive(Debug, Args)]
@@ -86,52 +87,7 @@ async fn pods(session: &Session, options: &Options) -> Result<Vec<Value>> {
             "expected 'logs [-f] [-p] (POD | TYPE/NAME) [-c CONTAINER]'.\nPOD or TYPE/NAME is a required argument for the logs command",
         ));
     };
-    if !resource.contains('/') {
-        let path = pods.object_path(session.namespace(), resource);
-        return Ok(vec![session.get(&path).await?]);
-    }
-    let targets = targets::parse(session, std::slice::from_ref(resource)).await?;
-    let (kind, object) = select(session, &targets, None, false).await?.remove(0);
-    if kind.kind == "Pod" {
-        return Ok(vec![object]);
-    }
-    let selector = &object["spec"]["selector"];
-    if !selector.is_object() {
-        return Err(Error::usage(format!("cannot get the logs from {}: selector is missing", kind.qualified_plural())));
-    }
-    let text = selector_text(selector)?;
-    let path = format!("{}?labelSelector={}", pods.path(Some(session.namespace())), encode(&text));
-    let mut list = session.get(&path).await?;
-    let mut found = list["items"].as_array_mut().map(std::mem::take).unwrap_or_default();
-    if found.is_empty() {
-        return Err(Error::usage(format!("timed out waiting for the condition: no pods of {resource}")));
-    }
-    // Of several the best to read is the newest that runs (upstream's ActivePods order, the other way round).
-    found.sort_by_key(|pod| {
-        (
-            !is_ready(pod),
-            meta::deletion_timestamp(pod).is_some(),
-            std::cmp::Reverse(meta::creation_timestamp(pod).to_owned()),
-        )
-    });
-    if found.len() > 1 {
-        eprintln!("Found {} pods, using pod/{}", found.len(), meta::name(&found[0]));
-    }
-    found.truncate(1);
-    Ok(found)
-}
-
-fn is_ready(pod: &Value) -> bool {
-    let mut conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
-    conditions.any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
-}
-
-/// A selector as text, from a metav1 selector or a plain map (services, replication controllers).
-fn selector_text(selector: &Value) -> Result<String> {
-    let plain = selector.get("matchLabels").is_none() && selector.get("matchExpressions").is_none();
-    let selector = if plain { serde_json::json!({"matchLabels": selector}) } else { selector.clone() };
-    let parsed = LabelSelector::from_json(&selector).map_err(|error| Error::usage(error.to_string()))?;
-    Ok(parsed.to_string())
+    Ok(vec![pods::of(session, resource, "get the logs from").await?])
 }
 
 fn containers(pod: &Value, options: &Options) -> Result<Vec<String>> {
@@ -143,23 +99,8 @@ fn containers(pod: &Value, options: &Options) -> Result<Vec<String>> {
     if options.all_containers {
         return Ok(init.into_iter().chain(main).collect());
     }
-    let Some(wanted) = options.container.as_ref().or(options.container_name.as_ref()) else {
-        let default = meta::annotation(pod, "kubectl.kubernetes.io/default-container")
-            .filter(|name| main.iter().any(|it| it == name));
-        let chosen = default.map(str::to_owned).or_else(|| main.first().cloned());
-        let chosen = chosen.ok_or_else(|| Error::usage(format!("pod {} has no containers", meta::name(pod))))?;
-        if main.len() > 1 && default.is_none() {
-            eprintln!(
-                "Defaulted container \"{chosen}\" out of: {}",
-                main.iter().cloned().chain(init.iter().map(|it| format!("{it} (init)"))).collect::<Vec<_>>().join(", ")
-            );
-        }
-        return Ok(vec![chosen]);
-    };
-    if !main.contains(wanted) && !init.contains(wanted) {
-        return Err(Error::usage(format!("container {wanted} is not valid for pod {}", meta::name(pod))));
-    }
-    Ok(vec![wanted.clone()])
+    let named = options.container.as_deref().or(options.container_name.as_deref());
+    Ok(vec![pods::container(pod, named)?])
 }
 
 async fn print(session: &Session, pod: &Value, container: &str, prefix: Option<&str>, options: &Options) -> Result<()> {

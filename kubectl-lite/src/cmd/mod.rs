@@ -5,13 +5,16 @@ mod api_resources;
 mod apply;
 mod completion;
 mod config;
+mod cp;
 mod create;
 mod delete;
 mod describe;
+mod exec;
 mod explain;
-mod get;
+pub(crate) mod get;
 mod logs;
 mod patch;
+mod port_forward;
 mod rollout;
 mod run;
 mod scale;
@@ -55,6 +58,14 @@ pub enum Verb {
     Rollout(rollout::Action),
     /// Print the logs of a container in a pod
     Logs(logs::Options),
+    /// Execute a command in a container
+    Exec(exec::Options),
+    /// Attach to the first process of a container
+    Attach(exec::Attach),
+    /// Forward local ports to a pod
+    PortForward(port_forward::Options),
+    /// Copy files to a container and back
+    Cp(cp::Options),
     /// Change fields of a resource
     Patch(patch::Options),
     /// Change the labels of a resource
@@ -108,6 +119,10 @@ async fn on_server(connection: &Connection, verb: Verb) -> Result<()> {
         Verb::Set(action) => set::run(session, &action).await,
         Verb::Rollout(action) => rollout::run(session, &action).await,
         Verb::Logs(options) => logs::run(session, &options).await,
+        Verb::Exec(options) => exec::run(session, &options).await,
+        Verb::Attach(options) => exec::attach(session, &options).await,
+        Verb::PortForward(options) => port_forward::run(session, &options).await,
+        Verb::Cp(options) => cp::run(session, &options).await,
         Verb::Patch(options) => patch::run(session, &options).await,
         Verb::Label(options) => annotate::run(session, &options, annotate::What::Labels).await,
         Verb::Annotate(options) => annotate::run(session, &options, annotate::What::Annotations).await,
