@@ -22,6 +22,9 @@ use crate::{
 /// How long a port of a pod may take to accept a connection.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 
+/// How long a command waits for the size of its terminal: clients without one never tell it.
+const FIRST_SIZE_WITHIN: Duration = Duration::from_millis(100);
+
 /// The engine, as streams see it.
 pub struct Containers(pub Arc<Engine>);
 
@@ -63,12 +66,19 @@ impl Backend for Containers {
 
 impl Containers {
     async fn run(&self, container: &str, command: &[String], wanted: Wanted, streams: Streams) -> Result<i32> {
-        let Executed { id, shim, session } = self.0.start_exec(container, command, wanted.tty, wanted.stdin).await?;
+        let Streams { stdin, stdout, stderr, mut resize } = streams;
+        // A client tells the size of its terminal at once; a command that asks for it at once is to be told.
+        let size = match wanted.tty {
+            true => tokio::time::timeout(FIRST_SIZE_WITHIN, resize.recv()).await.ok().flatten(),
+            false => None,
+        };
+        let size = size.map(|size| (size.rows, size.columns));
+        let Executed { id, shim, session } =
+            self.0.start_exec(container, command, wanted.tty, size, wanted.stdin).await?;
         let (writer, reader) = session.split();
         // Killed and forgotten also when the client goes and this is dropped.
         let mut process = Process { id, shim, reader: Some(reader) };
         let input = Input { process: process.id.clone(), closes: true };
-        let Streams { stdin, stdout, stderr, resize } = streams;
         let output = process.output(stdout, stderr);
         tokio::select! {
             ended = output => ended,

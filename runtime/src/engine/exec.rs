@@ -35,14 +35,25 @@ pub struct Executed {
 }
 
 impl Engine {
-    /// Prepares a command in a running container and starts it; its streams come by the session.
-    pub async fn start_exec(&self, id: &str, command: &[String], terminal: bool, stdin: bool) -> Result<Executed> {
+    /// Prepares a command in a running container and starts it; its streams come by the session. A terminal may have its
+    /// size, rows and columns, from the start.
+    pub async fn start_exec(
+        &self,
+        id: &str,
+        command: &[String],
+        terminal: bool,
+        size: Option<(u16, u16)>,
+        stdin: bool,
+    ) -> Result<Executed> {
         let container = self.container(id)?;
         if container.state().status != Status::Running {
             return Err(Error::precondition(format!("container is in {:?} state", container.state().status)));
         }
         let config: Value = super::load(&self.paths.bundle(&container.id).join("config.json"))?;
-        let process = spec::exec_process(&config, command, terminal);
+        let mut process = spec::exec_process(&config, command, terminal);
+        if let Some((rows, columns)) = size {
+            process["consoleSize"] = serde_json::json!({"height": rows, "width": columns});
+        }
         let sandbox = self.sandbox(&container.sandbox)?;
         let shim = self.shim(&sandbox).await?;
         let exec = format!("exec-{}", &new_id()[..32]);
@@ -67,7 +78,7 @@ impl Engine {
 
     /// Runs a command in a container and waits for its end; killed after `limit` if there is one.
     pub async fn exec_sync(&self, id: &str, command: &[String], limit: Option<Duration>) -> Result<ExecResult> {
-        let Executed { id: exec, shim, mut session } = self.start_exec(id, command, false, false).await?;
+        let Executed { id: exec, shim, mut session } = self.start_exec(id, command, false, None, false).await?;
         let deadline = limit.map(|limit| Instant::now() + limit);
         let mut result = ExecResult { stdout: Vec::new(), stderr: Vec::new(), exit_code: -1 };
         let outcome = loop {
