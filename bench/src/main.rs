@@ -4,6 +4,7 @@ mod figures;
 mod lab;
 mod memory;
 mod pods;
+mod runtime;
 
 use std::path::PathBuf;
 
@@ -12,7 +13,7 @@ use clap::Parser;
 
 #[derive(Debug, Parser)]
 struct Options {
-    /// Which bench: lab
+    /// Which bench: lab, runtime
     name: String,
     /// Where the release binaries are
     #[arg(long)]
@@ -27,10 +28,11 @@ struct Options {
 
 fn main() -> Result<()> {
     let options = Options::parse();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let executor = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let figures = match options.name.as_str() {
-        "lab" => runtime.block_on(lab::run(&options.binaries, options.quick))?,
-        other => bail!("there is no bench {other:?}; there is: lab"),
+        "lab" => executor.block_on(lab::run(&options.binaries, options.quick))?,
+        "runtime" => executor.block_on(runtime::run(&options.binaries, options.quick))?,
+        other => bail!("there is no bench {other:?}; there are: lab, runtime"),
     };
     figures.print()?;
     if let Some(path) = &options.json {

@@ -9,7 +9,7 @@ use crate::cargo;
 
 #[derive(Debug, Args)]
 pub struct Options {
-    /// Which bench: lab
+    /// Which bench: lab, runtime
     name: String,
     /// Write one JSON object a figure to this file
     #[arg(long)]

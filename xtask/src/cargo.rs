@@ -46,8 +46,12 @@ pub fn e2e() -> Result<()> {
 /// Builds both binaries as the user runs them, and says where they are.
 pub fn release() -> Result<PathBuf> {
     cargo(&["build", "--release", "--locked"])?;
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    Ok(target.join("release"))
+    Ok(target().join("release"))
+}
+
+/// Where everything is built.
+pub fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
 
 /// nextest where it is installed, else cargo's own runner; labs are brought up one at a time in both.
@@ -80,6 +84,6 @@ fn cargo(arguments: &[&str]) -> Result<()> {
 }
 
 /// The cargo that runs this.
-fn program() -> std::ffi::OsString {
+pub fn program() -> std::ffi::OsString {
     std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
 }

@@ -5,6 +5,7 @@ mod cargo;
 mod dist;
 mod protobuf;
 mod schema;
+mod vm;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -21,9 +22,9 @@ struct Cli {
 enum Chore {
     /// Formatting, lints and licences
     Check,
-    /// All tests, or those of one part (a package without its coracle- prefix, or a name filter)
+    /// All tests, or those of one part (a package without its coracle- prefix; `vm`: on another kernel)
     Test {
-        /// Only the package coracle-PART
+        /// Only the package coracle-PART, or `vm`
         part: Option<String>,
     },
     /// The end-to-end tests alone
@@ -41,7 +42,18 @@ enum Chore {
 fn main() -> Result<()> {
     match Cli::parse().chore {
         Chore::Check => cargo::check(),
-        Chore::Test { part } => cargo::test(part.as_deref()),
+        Chore::Test { part } if part.as_deref() == Some("vm") => vm::run(),
+        Chore::Test { part } => {
+            cargo::test(part.as_deref())?;
+            match (part, coracle_vm::missing()) {
+                (None, None) => vm::run(),
+                (None, Some(package)) => {
+                    eprintln!("{package} is not installed: nothing was tested on another kernel");
+                    Ok(())
+                }
+                _ => Ok(()),
+            }
+        }
         Chore::E2e => cargo::e2e(),
         Chore::Bench(options) => bench::run(&options),
         Chore::Dist => dist::run(),

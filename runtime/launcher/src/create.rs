@@ -178,6 +178,9 @@ fn launch(
         offsets: &spec.time_offsets,
     };
     let root_inside = user.is_some() || flags & libc::CLONE_NEWUSER != 0;
+    if root_inside {
+        process.raise_hard_limits()?;
+    }
     let place = group.place()?;
     let (ours, theirs) = sys::message_pair().context(|| "create a socket pair".into())?;
     let mut child = Child {

@@ -49,6 +49,9 @@ pub fn exec(state: &State, mut process: Process, options: &Options) -> Result<i3
         sys::setns(&target, for_children).context(|| "join the pid namespace".into())?;
     }
     let namespaces = namespaces & !for_children;
+    if namespaces & libc::CLONE_NEWUSER != 0 {
+        process.raise_hard_limits()?;
+    }
     let (ours, theirs) = sys::message_pair().context(|| "create a socket pair".into())?;
     let mut child = Child {
         process: &process,

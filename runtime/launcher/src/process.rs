@@ -34,8 +34,28 @@ impl Process {
                 ));
                 *hard = own_hard;
             }
+            // Nobody may pass this one, whatever his rights (getrlimit(2), RLIMIT_NOFILE).
+            if *resource == libc::RLIMIT_NOFILE as u32
+                && let Some(most) = most_files()
+                && *hard > most
+            {
+                log.warn(&format!("rlimit {resource}: hard limit {hard} is above {most}, the kernel's own"));
+                *hard = most;
+            }
             *soft = (*soft).min(*hard);
         }
+    }
+
+    /// Raises this process's own hard limits to those that are asked for: a child in a user namespace inherits them and
+    /// could not raise them itself (getrlimit(2), CAP_SYS_RESOURCE in the first user namespace).
+    pub fn raise_hard_limits(&self) -> Result<()> {
+        for &(resource, _, hard) in &self.rlimits {
+            let (own_soft, own_hard) = sys::getrlimit(resource).context(|| format!("get rlimit {resource}"))?;
+            if hard > own_hard {
+                sys::setrlimit(resource, own_soft, hard).context(|| format!("raise rlimit {resource}"))?;
+            }
+        }
+        Ok(())
     }
 
     /// Sets the OOM score: below the own one only with CAP_SYS_RESOURCE, so a refusal is a warning.
@@ -159,6 +179,11 @@ impl Process {
             _ => Error::new("exec: an argument or variable contains a NUL byte"),
         }
     }
+}
+
+/// The most files that the kernel lets a process open.
+fn most_files() -> Option<u64> {
+    sys::read_file("/proc/sys/fs/nr_open").ok()?.trim().parse().ok()
 }
 
 /// The child's end of its conversation with the launcher. It closes when the child becomes the program, and that is how

@@ -6,6 +6,7 @@ mod images;
 mod isolation;
 mod launcher;
 mod launcher_features;
+mod podman;
 mod shim;
 
 /// Set for the test that is not one: the runtime as a process that others kill.

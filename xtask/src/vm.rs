@@ -1,0 +1,73 @@
+//! `cargo xtask test vm`: the launcher's and the shim's tests again on another kernel, with cgroup v2 alone and AppArmor.
+
+use std::{
+    path::PathBuf,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, anyhow, bail};
+use coracle_vm::{Kernel, Machine, Tree};
+
+use crate::cargo;
+
+/// Emulated, a test takes five to ten times as long.
+const LIMIT: Duration = Duration::from_secs(600);
+
+/// What runs in the machine: a test program and the tests of it. Images need a registry, CRI a network plugin.
+const SUITES: [(&str, &[&str]); 3] = [
+    ("coracle-launcher", &[]),
+    ("coracle-shim", &[]),
+    ("coracle-runtime", &["launcher::", "launcher_features::", "shim::", "snapshots::"]),
+];
+
+/// Runs them; fails if one fails.
+pub fn run() -> Result<()> {
+    if let Some(package) = coracle_vm::missing() {
+        bail!("the tests on another kernel need the Debian package {package}");
+    }
+    let work = cargo::target().join("vm");
+    std::fs::create_dir_all(&work)?;
+    let kernel = Kernel::debian(&work.join("kernel"))?;
+    let tree = Tree::new(&work.join("tree"))?;
+    // Busybox's has not the options that the tests isolate themselves with.
+    tree.program("/usr/bin/unshare".as_ref(), "/bin/unshare")?;
+    let mut script = String::from("failed=0\n");
+    for (package, tests) in SUITES {
+        for (index, program) in test_programs(package)?.iter().enumerate() {
+            let name = format!("/tests/{package}-{index}");
+            tree.program(program, &name)?;
+            // Tests that are not there (a unit-test program has no launcher::) are no failure.
+            script.push_str(&format!("{name} --test-threads 2 {} || failed=1\n", tests.join(" ")));
+        }
+    }
+    script.push_str("exit $failed\n");
+    tree.file("/script", &script, 0o755)?;
+    let disk = tree.disk(&work.join("disk.img"), 1024)?;
+    let mut machine = Machine::new(kernel, disk);
+    // Debian's kernel confines nothing unless told to load the module first.
+    machine.command_line = "lsm=landlock,lockdown,yama,apparmor,bpf apparmor=1".into();
+    eprintln!("starting a machine with {}", machine.kernel.image.display());
+    let (lines, code) = machine.start()?.finish(LIMIT, |line| println!("vm: {line}"))?;
+    if !lines.iter().any(|line| line.starts_with("test result: ok. ") && !line.contains(" 0 passed")) {
+        bail!("no test ran in the machine");
+    }
+    if code == 0 { Ok(()) } else { Err(anyhow!("tests failed in the machine")) }
+}
+
+/// The test programs of a package, built.
+fn test_programs(package: &str) -> Result<Vec<PathBuf>> {
+    let output = Command::new(cargo::program())
+        .args(["test", "--no-run", "--locked", "--message-format", "json", "--package", package])
+        .current_dir(cargo::root())
+        .stderr(Stdio::inherit())
+        .output()
+        .context("build the tests")?;
+    if !output.status.success() {
+        bail!("the tests of {package} did not build");
+    }
+    let text = String::from_utf8_lossy(&output.stdout);
+    let artifacts = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let programs = artifacts.filter(|artifact| artifact["profile"]["test"] == true);
+    Ok(programs.filter_map(|artifact| artifact["executable"].as_str().map(PathBuf::from)).collect())
+}
