@@ -1,11 +1,13 @@
 //! Labs come, go on and go, and leave nothing.
 
 use std::{
-    io::{BufRead, BufReader},
-    process::Stdio,
+    io::{BufRead, BufReader, Read, Write},
+    net::{TcpListener, TcpStream},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
 };
 
-use coracle_tests::{Host, Lab};
+use coracle_tests::{Host, Lab, run};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -88,4 +90,57 @@ fn a_lab_that_lost_all_its_processes_goes_on() {
     lab.lab(&["up"]).ok();
     lab.lite("rollout status deployment/web --timeout=90s").ok();
     lab.lite("wait --for=condition=Ready pod -l app=web --timeout=90s").ok();
+}
+
+#[test]
+fn docker_sees_a_nodes_pods_and_the_kubelet_makes_what_it_removes() {
+    let lab = Lab::up("dock", 1);
+    lab.lite("create deployment web --image=coracle/hello:v1").ok();
+    lab.lite("rollout status deployment/web --timeout=60s").ok();
+    let said = lab.lab(&["docker-env", "dock-1"]).ok();
+    let host = said.trim().strip_prefix("export DOCKER_HOST=").expect("a line for the shell");
+    let docker = |arguments: &str| {
+        let mut command = Command::new("docker");
+        run(command.env("DOCKER_HOST", host).env("HOME", lab.home()).args(arguments.split(' ')), "")
+    };
+    let running = docker("ps --no-trunc --format {{.ID}}={{.Image}}={{.Names}}").ok();
+    let (id, rest) = running.trim().split_once('=').expect("one container");
+    assert!(rest.starts_with("coracle/hello:v1=k8s_hello_web-"), "{running}");
+    assert_eq!(docker("run --rm coracle/hello:v1 print from docker").ok(), "from docker\n");
+    docker(&format!("rm -f {id}")).ok();
+    let pod = lab.lite("get pods -l app=web -o name").ok();
+    let restarted =
+        format!("wait --for=jsonpath={{.status.containerStatuses[0].restartCount}}=1 {} --timeout=60s", pod.trim());
+    lab.lite(&restarted).ok();
+    lab.lite("rollout status deployment/web --timeout=60s").ok();
+    assert_ne!(docker("ps --no-trunc --format {{.ID}}").ok().trim(), id);
+    let unknown = lab.lab(&["docker-env", "dock-9"]).fails();
+    assert!(unknown.contains("has no node \"dock-9\""), "{unknown}");
+}
+
+#[test]
+fn a_port_of_the_nodes_is_published_on_the_host() {
+    let lab = Lab::up("pier", 2);
+    let manifest = "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec:\n  hostNetwork: true\n  nodeName: pier-2\n  containers: [{name: hello, image: \"coracle/hello:v1\", args: [serve, \"30080\"]}]\n";
+    lab.lite_with("apply -f -", manifest).ok();
+    lab.lite("wait --for=condition=Ready pod/web --timeout=30s").ok();
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let said = lab.lab(&["publish", &format!("{free}:30080")]).ok();
+    assert_eq!(said, format!("127.0.0.1:{free} -> port 30080 of every node\n"));
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let answer = loop {
+        let mut answer = String::new();
+        if let Ok(mut connection) = TcpStream::connect(("127.0.0.1", free)) {
+            let sent = connection.write_all(b"GET / HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n");
+            if sent.and_then(|()| connection.read_to_string(&mut answer)).is_ok() && !answer.is_empty() {
+                break answer;
+            }
+        }
+        assert!(Instant::now() < deadline, "nothing answers at the published port");
+    };
+    assert!(answer.contains("pod web") || answer.contains("version v1"), "{answer}");
+    lab.lab(&["publish", "--remove", &format!("{free}:30080")]).ok();
+    while TcpStream::connect(("127.0.0.1", free)).is_ok() {
+        assert!(Instant::now() < deadline, "the port is still published");
+    }
 }
