@@ -68,7 +68,7 @@ pub fn prepare_create(row: &Row, object: &mut Value, context: &WriteContext) {
     if row.strategy.traits().generation {
         meta::set(object, "generation", 1);
     }
-    if row.has(Subresource::Status) {
+    if row.has(Subresource::Status) && !row.strategy.traits().status_on_create {
         fields::remove(object, "status");
     }
 }

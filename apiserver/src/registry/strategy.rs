@@ -39,6 +39,8 @@ pub struct Traits {
     pub unconditional_update: bool,
     /// Dependents are orphaned when a delete does not say otherwise.
     pub orphan_by_default: bool,
+    /// A new object may bring its status along.
+    pub status_on_create: bool,
     /// Labels can be changed through status.
     pub labels_through_status: bool,
     pub allocation: Allocation,
@@ -53,6 +55,7 @@ impl Traits {
         create_on_update: false,
         unconditional_update: true,
         orphan_by_default: false,
+        status_on_create: false,
         labels_through_status: false,
         allocation: Allocation::None,
         ttl: None,

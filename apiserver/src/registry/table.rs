@@ -8,7 +8,10 @@ use super::admission_configs::AdmissionConfig;
 use super::reviews::ReviewStrategy;
 use super::row::Row;
 use super::strategy::{PLAIN, SPECIFIED};
-use super::{aggregation, apps, autoscaling, certificates, coordination, core, devices, events, flow_control, rbac};
+use super::{
+    aggregation, apps, autoscaling, batch, certificates, coordination, core, devices, events, flow_control, networking,
+    policy, rbac,
+};
 use crate::custom::definition::DefinitionStrategy;
 
 /// Every built-in resource.
@@ -88,7 +91,7 @@ fn core_rows() -> Vec<Row> {
         Row::new("", "v1", "ConfigMap", "configmaps", core::config::ConfigMapStrategy).short(&["cm"]),
         Row::new("", "v1", "Endpoints", "endpoints", core::endpoints::EndpointsStrategy).short(&["ep"]),
         Row::new("", "v1", "Event", "events", events::EventStrategy).also("events.k8s.io", "v1").short(&["ev"]),
-        Row::new("", "v1", "LimitRange", "limitranges", PLAIN).short(&["limits"]),
+        Row::new("", "v1", "LimitRange", "limitranges", core::limits::LimitRangeStrategy).short(&["limits"]),
         Row::new("", "v1", "Namespace", "namespaces", core::namespace::NamespaceStrategy)
             .cluster()
             .short(&["ns"])
@@ -123,7 +126,7 @@ fn core_rows() -> Vec<Row> {
         .short(&["rc"])
         .in_all()
         .with(&[Scale, Status]),
-        Row::new("", "v1", "ResourceQuota", "resourcequotas", PLAIN).short(&["quota"]).status(),
+        Row::new("", "v1", "ResourceQuota", "resourcequotas", core::limits::QuotaStrategy).short(&["quota"]).status(),
         Row::new("", "v1", "Secret", "secrets", core::config::SecretStrategy),
         Row::new("", "v1", "ServiceAccount", "serviceaccounts", PLAIN).short(&["sa"]).with(&[Token]),
         Row::new("", "v1", "Service", "services", core::service::ServiceStrategy).short(&["svc"]).in_all().status(),
@@ -186,8 +189,8 @@ fn other_rows() -> Vec<Row> {
         .short(&["hpa"])
         .in_all()
         .status(),
-        Row::new("batch", "v1", "CronJob", "cronjobs", SPECIFIED).short(&["cj"]).in_all().status(),
-        Row::new("batch", "v1", "Job", "jobs", SPECIFIED).in_all().status(),
+        Row::new("batch", "v1", "CronJob", "cronjobs", batch::CronJobStrategy).short(&["cj"]).in_all().status(),
+        Row::new("batch", "v1", "Job", "jobs", batch::JobStrategy).in_all().status(),
         Row::new(
             "certificates.k8s.io",
             "v1",
@@ -200,13 +203,16 @@ fn other_rows() -> Vec<Row> {
         .with(&[Approval, Status]),
         Row::new("coordination.k8s.io", "v1", "Lease", "leases", coordination::lease::LeaseStrategy),
         Row::new("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", core::endpoints::EndpointSliceStrategy),
-        Row::new(NETWORKING, "v1", "IngressClass", "ingressclasses", SPECIFIED).cluster(),
-        Row::new(NETWORKING, "v1", "Ingress", "ingresses", SPECIFIED).short(&["ing"]).status(),
-        Row::new(NETWORKING, "v1", "IPAddress", "ipaddresses", SPECIFIED).cluster().short(&["ip"]),
-        Row::new(NETWORKING, "v1", "NetworkPolicy", "networkpolicies", SPECIFIED).short(&["netpol"]),
-        Row::new(NETWORKING, "v1", "ServiceCIDR", "servicecidrs", SPECIFIED).cluster().status(),
+        Row::new(NETWORKING, "v1", "IngressClass", "ingressclasses", networking::IngressClassStrategy).cluster(),
+        Row::new(NETWORKING, "v1", "Ingress", "ingresses", networking::IngressStrategy).short(&["ing"]).status(),
+        Row::new(NETWORKING, "v1", "IPAddress", "ipaddresses", networking::AddressStrategy).cluster().short(&["ip"]),
+        Row::new(NETWORKING, "v1", "NetworkPolicy", "networkpolicies", networking::NetworkPolicyStrategy)
+            .short(&["netpol"]),
+        Row::new(NETWORKING, "v1", "ServiceCIDR", "servicecidrs", networking::ServiceRangeStrategy).cluster().status(),
         Row::new("node.k8s.io", "v1", "RuntimeClass", "runtimeclasses", PLAIN).cluster(),
-        Row::new("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets", SPECIFIED).short(&["pdb"]).status(),
+        Row::new("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets", policy::BudgetStrategy)
+            .short(&["pdb"])
+            .status(),
         Row::new(RBAC, "v1", "ClusterRoleBinding", "clusterrolebindings", rbac::BindingStrategy).cluster(),
         Row::new(RBAC, "v1", "ClusterRole", "clusterroles", rbac::RoleStrategy).cluster(),
         Row::new(RBAC, "v1", "RoleBinding", "rolebindings", rbac::BindingStrategy),

@@ -230,7 +230,7 @@ async fn everything_that_kubectl_creates_from_flags() {
         ),
         ("create quota q --hard=pods=3", "resourcequota/q created"),
         ("create job j --image=x", "job.batch/j created"),
-        ("create cronjob c --image=x --schedule=*/1", "cronjob.batch/c created"),
+        ("create cronjob c --image=x --schedule=@hourly", "cronjob.batch/c created"),
         ("create pdb b --selector=a=b --min-available=1", "poddisruptionbudget.policy/b created"),
         ("create ingress i --rule=a/b=c:80", "ingress.networking.k8s.io/i created"),
         ("create priorityclass p --value=5", "priorityclass.scheduling.k8s.io/p created"),
@@ -272,4 +272,59 @@ async fn explain() {
     // Before there was OpenAPI v3.
     let text = kubectl.ok(&["explain", "configmap.data", "--output=plaintext-openapiv2"]).await;
     assert!(text.contains("KIND:     ConfigMap") && text.contains("FIELD:    data <map[string]string>"), "{text}");
+}
+
+/// What `helm template` makes of a usual chart: one of nearly everything that an application brings.
+const CHART: &str = include_str!("chart.yaml");
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_chart() {
+    let Some(kubectl) = Kubectl::start().await else { return };
+    std::fs::write(kubectl.path().join("chart.yaml"), CHART).unwrap();
+    let kinds = CHART.matches("\nkind: ").count();
+    let created = kubectl.ok(&["apply", "--validate=strict", "-f", "chart.yaml"]).await;
+    assert_eq!(created.lines().filter(|line| line.ends_with(" created")).count(), kinds, "{created}");
+    let again = kubectl.ok(&["apply", "--validate=strict", "-f", "chart.yaml"]).await;
+    // kubectl sends a patch for these two every time: text that was taken into data, and a selector that is replaced.
+    let resent = ["secret/shop configured", "poddisruptionbudget.policy/shop configured"];
+    let same = |line: &str| line.ends_with(" unchanged") || resent.contains(&line);
+    assert_eq!(again.lines().filter(|line| same(line)).count(), kinds, "{again}");
+    assert_eq!(kubectl.ok(&["diff", "-f", "chart.yaml"]).await, "");
+    let all = kubectl.ok(&["get", "all", "-l", "app.kubernetes.io/name=shop"]).await;
+    for name in
+        ["deployment.apps/shop", "service/shop", "cronjob.batch/shop", "horizontalpodautoscaler.autoscaling/shop"]
+    {
+        assert!(all.contains(name), "{name}: {all}");
+    }
+    let budget = kubectl.ok(&["get", "pdb", "shop", "--no-headers"]).await;
+    assert!(budget.split_whitespace().collect::<Vec<_>>().starts_with(&["shop", "1", "N/A"]), "{budget}");
+    let deleted = kubectl.ok(&["delete", "--wait=false", "-f", "chart.yaml"]).await;
+    assert_eq!(deleted.lines().filter(|line| line.contains(" deleted")).count(), kinds, "{deleted}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn custom_resources() {
+    let Some(kubectl) = Kubectl::start().await else { return };
+    std::fs::write(kubectl.path().join("crd.json"), crate::custom::widgets().to_string()).unwrap();
+    kubectl.ok(&["create", "-f", "crd.json"]).await;
+    kubectl.ok(&["wait", "--for=condition=Established", "crd/widgets.example.com", "--timeout=20s"]).await;
+    std::fs::write(
+        kubectl.path().join("widget.yaml"),
+        "apiVersion: example.com/v1\nkind: Widget\nmetadata: {name: w}\nspec: {size: 3}\n",
+    )
+    .unwrap();
+    kubectl.ok(&["apply", "-f", "widget.yaml"]).await;
+    let table = kubectl.ok(&["get", "wd"]).await;
+    let lines: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(lines, [["NAME", "SIZE", "COLOR"], ["w", "3", "red"]]);
+    assert!(kubectl.ok(&["get", "all"]).await.contains("widget.example.com/w"));
+    kubectl.ok(&["scale", "widget/w", "--replicas=2"]).await;
+    assert_eq!(kubectl.ok(&["get", "widget/w", "-o", "jsonpath={.spec.replicas}"]).await, "2");
+    let wrong = kubectl.fails(&["patch", "widget/w", "--type=merge", "-p", "{\"spec\":{\"size\":11}}"]).await;
+    assert!(wrong.contains("spec.size in body should be less than or equal to 10"), "{wrong}");
+    kubectl.ok(&["apply", "--server-side", "--force-conflicts", "-f", "widget.yaml"]).await;
+    assert!(kubectl.ok(&["explain", "widget.spec.parts"]).await.contains("weight"));
+    assert_eq!(kubectl.ok(&["auth", "can-i", "create", "widgets.example.com"]).await.trim(), "yes");
+    kubectl.ok(&["delete", "crd", "widgets.example.com", "--timeout=20s"]).await;
+    kubectl.fails(&["get", "widgets"]).await;
 }

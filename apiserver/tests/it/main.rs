@@ -7,6 +7,7 @@ mod forms;
 mod harness;
 mod kubectl;
 mod logs;
+mod operator;
 mod power_loss;
 mod protobuf;
 mod restart;

@@ -24,7 +24,7 @@ fn least(kind: &str) -> Value {
             json!({"spec": {"template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "x"}]}}}})
         }
         "CronJob" => {
-            json!({"spec": {"schedule": "* * * * *", "jobTemplate": {"spec": {"template": {"spec": {"containers": []}}}}}})
+            json!({"spec": {"schedule": "* * * * *", "jobTemplate": {"spec": {"template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "x"}]}}}}}})
         }
         "ControllerRevision" => json!({"revision": 1}),
         "Service" => json!({"spec": {"ports": [{"port": 80}]}}),
@@ -45,6 +45,8 @@ fn least(kind: &str) -> Value {
             use base64::Engine;
             json!({"spec": {"request": base64::engine::general_purpose::STANDARD.encode(pem), "signerName": "example.com/x", "usages": ["client auth"]}})
         }
+        "Ingress" => json!({"spec": {"defaultBackend": {"service": {"name": "web", "port": {"number": 80}}}}}),
+        "IngressClass" => json!({"spec": {"controller": "example.com/x"}}),
         "NetworkPolicy" => json!({"spec": {"podSelector": {}}}),
         "RuntimeClass" => json!({"handler": "x"}),
         "RoleBinding" | "ClusterRoleBinding" => {

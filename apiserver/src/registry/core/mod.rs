@@ -3,6 +3,7 @@
 pub mod config;
 mod container;
 pub mod endpoints;
+pub mod limits;
 pub mod namespace;
 pub mod node;
 pub mod pod;

@@ -18,7 +18,8 @@ const EFFECTS: [&str; 3] = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
 
 impl Strategy for NodeStrategy {
     fn traits(&self) -> Traits {
-        Traits { labels_through_status: true, ..Traits::DEFAULT }
+        // A kubelet registers its node together with what it knows of it.
+        Traits { labels_through_status: true, status_on_create: true, ..Traits::DEFAULT }
     }
 
     fn fields(&self) -> &[Field] {

@@ -1,0 +1,317 @@
+//! Jobs and CronJobs (batch/v1 `defaults.go`, `validation.go`, registry/batch `strategy.go`).
+
+use super::core::{pod_defaults, pod_spec};
+use super::fields::{is_set, label_selector, non_negative, object_mut, one_of, require, same, set, set_default, text};
+use super::strategy::{Strategy, Traits, WriteContext};
+use coracle_api::status::FieldPath;
+use coracle_api::{Cause, meta};
+use serde_json::{Value, json};
+
+/// Tries before a job counts as failed.
+const BACKOFF: i64 = 6;
+/// Longest name of a CronJob: its jobs' names get eleven characters more.
+const CRON_NAME_MAX: usize = 52;
+
+/// Labels that tell a job's pods; the bare ones are older.
+const UID_LABELS: [&str; 2] = ["batch.kubernetes.io/controller-uid", "controller-uid"];
+const NAME_LABELS: [&str; 2] = ["batch.kubernetes.io/job-name", "job-name"];
+
+/// batch/v1 Job
+#[derive(Debug)]
+pub struct JobStrategy;
+
+impl Strategy for JobStrategy {
+    fn traits(&self) -> Traits {
+        // The garbage collector of old leaves pods alone unless told otherwise.
+        Traits { generation: true, orphan_by_default: true, ..Traits::DEFAULT }
+    }
+
+    fn default(&self, object: &mut Value) {
+        let spec = object_mut(object, "spec");
+        pod_defaults::template(spec);
+        if !has(spec, "completions") && !has(spec, "parallelism") {
+            set(spec, "completions", 1);
+        }
+        set_default(spec, "parallelism", 1);
+        let per_index = has(spec, "backoffLimitPerIndex");
+        set_default(spec, "backoffLimit", if per_index { i64::from(i32::MAX) } else { BACKOFF });
+        set_default(spec, "completionMode", "NonIndexed");
+        set_default(spec, "suspend", false);
+        set_default(spec, "manualSelector", false);
+        let replaced = if is_set(spec, "podFailurePolicy") { "Failed" } else { "TerminatingOrFailed" };
+        set_default(spec, "podReplacementPolicy", replaced);
+        if spec["manualSelector"] == false {
+            // Upstream leaves it out when it says nothing.
+            super::fields::remove(spec, "manualSelector");
+        }
+        let labels = spec.pointer("/template/metadata/labels").cloned();
+        if let Some(labels) = labels.filter(|labels| labels.as_object().is_some_and(|labels| !labels.is_empty()))
+            && meta::labels(object).is_none_or(serde_json::Map::is_empty)
+        {
+            meta::set(object, "labels", labels);
+        }
+    }
+
+    fn prepare_create(&self, object: &mut Value, _context: &WriteContext) {
+        let (name, uid) = (meta::name(object).to_owned(), meta::uid(object).to_owned());
+        let spec = &mut object["spec"];
+        if spec.get("manualSelector").and_then(Value::as_bool) == Some(true) {
+            return;
+        }
+        let labels = object_mut(object_mut(object_mut(spec, "template"), "metadata"), "labels");
+        for (keys, value) in [(UID_LABELS, &uid), (NAME_LABELS, &name)] {
+            for key in keys {
+                set(labels, key, value.as_str());
+            }
+        }
+        if !is_set(spec, "selector") {
+            set(spec, "selector", json!({"matchLabels": {UID_LABELS[0]: uid}}));
+        }
+    }
+
+    fn validate(&self, object: &Value, causes: &mut Vec<Cause>) {
+        let (spec, path) = (&object["spec"], FieldPath::new("spec"));
+        job_spec(spec, &path, causes);
+        if spec.get("selector").is_none_or(Value::is_null) {
+            causes.push(Cause::required(&path.child("selector"), ""));
+        } else {
+            label_selector(&spec["selector"], &path.child("selector"), causes);
+        }
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value, causes: &mut Vec<Cause>) {
+        let (spec, known) = (&object["spec"], &old["spec"]);
+        let suspended =
+            known.get("suspend").and_then(Value::as_bool) == Some(true) && old.pointer("/status/startTime").is_none();
+        // An indexed job can be made wider or narrower, both numbers together.
+        let elastic = text(spec, "completionMode") == "Indexed" && spec.get("completions") == spec.get("parallelism");
+        for field in [
+            "completions",
+            "selector",
+            "template",
+            "completionMode",
+            "podFailurePolicy",
+            "backoffLimitPerIndex",
+            "managedBy",
+        ] {
+            let free = field == "completions" && elastic || field == "template" && suspended;
+            if !free && !same(spec, known, field) {
+                let value = spec.get(field).cloned().unwrap_or(Value::Null);
+                causes.push(Cause::immutable(&FieldPath::new("spec").child(field), value));
+            }
+        }
+    }
+}
+
+fn has(spec: &Value, field: &str) -> bool {
+    spec.get(field).is_some_and(|value| !value.is_null())
+}
+
+fn job_spec(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    for field in [
+        "parallelism",
+        "completions",
+        "activeDeadlineSeconds",
+        "backoffLimit",
+        "ttlSecondsAfterFinished",
+        "backoffLimitPerIndex",
+        "maxFailedIndexes",
+    ] {
+        non_negative(spec, field, path, causes);
+    }
+    one_of(spec, "completionMode", &["Indexed", "NonIndexed"], path, causes);
+    one_of(spec, "podReplacementPolicy", &["Failed", "TerminatingOrFailed"], path, causes);
+    let indexed = text(spec, "completionMode") == "Indexed";
+    if indexed && !has(spec, "completions") {
+        causes.push(Cause::required(&path.child("completions"), "when completion mode is Indexed"));
+    }
+    if !indexed {
+        for field in
+            ["backoffLimitPerIndex", "maxFailedIndexes", "successPolicy"].into_iter().filter(|field| has(spec, field))
+        {
+            let why = "requires indexed completion mode";
+            causes.push(Cause::invalid(&path.child(field), spec[field].clone(), why));
+        }
+    }
+    let template = path.child("template").child("spec");
+    pod_spec::validate(&spec["template"]["spec"], &template, causes);
+    let policy = text(&spec["template"]["spec"], "restartPolicy");
+    if !matches!(policy, "OnFailure" | "Never") {
+        causes.push(Cause::required(&template.child("restartPolicy"), "valid values: \"OnFailure\", \"Never\""));
+    } else if policy != "Never" && is_set(spec, "podFailurePolicy") {
+        let why = "only \"Never\" is supported when podFailurePolicy is specified";
+        causes.push(Cause::invalid(&template.child("restartPolicy"), policy, why));
+    }
+}
+
+/// batch/v1 CronJob
+#[derive(Debug)]
+pub struct CronJobStrategy;
+
+impl Strategy for CronJobStrategy {
+    fn traits(&self) -> Traits {
+        Traits { generation: true, ..Traits::DEFAULT }
+    }
+
+    fn default(&self, object: &mut Value) {
+        let spec = object_mut(object, "spec");
+        set_default(spec, "concurrencyPolicy", "Allow");
+        set_default(spec, "suspend", false);
+        set_default(spec, "successfulJobsHistoryLimit", 3);
+        set_default(spec, "failedJobsHistoryLimit", 1);
+        let job = object_mut(object_mut(spec, "jobTemplate"), "spec");
+        pod_defaults::template(job);
+        object_mut(&mut spec["jobTemplate"], "metadata");
+    }
+
+    fn validate(&self, object: &Value, causes: &mut Vec<Cause>) {
+        let (spec, path) = (&object["spec"], FieldPath::new("spec"));
+        let name = meta::name(object);
+        if name.len() > CRON_NAME_MAX {
+            let why = format!("must be no more than {CRON_NAME_MAX} characters");
+            causes.push(Cause::invalid(&FieldPath::new("metadata.name"), name, why));
+        }
+        if require(spec, "schedule", &path, causes) {
+            let schedule = text(spec, "schedule");
+            if schedule.contains("TZ") {
+                let why = "cannot use TZ or CRON_TZ in schedule, use timeZone field instead";
+                causes.push(Cause::invalid(&path.child("schedule"), schedule, why));
+            } else if let Err(why) = check_schedule(schedule) {
+                causes.push(Cause::invalid(&path.child("schedule"), schedule, why));
+            }
+        }
+        let zone = text(spec, "timeZone");
+        if spec.get("timeZone").is_some_and(Value::is_string) {
+            if zone.is_empty() {
+                causes.push(Cause::invalid(&path.child("timeZone"), zone, "timeZone must be nil or non-empty string"));
+            } else if zone.eq_ignore_ascii_case("Local") {
+                causes.push(Cause::invalid(
+                    &path.child("timeZone"),
+                    zone,
+                    "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones",
+                ));
+            } else if jiff::tz::TimeZone::get(zone).is_err() {
+                causes.push(Cause::invalid(&path.child("timeZone"), zone, format!("unknown time zone {zone}")));
+            }
+        }
+        for field in ["startingDeadlineSeconds", "successfulJobsHistoryLimit", "failedJobsHistoryLimit"] {
+            non_negative(spec, field, &path, causes);
+        }
+        one_of(spec, "concurrencyPolicy", &["Allow", "Forbid", "Replace"], &path, causes);
+        job_spec(&spec["jobTemplate"]["spec"], &path.child("jobTemplate").child("spec"), causes);
+    }
+}
+
+/// Whether a schedule can be read: five fields, or a name (robfig/cron `ParseStandard`).
+pub fn check_schedule(schedule: &str) -> Result<(), String> {
+    if schedule.starts_with('@') {
+        let named = ["@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly"];
+        let every =
+            schedule.strip_prefix("@every ").is_some_and(|text| crate::custom::formats::duration(text).is_some());
+        return if every || named.contains(&schedule) {
+            Ok(())
+        } else {
+            Err(format!("unrecognized descriptor: {schedule}"))
+        };
+    }
+    let fields: Vec<&str> = schedule.split_whitespace().collect();
+    if fields.len() != 5 {
+        return Err(format!("expected exactly 5 fields, found {}: [{}]", fields.len(), fields.join(" ")));
+    }
+    const MONTHS: [&str; 12] = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
+    const DAYS: [&str; 7] = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
+    let bounds: [(u32, u32, &[&str]); 5] = [(0, 59, &[]), (0, 23, &[]), (1, 31, &[]), (1, 12, &MONTHS), (0, 6, &DAYS)];
+    for (field, (least, most, names)) in fields.into_iter().zip(bounds) {
+        for part in field.split(',') {
+            check_range(part, least, most, names)?;
+        }
+    }
+    Ok(())
+}
+
+fn check_range(part: &str, least: u32, most: u32, names: &[&str]) -> Result<(), String> {
+    let (range, step) = part.split_once('/').map_or((part, None), |(range, step)| (range, Some(step)));
+    let number = |text: &str| {
+        let named = names.iter().position(|name| name.eq_ignore_ascii_case(text)).and_then(|at| u32::try_from(at).ok());
+        match named {
+            Some(at) => Ok(at + least),
+            None => text.parse::<u32>().map_err(|_| {
+                format!("failed to parse int from {text}: strconv.Atoi: parsing {text:?}: invalid syntax")
+            }),
+        }
+    };
+    if let Some(step) = step
+        && number(step)? == 0
+    {
+        return Err(format!("step of range should be a positive number: {part}"));
+    }
+    if matches!(range, "*" | "?") {
+        return Ok(());
+    }
+    let (start, end) = range.split_once('-').unwrap_or((range, range));
+    let (start, end) = (number(start)?, number(end)?);
+    if start < least {
+        return Err(format!("beginning of range ({start}) below minimum ({least}): {part}"));
+    }
+    if end > most {
+        return Err(format!("end of range ({end}) above maximum ({most}): {part}"));
+    }
+    if start > end {
+        return Err(format!("beginning of range ({start}) beyond end of range ({end}): {part}"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn schedules() {
+        for valid in ["* * * * *", "*/5 0-6 1,15 jan-dec MON", "@hourly", "@every 1h30m", "0 0 ? * 0"] {
+            assert_eq!(check_schedule(valid), Ok(()), "{valid}");
+        }
+        for invalid in [
+            "",
+            "* * * *",
+            "60 * * * *",
+            "* * * * 7",
+            "x * * * *",
+            "5-1 * * * *",
+            "*/0 * * * *",
+            "@sometimes",
+            "@every x",
+        ] {
+            assert!(check_schedule(invalid).is_err(), "{invalid}");
+        }
+    }
+
+    #[test]
+    fn a_job_gets_a_selector_of_its_own() {
+        let mut job = json!({"kind": "Job", "metadata": {"name": "a", "uid": "u"},
+            "spec": {"template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "x"}]}}}});
+        JobStrategy.default(&mut job);
+        let user = crate::UserInfo::admin();
+        let context =
+            WriteContext { user: &user, now: jiff::Timestamp::UNIX_EPOCH, names: &coracle_api::names::RandomNames };
+        JobStrategy.prepare_create(&mut job, &context);
+        assert_eq!(job["spec"]["selector"], json!({"matchLabels": {"batch.kubernetes.io/controller-uid": "u"}}));
+        assert_eq!(job["spec"]["template"]["metadata"]["labels"]["job-name"], "a");
+        assert_eq!((&job["spec"]["completions"], &job["spec"]["backoffLimit"]), (&json!(1), &json!(6)));
+        let mut causes = Vec::new();
+        JobStrategy.validate(&job, &mut causes);
+        assert_eq!(causes, []);
+        job["spec"]["template"]["spec"]["restartPolicy"] = "Always".into();
+        job["spec"]["completionMode"] = "Indexed".into();
+        job["spec"]["completions"] = Value::Null;
+        JobStrategy.validate(&job, &mut causes);
+        let found: Vec<String> = causes.iter().map(Cause::to_string).collect();
+        assert_eq!(
+            found,
+            [
+                "spec.completions: Required value: when completion mode is Indexed",
+                "spec.template.spec.restartPolicy: Required value: valid values: \"OnFailure\", \"Never\""
+            ]
+        );
+    }
+}

@@ -1,0 +1,31 @@
+//! Disruption budgets (policy/v1 `validation.go`).
+
+use super::apps::rolling;
+use super::fields::{label_selector, one_of};
+use super::strategy::{Strategy, Traits};
+use coracle_api::Cause;
+use coracle_api::status::FieldPath;
+use serde_json::Value;
+
+/// policy/v1 PodDisruptionBudget
+#[derive(Debug)]
+pub struct BudgetStrategy;
+
+impl Strategy for BudgetStrategy {
+    fn traits(&self) -> Traits {
+        Traits { generation: true, ..Traits::DEFAULT }
+    }
+
+    fn validate(&self, object: &Value, causes: &mut Vec<Cause>) {
+        let (spec, path) = (&object["spec"], FieldPath::new("spec"));
+        let given = |name: &str| spec.get(name).filter(|value| !value.is_null());
+        let (least, most) = (given("minAvailable"), given("maxUnavailable"));
+        if least.is_some() && most.is_some() {
+            causes.push(Cause::invalid(&path, Value::Null, "minAvailable and maxUnavailable cannot be both set"));
+        }
+        rolling::validate(least, true, &path.child("minAvailable"), causes);
+        rolling::validate(most, true, &path.child("maxUnavailable"), causes);
+        label_selector(&spec["selector"], &path.child("selector"), causes);
+        one_of(spec, "unhealthyPodEvictionPolicy", &["AlwaysAllow", "IfHealthyBudget"], &path, causes);
+    }
+}
