@@ -4,6 +4,7 @@ mod apply;
 mod bad_input;
 mod custom;
 mod forms;
+mod fuzz_seeds;
 mod harness;
 mod kubectl;
 mod logs;
