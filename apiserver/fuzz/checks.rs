@@ -25,7 +25,8 @@ pub fn decoding(data: &[u8]) {
         for format in [Format::Json, Format::Yaml] {
             let _ = decode::decode(data, format, ty, FieldValidation::Strict);
             let Ok(read) = decode::decode(data, format, ty, FieldValidation::Warn) else { continue };
-            let again = decode::check(read.object.clone(), ty, FieldValidation::Strict).expect("what was read is valid");
+            let again =
+                decode::check(read.object.clone(), ty, FieldValidation::Strict).expect("what was read is valid");
             assert_eq!(again.object, read.object);
             let text = read.object.to_string();
             let again = decode::decode(text.as_bytes(), Format::Json, ty, FieldValidation::Strict);

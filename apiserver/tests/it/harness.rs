@@ -1,6 +1,8 @@
 //! A server on an embedded store in memory, and a client for it.
 
 use axum::body::Body;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use coracle_api::clock::SystemClock;
 use coracle_apiserver::store::Store;
 use coracle_apiserver::store::embedded::Embedded;
@@ -12,6 +14,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 /// Nothing in these tests takes longer.
@@ -136,4 +139,40 @@ impl Frames {
 pub fn pod(name: &str) -> Value {
     serde_json::json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": name}},
         "spec": {"containers": [{"name": "c", "image": "busybox:1"}]}})
+}
+
+/// A server that listens on 127.0.0.1, and a directory with a kubeconfig for it.
+pub struct Served {
+    pub directory: tempfile::TempDir,
+    _harness: Arc<Harness>,
+    stop: CancellationToken,
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl Served {
+    pub async fn start() -> Self {
+        let harness = Arc::new(Harness::start().await);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let serving = identity(&harness.authority, &Subject::user("apiserver"), Usage::Server);
+        let tls = harness.server.tls(&serving.cert_pem, &serving.key_pem).unwrap();
+        let stop = CancellationToken::new();
+        let (server, token) = (harness.clone(), stop.clone());
+        tokio::spawn(async move { server.server.serve(listener, tls, token).await });
+        let directory = tempfile::tempdir().unwrap();
+        let admin = identity(&harness.authority, &Subject::member("kubernetes-admin", "system:masters"), Usage::Client);
+        let config = serde_json::json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "a",
+            "clusters": [{"name": "a", "cluster": {"server": format!("https://{address}"), "certificate-authority-data": STANDARD.encode(harness.authority.cert_pem())}}],
+            "users": [{"name": "a", "user": {"client-certificate-data": STANDARD.encode(&admin.cert_pem), "client-key-data": STANDARD.encode(&admin.key_pem)}}],
+            "contexts": [{"name": "a", "context": {"cluster": "a", "user": "a"}}],
+        });
+        std::fs::write(directory.path().join("config"), config.to_string()).unwrap();
+        Self { directory, _harness: harness, stop }
+    }
 }

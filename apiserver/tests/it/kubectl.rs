@@ -1,52 +1,20 @@
 //! The unmodified kubectl over TLS.
 
-use crate::harness::{Harness, identity};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use coracle_pki::{Subject, Usage};
+use crate::harness::Served;
 use std::path::Path;
 use std::process::Output;
-use std::sync::Arc;
 use tokio::process::Command;
-use tokio_util::sync::CancellationToken;
 
-struct Kubectl {
-    directory: tempfile::TempDir,
-    _harness: Arc<Harness>,
-    stop: CancellationToken,
-}
-
-impl Drop for Kubectl {
-    fn drop(&mut self) {
-        self.stop.cancel();
-    }
-}
+struct Kubectl(Served);
 
 impl Kubectl {
     async fn start() -> Option<Self> {
         Command::new("kubectl").arg("version").arg("--client").output().await.ok()?;
-        let harness = Arc::new(Harness::start().await);
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let serving = identity(&harness.authority, &Subject::user("apiserver"), Usage::Server);
-        let tls = harness.server.tls(&serving.cert_pem, &serving.key_pem).unwrap();
-        let stop = CancellationToken::new();
-        let (server, token) = (harness.clone(), stop.clone());
-        tokio::spawn(async move { server.server.serve(listener, tls, token).await });
-        let directory = tempfile::tempdir().unwrap();
-        let admin = identity(&harness.authority, &Subject::member("kubernetes-admin", "system:masters"), Usage::Client);
-        let config = serde_json::json!({
-            "apiVersion": "v1", "kind": "Config", "current-context": "a",
-            "clusters": [{"name": "a", "cluster": {"server": format!("https://{address}"), "certificate-authority-data": STANDARD.encode(harness.authority.cert_pem())}}],
-            "users": [{"name": "a", "user": {"client-certificate-data": STANDARD.encode(&admin.cert_pem), "client-key-data": STANDARD.encode(&admin.key_pem)}}],
-            "contexts": [{"name": "a", "context": {"cluster": "a", "user": "a"}}],
-        });
-        std::fs::write(directory.path().join("config"), config.to_string()).unwrap();
-        Some(Self { directory, _harness: harness, stop })
+        Some(Self(Served::start().await))
     }
 
     fn path(&self) -> &Path {
-        self.directory.path()
+        self.0.directory.path()
     }
 
     async fn run(&self, args: &[&str]) -> Output {
