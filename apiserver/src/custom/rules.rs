@@ -63,6 +63,8 @@ const MAX_LENGTH: usize = 8 << 10;
 const MAX_NESTING: usize = 32;
 /// Most choices (`a ? b : c`), which nest without brackets.
 const MAX_CHOICES: usize = 64;
+/// Most operators and selections: each can be one level of the tree.
+const MAX_OPERATORS: usize = 400;
 
 /// One rule of a node.
 #[derive(Debug)]
@@ -77,6 +79,37 @@ pub struct Rule {
     pub is_transition: bool,
 }
 
+/// Refuses what is nested too deep, or so long a chain that the tree behind it is: compiler and interpreter recurse, and
+/// their stack is the server's.
+fn check_depth(text: &str) -> Result<(), String> {
+    let (mut depth, mut choices, mut operators) = (0_usize, 0_usize, 0_usize);
+    let mut quote = None;
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        match (quote, byte) {
+            (Some(_), b'\\') => drop(bytes.next()),
+            (Some(open), byte) if byte == open => quote = None,
+            (Some(_), _) => {}
+            (None, b'\'' | b'"') => quote = Some(byte),
+            (None, b'(' | b'[' | b'{') => {
+                depth += 1;
+                operators += 1;
+            }
+            (None, b')' | b']' | b'}') => depth = depth.saturating_sub(1),
+            (None, b'?') => choices += 1,
+            (None, b'.' | b'!' | b'-' | b'+' | b'*' | b'/' | b'%' | b'<' | b'>' | b'=' | b'&' | b'|') => operators += 1,
+            _ => {}
+        }
+        if depth > MAX_NESTING || choices > MAX_CHOICES {
+            return Err(format!("the expression is nested deeper than {MAX_NESTING}"));
+        }
+        if operators > MAX_OPERATORS {
+            return Err(format!("the expression has more than {MAX_OPERATORS} operators"));
+        }
+    }
+    Ok(())
+}
+
 /// Compiles an expression.
 ///
 /// # Errors
@@ -85,18 +118,7 @@ pub fn compile(text: &str) -> Result<IdedExpr, String> {
     if text.len() > MAX_LENGTH {
         return Err(format!("the expression is longer than {MAX_LENGTH} bytes"));
     }
-    let (mut depth, mut choices) = (0_usize, 0_usize);
-    for byte in text.bytes() {
-        match byte {
-            b'(' | b'[' | b'{' => depth += 1,
-            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
-            b'?' => choices += 1,
-            _ => {}
-        }
-        if depth > MAX_NESTING || choices > MAX_CHOICES {
-            return Err(format!("the expression is nested deeper than {MAX_NESTING}"));
-        }
-    }
+    check_depth(text)?;
     Parser::default().enable_optional_syntax(true).parse(text).map_err(|errors| format!("compilation failed: {errors}"))
 }
 
@@ -426,7 +448,21 @@ mod tests {
         for text in ["(".repeat(10_000), "a?".repeat(500), "a".repeat(9000), "1 +".into(), "[".repeat(40)] {
             assert!(compile(&text).is_err());
         }
-        let long = vec!["1"; 2000].join(" + ");
+        // Long without brackets: refused or not, the stack holds.
+        for (start, part) in [("true", "!"), ("1", "-")] {
+            for count in [MAX_OPERATORS, 4000] {
+                let program = compile(&(part.repeat(count) + start));
+                assert!(program.is_ok_and(|program| Cel::resolve(&program, &FUNCTIONS).is_ok()) || count > 90);
+            }
+        }
+        for part in [".a", "[0]", "+1", "*1", "<1", "&&a", ".f()", " in a"] {
+            for count in [MAX_OPERATORS / 2, 2500] {
+                if let Ok(program) = compile(&("a".to_owned() + &part.repeat(count))) {
+                    assert!(Cel::resolve(&program, &FUNCTIONS).is_err());
+                }
+            }
+        }
+        let long = vec!["1"; 300].join(" + ");
         let program = compile(&format!("{long} > 0")).map(|program| Cel::resolve(&program, &FUNCTIONS).is_ok());
         assert_eq!(program, Ok(true));
     }
