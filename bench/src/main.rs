@@ -1,5 +1,6 @@
 //! Benches: figures as a table, and as JSON, one object a figure. They compare and print; they assert nothing.
 
+mod api;
 mod figures;
 mod lab;
 mod memory;
@@ -13,7 +14,7 @@ use clap::Parser;
 
 #[derive(Debug, Parser)]
 struct Options {
-    /// Which bench: lab, runtime
+    /// Which bench: api, lab, runtime (and `ceiling`: the server that does nothing)
     name: String,
     /// Where the release binaries are
     #[arg(long)]
@@ -21,6 +22,9 @@ struct Options {
     /// Write one JSON object a figure to this file
     #[arg(long)]
     json: Option<PathBuf>,
+    /// Of `api`: measure this server in the same run, too
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
     /// Fewer rounds
     #[arg(long)]
     quick: bool,
@@ -29,10 +33,14 @@ struct Options {
 fn main() -> Result<()> {
     let options = Options::parse();
     let executor = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    coracle_client::install_crypto();
     let figures = match options.name.as_str() {
+        "api" => executor.block_on(api::run(&options.binaries, options.kubeconfig.as_deref(), options.quick))?,
+        // Its kubeconfig goes where the binaries of others are.
+        "ceiling" => return executor.block_on(api::serve_ceiling(&options.binaries)),
         "lab" => executor.block_on(lab::run(&options.binaries, options.quick))?,
         "runtime" => executor.block_on(runtime::run(&options.binaries, options.quick))?,
-        other => bail!("there is no bench {other:?}; there are: lab, runtime"),
+        other => bail!("there is no bench {other:?}; there are: api, lab, runtime"),
     };
     figures.print()?;
     if let Some(path) = &options.json {

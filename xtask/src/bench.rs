@@ -9,11 +9,14 @@ use crate::cargo;
 
 #[derive(Debug, Args)]
 pub struct Options {
-    /// Which bench: lab, runtime
+    /// Which bench: api, lab, runtime
     name: String,
     /// Write one JSON object a figure to this file
     #[arg(long)]
     json: Option<PathBuf>,
+    /// Of `api`: measure this server in the same run, too
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
     /// Fewer rounds
     #[arg(long)]
     quick: bool,
@@ -34,6 +37,9 @@ pub fn run(options: &Options) -> Result<()> {
     bench.arg(&options.name).arg("--binaries").arg(binaries);
     if let Some(json) = &options.json {
         bench.arg("--json").arg(std::path::absolute(json)?);
+    }
+    if let Some(kubeconfig) = &options.kubeconfig {
+        bench.arg("--kubeconfig").arg(std::path::absolute(kubeconfig)?);
     }
     if options.quick {
         bench.arg("--quick");

@@ -1,0 +1,231 @@
+//! The load, and what came of it.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use http::Method;
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use tokio::{sync::Notify, task::JoinSet};
+
+use super::client::{Connection, Target};
+
+const JSON: &str = "application/json";
+const MERGE: &str = "application/merge-patch+json";
+/// Events that do not come within this are lost.
+const EVENTS_WITHIN: Duration = Duration::from_secs(60);
+
+/// How much of everything.
+#[derive(Clone, Copy, Debug)]
+pub struct Load {
+    pub pods: usize,
+    pub clients: usize,
+    pub connections: usize,
+    pub watchers: usize,
+    pub updates: usize,
+    pub gets: usize,
+    pub lists: usize,
+}
+
+/// Per second, but for the list's, which is MB/s.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Results {
+    create: f64,
+    get: f64,
+    list: f64,
+    updates: f64,
+    events: f64,
+    delete: f64,
+}
+
+impl Results {
+    pub fn rows(&self) -> Vec<(String, &'static str, f64)> {
+        let row = |name: &str, unit, value| (name.to_owned(), unit, value);
+        vec![
+            row("create", "1/s", self.create),
+            row("get", "1/s", self.get),
+            row("full list", "MB/s", self.list),
+            row("updates with watchers", "1/s", self.updates),
+            row("events delivered", "1/s", self.events),
+            row("delete of the collection", "1/s", self.delete),
+        ]
+    }
+}
+
+impl Load {
+    /// The whole load.
+    pub async fn run(&self, target: &Target) -> Result<Results> {
+        let create = self.create(target, "bench").await?;
+        let get = self.get(target).await?;
+        let list = self.list(target).await?;
+        let (updates, events) = self.watch(target).await?;
+        let delete = self.delete(target).await?;
+        Ok(Results { create, get, list, updates, events, delete })
+    }
+
+    /// What can be asked of a server that does nothing.
+    pub async fn ceiling(&self, target: &Target) -> Result<Results> {
+        let create = self.create(target, "bench").await?;
+        let get = self.get(target).await?;
+        let list = self.list(target).await?;
+        Ok(Results { create, get, list, ..Results::default() })
+    }
+
+    /// Creates the pods of a namespace; how many a second.
+    pub async fn create(&self, target: &Target, namespace: &str) -> Result<f64> {
+        let mut connection = target.connect().await?;
+        let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
+        connection.call(Method::POST, "/api/v1/namespaces", JSON, object.to_string().into()).await?;
+        let path: Arc<str> = format!("/api/v1/namespaces/{namespace}/pods").into();
+        let rate = self.spread(target, self.pods, move |mut connection, number| {
+            let path = path.clone();
+            async move {
+                let body = pod(&name(number)).to_string();
+                connection.call(Method::POST, &path, JSON, body.into()).await.map(drop)
+            }
+        });
+        rate.await
+    }
+
+    async fn get(&self, target: &Target) -> Result<f64> {
+        let pods = self.pods;
+        let rate = self.spread(target, self.gets, move |mut connection, number| async move {
+            // Not in the order in which they were made.
+            let path = format!("/api/v1/namespaces/bench/pods/{}", name(number * 7919 % pods));
+            connection.call(Method::GET, &path, JSON, Bytes::new()).await.map(drop)
+        });
+        rate.await
+    }
+
+    async fn list(&self, target: &Target) -> Result<f64> {
+        let mut connection = target.connect().await?;
+        let path = "/api/v1/namespaces/bench/pods";
+        connection.call(Method::GET, path, JSON, Bytes::new()).await?;
+        let (start, mut bytes) = (Instant::now(), 0);
+        for _ in 0..self.lists {
+            bytes += connection.call(Method::GET, path, JSON, Bytes::new()).await?;
+        }
+        Ok(bytes as f64 / 1e6 / start.elapsed().as_secs_f64())
+    }
+
+    /// Updates while watchers watch: updates a second, and events a second over all watchers.
+    async fn watch(&self, target: &Target) -> Result<(f64, f64)> {
+        let (seen, done) = (Arc::new(AtomicU64::new(0)), Arc::new(Notify::new()));
+        let wanted = (self.watchers * self.updates) as u64;
+        let mut watchers = JoinSet::new();
+        let version = self.version(target).await?;
+        for number in 0..self.connections {
+            let connection = target.connect().await?;
+            for _ in 0..self.watchers / self.connections + usize::from(number < self.watchers % self.connections) {
+                let (mut connection, seen, done) = (connection.clone(), seen.clone(), done.clone());
+                let path = format!("/api/v1/namespaces/bench/pods?watch=true&resourceVersion={version}");
+                let response = connection.open(Method::GET, &path, JSON, Bytes::new()).await?;
+                watchers.spawn(async move {
+                    let mut body = response.into_body();
+                    while let Some(Ok(frame)) = body.frame().await {
+                        let Ok(data) = frame.into_data() else { continue };
+                        // An event is a line.
+                        let events = data.iter().filter(|byte| **byte == b'\n').count() as u64;
+                        if seen.fetch_add(events, Ordering::Relaxed) + events >= wanted {
+                            done.notify_one();
+                        }
+                    }
+                });
+            }
+        }
+        let (pods, start) = (self.pods, Instant::now());
+        let updates = self.spread(target, self.updates, move |mut connection, number| async move {
+            let path = format!("/api/v1/namespaces/bench/pods/{}", name(number % pods));
+            let patch = json!({"metadata": {"labels": {"round": format!("r{number}")}}}).to_string();
+            connection.call(Method::PATCH, &path, MERGE, patch.into()).await.map(drop)
+        });
+        let updates = updates.await?;
+        tokio::time::timeout(EVENTS_WITHIN, done.notified()).await.context("events were lost")?;
+        Ok((updates, wanted as f64 / start.elapsed().as_secs_f64()))
+    }
+
+    async fn version(&self, target: &Target) -> Result<String> {
+        let mut connection = target.connect().await?;
+        let path = "/api/v1/namespaces/bench/pods?limit=1";
+        let response = connection.open(Method::GET, path, JSON, Bytes::new()).await?;
+        let list: Value = serde_json::from_slice(&response.into_body().collect().await?.to_bytes())?;
+        list["metadata"]["resourceVersion"].as_str().map(str::to_owned).context("a list without a version")
+    }
+
+    async fn delete(&self, target: &Target) -> Result<f64> {
+        let mut connection = target.connect().await?;
+        let start = Instant::now();
+        let path = "/api/v1/namespaces/bench/pods?gracePeriodSeconds=0";
+        connection.call(Method::DELETE, path, JSON, Bytes::new()).await?;
+        Ok(self.pods as f64 / start.elapsed().as_secs_f64())
+    }
+
+    /// Does something `count` times over all clients; how many a second.
+    async fn spread<W, F>(&self, target: &Target, count: usize, work: W) -> Result<f64>
+    where
+        W: Fn(Connection, usize) -> F + Clone + Send + 'static,
+        F: Future<Output = Result<()>> + Send + 'static,
+    {
+        let mut connections = Vec::new();
+        for _ in 0..self.connections {
+            connections.push(target.connect().await?);
+        }
+        let next = Arc::new(AtomicUsize::new(0));
+        let start = Instant::now();
+        let mut clients = JoinSet::new();
+        for client in 0..self.clients {
+            let (connection, next, work) =
+                (connections[client % connections.len()].clone(), next.clone(), work.clone());
+            clients.spawn(async move {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= count {
+                        return anyhow::Ok(());
+                    }
+                    work(connection.clone(), number).await?;
+                }
+            });
+        }
+        while let Some(ended) = clients.join_next().await {
+            ended??;
+        }
+        Ok(count as f64 / start.elapsed().as_secs_f64())
+    }
+}
+
+fn name(number: usize) -> String {
+    format!("pod-{number:05}")
+}
+
+/// A pod of the usual kind: two containers, probes, resources, volumes; bound, so that no scheduler is measured.
+pub fn pod(name: &str) -> Value {
+    let container = |name: &str, port: u16| {
+        json!({
+            "name": name, "image": format!("registry.example/{name}:1.27.3"), "imagePullPolicy": "IfNotPresent",
+            "ports": [{"containerPort": port, "name": "http"}],
+            "env": [{"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}, {"name": "MODE", "value": "production"}],
+            "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "256Mi"}},
+            "readinessProbe": {"httpGet": {"path": "/ready", "port": "http"}, "periodSeconds": 5},
+            "livenessProbe": {"httpGet": {"path": "/live", "port": "http"}, "initialDelaySeconds": 10},
+            "volumeMounts": [{"name": "config", "mountPath": "/etc/app"}, {"name": "scratch", "mountPath": "/scratch"}],
+        })
+    };
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": name,
+            "labels": {"app": "web", "tier": "front", "pod-template-hash": "5f4fc5d67f"},
+            "annotations": {"example.com/owner": "team-a", "example.com/checksum": "0123456789abcdef0123456789abcdef"}},
+        "spec": {
+            "nodeName": "node-1", "automountServiceAccountToken": false,
+            "containers": [container("web", 8080), container("sidecar", 9090)],
+            "volumes": [{"name": "config", "configMap": {"name": "web"}}, {"name": "scratch", "emptyDir": {}}],
+        },
+    })
+}

@@ -1,0 +1,128 @@
+//! `bench api`: an API server under load, beside a server that does nothing and, with `--kubeconfig`, any other one.
+//!
+//! ```text
+//! 32 clients on 8 connections (HTTP/2, TLS): create 5,000 pods, get, list, 100 watchers and 500 updates, delete them all
+//! ```
+
+mod ceiling;
+mod client;
+mod load;
+
+use std::{
+    io::{BufRead, BufReader},
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+use anyhow::{Context, Result};
+
+pub use ceiling::serve as serve_ceiling;
+use client::Target;
+use load::{Load, Results};
+
+use crate::figures::Figures;
+
+/// Pods of a load, clients, watchers, updates.
+const FULL: Load =
+    Load { pods: 5000, clients: 32, connections: 8, watchers: 100, updates: 500, gets: 20_000, lists: 10 };
+const QUICK: Load = Load { pods: 500, clients: 32, connections: 8, watchers: 20, updates: 100, gets: 2000, lists: 3 };
+
+/// What a server is measured against.
+const CREATE_AT_256: &str = "create at 256 clients";
+
+/// A server started for the bench, ended with this.
+struct Server {
+    process: Child,
+    kubeconfig: PathBuf,
+}
+
+impl Server {
+    /// Starts a server and waits for the line that says it is ready.
+    fn start(mut command: Command, kubeconfig: PathBuf) -> Result<Self> {
+        let mut process = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+        let stdout = process.stdout.take().context("the server has no output")?;
+        let server = Self { process, kubeconfig };
+        BufReader::new(stdout).lines().next().context("the server did not start")??;
+        Ok(server)
+    }
+
+    fn coracle(binaries: &Path, role: &str, dir: &Path) -> Result<Self> {
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let mut command = Command::new(binaries.join("coracle"));
+        command.args([role, "--data-dir"]).arg(dir).args(["--bind", &format!("127.0.0.1:{port}")]);
+        Self::start(command, dir.join("admin.kubeconfig"))
+    }
+
+    fn resident(&self) -> f64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib: f64 = line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0.0);
+        kib / 1024.0
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It is this process's own child; it may have ended by itself.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Measures; a peer is measured in the same run.
+pub async fn run(binaries: &Path, peer: Option<&Path>, quick: bool) -> Result<Figures> {
+    let load = if quick { QUICK } else { FULL };
+    let mut figures = Figures::default();
+    let dir = tempfile::Builder::new().prefix("bench").tempdir_in("/tmp")?;
+
+    eprintln!("a server that does nothing: the ceiling");
+    let mut nothing = Command::new(std::env::current_exe()?);
+    nothing.arg("ceiling").arg("--binaries").arg(dir.path());
+    let ceiling = Server::start(nothing, dir.path().join("ceiling.kubeconfig"))?;
+    let target = Target::of(&ceiling.kubeconfig).await?;
+    let top = load.ceiling(&target).await?;
+    drop(ceiling);
+
+    eprintln!("coracle apiserver");
+    let data = dir.path().join("apiserver");
+    let server = Server::coracle(binaries, "apiserver", &data)?;
+    figures.value("API server resident, empty", server.resident(), "MiB", None);
+    let target = Target::of(&server.kubeconfig).await?;
+    let ours = load.run(&target).await?;
+    figures.value("API server resident, after the load", server.resident(), "MiB", None);
+    let wide = Load { clients: 256, ..load };
+    let crowded = wide.create(&target, "crowd").await?;
+    drop(server);
+    let theirs = match peer {
+        Some(kubeconfig) => {
+            eprintln!("the peer");
+            Some(load.run(&Target::of(kubeconfig).await?).await?)
+        }
+        None => None,
+    };
+    report(&mut figures, &top, &ours, theirs.as_ref());
+    figures.value(CREATE_AT_256, crowded, "1/s", None);
+
+    eprintln!("coracle server");
+    let data = dir.path().join("server");
+    let server = Server::coracle(binaries, "server", &data)?;
+    figures.value("control plane resident, empty", server.resident(), "MiB", Some(40.0));
+    let target = Target::of(&server.kubeconfig).await?;
+    load.create(&target, "bench").await?;
+    figures.value("control plane resident, with the pods", server.resident(), "MiB", Some(120.0));
+    Ok(figures)
+}
+
+fn report(figures: &mut Figures, top: &Results, ours: &Results, theirs: Option<&Results>) {
+    for ((name, unit, ours), ceiling) in ours.rows().into_iter().zip(top.rows()) {
+        figures.value(&name, ours, unit, None);
+        if ceiling.2 > 0.0 {
+            figures.value(&format!("  of a server that does nothing ({:.0})", ceiling.2), ours / ceiling.2, "", None);
+        }
+        let peer = theirs.and_then(|theirs| theirs.rows().into_iter().find(|row| row.0 == name));
+        if let Some((_, _, peer)) = peer {
+            figures.value(&format!("  of the peer ({peer:.0})"), ours / peer, "×", None);
+        }
+    }
+}
