@@ -1,4 +1,7 @@
-//! `cargo xtask test vm`: the launcher's and the shim's tests again on another kernel, with cgroup v2 alone and AppArmor.
+//! `cargo xtask test vm`: the launcher's and the shim's tests again on another kernel, with cgroup v2 alone and AppArmor;
+//! and a lab there, which goes on after a power cut.
+
+mod lab;
 
 use std::{
     path::PathBuf,
@@ -44,7 +47,7 @@ pub fn run() -> Result<()> {
     script.push_str("exit $failed\n");
     tree.file("/script", &script, 0o755)?;
     let disk = tree.disk(&work.join("disk.img"), 1024)?;
-    let mut machine = Machine::new(kernel, disk);
+    let mut machine = Machine::new(kernel.clone(), disk);
     // Debian's kernel confines nothing unless told to load the module first.
     machine.command_line = "lsm=landlock,lockdown,yama,apparmor,bpf apparmor=1".into();
     eprintln!("starting a machine with {}", machine.kernel.image.display());
@@ -52,7 +55,10 @@ pub fn run() -> Result<()> {
     if !lines.iter().any(|line| line.starts_with("test result: ok. ") && !line.contains(" 0 passed")) {
         bail!("no test ran in the machine");
     }
-    if code == 0 { Ok(()) } else { Err(anyhow!("tests failed in the machine")) }
+    if code != 0 {
+        return Err(anyhow!("tests failed in the machine"));
+    }
+    lab::run(kernel, &work)
 }
 
 /// The test programs of a package, built.
