@@ -29,6 +29,8 @@ pub fn test(part: Option<&str>) -> Result<()> {
     release()?;
     match part {
         None => run_tests(&["--workspace"]),
+        // The Docker CLI against the runtime is a target of the end-to-end tests.
+        Some("docker") => run_tests(&["--package", "coracle-tests", "--test", "docker"]),
         Some(part) if package_exists(&format!("coracle-{part}")) => {
             run_tests(&["--package", &format!("coracle-{part}")])
         }

@@ -99,15 +99,16 @@ impl Process {
         self.own_streams();
         self.capabilities.drop_bounding().context(|| "drop capabilities from the bounding set".into())?;
         sys::umask(self.umask.unwrap_or(0o022));
+        // Without no_new_privs only CAP_SYS_ADMIN may install a filter, and a change of the user takes its effect away
+        // (capabilities(7)).
+        if !self.no_new_privileges {
+            install()?;
+        }
         sys::prctl(libc::PR_SET_KEEPCAPS, 1).context(|| "keep capabilities".into())?;
         sys::setgroups(&self.groups).context(|| "set additional groups".into())?;
         sys::setgid(self.gid).context(|| format!("set group {}", self.gid))?;
         sys::setuid(self.uid).context(|| format!("set user {}", self.uid))?;
         sys::prctl(libc::PR_SET_KEEPCAPS, 0).context(|| "keep capabilities no longer".into())?;
-        // Without no_new_privs only CAP_SYS_ADMIN may install a filter, so it comes before capabilities go.
-        if !self.no_new_privileges {
-            install()?;
-        }
         self.capabilities.apply().context(|| "set capabilities".into())?;
         if self.no_new_privileges {
             sys::prctl(libc::PR_SET_NO_NEW_PRIVS, 1).context(|| "set no_new_privs".into())?;

@@ -266,6 +266,20 @@ pub async fn events(call: Call) -> Answer {
     Ok(stream("application/json", receiver))
 }
 
+/// Plugins cannot be installed here, so there is none.
+pub async fn plugins(_: Call) -> Answer {
+    ok(&json!([]))
+}
+
+pub async fn plugin(call: Call) -> Answer {
+    Err(Problem::not_found(format!("plugin \"{}\" not found", call.name())))
+}
+
+/// Nothing is built here yet, so nothing is cached; `docker system prune` asks all the same.
+pub async fn prune_build_cache(_: Call) -> Answer {
+    ok(&json!({ "CachesDeleted": null, "SpaceReclaimed": 0 }))
+}
+
 pub async fn df(call: Call) -> Answer {
     let kinds: Vec<String> = call.query.all("type").map(str::to_owned).collect();
     for kind in &kinds {

@@ -54,14 +54,14 @@ impl Docker {
         self.merge_image(&mut config, &image)?;
         check_config(&config)?;
         let id = new_id();
-        let warnings = self.settle_modes(&id, &mut config, &mut host_config, &user_hostname)?;
+        let warnings = self.settle_modes(&id, &mut config, &mut host_config, &user_hostname).map_err(not_the_image)?;
         let mut record =
             Record { created: now(), image_id: image.id.to_string(), config, host: host_config, ..Record::default() };
         if arguments(&record).is_empty() {
             return Err(Problem::bad("no command specified"));
         }
-        record.networks = self.wanted_networks(&id, &record, networking_config)?;
-        let mounts = self.wanted_mounts(&record)?;
+        record.networks = self.wanted_networks(&id, &record, networking_config).map_err(not_the_image)?;
+        let mounts = self.wanted_mounts(&record).map_err(not_the_image)?;
         self.check_links(&record)?;
         record.name = self.take_name(name, &id)?;
         let taken = record.name.clone();
@@ -238,6 +238,14 @@ impl Docker {
             host.security_opt.get_or_insert_default().push("label=disable".into());
         }
         Ok(Vec::new())
+    }
+}
+
+/// Clients take a 404 of a create for a missing image and pull it.
+fn not_the_image(problem: Problem) -> Problem {
+    match problem.status {
+        http::StatusCode::NOT_FOUND => Problem::bad(problem.message),
+        _ => problem,
     }
 }
 

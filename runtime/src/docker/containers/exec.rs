@@ -287,7 +287,8 @@ impl Docker {
                 // It never ran; the shim need not remember it.
                 let _ = self.engine.ask_shim(&exec.container.engine, &request).await;
                 return Err(Problem::bad(format!(
-                    "OCI runtime exec failed: exec failed: unable to start container process: {error}: unknown"
+                    "OCI runtime exec failed: exec failed: unable to start container process: {}: unknown",
+                    super::lifecycle::launcher_words(&error)
                 )));
             }
         }

@@ -559,9 +559,15 @@ fn start_code(message: &str) -> i32 {
     }
 }
 
+/// Why a process did not start, without the words that stand before it anyway.
+pub fn launcher_words(error: &Error) -> String {
+    let text = error.to_string();
+    text.strip_prefix("unable to start container process: ").unwrap_or(&text).to_owned()
+}
+
 /// The launcher's words in the wrapping that clients know; what is the user's mistake is a 400.
 fn start_problem(error: Error) -> Problem {
-    let text = error.to_string();
+    let text = launcher_words(&error);
     let message = format!(
         "failed to create task for container: failed to create shim task: OCI runtime create failed: runc create failed: unable to start container process: {text}: unknown"
     );

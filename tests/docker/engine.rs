@@ -1,0 +1,142 @@
+//! A daemon of a test's own: in namespaces of its own, which end with it and take everything along.
+
+use std::{
+    env, fs,
+    io::{BufRead, BufReader},
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use coracle_tests::{Output, binary, run};
+use tempfile::TempDir;
+
+pub const IMAGE: &str = "busybox:test";
+
+/// A daemon with the image [`IMAGE`].
+pub struct Engine {
+    process: Option<Child>,
+    dir: TempDir,
+    host: String,
+    group: String,
+}
+
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+impl Engine {
+    /// Starts a daemon, or takes the peer that was named.
+    pub fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let group = format!("coracle-docker-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let engine = match env::var("CORACLE_DOCKER_PEER") {
+            Ok(host) => Self { process: None, dir, host, group },
+            Err(_) => {
+                let socket = dir.path().join("docker.sock");
+                let process = spawn(dir.path(), &socket, &group);
+                Self { process: Some(process), host: format!("unix://{}", socket.display()), dir, group }
+            }
+        };
+        engine.import();
+        engine
+    }
+
+    fn import(&self) {
+        let archive = self.dir.path().join("busybox.tar");
+        fs::write(&archive, busybox(self.dir.path())).unwrap();
+        self.docker(&["import", "-c", "CMD [\"/bin/sh\"]", archive.to_str().unwrap(), IMAGE]).ok();
+    }
+
+    /// Runs the CLI.
+    pub fn docker(&self, arguments: &[&str]) -> Output {
+        self.docker_with(arguments, "")
+    }
+
+    /// Runs the CLI with something on its standard input.
+    pub fn docker_with(&self, arguments: &[&str], input: &str) -> Output {
+        let mut command = Command::new("docker");
+        command.env("DOCKER_HOST", &self.host).env("DOCKER_CONFIG", self.dir.path().join("config")).args(arguments);
+        run(&mut command, input)
+    }
+
+    /// What a command that must succeed printed, without the last newline.
+    #[track_caller]
+    pub fn ok(&self, arguments: &[&str]) -> String {
+        self.docker(arguments).ok().trim_end().to_owned()
+    }
+
+    /// A file of the test's own.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Runs a program in the daemon's network, as somebody on its host would.
+    pub fn on_host(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new("nsenter");
+        if let Some(process) = &self.process {
+            command.args(["-t", &daemon_pid(process.id()).to_string(), "-n"]);
+        }
+        run(command.args(arguments), "")
+    }
+}
+
+/// The daemon is the only child of what made its namespaces.
+fn daemon_pid(parent: u32) -> u32 {
+    let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap();
+    children.split_whitespace().next().and_then(|pid| pid.parse().ok()).expect("the daemon runs")
+}
+
+fn spawn(dir: &Path, socket: &Path, group: &str) -> Child {
+    let script = "busybox ip link set lo up && exec \"$@\"";
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--", "unshare", "-n", "-m", "-p", "--fork", "--kill-child", "--mount-proc"]);
+    command.args(["busybox", "sh", "-c", script, "sh"]).arg(binary("coracle")).arg("runtime");
+    command.arg("--data-dir").arg(dir.join("data")).arg("--docker-socket").arg(socket);
+    command.args(["--cgroup-parent", &format!("/{group}")]);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().expect("util-linux and busybox-static are installed");
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line.trim(), "ready", "the daemon did not start");
+    child
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        let Some(mut process) = self.process.take() else { return };
+        let left = self.docker(&["ps", "-aq"]).stdout;
+        let left: Vec<&str> = left.split_whitespace().collect();
+        if !left.is_empty() {
+            self.docker(&[&["rm", "-f"], &left[..]].concat());
+        }
+        // Its namespaces end with it, and everything in them.
+        let _ = process.kill();
+        let _ = process.wait();
+        for hierarchy in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
+            let _ = fs::remove_dir(hierarchy.path().join(&self.group));
+        }
+        let _ = fs::remove_dir(Path::new("/sys/fs/cgroup").join(&self.group));
+    }
+}
+
+/// A file system of busybox, its names, users, and something in /data.
+fn busybox(dir: &Path) -> Vec<u8> {
+    let root = dir.join("root");
+    for name in ["bin", "etc", "tmp", "data", "root"] {
+        fs::create_dir_all(root.join(name)).unwrap();
+    }
+    fs::copy("/bin/busybox", root.join("bin/busybox")).expect("the package busybox-static is installed");
+    for name in [
+        "sh", "cat", "echo", "sleep", "id", "hostname", "mount", "ls", "true", "false", "kill", "touch", "rm", "ip",
+        "nslookup", "nc", "ping", "pwd", "env", "test", "stty", "tail",
+    ] {
+        symlink("/bin/busybox", root.join("bin").join(name)).unwrap();
+    }
+    fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nweb:x:33:33::/:/bin/sh\n").unwrap();
+    fs::write(root.join("etc/group"), "root:x:0:\nweb:x:33:\n").unwrap();
+    fs::write(root.join("data/seed"), "seed\n").unwrap();
+    let mut builder = tar::Builder::new(Vec::new());
+    builder.follow_symlinks(false);
+    builder.append_dir_all(".", &root).unwrap();
+    builder.into_inner().unwrap()
+}

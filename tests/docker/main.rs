@@ -1,0 +1,9 @@
+//! The real `docker` CLI against `coracle runtime`, command by command as people type them.
+//!
+//! `CORACLE_DOCKER_PEER=unix:///…` drives that daemon instead, so that an expectation can be checked against dockerd.
+
+mod containers;
+mod engine;
+mod images;
+mod networks;
+mod volumes;

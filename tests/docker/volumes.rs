@@ -1,0 +1,40 @@
+//! Volumes.
+
+use crate::engine::{Engine, IMAGE};
+
+#[test]
+fn a_volume_outlives_its_containers_and_begins_with_the_images_content() {
+    let engine = Engine::start();
+    assert_eq!(engine.ok(&["volume", "create", "data"]), "data");
+    assert_eq!(engine.ok(&["run", "--rm", "-v", "data:/data", IMAGE, "ls", "/data"]), "seed");
+    engine.ok(&["run", "--rm", "-v", "data:/data", IMAGE, "sh", "-c", "echo kept > /data/file"]);
+    assert_eq!(engine.ok(&["run", "--rm", "-v", "data:/data:ro", IMAGE, "cat", "/data/file"]), "kept");
+    engine.ok(&["run", "-d", "--name", "user", "-v", "data:/data", IMAGE, "sleep", "1000"]);
+    let busy = engine.docker(&["volume", "rm", "data"]).fails();
+    assert!(busy.contains("volume is in use - ["), "{busy}");
+    assert_eq!(engine.ok(&["run", "--rm", "--volumes-from", "user", IMAGE, "cat", "/data/file"]), "kept");
+    engine.ok(&["rm", "-f", "user"]);
+    engine.ok(&["volume", "rm", "data"]);
+    assert_eq!(engine.ok(&["volume", "ls", "-q"]), "");
+}
+
+#[test]
+fn anonymous_volumes_go_with_their_container_and_binds_are_the_hosts() {
+    let engine = Engine::start();
+    engine.ok(&["run", "--rm", "-v", "/scratch", IMAGE, "touch", "/scratch/x"]);
+    assert_eq!(engine.ok(&["volume", "ls", "-q"]), "");
+    let dir = engine.path("shared");
+    std::fs::create_dir(&dir).unwrap();
+    engine.ok(&["run", "--rm", "-v", &format!("{}:/in", dir.display()), IMAGE, "sh", "-c", "echo x > /in/file"]);
+    assert_eq!(std::fs::read_to_string(dir.join("file")).unwrap(), "x\n");
+    let read_only =
+        engine.docker(&["run", "--rm", "-v", &format!("{}:/in:ro", dir.display()), IMAGE, "touch", "/in/y"]);
+    assert!(read_only.stderr.contains("Read-only file system"), "{}", read_only.stderr);
+    for (mount, word) in [
+        ("type=bind,src=~/a,dst=/x", "mount path must be absolute"),
+        ("type=tmpfs,src=a,dst=/x", "must not be specified"),
+    ] {
+        let refused = engine.docker(&["run", "--rm", "--mount", mount, IMAGE]);
+        assert!(refused.stderr.contains(word), "{mount}: {}", refused.stderr);
+    }
+}
