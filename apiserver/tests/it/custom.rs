@@ -301,6 +301,8 @@ async fn two_servers_and_a_restart() {
     let store: Arc<dyn Store> = Arc::new(Embedded::in_memory(Arc::new(SystemClock::new())).unwrap());
     let (first, second) = (Harness::on(store.clone()).await, Harness::on(store.clone()).await);
     define(&first.admin(), &widgets()).await;
+    // Either may have established it; the other hears of it a moment later.
+    wait_for(&first.admin(), WIDGETS).await;
     wait_for(&second.admin(), WIDGETS).await;
     let (code, _) = second.admin().post(WIDGETS, &widget("a", json!({"size": 1}))).await;
     assert_eq!(code, StatusCode::CREATED);
