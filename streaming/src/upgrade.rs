@@ -124,7 +124,9 @@ mod tests {
             .iter()
             .map(|(name, value)| (HeaderName::try_from(*name).unwrap(), HeaderValue::try_from(*value).unwrap()));
         let mut headers = HeaderMap::new();
-        pairs.for_each(|(name, value)| drop(headers.append(name, value)));
+        pairs.for_each(|(name, value)| {
+            headers.append(name, value);
+        });
         headers
     }
 

@@ -60,6 +60,7 @@ impl Container {
             cgroups_path,
             state,
             changing: tokio::sync::Mutex::new(()),
+            recording: parking_lot::Mutex::new(()),
             cpu: CpuMeter::default(),
         }
     }
@@ -305,6 +306,7 @@ impl Engine {
     /// Changes a container's state, in memory and on disk.
     pub(super) fn change(&self, container: &Container, change: impl FnOnce(&mut ContainerState)) -> Result<()> {
         container.state.send_modify(change);
+        let _recording = container.recording.lock();
         if self.paths.container(&container.id).exists() {
             save(&self.paths.container(&container.id), "container.json", &container.record())
         } else {

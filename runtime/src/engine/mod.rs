@@ -93,6 +93,8 @@ pub struct Container {
     pub cgroups_path: String,
     state: watch::Sender<ContainerState>,
     changing: tokio::sync::Mutex<()>,
+    /// Held while the record is written: an end may be reported while its start still is.
+    recording: Mutex<()>,
     cpu: stats::CpuMeter,
 }
 

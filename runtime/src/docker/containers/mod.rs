@@ -104,6 +104,8 @@ pub struct Container {
     /// A container of CRI: its record is made up from the engine's.
     pub pod: bool,
     record: RwLock<Record>,
+    /// Held while the record is written.
+    recording: Mutex<()>,
     /// One change at a time: start, end, remove, rename.
     pub changing: tokio::sync::Mutex<()>,
     pub live: Mutex<Live>,
@@ -117,6 +119,7 @@ impl Container {
             engine,
             pod,
             record: RwLock::new(record),
+            recording: Mutex::default(),
             changing: tokio::sync::Mutex::new(()),
             live: Mutex::default(),
             moments: watch::channel(Moments::default()).0,
@@ -315,6 +318,7 @@ impl Docker {
 
     /// Changes a record, in memory and on disk.
     pub fn change(&self, container: &Container, change: impl FnOnce(&mut Record)) -> Result<()> {
+        let _recording = container.recording.lock();
         let record = {
             let mut record = container.record.write();
             change(&mut record);
