@@ -42,8 +42,8 @@ pub async fn of(session: &Session, resource: &str, doing: &str) -> Result<Value>
     Ok(found.swap_remove(0))
 }
 
-/// The container that is meant: the one that is named, else the pod's default one.
-pub fn container(pod: &Value, named: Option<&str>) -> Result<String> {
+/// The container that is meant: the one that is named, else the pod's default one, which is said unless `quiet`.
+pub fn container(pod: &Value, named: Option<&str>, quiet: bool) -> Result<String> {
     let names = |list: &str| -> Vec<String> {
         let containers = pod["spec"][list].as_array().into_iter().flatten();
         containers.filter_map(|container| container["name"].as_str()).map(str::to_owned).collect()
@@ -58,7 +58,7 @@ pub fn container(pod: &Value, named: Option<&str>) -> Result<String> {
         .filter(|name| main.iter().any(|it| it == name));
     let chosen = default.map(str::to_owned).or_else(|| main.first().cloned());
     let chosen = chosen.ok_or_else(|| Error::usage(format!("pod {} has no containers", meta::name(pod))))?;
-    if main.len() > 1 && default.is_none() {
+    if main.len() > 1 && default.is_none() && !quiet {
         let init = init.iter().map(|name| format!("{name} (init)"));
         let ephemeral = ephemeral.iter().map(|name| format!("{name} (ephem)"));
         let all: Vec<_> = main.iter().cloned().chain(ephemeral).chain(init).collect();
@@ -90,11 +90,11 @@ mod tests {
     fn the_default_container_is_the_annotated_or_the_first() {
         let mut pod = json!({"metadata": {"name": "p"}, "spec": {
             "containers": [{"name": "a"}, {"name": "b"}], "initContainers": [{"name": "i"}]}});
-        assert_eq!(container(&pod, None).unwrap(), "a");
-        assert_eq!(container(&pod, Some("i")).unwrap(), "i");
-        let unknown = container(&pod, Some("x")).unwrap_err().to_string();
+        assert_eq!(container(&pod, None, true).unwrap(), "a");
+        assert_eq!(container(&pod, Some("i"), true).unwrap(), "i");
+        let unknown = container(&pod, Some("x"), true).unwrap_err().to_string();
         assert_eq!(unknown, "error: container x is not valid for pod p");
         pod["metadata"]["annotations"] = json!({"kubectl.kubernetes.io/default-container": "b"});
-        assert_eq!(container(&pod, None).unwrap(), "b");
+        assert_eq!(container(&pod, None, true).unwrap(), "b");
     }
 }

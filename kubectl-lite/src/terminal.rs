@@ -63,7 +63,7 @@ impl Drop for Raw {
 
 /// Joins the user's streams to the process's until it ends.
 pub async fn join(mut process: AttachedProcess, wanted: Wanted) -> Result<()> {
-    let _raw = wanted.tty.then(Raw::enter).flatten();
+    let raw = wanted.tty.then(Raw::enter).flatten();
     let status = process.take_status();
     if wanted.tty
         && let Some(mut sizes) = process.terminal_size()
@@ -90,7 +90,7 @@ pub async fn join(mut process: AttachedProcess, wanted: Wanted) -> Result<()> {
         Some(status) => status.await,
         None => None,
     };
-    drop(_raw);
+    drop(raw);
     ended(serde_json::to_value(status).unwrap_or_default())
 }
 

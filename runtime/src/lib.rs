@@ -23,6 +23,7 @@ pub mod error;
 pub mod images;
 pub mod networks;
 pub mod snapshots;
+mod socket;
 pub mod volumes;
 
 use std::{path::PathBuf, sync::Arc};

@@ -53,7 +53,10 @@ struct Place {
 
 async fn place(session: &Session, options: &Options, pod: &str) -> Result<Place> {
     let pod = pods::of(session, pod, "copy files of").await?;
-    Ok(Place { pod: meta::name(&pod).to_owned(), container: pods::container(&pod, options.container.as_deref())? })
+    Ok(Place {
+        pod: meta::name(&pod).to_owned(),
+        container: pods::container(&pod, options.container.as_deref(), false)?,
+    })
 }
 
 impl Place {

@@ -59,7 +59,7 @@ impl Streams {
 
 pub async fn run(session: &Session, options: &Options) -> Result<()> {
     let pod = pods::of(session, &options.resource, "exec into").await?;
-    let container = pods::container(&pod, options.streams.container.as_deref())?;
+    let container = pods::container(&pod, options.streams.container.as_deref(), options.streams.quiet)?;
     if let phase @ ("Succeeded" | "Failed") = pod["status"]["phase"].as_str().unwrap_or_default() {
         let name = meta::name(&pod);
         return Err(Error::usage(format!(
@@ -73,7 +73,7 @@ pub async fn run(session: &Session, options: &Options) -> Result<()> {
 
 pub async fn attach(session: &Session, options: &Attach) -> Result<()> {
     let pod = pods::of(session, &options.resource, "attach to").await?;
-    let container = pods::container(&pod, options.streams.container.as_deref())?;
+    let container = pods::container(&pod, options.streams.container.as_deref(), options.streams.quiet)?;
     join(session, meta::name(&pod), &container, options.streams.wanted(), options.streams.quiet).await
 }
 

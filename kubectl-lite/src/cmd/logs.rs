@@ -100,7 +100,7 @@ fn containers(pod: &Value, options: &Options) -> Result<Vec<String>> {
         return Ok(init.into_iter().chain(main).collect());
     }
     let named = options.container.as_deref().or(options.container_name.as_deref());
-    Ok(vec![pods::container(pod, named)?])
+    Ok(vec![pods::container(pod, named, false)?])
 }
 
 async fn print(session: &Session, pod: &Value, container: &str, prefix: Option<&str>, options: &Options) -> Result<()> {

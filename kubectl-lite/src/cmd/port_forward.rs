@@ -47,9 +47,8 @@ pub async fn run(session: &Session, options: &Options) -> Result<()> {
     for text in &options.ports {
         let pair = pair(text)?;
         let target = target(&pair.remote, service.as_ref(), &pod)?;
-        let shown = service.as_ref().map_or(target, |_| target);
         for listener in listen(&options.address, pair.local).await? {
-            println!("Forwarding from {} -> {shown}", listener.local_addr()?);
+            println!("Forwarding from {} -> {target}", listener.local_addr()?);
             listeners.spawn(accept(listener, api(session), meta::name(&pod).to_owned(), target));
         }
     }

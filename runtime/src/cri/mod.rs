@@ -5,11 +5,10 @@ mod image_service;
 mod runtime_service;
 mod streaming;
 
-use std::{fs, io, os::unix::fs::PermissionsExt, path::Path, sync::Arc};
+use std::{fs, path::Path, sync::Arc};
 
 use coracle_link::Place;
 use k8s_cri::v1::{image_service_server::ImageServiceServer, runtime_service_server::RuntimeServiceServer};
-use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, transport::Server};
@@ -17,14 +16,15 @@ use tonic::{Status, transport::Server};
 use crate::{
     engine::Engine,
     error::{Context, Error, Kind, Result},
+    socket,
 };
 
 /// The kubelet's own limit for what it accepts.
 const MAX_MESSAGE: usize = 16 << 20;
 
 /// Serves both services until cancelled.
-pub async fn serve(engine: Arc<Engine>, socket: &Path, shutdown: CancellationToken) -> Result<()> {
-    let listener = listen(socket)?;
+pub async fn serve(engine: Arc<Engine>, path: &Path, shutdown: CancellationToken) -> Result<()> {
+    let listener = socket::listen(path)?;
     let streams = Arc::new(streaming::Containers(engine.clone()));
     let loopback =
         Place::Current.listen_tcp(([127, 0, 0, 1], 0).into()).context("listen for streams on the loopback")?;
@@ -38,26 +38,8 @@ pub async fn serve(engine: Arc<Engine>, socket: &Path, shutdown: CancellationTok
         .max_encoding_message_size(MAX_MESSAGE);
     let router = Server::builder().add_service(runtime).add_service(images);
     let served = router.serve_with_incoming_shutdown(UnixListenerStream::new(listener), shutdown.cancelled()).await;
-    let _ = fs::remove_file(socket);
-    served.map_err(|error| Error::internal(format!("serve CRI at {}: {error}", socket.display())))
-}
-
-/// Listens; a socket that nobody answers at is replaced.
-fn listen(path: &Path) -> Result<UnixListener> {
-    let what = || format!("listen at {}", path.display());
-    if let Some(dir) = path.parent() {
-        fs::create_dir_all(dir).context(what())?;
-    }
-    if std::os::unix::net::UnixStream::connect(path).is_ok() {
-        return Err(Error::already_exists(format!("{}: another runtime listens there", what())));
-    }
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).context(what()),
-        _ => {}
-    }
-    let listener = UnixListener::bind(path).context(what())?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o660)).context(what())?;
-    Ok(listener)
+    let _ = fs::remove_file(path);
+    served.map_err(|error| Error::internal(format!("serve CRI at {}: {error}", path.display())))
 }
 
 /// The gRPC code of an error; the kubelet tells `NotFound` and `DeadlineExceeded` from the rest.

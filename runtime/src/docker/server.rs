@@ -3,7 +3,6 @@
 use std::{
     fs, io,
     net::SocketAddr,
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -29,7 +28,10 @@ use super::{
     routes::{self, Found, MAX_VERSION},
     system::DOCKER_VERSION,
 };
-use crate::error::{Context, Error, Result};
+use crate::{
+    error::{Context, Error, Result},
+    socket,
+};
 
 /// More clients at once than anybody has; the rest wait in the backlog.
 const MAX_CONNECTIONS: usize = 4096;
@@ -66,7 +68,7 @@ impl Listener {
     /// Binds; from now on clients wait.
     pub async fn bind(&self) -> Result<Bound> {
         match self {
-            Listener::Unix(path) => Ok(Bound::Unix(listen(path)?, path.clone())),
+            Listener::Unix(path) => Ok(Bound::Unix(socket::listen(path)?, path.clone())),
             Listener::Tcp(address, tls) => {
                 let acceptor = tls.as_ref().map(Tls::acceptor).transpose()?;
                 if acceptor.is_none() {
@@ -104,24 +106,6 @@ impl Tls {
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(TlsAcceptor::from(Arc::new(config)))
     }
-}
-
-/// Listens at a path; a socket that nobody answers at is replaced.
-fn listen(path: &Path) -> Result<UnixListener> {
-    let what = || format!("listen at {}", path.display());
-    if let Some(dir) = path.parent() {
-        fs::create_dir_all(dir).context(what())?;
-    }
-    if std::os::unix::net::UnixStream::connect(path).is_ok() {
-        return Err(Error::already_exists(format!("{}: another daemon listens there", what())));
-    }
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).context(what()),
-        _ => {}
-    }
-    let listener = UnixListener::bind(path).context(what())?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o660)).context(what())?;
-    Ok(listener)
 }
 
 /// Serves until cancelled.
