@@ -9,7 +9,7 @@ use coracle_link::Place;
 
 use crate::{
     readiness,
-    server::{ControlPlane, Credentials},
+    server::{ControlPlane, Credentials, Etcd},
     shutdown,
 };
 
@@ -21,9 +21,8 @@ pub struct Options {
     /// Where the API is served
     #[arg(long, default_value = "127.0.0.1:6443")]
     bind: SocketAddr,
-    /// Keep the cluster's state in this etcd instead of the embedded store
-    #[arg(long, value_delimiter = ',', value_name = "URL,…")]
-    etcd_servers: Vec<String>,
+    #[command(flatten)]
+    etcd: Etcd,
 }
 
 /// Runs the API server until it is told to stop.
@@ -33,8 +32,7 @@ pub async fn run(options: Options) -> Result<()> {
     let credentials = Credentials::prepare(&options.data_dir, options.bind, &[], clock.now())?;
     let place = Place::Current;
     let plane =
-        ControlPlane::start(&options.data_dir, &options.etcd_servers, &credentials, place.clone(), options.bind, clock)
-            .await?;
+        ControlPlane::start(&options.data_dir, &options.etcd, &credentials, place.clone(), options.bind, clock).await?;
     let listener = place.listen_tcp(options.bind).with_context(|| format!("listen at {}", options.bind))?;
     let serving = plane.serve(listener, &credentials, &stop)?;
     plane.admit_nodes(&credentials).await?;

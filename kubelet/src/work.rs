@@ -70,8 +70,12 @@ impl Shared {
     /// Tells an event about a pod, or about one of its containers.
     pub fn tell(&self, pod: &Pod, container: Option<&str>, kind: EventType, reason: &str, message: &str) {
         let field_path = container.map(|name| {
-            let init = matches!(pod::container(pod, name), Some((pod::Role::Init | pod::Role::Sidecar, _)));
-            format!("spec.{}{{{name}}}", if init { "initContainers" } else { "containers" })
+            let list = match pod::container(pod, name) {
+                Some((pod::Role::Init | pod::Role::Sidecar, _)) => "initContainers",
+                Some((pod::Role::Ephemeral, _)) => "ephemeralContainers",
+                _ => "containers",
+            };
+            format!("spec.{list}{{{name}}}")
         });
         let about = ObjectReference {
             api_version: Some("v1".into()),

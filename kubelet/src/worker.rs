@@ -231,7 +231,7 @@ impl Worker {
             self.memory.restarts.insert(name.clone(), next);
         }
         let (shared, pod, observed, container) =
-            (self.shared.clone(), pod.clone(), self.observed.clone(), container.clone());
+            (self.shared.clone(), pod.clone(), self.observed.clone(), container.into_owned());
         self.operations.spawn(async move {
             let result = work::start(shared, pod, observed, container, attempt).await;
             Outcome::Started { container: name, result }
@@ -269,17 +269,17 @@ impl Worker {
             if self.memory.health.contains_key(&instance.id) {
                 continue;
             }
-            let mut health = probes::initial(role, container);
+            let mut health = probes::initial(role, &container);
             // A run that was ready when the kubelet was started again stays so until a probe says otherwise.
             if let Some(before) = earlier_health(&pod, &instance.id) {
                 health.started |= before.0;
                 health.ready |= before.1;
             }
             self.memory.health.insert(instance.id.clone(), health);
-            if probes::wanted(container) {
+            if probes::wanted(&container) {
                 let target = probes::Target {
                     pod: pod.clone(),
-                    container: container.clone(),
+                    container: container.into_owned(),
                     id: instance.id.clone(),
                     started: instance.started.unwrap_or(instance.created),
                     address: addresses.first().cloned(),

@@ -5,6 +5,7 @@ use std::{io, time::Duration};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -96,17 +97,21 @@ where
         driver.abort();
         return Ok(response);
     }
-    let (client, server) = (hyper::upgrade::on(request), hyper::upgrade::on(answer));
+    join_when_upgraded(hyper::upgrade::on(request), hyper::upgrade::on(answer), keep);
+    Ok(response)
+}
+
+/// Joins two connections once both are upgraded, in the background, and holds `keep` until both have ended.
+pub fn join_when_upgraded<K: Send + 'static>(client: OnUpgrade, server: OnUpgrade, keep: K) {
     tokio::spawn(async move {
         if let Err(error) = join(client, server).await {
             tracing::debug!(%error, "a joined connection ended");
         }
         drop(keep);
     });
-    Ok(response)
 }
 
-async fn join(client: hyper::upgrade::OnUpgrade, server: hyper::upgrade::OnUpgrade) -> io::Result<()> {
+async fn join(client: OnUpgrade, server: OnUpgrade) -> io::Result<()> {
     let (client, server) = tokio::try_join!(client, server).map_err(io::Error::other)?;
     let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
     tokio::io::copy_bidirectional_with_sizes(&mut client, &mut server, BUFFER, BUFFER).await.map(drop)

@@ -1,11 +1,13 @@
 //! The product from outside: the release binaries, driven as people drive them.
 
+mod backup;
 mod etcd;
 mod exhaustion;
 mod images;
 mod labs;
 mod mistakes;
 mod network;
+mod proxy;
 mod recovery;
 mod registry;
 mod story;

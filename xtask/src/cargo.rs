@@ -31,6 +31,8 @@ pub fn test(part: Option<&str>) -> Result<()> {
         None => run_tests(&["--workspace"]),
         // The Docker CLI against the runtime is a target of the end-to-end tests.
         Some("docker") => run_tests(&["--package", "coracle-tests", "--test", "docker"]),
+        // The object model and the server: the row walk, the contract of the stores, the clients' stories.
+        Some("api") => run_tests(&["--package", "coracle-api", "--package", "coracle-apiserver"]),
         Some(part) if package_exists(&format!("coracle-{part}")) => {
             run_tests(&["--package", &format!("coracle-{part}")])
         }

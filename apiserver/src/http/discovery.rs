@@ -83,7 +83,7 @@ fn resources(registry: &Rows, group: &str, version: &str) -> Option<Value> {
         for subresource in &row.subresources {
             let mut entry = json!({"name": format!("{}/{}", row.plural, subresource.path()), "singularName": "", "namespaced": row.namespaced,
                 "kind": &*row.kind, "verbs": subresource.verbs()});
-            if let Some(kind) = subresource.kind() {
+            if let Some(kind) = subresource.kind(&row.kind) {
                 entry["kind"] = kind.kind.to_string().into();
                 entry["group"] = kind.group.to_string().into();
                 entry["version"] = kind.version.to_string().into();
@@ -129,7 +129,7 @@ fn aggregated_version(registry: &Rows, group: &str, version: &str) -> Value {
             }
             if !row.subresources.is_empty() {
                 let each = row.subresources.iter().map(|subresource| {
-                    let kind = subresource.kind().unwrap_or_else(|| own.clone());
+                    let kind = subresource.kind(&row.kind).unwrap_or_else(|| own.clone());
                     json!({"subresource": subresource.path(), "responseKind": kind_of(&kind), "verbs": subresource.verbs()})
                 });
                 entry["subresources"] = each.collect();

@@ -1,4 +1,4 @@
-//! Speaking to kubelets: which one, and as whom.
+//! Speaking to kubelets: which one, and as whom; and to what runs on their nodes.
 
 use crate::registry::fields::{items, text};
 use crate::verbs::Call;
@@ -18,6 +18,8 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub struct KubeletClient {
     tls: TlsConnector,
+    /// Takes any certificate, and shows none.
+    unchecked: TlsConnector,
     place: Place,
 }
 
@@ -46,7 +48,12 @@ impl KubeletClient {
             }
             None => config.with_no_client_auth(),
         };
-        Ok(Self { tls: TlsConnector::from(Arc::new(config)), place })
+        let unchecked = unchecked::config()?;
+        Ok(Self {
+            tls: TlsConnector::from(Arc::new(config)),
+            unchecked: TlsConnector::from(Arc::new(unchecked)),
+            place,
+        })
     }
 
     /// A connection to the kubelet at `address`.
@@ -54,9 +61,30 @@ impl KubeletClient {
     /// # Errors
     /// What went wrong, in words.
     pub async fn connect(&self, address: SocketAddr) -> Result<TlsStream<TcpStream>, String> {
+        self.shake(&self.tls, address).await
+    }
+
+    /// A TLS connection to something else in the kubelets' network, whoever it is.
+    ///
+    /// # Errors
+    /// What went wrong, in words.
+    pub async fn connect_unchecked(&self, address: SocketAddr) -> Result<TlsStream<TcpStream>, String> {
+        self.shake(&self.unchecked, address).await
+    }
+
+    /// A connection to something else in the kubelets' network.
+    ///
+    /// # Errors
+    /// What went wrong, in words.
+    pub async fn connect_plain(&self, address: SocketAddr) -> Result<TcpStream, String> {
+        let stream = self.place.connect_tcp(address, CONNECT_WITHIN).await;
+        stream.map_err(|error| format!("dial tcp {address}: {error}"))
+    }
+
+    async fn shake(&self, tls: &TlsConnector, address: SocketAddr) -> Result<TlsStream<TcpStream>, String> {
         let stream = self.place.connect_tcp(address, CONNECT_WITHIN).await.map_err(|error| error.to_string())?;
         let name = ServerName::IpAddress(address.ip().into());
-        let tls = tokio::time::timeout(CONNECT_WITHIN, self.tls.connect(name, stream)).await;
+        let tls = tokio::time::timeout(CONNECT_WITHIN, tls.connect(name, stream)).await;
         tls.map_err(|_| "the TLS handshake took too long".to_owned())?.map_err(|error| error.to_string())
     }
 }
@@ -123,4 +151,60 @@ pub fn escape(text: &str) -> String {
             byte => format!("%{byte:02X}"),
         })
         .collect()
+}
+
+/// TLS with whoever is there.
+mod unchecked {
+    use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+    use rustls::crypto::CryptoProvider;
+    use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+    use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
+    use std::sync::Arc;
+
+    #[derive(Debug)]
+    struct Anyone(Arc<CryptoProvider>);
+
+    impl ServerCertVerifier for Anyone {
+        fn verify_server_cert(
+            &self,
+            _: &CertificateDer<'_>,
+            _: &[CertificateDer<'_>],
+            _: &ServerName<'_>,
+            _: &[u8],
+            _: UnixTime,
+        ) -> Result<ServerCertVerified, Error> {
+            Ok(ServerCertVerified::assertion())
+        }
+
+        fn verify_tls12_signature(
+            &self,
+            message: &[u8],
+            certificate: &CertificateDer<'_>,
+            signed: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            let known = &self.0.signature_verification_algorithms;
+            rustls::crypto::verify_tls12_signature(message, certificate, signed, known)
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            message: &[u8],
+            certificate: &CertificateDer<'_>,
+            signed: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            let known = &self.0.signature_verification_algorithms;
+            rustls::crypto::verify_tls13_signature(message, certificate, signed, known)
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+            self.0.signature_verification_algorithms.supported_schemes()
+        }
+    }
+
+    pub(super) fn config() -> Result<ClientConfig, String> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions();
+        let builder = builder.map_err(|error| error.to_string())?;
+        Ok(builder.dangerous().with_custom_certificate_verifier(Arc::new(Anyone(provider))).with_no_client_auth())
+    }
 }

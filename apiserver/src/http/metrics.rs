@@ -1,5 +1,6 @@
 //! /metrics, under upstream's names.
 
+use super::limits::Limits;
 use crate::auth::Attributes;
 use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -32,6 +33,11 @@ struct Resource {
     resource: String,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Requests {
+    request_kind: &'static str,
+}
+
 /// Upstream's bounds of request durations, thinned out.
 const BUCKETS: [f64; 12] = [0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 1.0, 2.0, 5.0, 15.0, 60.0];
 
@@ -42,7 +48,8 @@ pub struct Metrics {
     requests: Family<Request, Counter>,
     durations: Family<Kind, Histogram, fn() -> Histogram>,
     watchers: Family<Resource, Gauge>,
-    inflight: Gauge,
+    inflight: Family<Requests, Gauge>,
+    inqueue: Family<Requests, Gauge>,
 }
 
 impl Default for Metrics {
@@ -51,12 +58,13 @@ impl Default for Metrics {
         let requests = Family::default();
         let durations = Family::new_with_constructor((|| Histogram::new(BUCKETS)) as fn() -> Histogram);
         let watchers = Family::default();
-        let inflight = Gauge::default();
+        let (inflight, inqueue) = (Family::default(), Family::default());
         registry.register("apiserver_request", "Requests by verb, resource and code", requests.clone());
         registry.register("apiserver_request_duration_seconds", "Response latency in seconds", durations.clone());
         registry.register("apiserver_longrunning_requests", "Watches that are open", watchers.clone());
         registry.register("apiserver_current_inflight_requests", "Requests being served", inflight.clone());
-        Self { registry: Mutex::new(registry), requests, durations, watchers, inflight }
+        registry.register("apiserver_current_inqueue_requests", "Requests that wait for their turn", inqueue.clone());
+        Self { registry: Mutex::new(registry), requests, durations, watchers, inflight, inqueue }
     }
 }
 
@@ -87,14 +95,15 @@ impl Metrics {
         Guard(gauge)
     }
 
-    /// Counts a request in flight while the guard lives.
-    pub fn inflight(&self) -> Guard {
-        self.inflight.inc();
-        Guard(self.inflight.clone())
-    }
-
     /// The text of /metrics.
-    pub fn text(&self) -> String {
+    pub fn text(&self, limits: &Limits) -> String {
+        for (request_kind, load) in limits.load() {
+            let of = |family: &Family<Requests, Gauge>, count: usize| {
+                family.get_or_create(&Requests { request_kind }).set(i64::try_from(count).unwrap_or(i64::MAX));
+            };
+            of(&self.inflight, load.running);
+            of(&self.inqueue, load.waiting);
+        }
         let mut text = String::new();
         // Writing to a String does not fail.
         let _ = encode(&mut text, &self.registry.lock());

@@ -14,6 +14,7 @@ pub mod metrics;
 pub mod negotiate;
 pub mod openapi;
 pub mod protobuf;
+mod proxy;
 pub mod render;
 pub mod request;
 pub mod serve;
@@ -39,6 +40,9 @@ use std::time::Duration;
 /// Everything but watches and logs is answered within this (upstream `--request-timeout`).
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 
+/// Where the cluster's state can be had as a whole, by who may do everything.
+pub const BACKUP: &str = "/coracle/store/backup";
+
 /// Who is at the other end, as far as the transport knows.
 #[derive(Clone, Debug)]
 pub enum Identity {
@@ -51,7 +55,6 @@ pub enum Identity {
 /// Answers a request; never fails and never panics.
 pub async fn handle(server: Arc<Server>, request: Request<Body>, identity: Identity) -> Response {
     let accept = Accept::negotiate(request.headers(), true).unwrap_or_default();
-    let _inflight = server.metrics.inflight();
     let answer = AssertUnwindSafe(route(&server, request, identity)).catch_unwind().await;
     match answer {
         Ok(Ok(response)) => response,
@@ -123,9 +126,15 @@ async fn non_resource(server: &Arc<Server>, request: Request<Body>, user: &UserI
     match path.trim_end_matches('/') {
         "/cacerts" => return Ok(text(server.config.ca_pem.clone(), "application/x-pem-file")),
         "/metrics" => {
-            return Ok(text(server.metrics.text(), "application/openmetrics-text; version=1.0.0; charset=utf-8"));
+            return Ok(text(
+                server.metrics.text(&server.limits),
+                "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            ));
         }
         _ => {}
+    }
+    if path == BACKUP {
+        return backup(server, user);
     }
     if let Some(path) = path.strip_prefix("/openapi/") {
         let answer = server.openapi.answer(&server.registry, path, request.uri().query(), request.headers());
@@ -163,10 +172,28 @@ async fn non_resource(server: &Arc<Server>, request: Request<Body>, user: &UserI
         .ok_or_else(Status::no_such_resource)
 }
 
+/// The whole store, as [`crate::store::embedded::snapshot`] writes it. It holds every secret there is.
+fn backup(server: &Server, user: &UserInfo) -> Result<Response, Status> {
+    if !user.is_in(auth::MASTERS) {
+        let why = format!("User {:?} cannot get path {BACKUP:?}", user.name);
+        return Err(Status::forbidden(&Gvr::of("", "", ""), "", &why));
+    }
+    let permit = server.limits.stream()?;
+    let pieces = server.store().back_up().ok_or_else(|| {
+        Status::bad_request("the cluster's state is in etcd, which has its own backup: etcdctl snapshot save")
+    })?;
+    let pieces = pieces.map_err(crate::server::store_status)?;
+    let mut response = http::Response::new(Body::from_stream(pieces));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    Ok(holding(response, permit))
+}
+
 /// What is asked of a resource.
 fn verb(method: &Method, target: &Target, options: &Options) -> Result<Verb, Status> {
     let named = !target.name.is_empty();
     match *method {
+        // Asking what can be asked is asking.
+        Method::OPTIONS if target.is_proxy() => Ok(Verb::Get),
         Method::GET | Method::HEAD if options.watch && target.subresource.is_empty() => Ok(Verb::Watch),
         Method::GET | Method::HEAD if named => Ok(Verb::Get),
         Method::GET | Method::HEAD => Ok(Verb::List),
@@ -212,7 +239,8 @@ async fn resource(
 ) -> Result<Response, Status> {
     let started = server.config.clock.monotonic();
     let (head, body) = request.into_parts();
-    let mut options = Options::parse(head.uri.query())?;
+    // What stands behind a proxy has options of its own.
+    let mut options = Options::parse(head.uri.query().filter(|_| !target.is_proxy()))?;
     options.watch |= target.watch;
     let verb = verb(&head.method, &target, &options)?;
     let attributes = Attributes {
@@ -276,6 +304,9 @@ async fn allowed(
     };
     if let Some(what) = subresource.filter(|subresource| subresource.connects()) {
         return match verb {
+            _ if what == Subresource::Proxy => {
+                proxy::pass(call, head, body, target.subpath.as_deref(), server.limits.stream()?).await
+            }
             Verb::Get | Verb::Create => streams::connect(call, what, head, server.limits.stream()?).await,
             _ => Err(Status::method_not_allowed()),
         };
@@ -296,7 +327,8 @@ async fn limited(
         let response = dispatch(call, verb, request::Body::default()).await?;
         return Ok(holding(response, permit));
     }
-    let _permit = if verb.writes() { server.limits.write().await? } else { server.limits.read().await? };
+    let limits = &server.limits;
+    let _permit = if verb.writes() { limits.write(&call.user).await? } else { limits.read(&call.user).await? };
     let work = async {
         let body = if verb.writes() { request::Body::read(headers, body).await? } else { request::Body::default() };
         if binding { dispatch_binding(call, body).await } else { dispatch(call, verb, body).await }

@@ -17,6 +17,9 @@ pub const MAX_BODY: usize = 3 << 20;
 /// What bodies can be written in.
 const TAKEN: [&str; 3] = ["application/json", "application/yaml", protobuf::MEDIA_TYPE];
 
+/// The subresource whose path goes on.
+const PROXY: &str = "proxy";
+
 /// What a path names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Target {
@@ -28,12 +31,15 @@ pub struct Target {
     pub subresource: String,
     /// By the path of old: `/api/v1/watch/pods`.
     pub watch: bool,
+    /// What comes behind `proxy`, as it was sent; None when nothing does.
+    pub subpath: Option<String>,
 }
 
 impl Target {
     /// The resource that a path names; None for every other path (apiserver `endpoints/request`, RequestInfo).
     pub fn parse(path: &str) -> Option<Self> {
         let parts: Vec<String> = path.trim_matches('/').split('/').map(|part| unescape(part, false)).collect();
+        let whole = parts.len();
         let mut parts = parts.into_iter();
         let mut target = Self::default();
         match parts.next()?.as_str() {
@@ -74,13 +80,35 @@ impl Target {
                 target.name.clone_from(name);
                 target.subresource.clone_from(subresource);
             }
+            // Of what is proxied, the rest of the path is the other side's.
+            [resource, name, subresource, ..] if subresource == PROXY => {
+                target.resource.clone_from(resource);
+                target.name.clone_from(name);
+                target.subresource.clone_from(subresource);
+            }
             _ => return None,
         }
         if target.resource == "namespaces" && !target.name.is_empty() {
             target.namespace.clone_from(&target.name);
         }
+        if target.is_proxy() {
+            let before = whole - rest.len() + 3;
+            target.subpath = behind(path, before).map(str::to_owned);
+        }
         (!target.resource.is_empty()).then_some(target)
     }
+
+    /// Whether it is about what an object stands for.
+    pub fn is_proxy(&self) -> bool {
+        self.subresource == PROXY
+    }
+}
+
+/// What comes behind the nth part of a path, with its slash; None when nothing does.
+fn behind(path: &str, parts: usize) -> Option<&str> {
+    let start = path.len() - path.trim_start_matches('/').len();
+    let slashes = path[start..].match_indices('/');
+    slashes.map(|(at, _)| start + at).nth(parts - 1).map(|at| &path[at..])
 }
 
 /// A body that has been read.
@@ -244,6 +272,7 @@ mod tests {
             name: own(name),
             subresource: own(subresource),
             watch: false,
+            subpath: None,
         })
     }
 

@@ -1,6 +1,7 @@
 //! HorizontalPodAutoscalers: stored as autoscaling/v2, also served as v1, which knows one metric.
 
-use super::fields::{is_set, object_mut, remove, require, set, set_default, text};
+use super::fields::{is_set, object_mut, remove, set, set_default, text};
+use super::scaling;
 use super::strategy::{Strategy, Traits};
 use coracle_api::Cause;
 use coracle_api::status::FieldPath;
@@ -27,6 +28,7 @@ impl Strategy for AutoscalerStrategy {
         if !is_set(spec, "metrics") {
             set(spec, "metrics", json!([cpu(DEFAULT_UTILIZATION)]));
         }
+        scaling::default_behavior(spec);
     }
 
     fn validate(&self, object: &Value, causes: &mut Vec<Cause>) {
@@ -38,17 +40,16 @@ impl Strategy for AutoscalerStrategy {
         }
         if most < 1 {
             causes.push(Cause::invalid(&path.child("maxReplicas"), most, "must be greater than 0"));
-        } else if most < least {
+        }
+        if most < least {
             causes.push(Cause::invalid(
                 &path.child("maxReplicas"),
                 most,
                 "must be greater than or equal to `minReplicas`",
             ));
         }
-        let (target, path) = (&spec["scaleTargetRef"], path.child("scaleTargetRef"));
-        for field in ["kind", "name"] {
-            require(target, field, &path, causes);
-        }
+        scaling::reference(&spec["scaleTargetRef"], &path.child("scaleTargetRef"), causes);
+        scaling::validate(spec, &path, causes);
     }
 
     fn to_served(&self, object: &mut Value, served: usize) {

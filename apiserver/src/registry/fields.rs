@@ -78,6 +78,20 @@ pub fn same(a: &Value, b: &Value, name: &str) -> bool {
     of(a) == of(b)
 }
 
+/// Both say the same: null and an empty list are as good as absent (apimachinery `equality.Semantic`).
+pub fn alike(a: &Value, b: &Value) -> bool {
+    let nothing = |value: &Value| value.is_null() || value.as_array().is_some_and(Vec::is_empty);
+    match (a, b) {
+        (Value::Object(a), Value::Object(b)) => {
+            let in_b =
+                a.iter().all(|(name, value)| b.get(name).map_or_else(|| nothing(value), |other| alike(value, other)));
+            in_b && b.iter().all(|(name, value)| a.contains_key(name) || nothing(value))
+        }
+        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| alike(a, b)),
+        _ => a == b || nothing(a) && nothing(b),
+    }
+}
+
 /// Adds a cause for every message.
 pub fn invalid_all(path: &FieldPath, value: &str, messages: Vec<String>, causes: &mut Vec<Cause>) {
     causes.extend(messages.into_iter().map(|message| Cause::invalid(path, value, message)));

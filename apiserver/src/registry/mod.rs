@@ -21,6 +21,8 @@ pub mod policy;
 pub mod rbac;
 pub mod reviews;
 mod row;
+mod scaling;
+mod storage;
 pub mod strategy;
 mod table;
 

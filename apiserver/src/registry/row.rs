@@ -23,11 +23,12 @@ pub enum Subresource {
     Exec,
     Attach,
     PortForward,
+    Proxy,
 }
 
 impl Subresource {
     /// Every subresource there is.
-    pub const ALL: [Subresource; 13] = [
+    pub const ALL: [Subresource; 14] = [
         Subresource::Approval,
         Subresource::Attach,
         Subresource::Binding,
@@ -37,6 +38,7 @@ impl Subresource {
         Subresource::Finalize,
         Subresource::Log,
         Subresource::PortForward,
+        Subresource::Proxy,
         Subresource::Resize,
         Subresource::Scale,
         Subresource::Status,
@@ -59,6 +61,7 @@ impl Subresource {
             Subresource::Exec => "exec",
             Subresource::Attach => "attach",
             Subresource::PortForward => "portforward",
+            Subresource::Proxy => "proxy",
         }
     }
 
@@ -68,6 +71,7 @@ impl Subresource {
             Subresource::Binding | Subresource::Eviction | Subresource::Token => &["create"],
             Subresource::Log => &["get"],
             Subresource::Exec | Subresource::Attach | Subresource::PortForward => &["create", "get"],
+            Subresource::Proxy => &["create", "delete", "get", "patch", "update"],
             Subresource::Finalize => &["update"],
             _ => &["get", "patch", "update"],
         }
@@ -75,11 +79,11 @@ impl Subresource {
 
     /// Whether it is a connection that lasts, rather than a request with a body and an answer.
     pub fn connects(self) -> bool {
-        matches!(self, Subresource::Exec | Subresource::Attach | Subresource::PortForward)
+        matches!(self, Subresource::Exec | Subresource::Attach | Subresource::PortForward | Subresource::Proxy)
     }
 
-    /// The kind of its body, where that is not the object's own.
-    pub fn kind(self) -> Option<Gvk> {
+    /// The kind of its body, where that is not the kind of the `owner`.
+    pub fn kind(self, owner: &str) -> Option<Gvk> {
         match self {
             Subresource::Scale => Some(Gvk::of("autoscaling", "v1", "Scale")),
             Subresource::Binding => Some(Gvk::of("", "v1", "Binding")),
@@ -87,6 +91,9 @@ impl Subresource {
             Subresource::Exec => Some(Gvk::of("", "v1", "PodExecOptions")),
             Subresource::Attach => Some(Gvk::of("", "v1", "PodAttachOptions")),
             Subresource::PortForward => Some(Gvk::of("", "v1", "PodPortForwardOptions")),
+            Subresource::Proxy => {
+                Some(Gvk { group: Symbol::EMPTY, version: "v1".into(), kind: format!("{owner}ProxyOptions").into() })
+            }
             Subresource::Token => Some(Gvk::of("authentication.k8s.io", "v1", "TokenRequest")),
             _ => None,
         }

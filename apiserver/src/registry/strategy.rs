@@ -3,6 +3,7 @@
 //! create: default → prepare_create → validate · update: default → prepare_update → validate + validate_update ·
 //! status: prepare_status → validate_status
 
+use super::row::Subresource;
 use crate::auth::UserInfo;
 use crate::cache::{Cacher, Field};
 use coracle_api::names::Names;
@@ -96,6 +97,11 @@ pub trait Strategy: Send + Sync + std::fmt::Debug + 'static {
     /// Everything that is wrong with an object.
     fn validate(&self, _object: &Value, _causes: &mut Vec<Cause>) {}
 
+    /// Everything that is wrong with a new object.
+    fn validate_create(&self, object: &Value, causes: &mut Vec<Cause>) {
+        self.validate(object, causes);
+    }
+
     /// Everything that is wrong with a change.
     fn validate_update(&self, _object: &Value, _old: &Value, _causes: &mut Vec<Cause>) {}
 
@@ -110,6 +116,12 @@ pub trait Strategy: Send + Sync + std::fmt::Debug + 'static {
 
     /// Everything that is wrong with a change of the status.
     fn validate_status(&self, _object: &Value, _old: &Value, _causes: &mut Vec<Cause>) {}
+
+    /// Everything that is wrong with a change of another part of its own.
+    fn validate_subresource(&self, _which: Subresource, object: &Value, old: &Value, causes: &mut Vec<Cause>) {
+        self.validate_status(object, old, causes);
+        self.validate(object, causes);
+    }
 
     /// Seconds between the request to delete an object and its removal; None when it is removed at once.
     fn grace_period(&self, _object: &Value, _requested: Option<i64>) -> Option<i64> {

@@ -1,8 +1,8 @@
 //! The table: one row a resource.
 
 use super::Subresource::{
-    Approval, Attach, Binding, EphemeralContainers, Eviction, Exec, Finalize, Log, PortForward, Resize, Scale, Status,
-    Token,
+    Approval, Attach, Binding, EphemeralContainers, Eviction, Exec, Finalize, Log, PortForward, Proxy, Resize, Scale,
+    Status, Token,
 };
 use super::admission_configs::AdmissionConfig;
 use super::reviews::ReviewStrategy;
@@ -10,7 +10,7 @@ use super::row::Row;
 use super::strategy::{PLAIN, SPECIFIED};
 use super::{
     aggregation, apps, autoscaling, batch, certificates, coordination, core, devices, events, flow_control, networking,
-    policy, rbac,
+    policy, rbac, storage,
 };
 use crate::custom::definition::DefinitionStrategy;
 
@@ -96,7 +96,7 @@ fn core_rows() -> Vec<Row> {
             .cluster()
             .short(&["ns"])
             .with(&[Finalize, Status]),
-        Row::new("", "v1", "Node", "nodes", core::node::NodeStrategy).cluster().short(&["no"]).status(),
+        Row::new("", "v1", "Node", "nodes", core::node::NodeStrategy).cluster().short(&["no"]).with(&[Proxy, Status]),
         Row::new("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", core::volume::ClaimStrategy)
             .short(&["pvc"])
             .status(),
@@ -112,6 +112,7 @@ fn core_rows() -> Vec<Row> {
             Exec,
             Attach,
             PortForward,
+            Proxy,
             Resize,
             Status,
         ]),
@@ -129,7 +130,10 @@ fn core_rows() -> Vec<Row> {
         Row::new("", "v1", "ResourceQuota", "resourcequotas", core::limits::QuotaStrategy).short(&["quota"]).status(),
         Row::new("", "v1", "Secret", "secrets", core::config::SecretStrategy),
         Row::new("", "v1", "ServiceAccount", "serviceaccounts", PLAIN).short(&["sa"]).with(&[Token]),
-        Row::new("", "v1", "Service", "services", core::service::ServiceStrategy).short(&["svc"]).in_all().status(),
+        Row::new("", "v1", "Service", "services", core::service::ServiceStrategy)
+            .short(&["svc"])
+            .in_all()
+            .with(&[Proxy, Status]),
     ]
 }
 
@@ -209,7 +213,7 @@ fn other_rows() -> Vec<Row> {
         Row::new(NETWORKING, "v1", "NetworkPolicy", "networkpolicies", networking::NetworkPolicyStrategy)
             .short(&["netpol"]),
         Row::new(NETWORKING, "v1", "ServiceCIDR", "servicecidrs", networking::ServiceRangeStrategy).cluster().status(),
-        Row::new("node.k8s.io", "v1", "RuntimeClass", "runtimeclasses", PLAIN).cluster(),
+        Row::new("node.k8s.io", "v1", "RuntimeClass", "runtimeclasses", storage::RuntimeClassStrategy).cluster(),
         Row::new("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets", policy::BudgetStrategy)
             .short(&["pdb"])
             .status(),
@@ -220,13 +224,15 @@ fn other_rows() -> Vec<Row> {
         Row::new("scheduling.k8s.io", "v1", "PriorityClass", "priorityclasses", core::priority::PriorityClassStrategy)
             .cluster()
             .short(&["pc"]),
-        Row::new(STORAGE, "v1", "CSIDriver", "csidrivers", SPECIFIED).cluster(),
-        Row::new(STORAGE, "v1", "CSINode", "csinodes", PLAIN).cluster(),
-        Row::new(STORAGE, "v1", "CSIStorageCapacity", "csistoragecapacities", PLAIN),
-        Row::new(STORAGE, "v1", "StorageClass", "storageclasses", core::volume::StorageClassStrategy)
+        Row::new(STORAGE, "v1", "CSIDriver", "csidrivers", storage::DriverStrategy).cluster(),
+        Row::new(STORAGE, "v1", "CSINode", "csinodes", storage::NodeStrategy).cluster(),
+        Row::new(STORAGE, "v1", "CSIStorageCapacity", "csistoragecapacities", storage::CapacityStrategy),
+        Row::new(STORAGE, "v1", "StorageClass", "storageclasses", storage::ClassStrategy).cluster().short(&["sc"]),
+        Row::new(STORAGE, "v1", "VolumeAttachment", "volumeattachments", storage::AttachmentStrategy)
             .cluster()
-            .short(&["sc"]),
-        Row::new(STORAGE, "v1", "VolumeAttachment", "volumeattachments", PLAIN).cluster().status(),
-        Row::new(STORAGE, "v1", "VolumeAttributesClass", "volumeattributesclasses", PLAIN).cluster().short(&["vac"]),
+            .status(),
+        Row::new(STORAGE, "v1", "VolumeAttributesClass", "volumeattributesclasses", storage::AttributesStrategy)
+            .cluster()
+            .short(&["vac"]),
     ]
 }

@@ -192,6 +192,9 @@ pub enum StoreError {
 /// Batches of events until the watch ends with an error.
 pub type Batches = BoxStream<'static, Result<Batch, StoreError>>;
 
+/// A backup as it is made, in the form of [`embedded::snapshot`]; ends with an error when it cannot be finished.
+pub type Pieces = BoxStream<'static, Result<Bytes, StoreError>>;
+
 /// The store's contract; see the module's documentation for lifecycle and durability.
 pub trait Store: Send + Sync + 'static {
     /// Applies the operations if every comparison holds, as one revision. A transaction without any effect (deletes of
@@ -227,6 +230,11 @@ pub trait Store: Send + Sync + 'static {
     /// Deletes what has outlived its time to live and says how many keys that were. A store that does so by itself
     /// answers 0.
     fn expire(&self) -> BoxFuture<'_, Result<usize, StoreError>>;
+
+    /// Everything as of now, to be kept elsewhere. None for a store that has a tool of its own for that.
+    fn back_up(&self) -> Option<Result<Pieces, StoreError>> {
+        None
+    }
 }
 
 /// Refuses transactions that no back end takes.

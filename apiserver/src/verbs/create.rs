@@ -52,7 +52,7 @@ pub(crate) async fn create_object(call: &Call, mut object: Value, managing: Mana
     }
     let mut causes = Vec::new();
     meta::validate(&row, &object, &mut causes);
-    strategy.validate(&object, &mut causes);
+    strategy.validate_create(&object, &mut causes);
     if !causes.is_empty() {
         return Err(Status::invalid(&call.gvk(), object_meta::name(&object), causes));
     }

@@ -82,6 +82,9 @@ pub(super) async fn write(
                 meta::keep_but(subresource, &mut object, old);
                 meta::prepare_update(&mut object, old);
                 strategy.prepare_status(&mut object, old, &context);
+                if matches!(subresource, Subresource::EphemeralContainers | Subresource::Resize) {
+                    meta::count_generation(&row, &mut object, old);
+                }
             }
             None => {
                 if row.has(Subresource::Status) {
@@ -167,13 +170,10 @@ fn validate(call: &Call, object: &Value, old: &Value) -> Result<(), Status> {
     let strategy = &*row.strategy;
     let mut causes = Vec::new();
     meta::validate_update(object, old, &mut causes);
-    if let Some(subresource) = call.subresource {
-        strategy.validate_status(object, old, &mut causes);
-        if subresource != Subresource::Status {
-            strategy.validate(object, &mut causes);
-        }
-    } else {
-        strategy.validate_changed(object, old, &mut causes);
+    match call.subresource {
+        None => strategy.validate_changed(object, old, &mut causes),
+        Some(Subresource::Status) => strategy.validate_status(object, old, &mut causes),
+        Some(other) => strategy.validate_subresource(other, object, old, &mut causes),
     }
     if causes.is_empty() { Ok(()) } else { Err(Status::invalid(&call.gvk(), &call.name, causes)) }
 }

@@ -12,6 +12,7 @@ use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use jiff::Timestamp;
 use serde_json::Value;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -40,8 +41,14 @@ impl Harness {
     }
 
     pub async fn on(store: Arc<dyn Store>) -> Self {
+        Self::with(store, |_, _| {}).await
+    }
+
+    /// With a configuration changed by `change`.
+    pub async fn with(store: Arc<dyn Store>, change: impl FnOnce(&mut Config, &Authority)) -> Self {
         let authority = authority();
-        let config = Config::new(store, authority.cert_pem(), "127.0.0.1:6443".parse().unwrap());
+        let mut config = Config::new(store, authority.cert_pem(), "127.0.0.1:6443".parse().unwrap());
+        change(&mut config, &authority);
         Self { server: ApiServer::start(config).await.unwrap(), authority }
     }
 
@@ -144,7 +151,9 @@ pub fn pod(name: &str) -> Value {
 /// A server that listens on 127.0.0.1, and a directory with a kubeconfig for it.
 pub struct Served {
     pub directory: tempfile::TempDir,
-    _harness: Arc<Harness>,
+    pub address: SocketAddr,
+    pub admin: Identity,
+    pub harness: Arc<Harness>,
     stop: CancellationToken,
 }
 
@@ -156,7 +165,11 @@ impl Drop for Served {
 
 impl Served {
     pub async fn start() -> Self {
-        let harness = Arc::new(Harness::start().await);
+        Self::of(Harness::start().await).await
+    }
+
+    pub async fn of(harness: Harness) -> Self {
+        let harness = Arc::new(harness);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let serving = identity(&harness.authority, &Subject::user("apiserver"), Usage::Server);
@@ -173,6 +186,6 @@ impl Served {
             "contexts": [{"name": "a", "context": {"cluster": "a", "user": "a"}}],
         });
         std::fs::write(directory.path().join("config"), config.to_string()).unwrap();
-        Self { directory, _harness: harness, stop }
+        Self { directory, address, admin, harness, stop }
     }
 }

@@ -1,9 +1,8 @@
 //! Logs come through from a kubelet.
 
-use crate::harness::{Harness, authority, identity, pod};
+use crate::harness::{Harness, identity, pod};
 use coracle_api::clock::SystemClock;
 use coracle_apiserver::store::embedded::Embedded;
-use coracle_apiserver::{ApiServer, Config};
 use coracle_pki::{Subject, Usage};
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -34,13 +33,13 @@ async fn kubelet(listener: TcpListener, tls: Arc<rustls::ServerConfig>) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_log_is_passed_on() {
-    let authority = authority();
-    let client_identity =
-        identity(&authority, &Subject::member("kube-apiserver-kubelet-client", "system:masters"), Usage::Client);
     let store = Arc::new(Embedded::in_memory(Arc::new(SystemClock::new())).unwrap());
-    let mut config = Config::new(store, authority.cert_pem(), "127.0.0.1:6443".parse().unwrap());
-    config.kubelet_client = Some((client_identity.cert_pem, client_identity.key_pem));
-    let harness = Harness { server: ApiServer::start(config).await.unwrap(), authority };
+    let harness = Harness::with(store, |config, authority| {
+        let subject = Subject::member("kube-apiserver-kubelet-client", "system:masters");
+        let client = identity(authority, &subject, Usage::Client);
+        config.kubelet_client = Some((client.cert_pem, client.key_pem));
+    })
+    .await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let serving = identity(&harness.authority, &Subject::member("system:node:n1", "system:nodes"), Usage::Server);

@@ -9,12 +9,12 @@ const PACKAGE: &str = "kubernetes==34.1.0";
 /// The packages come over the network.
 const INSTALLED_WITHIN: Duration = Duration::from_secs(300);
 
-/// An interpreter that has the client: made once, below the target directory. None where PyPI cannot be reached.
-async fn interpreter() -> Option<PathBuf> {
-    let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("python-kubernetes-34.1.0");
-    let python = home.join("bin/python");
-    if python.exists() {
-        return Some(python);
+/// A directory with an interpreter and what a package of PyPI brings along: made once, below the target directory. None
+/// where PyPI cannot be reached.
+pub async fn virtual_environment(name: &str, package: &str) -> Option<PathBuf> {
+    let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    if home.join("bin/python").exists() {
+        return Some(home);
     }
     let made = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let venv = made.path().join("venv");
@@ -22,7 +22,7 @@ async fn interpreter() -> Option<PathBuf> {
         let made = Command::new("python3").args(["-m", "venv"]).arg(&venv).kill_on_drop(true).output().await.ok()?;
         made.status.success().then_some(())?;
         let mut pip = Command::new(venv.join("bin/python"));
-        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", PACKAGE]).kill_on_drop(true);
+        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", package]).kill_on_drop(true);
         let installed = pip.output().await.ok()?;
         if !installed.status.success() {
             eprintln!("pip: {}", String::from_utf8_lossy(&installed.stderr));
@@ -32,17 +32,17 @@ async fn interpreter() -> Option<PathBuf> {
     tokio::time::timeout(INSTALLED_WITHIN, install).await.ok()??;
     // The interpreter finds its packages from where it stands, so the whole can be moved; whoever is first wins.
     let _ = std::fs::rename(&venv, &home);
-    python.exists().then_some(python)
+    home.join("bin/python").exists().then_some(home)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_python_client() {
-    let Some(python) = interpreter().await else {
+    let Some(home) = virtual_environment("python-kubernetes-34.1.0", PACKAGE).await else {
         eprintln!("skipped: there is no python3 with venv, or PyPI cannot be reached");
         return;
     };
     let served = Served::start().await;
-    let mut command = Command::new(python);
+    let mut command = Command::new(home.join("bin/python"));
     command
         .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/client.py"))
         .arg(served.directory.path().join("config"));

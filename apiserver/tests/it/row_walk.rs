@@ -54,7 +54,7 @@ fn least(kind: &str) -> Value {
         }
         "PriorityClass" => json!({"value": 5}),
         "StorageClass" => json!({"provisioner": "example.com/x"}),
-        "VolumeAttributesClass" => json!({"driverName": "example.com"}),
+        "VolumeAttributesClass" => json!({"driverName": "example.com", "parameters": {"a": "b"}}),
         "VolumeAttachment" => {
             json!({"spec": {"attacher": "x", "nodeName": "n", "source": {"persistentVolumeName": "v"}}})
         }

@@ -6,11 +6,7 @@ use anyhow::{Context, Result};
 use coracle_api::clock::Clock;
 use coracle_apiserver::{
     ApiServer, Config, UserInfo,
-    store::{
-        Store,
-        embedded::Embedded,
-        etcd::{Etcd, EtcdConfig},
-    },
+    store::{Store, embedded::Embedded},
 };
 use coracle_client::{Client, Informers, Scope, in_process};
 use coracle_link::Place;
@@ -23,7 +19,7 @@ use serde_json::json;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use super::Credentials;
+use super::{Credentials, Etcd};
 
 /// Where pods get their addresses.
 const CLUSTER_CIDR: &str = "10.244.0.0/16";
@@ -38,7 +34,7 @@ impl ControlPlane {
     /// Opens the store and starts the API server, which listens nowhere yet.
     pub async fn start(
         data_dir: &Path,
-        etcd: &[String],
+        etcd: &Etcd,
         credentials: &Credentials,
         nodes: Place,
         advertise: SocketAddr,
@@ -102,6 +98,7 @@ impl ControlPlane {
         &self,
         credentials: &Credentials,
         leader: Option<&str>,
+        lab: Option<Place>,
         stop: &CancellationToken,
     ) -> Result<impl Future<Output = ()> + use<>> {
         let manager = self.client(UserInfo::new("system:kube-controller-manager", &["system:authenticated"]));
@@ -115,11 +112,14 @@ impl ControlPlane {
         let scheduler = self.client(UserInfo::new("system:kube-scheduler", &["system:authenticated"]));
         let mut scheduler = coracle_scheduler::Config::new(scheduler);
         scheduler.clock = self.clock.clone();
-        scheduler.informers = Some(informers);
+        scheduler.informers = Some(informers.clone());
         if let Some(name) = leader {
             // A server that comes back under its name need not wait for its own lease to run out.
             (controllers.leader_elect, scheduler.leader_elect) = (true, true);
             (controllers.identity, scheduler.identity) = (name.to_owned(), name.to_owned());
+        }
+        if let Some(place) = lab {
+            tokio::spawn(keep_routes(informers, place, stop.clone()));
         }
         let controllers = tokio::spawn(coracle_controller::run(controllers, stop.clone()));
         let scheduler = tokio::spawn(coracle_scheduler::run(scheduler, stop.clone()));
@@ -138,13 +138,21 @@ impl ControlPlane {
     }
 }
 
-async fn open_store(data_dir: &Path, etcd: &[String], clock: Arc<dyn Clock>) -> Result<Arc<dyn Store>> {
-    if !etcd.is_empty() {
-        let config = EtcdConfig { endpoints: etcd.to_vec(), ca_pem: None, identity: None };
-        let store = Etcd::connect(config).await.with_context(|| format!("connect to etcd at {}", etcd.join(", ")))?;
+/// Keeps routes from a lab's own network to its pods, as a node has them: the API server's proxy dials from there.
+async fn keep_routes(informers: Informers, place: Place, stop: CancellationToken) {
+    // No node is called so: all of them are other nodes.
+    if let Err(error) = coracle_network::routes::run(&informers, "", &place, stop).await {
+        tracing::error!(%error, "pods cannot be reached from the lab's network");
+    }
+}
+
+async fn open_store(data_dir: &Path, etcd: &Etcd, clock: Arc<dyn Clock>) -> Result<Arc<dyn Store>> {
+    if let Some(config) = etcd.config()? {
+        let store = coracle_apiserver::store::etcd::Etcd::connect(config).await;
+        let store = store.with_context(|| format!("connect to etcd at {}", etcd.servers.join(", ")))?;
         return Ok(Arc::new(store));
     }
-    let path = data_dir.join("store.redb");
+    let path = data_dir.join(super::backup::STORE);
     let open =
         move || Embedded::open(path.clone(), clock).with_context(|| format!("open the store {}", path.display()));
     Ok(Arc::new(tokio::task::spawn_blocking(open).await??))

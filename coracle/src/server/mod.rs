@@ -1,7 +1,9 @@
 //! `coracle server`: the control plane in one process.
 
+mod backup;
 mod control_plane;
 mod credentials;
+mod etcd;
 mod listen;
 mod publish;
 
@@ -16,22 +18,31 @@ use crate::{readiness, shutdown};
 
 pub use control_plane::ControlPlane;
 pub use credentials::Credentials;
+pub use etcd::Etcd;
 pub use listen::{LabBind, inherited_netns};
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Options {
+    #[command(subcommand)]
+    command: Option<backup::Command>,
+    #[command(flatten)]
+    serve: Serve,
+}
+
+#[derive(Debug, Args)]
+struct Serve {
     /// Where the cluster's state and keys are kept
-    #[arg(long, value_name = "DIR")]
-    data_dir: PathBuf,
+    #[arg(long, value_name = "DIR", required = true)]
+    data_dir: Option<PathBuf>,
     /// Where the API is served
     #[arg(long, default_value = "127.0.0.1:6443")]
     bind: SocketAddr,
-    /// Keep the cluster's state in this etcd instead of the embedded store
-    #[arg(long, value_delimiter = ',', value_name = "URL,…")]
-    etcd_servers: Vec<String>,
+    #[command(flatten)]
+    etcd: Etcd,
     /// Be one of several servers on one etcd: let the scheduler and the controllers act only while this one leads, by
     /// this name of its own
-    #[arg(long, value_name = "NAME", requires = "etcd_servers")]
+    #[arg(long, value_name = "NAME", requires = "servers")]
     leader_elect: Option<String>,
     /// Share the address with the other servers of the cluster on this machine
     #[arg(long)]
@@ -49,16 +60,22 @@ pub struct Options {
 
 /// Runs the control plane until it is told to stop.
 pub async fn run(options: Options) -> Result<()> {
+    match options.command {
+        Some(command) => backup::run(command).await,
+        None => serve(options.serve).await,
+    }
+}
+
+async fn serve(options: Serve) -> Result<()> {
+    let data_dir = options.data_dir.context("--data-dir is needed")?;
     let stop = shutdown::on_signal()?;
     let clock = std::sync::Arc::new(SystemClock::new());
-    let credentials = Credentials::prepare(&options.data_dir, options.bind, &options.certificate_name, clock.now())?;
+    let credentials = Credentials::prepare(&data_dir, options.bind, &options.certificate_name, clock.now())?;
     let lab = options.lab_bind.as_ref().map(LabBind::place).transpose()?;
     let place = lab.clone().unwrap_or_default();
     // Nodes reach the API where the lab is, if there is one.
     let advertise = options.lab_bind.as_ref().map_or(options.bind, LabBind::address);
-    let plane =
-        ControlPlane::start(&options.data_dir, &options.etcd_servers, &credentials, place.clone(), advertise, clock)
-            .await?;
+    let plane = ControlPlane::start(&data_dir, &options.etcd, &credentials, place.clone(), advertise, clock).await?;
     let listen = |place: &Place, address| {
         let listener = if options.reuse_port { place.share_tcp(address) } else { place.listen_tcp(address) };
         listener.with_context(|| format!("listen at {address}"))
@@ -70,7 +87,7 @@ pub async fn run(options: Options) -> Result<()> {
         serving.push(plane.serve(listener, &credentials, &stop)?);
     }
     plane.admit_nodes(&credentials).await?;
-    let components = plane.run_components(&credentials, options.leader_elect.as_deref(), &stop)?;
+    let components = plane.run_components(&credentials, options.leader_elect.as_deref(), lab.clone(), &stop)?;
     if let Some(file) = options.publish_file {
         tokio::spawn(publish::run(file, place, stop.clone()));
     }

@@ -24,7 +24,7 @@ pub(super) fn restarts(input: &Input<'_>, role: Role, instance: &Instance) -> bo
         (Role::Init, policy) => failed && policy != "Never",
         (Role::App, "Always") => true,
         (Role::App, "OnFailure") => failed,
-        (Role::App, _) => false,
+        (Role::App | Role::Ephemeral, _) => false,
     }
 }
 
@@ -44,13 +44,21 @@ pub(super) fn progress(input: &Input<'_>) -> Progress {
     Progress { ended: all_over || init_failed }
 }
 
-impl<'a> Draft<'a> {
+impl Draft<'_> {
     pub(super) fn run_containers(&mut self, sandbox: &str) {
         let pod = self.input.pod;
         if self.initialize(sandbox) {
             for (role, container) in pod::containers(pod).filter(|(role, _)| *role == Role::App) {
                 self.container(sandbox, role, container);
             }
+        }
+    }
+
+    /// Starts the ephemeral containers that never ran. They are not kept running, nor started again.
+    pub(super) fn run_ephemeral(&mut self, sandbox: &str) {
+        let Input { pod, observed, .. } = self.input;
+        for container in pod::ephemeral(pod).iter().filter(|one| observed.latest(&one.name).is_none()) {
+            self.container(sandbox, Role::Ephemeral, &pod::as_container(container));
         }
     }
 
@@ -84,7 +92,7 @@ impl<'a> Draft<'a> {
     }
 
     /// One container: starts it, lets it run, ends it, or waits.
-    fn container(&mut self, sandbox: &str, role: Role, container: &'a Container) {
+    fn container(&mut self, sandbox: &str, role: Role, container: &Container) {
         let Input { observed, memory, .. } = self.input;
         if memory.busy.starting.contains(&container.name) {
             // A start that goes on after a failure still shows the failure.
@@ -125,7 +133,7 @@ impl<'a> Draft<'a> {
         });
     }
 
-    fn start(&mut self, role: Role, container: &'a Container, latest: Option<&Instance>) {
+    fn start(&mut self, role: Role, container: &Container, latest: Option<&Instance>) {
         let Input { memory, now, .. } = self.input;
         if let Some(failure) = memory.start_failures.get(&container.name) {
             if failure.retry_at > now {
@@ -150,7 +158,7 @@ impl<'a> Draft<'a> {
         self.actions.push(Action::Start { container: container.name.clone(), role, attempt });
     }
 
-    fn show_failure(&mut self, container: &'a Container, failure: &super::Failure) {
+    fn show_failure(&mut self, container: &Container, failure: &super::Failure) {
         let Input { memory, now, .. } = self.input;
         self.wake_at(failure.retry_at);
         let back_off_at = failure.since.saturating_add(jiff::SignedDuration::from_secs(SHOW_PULL_ERROR)).unwrap_or(now);
@@ -171,7 +179,7 @@ impl<'a> Draft<'a> {
         }
     }
 
-    fn crash_loop(&mut self, container: &'a Container, ended: &Instance, backoff: Backoff, until: jiff::Timestamp) {
+    fn crash_loop(&mut self, container: &Container, ended: &Instance, backoff: Backoff, until: jiff::Timestamp) {
         let Input { memory, pod, .. } = self.input;
         let (name, described) = (&container.name, pod::described(pod));
         self.wake_at(until);
@@ -191,7 +199,7 @@ impl<'a> Draft<'a> {
         self.actions.push(Action::Tell { warning, reason, message, container: Some(container.name.clone()) });
     }
 
-    fn wait(&mut self, container: &'a Container, reason: &str, message: Option<String>) {
-        self.waiting.insert(&container.name, Waiting { reason: reason.to_owned(), message });
+    fn wait(&mut self, container: &Container, reason: &str, message: Option<String>) {
+        self.waiting.insert(container.name.clone(), Waiting { reason: reason.to_owned(), message });
     }
 }

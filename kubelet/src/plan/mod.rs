@@ -210,7 +210,8 @@ struct Waiting {
 struct Draft<'a> {
     input: Input<'a>,
     actions: Vec<Action>,
-    waiting: BTreeMap<&'a str, Waiting>,
+    /// By container.
+    waiting: BTreeMap<String, Waiting>,
     wake: Option<Timestamp>,
     /// The pod has outlived its activeDeadlineSeconds.
     overdue: bool,
@@ -268,7 +269,11 @@ impl<'a> Draft<'a> {
         }
         match observed.sandbox() {
             None => self.make_sandbox(),
-            Some(sandbox) if memory.volumes_ready => self.run_containers(&sandbox.id),
+            Some(sandbox) if memory.volumes_ready => {
+                // Also while an init container fails: that may be what is to be looked into.
+                self.run_ephemeral(&sandbox.id);
+                self.run_containers(&sandbox.id);
+            }
             Some(_) => {}
         }
         false

@@ -25,6 +25,15 @@ pub(super) fn of(draft: &Draft<'_>, ending: bool) -> PodStatus {
         chosen.map(|(role, container)| container_status(draft, role, container, initialized, ending)).collect()
     };
     let (init, app) = (statuses(true), statuses(false));
+    let ephemeral: Vec<ContainerStatus> = pod::ephemeral(pod)
+        .iter()
+        .map(|one| {
+            let container = pod::as_container(one);
+            let status = container_status(draft, Role::Ephemeral, &container, initialized, ending);
+            // Nobody asks whether it is ready, and so it is not.
+            ContainerStatus { ready: false, started: None, ..status }
+        })
+        .collect();
     let mut phases = [draft.input.last, pod.status.as_ref()].into_iter().flatten().filter_map(|s| s.phase.as_deref());
     let final_phase = phases.find(|phase| matches!(*phase, "Succeeded" | "Failed"));
     let phase = match final_phase {
@@ -61,6 +70,7 @@ pub(super) fn of(draft: &Draft<'_>, ending: bool) -> PodStatus {
         observed_generation: pod.metadata.generation,
         container_statuses: Some(app),
         init_container_statuses: (!init.is_empty()).then_some(init),
+        ephemeral_container_statuses: (!ephemeral.is_empty()).then_some(ephemeral),
         ..PodStatus::default()
     };
     status.conditions = Some(conditions(draft, &status, initialized));
@@ -138,7 +148,7 @@ fn container_status(
             status.state = Some(match waiting {
                 Some(waiting) => waiting_state(&waiting.reason, waiting.message.clone()),
                 None if role == Role::App && !initialized => waiting_state("PodInitializing", None),
-                None if has_init(pod) => waiting_state("PodInitializing", None),
+                None if role != Role::Ephemeral && has_init(pod) => waiting_state("PodInitializing", None),
                 None => waiting_state("ContainerCreating", None),
             });
         }

@@ -50,7 +50,7 @@ impl Case {
     fn run(mut self, name: &str, attempt: u32, state: State, exit_code: i32, finished: i64) -> Self {
         let id = format!("{name}-{attempt}");
         let (_, container) = crate::pod::container(&self.pod, name).unwrap();
-        let hash = crate::pod::definition_hash(container);
+        let hash = crate::pod::definition_hash(&container);
         if state == State::Running {
             self.memory.health.insert(id.clone(), Health { started: true, ready: true, failed: None });
         }
@@ -377,4 +377,28 @@ fn transition_times_stay_while_nothing_changes() {
         c.seconds += 60;
     });
     assert_eq!(later.plan().status, first);
+}
+
+#[test]
+fn ephemeral_containers_run_once() {
+    let looked_into = || {
+        web("Always").run("web", 0, State::Running, 0, 0).with(|c| {
+            let one = json!([{"name": "look", "image": "tools", "targetContainerName": "web", "stdin": true}]);
+            c.pod.spec.as_mut().unwrap().ephemeral_containers = Some(serde_json::from_value(one).unwrap());
+        })
+    };
+    assert_eq!(looked_into().actions(), ["start look #0"]);
+    let status = |case: &Case| case.plan().status.ephemeral_container_statuses.unwrap().remove(0);
+    let waiting = status(&looked_into()).state.unwrap().waiting.unwrap();
+    assert_eq!(waiting.reason.as_deref(), Some("ContainerCreating"));
+    let looks = looked_into().run("look", 0, State::Running, 0, 0);
+    assert!(looks.actions().is_empty());
+    assert!(status(&looks).state.unwrap().running.is_some() && !status(&looks).ready);
+    assert_eq!(looks.plan().status.phase.as_deref(), Some("Running"));
+    let ended = looked_into().run("look", 0, State::Exited, 1, 990);
+    assert!(ended.actions().is_empty(), "it is not started again");
+    assert_eq!(status(&ended).state.unwrap().terminated.unwrap().exit_code, 1);
+    let gone = looks.with(|c| c.wanted = Wanted::Gone);
+    let stops = gone.actions();
+    assert!(stops.iter().any(|action| action.starts_with("stop look-0")), "{stops:?}");
 }

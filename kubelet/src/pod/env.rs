@@ -185,8 +185,9 @@ pub fn resource(
         Some(name) => super::container(pod, name)
             .map(|(_, container)| container)
             .ok_or_else(|| format!("container {name} not found"))?,
-        None => own.ok_or("containerName is required")?,
+        None => std::borrow::Cow::Borrowed(own.ok_or("containerName is required")?),
     };
+    let container = &*container;
     let (kind, resource) = reference.resource.split_once('.').unwrap_or_default();
     let mut amount = match kind {
         "limits" => qos::limit(container, resource),

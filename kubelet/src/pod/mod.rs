@@ -7,7 +7,9 @@ pub mod qos;
 pub mod resources;
 pub mod security;
 
-use k8s_openapi::api::core::v1::{Container, ContainerPort, Pod, PodSpec};
+use std::borrow::Cow;
+
+use k8s_openapi::api::core::v1::{Container, ContainerPort, EphemeralContainer, Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 /// Seconds that containers get to end when a pod does not say.
@@ -22,6 +24,8 @@ pub enum Role {
     Sidecar,
     /// Runs after all init containers.
     App,
+    /// Added to a pod that is there already, to look into it; runs once.
+    Ephemeral,
 }
 
 /// A pod's name, namespace and uid.
@@ -49,9 +53,43 @@ pub fn containers(pod: &Pod) -> impl Iterator<Item = (Role, &Container)> {
     init.iter().map(move |c| (role(c), c)).chain(app.iter().map(|c| (Role::App, c)))
 }
 
-/// A container by its name.
-pub fn container<'p>(pod: &'p Pod, name: &str) -> Option<(Role, &'p Container)> {
-    containers(pod).find(|(_, container)| container.name == name)
+/// A container by its name, also an ephemeral one.
+pub fn container<'p>(pod: &'p Pod, name: &str) -> Option<(Role, Cow<'p, Container>)> {
+    let lasting = containers(pod).find(|(_, container)| container.name == name);
+    let lasting = lasting.map(|(role, container)| (role, Cow::Borrowed(container)));
+    lasting.or_else(|| {
+        let found = ephemeral(pod).iter().find(|container| container.name == name)?;
+        Some((Role::Ephemeral, Cow::Owned(as_container(found))))
+    })
+}
+
+/// The ephemeral containers.
+pub fn ephemeral(pod: &Pod) -> &[EphemeralContainer] {
+    pod.spec.as_ref().and_then(|spec| spec.ephemeral_containers.as_deref()).unwrap_or_default()
+}
+
+/// An ephemeral container as any other, but for whose processes it sees. What the API server refuses to such a container
+/// (ports, probes, hooks, resources) it does not have.
+pub fn as_container(from: &EphemeralContainer) -> Container {
+    Container {
+        name: from.name.clone(),
+        image: from.image.clone(),
+        image_pull_policy: from.image_pull_policy.clone(),
+        command: from.command.clone(),
+        args: from.args.clone(),
+        working_dir: from.working_dir.clone(),
+        env: from.env.clone(),
+        env_from: from.env_from.clone(),
+        volume_mounts: from.volume_mounts.clone(),
+        volume_devices: from.volume_devices.clone(),
+        security_context: from.security_context.clone(),
+        stdin: from.stdin,
+        stdin_once: from.stdin_once,
+        tty: from.tty,
+        termination_message_path: from.termination_message_path.clone(),
+        termination_message_policy: from.termination_message_policy.clone(),
+        ..Container::default()
+    }
 }
 
 /// `Always`, `OnFailure` or `Never`.
@@ -108,10 +146,10 @@ pub fn port(port: &IntOrString, ports: &[ContainerPort]) -> Option<u16> {
 }
 
 /// The specification; a pod that comes from the API always has one.
-pub fn spec(pod: &Pod) -> std::borrow::Cow<'_, PodSpec> {
+pub fn spec(pod: &Pod) -> Cow<'_, PodSpec> {
     match &pod.spec {
-        Some(spec) => std::borrow::Cow::Borrowed(spec),
-        None => std::borrow::Cow::Owned(PodSpec::default()),
+        Some(spec) => Cow::Borrowed(spec),
+        None => Cow::Owned(PodSpec::default()),
     }
 }
 

@@ -92,7 +92,12 @@ async fn config(
     attempt: u32,
     image: &images::Ready,
 ) -> Result<cri::ContainerConfig, String> {
-    let security = security::of_container(pod, container, &image.user)?;
+    let mut security = security::of_container(pod, container, &image.user)?;
+    if let Some(target) = target(pod, observed, container)? {
+        let options = security.namespace_options.get_or_insert_default();
+        options.pid = cri::NamespaceMode::Target as i32;
+        options.target_id = target;
+    }
     let facts = shared.facts(pod, observed);
     let objects = objects::fetch(&shared.client, pod::namespace(pod), &env::references(container)).await?;
     let environment = env::compose(pod, container, &objects, &facts)?;
@@ -120,6 +125,17 @@ async fn config(
         envs: environment.into_iter().map(|(key, value)| cri::KeyValue { key, value }).collect(),
         ..Default::default()
     })
+}
+
+/// The run whose processes an ephemeral container is to see, if it names one.
+fn target(pod: &Pod, observed: &Observed, container: &Container) -> Result<Option<String>, String> {
+    let ephemeral = pod::ephemeral(pod).iter().find(|one| one.name == container.name);
+    let Some(name) = ephemeral.and_then(|one| one.target_container_name.as_deref()).filter(|name| !name.is_empty())
+    else {
+        return Ok(None);
+    };
+    let running = observed.latest(name).filter(|latest| latest.running());
+    running.map(|latest| Some(latest.id.clone())).ok_or_else(|| format!("unable to find target container {name}"))
 }
 
 fn labels(pod: &Pod, container: &Container) -> HashMap<String, String> {

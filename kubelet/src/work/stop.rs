@@ -29,8 +29,8 @@ pub async fn stop(
     shared.tell(pod, Some(name), EventType::Normal, "Killing", message);
     let begun = shared.clock.monotonic();
     let container = pod::container(pod, name).map(|(_, container)| container);
-    let hook =
-        container.and_then(|container| container.lifecycle.as_ref()?.pre_stop.as_ref().map(|hook| (container, hook)));
+    let hook = container.as_ref();
+    let hook = hook.and_then(|container| Some((&**container, container.lifecycle.as_ref()?.pre_stop.as_ref()?)));
     if let (Some((container, hook)), true) = (hook, grace > 0) {
         let limit = Duration::from_secs(u64::try_from(grace).unwrap_or(0));
         let address = shared.facts(pod, observed).pod_ips.into_iter().next();

@@ -249,7 +249,7 @@ fn collect(
         }
         definitions.kinds(&name, &[kind]);
         definitions.kinds(&list, &[list_kind]);
-        for subresource in row.subresources.iter().filter_map(|subresource| subresource.kind()) {
+        for subresource in row.subresources.iter().filter_map(|subresource| subresource.kind(&row.kind)) {
             if let Some(ty) = schema::of(&subresource) {
                 let kind =
                     json!({"group": &*subresource.group, "version": &*subresource.version, "kind": &*subresource.kind});

@@ -29,6 +29,9 @@ const PATCHES: [&str; 4] = [
     "application/merge-patch+json",
     "application/strategic-merge-patch+json",
 ];
+/// How connections are asked for, and what goes through a proxy.
+const CONNECT: [&str; 2] = ["get", "post"];
+const CONNECT_ANY: [&str; 7] = ["delete", "get", "head", "options", "patch", "post", "put"];
 const STATUS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Status";
 const DELETE_OPTIONS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions";
 
@@ -41,6 +44,27 @@ struct Operations<'o> {
 }
 
 impl Operations<'_> {
+    /// A connection, of which nothing but its end can be described.
+    fn connect(&self) -> Value {
+        let mut operation = json!({
+            "x-kubernetes-action": "connect",
+            "x-kubernetes-group-version-kind":
+                {"group": &*self.gvk.group, "version": &*self.gvk.version, "kind": &*self.gvk.kind},
+        });
+        let schema = json!({"type": "string"});
+        match self.style {
+            Style::V3 => {
+                operation["responses"] = json!({"200": {"description": "OK", "content": {"*/*": {"schema": schema}}}});
+            }
+            Style::V2 => {
+                operation["responses"] = json!({"200": {"description": "OK", "schema": schema}});
+                operation["produces"] = json!(["*/*"]);
+                operation["consumes"] = json!(["*/*"]);
+            }
+        }
+        operation
+    }
+
     fn of(&self, action: &str, parameters: &[&str]) -> Value {
         let parameters: Vec<Value> = parameters.iter().map(|name| parameter(self.style, name)).collect();
         let (takes, gives) = match action {
@@ -156,15 +180,25 @@ pub(super) fn add(paths: &mut Map<String, Value>, style: Style, base: &str, row:
         paths.insert(item.clone(), with(&named, on_item));
     }
     for subresource in &row.subresources {
-        let own = subresource.kind();
+        let own = subresource.kind(&row.kind);
         let name = own.as_ref().and_then(coracle_api::schema::of).map(|ty| ty.full_name().to_owned());
         let operations =
             Operations { style, gvk: own.as_ref().unwrap_or(gvk), definition: name.as_deref().unwrap_or(definition) };
-        paths.insert(format!("{item}/{}", subresource.path()), with(&named, of_subresource(*subresource, &operations)));
+        let path = format!("{item}/{}", subresource.path());
+        paths.insert(path.clone(), with(&named, of_subresource(*subresource, &operations)));
+        if *subresource == Subresource::Proxy {
+            let mut below = named.clone();
+            below.push("path");
+            paths.insert(format!("{path}/{{path}}"), with(&below, of_subresource(*subresource, &operations)));
+        }
     }
 }
 
 fn of_subresource(subresource: Subresource, operations: &Operations<'_>) -> Vec<(&'static str, Value)> {
+    if subresource.connects() {
+        let methods = if subresource == Subresource::Proxy { &CONNECT_ANY[..] } else { &CONNECT };
+        return methods.iter().map(|method| (*method, operations.connect())).collect();
+    }
     let each = subresource.verbs().iter().map(|verb| match *verb {
         "create" => ("post", operations.of("post", &WRITE)),
         "update" => ("put", operations.of("put", &WRITE)),

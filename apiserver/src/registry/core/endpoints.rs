@@ -1,11 +1,12 @@
 //! Endpoints and EndpointSlices.
 
-use crate::registry::fields::{invalid_all, items, items_mut, one_of, require, set_default, text};
+use crate::registry::fields::{self, invalid_all, items, items_mut, one_of, require, set_default, text};
 use crate::registry::strategy::{Strategy, Traits};
 use coracle_api::status::FieldPath;
-use coracle_api::{Cause, validation};
+use coracle_api::{Cause, meta, validation};
 use serde_json::Value;
 use std::collections::HashSet;
+use std::net::IpAddr;
 
 /// core/v1 Endpoints
 #[derive(Debug)]
@@ -25,6 +26,7 @@ impl Strategy for EndpointsStrategy {
     }
 
     fn validate(&self, endpoints: &Value, causes: &mut Vec<Cause>) {
+        let own = is_api_server(endpoints, "kubernetes");
         for (nth, subset) in items(endpoints, "subsets").iter().enumerate() {
             let path = FieldPath::new("subsets").index(nth);
             if items(subset, "addresses").is_empty() && items(subset, "notReadyAddresses").is_empty() {
@@ -33,7 +35,12 @@ impl Strategy for EndpointsStrategy {
             for list in ["addresses", "notReadyAddresses"] {
                 for (nth, address) in items(subset, list).iter().enumerate() {
                     let ip = text(address, "ip");
-                    invalid_all(&path.child(list).index(nth).child("ip"), ip, validation::ip(ip), causes);
+                    let path = path.child(list).index(nth).child("ip");
+                    match ip.parse() {
+                        Ok(parsed) if !own => endpoint_ip(parsed, ip, &path, causes),
+                        Ok(_) => {}
+                        Err(_) => invalid_all(&path, ip, validation::ip(ip), causes),
+                    }
                 }
             }
             let ports = items(subset, "ports");
@@ -54,6 +61,50 @@ impl Strategy for EndpointsStrategy {
     }
 }
 
+/// The server's own endpoints are where it says it is reached, on one machine that is a loopback address.
+fn is_api_server(object: &Value, name: &str) -> bool {
+    (meta::namespace(object), meta::name(object)) == ("default", name)
+}
+
+/// An address that an endpoint cannot have (core `ValidateEndpointIP`): the server and proxies must not be led to
+/// themselves.
+pub fn endpoint_ip(ip: IpAddr, text: &str, path: &FieldPath, causes: &mut Vec<Cause>) {
+    let link_local = match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    };
+    let link_group = match ip {
+        IpAddr::V4(ip) => ip.octets()[..3] == [224, 0, 0],
+        IpAddr::V6(ip) => ip.octets()[0] == 0xff && ip.octets()[1] & 0xf == 2,
+    };
+    let rules = [
+        (ip.is_unspecified(), format!("may not be unspecified ({text})")),
+        (ip.is_loopback(), "may not be in the loopback range (127.0.0.0/8, ::1/128)".to_owned()),
+        (link_local, "may not be in the link-local range (169.254.0.0/16, fe80::/10)".to_owned()),
+        (link_group, "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)".to_owned()),
+    ];
+    for (_, why) in rules.into_iter().filter(|(holds, _)| *holds) {
+        causes.push(Cause::invalid(path, text, why));
+    }
+}
+
+fn slice_address(kind: &str, text: &str, path: &FieldPath, causes: &mut Vec<Cause>) {
+    match (kind, text.parse::<IpAddr>()) {
+        ("FQDN", _) => {
+            let wrong = validation::dns1123_subdomain(text);
+            if wrong.is_empty() && !text.contains('.') {
+                let why = "should be a domain with at least two segments separated by dots";
+                causes.push(Cause::invalid(path, text, why));
+            }
+            invalid_all(path, text, wrong, causes);
+        }
+        (_, Err(_)) => invalid_all(path, text, validation::ip(text), causes),
+        ("IPv4", Ok(IpAddr::V6(_))) => causes.push(Cause::invalid(path, text, "must be an IPv4 address")),
+        ("IPv6", Ok(IpAddr::V4(_))) => causes.push(Cause::invalid(path, text, "must be an IPv6 address")),
+        (_, Ok(ip)) => endpoint_ip(ip, text, path, causes),
+    }
+}
+
 /// discovery.k8s.io/v1 EndpointSlice
 #[derive(Debug)]
 pub struct EndpointSliceStrategy;
@@ -61,6 +112,7 @@ pub struct EndpointSliceStrategy;
 const FAMILIES: [&str; 3] = ["FQDN", "IPv4", "IPv6"];
 const MAX_ENDPOINTS: usize = 1000;
 const MAX_ADDRESSES: usize = 100;
+const MAX_PORTS: usize = 100;
 
 impl Strategy for EndpointSliceStrategy {
     fn traits(&self) -> Traits {
@@ -94,18 +146,38 @@ impl Strategy for EndpointSliceStrategy {
                 causes.push(Cause::too_many(&path, addresses.len(), MAX_ADDRESSES));
             }
             for (nth, address) in addresses.iter().filter_map(Value::as_str).enumerate() {
-                let wrong = match text(slice, "addressType") {
-                    "FQDN" => validation::dns1123_subdomain(address),
-                    _ => validation::ip(address),
-                };
-                invalid_all(&path.index(nth), address, wrong, causes);
+                let mut found = Vec::new();
+                slice_address(text(slice, "addressType"), address, &path.index(nth), &mut found);
+                if !is_api_server(slice, "kubernetes") {
+                    causes.append(&mut found);
+                }
+            }
+            let path = FieldPath::new("endpoints").index(nth);
+            let topology = endpoint.get("deprecatedTopology");
+            fields::labels(topology, &path.child("deprecatedTopology"), causes);
+            let host = text(endpoint, "hostname");
+            if !host.is_empty() {
+                invalid_all(&path.child("hostname"), host, validation::dns1123_label(host), causes);
             }
         }
         let mut names = HashSet::new();
-        for (nth, port) in items(slice, "ports").iter().enumerate() {
+        let ports = items(slice, "ports");
+        if ports.len() > MAX_PORTS {
+            causes.push(Cause::too_many(&FieldPath::new("ports"), ports.len(), MAX_PORTS));
+            return;
+        }
+        for (nth, port) in ports.iter().enumerate() {
             let path = FieldPath::new("ports").index(nth);
-            if !names.insert(text(port, "name")) {
-                causes.push(Cause::duplicate(&path.child("name"), text(port, "name")));
+            let name = text(port, "name");
+            if !name.is_empty() {
+                invalid_all(&path.child("name"), name, validation::dns1123_label(name), causes);
+            }
+            if !names.insert(name) {
+                causes.push(Cause::duplicate(&path.child("name"), name));
+            }
+            let protocol = text(port, "appProtocol");
+            if !protocol.is_empty() {
+                invalid_all(&path.child("appProtocol"), protocol, validation::qualified_name(protocol), causes);
             }
             one_of(port, "protocol", &["SCTP", "TCP", "UDP"], &path, causes);
         }

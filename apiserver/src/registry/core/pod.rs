@@ -1,8 +1,9 @@
 //! Pods.
 
-use super::{pod_defaults, pod_spec, resources};
+use super::{pod_defaults, pod_spec, pod_update, resources};
 use crate::cache::Field;
-use crate::registry::fields::{copy, is_set, items, object_mut, same, text};
+use crate::registry::Subresource;
+use crate::registry::fields::{is_set, items, object_mut, same, text};
 use crate::registry::strategy::{Strategy, Traits, WriteContext};
 use coracle_api::Cause;
 use coracle_api::status::FieldPath;
@@ -21,11 +22,6 @@ static FIELDS: [Field; 7] = [
     Field::of("status.phase", &["status", "phase"], ""),
     Field::of("status.nominatedNodeName", &["status", "nominatedNodeName"], ""),
 ];
-
-/// Why most of a pod's spec does not change (core `ValidatePodUpdate`).
-const FIXED: &str = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,\
-                     `spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),\
-                     `spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
 
 impl Strategy for PodStrategy {
     fn traits(&self) -> Traits {
@@ -61,60 +57,23 @@ impl Strategy for PodStrategy {
         pod_spec::validate(&pod["spec"], &FieldPath::new("spec"), causes);
     }
 
+    fn validate_create(&self, pod: &Value, causes: &mut Vec<Cause>) {
+        self.validate(pod, causes);
+        if !items(&pod["spec"], "ephemeralContainers").is_empty() {
+            causes.push(Cause::forbidden(&FieldPath::new("spec.ephemeralContainers"), "cannot be set on create"));
+        }
+    }
+
     fn validate_update(&self, pod: &Value, old: &Value, causes: &mut Vec<Cause>) {
-        let path = FieldPath::new("spec");
-        let mut expected = pod["spec"].clone();
-        for list in ["containers", "initContainers"] {
-            let before = items(&old["spec"], list);
-            let containers = expected.get_mut(list).and_then(Value::as_array_mut);
-            if let Some(containers) = containers.filter(|containers| containers.len() == before.len()) {
-                for (container, before) in containers.iter_mut().zip(before) {
-                    copy(container, before, "image");
-                }
-            }
-        }
-        let after = pod["spec"].get("activeDeadlineSeconds").and_then(Value::as_i64);
-        let before = old["spec"].get("activeDeadlineSeconds").and_then(Value::as_i64);
-        match (after, before) {
-            (None, Some(before)) => causes.push(Cause::invalid(
-                &path.child("activeDeadlineSeconds"),
-                before,
-                "must not update from a positive integer to nil value",
-            )),
-            (Some(after), Some(before)) if after > before => {
-                causes.push(Cause::invalid(
-                    &path.child("activeDeadlineSeconds"),
-                    after,
-                    "must be less than or equal to previous value",
-                ));
-            }
-            _ => {}
-        }
-        copy(&mut expected, &old["spec"], "activeDeadlineSeconds");
-        let (now, known) = (items(&pod["spec"], "tolerations"), items(&old["spec"], "tolerations"));
-        let strip = |toleration: &Value| {
-            let mut toleration = toleration.clone();
-            crate::registry::fields::remove(&mut toleration, "tolerationSeconds");
-            toleration
-        };
-        if known.iter().any(|toleration| !now.iter().any(|other| strip(other) == strip(toleration))) {
-            causes.push(Cause::forbidden(
-                &path.child("tolerations"),
-                "existing toleration can not be modified except its tolerationSeconds",
-            ));
-        }
-        copy(&mut expected, &old["spec"], "tolerations");
-        if old["spec"].get("terminationGracePeriodSeconds").and_then(Value::as_i64).is_some_and(|seconds| seconds < 0) {
-            copy(&mut expected, &old["spec"], "terminationGracePeriodSeconds");
-        }
-        let gates_gone = items(&pod["spec"], "schedulingGates")
-            .iter()
-            .all(|gate| items(&old["spec"], "schedulingGates").contains(gate));
-        if gates_gone {
-            copy(&mut expected, &old["spec"], "schedulingGates");
-        }
-        if expected != old["spec"] {
-            causes.push(Cause::forbidden(&path, FIXED));
+        pod_update::spec(pod, old, causes);
+    }
+
+    fn validate_subresource(&self, which: Subresource, pod: &Value, old: &Value, causes: &mut Vec<Cause>) {
+        self.validate(pod, causes);
+        match which {
+            Subresource::EphemeralContainers => pod_update::ephemeral_containers(pod, old, causes),
+            Subresource::Resize => pod_update::resize(pod, old, causes),
+            _ => self.validate_status(pod, old, causes),
         }
     }
 

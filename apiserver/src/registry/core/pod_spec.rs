@@ -76,6 +76,7 @@ fn containers(spec: &Value, volumes: &HashSet<&str>, path: &FieldPath, causes: &
             }
         }
     }
+    let others: HashSet<&str> = names.clone();
     for (nth, one) in items(spec, "ephemeralContainers").iter().enumerate() {
         let path = path.child("ephemeralContainers").index(nth);
         container::validate(one, volumes, false, &path, causes);
@@ -83,10 +84,47 @@ fn containers(spec: &Value, volumes: &HashSet<&str>, path: &FieldPath, causes: &
         if !name.is_empty() && !names.insert(name) {
             causes.push(Cause::duplicate(&path.child("name"), name));
         }
-        for field in ["ports", "livenessProbe", "readinessProbe", "startupProbe", "lifecycle"] {
-            if is_set(one, field) {
-                causes.push(Cause::forbidden(&path.child(field), "cannot be set for an Ephemeral Container"));
-            }
+        let target = text(one, "targetContainerName");
+        if !target.is_empty() && !others.contains(target) {
+            causes.push(Cause::not_found(&path.child("targetContainerName"), target));
+        }
+        ephemeral(one, &path, causes);
+    }
+}
+
+/// What an ephemeral container can have (core `allowedEphemeralContainerFields`).
+const EPHEMERAL: [&str; 17] = [
+    "name",
+    "image",
+    "command",
+    "args",
+    "workingDir",
+    "envFrom",
+    "env",
+    "volumeMounts",
+    "volumeDevices",
+    "terminationMessagePath",
+    "terminationMessagePolicy",
+    "imagePullPolicy",
+    "securityContext",
+    "stdin",
+    "stdinOnce",
+    "tty",
+    "targetContainerName",
+];
+
+/// An ephemeral container is there to look, not to serve.
+fn ephemeral(one: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    const WHY: &str = "cannot be set for an Ephemeral Container";
+    let empty = |value: &Value| value.as_object().is_some_and(serde_json::Map::is_empty);
+    for field in one.as_object().into_iter().flat_map(|map| map.keys()) {
+        if !EPHEMERAL.contains(&field.as_str()) && is_set(one, field) && !empty(&one[field.as_str()]) {
+            causes.push(Cause::forbidden(&path.child(field), WHY));
+        }
+    }
+    for (nth, mount) in items(one, "volumeMounts").iter().enumerate() {
+        for field in ["subPath", "subPathExpr"].into_iter().filter(|field| is_set(mount, field)) {
+            causes.push(Cause::forbidden(&path.child("volumeMounts").index(nth).child(field), WHY));
         }
     }
 }

@@ -36,7 +36,8 @@ pub fn validate(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     }
 }
 
-fn tolerations(tolerations: &[Value], path: &FieldPath, causes: &mut Vec<Cause>) {
+/// Tolerations, of a pod or of all pods of a class.
+pub fn tolerations(tolerations: &[Value], path: &FieldPath, causes: &mut Vec<Cause>) {
     for (nth, toleration) in tolerations.iter().enumerate() {
         let path = path.index(nth);
         let (key, operator) = (text(toleration, "key"), text(toleration, "operator"));
@@ -83,14 +84,7 @@ fn affinity(affinity: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
         if let Some(required) =
             node.get("requiredDuringSchedulingIgnoredDuringExecution").filter(|value| !value.is_null())
         {
-            let path = path.child("requiredDuringSchedulingIgnoredDuringExecution").child("nodeSelectorTerms");
-            let terms = items(required, "nodeSelectorTerms");
-            if terms.is_empty() {
-                causes.push(Cause::required(&path, "must have at least one node selector term"));
-            }
-            for (nth, term) in terms.iter().enumerate() {
-                node_term(term, &path.index(nth), causes);
-            }
+            node_selector(required, &path.child("requiredDuringSchedulingIgnoredDuringExecution"), causes);
         }
         for (nth, preferred) in items(node, "preferredDuringSchedulingIgnoredDuringExecution").iter().enumerate() {
             let path = path.child("preferredDuringSchedulingIgnoredDuringExecution").index(nth);
@@ -109,6 +103,18 @@ fn affinity(affinity: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
             weight(preferred, &path, causes);
             pod_term(&preferred["podAffinityTerm"], &path.child("podAffinityTerm"), causes);
         }
+    }
+}
+
+/// A selector of nodes: by a pod's affinity or by a volume's.
+pub fn node_selector(selector: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    let path = path.child("nodeSelectorTerms");
+    let terms = items(selector, "nodeSelectorTerms");
+    if terms.is_empty() {
+        causes.push(Cause::required(&path, "must have at least one node selector term"));
+    }
+    for (nth, term) in terms.iter().enumerate() {
+        node_term(term, &path.index(nth), causes);
     }
 }
 

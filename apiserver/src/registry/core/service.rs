@@ -1,5 +1,6 @@
 //! Services.
 
+use super::families;
 use crate::cache::Field;
 use crate::registry::fields::{
     self, invalid_all, is_set, items, items_mut, object_mut, one_of, remove, set, set_default, text,
@@ -21,6 +22,9 @@ const TYPES: [&str; 4] = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort
 const PROTOCOLS: [&str; 3] = ["SCTP", "TCP", "UDP"];
 /// Three hours (core/v1 `DefaultClientIPServiceAffinitySeconds`).
 const AFFINITY_SECONDS: i64 = 10_800;
+/// A day (core `MaxClientIPServiceAffinitySeconds`).
+const AFFINITY_MOST: i64 = 86_400;
+const KUBELET_PORT: i64 = 10250;
 
 impl Strategy for ServiceStrategy {
     fn traits(&self) -> Traits {
@@ -53,7 +57,7 @@ impl Strategy for ServiceStrategy {
             }
         }
         let kind = text(spec, "type").to_owned();
-        if matches!(kind.as_str(), "NodePort" | "LoadBalancer") {
+        if is_external(spec) {
             set_default(spec, "externalTrafficPolicy", "Cluster");
         }
         if kind == "LoadBalancer" {
@@ -61,10 +65,7 @@ impl Strategy for ServiceStrategy {
         }
         if kind != "ExternalName" {
             set_default(spec, "internalTrafficPolicy", "Cluster");
-            if !is_set(spec, "ipFamilies") {
-                set(spec, "ipFamilies", json!(["IPv4"]));
-            }
-            set_default(spec, "ipFamilyPolicy", "SingleStack");
+            families::default(spec);
         }
     }
 
@@ -85,7 +86,9 @@ impl Strategy for ServiceStrategy {
             for port in items_mut(spec, "ports") {
                 remove(port, "nodePort");
             }
-            remove(spec, "externalTrafficPolicy");
+            if !is_external(spec) {
+                remove(spec, "externalTrafficPolicy");
+            }
         }
         if now != "LoadBalancer" && before == "LoadBalancer" {
             for field in ["allocateLoadBalancerNodePorts", "healthCheckNodePort", "loadBalancerClass"] {
@@ -102,49 +105,140 @@ impl Strategy for ServiceStrategy {
     fn validate(&self, service: &Value, causes: &mut Vec<Cause>) {
         let (spec, path) = (&service["spec"], FieldPath::new("spec"));
         one_of(spec, "type", &TYPES, &path, causes);
-        one_of(spec, "sessionAffinity", &["ClientIP", "None"], &path, causes);
-        one_of(spec, "externalTrafficPolicy", &["Cluster", "Local"], &path, causes);
-        one_of(spec, "internalTrafficPolicy", &["Cluster", "Local"], &path, causes);
         fields::labels(spec.get("selector"), &path.child("selector"), causes);
-        let headless = text(spec, "clusterIP") == "None";
-        match text(spec, "type") {
-            "ExternalName" => {
-                let name = text(spec, "externalName").trim_end_matches('.');
-                if name.is_empty() {
-                    causes.push(Cause::required(&path.child("externalName"), ""));
-                } else {
-                    invalid_all(&path.child("externalName"), name, validation::dns1123_subdomain(name), causes);
-                }
-            }
-            kind => {
-                if items(spec, "ports").is_empty() && !headless {
-                    causes.push(Cause::required(&path.child("ports"), ""));
-                }
-                if headless && kind != "ClusterIP" {
-                    causes.push(Cause::invalid(
-                        &path.child("clusterIPs").index(0),
-                        "None",
-                        format!("may not be set to 'None' for {kind} services"),
-                    ));
-                }
-            }
-        }
-        let ip = text(spec, "clusterIP");
-        if !ip.is_empty() && !headless {
-            invalid_all(&path.child("clusterIPs").index(0), ip, validation::ip(ip), causes);
-        }
+        kind(spec, &path, causes);
+        affinity(spec, &path, causes);
+        families::validate(spec, &path, causes);
         for (nth, ip) in items(spec, "externalIPs").iter().filter_map(Value::as_str).enumerate() {
-            invalid_all(&path.child("externalIPs").index(nth), ip, validation::ip(ip), causes);
+            let path = path.child("externalIPs").index(nth);
+            match ip.parse() {
+                Ok(parsed) => super::endpoints::endpoint_ip(parsed, ip, &path, causes),
+                Err(_) => invalid_all(&path, ip, validation::ip(ip), causes),
+            }
         }
         ports(spec, &path.child("ports"), causes);
+        balancer(spec, &path, causes);
+        traffic(spec, &path, causes);
     }
 
     fn validate_update(&self, service: &Value, old: &Value, causes: &mut Vec<Cause>) {
-        let (now, before) = (text(&service["spec"], "clusterIP"), text(&old["spec"], "clusterIP"));
-        let keeps = |value: &Value| text(&value["spec"], "type") != "ExternalName";
-        if keeps(service) && keeps(old) && !before.is_empty() && now != before {
-            let path = FieldPath::new("spec").child("clusterIPs").index(0);
-            causes.push(Cause::invalid(&path, json!([now]), "may not change once set"));
+        families::validate_update(&service["spec"], &old["spec"], causes);
+        let is_balancer = |value: &Value| text(&value["spec"], "type") == "LoadBalancer";
+        if is_balancer(service)
+            && is_balancer(old)
+            && !fields::same(&service["spec"], &old["spec"], "loadBalancerClass")
+        {
+            let class = service["spec"].get("loadBalancerClass").cloned().unwrap_or(Value::Null);
+            let path = FieldPath::new("spec").child("loadBalancerClass");
+            causes.push(Cause::invalid(&path, class, "may not change once set"));
+        }
+    }
+}
+
+/// Whether a service takes what comes from outside the cluster (core/service `ExternallyAccessible`).
+fn is_external(spec: &Value) -> bool {
+    match text(spec, "type") {
+        "NodePort" | "LoadBalancer" => true,
+        "ClusterIP" => !items(spec, "externalIPs").is_empty(),
+        _ => false,
+    }
+}
+
+/// What each type must have, and what it cannot.
+fn kind(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    let headless = text(spec, "clusterIP") == "None";
+    match text(spec, "type") {
+        "ExternalName" => {
+            for field in ["clusterIPs", "ipFamilies", "ipFamilyPolicy"].into_iter().filter(|field| is_set(spec, field))
+            {
+                causes.push(Cause::forbidden(&path.child(field), "may not be set for ExternalName services"));
+            }
+            let name = text(spec, "externalName");
+            match name.strip_suffix('.').unwrap_or(name) {
+                "" => causes.push(Cause::required(&path.child("externalName"), "")),
+                name => invalid_all(&path.child("externalName"), name, validation::dns1123_subdomain(name), causes),
+            }
+        }
+        kind => {
+            if items(spec, "ports").is_empty() && !headless {
+                causes.push(Cause::required(&path.child("ports"), ""));
+            }
+            if headless && kind != "ClusterIP" {
+                let why = format!("may not be set to 'None' for {kind} services");
+                causes.push(Cause::invalid(&path.child("clusterIPs").index(0), "None", why));
+            }
+            if kind == "LoadBalancer" {
+                let own = items(spec, "ports").iter().position(|port| port["port"].as_i64() == Some(KUBELET_PORT));
+                if let Some(nth) = own {
+                    let why = format!("may not expose port {KUBELET_PORT} externally since it is used by kubelet");
+                    causes.push(Cause::invalid(&path.child("ports").index(nth), KUBELET_PORT, why));
+                }
+            }
+        }
+    }
+}
+
+/// Who comes back to the pod that answered before.
+fn affinity(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    const WHEN: &str = "when session affinity type is ClientIP";
+    one_of(spec, "sessionAffinity", &["ClientIP", "None"], path, causes);
+    let (config, path) = (&spec["sessionAffinityConfig"], path.child("sessionAffinityConfig"));
+    match text(spec, "sessionAffinity") {
+        "None" if !config.is_null() => {
+            causes.push(Cause::forbidden(&path, "must not be set when session affinity is None"));
+        }
+        "ClientIP" => match config.pointer("/clientIP/timeoutSeconds").and_then(Value::as_i64) {
+            None => causes.push(Cause::required(&path, WHEN)),
+            Some(seconds) if !(1..=AFFINITY_MOST).contains(&seconds) => {
+                let why = format!("must be greater than 0 and less than {AFFINITY_MOST}");
+                causes.push(Cause::invalid(&path.child("clientIP").child("timeoutSeconds"), seconds, why));
+            }
+            Some(_) => {}
+        },
+        _ => {}
+    }
+}
+
+/// What only load balancers have.
+fn balancer(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    const ONLY: &str = "may only be used when `type` is 'LoadBalancer'";
+    let is_balancer = text(spec, "type") == "LoadBalancer";
+    for field in ["loadBalancerSourceRanges", "allocateLoadBalancerNodePorts", "loadBalancerClass"] {
+        if !is_balancer && is_set(spec, field) {
+            causes.push(Cause::forbidden(&path.child(field), ONLY));
+        }
+    }
+    for (nth, range) in items(spec, "loadBalancerSourceRanges").iter().filter_map(Value::as_str).enumerate() {
+        if range.trim().parse::<ipnet::IpNet>().is_err() {
+            let why = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
+            causes.push(Cause::invalid(&path.child("loadBalancerSourceRanges").index(nth), range, why));
+        }
+    }
+    let class = text(spec, "loadBalancerClass");
+    if is_balancer && spec.get("loadBalancerClass").is_some_and(|class| !class.is_null()) {
+        invalid_all(&path.child("loadBalancerClass"), class, validation::qualified_name(class), causes);
+    }
+}
+
+/// Where traffic goes, from outside and from inside.
+fn traffic(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    let policy = text(spec, "externalTrafficPolicy");
+    if !is_external(spec) && !policy.is_empty() {
+        let why = "may only be set for externally-accessible services";
+        causes.push(Cause::invalid(&path.child("externalTrafficPolicy"), policy, why));
+    } else {
+        one_of(spec, "externalTrafficPolicy", &["Cluster", "Local"], path, causes);
+    }
+    one_of(spec, "internalTrafficPolicy", &["Cluster", "Local"], path, causes);
+    one_of(spec, "trafficDistribution", &["PreferClose", "PreferSameNode", "PreferSameZone"], path, causes);
+    let port = spec.get("healthCheckNodePort").and_then(Value::as_i64).unwrap_or(0);
+    if port != 0 {
+        let path = path.child("healthCheckNodePort");
+        if text(spec, "type") == "LoadBalancer" && policy == "Local" {
+            causes.extend(validation::port_number(port).into_iter().map(|why| Cause::invalid(&path, port, why)));
+        } else {
+            let why = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'";
+            causes.push(Cause::invalid(&path, port, why));
         }
     }
 }
@@ -171,6 +265,10 @@ fn ports(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
             causes.push(Cause::required(&path.child("protocol"), ""));
         }
         one_of(port, "protocol", &PROTOCOLS, &path, causes);
+        let spoken = text(port, "appProtocol");
+        if !spoken.is_empty() {
+            invalid_all(&path.child("appProtocol"), spoken, validation::qualified_name(spoken), causes);
+        }
         match port.get("targetPort") {
             Some(Value::String(name)) => {
                 invalid_all(&path.child("targetPort"), name, validation::port_name(name), causes)

@@ -1,14 +1,47 @@
-//! PersistentVolumes, their claims, and storage classes.
+//! PersistentVolumes and their claims (core/validation).
 
 use crate::registry::fields::{
-    invalid_all, is_set, items, object_mut, one_of, quantity, require, same, set_default, text,
+    self, alike, invalid_all, is_set, items, label_selector, object_mut, one_of, quantity, same, set, set_default, text,
 };
+use crate::registry::storage::driver_name;
 use crate::registry::strategy::{Strategy, Traits, WriteContext};
+use coracle_api::quantity::Quantity;
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, validation};
 use serde_json::{Value, json};
 
 const MODES: [&str; 4] = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
+const VOLUME_MODES: [&str; 2] = ["Block", "Filesystem"];
+const RECLAIM: [&str; 3] = ["Delete", "Recycle", "Retain"];
+const NOT_POSITIVE: &str = "must be greater than zero";
+const CLAIM_FIXED: &str =
+    "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
+
+/// What a volume can be, with the fields that it must have then.
+const SOURCES: [(&str, &[&str]); 22] = [
+    ("awsElasticBlockStore", &["volumeID"]),
+    ("azureDisk", &["diskName", "diskURI"]),
+    ("azureFile", &["secretName", "shareName"]),
+    ("cephfs", &["monitors"]),
+    ("cinder", &["volumeID"]),
+    ("csi", &["volumeHandle"]),
+    ("fc", &[]),
+    ("flexVolume", &["driver"]),
+    ("flocker", &[]),
+    ("gcePersistentDisk", &["pdName"]),
+    ("glusterfs", &["endpoints", "path"]),
+    ("hostPath", &["path"]),
+    ("iscsi", &["targetPortal", "iqn"]),
+    ("local", &["path"]),
+    ("nfs", &["server", "path"]),
+    ("photonPersistentDisk", &["pdID"]),
+    ("portworxVolume", &["volumeID"]),
+    ("quobyte", &["registry", "volume"]),
+    ("rbd", &["monitors", "image"]),
+    ("scaleIO", &["gateway", "system", "volumeName"]),
+    ("storageos", &[]),
+    ("vsphereVolume", &["volumePath"]),
+];
 
 /// core/v1 PersistentVolume
 #[derive(Debug)]
@@ -22,7 +55,7 @@ impl Strategy for VolumeStrategy {
         if let Some(path) = spec.get_mut("hostPath").filter(|path| path.is_object())
             && path.get("type").is_none()
         {
-            crate::registry::fields::set(path, "type", "");
+            set(path, "type", "");
         }
     }
 
@@ -33,27 +66,134 @@ impl Strategy for VolumeStrategy {
 
     fn validate(&self, volume: &Value, causes: &mut Vec<Cause>) {
         let (spec, path) = (&volume["spec"], FieldPath::new("spec"));
-        access_modes(spec, &path, causes);
-        match spec.pointer("/capacity/storage").and_then(quantity) {
-            None => causes.push(Cause::required(&path.child("capacity"), "")),
-            Some(size) if size.is_zero() || size.is_negative() => {
-                causes.push(Cause::invalid(
-                    &path.child("capacity").key("storage"),
-                    size.to_string(),
-                    "must be greater than zero",
-                ));
+        access_modes(spec, "", &path, causes);
+        capacity(spec, &path.child("capacity"), causes);
+        one_of(spec, "persistentVolumeReclaimPolicy", &RECLAIM, &path, causes);
+        one_of(spec, "volumeMode", &VOLUME_MODES, &path, causes);
+        sources(spec, &path, causes);
+        classes(spec, &path, causes);
+        if is_set(spec, "volumeAttributesClassName") && !is_set(spec, "csi") {
+            let why = "has to be specified when using volumeAttributesClassName";
+            causes.push(Cause::required(&path.child("csi"), why));
+        }
+        let affinity = spec.get("nodeAffinity").filter(|affinity| !affinity.is_null());
+        if let Some(affinity) = affinity {
+            let path = path.child("nodeAffinity").child("required");
+            match affinity.get("required").filter(|required| !required.is_null()) {
+                None => causes.push(Cause::required(&path, "must specify required node constraints")),
+                Some(required) => super::scheduling::node_selector(required, &path, causes),
             }
-            Some(_) => {}
+        } else if is_set(spec, "local") {
+            causes.push(Cause::required(&path.child("nodeAffinity"), "Local volume requires node affinity"));
         }
-        one_of(spec, "persistentVolumeReclaimPolicy", &["Delete", "Recycle", "Retain"], &path, causes);
-        one_of(spec, "volumeMode", &["Block", "Filesystem"], &path, causes);
-        const SOURCES: [&str; 8] = ["hostPath", "local", "nfs", "csi", "iscsi", "fc", "rbd", "cephfs"];
-        let sources = SOURCES.iter().filter(|source| is_set(spec, source)).count();
-        if sources == 0 {
-            causes.push(Cause::required(&path, "must specify a volume type"));
-        } else if sources > 1 {
+    }
+
+    fn validate_update(&self, volume: &Value, old: &Value, causes: &mut Vec<Cause>) {
+        let (now, before) = (&volume["spec"], &old["spec"]);
+        let source = |spec: &Value, name: &str| {
+            let mut source = spec.get(name).cloned().unwrap_or(Value::Null);
+            // Who expands it may be named later.
+            if before.pointer(&format!("/{name}/controllerExpandSecretRef")).is_none() {
+                fields::remove(&mut source, "controllerExpandSecretRef");
+            }
+            source
+        };
+        if SOURCES.iter().any(|(name, _)| !alike(&source(now, name), &source(before, name))) {
+            let path = FieldPath::new("spec.persistentvolumesource");
+            causes.push(Cause::forbidden(&path, "spec.persistentvolumesource is immutable after creation"));
+        }
+        let immutable = |field: &str, causes: &mut Vec<Cause>| {
+            if !same(now, before, field) {
+                causes.push(Cause::immutable(&FieldPath::new(field), now.get(field).cloned().unwrap_or(Value::Null)));
+            }
+        };
+        immutable("volumeMode", causes);
+        if is_set(before, "nodeAffinity") {
+            immutable("nodeAffinity", causes);
+        }
+        attributes_class_stays(now, before, causes);
+    }
+}
+
+fn capacity(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    let given = spec.get("capacity").and_then(Value::as_object);
+    let count = given.map_or(0, serde_json::Map::len);
+    if count == 0 {
+        causes.push(Cause::required(path, ""));
+    }
+    if count > 1 || given.is_none_or(|given| !given.contains_key("storage")) {
+        let found = spec.get("capacity").cloned().unwrap_or_else(|| json!({}));
+        causes.push(Cause::not_supported(path, found, &["storage"]));
+    }
+    for (name, size) in given.into_iter().flatten() {
+        positive(quantity(size), &path.key(name), causes);
+    }
+}
+
+fn positive(size: Option<Quantity>, path: &FieldPath, causes: &mut Vec<Cause>) {
+    if let Some(size) = size
+        && (size.is_zero() || size.is_negative())
+    {
+        causes.push(Cause::invalid(path, size.to_string(), NOT_POSITIVE));
+    }
+}
+
+fn sources(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    let given = SOURCES.iter().filter(|(name, _)| spec.get(*name).is_some_and(|source| !source.is_null()));
+    let mut count = 0;
+    for (name, needed) in given {
+        let (source, path) = (&spec[*name], path.child(name));
+        count += 1;
+        if count > 1 {
             causes.push(Cause::forbidden(&path, "may not specify more than 1 volume type"));
+            continue;
         }
+        for field in needed.iter().filter(|field| !is_set(source, field)) {
+            causes.push(Cause::required(&path.child(field), ""));
+        }
+        let at = text(source, "path");
+        match *name {
+            "hostPath" | "local" if at.split('/').any(|part| part == "..") => {
+                causes.push(Cause::invalid(&path.child("path"), at, "must not contain '..'"));
+            }
+            "nfs" if !at.is_empty() && !at.starts_with('/') => {
+                causes.push(Cause::invalid(&path.child("path"), at, "must be an absolute path"));
+            }
+            "csi" => driver_name(text(source, "driver"), &path.child("driver"), causes),
+            _ => {}
+        }
+    }
+    if count == 0 {
+        causes.push(Cause::required(path, "must specify a volume type"));
+    }
+    let root = spec
+        .pointer("/hostPath/path")
+        .and_then(Value::as_str)
+        .is_some_and(|path| path.trim_matches('/').is_empty() && !path.is_empty());
+    if root && text(spec, "persistentVolumeReclaimPolicy") == "Recycle" {
+        let path = path.child("persistentVolumeReclaimPolicy");
+        causes.push(Cause::forbidden(&path, "may not be 'recycle' for a hostPath mount of '/'"));
+    }
+}
+
+/// Names of classes, which may be left out but not be anything.
+fn classes(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    let class = text(spec, "storageClassName");
+    if !class.is_empty() {
+        invalid_all(&path.child("storageClassName"), class, validation::dns1123_subdomain(class), causes);
+    }
+    let path = path.child("volumeAttributesClassName");
+    match spec.get("volumeAttributesClassName").and_then(Value::as_str) {
+        None => {}
+        Some("") => causes.push(Cause::required(&path, "an empty string is disallowed")),
+        Some(class) => invalid_all(&path, class, validation::dns1123_subdomain(class), causes),
+    }
+}
+
+fn attributes_class_stays(now: &Value, before: &Value, causes: &mut Vec<Cause>) {
+    if is_set(before, "volumeAttributesClassName") && !is_set(now, "volumeAttributesClassName") {
+        let path = FieldPath::new("spec.volumeAttributesClassName");
+        causes.push(Cause::forbidden(&path, "update from non-nil value to nil is forbidden"));
     }
 }
 
@@ -62,8 +202,14 @@ impl Strategy for VolumeStrategy {
 pub struct ClaimStrategy;
 
 impl Strategy for ClaimStrategy {
+    fn traits(&self) -> Traits {
+        Traits::DEFAULT
+    }
+
     fn default(&self, claim: &mut Value) {
-        set_default(object_mut(claim, "spec"), "volumeMode", "Filesystem");
+        let spec = object_mut(claim, "spec");
+        set_default(spec, "volumeMode", "Filesystem");
+        data_source(spec);
     }
 
     fn prepare_create(&self, claim: &mut Value, _context: &WriteContext) {
@@ -71,82 +217,105 @@ impl Strategy for ClaimStrategy {
     }
 
     fn validate(&self, claim: &Value, causes: &mut Vec<Cause>) {
-        let (spec, path) = (&claim["spec"], FieldPath::new("spec"));
-        access_modes(spec, &path, causes);
-        let storage = path.child("resources").key("storage");
-        match spec.pointer("/resources/requests/storage").and_then(quantity) {
-            None => causes.push(Cause::required(&storage, "")),
-            Some(size) if size.is_zero() || size.is_negative() => {
-                causes.push(Cause::invalid(&storage, size.to_string(), "must be greater than zero"));
-            }
-            Some(_) => {}
-        }
-        let class = text(spec, "storageClassName");
-        if !class.is_empty() {
-            invalid_all(&path.child("storageClassName"), class, validation::dns1123_subdomain(class), causes);
-        }
+        claim_spec(&claim["spec"], &FieldPath::new("spec"), causes);
     }
 
     fn validate_update(&self, claim: &Value, old: &Value, causes: &mut Vec<Cause>) {
-        const FIXED: &str =
-            "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
-        let bound_now = !is_set(&old["spec"], "volumeName");
-        let changed = ["accessModes", "selector", "storageClassName", "volumeMode", "dataSource", "dataSourceRef"]
-            .iter()
-            .any(|field| {
-                !same(&claim["spec"], &old["spec"], field)
-                    && (*field != "storageClassName" || is_set(&old["spec"], field))
-            });
-        let moved = !bound_now && !same(&claim["spec"], &old["spec"], "volumeName");
-        if changed || moved {
-            causes.push(Cause::forbidden(&FieldPath::new("spec"), FIXED));
+        let (mut now, mut before) = (claim["spec"].clone(), old["spec"].clone());
+        // A claim is bound once, and gets the default class once.
+        for field in ["volumeName", "storageClassName"] {
+            if before.get(field).is_none_or(Value::is_null) || field == "volumeName" && !is_set(&before, field) {
+                fields::copy(&mut before, &now, field);
+            }
+        }
+        let bound = text(&old["status"], "phase") == "Bound";
+        if bound {
+            fields::copy(&mut now, &before, "volumeAttributesClassName");
+            if let Some(size) = before.pointer("/resources/requests/storage").cloned()
+                && now.pointer("/resources/requests").is_some()
+            {
+                set(object_mut(object_mut(&mut now, "resources"), "requests"), "storage", size);
+            }
+        }
+        if !alike(&now, &before) {
+            causes.push(Cause::forbidden(&FieldPath::new("spec"), CLAIM_FIXED));
         }
         let size = |value: &Value| value.pointer("/spec/resources/requests/storage").and_then(quantity);
+        let real = old.pointer("/status/capacity/storage").and_then(quantity);
         if let (Some(now), Some(before)) = (size(claim), size(old))
             && now < before
+            && real.is_none_or(|real| now <= real)
         {
             let path = FieldPath::new("spec").child("resources").child("requests").child("storage");
             causes.push(Cause::forbidden(&path, "field can not be less than status.capacity"));
         }
+        attributes_class_stays(&claim["spec"], &old["spec"], causes);
     }
 }
 
-fn access_modes(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
-    let modes = items(spec, "accessModes");
+/// What a claim is filled from stands in two fields, the older of which follows the newer (core/persistentvolumeclaim
+/// `NormalizeDataSources`).
+fn data_source(spec: &mut Value) {
+    let elsewhere = spec.pointer("/dataSourceRef/namespace").is_some_and(|namespace| namespace.as_str() != Some(""));
+    for (from, to) in [("dataSource", "dataSourceRef"), ("dataSourceRef", "dataSource")] {
+        if is_set(spec, from) && !is_set(spec, to) && !(elsewhere && to == "dataSource") {
+            let source = spec[from].clone();
+            set(spec, to, source);
+        }
+    }
+}
+
+/// A claim, alone or in a template.
+pub fn claim_spec(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    access_modes(spec, "at least 1 access mode is required", path, causes);
+    if let Some(selector) = spec.get("selector").filter(|selector| !selector.is_null()) {
+        label_selector(selector, &path.child("selector"), causes);
+    }
+    let storage = path.child("resources").key("storage");
+    match spec.pointer("/resources/requests/storage").and_then(quantity) {
+        None => causes.push(Cause::required(&storage, "")),
+        size => positive(size, &storage, causes),
+    }
+    one_of(spec, "volumeMode", &VOLUME_MODES, path, causes);
+    classes(spec, path, causes);
+    let core = |source: &Value| text(source, "apiGroup").is_empty();
+    for field in ["dataSource", "dataSourceRef"] {
+        let Some(source) = spec.get(field).filter(|source| !source.is_null()) else { continue };
+        let path = path.child(field);
+        for part in ["name", "kind"].into_iter().filter(|part| text(source, part).is_empty()) {
+            causes.push(Cause::required(&path.child(part), ""));
+        }
+        let kind = text(source, "kind");
+        if core(source) && !kind.is_empty() && kind != "PersistentVolumeClaim" {
+            let why = "must be 'PersistentVolumeClaim' when referencing the default apiGroup";
+            causes.push(Cause::invalid(&path, kind, why));
+        }
+    }
+    let (source, by_ref) = (&spec["dataSource"], &spec["dataSourceRef"]);
+    let path = path.child("dataSource");
+    if !text(by_ref, "namespace").is_empty() {
+        if !source.is_null() {
+            let why = "may not be specified when dataSourceRef.namespace is specified";
+            causes.push(Cause::invalid(&path, source.clone(), why));
+        }
+    } else if !source.is_null() && !by_ref.is_null() {
+        let different = ["kind", "name", "apiGroup"].iter().any(|part| text(source, part) != text(by_ref, part));
+        if different {
+            causes.push(Cause::invalid(&path, source.clone(), "must match dataSourceRef"));
+        }
+    }
+}
+
+fn access_modes(spec: &Value, why: &str, path: &FieldPath, causes: &mut Vec<Cause>) {
+    let (modes, path) = (items(spec, "accessModes"), path.child("accessModes"));
     if modes.is_empty() {
-        causes.push(Cause::required(&path.child("accessModes"), "at least 1 access mode is required"));
+        causes.push(Cause::required(&path, why));
     }
     for mode in modes.iter().filter_map(Value::as_str).filter(|mode| !MODES.contains(mode)) {
-        causes.push(Cause::not_supported(&path.child("accessModes"), mode, &MODES));
+        causes.push(Cause::not_supported(&path, mode, &MODES));
     }
-}
-
-/// storage.k8s.io/v1 StorageClass
-#[derive(Debug)]
-pub struct StorageClassStrategy;
-
-impl Strategy for StorageClassStrategy {
-    fn traits(&self) -> Traits {
-        Traits::DEFAULT
-    }
-
-    fn default(&self, class: &mut Value) {
-        set_default(class, "reclaimPolicy", "Delete");
-        set_default(class, "volumeBindingMode", "Immediate");
-    }
-
-    fn validate(&self, class: &Value, causes: &mut Vec<Cause>) {
-        let root = FieldPath::default();
-        require(class, "provisioner", &root, causes);
-        one_of(class, "reclaimPolicy", &["Delete", "Retain"], &root, causes);
-        one_of(class, "volumeBindingMode", &["Immediate", "WaitForFirstConsumer"], &root, causes);
-    }
-
-    fn validate_update(&self, class: &Value, old: &Value, causes: &mut Vec<Cause>) {
-        for field in ["provisioner", "parameters", "reclaimPolicy", "volumeBindingMode"] {
-            if !same(class, old, field) {
-                causes.push(Cause::forbidden(&FieldPath::new(field), "updates to this field are forbidden."));
-            }
-        }
+    let single = modes.iter().any(|mode| mode == "ReadWriteOncePod");
+    if single && modes.iter().any(|mode| mode != "ReadWriteOncePod") {
+        causes.push(Cause::forbidden(&path, "may not use ReadWriteOncePod with other access modes"));
     }
 }

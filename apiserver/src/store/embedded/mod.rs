@@ -17,10 +17,11 @@
 mod compaction;
 mod read;
 mod recent;
+pub mod snapshot;
 mod tables;
 mod writer;
 
-use super::{Batches, Outcome, Page, Range, Record, Revision, Store, StoreError, Txn, Watch, check_txn};
+use super::{Batches, Outcome, Page, Pieces, Range, Record, Revision, Store, StoreError, Txn, Watch, check_txn};
 use coracle_api::clock::Clock;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -187,6 +188,10 @@ impl Store for Embedded {
         .boxed()
     }
 
+    fn back_up(&self) -> Option<Result<Pieces, StoreError>> {
+        Some(self.backup_pieces())
+    }
+
     fn expire(&self) -> BoxFuture<'_, Result<usize, StoreError>> {
         async move {
             let mut total = 0;
@@ -226,9 +231,11 @@ fn open_file(path: &std::path::Path) -> Result<Box<dyn StorageBackend>, StoreErr
 /// Opens the database, makes its tables, and reads where it stands.
 fn open_database(opener: &Opener) -> Result<(Database, Revision, Revision), StoreError> {
     let unavailable = |error: redb::Error| StoreError::Unavailable(error.to_string());
-    let database = Database::builder()
+    let backend = Backend(opener()?);
+    let length = backend.len().map_err(|error| StoreError::Unavailable(error.to_string()))?;
+    let mut database = Database::builder()
         .set_cache_size(PAGE_CACHE)
-        .create_with_backend(Backend(opener()?))
+        .create_with_backend(backend)
         .map_err(|error| unavailable(error.into()))?;
     let write = database.begin_write().map_err(|error| unavailable(error.into()))?;
     let (revision, compacted) = {
@@ -250,6 +257,7 @@ fn open_database(opener: &Opener) -> Result<(Database, Revision, Revision), Stor
         (revision, stored(tables::COMPACTED, &meta)?.unwrap_or(0))
     };
     write.commit().map_err(|error| unavailable(error.into()))?;
+    snapshot::compact_sparse(&mut database, length)?;
     Ok((database, revision, compacted))
 }
 

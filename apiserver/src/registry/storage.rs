@@ -1,0 +1,336 @@
+//! Kinds of storage.k8s.io/v1 (upstream `pkg/apis/storage`).
+
+use super::fields::{
+    self, alike, invalid_all, items, label_selector, labels, non_negative, object_mut, one_of, quantity, same,
+    set_default, text,
+};
+use super::strategy::{Strategy, Traits};
+use coracle_api::status::FieldPath;
+use coracle_api::{Cause, meta, validation};
+use serde_json::{Value, json};
+use std::collections::HashSet;
+
+const PARAMETERS_MAX: usize = 512;
+const PARAMETERS_SIZE: usize = 256 << 10;
+const DRIVER_NAME_MAX: usize = 63;
+const NODE_ID_MAX: usize = 192;
+const TOKEN_SECONDS_LEAST: i64 = 600;
+const TOKEN_SECONDS_MOST: i64 = 1 << 32;
+
+/// The name of a CSI driver (core `ValidateCSIDriverName`).
+pub fn driver_name(name: &str, path: &FieldPath, causes: &mut Vec<Cause>) {
+    if name.is_empty() {
+        causes.push(Cause::required(path, ""));
+    }
+    if name.len() > DRIVER_NAME_MAX {
+        causes.push(Cause::too_long(path, DRIVER_NAME_MAX));
+    }
+    if !name.is_empty() {
+        invalid_all(path, name, validation::dns1123_subdomain(&name.to_ascii_lowercase()), causes);
+    }
+}
+
+fn provisioner(name: &str, path: &FieldPath, causes: &mut Vec<Cause>) {
+    if name.is_empty() {
+        causes.push(Cause::required(path, ""));
+    } else {
+        invalid_all(path, name, validation::qualified_name(&name.to_ascii_lowercase()), causes);
+    }
+}
+
+fn parameters(object: &Value, needed: bool, causes: &mut Vec<Cause>) {
+    let path = FieldPath::new("parameters");
+    let given = object.get("parameters").and_then(Value::as_object);
+    let count = given.map_or(0, serde_json::Map::len);
+    if needed && count == 0 {
+        causes.push(Cause::required(&path, "must contain at least one key/value pair"));
+    }
+    if count > PARAMETERS_MAX {
+        causes.push(Cause::too_long(&path, PARAMETERS_MAX));
+        return;
+    }
+    let mut size = 0;
+    for (key, value) in given.into_iter().flatten() {
+        if key.is_empty() {
+            causes.push(Cause::invalid(&path, "", "field can not be empty."));
+        }
+        size += key.len() + value.as_str().map_or(0, str::len);
+    }
+    if size > PARAMETERS_SIZE {
+        causes.push(Cause::too_long(&path, PARAMETERS_SIZE));
+    }
+}
+
+fn unchanged(object: &Value, old: &Value, field: &str, causes: &mut Vec<Cause>) {
+    if !same(object, old, field) {
+        causes.push(Cause::forbidden(&FieldPath::new(field), format!("updates to {field} are forbidden.")));
+    }
+}
+
+fn immutable(object: &Value, old: &Value, field: &str, path: &str, causes: &mut Vec<Cause>) {
+    if !same(object, old, field) {
+        causes.push(Cause::immutable(&FieldPath::new(path), object.get(field).cloned().unwrap_or(Value::Null)));
+    }
+}
+
+#[derive(Debug)]
+pub struct ClassStrategy;
+
+impl Strategy for ClassStrategy {
+    fn default(&self, class: &mut Value) {
+        set_default(class, "reclaimPolicy", "Delete");
+        set_default(class, "volumeBindingMode", "Immediate");
+    }
+
+    fn validate(&self, class: &Value, causes: &mut Vec<Cause>) {
+        let root = FieldPath::default();
+        provisioner(text(class, "provisioner"), &FieldPath::new("provisioner"), causes);
+        parameters(class, false, causes);
+        one_of(class, "reclaimPolicy", &["Delete", "Retain"], &root, causes);
+        one_of(class, "volumeBindingMode", &["Immediate", "WaitForFirstConsumer"], &root, causes);
+        let terms = items(class, "allowedTopologies");
+        for (nth, term) in terms.iter().enumerate() {
+            let path = FieldPath::new("allowedTopologies").index(nth).child("matchLabelExpressions");
+            topology(term, &path, causes);
+            if terms[..nth].contains(term) {
+                causes.push(Cause::duplicate(&path, ""));
+            }
+        }
+    }
+
+    fn validate_update(&self, class: &Value, old: &Value, causes: &mut Vec<Cause>) {
+        for field in ["parameters", "provisioner", "reclaimPolicy"] {
+            unchanged(class, old, field, causes);
+        }
+        immutable(class, old, "volumeBindingMode", "volumeBindingMode", causes);
+    }
+}
+
+/// core `ValidateTopologySelectorTerm`
+fn topology(term: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    let mut keys = HashSet::new();
+    for (nth, expression) in items(term, "matchLabelExpressions").iter().enumerate() {
+        let path = path.index(nth);
+        let key = text(expression, "key");
+        invalid_all(&path.child("key"), key, validation::qualified_name(key), causes);
+        let values = items(expression, "values");
+        if values.is_empty() {
+            causes.push(Cause::required(&path.child("values"), ""));
+        }
+        for (at, value) in values.iter().enumerate().filter(|(at, value)| values[..*at].contains(value)) {
+            causes.push(Cause::duplicate(&path.child("values").index(at), value.clone()));
+        }
+        if !keys.insert(key) {
+            causes.push(Cause::duplicate(&path.child("key"), key));
+        }
+    }
+}
+
+#[derive(Debug)]
+pub struct DriverStrategy;
+
+impl Strategy for DriverStrategy {
+    fn traits(&self) -> Traits {
+        Traits { generation: true, ..Traits::DEFAULT }
+    }
+
+    fn default(&self, driver: &mut Value) {
+        let spec = object_mut(driver, "spec");
+        set_default(spec, "attachRequired", true);
+        set_default(spec, "fsGroupPolicy", "ReadWriteOnceWithFSType");
+        for field in ["podInfoOnMount", "requiresRepublish", "seLinuxMount", "storageCapacity"] {
+            set_default(spec, field, false);
+        }
+        if items(spec, "volumeLifecycleModes").is_empty() {
+            fields::set(spec, "volumeLifecycleModes", json!(["Persistent"]));
+        }
+    }
+
+    fn validate(&self, driver: &Value, causes: &mut Vec<Cause>) {
+        driver_name(meta::name(driver), &FieldPath::new("name"), causes);
+        let (spec, path) = (&driver["spec"], FieldPath::new("spec"));
+        one_of(spec, "fsGroupPolicy", &["File", "None", "ReadWriteOnceWithFSType"], &path, causes);
+        for mode in items(spec, "volumeLifecycleModes").iter().filter_map(Value::as_str) {
+            if !matches!(mode, "Ephemeral" | "Persistent") {
+                let path = path.child("volumeLifecycleModes");
+                causes.push(Cause::not_supported(&path, mode, &["Ephemeral", "Persistent"]));
+            }
+        }
+        let mut audiences = HashSet::new();
+        for (nth, request) in items(spec, "tokenRequests").iter().enumerate() {
+            let path = path.child("tokenRequests").index(nth);
+            if !audiences.insert(text(request, "audience")) {
+                causes.push(Cause::duplicate(&path.child("audience"), text(request, "audience")));
+            }
+            let seconds = request.get("expirationSeconds").and_then(Value::as_i64).unwrap_or(TOKEN_SECONDS_LEAST);
+            let path = path.child("expirationSeconds");
+            if seconds < TOKEN_SECONDS_LEAST {
+                causes.push(Cause::invalid(&path, seconds, "may not specify a duration less than 10 minutes"));
+            }
+            if seconds > TOKEN_SECONDS_MOST {
+                causes.push(Cause::invalid(&path, seconds, "may not specify a duration larger than 2^32 seconds"));
+            }
+        }
+        if let Some(seconds) = spec.get("nodeAllocatableUpdatePeriodSeconds").and_then(Value::as_i64)
+            && seconds < 10
+        {
+            let path = path.child("nodeAllocatableUpdatePeriodSeconds");
+            causes.push(Cause::invalid(&path, seconds, "must be greater than or equal to 10 seconds"));
+        }
+    }
+
+    fn validate_update(&self, driver: &Value, old: &Value, causes: &mut Vec<Cause>) {
+        // The first path is upstream's own spelling.
+        immutable(&driver["spec"], &old["spec"], "attachRequired", "attachedRequired", causes);
+        immutable(&driver["spec"], &old["spec"], "volumeLifecycleModes", "volumeLifecycleModes", causes);
+    }
+}
+
+#[derive(Debug)]
+pub struct NodeStrategy;
+
+impl Strategy for NodeStrategy {
+    fn validate(&self, node: &Value, causes: &mut Vec<Cause>) {
+        let mut names = HashSet::new();
+        for (nth, driver) in items(&node["spec"], "drivers").iter().enumerate() {
+            let path = FieldPath::new("spec").child("drivers").index(nth);
+            let name = text(driver, "name");
+            driver_name(name, &path.child("name"), causes);
+            if !names.insert(name) {
+                causes.push(Cause::duplicate(&path.child("name"), name));
+            }
+            match text(driver, "nodeID") {
+                "" => causes.push(Cause::required(&path.child("nodeID"), "")),
+                id if id.len() > NODE_ID_MAX => {
+                    let why = format!("must be {NODE_ID_MAX} characters or less");
+                    causes.push(Cause::invalid(&path.child("nodeID"), id, why));
+                }
+                _ => {}
+            }
+            non_negative(&driver["allocatable"], "count", &path.child("allocatable"), causes);
+            let keys = items(driver, "topologyKeys");
+            for (at, key) in keys.iter().enumerate() {
+                let (path, text) = (path.child("topologyKeys"), key.as_str().unwrap_or_default());
+                if text.is_empty() {
+                    causes.push(Cause::required(&path, ""));
+                } else {
+                    invalid_all(&path, text, validation::qualified_name(text), causes);
+                }
+                if keys[..at].contains(key) {
+                    causes.push(Cause::duplicate(&path, text));
+                }
+            }
+        }
+    }
+
+    fn validate_update(&self, node: &Value, old: &Value, causes: &mut Vec<Cause>) {
+        let fixed = |driver: &Value| {
+            let mut driver = driver.clone();
+            fields::remove(&mut driver, "allocatable");
+            driver
+        };
+        for known in items(&old["spec"], "drivers") {
+            let now = items(&node["spec"], "drivers").iter().find(|now| text(now, "name") == text(known, "name"));
+            if let Some(now) = now
+                && !alike(&fixed(now), &fixed(known))
+            {
+                causes.push(Cause::immutable(&FieldPath::new("CSINodeDriver"), now.clone()));
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+pub struct CapacityStrategy;
+
+impl Strategy for CapacityStrategy {
+    fn validate(&self, capacity: &Value, causes: &mut Vec<Cause>) {
+        label_selector(&capacity["nodeTopology"], &FieldPath::new("nodeTopology"), causes);
+        let class = text(capacity, "storageClassName");
+        invalid_all(&FieldPath::new("storageClassName"), class, validation::dns1123_subdomain(class), causes);
+        for field in ["capacity", "maximumVolumeSize"] {
+            if let Some(size) = capacity.get(field).and_then(quantity)
+                && size.is_negative()
+            {
+                causes.push(Cause::invalid(&FieldPath::new(field), size.to_string(), fields::NON_NEGATIVE));
+            }
+        }
+    }
+
+    fn validate_update(&self, capacity: &Value, old: &Value, causes: &mut Vec<Cause>) {
+        for field in ["nodeTopology", "storageClassName"] {
+            immutable(capacity, old, field, field, causes);
+        }
+    }
+}
+
+#[derive(Debug)]
+pub struct AttachmentStrategy;
+
+impl Strategy for AttachmentStrategy {
+    fn validate(&self, attachment: &Value, causes: &mut Vec<Cause>) {
+        let (spec, path) = (&attachment["spec"], FieldPath::new("spec"));
+        driver_name(text(spec, "attacher"), &path.child("attacher"), causes);
+        const ONE: &str = "must specify exactly one of inlineVolumeSpec and persistentVolumeName";
+        let (source, at) = (&spec["source"], path.child("source"));
+        let has = |field: &str| source.get(field).is_some_and(|value| !value.is_null());
+        match (has("inlineVolumeSpec"), has("persistentVolumeName")) {
+            (false, false) => causes.push(Cause::required(&at, ONE)),
+            (true, true) => causes.push(Cause::forbidden(&at, ONE)),
+            (false, true) if text(source, "persistentVolumeName").is_empty() => {
+                let why = "must specify non empty persistentVolumeName";
+                causes.push(Cause::required(&at.child("persistentVolumeName"), why));
+            }
+            _ => {}
+        }
+        let node = text(spec, "nodeName");
+        invalid_all(&path.child("nodeName"), node, validation::dns1123_subdomain(node), causes);
+    }
+
+    fn validate_update(&self, attachment: &Value, old: &Value, causes: &mut Vec<Cause>) {
+        if !alike(&attachment["spec"], &old["spec"]) {
+            causes.push(Cause::immutable(&FieldPath::new("spec"), attachment["spec"].clone()));
+        }
+    }
+}
+
+#[derive(Debug)]
+pub struct AttributesStrategy;
+
+impl Strategy for AttributesStrategy {
+    fn validate(&self, class: &Value, causes: &mut Vec<Cause>) {
+        provisioner(text(class, "driverName"), &FieldPath::new("driverName"), causes);
+        parameters(class, true, causes);
+    }
+
+    fn validate_update(&self, class: &Value, old: &Value, causes: &mut Vec<Cause>) {
+        immutable(class, old, "driverName", "driverName", causes);
+        unchanged(class, old, "parameters", causes);
+    }
+}
+
+/// node.k8s.io/v1 RuntimeClass (upstream `pkg/apis/node`)
+#[derive(Debug)]
+pub struct RuntimeClassStrategy;
+
+impl Strategy for RuntimeClassStrategy {
+    fn validate(&self, class: &Value, causes: &mut Vec<Cause>) {
+        let handler = text(class, "handler");
+        invalid_all(&FieldPath::new("handler"), handler, validation::dns1123_label(handler), causes);
+        if let Some(amounts) = class.pointer("/overhead/podFixed") {
+            let limits = json!({"limits": amounts});
+            super::core::resources::validate(&limits, &FieldPath::new("overhead"), causes);
+        }
+        let (scheduling, path) = (&class["scheduling"], FieldPath::new("scheduling"));
+        labels(scheduling.get("nodeSelector"), &path.child("nodeSelector"), causes);
+        let tolerations = items(scheduling, "tolerations");
+        super::core::scheduling::tolerations(tolerations, &path.child("tolerations"), causes);
+        for (nth, toleration) in tolerations.iter().enumerate().filter(|(nth, it)| tolerations[..*nth].contains(it)) {
+            causes.push(Cause::duplicate(&path.child("tolerations").index(nth), toleration.clone()));
+        }
+    }
+
+    fn validate_update(&self, class: &Value, old: &Value, causes: &mut Vec<Cause>) {
+        immutable(class, old, "handler", "handler", causes);
+    }
+}

@@ -1,0 +1,134 @@
+//! More than the server can do at once: what waits is bounded, and nobody waits for who does not read.
+
+use crate::harness::{Harness, LIMIT, pod};
+use axum::body::Body;
+use coracle_apiserver::UserInfo;
+use http::{Request, StatusCode};
+use http_body_util::BodyExt;
+use serde_json::json;
+use std::sync::Arc;
+use tower::ServiceExt;
+
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+
+/// This process's memory, in MiB.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_watchers_that_do_not_read_cost_little_and_slow_nobody() {
+    const WATCHERS: usize = 1000;
+    const WRITES: usize = 400;
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    client.post(MAPS, &json!({"metadata": {"name": "a"}, "data": {"n": "0"}})).await;
+    let mut watchers = Vec::new();
+    for _ in 0..WATCHERS {
+        watchers.push(client.watch(&format!("{MAPS}?watch=1")).await);
+    }
+    let before = resident();
+    let big = "x".repeat(64 << 10);
+    for number in 1..=WRITES {
+        let patch = json!({"data": {"n": number.to_string(), "big": big}});
+        let (code, status) = client.merge(&format!("{MAPS}/a"), &patch).await;
+        assert_eq!(code, StatusCode::OK, "{status}");
+    }
+    // Every watcher was owed 25 MiB, all of them 25 GiB.
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 400, "{grown} MiB more");
+    let mut cut_off = 0;
+    for mut watcher in watchers {
+        let mut last = None;
+        while let Some(frame) = watcher.next().await {
+            last = Some(frame);
+            if last.as_ref().is_some_and(|frame| frame["object"]["data"]["n"] == WRITES.to_string()) {
+                break;
+            }
+        }
+        cut_off += usize::from(last.is_some_and(|frame| frame["object"]["code"] == 410));
+    }
+    assert_eq!(cut_off, WATCHERS, "who is far behind is told so");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_hundred_full_lists_share_what_they_send() {
+    const LISTS: usize = 200;
+    const OBJECTS: usize = 600;
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    let big = "x".repeat(32 << 10);
+    for nth in 0..OBJECTS {
+        let map = json!({"metadata": {"name": format!("m{nth}")}, "data": {"big": big}});
+        assert_eq!(client.post(MAPS, &map).await.0, StatusCode::CREATED);
+    }
+    let before = resident();
+    // None of these is read until all are there: 3.7 GiB, if each had its own.
+    let lists = (0..LISTS).map(|_| client.0.clone().oneshot(Request::get(MAPS).body(Body::empty()).unwrap()));
+    let answers = futures::future::join_all(lists).await;
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 400, "{grown} MiB more");
+    for answer in answers {
+        let mut body = answer.unwrap().into_body();
+        let mut length = 0;
+        while let Some(frame) = tokio::time::timeout(LIMIT, body.frame()).await.unwrap() {
+            length += frame.unwrap().data_ref().map_or(0, |data| data.len());
+        }
+        assert!(length > OBJECTS * big.len(), "{length}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_user_cannot_take_every_turn() {
+    let harness = Arc::new(Harness::start().await);
+    let greedy = harness.user(UserInfo::new("greedy", &["system:masters"]));
+    // Bodies that do not come hold every turn to write, and fill the queue behind.
+    let mut held = Vec::new();
+    let mut refused = 0;
+    for _ in 0..1200 {
+        let (sender, receiver) = futures::channel::mpsc::unbounded::<Result<bytes::Bytes, std::io::Error>>();
+        let body = Body::from_stream(receiver);
+        let request =
+            Request::post("/api/v1/namespaces/default/pods").header("content-type", "application/json").body(body);
+        let answer = tokio::spawn(greedy.0.clone().oneshot(request.unwrap()));
+        held.push((sender, answer));
+    }
+    let metrics = |name: &str| {
+        let (client, name) = (harness.admin(), name.to_owned());
+        async move {
+            let (_, text) = client.get("/metrics").await;
+            let line = text.as_str().unwrap().lines().find_map(|line| line.strip_prefix(&name).map(str::to_owned));
+            line.and_then(|value| value.trim().parse::<usize>().ok()).unwrap_or_else(|| panic!("{name} in {text}"))
+        }
+    };
+    while metrics("apiserver_current_inqueue_requests{request_kind=\"mutating\"}").await < 800 {
+        tokio::task::yield_now().await;
+    }
+    while held.iter().filter(|(_, answer)| answer.is_finished()).count() < 200 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(metrics("apiserver_current_inflight_requests{request_kind=\"mutating\"}").await, 200);
+    // Somebody else is let in all the same, reads go on, and so do streams.
+    let admin = harness.admin();
+    let modest = tokio::spawn(async move { admin.post("/api/v1/namespaces/default/pods", &pod("modest")).await });
+    let admin = harness.admin();
+    assert_eq!(admin.get("/api/v1/namespaces/default/pods").await.0, StatusCode::OK);
+    let mut watch = admin.watch("/api/v1/namespaces/default/pods?watch=1").await;
+    // Whoever of these has a turn gives it back, and every second goes to the other user.
+    let mut held: Vec<_> = held.into_iter().map(|(sender, answer)| (Some(sender), answer)).collect();
+    held.iter_mut().take(300).for_each(|(sender, _)| drop(sender.take()));
+    let (code, answer) = tokio::time::timeout(LIMIT, modest).await.unwrap().unwrap();
+    assert_eq!(code, StatusCode::CREATED, "{answer}");
+    assert_eq!(watch.seen().await, ("ADDED".into(), "modest".into()));
+    for (sender, answer) in held {
+        drop(sender);
+        let answer = answer.await.unwrap().unwrap();
+        if answer.status() == StatusCode::TOO_MANY_REQUESTS {
+            assert_eq!(answer.headers()["retry-after"], "1");
+            refused += 1;
+        }
+    }
+    assert!(refused >= 200, "{refused} were turned away");
+}

@@ -1,0 +1,205 @@
+//! What may change in a pod, in which of its parts.
+
+use crate::harness::{Client, Harness, pod};
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+
+const PODS: &str = "/api/v1/namespaces/default/pods";
+
+fn causes(status: &Value) -> Vec<String> {
+    let causes = status.pointer("/details/causes").and_then(Value::as_array).cloned().unwrap_or_default();
+    let text = |cause: &Value, name: &str| cause[name].as_str().unwrap_or_default().to_owned();
+    causes.iter().map(|cause| format!("{}: {}", text(cause, "field"), text(cause, "message"))).collect()
+}
+
+async fn strategic(client: &Client, path: &str, body: &Value) -> (StatusCode, Value) {
+    client.send(Method::PATCH, path, "application/strategic-merge-patch+json", body.to_string()).await
+}
+
+#[tokio::test]
+async fn ephemeral_containers_are_added_and_stay() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    let mut early = pod("early");
+    early["spec"]["ephemeralContainers"] = json!([{"name": "d", "image": "a:1"}]);
+    let (code, status) = client.post(PODS, &early).await;
+    assert_eq!(code, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(causes(&status), ["spec.ephemeralContainers: Forbidden: cannot be set on create"]);
+    client.post(PODS, &pod("a")).await;
+    let path = format!("{PODS}/a/ephemeralcontainers");
+    // As `kubectl debug` sends it.
+    let debugger = json!({"name": "debugger-1", "image": "tools:1", "stdin": true, "tty": true, "targetContainerName": "c",
+        "terminationMessagePolicy": "File", "resources": {}});
+    let (code, object) = strategic(&client, &path, &json!({"spec": {"ephemeralContainers": [debugger]}})).await;
+    assert_eq!(code, StatusCode::OK, "{object}");
+    let made = &object["spec"]["ephemeralContainers"][0];
+    assert_eq!(
+        (made["imagePullPolicy"].as_str(), made["terminationMessagePath"].as_str()),
+        (Some("IfNotPresent"), Some("/dev/termination-log"))
+    );
+    assert_eq!(object["metadata"]["generation"], 2);
+    let (_, object) = strategic(
+        &client,
+        &path,
+        &json!({"spec": {"ephemeralContainers": [{"name": "debugger-2", "image": "tools:2"}]}}),
+    )
+    .await;
+    assert_eq!(object["spec"]["ephemeralContainers"].as_array().unwrap().len(), 2, "{object}");
+    let wrong = [
+        (
+            json!({"name": "debugger-1", "image": "tools:9"}),
+            "spec.ephemeralContainers: Forbidden: existing ephemeral containers \"debugger-1\" may not be changed\n",
+        ),
+        (json!({"name": "c", "image": "a:1"}), "spec.ephemeralContainers[INDEX].name: Duplicate value: \"c\""),
+        (
+            json!({"name": "x", "image": "a:1", "targetContainerName": "y"}),
+            "spec.ephemeralContainers[INDEX].targetContainerName: Not found: \"y\"",
+        ),
+        (
+            json!({"name": "x", "image": "a:1", "targetContainerName": "debugger-1"}),
+            "spec.ephemeralContainers[INDEX].targetContainerName: Not found: \"debugger-1\"",
+        ),
+        (
+            json!({"name": "x", "image": "a:1", "resources": {"limits": {"cpu": "1"}}}),
+            "spec.ephemeralContainers[INDEX].resources: Forbidden: cannot be set for an Ephemeral Container",
+        ),
+        (
+            json!({"name": "x", "image": "a:1", "ports": [{"containerPort": 1}]}),
+            "spec.ephemeralContainers[INDEX].ports: Forbidden: cannot be set for an Ephemeral Container",
+        ),
+    ];
+    for (container, cause) in wrong {
+        let (code, status) = strategic(&client, &path, &json!({"spec": {"ephemeralContainers": [container]}})).await;
+        assert_eq!(code, StatusCode::UNPROCESSABLE_ENTITY, "{status}");
+        let indexed: Vec<String> = (0..3).map(|nth| cause.replace("INDEX", &nth.to_string())).collect();
+        assert!(causes(&status).iter().any(|found| indexed.contains(found)), "{cause}: {:?}", causes(&status));
+    }
+    let (_, mut object) = client.get(&format!("{PODS}/a")).await;
+    object["spec"]["ephemeralContainers"] = json!([]);
+    let (code, status) = client.put(&path, &object).await;
+    assert_eq!(code, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(
+        causes(&status)[0],
+        "spec.ephemeralContainers: Forbidden: existing ephemeral containers \"debugger-1\" may not be removed\n"
+    );
+    // The pod itself cannot change them, and its subresource nothing else.
+    let (code, status) = client.put(&format!("{PODS}/a"), &object).await;
+    assert_eq!(code, StatusCode::UNPROCESSABLE_ENTITY, "{status}");
+    let (_, object) =
+        client.merge(&path, &json!({"metadata": {"labels": {"new": "1"}}, "spec": {"nodeName": "n1"}})).await;
+    assert!(object["spec"].get("nodeName").is_none() && object["metadata"]["labels"].get("new").is_none(), "{object}");
+}
+
+#[tokio::test]
+async fn a_resize_changes_cpu_and_memory() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    let mut object = pod("a");
+    let resources = |cpu: &str, memory: &str| json!({"requests": {"cpu": cpu, "memory": memory}, "limits": {"cpu": "2", "memory": "2Gi"}});
+    object["spec"]["containers"][0]["resources"] = resources("1", "1Gi");
+    client.post(PODS, &object).await;
+    let path = format!("{PODS}/a/resize");
+    let with = |resources: Value| json!({"spec": {"containers": [{"name": "c", "resources": resources}]}});
+    let (code, object) = strategic(&client, &path, &with(resources("1500m", "1Gi"))).await;
+    assert_eq!(code, StatusCode::OK, "{object}");
+    assert_eq!(object.pointer("/spec/containers/0/resources/requests/cpu").unwrap(), "1500m");
+    assert_eq!(object["metadata"]["generation"], 2);
+    let rows = [
+        (
+            with(json!({"requests": {"cpu": "2", "memory": "2Gi"}})),
+            "spec: Invalid value: \"Guaranteed\": Pod QOS Class may not change as a result of resizing",
+        ),
+        (
+            with(json!({"limits": {"cpu": null}})),
+            "spec.containers[0].resources: Forbidden: resource limits cannot be removed",
+        ),
+        (
+            with(json!({"requests": {"ephemeral-storage": "1Gi"}})),
+            "spec: Forbidden: only cpu and memory resources are mutable",
+        ),
+    ];
+    for (patch, cause) in rows {
+        let (code, status) = strategic(&client, &path, &patch).await;
+        assert_eq!(code, StatusCode::UNPROCESSABLE_ENTITY, "{status}");
+        assert!(causes(&status).iter().any(|found| found == cause), "{cause}: {:?}", causes(&status));
+    }
+    // A kubelet that says nothing of what its containers have cannot resize them.
+    let running = json!({"status": {"containerStatuses": [{"name": "c", "image": "", "imageID": "", "ready": true, "restartCount": 0, "state": {"running": {}}}]}});
+    client.merge(&format!("{PODS}/a/status"), &running).await;
+    let (_, status) = strategic(&client, &path, &with(resources("1", "1Gi"))).await;
+    assert_eq!(causes(&status), ["spec: Forbidden: Pod running on node without support for resize"]);
+}
+
+#[tokio::test]
+async fn little_of_a_pod_may_change() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    let mut object = pod("a");
+    object["spec"]["schedulingGates"] = json!([{"name": "x/one"}, {"name": "x/two"}]);
+    object["spec"]["nodeSelector"] = json!({"disk": "fast"});
+    let terms = |expressions: Value| json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": expressions}}});
+    let zone = json!({"key": "zone", "operator": "In", "values": ["a"]});
+    object["spec"]["affinity"] = terms(json!([{"matchExpressions": [zone]}]));
+    let (code, made) = client.post(PODS, &object).await;
+    assert_eq!(code, StatusCode::CREATED, "{made}");
+    let path = format!("{PODS}/a");
+    let more = json!({"key": "rack", "operator": "Exists"});
+    let fine = [
+        json!({"spec": {"nodeSelector": {"arch": "x"}}}),
+        json!({"spec": {"affinity": terms(json!([{"matchExpressions": [zone, more]}]))}}),
+        json!({"spec": {"activeDeadlineSeconds": 100}}),
+        json!({"spec": {"activeDeadlineSeconds": 50}}),
+        json!({"spec": {"containers": [{"name": "c", "image": "busybox:2", "imagePullPolicy": "IfNotPresent", "terminationMessagePath": "/dev/termination-log",
+            "terminationMessagePolicy": "File", "resources": {}}]}}),
+    ];
+    for patch in fine {
+        let (code, status) = client.merge(&path, &patch).await;
+        assert_eq!(code, StatusCode::OK, "{patch}: {status}");
+    }
+    let add = json!([{"op": "add", "path": "/spec/tolerations/-", "value": {"key": "a", "operator": "Exists"}}]);
+    let (code, status) = client.send(Method::PATCH, &path, "application/json-patch+json", add.to_string()).await;
+    assert_eq!(code, StatusCode::OK, "{status}");
+    let rows = [
+        (
+            json!({"spec": {"nodeSelector": {"disk": "slow"}}}),
+            "spec.nodeSelector: Invalid value: {\"arch\":\"x\",\"disk\":\"slow\"}: only additions to spec.nodeSelector are allowed (no mutations or deletions)",
+        ),
+        (
+            json!({"spec": {"activeDeadlineSeconds": 60}}),
+            "spec.activeDeadlineSeconds: Invalid value: 60: must be less than or equal to previous value",
+        ),
+        (
+            json!({"spec": {"activeDeadlineSeconds": null}}),
+            "spec.activeDeadlineSeconds: Invalid value: null: must not update from a positive integer to nil value",
+        ),
+        (
+            json!({"spec": {"tolerations": null}}),
+            "spec.tolerations: Forbidden: existing toleration can not be modified except its tolerationSeconds",
+        ),
+        (
+            json!({"spec": {"schedulingGates": [{"name": "x/three"}]}}),
+            "spec.schedulingGates[0].name: Forbidden: only deletion is allowed, but found new scheduling gate 'x/three'",
+        ),
+        (
+            json!({"spec": {"initContainers": [{"name": "i", "image": "i:1"}]}}),
+            "spec.initContainers: Forbidden: pod updates may not add or remove containers",
+        ),
+        (
+            json!({"spec": {"affinity": terms(json!([{"matchExpressions": [more]}]))}}),
+            "spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0]: Invalid value",
+        ),
+        (
+            json!({"spec": {"hostNetwork": true}}),
+            "spec: Forbidden: pod updates may not change fields other than `spec.containers[*].image`",
+        ),
+    ];
+    for (patch, cause) in rows {
+        let (code, status) = client.merge(&path, &patch).await;
+        assert_eq!(code, StatusCode::UNPROCESSABLE_ENTITY, "{patch}: {status}");
+        assert!(causes(&status).iter().any(|found| found.starts_with(cause)), "{cause}: {:?}", causes(&status));
+    }
+    let (code, _) = client.merge(&path, &json!({"spec": {"schedulingGates": null}})).await;
+    assert_eq!(code, StatusCode::OK);
+    let (code, _) = client.merge(&path, &json!({"spec": {"nodeSelector": {"more": "x"}}})).await;
+    assert_eq!(code, StatusCode::UNPROCESSABLE_ENTITY, "past the gates, where it runs is fixed");
+}
