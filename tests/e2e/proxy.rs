@@ -57,5 +57,5 @@ fn kubectl_debug_looks_into_a_pod() {
     let running = "wait --for=jsonpath={.status.ephemeralContainerStatuses[1].state.running.startedAt} pod/ill";
     lab.kubectl(&format!("{running} --timeout=30s")).ok();
     assert_eq!(lab.kubectl("exec ill -c stay -- /bin/busybox echo here").ok(), "here\n");
-    lab.lite("delete pod ill --grace-period=1 --timeout=30s").ok();
+    lab.lite("delete pod ill --grace-period=1 --timeout=30").ok();
 }
