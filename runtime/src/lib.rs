@@ -13,6 +13,7 @@
 // An answer of the Docker API is one large JSON literal.
 #![recursion_limit = "256"]
 
+pub mod builder;
 pub mod cni;
 pub mod content;
 pub mod cri;

@@ -65,6 +65,11 @@ impl Engine {
         self.docker(arguments).ok().trim_end().to_owned()
     }
 
+    /// Where the daemon listens.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
     /// A file of the test's own.
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)

@@ -2,6 +2,7 @@
 //!
 //! `CORACLE_DOCKER_PEER=unix:///…` drives that daemon instead, so that an expectation can be checked against dockerd.
 
+mod build;
 mod containers;
 mod engine;
 mod images;

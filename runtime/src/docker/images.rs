@@ -31,6 +31,14 @@ impl Docker {
         if let Some(image) = self.engine.images().find(name) {
             return Ok(image);
         }
+        // What a build made on its way is an image for whoever names it by its id.
+        let hash = name.strip_prefix("sha256:").unwrap_or(name);
+        if hash.len() >= 4
+            && let Some(step) = self.engine.images().build_cache().by_image(hash)
+            && self.engine.images().has_content(&step.image, &step.layers, &step.chains)
+        {
+            return Ok(self.engine.images().record_stored(&step.image, &step.layers)?);
+        }
         let reference: Reference = name.parse().map_err(|_| Problem::bad("invalid reference format"))?;
         Err(Problem::not_found(format!("No such image: {}", reference.familiar())))
     }
@@ -450,7 +458,7 @@ async fn pull(
 }
 
 /// Why a pull failed, in dockerd's words where it has some.
-fn pull_problem(reference: &Reference, error: &crate::Error) -> String {
+pub fn pull_problem(reference: &Reference, error: &crate::Error) -> String {
     let text = error.to_string();
     let name = reference.familiar();
     if error.is_not_found() {
@@ -469,7 +477,7 @@ fn short(digest: &Digest) -> String {
 }
 
 /// One step of a layer as the CLI draws it.
-fn pull_step(digest: &Digest, step: &Step) -> Option<Value> {
+pub fn pull_step(digest: &Digest, step: &Step) -> Option<Value> {
     let id = short(digest);
     let plain = |status: &str| json!({ "status": status, "progressDetail": {}, "id": id });
     let bar = |status: &str, current: &u64, total: &u64| {

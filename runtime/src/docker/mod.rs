@@ -9,6 +9,7 @@
 //! Errors are `{"message": …}` with dockerd's codes and words. What Docker has and this engine has not is refused by name.
 
 pub mod archives;
+pub mod build;
 pub mod changes;
 pub mod containers;
 pub mod events;
@@ -51,6 +52,9 @@ pub struct Docker {
     pub events: events::Events,
     pub execs: Mutex<HashMap<String, Arc<containers::exec::Exec>>>,
     next_exec: AtomicU64,
+    pub build_mounts: build::Mounts,
+    /// Where builds keep files that do not outlive the daemon.
+    build_spool: Mutex<Option<PathBuf>>,
     /// The daemon's own id.
     pub id: String,
     /// Cancelled when the daemon ends; containers go on.
@@ -79,6 +83,8 @@ impl Docker {
             events: events::Events::default(),
             execs: Mutex::default(),
             next_exec: AtomicU64::new(0),
+            build_mounts: build::Mounts::default(),
+            build_spool: Mutex::default(),
             id,
             stopping,
         });

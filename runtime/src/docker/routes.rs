@@ -8,7 +8,7 @@ use std::{future::Future, pin::Pin};
 use http::{Method, StatusCode};
 
 use super::{
-    archives, containers,
+    archives, build, containers,
     http::{Answer, Call, Problem, percent},
     images, networks, registry, system, volumes,
 };
@@ -57,7 +57,8 @@ routes! {
     GET "/info" 24 => system::info,
     GET "/events" 24 => system::events,
     GET "/system/df" 25 => system::df,
-    POST "/build/prune" 31 => system::prune_build_cache,
+    POST "/build" 24 => build::build,
+    POST "/build/prune" 31 => build::prune::prune,
     POST "/auth" 24 => registry::auth,
     GET "/plugins" 25 => system::plugins,
     GET "/plugins/{name*}/json" 25 => system::plugin,
@@ -122,7 +123,6 @@ routes! {
     ;
     GET "/containers/{id}/attach/ws" 24,
     POST "/containers/{id}/checkpoints" 25,
-    POST "/build" 24,
     POST "/build/cancel" 39,
     POST "/session" 31,
     POST "/grpc" 31,

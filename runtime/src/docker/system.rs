@@ -275,11 +275,6 @@ pub async fn plugin(call: Call) -> Answer {
     Err(Problem::not_found(format!("plugin \"{}\" not found", call.name())))
 }
 
-/// Nothing is built here yet, so nothing is cached; `docker system prune` asks all the same.
-pub async fn prune_build_cache(_: Call) -> Answer {
-    ok(&json!({ "CachesDeleted": null, "SpaceReclaimed": 0 }))
-}
-
 pub async fn df(call: Call) -> Answer {
     let kinds: Vec<String> = call.query.all("type").map(str::to_owned).collect();
     for kind in &kinds {
@@ -314,7 +309,9 @@ impl Docker {
             out["Volumes"] = json!(all.iter().map(|volume| self.volume_json(volume, true)).collect::<Vec<_>>());
         }
         if wants("build-cache") {
-            out["BuildCache"] = json!([]);
+            let (rows, size) = self.build_cache_use();
+            out["BuildCache"] = json!(rows);
+            out["BuilderSize"] = json!(size);
         }
         out
     }

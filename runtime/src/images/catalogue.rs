@@ -46,7 +46,7 @@ impl ImageRecord {
 }
 
 pub struct Catalogue {
-    database: Database,
+    database: Arc<Database>,
     images: RwLock<BTreeMap<Digest, Arc<ImageRecord>>>,
 }
 
@@ -64,7 +64,12 @@ impl Catalogue {
                 Err(error) => tracing::warn!(%error, "an image record cannot be read and is left out"),
             }
         }
-        Ok(Catalogue { database, images: RwLock::new(images) })
+        Ok(Catalogue { database: Arc::new(database), images: RwLock::new(images) })
+    }
+
+    /// Where others keep what belongs to images.
+    pub fn database(&self) -> Arc<Database> {
+        self.database.clone()
     }
 
     pub fn list(&self) -> Vec<Arc<ImageRecord>> {

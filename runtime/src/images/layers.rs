@@ -7,7 +7,7 @@ use super::{
     catalogue::ImageRecord,
     decompress,
     import::register_named,
-    manifest::{Descriptor, History, ImageConfig, Manifest, OCI_CONFIG, OCI_LAYER, OCI_MANIFEST},
+    manifest::{Descriptor, History, ImageConfig, MAX_DOCUMENT, Manifest, OCI_CONFIG, OCI_LAYER, OCI_MANIFEST},
 };
 use crate::{
     digest::{Digest, Hasher, HashingReader},
@@ -18,7 +18,7 @@ const OCI_LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 const OCI_LAYER_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
 
 /// A layer in the content store.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct StoredLayer {
     pub descriptor: Descriptor,
     /// The digest of the uncompressed tar.
@@ -39,6 +39,63 @@ impl Images {
     pub async fn store_layer(&self, reader: impl Read + Send + 'static) -> Result<StoredLayer> {
         let inner = self.inner.clone();
         tokio::task::spawn_blocking(move || inner.store_layer(reader)).await?
+    }
+
+    /// A directory for files that are dropped at the next start, if not before.
+    pub fn spool_dir(&self) -> Result<std::path::PathBuf> {
+        self.inner.content.spool_dir()
+    }
+
+    /// Stores a layer that `write` writes as an uncompressed tar. For a thread that may block.
+    pub fn write_layer(&self, write: impl FnOnce(&mut dyn std::io::Write) -> Result<()>) -> Result<StoredLayer> {
+        let mut writer = std::io::BufWriter::with_capacity(1 << 17, self.inner.content.writer(None)?);
+        write(&mut writer)?;
+        let writer = writer.into_inner().map_err(|error| error.into_error()).context("write a layer")?;
+        let (digest, size) = writer.commit()?;
+        Ok(StoredLayer { descriptor: descriptor(OCI_LAYER, digest.clone(), size), diff_id: digest })
+    }
+
+    /// Unpacks a stored layer over `parent`, if it is not. For a thread that may block.
+    pub fn unpack_layer(&self, layer: &StoredLayer, parent: Option<&Digest>, chain: &Digest) -> Result<()> {
+        if self.inner.snapshots.has_layer(chain) {
+            return Ok(());
+        }
+        let blob = self.inner.content.open_blob(&layer.descriptor.digest)?;
+        self.inner.unpack(blob, &layer.descriptor, &layer.diff_id, parent, chain)
+    }
+
+    /// Unpacks a stored layer into a directory that becomes no layer. For a thread that may block.
+    pub fn unpack_into(&self, layer: &StoredLayer, draft: &crate::snapshots::Draft) -> Result<()> {
+        let blob = self.inner.content.open_blob(&layer.descriptor.digest)?;
+        crate::snapshots::apply::apply(blob, draft, self.inner.limits).context("lay out files")
+    }
+
+    /// Stores a configuration; its digest is the image's id.
+    pub fn store_config(&self, config: &ImageConfig) -> Result<Digest> {
+        let bytes = serde_json::to_vec(config)
+            .map_err(|error| Error::internal(format!("encode image configuration: {error}")))?;
+        self.inner.content.put(&bytes)
+    }
+
+    /// A stored configuration.
+    pub fn stored_config(&self, id: &Digest) -> Result<ImageConfig> {
+        ImageConfig::parse(&self.inner.content.read(id, MAX_DOCUMENT)?)
+    }
+
+    /// Whether everything of an image that is not recorded is there.
+    pub fn has_content(&self, id: &Digest, layers: &[StoredLayer], chains: &[Digest]) -> bool {
+        self.inner.content.contains(id)
+            && layers.iter().all(|layer| self.inner.content.contains(&layer.descriptor.digest))
+            && chains.iter().all(|chain| self.inner.snapshots.has_layer(chain))
+    }
+
+    /// Records an image whose configuration and layers are stored; without a name.
+    pub fn record_stored(&self, id: &Digest, layers: &[StoredLayer]) -> Result<Arc<ImageRecord>> {
+        let size = self.inner.content.open_blob(id)?.metadata().context("stat a configuration")?.len();
+        let config = descriptor(OCI_CONFIG, id.clone(), size);
+        let layers = layers.iter().map(|layer| layer.descriptor.clone()).collect();
+        let manifest = Manifest { schema_version: 2, media_type: OCI_MANIFEST.into(), config, layers };
+        register_named(&self.inner, &manifest, &[])
     }
 
     /// The layers of an image, to build on.

@@ -7,6 +7,7 @@
 //!
 //! An image's id is the digest of its configuration. A record is written last: what it names is there.
 
+pub mod build_cache;
 pub mod catalogue;
 pub mod decompress;
 pub mod events;
@@ -28,6 +29,7 @@ use tokio::sync::{OwnedRwLockReadGuard, RwLock};
 use tracing::warn;
 
 use self::{
+    build_cache::BuildCache,
     catalogue::{Catalogue, ImageRecord},
     manifest::{Descriptor, ImageConfig, MAX_DOCUMENT, Manifest},
     pack::PackedImage,
@@ -54,6 +56,7 @@ pub(crate) struct Inner {
     pub content: ContentStore,
     pub snapshots: Arc<dyn Snapshotter>,
     pub catalogue: Catalogue,
+    pub build_cache: BuildCache,
     pub limits: Limits,
     pub registry: RegistryClient,
     pub blob_locks: pull::Locks<tokio::sync::Mutex<()>>,
@@ -85,11 +88,13 @@ impl Images {
     ) -> Result<Images> {
         let content = ContentStore::open(&data_dir.join("content"))?;
         let catalogue = Catalogue::open(&data_dir.join("images.redb"))?;
+        let build_cache = BuildCache::open(catalogue.database())?;
         let registry = RegistryClient::new(place, registries)?;
         let inner = Inner {
             content,
             snapshots,
             catalogue,
+            build_cache,
             limits: Limits::default(),
             registry,
             blob_locks: pull::Locks::default(),
@@ -97,6 +102,16 @@ impl Images {
             adding: Arc::new(RwLock::new(())),
         };
         Ok(Images { inner: Arc::new(inner) })
+    }
+
+    /// What builds made and may make use of again.
+    pub fn build_cache(&self) -> &BuildCache {
+        &self.inner.build_cache
+    }
+
+    /// Asks any web server for something, on behalf of a build; redirects are followed.
+    pub async fn fetch(&self, url: &str) -> Result<http::Response<hyper::body::Incoming>> {
+        self.inner.registry.fetch(url).await
     }
 
     /// Every image.
@@ -273,6 +288,9 @@ impl Inner {
             blobs.extend(image.layers.iter().cloned());
             chains.extend(image.chains.iter().cloned());
         }
+        let (kept_blobs, kept_chains) = self.build_cache.kept();
+        blobs.extend(kept_blobs);
+        chains.extend(kept_chains);
         // Layers of images that are gone by name but not by use are remembered by the containers themselves.
         chains.extend(in_use.iter().cloned());
         let mut removed = Vec::new();

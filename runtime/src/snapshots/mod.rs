@@ -93,6 +93,12 @@ pub trait Snapshotter: Send + Sync {
     /// Makes a container's file system over `top`, or finds the one there is.
     fn prepare(&self, key: &str, top: Option<&Digest>) -> Result<Root>;
 
+    /// Keeps the writable part of a container that does not run any more as a layer, without copying it; the container
+    /// has none afterwards. False where that cannot be done, and nothing happened.
+    fn adopt(&self, _key: &str, _parent: Option<&Digest>, _chain: &Digest) -> Result<bool> {
+        Ok(false)
+    }
+
     /// The writable part of a container.
     fn usage(&self, key: &str) -> Usage;
 

@@ -156,6 +156,16 @@ impl Snapshotter for Overlay {
         Ok(Root::Mount { kind: "overlay".into(), options })
     }
 
+    fn adopt(&self, key: &str, parent: Option<&Digest>, chain: &Digest) -> Result<bool> {
+        check_key(key)?;
+        let draft = self.draft(parent)?;
+        // The draft's own directory makes room for the container's.
+        let from = self.dir.join("c").join(key).join("fs");
+        fs::rename(&from, draft.root()).context(format!("adopt the files of {key}"))?;
+        self.commit(draft, parent, chain)?;
+        Ok(true)
+    }
+
     fn usage(&self, key: &str) -> Usage {
         if check_key(key).is_err() { Usage::default() } else { measure(&self.dir.join("c").join(key).join("fs")) }
     }

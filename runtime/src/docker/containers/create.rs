@@ -43,12 +43,22 @@ impl Docker {
         if !name.is_empty() {
             names::check(name)?;
         }
-        let CreateBody { mut config, mut host_config, networking_config } = body;
-        let user_hostname = config.hostname.clone();
-        if config.image.is_empty() {
+        if body.config.image.is_empty() {
             return Err(Problem::bad("config cannot be empty in order to create a container: no image given"));
         }
-        let image = self.find_image(&config.image)?;
+        let image = self.find_image(&body.config.image)?;
+        self.create_container_of(name, image, body).await
+    }
+
+    /// The same over an image that was found already.
+    pub async fn create_container_of(
+        self: &Arc<Docker>,
+        name: &str,
+        image: Arc<ImageRecord>,
+        body: CreateBody,
+    ) -> Result<(Arc<Container>, Vec<String>), Problem> {
+        let CreateBody { mut config, mut host_config, networking_config } = body;
+        let user_hostname = config.hostname.clone();
         options::fill(&mut host_config, self.engine.cgroup_is_v2());
         options::check(&host_config, &config)?;
         self.merge_image(&mut config, &image)?;

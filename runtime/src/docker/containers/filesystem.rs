@@ -55,20 +55,19 @@ impl Tree {
 }
 
 /// Mounts a root where only the descriptor returned can reach it.
-fn open_detached(root: &Root, bundle: &Path) -> Result<OwnedFd> {
+pub fn open_detached(root: &Root, target: &Path) -> Result<OwnedFd> {
     match root {
         Root::Directory(path) => {
             sys::open(path, libc::O_PATH | libc::O_DIRECTORY, 0).context(format!("open {}", path.display()))
         }
         Root::Mount { kind, options } => {
-            let target = bundle.join("rootfs");
-            fs::create_dir_all(&target).context(format!("create {}", target.display()))?;
+            fs::create_dir_all(target).context(format!("create {}", target.display()))?;
             let data = options.join(",");
             let work = || -> Result<OwnedFd> {
                 sys::unshare(libc::CLONE_NEWNS).context("make a mount namespace")?;
                 sys::mount("", "/", "", libc::MS_REC | libc::MS_PRIVATE, "").context("keep mounts to ourselves")?;
-                sys::mount(kind, &target, kind, 0, &data).context("mount the container's file system")?;
-                sys::open(&target, libc::O_PATH | libc::O_DIRECTORY, 0).context("open the container's file system")
+                sys::mount(kind, target, kind, 0, &data).context("mount the container's file system")?;
+                sys::open(target, libc::O_PATH | libc::O_DIRECTORY, 0).context("open the container's file system")
             };
             // The namespace ends with the thread; the mount stays for as long as the descriptor is open.
             std::thread::scope(|scope| scope.spawn(work).join())
@@ -81,7 +80,7 @@ impl Docker {
     /// A container's own root without what is mounted into it.
     pub fn own_root(&self, container: &Container) -> Result<Tree> {
         let root = self.engine.root_of(&container.engine)?;
-        open_detached(&root, &self.engine.bundle_of(&container.id)).map(Tree::new)
+        open_detached(&root, &self.engine.bundle_of(&container.id).join("rootfs")).map(Tree::new)
     }
 
     /// The root of a container, running or not.

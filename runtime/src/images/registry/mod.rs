@@ -152,6 +152,33 @@ impl RegistryClient {
         format!("{}://{host}", if plain { "http" } else { "https" })
     }
 
+    /// Gets something from any web server, without credentials; redirects are followed, a refusal is an error.
+    pub async fn fetch(&self, url: &str) -> Result<Response<Incoming>> {
+        const MAX_REDIRECTS: usize = 10;
+        let mut url = url.to_owned();
+        for _ in 0..MAX_REDIRECTS {
+            let uri: Uri = url.parse().map_err(|_| Error::invalid(format!("{url:?} is not an address")))?;
+            if !matches!(uri.scheme_str(), Some("http" | "https")) {
+                return Err(Error::invalid(format!("{url:?}: only http and https are supported")));
+            }
+            let request = Request::get(uri.clone()).body(nothing());
+            let request = request.map_err(|error| Error::invalid(format!("{url:?}: {error}")))?;
+            let response = self.send(request).await?;
+            let status = response.status();
+            if status.is_redirection() {
+                let location = response.headers().get(http::header::LOCATION).and_then(|value| value.to_str().ok());
+                let location = location.ok_or_else(|| Error::invalid(format!("{url:?}: a redirect to nowhere")))?;
+                url = resolve(&uri, location);
+                continue;
+            }
+            if !status.is_success() {
+                return Err(Error::invalid(format!("failed to GET {url} with status {status}")));
+            }
+            return Ok(response);
+        }
+        Err(Error::invalid(format!("{url:?}: too many redirects")))
+    }
+
     /// Sends one request; the answer's body is yet to come. A request with a body has its own limits.
     async fn send(&self, mut request: Request<Body>) -> Result<Response<Incoming>> {
         request
@@ -173,6 +200,23 @@ impl RegistryClient {
             Ok(Err(error)) => Err(Error::unavailable(format!("{what}: {}", innermost(&error)))),
             Err(_) => Err(Error::unavailable(format!("{what}: timeout awaiting response headers"))),
         }
+    }
+}
+
+/// Where a redirect leads.
+fn resolve(from: &Uri, location: &str) -> String {
+    let origin = format!(
+        "{}://{}",
+        from.scheme_str().unwrap_or("https"),
+        from.authority().map(http::uri::Authority::as_str).unwrap_or_default()
+    );
+    if location.contains("://") {
+        location.to_owned()
+    } else if location.starts_with('/') {
+        format!("{origin}{location}")
+    } else {
+        let dir = from.path().rsplit_once('/').map_or("", |(dir, _)| dir);
+        format!("{origin}{dir}/{location}")
     }
 }
 

@@ -1,0 +1,767 @@
+//! Stages carried out: one task a stage, their output in the order of the Dockerfile.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::Arc,
+};
+
+use parking_lot::Mutex;
+use tokio::{
+    sync::{mpsc, watch},
+    task::{JoinSet, spawn_blocking},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Built, CacheMount, Failure, Host, Output, RunStep, Said, StepMount,
+    config::{self, Scope},
+    context::Context,
+    copy::{self, Wanted},
+    dockerfile::{
+        self,
+        expand::Shell,
+        instruction::{Command, Copy, Instruction, Placed, Run},
+    },
+    files::{NewLayer, Source, View, make_layer},
+    graph::{Graph, Stage, named},
+    mounts::{self, Mount},
+    state::{Maker, State},
+};
+use crate::{
+    digest::Digest,
+    images::manifest::{ImageConfig, Platform},
+    snapshots::{Snapshotter, apply},
+};
+
+/// What a stage that has to wait for its turn may have said before it waits.
+const BACKLOG: usize = 256;
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub arguments: BTreeMap<String, Option<String>>,
+    pub labels: BTreeMap<String, String>,
+    pub no_cache: bool,
+    pub network: String,
+    pub platform: Option<Platform>,
+    pub escape: char,
+}
+
+/// A build.
+pub struct Build {
+    pub maker: Maker,
+    pub snapshots: Arc<dyn Snapshotter>,
+    /// Where mount points and files for a moment may be made.
+    pub dir: PathBuf,
+    pub host: Arc<dyn Host>,
+    pub context: Arc<Context>,
+    pub graph: Graph,
+    pub options: Options,
+    pub cancel: CancellationToken,
+    finished: Vec<watch::Sender<Option<Option<State>>>>,
+    used: Mutex<BTreeSet<String>>,
+}
+
+/// A stage while it is carried out.
+struct Work {
+    index: usize,
+    state: State,
+    scope: Scope,
+    /// A step was not in the cache, so none after it can be.
+    missed: bool,
+    output: Output,
+}
+
+impl Build {
+    #[expect(clippy::too_many_arguments, reason = "a build has these parts, each given once")]
+    pub fn new(
+        maker: Maker,
+        snapshots: Arc<dyn Snapshotter>,
+        dir: PathBuf,
+        host: Arc<dyn Host>,
+        context: Arc<Context>,
+        graph: Graph,
+        options: Options,
+        cancel: CancellationToken,
+    ) -> Build {
+        let finished = graph.stages.iter().map(|_| watch::Sender::new(None)).collect();
+        Build { maker, snapshots, dir, host, context, graph, options, cancel, finished, used: Mutex::default() }
+    }
+
+    /// Carries out what the target needs.
+    pub async fn run(self: Arc<Self>, output: &Output) -> Result<Built, Failure> {
+        let wanted = self.graph.wanted();
+        let steps = |stage: usize| self.graph.stages[stage].steps.len() + 1;
+        let total = self.graph.global_steps.len()
+            + wanted.iter().map(|&stage| steps(stage)).sum::<usize>()
+            + self.options.labels.len();
+        for (index, placed) in self.graph.global_steps.iter().enumerate() {
+            output.text(format!("Step {}/{total} : {}\n", index + 1, placed.text)).await?;
+            if let Instruction::Arg(arguments) = &placed.instruction {
+                self.used.lock().extend(arguments.iter().map(|(name, _)| name.clone()));
+            }
+        }
+        let mut tasks = JoinSet::new();
+        let mut heard = Vec::new();
+        let mut next = self.graph.global_steps.len() + 1;
+        for &stage in &wanted {
+            let (sender, receiver) = mpsc::channel(BACKLOG);
+            heard.push(receiver);
+            let (build, first) = (self.clone(), next);
+            next += steps(stage);
+            tasks.spawn(async move {
+                let made = build.stage(stage, first, total, Output::new(sender)).await;
+                build.finished[stage].send_replace(Some(made.as_ref().ok().cloned()));
+                if made.is_err() {
+                    build.cancel.cancel();
+                }
+                (stage, made)
+            });
+        }
+        let mut lost = None;
+        'stages: for receiver in &mut heard {
+            while let Some(said) = receiver.recv().await {
+                if let Err(failure) = output.say(said).await {
+                    lost = Some(failure);
+                    break 'stages;
+                }
+            }
+        }
+        if lost.is_some() {
+            self.cancel.cancel();
+        }
+        // Stages that still speak find nobody listening; they end, and nothing of theirs is left.
+        drop(heard);
+        let (mut state, mut failure) = (None, lost);
+        while let Some(ended) = tasks.join_next().await {
+            match ended.map_err(Failure::from) {
+                Ok((stage, Ok(made))) if stage == self.graph.target => state = Some(made),
+                Ok((_, Ok(_))) => {}
+                Ok((_, Err(error))) | Err(error) => {
+                    // What a stage ended for because another failed is not why the build failed.
+                    if failure.as_ref().is_none_or(|other: &Failure| other.cancelled) {
+                        failure = Some(error);
+                    }
+                }
+            }
+        }
+        match (failure, state) {
+            (Some(failure), _) => Err(failure),
+            (None, Some(state)) => Ok(Built { state, unused: self.unused() }),
+            (None, None) => Err(Failure::new("the build ended without an image")),
+        }
+    }
+
+    fn unused(&self) -> Vec<String> {
+        let used = self.used.lock();
+        let names = self.options.arguments.keys();
+        names.filter(|name| !used.contains(*name) && !config::is_predefined(name)).cloned().collect()
+    }
+
+    /// The image of a stage that was begun, once it is done.
+    async fn stage_done(&self, stage: usize) -> Result<State, Failure> {
+        let mut finished = self.finished[stage].subscribe();
+        let waited = tokio::select! {
+            done = finished.wait_for(Option::is_some) => done.ok().and_then(|done| done.clone()).flatten(),
+            () = self.cancel.cancelled() => None,
+        };
+        waited.ok_or_else(Failure::cancelled)
+    }
+
+    async fn stage(
+        self: &Arc<Self>,
+        index: usize,
+        first: usize,
+        total: usize,
+        output: Output,
+    ) -> Result<State, Failure> {
+        let stage = &self.graph.stages[index];
+        output.text(format!("Step {first}/{total} : {}\n", stage.placed.text)).await?;
+        let at = |lines: &Placed| (lines.first, lines.last);
+        let state = self.base(stage, &output).await.map_err(|failure| located(failure, at(&stage.placed)))?;
+        let triggers = state.config.config.on_build.clone();
+        if triggers.is_empty() {
+            output.text(format!(" ---> {}\n", state.short())).await?;
+        }
+        let scope = Scope::new(self.options.escape, &self.options.arguments, &self.graph.global);
+        let mut work = Work { index, state, scope, missed: self.options.no_cache, output };
+        if !triggers.is_empty() {
+            self.triggers(&mut work, &triggers).await.map_err(|failure| located(failure, at(&stage.placed)))?;
+        }
+        let mut number = first;
+        for step in &stage.steps {
+            number += 1;
+            work.output.text(format!("Step {number}/{total} : {}\n", step.text)).await?;
+            self.step(&mut work, &step.instruction).await.map_err(|failure| located(failure, at(step)))?;
+            work.output.text(format!(" ---> {}\n", work.state.short())).await?;
+        }
+        if index == self.graph.target {
+            for (name, value) in &self.options.labels {
+                number += 1;
+                work.output.text(format!("Step {number}/{total} : LABEL {name}={value}\n")).await?;
+                self.label(&mut work, name, value).await?;
+                work.output.text(format!(" ---> {}\n", work.state.short())).await?;
+            }
+        }
+        if work.state.id.is_none() {
+            return Err(Failure::new("No image was generated. Is your Dockerfile empty?"));
+        }
+        Ok(work.state)
+    }
+
+    /// What a stage begins with.
+    async fn base(&self, stage: &Stage, output: &Output) -> Result<State, Failure> {
+        if let Some(parent) = stage.parent {
+            return self.stage_done(parent).await;
+        }
+        let platform = match stage.platform.as_deref() {
+            Some(text) => Some(text.parse::<Platform>()?),
+            None => self.options.platform.clone(),
+        };
+        if stage.base == "scratch" {
+            return Ok(State::scratch(&platform.unwrap_or_else(Platform::own)));
+        }
+        self.named_image(&stage.base, platform.as_ref(), output).await
+    }
+
+    async fn named_image(&self, name: &str, platform: Option<&Platform>, output: &Output) -> Result<State, Failure> {
+        let image = tokio::select! {
+            image = self.host.image(name, platform, output) => image?,
+            () = self.cancel.cancelled() => return Err(Failure::cancelled()),
+        };
+        let images = self.maker.images.clone();
+        Ok(spawn_blocking(move || State::of(&images, &image)).await??)
+    }
+
+    /// What the base wants done by those who build on it.
+    async fn triggers(self: &Arc<Self>, work: &mut Work, triggers: &[String]) -> Result<(), Failure> {
+        let word = if triggers.len() == 1 { "trigger" } else { "triggers" };
+        work.output.text(format!("# Executing {} build {word}\n", triggers.len())).await?;
+        work.state.config.config.on_build.clear();
+        for trigger in triggers {
+            let wrong = |mistake: dockerfile::Mistake| Failure::new(format!("ONBUILD {trigger}: {mistake}"));
+            let all = dockerfile::lines::read(trigger).and_then(|document| dockerfile::parse(&document));
+            for placed in all.map_err(wrong)? {
+                if matches!(placed.instruction, Instruction::From(_) | Instruction::Onbuild(_)) {
+                    return Err(Failure::new(format!("ONBUILD {trigger} isn't allowed as an ONBUILD trigger")));
+                }
+                self.step(work, &placed.instruction).await?;
+            }
+        }
+        work.output.text(format!(" ---> {}\n", work.state.short())).await
+    }
+
+    async fn step(self: &Arc<Self>, work: &mut Work, instruction: &Instruction) -> Result<(), Failure> {
+        if self.cancel.is_cancelled() {
+            return Err(Failure::cancelled());
+        }
+        match instruction {
+            Instruction::Run(run) => self.run_command(work, run).await,
+            Instruction::Copy(copy) => self.copy(work, copy).await,
+            Instruction::Workdir(path) => self.working_dir(work, path).await,
+            Instruction::From(_) => Err(Failure::new("FROM inside of a stage")),
+            other => {
+                if let Instruction::Arg(arguments) = other {
+                    self.used.lock().extend(arguments.iter().map(|(name, _)| name.clone()));
+                }
+                let mut config = work.state.config.clone();
+                let told = config::apply(other, &mut config, &mut work.scope).map_err(Failure::new)?;
+                self.settle(work, config, told).await
+            }
+        }
+    }
+
+    async fn label(self: &Arc<Self>, work: &mut Work, name: &str, value: &str) -> Result<(), Failure> {
+        let mut config = work.state.config.clone();
+        config.config.labels.insert(name.into(), value.into());
+        let told = config::told(&config, &format!(" LABEL {name}={value}"));
+        self.settle(work, config, told).await
+    }
+
+    /// A step that changes the configuration alone: found, or made.
+    async fn settle(&self, work: &mut Work, config: ImageConfig, told: String) -> Result<(), Failure> {
+        let key = self.set_parent(work, config, &told, "");
+        if self.found(work, &key.0, &told, &key.1).await? {
+            return Ok(());
+        }
+        self.make(work, key.0, told, None, key.1).await
+    }
+
+    /// The configuration with its parent's id, as dockerd writes it down, and the step's key.
+    fn set_parent(&self, work: &Work, mut config: ImageConfig, told: &str, more: &str) -> (ImageConfig, String) {
+        let parent = work.state.id.as_ref().map(Digest::to_string).unwrap_or_default();
+        config.config.other.insert("Image".into(), parent.into());
+        let key = work.state.key(told, &config, more);
+        (config, key)
+    }
+
+    /// Takes a step's image from the cache, if it is there.
+    async fn found(&self, work: &mut Work, config: &ImageConfig, told: &str, key: &str) -> Result<bool, Failure> {
+        if work.missed {
+            return Ok(false);
+        }
+        let (maker, before, config) = (self.maker.clone(), work.state.clone(), config.clone());
+        let (told, key) = (told.to_owned(), key.to_owned());
+        let found = spawn_blocking(move || -> Result<Option<State>, Failure> {
+            match maker.cached(&key)? {
+                Some(state) => Ok(Some(state)),
+                None => maker.donated(&before, &config, &told, &key),
+            }
+        });
+        let Some(state) = found.await?? else {
+            work.missed = true;
+            return Ok(false);
+        };
+        work.state = state;
+        work.output.text(" ---> Using cache\n").await?;
+        Ok(true)
+    }
+
+    async fn make(
+        &self,
+        work: &mut Work,
+        config: ImageConfig,
+        told: String,
+        layer: Option<NewLayer>,
+        key: String,
+    ) -> Result<(), Failure> {
+        let (maker, before) = (self.maker.clone(), work.state.clone());
+        work.state = spawn_blocking(move || maker.make(&before, config, &told, layer, &key)).await??;
+        Ok(())
+    }
+
+    async fn working_dir(&self, work: &mut Work, path: &str) -> Result<(), Failure> {
+        let mut config = work.state.config.clone();
+        let path = work.scope.expand(path, &config).map_err(Failure::new)?;
+        if path.is_empty() {
+            return Err(Failure::new("cannot normalize nothing"));
+        }
+        let whole = format!("/{}/{path}", if path.starts_with('/') { "" } else { &*config.config.working_dir });
+        config.config.working_dir = crate::docker::containers::mounts::clean(&whole);
+        let path = config.config.working_dir.clone();
+        let told = config::told(&config, &format!("WORKDIR {path}"));
+        let (config, key) = self.set_parent(work, config, &told, "");
+        if self.found(work, &config, &told, &key).await? {
+            return Ok(());
+        }
+        let (images, snapshots, dir) = (self.maker.images.clone(), self.snapshots.clone(), self.dir.clone());
+        let top = work.state.top().cloned();
+        let layer = spawn_blocking(move || -> Result<_, Failure> {
+            let view = View::open(&snapshots, &dir, top.as_ref())?;
+            Ok(make_layer(&images, top.as_ref(), |layer| copy::write_directory(&path, &view, seconds(), layer))?)
+        });
+        let layer = layer.await??;
+        self.make(work, config, told, layer, key).await
+    }
+
+    async fn copy(self: &Arc<Self>, work: &mut Work, copy: &Copy) -> Result<(), Failure> {
+        let wanted = self.copy_wanted(work, copy)?;
+        let (keyword, copy) = (if copy.add { "ADD" } else { "COPY" }, &wanted.copy);
+        let source = match &copy.from {
+            Some(name) => Some(self.source(work, name).await?),
+            None => None,
+        };
+        let mut extra = Vec::new();
+        for heredoc in &copy.heredocs {
+            let mut text = heredoc.text();
+            if heredoc.expand {
+                text = self.expand_heredoc(work, &text)?;
+            }
+            extra.push(copy::inline(&heredoc.name, &text));
+        }
+        for url in copy.sources.iter().filter(|source| copy.add && copy::is_url(source)) {
+            extra.push(self.fetched(work, url, copy).await?);
+        }
+        let (snapshots, dir, context) = (self.snapshots.clone(), self.dir.clone(), self.context.clone());
+        let (found, top) = (wanted.clone(), source.as_ref().map(|state| state.chains.last().cloned()));
+        let look = move || -> Result<_, Failure> {
+            let source = match &top {
+                Some(top) => Source::View(View::open(&snapshots, &dir, top.as_ref())?),
+                None => Source::Context(context),
+            };
+            let groups = copy::find(&found, &source)?;
+            Ok((source, groups))
+        };
+        // Files of an image do not change: what they were compared by is remembered.
+        let remembered = source.as_ref().map(|state| {
+            let top = state.chains.last().map_or("", Digest::as_str);
+            format!("{top}\0{:?}\0{:?}\0{}", copy.sources, copy.excludes, copy.parents)
+        });
+        let cache = self.maker.images.build_cache();
+        let known = remembered.as_ref().and_then(|key| cache.sum(key)).filter(|_| !work.missed && extra.is_empty());
+        let mut groups = None;
+        let (sum, look) = match known {
+            Some(sum) => (sum, Some(look)),
+            None => {
+                let (source, mut found) = spawn_blocking(look).await??;
+                found.append(&mut extra);
+                if found.is_empty() {
+                    return Err(Failure::new(format!("{keyword} failed: no source files were specified")));
+                }
+                let sum = copy::sum(&found);
+                if let Some(key) = remembered {
+                    cache.remember_sum(key, sum.clone());
+                }
+                groups = Some((source, found));
+                (sum, None)
+            }
+        };
+        let flags: String = [("chown", &copy.chown), ("chmod", &copy.chmod)]
+            .into_iter()
+            .filter_map(|(name, value)| value.as_ref().map(|value| format!("--{name}={value} ")))
+            .collect();
+        let config = work.state.config.clone();
+        let told = config::told(&config, &format!("{keyword} {flags}{sum} in {} ", copy.destination));
+        let more = format!("{} {:?} {}", copy.parents, copy.unpack, copy.link);
+        let (config, key) = self.set_parent(work, config, &told, &more);
+        if self.found(work, &config, &told, &key).await? {
+            return Ok(());
+        }
+        let (source, groups) = match (groups, look) {
+            (Some(groups), _) => groups,
+            (None, Some(look)) => spawn_blocking(look).await??,
+            (None, None) => return Err(Failure::cancelled()),
+        };
+        let (images, snapshots, dir) = (self.maker.images.clone(), self.snapshots.clone(), self.dir.clone());
+        let top = work.state.top().cloned();
+        let layer = spawn_blocking(move || -> Result<_, Failure> {
+            let view = View::open(&snapshots, &dir, top.as_ref())?;
+            let write = |layer: &mut super::files::LayerWriter<'_>| {
+                copy::write(&wanted, &groups, &source, &view, seconds(), layer)
+            };
+            Ok(make_layer(&images, top.as_ref(), write)?)
+        });
+        let layer = layer.await??;
+        self.make(work, config, told, layer, key).await
+    }
+
+    fn copy_wanted(&self, work: &Work, copy: &Copy) -> Result<Wanted, Failure> {
+        let config = &work.state.config;
+        let expand = |text: &String| work.scope.expand(text, config).map_err(Failure::new);
+        let maybe = |text: &Option<String>| text.as_ref().map(expand).transpose();
+        let wanted = Copy {
+            sources: copy.sources.iter().map(expand).collect::<Result<_, _>>()?,
+            destination: expand(&copy.destination)?,
+            chown: maybe(&copy.chown)?,
+            chmod: maybe(&copy.chmod)?,
+            checksum: maybe(&copy.checksum)?,
+            excludes: copy.excludes.iter().map(expand).collect::<Result<_, _>>()?,
+            ..copy.clone()
+        };
+        if wanted.keep_git_dir {
+            return Err(Failure::new("ADD --keep-git-dir is for git sources, which this engine does not support"));
+        }
+        for source in &wanted.sources {
+            let git = source.starts_with("git@") || source.starts_with("git://") || source.ends_with(".git");
+            if copy.add && (git || source.contains(".git#")) {
+                return Err(Failure::new(format!("ADD {source}: git sources are not supported by this engine")));
+            }
+            if !copy.add && copy::is_url(source) {
+                return Err(Failure::new(format!("COPY {source}: source can't be a URL for COPY")));
+            }
+        }
+        let urls = wanted.sources.iter().filter(|source| copy::is_url(source)).count();
+        if wanted.checksum.is_some() && (urls != 1 || wanted.sources.len() != 1) {
+            return Err(Failure::new("checksum requires a single HTTP(S) URL as source"));
+        }
+        Ok(Wanted { copy: wanted, working_dir: config.config.working_dir.clone() })
+    }
+
+    fn expand_heredoc(&self, work: &Work, text: &str) -> Result<String, Failure> {
+        let arguments = work.scope.arguments(&work.state.config);
+        let env = &work.state.config.config.env;
+        let of_image = |name: &str| {
+            env.iter()
+                .filter_map(|entry| entry.split_once('='))
+                .find(|(own, _)| *own == name)
+                .map(|(_, it)| it.to_owned())
+        };
+        let lookup = |name: &str| of_image(name).or_else(|| arguments.get(name).cloned());
+        Shell::new(self.options.escape).text(text, &lookup).map_err(Failure::new)
+    }
+
+    async fn fetched(&self, work: &Work, url: &str, copy: &Copy) -> Result<copy::Group, Failure> {
+        let path = url.split(['?', '#']).next().unwrap_or(url);
+        let name = path.splitn(4, '/').nth(3).unwrap_or("").rsplit('/').next().unwrap_or("").to_owned();
+        if name.is_empty() && copy.destination.ends_with('/') {
+            return Err(Failure::new(format!("cannot determine filename for source {url}")));
+        }
+        work.output.text(format!("Downloading {url}\n")).await?;
+        let context = tokio::select! {
+            context = self.host.fetch(url) => Arc::new(context?),
+            () = self.cancel.cancelled() => return Err(Failure::cancelled()),
+        };
+        if let Some(expected) = &copy.checksum {
+            let expected: Digest =
+                expected.parse().map_err(|_| Failure::new(format!("invalid checksum digest format: {expected}")))?;
+            let (held, mut hasher) = (context.clone(), expected.hasher());
+            let actual = spawn_blocking(move || -> Result<Digest, Failure> {
+                let entry = held.at("file").ok_or_else(|| Failure::new("what was fetched is not there"))?;
+                let (mut reader, mut buffer) = (held.open(&entry.content), vec![0; 128 << 10]);
+                loop {
+                    let count = reader.read(&mut buffer).map_err(|error| Failure::new(error.to_string()))?;
+                    if count == 0 {
+                        return Ok(hasher.finish());
+                    }
+                    hasher.update(&buffer[..count]);
+                }
+            });
+            let actual = actual.await??;
+            if actual != expected {
+                return Err(Failure::new(format!("digest mismatch {actual}: {expected}")));
+            }
+        }
+        let unpack = copy.unpack == Some(true);
+        let mut group = spawn_blocking(move || copy::fetched(&context, "file", unpack)).await??;
+        group.name = name;
+        Ok(group)
+    }
+
+    /// The stage or image that files are taken from.
+    async fn source(&self, work: &Work, name: &str) -> Result<State, Failure> {
+        let invalid = |why: &str| Failure::new(format!("invalid from flag value {name}: {why}"));
+        let own = &self.graph.stages[work.index];
+        if name.parse() == Ok(work.index) || own.from.name.as_deref() == Some(&name.to_lowercase()) {
+            return Err(invalid("refers to current build stage"));
+        }
+        if name.is_empty() {
+            return Err(invalid("it is empty"));
+        }
+        match named(&self.graph.stages[..work.index], name) {
+            // A trigger of the base may name a stage that nobody else needs.
+            Some(stage) if !self.graph.wanted().contains(&stage) => Err(invalid("the stage is not built")),
+            Some(stage) => self.stage_done(stage).await,
+            None => {
+                let image = self.named_image(name, self.options.platform.as_ref(), &work.output).await;
+                image.map_err(|failure| if failure.cancelled { failure } else { invalid(&failure.message) })
+            }
+        }
+    }
+
+    async fn run_command(self: &Arc<Self>, work: &mut Work, run: &Run) -> Result<(), Failure> {
+        let config = work.state.config.clone();
+        let network = match run.network.as_deref() {
+            None | Some("default") => self.options.network.clone(),
+            Some(mode @ ("none" | "host")) => mode.to_owned(),
+            Some(other) => return Err(Failure::new(format!("invalid network mode {other:?}"))),
+        };
+        match run.security.as_deref() {
+            None | Some("sandbox") => {}
+            Some(other) => return Err(Failure::new(format!("RUN --security={other} is not supported by this engine"))),
+        }
+        let (arguments, script) = command_of(run, &config);
+        let told = {
+            let values = work.scope.told_arguments(&config);
+            let prefix = if values.is_empty() { vec![] } else { vec![format!("|{}", values.len())] };
+            prefix.into_iter().chain(values).chain(arguments.clone()).collect::<Vec<_>>().join(" ")
+        };
+        let mut wanted = Vec::new();
+        for text in &run.mounts {
+            let text = work.scope.expand(text, &config).map_err(Failure::new)?;
+            wanted
+                .push(mounts::parse(&text).map_err(|error| Failure::new(format!("invalid --mount={text}: {error}")))?);
+        }
+        let (mut sources, mut sums) = (Vec::new(), Vec::new());
+        for mount in &wanted {
+            let files = self.mount_files(work, mount).await?;
+            sums.push(files.as_ref().map(|files| files.sum.clone()).unwrap_or_default());
+            sources.push(files);
+        }
+        let more = format!("{:?} {network} {:?} {script:?} {sums:?}", run.mounts, run.security);
+        let (config, key) = self.set_parent(work, config, &told, &more);
+        if self.found(work, &config, &told, &key).await? {
+            return Ok(());
+        }
+        let (mut mounted, mut kept) = (Vec::new(), Vec::new());
+        for (mount, files) in wanted.iter().zip(sources) {
+            self.mount(mount, files, &config, &mut mounted, &mut kept).await?;
+        }
+        if let Some(script) = script {
+            let file = Script::write(&self.dir, &script)?;
+            mounted.push(StepMount::Bind { source: file.0.clone(), target: SCRIPT.to_owned(), read_only: true });
+            kept.push(Kept::Script { _file: file });
+        }
+        let id = match &work.state.id {
+            Some(id) => id.clone(),
+            None => self.maker.images.store_config(&work.state.config)?,
+        };
+        // The container is made of the image as it is, and its command sees the arguments too.
+        let values = work.scope.arguments(&config);
+        let step = RunStep {
+            image: Arc::new(work.state.record(id)),
+            shown: arguments.join(" "),
+            arguments,
+            environment: values.iter().map(|(name, value)| format!("{name}={value}")).collect(),
+            network,
+            mounts: mounted,
+        };
+        let layer = self.host.run(step, &work.output).await?;
+        drop(kept);
+        self.make(work, config, told, layer, key).await
+    }
+
+    /// The files that a mount shows.
+    async fn mount_files(&self, work: &Work, mount: &Mount) -> Result<Option<MountFiles>, Failure> {
+        let filled = mount.kind == "bind" || mount.kind == "cache" && mount.from.is_some();
+        if !filled {
+            return Ok(None);
+        }
+        let top = match &mount.from {
+            Some(name) => Some(self.source(work, name).await?.chains.last().cloned()),
+            None => None,
+        };
+        let path = if mount.source.is_empty() { "/".to_owned() } else { mount.source.clone() };
+        let copy = Copy { sources: vec![path.clone()], destination: "/".into(), ..Copy::default() };
+        let wanted = Wanted { copy, working_dir: "/".into() };
+        let (snapshots, dir, context) = (self.snapshots.clone(), self.dir.clone(), self.context.clone());
+        let found = spawn_blocking(move || -> Result<_, Failure> {
+            let source = match &top {
+                Some(top) => Source::View(View::open(&snapshots, &dir, top.as_ref())?),
+                None => Source::Context(context),
+            };
+            let groups = copy::find(&wanted, &source)?;
+            Ok(MountFiles { sum: copy::sum(&groups), source, groups })
+        });
+        Ok(Some(found.await??))
+    }
+
+    async fn mount(
+        &self,
+        mount: &Mount,
+        files: Option<MountFiles>,
+        config: &ImageConfig,
+        mounted: &mut Vec<StepMount>,
+        kept: &mut Vec<Kept>,
+    ) -> Result<(), Failure> {
+        let whole = format!("/{}/{}", config.config.working_dir, mount.target);
+        let target = if mount.target.starts_with('/') { mount.target.clone() } else { whole };
+        let target = crate::docker::containers::mounts::clean(&target);
+        match mount.kind.as_str() {
+            "tmpfs" => mounted.push(StepMount::Tmpfs { target, size: mount.size }),
+            "cache" => {
+                let named = Mount { target: target.clone(), ..mount.clone() };
+                let cache = self.host.cache_mount(&named).await?;
+                let source = cache.path.clone();
+                if let (true, Some(files)) = (cache.fresh, files) {
+                    let (_, draft) = self.lay_out(files).await?;
+                    let (from, to) = (draft.root(), source.clone());
+                    spawn_blocking(move || apply::copy_tree(&from, &to)).await??;
+                }
+                let read_only = mount.read_only.unwrap_or(false);
+                mounted.push(StepMount::Bind { source, target, read_only });
+                kept.push(Kept::Cache { _mount: cache });
+            }
+            _ => {
+                let Some(files) = files else { return Err(Failure::new("a bind mount without files")) };
+                let (name, draft) = self.lay_out(files).await?;
+                let read_only = mount.read_only.unwrap_or(true);
+                let source = name.map_or_else(|| draft.root(), |name| draft.root().join(name));
+                mounted.push(StepMount::Bind { source, target, read_only });
+                kept.push(Kept::Files { _draft: draft });
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts files into a directory of their own; the name of the one if there is one only.
+    async fn lay_out(&self, files: MountFiles) -> Result<(Option<String>, crate::snapshots::Draft), Failure> {
+        let (images, snapshots, dir) = (self.maker.images.clone(), self.snapshots.clone(), self.dir.clone());
+        let laid = spawn_blocking(move || -> Result<_, Failure> {
+            let draft = snapshots.draft(None)?;
+            let single = match &files.groups[..] {
+                [group] if group.kind == copy::GroupKind::File => Some(group.name.clone()),
+                _ => None,
+            };
+            let copy = Copy { destination: "/".into(), ..Copy::default() };
+            let wanted = Wanted { copy, working_dir: "/".into() };
+            let view = View::open(&snapshots, &dir, None)?;
+            let mut written = Ok(());
+            // Through a layer's tar, so that nothing is ever made but by the one that unpacks safely.
+            let stored = images.write_layer(|writer| {
+                let mut layer = super::files::LayerWriter::new(writer);
+                written = copy::write(&wanted, &files.groups, &files.source, &view, seconds(), &mut layer);
+                layer.finish()
+            })?;
+            written?;
+            images.unpack_into(&stored, &draft)?;
+            Ok((single, draft))
+        });
+        laid.await?
+    }
+}
+
+/// What a mount shows before it is mounted.
+struct MountFiles {
+    sum: String,
+    source: Source,
+    groups: Vec<copy::Group>,
+}
+
+/// What lasts as long as a command runs.
+enum Kept {
+    Files { _draft: crate::snapshots::Draft },
+    Cache { _mount: CacheMount },
+    Script { _file: Script },
+}
+
+/// Where a heredoc with an interpreter of its own is run from.
+const SCRIPT: &str = "/dev/pipes/EOF";
+
+/// A heredoc as a program.
+struct Script(PathBuf);
+
+impl Script {
+    fn write(dir: &std::path::Path, text: &str) -> Result<Script, Failure> {
+        use std::os::unix::fs::PermissionsExt;
+        let path = dir.join(format!("script-{}", &crate::engine::model::new_id()[..16]));
+        let script = Script(path);
+        std::fs::write(&script.0, text)
+            .and_then(|()| std::fs::set_permissions(&script.0, std::fs::Permissions::from_mode(0o755)))
+            .map_err(|error| Failure::new(format!("write a heredoc: {error}")))?;
+        Ok(script)
+    }
+}
+
+impl Drop for Script {
+    fn drop(&mut self) {
+        // What is left goes with the next start.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+fn located(failure: Failure, lines: (usize, usize)) -> Failure {
+    Failure { lines: failure.lines.or(Some(lines)), ..failure }
+}
+
+fn seconds() -> u64 {
+    u64::try_from(jiff::Timestamp::now().as_second()).unwrap_or(0)
+}
+
+/// The words of a command; and a script that is mounted for it, where a heredoc names its own interpreter
+/// (<https://docs.docker.com/reference/dockerfile/#here-documents>).
+fn command_of(run: &Run, config: &ImageConfig) -> (Vec<String>, Option<String>) {
+    let Command::Shell(line) = &run.command else { return (config::words(&run.command, config), None) };
+    let with_shell = |text: String| config::words(&Command::Shell(text), config);
+    match &run.heredocs[..] {
+        [] => (with_shell(line.clone()), None),
+        [heredoc] if line.starts_with("<<") && !line.contains(char::is_whitespace) => {
+            let text = heredoc.text();
+            if text.starts_with("#!") { (vec![SCRIPT.into()], Some(text)) } else { (with_shell(text), None) }
+        }
+        heredocs => {
+            // The shell reads them itself.
+            let bodies: String =
+                heredocs.iter().map(|heredoc| format!("\n{}{}", heredoc.content, heredoc.name)).collect();
+            (with_shell(format!("{line}{bodies}")), None)
+        }
+    }
+}
+
+/// For those who tell a whole text at once.
+pub async fn tell_all(output: &Output, lines: &[String]) -> Result<(), Failure> {
+    for line in lines {
+        output.say(Said::Stderr(format!("{line}\n"))).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,108 @@
+//! Git repositories as contexts: `ADDRESS[#REF[:DIRECTORY]]`, by the host's `git` where there is one.
+
+use std::{
+    fs,
+    io::Read,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use super::super::http::Problem;
+use crate::builder::{context::Context, ignore::clean};
+
+/// What git said, for an error; more is not read.
+const MAX_COMPLAINT: u64 = 16 << 10;
+
+/// Fetches one commit, without its history, and takes its files.
+pub fn context(remote: &str, dir: &Path) -> Result<Context, Problem> {
+    let (address, fragment) = remote.split_once('#').unwrap_or((remote, ""));
+    let (reference, subdirectory) = fragment.split_once(':').unwrap_or((fragment, ""));
+    let address = if address.starts_with("github.com/") { format!("https://{address}") } else { address.to_owned() };
+    let reference = if reference.is_empty() { "HEAD" } else { reference };
+    // Git would take these for options (CVE-2019-13139).
+    if address.starts_with('-') || reference.starts_with('-') {
+        return Err(Problem::bad(format!("invalid git address: {remote:?}")));
+    }
+    let subdirectory = clean(subdirectory.trim_start_matches('/'));
+    if subdirectory == ".." || subdirectory.starts_with("../") {
+        return Err(Problem::bad(format!("the directory of {remote:?} leads out of the repository")));
+    }
+    let repository = Repository::new(dir)?;
+    repository.git(&["init", "--quiet", "--bare"])?;
+    repository.git(&["fetch", "--quiet", "--depth", "1", "--no-tags", &address, reference])?;
+    let tree = if subdirectory == "." { "FETCH_HEAD".to_owned() } else { format!("FETCH_HEAD:{subdirectory}") };
+    let mut child = repository
+        .command(&["archive", "--format=tar", &tree])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| no_git(&error))?;
+    let context = match child.stdout.take() {
+        Some(stdout) => Context::receive(dir, stdout, Default::default()),
+        None => Err(crate::Error::internal("git has no output")),
+    };
+    let complaint = complaint(&mut child);
+    let status = child.wait().map_err(|error| Problem::internal(format!("wait for git: {error}")))?;
+    if !status.success() {
+        return Err(Problem::bad(format!("error fetching: git archive: {complaint}")));
+    }
+    Ok(context?)
+}
+
+/// A repository for a moment.
+struct Repository(std::path::PathBuf);
+
+impl Repository {
+    fn new(dir: &Path) -> Result<Repository, Problem> {
+        let path = dir.join(format!("git-{}", &crate::engine::model::new_id()[..16]));
+        fs::create_dir(&path).map_err(|error| Problem::internal(format!("create {}: {error}", path.display())))?;
+        Ok(Repository(path))
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("git");
+        command.arg("-C").arg(&self.0).args(arguments).stdin(Stdio::null());
+        // Nothing of the daemon's own surroundings takes part: no questions, no settings, no programs of others.
+        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command.env("GIT_TERMINAL_PROMPT", "0").env("GIT_CONFIG_NOSYSTEM", "1").env("HOME", &self.0);
+        command.env("GIT_ALLOW_PROTOCOL", "http:https:git:ssh");
+        command
+    }
+
+    fn git(&self, arguments: &[&str]) -> Result<(), Problem> {
+        let mut command = self.command(arguments);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().map_err(|error| no_git(&error))?;
+        let complaint = complaint(&mut child);
+        let status = child.wait().map_err(|error| Problem::internal(format!("wait for git: {error}")))?;
+        if status.success() {
+            return Ok(());
+        }
+        Err(Problem::bad(format!("error fetching: git {}: {complaint}", arguments[0])))
+    }
+}
+
+impl Drop for Repository {
+    fn drop(&mut self) {
+        // What is left goes with the next start.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn no_git(error: &std::io::Error) -> Problem {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => {
+            Problem::bad("git contexts need a program git on the daemon's host, and there is none")
+        }
+        _ => Problem::internal(format!("run git: {error}")),
+    }
+}
+
+fn complaint(child: &mut std::process::Child) -> String {
+    let mut text = Vec::new();
+    if let Some(stderr) = child.stderr.take() {
+        let mut stderr = stderr.take(MAX_COMPLAINT);
+        // What cannot be read is not told.
+        let _ = stderr.read_to_end(&mut text);
+    }
+    String::from_utf8_lossy(&text).trim().to_owned()
+}
