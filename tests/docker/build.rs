@@ -474,3 +474,56 @@ fn a_client_that_goes_away_takes_its_build_along() {
     client.wait().unwrap();
     assert!(wait(false), "the command runs on");
 }
+
+/// A web server in the daemon's network that shows a directory.
+struct Web(std::process::Child);
+
+impl Web {
+    fn start(engine: &Engine, dir: &std::path::Path) -> Self {
+        let mut command = engine.in_network(&["busybox", "httpd", "-f", "-p", "127.0.0.1:8000", "-h"]);
+        let child = command.arg(dir).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let web = Self(child);
+        let there = || engine.on_host(&["curl", "-sf", "http://127.0.0.1:8000/file"]).status.success();
+        assert!((0..1000).any(|_| there()), "the web server does not listen");
+        web
+    }
+}
+
+impl Drop for Web {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn files_and_contexts_come_from_the_web() {
+    if std::env::var_os("CORACLE_DOCKER_PEER").is_some() {
+        return;
+    }
+    let engine = Engine::start();
+    let web = Context::new(&engine, "web");
+    web.file("file", "from the web\n");
+    let mut builder = tar::Builder::new(Vec::new());
+    for (name, text) in [("Dockerfile", "FROM busybox:test\nCOPY f /f\nRUN cat /f\n"), ("f", "far away\n")] {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(text.len() as u64);
+        header.set_mode(0o644);
+        builder.append_data(&mut header, name, text.as_bytes()).unwrap();
+    }
+    fs::write(web.dir.join("context.tar"), builder.into_inner().unwrap()).unwrap();
+    let _server = Web::start(&engine, &web.dir);
+    let context = Context::new(&engine, "context");
+    let sum = "cb66a4d53ae3ba0d3c5bfb6aeb2e5f0cf0eb7f9ae0d0b48ef3c0b4d6ccf6f2f0";
+    let dockerfile = "ADD http://127.0.0.1:8000/file /got/\nRUN cat /got/file; busybox stat -c %a /got/file";
+    let output = context.ok(dockerfile, &[]);
+    assert!(output.contains("\nfrom the web\n600\n"), "{output}");
+    assert!(context.ok(dockerfile, &[]).matches("Using cache").count() == 2);
+    let wrong = context.fails(&format!("ADD --checksum=sha256:{sum} http://127.0.0.1:8000/file /got/"));
+    assert!(wrong.contains("digest mismatch"), "{wrong}");
+    assert!(context.fails("ADD http://127.0.0.1:8000/none /x").contains("404"));
+    let answer = engine.post("/build?remote=http://127.0.0.1:8000/context.tar");
+    assert!(answer.contains("far away"), "{answer}");
+    let answer = engine.post("/build?version=2");
+    assert!(answer.contains("BuildKit"), "{answer}");
+}

@@ -2,8 +2,8 @@
 
 use std::{
     env, fs,
-    io::{BufRead, BufReader},
-    os::unix::fs::symlink,
+    io::{BufRead, BufReader, Read, Write},
+    os::unix::{fs::symlink, net::UnixStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
@@ -77,11 +77,27 @@ impl Engine {
 
     /// Runs a program in the daemon's network, as somebody on its host would.
     pub fn on_host(&self, arguments: &[&str]) -> Output {
-        let mut command = Command::new("nsenter");
+        run(&mut self.in_network(arguments), "")
+    }
+
+    /// A program to be run in the daemon's network; it does not outlive the test.
+    pub fn in_network(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--", "nsenter"]);
         if let Some(process) = &self.process {
             command.args(["-t", &daemon_pid(process.id()).to_string(), "-n"]);
         }
-        run(command.args(arguments), "")
+        command.args(arguments);
+        command
+    }
+
+    /// What the API answers to a request without a body.
+    pub fn post(&self, path: &str) -> String {
+        let mut socket = UnixStream::connect(self.host.trim_start_matches("unix://")).unwrap();
+        write!(socket, "POST {path} HTTP/1.0\r\nContent-Length: 0\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        answer
     }
 }
 

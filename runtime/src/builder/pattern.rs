@@ -199,6 +199,6 @@ mod tests {
     #[test]
     fn hostile_patterns_take_little_time() {
         let pattern = Pattern::deep(&"*a**/".repeat(200)).unwrap();
-        assert!(!pattern.fits(&"a/".repeat(2000).repeat(1)[..3999].replace('/', "b")));
+        assert!(pattern.fits(&"ab".repeat(2000)) && !pattern.fits(&"b".repeat(4000)));
     }
 }

@@ -195,7 +195,7 @@ fn one(line: &Line, escape: char) -> Result<Instruction, String> {
 fn suggestion(keyword: &str) -> String {
     let near = KEYWORDS.iter().map(|known| (distance(keyword, known), known)).min();
     match near {
-        Some((distance, known)) if distance <= 2 && distance < known.len() => {
+        Some((distance, known)) if distance <= 2 && distance * 2 < known.len().min(keyword.len()) => {
             format!(" (did you mean {}?)", known.to_uppercase())
         }
         _ => String::new(),

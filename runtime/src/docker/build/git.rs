@@ -65,7 +65,13 @@ impl Repository {
         // Nothing of the daemon's own surroundings takes part: no questions, no settings, no programs of others.
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("GIT_TERMINAL_PROMPT", "0").env("GIT_CONFIG_NOSYSTEM", "1").env("HOME", &self.0);
-        command.env("GIT_ALLOW_PROTOCOL", "http:https:git:ssh");
+        command.env("GIT_ALLOW_PROTOCOL", "http:https:ssh");
+        // A server that says nothing is not waited for.
+        command.env("GIT_HTTP_LOW_SPEED_LIMIT", "1").env("GIT_HTTP_LOW_SPEED_TIME", "60");
+        command.env(
+            "GIT_SSH_COMMAND",
+            "ssh -o BatchMode=yes -o ConnectTimeout=20 -o ServerAliveInterval=15 -o ServerAliveCountMax=4",
+        );
         command
     }
 

@@ -147,13 +147,16 @@ impl BuildHost {
         // A build that is given up must not leave a container half made.
         let made = tokio::spawn(async move { docker.create_container_of("", image, body).await });
         let (container, _) = made.await??;
+        self.docker.change(&container, |record| record.step = true)?;
         let outcome = self.run_container(&container, &step, output).await;
         let keep = match &outcome {
             Ok(_) => !self.remove,
             Err(failure) => !self.force_remove && !failure.cancelled,
         };
         let short = container.id[..12].to_owned();
-        if !keep {
+        if keep {
+            self.docker.change(&container, |record| record.step = false)?;
+        } else {
             self.let_go(container);
         }
         if !keep && !outcome.as_ref().is_err_and(|failure| failure.cancelled) {

@@ -38,8 +38,19 @@ const BACKLOG: usize = 64;
 /// The same for what `-q` holds back until it is needed.
 const MAX_HELD_BACK: usize = 1 << 20;
 
+/// What is read of a context that is refused: a client that is still sending does not read why.
+const MAX_REFUSED: u64 = 64 << 20;
+
 pub async fn build(call: Call) -> Answer {
-    let request = Request::read(&call)?;
+    let request = match Request::read(&call) {
+        Ok(request) => request,
+        Err(problem) => {
+            let reader = call.reader();
+            // The answer is the same if the rest cannot be read.
+            let _ = tokio::task::spawn_blocking(move || drain(reader)).await;
+            return Err(problem);
+        }
+    };
     let docker = call.docker.clone();
     let (context, text) = receive(call, &request).await?;
     let shown = |mistake: Mistake| Problem::bad(mistake.describe(&request.dockerfile, &text));
@@ -77,13 +88,21 @@ async fn receive(call: Call, request: &Request) -> Result<(Context, String), Pro
         let reader = call.reader();
         let work = move || -> Result<_, Problem> {
             let dir = docker.build_dir()?;
-            let context = Context::receive(&dir, reader, Default::default())?;
-            take_dockerfile(context, &name, given)
+            let mut reader = reader;
+            let context = Context::receive(&dir, &mut reader, Default::default());
+            drain(reader);
+            take_dockerfile(context?, &name, given)
         };
         return tokio::task::spawn_blocking(work).await.map_err(crate::Error::from)?;
     }
     let context = docker.remote_context(&remote, &name).await?;
     tokio::task::spawn_blocking(move || take_dockerfile(context, &name, given)).await.map_err(crate::Error::from)?
+}
+
+/// Reads what is left of a request.
+fn drain(reader: impl std::io::Read) {
+    // A client that went away sends no more.
+    let _ = std::io::copy(&mut reader.take(MAX_REFUSED), &mut std::io::sink());
 }
 
 /// Reads the Dockerfile, then leaves out what `.dockerignore` says, which may be the Dockerfile itself.
@@ -259,9 +278,12 @@ impl Docker {
         let (images, tags) = (self.engine.images().clone(), request.tags.clone());
         let (layers, named) = (state.layers.clone(), id.clone());
         let work = tokio::task::spawn_blocking(move || -> crate::Result<()> {
-            let image = images.record_stored(&named, &layers)?;
-            tags.iter().try_for_each(|tag| images.tag(image.id.as_str(), tag).map(drop))?;
-            images.build_cache().write()
+            let image = match images.find(named.as_str()) {
+                Some(image) => image,
+                None => images.record_stored(&named, &layers)?,
+            };
+            let new = tags.iter().filter(|tag| !image.tags.contains(tag));
+            new.into_iter().try_for_each(|tag| images.tag(image.id.as_str(), tag).map(drop))
         });
         work.await??;
         output.say(Said::Value(json!({ "aux": { "ID": id } }))).await?;

@@ -189,6 +189,7 @@ impl Docker {
         };
         let cache = self.engine.images().build_cache();
         let excess = cache.excess(limit, own);
+        // Writes what builds added and used, too.
         if let Err(error) = cache.remove(&excess) {
             tracing::warn!(%error, "the build cache cannot be written");
         }

@@ -513,6 +513,12 @@ impl Docker {
 
     /// A container of an earlier daemon: follows it if it runs, starts it if its policy wants it to run.
     pub async fn take_up(self: &Arc<Docker>, container: &Arc<Container>) {
+        if container.with(|record| record.step) {
+            if let Err(problem) = self.remove(container, true, true).await {
+                tracing::warn!(container = container.id, error = problem.message, "a build's container stays");
+            }
+            return;
+        }
         if container.runs() {
             container.live.lock().paused = self.engine.is_frozen(&container.engine);
             let record = container.record();

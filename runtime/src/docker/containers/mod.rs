@@ -61,6 +61,8 @@ pub struct Record {
     /// Ports that were taken at the last start, by `80/tcp`.
     pub ports: Map<Vec<super::types::PortBinding>>,
     pub error: String,
+    /// It runs a step of a build: when the daemon that builds is gone, nobody needs it.
+    pub step: bool,
 }
 
 /// What a container's waiters wait for.
