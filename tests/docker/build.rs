@@ -437,15 +437,32 @@ fn the_cache_is_shown_and_pruned() {
     let shown = || engine.ok(&["system", "df", "--format", "{{.Type}} {{.TotalCount}} {{.Size}}"]);
     assert!(shown().contains("Build Cache 2 0B"), "{}", shown());
     // What an image stands on is the image's.
-    assert!(engine.ok(&["builder", "prune", "-f"]).contains("Total:\t0B"));
+    assert!(engine.ok(&["builder", "prune", "-f"]).contains("space: 0B"));
     assert_eq!(context.ok(dockerfile, &[]).matches("Using cache").count(), 2);
     engine.ok(&["rmi", "kept"]);
     assert!(shown().contains("Build Cache 2 2.1"), "{}", shown());
     assert_eq!(context.ok(dockerfile, &["-t", "kept"]).matches("Using cache").count(), 2, "the cache outlives images");
     engine.ok(&["rmi", "kept"]);
-    assert!(engine.ok(&["builder", "prune", "-f"]).contains("Total:\t2.1"));
+    assert!(engine.ok(&["builder", "prune", "-f"]).contains("space: 2.1"));
     assert!(shown().contains("Build Cache 0 0B"), "{}", shown());
     assert_eq!(context.ok(dockerfile, &[]).matches("Using cache").count(), 0);
+}
+
+#[test]
+fn an_image_that_is_named_gives_its_steps() {
+    let engine = Engine::start();
+    let context = Context::new(&engine, "context");
+    context.file("a", "1");
+    let dockerfile = "ENV A=1\nCOPY a /a\nRUN cat /a > /b\nCMD x\n";
+    context.ok(dockerfile, &["-t", "donor"]);
+    let archive = engine.path("donor.tar");
+    engine.ok(&["save", "-o", archive.to_str().unwrap(), "donor", IMAGE]);
+    engine.ok(&["rmi", "donor"]);
+    engine.ok(&["builder", "prune", "-af"]);
+    engine.ok(&["load", "-i", archive.to_str().unwrap()]);
+    let output = context.ok(dockerfile, &["--cache-from", "donor"]);
+    assert_eq!(output.matches("Using cache").count(), 4, "{output}");
+    assert_eq!(context.ok("ENV A=2\nCOPY a /a", &["--cache-from", "donor"]).matches("Using cache").count(), 0);
 }
 
 #[test]
@@ -483,7 +500,7 @@ impl Web {
         let mut command = engine.in_network(&["busybox", "httpd", "-f", "-p", "127.0.0.1:8000", "-h"]);
         let child = command.arg(dir).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let web = Self(child);
-        let there = || engine.on_host(&["curl", "-sf", "http://127.0.0.1:8000/file"]).status.success();
+        let there = || engine.on_host(&["bash", "-c", ": < /dev/tcp/127.0.0.1/8000"]).status.success();
         assert!((0..1000).any(|_| there()), "the web server does not listen");
         web
     }

@@ -3,6 +3,7 @@
 use std::{
     fs, io,
     net::SocketAddr,
+    os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -15,7 +16,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use rustls::{RootCertStore, server::WebPkiClientVerifier};
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncWrite, Interest, unix::AsyncFd},
     net::{TcpListener, UnixListener},
     sync::Semaphore,
 };
@@ -129,11 +130,18 @@ pub async fn serve(docker: Arc<Docker>, bound: Bound, shutdown: CancellationToke
         connections.spawn(async move {
             let _slot = slot;
             match client {
-                Client::Unix(stream) => converse(docker, stream, shutdown).await,
-                Client::Tcp(stream) => converse(docker, stream, shutdown).await,
+                Client::Unix(stream) => {
+                    let peer = Peer::of(&stream);
+                    converse(docker, stream, peer, shutdown).await
+                }
+                Client::Tcp(stream) => {
+                    let peer = Peer::of(&stream);
+                    converse(docker, stream, peer, shutdown).await
+                }
                 Client::Tls(stream, acceptor) => {
+                    let peer = Peer::of(&stream);
                     match tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(stream)).await {
-                        Ok(Ok(stream)) => converse(docker, stream, shutdown).await,
+                        Ok(Ok(stream)) => converse(docker, stream, peer, shutdown).await,
                         Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
                         Err(_) => {}
                     }
@@ -169,13 +177,42 @@ async fn accept(bound: &Bound) -> io::Result<Client> {
     }
 }
 
+/// The other end of a connection, for work that is for nobody once the client is gone.
+#[derive(Clone)]
+pub struct Peer(Arc<OwnedFd>);
+
+impl Peer {
+    fn of(stream: &impl AsFd) -> Option<Peer> {
+        Some(Peer(Arc::new(stream.as_fd().try_clone_to_owned().ok()?)))
+    }
+
+    /// Returns when the client says no more: it closed the connection, or its half of it. Go's server takes that for the
+    /// end of the request as well.
+    pub async fn gone(&self) {
+        let Ok(fd) = self.0.try_clone() else { return std::future::pending().await };
+        // SAFETY: the descriptor is owned by what watches it and stays the same.
+        let watched = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) };
+        let Ok(watched) = watched else { return std::future::pending().await };
+        while let Ok(mut guard) = watched.readable().await {
+            if guard.ready().is_read_closed() {
+                return;
+            }
+            guard.clear_ready();
+        }
+        std::future::pending().await
+    }
+}
+
 /// One client's requests.
-async fn converse<S>(docker: Arc<Docker>, stream: S, shutdown: CancellationToken)
+async fn converse<S>(docker: Arc<Docker>, stream: S, peer: Option<Peer>, shutdown: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let service = service_fn(move |request| {
+    let service = service_fn(move |mut request: Request<Incoming>| {
         let docker = docker.clone();
+        if let Some(peer) = &peer {
+            request.extensions_mut().insert(peer.clone());
+        }
         async move { Ok::<_, std::convert::Infallible>(respond(docker, request).await) }
     });
     let connection = http1::Builder::new()

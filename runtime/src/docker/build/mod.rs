@@ -16,6 +16,7 @@ use self::{host::BuildHost, request::Request};
 use super::{
     Docker,
     http::{Answer, Call, Problem, line, stream},
+    server::Peer,
     types::Map,
 };
 use crate::{
@@ -52,12 +53,13 @@ pub async fn build(call: Call) -> Answer {
         }
     };
     let docker = call.docker.clone();
+    let peer = call.request.extensions().get::<Peer>().cloned();
     let (context, text) = receive(call, &request).await?;
     let shown = |mistake: Mistake| Problem::bad(mistake.describe(&request.dockerfile, &text));
     let document = dockerfile::lines::read(&text).map_err(shown)?;
     let graph = graph(&document, &request).map_err(shown)?;
     let (sender, receiver) = mpsc::channel::<Bytes>(BACKLOG);
-    tokio::spawn(carry_out(docker, request, Arc::new(context), document, graph, text, sender));
+    tokio::spawn(carry_out(docker, request, Arc::new(context), document, graph, text, sender, peer));
     Ok(stream("application/json", receiver))
 }
 
@@ -147,6 +149,7 @@ fn message(said: Said) -> Value {
     }
 }
 
+#[expect(clippy::too_many_arguments, reason = "one call, of the parts that were just made")]
 async fn carry_out(
     docker: Arc<Docker>,
     request: Request,
@@ -155,6 +158,7 @@ async fn carry_out(
     graph: Graph,
     text: String,
     sender: mpsc::Sender<Bytes>,
+    peer: Option<Peer>,
 ) {
     let (speak, mut listen) = mpsc::channel(BACKLOG);
     let (quiet, client) = (request.quiet, sender.clone());
@@ -177,12 +181,19 @@ async fn carry_out(
     let output = Output::new(speak);
     let cancel = CancellationToken::new();
     let name = request.dockerfile.clone();
+    let gone = async {
+        match &peer {
+            Some(peer) => peer.gone().await,
+            None => std::future::pending().await,
+        }
+    };
     let built = {
         let work = docker.carry_out(request, context, document, graph, &output, cancel.clone());
-        tokio::pin!(work);
+        tokio::pin!(work, gone);
         loop {
             tokio::select! {
                 built = &mut work => break built,
+                () = &mut gone, if !cancel.is_cancelled() => cancel.cancel(),
                 () = sender.closed(), if !cancel.is_cancelled() => cancel.cancel(),
                 () = docker.stopping.cancelled(), if !cancel.is_cancelled() => cancel.cancel(),
             }
