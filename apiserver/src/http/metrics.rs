@@ -2,6 +2,7 @@
 
 use super::limits::Limits;
 use crate::auth::Attributes;
+use crate::server::Server;
 use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -9,23 +10,33 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Request {
     verb: String,
+    dry_run: &'static str,
     group: String,
     version: String,
     resource: String,
     subresource: String,
+    scope: &'static str,
+    component: &'static str,
     code: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Kind {
     verb: String,
+    group: String,
+    version: String,
     resource: String,
+    subresource: String,
+    scope: &'static str,
+    component: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -37,6 +48,11 @@ struct Resource {
 struct Requests {
     request_kind: &'static str,
 }
+
+const COMPONENT: &str = "apiserver";
+
+/// Linux's unit of processor time for programs, USER_HZ, is a hundredth of a second on every architecture that is built for.
+const TICKS: f64 = 100.0;
 
 /// Upstream's bounds of request durations, thinned out.
 const BUCKETS: [f64; 12] = [0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 1.0, 2.0, 5.0, 15.0, 60.0];
@@ -50,6 +66,10 @@ pub struct Metrics {
     watchers: Family<Resource, Gauge>,
     inflight: Family<Requests, Gauge>,
     inqueue: Family<Requests, Gauge>,
+    objects: Family<Resource, Gauge>,
+    memory: Gauge,
+    files: Gauge,
+    processor: Counter<f64, AtomicU64>,
 }
 
 impl Default for Metrics {
@@ -64,22 +84,51 @@ impl Default for Metrics {
         registry.register("apiserver_longrunning_requests", "Watches that are open", watchers.clone());
         registry.register("apiserver_current_inflight_requests", "Requests being served", inflight.clone());
         registry.register("apiserver_current_inqueue_requests", "Requests that wait for their turn", inqueue.clone());
-        Self { registry: Mutex::new(registry), requests, durations, watchers, inflight, inqueue }
+        let objects = Family::default();
+        let (memory, files, processor) = (Gauge::default(), Gauge::default(), Counter::<f64, AtomicU64>::default());
+        registry.register("apiserver_storage_objects", "Objects kept, by resource", objects.clone());
+        registry.register("process_resident_memory_bytes", "Resident memory", memory.clone());
+        registry.register("process_open_fds", "Open file descriptors", files.clone());
+        registry.register("process_cpu_seconds", "User and system time", processor.clone());
+        let build = Info::new([("major", "1"), ("minor", "36"), ("git_version", super::version::GIT_VERSION)]);
+        registry.register("kubernetes_build", "The version that is served", build);
+        Self {
+            registry: Mutex::new(registry),
+            requests,
+            durations,
+            watchers,
+            inflight,
+            inqueue,
+            objects,
+            memory,
+            files,
+            processor,
+        }
     }
 }
 
 impl Metrics {
     /// Counts an answered request.
-    pub fn request(&self, about: &Attributes, code: u16, took: Duration) {
+    pub fn request(&self, about: &Attributes, dry_run: bool, code: u16, took: Duration) {
         let own = str::to_owned;
-        let verb = about.verb.to_ascii_uppercase();
-        let kind = Kind { verb: verb.clone(), resource: own(about.resource) };
-        let labels = Request {
-            verb,
+        let kind = Kind {
+            verb: about.verb.to_ascii_uppercase(),
             group: own(about.group),
             version: own(about.version),
             resource: own(about.resource),
             subresource: own(about.subresource),
+            scope: scope(about),
+            component: COMPONENT,
+        };
+        let labels = Request {
+            verb: kind.verb.clone(),
+            dry_run: if dry_run { "All" } else { "" },
+            group: kind.group.clone(),
+            version: kind.version.clone(),
+            resource: kind.resource.clone(),
+            subresource: kind.subresource.clone(),
+            scope: kind.scope,
+            component: COMPONENT,
             code: code.into(),
         };
         self.requests.get_or_create(&labels).inc();
@@ -95,8 +144,7 @@ impl Metrics {
         Guard(gauge)
     }
 
-    /// The text of /metrics.
-    pub fn text(&self, limits: &Limits) -> String {
+    fn text(&self, limits: &Limits) -> String {
         for (request_kind, load) in limits.load() {
             let of = |family: &Family<Requests, Gauge>, count: usize| {
                 family.get_or_create(&Requests { request_kind }).set(i64::try_from(count).unwrap_or(i64::MAX));
@@ -108,6 +156,55 @@ impl Metrics {
         // Writing to a String does not fail.
         let _ = encode(&mut text, &self.registry.lock());
         text
+    }
+}
+
+/// What a request was about (apiserver `endpoints/metrics`, CleanScope).
+fn scope(about: &Attributes) -> &'static str {
+    match (about.resource, about.name, about.namespace) {
+        ("", ..) => "",
+        (_, name, _) if !name.is_empty() => "resource",
+        (_, _, "") => "cluster",
+        _ => "namespace",
+    }
+}
+
+/// The text of /metrics.
+pub fn text(server: &Server) -> String {
+    let metrics = &server.metrics;
+    for row in server.registry.current().rows().filter(|row| row.is_stored()) {
+        let Ok(cache) = server.cache(row) else { continue };
+        let group = &row.served[0].0;
+        let resource = if group.is_empty() { row.plural.to_string() } else { format!("{}.{group}", row.plural) };
+        let count = i64::try_from(cache.snapshot().objects.len()).unwrap_or(i64::MAX);
+        metrics.objects.get_or_create(&Resource { resource }).set(count);
+    }
+    let process = Process::look();
+    metrics.memory.set(process.resident);
+    metrics.files.set(process.files);
+    metrics.processor.inc_by((process.seconds - metrics.processor.get()).max(0.0));
+    metrics.text(&server.limits)
+}
+
+/// This process, as the kernel sees it.
+struct Process {
+    resident: i64,
+    files: i64,
+    seconds: f64,
+}
+
+impl Process {
+    fn look() -> Self {
+        let read = |file: &str| std::fs::read_to_string(format!("/proc/self/{file}")).unwrap_or_default();
+        let status = read("status");
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
+        let resident = resident.and_then(|kibibytes| kibibytes.parse::<i64>().ok()).unwrap_or(0) * 1024;
+        // proc_pid_stat(5): the name stands in brackets and may hold anything; utime and stime are the 14th and 15th.
+        let stat = read("stat");
+        let after = stat.rsplit(')').next().unwrap_or_default();
+        let ticks: f64 = after.split(' ').skip(12).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum();
+        let files = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
+        Self { resident, files: i64::try_from(files).unwrap_or(i64::MAX), seconds: ticks / TICKS }
     }
 }
 

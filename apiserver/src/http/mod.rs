@@ -126,10 +126,7 @@ async fn non_resource(server: &Arc<Server>, request: Request<Body>, user: &UserI
     match path.trim_end_matches('/') {
         "/cacerts" => return Ok(text(server.config.ca_pem.clone(), "application/x-pem-file")),
         "/metrics" => {
-            return Ok(text(
-                server.metrics.text(&server.limits),
-                "application/openmetrics-text; version=1.0.0; charset=utf-8",
-            ));
+            return Ok(text(metrics::text(server), "application/openmetrics-text; version=1.0.0; charset=utf-8"));
         }
         _ => {}
     }
@@ -253,13 +250,17 @@ async fn resource(
         name: &target.name,
         path: None,
     };
+    let dry_run = options.dry_run;
     let answer = match authorize(&user, &attributes) {
         Decision::Deny => Err(denied(&user, &attributes)),
         Decision::Allow => allowed(server, &target, verb, &head, body, user, options).await,
     };
     let code = answer.as_ref().map_or_else(|status| status.code, |response| response.status().as_u16());
     let took = server.config.clock.monotonic().saturating_sub(started);
-    server.metrics.request(&attributes, code, took);
+    // Labels are kept for ever, so names that a client made up must not become any.
+    let known = code < 400 || resolve(server, &target).is_ok();
+    let attributes = if known { attributes } else { Attributes { verb: attributes.verb, ..Attributes::default() } };
+    server.metrics.request(&attributes, dry_run, code, took);
     answer
 }
 

@@ -135,10 +135,14 @@ pub fn keep_but(subresource: Subresource, object: &mut Value, old: &Value) {
     match subresource {
         Subresource::EphemeralContainers => fields::copy(&mut object["spec"], &new["spec"], "ephemeralContainers"),
         Subresource::Finalize => fields::copy(&mut object["spec"], &new["spec"], "finalizers"),
-        Subresource::Approval => {
-            let conditions = new.pointer("/status/conditions").cloned().unwrap_or(Value::Null);
-            fields::object_mut(object, "status")["conditions"] = conditions;
-        }
+        Subresource::Approval => match new.pointer("/status/conditions").filter(|conditions| !conditions.is_null()) {
+            Some(conditions) => fields::set(fields::object_mut(object, "status"), "conditions", conditions.clone()),
+            None => {
+                if let Some(status) = object.get_mut("status") {
+                    fields::remove(status, "conditions");
+                }
+            }
+        },
         Subresource::Resize => {
             for list in ["containers", "initContainers"] {
                 for container in fields::items_mut(&mut object["spec"], list) {

@@ -92,6 +92,17 @@ async fn discovery_and_health() {
         core["paths"]["/api/v1/namespaces/{namespace}/pods/{name}"]["patch"]["parameters"][2]["name"],
         "fieldValidation"
     );
+    let schema = |name: &str| &core["components"]["schemas"][format!("io.k8s.api.core.v1.{name}")]["properties"];
+    assert_eq!(schema("ContainerPort")["protocol"]["default"], "TCP");
+    assert_eq!(
+        (&schema("Container")["name"]["default"], schema("Container")["image"].get("default")),
+        (&json!(""), None)
+    );
+    assert_eq!(schema("Container")["command"]["items"], json!({"type": "string", "default": ""}));
+    assert_eq!(schema("PodSpec")["containers"]["items"]["default"], json!({}));
+    let proxied = &core["paths"]["/api/v1/namespaces/{namespace}/services/{name}/proxy/{path}"];
+    assert_eq!(proxied["options"]["x-kubernetes-action"], "connect");
+    assert_eq!(proxied["options"]["x-kubernetes-group-version-kind"]["kind"], "ServiceProxyOptions");
 
     let anonymous = harness.user(UserInfo::anonymous());
     let (code, text) = anonymous.get("/readyz?verbose").await;

@@ -132,3 +132,35 @@ async fn one_user_cannot_take_every_turn() {
     }
     assert!(refused >= 200, "{refused} were turned away");
 }
+
+#[tokio::test]
+async fn metrics_are_upstreams_and_have_no_labels_of_clients_making() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    client.post(MAPS, &json!({"metadata": {"name": "a"}})).await;
+    client.post(&format!("{MAPS}?dryRun=All"), &json!({"metadata": {"name": "b"}})).await;
+    assert_eq!(client.get("/apis/made.up/v7/inventions").await.0, StatusCode::NOT_FOUND);
+    assert_eq!(client.get(&format!("{MAPS}/a/inventions")).await.0, StatusCode::NOT_FOUND);
+    let jane = harness.user(UserInfo::new("jane", &[]));
+    assert_eq!(jane.get("/apis/made.up/v7/inventions").await.0, StatusCode::FORBIDDEN);
+    let (_, text) = client.get("/metrics").await;
+    let text = text.as_str().unwrap();
+    for line in [
+        "apiserver_request_total{verb=\"CREATE\",dry_run=\"\",group=\"\",version=\"v1\",resource=\"configmaps\",subresource=\"\",scope=\"namespace\",component=\"apiserver\",code=\"201\"} 1",
+        "apiserver_request_total{verb=\"CREATE\",dry_run=\"All\",group=\"\",version=\"v1\",resource=\"configmaps\",subresource=\"\",scope=\"namespace\",component=\"apiserver\",code=\"201\"} 1",
+        "apiserver_request_total{verb=\"LIST\",dry_run=\"\",group=\"\",version=\"\",resource=\"\",subresource=\"\",scope=\"\",component=\"apiserver\",code=\"404\"} 1",
+        "apiserver_current_inflight_requests{request_kind=\"mutating\"} 0",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} in {text}");
+    }
+    for name in [
+        "process_resident_memory_bytes ",
+        "process_open_fds ",
+        "process_cpu_seconds_total ",
+        "kubernetes_build_info{",
+        "apiserver_storage_objects{resource=\"configmaps\"} ",
+    ] {
+        assert!(text.lines().any(|line| line.starts_with(name)), "{name} in {text}");
+    }
+    assert!(!text.contains("inventions") && !text.contains("made.up"), "{text}");
+}

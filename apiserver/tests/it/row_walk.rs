@@ -1,8 +1,8 @@
 //! Every row of the registry, the same way: discovery, create, get, list, table, watch, update, denial, dry run, delete.
 
-use crate::harness::Harness;
+use crate::harness::{Client, Harness};
 use coracle_apiserver::UserInfo;
-use coracle_apiserver::registry::Registry;
+use coracle_apiserver::registry::{Registry, Row};
 use http::StatusCode;
 use serde_json::{Value, json};
 
@@ -100,6 +100,30 @@ fn least(kind: &str) -> Value {
     object
 }
 
+/// What hangs below an object: known to discovery, closed to who may not, and where it can be read it can be written back.
+async fn subresources(row: &Row, served: usize, resources: &Value, path: &str, client: &Client, nobody: &Client) {
+    let gvk = row.gvk(served);
+    for subresource in &row.subresources {
+        let name = format!("{}/{}", row.plural, subresource.path());
+        let known = resources["resources"].as_array().unwrap().iter().find(|entry| entry["name"] == *name);
+        let known = known.unwrap_or_else(|| panic!("{gvk}: {name} in discovery"));
+        assert_eq!(known["verbs"], json!(subresource.verbs()), "{gvk}: {name}");
+        assert_eq!(known["namespaced"], row.namespaced, "{gvk}: {name}");
+        let below = format!("{path}/{}", subresource.path());
+        let (code, answer) = nobody.get(&below).await;
+        assert_eq!(code, StatusCode::FORBIDDEN, "{below}: {answer}");
+        if subresource.verbs() != ["get", "patch", "update"] {
+            continue;
+        }
+        let (code, got) = client.get(&below).await;
+        assert_eq!(code, StatusCode::OK, "{below}: {got}");
+        let kind = subresource.kind(&gvk.kind).unwrap_or(gvk.clone());
+        assert_eq!((&got["kind"], &got["apiVersion"]), (&json!(*kind.kind), &json!(kind.api_version())), "{below}");
+        let (code, same) = client.put(&below, &got).await;
+        assert_eq!((code, &same), (StatusCode::OK, &got), "{below}: what was read can be written back");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_row() {
     let harness = Harness::start().await;
@@ -163,6 +187,7 @@ async fn every_row() {
             assert_eq!(got, made, "{gvk}");
             let (code, same) = client.put(&path, &got).await;
             assert_eq!((code, &same), (StatusCode::OK, &got), "{gvk}: what was read can be written back");
+            subresources(row, served, &resources, &path, &client, &nobody).await;
             let (code, patched) = client.merge(&path, &json!({"metadata": {"annotations": {"a": "b"}}})).await;
             assert_eq!(code, StatusCode::OK, "{gvk}: {patched}");
             let (_, selected) = client

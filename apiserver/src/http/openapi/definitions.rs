@@ -25,6 +25,38 @@ const INT_OR_STRING: &str = "io.k8s.apimachinery.pkg.util.intstr.IntOrString";
 const TIME: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Time";
 const MICRO_TIME: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime";
 
+const CORE: &str = "io.k8s.api.core.v1.";
+
+/// Fields of core/v1 whose default stands beside them (`+default` in `types.go`).
+const DEFAULTS: [(&str, &str, &str); 16] = [
+    ("AzureDiskVolumeSource", "cachingMode", "ReadWrite"),
+    ("AzureDiskVolumeSource", "fsType", "ext4"),
+    ("AzureDiskVolumeSource", "kind", "Shared"),
+    ("ConfigMapEnvSource", "name", ""),
+    ("ConfigMapKeySelector", "name", ""),
+    ("ContainerPort", "protocol", "TCP"),
+    ("GRPCAction", "service", ""),
+    ("ISCSIVolumeSource", "iscsiInterface", "default"),
+    ("LocalObjectReference", "name", ""),
+    ("RBDVolumeSource", "keyring", "/etc/ceph/keyring"),
+    ("RBDVolumeSource", "pool", "rbd"),
+    ("RBDVolumeSource", "user", "admin"),
+    ("ScaleIOVolumeSource", "fsType", "xfs"),
+    ("ScaleIOVolumeSource", "storageMode", "ThinProvisioned"),
+    ("SecretKeySelector", "name", ""),
+    ("ServicePort", "protocol", "TCP"),
+];
+
+/// What Go has where nothing was set.
+fn zero(scalar: Scalar) -> Option<Value> {
+    match scalar {
+        Scalar::String => Some("".into()),
+        Scalar::Int32 | Scalar::Int64 => Some(0.into()),
+        Scalar::Bool => Some(false.into()),
+        _ => None,
+    }
+}
+
 /// Definitions while they are collected.
 pub(super) struct Definitions<'d> {
     style: Style,
@@ -114,6 +146,9 @@ impl<'d> Definitions<'d> {
             }
         }
         let Value::Object(map) = &mut property else { return property };
+        if let Some(default) = self.default(owner, field) {
+            map.insert("default".to_owned(), default);
+        }
         if let Some(described) = described {
             map.insert("description".to_owned(), described.into());
         }
@@ -145,6 +180,21 @@ impl<'d> Definitions<'d> {
         property
     }
 
+    /// What a field holds that is left out, as the schema itself says; what the server fills in besides depends on more.
+    /// OpenAPI v2 says nothing of it, which kubectl once took for something else.
+    fn default(&self, owner: &str, field: Field<'_>) -> Option<Value> {
+        if self.style == Style::V2 {
+            return None;
+        }
+        let marked =
+            DEFAULTS.iter().find(|(ty, name, _)| *name == field.name() && owner.strip_prefix(CORE) == Some(*ty));
+        match (marked, field.value().kind()) {
+            (Some((.., default)), _) => Some((*default).into()),
+            (None, Kind::Scalar(scalar)) if field.required() => zero(scalar),
+            _ => None,
+        }
+    }
+
     fn value(&mut self, value: ValueRef<'_>) -> Value {
         match value.kind() {
             Kind::Scalar(scalar) => self.scalar(scalar),
@@ -158,12 +208,19 @@ impl<'d> Definitions<'d> {
     }
 
     fn inner(&mut self, value: ValueRef<'_>) -> Value {
-        let inner = self.value(value);
-        if self.style == Style::V3 && inner.get("$ref").is_some() {
-            json!({"allOf": [inner], "default": {}})
-        } else {
-            inner
+        let mut inner = self.value(value);
+        if self.style == Style::V2 {
+            return inner;
         }
+        if inner.get("$ref").is_some() {
+            return json!({"allOf": [inner], "default": {}});
+        }
+        if let (Kind::Scalar(scalar), Some(map)) = (value.kind(), inner.as_object_mut())
+            && let Some(zero) = zero(scalar)
+        {
+            map.insert("default".to_owned(), zero);
+        }
+        inner
     }
 
     fn scalar(&mut self, scalar: Scalar) -> Value {
