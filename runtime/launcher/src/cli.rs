@@ -184,8 +184,8 @@ fn process_flag(arguments: &mut Arguments, options: &mut Options, flag: Flag, co
         "report-fd" => options.report_fd = Some(arguments.number(flag)?),
         "child-of-caller" => options.child_of_caller = true,
         "no-new-keyring" => options.keep_keyring = true,
-        // pivot_root is always possible here.
-        "no-pivot" => return Err(Error::new(format!("{command}: --no-pivot is not supported"))),
+        "no-pivot" => options.no_pivot = true,
+        "pidfd-socket" => options.pidfd_socket = Some(arguments.value(flag)?.into()),
         _ => return Err(unknown(command, &flag)),
     }
     Ok(())

@@ -44,7 +44,7 @@ fn copy_directory(from: BorrowedFd<'_>, to: BorrowedFd<'_>, depth: usize) -> io:
             copy_directory(source.as_fd(), target.as_fd(), depth + 1)?;
         } else if metadata.is_symlink() {
             let target = fs::read_link(Path::new(&path_of(from)).join(&name))?;
-            sys::symlinkat(&target.to_string_lossy(), to, &name)?;
+            sys::symlinkat(&target, to, &name)?;
         } else if metadata.is_file() {
             let mut source = File::from(open_at(from, &name, libc::O_RDONLY, 0)?);
             let mut target = File::from(open_at(to, &name, libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL, 0o600)?);

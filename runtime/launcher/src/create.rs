@@ -36,6 +36,10 @@ pub struct Options {
     pub pid_file: Option<PathBuf>,
     pub console_socket: Option<PathBuf>,
     pub preserve_fds: u32,
+    /// Receives a descriptor of the process (`--pidfd-socket`).
+    pub pidfd_socket: Option<PathBuf>,
+    /// Move the root instead of changing it: for a host whose root is its initramfs, which pivot_root(2) refuses.
+    pub no_pivot: bool,
     /// A connected socket of the caller that receives the outcome: `C` with the console, `P` and the pid, `E` and the
     /// error, each one message.
     pub report_fd: Option<RawFd>,
@@ -72,6 +76,7 @@ pub fn create(id: &str, options: &Options, wait: bool) -> Result<State> {
         if let Some(path) = &options.pid_file {
             write_pid_file(path, pid)?;
         }
+        send_pidfd(options, pid)?;
         Ok(state)
     })();
     if made.is_err() {
@@ -96,6 +101,15 @@ pub fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
     fs::write(&part, pid.to_string())
         .and_then(|()| fs::rename(&part, path))
         .context(|| format!("write {}", path.display()))
+}
+
+/// Gives a descriptor of a process to the caller who asked for one.
+pub fn send_pidfd(options: &Options, pid: i32) -> Result<()> {
+    let Some(path) = &options.pidfd_socket else { return Ok(()) };
+    let what = || format!("send the process's descriptor to {}", path.display());
+    let socket = UnixStream::connect(path).context(what)?;
+    let process = sys::pidfd_open(pid).context(what)?;
+    sys::send_with_fd(socket.as_raw_fd(), b"pidfd", Some(process.as_raw_fd())).context(what)
 }
 
 /// Where the console's master goes.
@@ -440,9 +454,10 @@ impl Child<'_> {
         if !self.spec.create_container.is_empty() {
             self.spec.create_container.run(&self.state_inside(Status::Creating))?;
         }
+        rootfs.make_cwd(&self.process.cwd);
         rootfs.mask()?;
         let labels = self.process.labels.open()?;
-        rootfs.enter()?;
+        rootfs.enter(self.options.no_pivot)?;
         if let (Some((master, slave)), Some(receiver)) = (console, &self.console) {
             hand_over_console(self.process, master, &slave, receiver)?;
         }

@@ -78,6 +78,7 @@ pub fn exec(state: &State, mut process: Process, options: &Options) -> Result<i3
             if let Some(path) = &options.pid_file {
                 create::write_pid_file(path, pid)?;
             }
+            create::send_pidfd(options, pid)?;
             Ok(pid)
         }
     }

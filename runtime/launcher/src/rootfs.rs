@@ -390,16 +390,17 @@ impl<'a> Rootfs<'a> {
         }
     }
 
+    /// Makes the working directory, as runc does. If it cannot be made, the change into it says why.
+    pub fn make_cwd(&self, cwd: &str) {
+        let _ = self.target(Path::new(cwd), true);
+    }
+
     /// Changes into the root and lets go of the old one.
-    pub fn enter(self) -> Result<()> {
+    pub fn enter(self, no_pivot: bool) -> Result<()> {
         if self.spec.root_readonly {
             remount(&self.fd, libc::MS_RDONLY, 0).context(|| "make the root read-only".into())?;
         }
-        sys::fchdir(&self.fd).context(|| "enter the root".into())?;
-        sys::pivot_here().context(|| format!("pivot_root to {:?}", self.path))?;
-        // The old root lies on top of the new one; its mounts must not carry the unmounting back to the host.
-        sys::mount("", ".", "", libc::MS_SLAVE | libc::MS_REC, "").context(|| "cut the old root off".into())?;
-        sys::umount(".", libc::MNT_DETACH).context(|| "unmount the old root".into())?;
+        if no_pivot { self.move_over() } else { self.pivot() }?;
         std::env::set_current_dir("/").context(|| "enter \"/\"".into())?;
         if let Some(propagation) =
             self.spec.propagation.filter(|flags| flags & (libc::MS_SHARED | libc::MS_UNBINDABLE) != 0)
@@ -407,6 +408,42 @@ impl<'a> Rootfs<'a> {
             sys::mount("", "/", "", propagation, "").context(|| "set the propagation of the root".into())?;
         }
         Ok(())
+    }
+}
+
+impl Rootfs<'_> {
+    fn pivot(&self) -> Result<()> {
+        sys::fchdir(&self.fd).context(|| "enter the root".into())?;
+        sys::pivot_here().context(|| format!("pivot_root to {:?}", self.path))?;
+        // The old root lies on top of the new one; its mounts must not carry the unmounting back to the host.
+        sys::mount("", ".", "", libc::MS_SLAVE | libc::MS_REC, "").context(|| "cut the old root off".into())?;
+        sys::umount(".", libc::MNT_DETACH).context(|| "unmount the old root".into())
+    }
+
+    /// Moves the root over the host's. That stays below it, so its views of the kernel go first: a mount of them that shows
+    /// everything would let one be made that does (runc's msMoveRoot).
+    fn move_over(&self) -> Result<()> {
+        let table = fs::read_to_string("/proc/self/mountinfo").context(|| "read /proc/self/mountinfo".into())?;
+        let views = table.lines().rev().filter_map(|line| {
+            let (left, right) = line.split_once(" - ")?;
+            let point = PathBuf::from(crate::cgroup::unescape(left.split(' ').nth(4)?));
+            let view = right.starts_with("proc ") || right.starts_with("sysfs ");
+            (view && !point.starts_with(&self.path)).then_some(point)
+        });
+        for point in views {
+            sys::mount("", &point, "", libc::MS_SLAVE | libc::MS_REC, "")
+                .context(|| format!("keep {} to this namespace", point.display()))?;
+            match sys::umount(&point, libc::MNT_DETACH) {
+                // Locked by a user namespace: hidden instead.
+                Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EPERM)) => {
+                    sys::mount("tmpfs", &point, "tmpfs", 0, "").context(|| format!("hide {}", point.display()))?;
+                }
+                result => result.context(|| format!("unmount {}", point.display()))?,
+            }
+        }
+        sys::fchdir(&self.fd).context(|| "enter the root".into())?;
+        sys::mount(&self.path.to_string_lossy(), "/", "", libc::MS_MOVE, "").context(|| "move the root".into())?;
+        sys::chroot(".").context(|| "enter the root".into())
     }
 }
 

@@ -155,7 +155,7 @@ pub fn mknodat(dir: BorrowedFd<'_>, name: &OsStr, mode: u32, device: u64) -> io:
     check(unsafe { libc::mknodat(dir.as_raw_fd(), name.as_ptr(), mode, device) }).map(drop)
 }
 
-pub fn symlinkat(target: &str, dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+pub fn symlinkat(target: impl AsRef<OsStr>, dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
     let (target, name) = (cstr(target)?, cstr(name)?);
     // SAFETY: both are terminated.
     check(unsafe { libc::symlinkat(target.as_ptr(), dir.as_raw_fd(), name.as_ptr()) }).map(drop)

@@ -139,7 +139,7 @@ fn states_follow_the_specification() {
         ok(&["update", "--pids-limit", "20", "c"]);
         assert!(ok(&["events", "--stats", "c"]).contains("\"limit\":20"));
         refused(&["--systemd-cgroup", "list"], "--systemd-cgroup");
-        refused(&["run", "--no-pivot", "d"], "--no-pivot");
+        refused(&["run", "--no-such-option", "d"], "--no-such-option");
         let pid: i32 = fs::read_to_string(bundle.dir.path().join("pid")).unwrap().parse().unwrap();
         ok(&["kill", "c", "KILL"]);
         coracle_launcher::sys::waitpid(pid).unwrap();

@@ -319,3 +319,54 @@ fn memory_hogs_are_told_of() {
         events.wait().unwrap();
     });
 }
+
+#[test]
+fn the_root_may_be_moved_instead_of_changed() {
+    const TEST: &str = "launcher_features::the_root_may_be_moved_instead_of_changed";
+    isolated(TEST, || async {
+        let bundle = Bundle::new(TEST, "cat /proc/1/comm; ls /; exit 0");
+        let output = bundle.oci(&["run", "--no-pivot", "c"]);
+        let (out, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert_eq!(output.status.code(), Some(0), "{out}{error}");
+        assert!(out.starts_with("sh\nbin\ndev\nproc\n"), "{out}{error}");
+        // Another view of the kernel than the container's own is nowhere to be seen.
+        let other = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        assert!(other.contains(" - proc "), "the host's stays where it was");
+    });
+}
+
+#[test]
+fn a_descriptor_of_the_process_is_given_away() {
+    use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+    const TEST: &str = "launcher_features::a_descriptor_of_the_process_is_given_away";
+    isolated(TEST, || async {
+        let bundle = Bundle::new(TEST, "exit 0");
+        let path = bundle.dir.path().join("pidfd");
+        let listener = UnixListener::bind(&path).unwrap();
+        let receiver = std::thread::spawn(move || {
+            let (socket, _) = listener.accept().unwrap();
+            let mut bytes = [0u8; 16];
+            let mut control = [0u64; 4];
+            // SAFETY: the message points at live buffers of the given lengths; a descriptor in it is new and owned here.
+            unsafe {
+                let mut iov = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+                let mut message: libc::msghdr = std::mem::zeroed();
+                message.msg_iov = &mut iov;
+                message.msg_iovlen = 1;
+                message.msg_control = control.as_mut_ptr().cast();
+                message.msg_controllen = size_of_val(&control) as _;
+                assert!(libc::recvmsg(socket.as_raw_fd(), &mut message, 0) > 0);
+                let header = libc::CMSG_FIRSTHDR(&message);
+                assert!(!header.is_null() && (*header).cmsg_type == libc::SCM_RIGHTS);
+                OwnedFd::from_raw_fd(std::ptr::read_unaligned(libc::CMSG_DATA(header).cast::<i32>()))
+            }
+        });
+        let output = bundle.oci(&["run", "--pidfd-socket", path.to_str().unwrap(), "c"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let pidfd = receiver.join().unwrap();
+        let link = fs::read_link(format!("/proc/self/fd/{}", pidfd.as_raw_fd())).unwrap();
+        assert!(link.to_string_lossy().contains("pidfd"), "{link:?}");
+        // It has ended, and the descriptor says so.
+        assert!(coracle_launcher::sys::poll_in(&pidfd, 10_000));
+    });
+}

@@ -128,7 +128,7 @@ fn own_group<'a>(proc_cgroup: &'a str, controller: &str) -> &'a str {
 }
 
 /// mountinfo writes space, tab, newline and backslash in octal.
-fn unescape(text: &str) -> String {
+pub fn unescape(text: &str) -> String {
     let mut out = String::new();
     let mut rest = text;
     while let Some(at) = rest.find('\\') {
