@@ -74,6 +74,7 @@ pub enum Kind {
     DownwardApi,
     Projected,
     HostPath,
+    Image,
 }
 
 impl Kind {
@@ -94,6 +95,8 @@ impl Kind {
             Ok(Self::HostPath)
         } else if volume.empty_dir.is_some() {
             Ok(Self::EmptyDir)
+        } else if volume.image.is_some() {
+            Ok(Self::Image)
         } else {
             let source = serde_json::to_value(volume).unwrap_or_default();
             let source = source.as_object().and_then(|map| map.keys().find(|key| *key != "name").cloned());
@@ -114,7 +117,13 @@ impl Kind {
             Self::DownwardApi => "downward-api",
             Self::Projected => "projected",
             Self::HostPath => "host-path",
+            Self::Image => "image",
         }
+    }
+
+    /// Whether it must never be on a disk (upstream's volume plugins: these are emptyDirs of the medium Memory).
+    fn is_volatile(self) -> bool {
+        matches!(self, Self::Secret | Self::DownwardApi | Self::Projected)
     }
 
     /// Whether its content comes from the API.
@@ -158,9 +167,12 @@ pub fn prepare(
             (Kind::EmptyDir, _) => {
                 empty_dir(&place, volume.empty_dir.as_ref(), group).map_err(|error| failed(volume, error.to_string()))
             }
+            // The runtime mounts it.
+            (Kind::Image, _) => Ok(()),
             _ => {
                 let payload = payload(pod, volume, objects, facts, tokens).map_err(|why| failed(volume, why))?;
                 make_dir(&place, 0o755)
+                    .and_then(|()| if kind.is_volatile() { in_memory(&place) } else { Ok(()) })
                     .and_then(|()| atomic::write(&place, &payload, group))
                     .map(drop)
                     .map_err(|error| failed(volume, error.to_string()))
@@ -173,6 +185,15 @@ pub fn prepare(
 
 fn make_dir(path: &Path, mode: u32) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(mode).create(path)
+}
+
+/// Makes a directory one in memory, if it is not: after a reboot the directory is there, and what was in it is not.
+fn in_memory(place: &Path) -> io::Result<()> {
+    if nix::sys::statfs::statfs(place)?.filesystem_type() == nix::sys::statfs::TMPFS_MAGIC {
+        return Ok(());
+    }
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    Ok(mount(Some("tmpfs"), place, Some("tmpfs"), flags, Some("mode=0755"))?)
 }
 
 fn empty_dir(place: &Path, source: Option<&EmptyDirVolumeSource>, group: Option<u32>) -> io::Result<()> {
@@ -242,8 +263,11 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let paths = Paths::new(root.path());
         let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n", "uid": "u-1"}, "spec": {"containers": [], "volumes": [
-            {"name": "e", "emptyDir": {}}, {"name": "m", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}, {"name": "c", "configMap": {"name": "c"}}]}})).unwrap();
+            {"name": "e", "emptyDir": {}}, {"name": "m", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}, {"name": "c", "configMap": {"name": "c"}},
+            {"name": "s", "secret": {"secretName": "s"}}, {"name": "i", "image": {"reference": "i:1"}}]}})).unwrap();
         let objects = Objects {
+            secrets: [("s".to_owned(), Some(serde_json::from_value(json!({"data": {"k": "czNjcmV0"}})).unwrap()))]
+                .into(),
             config_maps: [("c".to_owned(), Some(serde_json::from_value(json!({"data": {"k": "v"}})).unwrap()))].into(),
             ..Objects::default()
         };
@@ -251,6 +275,11 @@ mod tests {
             prepare(&paths, &pod, &objects, &Default::default(), &Tokens::default()).unwrap();
         }
         assert_eq!(fs::read_to_string(paths.volume("u-1", "configmap", "c").join("k")).unwrap(), "v");
+        assert_eq!(fs::read_to_string(paths.volume("u-1", "secret", "s").join("k")).unwrap(), "s3cret");
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let secret = paths.volume("u-1", "secret", "s");
+        assert_eq!(mounts.matches(secret.to_str().unwrap()).count(), 1, "in memory, and once: {mounts}");
+        assert!(!mounts.contains(paths.volume("u-1", "configmap", "c").to_str().unwrap()));
         let memory = paths.volume("u-1", "empty-dir", "m");
         assert!(fs::read_to_string("/proc/self/mountinfo").unwrap().contains(memory.to_str().unwrap()));
         remove(&paths, "n", "p", "u-1").unwrap();

@@ -1,9 +1,10 @@
 //! What of the node a container sees.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use k8s_cri::v1 as cri;
-use k8s_openapi::api::core::v1::{Container, Pod, VolumeMount};
+use k8s_openapi::api::core::v1::{Container, Pod, Volume, VolumeMount};
 
 use super::{Paths, path, subpath};
 use crate::pod::{self, env::expand};
@@ -15,6 +16,8 @@ pub struct MountRequest<'a> {
     pub pod: &'a Pod,
     pub container: &'a Container,
     pub attempt: u32,
+    /// The images of image volumes, by the volume's name.
+    pub images: &'a BTreeMap<String, String>,
     /// For `subPathExpr`.
     pub environment: &'a [(String, String)],
 }
@@ -43,6 +46,22 @@ pub fn of_container(request: &MountRequest<'_>) -> Result<Vec<cri::Mount>, Strin
     Ok(mounts)
 }
 
+/// An image as a volume (KEP-4639): read-only, and whole, for the runtime's interface knows no part of it.
+fn of_image(request: &MountRequest<'_>, mount: &VolumeMount, volume: &Volume) -> Result<cri::Mount, String> {
+    let part = |part: &Option<String>| part.as_ref().is_some_and(|part| !part.is_empty());
+    if part(&mount.sub_path) || part(&mount.sub_path_expr) {
+        return Err(format!("subPath of the image volume \"{}\" is not supported by this node", volume.name));
+    }
+    let image = request.images.get(&volume.name);
+    let image = image.ok_or_else(|| format!("the image of volume \"{}\" is not there", volume.name))?;
+    Ok(cri::Mount {
+        container_path: mount.mount_path.clone(),
+        readonly: true,
+        image: Some(cri::ImageSpec { image: image.clone(), ..Default::default() }),
+        ..Default::default()
+    })
+}
+
 fn plain(container_path: &str, host_path: &Path, readonly: bool) -> cri::Mount {
     cri::Mount {
         container_path: container_path.to_owned(),
@@ -68,6 +87,9 @@ fn of_volume(request: &MountRequest<'_>, index: usize, mount: &VolumeMount) -> R
     let volume = volume.ok_or_else(|| {
         format!("cannot find volume \"{}\" to mount into container \"{}\"", mount.name, container.name)
     })?;
+    if volume.image.is_some() {
+        return of_image(request, mount, volume);
+    }
     let mut place = path(paths, pod, volume)?;
     let part = match (&mount.sub_path, &mount.sub_path_expr) {
         (Some(part), _) if !part.is_empty() => Some(part.clone()),

@@ -1,6 +1,6 @@
 //! Starting a container: image, environment, mounts, creation, start, postStart hook.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use coracle_client::EventType;
@@ -34,7 +34,8 @@ pub async fn start(
         shared.tell(&pod, Some(&container.name), EventType::Warning, "Failed", &format!("Error: {message}"));
         Trouble::new(reason, message)
     };
-    let config = config(&shared, &pod, &observed, &container, attempt, &image).await;
+    let volumes = volume_images(&shared, &pod, &container, &sandbox_config).await?;
+    let config = config(&shared, &pod, &observed, &container, attempt, &image, volumes).await;
     let config = config.map_err(|message| failed("CreateContainerConfigError", message))?;
     let request = cri::CreateContainerRequest {
         pod_sandbox_id: sandbox.id.clone(),
@@ -60,6 +61,29 @@ pub async fn start(
         &format!("Started container {}", container.name),
     );
     post_start(&shared, &pod, &observed, &container, &id).await
+}
+
+/// Pulls the images that the container mounts as volumes; their ids by the volumes' names.
+async fn volume_images(
+    shared: &Shared,
+    pod: &Pod,
+    container: &Container,
+    sandbox: &cri::PodSandboxConfig,
+) -> Result<BTreeMap<String, String>, Trouble> {
+    let mut out = BTreeMap::new();
+    for volume in pod::spec(pod).volumes.iter().flatten() {
+        let mounted = container.volume_mounts.iter().flatten().any(|mount| mount.name == volume.name);
+        let Some(source) = volume.image.as_ref().filter(|_| mounted) else { continue };
+        // Pulled by the same rules as a container's, and told of as the container's that waits for it.
+        let wanted = Container {
+            name: container.name.clone(),
+            image: source.reference.clone(),
+            image_pull_policy: source.pull_policy.clone(),
+            ..Container::default()
+        };
+        out.insert(volume.name.clone(), images::ensure(shared, pod, &wanted, sandbox).await?.id);
+    }
+    Ok(out)
 }
 
 async fn post_start(
@@ -91,6 +115,7 @@ async fn config(
     container: &Container,
     attempt: u32,
     image: &images::Ready,
+    volumes: BTreeMap<String, String>,
 ) -> Result<cri::ContainerConfig, String> {
     let mut security = security::of_container(pod, container, &image.user)?;
     if let Some(target) = target(pod, observed, container)? {
@@ -101,7 +126,7 @@ async fn config(
     let facts = shared.facts(pod, observed);
     let objects = objects::fetch(&shared.client, pod::namespace(pod), &env::references(container)).await?;
     let environment = env::compose(pod, container, &objects, &facts)?;
-    let mounts = mounts(shared, pod, container, attempt, environment.clone(), facts.pod_ips).await?;
+    let mounts = mounts(shared, pod, container, attempt, environment.clone(), facts.pod_ips, volumes).await?;
     let expanded =
         |list: &Option<Vec<String>>| list.iter().flatten().map(|text| env::expand(text, &environment)).collect();
     let wanted = images::with_tag(container.image.as_deref().unwrap_or_default());
@@ -168,6 +193,7 @@ async fn mounts(
     attempt: u32,
     environment: Vec<(String, String)>,
     addresses: Vec<String>,
+    images: BTreeMap<String, String>,
 ) -> Result<Vec<cri::Mount>, String> {
     let (shared, pod, container) = (shared.clone(), pod.clone(), container.clone());
     let made = tokio::task::spawn_blocking(move || {
@@ -180,6 +206,7 @@ async fn mounts(
             pod: &pod,
             container: &container,
             attempt,
+            images: &images,
             environment: &environment,
         })
     });
