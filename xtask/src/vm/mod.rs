@@ -2,6 +2,7 @@
 //! and a lab there, which goes on after a power cut.
 
 mod lab;
+mod power;
 
 use std::{
     path::PathBuf,
@@ -58,6 +59,7 @@ pub fn run() -> Result<()> {
     if code != 0 {
         return Err(anyhow!("tests failed in the machine"));
     }
+    power::run(kernel.clone(), &work, &test_programs("coracle-runtime")?)?;
     lab::run(kernel, &work)
 }
 
