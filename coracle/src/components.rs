@@ -3,11 +3,15 @@
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc};
 
 use anyhow::{Context, Result};
-use clap::Args;
+use clap::{Args, Subcommand};
 use coracle_api::clock::SystemClock;
 use coracle_link::Place;
 use coracle_pki::Identity;
-use coracle_runtime::docker::{Listener, Tls};
+use coracle_runtime::{
+    check::{Check, Outcome},
+    docker::{Listener, Tls},
+    snapshots::apply::Limits,
+};
 use tokio::sync::watch;
 
 use crate::{readiness, shutdown};
@@ -139,13 +143,13 @@ pub async fn kubelet(options: Kubelet) -> Result<()> {
 #[derive(Debug, Args)]
 pub struct Runtime {
     /// Where images and containers are kept
-    #[arg(long, value_name = "DIR", required_unless_present = "docker_routes")]
+    #[arg(long, value_name = "DIR", global = true)]
     data_dir: Option<PathBuf>,
     /// Where CRI is served [default: DATA_DIR/run/cri.sock]
     #[arg(long, value_name = "PATH")]
     cri_socket: Option<PathBuf>,
     /// The cgroup of sandboxes whose caller names none
-    #[arg(long, default_value = "/coracle-runtime")]
+    #[arg(long, default_value = "/coracle-runtime", global = true)]
     cgroup_parent: String,
     /// Serve the Docker API at this socket
     #[arg(long, value_name = "PATH")]
@@ -169,6 +173,24 @@ pub struct Runtime {
     cni_conf_dir: PathBuf,
     #[arg(long, value_name = "DIR", default_value = "/opt/cni/bin")]
     cni_bin_dir: PathBuf,
+    /// Most bytes that a layer may have unpacked
+    #[arg(long, value_name = "BYTES", default_value_t = Limits::default().bytes)]
+    max_layer_bytes: u64,
+    /// Most files that a layer may have
+    #[arg(long, value_name = "N", default_value_t = Limits::default().entries)]
+    max_layer_files: u64,
+    #[command(subcommand)]
+    chore: Option<RuntimeChore>,
+}
+
+#[derive(Debug, Subcommand)]
+enum RuntimeChore {
+    /// Look for what does not belong together in the data directory; the runtime must not run, its containers may
+    Check {
+        /// Make it right
+        #[arg(long)]
+        repair: bool,
+    },
 }
 
 /// Runs the container runtime until it is told to stop. Containers go on without it.
@@ -177,11 +199,10 @@ pub async fn runtime(options: Runtime) -> Result<()> {
         print!("{}", coracle_runtime::docker::routes::table());
         return Ok(());
     }
-    let stop = shutdown::on_signal()?;
     let docker = docker_listeners(&options)?;
     let data_dir = options.data_dir.context("--data-dir is required")?;
     let run_dir = data_dir.join("run");
-    let runtime = coracle_runtime::Runtime::start(coracle_runtime::Config {
+    let config = coracle_runtime::Config {
         data_dir,
         run_dir: run_dir.clone(),
         cri_socket: options.cri_socket.unwrap_or_else(|| run_dir.join("cri.sock")),
@@ -190,11 +211,41 @@ pub async fn runtime(options: Runtime) -> Result<()> {
         cni_bin_dir: options.cni_bin_dir,
         pull_place: Place::Current,
         registries: Default::default(),
+        layer_limits: Limits { entries: options.max_layer_files, bytes: options.max_layer_bytes },
         docker,
-    })
-    .await
-    .context("start the container runtime")?;
+    };
+    if let Some(RuntimeChore::Check { repair }) = options.chore {
+        return tokio::task::spawn_blocking(move || check(config, repair)).await?;
+    }
+    let stop = shutdown::on_signal()?;
+    let runtime = coracle_runtime::Runtime::start(config).await.context("start the container runtime")?;
     Ok(runtime.serve_then(stop, || readiness::ready("ready")).await?)
+}
+
+/// Prints what is wrong in a data directory, and what became of it; fails if something is left to be done.
+fn check(config: coracle_runtime::Config, repair: bool) -> Result<()> {
+    let check = Check::open(config)?;
+    let findings = check.find()?;
+    let mut left = 0;
+    for finding in &findings {
+        let outcome = if repair { Some(check.repair(finding)) } else { None };
+        let after = match outcome {
+            None => String::new(),
+            Some(Outcome::Repaired) => " (repaired)".into(),
+            Some(Outcome::AtStart) => " (the runtime puts it right when it starts)".into(),
+            Some(Outcome::ByHand) => " (not repaired)".into(),
+            Some(Outcome::Failed(ref error)) => format!(" (not repaired: {error})"),
+        };
+        left += usize::from(!matches!(outcome, Some(Outcome::Repaired | Outcome::AtStart)));
+        println!("{finding}{after}");
+    }
+    match (findings.len(), left) {
+        (0, _) => println!("nothing is wrong"),
+        (_, 0) => {}
+        (_, left) if repair => anyhow::bail!("{left} of {} problems could not be repaired", findings.len()),
+        (all, _) => anyhow::bail!("{all} problems; --repair makes them right"),
+    }
+    Ok(())
 }
 
 /// The hosts of dockerd's options.

@@ -83,6 +83,15 @@ impl ContentStore {
         writer.commit().map(|(digest, _)| digest)
     }
 
+    /// Makes the names of all blobs survive a power loss; their bytes do already.
+    pub fn settle(&self) -> Result<()> {
+        for algorithm in ["sha256", "sha512"] {
+            let dir = self.dir.join(algorithm);
+            File::open(&dir).and_then(|dir| dir.sync_all()).context(format!("sync {}", dir.display()))?;
+        }
+        Ok(())
+    }
+
     pub fn remove(&self, digest: &Digest) -> Result<()> {
         match fs::remove_file(self.path(digest)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {

@@ -14,6 +14,7 @@
 #![recursion_limit = "256"]
 
 pub mod builder;
+pub mod check;
 pub mod cni;
 pub mod content;
 pub mod cri;
@@ -25,6 +26,7 @@ pub mod images;
 pub mod networks;
 pub mod snapshots;
 mod socket;
+mod tar_headers;
 pub mod volumes;
 
 use std::{path::PathBuf, sync::Arc};
@@ -52,6 +54,8 @@ pub struct Config {
     /// In whose network pulls are dialled.
     pub pull_place: Place,
     pub registries: images::registry::Registries,
+    /// What a layer may hold at most.
+    pub layer_limits: snapshots::apply::Limits,
     /// Where the Docker API is served; nowhere for none.
     pub docker: Vec<docker::Listener>,
 }

@@ -48,6 +48,7 @@ pub async fn run(binaries: &Path, quick: bool, figures: &mut Figures) -> Result<
         cni_bin_dir: paths.bin_dir,
         pull_place: Default::default(),
         registries: Default::default(),
+        layer_limits: Default::default(),
         docker: Vec::new(),
     })
     .await?;

@@ -78,6 +78,7 @@ pub async fn run(options: Options) -> Result<()> {
         cni_conf_dir: cni.conf_dir.clone(),
         cni_bin_dir: cni.bin_dir.clone(),
         pull_place,
+        layer_limits: Default::default(),
         registries: Default::default(),
         docker: vec![coracle_runtime::docker::Listener::Unix(run_dir.join("docker.sock"))],
     });

@@ -8,10 +8,10 @@ use crate::{
     engine::{
         Container, Sandbox,
         model::{
-            ContainerConfig, Device, Dns, Mount, PortMapping, Propagation, Resources, SandboxConfig, Seccomp, Security,
-            Status,
+            ContainerConfig, Device, Dns, Mount, MountedImage, PortMapping, Propagation, Resources, SandboxConfig,
+            Seccomp, Security, Status,
         },
-        stats::Stats,
+        stats::{Interface, Stats},
     },
     error::{Error, Result},
     images::catalogue::ImageRecord,
@@ -146,8 +146,9 @@ pub fn container_config(config: v1::ContainerConfig) -> Result<ContainerConfig> 
 }
 
 fn mount(mount: v1::Mount) -> Result<Mount> {
-    if mount.image.as_ref().is_some_and(|image| !image.image.is_empty()) {
-        return Err(Error::unimplemented("image volumes are not supported yet"));
+    let image = mount.image.as_ref().filter(|image| !image.image.is_empty());
+    if image.is_some() && !mount.host_path.is_empty() {
+        return Err(Error::invalid(format!("mount at {:?} has both an image and a host path", mount.container_path)));
     }
     if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
         return Err(Error::unimplemented("id-mapped mounts are not supported yet"));
@@ -163,6 +164,7 @@ fn mount(mount: v1::Mount) -> Result<Mount> {
         readonly: mount.readonly,
         recursive_read_only: mount.recursive_read_only,
         propagation,
+        image: image.map(|image| MountedImage { name: image.image.clone(), chains: Vec::new() }),
     })
 }
 
@@ -174,13 +176,7 @@ fn security(security: v1::LinuxContainerSecurityContext) -> Result<Security> {
     }) {
         return Err(Error::unimplemented("SELinux is not supported yet"));
     }
-    if security
-        .apparmor
-        .as_ref()
-        .is_some_and(|profile| profile.profile_type() == v1::security_profile::ProfileType::Localhost)
-    {
-        return Err(Error::unimplemented("AppArmor profiles are not supported yet"));
-    }
+    let apparmor = apparmor(security.apparmor.as_ref())?;
     let seccomp = match security.seccomp {
         None => Seccomp::Unconfined,
         Some(profile) => match profile.profile_type() {
@@ -210,7 +206,30 @@ fn security(security: v1::LinuxContainerSecurityContext) -> Result<Security> {
         masked_paths: security.masked_paths,
         readonly_paths: security.readonly_paths,
         seccomp,
+        apparmor,
     })
+}
+
+/// The AppArmor profile to run under. The kernel must have a profile of the node's; there is none of our own, so that
+/// "the runtime's default" is none where no profile is named (as a runtime without AppArmor has it).
+fn apparmor(profile: Option<&v1::SecurityProfile>) -> Result<String> {
+    let Some(profile) = profile else { return Ok(String::new()) };
+    match profile.profile_type() {
+        v1::security_profile::ProfileType::Localhost => {
+            let name = profile.localhost_ref.strip_prefix("localhost/").unwrap_or(&profile.localhost_ref);
+            if name.is_empty() {
+                return Err(Error::invalid("apparmor: a localhost profile needs a name"));
+            }
+            if !coracle_launcher::labels::has_apparmor() {
+                return Err(Error::invalid(format!("apparmor is not supported: profile {name:?} cannot be applied")));
+            }
+            Ok(name.to_owned())
+        }
+        v1::security_profile::ProfileType::Unconfined if coracle_launcher::labels::has_apparmor() => {
+            Ok("unconfined".into())
+        }
+        _ => Ok(String::new()),
+    }
 }
 
 pub fn sandbox_metadata(sandbox: &Sandbox) -> v1::PodSandboxMetadata {
@@ -320,6 +339,7 @@ pub fn container_status(container: &Container, tags: &[String]) -> v1::Container
             Propagation::Bidirectional => v1::MountPropagation::PropagationBidirectional,
         } as i32,
         recursive_read_only: mount.recursive_read_only,
+        image: mount.image.as_ref().map(|image| v1::ImageSpec { image: image.name.clone(), ..Default::default() }),
         ..Default::default()
     });
     let user = v1::LinuxContainerUser {
@@ -376,6 +396,20 @@ pub fn memory_usage(stats: &Stats) -> v1::MemoryUsage {
         page_faults: value(stats.page_faults),
         major_page_faults: value(stats.major_page_faults),
     }
+}
+
+/// None where there is no network of one's own. The first interface is the one that CNI made.
+pub fn network_usage(at: i64, interfaces: &[Interface]) -> Option<v1::NetworkUsage> {
+    let usage = |interface: &Interface| v1::NetworkInterfaceUsage {
+        name: interface.name.clone(),
+        rx_bytes: value(interface.received.bytes),
+        rx_errors: value(interface.received.errors),
+        tx_bytes: value(interface.sent.bytes),
+        tx_errors: value(interface.sent.errors),
+    };
+    let mut interfaces = interfaces.iter().map(usage);
+    let default_interface = Some(interfaces.next()?);
+    Some(v1::NetworkUsage { timestamp: at, default_interface, interfaces: interfaces.collect() })
 }
 
 pub fn container_stats(container: &Container, stats: &Stats, writable: v1::FilesystemUsage) -> v1::ContainerStats {

@@ -13,7 +13,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use super::{convert, missing, status};
+use super::{convert, metrics, missing, status};
 use crate::{
     engine::{
         Container, Engine, Sandbox,
@@ -113,7 +113,7 @@ fn sandbox_stats(engine: &Engine, sandbox: &Sandbox) -> Result<v1::PodSandboxSta
     let linux = v1::LinuxPodSandboxStats {
         cpu: Some(convert::cpu_usage(&total)),
         memory: Some(convert::memory_usage(&total)),
-        network: None,
+        network: convert::network_usage(total.at, &engine.sandbox_interfaces(sandbox)),
         process: Some(v1::ProcessUsage {
             timestamp: total.at,
             process_count: Some(v1::UInt64Value { value: total.pids }),
@@ -465,14 +465,20 @@ impl RuntimeService for Service {
         &self,
         _: Request<v1::ListMetricDescriptorsRequest>,
     ) -> Answer<v1::ListMetricDescriptorsResponse> {
-        Err(Status::unimplemented("ListMetricDescriptors is not supported yet"))
+        Ok(Response::new(v1::ListMetricDescriptorsResponse { descriptors: metrics::descriptors() }))
     }
 
     async fn list_pod_sandbox_metrics(
         &self,
         _: Request<v1::ListPodSandboxMetricsRequest>,
     ) -> Answer<v1::ListPodSandboxMetricsResponse> {
-        Err(Status::unimplemented("ListPodSandboxMetrics is not supported yet"))
+        let engine = self.engine.clone();
+        let collect = move || {
+            let ready = engine.pod_sandboxes().into_iter().filter(|sandbox| sandbox.state().ready);
+            ready.map(|sandbox| metrics::of_sandbox(&engine, &sandbox)).collect::<Result<Vec<_>, _>>()
+        };
+        let collected = spawn_blocking(collect).await.map_err(|error| status(error.into()))?;
+        Ok(Response::new(v1::ListPodSandboxMetricsResponse { pod_metrics: collected.map_err(status)? }))
     }
 
     async fn runtime_config(&self, _: Request<v1::RuntimeConfigRequest>) -> Answer<v1::RuntimeConfigResponse> {

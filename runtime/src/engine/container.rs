@@ -17,7 +17,7 @@ use tracing::{info, warn};
 use super::{
     Container, Engine, Sandbox,
     model::{ContainerConfig, ContainerImage, ContainerState, EventKind, Resources, Status, User, new_id, now},
-    remove_dir, save,
+    remove_dir, save, save_volatile,
     spec::{self, Inputs},
     stats::CpuMeter,
     user,
@@ -81,16 +81,24 @@ impl Container {
 
 impl Engine {
     /// Records a container and makes its file system; nothing runs yet.
-    pub async fn create_container(&self, sandbox_id: &str, config: ContainerConfig) -> Result<String> {
+    pub async fn create_container(&self, sandbox_id: &str, mut config: ContainerConfig) -> Result<String> {
         let sandbox = self.sandbox(sandbox_id)?;
         if !sandbox.state().ready {
             return Err(Error::precondition(format!("sandbox container {:?} is not running", sandbox.id)));
         }
+        // Until it is known that the container uses them, no layer is collected.
+        let _hold = self.images.hold().await;
         let image = self
             .images
             .find(&config.image)
             .ok_or_else(|| Error::not_found(format!("failed to resolve image {:?}: not found", config.image)))?;
         let run = self.images.config(&image)?.config;
+        for mounted in config.mounts.iter_mut().filter_map(|mount| mount.image.as_mut()) {
+            let image = self.images.find(&mounted.name).ok_or_else(|| {
+                Error::not_found(format!("failed to resolve image volume {:?}: not found", mounted.name))
+            })?;
+            mounted.chains = image.chains.clone();
+        }
         let id = new_id();
         let log_path = match (sandbox.config.log_directory.as_str(), config.log_path.as_str()) {
             ("", _) | (_, "") => String::new(),
@@ -159,7 +167,8 @@ impl Engine {
         let (engine, run, sandbox, id) = (self.arc()?, run.clone(), sandbox.clone(), container.id.clone());
         spawn_blocking(move || -> Result<()> {
             let mut record = container.record();
-            save(&engine.paths.container(&id), "container.json", &record)?;
+            // Only for a start after a kill: nobody was told of it yet.
+            save_volatile(&engine.paths.container(&id), "container.json", &record)?;
             let top = record.image.chains.last().cloned();
             let root = engine
                 .snapshots
@@ -209,13 +218,14 @@ impl Engine {
             ipc: ipc.as_deref(),
             uts: uts.as_deref(),
             pid: pid.as_deref().map(Path::new),
+            snapshots: &*self.snapshots,
             files: &self.paths.sandbox(&sandbox.id),
             cgroup_v2: self.hierarchy.is_v2(),
             seccomp: spec::seccomp(security)?,
         })?;
         let bundle = self.paths.bundle(&record.id);
         fs::create_dir_all(bundle.join("rootfs")).context(format!("create {}", bundle.display()))?;
-        save(&bundle, "config.json", &config)
+        save_volatile(&bundle, "config.json", &config)
     }
 
     /// Runs a created container.
@@ -243,7 +253,7 @@ impl Engine {
                     }
                     state.started_at = i64::try_from(at).unwrap_or_default();
                 };
-                self.change(&container, set)?;
+                self.change(&container, set).await?;
                 info!(container = container.id, name = container.config.name, pid, "container runs");
                 self.announce(EventKind::Started, &container.id, &container.sandbox);
                 Ok(())
@@ -258,7 +268,8 @@ impl Engine {
                     state.exit_code = 128;
                     state.reason = "StartError".into();
                     state.message = message.clone();
-                })?;
+                })
+                .await?;
                 self.announce(EventKind::Stopped, &container.id, &container.sandbox);
                 Err(Error::internal(message))
             }
@@ -303,15 +314,18 @@ impl Engine {
         }
     }
 
-    /// Changes a container's state, in memory and on disk.
-    pub(super) fn change(&self, container: &Container, change: impl FnOnce(&mut ContainerState)) -> Result<()> {
+    /// Changes a container's state, in memory and on disk. The disk may take its time, so it is waited for elsewhere.
+    pub(super) async fn change(&self, container: &Container, change: impl FnOnce(&mut ContainerState)) -> Result<()> {
         container.state.send_modify(change);
-        let _recording = container.recording.lock();
-        if self.paths.container(&container.id).exists() {
-            save(&self.paths.container(&container.id), "container.json", &container.record())
-        } else {
-            Ok(())
-        }
+        let (engine, id) = (self.arc()?, container.id.clone());
+        spawn_blocking(move || {
+            // One that was removed meanwhile has nothing to be written.
+            let Ok(container) = engine.container(&id) else { return Ok(()) };
+            let _recording = container.recording.lock();
+            let dir = engine.paths.container(&id);
+            if dir.exists() { save(&dir, "container.json", &container.record()) } else { Ok(()) }
+        })
+        .await?
     }
 
     /// A container ended; without an exit nobody knows how.
@@ -321,7 +335,7 @@ impl Engine {
         if container.state().status == Status::Exited {
             return;
         }
-        let result = self.change(&container, |state| {
+        let ended = self.change(&container, |state| {
             state.status = Status::Exited;
             state.pid = 0;
             match &exit {
@@ -344,7 +358,7 @@ impl Engine {
                 }
             }
         });
-        if let Err(error) = result {
+        if let Err(error) = ended.await {
             warn!(container = id, %error, "the container's end could not be recorded");
         }
         info!(
@@ -440,7 +454,21 @@ impl Engine {
         if self.containers.write().remove(&container.id).is_some() {
             self.announce(EventKind::Deleted, &container.id, &container.sandbox);
         }
+        self.collect_after(&container).await;
         Ok(())
+    }
+
+    /// Drops layers that a container was the last to use, of images that went by name while it used them.
+    pub(super) async fn collect_after(&self, container: &Container) {
+        let images = self.images.list();
+        let mut used = container.image.chains.iter().chain(container.config.mounted_chains());
+        if used.all(|chain| images.iter().any(|image| image.chains.contains(chain))) {
+            return;
+        }
+        let Ok(engine) = self.arc() else { return };
+        if let Err(error) = self.images.collect(move || engine.chains_in_use()).await {
+            warn!(container = container.id, %error, "what the container was the last to use is not collected");
+        }
     }
 
     pub(super) async fn remove_files(&self, id: &str) -> Result<()> {
@@ -476,9 +504,9 @@ impl Engine {
             let devices = config["linux"]["resources"]["devices"].take();
             config["linux"]["resources"] = json;
             config["linux"]["resources"]["devices"] = devices;
-            save(&bundle, "config.json", &config)?;
+            save_volatile(&bundle, "config.json", &config)?;
         }
-        self.change(&container, |state| state.resources = merged)
+        self.change(&container, |state| state.resources = merged).await
     }
 
     /// Changes limits of a container that runs; `json` is `linux.resources` without devices.
@@ -490,7 +518,7 @@ impl Engine {
             hierarchy.group(&path).and_then(|group| group.apply(&json)).context("update the container's limits")
         })
         .await??;
-        self.change(container, |state| state.resources = limits.clone())
+        self.change(container, |state| state.resources = limits.clone()).await
     }
 
     /// Goes on in a new log file after the old one was moved away.

@@ -13,7 +13,7 @@ mod container;
 pub mod exec;
 pub mod model;
 mod namespaces;
-mod recovery;
+pub(crate) mod recovery;
 mod sandbox;
 pub mod seccomp;
 pub mod shim;
@@ -167,8 +167,8 @@ impl Engine {
             fs::create_dir_all(&path).context(format!("create {}", path.display()))?;
         }
         let snapshots: Arc<dyn Snapshotter> = Arc::new(Overlay::open(&paths.data.join("snapshots"))?);
-        let images =
-            Images::open(&paths.data, snapshots.clone(), config.pull_place.clone(), config.registries.clone())?;
+        let (place, registries) = (config.pull_place.clone(), config.registries.clone());
+        let images = Images::open(&paths.data, snapshots.clone(), place, registries, config.layer_limits)?;
         let hierarchy = Hierarchy::discover().context("find the cgroup hierarchies")?;
         let programs = Programs::embedded()?;
         let cni = Cni::open(&config.cni_conf_dir, &config.cni_bin_dir, &paths.data.join("cni"));
@@ -266,7 +266,10 @@ impl Engine {
 
     /// Layers that containers are made over.
     pub fn chains_in_use(&self) -> Vec<Digest> {
-        self.containers.read().values().flat_map(|container| container.image.chains.iter().cloned()).collect()
+        let of = |container: &Arc<Container>| {
+            container.image.chains.iter().chain(container.config.mounted_chains()).cloned().collect::<Vec<_>>()
+        };
+        self.containers.read().values().flat_map(of).collect()
     }
 
     fn arc(&self) -> Result<Arc<Engine>> {
@@ -283,12 +286,37 @@ fn find<T>(map: &HashMap<String, Arc<T>>, id: &str) -> Option<Arc<T>> {
     beginning.next().is_none().then(|| found.1.clone())
 }
 
-/// Writes a record so that a reader sees all of it or the one before.
+/// Writes a record so that a reader sees all of it or the one before, also after a power loss.
 fn save<T: Serialize>(dir: &Path, name: &str, record: &T) -> Result<()> {
+    write_record(dir, name, record, true)
+}
+
+/// The same for what a power loss takes anyway, with the process that it is for.
+fn save_volatile<T: Serialize>(dir: &Path, name: &str, record: &T) -> Result<()> {
+    write_record(dir, name, record, false)
+}
+
+fn write_record<T: Serialize>(dir: &Path, name: &str, record: &T, lasting: bool) -> Result<()> {
+    let fresh = !dir.exists();
     fs::create_dir_all(dir).context(format!("create {}", dir.display()))?;
     let bytes = serde_json::to_vec(record).map_err(|error| Error::internal(format!("encode {name}: {error}")))?;
     let (path, part) = (dir.join(name), dir.join(format!(".{name}.part")));
-    fs::write(&part, bytes).and_then(|()| fs::rename(&part, &path)).context(format!("write {}", path.display()))
+    let write = || -> std::io::Result<()> {
+        let mut file = fs::File::create(&part)?;
+        std::io::Write::write_all(&mut file, &bytes)?;
+        if lasting {
+            file.sync_data()?;
+        }
+        fs::rename(&part, &path)?;
+        if lasting {
+            fs::File::open(dir)?.sync_all()?;
+        }
+        match dir.parent() {
+            Some(parent) if lasting && fresh => fs::File::open(parent)?.sync_all(),
+            _ => Ok(()),
+        }
+    };
+    write().context(format!("write {}", path.display()))
 }
 
 fn load<T: DeserializeOwned>(path: &Path) -> Result<T> {

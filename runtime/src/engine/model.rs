@@ -100,6 +100,17 @@ pub struct Mount {
     pub readonly: bool,
     pub recursive_read_only: bool,
     pub propagation: Propagation,
+    /// An image whose files are mounted, in place of the host's.
+    #[serde(default)]
+    pub image: Option<MountedImage>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct MountedImage {
+    /// As the caller named it.
+    pub name: String,
+    /// Its layers, which must stay while the container is there; found when the container is made.
+    pub chains: Vec<Digest>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,6 +126,13 @@ pub struct Device {
     pub container_path: String,
     pub host_path: String,
     pub permissions: String,
+}
+
+impl ContainerConfig {
+    /// Layers of the images that are mounted into it.
+    pub fn mounted_chains(&self) -> impl Iterator<Item = &Digest> {
+        self.mounts.iter().filter_map(|mount| mount.image.as_ref()).flat_map(|image| &image.chains)
+    }
 }
 
 /// Limits; 0 or empty leaves one as it is.
@@ -158,6 +176,9 @@ pub struct Security {
     pub masked_paths: Vec<String>,
     pub readonly_paths: Vec<String>,
     pub seccomp: Seccomp,
+    /// A profile that the kernel has; empty for none.
+    #[serde(default)]
+    pub apparmor: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

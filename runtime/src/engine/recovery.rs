@@ -1,6 +1,11 @@
 //! After a restart: what still runs is adopted, what ended is recorded, what belongs to nothing is removed.
 
-use std::{fs, path::PathBuf, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use tracing::{info, warn};
 
@@ -14,14 +19,93 @@ use super::{
     shim::Shim,
 };
 use crate::{
+    check::{self, Dirs},
     cni::Attachment,
+    digest::Digest,
     error::{Context, Result},
 };
 
+/// What the records below a data directory say.
+#[derive(Default)]
+pub(crate) struct Known {
+    pub sandboxes: BTreeMap<String, KnownSandbox>,
+    /// Whether each runs.
+    pub containers: BTreeMap<String, bool>,
+    /// The groups that containers' groups are in.
+    pub groups: BTreeSet<String>,
+    /// The layers that containers are made over.
+    pub chains: BTreeSet<Digest>,
+    /// What could not be read or belongs to nothing, and why.
+    pub bad_sandboxes: Vec<(String, String)>,
+    pub bad_containers: Vec<(String, String)>,
+}
+
+#[derive(Clone, Copy)]
+pub(crate) struct KnownSandbox {
+    pub ready: bool,
+    pub standalone: bool,
+}
+
+impl Known {
+    /// Reads the records from the disk.
+    pub fn read(data_dir: &Path) -> Result<Known> {
+        let mut known = Known::default();
+        for id in entries(&data_dir.join("sandboxes"))? {
+            match load::<SandboxRecord>(&data_dir.join("sandboxes").join(&id).join("sandbox.json")) {
+                Ok(record) => known.add_sandbox(record.id, record.state.ready, record.config.standalone),
+                Err(error) => known.bad_sandboxes.push((id, error.to_string())),
+            }
+        }
+        for id in entries(&data_dir.join("containers"))? {
+            match load::<ContainerRecord>(&data_dir.join("containers").join(&id).join("container.json")) {
+                Ok(record) if known.sandboxes.contains_key(&record.sandbox) => known.add_container(
+                    id,
+                    record.state.status == Status::Running,
+                    &record.cgroups_path,
+                    record.image.chains.iter().chain(record.config.mounted_chains()),
+                ),
+                Ok(record) => known.bad_containers.push((id, format!("its sandbox {} is not there", record.sandbox))),
+                Err(error) => known.bad_containers.push((id, error.to_string())),
+            }
+        }
+        Ok(known)
+    }
+
+    fn add_sandbox(&mut self, id: String, ready: bool, standalone: bool) {
+        self.sandboxes.insert(id, KnownSandbox { ready, standalone });
+    }
+
+    fn add_container<'a>(
+        &mut self,
+        id: String,
+        running: bool,
+        cgroups_path: &str,
+        chains: impl Iterator<Item = &'a Digest>,
+    ) {
+        self.containers.insert(id, running);
+        self.groups.extend(cgroups_path.rsplit_once('/').map(|(parent, _)| parent.to_owned()));
+        self.chains.extend(chains.cloned());
+    }
+}
+
 impl Engine {
+    fn known(&self) -> Known {
+        let mut known = Known::default();
+        for sandbox in self.sandboxes() {
+            known.add_sandbox(sandbox.id.clone(), sandbox.state().ready, sandbox.config.standalone);
+        }
+        for container in self.containers() {
+            let running = container.state().status == Status::Running;
+            let chains = container.image.chains.iter().chain(container.config.mounted_chains());
+            known.add_container(container.id.clone(), running, &container.cgroups_path, chains);
+        }
+        known
+    }
+
     pub(super) async fn recover(&self) -> Result<()> {
         self.load_sandboxes()?;
         self.load_containers()?;
+        self.images.mend().await?;
         for sandbox in self.sandboxes() {
             self.adopt(&sandbox).await?;
         }
@@ -81,7 +165,8 @@ impl Engine {
                         own.status = Status::Running;
                         own.pid = state.pid;
                         own.started_at = i64::try_from(state.started_at).unwrap_or_default();
-                    })?;
+                    })
+                    .await?;
                 }
                 Some(state) if state.exit.is_some() => self.exited(&container.id, state.exit.clone()).await,
                 _ if container.state().status == Status::Running => {
@@ -91,6 +176,9 @@ impl Engine {
                 _ => {}
             }
         }
+        for container in self.containers_of(&sandbox.id) {
+            self.finish_end(&container).await;
+        }
         // A sandbox half made, or one whose namespaces went with the machine, is not ready any more.
         let pins = self.paths.pins(&sandbox.id);
         let standalone = sandbox.config.standalone;
@@ -99,7 +187,7 @@ impl Engine {
         let ready = whole(&sandbox.state());
         if sandbox.state().ready != ready {
             sandbox.state.lock().ready = ready;
-            self.save_sandbox(sandbox)?;
+            self.record_sandbox(sandbox).await?;
         }
         if let Some((shim, events)) = found {
             info!(sandbox = sandbox.id, running, "sandbox adopted");
@@ -109,6 +197,18 @@ impl Engine {
             self.paths.pins(&sandbox.id).release_kind("pid")?;
         }
         Ok(())
+    }
+
+    /// A kill between a container's recorded end and the removal of its group, or in the middle of its start, leaves that.
+    async fn finish_end(&self, container: &Container) {
+        let rests = container.state().status != Status::Running;
+        let left = self.hierarchy.group(&container.cgroups_path).is_ok_and(|group| group.exists());
+        if rests
+            && left
+            && let Err(error) = self.remove_runtime_state(container, true).await
+        {
+            warn!(container = container.id, %error, "what is left of the container's run cannot be removed");
+        }
     }
 
     /// Directories, namespaces, mounts and snapshots that no record names.
@@ -132,6 +232,12 @@ impl Engine {
                 release_files(&self.paths, &id)?;
                 remove_dir(&parent.join(&id))?;
             }
+        }
+        // What is mounted below a directory would keep it from being removed.
+        let dirs = Dirs { data: &self.paths.data, run: &self.paths.run, cgroup_parent: &self.cgroup_parent };
+        for finding in check::mounts(&dirs, &self.known())? {
+            warn!(%finding, "it is taken away");
+            finding.repair()?;
         }
         for parent in [self.paths.data.join("containers"), self.paths.run.join("containers"), self.paths.oci()] {
             for id in entries(&parent)?.into_iter().filter(|id| !containers.contains(id)) {

@@ -11,7 +11,7 @@ use super::{
     Engine, Paths, Sandbox,
     model::{EventKind, SandboxConfig, SandboxState, Status, new_id, now},
     namespaces::Wanted,
-    remove_dir, save,
+    remove_dir, save, save_volatile,
     shim::{Shim, ShimEvent},
 };
 use crate::{
@@ -25,6 +25,12 @@ pub(super) struct SandboxRecord {
     pub id: String,
     pub config: SandboxConfig,
     pub state: SandboxState,
+}
+
+impl Sandbox {
+    fn record(&self) -> SandboxRecord {
+        SandboxRecord { id: self.id.clone(), config: self.config.clone(), state: self.state() }
+    }
 }
 
 /// Size of a sandbox's `/dev/shm`, as everywhere.
@@ -71,10 +77,13 @@ impl Engine {
     }
 
     async fn make_sandbox(&self, sandbox: &Arc<Sandbox>) -> Result<()> {
-        // The record comes first: whatever is left behind by a kill from here on is found by it.
-        self.save_sandbox(sandbox)?;
         let (paths, this) = (self.paths.clone(), sandbox.clone());
-        spawn_blocking(move || make_files(&paths, &this)).await??;
+        let made = spawn_blocking(move || {
+            // The record comes first: whatever is left behind by a kill from here on is found by it.
+            save_volatile(&paths.sandbox(&this.id), "sandbox.json", &this.record())?;
+            make_files(&paths, &this)
+        });
+        made.await??;
         if !sandbox.config.host_network {
             let attachment = self.attachment(sandbox);
             let ips = self
@@ -85,12 +94,25 @@ impl Engine {
             sandbox.state.lock().ips = ips;
         }
         sandbox.state.lock().ready = true;
-        self.save_sandbox(sandbox)
+        self.record_sandbox(sandbox).await
     }
 
     pub(super) fn save_sandbox(&self, sandbox: &Sandbox) -> Result<()> {
-        let record = SandboxRecord { id: sandbox.id.clone(), config: sandbox.config.clone(), state: sandbox.state() };
-        save(&self.paths.sandbox(&sandbox.id), "sandbox.json", &record)
+        save(&self.paths.sandbox(&sandbox.id), "sandbox.json", &sandbox.record())
+    }
+
+    /// The same, waiting for the disk elsewhere.
+    pub(super) async fn record_sandbox(&self, sandbox: &Sandbox) -> Result<()> {
+        let (dir, record) = (self.paths.sandbox(&sandbox.id), sandbox.record());
+        spawn_blocking(move || save(&dir, "sandbox.json", &record)).await?
+    }
+
+    /// What ends must be able to end on a full disk: that is how it gets room again. A start finds out by itself what was
+    /// not written, for the namespaces are gone.
+    async fn try_record(&self, sandbox: &Sandbox) {
+        if let Err(error) = self.record_sandbox(sandbox).await {
+            warn!(sandbox = sandbox.id, %error, "the sandbox's end could not be recorded");
+        }
     }
 
     fn attachment(&self, sandbox: &Sandbox) -> cni::Attachment {
@@ -125,7 +147,7 @@ impl Engine {
             result?;
         }
         let was_ready = std::mem::replace(&mut sandbox.state.lock().ready, false);
-        self.save_sandbox(&sandbox)?;
+        self.try_record(&sandbox).await;
         self.release_network(&sandbox).await?;
         self.stop_shim(&sandbox).await;
         let paths = self.paths.clone();
@@ -144,7 +166,8 @@ impl Engine {
         let released = self.cni.del(&self.attachment(sandbox)).await;
         released.map_err(|error| error.context(format!("failed to destroy network for sandbox {:?}", sandbox.id)))?;
         sandbox.state.lock().network_released = true;
-        self.save_sandbox(sandbox)
+        self.try_record(sandbox).await;
+        Ok(())
     }
 
     pub(super) async fn stop_shim(&self, sandbox: &Sandbox) {

@@ -4,11 +4,13 @@ use std::{os::unix::fs::MetadataExt, path::Path};
 
 use serde_json::{Value, json};
 
-use super::model::{ContainerConfig, Device, Mount, Propagation, Resources, SandboxConfig, Seccomp, Security, User};
+use super::model::{
+    ContainerConfig, Device, Mount, MountedImage, Propagation, Resources, SandboxConfig, Seccomp, Security, User,
+};
 use crate::{
     error::{Context, Error, Result},
     images::manifest::RunConfig,
-    snapshots::Root,
+    snapshots::{Root, Snapshotter, overlay},
 };
 
 /// What containers may do unless told otherwise.
@@ -44,6 +46,8 @@ pub struct Inputs<'a> {
     pub uts: Option<&'a Path>,
     /// A process whose pid namespace is shared.
     pub pid: Option<&'a Path>,
+    /// Where the layers of images are that are mounted.
+    pub snapshots: &'a dyn Snapshotter,
     /// Files of the sandbox: hosts, hostname, resolv.conf, shm.
     pub files: &'a Path,
     pub cgroup_v2: bool,
@@ -102,7 +106,7 @@ fn process(inputs: &Inputs<'_>) -> Result<Value> {
     let capabilities = capabilities(security)?;
     let ambient = normal_capabilities(&security.add_ambient_capabilities)?;
     let user = inputs.user;
-    Ok(json!({
+    let mut process = json!({
         "terminal": config.tty,
         "user": { "uid": user.uid, "gid": user.gid, "additionalGids": user.groups },
         "args": args,
@@ -114,7 +118,11 @@ fn process(inputs: &Inputs<'_>) -> Result<Value> {
         },
         "noNewPrivileges": security.no_new_privileges,
         "oomScoreAdj": config.resources.oom_score_adj,
-    }))
+    });
+    if !security.apparmor.is_empty() && !security.privileged {
+        process["apparmorProfile"] = json!(security.apparmor);
+    }
+    Ok(process)
 }
 
 /// Kubernetes' rule: a command replaces the entry point and drops the image's arguments.
@@ -337,9 +345,31 @@ fn mounts(inputs: &Inputs<'_>) -> Result<Value> {
     let mut wanted: Vec<&Mount> = config.mounts.iter().collect();
     wanted.sort_by_key(|mount| Path::new(&mount.container_path).components().count());
     for mount in wanted {
-        out.push(user_mount(mount)?);
+        out.push(match &mount.image {
+            Some(image) => image_mount(mount, image, inputs.snapshots)?,
+            None => user_mount(mount)?,
+        });
     }
     Ok(json!(out))
+}
+
+/// An image's files, read-only, and no programs (KEP-4639).
+fn image_mount(mount: &Mount, image: &MountedImage, snapshots: &dyn Snapshotter) -> Result<Value> {
+    let dirs = snapshots.lowers(image.chains.last())?;
+    let at = &mount.container_path;
+    Ok(match &dirs[..] {
+        [] => {
+            json!({ "destination": at, "type": "tmpfs", "source": "tmpfs", "options": ["ro", "noexec", "nosuid", "nodev", "size=0"] })
+        }
+        [only] => {
+            json!({ "destination": at, "type": "bind", "source": only, "options": ["bind", "rprivate", "ro", "noexec", "nosuid", "nodev"] })
+        }
+        _ => {
+            let lowers: Vec<String> = dirs.iter().map(|dir| overlay::escape(dir)).collect();
+            let lowers = format!("lowerdir={}", lowers.join(":"));
+            json!({ "destination": at, "type": "overlay", "source": "overlay", "options": ["ro", "noexec", "nosuid", "nodev", lowers] })
+        }
+    })
 }
 
 fn user_mount(mount: &Mount) -> Result<Value> {

@@ -17,7 +17,7 @@ use super::{
     namespaces::Wanted,
     remove_dir,
     sandbox::release_files,
-    save,
+    save, save_volatile,
     shim::Session,
 };
 use crate::{
@@ -133,7 +133,7 @@ impl Engine {
         }
         let bundle = self.paths.bundle(&container.id);
         std::fs::create_dir_all(bundle.join("rootfs")).context(format!("create {}", bundle.display()))?;
-        save(&bundle, "config.json", &launch.config)?;
+        save_volatile(&bundle, "config.json", &launch.config)?;
         let sandbox = self.sandbox(&container.id)?;
         if before.status == Status::Exited {
             self.change(container, |state| {
@@ -141,19 +141,24 @@ impl Engine {
                 state.exit_code = 0;
                 state.reason.clear();
                 state.message.clear();
-            })?;
+            })
+            .await?;
         }
         match self.launch_standalone(&sandbox, container, launch).await {
-            Ok((pid, at)) => self.change(container, |state| {
-                // The exit may have been reported before this line.
-                if state.status == Status::Created {
-                    state.status = Status::Running;
-                    state.pid = pid;
-                }
-                state.started_at = i64::try_from(at).unwrap_or_default();
-            }),
+            Ok((pid, at)) => {
+                let set = |state: &mut ContainerState| {
+                    // The exit may have been reported before this line.
+                    if state.status == Status::Created {
+                        state.status = Status::Running;
+                        state.pid = pid;
+                    }
+                    state.started_at = i64::try_from(at).unwrap_or_default();
+                };
+                self.change(container, set).await
+            }
             Err(error) => {
-                self.change(container, |state| *state = ContainerState { message: error.to_string(), ..before })?;
+                let set = |state: &mut ContainerState| *state = ContainerState { message: error.to_string(), ..before };
+                self.change(container, set).await?;
                 if let Err(error) = self.remove_runtime_state(container, true).await {
                     tracing::warn!(container = container.id, %error, "cannot clean up after a failed start");
                 }
@@ -278,6 +283,7 @@ impl Engine {
         .await??;
         self.containers.write().remove(&container.id);
         self.sandboxes.write().remove(&container.id);
+        self.collect_after(container).await;
         Ok(())
     }
 }

@@ -6,6 +6,7 @@ use std::{
 };
 
 use coracle_launcher::cgroup::{Cgroup, read_key, read_number};
+use coracle_link::Netns;
 
 use super::{
     Container, Engine, Sandbox,
@@ -31,6 +32,8 @@ pub struct Stats {
     /// Usage without what the kernel could drop at once.
     pub working_set: u64,
     pub available: u64,
+    /// 0 for none.
+    pub limit: u64,
     pub rss: u64,
     pub page_faults: u64,
     pub major_page_faults: u64,
@@ -38,7 +41,46 @@ pub struct Stats {
     pub pids: u64,
 }
 
+/// Counters of a network interface.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Interface {
+    pub name: String,
+    pub received: Traffic,
+    pub sent: Traffic,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    pub bytes: u64,
+    pub packets: u64,
+    pub errors: u64,
+    pub dropped: u64,
+}
+
+/// Reads `/proc/net/dev` (proc_pid_net(5)): two lines of heads, then a name and sixteen numbers each. Loopback is left out.
+pub fn interfaces(text: &str) -> Vec<Interface> {
+    let traffic =
+        |numbers: &[u64]| Traffic { bytes: numbers[0], packets: numbers[1], errors: numbers[2], dropped: numbers[3] };
+    let line = |line: &str| {
+        let (name, rest) = line.split_once(':')?;
+        let numbers: Vec<u64> = rest.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+        let name = Some(name.trim().to_owned()).filter(|name| name != "lo" && numbers.len() >= 16)?;
+        Some(Interface { name, received: traffic(&numbers[..8]), sent: traffic(&numbers[8..]) })
+    };
+    text.lines().skip(2).filter_map(line).collect()
+}
+
 impl Engine {
+    /// The interfaces of a sandbox; none of one in the host's network, or that is stopped.
+    pub fn sandbox_interfaces(&self, sandbox: &Sandbox) -> Vec<Interface> {
+        if sandbox.config.host_network || !sandbox.state().ready {
+            return Vec::new();
+        }
+        let text = Netns::open(&self.network_namespace(&sandbox.id))
+            .and_then(|netns| netns.run(|| std::fs::read_to_string("/proc/thread-self/net/dev")));
+        text.map(|text| interfaces(&text)).unwrap_or_default()
+    }
+
     /// A container's use now; one that does not run has only a time.
     pub fn container_stats(&self, container: &Container) -> Result<Stats> {
         let mut stats = if container.state().status == Status::Running {
@@ -92,10 +134,26 @@ fn sample(group: &Cgroup, at: i64) -> Stats {
         memory_usage: usage,
         working_set,
         available: limit.map_or(0, |limit| limit.saturating_sub(working_set)),
+        limit: limit.unwrap_or(0),
         rss: key("total_rss", "anon"),
         page_faults: key("total_pgfault", "pgfault"),
         major_page_faults: key("total_pgmajfault", "pgmajfault"),
         swap: if v2 { read_number(memory, "memory.swap.current").unwrap_or(0) } else { key("total_swap", "swap") },
         pids: read_number(dir("pids"), "pids.current").unwrap_or(0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn interfaces_are_read_from_the_kernels_table() {
+        let text = "Inter-|   Receive  |  Transmit\n face |bytes    packets errs drop\n    lo: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\n  eth0:100 2 3 4 0 0 0 0 900 10 11 12 0 0 0 0\n bad: 1 2\n";
+        let found = interfaces(text);
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].name, "eth0");
+        assert_eq!(found[0].received, Traffic { bytes: 100, packets: 2, errors: 3, dropped: 4 });
+        assert_eq!(found[0].sent, Traffic { bytes: 900, packets: 10, errors: 11, dropped: 12 });
     }
 }

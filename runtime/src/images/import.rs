@@ -23,6 +23,7 @@ use super::{
 use crate::{
     digest::Digest,
     error::{Context, Error, Result},
+    tar_headers::Allowance,
 };
 
 /// More files than any archive of images has.
@@ -81,9 +82,12 @@ impl Spool {
     fn receive(inner: &Inner, reader: impl Read) -> Result<Spool> {
         let dir = inner.content.spool_dir()?;
         let mut spool = Spool { dir, links: HashMap::new(), temporary: true };
-        let mut archive = tar::Archive::new(reader);
+        let allowance = Allowance::new();
+        let mut archive = tar::Archive::new(allowance.metered(reader));
+        let mut left = inner.limits.bytes;
         for (index, entry) in archive.entries().context("read image archive")?.enumerate() {
             let mut entry = entry.context("read image archive")?;
+            allowance.content();
             if index >= MAX_FILES {
                 return Err(Error::invalid(format!("image archive has more than {MAX_FILES} files")));
             }
@@ -94,6 +98,9 @@ impl Spool {
                     if let Some(parent) = target.parent() {
                         fs::create_dir_all(parent).context(format!("create {}", parent.display()))?;
                     }
+                    left = left.checked_sub(entry.size()).ok_or_else(|| {
+                        Error::invalid(format!("image archive is larger than {} bytes", inner.limits.bytes))
+                    })?;
                     let mut file = File::create(&target).context(format!("create {}", target.display()))?;
                     std::io::copy(&mut entry, &mut file).context("read image archive")?;
                 }
@@ -105,6 +112,7 @@ impl Spool {
                 }
                 _ => {}
             }
+            allowance.headers();
         }
         Ok(spool)
     }

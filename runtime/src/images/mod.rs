@@ -15,6 +15,7 @@ pub mod import;
 pub mod layers;
 mod login;
 pub mod manifest;
+mod mend;
 pub mod pack;
 pub mod pull;
 pub mod push;
@@ -85,6 +86,7 @@ impl Images {
         snapshots: Arc<dyn Snapshotter>,
         place: Place,
         registries: Registries,
+        limits: Limits,
     ) -> Result<Images> {
         let content = ContentStore::open(&data_dir.join("content"))?;
         let catalogue = Catalogue::open(&data_dir.join("images.redb"))?;
@@ -95,7 +97,7 @@ impl Images {
             snapshots,
             catalogue,
             build_cache,
-            limits: Limits::default(),
+            limits,
             registry,
             blob_locks: pull::Locks::default(),
             chain_locks: pull::Locks::default(),
@@ -220,6 +222,12 @@ impl Inner {
     ) -> Result<Arc<ImageRecord>> {
         let config = ImageConfig::parse(&self.content.read(&manifest.config.digest, MAX_DOCUMENT)?)?;
         config.check_layers(manifest)?;
+        self.unpack_missing(manifest, &config)?;
+        self.record(manifest_digest, manifest_digest, manifest, &config, reference)
+    }
+
+    /// Unpacks the layers that are not, from the content that is there.
+    fn unpack_missing(&self, manifest: &Manifest, config: &ImageConfig) -> Result<()> {
         let chains = config.chain_ids();
         for (index, layer) in manifest.layers.iter().enumerate() {
             if self.snapshots.has_layer(&chains[index]) {
@@ -229,7 +237,7 @@ impl Inner {
             let parent = index.checked_sub(1).map(|parent| &chains[parent]);
             self.unpack(blob, layer, &config.rootfs.diff_ids[index], parent, &chains[index])?;
         }
-        self.record(manifest_digest, manifest_digest, manifest, &config, reference)
+        Ok(())
     }
 
     /// Unpacks one layer from its (compressed) stream, which is read to its end.
@@ -276,6 +284,9 @@ impl Inner {
             created: jiff::Timestamp::now().to_string(),
             pinned: false,
         };
+        // A record must never stand for content or layers that a power loss took.
+        self.content.settle()?;
+        self.snapshots.settle()?;
         self.catalogue.add(record)
     }
 

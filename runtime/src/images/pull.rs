@@ -216,13 +216,13 @@ async fn fetch_layers(
                 let lock = inner.blob_locks.of(&layer.digest);
                 let _held = lock.lock().await;
                 let result = if inner.content.contains(&layer.digest) {
+                    tell(events.as_ref(), &layer.digest, Step::Downloaded);
                     shared.present(&inner, &layer)
                 } else {
                     download(&inner, &repository, &layer, &shared, events.as_ref()).await
                 };
-                match &result {
-                    Ok(()) => tell(events.as_ref(), &layer.digest, Step::Downloaded),
-                    Err(error) => shared.fail(&error.to_string()),
+                if let Err(error) = &result {
+                    shared.fail(&error.to_string());
                 }
                 result
             });
@@ -382,6 +382,8 @@ async fn download(
     if size != descriptor.size {
         return Err(Error::invalid(format!("{}: {size} bytes instead of {}", what(), descriptor.size)));
     }
+    // Before whoever unpacks it can be done with it.
+    tell(events, &descriptor.digest, Step::Downloaded);
     progress.finish();
     Ok(())
 }

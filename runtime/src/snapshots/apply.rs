@@ -12,7 +12,7 @@ use std::{
         fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
         unix::{
             ffi::{OsStrExt, OsStringExt},
-            fs::{FileTypeExt, MetadataExt, PermissionsExt},
+            fs::{FileExt, FileTypeExt, MetadataExt, PermissionsExt},
         },
     },
     path::{Component, Path, PathBuf},
@@ -22,7 +22,10 @@ use coracle_launcher::sys;
 use tar::{Archive, Entry, EntryType};
 
 use super::{Draft, Whiteouts};
-use crate::error::{Context, Error, Result};
+use crate::{
+    error::{Context, Error, Result},
+    tar_headers::Allowance,
+};
 
 /// Most files of one layer, and most bytes they may have together: more is a bomb, not an image.
 #[derive(Clone, Copy, Debug)]
@@ -46,11 +49,16 @@ pub fn apply(tar: impl Read, draft: &Draft, limits: Limits) -> Result<()> {
     let root = File::open(draft.root()).context(format!("open {}", draft.root().display()))?;
     let mut layer =
         Layer { draft, root: root.into(), limits, entries: 0, bytes: 0, directory_times: Vec::new(), last: None };
-    let mut archive = Archive::new(tar);
+    let allowance = Allowance::new();
+    let mut archive = Archive::new(allowance.metered(tar));
     archive.set_ignore_zeros(false);
-    for entry in archive.entries().context("read layer")? {
+    let mut entries = archive.entries().context("read layer")?;
+    while let Some(entry) = entries.next() {
         let mut entry = entry.context("read layer")?;
+        allowance.content();
         layer.entry(&mut entry)?;
+        layer.drain(&mut entry)?;
+        allowance.headers();
     }
     layer.finish()
 }
@@ -92,6 +100,9 @@ impl Layer<'_> {
             return self.set_root(&attributes);
         };
         let (parent, name) = (parent.to_owned(), name.to_owned());
+        if is_pax_sparse(entry).context(what())? {
+            return Err(Error::invalid("sparse files of the PAX format are not supported")).context(what());
+        }
         if name.as_bytes().starts_with(WHITEOUT) {
             return self.whiteout(&parent, &name).context(what());
         }
@@ -115,9 +126,7 @@ impl Layer<'_> {
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => self.write_file(entry, dir, name)?,
             EntryType::Symlink => {
                 let target = entry.link_name_bytes().ok_or_else(|| Error::invalid("link without a target"))?;
-                let target =
-                    std::str::from_utf8(&target).map_err(|_| Error::invalid("link target is not UTF-8"))?.to_owned();
-                sys::symlinkat(&target, dir, name).context("symlink")?;
+                sys::symlinkat(OsStr::from_bytes(&target), dir, name).context("symlink")?;
             }
             EntryType::Link => {
                 let target = entry.link_name_bytes().ok_or_else(|| Error::invalid("link without a target"))?;
@@ -225,10 +234,32 @@ impl Layer<'_> {
         let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
         let fd = sys::openat2(dir, Path::new(name), flags, 0o600, sys::RESOLVE_NO_SYMLINKS).context("create")?;
         let mut file = File::from(fd);
-        let left = self.limits.bytes - self.bytes;
-        let count = io::copy(&mut entry.take(left + 1), &mut file).context("write")?;
+        // Before anything is written: a header of 512 bytes can announce as much as it likes.
+        if entry.size() > self.left() {
+            return Err(self.too_large());
+        }
+        let count = match entry.header().entry_type() {
+            EntryType::GNUSparse => copy_with_holes(entry, &mut file).context("write")?,
+            _ => io::copy(entry, &mut file).context("write")?,
+        };
+        self.bytes += count;
+        Ok(())
+    }
+
+    fn left(&self) -> u64 {
+        self.limits.bytes.saturating_sub(self.bytes)
+    }
+
+    fn too_large(&self) -> Error {
+        Error::invalid(format!("layer is larger than {} bytes unpacked", self.limits.bytes))
+    }
+
+    /// What an entry brings that is no file's content counts all the same.
+    fn drain(&mut self, entry: &mut impl Read) -> Result<()> {
+        let left = self.left();
+        let count = io::copy(&mut entry.take(left.saturating_add(1)), &mut io::sink()).context("read layer")?;
         if count > left {
-            return Err(Error::invalid(format!("layer is larger than {} bytes unpacked", self.limits.bytes)));
+            return Err(self.too_large());
         }
         self.bytes += count;
         Ok(())
@@ -312,6 +343,32 @@ impl Layer<'_> {
         }
         Ok(())
     }
+}
+
+/// GNU tar's sparse files in PAX headers (tar manual, "Sparse Formats"): the content begins with a map.
+fn is_pax_sparse(entry: &mut Entry<'_, impl Read>) -> Result<bool> {
+    let Some(records) = entry.pax_extensions().context("read PAX records")? else { return Ok(false) };
+    Ok(records.flatten().any(|record| record.key().is_ok_and(|key| key.starts_with("GNU.sparse."))))
+}
+
+/// Copies what is not zero; the rest takes no room on the disk.
+fn copy_with_holes(from: &mut impl Read, to: &mut File) -> io::Result<u64> {
+    let mut buffer = vec![0; 64 << 10];
+    let mut length = 0;
+    loop {
+        let count = match from.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        if buffer[..count].iter().any(|&byte| byte != 0) {
+            to.write_all_at(&buffer[..count], length)?;
+        }
+        length += count as u64;
+    }
+    to.set_len(length)?;
+    Ok(length)
 }
 
 /// Takes a path apart: no `..`, no root, no `.`. A path that would leave the layer is an error, not a shorter path.

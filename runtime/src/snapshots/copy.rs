@@ -12,7 +12,10 @@ use std::{
 use coracle_launcher::sys;
 use parking_lot::Mutex;
 
-use super::{Draft, Root, Snapshotter, Usage, Whiteouts, check_key, measure};
+use super::{
+    Draft, Root, Snapshotter, Usage, Whiteouts, check_key, measure,
+    settle::{Settling, clear},
+};
 use crate::{
     digest::Digest,
     error::{Context, Error, Result},
@@ -21,26 +24,33 @@ use crate::{
 pub struct Copy {
     dir: PathBuf,
     layers: Mutex<HashSet<Digest>>,
+    settling: Settling,
     next: AtomicU64,
 }
 
 impl Copy {
-    /// Opens the directory, dropping drafts of an earlier process.
+    /// Opens the directory, dropping drafts of an earlier process and layers that a power loss took parts of.
     pub fn open(dir: &Path) -> Result<Copy> {
-        match fs::remove_dir_all(dir.join("t")) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(error).context(format!("clean {}/t", dir.display()));
-            }
-            _ => {}
-        }
+        clear(&dir.join("t"))?;
         for name in ["l", "c", "t"] {
             let path = dir.join(name);
             fs::create_dir_all(&path).context(format!("create {}", path.display()))?;
         }
-        let entries = fs::read_dir(dir.join("l")).context(format!("read {}/l", dir.display()))?.flatten();
-        let layers =
-            entries.filter_map(|entry| entry.file_name().to_str()?.replacen('-', ":", 1).parse().ok()).collect();
-        Ok(Copy { dir: dir.to_owned(), layers: Mutex::new(layers), next: AtomicU64::new(0) })
+        let settling = Settling::open(dir)?;
+        let mut layers = HashSet::new();
+        for entry in fs::read_dir(dir.join("l")).context(format!("read {}/l", dir.display()))?.flatten() {
+            let chain = entry.file_name().to_str().and_then(|name| name.replacen('-', ":", 1).parse::<Digest>().ok());
+            match chain.filter(|_| settling.adopt(&entry.path())) {
+                Some(chain) => drop(layers.insert(chain)),
+                None => {
+                    tracing::warn!(layer = %entry.path().display(), "a layer is not whole and is thrown away");
+                    let doomed = dir.join("t").join(entry.file_name());
+                    fs::rename(entry.path(), &doomed).context(format!("throw {} away", entry.path().display()))?;
+                    fs::remove_dir_all(&doomed).context(format!("remove {}", doomed.display()))?;
+                }
+            }
+        }
+        Ok(Copy { dir: dir.to_owned(), layers: Mutex::new(layers), settling, next: AtomicU64::new(0) })
     }
 
     fn layer_dir(&self, chain: &Digest) -> PathBuf {
@@ -70,11 +80,18 @@ impl Snapshotter for Copy {
     }
 
     fn commit(&self, draft: Draft, _parent: Option<&Digest>, chain: &Digest) -> Result<()> {
+        self.settling.mark(&draft.dir)?;
         let mut layers = self.layers.lock();
-        if layers.insert(chain.clone()) {
+        if !layers.contains(chain) {
             fs::rename(&draft.dir, self.layer_dir(chain)).context(format!("keep layer {chain}"))?;
+            layers.insert(chain.clone());
+            self.settling.kept(self.layer_dir(chain));
         }
         Ok(())
+    }
+
+    fn settle(&self) -> Result<()> {
+        self.settling.settle()
     }
 
     fn remove_layer(&self, chain: &Digest) -> Result<()> {
@@ -92,6 +109,13 @@ impl Snapshotter for Copy {
 
     fn layer_usage(&self, chain: &Digest) -> Usage {
         measure(&self.layer_dir(chain).join("fs"))
+    }
+
+    fn lowers(&self, top: Option<&Digest>) -> Result<Vec<PathBuf>> {
+        match top {
+            Some(top) if !self.has_layer(top) => Err(Error::not_found(format!("layer {top} is not unpacked"))),
+            top => Ok(top.map(|top| self.layer_dir(top).join("fs")).into_iter().collect()),
+        }
     }
 
     fn prepare(&self, key: &str, top: Option<&Digest>) -> Result<Root> {

@@ -2,11 +2,12 @@
 //!
 //! A *layer* is unpacked once per chain id and never changes. A container's file system is its own writable part over
 //! a chain of layers. Life of a layer: `draft` → files written into [`Draft::dir`] → `commit` (atomic) → `remove_layer`
-//! when nothing uses it. A draft that is dropped leaves nothing; what a killed process leaves is dropped at the next start.
+//! when nothing uses it, and `settle` before anything on the disk names it. A draft that is dropped leaves nothing; what a killed process leaves is dropped at the next start.
 
 pub mod apply;
 pub mod copy;
 pub mod overlay;
+mod settle;
 
 use std::{
     fs::{self, File},
@@ -83,12 +84,18 @@ pub trait Snapshotter: Send + Sync {
     /// Keeps a draft as `chain`. If somebody was faster, theirs stays.
     fn commit(&self, draft: Draft, parent: Option<&Digest>, chain: &Digest) -> Result<()>;
 
+    /// Makes every layer that was kept survive a power loss. What names a layer is written after it.
+    fn settle(&self) -> Result<()>;
+
     /// Removes a layer; the caller knows that nothing uses it.
     fn remove_layer(&self, chain: &Digest) -> Result<()>;
 
     fn layers(&self) -> Vec<Digest>;
 
     fn layer_usage(&self, chain: &Digest) -> Usage;
+
+    /// The directories that make up an image's file system, nearest first, to be mounted and never written to.
+    fn lowers(&self, top: Option<&Digest>) -> Result<Vec<PathBuf>>;
 
     /// Makes a container's file system over `top`, or finds the one there is.
     fn prepare(&self, key: &str, top: Option<&Digest>) -> Result<Root>;

@@ -18,7 +18,10 @@ use std::{
 use coracle_launcher::sys;
 use parking_lot::Mutex;
 
-use super::{Draft, Root, Snapshotter, Usage, Whiteouts, check_key, measure};
+use super::{
+    Draft, Root, Snapshotter, Usage, Whiteouts, check_key, measure,
+    settle::{self, Settling, clear},
+};
 use crate::{
     digest::Digest,
     error::{Context, Error, Result},
@@ -27,6 +30,7 @@ use crate::{
 pub struct Overlay {
     dir: PathBuf,
     layers: Mutex<HashMap<Digest, Layer>>,
+    settling: Settling,
     next: AtomicU64,
 }
 
@@ -38,33 +42,48 @@ struct Layer {
 }
 
 impl Overlay {
-    /// Opens the directory, dropping drafts of an earlier process.
+    /// Opens the directory, dropping drafts of an earlier process and layers that a power loss took parts of.
     pub fn open(dir: &Path) -> Result<Overlay> {
-        match fs::remove_dir_all(dir.join("t")) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(error).context(format!("clean {}/t", dir.display()));
-            }
-            _ => {}
-        }
+        clear(&dir.join("t"))?;
         for name in ["l", "c", "t"] {
             let path = dir.join(name);
             fs::create_dir_all(&path).context(format!("create {}", path.display()))?;
         }
-        let mut layers = HashMap::new();
-        let mut next = 0;
+        let settling = Settling::open(dir)?;
+        let (mut layers, mut lost, mut next) = (HashMap::new(), Vec::new(), 0);
         for entry in fs::read_dir(dir.join("l")).context(format!("read {}/l", dir.display()))?.flatten() {
-            let Some(number) = entry.file_name().to_str().and_then(|name| name.parse::<u64>().ok()) else { continue };
-            next = next.max(number + 1);
-            let read = |name: &str| fs::read_to_string(entry.path().join(name)).ok();
-            let Some(chain) = read("chain").and_then(|text| text.trim().parse::<Digest>().ok()) else { continue };
-            let parent = read("parent").and_then(|text| text.trim().parse().ok());
-            let numbers: Vec<u64> =
-                read("usage").unwrap_or_default().split_whitespace().filter_map(|word| word.parse().ok()).collect();
-            let usage =
-                Usage { bytes: numbers.first().copied().unwrap_or(0), inodes: numbers.get(1).copied().unwrap_or(0) };
-            layers.insert(chain, Layer { number, parent, usage });
+            let number = entry.file_name().to_str().and_then(|name| name.parse::<u64>().ok());
+            next = next.max(number.map_or(0, |number| number + 1));
+            let known =
+                number.and_then(|number| read_layer(&entry.path(), number)).filter(|_| settling.adopt(&entry.path()));
+            match known {
+                Some((chain, layer)) => drop(layers.insert(chain, layer)),
+                None => lost.push(entry.path()),
+            }
         }
-        Ok(Overlay { dir: dir.to_owned(), layers: Mutex::new(layers), next: AtomicU64::new(next) })
+        let overlay = Overlay { dir: dir.to_owned(), layers: Mutex::new(layers), settling, next: AtomicU64::new(next) };
+        lost.extend(overlay.forget_torn_chains());
+        for path in lost {
+            tracing::warn!(layer = %path.display(), "a layer is not whole and is thrown away");
+            let doomed = dir.join("t").join(format!("lost{}", overlay.next.fetch_add(1, Ordering::Relaxed)));
+            fs::rename(&path, &doomed).context(format!("throw {} away", path.display()))?;
+        }
+        clear(&dir.join("t"))?;
+        fs::create_dir_all(dir.join("t")).context(format!("create {}/t", dir.display()))?;
+        Ok(overlay)
+    }
+
+    /// Forgets layers over one that is not there; returns their directories.
+    fn forget_torn_chains(&self) -> Vec<PathBuf> {
+        let mut out = Vec::new();
+        let mut layers = self.layers.lock();
+        loop {
+            let torn = |layer: &Layer| layer.parent.as_ref().is_some_and(|parent| !layers.contains_key(parent));
+            let Some(chain) = layers.iter().find(|(_, layer)| torn(layer)).map(|(chain, _)| chain.clone()) else {
+                return out;
+            };
+            out.extend(layers.remove(&chain).map(|layer| self.layer_dir(layer.number)));
+        }
     }
 
     fn layer_dir(&self, number: u64) -> PathBuf {
@@ -110,6 +129,7 @@ impl Snapshotter for Overlay {
         if let Some(parent) = parent {
             write("parent", parent.to_string())?;
         }
+        self.settling.mark(&draft.dir)?;
         let mut layers = self.layers.lock();
         if layers.contains_key(chain) {
             return Ok(());
@@ -117,7 +137,12 @@ impl Snapshotter for Overlay {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         fs::rename(&draft.dir, self.layer_dir(number)).context(format!("keep layer {chain}"))?;
         layers.insert(chain.clone(), Layer { number, parent: parent.cloned(), usage });
+        self.settling.kept(self.layer_dir(number));
         Ok(())
+    }
+
+    fn settle(&self) -> Result<()> {
+        self.settling.settle()
     }
 
     fn remove_layer(&self, chain: &Digest) -> Result<()> {
@@ -135,6 +160,10 @@ impl Snapshotter for Overlay {
 
     fn layer_usage(&self, chain: &Digest) -> Usage {
         self.layers.lock().get(chain).map(|layer| layer.usage).unwrap_or_default()
+    }
+
+    fn lowers(&self, top: Option<&Digest>) -> Result<Vec<PathBuf>> {
+        self.chain(top)
     }
 
     fn prepare(&self, key: &str, top: Option<&Digest>) -> Result<Root> {
@@ -213,12 +242,32 @@ impl Snapshotter for Overlay {
     }
 }
 
+/// What the layer in a directory is called; none if it is not whole.
+pub fn chain_of(layer: &Path) -> Option<Digest> {
+    let (chain, _) = read_layer(layer, 0)?;
+    settle::is_sound(layer).then_some(chain)
+}
+
+/// What a layer's directory says of it; none if it does not say it all.
+fn read_layer(dir: &Path, number: u64) -> Option<(Digest, Layer)> {
+    let read = |name: &str| fs::read_to_string(dir.join(name));
+    let chain = read("chain").ok()?.trim().parse().ok()?;
+    let parent = match read("parent") {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        text => Some(text.ok()?.trim().parse().ok()?),
+    };
+    let numbers = read("usage").unwrap_or_default();
+    let mut numbers = numbers.split_whitespace().filter_map(|word| word.parse().ok());
+    let usage = Usage { bytes: numbers.next().unwrap_or(0), inodes: numbers.next().unwrap_or(0) };
+    Some((chain, Layer { number, parent, usage }))
+}
+
 fn root_join(root: &File, relative: &Path) -> PathBuf {
     use std::os::fd::AsRawFd;
     PathBuf::from(format!("/proc/self/fd/{}", root.as_raw_fd())).join(relative)
 }
 
 /// Overlayfs separates layers by colons, and mount options are separated by commas.
-fn escape(path: &Path) -> String {
+pub fn escape(path: &Path) -> String {
     path.to_string_lossy().replace('\\', "\\\\").replace(':', "\\:").replace(',', "\\,")
 }

@@ -166,3 +166,165 @@ fn layers_are_found_again() {
     again.prepare("k", Some(&chain)).unwrap();
     assert_eq!(text(&again, "k", &chain, "a").as_deref(), Some("1"));
 }
+
+/// A header as no tool would write it, with its content.
+fn raw(name: &[u8], kind: tar::EntryType, size: u64, change: impl FnOnce(&mut tar::Header)) -> Vec<u8> {
+    let mut header = tar::Header::new_gnu();
+    header.as_gnu_mut().unwrap().name[..name.len().min(100)].copy_from_slice(&name[..name.len().min(100)]);
+    header.set_entry_type(kind);
+    header.set_size(size);
+    header.set_mode(0o644);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    change(&mut header);
+    header.set_cksum();
+    header.as_bytes().to_vec()
+}
+
+fn unpack(store: &dyn Snapshotter, tar: impl Read, limits: Limits) -> Result<Draft> {
+    let draft = store.draft(None)?;
+    apply::apply(tar, &draft, limits)?;
+    Ok(draft)
+}
+
+const SMALL: Limits = Limits { entries: 1000, bytes: 1 << 20 };
+
+#[test]
+fn bombs_are_refused_before_they_go_off() {
+    both(|store, _| {
+        let refused = |tar: Vec<u8>, words: &str| {
+            let endless = (&tar[..]).chain(std::io::repeat(0).take(64 << 30));
+            let error = unpack(store, endless, SMALL).err().map(|error| error.to_string()).unwrap_or_default();
+            assert!(error.contains(words), "{}: {error:?} instead of {words:?}", store.name());
+        };
+        // Names and records that would fill the memory.
+        for kind in [tar::EntryType::GNULongName, tar::EntryType::GNULongLink, tar::EntryType::XHeader] {
+            refused(raw(b"x", kind, 32 << 30, |_| ()), "bytes of headers for one file");
+        }
+        refused(raw(b"x", tar::EntryType::XGlobalHeader, 32 << 30, |_| ()), "larger than 1048576 bytes unpacked");
+        // Content that would fill the disk, of a file, of what has none, and of a hole.
+        refused(raw(b"big", tar::EntryType::Regular, 8 << 30, |_| ()), "larger than 1048576 bytes unpacked");
+        refused(raw(b"dir", tar::EntryType::Directory, 8 << 30, |_| ()), "larger than 1048576 bytes unpacked");
+        let hole = |header: &mut tar::Header| {
+            let gnu = header.as_gnu_mut().unwrap();
+            gnu.sparse[0].offset.copy_from_slice(b"177777777777");
+            gnu.sparse[0].numbytes.copy_from_slice(b"000000000000");
+            gnu.realsize.copy_from_slice(b"177777777777");
+        };
+        refused(raw(b"hole", tar::EntryType::GNUSparse, 0, hole), "larger than 1048576 bytes unpacked");
+        // A chain of records that each are small enough.
+        let mut many = Vec::new();
+        for _ in 0..10_000 {
+            many.extend(raw(b"x", tar::EntryType::XGlobalHeader, 0, |_| ()));
+        }
+        refused(many, "more than 1000 files");
+        let mut sparse = b"40 GNU.sparse.major=1\n".to_vec();
+        sparse.splice(..2, b"22".iter().copied());
+        let size = sparse.len() as u64;
+        sparse.resize(512, 0);
+        let mut tar = raw(b"x", tar::EntryType::XHeader, size, |_| ());
+        tar.extend(sparse);
+        tar.extend(raw(b"f", tar::EntryType::Regular, 0, |_| ()));
+        refused(tar, "sparse files of the PAX format are not supported");
+    });
+}
+
+#[test]
+fn odd_entries_are_taken_as_they_are() {
+    both(|store, _| {
+        let mut tar = Vec::new();
+        // A hole of a megabyte less a page, and a page behind it.
+        let end = (1u64 << 20) - 8192;
+        tar.extend(raw(b"hole", tar::EntryType::GNUSparse, 512, |header| {
+            let gnu = header.as_gnu_mut().unwrap();
+            gnu.sparse[0].offset.copy_from_slice(format!("{:012o}", end - 512).as_bytes());
+            gnu.sparse[0].numbytes.copy_from_slice(format!("{:012o}", 512).as_bytes());
+            gnu.realsize.copy_from_slice(format!("{end:012o}").as_bytes());
+        }));
+        tar.extend([b'x'; 512]);
+        // A target that is no text, a program that becomes another user, a device of the host's.
+        tar.extend(raw(b"link", tar::EntryType::Symlink, 0, |header| {
+            header.as_gnu_mut().unwrap().linkname[..3].copy_from_slice(b"\xff/\xfe");
+        }));
+        tar.extend(raw(b"su", tar::EntryType::Regular, 0, |header| header.set_mode(0o4755)));
+        tar.extend(raw(b"sda", tar::EntryType::Block, 0, |header| header.set_device_major(8).unwrap()));
+        // The same name as a file, as a directory with something in it, and as a file again.
+        tar.extend(raw(b"twice", tar::EntryType::Regular, 0, |_| ()));
+        tar.extend(raw(b"twice/", tar::EntryType::Directory, 0, |_| ()));
+        tar.extend(raw(b"twice/inner", tar::EntryType::Regular, 0, |_| ()));
+        tar.extend(raw(b"twice", tar::EntryType::Regular, 0, |header| header.set_mode(0o600)));
+        tar.extend([0; 1024]);
+        let draft = unpack(store, &tar[..], SMALL).unwrap();
+        let metadata = |name: &str| fs::symlink_metadata(draft.root().join(name)).unwrap();
+        assert_eq!(metadata("hole").len(), end);
+        assert!(metadata("hole").blocks() * 512 < 64 << 10, "{} blocks", metadata("hole").blocks());
+        let target = fs::read_link(draft.root().join("link")).unwrap();
+        assert_eq!(target.as_os_str().as_encoded_bytes(), b"\xff/\xfe");
+        assert_eq!(metadata("su").mode() & 0o7777, 0o4755);
+        assert_eq!(metadata("sda").rdev(), libc::makedev(8, 0));
+        assert!(metadata("twice").is_file() && metadata("twice").mode() & 0o777 == 0o600);
+        // Names that no file system takes.
+        for name in [vec![b'a'; 300], [vec![b'b'; 200], vec![b'/'], vec![b'c'; 5000]].concat()] {
+            let mut tar = raw(b"x", tar::EntryType::GNULongName, name.len() as u64, |_| ());
+            tar.extend(&name);
+            tar.resize(tar.len().next_multiple_of(512), 0);
+            tar.extend(raw(b"x", tar::EntryType::Regular, 0, |_| ()));
+            assert!(unpack(store, &tar[..], SMALL).is_err());
+        }
+    });
+}
+
+#[test]
+fn what_a_power_loss_took_is_thrown_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let opens: [(&str, fn(&Path) -> Box<dyn Snapshotter>); 2] =
+        [("overlay", |dir| Box::new(Overlay::open(dir).unwrap())), ("copy", |dir| Box::new(Copy::open(dir).unwrap()))];
+    for (name, open) in opens {
+        let dir = dir.path().join(name);
+        let store = open(&dir);
+        let settled = layer(&*store, None, &[file("a", b"1")]).unwrap();
+        store.settle().unwrap();
+        let unsettled = layer(&*store, Some(&settled), &[file("b", b"2")]).unwrap();
+        drop(store);
+        // The process was killed, the machine went on: nothing is lost, and the next flush covers it.
+        let store = open(&dir);
+        assert!(store.has_layer(&settled) && store.has_layer(&unsettled), "{name}");
+        drop(store);
+        // The machine was off: as if the mark were of another boot.
+        let marks = walk(&dir.join("l"), "unsettled");
+        assert_eq!(marks.len(), 1, "{name}: {marks:?}");
+        fs::write(&marks[0], "another boot").unwrap();
+        let store = open(&dir);
+        assert!(store.has_layer(&settled) && !store.has_layer(&unsettled), "{name}");
+        assert_eq!(fs::read_dir(dir.join("l")).unwrap().count(), 1);
+        assert_eq!(fs::read_dir(dir.join("t")).unwrap().count(), 0);
+        // Unpacked again, it is there again.
+        assert_eq!(layer(&*store, Some(&settled), &[file("b", b"2")]).unwrap(), unsettled);
+        store.settle().unwrap();
+        assert!(walk(&dir.join("l"), "unsettled").is_empty());
+    }
+}
+
+#[test]
+fn a_layer_without_what_it_lies_on_is_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Overlay::open(dir.path()).unwrap();
+    let below = layer(&store, None, &[file("a", b"1")]).unwrap();
+    let above = layer(&store, Some(&below), &[file("b", b"2")]).unwrap();
+    layer(&store, Some(&above), &[file("c", b"3")]).unwrap();
+    drop(store);
+    // Half of a layer's directory, as a broken disk leaves it.
+    let chains = walk(&dir.path().join("l"), "chain");
+    let broken = chains.iter().find(|path| fs::read_to_string(path).unwrap() == below.as_str()).unwrap();
+    fs::write(broken, "").unwrap();
+    let store = Overlay::open(dir.path()).unwrap();
+    assert!(store.layers().is_empty());
+    assert_eq!(fs::read_dir(dir.path().join("l")).unwrap().count(), 0);
+}
+
+/// The files of a name one directory below.
+fn walk(dir: &Path, name: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).unwrap().flatten().map(|entry| entry.path().join(name));
+    entries.filter(|path| path.exists()).collect()
+}

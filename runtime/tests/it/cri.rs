@@ -76,7 +76,7 @@ fn a_pod_lives_and_leaves_nothing() {
 }
 
 /// No mount, no process but our own, no file of a pod.
-fn assert_nothing_left(node: &Node) {
+pub fn assert_nothing_left(node: &Node) {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     let dir = node.dir.path().to_str().unwrap();
     assert!(!mounts.contains(dir), "{mounts}");
@@ -147,7 +147,7 @@ fn a_killed_runtime_finds_its_containers_again() {
     });
 }
 
-async fn running_pid(cri: &mut crate::harness::Clients, id: &str) -> u32 {
+pub async fn running_pid(cri: &mut crate::harness::Clients, id: &str) -> u32 {
     let request = v1::ContainerStatusRequest { container_id: id.into(), verbose: true };
     let response = cri.runtime.container_status(request).await.unwrap().into_inner();
     assert_eq!(response.status.unwrap().state(), v1::ContainerState::ContainerRunning);
@@ -302,6 +302,129 @@ fn containers_share_processes_only_when_asked() {
         let alone = cri.run(&pod, script("alone", "cat /proc/1/comm")).await;
         assert_eq!(cri.wait(&alone).await.exit_code, 0);
         assert_eq!(log(&node, "shared", "alone"), "cat\n");
+        cri.remove_sandbox(&pod).await;
+        running.stop().await;
+        assert_nothing_left(&node);
+    });
+}
+
+#[test]
+fn images_are_mounted_and_kept_while_they_are() {
+    isolated("cri::images_are_mounted_and_kept_while_they_are", || async {
+        let registry = std::sync::Arc::new(crate::images::Registry::default());
+        registry.fill();
+        let name = format!("{}/test/app:v1", registry.serve().await);
+        let node = Node::new("cri::images_are_mounted_and_kept_while_they_are");
+        node.install_network();
+        let running = node.start().await;
+        let mut cri = running.clients.clone();
+        let pod = cri.run_sandbox(sandbox(&node, "web")).await;
+        let volume = |image: &str, host_path: &str| v1::Mount {
+            container_path: "/vol".into(),
+            host_path: host_path.into(),
+            image: Some(v1::ImageSpec { image: image.into(), ..Default::default() }),
+            ..Default::default()
+        };
+        let with = |mount: v1::Mount, script: v1::ContainerConfig| v1::CreateContainerRequest {
+            pod_sandbox_id: pod.clone(),
+            config: Some(v1::ContainerConfig { mounts: vec![mount], ..script }),
+            sandbox_config: None,
+        };
+        let error = cri.runtime.create_container(with(volume(&name, ""), script("early", ""))).await.unwrap_err();
+        assert_eq!(error.code(), tonic::Code::NotFound);
+        let spec = v1::ImageSpec { image: name.clone(), ..Default::default() };
+        let request = v1::PullImageRequest { image: Some(spec.clone()), ..Default::default() };
+        cri.images.pull_image(request).await.unwrap();
+        let error = cri.runtime.create_container(with(volume(&name, "/tmp"), script("both", ""))).await.unwrap_err();
+        assert_eq!(error.code(), tonic::Code::InvalidArgument);
+        // Two layers, the upper one's file over the lower one's; nothing can be written or run.
+        let text = "cat /vol/a; ls /vol; echo x > /vol/a || echo refused; grep ' /vol ' /proc/self/mountinfo; exit 0";
+        let config = script("reader", &text.replace("grep", "/bin/busybox grep"));
+        let id = cri.runtime.create_container(with(volume(&name, ""), config)).await.unwrap().into_inner().container_id;
+        // The image goes by name, and stays as long as it is mounted.
+        cri.images.remove_image(v1::RemoveImageRequest { image: Some(spec) }).await.unwrap();
+        cri.start(&id).await;
+        assert_eq!(cri.wait(&id).await.exit_code, 0);
+        let said = log(&node, "web", "reader");
+        assert!(said.starts_with("twoa\nb\n") && said.contains("refused") && said.contains("noexec"), "{said}");
+        let status = cri.status(&id).await;
+        assert_eq!(status.mounts[0].image.as_ref().unwrap().image, name);
+        cri.remove_sandbox(&pod).await;
+        // It goes with the last that used it.
+        assert_eq!(fs::read_dir(node.path("data/snapshots/l")).unwrap().count(), 1);
+        running.stop().await;
+        assert_nothing_left(&node);
+    });
+}
+
+#[test]
+fn use_is_told_in_all_forms() {
+    isolated("cri::use_is_told_in_all_forms", || async {
+        let node = Node::new("cri::use_is_told_in_all_forms");
+        node.install_network();
+        let running = node.start().await;
+        let mut cri = running.clients.clone();
+        let pod = cri.run_sandbox(sandbox(&node, "web")).await;
+        let text = "dd if=/dev/zero of=/file bs=1024 count=300 2>/dev/null; echo ready; while :; do :; done";
+        let mut config = script("busy", text);
+        config.linux.as_mut().unwrap().resources =
+            Some(v1::LinuxContainerResources { memory_limit_in_bytes: 64 << 20, ..Default::default() });
+        let id = cri.run(&pod, config).await;
+        while !fs::read_to_string(node.path("logs/web/busy/0.log")).is_ok_and(|text| text.contains("ready")) {
+            tokio::task::yield_now().await;
+        }
+        let descriptors = cri.runtime.list_metric_descriptors(v1::ListMetricDescriptorsRequest {}).await.unwrap();
+        let descriptors = descriptors.into_inner().descriptors;
+        // A second of time used: the loop above goes on until then.
+        let metrics = loop {
+            let pods = cri.runtime.list_pod_sandbox_metrics(v1::ListPodSandboxMetricsRequest {}).await.unwrap();
+            let pods = pods.into_inner().pod_metrics;
+            assert_eq!((pods.len(), pods[0].pod_sandbox_id.as_str()), (1, pod.as_str()));
+            let container = &pods[0].container_metrics[0];
+            assert_eq!(container.container_id, id);
+            let cpu = container.metrics.iter().find(|metric| metric.name == "container_cpu_usage_seconds_total");
+            if cpu.unwrap().value.unwrap().value >= 1 {
+                break container.metrics.clone();
+            }
+        };
+        for metric in &metrics {
+            let descriptor = descriptors.iter().find(|descriptor| descriptor.name == metric.name).unwrap();
+            assert_eq!(descriptor.label_keys.len(), metric.label_values.len(), "{}", metric.name);
+            let label =
+                |name: &str| &metric.label_values[descriptor.label_keys.iter().position(|key| key == name).unwrap()];
+            assert_eq!(
+                (label("pod").as_str(), label("namespace").as_str(), label("container").as_str()),
+                ("web", "default", "busy")
+            );
+        }
+        let value = |name: &str| metrics.iter().find(|metric| metric.name == name).unwrap().value.unwrap().value;
+        assert!(value("container_fs_usage_bytes") >= 300 << 10);
+        assert_eq!(value("container_spec_memory_limit_bytes"), 64 << 20);
+        assert!(value("container_memory_working_set_bytes") > 0 && value("container_processes") > 0);
+        let stats = cri.runtime.list_pod_sandbox_stats(v1::ListPodSandboxStatsRequest::default()).await.unwrap();
+        let linux = stats.into_inner().stats.remove(0).linux.unwrap();
+        assert_eq!(linux.containers.len(), 1);
+        assert!(linux.cpu.unwrap().usage_core_nano_seconds.unwrap().value >= 1_000_000_000);
+        // The fake plugin makes no interface.
+        assert!(linux.network.is_none());
+        let error = cri.runtime.checkpoint_container(v1::CheckpointContainerRequest::default()).await.unwrap_err();
+        assert_eq!(error.code(), tonic::Code::Unimplemented);
+        let config = cri.runtime.runtime_config(v1::RuntimeConfigRequest {}).await.unwrap().into_inner();
+        assert_eq!(config.linux.unwrap().cgroup_driver(), v1::CgroupDriver::Cgroupfs);
+        let resources = v1::LinuxContainerResources { memory_limit_in_bytes: 96 << 20, ..Default::default() };
+        let request = v1::UpdateContainerResourcesRequest {
+            container_id: id.clone(),
+            linux: Some(resources),
+            ..Default::default()
+        };
+        cri.runtime.update_container_resources(request).await.unwrap();
+        assert_eq!(cri.status(&id).await.resources.unwrap().linux.unwrap().memory_limit_in_bytes, 96 << 20);
+        // A log that was moved away is begun anew when asked to.
+        let path = node.path("logs/web/busy/0.log");
+        fs::rename(&path, node.path("logs/web/busy/0.log.old")).unwrap();
+        let request = v1::ReopenContainerLogRequest { container_id: id.clone() };
+        cri.runtime.reopen_container_log(request).await.unwrap();
+        assert!(path.exists());
         cri.remove_sandbox(&pod).await;
         running.stop().await;
         assert_nothing_left(&node);

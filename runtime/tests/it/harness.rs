@@ -118,6 +118,7 @@ pub fn config(dir: &Path, group: &str) -> Config {
         cni_bin_dir: dir.join("bin"),
         pull_place: Default::default(),
         registries: Default::default(),
+        layer_limits: Default::default(),
         docker: Vec::new(),
     }
 }

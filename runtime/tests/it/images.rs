@@ -38,7 +38,7 @@ use serde_json::json;
 use crate::isolation::isolated;
 
 #[derive(Default)]
-struct Registry {
+pub struct Registry {
     /// Path below /v2/ → type and bytes.
     content: Mutex<HashMap<String, (String, Vec<u8>)>>,
     requests: AtomicUsize,
@@ -101,7 +101,7 @@ async fn answer(State(registry): State<Arc<Registry>>, request: Request) -> Resp
 }
 
 impl Registry {
-    fn put(&self, path: &str, kind: &str, bytes: &[u8]) -> serde_json::Value {
+    pub fn put(&self, path: &str, kind: &str, bytes: &[u8]) -> serde_json::Value {
         let digest = Digest::of(bytes);
         for name in
             [path.replace("DIGEST", digest.as_str()), path.replace("manifests/v1", &format!("manifests/{digest}"))]
@@ -112,7 +112,7 @@ impl Registry {
     }
 
     /// An index with one image of two layers, compressed differently.
-    fn fill(&self) {
+    pub fn fill(&self) {
         let first = tar(&[("a", b"one"), ("b", &[7; 200_000])]);
         let second = tar(&[("a", b"two")]);
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
@@ -137,7 +137,7 @@ impl Registry {
     }
 
     /// Serves on loopback; gives `HOST:PORT`.
-    async fn serve(self: &Arc<Registry>) -> String {
+    pub async fn serve(self: &Arc<Registry>) -> String {
         Links::open(&Place::Current).unwrap().up("lo").await.unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
@@ -147,7 +147,7 @@ impl Registry {
     }
 }
 
-fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
+pub fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     for (name, bytes) in files {
         let mut header = tar::Header::new_gnu();
@@ -158,9 +158,9 @@ fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
     builder.into_inner().unwrap()
 }
 
-fn open(dir: &Path) -> Images {
+pub fn open(dir: &Path) -> Images {
     let overlay = Arc::new(Overlay::open(&dir.join("snapshots")).unwrap());
-    Images::open(dir, overlay, Place::Current, Registries::default()).unwrap()
+    Images::open(dir, overlay, Place::Current, Registries::default(), Default::default()).unwrap()
 }
 
 #[test]
@@ -222,6 +222,82 @@ fn bad_registries_are_told_apart() {
             error.contains("failed to do request") && error.to_lowercase().contains("connection refused"),
             "{error}"
         );
+    });
+}
+
+#[test]
+fn hostile_manifests_are_refused() {
+    isolated("images::hostile_manifests_are_refused", || async {
+        let registry = Arc::new(Registry::default());
+        let layer = tar(&[("a", b"one")]);
+        let blob = "test/app/blobs/DIGEST";
+        let good = registry.put(blob, "application/vnd.oci.image.layer.v1.tar", &layer);
+        let with_config = |diff_ids: &[Digest]| {
+            let config = json!({ "architecture": Platform::own().architecture, "os": "linux", "config": { "Cmd": ["/x"] }, "rootfs": { "type": "layers", "diff_ids": diff_ids } });
+            registry.put(blob, "application/vnd.oci.image.config.v1+json", config.to_string().as_bytes())
+        };
+        let publish = |tag: &str, kind: &str, document: serde_json::Value| {
+            registry.put(&format!("test/app/manifests/{tag}"), kind, document.to_string().as_bytes());
+        };
+        let image = |tag: &str, config: serde_json::Value, layers: Vec<serde_json::Value>| {
+            publish(
+                tag,
+                OCI_MANIFEST,
+                json!({ "schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": layers }),
+            );
+        };
+        let sized = |size: u64| {
+            let mut layer = good.clone();
+            layer["size"] = json!(size);
+            layer
+        };
+        let own = Digest::of(&layer);
+        image("short", with_config(std::slice::from_ref(&own)), vec![sized(layer.len() as u64 - 1)]);
+        image("long", with_config(std::slice::from_ref(&own)), vec![sized(layer.len() as u64 + 1)]);
+        image("other", with_config(&[Digest::of(b"another layer")]), vec![good.clone()]);
+        image("fewer", with_config(&[]), vec![good.clone()]);
+        image("many", with_config(&vec![own.clone(); 3000]), vec![good.clone(); 3000]);
+        let mut foreign = good.clone();
+        foreign["mediaType"] = json!("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip");
+        image("foreign", with_config(std::slice::from_ref(&own)), vec![foreign]);
+        let mut huge = with_config(std::slice::from_ref(&own));
+        huge["size"] = json!(1u64 << 40);
+        image("config", huge, vec![good.clone()]);
+        // A digest cannot be its own, but a tag can say what it likes: an index that leads to itself again and again.
+        let mut next =
+            json!({ "mediaType": OCI_INDEX, "digest": Digest::of(b"nothing"), "size": 2, "platform": Platform::own() });
+        for _ in 0..10 {
+            let index = json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [next] });
+            next = registry.put("test/app/manifests/DIGEST", OCI_INDEX, index.to_string().as_bytes());
+            next["platform"] = json!(Platform::own());
+        }
+        publish("deep", OCI_INDEX, json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [next] }));
+        publish("bomb", OCI_MANIFEST, json!({ "schemaVersion": 2, "padding": "x".repeat(5 << 20) }));
+        let host = registry.serve().await;
+        let dir = tempfile::tempdir().unwrap();
+        let images = open(dir.path());
+        for (tag, words) in [
+            ("short", "more than the announced"),
+            ("long", "failed to copy"),
+            ("other", "wrong diff id calculated on extraction"),
+            ("fewer", "its configuration names 0"),
+            ("many", "more than 127 layers"),
+            ("foreign", "foreign layer"),
+            ("config", "image configuration is larger than"),
+            ("deep", "indexes are nested too deeply"),
+            ("bomb", "is larger than 4194304 bytes"),
+        ] {
+            let pulled = images.pull(&format!("{host}/test/app:{tag}"), Credentials::Anonymous).await;
+            let error = pulled.unwrap_err().to_string();
+            assert!(error.contains(words), "{tag}: {error}");
+        }
+        assert!(images.list().is_empty());
+        // What came with them goes with the next collection.
+        images.collect(Vec::new).await.unwrap();
+        assert_eq!(fs::read_dir(dir.path().join("content/sha256")).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(dir.path().join("content/ingest")).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(dir.path().join("snapshots/l")).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(dir.path().join("snapshots/t")).unwrap().count(), 0);
     });
 }
 

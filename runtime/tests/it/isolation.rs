@@ -1,7 +1,11 @@
 //! Every test runs in pid, mount, network, uts and ipc namespaces of its own: whatever it leaves ends with it. Groups are
 //! the one thing that outlives namespaces; they are removed by name.
 
-use std::{future::Future, path::Path, process::Command};
+use std::{
+    future::Future,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 const INSIDE: &str = "CORACLE_TEST_INSIDE";
 const HIERARCHIES: &str = "/sys/fs/cgroup";
@@ -37,11 +41,22 @@ fn remove_groups(group: &str) -> Vec<String> {
     let hierarchies = std::fs::read_dir(HIERARCHIES).into_iter().flatten().flatten().map(|entry| entry.path());
     for dir in hierarchies.chain([Path::new(HIERARCHIES).to_owned()]) {
         let dir = dir.join(group.trim_start_matches('/'));
-        for child in std::fs::read_dir(&dir).into_iter().flatten().flatten().filter(|entry| entry.path().is_dir()) {
-            left.push(child.path().display().to_string());
-            let _ = std::fs::remove_dir(child.path());
+        for child in children(&dir) {
+            left.push(child.display().to_string());
+            remove_tree(&child);
         }
         let _ = std::fs::remove_dir(&dir);
     }
     left
+}
+
+fn children(dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
+}
+
+/// A group goes when those in it are gone: the innermost first.
+fn remove_tree(dir: &Path) {
+    children(dir).iter().for_each(|child| remove_tree(child));
+    let _ = std::fs::remove_dir(dir);
 }

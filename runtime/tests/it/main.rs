@@ -1,7 +1,11 @@
 //! The runtime as a whole: through CRI, with real namespaces, groups and shims. Needs root.
 
+mod containerd;
 mod cri;
+mod durability;
+mod fuzz_seeds;
 mod harness;
+mod hostile;
 mod images;
 mod isolation;
 mod launcher;

@@ -240,7 +240,7 @@ fn extract_one(tree: &Tree, entry: &mut tar::Entry<'_, impl Read>, path: &Path, 
         }
         tar::EntryType::Symlink => {
             let target = entry.link_name().ok().flatten().ok_or_else(|| Error::invalid("a link leads nowhere"))?;
-            sys::symlinkat(&target.to_string_lossy(), dir.as_fd(), &name).context("make a link")?;
+            sys::symlinkat(target.as_os_str(), dir.as_fd(), &name).context("make a link")?;
         }
         tar::EntryType::Link => {
             let target = entry.link_name().ok().flatten().ok_or_else(|| Error::invalid("a link leads nowhere"))?;

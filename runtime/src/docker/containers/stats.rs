@@ -15,7 +15,10 @@ use super::{
     Container,
     inspect::{NEVER, time},
 };
-use crate::engine::model::now;
+use crate::engine::{
+    model::now,
+    stats::{Interface, interfaces},
+};
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
@@ -183,20 +186,12 @@ fn networks(container: &Container) -> Option<Value> {
     }
     let text = std::fs::read_to_string(format!("/proc/{}/net/dev", container.engine.state().pid)).ok()?;
     let mut out = serde_json::Map::new();
-    for line in text.lines().skip(2) {
-        let (name, rest) = line.split_once(':')?;
-        let name = name.trim();
-        let numbers: Vec<u64> = rest.split_whitespace().filter_map(|word| word.parse().ok()).collect();
-        if name == "lo" || numbers.len() < 16 {
-            continue;
-        }
-        out.insert(
-            name.to_owned(),
-            json!({
-                "rx_bytes": numbers[0], "rx_packets": numbers[1], "rx_errors": numbers[2], "rx_dropped": numbers[3],
-                "tx_bytes": numbers[8], "tx_packets": numbers[9], "tx_errors": numbers[10], "tx_dropped": numbers[11],
-            }),
-        );
+    for Interface { name, received, sent } in interfaces(&text) {
+        let counters = json!({
+            "rx_bytes": received.bytes, "rx_packets": received.packets, "rx_errors": received.errors, "rx_dropped": received.dropped,
+            "tx_bytes": sent.bytes, "tx_packets": sent.packets, "tx_errors": sent.errors, "tx_dropped": sent.dropped,
+        });
+        out.insert(name, counters);
     }
     Some(Value::Object(out))
 }

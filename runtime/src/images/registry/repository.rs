@@ -6,7 +6,7 @@ use http::{
     HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri,
     header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, LOCATION, RANGE, WWW_AUTHENTICATE},
 };
-use http_body_util::{BodyExt, Limited};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
 use serde::Deserialize;
@@ -350,9 +350,13 @@ async fn body(response: Response<Incoming>, limit: u64) -> Result<Vec<u8>> {
     let collected = timeout(ANSWER_LIMIT, limited.collect())
         .await
         .map_err(|_| Error::deadline("the registry's answer does not end"))?;
-    collected
-        .map(|collected| collected.to_bytes().to_vec())
-        .map_err(|error| Error::unavailable(format!("read the registry's answer: {error}")))
+    collected.map(|collected| collected.to_bytes().to_vec()).map_err(|error| {
+        match error.downcast_ref::<LengthLimitError>() {
+            // It will be as long the next time.
+            Some(_) => Error::invalid(format!("the registry's answer is larger than {limit} bytes")),
+            None => Error::unavailable(format!("read the registry's answer: {error}")),
+        }
+    })
 }
 
 /// `key="value",key=value`.

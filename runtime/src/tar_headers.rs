@@ -1,0 +1,53 @@
+//! Bounds what a tar archive may say of a file before its content: long names and PAX records are read into memory, and
+//! a few kilobytes of compressed zeros can be a header of gigabytes.
+
+use std::{
+    cell::Cell,
+    io::{self, Read},
+};
+
+/// Most bytes of headers before one file. Go's archive/tar, which wrote nearly every layer there is, reads 1 MiB of each.
+const MAX_HEADERS: u64 = 4 << 20;
+
+/// How much may be read before the next file begins.
+pub struct Allowance(Cell<u64>);
+
+impl Allowance {
+    pub fn new() -> Allowance {
+        Allowance(Cell::new(MAX_HEADERS))
+    }
+
+    /// From here on headers are read.
+    pub fn headers(&self) {
+        self.0.set(MAX_HEADERS);
+    }
+
+    /// From here on content is read, which whoever reads it bounds.
+    pub fn content(&self) {
+        self.0.set(u64::MAX);
+    }
+
+    /// The stream to give to the archive.
+    pub fn metered<R>(&self, inner: R) -> Metered<'_, R> {
+        Metered { inner, allowance: &self.0 }
+    }
+}
+
+/// Ends a stream that says more than it may.
+pub struct Metered<'a, R> {
+    inner: R,
+    allowance: &'a Cell<u64>,
+}
+
+impl<R: Read> Read for Metered<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = self.allowance.get();
+        if left == 0 {
+            return Err(io::Error::other(format!("more than {MAX_HEADERS} bytes of headers for one file")));
+        }
+        let wanted = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        let count = self.inner.read(&mut buffer[..wanted])?;
+        self.allowance.set(left - count as u64);
+        Ok(count)
+    }
+}
