@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Reads and writes have turns of their own (upstream `--max-requests-inflight`, `--max-mutating-requests-inflight`), so
-//! that neither starves the other. Streams (watches, logs, connections) take no turn, but there is a most of them.
+//! that neither starves the other; and no user has them all, so that who sends bodies that do not end keeps nobody else
+//! from having a turn. Streams (watches, logs, connections) take no turn, but there is a most of them.
 
 use crate::auth::UserInfo;
 use coracle_api::Status;
@@ -24,6 +25,9 @@ pub const WRITES: usize = 200;
 /// How many requests may wait for their turn, for each that is in flight.
 const QUEUED: usize = 4;
 
+/// This part of the turns is never a single user's.
+const OTHERS: usize = 4;
+
 /// How long a request may wait: a quarter of the time it has for its answer (upstream's API Priority and Fairness).
 const WAIT: Duration = Duration::from_secs(15);
 
@@ -37,30 +41,54 @@ struct Turns {
     /// The most that may wait.
     queue: usize,
     running: usize,
+    /// The most that one user may have.
+    share: usize,
 }
 
 #[derive(Debug, Default)]
 struct State {
     free: usize,
     waiting: usize,
+    /// How many turns each user has.
+    taken: HashMap<Arc<str>, usize>,
     /// Users with somebody in their queue, in the order of their turns.
     order: VecDeque<Arc<str>>,
     queues: HashMap<Arc<str>, VecDeque<oneshot::Sender<Permit>>>,
 }
 
 impl State {
-    /// Whoever is next.
-    fn pop(&mut self) -> Option<oneshot::Sender<Permit>> {
-        let user = self.order.pop_front()?;
+    /// Whoever is next and may have one more turn.
+    fn pop(&mut self, share: usize) -> Option<(Arc<str>, oneshot::Sender<Permit>)> {
+        let at = self.order.iter().position(|user| self.has(user) < share)?;
+        let user = self.order.remove(at)?;
         let queue = self.queues.get_mut(&user)?;
-        let next = queue.pop_front();
+        let next = queue.pop_front()?;
+        self.waiting -= 1;
         if queue.is_empty() {
             self.queues.remove(&user);
         } else {
-            self.order.push_back(user);
+            self.order.push_back(user.clone());
         }
-        self.waiting -= usize::from(next.is_some());
-        next
+        Some((user, next))
+    }
+
+    fn has(&self, user: &str) -> usize {
+        self.taken.get(user).copied().unwrap_or(0)
+    }
+
+    fn begin(&mut self, user: &Arc<str>) {
+        self.free -= 1;
+        *self.taken.entry(user.clone()).or_default() += 1;
+    }
+
+    fn end(&mut self, user: &str) {
+        self.free += 1;
+        if let Some(count) = self.taken.get_mut(user) {
+            *count -= 1;
+            if *count == 0 {
+                self.taken.remove(user);
+            }
+        }
     }
 
     /// Takes the last of the longest queue away, if that is longer than one more of `user` would make theirs.
@@ -88,16 +116,17 @@ impl State {
 impl Turns {
     fn new(running: usize) -> Arc<Self> {
         let state = State { free: running, ..State::default() };
-        Arc::new(Self { state: Mutex::new(state), queue: running * QUEUED, running })
+        Arc::new(Self { state: Mutex::new(state), queue: running * QUEUED, running, share: running - running / OTHERS })
     }
 
     /// A turn, at once or after those before it.
     async fn take(self: &Arc<Self>, user: &str) -> Result<Permit, Status> {
         let turn = {
             let mut state = self.state.lock();
-            if state.free > 0 {
-                state.free -= 1;
-                return Ok(Permit { turn: Some(self.clone()), _stream: None });
+            if state.free > 0 && state.has(user) < self.share {
+                let user: Arc<str> = user.into();
+                state.begin(&user);
+                return Ok(Permit { turn: Some((self.clone(), user)), _stream: None });
             }
             if state.waiting >= self.queue && !state.shed_for(user) {
                 return Err(too_many());
@@ -113,19 +142,19 @@ impl Turns {
     }
 
     /// Hands a turn that has become free to the next one that still waits.
-    fn pass_on(self: Arc<Self>) {
+    fn pass_on(self: &Arc<Self>, user: &str) {
         let mut state = self.state.lock();
-        let mut permit = Permit { turn: Some(self.clone()), _stream: None };
-        while let Some(next) = state.pop() {
-            match next.send(permit) {
-                Ok(()) => return,
-                // It did not wait any longer.
-                Err(back) => permit = back,
+        state.end(user);
+        while state.free > 0
+            && let Some((user, next)) = state.pop(self.share)
+        {
+            state.begin(&user);
+            // Whoever does not wait any longer gives it back; not by dropping it, which would pass it on again.
+            if let Err(mut back) = next.send(Permit { turn: Some((self.clone(), user.clone())), _stream: None }) {
+                back.turn = None;
+                state.end(&user);
             }
         }
-        // Not dropped as a permit: that would pass it on again.
-        permit.turn = None;
-        state.free += 1;
     }
 
     fn load(&self) -> Load {
@@ -144,14 +173,14 @@ pub struct Load {
 /// What a request holds while it runs.
 #[derive(Debug, Default)]
 pub struct Permit {
-    turn: Option<Arc<Turns>>,
+    turn: Option<(Arc<Turns>, Arc<str>)>,
     _stream: Option<OwnedSemaphorePermit>,
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        if let Some(turns) = self.turn.take() {
-            turns.pass_on();
+        if let Some((turns, user)) = self.turn.take() {
+            turns.pass_on(&user);
         }
     }
 }
@@ -285,6 +314,23 @@ mod tests {
         for one in greedy {
             one.await.unwrap().unwrap();
         }
+        assert_eq!(turns.load(), Load { running: 0, waiting: 0 });
+    }
+
+    #[tokio::test]
+    async fn no_user_has_every_turn() {
+        let turns = Turns::new(4);
+        let mut held = Vec::new();
+        for _ in 0..3 {
+            held.push(turns.take("greedy").await.unwrap());
+        }
+        let more = request(&turns, "greedy");
+        waiting(&turns, 1).await;
+        drop(turns.take("modest").await.unwrap());
+        assert_eq!(turns.load(), Load { running: 3, waiting: 1 });
+        held.pop();
+        more.await.unwrap().unwrap();
+        drop(held);
         assert_eq!(turns.load(), Load { running: 0, waiting: 0 });
     }
 

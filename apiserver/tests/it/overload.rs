@@ -109,21 +109,19 @@ async fn one_user_cannot_take_every_turn() {
     while held.iter().filter(|(_, answer)| answer.is_finished()).count() < 200 {
         tokio::task::yield_now().await;
     }
-    assert_eq!(metrics("apiserver_current_inflight_requests{request_kind=\"mutating\"}").await, 200);
-    // Somebody else is let in all the same, reads go on, and so do streams.
+    assert_eq!(metrics("apiserver_current_inflight_requests{request_kind=\"mutating\"}").await, 150);
+    // Somebody else is let in at once all the same, reads go on, and so do streams.
     let admin = harness.admin();
     let modest = tokio::spawn(async move { admin.post("/api/v1/namespaces/default/pods", &pod("modest")).await });
     let admin = harness.admin();
     assert_eq!(admin.get("/api/v1/namespaces/default/pods").await.0, StatusCode::OK);
     let mut watch = admin.watch("/api/v1/namespaces/default/pods?watch=1").await;
-    // Whoever of these has a turn gives it back, and every second goes to the other user.
-    let mut held: Vec<_> = held.into_iter().map(|(sender, answer)| (Some(sender), answer)).collect();
-    held.iter_mut().take(300).for_each(|(sender, _)| drop(sender.take()));
     let (code, answer) = tokio::time::timeout(LIMIT, modest).await.unwrap().unwrap();
     assert_eq!(code, StatusCode::CREATED, "{answer}");
     assert_eq!(watch.seen().await, ("ADDED".into(), "modest".into()));
-    for (sender, answer) in held {
-        drop(sender);
+    let (senders, answers): (Vec<_>, Vec<_>) = held.into_iter().unzip();
+    drop(senders);
+    for answer in answers {
         let answer = answer.await.unwrap().unwrap();
         if answer.status() == StatusCode::TOO_MANY_REQUESTS {
             assert_eq!(answer.headers()["retry-after"], "1");

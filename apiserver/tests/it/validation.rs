@@ -622,3 +622,106 @@ async fn what_is_immutable_stays() {
     )
     .await;
 }
+
+#[tokio::test]
+async fn pods() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    let path = "/api/v1/namespaces/default/pods";
+    let good = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let volumes = |volume: Value| json!({"spec": {"volumes": [volume]}});
+    let container = |more: Value| {
+        let mut container = json!({"name": "c", "image": "i"});
+        json_patch::merge(&mut container, &more);
+        json!({"spec": {"containers": [container]}})
+    };
+    let rows: [(Value, &[&str]); 13] = [
+        (
+            json!({"spec": {"os": {"name": "plan9"}, "preemptionPolicy": "Always"}}),
+            &[
+                "spec.preemptionPolicy: Unsupported value: \"Always\": supported values: \"Never\", \"PreemptLowerPriority\"",
+                "spec.os.name: Unsupported value: \"plan9\": supported values: \"linux\", \"windows\"",
+            ],
+        ),
+        (
+            json!({"spec": {"dnsPolicy": "None"}}),
+            &[
+                "spec.dnsConfig.nameservers: Required value: must provide at least one DNS nameserver when `dnsPolicy` is None",
+            ],
+        ),
+        (
+            json!({"spec": {"dnsConfig": {"nameservers": ["1.1.1.1", "x", "1.1.1.2", "1.1.1.3"], "options": [{"value": "1"}]}}}),
+            &[
+                "spec.dnsConfig.nameservers: Invalid value: [\"1.1.1.1\",\"x\",\"1.1.1.2\",\"1.1.1.3\"]: must not have more than 3 nameservers",
+                "spec.dnsConfig.nameservers[1]: Invalid value: \"x\": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
+                "spec.dnsConfig.options[0]: Required value: must not be empty",
+            ],
+        ),
+        (
+            json!({"spec": {"readinessGates": [{"conditionType": ""}]}}),
+            &[
+                "spec.readinessGates[0].conditionType: Invalid value: \"\": name part must be non-empty",
+                "spec.readinessGates[0].conditionType: Invalid value: \"\": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')",
+            ],
+        ),
+        (
+            json!({"spec": {"securityContext": {"runAsUser": -1, "seccompProfile": {"type": "Localhost"}, "fsGroupChangePolicy": "Never"}}}),
+            &[
+                "spec.securityContext.runAsUser: Invalid value: -1: must be between 0 and 2147483647, inclusive",
+                "spec.securityContext.seccompProfile.localhostProfile: Required value: must be set when seccomp type is Localhost",
+                "spec.securityContext.fsGroupChangePolicy: Unsupported value: \"Never\": supported values: \"Always\", \"OnRootMismatch\"",
+            ],
+        ),
+        (
+            json!({"spec": {"securityContext": {"sysctls": [{"name": "a.b", "value": "1"}, {"name": "a/b", "value": "2"}, {"name": "A", "value": "3"}]}}}),
+            &[
+                "spec.securityContext.sysctls[1].name: Duplicate value: \"a/b\"",
+                "spec.securityContext.sysctls[2].name: Invalid value: \"A\": must have at most 253 characters and match regex ^([a-z0-9][-_a-z0-9]*[a-z0-9]?)?([\\./][a-z0-9][-_a-z0-9]*[a-z0-9]?)*$",
+            ],
+        ),
+        (
+            container(
+                json!({"securityContext": {"procMount": "Half", "appArmorProfile": {"type": "Unconfined", "localhostProfile": "x"}}}),
+            ),
+            &[
+                "spec.containers[0].securityContext.appArmorProfile.localhostProfile: Invalid value: \"x\": can only be set when AppArmor type is Localhost",
+                "spec.containers[0].securityContext.procMount: Unsupported value: \"Half\": supported values: \"Default\", \"Unmasked\"",
+            ],
+        ),
+        (
+            container(json!({"volumeDevices": [{"name": "", "devicePath": ""}]})),
+            &[
+                "spec.containers[0].volumeDevices[0].name: Required value",
+                "spec.containers[0].volumeDevices[0].devicePath: Required value",
+            ],
+        ),
+        (
+            volumes(json!({"name": "e", "ephemeral": {}})),
+            &["spec.volumes[0].ephemeral.volumeClaimTemplate: Required value"],
+        ),
+        (
+            volumes(json!({"name": "e", "ephemeral": {"volumeClaimTemplate": {"spec": {"accessModes": ["Some"]}}}})),
+            &[
+                "spec.volumes[0].ephemeral.volumeClaimTemplate.spec.accessModes: Unsupported value: \"Some\": supported values: \"ReadOnlyMany\", \"ReadWriteMany\", \"ReadWriteOnce\", \"ReadWriteOncePod\"",
+                "spec.volumes[0].ephemeral.volumeClaimTemplate.spec.resources[storage]: Required value",
+            ],
+        ),
+        (
+            volumes(
+                json!({"name": "t", "projected": {"sources": [{"serviceAccountToken": {"path": "", "expirationSeconds": 5}}]}}),
+            ),
+            &[
+                "spec.volumes[0].projected.sources[0].serviceAccountToken.path: Required value",
+                "spec.volumes[0].projected.sources[0].serviceAccountToken.expirationSeconds: Invalid value: 5: may not specify a duration less than 10 minutes",
+            ],
+        ),
+        (volumes(json!({"name": "c", "csi": {"driver": ""}})), &["spec.volumes[0].csi.driver: Required value"]),
+        (
+            container(json!({"securityContext": {"privileged": true, "allowPrivilegeEscalation": false}})),
+            &[
+                "spec.containers[0].securityContext: Invalid value: {\"privileged\":true,\"allowPrivilegeEscalation\":false}: cannot set `allowPrivilegeEscalation` to false and `privileged` to true",
+            ],
+        ),
+    ];
+    creates(&client, path, &good, &rows).await;
+}

@@ -1,6 +1,6 @@
 //! Checks of a container (core `validateContainers`).
 
-use super::{probe, resources};
+use super::{pod_security, probe, resources};
 use crate::registry::fields::{invalid_all, is_set, items, one_of, text};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, validation};
@@ -29,7 +29,9 @@ pub fn validate(container: &Value, volumes: &HashSet<&str>, init: bool, path: &F
     mounts(container, volumes, path, causes);
     resources::validate(container.get("resources").unwrap_or(&Value::Null), &path.child("resources"), causes);
     probes(container, init, path, causes);
-    security(container, path, causes);
+    let context = container.get("securityContext").unwrap_or(&Value::Null);
+    pod_security::of_container(context, &path.child("securityContext"), causes);
+    devices(container, path, causes);
     if let Some(policy) = container.get("restartPolicy").and_then(Value::as_str)
         && init
         && policy != "Always"
@@ -68,27 +70,6 @@ fn probes(container: &Value, init: bool, path: &FieldPath, causes: &mut Vec<Caus
         if let Some(handler) = lifecycle.get(hook).filter(|value| !value.is_null()) {
             probe::handler(handler, &path.child("lifecycle").child(hook), causes);
         }
-    }
-}
-
-fn security(container: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
-    let context = container.get("securityContext").unwrap_or(&Value::Null);
-    let path = path.child("securityContext");
-    for field in ["runAsUser", "runAsGroup"] {
-        if let Some(id) = context.get(field).and_then(Value::as_i64)
-            && !(0..=i64::from(i32::MAX)).contains(&id)
-        {
-            causes.push(Cause::invalid(&path.child(field), id, "must be between 0 and 2147483647, inclusive"));
-        }
-    }
-    if context.get("privileged").and_then(Value::as_bool) == Some(true)
-        && context.get("allowPrivilegeEscalation").and_then(Value::as_bool) == Some(false)
-    {
-        causes.push(Cause::invalid(
-            &path,
-            context.clone(),
-            "cannot set `allowPrivilegeEscalation` to false and `privileged` to true",
-        ));
     }
 }
 
@@ -168,6 +149,33 @@ fn env_source(kind: &str, source: &Value, path: &FieldPath, causes: &mut Vec<Cau
             key => invalid_all(&path.child("key"), key, validation::config_map_key(key), causes),
         },
         _ => {}
+    }
+}
+
+/// Raw volumes (core `ValidateVolumeDevices`).
+fn devices(container: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    let (mut names, mut paths) = (HashSet::new(), HashSet::new());
+    for (nth, device) in items(container, "volumeDevices").iter().enumerate() {
+        let path = path.child("volumeDevices").index(nth);
+        let (name, target) = (text(device, "name"), text(device, "devicePath"));
+        if name.is_empty() {
+            causes.push(Cause::required(&path.child("name"), ""));
+        } else if !names.insert(name) {
+            causes.push(Cause::invalid(&path.child("name"), name, "must be unique"));
+        }
+        if target.is_empty() {
+            causes.push(Cause::required(&path.child("devicePath"), ""));
+        } else if !paths.insert(target) {
+            causes.push(Cause::invalid(&path.child("devicePath"), target, "must be unique"));
+        }
+        let mounts = items(container, "volumeMounts");
+        if !target.is_empty() && mounts.iter().any(|mount| text(mount, "mountPath") == target) {
+            let why = "must not already exist as a path in volumeMounts";
+            causes.push(Cause::invalid(&path.child("devicePath"), target, why));
+        }
+        if !name.is_empty() && mounts.iter().any(|mount| text(mount, "name") == name) {
+            causes.push(Cause::invalid(&path.child("name"), name, "must not already exist in volumeMounts"));
+        }
     }
 }
 

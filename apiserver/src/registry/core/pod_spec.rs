@@ -1,6 +1,6 @@
 //! Checks of a pod's spec, alone or in a template (core/validation).
 
-use super::{container, scheduling, volume_source};
+use super::{container, pod_security, scheduling, volume_source};
 use crate::registry::fields::{self, invalid_all, is_set, items, non_negative, one_of, text};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, validation};
@@ -41,6 +41,20 @@ pub fn validate(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
         ));
     }
     non_negative(spec, "terminationGracePeriodSeconds", path, causes);
+    one_of(spec, "preemptionPolicy", &["Never", "PreemptLowerPriority"], path, causes);
+    if let Some(os) = spec.get("os").filter(|os| !os.is_null()) {
+        let path = path.child("os");
+        match text(os, "name") {
+            "" => causes.push(Cause::required(&path.child("name"), "cannot be empty")),
+            _ => one_of(os, "name", &["linux", "windows"], &path, causes),
+        }
+    }
+    dns(spec, path, causes);
+    for (nth, gate) in items(spec, "readinessGates").iter().enumerate() {
+        let kind = text(gate, "conditionType");
+        let path = path.child("readinessGates").index(nth).child("conditionType");
+        invalid_all(&path, kind, validation::qualified_name(kind), causes);
+    }
     security_context(spec, path, causes);
     scheduling::validate(spec, path, causes);
     for (nth, secret) in items(spec, "imagePullSecrets").iter().enumerate() {
@@ -53,6 +67,47 @@ pub fn validate(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
         invalid_all(&path.child("ip"), text(alias, "ip"), validation::ip(text(alias, "ip")), causes);
         for (at, name) in items(alias, "hostnames").iter().filter_map(Value::as_str).enumerate() {
             invalid_all(&path.child("hostnames").index(at), name, validation::dns1123_subdomain(name), causes);
+        }
+    }
+}
+
+/// Where names are looked up (core `validatePodDNSConfig`).
+fn dns(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    const SERVERS: usize = 3;
+    const SEARCHES: usize = 32;
+    const SEARCH_CHARACTERS: usize = 2048;
+    let (config, path) = (&spec["dnsConfig"], path.child("dnsConfig"));
+    let (servers, searches) = (items(config, "nameservers"), items(config, "searches"));
+    let at = path.child("nameservers");
+    if text(spec, "dnsPolicy") == "None" && servers.is_empty() {
+        let why = "must provide at least one DNS nameserver when `dnsPolicy` is None";
+        causes.push(Cause::required(&at, why));
+    }
+    if servers.len() > SERVERS {
+        let why = format!("must not have more than {SERVERS} nameservers");
+        causes.push(Cause::invalid(&at, servers.to_vec(), why));
+    }
+    for (nth, ip) in servers.iter().filter_map(Value::as_str).enumerate() {
+        invalid_all(&at.index(nth), ip, validation::ip(ip), causes);
+    }
+    let at = path.child("searches");
+    if searches.len() > SEARCHES {
+        let why = format!("must not have more than {SEARCHES} search paths");
+        causes.push(Cause::invalid(&at, searches.to_vec(), why));
+    }
+    let names: Vec<&str> = searches.iter().filter_map(Value::as_str).collect();
+    if names.join(" ").len() > SEARCH_CHARACTERS {
+        let why =
+            format!("must not have more than {SEARCH_CHARACTERS} characters (including spaces) in the search list");
+        causes.push(Cause::invalid(&at, searches.to_vec(), why));
+    }
+    for (nth, name) in names.iter().enumerate().filter(|(_, name)| **name != ".") {
+        let plain = name.strip_suffix('.').unwrap_or(name).replace('_', "a");
+        invalid_all(&at.index(nth), name, validation::dns1123_subdomain(&plain), causes);
+    }
+    for (nth, option) in items(config, "options").iter().enumerate() {
+        if text(option, "name").is_empty() {
+            causes.push(Cause::required(&path.child("options").index(nth), "must not be empty"));
         }
     }
 }
@@ -132,27 +187,7 @@ fn ephemeral(one: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
 fn security_context(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     let context = spec.get("securityContext").unwrap_or(&Value::Null);
     let path = path.child("securityContext");
-    for field in ["runAsUser", "runAsGroup", "fsGroup"] {
-        if let Some(id) = context.get(field).and_then(Value::as_i64)
-            && !(0..=i64::from(i32::MAX)).contains(&id)
-        {
-            causes.push(Cause::invalid(&path.child(field), id, "must be between 0 and 2147483647, inclusive"));
-        }
-    }
-    for (nth, group) in items(context, "supplementalGroups").iter().enumerate() {
-        if group.as_i64().is_none_or(|group| !(0..=i64::from(i32::MAX)).contains(&group)) {
-            causes.push(Cause::invalid(
-                &path.child("supplementalGroups").index(nth),
-                group.clone(),
-                "must be between 0 and 2147483647, inclusive",
-            ));
-        }
-    }
-    for (nth, sysctl) in items(context, "sysctls").iter().enumerate() {
-        if text(sysctl, "name").is_empty() {
-            causes.push(Cause::required(&path.child("sysctls").index(nth).child("name"), ""));
-        }
-    }
+    pod_security::of_pod(context, &path, causes);
     if spec.get("hostNetwork").and_then(Value::as_bool) == Some(true)
         && spec.get("hostUsers").and_then(Value::as_bool) == Some(false)
     {

@@ -1,6 +1,7 @@
 //! Checks of a pod's volumes.
 
-use crate::registry::fields::{invalid_all, items, quantity, text};
+use crate::registry::fields::{invalid_all, items, labels, quantity, text};
+use crate::registry::storage::driver_name;
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, validation};
 use serde_json::Value;
@@ -65,6 +66,8 @@ fn source(volume: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
                         files(part, &path, causes);
                     }
                 }
+                files(&part["downwardAPI"], &path.child("downwardAPI"), causes);
+                token(&part["serviceAccountToken"], &path.child("serviceAccountToken"), causes);
             }
         }
         "hostPath" => {
@@ -81,7 +84,17 @@ fn source(volume: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
             require("server", causes);
             require("path", causes);
         }
-        "csi" => require("driver", causes),
+        "csi" => driver_name(text(source, "driver"), &path.child("driver"), causes),
+        "ephemeral" => {
+            let path = path.child("volumeClaimTemplate");
+            match source.get("volumeClaimTemplate").filter(|template| !template.is_null()) {
+                None => causes.push(Cause::required(&path, "")),
+                Some(template) => {
+                    labels(template.pointer("/metadata/labels"), &path.child("metadata").child("labels"), causes);
+                    super::volume::claim_spec(&template["spec"], &path.child("spec"), causes);
+                }
+            }
+        }
         "emptyDir" => {
             if let Some(limit) = source.get("sizeLimit").and_then(quantity)
                 && limit.is_negative()
@@ -93,6 +106,24 @@ fn source(volume: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
             }
         }
         _ => {}
+    }
+}
+
+/// A token that is renewed as a file (core `validateProjectionSources`).
+fn token(token: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    if !token.is_object() {
+        return;
+    }
+    if text(token, "path").is_empty() {
+        causes.push(Cause::required(&path.child("path"), ""));
+    }
+    let seconds = token.get("expirationSeconds").and_then(Value::as_i64).unwrap_or(3600);
+    let path = path.child("expirationSeconds");
+    if seconds < 600 {
+        causes.push(Cause::invalid(&path, seconds, "may not specify a duration less than 10 minutes"));
+    }
+    if seconds > 1 << 32 {
+        causes.push(Cause::invalid(&path, seconds, "may not specify a duration larger than 2^32 seconds"));
     }
 }
 

@@ -1,0 +1,116 @@
+//! Checks of security contexts, of a pod's and of its containers' (core `validatePodSpecSecurityContext`,
+//! `ValidateSecurityContext`).
+
+use crate::registry::fields::{items, one_of, text};
+use coracle_api::Cause;
+use coracle_api::status::FieldPath;
+use serde_json::Value;
+use std::collections::HashSet;
+
+const PROFILES: [&str; 3] = ["Localhost", "RuntimeDefault", "Unconfined"];
+const SYSCTL_MAX: usize = 253;
+const SYSCTL: &str = "([a-z0-9][-_a-z0-9]*[a-z0-9]?)?([\\./][a-z0-9][-_a-z0-9]*[a-z0-9]?)*";
+
+/// What pods and containers have in common.
+pub fn context(context: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    for field in ["runAsUser", "runAsGroup", "fsGroup"] {
+        if let Some(id) = context.get(field).and_then(Value::as_i64) {
+            self::id(id, &path.child(field), causes);
+        }
+    }
+    profile(&context["seccompProfile"], "seccomp", &path.child("seccompProfile"), causes);
+    profile(&context["appArmorProfile"], "AppArmor", &path.child("appArmorProfile"), causes);
+}
+
+/// Of a pod alone.
+pub fn of_pod(context: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    self::context(context, path, causes);
+    for (nth, group) in items(context, "supplementalGroups").iter().enumerate() {
+        self::id(group.as_i64().unwrap_or(-1), &path.child("supplementalGroups").index(nth), causes);
+    }
+    one_of(context, "fsGroupChangePolicy", &["Always", "OnRootMismatch"], path, causes);
+    one_of(context, "supplementalGroupsPolicy", &["Merge", "Strict"], path, causes);
+    let mut names = HashSet::new();
+    for (nth, sysctl) in items(context, "sysctls").iter().enumerate() {
+        let (name, path) = (text(sysctl, "name"), path.child("sysctls").index(nth).child("name"));
+        if name.is_empty() {
+            causes.push(Cause::required(&path, ""));
+        } else if !is_sysctl(name) {
+            let why = format!("must have at most {SYSCTL_MAX} characters and match regex ^{SYSCTL}$");
+            causes.push(Cause::invalid(&path, name, why));
+        } else if !names.insert(name.replace('/', ".")) {
+            causes.push(Cause::duplicate(&path, name));
+        }
+    }
+}
+
+/// Of a container alone.
+pub fn of_container(context: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    self::context(context, path, causes);
+    one_of(context, "procMount", &["Default", "Unmasked"], path, causes);
+    let flag = |name: &str| context.get(name).and_then(Value::as_bool);
+    if flag("allowPrivilegeEscalation") == Some(false) {
+        let why = "cannot set `allowPrivilegeEscalation` to false and";
+        if flag("privileged") == Some(true) {
+            causes.push(Cause::invalid(path, context.clone(), format!("{why} `privileged` to true")));
+        }
+        if context.pointer("/capabilities/add").and_then(Value::as_array).is_some_and(|add| add.iter().any(is_admin)) {
+            causes.push(Cause::invalid(path, context.clone(), format!("{why} `capabilities.Add` CAP_SYS_ADMIN")));
+        }
+    }
+}
+
+fn is_admin(capability: &Value) -> bool {
+    capability == "CAP_SYS_ADMIN"
+}
+
+fn id(id: i64, path: &FieldPath, causes: &mut Vec<Cause>) {
+    if !(0..=i64::from(i32::MAX)).contains(&id) {
+        causes.push(Cause::invalid(path, id, "must be between 0 and 2147483647, inclusive"));
+    }
+}
+
+fn profile(profile: &Value, what: &str, path: &FieldPath, causes: &mut Vec<Cause>) {
+    if !profile.is_object() {
+        return;
+    }
+    let named = profile.get("localhostProfile").is_some_and(|name| !name.is_null());
+    match text(profile, "type") {
+        "" => {
+            let field = if what == "seccomp" { "seccompProfile" } else { "appArmorProfile" };
+            causes.push(Cause::required(&path.child("type"), &format!("type is required when {field} is set")));
+        }
+        kind if !PROFILES.contains(&kind) => {
+            causes.push(Cause::not_supported(&path.child("type"), kind, &PROFILES));
+        }
+        "Localhost" if !named => {
+            let why = format!("must be set when {what} type is Localhost");
+            causes.push(Cause::required(&path.child("localhostProfile"), &why));
+        }
+        "Localhost" => {
+            let name = text(profile, "localhostProfile");
+            let path = path.child("localhostProfile");
+            if name.starts_with('/') {
+                causes.push(Cause::invalid(&path, name, "must be a relative path"));
+            } else if name.split('/').any(|part| part == "..") {
+                causes.push(Cause::invalid(&path, name, "must not contain '..'"));
+            }
+        }
+        _ if named => {
+            let why = format!("can only be set when {what} type is Localhost");
+            causes.push(Cause::invalid(&path.child("localhostProfile"), text(profile, "localhostProfile"), why));
+        }
+        _ => {}
+    }
+}
+
+/// Parts of lower-case letters, digits, dashes and underscores between dots or slashes; none begins with a dash or
+/// underscore, and each ends with one at most.
+fn is_sysctl(name: &str) -> bool {
+    let part = |part: &str| {
+        let bytes = part.as_bytes();
+        let plain = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+        bytes.first().is_some_and(plain) && bytes.iter().all(|byte| plain(byte) || matches!(byte, b'-' | b'_'))
+    };
+    name.len() <= SYSCTL_MAX && name.split(['.', '/']).all(part)
+}
