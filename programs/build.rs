@@ -1,4 +1,4 @@
-//! Builds the launcher, the shim, the init and the hello program as small static programs and leaves their paths to `lib.rs`.
+//! Builds the launcher, the shim, the inits and the hello program as small static programs and leaves their paths to `lib.rs`.
 //!
 //! They need `+crt-static` and no relocations, which must not reach proc-macros and build scripts: hence an explicit
 //! `--target`, and a target directory of its own, which also keeps cargo's build lock free.
@@ -9,10 +9,11 @@ use std::{
     process::Command,
 };
 
-const PROGRAMS: [(&str, &str); 4] = [
+const PROGRAMS: [(&str, &str); 5] = [
     ("coracle-launcher", "runtime/launcher"),
     ("coracle-shim", "runtime/shim"),
     ("coracle-init", "coracle/init"),
+    ("coracle-container-init", "runtime/init"),
     ("coracle-hello", "tests/hello"),
 ];
 
@@ -27,7 +28,7 @@ fn main() {
     build(&root, &triple, &target_dir);
     for (name, _) in PROGRAMS {
         let path = target_dir.join(&triple).join("program").join(name);
-        let key = name.trim_start_matches("coracle-").to_uppercase();
+        let key = name.trim_start_matches("coracle-").to_uppercase().replace('-', "_");
         println!("cargo::rustc-env=CORACLE_PROGRAM_{key}={}", path.display());
     }
 }

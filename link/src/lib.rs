@@ -12,7 +12,9 @@ mod links;
 mod netns;
 mod place;
 
-pub use ipnet::{IpNet, Ipv4Net};
-pub use links::{Error, LinkInfo, Links, Mac, Route, Veth};
+pub use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+pub use links::{
+    Error, IpVlanKind, LinkInfo, Links, Mac, MacVlanKind, Route, SubLink, SubLinkKind, Veth,
+};
 pub use netns::Netns;
 pub use place::Place;

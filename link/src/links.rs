@@ -9,10 +9,10 @@ use std::{
 use futures::TryStreamExt;
 use ipnet::IpNet;
 use rtnetlink::{
-    Handle, LinkBridge, LinkBridgePort, LinkUnspec, LinkVeth, RouteMessageBuilder,
+    Handle, LinkBridge, LinkBridgePort, LinkIpVlan, LinkMacVlan, LinkUnspec, LinkVeth, RouteMessageBuilder,
     packet_route::{
-        address::AddressAttribute,
-        link::{InfoData, InfoVeth, LinkAttribute, LinkFlags, LinkMessage},
+        address::{AddressAttribute, AddressHeaderFlags},
+        link::{InfoData, InfoVeth, IpVlanMode, LinkAttribute, LinkFlags, LinkMessage, MacVlanMode},
         neighbour::{NeighbourAttribute, NeighbourState},
         route::{RouteAddress, RouteAttribute, RouteProtocol, RouteScope},
     },
@@ -83,6 +83,46 @@ pub struct Veth<'a> {
     pub peer_netns: Option<&'a Netns>,
     /// Bytes, for both ends, else the kernel's 1500.
     pub mtu: Option<u32>,
+}
+
+/// A link that shares another one's wire, in another namespace.
+#[derive(Clone, Debug)]
+pub struct SubLink<'a> {
+    /// Its name there.
+    pub name: &'a str,
+    /// The link here whose wire it shares.
+    pub parent: &'a str,
+    pub kind: SubLinkKind,
+    /// Where it goes.
+    pub netns: &'a Netns,
+    /// Bytes, else the parent's.
+    pub mtu: Option<u32>,
+}
+
+/// How the wire is shared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SubLinkKind {
+    /// By an Ethernet address of its own.
+    MacVlan(MacVlanKind, Mac),
+    /// With the parent's Ethernet address.
+    IpVlan(IpVlanKind),
+}
+
+/// Whom a macvlan reaches on its parent (ip-link(8)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MacVlanKind {
+    Private,
+    Vepa,
+    Bridge,
+    Passthru,
+}
+
+/// On which layer an ipvlan forwards (ip-link(8)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IpVlanKind {
+    L2,
+    L3,
+    L3S,
 }
 
 /// A route, or the pattern of one to remove.
@@ -162,6 +202,44 @@ impl Links {
         self.handle.link().add(link.build()).execute().await.map_err(refused("make veth pair", veth.name))
     }
 
+    /// Makes a macvlan or an ipvlan in another namespace, down.
+    pub async fn add_sub_link(&self, link: &SubLink<'_>) -> Result<(), Error> {
+        let parent = self.index("share the wire of", link.parent).await?;
+        let netns = link.netns.as_fd().as_raw_fd();
+        let message = match link.kind {
+            SubLinkKind::MacVlan(kind, mac) => {
+                let mode = match kind {
+                    MacVlanKind::Private => MacVlanMode::Private,
+                    MacVlanKind::Vepa => MacVlanMode::Vepa,
+                    MacVlanKind::Bridge => MacVlanMode::Bridge,
+                    MacVlanKind::Passthru => MacVlanMode::Passthrough,
+                };
+                let mut message = LinkMacVlan::new(link.name, parent, mode).setns_by_fd(netns);
+                // One that takes the parent over has the parent's address (macvlan.c, MACVLAN_MODE_PASSTHRU).
+                if kind != MacVlanKind::Passthru {
+                    message = message.address(mac.to_vec());
+                }
+                if let Some(mtu) = link.mtu {
+                    message = message.mtu(mtu);
+                }
+                message.build()
+            }
+            SubLinkKind::IpVlan(kind) => {
+                let mode = match kind {
+                    IpVlanKind::L2 => IpVlanMode::L2,
+                    IpVlanKind::L3 => IpVlanMode::L3,
+                    IpVlanKind::L3S => IpVlanMode::L3S,
+                };
+                let mut message = LinkIpVlan::new(link.name, parent, mode).setns_by_fd(netns);
+                if let Some(mtu) = link.mtu {
+                    message = message.mtu(mtu);
+                }
+                message.build()
+            }
+        };
+        self.handle.link().add(message).execute().await.map_err(refused("make link", link.name))
+    }
+
     /// Makes a bridge, up. One without an address of its own takes that of a port, and another when ports come and go:
     /// whoever had asked for the old one speaks to nobody from then on.
     pub async fn add_bridge(&self, name: &str, mac: Mac) -> Result<(), Error> {
@@ -207,10 +285,14 @@ impl Links {
         }
     }
 
-    /// Gives the link an address; one that it has already is no error.
+    /// Gives the link an address; one that it has already is no error. Who gives addresses here knows that nobody else
+    /// has them, so an IPv6 address is usable at once (no duplicate address detection, RFC 4862).
     pub async fn add_address(&self, name: &str, address: IpNet) -> Result<(), Error> {
         let index = self.index("add address to", name).await?;
-        let request = self.handle.address().add(index, address.addr(), address.prefix_len()).replace();
+        let mut request = self.handle.address().add(index, address.addr(), address.prefix_len()).replace();
+        if address.addr().is_ipv6() {
+            request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+        }
         request.execute().await.map_err(refused("add address to", name))
     }
 

@@ -23,6 +23,9 @@ pub static LAUNCHER: Program =
 pub static SHIM: Program = Program { name: "coracle-shim", bytes: include_bytes!(env!("CORACLE_PROGRAM_SHIM")) };
 /// The first process of a lab's node (`coracle/init`).
 pub static INIT: Program = Program { name: "coracle-init", bytes: include_bytes!(env!("CORACLE_PROGRAM_INIT")) };
+/// The first process of a container with `--init` (`runtime/init`).
+pub static CONTAINER_INIT: Program =
+    Program { name: "coracle-container-init", bytes: include_bytes!(env!("CORACLE_PROGRAM_CONTAINER_INIT")) };
 /// The one program of the test image (`tests/hello`).
 pub static HELLO: Program = Program { name: "coracle-hello", bytes: include_bytes!(env!("CORACLE_PROGRAM_HELLO")) };
 

@@ -27,8 +27,9 @@ pub mod volumes;
 use std::{
     collections::HashMap,
     fs,
+    os::unix::fs::PermissionsExt,
     path::PathBuf,
-    sync::{Arc, atomic::AtomicU64},
+    sync::{Arc, OnceLock, atomic::AtomicU64},
 };
 
 use parking_lot::Mutex;
@@ -55,6 +56,8 @@ pub struct Docker {
     pub build_mounts: build::Mounts,
     /// Where builds keep files that do not outlive the daemon.
     build_spool: Mutex<Option<PathBuf>>,
+    /// Whether the init program could be written.
+    init_program: OnceLock<std::io::Result<()>>,
     /// The daemon's own id.
     pub id: String,
     /// Cancelled when the daemon ends; containers go on.
@@ -85,6 +88,7 @@ impl Docker {
             next_exec: AtomicU64::new(0),
             build_mounts: build::Mounts::default(),
             build_spool: Mutex::default(),
+            init_program: OnceLock::new(),
             id,
             stopping,
         });
@@ -98,8 +102,17 @@ impl Docker {
         Ok(docker)
     }
 
-    /// The program that `--init` puts before a container's own, as a file that can be mounted.
+    /// The program that `--init` puts before a container's own, as a file that can be mounted. It is written anew by each
+    /// daemon and renamed into place, so that containers of an earlier one keep theirs.
     fn init_program(&self) -> Result<PathBuf, http::Problem> {
-        Err(http::Problem::bad("HostConfig.Init is not supported by this engine yet"))
+        let failed = |error: &std::io::Error| http::Problem::internal(format!("write the init program: {error}"));
+        let path = self.engine.data_dir().join("docker").join("docker-init");
+        let written = self.init_program.get_or_init(|| {
+            let part = path.with_extension("part");
+            fs::write(&part, coracle_programs::CONTAINER_INIT.bytes())?;
+            fs::set_permissions(&part, fs::Permissions::from_mode(0o755))?;
+            fs::rename(&part, &path)
+        });
+        written.as_ref().map(|()| path.clone()).map_err(failed)
     }
 }

@@ -1,8 +1,8 @@
 //! Endpoints of networks.
 
-use std::{net::Ipv4Addr, sync::Arc};
+use std::{net::IpAddr, sync::Arc};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -12,7 +12,11 @@ use super::{
     http::{Answer, Call, Problem, created, empty, no_content, ok},
     types::{Endpoint, Map},
 };
-use crate::networks::{Network, Wanted};
+use crate::networks::{
+    Network, Wanted,
+    model::{Pool as KeptPool, WantedPool},
+    vlan,
+};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
@@ -54,13 +58,15 @@ struct Pool {
     auxiliary: Map<String>,
 }
 
-const OPTIONS: [&str; 7] = [
+/// Options of the bridge driver.
+const OPTIONS: [&str; 8] = [
     "com.docker.network.bridge.name",
     "com.docker.network.bridge.enable_icc",
     "com.docker.network.bridge.enable_ip_masquerade",
     "com.docker.network.bridge.host_binding_ipv4",
     "com.docker.network.bridge.default_bridge",
     "com.docker.network.bridge.inhibit_ipv4",
+    "com.docker.network.container_iface_prefix",
     "com.docker.network.driver.mtu",
 ];
 
@@ -92,8 +98,10 @@ fn judge(body: CreateBody) -> Result<Wanted, Problem> {
     if name.contains(['/', ' ', ':']) {
         return Err(Problem::bad(format!("invalid network name: {name}")));
     }
-    match body.driver.as_str() {
-        "" | "bridge" | "default" => {}
+    let driver = match body.driver.as_str() {
+        "" | "bridge" | "default" => "bridge",
+        "macvlan" => "macvlan",
+        "ipvlan" => "ipvlan",
         "host" | "null" => {
             return Err(Problem::denied(format!("only one instance of \"{}\" network is allowed", body.driver)));
         }
@@ -108,10 +116,8 @@ fn judge(body: CreateBody) -> Result<Wanted, Problem> {
                 "could not find plugin {driver} in v1 plugin registry: plugin \"{driver}\" not found"
             )));
         }
-    }
+    };
     let unsupported = [
-        ("EnableIPv6", body.enable_ipv6),
-        ("EnableIPv4=false", body.enable_ipv4 == Some(false)),
         ("Ingress", body.ingress),
         ("ConfigOnly", body.config_only),
         (
@@ -124,64 +130,104 @@ fn judge(body: CreateBody) -> Result<Wanted, Problem> {
     if let Some((what, _)) = unsupported.iter().find(|(_, given)| *given) {
         return Err(Problem::bad(format!("{what} is not supported by this engine")));
     }
-    if let Some(option) = body.options.keys().find(|option| !OPTIONS.contains(&option.as_str())) {
-        return Err(Problem::bad(format!("network option {option} is not supported by this engine")));
+    let ipv4 = body.enable_ipv4.unwrap_or(true);
+    if !ipv4 && !body.enable_ipv6 {
+        return Err(Problem::bad("IPv4 or IPv6 must be enabled"));
     }
-    if let Some(bridge) = body.options.get("com.docker.network.bridge.name")
-        && (bridge.is_empty() || bridge.len() > 15 || bridge.contains(['/', ' ']))
-    {
-        return Err(Problem::bad(format!("invalid bridge name {bridge:?}")));
+    check_options(driver, &body.options)?;
+    let mut pools = Vec::new();
+    for pool in &body.ipam.config {
+        pools.extend(judge_pool(pool)?);
     }
-    let mut wanted = Wanted {
+    for ipv6 in [false, true] {
+        if pools.iter().filter(|pool| pool.subnet.addr().is_ipv6() == ipv6).count() > 1 {
+            return Err(Problem::bad("more than one subnet of a family in a network is not supported by this engine"));
+        }
+    }
+    // A subnet of a family that is off is as if it were not there (libnetwork `ipamAllocate`).
+    pools.retain(|pool| if pool.subnet.addr().is_ipv6() { body.enable_ipv6 } else { ipv4 });
+    Ok(Wanted {
         name: name.to_owned(),
-        driver: "bridge".into(),
+        driver: driver.into(),
         internal: body.internal,
         attachable: body.attachable,
+        ipv4,
+        ipv6: body.enable_ipv6,
+        pools,
         options: body.options,
         ipam_options: body.ipam.options,
         labels: body.labels,
-        ..Wanted::default()
-    };
-    if body.ipam.config.len() > 1 {
-        return Err(Problem::bad("more than one subnet in a network is not supported by this engine"));
-    }
-    if let Some(pool) = body.ipam.config.into_iter().next() {
-        pools(&mut wanted, &pool)?;
-    }
-    Ok(wanted)
+    })
 }
 
-fn pools(wanted: &mut Wanted, pool: &Pool) -> Result<(), Problem> {
-    let bad = |what: &str, text: &str| {
-        Problem::bad(format!("invalid network config:\ninvalid {what} {text}: invalid CIDR block notation"))
-    };
-    let net = |what: &str, text: &str| -> Result<Option<Ipv4Net>, Problem> {
-        if text.is_empty() { Ok(None) } else { text.parse().map(Some).map_err(|_| bad(what, text)) }
-    };
-    let address = |what: &str, text: &str| -> Result<Option<Ipv4Addr>, Problem> {
-        if text.is_empty() {
-            Ok(None)
-        } else {
-            text.parse()
-                .map(Some)
-                .map_err(|_| Problem::bad(format!("invalid network config:\ninvalid {what} {text}: invalid address")))
+fn check_options(driver: &str, options: &Map<String>) -> Result<(), Problem> {
+    let known: &[&str] = if driver == "bridge" { &OPTIONS } else { vlan::options(driver) };
+    if let Some(option) = options.keys().find(|option| !known.contains(&option.as_str())) {
+        return Err(Problem::bad(format!("network option {option} is not supported by this engine")));
+    }
+    let bad_name = |name: &str, longest: usize| name.is_empty() || name.len() > longest || name.contains(['/', ' ', ':']);
+    if let Some(bridge) = options.get("com.docker.network.bridge.name").filter(|name| bad_name(name, 15)) {
+        return Err(Problem::bad(format!("invalid bridge name {bridge:?}")));
+    }
+    // Room for a number.
+    if let Some(prefix) = options.get("com.docker.network.container_iface_prefix").filter(|name| bad_name(name, 11)) {
+        return Err(Problem::bad(format!("invalid interface prefix {prefix:?}")));
+    }
+    let boolean = ["enable_icc", "enable_ip_masquerade", "default_bridge", "inhibit_ipv4"];
+    for key in boolean.map(|key| format!("com.docker.network.bridge.{key}")) {
+        if let Some(value) = options.get(&key).filter(|value| !["true", "false", "1", "0"].contains(&value.as_str())) {
+            return Err(Problem::bad(format!(
+                "failed to parse {key} value: \"{value}\": strconv.ParseBool: parsing \"{value}\": invalid syntax"
+            )));
         }
+    }
+    if let Some(mtu) = options.get("com.docker.network.driver.mtu")
+        && !mtu.parse::<u32>().is_ok_and(|mtu| (68..=65535).contains(&mtu))
+    {
+        return Err(Problem::bad(format!("invalid value for com.docker.network.driver.mtu: {mtu}")));
+    }
+    if let Some(address) = options.get("com.docker.network.bridge.host_binding_ipv4")
+        && address.parse::<IpAddr>().is_err()
+    {
+        return Err(Problem::bad(format!("invalid host binding address: {address}")));
+    }
+    Ok(())
+}
+
+fn judge_pool(pool: &Pool) -> Result<Option<WantedPool>, Problem> {
+    let net = |what: &str, text: &str| -> Result<Option<IpNet>, Problem> {
+        let bad = || {
+            Problem::bad(format!("invalid network config:\ninvalid {what} {text}: invalid CIDR block notation"))
+        };
+        if text.is_empty() { Ok(None) } else { text.parse().map(Some).map_err(|_| bad()) }
     };
-    wanted.subnet = net("subnet", &pool.subnet)?;
-    if wanted.subnet.is_some_and(|subnet| subnet.prefix_len() > 30) {
+    let address = |what: &str, text: &str| -> Result<Option<IpAddr>, Problem> {
+        let bad = || Problem::bad(format!("invalid network config:\ninvalid {what} {text}: invalid address"));
+        if text.is_empty() { Ok(None) } else { text.parse().map(Some).map_err(|_| bad()) }
+    };
+    let (range, gateway) = (net("ip-range", &pool.ip_range)?, address("gateway", &pool.gateway)?);
+    let Some(subnet) = net("subnet", &pool.subnet)? else {
+        if range.is_some() || gateway.is_some() || !pool.auxiliary.is_empty() {
+            return Err(Problem::bad("invalid network config:\na subnet is needed with an ip-range or a gateway"));
+        }
+        return Ok(None);
+    };
+    if subnet.max_prefix_len() - subnet.prefix_len() < 2 {
         return Err(Problem::bad(format!("invalid network config:\nsubnet {} is too small", pool.subnet)));
     }
-    wanted.range = net("ip-range", &pool.ip_range)?;
-    wanted.gateway = address("gateway", &pool.gateway)?;
-    if wanted.subnet.is_none() && (wanted.range.is_some() || wanted.gateway.is_some()) {
-        return Err(Problem::bad("invalid network config:\na subnet is needed with an ip-range or a gateway"));
+    if subnet.trunc() != subnet {
+        return Err(Problem::bad(format!(
+            "invalid network config:\ninvalid subnet {subnet}: it should be {}",
+            subnet.trunc()
+        )));
     }
+    let mut wanted = WantedPool { subnet, range, gateway, auxiliary: Map::new() };
     for (name, text) in &pool.auxiliary {
         if let Some(address) = address("auxiliary address", text)? {
             wanted.auxiliary.insert(name.clone(), address);
         }
     }
-    Ok(())
+    Ok(Some(wanted))
 }
 
 const FILTERS: [&str; 8] = ["dangling", "driver", "id", "label", "label!", "name", "scope", "type"];
@@ -328,20 +374,7 @@ impl Docker {
     }
 
     fn network_json(&self, network: &Network, whole: bool) -> Value {
-        let mut pools = Vec::new();
-        if let Some(subnet) = network.subnet {
-            let mut pool = json!({ "Subnet": subnet });
-            if let Some(range) = network.range {
-                pool["IPRange"] = json!(range);
-            }
-            if let Some(gateway) = network.gateway {
-                pool["Gateway"] = json!(gateway);
-            }
-            if !network.auxiliary.is_empty() {
-                pool["AuxiliaryAddresses"] = json!(network.auxiliary);
-            }
-            pools.push(pool);
-        }
+        let pools: Vec<Value> = network.pools.iter().map(pool_json).collect();
         let ipam_options = if network.ipam_options.is_empty() && network.is_predefined() {
             Value::Null
         } else {
@@ -353,12 +386,12 @@ impl Docker {
             "Created": network.created,
             "Scope": "local",
             "Driver": network.driver,
-            "EnableIPv4": true,
-            "EnableIPv6": false,
+            "EnableIPv4": network.ipv4,
+            "EnableIPv6": network.ipv6,
             "IPAM": {
                 "Driver": "default",
                 "Options": ipam_options,
-                "Config": if network.driver == "bridge" { json!(pools) } else { Value::Null },
+                "Config": if matches!(network.driver.as_str(), "host" | "null") { Value::Null } else { json!(pools) },
             },
             "Internal": network.internal,
             "Attachable": network.attachable,
@@ -372,20 +405,32 @@ impl Docker {
         if whole {
             for container in self.running_on(network) {
                 let endpoint = container.with(|record| record.networks.get(&network.name).cloned()).unwrap_or_default();
-                let address = if endpoint.ip_address.is_empty() {
-                    String::new()
-                } else {
-                    format!("{}/{}", endpoint.ip_address, endpoint.ip_prefix_len)
+                let with_length = |address: &str, length: u8| {
+                    if address.is_empty() { String::new() } else { format!("{address}/{length}") }
                 };
                 out["Containers"][&container.id] = json!({
                     "Name": container.name(),
                     "EndpointID": endpoint.endpoint_id,
                     "MacAddress": endpoint.mac_address,
-                    "IPv4Address": address,
-                    "IPv6Address": "",
+                    "IPv4Address": with_length(&endpoint.ip_address, endpoint.ip_prefix_len),
+                    "IPv6Address": with_length(&endpoint.global_ipv6_address, endpoint.global_ipv6_prefix_len),
                 });
             }
         }
         out
     }
+}
+
+fn pool_json(pool: &KeptPool) -> Value {
+    let mut out = json!({ "Subnet": pool.subnet });
+    if let Some(range) = pool.range {
+        out["IPRange"] = json!(range);
+    }
+    if let Some(gateway) = pool.gateway {
+        out["Gateway"] = json!(gateway);
+    }
+    if !pool.auxiliary.is_empty() {
+        out["AuxiliaryAddresses"] = json!(pool.auxiliary);
+    }
+    out
 }

@@ -2,7 +2,7 @@
 //!
 //! A list that was not given is shown as null, as Go's nil slices are, so lists that Docker shows are `Option`s.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -332,6 +332,21 @@ pub struct Endpoint {
     pub global_ipv6_prefix_len: u8,
     #[serde(rename = "DNSNames")]
     pub dns_names: Option<Vec<String>>,
+    /// The address that was asked for; kept in records, not shown.
+    #[serde(rename = "WantedMacAddress", skip_serializing_if = "is_default")]
+    pub wanted_mac: String,
+}
+
+impl Endpoint {
+    /// Whether a container is there now.
+    pub fn is_joined(&self) -> bool {
+        !self.endpoint_id.is_empty()
+    }
+
+    /// Its addresses there, IPv4 first.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        [&self.ip_address, &self.global_ipv6_address].into_iter().filter_map(|address| address.parse().ok())
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

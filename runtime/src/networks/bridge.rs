@@ -4,10 +4,10 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use coracle_link::{IpNet, Links, Mac, Netns, Place, Route, Veth};
 
-use super::{Network, Networks, nft};
+use super::{Network, Networks, nft, pools::Addresses, vlan};
 use crate::error::{Context, Error, Result};
 
-fn failed(error: coracle_link::Error) -> Error {
+pub(super) fn failed(error: coracle_link::Error) -> Error {
     Error::internal(error.to_string())
 }
 
@@ -15,6 +15,14 @@ fn failed(error: coracle_link::Error) -> Error {
 pub fn mac_of(address: Ipv4Addr) -> Mac {
     let [a, b, c, d] = address.octets();
     [0x02, 0x42, a, b, c, d]
+}
+
+/// The address of an endpoint that asks for none: from its IPv4 address, or at random and locally administered.
+pub fn mac_for(addresses: Addresses) -> Mac {
+    addresses.v4.map(mac_of).unwrap_or_else(|| {
+        let [a, b, c, d] = fastrand::u32(..).to_be_bytes();
+        [0x02, 0x42, a, b, c, d]
+    })
 }
 
 pub fn mac_text(mac: Mac) -> String {
@@ -35,39 +43,32 @@ pub struct Endpoint<'a> {
     pub interface: &'a str,
     /// The name outside.
     pub outside: &'a str,
-    pub address: Ipv4Addr,
+    pub addresses: Addresses,
     pub mac: Mac,
-    /// The way out leads through this network.
-    pub default_route: bool,
+    /// Whether the way out leads through this network: of IPv4, of IPv6.
+    pub default_routes: [bool; 2],
 }
 
 impl Networks {
-    /// Makes a network's bridge unless it is there, and the rules of all.
+    /// Makes what a network needs on the host unless it is there, and the rules of all.
     pub async fn set_up(&self, network: &Network) -> Result<()> {
-        if network.driver != "bridge" {
-            return Ok(());
-        }
         let _changing = self.changing.lock().await;
-        let links = Links::open(&Place::Current).map_err(failed)?;
-        let name = network.bridge();
-        if links.find(&name).await.map_err(failed)?.is_none() {
-            // Fixed: a bridge that takes the address of a port has another one when ports come and go.
-            let mac = network.gateway.map_or([0x02, 0x42, 0, 0, 0, 1], |gateway| {
-                let mut mac = mac_of(gateway);
-                mac[1] = 0x43;
-                mac
-            });
-            links.add_bridge(&name, mac).await.map_err(failed)?;
+        match network.driver.as_str() {
+            "bridge" => make_bridge(network).await?,
+            "macvlan" | "ipvlan" => return vlan::set_up(network).await,
+            _ => return Ok(()),
         }
-        if let (Some(subnet), Some(gateway)) = (network.subnet, network.gateway) {
-            let address = IpNet::new(gateway.into(), subnet.prefix_len())
-                .map_err(|error| Error::internal(format!("{subnet}: {error}")))?;
-            links.add_address(&name, address).await.map_err(failed)?;
-        }
-        links.up(&name).await.map_err(failed)?;
         // Containers reach the world through this host.
         if !network.internal {
-            std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").context("forward packets between networks")?;
+            if network.ipv4 {
+                std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").context("forward packets between networks")?;
+            }
+            if network.ipv6 {
+                for which in ["default", "all"] {
+                    let path = format!("/proc/sys/net/ipv6/conf/{which}/forwarding");
+                    std::fs::write(path, "1").context("forward IPv6 packets between networks")?;
+                }
+            }
         }
         self.apply_rules()
     }
@@ -77,54 +78,44 @@ impl Networks {
         nft::replace(&self.rules()).context("write the rules of the container networks")
     }
 
+    /// Writes the rules again where somebody flushed them.
+    pub async fn keep_rules(&self) -> Result<()> {
+        let _changing = self.changing.lock().await;
+        self.apply_rules()
+    }
+
     /// Removes a network's bridge; the network is forgotten already.
     pub async fn tear_down(&self, network: &Network) -> Result<()> {
-        if network.driver != "bridge" {
-            return Ok(());
-        }
         let _changing = self.changing.lock().await;
+        match network.driver.as_str() {
+            "bridge" => {}
+            "macvlan" | "ipvlan" => return vlan::tear_down(network).await,
+            _ => return Ok(()),
+        }
         let links = Links::open(&Place::Current).map_err(failed)?;
         links.delete(&network.bridge()).await.map_err(failed)?;
         self.apply_rules()
     }
 
-    /// Puts an interface into a container's namespace and onto the bridge.
+    /// Puts an interface into a container's namespace and onto the network.
     pub async fn join(&self, endpoint: &Endpoint<'_>) -> Result<()> {
-        let network = endpoint.network;
-        let subnet =
-            network.subnet.ok_or_else(|| Error::internal(format!("network {} has no subnet", network.name)))?;
-        let links = Links::open(&Place::Current).map_err(failed)?;
-        let inside = Links::open(&Place::Netns(endpoint.netns.clone())).map_err(failed)?;
-        let pair = Veth {
-            name: endpoint.outside,
-            mac: None,
-            peer: endpoint.interface,
-            peer_mac: Some(endpoint.mac),
-            peer_netns: Some(endpoint.netns),
-            mtu: network.mtu(),
-        };
-        links.add_veth(&pair).await.map_err(failed)?;
-        let outside = async {
-            links.set_bridge(endpoint.outside, Some(&network.bridge())).await?;
-            links.up(endpoint.outside).await
-        };
-        let own = async {
-            let address = IpNet::new(endpoint.address.into(), subnet.prefix_len()).ok();
-            if let Some(address) = address {
-                inside.add_address(endpoint.interface, address).await?;
+        if endpoint.network.driver == "bridge" {
+            let links = Links::open(&Place::Current).map_err(failed)?;
+            let joined = join_bridge(&links, endpoint).await;
+            if joined.is_err() {
+                // The error is what matters; the pair would go with the namespace too.
+                let _ = links.delete(endpoint.outside).await;
             }
-            inside.up(endpoint.interface).await?;
-            if let Some(gateway) = network.gateway.filter(|_| endpoint.default_route) {
-                inside.set_route(&default_route(gateway)).await?;
+            joined
+        } else {
+            vlan::join(endpoint).await?;
+            let inside = Links::open(&Place::Netns(endpoint.netns.clone())).map_err(failed)?;
+            let configured = configure(&inside, endpoint).await;
+            if configured.is_err() {
+                let _ = inside.delete(endpoint.interface).await;
             }
-            Ok(())
-        };
-        let joined = tokio::try_join!(outside, own).map(drop);
-        if joined.is_err() {
-            // The error is what matters; the pair would go with the namespace too.
-            let _ = links.delete(endpoint.outside).await;
+            configured
         }
-        joined.map_err(failed)
     }
 
     /// Takes an interface away again.
@@ -133,19 +124,107 @@ impl Networks {
         links.delete(outside).await.map_err(failed)
     }
 
+    /// Takes an interface of a container away that has no other end here.
+    pub async fn leave_inside(&self, netns: &Netns, interface: &str) -> Result<()> {
+        let inside = Links::open(&Place::Netns(netns.clone())).map_err(failed)?;
+        inside.delete(interface).await.map_err(failed)
+    }
+
     /// Leads a container's way out through this gateway.
-    pub async fn route_through(&self, netns: &Netns, gateway: Ipv4Addr) -> Result<()> {
+    pub async fn route_through(&self, netns: &Netns, gateway: IpAddr) -> Result<()> {
         let inside = Links::open(&Place::Netns(netns.clone())).map_err(failed)?;
         inside.set_route(&default_route(gateway)).await.map_err(failed)
     }
 }
 
-fn default_route(gateway: Ipv4Addr) -> Route {
+async fn make_bridge(network: &Network) -> Result<()> {
+    let links = Links::open(&Place::Current).map_err(failed)?;
+    let name = network.bridge();
+    if links.find(&name).await.map_err(failed)?.is_none() {
+        // Fixed: a bridge that takes the address of a port has another one when ports come and go.
+        let mac = network.gateway4().map_or([0x02, 0x43, 0, 0, 0, 1], |gateway| {
+            let mut mac = mac_of(gateway);
+            mac[1] = 0x43;
+            mac
+        });
+        links.add_bridge(&name, mac).await.map_err(failed)?;
+    }
+    if network.ipv6 {
+        // A host that has IPv6 off for new links has it off for this one too.
+        let path = format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6");
+        std::fs::write(&path, "0").context(format!("enable IPv6 on bridge {name}"))?;
+    }
+    for pool in &network.pools {
+        let Some(gateway) = pool.gateway.filter(|gateway| gateway.is_ipv6() || !network.inhibits_ipv4()) else {
+            continue;
+        };
+        let address = IpNet::new(gateway, pool.subnet.prefix_len())
+            .map_err(|error| Error::internal(format!("{}: {error}", pool.subnet)))?;
+        links.add_address(&name, address).await.map_err(failed)?;
+    }
+    links.up(&name).await.map_err(failed)
+}
+
+async fn join_bridge(links: &Links, endpoint: &Endpoint<'_>) -> Result<()> {
+    let network = endpoint.network;
+    let inside = Links::open(&Place::Netns(endpoint.netns.clone())).map_err(failed)?;
+    let pair = Veth {
+        name: endpoint.outside,
+        mac: None,
+        peer: endpoint.interface,
+        peer_mac: Some(endpoint.mac),
+        peer_netns: Some(endpoint.netns),
+        mtu: network.mtu(),
+    };
+    links.add_veth(&pair).await.map_err(failed)?;
+    let outside = async {
+        links.set_bridge(endpoint.outside, Some(&network.bridge())).await.map_err(failed)?;
+        if !network.inter_container() {
+            // On the bridge itself: packets between its ports pass no rule unless br_netfilter is there.
+            links.set_isolated(endpoint.outside, true).await.map_err(failed)?;
+        }
+        links.up(endpoint.outside).await.map_err(failed)
+    };
+    tokio::try_join!(outside, configure(&inside, endpoint)).map(drop)
+}
+
+/// Addresses and routes of a container's interface.
+async fn configure(inside: &Links, endpoint: &Endpoint<'_>) -> Result<()> {
+    let (network, name) = (endpoint.network, endpoint.interface);
+    // An interface without IPv6 addresses of the network has none of its own making either, as dockerd has it.
+    let off = if endpoint.addresses.v6.is_some() { "0" } else { "1" };
+    let path = format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6");
+    let set = Place::Netns(endpoint.netns.clone()).run(|| std::fs::write(&path, off));
+    match set {
+        // A kernel without IPv6.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && off == "1" => {}
+        set => set.context(format!("set IPv6 of {name}"))?,
+    }
+    let addresses = [endpoint.addresses.v4.map(IpAddr::V4), endpoint.addresses.v6.map(IpAddr::V6)];
+    for address in addresses.into_iter().flatten() {
+        let length = network.prefix_length(address.is_ipv6());
+        let address = IpNet::new(address, length).map_err(|error| Error::internal(format!("{address}: {error}")))?;
+        inside.add_address(name, address).await.map_err(failed)?;
+    }
+    inside.up(name).await.map_err(failed)?;
+    for (ipv6, leads) in [false, true].into_iter().zip(endpoint.default_routes) {
+        if let Some(gateway) = network.pool(ipv6).and_then(|pool| pool.gateway).filter(|_| leads) {
+            inside.set_route(&default_route(gateway)).await.map_err(failed)?;
+        }
+    }
+    Ok(())
+}
+
+fn default_route(gateway: IpAddr) -> Route {
     /// RTPROT_STATIC
     const STATIC: u8 = 4;
+    let destination = match gateway {
+        IpAddr::V4(_) => IpNet::V4(coracle_link::Ipv4Net::default()),
+        IpAddr::V6(_) => IpNet::V6(coracle_link::Ipv6Net::default()),
+    };
     Route {
-        destination: IpNet::V4(coracle_link::Ipv4Net::default()),
-        gateway: Some(IpAddr::V4(gateway)),
+        destination,
+        gateway: Some(gateway),
         link: None,
         onlink: false,
         protocol: STATIC,

@@ -2,7 +2,9 @@
 //!
 //! ```text
 //! Networks ─ one record a network (networks.json), its addresses in use
+//!   ├─ pools   subnets, and the addresses in them
 //!   ├─ bridge  the link, the veth pairs of containers
+//!   ├─ vlan    containers on a link of the host: macvlan and ipvlan
 //!   ├─ nft     one table: masquerade, and what may pass between bridges
 //!   ├─ dns     the server that each container on a user-made network has at 127.0.0.11
 //!   └─ ports   published ports
@@ -10,21 +12,25 @@
 
 pub mod bridge;
 pub mod dns;
+pub mod model;
 pub mod nft;
+pub mod pools;
 pub mod ports;
+pub mod vlan;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     fs,
-    net::{IpAddr, Ipv4Addr},
+    net::IpAddr,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use ipnet::Ipv4Net;
-use parking_lot::{Mutex, RwLock};
-use serde::{Deserialize, Serialize};
+use ipnet::IpNet;
+use parking_lot::RwLock;
 
+pub use self::model::{Network, Wanted};
+use self::pools::{Addresses, Allocations};
 use crate::{
     engine::model::new_id,
     error::{Context, Error, Result},
@@ -33,98 +39,13 @@ use crate::{
 /// The network that containers are on unless told otherwise.
 pub const DEFAULT: &str = "bridge";
 
-/// A network.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Network {
-    pub id: String,
-    pub name: String,
-    /// `bridge`, `host` or `null`
-    pub driver: String,
-    /// RFC 3339 with nanoseconds.
-    pub created: String,
-    pub internal: bool,
-    pub attachable: bool,
-    pub subnet: Option<Ipv4Net>,
-    /// Where addresses are given from, within the subnet.
-    pub range: Option<Ipv4Net>,
-    pub gateway: Option<Ipv4Addr>,
-    /// Addresses that are somebody else's.
-    pub auxiliary: BTreeMap<String, Ipv4Addr>,
-    /// The subnet was asked for, not chosen here.
-    pub subnet_given: bool,
-    pub options: BTreeMap<String, String>,
-    pub ipam_options: BTreeMap<String, String>,
-    pub labels: BTreeMap<String, String>,
-}
-
-impl Network {
-    /// Networks that are always there.
-    pub fn is_predefined(&self) -> bool {
-        matches!(self.name.as_str(), "bridge" | "host" | "none")
-    }
-
-    /// The name of the bridge.
-    pub fn bridge(&self) -> String {
-        match self.options.get("com.docker.network.bridge.name") {
-            Some(name) => name.clone(),
-            None => format!("br-{}", &self.id[..12]),
-        }
-    }
-
-    fn option(&self, key: &str, otherwise: bool) -> bool {
-        self.options.get(key).map_or(otherwise, |value| value == "true" || value == "1")
-    }
-
-    /// Containers may speak to each other.
-    pub fn inter_container(&self) -> bool {
-        self.option("com.docker.network.bridge.enable_icc", true)
-    }
-
-    pub fn masquerades(&self) -> bool {
-        !self.internal && self.option("com.docker.network.bridge.enable_ip_masquerade", true)
-    }
-
-    pub fn mtu(&self) -> Option<u32> {
-        self.options.get("com.docker.network.driver.mtu").and_then(|mtu| mtu.parse().ok())
-    }
-
-    /// Where ports are published unless told otherwise.
-    pub fn host_binding(&self) -> Option<IpAddr> {
-        let address = self.options.get("com.docker.network.bridge.host_binding_ipv4")?;
-        address.parse().ok().filter(|address: &IpAddr| !address.is_unspecified())
-    }
-}
-
-/// What a network is asked to be.
-#[derive(Clone, Debug, Default)]
-pub struct Wanted {
-    pub name: String,
-    pub driver: String,
-    pub internal: bool,
-    pub attachable: bool,
-    pub subnet: Option<Ipv4Net>,
-    pub range: Option<Ipv4Net>,
-    pub gateway: Option<Ipv4Addr>,
-    pub auxiliary: BTreeMap<String, Ipv4Addr>,
-    pub options: BTreeMap<String, String>,
-    pub ipam_options: BTreeMap<String, String>,
-    pub labels: BTreeMap<String, String>,
-}
-
 /// All networks of a data directory.
 pub struct Networks {
     path: PathBuf,
     networks: RwLock<BTreeMap<String, Arc<Network>>>,
-    /// Network id → address → owner.
-    addresses: Mutex<HashMap<String, Allocations>>,
+    addresses: Allocations,
     /// One change of links and rules at a time.
     pub(crate) changing: tokio::sync::Mutex<()>,
-}
-
-#[derive(Default)]
-struct Allocations {
-    owners: BTreeMap<Ipv4Addr, String>,
-    last: Option<Ipv4Addr>,
 }
 
 impl Networks {
@@ -143,36 +64,14 @@ impl Networks {
         };
         for (name, driver) in [("bridge", "bridge"), ("host", "host"), ("none", "null")] {
             if !networks.values().any(|network| network.name == name) {
-                let mut network = Network {
-                    id: new_id(),
-                    name: name.into(),
-                    driver: driver.into(),
-                    created: jiff::Timestamp::now().to_string(),
-                    ..Network::default()
-                };
-                if driver == "bridge" {
-                    let taken: Vec<Ipv4Net> = networks.values().filter_map(|network| network.subnet).collect();
-                    let subnet = free_subnet(&taken)?;
-                    network.subnet = Some(subnet);
-                    network.gateway = subnet.hosts().next();
-                    for (key, value) in [
-                        ("com.docker.network.bridge.default_bridge", "true"),
-                        ("com.docker.network.bridge.enable_icc", "true"),
-                        ("com.docker.network.bridge.enable_ip_masquerade", "true"),
-                        ("com.docker.network.bridge.host_binding_ipv4", "0.0.0.0"),
-                        ("com.docker.network.bridge.name", "docker0"),
-                        ("com.docker.network.driver.mtu", "1500"),
-                    ] {
-                        network.options.insert(key.into(), value.into());
-                    }
-                }
+                let network = predefined(name, driver, &taken(&networks))?;
                 networks.insert(network.id.clone(), Arc::new(network));
             }
         }
         let out = Networks {
             path,
             networks: RwLock::new(networks),
-            addresses: Mutex::default(),
+            addresses: Allocations::default(),
             changing: tokio::sync::Mutex::new(()),
         };
         out.save()?;
@@ -210,43 +109,38 @@ impl Networks {
 
     /// The host as containers on the default bridge reach it.
     pub fn host_gateway(&self) -> String {
-        self.find(DEFAULT).and_then(|network| network.gateway).map(|gateway| gateway.to_string()).unwrap_or_default()
+        self.find(DEFAULT).and_then(|network| network.gateway4()).map(|gateway| gateway.to_string()).unwrap_or_default()
     }
 
-    /// Records a network; its bridge is made by [`bridge`].
+    /// Records a network; its link is made by [`bridge`] or [`vlan`].
     pub fn create(&self, wanted: Wanted) -> Result<Arc<Network>> {
         let mut networks = self.networks.write();
         if networks.values().any(|network| network.name == wanted.name) {
             return Err(Error::precondition(format!("network with name {} already exists", wanted.name)));
         }
-        let taken: Vec<Ipv4Net> = networks.values().filter_map(|network| network.subnet).collect();
-        let subnet = match wanted.subnet {
-            Some(subnet) => {
-                let subnet = subnet.trunc();
-                if taken.iter().any(|other| overlap(other, &subnet)) {
-                    return Err(Error::denied(
-                        "invalid pool request: Pool overlaps with other one on this address space",
-                    ));
-                }
-                subnet
-            }
-            None => free_subnet(&taken)?,
-        };
-        if let Some(range) = wanted.range.filter(|range| !subnet.contains(range)) {
-            return Err(Error::invalid(format!(
-                "invalid network config:\ninvalid ip-range {range}: it should be within subnet {subnet}"
+        if let Some(bridge) = wanted.options.get("com.docker.network.bridge.name")
+            && let Some(other) = networks.values().find(|network| network.driver == "bridge" && network.bridge() == *bridge)
+        {
+            return Err(Error::denied(format!(
+                "cannot create network {} ({bridge}): conflicts with network {} ({bridge}): networks have same bridge name",
+                wanted.name, other.id
             )));
         }
-        let first = wanted.range.unwrap_or(subnet).hosts().next();
-        let gateway = match wanted.gateway {
-            Some(gateway) if !subnet.contains(&gateway) => {
-                return Err(Error::invalid(format!(
-                    "invalid network config:\ninvalid gateway {gateway}: parent subnet {subnet} doesn't contain this address"
-                )));
+        let mut taken = taken(&networks);
+        let mut made = Vec::new();
+        let mut asked = wanted.pools;
+        for (ipv6, on) in [(false, wanted.ipv4), (true, wanted.ipv6)] {
+            if !on {
+                continue;
             }
-            Some(gateway) => Some(gateway),
-            None => first.filter(|_| subnet.prefix_len() < 31),
-        };
+            let own = asked.iter().position(|pool| pool.subnet.addr().is_ipv6() == ipv6).map(|index| asked.remove(index));
+            let pool = match own {
+                Some(pool) => pools::judge(pool, &taken, true)?,
+                None => pools::choose(ipv6, &taken)?,
+            };
+            taken.push(pool.subnet);
+            made.push(pool);
+        }
         let network = Arc::new(Network {
             id: new_id(),
             name: wanted.name,
@@ -254,11 +148,9 @@ impl Networks {
             created: jiff::Timestamp::now().to_string(),
             internal: wanted.internal,
             attachable: wanted.attachable,
-            subnet: Some(subnet),
-            range: wanted.range,
-            gateway,
-            auxiliary: wanted.auxiliary,
-            subnet_given: wanted.subnet.is_some(),
+            ipv4: wanted.ipv4,
+            ipv6: wanted.ipv6,
+            pools: made,
             options: wanted.options,
             ipam_options: wanted.ipam_options,
             labels: wanted.labels,
@@ -272,67 +164,22 @@ impl Networks {
     /// Forgets a network. The caller knows that nobody is on it.
     pub fn remove(&self, id: &str) -> Result<()> {
         self.networks.write().remove(id);
-        self.addresses.lock().remove(id);
+        self.addresses.forget(id);
         self.save()
     }
 
-    /// Gives an address of the network to `owner`: the one asked for, or the next that is free.
-    pub fn take_address(&self, network: &Network, owner: &str, wanted: Option<Ipv4Addr>) -> Result<Ipv4Addr> {
-        let subnet =
-            network.subnet.ok_or_else(|| Error::internal(format!("network {} has no subnet", network.name)))?;
-        let mut addresses = self.addresses.lock();
-        let allocations = addresses.entry(network.id.clone()).or_default();
-        let reserved = |address: &Ipv4Addr| {
-            Some(*address) == network.gateway || network.auxiliary.values().any(|other| other == address)
-        };
-        if let Some(wanted) = wanted {
-            if !subnet.contains(&wanted) {
-                return Err(Error::invalid(format!(
-                    "invalid config for network {}: invalid endpoint settings:\nno configured subnet or ip-range contain the IP address {wanted}",
-                    network.name
-                )));
-            }
-            let taken = allocations.owners.get(&wanted).is_some_and(|other| other != owner);
-            if taken || reserved(&wanted) {
-                return Err(Error::denied("Address already in use"));
-            }
-            allocations.owners.insert(wanted, owner.to_owned());
-            return Ok(wanted);
-        }
-        let range = network.range.unwrap_or(subnet);
-        let (first, last) = (u32::from(range.network()), u32::from(range.broadcast()));
-        let start = allocations.last.map_or(first, u32::from);
-        let usable = |address: &Ipv4Addr| {
-            *address != subnet.network()
-                && (*address != subnet.broadcast() || subnet.prefix_len() >= 31)
-                && !reserved(address)
-                && !allocations.owners.contains_key(address)
-        };
-        // The one after the last that was given, and round again: an address that was just given back rests.
-        let found = (start.saturating_add(1)..=last).chain(first..=start.min(last)).map(Ipv4Addr::from).find(usable);
-        let found = found.ok_or_else(|| {
-            Error::internal(format!(
-                "no available IPv4 addresses on this network's address pools: {} ({})",
-                network.name, network.id
-            ))
-        })?;
-        allocations.owners.insert(found, owner.to_owned());
-        allocations.last = Some(found);
-        Ok(found)
+    /// Gives an address of each family to `owner`: those asked for, or the next that are free.
+    pub fn take_addresses(&self, network: &Network, owner: &str, wanted: Addresses) -> Result<Addresses> {
+        self.addresses.take(network, owner, wanted)
     }
 
     /// Notes an address that a container has from an earlier daemon.
-    pub fn note_address(&self, network: &Network, owner: &str, address: Ipv4Addr) {
-        let mut addresses = self.addresses.lock();
-        let allocations = addresses.entry(network.id.clone()).or_default();
-        allocations.owners.insert(address, owner.to_owned());
-        allocations.last = allocations.last.max(Some(address));
+    pub fn note_address(&self, network: &Network, owner: &str, address: IpAddr) {
+        self.addresses.note(&network.id, owner, address);
     }
 
     pub fn release_address(&self, network: &str, owner: &str) {
-        if let Some(allocations) = self.addresses.lock().get_mut(network) {
-            allocations.owners.retain(|_, other| other != owner);
-        }
+        self.addresses.release(network, owner);
     }
 
     /// The rules for all bridges.
@@ -349,8 +196,8 @@ impl Networks {
             if network.internal {
                 forward.push(vec![InputIs(name.clone()), Drop]);
             }
-            if let Some(subnet) = network.subnet.filter(|_| network.masquerades()) {
-                postrouting.push(vec![Source(subnet), OutputIsNot(name), Masquerade]);
+            for pool in network.pools.iter().filter(|_| network.masquerades()) {
+                postrouting.push(vec![Source(pool.subnet), OutputIsNot(name.clone()), Masquerade]);
             }
         }
         nft::Table {
@@ -369,35 +216,35 @@ impl Networks {
     }
 }
 
-fn overlap(a: &Ipv4Net, b: &Ipv4Net) -> bool {
-    a.contains(&b.network()) || b.contains(&a.network())
+/// The subnets that are in use.
+fn taken(networks: &BTreeMap<String, Arc<Network>>) -> Vec<IpNet> {
+    networks.values().flat_map(|network| network.pools.iter().map(|pool| pool.subnet)).collect()
 }
 
-/// The first of Docker's default pools that neither another network nor a route of the host uses (moby
-/// `ipamutils/utils.go`).
-fn free_subnet(taken: &[Ipv4Net]) -> Result<Ipv4Net> {
-    let routes = host_routes();
-    let sixteens = (17..=31).map(|second| Ipv4Net::new_assert(Ipv4Addr::new(172, second, 0, 0), 16));
-    let twenties = (0..=15).map(|third| Ipv4Net::new_assert(Ipv4Addr::new(192, 168, third * 16, 0), 20));
-    let free = |net: &Ipv4Net| !taken.iter().chain(&routes).any(|other| overlap(net, other));
-    sixteens
-        .chain(twenties)
-        .find(free)
-        .ok_or_else(|| Error::internal("all predefined address pools have been fully subnetted"))
-}
-
-/// Destinations of the routes in the daemon's network, but for the default one.
-fn host_routes() -> Vec<Ipv4Net> {
-    let text = fs::read_to_string("/proc/self/net/route").unwrap_or_default();
-    let number = |text: &str| u32::from_str_radix(text, 16).ok().map(u32::from_be);
-    let parse = |line: &str| {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        let (to, mask) = (number(fields.get(1)?)?, number(fields.get(7)?)?);
-        // Our own bridges are in `taken`, under the names their networks have.
-        let own = fields.first().is_some_and(|link| *link == "docker0" || link.starts_with("br-"));
-        (mask != 0 && !own).then(|| Ipv4Net::new(Ipv4Addr::from(to), mask.count_ones() as u8).ok()).flatten()
+/// One of the networks that are always there.
+fn predefined(name: &str, driver: &str, taken: &[IpNet]) -> Result<Network> {
+    let mut network = Network {
+        id: new_id(),
+        name: name.into(),
+        driver: driver.into(),
+        created: jiff::Timestamp::now().to_string(),
+        ipv4: true,
+        ..Network::default()
     };
-    text.lines().skip(1).filter_map(parse).collect()
+    if driver == "bridge" {
+        network.pools.push(pools::choose(false, taken)?);
+        for (key, value) in [
+            ("com.docker.network.bridge.default_bridge", "true"),
+            ("com.docker.network.bridge.enable_icc", "true"),
+            ("com.docker.network.bridge.enable_ip_masquerade", "true"),
+            ("com.docker.network.bridge.host_binding_ipv4", "0.0.0.0"),
+            ("com.docker.network.bridge.name", "docker0"),
+            ("com.docker.network.driver.mtu", "1500"),
+        ] {
+            network.options.insert(key.into(), value.into());
+        }
+    }
+    Ok(network)
 }
 
 #[cfg(test)]
@@ -405,39 +252,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn networks_have_subnets_of_their_own_and_addresses_rest() {
+    fn networks_have_subnets_of_their_own_and_are_found_again() {
         let dir = tempfile::tempdir().unwrap();
         let networks = Networks::open(dir.path()).unwrap();
         let default = networks.find("bridge").unwrap();
-        let own = networks.create(Wanted { name: "own".into(), driver: "bridge".into(), ..Wanted::default() }).unwrap();
-        assert!(!overlap(&default.subnet.unwrap(), &own.subnet.unwrap()));
-        let first = networks.take_address(&own, "a", None).unwrap();
-        assert_eq!(Some(u32::from(first) - 1), own.gateway.map(u32::from));
-        let second = networks.take_address(&own, "b", None).unwrap();
-        networks.release_address(&own.id, "a");
-        let third = networks.take_address(&own, "c", None).unwrap();
-        assert!(third > second, "what was given back rests");
-        assert!(networks.take_address(&own, "d", Some(second)).is_err());
-        assert!(networks.take_address(&own, "d", Some("9.9.9.9".parse().unwrap())).is_err());
-        let overlapping = Wanted { name: "x".into(), driver: "bridge".into(), subnet: own.subnet, ..Wanted::default() };
-        assert!(networks.create(overlapping).unwrap_err().to_string().contains("Pool overlaps"));
+        let own = networks.create(Wanted { ipv6: true, ..Wanted::bridge("own") }).unwrap();
+        assert!(!pools::overlap(&default.pools[0].subnet, &own.pools[0].subnet));
+        assert!(own.gateway4().is_some() && own.gateway6().is_some());
+        assert!(networks.create(Wanted::bridge("own")).unwrap_err().to_string().contains("already exists"));
         drop(networks);
         assert_eq!(Networks::open(dir.path()).unwrap().find("own").unwrap(), own);
-    }
-
-    #[test]
-    fn a_small_range_is_used_to_its_end() {
-        let dir = tempfile::tempdir().unwrap();
-        let networks = Networks::open(dir.path()).unwrap();
-        let subnet = "10.77.0.0/29".parse().ok();
-        let network = networks
-            .create(Wanted { name: "small".into(), driver: "bridge".into(), subnet, ..Wanted::default() })
-            .unwrap();
-        for owner in 0..5 {
-            networks.take_address(&network, &owner.to_string(), None).unwrap();
-        }
-        assert!(networks.take_address(&network, "x", None).is_err());
-        networks.release_address(&network.id, "2");
-        networks.take_address(&network, "x", None).unwrap();
     }
 }

@@ -1,18 +1,18 @@
 //! nf_tables over netlink: a table of ours replaced as a whole, in one transaction (linux/netfilter/nf_tables.h).
 //!
 //! ```text
-//! Table { family, name, chains } ─ encode ─→ batch begin | add table | delete table | add table | chains | rules | batch end
+//! Table { name, chains } ─ encode ─→ batch begin | add table | delete table | add table | chains | rules | batch end
 //! ```
 //!
 //! Adding, deleting and adding again replaces what was there without a moment in which nothing is.
 
 use std::{
     io,
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
 };
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 /// A table and everything in it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -46,7 +46,7 @@ pub enum Expression {
     InputIs(String),
     OutputIs(String),
     OutputIsNot(String),
-    Source(Ipv4Net),
+    Source(IpNet),
     Destination(Ipv4Addr),
     /// IPPROTO_*
     Protocol(u8),
@@ -65,6 +65,8 @@ const NEW_TABLE: u16 = 0;
 const DELETE_TABLE: u16 = 2;
 const NEW_CHAIN: u16 = 3;
 const NEW_RULE: u16 = 6;
+/// Both families in one table.
+const NFPROTO_INET: u8 = 1;
 const NESTED: u16 = 0x8000;
 const REGISTER: u32 = 1;
 const SECOND: u32 = 2;
@@ -129,7 +131,7 @@ impl Batch {
         self.bytes.extend_from_slice(&flags.to_ne_bytes());
         self.bytes.extend_from_slice(&self.sequence.to_ne_bytes());
         self.bytes.extend_from_slice(&0u32.to_ne_bytes());
-        let family = if of_tables { libc::AF_INET as u8 } else { 0 };
+        let family = if of_tables { NFPROTO_INET } else { 0 };
         let resource = if of_tables { 0 } else { NFNL_SUBSYS };
         self.bytes.extend_from_slice(&[family, 0]);
         self.bytes.extend_from_slice(&resource.to_be_bytes());
@@ -246,6 +248,14 @@ impl Attributes {
         });
     }
 
+    /// What follows is for packets of this address's family.
+    fn family(&mut self, address: IpAddr) {
+        const META_NFPROTO: u32 = 15;
+        let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+        self.meta(META_NFPROTO);
+        self.compare(true, &[family as u8]);
+    }
+
     fn payload(&mut self, base: u32, offset: u32, length: u32) {
         self.expression("payload", |out| {
             out.number(1, REGISTER);
@@ -288,6 +298,13 @@ fn interface(name: &str) -> [u8; 16] {
     out
 }
 
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
 impl Expression {
     fn encode(&self, out: &mut Attributes) {
         const META_INPUT: u32 = 6;
@@ -310,11 +327,16 @@ impl Expression {
                 out.compare(false, &interface(name));
             }
             Expression::Source(net) => {
-                out.payload(NETWORK_HEADER, 12, 4);
-                out.mask(&net.netmask().octets());
-                out.compare(true, &net.network().octets());
+                // Where the source stands in the header (RFC 791, RFC 8200).
+                let offset = if net.addr().is_ipv4() { 12 } else { 8 };
+                let (mask, network) = (octets(net.netmask()), octets(net.network()));
+                out.family(net.addr());
+                out.payload(NETWORK_HEADER, offset, mask.len() as u32);
+                out.mask(&mask);
+                out.compare(true, &network);
             }
             Expression::Destination(address) => {
+                out.family(IpAddr::V4(*address));
                 out.payload(NETWORK_HEADER, 16, 4);
                 out.compare(true, &address.octets());
             }
@@ -358,7 +380,8 @@ mod tests {
     #[test]
     fn the_kernel_takes_every_expression_and_replaces_the_table() {
         let netns = coracle_link::Netns::create().unwrap();
-        let net: Ipv4Net = "172.17.0.0/16".parse().unwrap();
+        let net: IpNet = "172.17.0.0/16".parse().unwrap();
+        let net6: IpNet = "fd00:1::/64".parse().unwrap();
         let br = || "br0".to_owned();
         let table = Table {
             name: "coracle-test".into(),
@@ -379,7 +402,10 @@ mod tests {
                     kind: "nat",
                     hook: Hook::Postrouting,
                     priority: 100,
-                    rules: vec![vec![Expression::Source(net), Expression::OutputIsNot(br()), Expression::Masquerade]],
+                    rules: vec![
+                        vec![Expression::Source(net), Expression::OutputIsNot(br()), Expression::Masquerade],
+                        vec![Expression::Source(net6), Expression::OutputIsNot(br()), Expression::Masquerade],
+                    ],
                 },
                 Chain {
                     name: "output",

@@ -33,6 +33,15 @@ pub enum Protocol {
     Udp,
 }
 
+impl Protocol {
+    pub fn name(self) -> &'static str {
+        match self {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+        }
+    }
+}
+
 /// `80`, `80/tcp`, `53/udp`; SCTP is refused by name.
 pub fn parse_port(text: &str) -> Result<(u16, Protocol), String> {
     let (number, protocol) = text.split_once('/').unwrap_or((text, "tcp"));

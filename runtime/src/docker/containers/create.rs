@@ -70,7 +70,7 @@ impl Docker {
         if arguments(&record).is_empty() {
             return Err(Problem::bad("no command specified"));
         }
-        record.networks = self.wanted_networks(&id, &record, networking_config).map_err(not_the_image)?;
+        record.networks = self.wanted_networks(&record, networking_config).map_err(not_the_image)?;
         let mounts = self.wanted_mounts(&record).map_err(not_the_image)?;
         self.check_links(&record)?;
         record.name = self.take_name(name, &id)?;

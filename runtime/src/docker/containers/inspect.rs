@@ -161,7 +161,11 @@ pub fn networks_json(record: &Record) -> Value {
 }
 
 pub fn endpoint_json(endpoint: &Endpoint) -> Value {
-    serde_json::to_value(endpoint).unwrap_or_default()
+    let mut out = serde_json::to_value(endpoint).unwrap_or_default();
+    if let Some(fields) = out.as_object_mut() {
+        fields.remove("WantedMacAddress");
+    }
+    out
 }
 
 /// Ports by `80/tcp`, null where nothing is published.
