@@ -13,8 +13,6 @@ mod netns;
 mod place;
 
 pub use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-pub use links::{
-    Error, IpVlanKind, LinkInfo, Links, Mac, MacVlanKind, Route, SubLink, SubLinkKind, Veth,
-};
+pub use links::{Error, IpVlanKind, LinkInfo, Links, Mac, MacVlanKind, Route, SubLink, SubLinkKind, Veth};
 pub use netns::Netns;
 pub use place::Place;

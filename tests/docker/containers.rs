@@ -180,3 +180,32 @@ fn prune_takes_what_ended() {
     engine.ok(&["system", "df"]);
     assert!(engine.ok(&["info"]).contains("Storage Driver: overlay2"));
 }
+
+#[test]
+fn an_init_reaps_passes_signals_on_and_ends_with_the_commands_code() {
+    let engine = Engine::start();
+    let first = engine.ok(&["run", "--rm", "--init", IMAGE, "cat", "/proc/1/cmdline"]);
+    assert!(first.starts_with("/sbin/docker-init\0--\0cat"), "{first:?}");
+    assert_eq!(outcome(&engine, &["run", "--rm", "--init", IMAGE, "sh", "-c", "exit 7"]).0, Some(7));
+    assert_eq!(outcome(&engine, &["run", "--rm", "--init", IMAGE, "nosuch"]).0, Some(127));
+    let trap = "trap 'exit 5' USR1; echo ready; while true; do sleep 0.05; done";
+    engine.ok(&["run", "-d", "--name", "kept", "--init", IMAGE, "sh", "-c", trap]);
+    while engine.ok(&["logs", "kept"]) != "ready" {}
+    // An orphan goes to the first process, which does not leave it a zombie.
+    engine.ok(&["exec", "kept", "sh", "-c", "(true &) ; true"]);
+    assert!((0..100).any(|_| !engine.ok(&["exec", "kept", "ps", "-o", "stat"]).contains('Z')));
+    engine.ok(&["kill", "-s", "USR1", "kept"]);
+    assert_eq!(engine.ok(&["wait", "kept"]), "5");
+}
+
+#[test]
+fn the_root_is_marked_and_what_ps_shows_is_quoted() {
+    let engine = Engine::start();
+    engine.ok(&["run", "-d", "--name", "box", IMAGE, "sh", "-c", "sleep 1000"]);
+    engine.ok(&["exec", "box", "test", "-e", "/.dockerenv"]);
+    assert_eq!(engine.ok(&["diff", "box"]), "");
+    assert_eq!(engine.ok(&["ps", "--no-trunc", "--format", "{{.Command}}"]), "\"sh -c 'sleep 1000'\"");
+    assert_eq!(engine.ok(&["ps", "-s", "--format", "{{.Size}}"]).split(' ').next(), Some("0B"));
+    let tmpfs = engine.ok(&["run", "--rm", "--tmpfs", "/x", IMAGE, "sh", "-c", "grep ' /x ' /proc/mounts"]);
+    assert!(!tmpfs.contains("mode="), "anybody may write to what covers nothing: {tmpfs}");
+}

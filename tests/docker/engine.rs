@@ -5,7 +5,7 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     os::unix::{fs::symlink, net::UnixStream},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, ChildStdout, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
 };
 
@@ -16,7 +16,7 @@ pub const IMAGE: &str = "busybox:test";
 
 /// A daemon with the image [`IMAGE`].
 pub struct Engine {
-    process: Option<Child>,
+    process: Option<(Child, BufReader<ChildStdout>)>,
     dir: TempDir,
     host: String,
     group: String,
@@ -27,13 +27,18 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 impl Engine {
     /// Starts a daemon, or takes the peer that was named.
     pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// The same with further options; a peer has its own.
+    pub fn start_with(options: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let group = format!("coracle-docker-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let engine = match env::var("CORACLE_DOCKER_PEER") {
             Ok(host) => Self { process: None, dir, host, group },
             Err(_) => {
                 let socket = dir.path().join("docker.sock");
-                let process = spawn(dir.path(), &socket, &group);
+                let process = spawn(dir.path(), &socket, &group, options);
                 Self { process: Some(process), host: format!("unix://{}", socket.display()), dir, group }
             }
         };
@@ -70,6 +75,33 @@ impl Engine {
         &self.host
     }
 
+    /// A command line of another client of the daemon.
+    pub fn client(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.env("DOCKER_HOST", &self.host).env("DOCKER_CONFIG", self.dir.path().join("config"));
+        command
+    }
+
+    /// Kills the daemon as a fault would, and waits until the next one serves. A peer has no tests of this.
+    pub fn crash(&mut self) {
+        let Some((process, output)) = &mut self.process else { panic!("a peer cannot be killed") };
+        let daemon = children(only_child(process.id()))
+            .find(|child| fs::read_to_string(format!("/proc/{child}/comm")).is_ok_and(|name| name.trim() == "coracle"))
+            .expect("the daemon runs");
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(daemon as i32), nix::sys::signal::Signal::SIGKILL).unwrap();
+        assert_ready(output);
+    }
+
+    /// The daemon's socket.
+    pub fn socket(&self) -> &str {
+        self.host.trim_start_matches("unix://")
+    }
+
+    /// Whether the daemon under test is another one than ours.
+    pub fn is_peer(&self) -> bool {
+        self.process.is_none()
+    }
+
     /// A file of the test's own.
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
@@ -84,8 +116,8 @@ impl Engine {
     pub fn in_network(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--", "nsenter"]);
-        if let Some(process) = &self.process {
-            command.args(["-t", &daemon_pid(process.id()).to_string(), "-n"]);
+        if let Some((process, _)) = &self.process {
+            command.args(["-t", &only_child(process.id()).to_string(), "-n"]);
         }
         command.args(arguments);
         command
@@ -101,30 +133,40 @@ impl Engine {
     }
 }
 
-/// The daemon is the only child of what made its namespaces.
-fn daemon_pid(parent: u32) -> u32 {
-    let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap();
-    children.split_whitespace().next().and_then(|pid| pid.parse().ok()).expect("the daemon runs")
+/// Those of a process with one thread.
+fn children(parent: u32) -> impl Iterator<Item = u32> {
+    let text = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap();
+    text.split_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<_>>().into_iter()
 }
 
-fn spawn(dir: &Path, socket: &Path, group: &str) -> Child {
-    let script = "busybox ip link set lo up && exec \"$@\"";
+fn only_child(parent: u32) -> u32 {
+    children(parent).next().expect("what keeps the daemon runs")
+}
+
+fn spawn(dir: &Path, socket: &Path, group: &str, more: &[&str]) -> (Child, BufReader<ChildStdout>) {
+    // The first process of the namespaces starts a daemon that was killed again, as a service manager would.
+    let script = "busybox ip link set lo up && while true; do \"$@\"; [ $? = 137 ] || exit; done";
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--", "unshare", "-n", "-m", "-p", "--fork", "--kill-child", "--mount-proc"]);
     command.args(["busybox", "sh", "-c", script, "sh"]).arg(binary("coracle")).arg("runtime");
     command.arg("--data-dir").arg(dir.join("data")).arg("--docker-socket").arg(socket);
-    command.args(["--cgroup-parent", &format!("/{group}")]);
+    command.args(["--cgroup-parent", &format!("/{group}")]).args(more);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = command.spawn().expect("util-linux and busybox-static are installed");
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    assert_ready(&mut output);
+    (child, output)
+}
+
+fn assert_ready(output: &mut impl BufRead) {
     let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    output.read_line(&mut line).unwrap();
     assert_eq!(line.trim(), "ready", "the daemon did not start");
-    child
 }
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        let Some(mut process) = self.process.take() else { return };
+        let Some((mut process, _)) = self.process.take() else { return };
         let left = self.docker(&["ps", "-aq"]).stdout;
         let left: Vec<&str> = left.split_whitespace().collect();
         if !left.is_empty() {
@@ -149,7 +191,7 @@ fn busybox(dir: &Path) -> Vec<u8> {
     fs::copy("/bin/busybox", root.join("bin/busybox")).expect("the package busybox-static is installed");
     for name in [
         "sh", "cat", "echo", "sleep", "id", "hostname", "mount", "ls", "true", "false", "kill", "touch", "rm", "ip",
-        "nslookup", "nc", "ping", "pwd", "env", "test", "stty", "tail",
+        "nslookup", "nc", "ping", "pwd", "env", "test", "stty", "tail", "ps", "grep", "wc", "cut",
     ] {
         symlink("/bin/busybox", root.join("bin").join(name)).unwrap();
     }

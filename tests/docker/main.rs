@@ -3,8 +3,11 @@
 //! `CORACLE_DOCKER_PEER=unix:///…` drives that daemon instead, so that an expectation can be checked against dockerd.
 
 mod build;
+mod compose;
 mod containers;
 mod engine;
 mod images;
 mod networks;
+mod refusals;
+mod restart;
 mod volumes;

@@ -80,3 +80,127 @@ fn subnets_addresses_and_modes_are_as_asked() {
     let predefined = engine.docker(&["network", "rm", "bridge"]).fails();
     assert!(predefined.contains("is a pre-defined network and cannot be removed"), "{predefined}");
 }
+
+#[test]
+fn networks_have_both_families_and_lead_out_by_priority() {
+    let engine = Engine::start();
+    engine.ok(&["network", "create", "--ipv6", "--subnet", "10.90.0.0/24", "--subnet", "fd00:90::/64", "six"]);
+    engine.ok(&["run", "-d", "--name", "first", "--network", "six", "--ip6", "fd00:90::77", IMAGE, "sleep", "1000"]);
+    let addresses = engine.ok(&["exec", "first", "ip", "-6", "-o", "a", "s", "eth0", "scope", "global"]);
+    assert!(addresses.contains("fd00:90::77/64"), "{addresses}");
+    let shown =
+        "{{with .NetworkSettings.Networks.six}}{{.GlobalIPv6Address}}/{{.GlobalIPv6PrefixLen}} {{.IPv6Gateway}}{{end}}";
+    assert_eq!(engine.ok(&["inspect", "-f", shown, "first"]), "fd00:90::77/64 fd00:90::1");
+    // By name, over IPv6.
+    engine.ok(&["run", "--rm", "--network", "six", IMAGE, "ping", "-6", "-c", "1", "-W", "5", "first"]);
+    // An interface without a network's IPv6 address has none of its own making.
+    assert_eq!(engine.ok(&["run", "--rm", IMAGE, "ip", "-6", "-o", "a", "s", "eth0"]), "");
+
+    engine.ok(&["network", "create", "--subnet", "10.91.0.0/24", "alpha"]);
+    let way_out = || {
+        let routes = engine.ok(&["exec", "first", "ip", "-4", "r"]);
+        routes.lines().find(|line| line.starts_with("default")).unwrap_or_default().to_owned()
+    };
+    assert!(way_out().contains("10.90.0.1"), "{}", way_out());
+    engine.ok(&["network", "connect", "alpha", "first"]);
+    assert!(way_out().contains("10.91.0.1"), "the first by name: {}", way_out());
+    engine.ok(&["network", "disconnect", "alpha", "first"]);
+    assert!(way_out().contains("10.90.0.1"), "{}", way_out());
+    engine.ok(&["network", "create", "--internal", "inside"]);
+    assert!(!engine.ok(&["run", "--rm", "--network", "inside", IMAGE, "ip", "r"]).contains("default"));
+}
+
+#[test]
+fn containers_that_may_not_speak_to_each_other_do_not() {
+    let engine = Engine::start();
+    let icc = "com.docker.network.bridge.enable_icc=false";
+    engine.ok(&["network", "create", "-o", icc, "--subnet", "10.92.0.0/24", "apart"]);
+    engine.ok(&["run", "-d", "--network", "apart", "--ip", "10.92.0.9", IMAGE, "sleep", "1000"]);
+    let ask = |address: &str| {
+        let asked = engine.docker(&["run", "--rm", "--network", "apart", IMAGE, "ping", "-c", "1", "-W", "1", address]);
+        asked.status.success()
+    };
+    assert!(ask("10.92.0.1"), "the host is reached");
+    assert!(!ask("10.92.0.9"), "the neighbour is not");
+}
+
+#[test]
+fn macvlans_share_a_wire_with_addresses_of_their_own() {
+    let engine = Engine::start();
+    if engine.is_peer() {
+        // dockerd wants a dummy link where no parent is given, which this kernel has not.
+        return;
+    }
+    engine.ok(&["network", "create", "-d", "macvlan", "--subnet", "10.93.0.0/24", "wire"]);
+    let options = ["--network", "wire", "--ip", "10.93.0.9", "--mac-address", "02:00:00:00:00:09"];
+    engine.ok(&[&["run", "-d", "--name", "first"], &options[..], &[IMAGE, "sleep", "1000"]].concat());
+    assert!(engine.ok(&["exec", "first", "ip", "link", "show", "eth0"]).contains("02:00:00:00:00:09"));
+    engine.ok(&["run", "--rm", "--network", "wire", IMAGE, "ping", "-c", "1", "-W", "5", "first"]);
+    engine.ok(&["restart", "-t", "0", "first"]);
+    assert!(engine.ok(&["exec", "first", "ip", "link", "show", "eth0"]).contains("02:00:00:00:00:09"));
+    engine.ok(&["rm", "-f", "first"]);
+    engine.ok(&["network", "rm", "wire"]);
+    let none = engine.docker(&["network", "create", "-d", "ipvlan", "thin"]);
+    assert!(none.status.success() || none.stderr.contains("the kernel of this host has no ipvlan"), "{}", none.stderr);
+    let links = engine.on_host(&["busybox", "ip", "-o", "link"]).ok();
+    assert!(!links.contains("dm-"), "{links}");
+}
+
+/// dockerd's own rules lead packets to a published port around the chain in which a host refuses them.
+#[test]
+fn a_port_that_the_host_refuses_stays_refused_though_it_is_published() {
+    let engine = Engine::start();
+    let serve = "while true; do echo answer | nc -l -p 80; done";
+    engine.ok(&["run", "-d", "-p", "8080:80", "-p", "8081:80", IMAGE, "sh", "-c", serve]);
+    engine.ok(&["network", "create", "--subnet", "10.94.0.0/24", "elsewhere"]);
+    let ask = |port: &str| {
+        engine.docker(&["run", "--rm", "--network", "elsewhere", IMAGE, "nc", "-w", "5", "10.94.0.1", port]).stdout
+    };
+    assert_eq!(ask("8080"), "answer\n", "through the host, from another network");
+    engine.on_host(&["iptables", "-A", "INPUT", "-p", "tcp", "--dport", "8080", "-j", "REJECT"]).ok();
+    let reached = ask("8080");
+    assert_eq!(reached, if engine.is_peer() { "answer\n" } else { "" });
+    assert_eq!(ask("8081"), "answer\n", "only what was refused is");
+}
+
+#[test]
+fn rules_that_somebody_flushed_come_back() {
+    let engine = Engine::start();
+    if engine.is_peer() {
+        return;
+    }
+    engine.ok(&["network", "create", "--internal", "inside"]);
+    let rules = || engine.on_host(&["nft", "list", "table", "inet", "coracle-docker"]).stdout;
+    let before = rules();
+    assert!(before.contains("masquerade"), "{before}");
+    for flush in [&["nft", "flush", "ruleset"][..], &["nft", "flush", "table", "inet", "coracle-docker"]] {
+        engine.on_host(flush).ok();
+        // Each look is a process of its own: a thousand take longer than any daemon to look.
+        let back = (0..1000).any(|_| rules() == before);
+        assert!(back, "{flush:?}: {}", rules());
+    }
+}
+
+#[test]
+fn many_networks_and_containers_at_once_leave_nothing() {
+    let engine = Engine::start();
+    let links = || engine.on_host(&["busybox", "ip", "-o", "link"]).ok().lines().count();
+    engine.ok(&["run", "--rm", IMAGE, "true"]);
+    let before = links();
+    std::thread::scope(|scope| {
+        for number in 0..8 {
+            let engine = &engine;
+            scope.spawn(move || {
+                let (network, name) = (format!("net{number}"), format!("box{number}"));
+                for _ in 0..3 {
+                    engine.ok(&["network", "create", &network]);
+                    engine.ok(&["run", "-d", "--name", &name, "--network", &network, "-P", IMAGE, "sleep", "1000"]);
+                    engine.ok(&["rm", "-f", &name]);
+                    engine.ok(&["network", "rm", &network]);
+                }
+            });
+        }
+    });
+    assert_eq!(engine.ok(&["network", "ls", "-q", "--filter", "type=custom"]), "");
+    assert!((0..1000).any(|_| links() == before), "links are left");
+}

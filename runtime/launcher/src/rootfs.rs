@@ -158,13 +158,14 @@ impl<'a> Rootfs<'a> {
             "bind" => self.bind(mount, self.prepared.get(index)),
             "cgroup" | "cgroup2" => self.mount_cgroup(mount, cgroup),
             _ => {
+                let covers = mount.kind == "tmpfs" && self.resolve(destination, libc::O_PATH).is_ok();
                 let target = self.target(destination, true)?;
                 if matches!(mount.kind.as_str(), "proc" | "sysfs") && target_is_moved(&self.path, &target, destination)
                 {
                     return Err(Error::new(format!("{destination:?} leads elsewhere in the image")));
                 }
                 let options = &mount.options;
-                let mode = if mount.kind == "tmpfs" && !options.data.contains("mode=") {
+                let mode = if covers && !options.data.contains("mode=") {
                     // A tmpfs keeps the permissions of the directory it covers, as runc's do.
                     let mode = sys::fstat(&target).context(|| "stat the target".into())?.st_mode & 0o7777;
                     format!("{}mode={mode:o}", if options.data.is_empty() { "" } else { "," })

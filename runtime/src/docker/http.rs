@@ -28,7 +28,7 @@ pub struct Problem {
 
 impl Problem {
     pub fn new(status: StatusCode, message: impl Into<String>) -> Problem {
-        Problem { status, message: message.into() }
+        Problem { status, message: go_words(message.into()) }
     }
 
     pub fn bad(message: impl Into<String>) -> Problem {
@@ -70,6 +70,24 @@ impl From<Error> for Problem {
         };
         Problem::new(status, error.to_string())
     }
+}
+
+/// The kernel's errors as Go writes them: `Connection refused (os error 111)` becomes `connection refused`.
+fn go_words(mut out: String) -> String {
+    const MARK: &str = " (os error ";
+    while let Some(at) = out.find(MARK) {
+        let Some(length) = out[at..].find(')') else { break };
+        let number = out[at + MARK.len()..at + length].parse().unwrap_or(0);
+        let words = coracle_launcher::sys::strerror(number);
+        let start = at
+            .checked_sub(words.len())
+            .filter(|&start| out.get(start..at).is_some_and(|before| before.eq_ignore_ascii_case(&words)));
+        out.replace_range(at..=at + length, "");
+        if let Some(start) = start {
+            out.replace_range(start..at, &words);
+        }
+    }
+    out
 }
 
 /// One request on its way to a handler.
@@ -379,6 +397,13 @@ mod tests {
         assert!(!filters.labels(&[("k".to_owned(), "w".to_owned())].into()));
         assert_eq!(query.filters(&["label"]).unwrap_err().message, "invalid filter 'status'");
         assert!(Query::parse("n=x").number("n").is_err());
+    }
+
+    #[test]
+    fn errors_of_the_kernel_are_in_gos_words() {
+        let text = format!("dial tcp: connect: {}", std::io::Error::from_raw_os_error(libc::ECONNREFUSED));
+        assert_eq!(go_words(text), "dial tcp: connect: connection refused");
+        assert_eq!(go_words("odd (os error x) end".into()), "odd end");
     }
 
     #[test]

@@ -50,7 +50,7 @@ impl Docker {
 
     /// Bytes of unpacked layers.
     pub fn layers_size(&self, chains: &[Digest]) -> u64 {
-        chains.iter().map(|chain| self.engine.snapshots().layer_usage(chain).bytes).sum()
+        chains.iter().map(|chain| self.engine.snapshots().layer_usage(chain).content).sum()
     }
 
     /// Containers made from an image, of both edges.
@@ -78,7 +78,7 @@ impl Docker {
     fn shared_size(&self, image: &ImageRecord) -> u64 {
         let others: Vec<_> = self.engine.images().list().into_iter().filter(|other| other.id != image.id).collect();
         let shared = image.chains.iter().filter(|chain| others.iter().any(|other| other.chains.contains(chain)));
-        shared.map(|chain| self.engine.snapshots().layer_usage(chain).bytes).sum()
+        shared.map(|chain| self.engine.snapshots().layer_usage(chain).content).sum()
     }
 
     /// Layers that must stay for containers' sake.
@@ -196,7 +196,8 @@ pub async fn inspect(call: Call) -> Answer {
     let platform = config.platform();
     let diffs = config.rootfs.diff_ids.clone();
     let layers: Vec<String> = diffs.iter().map(Digest::to_string).collect();
-    let value = json!({
+    let shown = run_config(config.config);
+    let mut value = json!({
         "Id": image.id,
         "RepoTags": familiar(&image.tags),
         "RepoDigests": familiar(&image.repo_digests),
@@ -205,7 +206,7 @@ pub async fn inspect(call: Call) -> Answer {
         "Created": config.created.unwrap_or_default(),
         "DockerVersion": "",
         "Author": config.author,
-        "Config": run_config(config.config),
+        "Config": shown,
         "Architecture": platform.architecture,
         "Variant": platform.variant.unwrap_or_default(),
         "Os": platform.os,
@@ -214,6 +215,14 @@ pub async fn inspect(call: Call) -> Answer {
         "RootFS": { "Type": "layers", "Layers": layers },
         "Metadata": { "LastTagTime": image.created },
     });
+    // Fields that later versions have not, and that clients of then read (docker-compose 1.29 the configuration's volumes).
+    if call.version < 45 {
+        value["Container"] = json!("");
+        value["ContainerConfig"] = json!(shown);
+    }
+    if call.version < 44 {
+        value["VirtualSize"] = value["Size"].clone();
+    }
     ok(&value)
 }
 
@@ -348,8 +357,13 @@ pub async fn prune(call: Call) -> Answer {
     let only_dangling = filters.truth("dangling")?.unwrap_or(true);
     let docker = call.docker.clone();
     let mut deleted = Vec::new();
-    let before: u64 =
-        docker.engine.snapshots().layers().iter().map(|layer| docker.engine.snapshots().layer_usage(layer).bytes).sum();
+    let before: u64 = docker
+        .engine
+        .snapshots()
+        .layers()
+        .iter()
+        .map(|layer| docker.engine.snapshots().layer_usage(layer).content)
+        .sum();
     let until = super::system::until(&filters)?;
     for image in docker.engine.images().list() {
         let config = docker.engine.images().config(&image)?;
@@ -364,8 +378,13 @@ pub async fn prune(call: Call) -> Answer {
             deleted.extend(removed);
         }
     }
-    let after: u64 =
-        docker.engine.snapshots().layers().iter().map(|layer| docker.engine.snapshots().layer_usage(layer).bytes).sum();
+    let after: u64 = docker
+        .engine
+        .snapshots()
+        .layers()
+        .iter()
+        .map(|layer| docker.engine.snapshots().layer_usage(layer).content)
+        .sum();
     let reclaimed = before.saturating_sub(after);
     docker.events.tell("image", "prune", "", [("reclaimed".to_owned(), reclaimed.to_string())].into());
     let deleted = if deleted.is_empty() { Value::Null } else { json!(deleted) };

@@ -98,6 +98,7 @@ impl Docker {
                 tracing::warn!(network = network.name, %error, "a network cannot be set up");
             }
         }
+        docker.keep_rules();
         docker.recover_containers().await;
         Ok(docker)
     }

@@ -15,8 +15,11 @@ use super::{
 use crate::networks::{
     Network, Wanted,
     model::{Pool as KeptPool, WantedPool},
-    vlan,
+    nft, vlan,
 };
+
+/// Between attempts to write rules that the kernel refuses.
+const RETRY: std::time::Duration = std::time::Duration::from_secs(1);
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
@@ -141,7 +144,7 @@ fn judge(body: CreateBody) -> Result<Wanted, Problem> {
     }
     for ipv6 in [false, true] {
         if pools.iter().filter(|pool| pool.subnet.addr().is_ipv6() == ipv6).count() > 1 {
-            return Err(Problem::bad("more than one subnet of a family in a network is not supported by this engine"));
+            return Err(Problem::bad(format!("{driver} driver doesn't support multiple subnets")));
         }
     }
     // A subnet of a family that is off is as if it were not there (libnetwork `ipamAllocate`).
@@ -165,7 +168,8 @@ fn check_options(driver: &str, options: &Map<String>) -> Result<(), Problem> {
     if let Some(option) = options.keys().find(|option| !known.contains(&option.as_str())) {
         return Err(Problem::bad(format!("network option {option} is not supported by this engine")));
     }
-    let bad_name = |name: &str, longest: usize| name.is_empty() || name.len() > longest || name.contains(['/', ' ', ':']);
+    let bad_name =
+        |name: &str, longest: usize| name.is_empty() || name.len() > longest || name.contains(['/', ' ', ':']);
     if let Some(bridge) = options.get("com.docker.network.bridge.name").filter(|name| bad_name(name, 15)) {
         return Err(Problem::bad(format!("invalid bridge name {bridge:?}")));
     }
@@ -196,9 +200,8 @@ fn check_options(driver: &str, options: &Map<String>) -> Result<(), Problem> {
 
 fn judge_pool(pool: &Pool) -> Result<Option<WantedPool>, Problem> {
     let net = |what: &str, text: &str| -> Result<Option<IpNet>, Problem> {
-        let bad = || {
-            Problem::bad(format!("invalid network config:\ninvalid {what} {text}: invalid CIDR block notation"))
-        };
+        let bad =
+            || Problem::bad(format!("invalid network config:\ninvalid {what} {text}: invalid CIDR block notation"));
         if text.is_empty() { Ok(None) } else { text.parse().map(Some).map_err(|_| bad()) }
     };
     let address = |what: &str, text: &str| -> Result<Option<IpAddr>, Problem> {
@@ -351,6 +354,30 @@ pub async fn disconnect(mut call: Call) -> Answer {
 }
 
 impl Docker {
+    /// Writes the rules of the networks again whenever somebody has flushed them.
+    pub fn keep_rules(self: &Arc<Docker>) {
+        let changes = match nft::Changes::open() {
+            Ok(changes) => changes,
+            Err(error) => return tracing::warn!(%error, "changes of rules are not seen"),
+        };
+        let (docker, stopping) = (Arc::downgrade(self), self.stopping.clone());
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    () = stopping.cancelled() => return,
+                    change = changes.next() => if let Err(error) = change {
+                        return tracing::warn!(%error, "changes of rules are not seen any more");
+                    },
+                }
+                let Some(docker) = docker.upgrade() else { return };
+                if let Err(error) = docker.networks.keep_rules().await {
+                    tracing::warn!(%error, "the rules of the container networks could not be written again");
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        });
+    }
+
     fn tell_of_network(&self, network: &Network, action: &str) {
         let attributes = [("name".to_owned(), network.name.clone()), ("type".to_owned(), network.driver.clone())];
         self.events.tell("network", action, &network.id, attributes.into());
@@ -426,7 +453,8 @@ fn pool_json(pool: &KeptPool) -> Value {
     if let Some(range) = pool.range {
         out["IPRange"] = json!(range);
     }
-    if let Some(gateway) = pool.gateway {
+    // One that follows from the subnet is not part of the configuration.
+    if let Some(gateway) = pool.gateway.filter(|_| !pool.given || pool.gateway_given) {
         out["Gateway"] = json!(gateway);
     }
     if !pool.auxiliary.is_empty() {

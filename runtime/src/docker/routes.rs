@@ -245,21 +245,22 @@ pub async fn answer(route: &'static Route, call: Call) -> Answer {
     }
     match route.handler {
         Some(handler) => handler(call).await,
-        None if route.template.starts_with("/swarm")
-            || ["/nodes", "/services", "/tasks", "/secrets", "/configs"]
-                .iter()
-                .any(|prefix| route.template.starts_with(prefix)) =>
-        {
-            Err(Problem::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "This node is not a swarm manager. Swarm is not part of this engine yet.",
-            ))
-        }
+        // What makes a swarm is not here; the rest is what any node without one says.
+        None if is_of_swarm(route) && !["/swarm/init", "/swarm/join"].contains(&route.template) => Err(Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.",
+        )),
         None => Err(Problem::new(
             StatusCode::NOT_IMPLEMENTED,
             format!("{} {} is not part of this engine yet", route.method, route.template),
         )),
     }
+}
+
+fn is_of_swarm(route: &Route) -> bool {
+    ["/swarm", "/nodes", "/services", "/tasks", "/secrets", "/configs"]
+        .iter()
+        .any(|prefix| route.template.starts_with(prefix))
 }
 
 /// The table as Markdown.
@@ -300,6 +301,13 @@ mod tests {
         assert_eq!(split_version("/volumes/data").unwrap(), (None, "/volumes/data"));
         assert!(split_version("/v1.99/info").unwrap_err().message.contains("too new"));
         assert!(split_version("/v1.12/info").unwrap_err().message.contains("too old"));
+    }
+
+    /// Written anew by `coracle runtime --docker-routes`.
+    #[test]
+    fn the_page_shows_the_table() {
+        let page = include_str!("../../../docs/docker-api.md");
+        assert!(page.ends_with(&format!("\n\n{}", table())), "docs/docker-api.md is not what the table says");
     }
 
     #[test]

@@ -111,7 +111,7 @@ impl Docker {
             "Driver": "overlay2",
             "DriverStatus": [["Backing Filesystem", "extfs"], ["Supports d_type", "true"], ["Native Overlay Diff", "true"]],
             "Plugins": {
-                "Volume": ["local"], "Network": ["bridge", "host", "none"],
+                "Volume": ["local"], "Network": ["bridge", "host", "ipvlan", "macvlan", "null"],
                 "Authorization": null, "Log": ["json-file", "local", "none"],
             },
             "MemoryLimit": true, "SwapLimit": true, "CpuCfsPeriod": true, "CpuCfsQuota": true,
@@ -295,7 +295,7 @@ impl Docker {
             let all: Vec<_> = self.engine.images().list();
             let mut chains = BTreeMap::new();
             for chain in all.iter().flat_map(|image| image.chains.iter()) {
-                chains.insert(chain.clone(), self.engine.snapshots().layer_usage(chain).bytes);
+                chains.insert(chain.clone(), self.engine.snapshots().layer_usage(chain).content);
             }
             out["LayersSize"] = json!(chains.values().sum::<u64>());
             out["Images"] = json!(all.iter().map(|image| self.image_summary(image, true)).collect::<Vec<_>>());

@@ -41,7 +41,10 @@ pub async fn create(mut call: Call) -> Answer {
     }
     let docker = call.docker.clone();
     let made = tokio::task::spawn_blocking(move || -> Result<(Arc<Volume>, bool, Value), Problem> {
-        let (volume, fresh) = docker.volumes.create(&name, body.driver_opts, labels, anonymous)?;
+        let (volume, fresh) = docker
+            .volumes
+            .create(&name, body.driver_opts, labels, anonymous)
+            .map_err(|error| volume_problem(&name, error))?;
         let value = docker.volume_json(&volume, false);
         Ok((volume, fresh, value))
     });
@@ -50,6 +53,13 @@ pub async fn create(mut call: Call) -> Answer {
         call.docker.tell_volume(&volume.name, "create");
     }
     created(&value)
+}
+
+/// The volume's name before what is wrong with it.
+fn volume_problem(name: &str, error: crate::Error) -> Problem {
+    let prefix = format!("create {name}: ");
+    let named = error.to_string().starts_with(&prefix);
+    Problem::from(if named { error } else { error.context(prefix.trim_end_matches(": ")) })
 }
 
 const FILTERS: [&str; 5] = ["name", "driver", "dangling", "label", "label!"];
@@ -107,7 +117,7 @@ pub async fn prune(call: Call) -> Answer {
             if !wanted || !docker.volume_users(&volume.name).is_empty() {
                 continue;
             }
-            let size = measure(&docker.volumes.mountpoint(&volume.name)).bytes;
+            let size = measure(&docker.volumes.mountpoint(&volume.name)).content;
             // One that is taken into use meanwhile stays.
             if docker.volumes.remove(&volume.name).is_ok() {
                 docker.tell_volume(&volume.name, "destroy");
@@ -145,7 +155,7 @@ impl Docker {
         });
         if usage {
             out["UsageData"] =
-                json!({ "Size": measure(&path).bytes, "RefCount": self.volume_users(&volume.name).len() });
+                json!({ "Size": measure(&path).content, "RefCount": self.volume_users(&volume.name).len() });
         }
         out
     }

@@ -135,7 +135,7 @@ impl Images {
     /// How the image came about, newest first. Layers that the configuration says nothing of are named too.
     pub fn history(&self, image: &ImageRecord) -> Result<Vec<HistoryEntry>> {
         let config = self.config(image)?;
-        let mut sizes = image.chains.iter().map(|chain| self.inner.snapshots.layer_usage(chain).bytes);
+        let mut sizes = image.chains.iter().map(|chain| self.inner.snapshots.layer_usage(chain).content);
         let mut out: Vec<HistoryEntry> = Vec::new();
         for history in config.history {
             let size = if history.empty_layer { 0 } else { sizes.next().unwrap_or(0) };

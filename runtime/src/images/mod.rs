@@ -149,7 +149,7 @@ impl Images {
 
     /// Bytes that the image's layers take unpacked.
     pub fn unpacked_size(&self, image: &ImageRecord) -> u64 {
-        image.chains.iter().map(|chain| self.inner.snapshots.layer_usage(chain).bytes).sum()
+        image.chains.iter().map(|chain| self.inner.snapshots.layer_usage(chain).content).sum()
     }
 
     /// Reads a docker-archive or an OCI layout as a tar stream, compressed or not; returns the images in it. `name` is

@@ -81,6 +81,12 @@ impl Networks {
     /// Writes the rules again where somebody flushed them.
     pub async fn keep_rules(&self) -> Result<()> {
         let _changing = self.changing.lock().await;
+        let wanted = self.rules();
+        let there = nft::count_rules(&wanted.name).context("count the rules of the container networks")?;
+        if there == wanted.chains.iter().map(|chain| chain.rules.len()).sum::<usize>() {
+            return Ok(());
+        }
+        tracing::info!("the rules of the container networks were changed by somebody, and are written again");
         self.apply_rules()
     }
 
@@ -222,13 +228,7 @@ fn default_route(gateway: IpAddr) -> Route {
         IpAddr::V4(_) => IpNet::V4(coracle_link::Ipv4Net::default()),
         IpAddr::V6(_) => IpNet::V6(coracle_link::Ipv6Net::default()),
     };
-    Route {
-        destination,
-        gateway: Some(gateway),
-        link: None,
-        onlink: false,
-        protocol: STATIC,
-    }
+    Route { destination, gateway: Some(gateway), link: None, onlink: false, protocol: STATIC }
 }
 
 #[cfg(test)]

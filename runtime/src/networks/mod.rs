@@ -27,7 +27,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 pub use self::model::{Network, Wanted};
 use self::pools::{Addresses, Allocations};
@@ -43,6 +43,8 @@ pub const DEFAULT: &str = "bridge";
 pub struct Networks {
     path: PathBuf,
     networks: RwLock<BTreeMap<String, Arc<Network>>>,
+    /// Held while they are written; taken before `networks`.
+    saving: Mutex<()>,
     addresses: Allocations,
     /// One change of links and rules at a time.
     pub(crate) changing: tokio::sync::Mutex<()>,
@@ -71,6 +73,7 @@ impl Networks {
         let out = Networks {
             path,
             networks: RwLock::new(networks),
+            saving: Mutex::default(),
             addresses: Allocations::default(),
             changing: tokio::sync::Mutex::new(()),
         };
@@ -79,6 +82,7 @@ impl Networks {
     }
 
     fn save(&self) -> Result<()> {
+        let _saving = self.saving.lock();
         let all: Vec<Network> = self.networks.read().values().map(|network| (**network).clone()).collect();
         let bytes =
             serde_json::to_vec(&all).map_err(|error| Error::internal(format!("encode the networks: {error}")))?;
@@ -119,7 +123,8 @@ impl Networks {
             return Err(Error::precondition(format!("network with name {} already exists", wanted.name)));
         }
         if let Some(bridge) = wanted.options.get("com.docker.network.bridge.name")
-            && let Some(other) = networks.values().find(|network| network.driver == "bridge" && network.bridge() == *bridge)
+            && let Some(other) =
+                networks.values().find(|network| network.driver == "bridge" && network.bridge() == *bridge)
         {
             return Err(Error::denied(format!(
                 "cannot create network {} ({bridge}): conflicts with network {} ({bridge}): networks have same bridge name",
@@ -133,7 +138,8 @@ impl Networks {
             if !on {
                 continue;
             }
-            let own = asked.iter().position(|pool| pool.subnet.addr().is_ipv6() == ipv6).map(|index| asked.remove(index));
+            let own =
+                asked.iter().position(|pool| pool.subnet.addr().is_ipv6() == ipv6).map(|index| asked.remove(index));
             let pool = match own {
                 Some(pool) => pools::judge(pool, &taken, true)?,
                 None => pools::choose(ipv6, &taken)?,

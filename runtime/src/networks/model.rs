@@ -19,6 +19,8 @@ pub struct Pool {
     pub auxiliary: BTreeMap<String, IpAddr>,
     /// The subnet was asked for, not chosen here.
     pub given: bool,
+    /// So was the gateway.
+    pub gateway_given: bool,
 }
 
 /// A network.

@@ -13,6 +13,7 @@ use std::{
 };
 
 use ipnet::IpNet;
+use tokio::io::unix::AsyncFd;
 
 /// A table and everything in it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -101,6 +102,94 @@ pub fn replace(table: &Table) -> io::Result<()> {
     }
     batch.message(BATCH_END, false, |_| ());
     batch.send()
+}
+
+/// The rules of a table in the calling thread's network namespace; none where there is no table.
+pub fn count_rules(table: &str) -> io::Result<usize> {
+    const GET_RULE: u16 = 7;
+    const REQUEST_DUMP: u16 = 1 | 0x300;
+    let mut attributes = Attributes::default();
+    attributes.text(1, table);
+    let mut message = Vec::new();
+    message.extend_from_slice(&((20 + attributes.0.len()) as u32).to_ne_bytes());
+    message.extend_from_slice(&(NFNL_SUBSYS << 8 | GET_RULE).to_ne_bytes());
+    message.extend_from_slice(&REQUEST_DUMP.to_ne_bytes());
+    message.extend_from_slice(&[1, 0, 0, 0, 0, 0, 0, 0, NFPROTO_INET, 0, 0, 0]);
+    message.extend_from_slice(&attributes.0);
+    let socket = open()?;
+    // SAFETY: the buffer is valid for its length.
+    if unsafe { libc::send(socket.as_raw_fd(), message.as_ptr().cast(), message.len(), 0) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let mut buffer = vec![0u8; 64 << 10];
+    let mut rules = 0;
+    loop {
+        // SAFETY: the buffer is valid for its length.
+        let count = unsafe { libc::recv(socket.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0) };
+        if count < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let mut rest = &buffer[..count as usize];
+        while rest.len() >= 20 {
+            let length = u32::from_ne_bytes([rest[0], rest[1], rest[2], rest[3]]) as usize;
+            match i32::from(u16::from_ne_bytes([rest[4], rest[5]])) {
+                libc::NLMSG_DONE => return Ok(rules),
+                libc::NLMSG_ERROR => {
+                    let code = i32::from_ne_bytes([rest[16], rest[17], rest[18], rest[19]]);
+                    return if code == -libc::ENOENT { Ok(0) } else { Err(io::Error::from_raw_os_error(-code)) };
+                }
+                _ => rules += 1,
+            }
+            rest = rest.get(length.next_multiple_of(4).max(16)..).unwrap_or_default();
+        }
+    }
+}
+
+/// Tells of changes to any rules in the network namespace in which it was opened.
+pub struct Changes(AsyncFd<OwnedFd>);
+
+impl Changes {
+    pub fn open() -> io::Result<Changes> {
+        const NFNLGRP_NFTABLES: libc::c_int = 7;
+        const NETLINK_ADD_MEMBERSHIP: libc::c_int = 1;
+        let socket = open()?;
+        // SAFETY: plain numbers, an address (all zeros: the kernel chooses) and an option of their own types and sizes.
+        let joined = unsafe {
+            let mut own: libc::sockaddr_nl = std::mem::zeroed();
+            own.nl_family = libc::AF_NETLINK as libc::sa_family_t;
+            let length = std::mem::size_of_val(&own) as libc::socklen_t;
+            let group = std::ptr::from_ref(&NFNLGRP_NFTABLES).cast();
+            // Before it has an address a socket hears nothing.
+            libc::bind(socket.as_raw_fd(), std::ptr::from_ref(&own).cast(), length) == 0
+                && libc::fcntl(socket.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) == 0
+                && libc::setsockopt(socket.as_raw_fd(), libc::SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group, 4) == 0
+        };
+        if !joined {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the descriptor is owned by what is registered, and stays open and the same for as long.
+        Ok(Changes(unsafe { AsyncFd::register(socket) }?))
+    }
+
+    /// Waits for the next change; several at once count as one, and so do those that were lost (ENOBUFS).
+    pub async fn next(&self) -> io::Result<()> {
+        let mut buffer = vec![0u8; 64 << 10];
+        let mut ready = self.0.readable().await?;
+        loop {
+            // SAFETY: the buffer is valid for its length.
+            let count = unsafe { libc::recv(self.0.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0) };
+            let error = io::Error::last_os_error();
+            match error.raw_os_error() {
+                _ if count >= 0 => {}
+                Some(libc::EAGAIN) => {
+                    ready.clear_ready();
+                    return Ok(());
+                }
+                Some(libc::ENOBUFS | libc::EINTR) => {}
+                _ => return Err(error),
+            }
+        }
+    }
 }
 
 #[derive(Default)]
@@ -377,6 +466,21 @@ impl Expression {
 mod tests {
     use super::*;
 
+    #[tokio::test]
+    async fn changes_of_others_are_told() {
+        let netns = coracle_link::Netns::create().unwrap();
+        let runtime = tokio::runtime::Handle::current();
+        let changes = netns
+            .run(|| {
+                let _entered = runtime.enter();
+                Changes::open()
+            })
+            .unwrap();
+        let chain = Chain { name: "x", kind: "filter", hook: Hook::Forward, priority: 0, rules: vec![] };
+        netns.run(|| replace(&Table { name: "coracle-test".into(), chains: vec![chain] })).unwrap();
+        tokio::time::timeout(std::time::Duration::from_secs(10), changes.next()).await.unwrap().unwrap();
+    }
+
     #[test]
     fn the_kernel_takes_every_expression_and_replaces_the_table() {
         let netns = coracle_link::Netns::create().unwrap();
@@ -423,7 +527,9 @@ mod tests {
         };
         netns.run(|| replace(&table)).unwrap();
         netns.run(|| replace(&table)).unwrap();
+        assert_eq!(netns.run(|| count_rules("coracle-test")).unwrap(), 6);
         netns.run(|| replace(&Table { name: "coracle-test".into(), chains: vec![] })).unwrap();
+        assert_eq!(netns.run(|| count_rules("coracle-test")).unwrap(), 0);
         let bad = Table {
             name: "coracle-test".into(),
             chains: vec![Chain { name: "x", kind: "carpet", hook: Hook::Output, priority: 0, rules: vec![] }],

@@ -91,9 +91,8 @@ fn allocated(pools: &mut Vec<Allocated>, ipv6: bool) -> &mut Allocated {
 
 impl Allocated {
     fn take(&mut self, network: &Network, pool: &Pool, owner: &str, wanted: Option<IpAddr>) -> Result<IpAddr> {
-        let reserved = |address: IpAddr| {
-            Some(address) == pool.gateway || pool.auxiliary.values().any(|other| *other == address)
-        };
+        let reserved =
+            |address: IpAddr| Some(address) == pool.gateway || pool.auxiliary.values().any(|other| *other == address);
         if let Some(wanted) = wanted {
             if !pool.subnet.contains(&wanted) {
                 return Err(Error::invalid(format!(
@@ -170,7 +169,14 @@ pub fn judge(wanted: WantedPool, taken: &[IpNet], with_gateway: bool) -> Result<
         let used = |address: &IpAddr| wanted.auxiliary.values().any(|other| other == address);
         hosts(wanted.range.unwrap_or(subnet)).find(|address| !used(address)).filter(|_| with_gateway)
     });
-    Ok(Pool { subnet, range: wanted.range, gateway, auxiliary: wanted.auxiliary, given: true })
+    Ok(Pool {
+        subnet,
+        range: wanted.range,
+        gateway,
+        auxiliary: wanted.auxiliary,
+        given: true,
+        gateway_given: wanted.gateway.is_some(),
+    })
 }
 
 /// The first addresses that a host of the subnet can have.
@@ -184,7 +190,14 @@ fn hosts(subnet: IpNet) -> impl Iterator<Item = IpAddr> {
 /// A pool of our own choice, with its first address as the gateway.
 pub fn choose(ipv6: bool, taken: &[IpNet]) -> Result<Pool> {
     let subnet = if ipv6 { IpNet::V6(free_subnet6(taken)?) } else { IpNet::V4(free_subnet4(taken)?) };
-    Ok(Pool { subnet, range: None, gateway: hosts(subnet).next(), auxiliary: BTreeMap::new(), given: false })
+    Ok(Pool {
+        subnet,
+        range: None,
+        gateway: hosts(subnet).next(),
+        auxiliary: BTreeMap::new(),
+        given: false,
+        gateway_given: false,
+    })
 }
 
 /// The first of Docker's default pools that neither another network nor a route of the host uses (moby

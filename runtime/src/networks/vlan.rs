@@ -1,15 +1,15 @@
 //! The macvlan and ipvlan drivers: containers on a link of the host, without a bridge (libnetwork `drivers/macvlan`).
 //!
 //! The option `parent` names the link, which must be there (dockerd makes VLANs `eth0.50` itself). Without a parent, or on
-//! an internal network, the containers share a wire that leads nowhere: a bridge `dm-…` without ports.
+//! an internal network, the containers share a wire that leads nowhere: a pair `dm-…` and `dp-…` (dockerd's is a dummy).
 
-use coracle_link::{IpVlanKind, Links, MacVlanKind, Place, SubLink, SubLinkKind};
+use coracle_link::{IpVlanKind, Links, Mac, MacVlanKind, Netns, Place, SubLink, SubLinkKind, Veth};
 
 use super::{
     Network,
-    bridge::{Endpoint, failed, mac_of},
+    bridge::{Endpoint, failed},
 };
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 
 /// Options of both drivers, by driver.
 pub fn options(driver: &str) -> &'static [&'static str] {
@@ -20,7 +20,7 @@ pub fn options(driver: &str) -> &'static [&'static str] {
 }
 
 /// How containers share the parent, if the mode is one that there is.
-fn kind(network: &Network, mac: coracle_link::Mac) -> Result<SubLinkKind> {
+fn kind(network: &Network, mac: Mac) -> Result<SubLinkKind> {
     let mode = |key: &str| network.options.get(key).map(String::as_str).unwrap_or_default();
     let unknown = |mode: &str| Error::invalid(format!("requested {} mode '{mode}' is not valid", network.driver));
     if network.driver == "macvlan" {
@@ -53,17 +53,43 @@ pub async fn set_up(network: &Network) -> Result<()> {
     kind(network, [0; 6])?;
     let links = Links::open(&Place::Current).map_err(failed)?;
     let (name, own) = parent(network);
-    if links.find(&name).await.map_err(failed)?.is_some() {
-        return links.up(&name).await.map_err(failed);
+    let there = links.find(&name).await.map_err(failed)?.is_some();
+    if own && !there {
+        // A bridge without ports has no carrier, and what shares its wire then neither.
+        let peer = format!("dp-{}", &network.id[..12]);
+        let pair = Veth { name: &name, mac: None, peer: &peer, peer_mac: None, peer_netns: None, mtu: network.mtu() };
+        links.add_veth(&pair).await.map_err(failed)?;
+        links.up(&peer).await.map_err(failed)?;
     }
-    if own {
-        let mac = network.gateway4().map_or([0x02, 0x43, 0, 0, 0, 1], mac_of);
-        links.add_bridge(&name, mac).await.map_err(failed)?;
-        return links.up(&name).await.map_err(failed);
+    if own || there {
+        links.up(&name).await.map_err(failed)?;
+        let tried = try_out(&links, network, &name).await;
+        if tried.is_err() && own && !there {
+            links.delete(&name).await.map_err(failed)?;
+        }
+        return tried;
     }
     Err(Error::invalid(format!(
         "invalid parent interface {name}: it does not exist on this host, and VLANs are not made by this engine"
     )))
+}
+
+/// Makes an interface and drops it, so that a kernel without the driver is known before a container wants one.
+async fn try_out(links: &Links, network: &Network, parent: &str) -> Result<()> {
+    if network.driver == "macvlan" {
+        // It is there wherever bridges are; and one that takes its parent over must not do so for a trial.
+        return Ok(());
+    }
+    let netns = Netns::create().context("make a network namespace")?;
+    add(links, network, parent, &netns, "trial", [0; 6]).await
+}
+
+async fn add(links: &Links, network: &Network, parent: &str, netns: &Netns, name: &str, mac: Mac) -> Result<()> {
+    let link = SubLink { name, parent, kind: kind(network, mac)?, netns, mtu: network.mtu() };
+    links.add_sub_link(&link).await.map_err(|error| match error.errno() {
+        Some(libc::EOPNOTSUPP) => Error::internal(format!("the kernel of this host has no {}", network.driver)),
+        _ => failed(error),
+    })
 }
 
 pub async fn tear_down(network: &Network) -> Result<()> {
@@ -80,15 +106,5 @@ pub async fn join(endpoint: &Endpoint<'_>) -> Result<()> {
     let network = endpoint.network;
     let (name, _) = parent(network);
     let links = Links::open(&Place::Current).map_err(failed)?;
-    let link = SubLink {
-        name: endpoint.interface,
-        parent: &name,
-        kind: kind(network, endpoint.mac)?,
-        netns: endpoint.netns,
-        mtu: network.mtu(),
-    };
-    links.add_sub_link(&link).await.map_err(|error| match error.errno() {
-        Some(libc::EOPNOTSUPP) => Error::internal(format!("the kernel of this host has no {}", network.driver)),
-        _ => failed(error),
-    })
+    add(&links, network, &name, endpoint.netns, endpoint.interface, endpoint.mac).await
 }

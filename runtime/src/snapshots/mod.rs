@@ -31,8 +31,11 @@ pub enum Root {
 /// What something takes on disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
+    /// Of whole blocks.
     pub bytes: u64,
     pub inodes: u64,
+    /// Of the files' content alone, as Docker counts (moby `pkg/directory`).
+    pub content: u64,
 }
 
 /// How removed files of lower layers are written down in a layer's directory.
@@ -134,6 +137,8 @@ pub fn measure(dir: &Path) -> Usage {
             usage.bytes += metadata.blocks() * 512;
             if metadata.is_dir() {
                 pending.push(entry.path());
+            } else {
+                usage.content += metadata.len();
             }
         }
     }

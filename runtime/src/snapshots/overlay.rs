@@ -125,7 +125,7 @@ impl Snapshotter for Overlay {
             fs::write(draft.dir.join(name), text).context(format!("write {}/{name}", draft.dir.display()))
         };
         write("chain", chain.to_string())?;
-        write("usage", format!("{} {}", usage.bytes, usage.inodes))?;
+        write("usage", format!("{} {} {}", usage.bytes, usage.inodes, usage.content))?;
         if let Some(parent) = parent {
             write("parent", parent.to_string())?;
         }
@@ -258,7 +258,8 @@ fn read_layer(dir: &Path, number: u64) -> Option<(Digest, Layer)> {
     };
     let numbers = read("usage").unwrap_or_default();
     let mut numbers = numbers.split_whitespace().filter_map(|word| word.parse().ok());
-    let usage = Usage { bytes: numbers.next().unwrap_or(0), inodes: numbers.next().unwrap_or(0) };
+    let mut next = || numbers.next().unwrap_or(0);
+    let usage = Usage { bytes: next(), inodes: next(), content: next() };
     Some((chain, Layer { number, parent, usage }))
 }
 

@@ -198,13 +198,11 @@ fn mount(volume: &Volume, path: &Path) -> Result<()> {
             parsed.data = parsed.data.replace(&format!("addr={word}"), &format!("addr={}", address.ip()));
         }
     }
-    sys::mount(option("device"), path, option("type"), parsed.flags, &parsed.data).context(format!(
-        "failed to mount local volume: mount {}:{}, flags: 0x{:x}, data: {}",
-        option("device"),
-        path.display(),
-        parsed.flags,
-        parsed.data
-    ))
+    let flags = if parsed.flags == 0 { String::new() } else { format!(", flags: 0x{:x}", parsed.flags) };
+    let data = if parsed.data.is_empty() { String::new() } else { format!(", data: {}", parsed.data) };
+    let mounted = sys::mount(option("device"), path, option("type"), parsed.flags, &parsed.data);
+    let what = format!("failed to mount local volume: mount {}:{}{flags}{data}", option("device"), path.display());
+    mounted.context(what)
 }
 
 fn is_mounted(path: &Path) -> bool {

@@ -1,6 +1,6 @@
 //! `POST /containers/create`
 
-use std::sync::Arc;
+use std::{fs::OpenOptions, io::ErrorKind, os::unix::fs::OpenOptionsExt, sync::Arc};
 
 use serde_json::json;
 
@@ -16,6 +16,7 @@ use super::{
 use crate::{
     engine::model::{ContainerConfig, ContainerImage, new_id, now},
     images::catalogue::ImageRecord,
+    snapshots::Root,
 };
 
 pub async fn create(mut call: Call) -> Answer {
@@ -125,6 +126,7 @@ impl Docker {
         let container = Arc::new(Container::new(engine, record, false));
         let (docker, made) = (self.clone(), container.clone());
         let furnished = tokio::task::spawn_blocking(move || -> Result<(), Problem> {
+            docker.mark_root(&made)?;
             docker.prepare_working_dir(&made)?;
             let points = docker.make_mounts(&made, mounts)?;
             docker.change(&made, |record| record.mounts = points)?;
@@ -138,6 +140,22 @@ impl Docker {
         }
         self.store.insert(container.clone());
         Ok(container)
+    }
+
+    /// Makes the empty file by which programs know that they are in a container (moby `daemon/initlayer`).
+    fn mark_root(&self, container: &Container) -> Result<(), Problem> {
+        let dir = match self.engine.root_of(&container.engine)? {
+            Root::Directory(path) => path,
+            // The writable layer is empty yet: nothing in it leads elsewhere.
+            Root::Mount { options, .. } => super::filesystem::upper_of(&options)?,
+        };
+        let made = OpenOptions::new().write(true).create_new(true).mode(0o755).open(dir.join(".dockerenv"));
+        match made {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+                Err(Problem::internal(format!("create /.dockerenv: {error}")))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Makes the working directory, as Docker does where the image has none.
@@ -239,9 +257,7 @@ impl Docker {
             } else {
                 id[..12].to_owned()
             };
-        } else if hostname.len() > 63
-            || !hostname.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'))
-        {
+        } else if hostname.len() > 64 || hostname.chars().any(char::is_control) {
             return Err(Problem::bad(format!("invalid hostname format: {hostname}")));
         }
         if host.privileged && !host.security_opt.iter().flatten().any(|option| option.starts_with("label")) {

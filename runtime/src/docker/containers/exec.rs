@@ -249,12 +249,16 @@ impl Docker {
         let started = self.try_exec(exec, size, stdin).await;
         if let Err(problem) = &started {
             let mut state = exec.state.lock();
-            state.code =
-                Some(if problem.message.contains("permission denied") || problem.message.contains("is a directory") {
+            state.code = Some(
+                if ["permission denied", "is a directory", "unable to find user"]
+                    .iter()
+                    .any(|words| problem.message.contains(words))
+                {
                     126
                 } else {
                     127
-                });
+                },
+            );
         }
         started
     }

@@ -42,7 +42,7 @@ impl Docker {
             let path = dir.join(name);
             if path.exists() { path.to_string_lossy().into_owned() } else { String::new() }
         };
-        let log = if record.host.log_config.kind == "none" {
+        let log = if record.host.log_config.kind != "json-file" && !container.pod {
             String::new()
         } else {
             self.log_path(container).to_string_lossy().into_owned()
@@ -74,7 +74,7 @@ impl Docker {
             "NetworkSettings": self.network_settings(container, &record),
         });
         if size {
-            let own = self.engine.writable_usage(&container.engine).bytes;
+            let own = self.engine.writable_usage(&container.engine).content;
             out["SizeRw"] = json!(own);
             out["SizeRootFs"] = json!(own + self.layers_size(&container.engine.image.chains));
         }

@@ -69,7 +69,9 @@ pub async fn restart(call: Call) -> Answer {
 pub async fn kill(call: Call) -> Answer {
     let word = call.query.text("signal");
     let signal = signal_of(word)?.unwrap_or(libc::SIGKILL);
-    let container = call.docker.container(call.name())?;
+    let container = call.docker.container(call.name()).map_err(|problem| {
+        Problem::new(problem.status, format!("cannot kill container: {}: {}", call.name(), problem.message))
+    })?;
     if !container.runs() {
         return Err(Problem::conflict(format!(
             "cannot kill container: {}: container {} is not running",

@@ -153,7 +153,7 @@ impl Docker {
             "Names": names(&record),
             "Image": image,
             "ImageID": record.image_id,
-            "Command": arguments(&record).join(" "),
+            "Command": command(&record),
             "Created": record.created / 1_000_000_000,
             "Ports": ports(&record, container.runs()),
             "Labels": record.config.labels,
@@ -164,12 +164,21 @@ impl Docker {
             "Mounts": self.mounts_json(&record),
         });
         if size {
-            let own = self.engine.writable_usage(&container.engine).bytes;
+            let own = self.engine.writable_usage(&container.engine).content;
             out["SizeRw"] = json!(own);
             out["SizeRootFs"] = json!(own + self.layers_size(&container.engine.image.chains));
         }
         out
     }
+}
+
+/// The command as a shell would be told it, nearly: words with spaces are quoted, the first never (moby
+/// `daemon/list.go`, `refreshImage` and `container/view.go`).
+fn command(record: &Record) -> String {
+    let quoted = |(index, word): (usize, String)| {
+        if index > 0 && word.contains(' ') { format!("'{word}'") } else { word }
+    };
+    arguments(record).into_iter().enumerate().map(quoted).collect::<Vec<_>>().join(" ")
 }
 
 fn names(record: &Record) -> Vec<String> {

@@ -91,13 +91,8 @@ pub fn parse_bind(spec: &str) -> Result<Wanted, Problem> {
         return Err(invalid());
     }
     let kind = if source.starts_with('/') { "bind" } else { "volume" };
-    check_target(destination, kind).map_err(|problem| {
-        if problem.message.starts_with("invalid specification") {
-            Problem::bad(format!("invalid volume specification: '{spec}': {}", problem.message))
-        } else {
-            Problem::bad(format!("invalid volume specification: '{spec}': {}", problem.message))
-        }
-    })?;
+    check_target(destination, kind)
+        .map_err(|problem| Problem::bad(format!("invalid volume specification: '{spec}': {}", problem.message)))?;
     let (rw, propagation, no_copy) = mode_of(mode, spec, kind == "volume")?;
     if kind == "volume" && !source.is_empty() {
         crate::volumes::check_name(source)?;
@@ -108,7 +103,8 @@ pub fn parse_bind(spec: &str) -> Result<Wanted, Problem> {
         source: if kind == "bind" { clean(source) } else { String::new() },
         destination: clean(destination),
         driver: if kind == "volume" { "local".into() } else { String::new() },
-        mode: mode.into(),
+        // The mode of a named volume's bind that says nothing (moby `volume/mounts/linux_parser.go`).
+        mode: if kind == "volume" && !source.is_empty() && mode.is_empty() { "z".into() } else { mode.into() },
         rw,
         propagation: if kind == "bind" && propagation.is_empty() { "rprivate".into() } else { propagation },
     };
@@ -121,7 +117,9 @@ fn is_mode(word: &str) -> bool {
 
 fn check_target(target: &str, kind: &str) -> Result<(), Problem> {
     if clean(target) == "/" && target.starts_with('/') {
-        return Err(Problem::bad("invalid specification: destination can't be '/'"));
+        return Err(Problem::bad(format!(
+            "invalid mount config for type \"{kind}\": invalid specification: destination can't be '/'"
+        )));
     }
     if !target.starts_with('/') {
         return Err(Problem::bad(format!(
@@ -276,8 +274,9 @@ impl Docker {
             once(&wanted.point.destination)?;
             place(&mut out, wanted);
         }
-        for target in record.host.tmpfs.keys() {
+        for (target, options) in &record.host.tmpfs {
             check_target(target, "tmpfs")?;
+            check_tmpfs(options)?;
             once(&clean(target))?;
             out.retain(|other| other.point.destination != clean(target));
         }
@@ -403,6 +402,19 @@ impl Docker {
         words.push(format!("mode={:o}", if options.mode == 0 { 0o1777 } else { options.mode }));
         words.extend(options.options.iter().map(|pair| pair.join("=")));
         tmpfs_plan(&point.destination, &words.join(","))
+    }
+}
+
+/// Whether a tmpfs can be mounted with these options (moby `sys/mount/flags_unix.go`, `MergeTmpfsOptions`).
+fn check_tmpfs(options: &str) -> Result<(), Problem> {
+    const VALUES: [&str; 7] = ["mode", "size", "uid", "gid", "nr_inodes", "nr_blocks", "mpol"];
+    let known = |option: &str| match option.split_once('=') {
+        Some((key, _)) => VALUES.contains(&key),
+        None => coracle_launcher::mount_options::words().any(|word| word == option),
+    };
+    match options.split(',').find(|option| !option.is_empty() && !known(option)) {
+        Some(option) => Err(Problem::bad(format!("invalid tmpfs option [{option:?}]"))),
+        None => Ok(()),
     }
 }
 

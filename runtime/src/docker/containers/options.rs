@@ -113,6 +113,16 @@ pub fn check(host: &HostConfig, config: &Config) -> Checked {
     for rule in host.device_cgroup_rules.iter().flatten() {
         device_rule(rule)?;
     }
+    for (field, names) in [("CapAdd", &host.cap_add), ("CapDrop", &host.cap_drop)] {
+        let known = |name: &str| {
+            let upper = name.to_uppercase();
+            let full = if upper.starts_with("CAP_") { upper } else { format!("CAP_{upper}") };
+            if full == "CAP_ALL" || coracle_launcher::capabilities::bit(&full).is_some() { Ok(()) } else { Err(full) }
+        };
+        if let Some(name) = names.iter().flatten().find_map(|name| known(name).err()) {
+            return refuse(format!("invalid {field}: unknown capability: {name:?}"));
+        }
+    }
     super::spec::security_options(host).map(drop)
 }
 
@@ -122,16 +132,18 @@ fn check_supported(host: &HostConfig) -> Checked {
         let driver = request["Driver"].as_str().filter(|driver| !driver.is_empty()).unwrap_or("");
         return Err(Problem::internal(format!(
             "could not select device driver \"{driver}\" with capabilities: {}",
-            request["Capabilities"]
+            // As Go prints a list of lists.
+            request["Capabilities"].to_string().replace('"', "").replace(',', " ")
         )));
     }
-    let unsupported: [(&str, bool); 9] = [
-        ("StorageOpt", !host.storage_opt.is_empty()),
+    if !host.storage_opt.is_empty() {
+        return refuse("--storage-opt is supported only for overlay over xfs with 'pquota' mount option");
+    }
+    let unsupported: [(&str, bool); 7] = [
         ("CpuRealtimePeriod", host.cpu_realtime_period != 0),
         ("CpuRealtimeRuntime", host.cpu_realtime_runtime != 0),
         ("KernelMemory", host.kernel_memory != 0),
         ("KernelMemoryTCP", host.kernel_memory_tcp != 0),
-        ("OomKillDisable", host.oom_kill_disable == Some(true)),
         ("Cgroup", !host.cgroup.is_empty()),
         ("CpuCount", host.cpu_count != 0 || host.cpu_percent != 0),
         ("IOMaximumBandwidth", host.io_maximum_bandwidth != 0 || host.io_maximum_iops != 0),
@@ -278,7 +290,7 @@ pub fn check_resources(host: &HostConfig) -> Checked {
         let good =
             |part: &str| part.split('-').count() <= 2 && part.split('-').all(|number| number.parse::<u32>().is_ok());
         if !list.is_empty() && !list.split(',').all(|part| good(part.trim())) {
-            return refuse(format!("Invalid value {list} for cpuset {what}"));
+            return refuse(format!("Invalid value {list} for cpuset {what}: invalid format: {list}"));
         }
     }
     let highest = |list: &str| list.split([',', '-']).filter_map(|number| number.trim().parse::<i64>().ok()).max();
@@ -311,23 +323,20 @@ pub fn log_options(host: &HostConfig) -> Result<(u64, u32), Problem> {
     for (key, value) in &log.config {
         match (log.kind.as_str(), key.as_str()) {
             ("json-file" | "local", "max-size") => {
-                size = parse_size(value).ok_or_else(|| Problem::bad(format!("invalid size: '{value}'")))?;
+                size = parse_size(value).ok_or_else(|| {
+                    Problem::bad(format!("failed to initialize logging driver: invalid size: '{value}'"))
+                })?;
             }
             ("json-file" | "local", "max-file") => {
-                files = value
-                    .parse()
-                    .ok()
-                    .filter(|&files| files >= 1)
-                    .ok_or_else(|| Problem::bad("max-file cannot be less than 1"))?;
+                files = value.parse().ok().filter(|&files| files >= 1).ok_or_else(|| {
+                    Problem::bad("failed to initialize logging driver: max-file cannot be less than 1")
+                })?;
             }
             ("json-file" | "local", "compress") if value == "false" || log.kind == "local" => {}
             ("json-file", "labels" | "labels-regex" | "env" | "env-regex" | "tag" | "mode" | "max-buffer-size") => {}
             ("none", _) => {}
             (kind, key) => return Err(Problem::bad(format!("unknown log opt '{key}' for {kind} log driver"))),
         }
-    }
-    if files > 1 && size == 0 {
-        return Err(Problem::bad("max-file cannot be set without max-size"));
     }
     Ok((size, files))
 }

@@ -34,7 +34,7 @@ pub async fn prune(call: Call) -> Answer {
         if !fits || !matches!(container.status(), "created" | "exited" | "dead") {
             continue;
         }
-        let size = call.docker.engine.writable_usage(&container.engine).bytes;
+        let size = call.docker.engine.writable_usage(&container.engine).content;
         // One that is started or removed by somebody else meanwhile is left to them.
         if call.docker.remove(&container, false, false).await.is_ok() {
             reclaimed += size;
@@ -62,7 +62,7 @@ impl Docker {
             } else {
                 "container is running: stop the container before removing or force remove"
             };
-            return Err(Problem::conflict(format!("cannot remove container \"{name}\": {hint}")));
+            return Err(Problem::conflict(format!("cannot remove container \"/{name}\": {hint}")));
         }
         if container.pod {
             // The kubelet makes it again.
@@ -103,7 +103,7 @@ impl Docker {
         let _changing = container.changing.lock().await;
         if container.runs() {
             return Err(Problem::conflict(format!(
-                "cannot remove container \"{}\": container is running: stop the container before removing or force remove",
+                "cannot remove container \"/{}\": container is running: stop the container before removing or force remove",
                 container.name()
             )));
         }

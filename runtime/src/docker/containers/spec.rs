@@ -339,6 +339,9 @@ pub fn linux_resources(host: &HostConfig) -> Result<Value, Problem> {
     if let Some(swappiness) = host.memory_swappiness {
         out["memory"]["swappiness"] = json!(swappiness);
     }
+    if host.oom_kill_disable == Some(true) {
+        out["memory"]["disableOOMKiller"] = json!(true);
+    }
     if host.blkio_weight > 0 {
         out["blockIO"]["weight"] = json!(host.blkio_weight);
     }

@@ -18,13 +18,18 @@ pub async fn rename(call: Call) -> Answer {
         return Err(Problem::bad("Neither old nor new names may be empty"));
     }
     let container = call.docker.own_container(call.name())?;
-    names::check(&wanted)?;
+    let new_name =
+        |problem: Problem| Problem::new(problem.status, format!("Error when allocating new name: {}", problem.message));
+    names::check(&wanted).map_err(|problem| {
+        // dockerd has put the slash before it by now.
+        new_name(Problem::bad(problem.message.replace(&format!("({wanted})"), &format!("(/{wanted})"))))
+    })?;
     let _changing = container.changing.lock().await;
     let before = container.name();
     if before == wanted {
         return Err(Problem::bad("Renaming a container with the same name as its current name"));
     }
-    call.docker.store.reserve(&wanted, &container.id).map_err(|owner| name_taken(&wanted, &owner))?;
+    call.docker.store.reserve(&wanted, &container.id).map_err(|owner| new_name(name_taken(&wanted, &owner)))?;
     let changed = call.docker.change(&container, |record| {
         record.name = wanted.clone();
         for endpoint in record.networks.values_mut() {

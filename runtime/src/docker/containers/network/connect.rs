@@ -65,8 +65,7 @@ impl Docker {
             (0..).find(|index| !used.contains(&format!("{}{index}", network.interface_prefix()))).unwrap_or(0)
         };
         // The way out is settled below, when the network is there.
-        let (endpoint, link) =
-            self.join_network(container, &record, network, &netns, index, &[None, None]).await?;
+        let (endpoint, link) = self.join_network(container, &record, network, &netns, index, &[None, None]).await?;
         self.change(container, |record| drop(record.networks.insert(network.name.clone(), endpoint)))?;
         let needs_dns = {
             let mut live = container.live.lock();

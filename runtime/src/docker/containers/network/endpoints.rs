@@ -158,10 +158,7 @@ fn address_error(network: &Network, text: &str, ipv6: bool) -> Option<String> {
 /// The addresses that an endpoint asks for.
 pub fn asked_addresses(endpoint: &Endpoint) -> Addresses {
     let ipam = endpoint.ipam_config.clone().unwrap_or_default();
-    Addresses {
-        v4: ipam.ipv4_address.parse::<Ipv4Addr>().ok(),
-        v6: ipam.ipv6_address.parse::<Ipv6Addr>().ok(),
-    }
+    Addresses { v4: ipam.ipv4_address.parse::<Ipv4Addr>().ok(), v6: ipam.ipv6_address.parse::<Ipv6Addr>().ok() }
 }
 
 /// Forgets what belonged to one run only.

@@ -5,12 +5,7 @@ mod endpoints;
 mod names;
 mod publish;
 
-use std::{
-    collections::BTreeMap,
-    net::IpAddr,
-    path::PathBuf,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc};
 
 use coracle_link::{Netns, Place};
 
@@ -61,8 +56,7 @@ pub struct Link {
 }
 
 fn open(path: &std::path::Path) -> Result<Netns, Problem> {
-    Netns::open(path)
-        .map_err(|error| Problem::internal(format!("open the container's network namespace: {error}")))
+    Netns::open(path).map_err(|error| Problem::internal(format!("open the container's network namespace: {error}")))
 }
 
 impl Docker {
@@ -324,10 +318,11 @@ fn fill_addresses(endpoint: &mut Endpoint, network: &Network, addresses: Address
 /// name of those (libnetwork `sandbox.go`, `Endpoint.Less`).
 pub fn ways_out(record: &Record, networks: &[Arc<Network>]) -> [Option<String>; 2] {
     [false, true].map(|ipv6| {
-        let gates = networks.iter().filter(|network| {
-            !network.internal && network.pool(ipv6).is_some_and(|pool| pool.gateway.is_some())
-        });
-        let priority = |network: &Network| record.networks.get(&network.name).map_or(0, |endpoint| endpoint.gw_priority);
+        let gates = networks
+            .iter()
+            .filter(|network| !network.internal && network.pool(ipv6).is_some_and(|pool| pool.gateway.is_some()));
+        let priority =
+            |network: &Network| record.networks.get(&network.name).map_or(0, |endpoint| endpoint.gw_priority);
         gates
             .min_by_key(|network| (std::cmp::Reverse(priority(network)), network.name.clone()))
             .map(|network| network.id.clone())

@@ -1,9 +1,6 @@
 //! What names stand for, as one container sees them.
 
-use std::{
-    net::IpAddr,
-    sync::Weak,
-};
+use std::{net::IpAddr, sync::Weak};
 
 use super::{
     super::{super::Docker, Container},

@@ -1,6 +1,9 @@
 //! A container's published ports.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+};
 
 use super::{
     super::{
@@ -33,8 +36,7 @@ impl Docker {
         };
         let endpoint = container.with(|record| record.networks.get(&network.name).cloned()).unwrap_or_default();
         let address = endpoint.addresses().next();
-        let address =
-            address.ok_or_else(|| Problem::internal(format!("no address on network {}", network.name)))?;
+        let address = address.ok_or_else(|| Problem::internal(format!("no address on network {}", network.name)))?;
         let mut wanted: Map<Vec<PortBinding>> = record.host.port_bindings.clone().unwrap_or_default();
         if record.host.publish_all_ports {
             for port in record.config.exposed_ports.keys() {
@@ -47,7 +49,8 @@ impl Docker {
             let target = SocketAddr::new(address, number);
             let mut list: Vec<PortBinding> = Vec::new();
             for binding in bindings {
-                let published = open_binding(network, protocol, &binding, target).map_err(|problem| {
+                let published = open_binding(network, protocol, &binding, target).map_err(|refusal| {
+                    let problem = self.name_refusal(container, protocol, &binding, target, &refusal);
                     Problem::new(
                         problem.status,
                         format!(
@@ -94,31 +97,63 @@ fn whole(port: &str) -> String {
     if port.contains('/') { port.to_owned() } else { format!("{port}/tcp") }
 }
 
+/// Why a port could not be opened.
+enum Refusal {
+    Asked(Problem),
+    Host(IpAddr, io::Error),
+}
+
 fn open_binding(
     network: &Network,
     protocol: Protocol,
     binding: &PortBinding,
     target: SocketAddr,
-) -> Result<Vec<Published>, Problem> {
+) -> Result<Vec<Published>, Refusal> {
+    let bad = |message: String| Refusal::Asked(Problem::bad(message));
     let host = match binding.host_ip.as_str() {
         "" => network.host_binding(),
-        text => Some(text.parse::<IpAddr>().map_err(|_| Problem::bad(format!("invalid IP address: {text}")))?),
+        text => Some(text.parse::<IpAddr>().map_err(|_| bad(format!("invalid IP address: {text}")))?),
     };
-    let range = ports::parse_range(&binding.host_port).map_err(Problem::bad)?;
-    ports::publish(protocol, host, range, target).map_err(|error| {
-        let host = host.unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED));
+    let range = ports::parse_range(&binding.host_port).map_err(bad)?;
+    let unspecified = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    ports::publish(protocol, host, range, target).map_err(|error| Refusal::Host(host.unwrap_or(unspecified), error))
+}
+
+impl Docker {
+    /// The refusal in dockerd's words: a port that another container has, or one that something else has.
+    fn name_refusal(
+        &self,
+        container: &Container,
+        protocol: Protocol,
+        binding: &PortBinding,
+        target: SocketAddr,
+        refusal: &Refusal,
+    ) -> Problem {
+        let (host, error) = match refusal {
+            Refusal::Asked(problem) => return Problem::new(problem.status, problem.message.clone()),
+            Refusal::Host(host, error) => (host, error),
+        };
+        let port = &binding.host_port;
+        let theirs = |record: &Record| {
+            let same = |(key, bindings): (&String, &Vec<PortBinding>)| {
+                key.ends_with(&format!("/{}", protocol.name()))
+                    && bindings.iter().any(|other| !port.is_empty() && other.host_port == *port)
+            };
+            record.ports.iter().any(same)
+        };
+        let taken = self.store.all().iter().any(|other| other.id != container.id && other.with(theirs));
+        if taken && error.kind() == io::ErrorKind::AddrInUse {
+            return Problem::internal(format!("Bind for {host}:{port} failed: port is already allocated"));
+        }
         let why = match error.kind() {
-            std::io::ErrorKind::AddrInUse => "address already in use".to_owned(),
-            std::io::ErrorKind::AddrNotAvailable => "cannot assign requested address".to_owned(),
-            std::io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+            io::ErrorKind::AddrInUse => "address already in use".to_owned(),
+            io::ErrorKind::AddrNotAvailable => "cannot assign requested address".to_owned(),
+            io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
             _ => error.to_string(),
         };
-        Problem::internal(format!(
-            "failed to bind host port for {host}:{}:{target}/{}: {why}",
-            binding.host_port,
-            protocol.name()
-        ))
-    })
+        let protocol = protocol.name();
+        Problem::internal(format!("failed to bind host port for {host}:{port}:{target}/{protocol}: {why}"))
+    }
 }
 
 /// The record with the ports that were open, which must be the same again.

@@ -1,0 +1,57 @@
+//! The daemon is killed while containers run. dockerd does this with `--live-restore` only, so it is no peer here.
+
+use crate::engine::{Engine, IMAGE};
+
+#[test]
+fn containers_outlive_the_daemon_and_the_next_one_knows_them() {
+    let mut engine = Engine::start();
+    if engine.is_peer() {
+        return;
+    }
+    engine.ok(&["network", "create", "own"]);
+    let serve = "i=0; while true; do i=$((i+1)); echo line$i; echo answer | nc -l -p 80; done";
+    engine.ok(&["run", "-d", "--name", "web", "--network", "own", "-p", "8080:80", IMAGE, "sh", "-c", serve]);
+    engine.ok(&["run", "-d", "--name", "again", "--restart", "always", IMAGE, "sleep", "1000"]);
+    engine.ok(&["run", "-d", "--name", "gone", "--rm", IMAGE, "sleep", "1000"]);
+    engine.ok(&["create", "--name", "waiting", IMAGE, "true"]);
+    let started = engine.ok(&["inspect", "-f", "{{.State.StartedAt}} {{.State.Pid}}", "web"]);
+    engine.crash();
+    assert_eq!(engine.ok(&["inspect", "-f", "{{.State.StartedAt}} {{.State.Pid}}", "web"]), started);
+    let names = engine.ok(&["ps", "-a", "--format", "{{.Names}} {{.State}}"]);
+    assert_eq!(names.lines().collect::<Vec<_>>(), ["waiting created", "gone running", "again running", "web running"]);
+    // Its port, its name, its log and its namespaces are as they were.
+    let ask = || engine.on_host(&["busybox", "nc", "-w", "5", "127.0.0.1", "8080"]).ok();
+    assert_eq!((ask(), ask()), ("answer\n".to_owned(), "answer\n".to_owned()));
+    assert_eq!(engine.ok(&["run", "--rm", "--network", "own", IMAGE, "nc", "web", "80"]), "answer");
+    assert_eq!(engine.ok(&["exec", "web", "echo", "inside"]), "inside");
+    assert!(engine.ok(&["logs", "web"]).starts_with("line1\nline2\nline3"));
+    let other = engine.ok(&["run", "-d", "--network", "own", IMAGE, "sleep", "1000"]);
+    let address = |name: &str| engine.ok(&["inspect", "-f", "{{.NetworkSettings.Networks.own.IPAddress}}", name]);
+    assert_ne!(address("web"), address(&other), "addresses in use are not given again");
+
+    // What ends now is dealt with by policy and by --rm.
+    engine.ok(&["exec", "again", "kill", "1"]);
+    engine.ok(&["exec", "again", "busybox", "kill", "-9", "1"]);
+    engine.ok(&["stop", "-t", "0", "gone"]);
+    // It is removed a moment after it has ended.
+    assert!((0..100).any(|_| !engine.ok(&["ps", "-a", "--format", "{{.Names}}"]).contains("gone")));
+    engine.ok(&["stop", "-t", "0", "web"]);
+    engine.ok(&["start", "web"]);
+    assert_eq!(ask(), "answer\n");
+}
+
+#[test]
+fn a_container_that_ended_while_no_daemon_was_there_follows_its_policy() {
+    let mut engine = Engine::start();
+    if engine.is_peer() {
+        return;
+    }
+    let until_told = "until test -e /stop; do sleep 0.1; done; exit 4";
+    engine.ok(&["run", "-d", "--name", "once", IMAGE, "sh", "-c", until_told]);
+    engine.ok(&["run", "-d", "--name", "stopped", "--restart", "unless-stopped", IMAGE, "sleep", "1000"]);
+    engine.ok(&["stop", "-t", "0", "stopped"]);
+    engine.ok(&["exec", "once", "touch", "/stop"]);
+    engine.crash();
+    assert_eq!(engine.ok(&["wait", "once"]), "4", "the shim kept the code");
+    assert_eq!(engine.ok(&["inspect", "-f", "{{.State.Status}}", "stopped"]), "exited");
+}
