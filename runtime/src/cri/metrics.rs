@@ -160,7 +160,7 @@ pub fn of_sandbox(engine: &Engine, sandbox: &Sandbox) -> Result<v1::PodSandboxMe
 
 fn of_container(engine: &Engine, container: &Container, labels: [String; 6]) -> Result<v1::ContainerMetrics> {
     let stats = engine.container_stats(container)?;
-    let Usage { bytes, inodes } = engine.writable_usage(container);
+    let Usage { bytes, inodes, .. } = engine.writable_usage(container);
     let mut metrics = Collector { labels, at: stats.at, out: Vec::new() };
     metrics.add_stats(&stats);
     metrics.add(&START, &[], seconds(container.state().started_at));

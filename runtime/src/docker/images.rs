@@ -215,8 +215,10 @@ pub async fn inspect(call: Call) -> Answer {
         "RootFS": { "Type": "layers", "Layers": layers },
         "Metadata": { "LastTagTime": image.created },
     });
-    // Fields that later versions have not, and that clients of then read (docker-compose 1.29 the configuration's volumes).
-    if call.version < 45 {
+    // Fields that later versions have not, and that clients of then read. docker-compose 1.29 takes the newest version
+    // there is and then fails without them, with dockerd since 25 too: `KeyError: 'ContainerConfig'`.
+    let agent = call.request.headers().get(http::header::USER_AGENT).and_then(|agent| agent.to_str().ok());
+    if call.version < 45 || agent.is_some_and(|agent| agent.starts_with("docker-compose/1.")) {
         value["Container"] = json!("");
         value["ContainerConfig"] = json!(shown);
     }

@@ -395,7 +395,10 @@ mod tests {
         assert_eq!(message(|host| host.memory = 1), "Minimum memory limit allowed is 6MB");
         assert!(message(|host| host.nano_cpus = 1 << 50).starts_with("range of CPUs is from 0.01"));
         assert!(message(|host| host.uts_mode = "x".into()).contains("invalid UTS mode"));
-        assert!(message(|host| host.storage_opt = [("size".into(), "1".into())].into()).contains("StorageOpt"));
+        assert!(
+            message(|host| host.storage_opt = [("size".into(), "1".into())].into())
+                .contains("--storage-opt is supported only")
+        );
         let policy = |name: &str, count| RestartPolicy { name: name.into(), maximum_retry_count: count };
         assert!(message(|host| host.restart_policy = policy("sometimes", 0)).contains("unknown policy 'sometimes'"));
         assert!(message(|host| host.restart_policy = policy("always", 3)).contains("only be used with 'on-failure'"));

@@ -227,8 +227,15 @@ impl Docker {
 
     /// Gives a container's networks back; what takes long goes on in the background.
     pub async fn detach_networks(self: &Arc<Docker>, container: &Arc<Container>, attached: Attached) {
-        let Attached { links, ports, dns, .. } = attached;
+        let Attached { netns, links, ports, dns, .. } = attached;
         drop((ports, dns));
+        for link in links.values().filter(|link| link.outside.is_none()) {
+            // At once: while it is there its Ethernet address is taken on the parent, and the next start wants it.
+            let Some(Ok(netns)) = netns.as_deref().map(Netns::open) else { continue };
+            if let Err(error) = self.networks.leave_inside(&netns, &link.inside).await {
+                tracing::debug!(container = container.id, %error, "an interface is left to its namespace");
+            }
+        }
         let cleared = self.change(container, |record| {
             record.ports.clear();
             record.networks.values_mut().for_each(clear);
