@@ -254,7 +254,7 @@ fn mount_targets_that_move_lead_nowhere() {
             }
         });
         let mut ran = 0;
-        for _ in 0..60 {
+        for _ in 0..25 {
             let mut bundle = Bundle::new(TEST, "exit 0");
             let mounts = bundle.config["mounts"].as_array_mut().unwrap();
             mounts.push(
