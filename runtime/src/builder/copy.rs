@@ -289,7 +289,7 @@ fn walk(view: &View, dir: &Path, prefix: &str, excludes: &Ignore, out: &mut Vec<
     Ok(())
 }
 
-/// The files of an archive, if a file is one (gzip and zstd are undone).
+/// The files of an archive, if a file is one, whatever it is packed with.
 fn unpacked(context: &Arc<Context>, entry: &Entry) -> Result<Option<Vec<Item>>> {
     if !is_archive(context, entry)? {
         return Ok(None);

@@ -8,7 +8,7 @@ use std::{
 
 use parking_lot::Mutex;
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Semaphore, mpsc, watch},
     task::{JoinSet, spawn_blocking},
 };
 use tokio_util::sync::CancellationToken;
@@ -59,7 +59,11 @@ pub struct Build {
     pub graph: Graph,
     pub options: Options,
     pub cancel: CancellationToken,
+    /// Commands that may run at once, of all builds.
+    pub slots: Arc<Semaphore>,
     finished: Vec<watch::Sender<Option<Option<State>>>>,
+    /// The stage that is heard now: it needs no slot, since those that hold one may wait for it to be heard out.
+    turn: watch::Sender<usize>,
     used: Mutex<BTreeSet<String>>,
 }
 
@@ -84,9 +88,23 @@ impl Build {
         graph: Graph,
         options: Options,
         cancel: CancellationToken,
+        slots: Arc<Semaphore>,
     ) -> Build {
         let finished = graph.stages.iter().map(|_| watch::Sender::new(None)).collect();
-        Build { maker, snapshots, dir, host, context, graph, options, cancel, finished, used: Mutex::default() }
+        Build {
+            maker,
+            snapshots,
+            dir,
+            host,
+            context,
+            graph,
+            options,
+            cancel,
+            slots,
+            turn: watch::Sender::new(0),
+            finished,
+            used: Mutex::default(),
+        }
     }
 
     /// Carries out what the target needs.
@@ -120,7 +138,8 @@ impl Build {
             });
         }
         let mut lost = None;
-        'stages: for receiver in &mut heard {
+        'stages: for (receiver, stage) in heard.iter_mut().zip(&wanted) {
+            self.turn.send_replace(*stage);
             while let Some(said) = receiver.recv().await {
                 if let Err(failure) = output.say(said).await {
                     lost = Some(failure);
@@ -595,6 +614,12 @@ impl Build {
             environment: values.iter().map(|(name, value)| format!("{name}={value}")).collect(),
             network,
             mounts: mounted,
+        };
+        let mut turn = self.turn.subscribe();
+        let _slot = tokio::select! {
+            slot = self.slots.clone().acquire_owned() => slot.ok(),
+            _ = turn.wait_for(|stage| *stage == work.index) => None,
+            () = self.cancel.cancelled() => return Err(Failure::cancelled()),
         };
         let layer = self.host.run(step, &work.output).await?;
         drop(kept);

@@ -54,6 +54,8 @@ pub struct Docker {
     pub execs: Mutex<HashMap<String, Arc<containers::exec::Exec>>>,
     next_exec: AtomicU64,
     pub build_mounts: build::Mounts,
+    /// Commands of builds that may run at once.
+    build_slots: Arc<tokio::sync::Semaphore>,
     /// Where builds keep files that do not outlive the daemon.
     build_spool: Mutex<Option<PathBuf>>,
     /// Whether the init program could be written.
@@ -87,6 +89,9 @@ impl Docker {
             execs: Mutex::default(),
             next_exec: AtomicU64::new(0),
             build_mounts: build::Mounts::default(),
+            build_slots: Arc::new(tokio::sync::Semaphore::new(
+                2 * std::thread::available_parallelism().map_or(1, usize::from) + 2,
+            )),
             build_spool: Mutex::default(),
             init_program: OnceLock::new(),
             id,

@@ -2,10 +2,12 @@
 
 use std::io::{self, BufRead, BufReader, Read};
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Result};
 
 /// A window of 128 MiB is the most that any image tool writes; more would be a way to use up memory.
 const MAX_ZSTD_WINDOW_LOG: u32 = 27;
+/// In KiB. `xz -9` needs 65 MiB.
+const MAX_XZ_MEMORY: u32 = 160 << 10;
 
 /// Reads the uncompressed stream.
 pub fn reader<'a>(stream: impl Read + 'a) -> Result<Box<dyn Read + 'a>> {
@@ -19,10 +21,12 @@ pub fn reader<'a>(stream: impl Read + 'a) -> Result<Box<dyn Read + 'a>> {
         decoder.window_log_max(MAX_ZSTD_WINDOW_LOG).context("read layer")?;
         return Ok(Box::new(decoder));
     }
-    for (magic_of, name) in [(&b"BZh"[..], "bzip2"), (&b"\xfd7zXZ"[..], "xz")] {
-        if magic.starts_with(magic_of) {
-            return Err(Error::invalid(format!("layer is compressed with {name}, which is not supported")));
-        }
+    // Docker takes these two wherever it takes archives.
+    if magic.starts_with(b"BZh") {
+        return Ok(Box::new(bzip2::bufread::MultiBzDecoder::new(stream)));
+    }
+    if magic.starts_with(b"\xfd7zXZ") {
+        return Ok(Box::new(lzma_rust2::XzReader::new_mem_limit(stream, true, MAX_XZ_MEMORY)));
     }
     Ok(Box::new(stream))
 }
@@ -30,4 +34,31 @@ pub fn reader<'a>(stream: impl Read + 'a) -> Result<Box<dyn Read + 'a>> {
 /// The bytes that came with the first read; a pipe may give few, but never less than the four that decide without end.
 fn peek(stream: &mut BufReader<impl Read>) -> io::Result<Vec<u8>> {
     Ok(stream.fill_buf()?.iter().take(8).copied().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(bytes: &[u8]) -> io::Result<String> {
+        let mut out = String::new();
+        reader(bytes).map_err(io::Error::other)?.read_to_string(&mut out)?;
+        Ok(out)
+    }
+
+    /// What `bzip2` and `xz` make of "hello\n".
+    const BZIP2: &str = "425a6839314159265359c1c080e2000001410000100244a00030cd00c3462997177245385090c1c080e2";
+    const XZ: &str = "fd377a585a000004e6d6b4460200210116000000742fe5a301000568656c6c6f0a000000a56097f194f6fde000011e06c12fa41d1fb6f37d010000000004595a";
+
+    #[test]
+    fn whatever_it_is_packed_with() {
+        assert_eq!(read(b"plain").unwrap(), "plain");
+        assert_eq!(read(&hex::decode(BZIP2).unwrap()).unwrap(), "hello\n");
+        assert_eq!(read(&hex::decode(XZ).unwrap()).unwrap(), "hello\n");
+        let torn = &hex::decode(XZ).unwrap()[..40];
+        assert!(read(torn).is_err());
+        let mut wrong = hex::decode(BZIP2).unwrap();
+        wrong[20] ^= 1;
+        assert!(read(&wrong).is_err());
+    }
 }

@@ -253,7 +253,17 @@ impl Docker {
         let maker = Maker { images: images.clone(), donors };
         let snapshots = self.engine.snapshots().clone();
         let dir = self.build_dir().map_err(|problem| Failure::new(problem.message))?;
-        let build = Build::new(maker, snapshots, dir, host.clone(), context, graph, options, cancel.clone());
+        let build = Build::new(
+            maker,
+            snapshots,
+            dir,
+            host.clone(),
+            context,
+            graph,
+            options,
+            cancel.clone(),
+            self.build_slots.clone(),
+        );
         let built = Arc::new(build).run(output).await;
         // Nothing of a build may be left when it has ended.
         host.settle().await;
