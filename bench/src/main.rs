@@ -1,6 +1,7 @@
 //! Benches: figures as a table, and as JSON, one object a figure. They compare and print; they assert nothing.
 
 mod api;
+mod docker;
 mod figures;
 mod lab;
 mod memory;
@@ -14,7 +15,7 @@ use clap::Parser;
 
 #[derive(Debug, Parser)]
 struct Options {
-    /// Which bench: api, lab, runtime (and `ceiling`: the server that does nothing)
+    /// Which bench: api, docker, lab, runtime (and `ceiling`: the server that does nothing)
     name: String,
     /// Where the release binaries are
     #[arg(long)]
@@ -25,6 +26,9 @@ struct Options {
     /// Of `api`: measure this server in the same run, too
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
+    /// Of `docker`: measure this daemon in the same run, too
+    #[arg(long, value_name = "URL")]
+    docker_host: Option<String>,
     /// Fewer rounds
     #[arg(long)]
     quick: bool,
@@ -38,9 +42,10 @@ fn main() -> Result<()> {
         "api" => executor.block_on(api::run(&options.binaries, options.kubeconfig.as_deref(), options.quick))?,
         // Its kubeconfig goes where the binaries of others are.
         "ceiling" => return executor.block_on(api::serve_ceiling(&options.binaries)),
+        "docker" => docker::run(&options.binaries, options.docker_host.as_deref(), options.quick)?,
         "lab" => executor.block_on(lab::run(&options.binaries, options.quick))?,
         "runtime" => executor.block_on(runtime::run(&options.binaries, options.quick))?,
-        other => bail!("there is no bench {other:?}; there are: api, lab, runtime"),
+        other => bail!("there is no bench {other:?}; there are: api, docker, lab, runtime"),
     };
     figures.print()?;
     if let Some(path) = &options.json {

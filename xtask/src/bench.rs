@@ -9,7 +9,7 @@ use crate::cargo;
 
 #[derive(Debug, Args)]
 pub struct Options {
-    /// Which bench: api, lab, runtime
+    /// Which bench: api, docker, lab, runtime
     name: String,
     /// Write one JSON object a figure to this file
     #[arg(long)]
@@ -17,6 +17,9 @@ pub struct Options {
     /// Of `api`: measure this server in the same run, too
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
+    /// Of `docker`: measure this daemon in the same run, too
+    #[arg(long, value_name = "URL")]
+    docker_host: Option<String>,
     /// Fewer rounds
     #[arg(long)]
     quick: bool,
@@ -40,6 +43,9 @@ pub fn run(options: &Options) -> Result<()> {
     }
     if let Some(kubeconfig) = &options.kubeconfig {
         bench.arg("--kubeconfig").arg(std::path::absolute(kubeconfig)?);
+    }
+    if let Some(host) = &options.docker_host {
+        bench.arg("--docker-host").arg(host);
     }
     if options.quick {
         bench.arg("--quick");

@@ -91,7 +91,8 @@ pub async fn save(call: Call) -> Answer {
         return Err(Problem::bad("no image was named"));
     }
     for name in &names {
-        call.docker.find_image(name)?;
+        let image = call.docker.find_image(name)?;
+        call.docker.tell_image(image.id.as_str(), "save", name);
     }
     let (sender, receiver) = mpsc::channel(8);
     let docker = call.docker.clone();
@@ -274,6 +275,7 @@ impl Docker {
         let frozen = pause && container.runs() && !container.live.lock().paused;
         if frozen {
             self.engine.freeze(&container.engine, true).await?;
+            self.tell(container, "pause");
         }
         let (reader, writer) = std::io::pipe().map_err(|error| Problem::internal(format!("make a pipe: {error}")))?;
         let packing = tokio::task::spawn_blocking(move || filesystem::pack_upper(&upper, &hidden, writer));
@@ -281,11 +283,15 @@ impl Docker {
         let packed = packing.await.map_err(crate::Error::from);
         if frozen {
             self.engine.freeze(&container.engine, false).await?;
+            self.tell(container, "unpause");
         }
         packed??;
         layers.push(stored?);
         let command = super::containers::spec::arguments(&container.record()).join(" ");
-        let image = self.assemble(config, layers, name, comment, command).await?;
+        let image = self.assemble(config, layers, name.clone(), comment, command).await?;
+        if let Some(name) = name.and_then(|name| name.parse::<Reference>().ok()) {
+            self.tell_image(image.id.as_str(), "tag", &name.familiar());
+        }
         self.tell_with(container, "commit", &[("imageID", image.id.to_string())]);
         Ok(image)
     }

@@ -87,7 +87,7 @@ impl Docker {
         move || docker.engine.chains_in_use()
     }
 
-    fn tell_image(&self, id: &str, action: &str, name: &str) {
+    pub(super) fn tell_image(&self, id: &str, action: &str, name: &str) {
         self.events.tell("image", action, id, [("name".to_owned(), name.to_owned())].into());
     }
 }

@@ -23,6 +23,7 @@ pub mod streams;
 pub mod system;
 pub mod types;
 pub mod volumes;
+pub mod websocket;
 
 use std::{
     collections::HashMap,

@@ -86,6 +86,7 @@ routes! {
     POST "/containers/{id}/rename" 24 => containers::update::rename,
     POST "/containers/{id}/update" 24 => containers::update::update,
     POST "/containers/{id}/attach" 24 => containers::attach::attach,
+    GET "/containers/{id}/attach/ws" 24 => containers::attach::attach_websocket,
     POST "/containers/{id}/resize" 24 => containers::attach::resize,
     POST "/containers/{id}/exec" 24 => containers::exec::create,
     DELETE "/containers/{id}" 24 => containers::remove::remove,
@@ -121,7 +122,6 @@ routes! {
     POST "/networks/{id}/connect" 24 => networks::connect,
     POST "/networks/{id}/disconnect" 24 => networks::disconnect,
     ;
-    GET "/containers/{id}/attach/ws" 24,
     POST "/containers/{id}/checkpoints" 25,
     POST "/build/cancel" 39,
     POST "/session" 31,

@@ -10,7 +10,10 @@ use http::{HeaderValue, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::http::{Call, Problem};
+use super::{
+    http::{Call, Problem},
+    websocket,
+};
 use crate::{
     engine::shim::{Session, SessionReader, SessionWriter},
     error::Result,
@@ -45,6 +48,7 @@ pub enum End {
 /// A connection that was taken over, or will be when the response is out.
 pub enum Hijack {
     Upgrade(hyper::upgrade::OnUpgrade),
+    WebSocket(hyper::upgrade::OnUpgrade),
     /// The client did not ask for an upgrade: output is the response's body, input there is none.
     Body(tokio::io::DuplexStream),
 }
@@ -63,6 +67,7 @@ impl Hijack {
                 let (read, write) = tokio::io::split(TokioIo::new(upgraded));
                 Ok((Box::new(read), Box::new(write)))
             }
+            Hijack::WebSocket(upgrade) => websocket::open(upgrade).await,
             Hijack::Body(stream) => Ok((Box::new(tokio::io::empty()), Box::new(stream))),
         }
     }

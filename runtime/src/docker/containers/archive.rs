@@ -134,6 +134,7 @@ pub async fn get(call: Call) -> Answer {
     let (docker, name) = (call.docker.clone(), call.name().to_owned());
     let (sender, receiver) = mpsc::channel(8);
     let shown = path.clone();
+    let told = container.clone();
     let work = tokio::task::spawn_blocking(move || -> Result<(Tree, PathBuf, Value), Problem> {
         let (tree, inside) = locate(&docker, &container, &path)?;
         let value = stat(&tree, &inside).map_err(|error| path_problem(&error, &name, &shown))?;
@@ -143,6 +144,7 @@ pub async fn get(call: Call) -> Answer {
         Ok((tree, inside, value))
     });
     let (tree, inside, value) = work.await.map_err(crate::Error::from)??;
+    call.docker.tell(&told, "archive-path");
     let header = stat_header(&value)?;
     let name = inside.file_name().map_or_else(|| PathBuf::from("/"), PathBuf::from);
     tokio::task::spawn_blocking(move || {
@@ -165,6 +167,7 @@ pub async fn put(call: Call) -> Answer {
         return Err(Problem::denied("container rootfs is marked read-only"));
     }
     let (docker, name) = (call.docker.clone(), call.name().to_owned());
+    let (daemon, told) = (docker.clone(), container.clone());
     let reader = call.reader();
     let work = tokio::task::spawn_blocking(move || -> Result<(), Problem> {
         let (tree, inside) = locate(&docker, &container, &path)?;
@@ -175,6 +178,7 @@ pub async fn put(call: Call) -> Answer {
         Ok(extract(&Tree::new(target), reader, keep_type)?)
     });
     work.await.map_err(crate::Error::from)??;
+    daemon.tell(&told, "extract-to-dir");
     empty(StatusCode::OK)
 }
 

@@ -7,8 +7,10 @@ use tokio::{io::AsyncWriteExt, sync::oneshot};
 
 use super::{
     super::{
+        Docker,
         http::{Answer, Call, Problem, empty},
         streams::{self, End, Hijack, Options},
+        websocket,
     },
     Container, logs,
 };
@@ -18,45 +20,73 @@ use crate::engine::standalone::PendingAttach;
 const MAX_PENDING: usize = 64;
 
 pub async fn attach(mut call: Call) -> Answer {
-    let container = call.docker.container(call.name())?;
-    match container.status() {
-        "paused" => {
-            return Err(Problem::conflict(format!(
-                "container {} is paused, unpause the container before attach",
-                call.name()
-            )));
-        }
-        "restarting" => {
-            return Err(Problem::conflict(format!(
-                "container {} is restarting, wait until the container is running",
-                call.name()
-            )));
-        }
-        _ => {}
-    }
-    let config = container.with(|record| record.config.clone());
-    let query = &call.query;
-    let options = Options {
-        tty: config.tty,
-        stdin: query.flag("stdin") && config.open_stdin,
-        stdout: query.flag("stdout"),
-        stderr: query.flag("stderr"),
-        detach_keys: streams::detach_keys(query.text("detachKeys"))?,
-        close_stdin: config.stdin_once && !config.tty,
-    };
-    let (replay, stream) = (query.flag("logs"), query.flag("stream"));
-    let waiting = if stream { Some(wait_for_session(&call, &container, &options).await?) } else { None };
-    let (response, hijack) = streams::hijack(&mut call, !config.tty);
-    let docker = call.docker.clone();
-    tokio::spawn(async move {
-        let end = follow(&docker, &container, hijack, &options, replay, waiting).await;
-        match end {
-            Some(End::Detached) => docker.tell(&container, "detach"),
-            None => tracing::debug!(container = container.id, "an attached client went away before it was served"),
+    let attaching = Attaching::prepare(&call).await?;
+    let (response, hijack) = streams::hijack(&mut call, !attaching.options.tty);
+    attaching.run(call.docker, hijack);
+    Ok(response)
+}
+
+/// The same over a WebSocket, where output is never multiplexed.
+pub async fn attach_websocket(mut call: Call) -> Answer {
+    let (response, hijack) = websocket::hijack(&mut call)?;
+    let mut attaching = Attaching::prepare(&call).await?;
+    attaching.options.tty = true;
+    attaching.run(call.docker, hijack);
+    Ok(response)
+}
+
+/// A client that is about to be attached.
+struct Attaching {
+    container: Arc<Container>,
+    options: Options,
+    replay: bool,
+    waiting: Option<Waiting>,
+}
+
+impl Attaching {
+    async fn prepare(call: &Call) -> Result<Attaching, Problem> {
+        let container = call.docker.container(call.name())?;
+        match container.status() {
+            "paused" => {
+                return Err(Problem::conflict(format!(
+                    "container {} is paused, unpause the container before attach",
+                    call.name()
+                )));
+            }
+            "restarting" => {
+                return Err(Problem::conflict(format!(
+                    "container {} is restarting, wait until the container is running",
+                    call.name()
+                )));
+            }
             _ => {}
         }
-    });
-    Ok(response)
+        let config = container.with(|record| record.config.clone());
+        let query = &call.query;
+        let options = Options {
+            tty: config.tty,
+            stdin: query.flag("stdin") && config.open_stdin,
+            stdout: query.flag("stdout"),
+            stderr: query.flag("stderr"),
+            detach_keys: streams::detach_keys(query.text("detachKeys"))?,
+            close_stdin: config.stdin_once && !config.tty,
+        };
+        let (replay, stream) = (query.flag("logs"), query.flag("stream"));
+        let waiting = if stream { Some(wait_for_session(call, &container, &options).await?) } else { None };
+        Ok(Attaching { container, options, replay, waiting })
+    }
+
+    fn run(self, docker: Arc<Docker>, hijack: Hijack) {
+        let Attaching { container, options, replay, waiting } = self;
+        tokio::spawn(async move {
+            let end = follow(&docker, &container, hijack, &options, replay, waiting).await;
+            match end {
+                Some(End::Detached) => docker.tell(&container, "detach"),
+                None => tracing::debug!(container = container.id, "an attached client went away before it was served"),
+                _ => {}
+            }
+        });
+    }
 }
 
 type Waiting = oneshot::Receiver<crate::error::Result<crate::engine::shim::Session>>;
@@ -85,7 +115,7 @@ async fn wait_for_session(call: &Call, container: &Arc<Container>, options: &Opt
 }
 
 async fn follow(
-    docker: &super::super::Docker,
+    docker: &Docker,
     container: &Arc<Container>,
     hijack: Hijack,
     options: &Options,

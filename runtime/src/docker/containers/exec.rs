@@ -79,9 +79,15 @@ pub async fn create(mut call: Call) -> Answer {
     streams::detach_keys(&config.detach_keys)?;
     check_runs(&container)?;
     let exec = call.docker.add_exec(container, config);
-    let action = format!("exec_create: {}", exec.config.cmd.join(" "));
+    let action = format!("exec_create: {}", words(&exec.config.cmd));
     call.docker.tell_with(&exec.container, action, &[("execID", exec.id.clone())]);
     created(&json!({ "Id": exec.id }))
+}
+
+/// A command in an event: the program, a space, the arguments (moby `daemon/exec.go`).
+fn words(command: &[String]) -> String {
+    let (program, arguments) = command.split_first().map_or(("", &[][..]), |(first, rest)| (first.as_str(), rest));
+    format!("{program} {}", arguments.join(" "))
 }
 
 fn check_runs(container: &Container) -> Result<(), Problem> {
@@ -296,7 +302,7 @@ impl Docker {
                 )));
             }
         }
-        let action = format!("exec_start: {}", exec.config.cmd.join(" "));
+        let action = format!("exec_start: {}", words(&exec.config.cmd));
         self.tell_with(&exec.container, action, &[("execID", exec.id.clone())]);
         Ok(session)
     }

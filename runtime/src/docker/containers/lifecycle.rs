@@ -261,7 +261,7 @@ impl Docker {
             if !record.host.network_mode.starts_with("container:") {
                 docker.write_files(&this, &record, &addresses, &peers, embedded)?;
             }
-            docker.acquire_volumes(&record)?;
+            docker.acquire_volumes(&this, &record)?;
             this.live.lock().holds_volumes = true;
             let mounts = docker.mount_plans(&this, &record)?;
             let groups = record.host.group_add.clone().unwrap_or_default();
@@ -341,7 +341,7 @@ impl Docker {
         })
     }
 
-    fn acquire_volumes(&self, record: &Record) -> Result<(), Problem> {
+    fn acquire_volumes(&self, container: &Container, record: &Record) -> Result<(), Problem> {
         for (index, point) in record.mounts.iter().enumerate() {
             if point.kind != "volume" {
                 continue;
@@ -352,6 +352,17 @@ impl Docker {
                 }
                 return Err(Problem::internal(format!("error while mounting volume '{}': {error}", point.source)));
             }
+        }
+        for point in record.mounts.iter().filter(|point| point.kind == "volume") {
+            let attributes = [
+                ("container", container.id.clone()),
+                ("destination", point.destination.clone()),
+                ("driver", point.driver.clone()),
+                ("propagation", point.propagation.clone()),
+                ("read/write", point.rw.to_string()),
+            ];
+            let attributes = attributes.map(|(key, value)| (key.to_owned(), value));
+            self.events.tell("volume", "mount", &point.name, attributes.into());
         }
         Ok(())
     }
@@ -365,6 +376,9 @@ impl Docker {
         if std::mem::take(&mut container.live.lock().holds_volumes) {
             for point in container.with(|record| record.mounts.clone()).iter().filter(|point| point.kind == "volume") {
                 self.volumes.release(&point.name);
+                let attributes = [("container", container.id.clone()), ("driver", point.driver.clone())];
+                let attributes = attributes.map(|(key, value)| (key.to_owned(), value));
+                self.events.tell("volume", "unmount", &point.name, attributes.into());
             }
         }
     }
