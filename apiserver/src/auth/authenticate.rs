@@ -82,7 +82,7 @@ mod tests {
         let secret = json!({"kind": "Secret", "apiVersion": "v1", "metadata": {"name": "bootstrap-token-abcdef", "namespace": "kube-system"},
             "type": "bootstrap.kubernetes.io/token", "data": data});
         let key: Arc<str> = "kube-system/bootstrap-token-abcdef".into();
-        let object = Object::new(key.clone(), &encode(secret), 1, 1, Change::Added, crate::registry::pods()).unwrap();
+        let object = Object::new(key.clone(), &encode(&secret), 1, 1, Change::Added, crate::registry::pods()).unwrap();
         let mut snapshot = Snapshot::default();
         snapshot.objects.insert(key, Arc::new(object));
         snapshot

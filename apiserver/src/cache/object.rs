@@ -79,7 +79,7 @@ impl Object {
         let (frame, version_at) = match metadata_at(stored) {
             Some(at) => splice(change, &stored[..at], &stored[at..], revision),
             None => {
-                let canonical = encode(serde_json::from_slice(stored).ok()?);
+                let canonical = encode(&serde_json::from_slice(stored).ok()?);
                 let at = metadata_at(&canonical)?;
                 splice(change, &canonical[..at], &canonical[at..], revision)
             }
@@ -232,23 +232,52 @@ fn splice(change: Change, head: &[u8], rest: &[u8], revision: Revision) -> (Byte
 }
 
 /// Encodes an object for the store: kind, apiVersion and metadata first, no resourceVersion.
-pub fn encode(mut object: Value) -> Bytes {
-    let Some(map) = object.as_object_mut() else { return Bytes::new() };
-    let mut ordered = serde_json::Map::with_capacity(map.len());
-    for name in ["kind", "apiVersion", "metadata"] {
-        let mut value = map.remove(name).unwrap_or_else(|| match name {
-            "metadata" => Value::Object(serde_json::Map::new()),
-            _ => Value::String(String::new()),
-        });
-        if name == "metadata"
-            && let Some(metadata) = value.as_object_mut()
-        {
-            metadata.shift_remove("resourceVersion");
+pub fn encode(object: &Value) -> Bytes {
+    const FIRST: [(&str, &[u8]); 3] = [("kind", b"\"\""), ("apiVersion", b"\"\""), ("metadata", b"{}")];
+    let Some(map) = object.as_object() else { return Bytes::new() };
+    let mut out = Vec::with_capacity(ROOM);
+    for (nth, (name, absent)) in FIRST.iter().enumerate() {
+        out.push(if nth == 0 { b'{' } else { b',' });
+        put_json(&mut out, &name);
+        out.push(b':');
+        match map.get(*name) {
+            Some(Value::Object(metadata)) if *name == "metadata" => put_metadata(&mut out, metadata),
+            Some(value) => put_json(&mut out, value),
+            None => out.extend_from_slice(absent),
         }
-        ordered.insert(name.to_owned(), value);
     }
-    ordered.extend(std::mem::take(map));
-    serde_json::to_vec(&Value::Object(ordered)).map(Bytes::from).unwrap_or_default()
+    for (name, value) in map.iter().filter(|(name, _)| FIRST.iter().all(|(first, _)| first != name)) {
+        out.push(b',');
+        put_field(&mut out, name, value);
+    }
+    out.push(b'}');
+    // The store keeps these bytes for a while: not the room that was guessed.
+    out.shrink_to_fit();
+    out.into()
+}
+
+/// What most objects fit in without growing.
+const ROOM: usize = 4096;
+
+fn put_metadata(out: &mut Vec<u8>, metadata: &serde_json::Map<String, Value>) {
+    out.push(b'{');
+    let mut separator = None;
+    for (name, value) in metadata.iter().filter(|(name, _)| *name != "resourceVersion") {
+        out.extend(separator.replace(b','));
+        put_field(out, name, value);
+    }
+    out.push(b'}');
+}
+
+fn put_field(out: &mut Vec<u8>, name: &str, value: &Value) {
+    put_json(out, &name);
+    out.push(b':');
+    put_json(out, value);
+}
+
+fn put_json(out: &mut Vec<u8>, value: &impl serde::Serialize) {
+    // Writing JSON to memory does not fail, nor do documents have other keys than text.
+    let _ = serde_json::to_writer(out, value);
 }
 
 /// The answer to a write: the stored encoding with the revision it got.
@@ -270,7 +299,7 @@ mod tests {
     fn object(change: Change) -> Object {
         let value = json!({"apiVersion": "v1", "spec": {"nodeName": "n\"1"}, "kind": "Pod",
             "metadata": {"name": "a", "namespace": "x", "labels": {"app": "web"}, "resourceVersion": "7"}});
-        Object::new("x/a".into(), &encode(value), 3, 12, change, crate::registry::pods()).unwrap()
+        Object::new("x/a".into(), &encode(&value), 3, 12, change, crate::registry::pods()).unwrap()
     }
 
     #[test]

@@ -129,7 +129,7 @@ impl Custom for Version {
         Self::set_version(&mut object, &self.stored);
         prune::prune(&self.node, &mut object);
         defaults::apply(&self.node, &mut object);
-        (object != before).then(|| crate::cache::encode(object).to_vec())
+        (object != before).then(|| crate::cache::encode(&object).to_vec())
     }
 
     fn converts(&self) -> bool {

@@ -176,7 +176,7 @@ fn cluster_ip(
         }
         let key = ip_key(call, ip);
         allocated.compare.push(Compare::absent(key.clone()));
-        allocated.ops.push(Op::Put { key, value: encode(ip_object(call, ip, object)), ttl: None });
+        allocated.ops.push(Op::Put { key, value: encode(&ip_object(call, ip, object)), ttl: None });
     }
     for ip in before.iter().filter(|ip| !after.contains(ip)) {
         allocated.ops.push(Op::Delete { key: ip_key(call, ip) });

@@ -74,7 +74,7 @@ async fn store(call: &Call, mut object: Value, prefix: &str) -> Result<Written, 
         let fixed = txn.compare.len();
         let allocated = allocate::for_create(call, &mut object)?;
         txn.compare.extend(allocated.compare);
-        let stored = encode(object.clone());
+        let stored = encode(&object);
         if call.options.dry_run {
             if call.cache()?.snapshot().get(&object_meta::key(&object)).is_some() {
                 return Err(Status::already_exists(&call.gvr(), &name));

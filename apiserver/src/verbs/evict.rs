@@ -65,7 +65,7 @@ async fn take_from_budget(call: &Call, pod: &Value) -> Result<(), Status> {
         crate::registry::fields::object_mut(&mut budget["status"], "disruptedPods")[call.name.as_str()] = now.into();
         let key = store_key(&cache.row, &call.namespace, &name);
         let txn =
-            Txn { compare: vec![Compare::modified(key.clone(), revision)], ops: vec![Op::put(key, encode(budget))] };
+            Txn { compare: vec![Compare::modified(key.clone(), revision)], ops: vec![Op::put(key, encode(&budget))] };
         if let Outcome::Committed(_) = call.server.store().txn(txn).await.map_err(store_status)? {
             return Ok(());
         }

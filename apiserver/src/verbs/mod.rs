@@ -237,10 +237,10 @@ impl Call {
         let key = self.store_key(&self.name);
         if extra.is_empty() && is_same(value, &current.value) {
             // What changes nothing is not written, and keeps its revision (apiserver `storage/etcd3`).
-            let json = with_revision(&encode(current.value.clone()), current.revision);
+            let json = with_revision(&encode(&current.value), current.revision);
             return Ok(Some(Written { json, value: current.value.clone() }));
         }
-        let stored = encode(value.clone());
+        let stored = encode(value);
         if self.options.dry_run {
             return Ok(Some(Written { json: with_revision(&stored, current.revision), value: value.clone() }));
         }
@@ -265,7 +265,7 @@ impl Call {
         extra: Vec<Op>,
     ) -> Result<Option<Written>, Status> {
         let key = self.store_key(&self.name);
-        let stored = encode(value.clone());
+        let stored = encode(value);
         if self.options.dry_run {
             return Ok(Some(Written { json: with_revision(&stored, current.revision), value: value.clone() }));
         }

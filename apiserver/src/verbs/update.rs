@@ -113,7 +113,7 @@ pub(super) async fn write(
         extra.extend(allocated.ops.into_iter().filter(|op| matches!(op, Op::Delete { .. })));
         let removed = call.remove(current, dedup(extra)).await?;
         return Ok(removed.then(|| Written {
-            json: crate::cache::with_revision(&crate::cache::encode(object.clone()), current.revision),
+            json: crate::cache::with_revision(&crate::cache::encode(&object), current.revision),
             value: object,
         }));
     }
