@@ -15,7 +15,7 @@ use clap::Parser;
 
 #[derive(Debug, Parser)]
 struct Options {
-    /// Which bench: api, docker, lab, runtime (and `ceiling`: the server that does nothing)
+    /// Which bench: api, docker, lab, runtime (and `ceiling`, `slow`: servers of its own)
     name: String,
     /// Where the release binaries are
     #[arg(long)]
@@ -43,6 +43,7 @@ fn main() -> Result<()> {
         // Its kubeconfig goes where the binaries of others are.
         "ceiling" => return executor.block_on(api::serve_ceiling(&options.binaries)),
         "docker" => docker::run(&options.binaries, options.docker_host.as_deref(), options.quick)?,
+        "slow" => return executor.block_on(api::serve_slow(&options.binaries)),
         "lab" => executor.block_on(lab::run(&options.binaries, options.quick))?,
         "runtime" => executor.block_on(runtime::run(&options.binaries, options.quick))?,
         other => bail!("there is no bench {other:?}; there are: api, docker, lab, runtime"),

@@ -3,7 +3,6 @@
 use std::{convert::Infallible, path::Path, sync::Arc};
 
 use anyhow::{Context, Result};
-use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use coracle_pki::{Authority, Subject, Usage};
 use http::{Method, Response};
@@ -11,11 +10,10 @@ use http_body_util::{BodyExt, Full};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
-use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-use super::load::pod;
+use super::{client::write_kubeconfig, load::pod};
 
 /// How many pods a list of it has.
 const LISTED: usize = 5000;
@@ -33,12 +31,8 @@ pub async fn serve(dir: &Path) -> Result<()> {
     tls.alpn_protocols = vec![b"h2".to_vec()];
     let acceptor = TlsAcceptor::from(Arc::new(tls));
     let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let config = json!({
-        "apiVersion": "v1", "kind": "Config",
-        "clusters": [{"name": "c", "cluster": {"server": format!("https://{}", listener.local_addr()?),
-            "certificate-authority-data": STANDARD.encode(authority.cert_pem())}}],
-    });
-    std::fs::write(dir.join("ceiling.kubeconfig"), config.to_string()).context("write the kubeconfig")?;
+    write_kubeconfig(&dir.join("ceiling.kubeconfig"), listener.local_addr()?, &authority, None)
+        .context("write the kubeconfig")?;
     println!("ready");
     let one = Bytes::from(pod("p").to_string());
     let list: Bytes = one.repeat(LISTED).into();

@@ -1,16 +1,17 @@
 //! Raw requests over HTTP/2 and TLS: what a client costs is not to be measured.
 
-use std::{path::Path, sync::Arc};
+use std::{net::SocketAddr, path::Path, sync::Arc};
 
 use anyhow::{Context, Result, bail, ensure};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
+use coracle_pki::{Authority, Identity};
 use http::{Method, Request, Uri, header};
 use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, client::conn::http2::SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -20,6 +21,25 @@ pub struct Target {
     host: String,
     port: u16,
     tls: TlsConnector,
+}
+
+/// Writes the kubeconfig of a server of the bench's own; without a client the server asks for none.
+pub fn write_kubeconfig(
+    path: &Path,
+    server: SocketAddr,
+    authority: &Authority,
+    client: Option<&Identity>,
+) -> Result<()> {
+    let user = client.map(|client| {
+        json!({"client-certificate-data": STANDARD.encode(&client.cert_pem), "client-key-data": STANDARD.encode(&client.key_pem)})
+    });
+    let config = json!({
+        "apiVersion": "v1", "kind": "Config",
+        "clusters": [{"name": "c", "cluster": {"server": format!("https://{server}"),
+            "certificate-authority-data": STANDARD.encode(authority.cert_pem())}}],
+        "users": [{"name": "u", "user": user}],
+    });
+    Ok(std::fs::write(path, config.to_string())?)
 }
 
 /// A connection.

@@ -6,7 +6,9 @@
 
 mod ceiling;
 mod client;
+mod crowd;
 mod load;
+mod slow;
 
 use std::{
     io::{BufRead, BufReader},
@@ -20,6 +22,7 @@ use anyhow::{Context, Result};
 pub use ceiling::serve as serve_ceiling;
 use client::Target;
 use load::{Load, Results};
+pub use slow::serve as serve_slow;
 
 use crate::figures::Figures;
 
@@ -47,11 +50,18 @@ impl Server {
         Ok(server)
     }
 
-    fn coracle(binaries: &Path, role: &str, dir: &Path) -> Result<Self> {
+    fn coracle(binaries: &Path, role: &str, dir: &Path, more: &[&str]) -> Result<Self> {
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let mut command = Command::new(binaries.join("coracle"));
-        command.args([role, "--data-dir"]).arg(dir).args(["--bind", &format!("127.0.0.1:{port}")]);
+        command.args([role, "--data-dir"]).arg(dir).args(["--bind", &format!("127.0.0.1:{port}")]).args(more);
         Self::start(command, dir.join("admin.kubeconfig"))
+    }
+
+    /// A server that this program is, in another role.
+    fn own(role: &str, dir: &Path) -> Result<Self> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg(role).arg("--binaries").arg(dir);
+        Self::start(command, dir.join(format!("{role}.kubeconfig")))
     }
 
     fn resident(&self) -> f64 {
@@ -77,16 +87,12 @@ pub async fn run(binaries: &Path, peer: Option<&Path>, quick: bool) -> Result<Fi
     let dir = tempfile::Builder::new().prefix("bench").tempdir_in("/tmp")?;
 
     eprintln!("a server that does nothing: the ceiling");
-    let mut nothing = Command::new(std::env::current_exe()?);
-    nothing.arg("ceiling").arg("--binaries").arg(dir.path());
-    let ceiling = Server::start(nothing, dir.path().join("ceiling.kubeconfig"))?;
-    let target = Target::of(&ceiling.kubeconfig).await?;
-    let top = load.ceiling(&target).await?;
+    let ceiling = Server::own("ceiling", dir.path())?;
+    let top = load.ceiling(&Target::of(&ceiling.kubeconfig).await?).await?;
     drop(ceiling);
 
     eprintln!("coracle apiserver");
-    let data = dir.path().join("apiserver");
-    let server = Server::coracle(binaries, "apiserver", &data)?;
+    let server = Server::coracle(binaries, "apiserver", &dir.path().join("apiserver"), &[])?;
     figures.value("API server resident, empty", server.resident(), "MiB", None);
     let target = Target::of(&server.kubeconfig).await?;
     let ours = load.run(&target).await?;
@@ -104,14 +110,77 @@ pub async fn run(binaries: &Path, peer: Option<&Path>, quick: bool) -> Result<Fi
     report(&mut figures, &top, &ours, theirs.as_ref());
     figures.value(CREATE_AT_256, crowded, "1/s", None);
 
+    eprintln!("the same with 2 ms under every sync");
+    let slow = Server::own("slow", dir.path())?;
+    let rate = wide.create(&Target::of(&slow.kubeconfig).await?, "bench").await?;
+    figures.value("create at 256 clients, 2 ms under every sync", rate, "1/s", None);
+    drop(slow);
+
+    measure_etcd(&mut figures, binaries, dir.path(), &load).await?;
+    measure_crowd(&mut figures, binaries, dir.path(), if quick { 1000 } else { 10_000 }).await?;
+
     eprintln!("coracle server");
-    let data = dir.path().join("server");
-    let server = Server::coracle(binaries, "server", &data)?;
+    let server = Server::coracle(binaries, "server", &dir.path().join("server"), &[])?;
     figures.value("control plane resident, empty", server.resident(), "MiB", Some(40.0));
     let target = Target::of(&server.kubeconfig).await?;
     load.create(&target, "bench").await?;
     figures.value("control plane resident, with the pods", server.resident(), "MiB", Some(120.0));
     Ok(figures)
+}
+
+/// On a real etcd, where one is installed.
+async fn measure_etcd(figures: &mut Figures, binaries: &Path, dir: &Path, load: &Load) -> Result<()> {
+    let Some(etcd) = Etcd::start(&dir.join("etcd"))? else {
+        eprintln!("etcd is not installed: not measured on it");
+        return Ok(());
+    };
+    eprintln!("coracle apiserver on etcd");
+    let server = Server::coracle(binaries, "apiserver", &dir.join("on-etcd"), &["--etcd-servers", &etcd.url])?;
+    let rate = load.create(&Target::of(&server.kubeconfig).await?, "bench").await?;
+    figures.value("create, on etcd", rate, "1/s", None);
+    Ok(())
+}
+
+async fn measure_crowd(figures: &mut Figures, binaries: &Path, dir: &Path, watchers: usize) -> Result<()> {
+    eprintln!("{watchers} watchers");
+    let server = Server::coracle(binaries, "apiserver", &dir.join("crowd"), &[])?;
+    let target = Target::of(&server.kubeconfig).await?;
+    let mut resident = 0.0;
+    let told = crowd::tell(&target, watchers, 10, || resident = server.resident()).await?;
+    figures.value(&format!("API server resident, {watchers} watchers"), resident, "MiB", Some(400.0));
+    figures.median(&format!("an event at all of {watchers} watchers"), &told.all_within, Some(1000.0));
+    Ok(())
+}
+
+/// An etcd of the bench's own on the loopback, ended with this.
+struct Etcd {
+    process: Child,
+    url: String,
+}
+
+impl Etcd {
+    /// None when etcd is not installed.
+    fn start(dir: &Path) -> Result<Option<Self>> {
+        let port = || -> Result<u16> { Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port()) };
+        let (url, peers) = (format!("http://127.0.0.1:{}", port()?), format!("http://127.0.0.1:{}", port()?));
+        let mut command = Command::new("etcd");
+        command.arg("--data-dir").arg(dir).args(["--listen-client-urls", &url, "--advertise-client-urls", &url]);
+        command.args(["--listen-peer-urls", &peers, "--initial-advertise-peer-urls", &peers]);
+        command.args(["--initial-cluster", &format!("default={peers}"), "--log-level", "error"]);
+        match command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn() {
+            Ok(process) => Ok(Some(Self { process, url })),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).context("start etcd"),
+        }
+    }
+}
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        // As above.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
 }
 
 fn report(figures: &mut Figures, top: &Results, ours: &Results, theirs: Option<&Results>) {
