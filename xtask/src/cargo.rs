@@ -94,3 +94,24 @@ fn cargo(arguments: &[&str]) -> Result<()> {
 pub fn program() -> std::ffi::OsString {
     std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
 }
+
+/// The name in a package id as cargo prints it: `path+file:///tree/link#coracle-link@0.1.0`, or without the name where the
+/// folder is called the same (cargo's reference, "Package ID Specifications").
+pub fn package_of(id: &str) -> String {
+    let (place, fragment) = id.rsplit_once('#').unwrap_or(("", id));
+    match fragment.split_once('@') {
+        Some((name, _)) => name.to_owned(),
+        None => place.rsplit('/').next().unwrap_or_default().to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::package_of;
+
+    #[test]
+    fn packages_are_named_by_their_ids() {
+        assert_eq!(package_of("path+file:///tree/runtime/launcher#coracle-launcher@0.1.0"), "coracle-launcher");
+        assert_eq!(package_of("path+file:///tree/kubectl-lite#0.1.0"), "kubectl-lite");
+    }
+}

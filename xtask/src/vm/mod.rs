@@ -40,8 +40,11 @@ pub fn run() -> Result<()> {
     // Busybox's has not the options that the tests isolate themselves with.
     tree.program("/usr/bin/unshare".as_ref(), "/bin/unshare")?;
     let mut script = String::from("failed=0\n");
+    let programs = test_programs(&SUITES.map(|(package, _)| package))?;
     for (package, tests) in SUITES {
-        for (index, program) in test_programs(package)?.iter().enumerate() {
+        let mut own = programs.iter().filter(|(of, _)| of == package).peekable();
+        own.peek().with_context(|| format!("{package} has no tests"))?;
+        for (index, (_, program)) in own.enumerate() {
             let name = format!("/tests/{package}-{index}");
             tree.program(program, &name)?;
             // Tests that are not there (a unit-test program has no launcher::) are no failure.
@@ -66,19 +69,24 @@ pub fn run() -> Result<()> {
     lab::run(kernel, &work)
 }
 
-/// The test programs of a package, built.
-fn test_programs(package: &str) -> Result<Vec<PathBuf>> {
+/// The test programs of the packages, each with its package, built. All of the workspace is named, as for the other tests:
+/// a part of it has other features of its dependencies, and every one of them would be compiled once more.
+fn test_programs(packages: &[&str]) -> Result<Vec<(String, PathBuf)>> {
     let output = Command::new(cargo::program())
-        .args(["test", "--no-run", "--locked", "--message-format", "json", "--package", package])
+        .args(["test", "--no-run", "--locked", "--message-format", "json", "--workspace"])
         .current_dir(cargo::root())
         .stderr(Stdio::inherit())
         .output()
         .context("build the tests")?;
     if !output.status.success() {
-        bail!("the tests of {package} did not build");
+        bail!("the tests did not build");
     }
     let text = String::from_utf8_lossy(&output.stdout);
     let artifacts = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    let programs = artifacts.filter(|artifact| artifact["profile"]["test"] == true);
-    Ok(programs.filter_map(|artifact| artifact["executable"].as_str().map(PathBuf::from)).collect())
+    let programs = artifacts.filter(|artifact| artifact["profile"]["test"] == true).filter_map(|artifact| {
+        let package = cargo::package_of(artifact["package_id"].as_str()?);
+        let program = artifact["executable"].as_str()?;
+        packages.contains(&package.as_str()).then(|| (package, PathBuf::from(program)))
+    });
+    Ok(programs.collect())
 }
