@@ -1,12 +1,14 @@
 //! A cluster whose state is in a real etcd.
 
 use std::{
+    io::{BufRead, BufReader},
     net::TcpListener,
+    path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
-use coracle_tests::Lab;
+use coracle_tests::{Lab, binary, run};
 use tempfile::TempDir;
 
 /// Debian's etcd on 127.0.0.1, ended with this.
@@ -17,17 +19,25 @@ struct Etcd {
     _dir: TempDir,
 }
 
+/// An address that nobody listens at.
+fn free() -> String {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+}
+
 impl Etcd {
     fn start() -> Self {
+        Self::with("http", &[])
+    }
+
+    fn with(scheme: &str, options: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
         let (address, peer) = (free(), free());
-        let (url, peer) = (format!("http://{address}"), format!("http://{peer}"));
+        let (url, peer) = (format!("{scheme}://{address}"), format!("http://{peer}"));
         let mut command = Command::new("etcd");
         command.args(["--name", "test", "--log-level", "error", "--data-dir"]).arg(dir.path().join("data"));
         command.args(["--listen-client-urls", &url, "--advertise-client-urls", &url, "--listen-peer-urls", &peer]);
         command.args(["--initial-advertise-peer-urls", &peer, "--initial-cluster", &format!("test={peer}")]);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.args(options).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let process = command.spawn().expect("install Debian's etcd-server");
         Self { process, url, address, _dir: dir }
     }
@@ -88,4 +98,59 @@ fn a_lab_keeps_its_state_in_etcd() {
     lab.until_ok("get deployment web");
     lab.lite("scale deployment web --replicas=3").ok();
     lab.lite("rollout status deployment/web --timeout=60s").ok();
+}
+
+/// An API server alone, ended with this.
+struct ApiServer(Child);
+
+impl ApiServer {
+    fn command(dir: &Path, options: &[&str]) -> Command {
+        let mut command = Command::new(binary("coracle"));
+        command.args(["apiserver", "--bind", &free(), "--data-dir"]).arg(dir).args(options);
+        command
+    }
+
+    /// Started, and ready.
+    fn start(dir: &Path, options: &[&str]) -> Self {
+        let mut command = Self::command(dir, options);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut server = Self(command.spawn().unwrap());
+        let line = BufReader::new(server.0.stdout.take().unwrap()).lines().next();
+        let line = line.expect("the server did not start").unwrap();
+        assert!(line.starts_with("ready https://127.0.0.1:"), "{line}");
+        server
+    }
+}
+
+impl Drop for ApiServer {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+#[test]
+fn a_server_shows_its_certificate_to_etcd() {
+    let dir = tempfile::tempdir().unwrap();
+    // Its authority, and what that has signed, serve etcd just as well.
+    drop(ApiServer::start(&dir.path().join("first"), &[]));
+    let pki = |name: &str| dir.path().join("first/pki").join(name).display().to_string();
+    let (authority, certificate, key) = (pki("ca.crt"), pki("apiserver.crt"), pki("apiserver.key"));
+    let etcd = Etcd::with(
+        "https",
+        &["--client-cert-auth", "--trusted-ca-file", &authority, "--cert-file", &certificate, "--key-file", &key],
+    );
+    etcd.wait();
+    let data = dir.path().join("second");
+    let servers = ["--etcd-servers", &etcd.url, "--etcd-cafile", &authority];
+    let refused = run(&mut ApiServer::command(&data, &servers), "").fails();
+    assert!(refused.contains(&format!("connect to etcd at {}", etcd.url)), "{refused}");
+    let (client, client_key) = (pki("admin.crt"), pki("admin.key"));
+    let identity = ["--etcd-certfile", &client, "--etcd-keyfile", &client_key];
+    let server = ApiServer::start(&data, &[&servers[..], &identity].concat());
+    let mut lite = Command::new(binary("kubectl-lite"));
+    lite.env("KUBECONFIG", data.join("admin.kubeconfig")).args(["create", "configmap", "kept", "--from-literal=a=b"]);
+    assert_eq!(run(&mut lite, "").ok(), "configmap/kept created\n");
+    assert!(!data.join("store.redb").exists(), "the embedded store was used all the same");
+    drop(server);
 }

@@ -26,18 +26,10 @@ pub struct Options {
 }
 
 pub fn run(options: &Options) -> Result<()> {
-    let binaries = cargo::release()?;
-    let mut bench = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    bench.current_dir(cargo::root()).args([
-        "run",
-        "--release",
-        "--locked",
-        "--quiet",
-        "--package",
-        "coracle-bench",
-        "--",
-    ]);
-    bench.arg(&options.name).arg("--binaries").arg(binaries);
+    // With the products in one call: alone it has other features of its dependencies, which would all be compiled again.
+    let binaries = cargo::release_with(&["coracle-bench"])?;
+    let mut bench = Command::new(binaries.join("coracle-bench"));
+    bench.current_dir(cargo::root()).arg(&options.name).arg("--binaries").arg(binaries);
     if let Some(json) = &options.json {
         bench.arg("--json").arg(std::path::absolute(json)?);
     }

@@ -52,7 +52,17 @@ pub fn e2e() -> Result<()> {
 
 /// Builds both binaries as the user runs them, and says where they are.
 pub fn release() -> Result<PathBuf> {
-    cargo(&["build", "--release", "--locked"])?;
+    release_with(&[])
+}
+
+/// The same, with other packages.
+pub fn release_with(packages: &[&str]) -> Result<PathBuf> {
+    let mut arguments = vec!["build", "--release", "--locked"];
+    if !packages.is_empty() {
+        arguments.extend(["--package", "coracle", "--package", "kubectl-lite"]);
+        arguments.extend(packages.iter().flat_map(|package| ["--package", *package]));
+    }
+    cargo(&arguments)?;
     Ok(target().join("release"))
 }
 
