@@ -13,6 +13,10 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use clap::Parser;
 
+/// As the products: what is measured is not to be told apart by its allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[derive(Debug, Parser)]
 struct Options {
     /// Which bench: api, docker, lab, runtime (and `ceiling`, `slow`: servers of its own)
@@ -43,6 +47,7 @@ fn main() -> Result<()> {
         // Its kubeconfig goes where the binaries of others are.
         "ceiling" => return executor.block_on(api::serve_ceiling(&options.binaries)),
         "docker" => docker::run(&options.binaries, options.docker_host.as_deref(), options.quick)?,
+        "inside" => return executor.block_on(api::run_inside(if options.quick { 100 } else { 1000 })),
         "slow" => return executor.block_on(api::serve_slow(&options.binaries)),
         "lab" => executor.block_on(lab::run(&options.binaries, options.quick))?,
         "runtime" => executor.block_on(runtime::run(&options.binaries, options.quick))?,

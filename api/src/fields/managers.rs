@@ -22,7 +22,7 @@ static STRIPPED: LazyLock<Value> = LazyLock::new(|| {
     json!({"f:apiVersion": {}, "f:kind": {}, "f:metadata": {".": {}, "f:clusterName": {}, "f:creationTimestamp": {}, "f:generation": {},
         "f:managedFields": {}, "f:name": {}, "f:namespace": {}, "f:resourceVersion": {}, "f:selfLink": {}, "f:uid": {}}})
 });
-static STRIPPED_SET: LazyLock<Set<'static>> = LazyLock::new(|| Set::decode(&STRIPPED).unwrap_or_default());
+pub(super) static STRIPPED_SET: LazyLock<Set<'static>> = LazyLock::new(|| Set::decode(&STRIPPED).unwrap_or_default());
 
 /// How an owner came to its fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -399,38 +399,10 @@ fn seconds(time: &str) -> i64 {
     time.parse::<Timestamp>().map_or(0, Timestamp::as_second)
 }
 
-/// Structures that every object has, empty or not, because upstream's types hold them by value: they come with the object and
-/// nobody owns them as a whole.
-const BY_VALUE: [&str; 7] = ["metadata", "spec", "status", "template", "strategy", "updateStrategy", "jobTemplate"];
-
-/// What an object of the kind is before anything is set.
-fn skeleton(object: &Value) -> Value {
-    let mut empty = Map::new();
-    for (name, value) in object.as_object().into_iter().flatten() {
-        if name == "containers" && value.is_array() {
-            empty.insert(name.clone(), Value::Array(Vec::new()));
-        } else if value.is_object() && BY_VALUE.contains(&name.as_str()) {
-            empty.insert(name.clone(), skeleton(value));
-        }
-    }
-    Value::Object(empty)
-}
-
-/// The `managedFields` of an object that a plain create makes: all that is in it is the writer's. `ignored` is what a create
-/// cannot set.
-pub fn encode_created(object: &Value, ty: TypeRef<'_>, writer: &Writer<'_>, ignored: &Set<'_>) -> Value {
-    let empty = skeleton(object);
-    let set = compare(&empty, object, ty).changed.without(ignored).difference(&STRIPPED_SET);
-    if set.is_empty() {
-        return Value::Array(Vec::new());
-    }
-    let entry = new_entry(Operation::Update, writer, set);
-    Value::Array(vec![entry.encode()])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fields::encode_created;
     use crate::gvk::Gvk;
     use crate::schema;
 
@@ -577,7 +549,8 @@ mod tests {
     fn a_create_owns_all_it_brings() {
         let object = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "a", "labels": {"a": "b"}}, "spec": {"replicas": 1}, "status": {"replicas": 3}});
         let ignored = json!({"f:status": {}});
-        let managed = encode_created(&object, ty(), &writer("m", T1), &Set::decode(&ignored).unwrap());
+        let managed = encode_created(&object, ty(), &writer("m", T1), &Set::decode(&ignored).unwrap()).unwrap();
+        let managed: Value = serde_json::from_slice(&managed).unwrap();
         assert_eq!(
             brief(&managed),
             [own(

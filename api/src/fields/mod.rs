@@ -12,6 +12,7 @@
 
 mod check;
 mod compare;
+mod created;
 mod managers;
 mod merge;
 mod paths;
@@ -20,7 +21,8 @@ mod set;
 
 pub use check::check;
 pub use compare::{Comparison, compare};
-pub use managers::{Applied, ApplyError, Conflict, Convert, How, Managers, Operation, Version, Writer, encode_created};
+pub use created::encode_created;
+pub use managers::{Applied, ApplyError, Conflict, Convert, How, Managers, Operation, Version, Writer};
 pub use merge::{merge, remove};
 pub use paths::paths;
 pub use set::{Element, Set};

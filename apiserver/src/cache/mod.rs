@@ -16,7 +16,7 @@ mod selection;
 pub mod watcher;
 
 pub use index::{Field, Labels};
-pub use object::{CLOSING, Change, Object, encode, with_revision};
+pub use object::{CLOSING, Change, Object, encode, encode_managed, with_revision};
 pub use resource::{CacheEvent, Objects, ResourceCache, Snapshot, TooOld};
 pub use selection::Selection;
 

@@ -233,6 +233,11 @@ fn splice(change: Change, head: &[u8], rest: &[u8], revision: Revision) -> (Byte
 
 /// Encodes an object for the store: kind, apiVersion and metadata first, no resourceVersion.
 pub fn encode(object: &Value) -> Bytes {
+    encode_managed(object, None)
+}
+
+/// Encodes an object whose `metadata.managedFields` are JSON already.
+pub fn encode_managed(object: &Value, managed_fields: Option<&[u8]>) -> Bytes {
     const FIRST: [(&str, &[u8]); 3] = [("kind", b"\"\""), ("apiVersion", b"\"\""), ("metadata", b"{}")];
     let Some(map) = object.as_object() else { return Bytes::new() };
     let mut out = Vec::with_capacity(ROOM);
@@ -241,7 +246,7 @@ pub fn encode(object: &Value) -> Bytes {
         put_json(&mut out, &name);
         out.push(b':');
         match map.get(*name) {
-            Some(Value::Object(metadata)) if *name == "metadata" => put_metadata(&mut out, metadata),
+            Some(Value::Object(metadata)) if *name == "metadata" => put_metadata(&mut out, metadata, managed_fields),
             Some(value) => put_json(&mut out, value),
             None => out.extend_from_slice(absent),
         }
@@ -259,12 +264,17 @@ pub fn encode(object: &Value) -> Bytes {
 /// What most objects fit in without growing.
 const ROOM: usize = 4096;
 
-fn put_metadata(out: &mut Vec<u8>, metadata: &serde_json::Map<String, Value>) {
+fn put_metadata(out: &mut Vec<u8>, metadata: &serde_json::Map<String, Value>, managed_fields: Option<&[u8]>) {
     out.push(b'{');
     let mut separator = None;
     for (name, value) in metadata.iter().filter(|(name, _)| *name != "resourceVersion") {
         out.extend(separator.replace(b','));
         put_field(out, name, value);
+    }
+    if let Some(managed_fields) = managed_fields {
+        out.extend(separator.replace(b','));
+        out.extend_from_slice(b"\"managedFields\":");
+        out.extend_from_slice(managed_fields);
     }
     out.push(b'}');
 }

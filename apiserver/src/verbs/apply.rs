@@ -162,6 +162,7 @@ fn merged(call: &Call, current: &Current, config: &Value, ty: TypeRef<'_>) -> Re
                 let writer = fields::Writer { manager: BEFORE, subresource: "", ..*writer };
                 fields::encode_created(&live, ty, &writer, &Set::default())
             });
+            let before = before.and_then(|json| serde_json::from_slice(&json).ok()).unwrap_or(Value::Null);
             run(call, &Managers::decode(&before).unwrap_or_default(), &live, config, ty)?
         }
     };

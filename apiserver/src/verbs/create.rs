@@ -3,7 +3,7 @@
 use super::manage::{self, Managing};
 use super::{Call, Response, Written, allocate};
 use crate::admission;
-use crate::cache::{encode, store_key, with_revision};
+use crate::cache::{encode_managed, store_key, with_revision};
 use crate::http::request::Body;
 use crate::registry::meta;
 use crate::registry::strategy::Allocation;
@@ -38,7 +38,7 @@ pub(crate) async fn create_object(call: &Call, mut object: Value, managing: Mana
     strategy.default(&mut object);
     let managed_fields = match managing {
         Managing::Tracked => manage::created(call, &object)?,
-        Managing::Applied(managed_fields) => managed_fields,
+        Managing::Applied(managed_fields) => serde_json::to_vec(&managed_fields).ok(),
     };
     admission::mutate_create(call, &mut object)?;
     // A name that the client chose is never replaced.
@@ -47,7 +47,6 @@ pub(crate) async fn create_object(call: &Call, mut object: Value, managing: Mana
     {
         let context = call.context();
         meta::prepare_create(&row, &mut object, &context);
-        object_meta::set(&mut object, "managedFields", managed_fields);
         strategy.prepare_create(&mut object, &context);
     }
     let mut causes = Vec::new();
@@ -57,11 +56,11 @@ pub(crate) async fn create_object(call: &Call, mut object: Value, managing: Mana
         return Err(Status::invalid(&call.gvk(), object_meta::name(&object), causes));
     }
     admission::validate_create(call, &object)?;
-    store(call, object, &prefix).await
+    store(call, object, managed_fields.as_deref(), &prefix).await
 }
 
 /// Writes a finished object, with what it is allocated, and again when it loses a race that it can win.
-async fn store(call: &Call, mut object: Value, prefix: &str) -> Result<Written, Status> {
+async fn store(call: &Call, mut object: Value, managed_fields: Option<&[u8]>, prefix: &str) -> Result<Written, Status> {
     let row = call.row();
     for _ in 0..ATTEMPTS {
         let name = object_meta::name(&object).to_owned();
@@ -74,19 +73,19 @@ async fn store(call: &Call, mut object: Value, prefix: &str) -> Result<Written, 
         let fixed = txn.compare.len();
         let allocated = allocate::for_create(call, &mut object)?;
         txn.compare.extend(allocated.compare);
-        let stored = encode(&object);
+        let stored = encode_managed(&object, managed_fields);
         if call.options.dry_run {
             if call.cache()?.snapshot().get(&object_meta::key(&object)).is_some() {
                 return Err(Status::already_exists(&call.gvr(), &name));
             }
-            return Ok(Written { json: stored, value: object });
+            return Ok(Written { json: stored });
         }
         let ttl = row.strategy.traits().ttl.map(Duration::from_secs);
         txn.ops.push(Op::Put { key, value: stored.clone(), ttl });
         txn.ops.extend(allocated.ops);
         match call.server.store().txn(txn).await.map_err(store_status)? {
             Outcome::Committed(revision) => {
-                return Ok(Written { json: with_revision(&stored, revision), value: object });
+                return Ok(Written { json: with_revision(&stored, revision) });
             }
             Outcome::Conflict(current) if current.first().is_some_and(Option::is_some) => {
                 if prefix.is_empty() {

@@ -90,8 +90,8 @@ impl Call {
     }
 }
 
-/// The `managedFields` of a new object, which is in the stored version.
-pub(super) fn created(call: &Call, object: &Value) -> Result<Value, Status> {
+/// The `managedFields` of a new object, which is in the stored version, as JSON; None when nobody owns anything.
+pub(super) fn created(call: &Call, object: &Value) -> Result<Option<Vec<u8>>, Status> {
     let ty = call.row().type_ref(call.resolved.served)?;
     let ignored = ignored(call);
     let shown = if call.resolved.served == 0 {

@@ -134,7 +134,6 @@ impl Current {
 /// What became of an object that was written.
 pub struct Written {
     pub json: Bytes,
-    pub value: Value,
 }
 
 /// Whether two documents differ in nothing but the revision they carry and the times of their field managers.
@@ -238,20 +237,18 @@ impl Call {
         if extra.is_empty() && is_same(value, &current.value) {
             // What changes nothing is not written, and keeps its revision (apiserver `storage/etcd3`).
             let json = with_revision(&encode(&current.value), current.revision);
-            return Ok(Some(Written { json, value: current.value.clone() }));
+            return Ok(Some(Written { json }));
         }
         let stored = encode(value);
         if self.options.dry_run {
-            return Ok(Some(Written { json: with_revision(&stored, current.revision), value: value.clone() }));
+            return Ok(Some(Written { json: with_revision(&stored, current.revision) }));
         }
         let ttl = self.row().strategy.traits().ttl.map(Duration::from_secs);
         let mut ops = vec![Op::Put { key: key.clone(), value: stored.clone(), ttl }];
         ops.extend(extra);
         let txn = Txn { compare: vec![Compare::modified(key, current.revision)], ops };
         match self.server.store().txn(txn).await.map_err(store_status)? {
-            Outcome::Committed(revision) => {
-                Ok(Some(Written { json: with_revision(&stored, revision), value: value.clone() }))
-            }
+            Outcome::Committed(revision) => Ok(Some(Written { json: with_revision(&stored, revision) })),
             Outcome::Conflict(_) => Ok(None),
         }
     }
@@ -267,7 +264,7 @@ impl Call {
         let key = self.store_key(&self.name);
         let stored = encode(value);
         if self.options.dry_run {
-            return Ok(Some(Written { json: with_revision(&stored, current.revision), value: value.clone() }));
+            return Ok(Some(Written { json: with_revision(&stored, current.revision) }));
         }
         let mut txn = Txn {
             compare: vec![Compare::modified(key.clone(), current.revision)],
@@ -276,9 +273,7 @@ impl Call {
         txn.compare.extend(compare);
         txn.ops.extend(extra);
         match self.server.store().txn(txn).await.map_err(store_status)? {
-            Outcome::Committed(revision) => {
-                Ok(Some(Written { json: with_revision(&stored, revision), value: value.clone() }))
-            }
+            Outcome::Committed(revision) => Ok(Some(Written { json: with_revision(&stored, revision) })),
             Outcome::Conflict(_) => Ok(None),
         }
     }

@@ -112,10 +112,8 @@ pub(super) async fn write(
         let mut extra = allocate::release(call, &current.value);
         extra.extend(allocated.ops.into_iter().filter(|op| matches!(op, Op::Delete { .. })));
         let removed = call.remove(current, dedup(extra)).await?;
-        return Ok(removed.then(|| Written {
-            json: crate::cache::with_revision(&crate::cache::encode(&object), current.revision),
-            value: object,
-        }));
+        return Ok(removed
+            .then(|| Written { json: crate::cache::with_revision(&crate::cache::encode(&object), current.revision) }));
     }
     replace_allocated(call, current, &object, allocated).await
 }

@@ -43,6 +43,8 @@ pub struct Results {
     updates: f64,
     events: f64,
     delete: f64,
+    /// Processor time of the server: a create, a get, an update with its events, a delete; in µs.
+    cost: [f64; 4],
 }
 
 impl Results {
@@ -55,27 +57,46 @@ impl Results {
             row("updates with watchers", "1/s", self.updates),
             row("events delivered", "1/s", self.events),
             row("delete of the collection", "1/s", self.delete),
+            row("processor time of a create", "µs", self.cost[0]),
+            row("processor time of a get", "µs", self.cost[1]),
+            row("processor time of an update with its events", "µs", self.cost[2]),
+            row("processor time of a delete", "µs", self.cost[3]),
         ]
     }
 }
 
 impl Load {
-    /// The whole load.
-    pub async fn run(&self, target: &Target) -> Result<Results> {
+    /// The whole load; `spent` is the processor time that the server has taken so far.
+    pub async fn run(&self, target: &Target, spent: impl Fn() -> Duration) -> Result<Results> {
+        let mut before = spent();
+        let mut cost = |requests: usize| {
+            let (from, now) = (std::mem::replace(&mut before, spent()), spent());
+            now.saturating_sub(from).as_secs_f64() * 1e6 / requests as f64
+        };
         let create = self.create(target, "bench").await?;
+        let create_cost = cost(self.pods);
         let get = self.get(target).await?;
+        let get_cost = cost(self.gets);
         let list = self.list(target).await?;
+        cost(self.lists);
         let (updates, events) = self.watch(target).await?;
+        let update_cost = cost(self.updates);
         let delete = self.delete(target).await?;
-        Ok(Results { create, get, list, updates, events, delete })
+        let cost = [create_cost, get_cost, update_cost, cost(self.pods)];
+        Ok(Results { create, get, list, updates, events, delete, cost })
     }
 
     /// What can be asked of a server that does nothing.
-    pub async fn ceiling(&self, target: &Target) -> Result<Results> {
+    pub async fn ceiling(&self, target: &Target, spent: impl Fn() -> Duration) -> Result<Results> {
+        let before = spent();
         let create = self.create(target, "bench").await?;
+        let between = spent();
         let get = self.get(target).await?;
+        let after = spent();
         let list = self.list(target).await?;
-        Ok(Results { create, get, list, ..Results::default() })
+        let each = |from: Duration, to: Duration, requests: usize| (to - from).as_secs_f64() * 1e6 / requests as f64;
+        let cost = [each(before, between, self.pods), each(between, after, self.gets), 0.0, 0.0];
+        Ok(Results { create, get, list, cost, ..Results::default() })
     }
 
     /// Creates the pods of a namespace; how many a second.

@@ -7,6 +7,7 @@
 mod ceiling;
 mod client;
 mod crowd;
+mod inside;
 mod load;
 mod slow;
 
@@ -15,12 +16,14 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
 
 pub use ceiling::serve as serve_ceiling;
 use client::Target;
+pub use inside::run as run_inside;
 use load::{Load, Results};
 pub use slow::serve as serve_slow;
 
@@ -72,6 +75,17 @@ impl Server {
     }
 }
 
+impl Server {
+    /// Processor time so far, of all its threads (`/proc/PID/schedstat` tells of one alone).
+    fn spent(&self) -> Duration {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.process.id())).into_iter().flatten().flatten();
+        let of = |path: PathBuf| -> Option<u64> {
+            std::fs::read_to_string(path.join("schedstat")).ok()?.split_whitespace().next()?.parse().ok()
+        };
+        Duration::from_nanos(threads.filter_map(|thread| of(thread.path())).sum())
+    }
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
         // It is this process's own child; it may have ended by itself.
@@ -88,14 +102,14 @@ pub async fn run(binaries: &Path, peer: Option<&Path>, quick: bool) -> Result<Fi
 
     eprintln!("a server that does nothing: the ceiling");
     let ceiling = Server::own("ceiling", dir.path())?;
-    let top = load.ceiling(&Target::of(&ceiling.kubeconfig).await?).await?;
+    let top = load.ceiling(&Target::of(&ceiling.kubeconfig).await?, || ceiling.spent()).await?;
     drop(ceiling);
 
     eprintln!("coracle apiserver");
     let server = Server::coracle(binaries, "apiserver", &dir.path().join("apiserver"), &[])?;
     figures.value("API server resident, empty", server.resident(), "MiB", None);
     let target = Target::of(&server.kubeconfig).await?;
-    let ours = load.run(&target).await?;
+    let ours = load.run(&target, || server.spent()).await?;
     figures.value("API server resident, after the load", server.resident(), "MiB", None);
     let wide = Load { clients: 256, ..load };
     let crowded = wide.create(&target, "crowd").await?;
@@ -103,7 +117,7 @@ pub async fn run(binaries: &Path, peer: Option<&Path>, quick: bool) -> Result<Fi
     let theirs = match peer {
         Some(kubeconfig) => {
             eprintln!("the peer");
-            Some(load.run(&Target::of(kubeconfig).await?).await?)
+            Some(load.run(&Target::of(kubeconfig).await?, || Duration::ZERO).await?)
         }
         None => None,
     };
