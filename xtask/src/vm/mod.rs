@@ -65,7 +65,8 @@ pub fn run() -> Result<()> {
     if code != 0 {
         return Err(anyhow!("tests failed in the machine"));
     }
-    power::run(kernel.clone(), &work, &test_programs("coracle-runtime")?)?;
+    let runtime = programs.into_iter().filter(|(of, _)| of == "coracle-runtime").map(|(_, program)| program);
+    power::run(kernel.clone(), &work, &runtime.collect::<Vec<_>>())?;
     lab::run(kernel, &work)
 }
 
