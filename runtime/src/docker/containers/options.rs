@@ -332,8 +332,17 @@ pub fn log_options(host: &HostConfig) -> Result<(u64, u32), Problem> {
                     Problem::bad("failed to initialize logging driver: max-file cannot be less than 1")
                 })?;
             }
-            ("json-file" | "local", "compress") if value == "false" || log.kind == "local" => {}
-            ("json-file", "labels" | "labels-regex" | "env" | "env-regex" | "tag" | "mode" | "max-buffer-size") => {}
+            ("json-file" | "local", "compress") if value == "false" => {}
+            ("json-file" | "local", "mode") if value == "blocking" => {}
+            (
+                kind @ ("json-file" | "local"),
+                key @ ("compress" | "labels" | "labels-regex" | "env" | "env-regex" | "tag" | "mode"
+                | "max-buffer-size"),
+            ) => {
+                return Err(Problem::bad(format!(
+                    "log opt '{key}={value}' for {kind} log driver is not supported by this engine"
+                )));
+            }
             ("none", _) => {}
             (kind, key) => return Err(Problem::bad(format!("unknown log opt '{key}' for {kind} log driver"))),
         }
@@ -406,6 +415,24 @@ mod tests {
         assert!(
             message(|host| host.device_cgroup_rules = Some(vec!["c 1:3".into()])).contains("invalid device cgroup")
         );
+    }
+
+    #[test]
+    fn log_options_do_what_they_say_or_are_refused() {
+        let of = |kind: &str, key: &str, value: &str| {
+            let mut host = HostConfig::default();
+            host.log_config.kind = kind.into();
+            host.log_config.config = [(key.to_owned(), value.to_owned())].into();
+            log_options(&host).map_err(|problem| problem.message)
+        };
+        assert_eq!(of("json-file", "max-size", "10k").unwrap(), (10 << 10, 1));
+        assert_eq!(of("json-file", "mode", "blocking").unwrap(), (0, 1));
+        assert_eq!(of("local", "compress", "false").unwrap(), (20 << 20, 5));
+        for (key, value) in [("mode", "non-blocking"), ("tag", "x"), ("labels", "a"), ("compress", "true")] {
+            let refused = of("json-file", key, value).unwrap_err();
+            assert!(refused.contains(&format!("log opt '{key}={value}' for json-file")), "{refused}");
+        }
+        assert_eq!(of("json-file", "foo", "").unwrap_err(), "unknown log opt 'foo' for json-file log driver");
     }
 
     #[test]
