@@ -33,6 +33,9 @@ struct Options {
     /// Of `docker`: measure this daemon in the same run, too
     #[arg(long, value_name = "URL")]
     docker_host: Option<String>,
+    /// Of `lab`: how many seconds a cold build took, to be printed with the rest
+    #[arg(long, value_name = "SECONDS")]
+    cold_build: Option<u32>,
     /// Fewer rounds
     #[arg(long)]
     quick: bool,
@@ -42,7 +45,7 @@ fn main() -> Result<()> {
     let options = Options::parse();
     let executor = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     coracle_client::install_crypto();
-    let figures = match options.name.as_str() {
+    let mut figures = match options.name.as_str() {
         "api" => executor.block_on(api::run(&options.binaries, options.kubeconfig.as_deref(), options.quick))?,
         // Its kubeconfig goes where the binaries of others are.
         "ceiling" => return executor.block_on(api::serve_ceiling(&options.binaries)),
@@ -53,6 +56,9 @@ fn main() -> Result<()> {
         "runtime" => executor.block_on(runtime::run(&options.binaries, options.quick))?,
         other => bail!("there is no bench {other:?}; there are: api, docker, lab, runtime"),
     };
+    if let Some(seconds) = options.cold_build {
+        figures.value("cold build, release", seconds.into(), "s", None);
+    }
     figures.print()?;
     if let Some(path) = &options.json {
         figures.write_json(path)?;

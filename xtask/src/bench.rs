@@ -20,6 +20,9 @@ pub struct Options {
     /// Of `docker`: measure this daemon in the same run, too
     #[arg(long, value_name = "URL")]
     docker_host: Option<String>,
+    /// Of `lab`: also build everything in an empty directory, which takes many minutes
+    #[arg(long)]
+    cold_build: bool,
     /// Fewer rounds
     #[arg(long)]
     quick: bool,
@@ -38,6 +41,9 @@ pub fn run(options: &Options) -> Result<()> {
     }
     if let Some(host) = &options.docker_host {
         bench.arg("--docker-host").arg(host);
+    }
+    if options.cold_build {
+        bench.arg("--cold-build").arg(cargo::cold_build()?.as_secs().to_string());
     }
     if options.quick {
         bench.arg("--quick");

@@ -3,6 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
@@ -64,6 +65,20 @@ pub fn release_with(packages: &[&str]) -> Result<PathBuf> {
     }
     cargo(&arguments)?;
     Ok(target().join("release"))
+}
+
+/// Builds both binaries in an empty directory, which is removed again, and says how long that took. What has been downloaded
+/// is not downloaded once more.
+pub fn cold_build() -> Result<Duration> {
+    let dir = target().join("cold");
+    if dir.exists() {
+        std::fs::remove_dir_all(&dir).with_context(|| format!("empty {}", dir.display()))?;
+    }
+    let start = Instant::now();
+    cargo(&["build", "--release", "--locked", "--target-dir", &dir.to_string_lossy()])?;
+    let took = start.elapsed();
+    std::fs::remove_dir_all(&dir).with_context(|| format!("remove {}", dir.display()))?;
+    Ok(took)
 }
 
 /// Where everything is built.

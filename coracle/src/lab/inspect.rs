@@ -159,7 +159,10 @@ pub fn logs(paths: &Paths, name: &str, follow: bool) -> Result<()> {
     let open = || File::open(&path).with_context(|| format!("open {}", path.display()));
     let mut log = open()?;
     copy(&mut log)?;
-    while follow {
+    if !follow {
+        return Ok(());
+    }
+    loop {
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC)?;
         inotify.add_watch(&path, AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_MOVE_SELF)?;
         // It may have been put aside before it was watched.
@@ -172,7 +175,6 @@ pub fn logs(paths: &Paths, name: &str, follow: bool) -> Result<()> {
         }
         log = open()?;
     }
-    Ok(())
 }
 
 fn copy(log: &mut impl Read) -> Result<()> {
