@@ -154,7 +154,7 @@ impl Draft<'_> {
         {
             return;
         }
-        let attempt = latest.map_or(0, |latest| latest.attempt + 1);
+        let attempt = latest.map_or_else(|| self.input.lost_runs(&container.name), |latest| latest.attempt + 1);
         self.actions.push(Action::Start { container: container.name.clone(), role, attempt });
     }
 

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
 
 pub use backoff::Backoff;
 
@@ -179,6 +179,21 @@ impl<'a> Input<'a> {
     /// The newest status there is.
     fn old(&self) -> Option<&'a PodStatus> {
         self.last.or(self.pod.status.as_ref())
+    }
+
+    /// A container's status as it was told last.
+    fn told(&self, container: &str) -> Option<&'a ContainerStatus> {
+        let status = self.old()?;
+        let lists = [&status.container_statuses, &status.init_container_statuses, &status.ephemeral_container_statuses];
+        lists.into_iter().flatten().flatten().find(|status| status.name == container)
+    }
+
+    /// How many runs a container has had of which the runtime knows none, because somebody removed them there: the count goes
+    /// on all the same (upstream's kubelet counts the container's log files then).
+    fn lost_runs(&self, container: &str) -> u32 {
+        let Some(told) = self.told(container) else { return 0 };
+        let ran = told.container_id.as_deref().is_some_and(|id| !id.is_empty());
+        u32::try_from(told.restart_count).unwrap_or(0) + u32::from(ran)
     }
 
     /// Whether the pod has ended for good: that is never taken back.

@@ -337,7 +337,11 @@ impl Cgroup {
             // Gone already: what was wanted.
             let _ = sys::kill(pid, libc::SIGKILL);
         }
-        if frozen { freezer::set(self, false) } else { Ok(()) }
+        match freezer::set(self, false) {
+            // Whoever waited for its end has removed it meanwhile.
+            Err(_) if !frozen || self.dir("freezer").is_none_or(|dir| !dir.exists()) => Ok(()),
+            result => result,
+        }
     }
 
     /// Removes the directories; a group that does not exist is removed already.
