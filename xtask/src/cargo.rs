@@ -93,13 +93,13 @@ fn run_tests(selection: &[&str]) -> Result<()> {
 }
 
 fn package_exists(name: &str) -> bool {
-    let mut command = Command::new(program());
+    let mut command = command();
     command.args(["pkgid", "--package", name]).current_dir(root()).stdout(Stdio::null()).stderr(Stdio::null());
     command.status().is_ok_and(|status| status.success())
 }
 
 fn has(subcommand: &str) -> bool {
-    let mut command = Command::new(program());
+    let mut command = command();
     command.args([subcommand, "--version"]).stdout(Stdio::null()).stderr(Stdio::null());
     command.status().is_ok_and(|status| status.success())
 }
@@ -107,7 +107,7 @@ fn has(subcommand: &str) -> bool {
 fn cargo(arguments: &[&str]) -> Result<()> {
     let line = format!("cargo {}", arguments.join(" "));
     eprintln!("$ {line}");
-    let status = Command::new(program()).args(arguments).current_dir(root()).status();
+    let status = command().args(arguments).current_dir(root()).status();
     let status = status.with_context(|| format!("run {line}"))?;
     if !status.success() {
         bail!("{line} failed");
@@ -115,9 +115,17 @@ fn cargo(arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// The cargo that runs this.
-pub fn program() -> std::ffi::OsString {
-    std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+/// The cargo that runs this, without what it says of this package: build scripts that look at it (ring's does) would be run
+/// again, and all that depends on them compiled again, whenever cargo was called in another way before.
+pub fn command() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    for (name, _) in std::env::vars_os() {
+        let of_package = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+        if name.to_str().is_some_and(of_package) {
+            command.env_remove(name);
+        }
+    }
+    command
 }
 
 /// The name in a package id as cargo prints it: `path+file:///tree/link#coracle-link@0.1.0`, or without the name where the

@@ -4,11 +4,7 @@
 mod lab;
 mod power;
 
-use std::{
-    path::PathBuf,
-    process::{Command, Stdio},
-    time::Duration,
-};
+use std::{path::PathBuf, process::Stdio, time::Duration};
 
 use anyhow::{Context, Result, anyhow, bail};
 use coracle_vm::{Kernel, Machine, Tree};
@@ -73,7 +69,7 @@ pub fn run() -> Result<()> {
 /// The test programs of the packages, each with its package, built. All of the workspace is named, as for the other tests:
 /// a part of it has other features of its dependencies, and every one of them would be compiled once more.
 fn test_programs(packages: &[&str]) -> Result<Vec<(String, PathBuf)>> {
-    let output = Command::new(cargo::program())
+    let output = cargo::command()
         .args(["test", "--no-run", "--locked", "--message-format", "json", "--workspace"])
         .current_dir(cargo::root())
         .stderr(Stdio::inherit())
