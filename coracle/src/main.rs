@@ -3,6 +3,7 @@
 //! The binary only wires: every subcommand builds the configuration of a component and runs it.
 
 mod agent;
+mod allocator;
 mod api;
 mod cni;
 mod components;
@@ -18,11 +19,6 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
-
-/// Documents are many small allocations that live shortly or very long, made by one thread and freed by another: the C
-/// library's allocator took a third of the API server's time.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Kubernetes and Docker in one small boat
 #[derive(Parser)]

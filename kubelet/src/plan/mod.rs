@@ -192,7 +192,7 @@ impl<'a> Input<'a> {
     /// on all the same (upstream's kubelet counts the container's log files then).
     fn lost_runs(&self, container: &str) -> u32 {
         let Some(told) = self.told(container) else { return 0 };
-        let ran = told.container_id.as_deref().is_some_and(|id| !id.is_empty());
+        let ran = told.state.as_ref().is_some_and(|state| state.running.is_some() || state.terminated.is_some());
         u32::try_from(told.restart_count).unwrap_or(0) + u32::from(ran)
     }
 

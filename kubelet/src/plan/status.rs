@@ -146,9 +146,7 @@ fn container_status(
             status.last_state = earlier(observed.previous(&container.name)).or(Some(ContainerState::default()));
         }
         (None, waiting) => {
-            status.last_state = earlier(observed.previous(&container.name))
-                .or_else(|| lost(draft.input.told(&container.name)?))
-                .or(Some(ContainerState::default()));
+            status.last_state = earlier(observed.previous(&container.name)).or(Some(ContainerState::default()));
             status.state = Some(match waiting {
                 Some(waiting) => waiting_state(&waiting.reason, waiting.message.clone()),
                 None if role == Role::App && !initialized => waiting_state("PodInitializing", None),
@@ -158,19 +156,6 @@ fn container_status(
         }
     }
     status
-}
-
-/// The end of a run that the runtime no longer knows, as upstream's kubelet tells it (`convertToAPIContainerStatuses`).
-fn lost(told: &ContainerStatus) -> Option<ContainerState> {
-    let Some(id) = told.container_id.as_deref().filter(|id| !id.is_empty()) else { return told.last_state.clone() };
-    let terminated = ContainerStateTerminated {
-        container_id: Some(id.to_owned()),
-        exit_code: 137,
-        reason: Some("ContainerStatusUnknown".to_owned()),
-        message: Some("The container could not be located: the runtime no longer knows it".to_owned()),
-        ..ContainerStateTerminated::default()
-    };
-    Some(ContainerState { terminated: Some(terminated), ..ContainerState::default() })
 }
 
 fn has_init(pod: &Pod) -> bool {
