@@ -10,6 +10,7 @@ use std::{
 };
 
 use coracle_tests::{Output, binary, run};
+use serde_json::Value;
 use tempfile::TempDir;
 
 pub const IMAGE: &str = "busybox:test";
@@ -84,12 +85,32 @@ impl Engine {
 
     /// Kills the daemon as a fault would, and waits until the next one serves. A peer has no tests of this.
     pub fn crash(&mut self) {
-        let Some((process, output)) = &mut self.process else { panic!("a peer cannot be killed") };
-        let daemon = children(only_child(process.id()))
-            .find(|child| fs::read_to_string(format!("/proc/{child}/comm")).is_ok_and(|name| name.trim() == "coracle"))
-            .expect("the daemon runs");
+        let daemon = self.daemon();
+        let Some((_, output)) = &mut self.process else { panic!("a peer cannot be killed") };
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(daemon as i32), nix::sys::signal::Signal::SIGKILL).unwrap();
         assert_ready(output);
+    }
+
+    /// The cgroup that its containers are in.
+    pub fn group(&self) -> &str {
+        &self.group
+    }
+
+    /// The daemon's process. A peer's is not known.
+    pub fn daemon(&self) -> u32 {
+        let Some((process, _)) = &self.process else { panic!("a peer's process is not known") };
+        children(only_child(process.id()))
+            .find(|child| fs::read_to_string(format!("/proc/{child}/comm")).is_ok_and(|name| name.trim() == "coracle"))
+            .expect("the daemon runs")
+    }
+
+    /// How many processes there are in the daemon's namespaces.
+    pub fn processes(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/root/proc", self.daemon()))
+            .unwrap()
+            .flatten()
+            .filter(|entry| entry.file_name().to_string_lossy().bytes().all(|byte| byte.is_ascii_digit()))
+            .count()
     }
 
     /// The daemon's socket.
@@ -125,11 +146,46 @@ impl Engine {
 
     /// What the API answers to a request without a body.
     pub fn post(&self, path: &str) -> String {
-        let mut socket = UnixStream::connect(self.host.trim_start_matches("unix://")).unwrap();
-        write!(socket, "POST {path} HTTP/1.0\r\nContent-Length: 0\r\n\r\n").unwrap();
         let mut answer = String::new();
-        socket.read_to_string(&mut answer).unwrap();
+        self.send("POST", path, "").read_to_string(&mut answer).unwrap();
         answer
+    }
+
+    /// A request with a JSON body: the status and the JSON of the answer.
+    pub fn request(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
+        let mut answer = String::new();
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        self.send(method, path, &body).read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {answer}"));
+        let status = head.split_whitespace().nth(1).and_then(|word| word.parse().ok());
+        let status = status.unwrap_or_else(|| panic!("no status: {head}"));
+        (status, serde_json::from_str(body).unwrap_or(Value::Null))
+    }
+
+    /// A connection on which a request was sent and nothing read yet.
+    pub fn send(&self, method: &str, path: &str, body: &str) -> UnixStream {
+        self.send_with(method, path, "Content-Type: application/json\r\n", body)
+    }
+
+    /// The same with headers of one's own.
+    pub fn send_with(&self, method: &str, path: &str, headers: &str, body: &str) -> UnixStream {
+        self.send_bytes(method, path, headers, body.as_bytes())
+    }
+
+    pub fn send_bytes(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> UnixStream {
+        let mut socket = UnixStream::connect(self.socket()).unwrap();
+        // An upgrade needs 1.1; otherwise the answer ends with the connection.
+        let version = if headers.contains("Upgrade") { "1.1\r\nHost: docker" } else { "1.0" };
+        let length = if headers.contains("Content-Length") {
+            String::new()
+        } else {
+            format!("Content-Length: {}\r\n", body.len())
+        };
+        let mut request = format!("{method} {path} HTTP/{version}\r\n{headers}{length}\r\n").into_bytes();
+        request.extend_from_slice(body);
+        // A daemon that refuses what it has read so far has answered.
+        let _ = socket.write_all(&request);
+        socket
     }
 }
 
@@ -176,7 +232,10 @@ impl Drop for Engine {
         let _ = process.kill();
         let _ = process.wait();
         for hierarchy in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
-            let _ = fs::remove_dir(hierarchy.path().join(&self.group));
+            let group = hierarchy.path().join(&self.group);
+            // A `--cgroup-parent` of a test.
+            let _ = fs::remove_dir(group.join("inner"));
+            let _ = fs::remove_dir(group);
         }
         let _ = fs::remove_dir(Path::new("/sys/fs/cgroup").join(&self.group));
     }

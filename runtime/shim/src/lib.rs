@@ -8,7 +8,8 @@
 //! ```
 //!
 //! It holds what must not end with the daemon: standard streams, ptys, log files, exit status. It is the parent of
-//! its containers, so it learns of their end, and they are killed if it dies. It has one thread and one poll loop.
+//! its containers, so it learns of their end, and they are killed if it dies. It has one poll loop, and
+//! one thread unless a log is compressed or must not hold its process back.
 
 pub mod exit_file;
 pub mod protocol;

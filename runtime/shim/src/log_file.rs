@@ -5,13 +5,19 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
     os::unix::fs::{FileTypeExt, OpenOptionsExt},
+    thread::{self, JoinHandle},
 };
 
 use coracle_launcher::log::civil;
+use flate2::{Compression, write::GzEncoder};
 
 /// Longest text of one line; longer output is cut into parts (containerd's max_container_log_line_size, and the buffer
 /// of Docker's log copier).
 const MAX_LINE: usize = 16 << 10;
+/// What a compressed file's name ends in.
+const ZIPPED: &str = ".gz";
+/// The compressor's state is on the heap.
+const COMPRESSOR_STACK: usize = 256 << 10;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stream {
@@ -20,12 +26,13 @@ pub enum Stream {
 }
 
 /// How lines are written, and who moves a full file away.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Format {
     /// The kubelet rotates and then asks for a new file.
     Cri,
     /// This program rotates: a file of `max_size` bytes (0: any) becomes `PATH.1`; `max_files` are kept, this one included.
-    Json { max_size: u64, max_files: u32 },
+    /// Those moved away may be compressed. `attributes` is a JSON object for each line, or empty.
+    Json { max_size: u64, max_files: u32, compress: bool, attributes: String },
 }
 
 /// An open log file with what of each stream has not ended in a newline yet.
@@ -35,6 +42,8 @@ pub struct LogFile {
     file: File,
     size: u64,
     held: [Vec<u8>; 2],
+    /// Works on `PATH.1` of the last rotation.
+    compressing: Option<JoinHandle<()>>,
 }
 
 fn open(path: &str) -> io::Result<(File, u64)> {
@@ -52,7 +61,7 @@ fn open(path: &str) -> io::Result<(File, u64)> {
 impl LogFile {
     pub fn create(path: &str, format: Format) -> io::Result<LogFile> {
         let (file, size) = open(path)?;
-        Ok(LogFile { path: path.to_owned(), format, file, size, held: [Vec::new(), Vec::new()] })
+        Ok(LogFile { path: path.to_owned(), format, file, size, held: [Vec::new(), Vec::new()], compressing: None })
     }
 
     /// Goes on in a new file of the same name: the old one was moved away.
@@ -103,16 +112,17 @@ impl LogFile {
     }
 
     fn line(&mut self, out: &mut Vec<u8>, stream: Stream, whole: bool, text: [&[u8]; 2], now: u64) {
-        match self.format {
-            Format::Cri => cri_line(out, stream, if whole { b'F' } else { b'P' }, text, now),
-            Format::Json { max_size, max_files } => {
-                json_line(out, stream, whole, text, now);
-                if max_size > 0 && self.size + out.len() as u64 >= max_size {
-                    self.append(out);
-                    out.clear();
-                    self.rotate(max_files);
-                }
+        let (max_size, max_files, compress) = match &self.format {
+            Format::Cri => return cri_line(out, stream, if whole { b'F' } else { b'P' }, text, now),
+            Format::Json { max_size, max_files, compress, attributes } => {
+                json_line(out, stream, whole, text, attributes, now);
+                (*max_size, *max_files, *compress)
             }
+        };
+        if max_size > 0 && self.size + out.len() as u64 >= max_size {
+            self.append(out);
+            out.clear();
+            self.rotate(max_files, compress);
         }
     }
 
@@ -128,20 +138,61 @@ impl LogFile {
     }
 
     /// `PATH` becomes `PATH.1`, `PATH.1` becomes `PATH.2`; the oldest goes. With one file, it begins anew.
-    fn rotate(&mut self, max_files: u32) {
+    fn rotate(&mut self, max_files: u32, compress: bool) {
         if max_files <= 1 {
             if self.file.set_len(0).is_ok() {
                 self.size = 0;
             }
             return;
         }
+        // What is moved must have its last name.
+        self.wait_compressed();
         let name = |index: u32| if index == 0 { self.path.clone() } else { format!("{}.{index}", self.path) };
+        let zipped = |index: u32| format!("{}{ZIPPED}", name(index));
         for index in (0..max_files - 1).rev() {
-            let _ = fs::rename(name(index), name(index + 1));
+            // Only one of the two names is there, unless a kill came between them.
+            let _ = fs::remove_file(zipped(index + 1));
+            if fs::rename(name(index), name(index + 1)).is_err() {
+                let _ = fs::remove_file(name(index + 1));
+            }
+            let _ = fs::rename(zipped(index), zipped(index + 1));
         }
+        let first = name(1);
         // Without a new file the old one, under its new name, is better than none.
-        let _ = self.reopen();
+        let opened = self.reopen();
+        if compress && opened.is_ok() {
+            let thread = thread::Builder::new().stack_size(COMPRESSOR_STACK);
+            // What cannot be compressed stays as it is.
+            self.compressing = thread.spawn(move || drop(compress_file(&first))).ok();
+        }
     }
+
+    fn wait_compressed(&mut self) {
+        if let Some(thread) = self.compressing.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for LogFile {
+    fn drop(&mut self) {
+        self.wait_compressed();
+    }
+}
+
+/// `PATH` becomes `PATH.gz`: it is there whole under one of the names at any time.
+fn compress_file(path: &str) -> io::Result<()> {
+    let (zipped, part) = (format!("{path}{ZIPPED}"), format!("{path}{ZIPPED}.part"));
+    let mut from = File::open(path)?;
+    let to = OpenOptions::new().write(true).create(true).truncate(true).mode(0o640).open(&part)?;
+    let mut encoder = GzEncoder::new(to, Compression::default());
+    let written =
+        io::copy(&mut from, &mut encoder).and_then(|_| encoder.finish()).and_then(|_| fs::rename(&part, zipped));
+    if written.is_err() {
+        let _ = fs::remove_file(&part);
+    }
+    written?;
+    fs::remove_file(path)
 }
 
 /// How much of `text` can be taken without cutting a UTF-8 character in two; all of it if it is something else.
@@ -166,7 +217,7 @@ fn cri_line(out: &mut Vec<u8>, stream: Stream, tag: u8, [first, second]: [&[u8];
     out.push(b'\n');
 }
 
-fn json_line(out: &mut Vec<u8>, stream: Stream, whole: bool, text: [&[u8]; 2], now: u64) {
+fn json_line(out: &mut Vec<u8>, stream: Stream, whole: bool, text: [&[u8]; 2], attributes: &str, now: u64) {
     out.extend_from_slice(b"{\"log\":\"");
     if text[0].is_empty() {
         json_text(out, text[1]);
@@ -176,7 +227,13 @@ fn json_line(out: &mut Vec<u8>, stream: Stream, whole: bool, text: [&[u8]; 2], n
     }
     out.extend_from_slice(if whole { b"\\n\",\"stream\":\"" } else { b"\",\"stream\":\"" });
     out.extend_from_slice(if stream == Stream::Stdout { b"stdout" } else { b"stderr" });
-    out.extend_from_slice(b"\",\"time\":\"");
+    if attributes.is_empty() {
+        out.push(b'"');
+    } else {
+        out.extend_from_slice(b"\",\"attrs\":");
+        out.extend_from_slice(attributes.as_bytes());
+    }
+    out.extend_from_slice(b",\"time\":\"");
     timestamp(out, now);
     out.extend_from_slice(b"\"}\n");
 }
@@ -245,6 +302,10 @@ mod tests {
         out
     }
 
+    fn json(max_size: u64, max_files: u32) -> Format {
+        Format::Json { max_size, max_files, compress: false, attributes: String::new() }
+    }
+
     #[test]
     fn lines_are_whole_long_ones_are_cut_and_the_last_is_flushed() {
         let files = written(Format::Cri, |log| {
@@ -265,7 +326,7 @@ mod tests {
 
     #[test]
     fn json_lines_hold_any_bytes() {
-        let format = Format::Json { max_size: 0, max_files: 1 };
+        let format = json(0, 1);
         let files = written(format, |log| {
             log.write(Stream::Stdout, "a \"q\" \\ \t\r\u{1} ä".as_bytes(), 0);
             log.write(Stream::Stdout, b" \xff!\n", 1_000_000_000);
@@ -283,7 +344,7 @@ mod tests {
 
     #[test]
     fn a_character_is_not_cut_in_two() {
-        let format = Format::Json { max_size: 0, max_files: 1 };
+        let format = json(0, 1);
         let files = written(format, |log| {
             log.write(Stream::Stdout, &[b"x", "ä".repeat(MAX_LINE).as_bytes(), b"\n"].concat(), 0);
         });
@@ -295,7 +356,7 @@ mod tests {
     #[test]
     fn full_files_are_moved_away_and_the_oldest_goes() {
         let line = |log: &mut LogFile, text: &str| log.write(Stream::Stdout, format!("{text}\n").as_bytes(), 0);
-        let files = written(Format::Json { max_size: 100, max_files: 3 }, |log| {
+        let files = written(json(100, 3), |log| {
             for text in ["one", "two", "three", "four", "five", "six", "seven"] {
                 line(log, text);
             }
@@ -304,7 +365,32 @@ mod tests {
             |file: &String| file.lines().map(|line| line.split('"').nth(3).unwrap().to_owned()).collect::<Vec<_>>();
         let words: Vec<_> = files.iter().map(words).collect();
         assert_eq!(words, [vec!["seven\\n"], vec!["five\\n", "six\\n"], vec!["three\\n", "four\\n"]]);
-        let one = written(Format::Json { max_size: 1, max_files: 1 }, |log| line(log, "gone"));
+        let one = written(json(1, 1), |log| line(log, "gone"));
         assert_eq!(one, [""]);
+    }
+
+    #[test]
+    fn attributes_stand_in_each_line_and_moved_files_are_compressed() {
+        let dir = std::env::temp_dir().join(format!("coracle-log-{}-gz", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let path = dir.join("log");
+        let attributes = r#"{"tag":"x"}"#.to_owned();
+        let format = Format::Json { max_size: 1, max_files: 3, compress: true, attributes };
+        let mut log = LogFile::create(path.to_str().unwrap(), format).unwrap();
+        for text in ["one\n", "two\n", "three\n"] {
+            log.write(Stream::Stdout, text.as_bytes(), 0);
+        }
+        drop(log);
+        let mut names: Vec<_> =
+            fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        assert_eq!(names, ["log", "log.1.gz", "log.2.gz"]);
+        let mut text = String::new();
+        let file = File::open(dir.join("log.2.gz")).unwrap();
+        io::Read::read_to_string(&mut flate2::read::GzDecoder::new(file), &mut text).unwrap();
+        let expected =
+            r#"{"log":"two\n","stream":"stdout","attrs":{"tag":"x"},"time":"1970-01-01T00:00:00.000000000Z"}"#;
+        assert_eq!(text.trim_end(), expected);
+        fs::remove_dir_all(dir).unwrap();
     }
 }

@@ -3,6 +3,7 @@
 
 mod connection;
 mod log_file;
+mod log_ring;
 mod os;
 mod pod_init;
 mod process;

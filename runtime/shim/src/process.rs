@@ -14,6 +14,7 @@ use coracle_shim::{
 
 use crate::{
     log_file::{Format, LogFile, Stream},
+    log_ring::Log,
     os,
 };
 
@@ -38,7 +39,7 @@ pub struct Process {
     pub phase: Phase,
     pub pid: i32,
     pub started_at: u64,
-    log: Option<LogFile>,
+    log: Option<Log>,
     /// Reading ends; of a terminal only the first, which is then also what is written to.
     pub outputs: [Option<OwnedFd>; 2],
     stdin: Option<OwnedFd>,
@@ -51,14 +52,22 @@ pub type StartError = String;
 
 impl Process {
     pub fn new(create: Create) -> Result<Process, String> {
-        let open = |path: &str, format: Format| {
-            LogFile::create(path, format).map_err(|error| format!("open log file {path:?}: {error}"))
+        let open = |path: &str, format: Format, buffer: u64| {
+            LogFile::create(path, format)
+                .and_then(|file| Log::new(file, buffer))
+                .map_err(|error| format!("open log file {path:?}: {error}"))
         };
         let log = match &create.log {
             LogDriver::None => None,
-            LogDriver::Cri { path } => Some(open(path, Format::Cri)?),
-            LogDriver::JsonFile { path, max_size, max_files } => {
-                Some(open(path, Format::Json { max_size: *max_size, max_files: *max_files })?)
+            LogDriver::Cri { path } => Some(open(path, Format::Cri, 0)?),
+            LogDriver::JsonFile(file) => {
+                let format = Format::Json {
+                    max_size: file.max_size,
+                    max_files: file.max_files,
+                    compress: file.compress,
+                    attributes: file.attributes.clone(),
+                };
+                Some(open(&file.path, format, file.buffer)?)
             }
         };
         Ok(Process {
@@ -258,6 +267,10 @@ impl Process {
         self.pending.clear();
         self.close_output(0);
         self.close_output(1);
+        // Whoever hears of the end finds all of the output.
+        if let Some(log) = &mut self.log {
+            log.flush();
+        }
         if matches!(self.create.kind, Kind::Container { .. }) {
             let record = ExitRecord { pid: self.pid as u32, started_at: self.started_at, exit: exit.clone() };
             // The daemon, if it is there, is told by the socket; without a disk there is nothing better to do.

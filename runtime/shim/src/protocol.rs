@@ -30,8 +30,24 @@ pub enum LogDriver {
     None,
     /// Lines in the CRI format at a path.
     Cri { path: String },
-    /// Docker's json-file with rotation by size.
-    JsonFile { path: String, max_size: u64, max_files: u32 },
+    /// Docker's json-file.
+    JsonFile(JsonFile),
+}
+
+/// Lines of JSON, in files of a bounded size.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct JsonFile {
+    pub path: String,
+    /// A file of this many bytes becomes `PATH.1`; 0: any.
+    pub max_size: u64,
+    /// How many are kept, the one that is written to included.
+    pub max_files: u32,
+    /// Those that are moved away are compressed: `PATH.1.gz`.
+    pub compress: bool,
+    /// The JSON object that stands in each line as `attrs`; empty for none.
+    pub attributes: String,
+    /// Bytes of output that wait for the disk at most, beyond which it is dropped; 0: the process waits.
+    pub buffer: u64,
 }
 
 /// What a process is.
@@ -280,9 +296,15 @@ impl Request {
                 match &create.log {
                     LogDriver::None => frame.byte(0).end(),
                     LogDriver::Cri { path } => frame.byte(1).text(path).end(),
-                    LogDriver::JsonFile { path, max_size, max_files } => {
-                        frame.byte(2).text(path).u64(*max_size).u32(*max_files).end()
-                    }
+                    LogDriver::JsonFile(file) => frame
+                        .byte(3)
+                        .text(&file.path)
+                        .u64(file.max_size)
+                        .u32(file.max_files)
+                        .flag(file.compress)
+                        .text(&file.attributes)
+                        .u64(file.buffer)
+                        .end(),
                 }
             }
             Request::Start { id } => writer(out, 3).text(id).end(),
@@ -334,7 +356,14 @@ fn decode_create(read: &mut Reader<'_>) -> Result<Create, Malformed> {
     let log = match read.byte()? {
         0 => LogDriver::None,
         1 => LogDriver::Cri { path: read.text()? },
-        2 => LogDriver::JsonFile { path: read.text()?, max_size: read.u64()?, max_files: read.u32()? },
+        3 => LogDriver::JsonFile(JsonFile {
+            path: read.text()?,
+            max_size: read.u64()?,
+            max_files: read.u32()?,
+            compress: read.flag()?,
+            attributes: read.text()?,
+            buffer: read.u64()?,
+        }),
         _ => return Err(Malformed),
     };
     Ok(Create { id, kind, terminal, stdin, stdin_once, log, oom_file })
@@ -401,7 +430,14 @@ mod tests {
             terminal: true,
             stdin: false,
             stdin_once: true,
-            log: LogDriver::JsonFile { path: "/l".into(), max_size: 1 << 40, max_files: 3 },
+            log: LogDriver::JsonFile(JsonFile {
+                path: "/l".into(),
+                max_size: 1 << 40,
+                max_files: 3,
+                compress: true,
+                attributes: "{}".into(),
+                buffer: 1 << 20,
+            }),
             oom_file: "/o".into(),
         };
         let requests = [

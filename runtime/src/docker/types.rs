@@ -376,6 +376,20 @@ pub struct NetworkingConfig {
     pub endpoints_config: Map<Endpoint>,
 }
 
+/// What becomes of the mounts below a bind's source.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Recursion {
+    /// They come along, read-only with it where it is.
+    #[default]
+    All,
+    /// The same; a mount that cannot be read-only all the way down is refused.
+    Forced,
+    /// They come along as they are.
+    TopReadOnly,
+    /// They stay away.
+    None,
+}
+
 /// A mount of a container as `inspect` shows it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
@@ -392,4 +406,7 @@ pub struct MountPoint {
     #[serde(rename = "RW")]
     pub rw: bool,
     pub propagation: String,
+    /// Kept in records, not shown.
+    #[serde(skip_serializing_if = "is_default")]
+    pub recursion: Recursion,
 }

@@ -22,7 +22,10 @@ use crate::{
 pub async fn create(mut call: Call) -> Answer {
     let name = call.query.text("name").to_owned();
     let platform = call.query.text("platform").to_owned();
-    let body: CreateBody = call.json().await?;
+    let mut body: CreateBody = call.json().await?;
+    if call.version < 44 {
+        read_only_at_the_top(&mut body.host_config);
+    }
     if let Some(os) = platform.split('/').next().filter(|os| !os.is_empty() && *os != "linux") {
         return Err(Problem::bad(format!("unsupported platform {os:?}: only linux is")));
     }
@@ -264,6 +267,13 @@ impl Docker {
             host.security_opt.get_or_insert_default().push("label=disable".into());
         }
         Ok(Vec::new())
+    }
+}
+
+/// Until API 1.44 a read-only mount left those below it writable (API version history, 1.44).
+fn read_only_at_the_top(host: &mut HostConfig) {
+    for mount in host.mounts.iter_mut().filter(|mount| mount.kind == "bind" && mount.read_only) {
+        mount.bind_options.get_or_insert_default().read_only_non_recursive = true;
     }
 }
 

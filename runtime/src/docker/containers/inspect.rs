@@ -6,7 +6,7 @@ use super::{
     super::{
         Docker,
         http::{Answer, Call, ok},
-        types::Endpoint,
+        types::{Endpoint, Recursion},
     },
     Container, Record,
     spec::arguments,
@@ -124,6 +124,7 @@ impl Docker {
     pub fn mounts_json(&self, record: &Record) -> Value {
         let mut points = record.mounts.clone();
         points.sort_by(|a, b| a.destination.cmp(&b.destination));
+        points.iter_mut().for_each(|point| point.recursion = Recursion::default());
         json!(points)
     }
 

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use axum::body::Body;
 use coracle_launcher::cli::signal_number;
-use coracle_shim::protocol::LogDriver;
+use coracle_shim::protocol::{JsonFile, LogDriver};
 use http::StatusCode;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -15,7 +15,7 @@ use super::{
         http::{Answer, Call, Problem, empty, no_content},
     },
     Container, Moments, Record,
-    options::log_options,
+    log_options::{self, Attributes},
     spec::{self, Borrowed},
 };
 use crate::{
@@ -297,15 +297,19 @@ impl Docker {
 
     /// Where the shim writes the container's output.
     fn log_driver(&self, container: &Container, record: &Record) -> Result<LogDriver, Problem> {
-        let (max_size, max_files) = log_options(&record.host)?;
-        Ok(match record.host.log_config.kind.as_str() {
-            "none" => LogDriver::None,
-            _ => LogDriver::JsonFile {
-                path: self.log_path(container).to_string_lossy().into_owned(),
-                max_size,
-                max_files,
-            },
-        })
+        let options = log_options::read(&record.host.log_config)?;
+        if record.host.log_config.kind == "none" {
+            return Ok(LogDriver::None);
+        }
+        let attributes = Attributes { id: &container.id, record }.json(&options)?;
+        Ok(LogDriver::JsonFile(JsonFile {
+            path: self.log_path(container).to_string_lossy().into_owned(),
+            max_size: options.max_size,
+            max_files: options.max_files,
+            compress: options.compress,
+            buffer: options.buffer,
+            attributes,
+        }))
     }
 
     pub fn log_path(&self, container: &Container) -> std::path::PathBuf {

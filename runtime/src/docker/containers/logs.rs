@@ -1,17 +1,20 @@
 //! `GET /containers/{id}/logs`: what a container wrote, from its log files, and what it goes on to write.
 
 use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
     fs::File,
     io::{self, Read, Seek, SeekFrom},
     os::{
         fd::{AsFd, AsRawFd, RawFd},
-        unix::fs::MetadataExt,
+        unix::fs::{MetadataExt, OpenOptionsExt},
     },
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use bytes::Bytes;
+use flate2::read::GzDecoder;
 use http::StatusCode;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use serde::Deserialize;
@@ -28,8 +31,9 @@ use super::{
 use crate::engine::model::Status;
 
 const BLOCK: usize = 64 << 10;
-/// A line of a log file is not longer: the shim cuts output into pieces of 16 KiB, and JSON at most sixfolds them.
-const MAX_LINE: usize = 256 << 10;
+/// A line of a log file is not longer: the shim cuts output into pieces of 16 KiB, and JSON at most sixfolds them; the
+/// attributes are bounded where they are made.
+const MAX_LINE: usize = (256 << 10) + super::log_options::MAX_ATTRIBUTES;
 
 /// What of a log is wanted.
 #[derive(Clone, Debug, Default)]
@@ -37,6 +41,8 @@ struct Wanted {
     stdout: bool,
     stderr: bool,
     timestamps: bool,
+    /// The attributes of a line before it.
+    details: bool,
     tty: bool,
     /// Nanoseconds since 1970.
     since: Option<i64>,
@@ -50,6 +56,7 @@ struct Piece {
     stderr: bool,
     at: i64,
     text: Vec<u8>,
+    attributes: BTreeMap<String, String>,
 }
 
 #[derive(Deserialize)]
@@ -58,6 +65,8 @@ struct JsonLine {
     log: String,
     #[serde(default)]
     stream: String,
+    #[serde(default)]
+    attrs: BTreeMap<String, String>,
     time: jiff::Timestamp,
 }
 
@@ -77,6 +86,7 @@ pub async fn logs(call: Call) -> Answer {
         stdout,
         stderr,
         timestamps: query.flag("timestamps"),
+        details: query.flag("details"),
         tty,
         since: moment(query.text("since"))?.filter(|&at| at > 0),
         until: moment(query.text("until"))?.filter(|&at| at > 0),
@@ -186,9 +196,31 @@ impl Wanted {
             let at = jiff::Timestamp::from_nanosecond(i128::from(piece.at)).unwrap_or_default();
             text.extend_from_slice(format!("{at:.9} ").as_bytes());
         }
+        if self.details {
+            text.extend_from_slice(details(&piece.attributes).as_bytes());
+            text.push(b' ');
+        }
         text.extend_from_slice(&piece.text);
         Some(if self.tty { text.into() } else { frame(piece.stderr, &text) })
     }
+}
+
+/// `a=b,c=d`, escaped as in a query (moby `api/server/httputils/write_log_stream.go`).
+fn details(attributes: &BTreeMap<String, String>) -> String {
+    let escape = |text: &str| {
+        text.bytes().fold(String::new(), |mut out, byte| {
+            match byte {
+                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.push(char::from(byte)),
+                b' ' => out.push('+'),
+                // Writing to a string cannot fail.
+                byte => drop(write!(out, "%{byte:02X}")),
+            }
+            out
+        })
+    };
+    let pairs: Vec<String> =
+        attributes.iter().map(|(key, value)| format!("{}={}", escape(key), escape(value))).collect();
+    pairs.join(",")
 }
 
 /// Changes of a log file and its directory.
@@ -241,9 +273,15 @@ impl Reader {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         };
+        let dir = path.parent().unwrap_or(Path::new("/"));
         let newest = open(path)?;
         for number in 1.. {
-            match open(&PathBuf::from(format!("{}.{number}", path.display())))? {
+            let moved = format!("{}.{number}", path.display());
+            let file = match open(Path::new(&moved))? {
+                Some(file) => Some(file),
+                None => open(Path::new(&format!("{moved}.gz")))?.map(|file| unzipped(file, dir)).transpose()?,
+            };
+            match file {
                 Some(file) => files.push(file),
                 None => break,
             }
@@ -317,6 +355,14 @@ impl Reader {
     }
 }
 
+/// What a compressed file holds, in one without a name beside it: it is read from its end, too.
+fn unzipped(file: File, dir: &Path) -> io::Result<File> {
+    let mut out = File::options().read(true).write(true).custom_flags(libc::O_TMPFILE).mode(0o600).open(dir)?;
+    io::copy(&mut GzDecoder::new(file), &mut out)?;
+    out.seek(SeekFrom::Start(0))?;
+    Ok(out)
+}
+
 fn memchr(bytes: &[u8]) -> Option<usize> {
     bytes.iter().position(|&byte| byte == b'\n')
 }
@@ -360,6 +406,7 @@ fn parse(line: &[u8]) -> Option<Piece> {
             stderr: line.stream == "stderr",
             at: i64::try_from(line.time.as_nanosecond()).ok()?,
             text: line.log.into_bytes(),
+            attributes: line.attrs,
         });
     }
     let mut parts = line.splitn(4, |&byte| byte == b' ');
@@ -370,7 +417,7 @@ fn parse(line: &[u8]) -> Option<Piece> {
     if whole {
         text.push(b'\n');
     }
-    Some(Piece { stderr, at: i64::try_from(time.as_nanosecond()).ok()?, text })
+    Some(Piece { stderr, at: i64::try_from(time.as_nanosecond()).ok()?, text, attributes: BTreeMap::new() })
 }
 
 #[cfg(test)]
@@ -380,9 +427,12 @@ mod tests {
     #[test]
     fn lines_of_both_formats_are_read() {
         let json = parse(br#"{"log":"a\n","stream":"stderr","time":"1970-01-01T00:00:01.5Z"}"#).unwrap();
-        assert_eq!(json, Piece { stderr: true, at: 1_500_000_000, text: b"a\n".to_vec() });
+        assert_eq!(json, Piece { stderr: true, at: 1_500_000_000, text: b"a\n".to_vec(), attributes: BTreeMap::new() });
         let cri = parse(b"1970-01-01T00:00:01.000000000Z stdout F b c").unwrap();
-        assert_eq!(cri, Piece { stderr: false, at: 1_000_000_000, text: b"b c\n".to_vec() });
+        assert_eq!(
+            cri,
+            Piece { stderr: false, at: 1_000_000_000, text: b"b c\n".to_vec(), attributes: BTreeMap::new() }
+        );
         assert!(parse(b"nonsense").is_none());
     }
 

@@ -10,6 +10,7 @@ pub mod health;
 pub mod inspect;
 pub mod lifecycle;
 pub mod list;
+pub mod log_options;
 pub mod logs;
 pub mod mounts;
 pub mod names;

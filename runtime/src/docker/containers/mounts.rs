@@ -8,7 +8,7 @@ use super::{
     super::{
         Docker,
         http::Problem,
-        types::{Mount, MountPoint},
+        types::{BindOptions, Mount, MountPoint, Recursion},
     },
     Container, Record,
 };
@@ -107,6 +107,7 @@ pub fn parse_bind(spec: &str) -> Result<Wanted, Problem> {
         mode: if kind == "volume" && !source.is_empty() && mode.is_empty() { "z".into() } else { mode.into() },
         rw,
         propagation: if kind == "bind" && propagation.is_empty() { "rprivate".into() } else { propagation },
+        recursion: Recursion::default(),
     };
     Ok(Wanted { anonymous: kind == "volume" && source.is_empty(), point, no_copy, ..Wanted::default() })
 }
@@ -153,13 +154,21 @@ pub fn parse_mount(mount: &Mount) -> Result<Wanted, Problem> {
         },
         ..Wanted::default()
     };
+    for (field, kind, given) in [
+        ("BindOptions", "bind", mount.bind_options.is_some()),
+        ("VolumeOptions", "volume", mount.volume_options.is_some()),
+        ("TmpfsOptions", "tmpfs", mount.tmpfs_options.is_some()),
+        ("ImageOptions", "image", mount.image_options.is_some()),
+        ("ClusterOptions", "cluster", mount.cluster_options.is_some()),
+    ] {
+        if given && mount.kind != kind {
+            return Err(unexpected(field));
+        }
+    }
     match mount.kind.as_str() {
         "bind" => {
             if mount.source.is_empty() {
                 return Err(bad("field Source must not be empty".into()));
-            }
-            if mount.volume_options.is_some() {
-                return Err(unexpected("VolumeOptions"));
             }
             if !mount.source.starts_with('/') {
                 return Err(relative(&mount.source));
@@ -176,16 +185,11 @@ pub fn parse_mount(mount: &Mount) -> Result<Wanted, Problem> {
                 return Err(bad(format!("bind source path does not exist: {}", mount.source)));
             }
             wanted.point.source = clean(&mount.source);
+            wanted.point.recursion = recursion(mount, &options).map_err(bad)?;
             wanted.point.propagation =
                 if options.propagation.is_empty() { "rprivate".into() } else { options.propagation };
-            if options.non_recursive {
-                wanted.point.mode = "nonrecursive".into();
-            }
         }
         "volume" => {
-            if mount.bind_options.is_some() {
-                return Err(unexpected("BindOptions"));
-            }
             let options = mount.volume_options.clone().unwrap_or_default();
             if mount.source.is_empty() && mount.read_only {
                 return Err(bad("must not set ReadOnly mode when using anonymous volumes".into()));
@@ -213,14 +217,35 @@ pub fn parse_mount(mount: &Mount) -> Result<Wanted, Problem> {
             if !mount.source.is_empty() {
                 return Err(unexpected("Source"));
             }
-            if mount.bind_options.is_some() {
-                return Err(unexpected("BindOptions"));
-            }
         }
         "image" | "cluster" | "npipe" => return Err(bad("mount type is not supported by this engine".into())),
         _ => return Err(bad("mount type unknown".into())),
     }
     Ok(wanted)
+}
+
+/// What of a bind's mounts below it is wanted (moby `daemon/oci_linux.go`, `withMounts`).
+fn recursion(mount: &Mount, options: &BindOptions) -> Result<Recursion, String> {
+    if options.read_only_non_recursive && options.read_only_force_recursive {
+        return Err("mount options conflict: ReadOnlyNonRecursive && ReadOnlyForceRecursive".into());
+    }
+    if options.read_only_force_recursive {
+        if !mount.read_only {
+            return Err("mount must be read-only when ReadOnlyForceRecursive is specified".into());
+        }
+        if !matches!(options.propagation.as_str(), "" | "rprivate") {
+            return Err("mount propagation must be rprivate when ReadOnlyForceRecursive is specified".into());
+        }
+        if options.non_recursive {
+            return Err("mount options conflict: NonRecursive && ReadOnlyForceRecursive".into());
+        }
+        return Ok(Recursion::Forced);
+    }
+    Ok(match (options.non_recursive, options.read_only_non_recursive) {
+        (true, _) => Recursion::None,
+        (false, true) => Recursion::TopReadOnly,
+        (false, false) => Recursion::All,
+    })
 }
 
 /// `CONTAINER[:ro|rw]`
@@ -447,9 +472,10 @@ fn bind_plan(point: &MountPoint) -> Result<MountPlan, Problem> {
             point.kind, point.source
         ))
     })?;
-    let bind = if point.mode == "nonrecursive" { "bind" } else { "rbind" };
+    let bind = if point.recursion == Recursion::None { "bind" } else { "rbind" };
     let mut options = vec![bind.to_owned(), propagation.to_owned(), if point.rw { "rw" } else { "ro" }.to_owned()];
-    if !point.rw && propagation == "rprivate" && bind == "rbind" {
+    let all = matches!(point.recursion, Recursion::All | Recursion::Forced);
+    if !point.rw && propagation == "rprivate" && all {
         options.push("rro".into());
     }
     Ok(MountPlan {

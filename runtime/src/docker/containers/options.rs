@@ -1,9 +1,12 @@
 //! What a host's part of a configuration must be like: defaults, and refusals in dockerd's words (`daemon_unix.go`,
 //! `runconfig/hostconfig_unix.go`). What is not supported is refused by its name.
 
-use super::super::{
-    http::Problem,
-    types::{Config, HostConfig},
+use super::{
+    super::{
+        http::Problem,
+        types::{Config, HostConfig},
+    },
+    log_options,
 };
 
 const MIN_MEMORY: i64 = 6 << 20;
@@ -22,8 +25,6 @@ pub const MASKED_PATHS: [&str; 11] = [
     "/sys/firmware",
 ];
 pub const READONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
-/// Log drivers that there are.
-pub const LOG_DRIVERS: [&str; 3] = ["json-file", "local", "none"];
 
 type Checked = Result<(), Problem>;
 
@@ -88,10 +89,7 @@ pub fn check(host: &HostConfig, config: &Config) -> Checked {
     if host.shm_size < 0 {
         return refuse("SHM size can not be less than 0");
     }
-    if !LOG_DRIVERS.contains(&host.log_config.kind.as_str()) {
-        return refuse(format!("logger: no log driver named '{}' is registered", host.log_config.kind));
-    }
-    log_options(host)?;
+    log_options::read(&host.log_config)?;
     if !(-1000..=1000).contains(&host.oom_score_adj) {
         return refuse(format!("Invalid value {}, range for oom score adj is [-1000, 1000]", host.oom_score_adj));
     }
@@ -139,20 +137,22 @@ fn check_supported(host: &HostConfig) -> Checked {
     if !host.storage_opt.is_empty() {
         return refuse("--storage-opt is supported only for overlay over xfs with 'pquota' mount option");
     }
-    let unsupported: [(&str, bool); 7] = [
+    let unsupported: [(&str, bool); 9] = [
         ("CpuRealtimePeriod", host.cpu_realtime_period != 0),
         ("CpuRealtimeRuntime", host.cpu_realtime_runtime != 0),
         ("KernelMemory", host.kernel_memory != 0),
         ("KernelMemoryTCP", host.kernel_memory_tcp != 0),
         ("Cgroup", !host.cgroup.is_empty()),
-        ("CpuCount", host.cpu_count != 0 || host.cpu_percent != 0),
-        ("IOMaximumBandwidth", host.io_maximum_bandwidth != 0 || host.io_maximum_iops != 0),
+        ("CpuCount", host.cpu_count != 0),
+        ("CpuPercent", host.cpu_percent != 0),
+        ("IOMaximumBandwidth", host.io_maximum_bandwidth != 0),
+        ("IOMaximumIOps", host.io_maximum_iops != 0),
     ];
     if let Some((name, _)) = unsupported.iter().find(|(_, given)| *given) {
         return refuse(format!("HostConfig.{name} is not supported by this engine"));
     }
     if !matches!(host.userns_mode.as_str(), "" | "host") {
-        return refuse("invalid userns mode: only \"host\" is supported by this engine");
+        return refuse("invalid UsernsMode: only \"host\" is supported by this engine");
     }
     if !matches!(host.runtime.as_str(), "" | "runc" | "coracle" | "io.containerd.runc.v2") {
         return refuse(format!("unknown or invalid runtime name: {}", host.runtime));
@@ -315,56 +315,6 @@ pub fn check_resources(host: &HostConfig) -> Checked {
     Ok(())
 }
 
-/// Size and number of log files.
-pub fn log_options(host: &HostConfig) -> Result<(u64, u32), Problem> {
-    let log = &host.log_config;
-    // The local driver's own defaults are 20m and 5; json-file has no limit.
-    let (mut size, mut files) = if log.kind == "local" { (20 << 20, 5) } else { (0, 1) };
-    for (key, value) in &log.config {
-        match (log.kind.as_str(), key.as_str()) {
-            ("json-file" | "local", "max-size") => {
-                size = parse_size(value).ok_or_else(|| {
-                    Problem::bad(format!("failed to initialize logging driver: invalid size: '{value}'"))
-                })?;
-            }
-            ("json-file" | "local", "max-file") => {
-                files = value.parse().ok().filter(|&files| files >= 1).ok_or_else(|| {
-                    Problem::bad("failed to initialize logging driver: max-file cannot be less than 1")
-                })?;
-            }
-            ("json-file" | "local", "compress") if value == "false" => {}
-            ("json-file" | "local", "mode") if value == "blocking" => {}
-            (
-                kind @ ("json-file" | "local"),
-                key @ ("compress" | "labels" | "labels-regex" | "env" | "env-regex" | "tag" | "mode"
-                | "max-buffer-size"),
-            ) => {
-                return Err(Problem::bad(format!(
-                    "log opt '{key}={value}' for {kind} log driver is not supported by this engine"
-                )));
-            }
-            ("none", _) => {}
-            (kind, key) => return Err(Problem::bad(format!("unknown log opt '{key}' for {kind} log driver"))),
-        }
-    }
-    Ok((size, files))
-}
-
-/// Bytes of `10m`, `1g`, `512k` (go-units `RAMInBytes`).
-pub fn parse_size(text: &str) -> Option<u64> {
-    let text = text.trim().to_lowercase();
-    let text = text.strip_suffix("ib").or_else(|| text.strip_suffix('b')).unwrap_or(&text).to_owned();
-    let (number, factor) = match text.chars().last()? {
-        'k' => (&text[..text.len() - 1], 1u64 << 10),
-        'm' => (&text[..text.len() - 1], 1 << 20),
-        'g' => (&text[..text.len() - 1], 1 << 30),
-        't' => (&text[..text.len() - 1], 1 << 40),
-        _ => (&text[..], 1),
-    };
-    let number: f64 = number.trim().parse().ok()?;
-    (number >= 0.0).then_some((number * factor as f64) as u64)
-}
-
 /// `c 1:3 rwm`: type, major, minor, access.
 pub fn device_rule(rule: &str) -> Result<serde_json::Value, Problem> {
     let bad = || Problem::bad(format!("invalid device cgroup rule format: '{rule}'"));
@@ -415,31 +365,5 @@ mod tests {
         assert!(
             message(|host| host.device_cgroup_rules = Some(vec!["c 1:3".into()])).contains("invalid device cgroup")
         );
-    }
-
-    #[test]
-    fn log_options_do_what_they_say_or_are_refused() {
-        let of = |kind: &str, key: &str, value: &str| {
-            let mut host = HostConfig::default();
-            host.log_config.kind = kind.into();
-            host.log_config.config = [(key.to_owned(), value.to_owned())].into();
-            log_options(&host).map_err(|problem| problem.message)
-        };
-        assert_eq!(of("json-file", "max-size", "10k").unwrap(), (10 << 10, 1));
-        assert_eq!(of("json-file", "mode", "blocking").unwrap(), (0, 1));
-        assert_eq!(of("local", "compress", "false").unwrap(), (20 << 20, 5));
-        for (key, value) in [("mode", "non-blocking"), ("tag", "x"), ("labels", "a"), ("compress", "true")] {
-            let refused = of("json-file", key, value).unwrap_err();
-            assert!(refused.contains(&format!("log opt '{key}={value}' for json-file")), "{refused}");
-        }
-        assert_eq!(of("json-file", "foo", "").unwrap_err(), "unknown log opt 'foo' for json-file log driver");
-    }
-
-    #[test]
-    fn sizes_are_read() {
-        assert_eq!(parse_size("10m"), Some(10 << 20));
-        assert_eq!(parse_size("1.5k"), Some(1536));
-        assert_eq!(parse_size("7"), Some(7));
-        assert_eq!(parse_size("x"), None);
     }
 }

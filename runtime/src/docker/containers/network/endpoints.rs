@@ -25,7 +25,7 @@ impl Docker {
     pub fn wanted_networks(&self, record: &Record, networking: NetworkingConfig) -> Result<Map<Endpoint>, Problem> {
         let mode = record.host.network_mode.as_str();
         let mut out = Map::new();
-        if mode.starts_with("container:") {
+        if mode.starts_with("container:") || record.config.network_disabled {
             return Ok(out);
         }
         let mut asked = networking.endpoints_config;
@@ -60,7 +60,7 @@ impl Docker {
         let mut errors = Vec::new();
         let ipam = endpoint.ipam_config.clone().unwrap_or_default();
         if !ipam.link_local_ips.is_empty() {
-            errors.push("link-local addresses are not supported by this engine".to_owned());
+            errors.push("LinkLocalIPs are not supported by this engine".to_owned());
         }
         for (text, ipv6) in [(&ipam.ipv4_address, false), (&ipam.ipv6_address, true)] {
             if !text.is_empty() {

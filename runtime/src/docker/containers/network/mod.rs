@@ -86,7 +86,7 @@ impl Docker {
         }
         let path = self.engine.make_netns(&container.id).await?;
         let mut attached = Attached { netns: Some(path.clone()), ..Attached::default() };
-        if mode == "none" {
+        if mode == "none" || record.config.network_disabled {
             container.live.lock().network = Some(Attached { netns: Some(path), ..Attached::default() });
             return Ok(attached);
         }
