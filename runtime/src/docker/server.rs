@@ -3,7 +3,7 @@
 use std::{
     fs, io,
     net::SocketAddr,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, OwnedFd},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -13,6 +13,13 @@ use ::http::{HeaderValue, Request, Response, StatusCode, header};
 use axum::body::Body;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags},
+        socket::{AddressFamily, SockaddrLike, SockaddrStorage, getsockname},
+    },
+};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use rustls::{RootCertStore, server::WebPkiClientVerifier};
 use tokio::{
@@ -39,6 +46,10 @@ const MAX_CONNECTIONS: usize = 4096;
 /// A client that begins a request and does not finish its head.
 const HEAD_LIMIT: Duration = Duration::from_secs(30);
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+/// A connection is looked after when it lasts longer.
+const WATCH_AFTER: Duration = Duration::from_secs(1);
+/// What a client over TCP that says no more may still hear.
+const HALF_LIMIT: Duration = Duration::from_secs(30);
 /// Answers under way when the daemon ends.
 const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 
@@ -201,6 +212,44 @@ impl Peer {
         }
         std::future::pending().await
     }
+
+    /// Returns when nobody is at the other end any more. A client that closed only its half still listens; over TCP the
+    /// two look alike, and such a client has [`HALF_LIMIT`] to hear the rest.
+    ///
+    /// Nothing is watched in the first moments, in which most requests end.
+    pub async fn hung_up(&self) {
+        tokio::time::sleep(WATCH_AFTER).await;
+        self.gone().await;
+        let mut ends = [PollFd::new(self.0.as_fd(), PollFlags::empty())];
+        let whole = |ends: &[PollFd<'_>]| ends[0].revents().is_some_and(|events| events.contains(PollFlags::POLLHUP));
+        if poll(&mut ends, PollTimeout::ZERO).is_ok() && whole(&ends) {
+            return;
+        }
+        let tcp = getsockname::<SockaddrStorage>(self.0.as_raw_fd())
+            .is_ok_and(|address| matches!(address.family(), Some(AddressFamily::Inet | AddressFamily::Inet6)));
+        if tcp {
+            return tokio::time::sleep(HALF_LIMIT).await;
+        }
+        // Asked for no event, epoll tells of the end of both halves only (epoll_ctl(2), EPOLLHUP).
+        let Ok(ends) = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC) else { return std::future::pending().await };
+        if ends.add(&*self.0, EpollEvent::new(EpollFlags::empty(), 0)).is_err() {
+            return std::future::pending().await;
+        }
+        // SAFETY: the descriptor is owned by what watches it and stays the same.
+        let watched = unsafe { AsyncFd::register_with_interest(ends.0, Interest::READABLE) };
+        let Ok(watched) = watched else { return std::future::pending().await };
+        if watched.readable().await.is_err() {
+            std::future::pending().await
+        }
+    }
+}
+
+/// Waits for the end of a client that may be unknown.
+pub async fn hung_up(peer: Option<Peer>) {
+    match peer {
+        Some(peer) => peer.hung_up().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// One client's requests.
@@ -208,6 +257,7 @@ async fn converse<S>(docker: Arc<Docker>, stream: S, peer: Option<Peer>, shutdow
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let other = peer.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
         let docker = docker.clone();
         if let Some(peer) = &peer {
@@ -225,6 +275,8 @@ where
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
+        // An answer that has nothing to say for long would find out only when it has.
+        () = hung_up(other) => return tracing::debug!("a client hung up"),
         () = shutdown.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await

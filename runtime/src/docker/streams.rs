@@ -6,12 +6,14 @@
 use axum::body::Body;
 use bytes::Bytes;
 use coracle_shim::protocol::{Reply, Request};
+use futures::{FutureExt, future::BoxFuture};
 use http::{HeaderValue, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::{
     http::{Call, Problem},
+    server::{Peer, hung_up},
     websocket,
 };
 use crate::{
@@ -47,28 +49,35 @@ pub enum End {
 
 /// A connection that was taken over, or will be when the response is out.
 pub enum Hijack {
-    Upgrade(hyper::upgrade::OnUpgrade),
+    Upgrade(hyper::upgrade::OnUpgrade, Option<Peer>),
     WebSocket(hyper::upgrade::OnUpgrade),
     /// The client did not ask for an upgrade: output is the response's body, input there is none.
-    Body(tokio::io::DuplexStream),
+    Body(tokio::io::DuplexStream, Option<Peer>),
 }
 
 /// A taken-over connection.
-pub type Duplex = (Box<dyn AsyncRead + Send + Unpin>, Box<dyn AsyncWrite + Send + Unpin>);
+pub struct Duplex {
+    pub read: Box<dyn AsyncRead + Send + Unpin>,
+    pub write: Box<dyn AsyncWrite + Send + Unpin>,
+    /// Comes when the client is gone, which its halves may not tell.
+    pub gone: BoxFuture<'static, ()>,
+}
 
 impl Hijack {
     /// The connection, once it is ours.
     pub async fn take(self) -> Result<Duplex> {
         match self {
-            Hijack::Upgrade(upgrade) => {
+            Hijack::Upgrade(upgrade, peer) => {
                 let upgraded = upgrade
                     .await
                     .map_err(|error| crate::Error::unavailable(format!("the connection was not upgraded: {error}")))?;
                 let (read, write) = tokio::io::split(TokioIo::new(upgraded));
-                Ok((Box::new(read), Box::new(write)))
+                Ok(Duplex { read: Box::new(read), write: Box::new(write), gone: hung_up(peer).boxed() })
             }
             Hijack::WebSocket(upgrade) => websocket::open(upgrade).await,
-            Hijack::Body(stream) => Ok((Box::new(tokio::io::empty()), Box::new(stream))),
+            Hijack::Body(write, peer) => {
+                Ok(Duplex { read: Box::new(tokio::io::empty()), write: Box::new(write), gone: hung_up(peer).boxed() })
+            }
         }
     }
 }
@@ -77,6 +86,7 @@ impl Hijack {
 pub fn hijack(call: &mut Call, multiplexed: bool) -> (Response<Body>, Hijack) {
     let kind = if multiplexed && call.version >= 42 { MULTIPLEXED } else { RAW };
     let asked = call.request.headers().contains_key(header::UPGRADE);
+    let peer = call.request.extensions().get::<Peer>().cloned();
     if asked {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -84,12 +94,12 @@ pub fn hijack(call: &mut Call, multiplexed: bool) -> (Response<Body>, Hijack) {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
         headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
         headers.insert(header::UPGRADE, HeaderValue::from_static("tcp"));
-        return (response, Hijack::Upgrade(hyper::upgrade::on(&mut call.request)));
+        return (response, Hijack::Upgrade(hyper::upgrade::on(&mut call.request), peer));
     }
     let (ours, theirs) = tokio::io::duplex(BUFFER);
     let mut response = Response::new(Body::from_stream(tokio_util::io::ReaderStream::new(theirs)));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-    (response, Hijack::Body(ours))
+    (response, Hijack::Body(ours, peer))
 }
 
 /// One piece of multiplexed output.
@@ -104,13 +114,14 @@ pub fn frame(stderr: bool, data: &[u8]) -> Bytes {
 /// Carries bytes both ways until the process ends, the client lets go, or either is lost. The client learns of the end
 /// after `before_close` has run.
 pub async fn pump(connection: Duplex, session: Session, options: &Options, before_close: impl FnOnce(End)) -> End {
-    let (read, mut write) = connection;
+    let Duplex { read, mut write, gone } = connection;
     let (input, mut output) = session.split();
     let input = feed(read, input, options);
     tokio::pin!(input);
     let end = tokio::select! {
         end = deliver(&mut output, &mut write, options) => end,
         () = &mut input => End::Detached,
+        () = gone => End::Lost,
     };
     before_close(end);
     let _ = write.shutdown().await;

@@ -2,7 +2,7 @@
 //! ways, without a mark of which stream they are of (moby `api/server/router/container`, `wsContainersAttach`).
 
 use axum::body::Body;
-use futures::{SinkExt, StreamExt};
+use futures::{FutureExt, SinkExt, StreamExt};
 use http::{HeaderValue, Response, StatusCode, header};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
@@ -15,6 +15,7 @@ use tokio_tungstenite::{
         protocol::{CloseFrame, Role, WebSocketConfig, frame::coding::CloseCode},
     },
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
     http::{Call, Problem},
@@ -52,8 +53,13 @@ pub async fn open(upgrade: OnUpgrade) -> Result<Duplex> {
     let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
     let (input, from_client) = tokio::io::duplex(BUFFER);
     let (output, to_client) = tokio::io::duplex(BUFFER);
-    tokio::spawn(carry(socket, from_client, to_client));
-    Ok((Box::new(input), Box::new(output)))
+    let gone = CancellationToken::new();
+    let ended = gone.clone().drop_guard();
+    tokio::spawn(async move {
+        carry(socket, from_client, to_client).await;
+        drop(ended);
+    });
+    Ok(Duplex { read: Box::new(input), write: Box::new(output), gone: gone.cancelled_owned().boxed() })
 }
 
 async fn carry(socket: WebSocketStream<TokioIo<Upgraded>>, mut input: DuplexStream, mut output: DuplexStream) {

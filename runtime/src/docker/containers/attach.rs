@@ -125,18 +125,22 @@ async fn follow(
     let mut connection = hijack.take().await.ok()?;
     if replay {
         for bytes in logs::replay(docker, container, options) {
-            connection.1.write_all(&bytes).await.ok()?;
+            connection.write.write_all(&bytes).await.ok()?;
         }
     }
     let Some(waiting) = waiting else {
-        let _ = connection.1.shutdown().await;
+        let _ = connection.write.shutdown().await;
         return Some(End::Lost);
     };
-    match waiting.await {
+    let started = tokio::select! {
+        started = waiting => started,
+        () = &mut connection.gone => return None,
+    };
+    match started {
         Ok(Ok(session)) => Some(streams::pump(connection, session, options, |_| ()).await),
         // The container could not be started, or was removed.
         _ => {
-            let _ = connection.1.shutdown().await;
+            let _ = connection.write.shutdown().await;
             Some(End::Lost)
         }
     }

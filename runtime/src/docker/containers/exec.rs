@@ -142,7 +142,8 @@ pub async fn start(mut call: Call) -> Answer {
         stdout: exec.config.attach_stdout,
         stderr: exec.config.attach_stderr,
         detach_keys: streams::detach_keys(&exec.config.detach_keys)?,
-        close_stdin: true,
+        // A terminal that is hung up is not the end of its input.
+        close_stdin: !tty,
     };
     let (response, hijack) = streams::hijack(&mut call, !tty);
     tokio::spawn(async move {
@@ -155,8 +156,8 @@ pub async fn start(mut call: Call) -> Answer {
                 let text = format!("{}\r\n", problem.message);
                 let bytes = if tty { text.into_bytes().into() } else { streams::frame(false, text.as_bytes()) };
                 // Whom it would be told to may be gone.
-                let _ = connection.1.write_all(&bytes).await;
-                let _ = connection.1.shutdown().await;
+                let _ = connection.write.write_all(&bytes).await;
+                let _ = connection.write.shutdown().await;
             }
             (Err(_), Err(_)) => {}
         }

@@ -1,0 +1,176 @@
+//! Clients that go away in the middle: nothing of what was done for them alone is left, no descriptor, process or file.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::Read,
+    os::unix::net::UnixStream,
+    path::Path,
+    process::Stdio,
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::json;
+
+use crate::engine::{Engine, IMAGE};
+
+/// The daemon notices within a second or two; a slow machine takes longer.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// What a daemon holds.
+#[derive(Debug, PartialEq)]
+struct Held {
+    descriptors: usize,
+    processes: usize,
+    files: BTreeSet<String>,
+}
+
+impl Held {
+    fn by(engine: &Engine) -> Held {
+        let descriptors = fs::read_dir(format!("/proc/{}/fd", engine.daemon())).unwrap().count();
+        let mut files = BTreeSet::new();
+        list(&engine.path("data"), &mut files);
+        Held { descriptors, processes: engine.processes(), files }
+    }
+}
+
+fn list(dir: &Path, files: &mut BTreeSet<String>) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            list(&entry.path(), files);
+        }
+        files.insert(entry.path().to_string_lossy().into_owned());
+    }
+}
+
+/// Begins something for several clients, who go away, and waits until the daemon holds no more than before: what is
+/// opened once for all (a thread's own, a socket that is kept) is not of each client.
+#[track_caller]
+fn goes_away(engine: &Engine, what: &str, begin: impl Fn() -> UnixStream) {
+    const CLIENTS: usize = 6;
+    let before = Held::by(engine);
+    let streams: Vec<_> = (0..CLIENTS).map(|_| begin()).collect();
+    drop(streams);
+    let start = Instant::now();
+    loop {
+        let now = Held::by(engine);
+        let files: Vec<_> = now.files.difference(&before.files).collect();
+        if now.descriptors < before.descriptors + CLIENTS / 2 && now.processes <= before.processes && files.is_empty() {
+            return;
+        }
+        let counts = [(before.descriptors, now.descriptors), (before.processes, now.processes)];
+        assert!(start.elapsed() < LIMIT, "{what}: descriptors and processes {counts:?}, files {files:?}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Reads until something is there.
+fn await_bytes(stream: &mut impl Read) {
+    let mut buffer = [0; 64];
+    assert_ne!(stream.read(&mut buffer).unwrap(), 0);
+}
+
+#[test]
+fn a_client_that_goes_away_leaves_nothing() {
+    let engine = Engine::start();
+    if engine.is_peer() {
+        return;
+    }
+    engine.ok(&["run", "-d", "-i", "--name", "quiet", IMAGE, "sh", "-c", "echo here; cat"]);
+    let get = |path: &'static str| {
+        let engine = &engine;
+        move || {
+            let mut stream = engine.send("GET", path, "");
+            await_bytes(&mut stream);
+            stream
+        }
+    };
+    goes_away(&engine, "logs", get("/v1.50/containers/quiet/logs?follow=1&stdout=1&stderr=1"));
+    goes_away(&engine, "events", || engine.send("GET", "/v1.50/events", ""));
+    goes_away(&engine, "stats", get("/v1.50/containers/quiet/stats"));
+    goes_away(&engine, "export", get("/v1.50/containers/quiet/export"));
+    goes_away(&engine, "save", get("/v1.50/images/busybox:test/get"));
+    goes_away(&engine, "wait", || engine.send("POST", "/v1.50/containers/quiet/wait", ""));
+    for upgrade in ["", "Connection: Upgrade\r\nUpgrade: tcp\r\n"] {
+        goes_away(&engine, "attach", || {
+            let path = "/v1.50/containers/quiet/attach?stream=1&stdin=1&stdout=1&stderr=1";
+            let mut stream = engine.send_with("POST", path, upgrade, "");
+            await_bytes(&mut stream);
+            stream
+        });
+    }
+    engine.ok(&["rm", "-f", "quiet"]);
+}
+
+#[test]
+fn a_client_that_goes_away_from_exec_leaves_the_process_alone() {
+    let engine = Engine::start();
+    if engine.is_peer() {
+        return;
+    }
+    engine.ok(&["run", "-d", "--name", "box", IMAGE, "sleep", "1000"]);
+    // One descriptor each is held for what runs on: it is followed to its end.
+    let run = |command: &str| {
+        let body =
+            json!({ "Cmd": ["sh", "-c", command], "AttachStdin": true, "AttachStdout": true, "AttachStderr": true });
+        let (_, made) = engine.request("POST", "/v1.50/containers/box/exec", &body);
+        let path = format!("/v1.50/exec/{}/start", made["Id"].as_str().unwrap());
+        let mut stream = engine.send_with(
+            "POST",
+            &path,
+            "Connection: Upgrade\r\nUpgrade: tcp\r\n",
+            &json!({ "Detach": false }).to_string(),
+        );
+        await_bytes(&mut stream);
+        stream
+    };
+    // Its input ends with the client, and so does it.
+    goes_away(&engine, "exec", || run("echo here; cat"));
+    drop(run("echo here; exec sleep 999"));
+    let start = Instant::now();
+    while !engine.ok(&["top", "box"]).contains("sleep 999") {
+        assert!(start.elapsed() < LIMIT, "it ended with its client");
+    }
+    engine.ok(&["rm", "-f", "box"]);
+}
+
+#[test]
+fn a_client_that_goes_away_from_a_build_or_a_pull_ends_it() {
+    let engine = Engine::start();
+    if engine.is_peer() {
+        return;
+    }
+    let mut context = tar::Builder::new(Vec::new());
+    let text = format!("FROM {IMAGE}\nRUN echo here; sleep 998\n");
+    let mut header = tar::Header::new_gnu();
+    header.set_size(text.len() as u64);
+    header.set_mode(0o644);
+    context.append_data(&mut header, "Dockerfile", text.as_bytes()).unwrap();
+    let context = context.into_inner().unwrap();
+    // Where a daemon's builds keep their files is made by the first.
+    engine.docker_with(&["build", "-"], &format!("FROM {IMAGE}\nRUN true\n")).ok();
+    goes_away(&engine, "build", || {
+        let mut stream =
+            engine.send_bytes("POST", "/v1.50/build?nocache=1", "Content-Type: application/x-tar\r\n", &context);
+        let mut said = String::new();
+        let mut buffer = [0; 1024];
+        while !said.contains("here\\n") {
+            let count = stream.read(&mut buffer).unwrap();
+            assert_ne!(count, 0, "{said}");
+            said += &String::from_utf8_lossy(&buffer[..count]);
+        }
+        stream
+    });
+    assert_eq!(engine.ok(&["ps", "-aq"]), "");
+    // A context that stops coming.
+    let headers = "Content-Type: application/x-tar\r\nContent-Length: 99999\r\n";
+    goes_away(&engine, "context", || engine.send_with("POST", "/v1.50/build", headers, "x"));
+    // A registry that takes the request and says nothing.
+    let script = "import socket\nserver = socket.create_server(('127.0.0.1', 5999))\nprint('ready', flush=True)\nheld = []\nwhile True: held.append(server.accept())";
+    let mut silent = engine.in_network(&["/usr/bin/python3", "-c", script]).stdout(Stdio::piped()).spawn().unwrap();
+    await_bytes(silent.stdout.as_mut().unwrap());
+    goes_away(&engine, "pull", || engine.send("POST", "/v1.50/images/create?fromImage=127.0.0.1:5999/x&tag=1", ""));
+    silent.kill().unwrap();
+    silent.wait().unwrap();
+}
