@@ -445,6 +445,114 @@ RUN busybox find /par /ex -type f; busybox stat -c %a /mode
 }
 
 #[test]
+fn a_linked_layer_is_used_again_over_another_base() {
+    if peer() {
+        return;
+    }
+    let engine = Engine::start();
+    let context = Context::new(&engine, "context");
+    context.file("f", "linked\n");
+    let of = |base: &str, flags: &str| {
+        let output = context.ok(&format!("RUN echo {base} > /base\nCOPY --link {flags} f /deep/er/\n"), &["-t", base]);
+        (engine.ok(&["image", "inspect", "-f", "{{index .RootFS.Layers 2}}", base]), output)
+    };
+    let (first, _) = of("one", "");
+    let (second, output) = of("two", "");
+    assert_eq!(first, second);
+    assert!(output.contains(" ---> Using cached layer\n"), "{output}");
+    assert_eq!(engine.ok(&["run", "--rm", "two", "cat", "/base", "/deep/er/f"]), "two\nlinked");
+    assert_ne!(of("three", "--chmod=600").0, first);
+    context.file("f", "changed\n");
+    assert_ne!(of("two", "").0, first);
+    // It sees nothing of what is below it, no names of users either.
+    let told = context.fails("COPY --link --chown=web f /deep/\n");
+    assert!(told.contains("no such user: web"), "{told}");
+    // A file of another name is another file, though all else of it is the same.
+    context.file("one", "same\n").file("two", "same\n");
+    for name in ["one", "two"] {
+        context.ok(&format!("COPY {name} /named/\n"), &["-t", "named"]);
+        assert_eq!(engine.ok(&["run", "--rm", "named", "ls", "/named"]), name);
+    }
+}
+
+/// A repository over HTTP, by git's own back end (git-http-backend(1)).
+const GIT_SERVER: &str = r#"
+import http.server, os, subprocess, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def answer(self):
+        path, _, query = self.path.partition("?")
+        env = dict(os.environ, GIT_PROJECT_ROOT=sys.argv[1], GIT_HTTP_EXPORT_ALL="1", PATH_INFO=path, QUERY_STRING=query)
+        env.update(REQUEST_METHOD=self.command, CONTENT_TYPE=self.headers.get("Content-Type", ""))
+        env.update(HTTP_CONTENT_ENCODING=self.headers.get("Content-Encoding", ""))
+        env.update(HTTP_GIT_PROTOCOL=self.headers.get("Git-Protocol", ""))
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        env.update(CONTENT_LENGTH=str(len(body)))
+        out = subprocess.run(["git", "http-backend"], input=body, env=env, stdout=subprocess.PIPE).stdout
+        head, _, content = out.partition(b"\r\n\r\n")
+        lines = [line.split(": ", 1) for line in head.decode().split("\r\n")]
+        status = next((value for name, value in lines if name == "Status"), "200")
+        self.send_response(int(status.split()[0]))
+        for name, value in lines:
+            if name != "Status":
+                self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content)
+    do_GET = do_POST = answer
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 8018), Handler)
+print("ready", flush=True)
+server.serve_forever()
+"#;
+
+#[test]
+fn a_git_repository_is_a_context() {
+    let engine = Engine::start();
+    let dir = engine.path("repository");
+    fs::create_dir_all(dir.join("below")).unwrap();
+    fs::write(dir.join("Dockerfile"), format!("FROM {IMAGE}\nCOPY f /f\n")).unwrap();
+    fs::write(dir.join("below/Dockerfile"), format!("FROM {IMAGE}\nCOPY g /g\n")).unwrap();
+    fs::write(dir.join("f"), "one\n").unwrap();
+    fs::write(dir.join("below/g"), "two\n").unwrap();
+    let git = |arguments: &[&str]| {
+        let mut command = Command::new("git");
+        command.current_dir(&dir).args(["-c", "user.name=t", "-c", "user.email=t@t"]).args(arguments);
+        coracle_tests::run(&mut command, "").ok()
+    };
+    git(&["init", "-q", "-b", "main"]);
+    git(&["add", "."]);
+    git(&["commit", "-q", "-m", "x"]);
+    for (remote, words) in [
+        ("http://127.0.0.1:1/x.git", "error fetching: git fetch"),
+        ("http://127.0.0.1:1/x.git#-upload-pack", "invalid git address"),
+        ("http://127.0.0.1:1/x.git#main:../out", "leads out of the repository"),
+        ("ssh://-oProxyCommand=x/x.git", "strange hostname"),
+    ] {
+        let query = remote.replace(':', "%3A").replace('/', "%2F").replace('#', "%23");
+        let (_, answer) = engine.request("POST", &format!("/v1.50/build?remote={query}"), &serde_json::Value::Null);
+        let told = answer["message"].as_str().is_some_and(|message| message.contains(words));
+        assert!(told || peer(), "{remote}: {answer}");
+    }
+    let mut server = engine
+        .in_network(&["/usr/bin/python3", "-c", GIT_SERVER, dir.to_str().unwrap()])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut ready = [0; 5];
+    std::io::Read::read_exact(server.stdout.as_mut().unwrap(), &mut ready).unwrap();
+    // The daemon fetches what it is named.
+    let query = "t=fetched&remote=http%3A%2F%2F127.0.0.1%3A8018%2F.git%23main%3Abelow";
+    let answer = engine.post(&format!("/v1.50/build?{query}"));
+    assert!(answer.contains("Successfully tagged fetched:latest"), "{answer}");
+    assert_eq!(engine.ok(&["run", "--rm", "fetched", "cat", "/g"]), "two");
+    // The CLI fetches by itself, and sends what it has.
+    let address = "http://127.0.0.1:8018/.git#main";
+    engine.on_host(&["docker", "-H", engine.host(), "build", "-t", "sent", address]).ok();
+    assert_eq!(engine.ok(&["run", "--rm", "sent", "cat", "/f"]), "one");
+    server.kill().unwrap();
+    server.wait().unwrap();
+}
+
+#[test]
 fn the_cache_is_shown_and_pruned() {
     if peer() {
         return;

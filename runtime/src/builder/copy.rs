@@ -56,7 +56,10 @@ fn keyword(copy: &Copy) -> &'static str {
 /// What the groups are compared by, as history shows it.
 pub fn sum(groups: &[Group]) -> String {
     let one = |group: &Group| match (group.kind, &group.items[..]) {
-        (GroupKind::File, [item]) => format!("file:{}", item.digest.hex()),
+        // In a directory it keeps its name, so another name is another file.
+        (GroupKind::File, [item]) => {
+            format!("file:{}", Digest::of(format!("{}\0{}", group.name, item.digest).as_bytes()).hex())
+        }
         _ => format!("dir:{}", digest_of(&group.items).hex()),
     };
     match groups {

@@ -24,6 +24,8 @@ use crate::{
 pub struct NewLayer {
     pub stored: StoredLayer,
     pub chain: Digest,
+    /// What a layer that fits on any other is found again by.
+    pub link: Option<String>,
 }
 
 /// The identity of a layer over others (config.md, "Layer ChainID").
@@ -325,7 +327,7 @@ pub fn make_layer(
     }
     let chain = chain_of(parent, &stored.diff_id);
     images.unpack_layer(&stored, parent, &chain)?;
-    Ok(Some(NewLayer { stored, chain }))
+    Ok(Some(NewLayer { stored, chain, link: None }))
 }
 
 /// Makes a layer of what a container changed; the container has no files of its own afterwards. `hidden` are the places
@@ -351,7 +353,7 @@ pub fn keep_changes(
     if !clean || snapshots.has_layer(&chain) || !snapshots.adopt(key, parent, &chain)? {
         images.unpack_layer(&stored, parent, &chain)?;
     }
-    Ok(Some(NewLayer { stored, chain }))
+    Ok(Some(NewLayer { stored, chain, link: None }))
 }
 
 /// Takes the places of mounts out of a container's changes, and directories that are there for their sake only;

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{Failure, config, files::NewLayer};
+use super::{
+    Failure, config,
+    files::{NewLayer, chain_of},
+};
 use crate::{
     digest::{Digest, Hasher},
     engine::model::now,
@@ -132,12 +135,26 @@ impl Maker {
             let at = before.layers.len();
             let layer = match (entry.empty_layer, donor.layers.get(at), donor.chains.get(at)) {
                 (true, ..) => None,
-                (false, Some(stored), Some(chain)) => Some(NewLayer { stored: stored.clone(), chain: chain.clone() }),
+                (false, Some(stored), Some(chain)) => {
+                    Some(NewLayer { stored: stored.clone(), chain: chain.clone(), link: None })
+                }
                 _ => continue,
             };
             return self.make_with(before, config.clone(), entry, layer, key).map(Some);
         }
         Ok(None)
+    }
+
+    /// A layer that an earlier build made over something else, on top of `parent`. For a thread that may block.
+    pub fn linked(&self, link: &str, parent: Option<&Digest>) -> Result<Option<NewLayer>> {
+        let Some(step) = self.images.build_cache().linked(link) else { return Ok(None) };
+        let Some(stored) = step.layers.last().filter(|_| step.added).cloned() else { return Ok(None) };
+        if !self.images.has_content(&step.image, &step.layers, &step.chains) {
+            return Ok(None);
+        }
+        let chain = chain_of(parent, &stored.diff_id);
+        self.images.unpack_layer(&stored, parent, &chain)?;
+        Ok(Some(NewLayer { stored, chain, link: Some(link.to_owned()) }))
     }
 
     /// Makes an image of a step that was done.
@@ -176,6 +193,7 @@ impl Maker {
             config.other.remove(field);
         }
         let added = layer.is_some();
+        let link = layer.as_ref().and_then(|layer| layer.link.clone());
         let (mut layers, mut chains) = (before.layers.clone(), before.chains.clone());
         if let Some(layer) = layer {
             // An overlay holds no more (moby `layer.maxLayerDepth`, and two are taken by the container itself).
@@ -196,6 +214,7 @@ impl Maker {
             layers: layers.clone(),
             chains: chains.clone(),
             added,
+            link,
             created: at,
             used: at,
             uses: 0,

@@ -359,13 +359,11 @@ pub async fn prune(call: Call) -> Answer {
     let only_dangling = filters.truth("dangling")?.unwrap_or(true);
     let docker = call.docker.clone();
     let mut deleted = Vec::new();
-    let before: u64 = docker
-        .engine
-        .snapshots()
-        .layers()
-        .iter()
-        .map(|layer| docker.engine.snapshots().layer_usage(layer).content)
-        .sum();
+    let taken = || -> u64 {
+        let snapshots = docker.engine.snapshots();
+        snapshots.layers().iter().map(|layer| snapshots.layer_usage(layer).content).sum()
+    };
+    let before = taken();
     let until = super::system::until(&filters)?;
     for image in docker.engine.images().list() {
         let config = docker.engine.images().config(&image)?;
@@ -380,14 +378,7 @@ pub async fn prune(call: Call) -> Answer {
             deleted.extend(removed);
         }
     }
-    let after: u64 = docker
-        .engine
-        .snapshots()
-        .layers()
-        .iter()
-        .map(|layer| docker.engine.snapshots().layer_usage(layer).content)
-        .sum();
-    let reclaimed = before.saturating_sub(after);
+    let reclaimed = before.saturating_sub(taken());
     docker.events.tell("image", "prune", "", [("reclaimed".to_owned(), reclaimed.to_string())].into());
     let deleted = if deleted.is_empty() { Value::Null } else { json!(deleted) };
     ok(&json!({ "ImagesDeleted": deleted, "SpaceReclaimed": reclaimed }))

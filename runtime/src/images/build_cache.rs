@@ -36,6 +36,9 @@ pub struct CachedStep {
     pub chains: Vec<Digest>,
     /// The last layer is the step's own.
     pub added: bool,
+    /// What that layer is known by where it does not depend on those below it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link: Option<String>,
     /// Nanoseconds since 1970.
     pub created: i64,
     pub used: i64,
@@ -81,6 +84,13 @@ impl BuildCache {
         let found = step.clone();
         state.changed.insert(key.to_owned());
         Some(found)
+    }
+
+    /// The last step whose own layer is known by this.
+    pub fn linked(&self, link: &str) -> Option<CachedStep> {
+        let state = self.state.lock();
+        let steps = state.steps.values().filter(|step| step.link.as_deref() == Some(link));
+        steps.max_by_key(|step| step.created).cloned()
     }
 
     pub fn add(&self, step: CachedStep) {
@@ -196,6 +206,7 @@ mod tests {
             layers: vec![],
             chains: vec![Digest::of(b"chain")],
             added: true,
+            link: None,
             created: used,
             used,
             uses: 0,
