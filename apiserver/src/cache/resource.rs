@@ -8,6 +8,7 @@ use super::object::{Change, Object};
 use crate::registry::Row;
 use crate::store::{self, Revision};
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use imbl::OrdMap;
 use parking_lot::{Mutex, RwLock};
 use std::collections::VecDeque;
@@ -15,7 +16,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 /// How many events, and how many bytes of objects, a resource's history holds.
 const MAX_EVENTS: usize = 8192;
@@ -110,6 +111,8 @@ pub struct ResourceCache {
     history: RwLock<History>,
     /// The revision of the newest event; watchers wait on it.
     signal: watch::Sender<Revision>,
+    /// The frames that were joined last, from one revision to another: watchers that keep up all want the same.
+    joined: Mutex<Option<(Revision, Revision, Bytes)>>,
     /// Snapshots that a continue token may name, oldest first.
     kept: Mutex<VecDeque<(Instant, Snapshot)>>,
     /// Nothing more comes: the resource is gone, or another cache has taken this one's place.
@@ -123,6 +126,7 @@ impl ResourceCache {
             snapshot: ArcSwap::default(),
             history: RwLock::default(),
             signal: watch::Sender::new(0),
+            joined: Mutex::default(),
             kept: Mutex::default(),
             ended: CancellationToken::new(),
         }
@@ -134,8 +138,17 @@ impl ResourceCache {
     }
 
     /// Completes when nothing more comes.
-    pub async fn ended(&self) {
-        self.ended.cancelled().await;
+    pub fn ended(&self) -> WaitForCancellationFutureOwned {
+        self.ended.clone().cancelled_owned()
+    }
+
+    /// The frames of all events from one revision to another, joined by the first who asks.
+    pub(super) fn joined(&self, from: Revision, to: Revision, join: impl FnOnce() -> Bytes) -> Bytes {
+        let mut joined = self.joined.lock();
+        match &*joined {
+            Some((first, last, bytes)) if (*first, *last) == (from, to) => bytes.clone(),
+            _ => joined.insert((from, to, join())).2.clone(),
+        }
     }
 
     /// The newest state.
@@ -195,6 +208,7 @@ impl ResourceCache {
     pub(super) fn reset(&self, objects: Objects, revision: Revision, floor: Revision) {
         let mut history = self.history.write();
         *history = History { floor, ..History::default() };
+        *self.joined.lock() = None;
         self.snapshot.store(Arc::new(Snapshot { objects, revision }));
         drop(history);
         self.signal.send_modify(|newest| *newest = (*newest).max(revision));

@@ -6,11 +6,12 @@ use super::{Cacher, Selection};
 use crate::store::Revision;
 use bytes::{BufMut, Bytes, BytesMut};
 use coracle_api::Status;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use tokio::time::{Instant, Sleep};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 /// Events taken from the history at a time.
 const PULL: usize = 512;
@@ -71,7 +72,10 @@ pub struct Watcher {
     next_bookmark: Instant,
     deadline: Instant,
     encoder: Option<Arc<dyn FrameEncoder>>,
-    stop: CancellationToken,
+    /// These three wait across events: registering them anew for each would cost more than the event.
+    alarm: Pin<Box<Sleep>>,
+    stopped: Pin<Box<WaitForCancellationFutureOwned>>,
+    gone: Pin<Box<WaitForCancellationFutureOwned>>,
     ended: bool,
 }
 
@@ -88,6 +92,9 @@ impl Watcher {
         let mark_end = start.mark_initial_end;
         Self {
             signal: cache.subscribe(),
+            alarm: Box::pin(tokio::time::sleep_until(now + start.timeout)),
+            stopped: Box::pin(start.stop.cancelled_owned()),
+            gone: Box::pin(cache.ended()),
             cacher,
             cache,
             selection: start.selection,
@@ -97,7 +104,6 @@ impl Watcher {
             next_bookmark: now + BOOKMARK_EVERY,
             deadline: now + start.timeout,
             encoder: start.encoder,
-            stop: start.stop,
             ended: false,
         }
     }
@@ -127,12 +133,16 @@ impl Watcher {
                 }
             }
             let bookmark_at = if self.bookmarks { self.next_bookmark } else { self.deadline };
+            let alarm_at = self.deadline.min(bookmark_at);
+            if self.alarm.deadline() != alarm_at {
+                self.alarm.as_mut().reset(alarm_at);
+            }
             tokio::select! {
                 biased;
-                () = self.stop.cancelled() => return None,
-                () = self.cache.ended() => return None,
-                changed = self.signal.changed() => if changed.is_err() { return None },
-                () = tokio::time::sleep_until(self.deadline.min(bookmark_at)) => {
+                () = self.stopped.as_mut() => return self.over(),
+                () = self.gone.as_mut() => return self.over(),
+                changed = self.signal.changed() => if changed.is_err() { return self.over() },
+                () = self.alarm.as_mut() => {
                     let now = Instant::now();
                     if now >= self.deadline {
                         self.ended = true;
@@ -148,6 +158,11 @@ impl Watcher {
                 }
             }
         }
+    }
+
+    fn over(&mut self) -> Option<Bytes> {
+        self.ended = true;
+        None
     }
 
     /// The next piece of the initial state.
@@ -180,33 +195,34 @@ impl Watcher {
 
     /// The frames of these events that concern the watch, and moves on behind them.
     fn frames(&mut self, events: &[Arc<CacheEvent>]) -> Option<Bytes> {
-        let mut single: Option<(Change, Arc<Object>)> = None;
-        let mut out = BytesMut::new();
-        for (nth, event) in events.iter().enumerate() {
-            if out.len() >= WRITE && events[nth - 1].revision != event.revision {
+        let (mut seen, mut bytes): (Vec<(Change, Arc<Object>)>, usize) = (Vec::new(), 0);
+        let (mut passed, mut alike) = (0, true);
+        for event in events {
+            if bytes >= WRITE && events[passed - 1].revision != event.revision {
                 break;
             }
+            passed += 1;
             self.position = event.revision;
             let Some((change, object)) = self.seen(event) else { continue };
-            match single.take() {
-                // Alone so far: an unchanged frame is then written without a copy.
-                None if out.is_empty() => single = Some((change, object)),
-                first => {
-                    if let Some((change, object)) = first {
-                        put_frame(&mut out, change, &object, self.encoder.as_deref());
-                    }
-                    put_frame(&mut out, change, &object, self.encoder.as_deref());
-                }
-            }
+            alike &= change == event.change && Arc::ptr_eq(&object, event.shown());
+            bytes += object.size();
+            seen.push((change, object));
         }
-        if let Some((change, object)) = single {
-            let (opening, frame) = object.frame(change);
-            if opening.is_empty() && self.encoder.is_none() {
-                return Some(frame);
+        let encoder = self.encoder.as_deref();
+        let join = || {
+            let mut out = BytesMut::with_capacity(if encoder.is_none() { bytes } else { 0 });
+            seen.iter().for_each(|(change, object)| put_frame(&mut out, *change, object, encoder));
+            out.freeze()
+        };
+        match (seen.as_slice(), encoder) {
+            ([], _) => None,
+            // An unchanged frame is written without a copy.
+            ([(change, object)], None) if object.frame(*change).0.is_empty() => Some(object.frame(*change).1),
+            (all, None) if alike && all.len() == passed => {
+                Some(self.cache.joined(events[0].revision, self.position, join))
             }
-            put_frame(&mut out, change, &object, self.encoder.as_deref());
+            _ => Some(join()).filter(|bytes| !bytes.is_empty()),
         }
-        (!out.is_empty()).then(|| out.freeze())
     }
 
     /// What a watcher of this selection sees of an event: an object that comes to match is added, one that no longer

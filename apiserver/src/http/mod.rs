@@ -6,6 +6,7 @@
 //! ```
 
 pub mod discovery;
+mod gather;
 pub mod health;
 pub mod kubelet;
 pub mod limits;

@@ -1,5 +1,6 @@
 //! Listening: TLS, HTTP/1.1 and HTTP/2, one task a connection.
 
+use super::gather::gather;
 use super::{Identity, handle};
 use crate::auth::from_certificate;
 use crate::server::Server;
@@ -123,13 +124,28 @@ async fn connection(server: Arc<Server>, acceptor: TlsAcceptor, stream: TcpStrea
         .keep_alive_timeout(KEEP_ALIVE_WITHIN)
         .initial_stream_window_size(1 << 20)
         .initial_connection_window_size(4 << 20);
-    let connection = builder.serve_connection_with_upgrades(TokioIo::new(tls), service);
-    tokio::pin!(connection);
-    let result = tokio::select! {
-        result = connection.as_mut() => result,
-        () = stop.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            tokio::time::timeout(DRAIN, connection).await.unwrap_or(Ok(()))
+    let result = if tls.get_ref().1.alpn_protocol() == Some(b"h2") {
+        let (end, sender) = gather(tls);
+        let connection = builder.serve_connection_with_upgrades(TokioIo::new(end), service);
+        tokio::pin!(connection);
+        let result = tokio::select! {
+            result = sender.drive(connection.as_mut()) => result,
+            () = stop.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                tokio::time::timeout(DRAIN, sender.drive(connection)).await.unwrap_or(Ok(()))
+            }
+        };
+        result
+    } else {
+        // One request at a time: there is nothing to gather, and the stream may be handed on.
+        let connection = builder.serve_connection_with_upgrades(TokioIo::new(tls), service);
+        tokio::pin!(connection);
+        tokio::select! {
+            result = connection.as_mut() => result,
+            () = stop.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                tokio::time::timeout(DRAIN, connection).await.unwrap_or(Ok(()))
+            }
         }
     };
     if let Err(error) = result {
