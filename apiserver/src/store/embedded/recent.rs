@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 
 /// How many events, and how many bytes of values, are kept for watchers; older ones come from the log.
 const MAX_EVENTS: usize = 2048;
-const MAX_BYTES: usize = 4 << 20;
+const MAX_BYTES: usize = 2 << 20;
 
 /// How many events a watcher takes from the log at a time, rounded up to a whole revision.
 const LOG_CHUNK: usize = 256;

@@ -35,7 +35,19 @@ impl Writer {
     /// Serves commands until the queue is closed and empty.
     pub(super) fn run(self, mut commands: mpsc::Receiver<Command>) {
         let mut waiting = Vec::new();
+        let mut busy = false;
         while commands.blocking_recv_many(&mut waiting, GROUP) > 0 {
+            if busy {
+                // Where there is more to do than processors, others are about to ask: a larger group costs each less. On an
+                // idle machine this returns at once.
+                std::thread::yield_now();
+                while waiting.len() < GROUP
+                    && let Ok(command) = commands.try_recv()
+                {
+                    waiting.push(command);
+                }
+            }
+            busy = waiting.len() > 1;
             let mut group = Vec::with_capacity(waiting.len());
             for command in waiting.drain(..) {
                 match command {
@@ -198,8 +210,9 @@ fn now_ms(shared: &Shared) -> u64 {
 struct Applying<'txn> {
     log: Table<'txn, u64, &'static [u8]>,
     latest: Table<'txn, &'static str, Latest>,
-    expiries: Table<'txn, (u64, &'static str), u64>,
-    meta: Table<'txn, &'static str, u64>,
+    write: &'txn WriteTransaction,
+    /// Opened for the first write that expires: most groups have none.
+    expiries: Option<Table<'txn, (u64, &'static str), u64>>,
     revision: Revision,
     first: Revision,
     now: u64,
@@ -213,8 +226,8 @@ impl<'txn> Applying<'txn> {
         Ok(Self {
             log: write.open_table(LOG).map_err(unavailable)?,
             latest: write.open_table(LATEST).map_err(unavailable)?,
-            expiries: write.open_table(EXPIRIES).map_err(unavailable)?,
-            meta: write.open_table(META).map_err(unavailable)?,
+            write,
+            expiries: None,
             revision,
             first: revision,
             now: now_ms(shared),
@@ -269,7 +282,11 @@ impl<'txn> Applying<'txn> {
         self.latest.insert(&*key, (place, created, true)).map_err(unavailable)?;
         if let Some(ttl) = ttl {
             let due = self.now.saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
-            self.expiries.insert((due, &*key), place).map_err(unavailable)?;
+            let expiries = match &mut self.expiries {
+                Some(expiries) => expiries,
+                none => none.insert(self.write.open_table(EXPIRIES).map_err(unavailable)?),
+            };
+            expiries.insert((due, &*key), place).map_err(unavailable)?;
         }
         self.events.push(Event { key, value: Some(value), previous: None, created, modified: revision });
         Ok(())
@@ -307,9 +324,10 @@ impl<'txn> Applying<'txn> {
         Ok(Outcome::Conflict(current))
     }
 
-    fn finish(mut self) -> Result<(Revision, Vec<Event>), StoreError> {
+    fn finish(self) -> Result<(Revision, Vec<Event>), StoreError> {
         if self.revision != self.first {
-            self.meta.insert(REVISION, self.revision).map_err(unavailable)?;
+            let mut meta = self.write.open_table(META).map_err(unavailable)?;
+            meta.insert(REVISION, self.revision).map_err(unavailable)?;
         }
         Ok((self.revision, self.events))
     }
