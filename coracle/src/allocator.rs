@@ -1,18 +1,78 @@
 //! The allocator. Documents are many small allocations that live shortly or very long, made by one thread and freed by
 //! another: the C library's allocator took a third of the API server's time.
 
-use std::ffi::{c_int, c_long};
+use std::alloc::{GlobalAlloc, Layout};
+use std::ffi::{c_int, c_long, c_void};
 
 use mimalloc::MiMalloc;
 
 #[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
+static ALLOCATOR: Allocator = Allocator;
 
 /// `mi_option_arena_eager_commit` of mimalloc 3 (its `mi_option_t`).
 const ARENA_EAGER_COMMIT: c_int = 4;
 
+/// What mimalloc aligns to unasked (its `MI_MAX_ALIGN_SIZE`), if a block is as large.
+const NATURAL: usize = 16;
+
 unsafe extern "C" {
     fn mi_option_set(option: c_int, value: c_long);
+    fn mi_malloc(size: usize) -> *mut c_void;
+    fn mi_zalloc(size: usize) -> *mut c_void;
+    fn mi_realloc(block: *mut c_void, size: usize) -> *mut c_void;
+}
+
+/// mimalloc, asked for alignment only where it has to be. Asked, it makes blocks above a kilobyte, and some below, larger than
+/// they need be, and takes longer to make and to free them.
+struct Allocator;
+
+fn is_natural(size: usize, align: usize) -> bool {
+    align <= NATURAL && align <= size
+}
+
+// SAFETY: everything is mimalloc's, and its blocks are freed by it whichever way they were made.
+unsafe impl GlobalAlloc for Allocator {
+    #[inline]
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: as the caller promises; what is not natural is asked for with its alignment.
+        unsafe {
+            if is_natural(layout.size(), layout.align()) {
+                mi_malloc(layout.size()).cast()
+            } else {
+                MiMalloc.alloc(layout)
+            }
+        }
+    }
+
+    #[inline]
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: as above.
+        unsafe {
+            if is_natural(layout.size(), layout.align()) {
+                mi_zalloc(layout.size()).cast()
+            } else {
+                MiMalloc.alloc_zeroed(layout)
+            }
+        }
+    }
+
+    #[inline]
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: as above.
+        unsafe { MiMalloc.dealloc(block, layout) }
+    }
+
+    #[inline]
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // SAFETY: as above.
+        unsafe {
+            if is_natural(size, layout.align()) {
+                mi_realloc(block.cast(), size).cast()
+            } else {
+                MiMalloc.realloc(block, layout, size)
+            }
+        }
+    }
 }
 
 /// Memory is committed as it is needed. Where a system overcommits, mimalloc commits whole arenas at once and the kernel backs
@@ -26,3 +86,28 @@ extern "C" fn commit_on_demand() {
 #[used]
 #[unsafe(link_section = ".init_array")]
 static BEFORE_MAIN: extern "C" fn() = commit_on_demand;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_block_is_aligned_as_asked() {
+        let blocks = (1..300).chain([1000, 1025, 4096, 70_000, 5 << 20]);
+        for (size, align) in blocks.flat_map(|size| [1, 8, 16, 64, 4096].map(|align| (size, align))) {
+            let layout = Layout::from_size_align(size, align).unwrap();
+            // SAFETY: the layouts are those that the blocks were made with, and nothing beyond them is touched.
+            unsafe {
+                let block = Allocator.alloc(layout);
+                assert_eq!(block as usize % align, 0, "{layout:?}");
+                block.write_bytes(1, size);
+                let grown = Allocator.realloc(block, layout, size + 7);
+                assert_eq!((grown as usize % align, *grown), (0, 1), "{layout:?}");
+                Allocator.dealloc(grown, Layout::from_size_align(size + 7, align).unwrap());
+                let zeros = Allocator.alloc_zeroed(layout);
+                assert!(std::slice::from_raw_parts(zeros, size).iter().all(|byte| *byte == 0));
+                Allocator.dealloc(zeros, layout);
+            }
+        }
+    }
+}
