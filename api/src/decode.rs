@@ -4,6 +4,7 @@
 //! refused. Times, quantities and numbers come out in canonical form, fields that are null are left out, as Go's decoder and
 //! encoder leave them after a round trip.
 
+mod conforming;
 mod problem;
 mod scalar;
 mod walk;
@@ -89,6 +90,9 @@ pub fn decode(bytes: &[u8], format: Format, ty: TypeRef<'_>, validation: FieldVa
 /// # Errors
 /// As [`decode`].
 pub fn check(object: Value, ty: TypeRef<'_>, validation: FieldValidation) -> Result<Decoded, Status> {
+    if object.is_object() && conforming::conforms(&object, ty.value(), 0) {
+        return Ok(Decoded { object, warnings: Vec::new() });
+    }
     run(ty, validation, |walk| walk.deserialize(object))
 }
 
@@ -246,6 +250,27 @@ mod tests {
             json!({"metadata": {"creationTimestamp": "2026-01-01T00:00:00Z", "labels": {"a": ""}},
                 "spec": {"containers": [{}, {"resources": {"limits": {"cpu": "500m", "memory": "1Gi"}}, "ports": [{"containerPort": 80}], "args": ["a", ""]}]}})
         );
+    }
+
+    #[test]
+    fn checking_a_document_is_reading_it() {
+        let texts = [
+            r#"{"kind":"Pod","metadata":{"name":"a","labels":{"a":"b"},"creationTimestamp":"2026-01-01T00:00:00Z"},"spec":{"containers":[{"name":"c","ports":[{"containerPort":80}],"resources":{"limits":{"cpu":"1"}}}]}}"#,
+            r#"{"metadata":{"name":null,"labels":{"a":null}},"spec":{"containers":[null,{"name":"c","args":["a",null]}]}}"#,
+            r#"{"metadata":{"creationTimestamp":"2026-01-01T02:00:00+02:00"},"spec":{"containers":[{"resources":{"limits":{"cpu":"1000m","memory":1}}}]}}"#,
+            r#"{"spec":{"unknown":1,"containers":[{"ports":[{"containerPort":99999999999}]}]}}"#,
+            r#"{"spec":{"containers":{}}}"#,
+            r#"{"metadata":{"managedFields":[{"manager":"a","fieldsV1":{"f:a":{".":{}}}}]}}"#,
+            r#"{"spec":{"containers":[{"ports":[{"containerPort":"80"}],"readinessProbe":{"httpGet":{"port":1.5}}}]}}"#,
+            "[]",
+        ];
+        for text in texts {
+            for validation in [FieldValidation::Strict, FieldValidation::Warn, FieldValidation::Ignore] {
+                let checked = check(serde_json::from_str(text).unwrap(), schema::of(&POD).unwrap(), validation);
+                let read = decode(text.as_bytes(), Format::Json, schema::of(&POD).unwrap(), validation);
+                assert_eq!(checked.map_err(|status| status.message), read.map_err(|status| status.message), "{text}");
+            }
+        }
     }
 
     #[test]

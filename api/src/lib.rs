@@ -14,6 +14,7 @@ pub mod clock;
 pub mod decode;
 pub mod fields;
 pub mod gvk;
+pub mod json;
 pub mod meta;
 pub mod names;
 pub mod patch;

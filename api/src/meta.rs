@@ -21,12 +21,17 @@ pub struct Owner<'a> {
     pub block_owner_deletion: bool,
 }
 
-fn metadata(object: &Value) -> Option<&Map<String, Value>> {
-    object.get("metadata")?.as_object()
+/// Objects and their metadata have few fields: comparing names costs less than hashing one.
+fn field<'a>(fields: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
+    fields.iter().find(|(known, _)| *known == name).map(|(_, value)| value)
 }
 
-fn text<'a>(object: &'a Value, field: &str) -> &'a str {
-    metadata(object).and_then(|m| m.get(field)).and_then(Value::as_str).unwrap_or_default()
+fn metadata(object: &Value) -> Option<&Map<String, Value>> {
+    field(object.as_object()?, "metadata")?.as_object()
+}
+
+fn text<'a>(object: &'a Value, name: &str) -> &'a str {
+    metadata(object).and_then(|m| field(m, name)).and_then(Value::as_str).unwrap_or_default()
 }
 
 /// `metadata.name`, empty when there is none. So are the other readers of text.
@@ -55,19 +60,19 @@ pub fn creation_timestamp(object: &Value) -> &str {
 }
 /// `metadata.deletionTimestamp`, RFC 3339
 pub fn deletion_timestamp(object: &Value) -> Option<&str> {
-    metadata(object)?.get("deletionTimestamp")?.as_str()
+    field(metadata(object)?, "deletionTimestamp")?.as_str()
 }
 /// `metadata.deletionGracePeriodSeconds`
 pub fn deletion_grace_period(object: &Value) -> Option<i64> {
-    metadata(object)?.get("deletionGracePeriodSeconds")?.as_i64()
+    field(metadata(object)?, "deletionGracePeriodSeconds")?.as_i64()
 }
 /// `metadata.generation`, 0 when there is none.
 pub fn generation(object: &Value) -> i64 {
-    metadata(object).and_then(|m| m.get("generation")).and_then(Value::as_i64).unwrap_or(0)
+    metadata(object).and_then(|m| field(m, "generation")).and_then(Value::as_i64).unwrap_or(0)
 }
 /// `metadata.labels`
 pub fn labels(object: &Value) -> Option<&Map<String, Value>> {
-    metadata(object)?.get("labels")?.as_object()
+    field(metadata(object)?, "labels")?.as_object()
 }
 /// One label.
 pub fn label<'a>(object: &'a Value, key: &str) -> Option<&'a str> {
@@ -75,7 +80,7 @@ pub fn label<'a>(object: &'a Value, key: &str) -> Option<&'a str> {
 }
 /// `metadata.annotations`
 pub fn annotations(object: &Value) -> Option<&Map<String, Value>> {
-    metadata(object)?.get("annotations")?.as_object()
+    field(metadata(object)?, "annotations")?.as_object()
 }
 /// One annotation.
 pub fn annotation<'a>(object: &'a Value, key: &str) -> Option<&'a str> {
@@ -84,7 +89,7 @@ pub fn annotation<'a>(object: &'a Value, key: &str) -> Option<&'a str> {
 /// `metadata.finalizers`
 pub fn finalizers(object: &Value) -> impl Iterator<Item = &str> {
     metadata(object)
-        .and_then(|m| m.get("finalizers"))
+        .and_then(|m| field(m, "finalizers"))
         .and_then(Value::as_array)
         .into_iter()
         .flatten()
@@ -92,7 +97,7 @@ pub fn finalizers(object: &Value) -> impl Iterator<Item = &str> {
 }
 /// `metadata.ownerReferences`
 pub fn owners(object: &Value) -> impl Iterator<Item = Owner<'_>> {
-    let references = metadata(object).and_then(|m| m.get("ownerReferences")).and_then(Value::as_array);
+    let references = metadata(object).and_then(|m| field(m, "ownerReferences")).and_then(Value::as_array);
     references.into_iter().flatten().map(|reference| {
         let text = |field: &str| reference.get(field).and_then(Value::as_str).unwrap_or_default();
         let flag = |field: &str| reference.get(field).and_then(Value::as_bool).unwrap_or(false);

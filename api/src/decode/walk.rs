@@ -12,7 +12,10 @@ use super::scalar::{self, Misfit, Raw};
 use crate::schema::{Field, Kind, Scalar, TypeRef, ValueRef};
 
 /// Deepest nesting of arrays and objects; Go's decoder allows 10,000 and none of the built-in kinds needs 50.
-const MAX_DEPTH: usize = 120;
+pub(super) const MAX_DEPTH: usize = 120;
+
+/// Room that a structure has for fields that are filled in later.
+const DEFAULTS: usize = 4;
 
 /// What the walk finds out beside the object.
 pub(super) struct Context<'s> {
@@ -22,12 +25,21 @@ pub(super) struct Context<'s> {
     trail: Trail<'s>,
     /// The structures the reader is in.
     owners: Vec<TypeRef<'s>>,
+    /// Fields of the structures the reader is in, the innermost last: a structure is built when all are known, in one piece.
+    fields: Vec<(String, Value)>,
     collect: bool,
 }
 
 impl Context<'_> {
     pub fn new(collect: bool) -> Self {
-        Self { problems: Problems::default(), wrong: None, trail: Trail::default(), owners: Vec::new(), collect }
+        Self {
+            problems: Problems::default(),
+            wrong: None,
+            trail: Trail::default(),
+            owners: Vec::new(),
+            fields: Vec::new(),
+            collect,
+        }
     }
 
     fn fail<E: Error>(&mut self, message: String) -> E {
@@ -90,17 +102,17 @@ impl<'s, 'c> Walk<'s, 'c> {
     /// A structure: its fields by name, others left out.
     fn object<'de, A: MapAccess<'de>>(mut self, ty: TypeRef<'s>, mut access: A) -> Result<Value, A::Error> {
         self.context.owners.push(ty);
-        let mut object = Map::new();
-        // Bits of the fields seen, for fields that were null and so are not in the object. No kind has 128 fields; the rest is not noticed.
-        let mut nulls: u128 = 0;
+        let start = self.context.fields.len();
+        // Bits of the schema's fields that were met. No kind has 128 fields; the rest is looked for by name.
+        let mut met: u128 = 0;
         while let Some(key) = access.next_key_seed(Name(ty))? {
-            let name = match &key {
-                Key::Known(field) => field.name(),
-                Key::Other(name) => name,
+            let (name, bit) = match &key {
+                Key::Known(field) => (field.name(), 1_u128.checked_shl(field.nth(ty)).unwrap_or(0)),
+                Key::Other(name) => (name.as_str(), 0),
             };
-            if self.context.collect
-                && (object.contains_key(name) || (matches!(key, Key::Known(_)) && seen_null(ty, name, nulls)))
-            {
+            let again = if bit == 0 { self.has_field(start, name) } else { met & bit != 0 };
+            met |= bit;
+            if again && self.context.collect {
                 let path = self.context.trail.with(name);
                 self.context.problems.duplicate(path);
             }
@@ -112,17 +124,20 @@ impl<'s, 'c> Walk<'s, 'c> {
                     if value.is_null() && !keeps_null(field.value()) {
                         // The last one counts, as in Go: null after a value undoes it only where Go's null does, for pointers,
                         // maps and lists; every optional field is one of these on the wire.
-                        object.shift_remove(field.name());
-                        nulls |= null_bit(ty, field.name());
+                        if again {
+                            self.drop_field(start, field.name());
+                        }
+                    } else if again {
+                        self.replace_field(start, field.name().to_owned(), value);
                     } else {
-                        object.insert(field.name().to_owned(), value);
+                        self.context.fields.push((field.name().to_owned(), value));
                     }
                 }
                 Key::Other(name) if ty.keeps_unknown() => {
                     self.context.trail.0.push(Step::Key(name.clone()));
                     let value = access.next_value_seed(AnyValue { context: self.context })?;
                     self.context.trail.0.pop();
-                    object.insert(name, value);
+                    self.replace_field(start, name, value);
                 }
                 Key::Other(name) => {
                     if self.context.collect {
@@ -134,7 +149,27 @@ impl<'s, 'c> Walk<'s, 'c> {
             }
         }
         self.context.owners.pop();
+        // Defaults will be added to it.
+        let mut object = Map::with_capacity(self.context.fields.len() - start + DEFAULTS);
+        object.extend(self.context.fields.drain(start..));
         Ok(Value::Object(object))
+    }
+
+    fn has_field(&self, start: usize, name: &str) -> bool {
+        self.context.fields[start..].iter().any(|(known, _)| known == name)
+    }
+
+    fn drop_field(&mut self, start: usize, name: &str) {
+        if let Some(at) = self.context.fields[start..].iter().position(|(known, _)| known == name) {
+            self.context.fields.remove(start + at);
+        }
+    }
+
+    fn replace_field(&mut self, start: usize, name: String, value: Value) {
+        match self.context.fields[start..].iter_mut().find(|(known, _)| *known == name) {
+            Some((_, known)) => *known = value,
+            None => self.context.fields.push((name, value)),
+        }
     }
 
     fn map<'de, A: MapAccess<'de>>(mut self, value: ValueRef<'s>, mut access: A) -> Result<Value, A::Error> {
@@ -164,15 +199,6 @@ fn or_zero(found: Value, value: ValueRef<'_>) -> Value {
 
 fn keeps_null(value: ValueRef<'_>) -> bool {
     matches!(value.kind(), Kind::Scalar(Scalar::Any))
-}
-
-fn null_bit(ty: TypeRef<'_>, name: &str) -> u128 {
-    let at = ty.fields().position(|field| field.name() == name).unwrap_or(usize::MAX);
-    u32::try_from(at).ok().and_then(|at| 1_u128.checked_shl(at)).unwrap_or(0)
-}
-
-fn seen_null(ty: TypeRef<'_>, name: &str, nulls: u128) -> bool {
-    nulls != 0 && nulls & null_bit(ty, name) != 0
 }
 
 /// The Go type of a value, for messages.

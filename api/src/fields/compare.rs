@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::place::{Form, Place};
 use super::set::{Element, Set};
+use crate::json::same;
 use crate::schema::TypeRef;
 
 /// Paths that changed.
@@ -36,7 +37,7 @@ fn both<'a>(old: Option<&'a Value>, new: Option<&'a Value>, place: Place<'_>) ->
         (None, Some(_)) => Change::Changed,
         (Some(_), None) => Change::Removed,
         // Equal values are passed over without a look at the schema.
-        (Some(old), Some(new)) if old == new => return (Comparison::default(), Change::None),
+        (Some(old), Some(new)) if same(old, new) => return (Comparison::default(), Change::None),
         (Some(_), Some(_)) => Change::None,
     };
     let forms = (old.map(|value| place.form(value)), new.map(|value| place.form(value)));
@@ -50,7 +51,10 @@ fn both<'a>(old: Option<&'a Value>, new: Option<&'a Value>, place: Place<'_>) ->
         (Some(Form::Items(old)), None) => items(old, &[], place),
         (None, Some(Form::Items(new))) => items(&[], new, place),
         _ => {
-            let change = if change == Change::None && old != new { Change::Changed } else { change };
+            let change = match (old, new) {
+                (Some(old), Some(new)) if !same(old, new) => Change::Changed,
+                _ => change,
+            };
             return (Comparison::default(), change);
         }
     };

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use super::managers::{STRIPPED_SET, Writer};
 use super::place::{Form, Place};
 use super::set::{Element, Set};
+use crate::json::put_inside;
 use crate::schema::TypeRef;
 
 /// Structures that every object has, empty or not, because upstream's types hold them by value: they come with the object and
@@ -26,7 +27,7 @@ pub fn encode_created(object: &Value, ty: TypeRef<'_>, writer: &Writer<'_>, igno
     let mut out = Vec::with_capacity(ROOM);
     let text = |out: &mut Vec<u8>, opening: &[u8], text: &str| {
         out.extend_from_slice(opening);
-        put_escaped(out, text);
+        put_inside(out, text);
         out.push(b'"');
     };
     text(&mut out, b"[{\"manager\":\"", writer.manager);
@@ -147,20 +148,8 @@ fn put_name(out: &mut Vec<u8>, element: &Element<'_>) {
         Element::Index(at) => (b"\"i:", &at.to_string()),
     };
     out.extend_from_slice(prefix);
-    put_escaped(out, text);
+    put_inside(out, text);
     out.push(b'"');
-}
-
-/// The inside of a JSON string.
-fn put_escaped(out: &mut Vec<u8>, text: &str) {
-    if text.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\') {
-        return out.extend_from_slice(text.as_bytes());
-    }
-    let start = out.len();
-    // Writing text to memory does not fail.
-    let _ = serde_json::to_writer(&mut *out, text);
-    out.remove(start);
-    out.pop();
 }
 
 #[cfg(test)]

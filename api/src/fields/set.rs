@@ -5,6 +5,7 @@ use std::cmp::Ordering;
 
 use serde_json::{Map, Value};
 
+use crate::json::put_field;
 use crate::schema::{Kind, ValueRef};
 
 /// One step of a path.
@@ -72,18 +73,17 @@ impl<'a> Element<'a> {
 
 /// The JSON text of an item's keys; their names come sorted.
 pub(super) fn key_text<'k>(keys: impl Iterator<Item = (&'k str, &'k Value)>) -> String {
-    let mut text = String::from("{");
+    let mut text = Vec::with_capacity(64);
+    text.push(b'{');
     for (name, value) in keys {
         if text.len() > 1 {
-            text.push(',');
+            text.push(b',');
         }
-        // Writing JSON to a string: names are quoted as JSON quotes them.
-        text.push_str(&Value::from(name).to_string());
-        text.push(':');
-        text.push_str(&value.to_string());
+        put_field(&mut text, name, value);
     }
-    text.push('}');
-    text
+    text.push(b'}');
+    // JSON of text is text.
+    String::from_utf8(text).unwrap_or_default()
 }
 
 /// A set of paths.

@@ -1,7 +1,9 @@
 //! Schemas made at run time, for custom resources.
 
 use super::table::intern;
-use super::{Base, Extras, FieldRow, ListType, Scalar, Schema, Shape, Strategy, TypeRef, TypeRow, WRAP_LIST, WRAP_MAP};
+use super::{
+    Base, Extras, FieldRow, ListType, Scalar, Schema, Shape, Strategy, TypeRef, TypeRow, WRAP_LIST, WRAP_MAP, prefix,
+};
 use crate::gvk::{Gvk, Symbol};
 
 /// A type of a schema that is being built.
@@ -113,7 +115,7 @@ impl Builder {
         });
         for FieldSpec { name, shape, required, atomic, extras } in fields {
             let extras = intern(&mut self.schema, extras);
-            self.schema.fields.push(FieldRow { name, shape, required, atomic, extras });
+            self.schema.fields.push(FieldRow { prefix: prefix(&name), name, shape, required, atomic, extras });
         }
         TypeId(Base::Own(index))
     }

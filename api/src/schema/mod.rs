@@ -60,6 +60,8 @@ struct TypeRow {
 #[derive(Debug)]
 struct FieldRow {
     name: Symbol,
+    /// The name's first bytes as a number, which compares as they do.
+    prefix: u64,
     shape: Shape,
     required: bool,
     atomic: bool,
@@ -219,8 +221,12 @@ impl<'s> TypeRef<'s> {
     /// A field by its name, letter for letter.
     pub fn field(self, name: &str) -> Option<Field<'s>> {
         let (first, rows) = self.rows();
-        let at = rows.binary_search_by(|row| (*row.name).cmp(name)).ok()?;
-        Some(Field { schema: self.schema, index: (first + at) as u32 })
+        let prefix = prefix(name);
+        let start = rows.partition_point(|row| row.prefix < prefix);
+        let same = rows[start..].iter().take_while(|row| row.prefix == prefix);
+        let at = start + same.take_while(|row| row.name.len() != name.len() || *row.name != *name).count();
+        let found = rows.get(at).is_some_and(|row| row.prefix == prefix);
+        found.then_some(Field { schema: self.schema, index: (first + at) as u32 })
     }
 
     /// All fields, sorted by name.
@@ -245,6 +251,14 @@ impl<'s> TypeRef<'s> {
     }
 }
 
+/// The first eight bytes of a name, filled up with zeros.
+fn prefix(name: &str) -> u64 {
+    let mut bytes = [0; 8];
+    let length = name.len().min(8);
+    bytes[..length].copy_from_slice(&name.as_bytes()[..length]);
+    u64::from_be_bytes(bytes)
+}
+
 impl std::fmt::Debug for TypeRef<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.full_name())
@@ -265,6 +279,11 @@ impl<'s> Field<'s> {
 
     fn extras(self) -> &'s Extras {
         &self.schema.extras[usize::from(self.row().extras)]
+    }
+
+    /// Where it stands among the fields of the structure that it was found in.
+    pub fn nth(self, of: TypeRef<'_>) -> u32 {
+        self.index - of.row().first_field
     }
 
     /// Its name in JSON.

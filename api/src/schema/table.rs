@@ -5,7 +5,7 @@
 //! and `{` (map of), then the number of a type or the letter of a scalar. Flags: `R` required, `A` atomic map,
 //! `L=set`, `L=atomic`, `L=map:key,…`, `P=strategy,…:mergeKey`.
 
-use super::{Base, Extras, FieldRow, ListType, Scalar, Schema, Shape, Strategy, TypeRow, WRAP_LIST, WRAP_MAP};
+use super::{Base, Extras, FieldRow, ListType, Scalar, Schema, Shape, Strategy, TypeRow, WRAP_LIST, WRAP_MAP, prefix};
 use crate::gvk::{Gvk, Symbol};
 
 pub(super) fn read(text: &'static str) -> Schema {
@@ -53,7 +53,7 @@ fn read_field(schema: &mut Schema, line: &'static str) {
         }
     }
     let extras = intern(schema, extras);
-    schema.fields.push(FieldRow { name, shape, required, atomic, extras });
+    schema.fields.push(FieldRow { prefix: prefix(&name), name, shape, required, atomic, extras });
     if let Some(owner) = schema.types.last_mut() {
         owner.field_count += 1;
     }

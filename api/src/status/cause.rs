@@ -185,39 +185,89 @@ pub fn aggregate(messages: impl IntoIterator<Item = String>) -> String {
 /// let ports = FieldPath::new("spec").child("containers").index(0).child("ports");
 /// assert_eq!(ports.to_string(), "spec.containers[0].ports");
 /// assert_eq!(FieldPath::new("metadata").child("labels").key("a/b").to_string(), "metadata.labels[a/b]");
+/// let long = (0..40).fold(FieldPath::default(), |path, nth| path.child("a").index(nth));
+/// assert!(long.to_string().starts_with("a[0].a[1]") && long.to_string().ends_with(".a[38].a[39]"));
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct FieldPath(String);
+#[derive(Clone)]
+pub struct FieldPath(Text);
+
+/// Paths are made for every field that is checked, though hardly one is ever told of: most fit in without an allocation.
+#[derive(Clone)]
+enum Text {
+    Short { length: u8, bytes: [u8; SHORT] },
+    Long(String),
+}
+
+const SHORT: usize = 95;
 
 impl FieldPath {
     /// The path of one field.
     pub fn new(field: &str) -> Self {
-        Self(field.to_owned())
+        Self::of([field])
     }
     /// The path of a field of the value here. `field` may hold dots.
     #[must_use]
     pub fn child(&self, field: &str) -> Self {
-        if self.0.is_empty() { Self(field.to_owned()) } else { Self(format!("{}.{field}", self.0)) }
+        let dot = if self.as_str().is_empty() { "" } else { "." };
+        Self::of([self.as_str(), dot, field])
     }
     /// The path of an item of the list here.
     #[must_use]
     pub fn index(&self, index: usize) -> Self {
-        Self(format!("{}[{index}]", self.0))
+        match index {
+            0..10 => Self::of([self.as_str(), "[", &"0123456789"[index..=index], "]"]),
+            _ => Self::of([self.as_str(), "[", &index.to_string(), "]"]),
+        }
     }
     /// The path of an entry of the map here.
     #[must_use]
     pub fn key(&self, key: &str) -> Self {
-        Self(format!("{}[{key}]", self.0))
+        Self::of([self.as_str(), "[", key, "]"])
     }
     /// The text.
     pub fn as_str(&self) -> &str {
-        &self.0
+        match &self.0 {
+            // It is made of whole strings.
+            Text::Short { length, bytes } => std::str::from_utf8(&bytes[..usize::from(*length)]).unwrap_or_default(),
+            Text::Long(text) => text,
+        }
+    }
+    fn of<const N: usize>(parts: [&str; N]) -> Self {
+        if parts.iter().map(|part| part.len()).sum::<usize>() > SHORT {
+            return Self(Text::Long(parts.concat()));
+        }
+        let (mut bytes, mut length) = ([0; SHORT], 0);
+        for part in parts {
+            bytes[length..length + part.len()].copy_from_slice(part.as_bytes());
+            length += part.len();
+        }
+        Self(Text::Short { length: length as u8, bytes })
+    }
+}
+
+impl Default for FieldPath {
+    fn default() -> Self {
+        Self::new("")
+    }
+}
+
+impl PartialEq for FieldPath {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for FieldPath {}
+
+impl fmt::Debug for FieldPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_str(), f)
     }
 }
 
 impl fmt::Display for FieldPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
     }
 }
 

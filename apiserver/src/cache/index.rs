@@ -1,9 +1,8 @@
 //! What selectors look at, read from encoded objects without building them.
 
+use super::scan::Scan;
 use coracle_api::gvk::Symbol;
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use std::borrow::Cow;
-use std::fmt;
 
 /// A field that can be selected by, beside `metadata.name` and `metadata.namespace`.
 #[derive(Debug)]
@@ -83,12 +82,13 @@ pub struct Index {
 impl Index {
     /// Reads the index from JSON; at most 32 fields.
     pub fn of(json: &[u8], fields: &[Field]) -> Option<Self> {
+        let mut scan = Scan::new(json);
         let mut found = Found { labels: Vec::new(), fields: vec![None; fields.len()] };
-        let mut json = serde_json::Deserializer::from_slice(json);
         let candidates = if fields.len() >= 32 { u32::MAX } else { (1 << fields.len()) - 1 };
-        let seed = Walk { depth: 0, candidates, labels: Labelled::Object, fields, found: &mut found };
-        seed.deserialize(&mut json).ok()?;
-        json.end().ok()?;
+        Walk { depth: 0, candidates, labels: Labelled::Object, fields, found: &mut found }.value(&mut scan)?;
+        if !scan.is_at_end() {
+            return None;
+        }
         let fields = fields.iter().zip(found.fields);
         Some(Self {
             labels: Labels(found.labels.into_boxed_slice()),
@@ -121,6 +121,28 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
+    fn value(self, scan: &mut Scan<'_>) -> Option<()> {
+        match scan.peek()? {
+            b'{' => self.object(scan),
+            b'[' => scan.skip(),
+            b'"' => {
+                let text = text(scan)?;
+                self.scalar(&text);
+                Some(())
+            }
+            _ => {
+                // Selectors know words and whole numbers.
+                let scalar = std::str::from_utf8(scan.scalar()?).ok()?;
+                if matches!(scalar, "true" | "false")
+                    || scalar.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-')
+                {
+                    self.scalar(scalar);
+                }
+                Some(())
+            }
+        }
+    }
+
     fn scalar(self, value: &str) {
         for (nth, field) in self.fields.iter().enumerate() {
             if self.candidates & (1 << nth) != 0 && field.path.len() == self.depth {
@@ -128,103 +150,55 @@ impl Walk<'_> {
             }
         }
     }
-}
 
-impl<'de> DeserializeSeed<'de> for Walk<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Walk<'_> {
-    type Value = ();
-
-    fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
-        formatter.write_str("a JSON value")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some(Text(key)) = map.next_key()? {
+    fn object(self, scan: &mut Scan<'_>) -> Option<()> {
+        scan.take(b'{').then_some(())?;
+        if scan.take(b'}') {
+            return Some(());
+        }
+        loop {
+            let key = text(scan)?;
+            scan.take(b':').then_some(())?;
             if self.labels == Labelled::Labels {
-                let Text(value) = map.next_value()?;
+                // A label that is null is empty.
+                let value = if scan.peek()? == b'"' { text(scan)? } else { Cow::Borrowed("") };
+                if value.is_empty() && scan.peek()? == b'n' {
+                    (scan.scalar()? == b"null").then_some(())?;
+                }
                 self.found.labels.push((key.into(), value.into()));
-                continue;
-            }
-            let labels = match (self.labels, &*key) {
-                (Labelled::Object, "metadata") => Labelled::Metadata,
-                (Labelled::Metadata, "labels") => Labelled::Labels,
-                _ => Labelled::Elsewhere,
-            };
-            let mut candidates = self.candidates;
-            for (nth, field) in self.fields.iter().enumerate() {
-                if field.path.get(self.depth) != Some(&*key) {
-                    candidates &= !(1 << nth);
+            } else {
+                let labels = match (self.labels, &*key) {
+                    (Labelled::Object, "metadata") => Labelled::Metadata,
+                    (Labelled::Metadata, "labels") => Labelled::Labels,
+                    _ => Labelled::Elsewhere,
+                };
+                let mut candidates = self.candidates;
+                for (nth, field) in self.fields.iter().enumerate() {
+                    if candidates & (1 << nth) != 0 && field.path.get(self.depth) != Some(&*key) {
+                        candidates &= !(1 << nth);
+                    }
+                }
+                if candidates == 0 && labels == Labelled::Elsewhere {
+                    scan.skip()?;
+                } else {
+                    let (fields, found) = (self.fields, &mut *self.found);
+                    Walk { depth: self.depth + 1, candidates, labels, fields, found }.value(scan)?;
                 }
             }
-            if candidates == 0 && labels == Labelled::Elsewhere {
-                map.next_value::<IgnoredAny>()?;
-            } else {
-                let (fields, found) = (self.fields, &mut *self.found);
-                map.next_value_seed(Walk { depth: self.depth + 1, candidates, labels, fields, found })?;
+            if !scan.take(b',') {
+                return scan.take(b'}').then_some(());
             }
         }
-        Ok(())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        while seq.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(())
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<(), E> {
-        self.scalar(value);
-        Ok(())
-    }
-    fn visit_bool<E>(self, value: bool) -> Result<(), E> {
-        self.scalar(if value { "true" } else { "false" });
-        Ok(())
-    }
-    fn visit_u64<E>(self, value: u64) -> Result<(), E> {
-        self.scalar(&value.to_string());
-        Ok(())
-    }
-    fn visit_i64<E>(self, value: i64) -> Result<(), E> {
-        self.scalar(&value.to_string());
-        Ok(())
-    }
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-        Ok(())
-    }
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
     }
 }
 
 /// A string, borrowed where it has no escapes.
-struct Text<'a>(Cow<'a, str>);
-
-impl<'de: 'a, 'a> serde::Deserialize<'de> for Text<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Strings;
-        impl<'de> Visitor<'de> for Strings {
-            type Value = Cow<'de, str>;
-            fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
-                formatter.write_str("a string")
-            }
-            fn visit_borrowed_str<E>(self, value: &'de str) -> Result<Self::Value, E> {
-                Ok(Cow::Borrowed(value))
-            }
-            fn visit_str<E>(self, value: &str) -> Result<Self::Value, E> {
-                Ok(Cow::Owned(value.to_owned()))
-            }
-            fn visit_unit<E>(self) -> Result<Self::Value, E> {
-                Ok(Cow::Borrowed(""))
-            }
-        }
-        deserializer.deserialize_any(Strings).map(Text)
+fn text<'a>(scan: &mut Scan<'a>) -> Option<Cow<'a, str>> {
+    let (quoted, escapes) = scan.string()?;
+    if escapes {
+        return serde_json::from_slice(quoted).ok().map(Cow::Owned);
     }
+    std::str::from_utf8(&quoted[1..quoted.len() - 1]).ok().map(Cow::Borrowed)
 }
 
 #[cfg(test)]
@@ -238,12 +212,16 @@ mod tests {
             Field::of("spec.unschedulable", &["spec", "unschedulable"], "false"),
             Field::of("type", &["type"], ""),
         ];
-        let json = br#"{"metadata":{"name":"a","labels":{"a\n":"1","b":"2"},"x":{"labels":{"no":"no"}}},
+        let json = br#"{"metadata":{"name":"a","labels":{"a\n":"1","b":"2","c":null},"x":{"labels":{"no":"no"}}},
             "spec":{"template":{"metadata":{"labels":{"no":"no"}},"spec":{"nodeName":"no"}},"nodeName":"yes","list":[{"nodeName":"no"}]},
             "status":{"nodeName":"no"},"type":"Opaque"}"#;
         let index = Index::of(json, &FIELDS).unwrap();
-        assert_eq!(index.labels.iter().collect::<Vec<_>>(), [("a\n", "1"), ("b", "2")]);
+        assert_eq!(index.labels.iter().collect::<Vec<_>>(), [("a\n", "1"), ("b", "2"), ("c", "")]);
         assert_eq!(index.fields.iter().map(|value| &**value).collect::<Vec<_>>(), ["yes", "false", "Opaque"]);
-        assert!(Index::of(b"{\"metadata\":", &FIELDS).is_none());
+        for wrong in
+            ["{\"metadata\":", "{\"metadata\":{\"labels\":{\"a\":1}}}", "{\"a\":1}}", "{\"a\" 1}", "{\"a\":1 \"b\":2}"]
+        {
+            assert!(Index::of(wrong.as_bytes(), &FIELDS).is_none(), "{wrong}");
+        }
     }
 }

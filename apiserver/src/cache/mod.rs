@@ -12,6 +12,7 @@
 mod index;
 mod object;
 mod resource;
+mod scan;
 mod selection;
 pub mod watcher;
 

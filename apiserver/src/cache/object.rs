@@ -10,6 +10,7 @@ use super::index::{Index, Labels};
 use crate::registry::Row;
 use crate::store::Revision;
 use bytes::{BufMut, Bytes, BytesMut};
+use coracle_api::json::{self, put, put_field, put_text};
 use serde_json::Value;
 use std::sync::{Arc, OnceLock};
 
@@ -75,15 +76,16 @@ impl Object {
     ) -> Option<Self> {
         let converted = row.strategy.custom().and_then(|custom| custom.normalized(stored));
         let stored = converted.as_deref().unwrap_or(stored);
-        let index = Index::of(stored, row.strategy.fields())?;
-        let (frame, version_at) = match metadata_at(stored) {
-            Some(at) => splice(change, &stored[..at], &stored[at..], revision),
+        let canonical;
+        let (stored, at) = match metadata_at(stored) {
+            Some(at) => (stored, at),
             None => {
-                let canonical = encode(&serde_json::from_slice(stored).ok()?);
-                let at = metadata_at(&canonical)?;
-                splice(change, &canonical[..at], &canonical[at..], revision)
+                canonical = encode(&serde_json::from_slice(stored).ok()?);
+                (&*canonical, metadata_at(&canonical)?)
             }
         };
+        let index = Index::of(stored, row.strategy.fields())?;
+        let (frame, version_at) = splice(change, &stored[..at], &stored[at..], revision);
         Some(Self { key, revision, created, frame, change, version_at, index, encoded: OnceLock::new() })
     }
 
@@ -141,7 +143,7 @@ impl Object {
 
     /// The object, parsed.
     pub fn parse(&self) -> Value {
-        serde_json::from_slice(self.json_slice()).unwrap_or(Value::Null)
+        json::read(self.json_slice()).unwrap_or(Value::Null)
     }
 
     /// The object as the store holds it: without its resourceVersion.
@@ -243,11 +245,11 @@ pub fn encode_managed(object: &Value, managed_fields: Option<&[u8]>) -> Bytes {
     let mut out = Vec::with_capacity(ROOM);
     for (nth, (name, absent)) in FIRST.iter().enumerate() {
         out.push(if nth == 0 { b'{' } else { b',' });
-        put_json(&mut out, &name);
+        put_text(&mut out, name);
         out.push(b':');
         match map.get(*name) {
             Some(Value::Object(metadata)) if *name == "metadata" => put_metadata(&mut out, metadata, managed_fields),
-            Some(value) => put_json(&mut out, value),
+            Some(value) => put(&mut out, value),
             None => out.extend_from_slice(absent),
         }
     }
@@ -277,17 +279,6 @@ fn put_metadata(out: &mut Vec<u8>, metadata: &serde_json::Map<String, Value>, ma
         out.extend_from_slice(managed_fields);
     }
     out.push(b'}');
-}
-
-fn put_field(out: &mut Vec<u8>, name: &str, value: &Value) {
-    put_json(out, &name);
-    out.push(b':');
-    put_json(out, value);
-}
-
-fn put_json(out: &mut Vec<u8>, value: &impl serde::Serialize) {
-    // Writing JSON to memory does not fail, nor do documents have other keys than text.
-    let _ = serde_json::to_writer(out, value);
 }
 
 /// The answer to a write: the stored encoding with the revision it got.

@@ -1,28 +1,53 @@
 //! Reading, filling in and checking fields of an object, as strategies do.
 
+use coracle_api::json;
 use coracle_api::quantity::Quantity;
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, validation};
 use serde_json::{Map, Value};
 
+/// Structures of up to so many fields are looked through: that costs less than hashing a name.
+const FEW: usize = 24;
+
+/// A field.
+pub fn field<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
+    let map = value.as_object()?;
+    if map.len() > FEW { map.get(name) } else { map.iter().find(|(key, _)| *key == name).map(|(_, value)| value) }
+}
+
+/// A field, for writing.
+pub fn field_mut<'a>(value: &'a mut Value, name: &str) -> Option<&'a mut Value> {
+    let map = value.as_object_mut()?;
+    if map.len() > FEW {
+        map.get_mut(name)
+    } else {
+        map.iter_mut().find(|(key, _)| *key == name).map(|(_, value)| value)
+    }
+}
+
+/// A value below others, for writing.
+pub fn below_mut<'a>(value: &'a mut Value, names: &[&str]) -> Option<&'a mut Value> {
+    names.iter().try_fold(value, |value, name| field_mut(value, name))
+}
+
 /// The text of a field; empty when absent or something else.
 pub fn text<'a>(value: &'a Value, name: &str) -> &'a str {
-    value.get(name).and_then(Value::as_str).unwrap_or_default()
+    field(value, name).and_then(Value::as_str).unwrap_or_default()
 }
 
 /// The items of a list field.
 pub fn items<'a>(value: &'a Value, name: &str) -> &'a [Value] {
-    value.get(name).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+    field(value, name).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
 /// The items of a list field, for writing.
 pub fn items_mut<'a>(value: &'a mut Value, name: &str) -> impl Iterator<Item = &'a mut Value> {
-    value.get_mut(name).and_then(Value::as_array_mut).into_iter().flatten()
+    field_mut(value, name).and_then(Value::as_array_mut).into_iter().flatten()
 }
 
 /// Whether a field is there and holds something.
 pub fn is_set(value: &Value, name: &str) -> bool {
-    match value.get(name) {
+    match field(value, name) {
         None | Some(Value::Null) => false,
         Some(Value::String(text)) => !text.is_empty(),
         Some(Value::Array(items)) => !items.is_empty(),
@@ -32,11 +57,12 @@ pub fn is_set(value: &Value, name: &str) -> bool {
 
 /// Puts a value where there is none, null or an empty string.
 pub fn set_default(value: &mut Value, name: &str, default: impl Into<Value>) {
-    let Some(map) = value.as_object_mut() else { return };
-    match map.get(name) {
-        None | Some(Value::Null) => drop(map.insert(name.to_owned(), default.into())),
-        Some(Value::String(text)) if text.is_empty() => drop(map.insert(name.to_owned(), default.into())),
+    match field_mut(value, name) {
+        Some(absent @ Value::Null) => *absent = default.into(),
+        Some(Value::String(text)) if !text.is_empty() => {}
+        Some(empty @ Value::String(_)) => *empty = default.into(),
         Some(_) => {}
+        None => set(value, name, default),
     }
 }
 
@@ -65,17 +91,19 @@ pub fn object_mut<'a>(value: &'a mut Value, name: &str) -> &'a mut Value {
     if !value.is_object() {
         *value = Value::Object(Map::new());
     }
-    let field = &mut value[name];
-    if !field.is_object() {
-        *field = Value::Object(Map::new());
+    if !field(value, name).is_some_and(Value::is_object) {
+        set(value, name, Map::new());
     }
-    field
+    &mut value[name]
 }
 
 /// Both have the field alike; null counts as absent.
-pub fn same(a: &Value, b: &Value, name: &str) -> bool {
-    let of = |value: &Value| value.get(name).filter(|field| !field.is_null()).cloned();
-    of(a) == of(b)
+pub fn same<'v>(a: &'v Value, b: &'v Value, name: &str) -> bool {
+    let of = |value: &'v Value| field(value, name).filter(|field| !field.is_null());
+    match (of(a), of(b)) {
+        (Some(a), Some(b)) => json::same(a, b),
+        (a, b) => a.is_none() && b.is_none(),
+    }
 }
 
 /// Both say the same: null and an empty list are as good as absent (apimachinery `equality.Semantic`).
@@ -108,7 +136,7 @@ pub fn require(value: &Value, name: &str, path: &FieldPath, causes: &mut Vec<Cau
 
 /// A field that must be one of a few, when it is there.
 pub fn one_of(value: &Value, name: &str, allowed: &[&str], path: &FieldPath, causes: &mut Vec<Cause>) {
-    if let Some(found) = value.get(name).and_then(Value::as_str)
+    if let Some(found) = field(value, name).and_then(Value::as_str)
         && !allowed.contains(&found)
     {
         causes.push(Cause::not_supported(&path.child(name), found, allowed));
@@ -120,7 +148,7 @@ pub const NON_NEGATIVE: &str = "must be greater than or equal to 0";
 
 /// A number that must not be negative, when it is there.
 pub fn non_negative(value: &Value, name: &str, path: &FieldPath, causes: &mut Vec<Cause>) {
-    if let Some(number) = value.get(name).and_then(Value::as_i64)
+    if let Some(number) = field(value, name).and_then(Value::as_i64)
         && number < 0
     {
         causes.push(Cause::invalid(&path.child(name), number, NON_NEGATIVE));

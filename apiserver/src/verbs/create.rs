@@ -60,7 +60,12 @@ pub(crate) async fn create_object(call: &Call, mut object: Value, managing: Mana
 }
 
 /// Writes a finished object, with what it is allocated, and again when it loses a race that it can win.
-async fn store(call: &Call, mut object: Value, managed_fields: Option<&[u8]>, prefix: &str) -> Result<Written, Status> {
+async fn store(
+    call: &Call,
+    mut object: Value,
+    mut managed_fields: Option<&[u8]>,
+    prefix: &str,
+) -> Result<Written, Status> {
     let row = call.row();
     for _ in 0..ATTEMPTS {
         let name = object_meta::name(&object).to_owned();
@@ -73,7 +78,7 @@ async fn store(call: &Call, mut object: Value, managed_fields: Option<&[u8]>, pr
         let fixed = txn.compare.len();
         let allocated = allocate::for_create(call, &mut object)?;
         txn.compare.extend(allocated.compare);
-        let stored = encode_managed(&object, managed_fields);
+        let stored = encode_managed(&object, managed_fields.take());
         if call.options.dry_run {
             if call.cache()?.snapshot().get(&object_meta::key(&object)).is_some() {
                 return Err(Status::already_exists(&call.gvr(), &name));
@@ -83,6 +88,8 @@ async fn store(call: &Call, mut object: Value, managed_fields: Option<&[u8]>, pr
         let ttl = row.strategy.traits().ttl.map(Duration::from_secs);
         txn.ops.push(Op::Put { key, value: stored.clone(), ttl });
         txn.ops.extend(allocated.ops);
+        // Many creates wait for the store at a time, hardly one runs again: it reads its object anew then.
+        drop(object);
         match call.server.store().txn(txn).await.map_err(store_status)? {
             Outcome::Committed(revision) => {
                 return Ok(Written { json: with_revision(&stored, revision) });
@@ -91,6 +98,7 @@ async fn store(call: &Call, mut object: Value, managed_fields: Option<&[u8]>, pr
                 if prefix.is_empty() {
                     return Err(Status::already_exists(&call.gvr(), &name));
                 }
+                object = read(&stored)?;
                 object_meta::set(&mut object, "name", call.server.config.names.generate(prefix));
             }
             Outcome::Conflict(current) => {
@@ -99,6 +107,7 @@ async fn store(call: &Call, mut object: Value, managed_fields: Option<&[u8]>, pr
                     call.server.not_older_than(newest).await?;
                 }
                 call.server.fresh().await?;
+                object = read(&stored)?;
                 if current.len() > fixed {
                     allocated.undo.undo(&mut object);
                 }
@@ -110,4 +119,9 @@ async fn store(call: &Call, mut object: Value, managed_fields: Option<&[u8]>, pr
     } else {
         Err(Status::generate_name_conflict(&call.gvr(), object_meta::name(&object)))
     }
+}
+
+/// What was to be stored, for another attempt: with its managed fields by now.
+fn read(stored: &[u8]) -> Result<Value, Status> {
+    serde_json::from_slice(stored).map_err(|error| Status::internal(error.to_string()))
 }

@@ -81,28 +81,29 @@ pub(super) async fn delete(mut call: Call, body: Body) -> Result<Response, Statu
 /// Deletes the object in the call's path.
 pub(crate) async fn delete_object(call: &Call, options: &DeleteOptions) -> Result<Deleted, Status> {
     for _ in 0..update::ATTEMPTS {
-        let current = call.current().await?;
-        if let Some(deleted) = delete_once(call, options, &current).await? {
+        if let Some(deleted) = delete_once(call, options, call.current().await?).await? {
             return Ok(deleted);
         }
     }
     Err(Status::conflict(&call.gvr(), &call.name, "the object is being written by others"))
 }
 
-async fn delete_once(call: &Call, options: &DeleteOptions, current: &Current) -> Result<Option<Deleted>, Status> {
-    check_preconditions(call, options, current)?;
+async fn delete_once(call: &Call, options: &DeleteOptions, mut current: Current) -> Result<Option<Deleted>, Status> {
+    check_preconditions(call, options, &current)?;
     call.row().strategy.check_delete(&current.value, &call.server.cacher)?;
-    let mut object = current.value.clone();
+    // Most objects go at once, and what they were is not looked at again.
+    let mut object = current.take();
     set_finalizers(call, &mut object, options.propagation);
     call.row().strategy.prepare_delete(&mut object, &call.context());
     let grace = call.row().strategy.grace_period(&object, options.grace_period).unwrap_or(0).max(0);
     let waits = object_meta::finalizers(&object).next().is_some() || has_own_finalizers(call, &object);
     if !waits && grace == 0 {
-        let removed = call.remove(current, allocate::release(call, &object)).await?;
+        let removed = call.remove(&current, allocate::release(call, &object)).await?;
         return Ok(removed.then_some(Deleted::Gone(object)));
     }
     mark(call, &mut object, grace);
-    let written = call.replace(current, &object, Vec::new()).await?;
+    current.restore();
+    let written = call.replace(&current, &object, Vec::new()).await?;
     Ok(written.map(|written| Deleted::Going(written.json)))
 }
 

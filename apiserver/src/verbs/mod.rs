@@ -30,7 +30,7 @@ use crate::registry::{Resolved, Row, Subresource};
 use crate::server::{Server, store_status};
 use crate::store::{Compare, Op, Outcome, Revision, Txn};
 use bytes::Bytes;
-use coracle_api::{Gvk, Gvr, Status};
+use coracle_api::{Gvk, Gvr, Status, json};
 use http::StatusCode;
 use serde_json::{Map, Value};
 use std::sync::Arc;
@@ -120,14 +120,26 @@ pub async fn dispatch_binding(call: Call, body: Body) -> Result<Response, Status
 /// An object as it was found: its document, and the revision that wrote it.
 #[derive(Clone)]
 pub struct Current {
+    object: Arc<Object>,
     pub value: Value,
     pub revision: Revision,
     pub created: Revision,
 }
 
 impl Current {
-    fn of(object: &Object) -> Self {
-        Self { value: object.parse(), revision: object.revision, created: object.created }
+    fn of(object: &Arc<Object>) -> Self {
+        let (revision, created) = (object.revision, object.created);
+        Self { value: object.parse(), object: object.clone(), revision, created }
+    }
+
+    /// Gives the document away, to be changed.
+    fn take(&mut self) -> Value {
+        std::mem::take(&mut self.value)
+    }
+
+    /// Reads again what was given away.
+    fn restore(&mut self) {
+        self.value = self.object.parse();
     }
 }
 
@@ -141,7 +153,7 @@ fn is_same(a: &Value, b: &Value) -> bool {
     let (Some(a), Some(b)) = (a.as_object(), b.as_object()) else { return false };
     let same = |name: &str, value: &Value| match (name, value, b.get(name)) {
         ("metadata", Value::Object(a), Some(Value::Object(b))) => same_metadata(a, b),
-        (_, value, other) => other == Some(value),
+        (_, value, other) => other.is_some_and(|other| json::same(other, value)),
     };
     a.len() == b.len() && a.iter().all(|(name, value)| same(name, value))
 }
@@ -155,7 +167,7 @@ fn same_metadata(a: &Map<String, Value>, b: &Map<String, Value>) -> bool {
     };
     count(a) == count(b)
         && a.iter().filter(|(name, _)| *name != "resourceVersion").all(|(name, value)| match b.get(name) {
-            Some(other) if other == value => true,
+            Some(other) if json::same(other, value) => true,
             Some(other) => name == "managedFields" && timeless(value) == timeless(other),
             None => false,
         })
@@ -222,7 +234,7 @@ impl Call {
     pub async fn current(&self) -> Result<Current, Status> {
         self.server.fresh().await?;
         let snapshot = self.cache()?.snapshot();
-        snapshot.get(&self.cache_key()).map(|object| Current::of(object)).ok_or_else(|| self.not_found())
+        snapshot.get(&self.cache_key()).map(Current::of).ok_or_else(|| self.not_found())
     }
 
     /// Answers with an object in its stored encoding.

@@ -9,6 +9,7 @@ use coracle_api::patch::{self, PatchType};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, Status, meta as object_meta};
 use http::StatusCode;
+use std::borrow::Cow;
 
 /// Which patch a content type means; an apply has a way of its own.
 pub(super) fn patch_type(call: &Call, content_type: &str) -> Result<PatchType, Status> {
@@ -40,8 +41,10 @@ pub(super) async fn patch(call: Call, body: Body) -> Result<Response, Status> {
     let type_ref = row.reading_type(call.resolved.served)?;
     for _ in 0..update::ATTEMPTS {
         let current = call.current().await?;
-        let mut shown = current.value.clone();
-        call.row().strategy.to_served(&mut shown, call.resolved.served);
+        let mut shown = Cow::Borrowed(&current.value);
+        if call.resolved.served != 0 || row.strategy.custom().is_some() {
+            row.strategy.to_served(shown.to_mut(), call.resolved.served);
+        }
         let patched = patch::apply(kind, &shown, &body.bytes, type_ref)?;
         // The result goes through the same reading as any body: unknown fields are found here.
         let mut decoded = decode::check(patched, type_ref, call.options.field_validation)?;

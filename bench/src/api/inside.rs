@@ -13,7 +13,11 @@ use tower::Service;
 
 use super::load::pod;
 
-/// Creates so many pods, and reads each once.
+fn content_type(method: &str) -> &'static str {
+    if method == "PATCH" { "application/merge-patch+json" } else { "application/json" }
+}
+
+/// Creates so many pods, reads, patches and deletes each once.
 pub async fn run(pods: usize) -> Result<()> {
     let store = Arc::new(Embedded::in_memory(Arc::new(SystemClock::new()))?);
     let address: SocketAddr = "127.0.0.1:6443".parse()?;
@@ -21,7 +25,7 @@ pub async fn run(pods: usize) -> Result<()> {
     let server = ApiServer::start(Config::new(store, authority.cert_pem(), address)).await?;
     let mut service = server.service(UserInfo::admin());
     let mut call = async |method: &str, path: &str, body: String| -> Result<()> {
-        let request = Request::builder().method(method).uri(path).header(header::CONTENT_TYPE, "application/json");
+        let request = Request::builder().method(method).uri(path).header(header::CONTENT_TYPE, content_type(method));
         let response = service.call(request.body(Body::from(body))?).await?;
         ensure!(response.status().is_success(), "{path}: {}", response.status());
         response.into_body().collect().await?;
@@ -32,7 +36,10 @@ pub async fn run(pods: usize) -> Result<()> {
     for number in 0..pods {
         let name = format!("pod-{number:05}");
         call("POST", "/api/v1/namespaces/bench/pods", pod(&name).to_string()).await?;
-        call("GET", &format!("/api/v1/namespaces/bench/pods/{name}"), String::new()).await?;
+        let path = format!("/api/v1/namespaces/bench/pods/{name}");
+        call("GET", &path, String::new()).await?;
+        call("PATCH", &path, json!({"metadata": {"labels": {"round": "1"}}}).to_string()).await?;
+        call("DELETE", &path, json!({"gracePeriodSeconds": 0}).to_string()).await?;
     }
     server.stop().await;
     Ok(())

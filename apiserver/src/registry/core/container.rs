@@ -1,7 +1,7 @@
 //! Checks of a container (core `validateContainers`).
 
 use super::{pod_security, probe, resources};
-use crate::registry::fields::{invalid_all, is_set, items, one_of, text};
+use crate::registry::fields::{field, invalid_all, is_set, items, one_of, text};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, validation};
 use serde_json::Value;
@@ -27,12 +27,12 @@ pub fn validate(container: &Value, volumes: &HashSet<&str>, init: bool, path: &F
     one_of(container, "terminationMessagePolicy", &MESSAGE, path, causes);
     env(container, path, causes);
     mounts(container, volumes, path, causes);
-    resources::validate(container.get("resources").unwrap_or(&Value::Null), &path.child("resources"), causes);
+    resources::validate(field(container, "resources").unwrap_or(&Value::Null), &path.child("resources"), causes);
     probes(container, init, path, causes);
-    let context = container.get("securityContext").unwrap_or(&Value::Null);
+    let context = field(container, "securityContext").unwrap_or(&Value::Null);
     pod_security::of_container(context, &path.child("securityContext"), causes);
     devices(container, path, causes);
-    if let Some(policy) = container.get("restartPolicy").and_then(Value::as_str)
+    if let Some(policy) = field(container, "restartPolicy").and_then(Value::as_str)
         && init
         && policy != "Always"
     {
@@ -48,7 +48,7 @@ fn is_sidecar(container: &Value) -> bool {
 fn probes(container: &Value, init: bool, path: &FieldPath, causes: &mut Vec<Cause>) {
     let allowed = !init || is_sidecar(container);
     for name in ["livenessProbe", "readinessProbe", "startupProbe"] {
-        let Some(value) = container.get(name).filter(|value| !value.is_null()) else { continue };
+        let Some(value) = field(container, name).filter(|value| !value.is_null()) else { continue };
         if allowed {
             probe::validate(value, name != "readinessProbe", &path.child(name), causes);
         } else {
@@ -58,7 +58,7 @@ fn probes(container: &Value, init: bool, path: &FieldPath, causes: &mut Vec<Caus
             ));
         }
     }
-    let Some(lifecycle) = container.get("lifecycle").filter(|value| !value.is_null()) else { return };
+    let Some(lifecycle) = field(container, "lifecycle").filter(|value| !value.is_null()) else { return };
     if !allowed {
         causes.push(Cause::forbidden(
             &path.child("lifecycle"),
@@ -67,7 +67,7 @@ fn probes(container: &Value, init: bool, path: &FieldPath, causes: &mut Vec<Caus
         return;
     }
     for hook in ["postStart", "preStop"] {
-        if let Some(handler) = lifecycle.get(hook).filter(|value| !value.is_null()) {
+        if let Some(handler) = field(lifecycle, hook).filter(|value| !value.is_null()) {
             probe::handler(handler, &path.child("lifecycle").child(hook), causes);
         }
     }
@@ -80,11 +80,11 @@ fn env(container: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
             "" => causes.push(Cause::required(&path.child("name"), "")),
             name => invalid_all(&path.child("name"), name, validation::env_var_name(name), causes),
         }
-        let Some(from) = env.get("valueFrom").filter(|from| !from.is_null()) else { continue };
+        let Some(from) = field(env, "valueFrom").filter(|from| !from.is_null()) else { continue };
         let path = path.child("valueFrom");
         let sources = ["fieldRef", "resourceFieldRef", "configMapKeyRef", "secretKeyRef", "fileKeyRef"];
         let given: Vec<&str> =
-            sources.into_iter().filter(|source| from.get(source).is_some_and(|value| !value.is_null())).collect();
+            sources.into_iter().filter(|source| field(from, source).is_some_and(|value| !value.is_null())).collect();
         if !text(env, "value").is_empty() && !given.is_empty() {
             causes.push(Cause::invalid(&path, "", "may not be specified when `value` is not empty"));
         }
@@ -102,7 +102,7 @@ fn env(container: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
         let path = path.child("envFrom").index(nth);
         let given: Vec<&str> = ["configMapRef", "secretRef"]
             .into_iter()
-            .filter(|source| from.get(source).is_some_and(|value| !value.is_null()))
+            .filter(|source| field(from, source).is_some_and(|value| !value.is_null()))
             .collect();
         match given.as_slice() {
             [] => causes.push(Cause::invalid(&path, "", "must specify one of: `configMapRef` or `secretRef`")),
@@ -231,7 +231,7 @@ pub fn ports(
             }
             invalid_all(&path.child("name"), name, wrong, causes);
         }
-        let number = port.get("containerPort").and_then(Value::as_i64).unwrap_or(0);
+        let number = field(port, "containerPort").and_then(Value::as_i64).unwrap_or(0);
         if number == 0 {
             causes.push(Cause::required(&path.child("containerPort"), ""));
         } else {
@@ -245,7 +245,7 @@ pub fn ports(
             causes.push(Cause::required(&path.child("protocol"), ""));
         }
         one_of(port, "protocol", &PROTOCOLS, &path, causes);
-        let host = port.get("hostPort").and_then(Value::as_i64).unwrap_or(0);
+        let host = field(port, "hostPort").and_then(Value::as_i64).unwrap_or(0);
         if host == 0 {
             continue;
         }

@@ -1,6 +1,6 @@
 //! Defaults of pods and of templates of pods (core/v1 `defaults.go`).
 
-use crate::registry::fields::{items_mut, object_mut, set, set_default, text};
+use crate::registry::fields::{below_mut, field, field_mut, items_mut, object_mut, set, set_default, text};
 use serde_json::{Map, Value, json};
 
 /// Mode of the files that volumes make: 0644.
@@ -20,17 +20,23 @@ pub fn pod(pod: &mut Value) {
 
 /// A template's metadata and spec.
 pub fn template(owner_spec: &mut Value) {
-    if let Some(template) = owner_spec.get_mut("template").filter(|template| template.is_object()) {
+    if let Some(template) = field_mut(owner_spec, "template").filter(|template| template.is_object()) {
         object_mut(template, "metadata");
         pod_spec(object_mut(template, "spec"));
     }
 }
 
 fn requests_from_limits(container: &mut Value) {
-    let Some(limits) = container.pointer("/resources/limits").and_then(Value::as_object).cloned() else { return };
+    let Some(limits) = field(container, "resources")
+        .and_then(|resources| field(resources, "limits"))
+        .and_then(Value::as_object)
+        .cloned()
+    else {
+        return;
+    };
     let requests = object_mut(object_mut(container, "resources"), "requests");
     for (name, limit) in limits {
-        if requests.get(&name).is_none() {
+        if field(requests, &name).is_none() {
             set(requests, &name, limit);
         }
     }
@@ -43,7 +49,7 @@ pub fn pod_spec(spec: &mut Value) {
     set_default(spec, "dnsPolicy", "ClusterFirst");
     set_default(spec, "securityContext", Map::new());
     set_default(spec, "schedulerName", "default-scheduler");
-    let host_network = spec.get("hostNetwork").and_then(Value::as_bool) == Some(true);
+    let host_network = field(spec, "hostNetwork").and_then(Value::as_bool) == Some(true);
     for list in ["containers", "initContainers", "ephemeralContainers"] {
         for container in items_mut(spec, list) {
             self::container(container, host_network);
@@ -65,25 +71,25 @@ fn container(container: &mut Value, host_network: bool) {
     set_default(container, "resources", Map::new());
     for port in items_mut(container, "ports") {
         set_default(port, "protocol", "TCP");
-        if host_network && let Some(number) = port.get("containerPort").cloned() {
+        if host_network && let Some(number) = field(port, "containerPort").cloned() {
             set_default(port, "hostPort", number);
         }
     }
     for env in items_mut(container, "env") {
-        if let Some(field) = env.pointer_mut("/valueFrom/fieldRef").filter(|field| field.is_object()) {
+        if let Some(field) = below_mut(env, &["valueFrom", "fieldRef"]).filter(|field| field.is_object()) {
             set_default(field, "apiVersion", "v1");
         }
-        if let Some(key) = env.pointer_mut("/valueFrom/fileKeyRef").filter(|key| key.is_object()) {
+        if let Some(key) = below_mut(env, &["valueFrom", "fileKeyRef"]).filter(|key| key.is_object()) {
             set_default(key, "optional", false);
         }
     }
     for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
-        if let Some(probe) = container.get_mut(probe).filter(|probe| probe.is_object()) {
+        if let Some(probe) = field_mut(container, probe).filter(|probe| probe.is_object()) {
             self::probe(probe);
         }
     }
-    for hook in ["/lifecycle/postStart", "/lifecycle/preStop"] {
-        if let Some(get) = container.pointer_mut(hook).and_then(|hook| hook.get_mut("httpGet")) {
+    for hook in ["postStart", "preStop"] {
+        if let Some(get) = below_mut(container, &["lifecycle", hook, "httpGet"]) {
             http_get(get);
         }
     }
@@ -94,10 +100,10 @@ fn probe(probe: &mut Value) {
     set_default(probe, "periodSeconds", 10);
     set_default(probe, "successThreshold", 1);
     set_default(probe, "failureThreshold", 3);
-    if let Some(get) = probe.get_mut("httpGet") {
+    if let Some(get) = field_mut(probe, "httpGet") {
         http_get(get);
     }
-    if let Some(grpc) = probe.get_mut("grpc").filter(|grpc| grpc.is_object()) {
+    if let Some(grpc) = field_mut(probe, "grpc").filter(|grpc| grpc.is_object()) {
         set_default(grpc, "service", "");
     }
 }
@@ -127,16 +133,16 @@ fn volume(volume: &mut Value) {
         set(volume, "emptyDir", json!({}));
     }
     for source in ["secret", "configMap", "downwardAPI", "projected"] {
-        let Some(source_value) = volume.get_mut(source).filter(|value| value.is_object()) else { continue };
+        let Some(source_value) = field_mut(volume, source).filter(|value| value.is_object()) else { continue };
         set_default(source_value, "defaultMode", FILE_MODE);
         match source {
             "downwardAPI" => downward_items(source_value),
             "projected" => {
                 for part in items_mut(source_value, "sources") {
-                    if let Some(api) = part.get_mut("downwardAPI") {
+                    if let Some(api) = field_mut(part, "downwardAPI") {
                         downward_items(api);
                     }
-                    if let Some(token) = part.get_mut("serviceAccountToken").filter(|token| token.is_object()) {
+                    if let Some(token) = field_mut(part, "serviceAccountToken").filter(|token| token.is_object()) {
                         set_default(token, "expirationSeconds", 3600);
                     }
                 }
@@ -144,19 +150,20 @@ fn volume(volume: &mut Value) {
             _ => {}
         }
     }
-    if let Some(path) = volume.get_mut("hostPath").filter(|path| path.is_object())
-        && path.get("type").is_none_or(Value::is_null)
+    if let Some(path) = field_mut(volume, "hostPath").filter(|path| path.is_object())
+        && field(path, "type").is_none_or(Value::is_null)
     {
         set(path, "type", "");
     }
-    if let Some(spec) = volume.pointer_mut("/ephemeral/volumeClaimTemplate/spec").filter(|spec| spec.is_object()) {
+    if let Some(spec) = below_mut(volume, &["ephemeral", "volumeClaimTemplate", "spec"]).filter(|spec| spec.is_object())
+    {
         set_default(spec, "volumeMode", "Filesystem");
     }
 }
 
 fn downward_items(source: &mut Value) {
     for item in items_mut(source, "items") {
-        if let Some(field) = item.get_mut("fieldRef").filter(|field| field.is_object()) {
+        if let Some(field) = field_mut(item, "fieldRef").filter(|field| field.is_object()) {
             set_default(field, "apiVersion", "v1");
         }
     }

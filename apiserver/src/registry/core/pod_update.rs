@@ -4,7 +4,7 @@
 use super::resources::qos_class;
 use crate::registry::fields::{self, alike, copy, is_set, items, text};
 use coracle_api::status::FieldPath;
-use coracle_api::{Cause, meta};
+use coracle_api::{Cause, json, meta};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -26,6 +26,9 @@ const MIRROR: &str = "kubernetes.io/config.mirror";
 pub fn spec(pod: &Value, old: &Value, causes: &mut Vec<Cause>) {
     let path = FieldPath::new("spec");
     let (new, known) = (&pod["spec"], &old["spec"]);
+    if json::same(new, known) {
+        return;
+    }
     let mut expected = new.clone();
     for list in ["containers", "initContainers"] {
         if items(new, list).len() != items(known, list).len() {

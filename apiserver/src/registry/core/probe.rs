@@ -1,6 +1,6 @@
 //! Checks of probes and of lifecycle handlers.
 
-use crate::registry::fields::{invalid_all, items, non_negative, one_of, text};
+use crate::registry::fields::{field, invalid_all, items, non_negative, one_of, text};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, validation};
 use serde_json::Value;
@@ -13,13 +13,13 @@ pub fn validate(probe: &Value, once: bool, path: &FieldPath, causes: &mut Vec<Ca
     for field in ["initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"] {
         non_negative(probe, field, path, causes);
     }
-    if let Some(threshold) = probe.get("successThreshold").and_then(Value::as_i64)
+    if let Some(threshold) = field(probe, "successThreshold").and_then(Value::as_i64)
         && once
         && threshold != 1
     {
         causes.push(Cause::invalid(&path.child("successThreshold"), threshold, "must be 1"));
     }
-    if let Some(seconds) = probe.get("terminationGracePeriodSeconds").and_then(Value::as_i64) {
+    if let Some(seconds) = field(probe, "terminationGracePeriodSeconds").and_then(Value::as_i64) {
         if !once {
             causes.push(Cause::invalid(
                 &path.child("terminationGracePeriodSeconds"),
@@ -39,7 +39,7 @@ pub fn validate(probe: &Value, once: bool, path: &FieldPath, causes: &mut Vec<Ca
 /// What a probe or hook does: exactly one thing.
 pub fn handler(handler: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     let given: Vec<&str> =
-        HANDLERS.into_iter().filter(|name| handler.get(name).is_some_and(|value| !value.is_null())).collect();
+        HANDLERS.into_iter().filter(|name| field(handler, name).is_some_and(|value| !value.is_null())).collect();
     if given.is_empty() {
         causes.push(Cause::required(path, "must specify a handler type"));
     }
@@ -67,7 +67,7 @@ pub fn handler(handler: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
             }
             "tcpSocket" => port(value, &path, causes),
             "grpc" => {
-                let number = value.get("port").and_then(Value::as_i64).unwrap_or(0);
+                let number = field(value, "port").and_then(Value::as_i64).unwrap_or(0);
                 causes.extend(
                     validation::port_number(number)
                         .into_iter()
@@ -82,7 +82,7 @@ pub fn handler(handler: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
 /// A port by number or name.
 fn port(value: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     let path = path.child("port");
-    match value.get("port") {
+    match field(value, "port") {
         Some(Value::String(name)) => invalid_all(&path, name, validation::port_name(name), causes),
         Some(Value::Number(number)) => {
             let number = number.as_i64().unwrap_or(0);

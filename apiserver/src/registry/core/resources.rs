@@ -1,6 +1,6 @@
 //! Requests and limits.
 
-use crate::registry::fields::{NON_NEGATIVE, invalid_all, items, quantity};
+use crate::registry::fields::{NON_NEGATIVE, field, invalid_all, items, quantity};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, validation};
 use serde_json::{Map, Value};
@@ -10,8 +10,8 @@ const NATIVE: [&str; 4] = ["cpu", "memory", "ephemeral-storage", "storage"];
 
 /// A container's resources (core `ValidateResourceRequirements`).
 pub fn validate(resources: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
-    let limits = resources.get("limits").and_then(Value::as_object);
-    let requests = resources.get("requests").and_then(Value::as_object);
+    let limits = field(resources, "limits").and_then(Value::as_object);
+    let requests = field(resources, "requests").and_then(Value::as_object);
     list(limits, &path.child("limits"), causes);
     list(requests, &path.child("requests"), causes);
     for (name, request) in requests.into_iter().flatten() {
@@ -74,10 +74,8 @@ pub fn qos_class(spec: &Value) -> &'static str {
     for container in items(spec, "containers").iter().chain(items(spec, "initContainers")) {
         for name in ["cpu", "memory"] {
             let amount = |kind: &str| {
-                container
-                    .pointer(&format!("/resources/{kind}/{name}"))
-                    .and_then(quantity)
-                    .filter(|amount| !amount.is_zero())
+                let amount = field(field(field(container, "resources")?, kind)?, name);
+                amount.and_then(quantity).filter(|amount| !amount.is_zero())
             };
             let (request, limit) = (amount("requests"), amount("limits"));
             any |= request.is_some() || limit.is_some();

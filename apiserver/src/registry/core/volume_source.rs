@@ -1,6 +1,6 @@
 //! Checks of a pod's volumes.
 
-use crate::registry::fields::{invalid_all, items, labels, quantity, text};
+use crate::registry::fields::{field, invalid_all, items, labels, quantity, text};
 use crate::registry::storage::driver_name;
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, validation};
@@ -58,7 +58,7 @@ fn source(volume: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
             for (nth, part) in items(source, "sources").iter().enumerate() {
                 let path = path.child("sources").index(nth);
                 for kind in ["configMap", "secret"] {
-                    if let Some(part) = part.get(kind).filter(|part| !part.is_null()) {
+                    if let Some(part) = field(part, kind).filter(|part| !part.is_null()) {
                         let path = path.child(kind);
                         if text(part, "name").is_empty() {
                             causes.push(Cause::required(&path.child("name"), ""));
@@ -87,7 +87,7 @@ fn source(volume: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
         "csi" => driver_name(text(source, "driver"), &path.child("driver"), causes),
         "ephemeral" => {
             let path = path.child("volumeClaimTemplate");
-            match source.get("volumeClaimTemplate").filter(|template| !template.is_null()) {
+            match field(source, "volumeClaimTemplate").filter(|template| !template.is_null()) {
                 None => causes.push(Cause::required(&path, "")),
                 Some(template) => {
                     labels(template.pointer("/metadata/labels"), &path.child("metadata").child("labels"), causes);
@@ -96,7 +96,7 @@ fn source(volume: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
             }
         }
         "emptyDir" => {
-            if let Some(limit) = source.get("sizeLimit").and_then(quantity)
+            if let Some(limit) = field(source, "sizeLimit").and_then(quantity)
                 && limit.is_negative()
             {
                 causes.push(Cause::forbidden(
