@@ -211,7 +211,7 @@ pub async fn runtime(options: Runtime) -> Result<()> {
         cni_bin_dir: options.cni_bin_dir,
         pull_place: Place::Current,
         registries: Default::default(),
-        layer_limits: Limits { entries: options.max_layer_files, bytes: options.max_layer_bytes },
+        layer_limits: Limits { entries: options.max_layer_files, bytes: options.max_layer_bytes, ..Limits::default() },
         docker,
     };
     if let Some(RuntimeChore::Check { repair }) = options.chore {

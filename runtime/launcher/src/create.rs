@@ -271,7 +271,6 @@ fn go_between(
 ) -> Result<std::convert::Infallible> {
     for_children.enter()?;
     sys::setns(&user.fd, user.flag).context(|| "join the user namespace".into())?;
-    sys::become_root().context(|| "become root in the user namespace".into())?;
     match sys::clone3((flags | libc::CLONE_PARENT) as u32 as u64, None).context(|| "clone3".into())? {
         0 => child.run(report),
         pid => {
@@ -418,6 +417,8 @@ struct Child<'a> {
 
 impl Child<'_> {
     fn run(mut self, report: &Report) -> Result<std::convert::Infallible> {
+        // Still with the rights of who started it. That it cannot be opened is told when it is needed.
+        let place = sys::open(&self.spec.root, libc::O_PATH | libc::O_DIRECTORY, 0).ok().filter(|_| self.root_inside);
         if self.root_inside {
             if self.spec.namespace(NamespaceKind::User).is_some_and(|namespace| namespace.path.is_none()) {
                 report.ask("U")?;
@@ -444,7 +445,7 @@ impl Child<'_> {
         }
         // The file modes in the container must not depend on the caller's mask.
         sys::umask(0);
-        let rootfs = Rootfs::open(self.spec, self.prepared)?;
+        let rootfs = Rootfs::open(self.spec, self.prepared, place)?;
         rootfs.furnish(Some(self.group))?;
         rootfs.write_sysctls()?;
         let console = self.console.as_ref().map(|_| rootfs.open_console()).transpose()?;

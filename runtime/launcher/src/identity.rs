@@ -69,21 +69,53 @@ impl Mappings {
 
     /// A user namespace with these mappings, for a mount.
     pub fn namespace(&self) -> Result<OwnedFd> {
+        let held = self.hold(0)?;
+        sys::open(held.path("user"), libc::O_RDONLY, 0).context(|| "open a user namespace".into())
+    }
+
+    /// Makes a user namespace with these mappings and others (`CLONE_NEW*`) that belong to it.
+    pub fn hold(&self, others: i32) -> Result<Held> {
         let (read, write) = sys::pipe().context(|| "create a pipe".into())?;
-        let pid = sys::clone3(libc::CLONE_NEWUSER as u64, None).context(|| "create a user namespace".into())?;
+        let flags = (libc::CLONE_NEWUSER | others) as u32;
+        let pid = sys::clone3(flags.into(), None).context(|| "create a user namespace".into())?;
         if pid == 0 {
-            // It lives until the other end is closed: it is the namespace's only process.
+            // It lives until the other end is closed. The caller may have threads: nothing here allocates.
             drop(write);
             let _ = std::io::Read::read(&mut fs::File::from(read), &mut [0]);
             sys::exit_now(0);
         }
-        drop(read);
-        let opened = self.write(pid).and_then(|()| {
-            sys::open(format!("/proc/{pid}/ns/user"), libc::O_RDONLY, 0).context(|| "open a user namespace".into())
-        });
-        drop(write);
-        let _ = sys::waitpid(pid);
-        opened
+        let held = Held { pid, door: Some(write) };
+        self.write(pid)?;
+        Ok(held)
+    }
+
+    /// Whom a user and a group of the inside are outside; none where they are nobody.
+    pub fn outside(&self, user: u32, group: u32) -> Option<(u32, u32)> {
+        let find = |ranges: &[Mapping], id: u32| {
+            let range = ranges.iter().find(|range| id.checked_sub(range.inside).is_some_and(|at| at < range.size))?;
+            range.outside.checked_add(id - range.inside)
+        };
+        Some((find(&self.users, user)?, find(&self.groups, group)?))
+    }
+}
+
+/// Namespaces that a process holds which does nothing else. They end with this, unless they are kept otherwise by then.
+pub struct Held {
+    pid: i32,
+    door: Option<OwnedFd>,
+}
+
+impl Held {
+    /// The file of a namespace (`user`, `net` …).
+    pub fn path(&self, kind: &str) -> String {
+        format!("/proc/{}/ns/{kind}", self.pid)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        drop(self.door.take());
+        let _ = sys::waitpid(self.pid);
     }
 }
 
@@ -104,6 +136,17 @@ pub fn detached(source: &str, recursive: bool, mappings: Option<&Mappings>) -> R
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ids_inside_are_others_outside() {
+        let ranges = vec![
+            Mapping { inside: 0, outside: 100_000, size: 10 },
+            Mapping { inside: 20, outside: u32::MAX, size: u32::MAX },
+        ];
+        let mappings = Mappings { users: ranges.clone(), groups: ranges };
+        assert_eq!(mappings.outside(0, 9), Some((100_000, 100_009)));
+        assert_eq!((mappings.outside(10, 0), mappings.outside(20, 21)), (None, None));
+    }
 
     #[test]
     fn mappings_are_read_whole_or_refused() {

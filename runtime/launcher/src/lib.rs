@@ -9,6 +9,7 @@
 //! The program is single-threaded and never returns to its caller's code in the child. The engine uses the library
 //! for what needs no new process: groups, state, deletion.
 
+mod bind;
 pub mod capabilities;
 pub mod cgroup;
 pub mod cli;
@@ -22,6 +23,7 @@ pub mod identity;
 pub mod json;
 pub mod labels;
 pub mod log;
+mod mapped_overlay;
 pub mod mount_options;
 pub mod process;
 pub mod rootfs;

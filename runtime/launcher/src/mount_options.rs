@@ -1,5 +1,7 @@
 //! The words of a mount's options (mount(8), config.md "Linux mount options").
 
+use std::path::PathBuf;
+
 use crate::error::Result;
 
 /// Options, sorted into what each system call takes.
@@ -17,9 +19,15 @@ pub struct MountOptions {
     pub copy_up: bool,
     /// `idmap`, `ridmap`: owners go through mappings.
     pub idmap: bool,
+    /// `x-coracle.subpath=`: what is bound is this part of the source, found without leaving that. (mount(8) leaves options
+    /// that begin with `x-` to programs.)
+    pub subpath: Option<PathBuf>,
     /// What is the file system's own.
     pub data: String,
 }
+
+/// Begins an option that only this launcher knows.
+pub const SUBPATH: &str = "x-coracle.subpath=";
 
 const RELATIME_GROUP: u64 = libc::MS_RELATIME | libc::MS_NOATIME | libc::MS_STRICTATIME;
 
@@ -123,7 +131,10 @@ impl MountOptions {
                     | "runbindable" => {
                         out.propagation.push(crate::spec::propagation(word)?);
                     }
-                    word => data.push(word),
+                    word => match word.strip_prefix(SUBPATH) {
+                        Some(path) => out.subpath = Some(path.into()),
+                        None => data.push(word),
+                    },
                 }
             }
         }
@@ -159,6 +170,8 @@ mod tests {
         assert_eq!(options.propagation, [libc::MS_SLAVE | libc::MS_REC]);
         assert_eq!(options.recursive, (1, 0));
         assert_eq!(options.data, "size=65536k,mode=755");
+        let part = MountOptions::parse(&["bind".to_owned(), "x-coracle.subpath=a/b".to_owned()]).unwrap();
+        assert_eq!((part.subpath, part.data.as_str()), (Some("a/b".into()), ""));
         assert!(MountOptions::parse(&["idmap".to_owned()]).unwrap().idmap);
         assert!(MountOptions::parse(&["tmpcopyup".to_owned()]).unwrap().copy_up);
     }

@@ -13,10 +13,12 @@ use std::{
 };
 
 use crate::{
+    bind::{self, Source},
     cgroup::Cgroup,
     copy_up,
     error::{Context, Error, Result},
-    identity,
+    identity, mapped_overlay,
+    mount_options::MountOptions,
     spec::{DeviceNode, MountSpec, NamespaceKind, Spec},
     sys,
 };
@@ -45,12 +47,16 @@ impl Prepared {
             return Ok(Prepared::default());
         }
         let prepare = |mount: &MountSpec| {
-            if mount.kind != "bind" || mount.destination == Path::new("/") || !user && mount.mappings.is_empty() {
-                return Ok(None);
-            }
             let mappings = Some(&mount.mappings).filter(|mappings| !mappings.is_empty());
-            let recursive = mount.options.flags & libc::MS_REC != 0;
-            identity::detached(&mount.source, recursive, mappings).map(Some)
+            match (mount.kind.as_str(), mappings) {
+                ("overlay", Some(mappings)) => mapped_overlay::make(&mount.options, mappings, &spec.root).map(Some),
+                ("bind", _) if mappings.is_some() || user && mount.destination != Path::new("/") => {
+                    let recursive = mount.options.flags & libc::MS_REC != 0;
+                    let source = Source::of(mount).context(|| format!("find {:?}", mount.source))?;
+                    identity::detached(source.path(), recursive, mappings).map(Some)
+                }
+                _ => Ok(None),
+            }
         };
         spec.mounts.iter().map(prepare).collect::<Result<_>>().map(Prepared)
     }
@@ -69,14 +75,24 @@ impl<'a> Rootfs<'a> {
     ///
     /// A first mount on `/` *is* the root: an overlay is mounted in the container's namespace only, so that it goes
     /// with the container and nothing is left on the host.
-    pub fn open(spec: &'a Spec, prepared: &'a Prepared) -> Result<Rootfs<'a>> {
+    ///
+    /// `place` is the root as it was found before this process became one of the container's users, who may have no right
+    /// to go there.
+    pub fn open(spec: &'a Spec, prepared: &'a Prepared, place: Option<OwnedFd>) -> Result<Rootfs<'a>> {
         let propagation = spec.propagation.unwrap_or(libc::MS_SLAVE | libc::MS_REC);
         sys::mount("", "/", "", propagation | libc::MS_REC, "").context(|| "set the propagation of \"/\"".into())?;
+        let first = spec.mounts.first().filter(|mount| mount.destination == Path::new("/"));
+        if let (Some(tree), Some(place)) = (first.and_then(|_| prepared.get(0)), place) {
+            let path = fs::read_link(fd_path(&place)).context(|| "find the root".into())?;
+            let fd = tree.try_clone().context(|| "duplicate a descriptor".into())?;
+            sys::move_mount(&fd, &place).context(|| format!("mount the root at {path:?}"))?;
+            return Ok(Rootfs { spec, path, fd, prepared });
+        }
         let path = fs::canonicalize(&spec.root).context(|| format!("find the root {:?}", spec.root))?;
         if propagation & libc::MS_SHARED != 0 {
             make_parent_private(&path)?;
         }
-        match spec.mounts.first().filter(|mount| mount.destination == Path::new("/")) {
+        match first {
             Some(mount) => mount_root(mount, &path)?,
             None => {
                 let root = path.to_string_lossy();
@@ -156,6 +172,7 @@ impl<'a> Rootfs<'a> {
         let destination = &mount.destination;
         match mount.kind.as_str() {
             "bind" => self.bind(mount, self.prepared.get(index)),
+            "overlay" if self.prepared.get(index).is_some() => self.bind(mount, self.prepared.get(index)),
             "cgroup" | "cgroup2" => self.mount_cgroup(mount, cgroup),
             _ => {
                 let covers = mount.kind == "tmpfs" && self.resolve(destination, libc::O_PATH).is_ok();
@@ -208,37 +225,78 @@ impl<'a> Rootfs<'a> {
         self.propagate(mount)
     }
 
+    /// A bind mount is made apart from the tree, gets its attributes there, and is then put where it belongs. So the source
+    /// is looked up once, and who may rename directories on the way cannot have anything else changed, nor have the mount
+    /// for a moment without its attributes.
     fn bind(&self, mount: &MountSpec, prepared: Option<&OwnedFd>) -> Result<()> {
         let options = &mount.options;
-        let recursive = options.flags & libc::MS_REC;
-        if let Some(tree) = prepared {
-            let kind = sys::fstat(tree).context(|| "stat the source".into())?.st_mode & libc::S_IFMT;
-            let target = self.target(&mount.destination, kind == libc::S_IFDIR)?;
-            sys::move_mount(tree, &target).context(|| "bind".into())?;
-        } else {
-            let source = fs::metadata(&mount.source).context(|| "stat the source".into())?;
-            let target = self.target(&mount.destination, source.is_dir())?;
-            sys::mount(&mount.source, fd_path(&target), "", libc::MS_BIND | recursive, "").context(|| "bind".into())?;
+        let opened;
+        let tree = match prepared {
+            Some(tree) => tree,
+            None => {
+                let source = Source::of(mount).context(|| "find the source".into())?;
+                match sys::open_tree(source.path(), options.flags & libc::MS_REC != 0) {
+                    Ok(tree) => {
+                        opened = tree;
+                        &opened
+                    }
+                    // Before 5.2.
+                    Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {
+                        return self.bind_by_path(mount, &source);
+                    }
+                    Err(error) => return Err(Error::io("open the source", error)),
+                }
+            }
+        };
+        let early = match bind::set_attributes(tree, options) {
+            // Before 5.12: only what is mounted can be changed.
+            Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => false,
+            result => result.context(|| "set the attributes of the mount".into()).map(|()| true)?,
+        };
+        let kind = sys::fstat(tree).context(|| "stat the source".into())?.st_mode & libc::S_IFMT;
+        let target = self.target(&mount.destination, kind == libc::S_IFDIR)?;
+        sys::move_mount(tree, &target).context(|| "bind".into())?;
+        if !early {
+            self.change_bound(mount, tree)?;
         }
+        set_propagation(tree, options)
+    }
+
+    /// The same with mount(2) alone. What is found at the target afterwards has to be the source.
+    fn bind_by_path(&self, mount: &MountSpec, source: &Source) -> Result<()> {
+        let source = sys::open(source.path(), libc::O_PATH, 0).context(|| "open the source".into())?;
+        let stat = sys::fstat(&source).context(|| "stat the source".into())?;
+        let target = self.target(&mount.destination, stat.st_mode & libc::S_IFMT == libc::S_IFDIR)?;
+        let flags = libc::MS_BIND | mount.options.flags & libc::MS_REC;
+        sys::mount(&fd_path(&source), fd_path(&target), "", flags, "").context(|| "bind".into())?;
+        let mounted = self.resolve(&mount.destination, libc::O_PATH).context(|| "open the new mount".into())?;
+        let found = sys::fstat(&mounted).context(|| "stat the new mount".into())?;
+        if (found.st_dev, found.st_ino) != (stat.st_dev, stat.st_ino) {
+            return Err(Error::new("the target moved while it was mounted on"));
+        }
+        self.change_bound(mount, &mounted)?;
+        set_propagation(&mounted, &mount.options)
+    }
+
+    fn change_bound(&self, mount: &MountSpec, mounted: &OwnedFd) -> Result<()> {
+        let options = &mount.options;
         let wanted = options.flags & !(libc::MS_BIND | libc::MS_REC);
         if wanted != 0 || options.cleared != 0 {
-            let mounted = self.resolve(&mount.destination, libc::O_PATH).context(|| "open the new mount".into())?;
-            remount(&mounted, wanted, options.cleared)?;
+            remount(mounted, wanted, options.cleared)?;
         }
         if options.recursive != (0, 0) {
-            let mounted = self.resolve(&mount.destination, libc::O_PATH).context(|| "open the new mount".into())?;
-            sys::mount_setattr(&mounted, true, options.recursive.0, options.recursive.1)
+            sys::mount_setattr(mounted, true, options.recursive.0, options.recursive.1)
                 .context(|| "set attributes of the whole tree".into())?;
         }
-        self.propagate(mount)
+        Ok(())
     }
 
     fn propagate(&self, mount: &MountSpec) -> Result<()> {
-        for &flags in &mount.options.propagation {
-            let mounted = self.resolve(&mount.destination, libc::O_PATH).context(|| "open the new mount".into())?;
-            sys::mount("", fd_path(&mounted), "", flags, "").context(|| "set propagation".into())?;
+        if mount.options.propagation.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        let mounted = self.resolve(&mount.destination, libc::O_PATH).context(|| "open the new mount".into())?;
+        set_propagation(&mounted, &mount.options)
     }
 
     /// The container's own groups: on v2 one file system (or its subtree), on v1 a tmpfs with a directory a hierarchy.
@@ -362,11 +420,7 @@ impl<'a> Rootfs<'a> {
     pub fn mask(&self) -> Result<()> {
         for path in &self.spec.readonly_paths {
             let Some(target) = self.existing(path)? else { continue };
-            sys::mount(&fd_path(&target), fd_path(&target), "", libc::MS_BIND | libc::MS_REC, "")
-                .context(|| format!("make {path:?} read-only"))?;
-            if let Some(mounted) = self.existing(path)? {
-                remount(&mounted, libc::MS_RDONLY, 0).context(|| format!("make {path:?} read-only"))?;
-            }
+            self.make_readonly(path, &target).context(|| format!("make {path:?} read-only"))?;
         }
         for path in &self.spec.masked_paths {
             let Some(target) = self.existing(path)? else { continue };
@@ -381,6 +435,21 @@ impl<'a> Rootfs<'a> {
             result.context(|| format!("mask {path:?}"))?;
         }
         Ok(())
+    }
+
+    fn make_readonly(&self, path: &str, target: &OwnedFd) -> Result<()> {
+        match sys::open_tree(&fd_path(target), true) {
+            Ok(tree) => match sys::mount_setattr(&tree, false, bind::READ_ONLY, 0) {
+                Ok(()) => return sys::move_mount(&tree, target).context(|| "bind".into()),
+                Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {}
+                Err(error) => return Err(Error::io("set the attributes of the mount", error)),
+            },
+            Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {}
+            Err(error) => return Err(Error::io("open", error)),
+        }
+        sys::mount(&fd_path(target), fd_path(target), "", libc::MS_BIND | libc::MS_REC, "")
+            .context(|| "bind".into())?;
+        self.existing(path)?.map_or(Ok(()), |mounted| remount(&mounted, libc::MS_RDONLY, 0))
     }
 
     fn existing(&self, path: &str) -> Result<Option<OwnedFd>> {
@@ -509,6 +578,13 @@ fn remount(mounted: &OwnedFd, set: u64, clear: u64) -> Result<()> {
         if has & 0x1000 != 0 && set & (libc::MS_NOATIME | libc::MS_STRICTATIME) == 0 { libc::MS_RELATIME } else { 0 };
     let flags = (keep & !clear) | set | relatime | libc::MS_BIND | libc::MS_REMOUNT;
     sys::mount("", fd_path(mounted), "", flags, "").context(|| "change the flags of the mount".into())
+}
+
+fn set_propagation(mounted: &OwnedFd, options: &MountOptions) -> Result<()> {
+    options
+        .propagation
+        .iter()
+        .try_for_each(|&flags| sys::mount("", fd_path(mounted), "", flags, "").context(|| "set propagation".into()))
 }
 
 /// `/proc` and `/sys` must be themselves: a link in the image could put them over something else (CVE-2019-19921).

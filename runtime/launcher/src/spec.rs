@@ -373,14 +373,17 @@ impl MountSpec {
         if kind.is_empty() {
             return Err(Error::new(format!("mount {destination:?}: type is missing")));
         }
+        if options.subpath.is_some() && kind != "bind" {
+            return Err(Error::new(format!("mount {destination:?}: only of a bind mount can a part be mounted")));
+        }
         if options.idmap && mappings.is_empty() {
             mappings = container.clone();
         }
         if options.idmap && mappings.is_empty() {
             return Err(Error::new(format!("mount {destination:?}: idmap without mappings")));
         }
-        if !mappings.is_empty() && kind != "bind" {
-            return Err(Error::new(format!("mount {destination:?}: only bind mounts can have mappings")));
+        if !mappings.is_empty() && !matches!(kind.as_str(), "bind" | "overlay") {
+            return Err(Error::new(format!("mount {destination:?}: only bind mounts and overlays can have mappings")));
         }
         Ok(MountSpec { destination: Path::new("/").join(destination), kind, source, options, mappings })
     }

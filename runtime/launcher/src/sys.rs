@@ -97,6 +97,8 @@ pub fn pidfd_send_signal(fd: &impl AsRawFd, signal: i32) -> io::Result<()> {
 /// Never follow a path out of `dir`: `/`, `..` and symbolic links all stay inside (openat2(2)).
 pub const RESOLVE_IN_ROOT: u64 = 0x10;
 pub const RESOLVE_NO_MAGICLINKS: u64 = 0x02;
+/// The same, but what would lead out is an error (EXDEV).
+pub const RESOLVE_BENEATH: u64 = 0x08;
 pub const RESOLVE_NO_SYMLINKS: u64 = 0x04;
 
 pub fn openat2(dir: BorrowedFd<'_>, path: &Path, flags: i32, mode: u32, resolve: u64) -> io::Result<OwnedFd> {

@@ -406,7 +406,7 @@ mod tests {
     }
 
     fn received(bytes: &[u8]) -> Result<Context> {
-        Context::receive(&std::env::temp_dir(), bytes, Limits { entries: 100, bytes: 1000 })
+        Context::receive(&std::env::temp_dir(), bytes, Limits { entries: 100, bytes: 1000, names: 1000 })
     }
 
     #[test]

@@ -27,16 +27,18 @@ use crate::{
     tar_headers::Allowance,
 };
 
-/// Most files of one layer, and most bytes they may have together: more is a bomb, not an image.
+/// Most files of one layer, most bytes they may have together, and most bytes of the names of its directories, which are
+/// remembered until the end: more is a bomb, not an image.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     pub entries: u64,
     pub bytes: u64,
+    pub names: u64,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { entries: 1_000_000, bytes: 64 << 30 }
+        Limits { entries: 1_000_000, bytes: 64 << 30, names: 64 << 20 }
     }
 }
 
@@ -47,8 +49,16 @@ const OPAQUE_ATTRIBUTE: &str = "trusted.overlay.opaque";
 /// Unpacks a tar stream; reads exactly the archive.
 pub fn apply(tar: impl Read, draft: &Draft, limits: Limits) -> Result<()> {
     let root = File::open(draft.root()).context(format!("open {}", draft.root().display()))?;
-    let mut layer =
-        Layer { draft, root: root.into(), limits, entries: 0, bytes: 0, directory_times: Vec::new(), last: None };
+    let mut layer = Layer {
+        draft,
+        root: root.into(),
+        limits,
+        entries: 0,
+        bytes: 0,
+        names: 0,
+        directory_times: Vec::new(),
+        last: None,
+    };
     let allowance = Allowance::new();
     let mut archive = Archive::new(allowance.metered(tar));
     archive.set_ignore_zeros(false);
@@ -69,6 +79,7 @@ struct Layer<'a> {
     limits: Limits,
     entries: u64,
     bytes: u64,
+    names: u64,
     /// Directories get their times last: filling them changes them.
     directory_times: Vec<(PathBuf, i64)>,
     /// The directory of the entry before, which most entries share.
@@ -120,6 +131,11 @@ impl Layer<'_> {
                 match sys::mkdirat(dir, name, 0o700) {
                     Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error).context("mkdir"),
                     _ => {}
+                }
+                self.names += path.as_os_str().len() as u64;
+                if self.names > self.limits.names {
+                    let limit = self.limits.names;
+                    return Err(Error::invalid(format!("layer's directories have more than {limit} bytes of names")));
                 }
                 self.directory_times.push((path.to_owned(), attributes.mtime));
             }

@@ -48,7 +48,7 @@ fn layer(store: &dyn Snapshotter, parent: Option<&Digest>, items: &[Item<'_>]) -
     let tar = archive(items);
     let chain = Digest::of(&tar);
     let draft = store.draft(parent)?;
-    apply::apply(&tar[..], &draft, Limits { entries: 100, bytes: 10_000 })?;
+    apply::apply(&tar[..], &draft, Limits { entries: 100, bytes: 10_000, names: 10_000 })?;
     store.commit(draft, parent, &chain)?;
     Ok(chain)
 }
@@ -188,7 +188,7 @@ fn unpack(store: &dyn Snapshotter, tar: impl Read, limits: Limits) -> Result<Dra
     Ok(draft)
 }
 
-const SMALL: Limits = Limits { entries: 1000, bytes: 1 << 20 };
+const SMALL: Limits = Limits { entries: 1000, bytes: 1 << 20, names: 1 << 20 };
 
 #[test]
 fn bombs_are_refused_before_they_go_off() {
@@ -227,6 +227,65 @@ fn bombs_are_refused_before_they_go_off() {
         tar.extend(sparse);
         tar.extend(raw(b"f", tar::EntryType::Regular, 0, |_| ()));
         refused(tar, "sparse files of the PAX format are not supported");
+    });
+}
+
+/// An archive that is made while it is read: entry after entry, without end.
+struct Endless<F> {
+    make: F,
+    next: u64,
+    rest: std::collections::VecDeque<u8>,
+}
+
+impl<F: Fn(u64) -> Vec<u8>> Read for Endless<F> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if self.rest.is_empty() {
+            self.rest.extend((self.make)(self.next));
+            self.next += 1;
+        }
+        self.rest.read(buffer)
+    }
+}
+
+fn endless<F: Fn(u64) -> Vec<u8>>(make: F) -> Endless<F> {
+    Endless { make, next: 0, rest: Default::default() }
+}
+
+#[test]
+fn files_without_end_come_to_one() {
+    both(|store, dir| {
+        let refused = |make: &dyn Fn(u64) -> Vec<u8>, limits, words: &str| {
+            let error = unpack(store, endless(make), limits).err().map(|error| error.to_string()).unwrap_or_default();
+            assert!(error.contains(words), "{}: {error:?} instead of {words:?}", store.name());
+        };
+        let files = Limits { entries: 2000, bytes: 1 << 20, names: 1 << 20 };
+        let name = |number: u64| format!("d{}/f{number}", number % 100).into_bytes();
+        refused(&|number| raw(&name(number), tar::EntryType::Regular, 0, |_| ()), files, "more than 2000 files");
+        // The same file over and over, links to it, and names that lead to one place.
+        refused(&|_| raw(b"again", tar::EntryType::Regular, 0, |_| ()), files, "more than 2000 files");
+        let link = |header: &mut tar::Header| header.set_link_name_literal(b"f").unwrap();
+        let links = |number: u64| match number {
+            0 => raw(b"f", tar::EntryType::Regular, 0, |_| ()),
+            number => raw(format!("./l{}", number % 3).as_bytes(), tar::EntryType::Link, 0, link),
+        };
+        refused(&links, files, "more than 2000 files");
+        // Directories are remembered, by names as long as a path may be.
+        let deep = format!("{}/", "n".repeat(200)).repeat(19);
+        let directories = |number: u64| {
+            let path = format!("{deep}{number}");
+            let mut out = raw(b"x", tar::EntryType::GNULongName, path.len() as u64, |_| ());
+            out.extend(path.as_bytes());
+            out.resize(out.len().next_multiple_of(512), 0);
+            out.extend(raw(b"x", tar::EntryType::Directory, 0, |_| ()));
+            out
+        };
+        refused(&directories, files, "directories have more than 1048576 bytes of names");
+        // What was made until then is gone.
+        for part in ["overlay/t", "copy/t"] {
+            assert!(
+                fs::read_dir(dir.join(part)).is_ok_and(|mut left| left.next().is_none()) || !dir.join(part).exists()
+            );
+        }
     });
 }
 

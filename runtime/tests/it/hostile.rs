@@ -17,7 +17,7 @@ use serde_json::json;
 
 use crate::{
     cri::assert_nothing_left,
-    harness::{Clients, Node, log, sandbox, script},
+    harness::{Clients, Node, Running, log, sandbox, script},
     images::Registry,
     isolation::isolated,
     launcher::Bundle,
@@ -60,6 +60,22 @@ fn link(layer: &mut tar::Builder<Vec<u8>>, path: &str, target: &str) {
     layer.append_link(&mut entry(tar::EntryType::Symlink, 0o777), path, target).unwrap();
 }
 
+/// A runtime with a pod.
+async fn pod(test: &str) -> (Node, Clients, String, Running) {
+    let node = Node::new(test);
+    node.install_network();
+    let running = node.start().await;
+    let mut cri = running.clients.clone();
+    let pod = cri.run_sandbox(sandbox(&node, "web")).await;
+    (node, cri, pod, running)
+}
+
+async fn end(node: &Node, mut cri: Clients, pod: &str, running: Running) {
+    cri.remove_sandbox(pod).await;
+    running.stop().await;
+    assert_nothing_left(node);
+}
+
 async fn pull(cri: &mut Clients, host: &str, tag: &str) -> v1::ImageSpec {
     let spec = v1::ImageSpec { image: format!("{host}/test/app:{tag}"), ..Default::default() };
     let request = v1::PullImageRequest { image: Some(spec.clone()), ..Default::default() };
@@ -95,12 +111,8 @@ fn links_and_devices_of_images_lead_nowhere() {
         publish(&registry, "passwd", json!({}), |layer| link(layer, "etc/passwd", &format!("{victim}/passwd")));
         publish(&registry, "dev", json!({}), |layer| link(layer, "dev", victim));
         publish(&registry, "proc", json!({}), |layer| link(layer, "proc", victim));
-        let node = Node::new(TEST);
-        node.install_network();
         let host = registry.serve().await;
-        let running = node.start().await;
-        let mut cri = running.clients.clone();
-        let pod = cri.run_sandbox(sandbox(&node, "web")).await;
+        let (node, mut cri, pod, running) = pod(TEST).await;
 
         let image = pull(&mut cri, &host, "etc").await;
         let source = node.path("source");
@@ -143,9 +155,7 @@ fn links_and_devices_of_images_lead_nowhere() {
 
         assert_eq!(fs::read_to_string(outside.path().join("hosts")).unwrap(), "untouched");
         assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 2);
-        cri.remove_sandbox(&pod).await;
-        running.stop().await;
-        assert_nothing_left(&node);
+        end(&node, cri, &pod, running).await;
     });
 }
 
@@ -156,12 +166,8 @@ fn containers_get_no_descriptor_and_no_program_of_ours() {
         let registry = Arc::new(Registry::default());
         // Whatever is run in it is run by whoever runs it (CVE-2019-5736).
         publish(&registry, "self", json!({}), |layer| link(layer, "bin/self", "/proc/self/exe"));
-        let node = Node::new(TEST);
-        node.install_network();
         let host = registry.serve().await;
-        let running = node.start().await;
-        let mut cri = running.clients.clone();
-        let pod = cri.run_sandbox(sandbox(&node, "web")).await;
+        let (node, mut cri, pod, running) = pod(TEST).await;
         let image = pull(&mut cri, &host, "self").await;
         // Looks for programs that are not its own, and writes to them: one that can be opened for writing is ours.
         let hunt = "echo fds: $(ls /proc/self/fd); echo ready; while :; do for p in /proc/[0-9]*; do \
@@ -190,9 +196,7 @@ fn containers_get_no_descriptor_and_no_program_of_ours() {
         // The runtime still has what it runs.
         let next = cri.run(&pod, script("next", "exit 4")).await;
         assert_eq!(cri.wait(&next).await.exit_code, 4);
-        cri.remove_sandbox(&pod).await;
-        running.stop().await;
-        assert_nothing_left(&node);
+        end(&node, cri, &pod, running).await;
     });
 }
 
@@ -200,11 +204,7 @@ fn containers_get_no_descriptor_and_no_program_of_ours() {
 fn commands_in_a_container_that_lies_do_no_harm() {
     const TEST: &str = "hostile::commands_in_a_container_that_lies_do_no_harm";
     isolated(TEST, || async {
-        let node = Node::new(TEST);
-        node.install_network();
-        let running = node.start().await;
-        let mut cri = running.clients.clone();
-        let pod = cri.run_sandbox(sandbox(&node, "web")).await;
+        let (node, mut cri, pod, running) = pod(TEST).await;
         // A root with rights puts its own files where a runtime would look.
         let lies = "mount -t tmpfs x /proc && mount -t tmpfs x /dev && mount -t tmpfs x /sys && > /dev/ptmx && \
                     mkdir -p /dev/pts /proc/self/fd /proc/self/attr /proc/thread-self && > /proc/self/attr/exec && \
@@ -227,9 +227,7 @@ fn commands_in_a_container_that_lies_do_no_harm() {
         assert_eq!((String::from_utf8_lossy(&who.stdout).as_ref(), who.exit_code), ("0\n", 0));
         let said = cri.exec(&liar, &["/bin/cat", "/proc/self/attr/exec"]).await;
         assert_eq!((said.stdout.len(), said.exit_code), (0, 0), "what it wrote there: {:?}", said.stdout);
-        cri.remove_sandbox(&pod).await;
-        running.stop().await;
-        assert_nothing_left(&node);
+        end(&node, cri, &pod, running).await;
     });
 }
 
@@ -254,14 +252,20 @@ fn mount_targets_that_move_lead_nowhere() {
             }
         });
         let mut ran = 0;
-        for _ in 0..25 {
-            let mut bundle = Bundle::new(TEST, "exit 0");
+        let name = source.path().file_name().unwrap().to_str().unwrap();
+        for _ in 0..60 {
+            let mut bundle = Bundle::new(TEST, "cat /proc/self/mountinfo");
             let mounts = bundle.config["mounts"].as_array_mut().unwrap();
             mounts.push(
                 json!({ "destination": "/volume", "type": "bind", "source": volume.path(), "options": ["bind"] }),
             );
             mounts.push(json!({ "destination": "/volume/dir/target", "type": "bind", "source": source.path(), "options": ["bind", "ro"] }));
-            ran += usize::from(bundle.run().0 == 0);
+            let (code, said, _) = bundle.run();
+            ran += usize::from(code == 0);
+            // Wherever it came to lie: nobody can write to it, and it is what was asked for.
+            for line in said.lines().filter(|line| line.split(' ').nth(3).is_some_and(|root| root.ends_with(name))) {
+                assert!(line.split(' ').nth(5).unwrap().starts_with("ro"), "{line}");
+            }
         }
         stop.store(true, Ordering::Relaxed);
         swapper.join().unwrap();
@@ -272,6 +276,50 @@ fn mount_targets_that_move_lead_nowhere() {
             |dir: &Path| fs::read_dir(dir).unwrap().flatten().map(|entry| entry.file_name()).collect::<Vec<_>>();
         assert_eq!(names(outside.path()), ["target"]);
         assert!(names(&outside.path().join("target")).is_empty());
+    });
+}
+
+#[test]
+fn sources_that_move_lead_nowhere() {
+    const TEST: &str = "hostile::sources_that_move_lead_nowhere";
+    isolated(TEST, || async {
+        // A part of a volume is mounted while another container of the volume swaps its parent for a link to the host.
+        let outside = tempfile::tempdir().unwrap();
+        fs::create_dir(outside.path().join("part")).unwrap();
+        fs::write(outside.path().join("part/secret"), "").unwrap();
+        let volume = tempfile::tempdir().unwrap();
+        fs::create_dir_all(volume.path().join("dir/part")).unwrap();
+        fs::write(volume.path().join("dir/part/own"), "").unwrap();
+        symlink(outside.path(), volume.path().join("link")).unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let (stopped, shared) = (stop.clone(), volume.path().to_owned());
+        let swapper = std::thread::spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                let _ = rename_exchange(&shared.join("dir"), &shared.join("link"));
+            }
+        });
+        let (mut ran, mut refused) = (0, 0);
+        for round in 0..60 {
+            let mut bundle = Bundle::new(TEST, "ls /part");
+            let options = json!([if round % 2 == 0 { "bind" } else { "rbind" }, "ro", "x-coracle.subpath=dir/part"]);
+            bundle.config["mounts"]
+                .as_array_mut()
+                .unwrap()
+                .push(json!({ "destination": "/part", "type": "bind", "source": volume.path(), "options": options }));
+            match bundle.run() {
+                (0, said, _) => {
+                    assert_eq!(said, "own\n");
+                    ran += 1;
+                }
+                (_, _, error) => {
+                    assert!(error.contains("find the source"), "{error}");
+                    refused += 1;
+                }
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+        swapper.join().unwrap();
+        assert!(ran > 0 && refused > 0, "{ran} ran, {refused} were refused");
     });
 }
 
@@ -336,11 +384,7 @@ fn masked_paths_that_are_links_mask_inside() {
 fn logs_take_whatever_comes() {
     const TEST: &str = "hostile::logs_take_whatever_comes";
     isolated(TEST, || async {
-        let node = Node::new(TEST);
-        node.install_network();
-        let running = node.start().await;
-        let mut cri = running.clients.clone();
-        let pod = cri.run_sandbox(sandbox(&node, "web")).await;
+        let (node, mut cri, pod, running) = pod(TEST).await;
         // A line without end, then every byte there is, then nothing that ends a line.
         let bytes: String = (0..=255u8).filter(|byte| *byte != b'\n').map(|byte| format!("\\{byte:03o}")).collect();
         let text = format!("head -c 50000000 /dev/zero; echo; printf '{bytes}'; echo; echo -n end");
@@ -369,8 +413,6 @@ fn logs_take_whatever_comes() {
         let every: Vec<u8> = (0..=255u8).filter(|byte| *byte != b'\n').collect();
         assert_eq!(lines[1], every);
         assert_eq!(lines[2], b"end");
-        cri.remove_sandbox(&pod).await;
-        running.stop().await;
-        assert_nothing_left(&node);
+        end(&node, cri, &pod, running).await;
     });
 }

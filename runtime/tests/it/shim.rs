@@ -141,3 +141,47 @@ fn input_and_much_output_go_through_pipes() {
         end(&shim, &mut events, &bundle).await;
     });
 }
+
+#[test]
+fn logs_without_end_take_little_room() {
+    const TEST: &str = "shim::logs_without_end_take_little_room";
+    isolated(TEST, || async {
+        // No newline in it, and each byte takes six in the file: 0.4 GB.
+        let bundle = Bundle::new(TEST, "read line; busybox dd if=/dev/zero bs=1048576 count=64 2>/dev/null");
+        let programs = Programs::embedded().unwrap();
+        let (shim, mut events) =
+            Shim::spawn(&programs, &bundle.dir.path().join("shim"), &bundle.dir.path().join("oci")).await.unwrap();
+        let path = bundle.dir.path().join("logs");
+        std::fs::create_dir(&path).unwrap();
+        let log = LogDriver::JsonFile {
+            path: path.join("c.log").to_str().unwrap().to_owned(),
+            max_size: 1 << 20,
+            max_files: 3,
+        };
+        let mut session = shim.session().await.unwrap();
+        let attach = Request::Attach { id: "c".into(), stdin: true, output: false };
+        session.send(&[Request::Create(Create { log, ..create("c", &bundle, false) }), attach]).await.unwrap();
+        for _ in 0..3 {
+            session.next().await.unwrap();
+        }
+        let (pid, _) = shim.start_process("c").await.unwrap();
+        let parent = field(pid, "PPid:");
+        session.send(&[Request::Stdin { data: b"go\n".to_vec() }]).await.unwrap();
+        assert_eq!(to_end(&mut session).await.1.code, 0);
+        let sizes: Vec<u64> =
+            std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).collect();
+        // Each file ends with the line that made it full.
+        assert!(sizes.len() == 3 && sizes.iter().all(|&size| size < (1 << 20) + (128 << 10)), "{sizes:?}");
+        let most = field(u32::try_from(parent).unwrap(), "VmHWM:");
+        assert!(most < 8 << 10, "the shim took {most} KiB");
+        assert!(matches!(events.recv().await, Some(ShimEvent::Exited { .. })));
+        end(&shim, &mut events, &bundle).await;
+    });
+}
+
+/// A number in a process's status.
+fn field(pid: u32, name: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    line.split_whitespace().next().unwrap().parse().unwrap()
+}

@@ -402,6 +402,7 @@ impl Docker {
         for point in &record.mounts {
             plans.push(match point.kind.as_str() {
                 "tmpfs" => self.tmpfs_mount(record, point),
+                "volume" => volume_plan(point, &self.volumes.mountpoint(&point.name))?,
                 _ => bind_plan(point)?,
             });
         }
@@ -462,6 +463,19 @@ fn tmpfs_plan(destination: &str, options: &str) -> MountPlan {
         options: words,
         propagation: String::new(),
     }
+}
+
+/// A volume or a part of it. Other containers may have put links into it since it was asked for: the launcher finds the
+/// part without following any out of it.
+fn volume_plan(point: &MountPoint, volume: &Path) -> Result<MountPlan, Problem> {
+    let whole = std::fs::canonicalize(volume).ok();
+    let part = whole.as_deref().and_then(|whole| Path::new(&point.source).strip_prefix(whole).ok());
+    let Some((whole, part)) = whole.as_deref().zip(part).filter(|(_, part)| !part.as_os_str().is_empty()) else {
+        return bind_plan(point);
+    };
+    let mut plan = bind_plan(&MountPoint { source: whole.to_string_lossy().into_owned(), ..point.clone() })?;
+    plan.options.push(format!("{}{}", coracle_launcher::mount_options::SUBPATH, part.display()));
+    Ok(plan)
 }
 
 fn bind_plan(point: &MountPoint) -> Result<MountPlan, Problem> {
