@@ -8,9 +8,10 @@ use crate::{
     engine::{
         Container, Sandbox,
         model::{
-            ContainerConfig, Device, Dns, Mount, MountedImage, PortMapping, Propagation, Resources, SandboxConfig,
-            Seccomp, Security, Status,
+            ContainerConfig, Device, Dns, IdMappings, IdRange, Mount, MountedImage, PortMapping, Propagation,
+            Resources, SandboxConfig, Seccomp, Security, Status,
         },
+        namespaces::can_map_users,
         stats::{Interface, Stats},
     },
     error::{Error, Result},
@@ -32,8 +33,15 @@ pub fn sandbox_config(config: v1::PodSandboxConfig, runtime_handler: String) -> 
     let linux = config.linux.unwrap_or_default();
     let security = linux.security_context.unwrap_or_default();
     let namespaces = security.namespace_options.unwrap_or_default();
-    if namespaces.userns_options.as_ref().is_some_and(|options| options.mode == v1::NamespaceMode::Pod as i32) {
-        return Err(Error::unimplemented("user namespaces are not supported yet"));
+    let users = user_namespace(namespaces.userns_options.as_ref())?;
+    if !users.is_empty() {
+        let shared = [("network", namespaces.network), ("pid", namespaces.pid), ("ipc", namespaces.ipc)];
+        if let Some((kind, _)) = shared.iter().find(|(_, mode)| *mode == NODE) {
+            return Err(Error::invalid(format!("a user namespace cannot go with the node's {kind} namespace")));
+        }
+        if namespaces.pid == v1::NamespaceMode::Pod as i32 {
+            return Err(Error::unimplemented("a shared pid namespace in a user namespace is not supported"));
+        }
     }
     let port_mappings = config.port_mappings.into_iter().map(|mapping| {
         let protocol = match mapping.protocol() {
@@ -68,9 +76,60 @@ pub fn sandbox_config(config: v1::PodSandboxConfig, runtime_handler: String) -> 
         shared_pid: namespaces.pid == v1::NamespaceMode::Pod as i32,
         privileged: security.privileged,
         runtime_handler,
+        users,
         overhead: linux.overhead.map(resources),
         standalone: false,
     })
+}
+
+/// The ranges of a sandbox's own users (containerd `internal/cri/server/podsandbox`, `parseUsernsIDs`).
+fn user_namespace(options: Option<&v1::UserNamespace>) -> Result<IdMappings> {
+    let Some(options) = options else { return Ok(IdMappings::default()) };
+    let mode = options.mode();
+    let mappings = id_mappings(&options.uids, &options.gids)?;
+    let given = !options.uids.is_empty() || !options.gids.is_empty();
+    match mode {
+        v1::NamespaceMode::Node if given => Err(Error::invalid(format!(
+            "can't use user namespace mode {:?} with mappings. Got {} UID mappings and {} GID mappings",
+            mode.as_str_name(),
+            options.uids.len(),
+            options.gids.len()
+        ))),
+        v1::NamespaceMode::Node => Ok(IdMappings::default()),
+        v1::NamespaceMode::Pod if mappings.is_empty() => Err(Error::invalid(format!(
+            "can't use user namespace mode {:?} without UID and GID mappings",
+            mode.as_str_name()
+        ))),
+        v1::NamespaceMode::Pod if !can_map_users() => {
+            Err(Error::unimplemented("user namespaces need Linux 5.19 or newer"))
+        }
+        v1::NamespaceMode::Pod => Ok(mappings),
+        _ => Err(Error::invalid(format!("unsupported user namespace mode: {:?}", mode.as_str_name()))),
+    }
+}
+
+fn id_mappings(users: &[v1::IdMapping], groups: &[v1::IdMapping]) -> Result<IdMappings> {
+    let range = |mapping: &v1::IdMapping| {
+        let fits = |first: u32| first.checked_add(mapping.length).is_some();
+        if mapping.length == 0 || !fits(mapping.host_id) || !fits(mapping.container_id) {
+            return Err(Error::invalid(format!("invalid mapping length: {}", mapping.length)));
+        }
+        Ok(IdRange { inside: mapping.container_id, outside: mapping.host_id, size: mapping.length })
+    };
+    let ranges = |mappings: &[v1::IdMapping]| match mappings.len() {
+        0..=340 => mappings.iter().map(range).collect::<Result<Vec<_>>>(),
+        count => Err(Error::invalid(format!("{count} mapping lines: the kernel takes 340"))),
+    };
+    let mappings = IdMappings { users: ranges(users)?, groups: ranges(groups)? };
+    if mappings.users.is_empty() != mappings.groups.is_empty() {
+        return Err(Error::invalid("UID and GID mappings go together"));
+    }
+    Ok(mappings)
+}
+
+fn id_mapping_messages(ranges: &[IdRange]) -> Vec<v1::IdMapping> {
+    let of = |range: &IdRange| v1::IdMapping { host_id: range.outside, container_id: range.inside, length: range.size };
+    ranges.iter().map(of).collect()
 }
 
 pub fn resources(resources: v1::LinuxContainerResources) -> Resources {
@@ -150,9 +209,7 @@ fn mount(mount: v1::Mount) -> Result<Mount> {
     if image.is_some() && !mount.host_path.is_empty() {
         return Err(Error::invalid(format!("mount at {:?} has both an image and a host path", mount.container_path)));
     }
-    if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
-        return Err(Error::unimplemented("id-mapped mounts are not supported yet"));
-    }
+    let owners = id_mappings(&mount.uid_mappings, &mount.gid_mappings)?;
     let propagation = match mount.propagation() {
         v1::MountPropagation::PropagationPrivate => Propagation::Private,
         v1::MountPropagation::PropagationHostToContainer => Propagation::HostToContainer,
@@ -164,6 +221,7 @@ fn mount(mount: v1::Mount) -> Result<Mount> {
         readonly: mount.readonly,
         recursive_read_only: mount.recursive_read_only,
         propagation,
+        owners,
         image: image.map(|image| MountedImage { name: image.image.clone(), chains: Vec::new() }),
     })
 }
@@ -271,6 +329,11 @@ pub fn sandbox_status(sandbox: &Sandbox) -> v1::PodSandboxStatus {
             (false, true) => v1::NamespaceMode::Pod as i32,
             (false, false) => v1::NamespaceMode::Container as i32,
         },
+        userns_options: (!config.users.is_empty()).then(|| v1::UserNamespace {
+            mode: v1::NamespaceMode::Pod as i32,
+            uids: id_mapping_messages(&config.users.users),
+            gids: id_mapping_messages(&config.users.groups),
+        }),
         ..Default::default()
     };
     let mut ips = state.ips.into_iter();
@@ -339,6 +402,8 @@ pub fn container_status(container: &Container, tags: &[String]) -> v1::Container
             Propagation::Bidirectional => v1::MountPropagation::PropagationBidirectional,
         } as i32,
         recursive_read_only: mount.recursive_read_only,
+        uid_mappings: id_mapping_messages(&mount.owners.users),
+        gid_mappings: id_mapping_messages(&mount.owners.groups),
         image: mount.image.as_ref().map(|image| v1::ImageSpec { image: image.name.clone(), ..Default::default() }),
         ..Default::default()
     });

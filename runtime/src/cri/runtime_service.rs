@@ -18,6 +18,7 @@ use crate::{
     engine::{
         Container, Engine, Sandbox,
         model::{self, Event, EventKind},
+        namespaces::can_map_users,
     },
     error::Error,
 };
@@ -171,7 +172,8 @@ impl RuntimeService for Service {
             .network_problem()
             .await
             .map(|message| ("NetworkPluginNotReady", format!("Network plugin returns error: {message}")));
-        let features = v1::RuntimeHandlerFeatures { recursive_read_only_mounts: true, user_namespaces: false };
+        let features =
+            v1::RuntimeHandlerFeatures { recursive_read_only_mounts: true, user_namespaces: can_map_users() };
         Ok(Response::new(v1::StatusResponse {
             status: Some(v1::RuntimeStatus {
                 conditions: vec![condition("RuntimeReady", None), condition("NetworkReady", network)],

@@ -192,6 +192,7 @@ impl Engine {
         let pin = |kind: &str, host: bool| (!host && pins.holds(kind)).then(|| pins.path(kind));
         let (net, ipc, uts) =
             (pin("net", security.host_network), pin("ipc", security.host_ipc), pin("uts", sandbox.config.host_network));
+        let users = pin("user", false);
         let pid = match &security.pid_of {
             Some(target) => {
                 let state = self.container(target)?.state();
@@ -217,6 +218,7 @@ impl Engine {
             net: net.as_deref(),
             ipc: ipc.as_deref(),
             uts: uts.as_deref(),
+            users: users.as_deref(),
             pid: pid.as_deref().map(Path::new),
             snapshots: &*self.snapshots,
             files: &self.paths.sandbox(&sandbox.id),
@@ -245,15 +247,7 @@ impl Engine {
         }
         match self.launch(&sandbox, &container).await {
             Ok((pid, at)) => {
-                // The exit may have been reported before this line.
-                let set = |state: &mut ContainerState| {
-                    if state.status == Status::Created {
-                        state.status = Status::Running;
-                        state.pid = pid;
-                    }
-                    state.started_at = i64::try_from(at).unwrap_or_default();
-                };
-                self.change(&container, set).await?;
+                self.change(&container, |state| state.started(pid, at)).await?;
                 info!(container = container.id, name = container.config.name, pid, "container runs");
                 self.announce(EventKind::Started, &container.id, &container.sandbox);
                 Ok(())

@@ -12,7 +12,7 @@
 mod container;
 pub mod exec;
 pub mod model;
-mod namespaces;
+pub(crate) mod namespaces;
 pub(crate) mod recovery;
 mod sandbox;
 pub mod seccomp;

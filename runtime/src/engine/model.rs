@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use coracle_launcher::identity::{Mapping, Mappings};
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
@@ -30,11 +31,43 @@ pub struct SandboxConfig {
     pub shared_pid: bool,
     pub privileged: bool,
     pub runtime_handler: String,
+    /// Users and groups of its own; empty for the host's.
+    #[serde(default)]
+    pub users: IdMappings,
     /// What the sandbox's containers together should have; kept for the answer only.
     pub overhead: Option<Resources>,
     /// Made for one container of the same id, and nobody else's business: not shown to CRI.
     #[serde(default)]
     pub standalone: bool,
+}
+
+/// Which of the host's users and groups stand for those of a user namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdMappings {
+    pub users: Vec<IdRange>,
+    pub groups: Vec<IdRange>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdRange {
+    pub inside: u32,
+    pub outside: u32,
+    pub size: u32,
+}
+
+impl IdMappings {
+    pub fn is_empty(&self) -> bool {
+        self.users.is_empty()
+    }
+
+    /// The same for the launcher.
+    pub fn mappings(&self) -> Mappings {
+        let of = |ranges: &[IdRange]| {
+            let of = |range: &IdRange| Mapping { inside: range.inside, outside: range.outside, size: range.size };
+            ranges.iter().map(of).collect()
+        };
+        Mappings { users: of(&self.users), groups: of(&self.groups) }
+    }
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -100,6 +133,9 @@ pub struct Mount {
     pub readonly: bool,
     pub recursive_read_only: bool,
     pub propagation: Propagation,
+    /// Who its owners are; empty for as they are.
+    #[serde(default)]
+    pub owners: IdMappings,
     /// An image whose files are mounted, in place of the host's.
     #[serde(default)]
     pub image: Option<MountedImage>,
@@ -219,6 +255,17 @@ pub struct ContainerState {
     pub reason: String,
     pub message: String,
     pub resources: Resources,
+}
+
+impl ContainerState {
+    /// Its process runs since `at`, as far as is known: that it has ended may have been told before.
+    pub(super) fn started(&mut self, pid: u32, at: u64) {
+        if self.status == Status::Created {
+            self.status = Status::Running;
+            self.pid = pid;
+        }
+        self.started_at = i64::try_from(at).unwrap_or_default();
+    }
 }
 
 /// What of its image a container keeps for itself.

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use coracle_launcher::sys;
+use coracle_launcher::{identity::Mappings, sys};
 
 use crate::error::{Context, Error, Result};
 
@@ -23,6 +23,8 @@ pub struct Wanted {
     pub ipc: bool,
     pub uts: bool,
     pub hostname: String,
+    /// Of the user namespace that the others belong to; none for the host's.
+    pub users: Option<Mappings>,
     /// Of the namespaces above only.
     pub sysctls: Vec<(String, String)>,
 }
@@ -36,7 +38,7 @@ impl Pins {
         Pins { dir }
     }
 
-    /// The file of a kind (`net`, `ipc`, `uts`).
+    /// The file of a kind (`net`, `ipc`, `uts`, `user`, `pid`).
     pub fn path(&self, kind: &str) -> PathBuf {
         self.dir.join(kind)
     }
@@ -57,9 +59,18 @@ impl Pins {
         if flags == 0 {
             return Ok(());
         }
+        let held = wanted.users.as_ref().map(|users| users.hold(flags)).transpose();
+        let held = held.context("make the sandbox's user namespace")?;
         // A namespace belongs to a thread; this one ends with the call, so nothing else ever runs in it.
         let work = || -> Result<()> {
-            sys::unshare(flags).context("make the sandbox's namespaces")?;
+            match &held {
+                None => sys::unshare(flags).context("make the sandbox's namespaces")?,
+                Some(held) => kinds.iter().try_for_each(|(kind, flag)| {
+                    let what = || format!("join the sandbox's {kind} namespace");
+                    let namespace = File::open(held.path(kind)).context(what())?;
+                    sys::setns(&namespace, *flag).context(what())
+                })?,
+            }
             if wanted.uts && !wanted.hostname.is_empty() {
                 sys::sethostname(&wanted.hostname).context(format!("set hostname {:?}", wanted.hostname))?;
             }
@@ -78,7 +89,11 @@ impl Pins {
             Ok(())
         };
         std::thread::scope(|scope| scope.spawn(work).join())
-            .map_err(|_| Error::internal("the thread that makes namespaces ended early"))?
+            .map_err(|_| Error::internal("the thread that makes namespaces ended early"))??;
+        let Some(held) = held else { return Ok(()) };
+        let path = self.path("user");
+        File::create(&path).context(format!("create {}", path.display()))?;
+        sys::mount(&held.path("user"), &path, "", libc::MS_BIND, "").context("pin the user namespace")
     }
 
     /// Pins a namespace of a process.
@@ -101,7 +116,7 @@ impl Pins {
 
     /// Lets go of the namespaces; they end with their last process.
     pub fn release(&self) -> Result<()> {
-        for kind in KINDS.map(|(kind, _)| kind).into_iter().chain(["pid"]) {
+        for kind in KINDS.map(|(kind, _)| kind).into_iter().chain(["pid", "user"]) {
             self.release_kind(kind)?;
         }
         match fs::remove_dir_all(&self.dir) {
@@ -139,4 +154,13 @@ fn loopback_up() -> io::Result<()> {
             Ok(())
         }
     }
+}
+
+/// Whether sandboxes can have users of their own: overlayfs takes layers whose owners are mapped since Linux 5.19.
+pub fn can_map_users() -> bool {
+    let release = nix::sys::utsname::uname().map(|name| name.release().to_string_lossy().into_owned());
+    let release = release.unwrap_or_default();
+    let mut numbers = release.split(|character: char| !character.is_ascii_digit()).map(str::parse::<u32>);
+    let mut next = || numbers.next().and_then(std::result::Result::ok).unwrap_or(0);
+    (next(), next()) >= (5, 19) && Path::new("/proc/self/ns/user").exists()
 }

@@ -297,17 +297,31 @@ fn make_files(paths: &Paths, sandbox: &Sandbox) -> Result<()> {
         // A pod in the host's network has the host's name, as everywhere.
         uts: !config.host_network,
         hostname: config.hostname.clone(),
+        users: (!config.users.is_empty()).then(|| config.users.mappings()),
         sysctls: config.sysctls.clone().into_iter().collect(),
     };
+    let owner = wanted
+        .users
+        .as_ref()
+        .map(|users| users.outside(0, 0).ok_or_else(|| Error::invalid("the user namespace has no root")));
+    let owner = owner.transpose()?;
     paths.pins(&sandbox.id).create(&wanted)?;
     let shm = data.join("shm");
     if wanted.ipc {
         fs::create_dir_all(&shm).context(format!("create {}", shm.display()))?;
-        sys::mount("shm", &shm, "tmpfs", libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC, SHM_OPTIONS)
+        let owned = owner.map(|(uid, gid)| format!(",uid={uid},gid={gid}")).unwrap_or_default();
+        let options = format!("{SHM_OPTIONS}{owned}");
+        sys::mount("shm", &shm, "tmpfs", libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC, &options)
             .context("mount the sandbox's shm")?;
     }
-    let write =
-        |name: &str, text: String| fs::write(data.join(name), text).context(format!("write {name} of the sandbox"));
+    let write = |name: &str, text: String| {
+        let path = data.join(name);
+        let written = fs::write(&path, text).and_then(|()| match owner {
+            Some((uid, gid)) => std::os::unix::fs::chown(&path, Some(uid), Some(gid)),
+            None => Ok(()),
+        });
+        written.context(format!("write {name} of the sandbox"))
+    };
     let hostname = if wanted.uts {
         config.hostname.clone()
     } else {

@@ -5,7 +5,8 @@ use std::{os::unix::fs::MetadataExt, path::Path};
 use serde_json::{Value, json};
 
 use super::model::{
-    ContainerConfig, Device, Mount, MountedImage, Propagation, Resources, SandboxConfig, Seccomp, Security, User,
+    ContainerConfig, Device, IdMappings, IdRange, Mount, MountedImage, Propagation, Resources, SandboxConfig, Seccomp,
+    Security, User,
 };
 use crate::{
     error::{Context, Error, Result},
@@ -44,6 +45,8 @@ pub struct Inputs<'a> {
     pub net: Option<&'a Path>,
     pub ipc: Option<&'a Path>,
     pub uts: Option<&'a Path>,
+    /// The sandbox's own users.
+    pub users: Option<&'a Path>,
     /// A process whose pid namespace is shared.
     pub pid: Option<&'a Path>,
     /// Where the layers of images are that are mounted.
@@ -82,6 +85,11 @@ pub fn build(inputs: &Inputs<'_>) -> Result<Value> {
         "readonlyPaths": masks(&security.readonly_paths),
         "rootfsPropagation": propagation,
     });
+    if inputs.users.is_some() {
+        let (users, groups) = id_mappings(&inputs.sandbox.users);
+        linux["uidMappings"] = users;
+        linux["gidMappings"] = groups;
+    }
     if !inputs.seccomp.is_null() {
         linux["seccomp"] = inputs.seccomp.clone();
     }
@@ -205,7 +213,7 @@ pub fn capabilities(security: &Security) -> Result<Vec<String>> {
 
 fn namespaces(inputs: &Inputs<'_>) -> Value {
     let mut out = vec![json!({ "type": "mount" })];
-    for (kind, path) in [("network", inputs.net), ("ipc", inputs.ipc), ("uts", inputs.uts)] {
+    for (kind, path) in [("user", inputs.users), ("network", inputs.net), ("ipc", inputs.ipc), ("uts", inputs.uts)] {
         if let Some(path) = path {
             out.push(json!({ "type": kind, "path": path }));
         }
@@ -219,6 +227,14 @@ fn namespaces(inputs: &Inputs<'_>) -> Value {
         out.push(json!({ "type": "cgroup" }));
     }
     Value::Array(out)
+}
+
+fn id_mappings(mappings: &IdMappings) -> (Value, Value) {
+    let of = |ranges: &[IdRange]| {
+        let of = |range: &IdRange| json!({ "containerID": range.inside, "hostID": range.outside, "size": range.size });
+        ranges.iter().map(of).collect()
+    };
+    (of(&mappings.users), of(&mappings.groups))
 }
 
 /// `linux.resources` without devices.
@@ -314,8 +330,16 @@ fn mounts(inputs: &Inputs<'_>) -> Result<Value> {
     let config = inputs.config;
     let privileged = config.security.privileged;
     let mut out = Vec::new();
-    if let Root::Mount { kind, options } = inputs.root {
-        out.push(json!({ "destination": "/", "type": kind, "source": kind, "options": options }));
+    let mapped = inputs.users.is_some();
+    match inputs.root {
+        Root::Mount { kind, options } => {
+            let options: Vec<&str> = options.iter().map(String::as_str).chain(mapped.then_some("idmap")).collect();
+            out.push(json!({ "destination": "/", "type": kind, "source": kind, "options": options }));
+        }
+        Root::Directory(path) if mapped => {
+            out.push(json!({ "destination": "/", "type": "bind", "source": path, "options": ["bind", "idmap"] }));
+        }
+        Root::Directory(_) => {}
     }
     let sys: &[&str] =
         if privileged { &["nosuid", "noexec", "nodev", "rw"] } else { &["nosuid", "noexec", "nodev", "ro"] };
@@ -346,7 +370,7 @@ fn mounts(inputs: &Inputs<'_>) -> Result<Value> {
     wanted.sort_by_key(|mount| Path::new(&mount.container_path).components().count());
     for mount in wanted {
         out.push(match &mount.image {
-            Some(image) => image_mount(mount, image, inputs.snapshots)?,
+            Some(image) => image_mount(mount, image, inputs.snapshots, mapped)?,
             None => user_mount(mount)?,
         });
     }
@@ -354,10 +378,10 @@ fn mounts(inputs: &Inputs<'_>) -> Result<Value> {
 }
 
 /// An image's files, read-only, and no programs (KEP-4639).
-fn image_mount(mount: &Mount, image: &MountedImage, snapshots: &dyn Snapshotter) -> Result<Value> {
+fn image_mount(mount: &Mount, image: &MountedImage, snapshots: &dyn Snapshotter, mapped: bool) -> Result<Value> {
     let dirs = snapshots.lowers(image.chains.last())?;
     let at = &mount.container_path;
-    Ok(match &dirs[..] {
+    let mut out = match &dirs[..] {
         [] => {
             json!({ "destination": at, "type": "tmpfs", "source": "tmpfs", "options": ["ro", "noexec", "nosuid", "nodev", "size=0"] })
         }
@@ -369,7 +393,11 @@ fn image_mount(mount: &Mount, image: &MountedImage, snapshots: &dyn Snapshotter)
             let lowers = format!("lowerdir={}", lowers.join(":"));
             json!({ "destination": at, "type": "overlay", "source": "overlay", "options": ["ro", "noexec", "nosuid", "nodev", lowers] })
         }
-    })
+    };
+    if let (true, false, Some(options)) = (mapped, dirs.is_empty(), out["options"].as_array_mut()) {
+        options.push(json!("idmap"));
+    }
+    Ok(out)
 }
 
 fn user_mount(mount: &Mount) -> Result<Value> {
@@ -397,7 +425,13 @@ fn user_mount(mount: &Mount) -> Result<Value> {
         }
         options.push("rro");
     }
-    Ok(json!({ "destination": mount.container_path, "type": "bind", "source": source, "options": options }))
+    let mut out = json!({ "destination": mount.container_path, "type": "bind", "source": source, "options": options });
+    if !mount.owners.is_empty() {
+        let (users, groups) = id_mappings(&mount.owners);
+        out["uidMappings"] = users;
+        out["gidMappings"] = groups;
+    }
+    Ok(out)
 }
 
 /// The filter of a container, as `linux.seccomp`; null for none.

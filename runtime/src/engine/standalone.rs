@@ -145,17 +145,7 @@ impl Engine {
             .await?;
         }
         match self.launch_standalone(&sandbox, container, launch).await {
-            Ok((pid, at)) => {
-                let set = |state: &mut ContainerState| {
-                    // The exit may have been reported before this line.
-                    if state.status == Status::Created {
-                        state.status = Status::Running;
-                        state.pid = pid;
-                    }
-                    state.started_at = i64::try_from(at).unwrap_or_default();
-                };
-                self.change(container, set).await
-            }
+            Ok((pid, at)) => self.change(container, |state| state.started(pid, at)).await,
             Err(error) => {
                 let set = |state: &mut ContainerState| *state = ContainerState { message: error.to_string(), ..before };
                 self.change(container, set).await?;

@@ -1,6 +1,6 @@
 //! Stories through CRI.
 
-use std::fs;
+use std::{fs, os::unix::fs::MetadataExt};
 
 use k8s_cri::v1;
 
@@ -427,6 +427,114 @@ fn use_is_told_in_all_forms() {
         assert!(path.exists());
         cri.remove_sandbox(&pod).await;
         running.stop().await;
+        assert_nothing_left(&node);
+    });
+}
+
+#[test]
+fn pods_have_users_of_their_own() {
+    const TEST: &str = "cri::pods_have_users_of_their_own";
+    isolated(TEST, || async {
+        let registry = std::sync::Arc::new(crate::images::Registry::default());
+        registry.fill();
+        let image = format!("{}/test/app:v1", registry.serve().await);
+        let node = Node::new(TEST);
+        node.install_network();
+        let mut daemon = node.start_process();
+        let mut cri = node.connect().await;
+        let spec = v1::ImageSpec { image: image.clone(), ..Default::default() };
+        cri.images.pull_image(v1::PullImageRequest { image: Some(spec.clone()), ..Default::default() }).await.unwrap();
+        let range = vec![v1::IdMapping { host_id: 300_000, container_id: 0, length: 65_536 }];
+        let users = v1::UserNamespace { mode: v1::NamespaceMode::Pod as i32, uids: range.clone(), gids: range.clone() };
+        let with = |name: &str, change: &dyn Fn(&mut v1::NamespaceOption)| {
+            let mut config = sandbox(&node, name);
+            let security = config.linux.as_mut().unwrap().security_context.as_mut().unwrap();
+            let options = security.namespace_options.as_mut().unwrap();
+            options.userns_options = Some(users.clone());
+            change(options);
+            v1::RunPodSandboxRequest { config: Some(config), ..Default::default() }
+        };
+        type Change<'a> = &'a dyn Fn(&mut v1::NamespaceOption);
+        let wrong: [(Change<'_>, &str); 4] = [
+            (&|options| options.network = v1::NamespaceMode::Node as i32, "network"),
+            (&|options| options.userns_options.as_mut().unwrap().uids.clear(), "go together"),
+            (&|options| options.userns_options.as_mut().unwrap().uids[0].length = 0, "invalid mapping length: 0"),
+            (
+                &|options| options.userns_options.as_mut().unwrap().mode = v1::NamespaceMode::Node as i32,
+                "with mappings",
+            ),
+        ];
+        for (change, words) in wrong {
+            let error = cri.runtime.run_pod_sandbox(with("wrong", change)).await.unwrap_err();
+            assert!(error.code() == tonic::Code::InvalidArgument && error.message().contains(words), "{error}");
+        }
+        let made = cri.runtime.run_pod_sandbox(with("web", &|_| ())).await.unwrap();
+        let pod = made.into_inner().pod_sandbox_id;
+        let request = v1::PodSandboxStatusRequest { pod_sandbox_id: pod.clone(), verbose: false };
+        let status = cri.runtime.pod_sandbox_status(request).await.unwrap().into_inner().status.unwrap();
+        assert_eq!(status.linux.unwrap().namespaces.unwrap().options.unwrap().userns_options, Some(users.clone()));
+
+        let (plain, mapped) = (node.path("plain"), node.path("mapped"));
+        for dir in [&plain, &mapped] {
+            fs::create_dir(dir).unwrap();
+            fs::write(dir.join("file"), "there\n").unwrap();
+        }
+        let mount = |at: &str, path: &std::path::Path, mappings: &[v1::IdMapping]| v1::Mount {
+            container_path: at.into(),
+            host_path: path.to_str().unwrap().into(),
+            uid_mappings: mappings.to_vec(),
+            gid_mappings: mappings.to_vec(),
+            ..Default::default()
+        };
+        let text = "id -u; hostname; stat -c %u:%g /bin/busybox /etc/hosts /plain/file /mapped/file /vol/a; \
+                    echo x > /made; echo x > /mapped/new && echo written; (echo x > /plain/new) 2>/dev/null || echo refused; \
+                    hostname inside && hostname; echo x > /dev/shm/x && echo x > /dev/null && cat /vol/a; echo; sleep 1000";
+        let mut config = script("main", text);
+        config.mounts = vec![
+            mount("/plain", &plain, &[]),
+            mount("/mapped", &mapped, &range),
+            v1::Mount { container_path: "/vol".into(), image: Some(spec), ..Default::default() },
+        ];
+        let security = config.linux.as_mut().unwrap().security_context.as_mut().unwrap();
+        let capabilities = vec!["SYS_ADMIN".to_owned()];
+        security.capabilities = Some(v1::Capability { add_capabilities: capabilities, ..Default::default() });
+        let main = cri.run(&pod, config).await;
+        let path = node.path("logs/web/main/0.log");
+        while !fs::read_to_string(&path).is_ok_and(|text| text.contains("two")) {
+            assert_ne!(
+                cri.status(&main).await.state(),
+                v1::ContainerState::ContainerExited,
+                "{}",
+                log(&node, "web", "main")
+            );
+        }
+        let said = log(&node, "web", "main");
+        let owners = "0:0\n0:0\n65534:65534\n0:0\n0:0\n";
+        assert_eq!(said, format!("0\nweb\n{owners}written\nrefused\ninside\ntwo\n"));
+        // Root inside is nobody outside, and writes as nobody but where owners are mapped.
+        let pid = running_pid(&mut cri, &main).await;
+        assert_eq!(fs::metadata(format!("/proc/{pid}")).unwrap().uid(), 300_000);
+        let upper = node.path("data/snapshots/c").join(&main).join("fs/made");
+        assert_eq!(fs::metadata(upper).unwrap().uid(), 300_000);
+        assert_eq!(fs::metadata(mapped.join("new")).unwrap().uid(), 0);
+        // A container that shares nothing with it sees the same image, as the host's users.
+        let other = cri.run_sandbox(sandbox(&node, "other")).await;
+        let peer = cri.run(&other, script("peer", "stat -c %u /bin/busybox; exit 0")).await;
+        assert_eq!(cri.wait(&peer).await.exit_code, 0);
+        assert_eq!(log(&node, "other", "peer"), "0\n");
+
+        daemon.kill().unwrap();
+        daemon.wait().unwrap();
+        let mut daemon = node.start_process();
+        let mut cri = node.connect().await;
+        assert_eq!(cri.exec(&main, &["/bin/id", "-u"]).await.stdout, b"0\n");
+        let next = cri.run(&pod, script("next", "hostname; id -u; exit 5")).await;
+        assert_eq!(cri.wait(&next).await.exit_code, 5);
+        assert_eq!(log(&node, "web", "next"), "inside\n0\n");
+        cri.remove_sandbox(&pod).await;
+        cri.remove_sandbox(&other).await;
+        daemon.kill().unwrap();
+        daemon.wait().unwrap();
         assert_nothing_left(&node);
     });
 }
