@@ -1,7 +1,7 @@
 //! The shim's protocol: terminals, several clients, attaching before the start.
 
 use coracle_runtime::engine::shim::{Programs, Session, Shim, ShimEvent};
-use coracle_shim::protocol::{Create, Exit, Kind, LogDriver, Reply, Request};
+use coracle_shim::protocol::{Create, Exit, JsonFile, Kind, LogDriver, Reply, Request};
 use serde_json::json;
 
 use crate::{isolation::isolated, launcher::Bundle};
@@ -153,11 +153,12 @@ fn logs_without_end_take_little_room() {
             Shim::spawn(&programs, &bundle.dir.path().join("shim"), &bundle.dir.path().join("oci")).await.unwrap();
         let path = bundle.dir.path().join("logs");
         std::fs::create_dir(&path).unwrap();
-        let log = LogDriver::JsonFile {
+        let log = LogDriver::JsonFile(JsonFile {
             path: path.join("c.log").to_str().unwrap().to_owned(),
             max_size: 1 << 20,
             max_files: 3,
-        };
+            ..JsonFile::default()
+        });
         let mut session = shim.session().await.unwrap();
         let attach = Request::Attach { id: "c".into(), stdin: true, output: false };
         session.send(&[Request::Create(Create { log, ..create("c", &bundle, false) }), attach]).await.unwrap();
