@@ -125,6 +125,8 @@ impl Cri {
         runtime.remove_container(RemoveContainerRequest) -> RemoveContainerResponse within CALL;
         runtime.list_containers(ListContainersRequest) -> ListContainersResponse within CALL;
         runtime.container_status(ContainerStatusRequest) -> ContainerStatusResponse within CALL;
+        runtime.update_container_resources(UpdateContainerResourcesRequest) -> UpdateContainerResourcesResponse within CALL;
+        runtime.container_stats(ContainerStatsRequest) -> ContainerStatsResponse within CALL;
         runtime.reopen_container_log(ReopenContainerLogRequest) -> ReopenContainerLogResponse within CALL;
         /// Where to have a command's streams.
         runtime.exec(ExecRequest) -> ExecResponse within CALL;

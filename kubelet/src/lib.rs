@@ -10,6 +10,7 @@
 //! [`plan`] decides without I/O; [`work`] carries out; [`worker`] brings the two together. Containers outlive the kubelet:
 //! everything it knows of them is in their labels and annotations.
 
+mod allocation;
 pub mod bootstrap;
 mod cri;
 mod images;
@@ -42,9 +43,11 @@ use kube::Client;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::allocation::Allocations;
 use crate::cri::Cri;
 use crate::manager::Manager;
 use crate::pod::dns::{ClusterDns, HostDns};
+use crate::pod::requests::Amounts;
 use crate::server::Credentials;
 use crate::volumes::Paths;
 use crate::work::Shared;
@@ -170,11 +173,13 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
 }
 
 fn shared(config: &Config, paths: Paths, facts: &node::Facts) -> Shared {
+    let cpu_millis = i64::try_from(facts.cpus).unwrap_or(i64::MAX).saturating_mul(1000);
+    let memory = i64::try_from(node::allocatable_memory(facts)).unwrap_or(i64::MAX);
     Shared {
         node_name: config.node_name.clone(),
         node_ip: config.node_ip,
         place: config.place.clone(),
-        paths,
+        paths: paths.clone(),
         cri: Cri::new(&config.cri_socket),
         client: config.client.clone(),
         recorder: Recorder::new(config.client.clone(), config.clock.clone(), "kubelet", Some(&config.node_name)),
@@ -183,7 +188,8 @@ fn shared(config: &Config, paths: Paths, facts: &node::Facts) -> Shared {
         cluster_dns: ClusterDns { servers: config.cluster_dns.clone(), domain: config.cluster_domain.clone() },
         host_dns: HostDns::parse(&std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default()),
         memory_capacity: facts.memory,
-        cpu_millis: i64::try_from(facts.cpus).unwrap_or(i64::MAX).saturating_mul(1000),
+        cpu_millis,
+        allocations: Allocations::new(paths, Amounts { cpu_millis, memory }),
         storage_capacity: facts.storage,
         runtime_name: OnceLock::new(),
         pulls: Semaphore::new(PULLS),

@@ -127,6 +127,7 @@ impl Manager {
 
     fn start(&self, desired: Desired, workers: &mut JoinSet<String>, shutdown: &CancellationToken) -> Handle {
         let uid = pod::uid(&desired.pod).to_owned();
+        self.shared.allocations.register(&desired.pod);
         let (sender, receiver) = watch::channel(desired);
         let nudge = Arc::new(Notify::new());
         let worker = Worker::new(self.shared.clone(), receiver, nudge.clone());

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use jiff::Timestamp;
 use k8s_cri::v1 as cri;
+use k8s_openapi::api::core::v1::ResourceRequirements;
 
 use crate::cri::{Cri, Error};
 
@@ -22,6 +23,8 @@ pub mod annotation {
     pub const TERMINATION_PATH: &str = "io.kubernetes.container.terminationMessagePath";
     pub const TERMINATION_POLICY: &str = "io.kubernetes.container.terminationMessagePolicy";
     pub const GRACE: &str = "io.kubernetes.pod.terminationGracePeriod";
+    /// The requests and limits that a container was started with. Upstream's kubelet keeps them in a file.
+    pub const RESOURCES: &str = "io.coracle.container.resources";
 }
 
 /// Where a container is in its life.
@@ -55,6 +58,8 @@ pub struct Instance {
     /// Of the container's definition when it was made.
     pub hash: String,
     pub log_path: String,
+    /// What it was started with, where its container can be resized.
+    pub resources: Option<ResourceRequirements>,
 }
 
 impl Instance {
@@ -279,6 +284,7 @@ fn instance(status: cri::ContainerStatus, sandbox: String) -> Instance {
         image_id: if status.image_ref.is_empty() { status.image_id } else { status.image_ref },
         hash: annotations.remove(annotation::HASH).unwrap_or_default(),
         log_path: status.log_path,
+        resources: annotations.get(annotation::RESOURCES).and_then(|text| serde_json::from_str(text).ok()),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Actions carried out over CRI and the API. Nothing here decides what to do.
 
+mod resize;
 mod sandbox;
 mod start;
 mod stop;
@@ -14,10 +15,12 @@ use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use kube::Client;
 use tokio::sync::Semaphore;
 
+pub use resize::{Resizing, resize};
 pub use sandbox::{config as sandbox_config, create as create_sandbox};
 pub use start::start;
 pub use stop::stop;
 
+use crate::allocation::Allocations;
 use crate::cri::Cri;
 use crate::objects;
 use crate::observed::Observed;
@@ -42,6 +45,8 @@ pub struct Shared {
     pub memory_capacity: u64,
     pub cpu_millis: i64,
     pub storage_capacity: u64,
+    /// What each pod has been given of CPU and memory.
+    pub allocations: Allocations,
     /// The runtime's own name, which stands before its containers' ids; known once it has answered.
     pub runtime_name: OnceLock<String>,
     /// Bounds the pulls that run at a time.

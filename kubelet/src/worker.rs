@@ -20,6 +20,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use self::outcome::{Outcome, held};
+use crate::allocation::{Record, Resize};
 use crate::observed::{Observed, Observer};
 use crate::plan::{Action, Input, Memory, Plan, Wanted, plan};
 use crate::pod::{self, resources};
@@ -49,6 +50,12 @@ pub struct Worker {
     nudge: Arc<Notify>,
     observer: Observer,
     observed: Arc<Observed>,
+    /// Rises when a pod that waited for more was given it.
+    given: watch::Receiver<u64>,
+    /// Whether this one waits.
+    waits: bool,
+    /// The generation whose resources it was given last.
+    generation: Option<i64>,
     memory: Memory,
     operations: JoinSet<Outcome>,
     probes: HashMap<String, AbortHandle>,
@@ -65,6 +72,9 @@ impl Worker {
     /// A worker that has not looked yet.
     pub fn new(shared: Arc<Shared>, desired: watch::Receiver<Desired>, nudge: Arc<Notify>) -> Self {
         Self {
+            given: shared.allocations.changes(),
+            waits: false,
+            generation: None,
             shared,
             desired,
             nudge,
@@ -86,12 +96,19 @@ impl Worker {
     pub async fn run(mut self, shutdown: CancellationToken) {
         let mut refresh = tokio::time::interval_at(tokio::time::Instant::now() + REFRESH, REFRESH);
         let mut seen = self.observe().await;
+        let mut recovered = false;
         loop {
+            if seen && !recovered {
+                self.recover().await;
+                recovered = true;
+            }
             let wake = if seen { self.step() } else { Some(OBSERVE_AGAIN) };
             let Some(wake) = wake else { return };
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 changed = self.desired.changed() => if changed.is_err() { return },
+                // The sender lives as long as the node's shared state.
+                Ok(()) = self.given.changed(), if self.waits => {}
                 () = self.nudge.notified() => seen = self.observe().await,
                 Some(outcome) = self.operations.join_next() => seen = self.settle(outcome).await,
                 Some((id, health)) = self.reports.1.recv() => drop(self.memory.health.insert(id, health)),
@@ -106,6 +123,7 @@ impl Worker {
         let uid = pod::uid(&self.desired.borrow().pod).to_owned();
         match self.observer.observe(&self.shared.cri, &uid).await {
             Ok(observed) => {
+                self.memory.resized.retain(|run| observed.instances.iter().any(|instance| instance.id == *run));
                 self.observed = Arc::new(observed);
                 self.sync_probes();
                 true
@@ -117,13 +135,46 @@ impl Worker {
         }
     }
 
+    /// Finds out what the pod was given by an earlier kubelet.
+    async fn recover(&self) {
+        let pod = self.desired.borrow().pod.clone();
+        let (path, of, observed) = (self.shared.paths.resources(pod::uid(&pod)), pod.clone(), self.observed.clone());
+        let record = tokio::task::spawn_blocking(move || Record::of(&path, &of, &observed)).await;
+        if let Ok(record) = record {
+            self.shared.allocations.recover(&pod, record);
+        }
+    }
+
+    /// The pod with what it has been given, and where its resize stands.
+    fn given(&mut self, pod: &Arc<Pod>, wanted: Wanted) -> (Arc<Pod>, Resize) {
+        let ended =
+            self.last.as_ref().is_some_and(|last| matches!(last.phase.as_deref(), Some("Succeeded" | "Failed")));
+        let given = match wanted {
+            Wanted::Run if !ended => self.shared.allocations.offer(pod),
+            _ => self.shared.allocations.given(pod),
+        };
+        if ended {
+            self.shared.allocations.forget(pod::uid(pod));
+        }
+        self.waits = given.1.pending.is_some();
+        // What failed was to bring it to something else.
+        if self.generation != given.1.generation {
+            self.generation = given.1.generation;
+            self.memory.resize_failure = None;
+        }
+        given
+    }
+
     /// Plans and begins what was planned. How long until the next plan at the latest; `None` when the pod is no more.
     fn step(&mut self) -> Option<Duration> {
         let Desired { pod, wanted } = self.desired.borrow_and_update().clone();
+        let (desired, (pod, resize)) = (pod.clone(), self.given(&pod, wanted));
         let now = self.shared.clock.now();
         let host_ip = self.shared.node_ip.to_string();
         let input = Input {
             pod: &pod,
+            desired: &desired,
+            resize: &resize,
             wanted,
             observed: &self.observed,
             memory: &self.memory,
@@ -134,6 +185,7 @@ impl Worker {
         };
         let Plan { actions, status, wake, done } = plan(input);
         if done {
+            self.shared.allocations.forget(pod::uid(&pod));
             return None;
         }
         self.last = Some(status);
@@ -191,6 +243,18 @@ impl Worker {
                     Outcome::Stopped { id, result: held(stopped, |_| false).await }
                 });
             }
+            Action::StopToResize { id, container, grace } => {
+                self.memory.resized.insert(id.clone());
+                let message = format!("Container {container} resize requires restart");
+                self.begin(pod, Action::Stop { id, container, message, grace });
+            }
+            Action::Resize { runs } => {
+                busy.resizing = true;
+                self.operations.spawn(async move {
+                    let (done, result) = work::resize(&shared, &of, runs).await;
+                    Outcome::Resized { done, result }
+                });
+            }
             Action::Remove { id } => {
                 busy.stopping.insert(id.clone());
                 let request = k8s_cri::v1::RemoveContainerRequest { container_id: id.clone() };
@@ -226,7 +290,8 @@ impl Worker {
         self.memory.busy.starting.insert(name.clone());
         let now = self.shared.clock.now();
         // A run that follows another counts against the back-off; one after a failed start has its own pause.
-        if self.observed.latest(&name).is_some_and(|latest| latest.ended()) {
+        let resized = &self.memory.resized;
+        if self.observed.latest(&name).is_some_and(|latest| latest.ended() && !resized.contains(&latest.id)) {
             let next = crate::plan::Backoff::after(self.memory.restarts.get(&name).copied(), now);
             self.memory.restarts.insert(name.clone(), next);
         }

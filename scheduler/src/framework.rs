@@ -51,6 +51,8 @@ pub enum Happened {
     PodPlaced(Arc<PodInfo>),
     /// A pod that was on a node is gone.
     PodGone(Arc<PodInfo>),
+    /// A pod on a node takes less than before.
+    PodShrunk,
 }
 
 impl Happened {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use coracle_api::quantity::Quantity;
 use k8s_openapi::{
-    api::core::v1::{Container, Pod, ResourceRequirements},
+    api::core::v1::{Container, ContainerStatus, Pod, ResourceRequirements},
     apimachinery::pkg::api::resource::Quantity as Text,
 };
 
@@ -67,6 +67,13 @@ impl Resources {
         }
     }
 
+    /// Whether it is at least as much of everything.
+    pub fn covers(&self, other: &Self) -> bool {
+        let mut raised = self.clone();
+        raised.raise(other);
+        raised == *self
+    }
+
     /// The amount of one of the resources in `others`.
     pub fn other(&self, name: &str) -> i64 {
         self.others.binary_search_by(|(have, _)| have.as_str().cmp(name)).map_or(0, |at| self.others[at].1)
@@ -83,9 +90,9 @@ impl Resources {
 
 /// What a pod asks for, and the CPU and memory it is counted with when nodes are scored.
 pub fn of_pod(pod: &Pod) -> (Resources, i64, i64) {
-    let requests = sum(pod, |container| requests(container.resources.as_ref()));
+    let requests = sum(pod, |container| requests_of(pod, container));
     let counted = sum(pod, |container| {
-        let mut resources = requests_of(container);
+        let mut resources = requests_of(pod, container);
         if !asks(container, "cpu") {
             resources.milli_cpu = DEFAULT_MILLI_CPU;
         }
@@ -97,8 +104,47 @@ pub fn of_pod(pod: &Pod) -> (Resources, i64, i64) {
     (requests, counted.milli_cpu, counted.memory)
 }
 
-fn requests_of(container: &Container) -> Resources {
-    requests(container.resources.as_ref())
+/// What a container asks for, has been given or has, whatever is most: while a pod is being resized each of them may be taken
+/// (KEP-1287; component-helpers `determineContainerReqs`). What the node will never give does not count.
+fn requests_of(pod: &Pod, container: &Container) -> Resources {
+    let wanted = requests(container.resources.as_ref());
+    let Some(status) = status_of(pod, &container.name).filter(|status| status.resources.is_some()) else {
+        return wanted;
+    };
+    let mut most = requests(status.resources.as_ref());
+    most.raise(&Resources::of(status.allocated_resources.as_ref()));
+    if !is_infeasible(pod) {
+        most.raise(&wanted);
+    }
+    most
+}
+
+fn statuses(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
+    let lists = pod.status.iter().flat_map(|status| [&status.container_statuses, &status.init_container_statuses]);
+    lists.flatten().flatten()
+}
+
+fn status_of<'a>(pod: &'a Pod, container: &str) -> Option<&'a ContainerStatus> {
+    statuses(pod).find(|status| status.name == container)
+}
+
+fn is_infeasible(pod: &Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    conditions
+        .iter()
+        .any(|condition| condition.type_ == "PodResizePending" && condition.reason.as_deref() == Some("Infeasible"))
+}
+
+/// Whether two states of a pod say the same of what its containers have.
+pub fn told_the_same(one: &Pod, other: &Pod) -> bool {
+    let told = |pod: &Pod| statuses(pod).filter(|status| status.resources.is_some()).count();
+    let same = statuses(one).all(|status| {
+        let other = status_of(other, &status.name);
+        other.is_some_and(|other| {
+            other.resources == status.resources && other.allocated_resources == status.allocated_resources
+        })
+    });
+    told(one) == told(other) && same && is_infeasible(one) == is_infeasible(other)
 }
 
 fn requests(requirements: Option<&ResourceRequirements>) -> Resources {
@@ -142,6 +188,26 @@ fn sum(pod: &Pod, of: impl Fn(&Container) -> Resources) -> Resources {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn a_pod_that_is_resized_counts_with_the_most() {
+        let pod = |condition: &str| -> Pod {
+            let amount = |cpu: &str, memory: &str| json!({"cpu": cpu, "memory": memory});
+            serde_json::from_value(json!({"metadata": {},
+                "spec": {"containers": [{"name": "c", "resources": {"requests": amount("3", "1Gi")}}]},
+                "status": {"conditions": [{"type": "PodResizePending", "status": "True", "reason": condition}],
+                    "containerStatuses": [{"name": "c", "image": "", "imageID": "", "ready": true, "restartCount": 0,
+                        "allocatedResources": amount("2", "1Gi"), "resources": {"requests": amount("1", "2Gi")}}]}}))
+            .unwrap()
+        };
+        let of = |condition: &str| {
+            let (requests, _, _) = of_pod(&pod(condition));
+            (requests.milli_cpu, requests.memory >> 30)
+        };
+        assert_eq!(of("Deferred"), (3000, 2));
+        assert_eq!(of("Infeasible"), (2000, 2));
+        assert!(!told_the_same(&pod("Deferred"), &pod("Infeasible")) && told_the_same(&pod("x"), &pod("y")));
+    }
 
     #[test]
     fn a_pod_is_the_sum_or_its_largest_start() {

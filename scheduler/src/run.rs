@@ -31,6 +31,7 @@ use crate::{
     preemption::{self, Room},
     profile::Profile,
     queue::{Hint, Queue, Queued},
+    resources,
     snapshot::Snapshot,
 };
 
@@ -201,6 +202,7 @@ impl Scheduler {
         let same = event.old().is_some_and(|old| {
             node_of(old) == Some(node)
                 && old.spec == pod.spec
+                && resources::told_the_same(old, pod)
                 && old.metadata.labels == pod.metadata.labels
                 && old.metadata.deletion_timestamp == pod.metadata.deletion_timestamp
         });
@@ -208,7 +210,14 @@ impl Scheduler {
             return;
         }
         let info = Arc::new(PodInfo::new(pod.clone()));
+        let shrunk = event.old().is_some_and(|old| {
+            let (before, _, _) = resources::of_pod(old);
+            node_of(old).is_some() && before != info.requests && before.covers(&info.requests)
+        });
         self.cache.lock().set_pod(info.clone(), node);
+        if shrunk {
+            self.queue.happened(Happened::PodShrunk);
+        }
         self.queue.remove(&info.uid);
         if event.old().is_none_or(|old| node_of(old).is_none()) {
             self.queue.happened(Happened::PodPlaced(info));

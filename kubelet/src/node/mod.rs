@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use facts::Facts;
 pub use pod_range::tell_pod_range;
+pub use status::allocatable_memory;
 
 use crate::Progress;
 use crate::objects::within;

@@ -85,10 +85,15 @@ fn addresses(shared: &Shared, description: &Description) -> Vec<NodeAddress> {
         .collect()
 }
 
+/// The memory that pods can have.
+pub fn allocatable_memory(facts: &Facts) -> u64 {
+    facts.memory.saturating_sub(MEMORY_LEFT)
+}
+
 fn resources(description: &Description, facts: &Facts, allocatable: bool) -> BTreeMap<String, resource::Quantity> {
     // What pods cannot use: the memory below which the node is under pressure, a twentieth of the disk.
     let (memory, storage) = if allocatable {
-        (facts.memory.saturating_sub(MEMORY_LEFT), facts.storage - facts.storage / 20)
+        (allocatable_memory(facts), facts.storage - facts.storage / 20)
     } else {
         (facts.memory, facts.storage)
     };

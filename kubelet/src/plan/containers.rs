@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::Container;
 
-use super::{Action, Backoff, Draft, Input, Waiting};
+use super::{Action, Backoff, Draft, Input, Waiting, resize};
 use crate::observed::{Instance, State};
 use crate::pod::{self, Role};
 
@@ -18,6 +18,9 @@ const SHOW_PULL_ERROR: i64 = 5;
 
 /// Whether a run that ended is followed by another.
 pub(super) fn restarts(input: &Input<'_>, role: Role, instance: &Instance) -> bool {
+    if input.memory.resized.contains(&instance.id) {
+        return true;
+    }
     let failed = instance.exit_code != 0 || instance.state == State::Unknown;
     match (role, pod::restart_policy(input.pod)) {
         (Role::Sidecar, _) => true,
@@ -103,14 +106,14 @@ impl Draft<'_> {
         }
         let latest = observed.latest(&container.name);
         match latest {
-            Some(latest) if latest.running() => self.keep(container, latest),
+            Some(latest) if latest.running() => self.keep(role, container, latest),
             Some(latest) if latest.sandbox == sandbox && latest.ended() && !restarts(&self.input, role, latest) => {}
             _ => self.start(role, container, latest),
         }
     }
 
-    /// A running container goes on unless a probe or a new definition ends it.
-    fn keep(&mut self, container: &Container, instance: &Instance) {
+    /// A running container goes on unless a probe, a new definition or a resize ends it.
+    fn keep(&mut self, role: Role, container: &Container, instance: &Instance) {
         let Input { memory, pod, .. } = self.input;
         if memory.busy.stopping.contains(&instance.id) {
             return;
@@ -122,6 +125,10 @@ impl Draft<'_> {
                 (format!("Container {} failed {} probe, will be restarted", container.name, failed.probe), failed.grace)
             }
             None if changed => (format!("Container {} definition changed, will be restarted", container.name), None),
+            None if resize::needs_restart(&self.input, role, container, instance) => {
+                let (id, container) = (instance.id.clone(), container.name.clone());
+                return self.actions.push(Action::StopToResize { id, container, grace: pod::grace(pod) });
+            }
             None => return,
         };
         let grace = grace.unwrap_or_else(|| pod::grace(pod));
@@ -142,7 +149,10 @@ impl Draft<'_> {
             }
             self.wait(container, failure.reason, Some(failure.message.clone()));
         }
-        if let Some((backoff, ended)) = memory.restarts.get(&container.name).zip(latest.filter(|latest| latest.ended()))
+        if let Some((backoff, ended)) = memory
+            .restarts
+            .get(&container.name)
+            .zip(latest.filter(|latest| latest.ended() && !memory.resized.contains(&latest.id)))
             && let Some(until) =
                 backoff.until(ended.finished.unwrap_or(ended.created), now).filter(|until| *until > now)
         {

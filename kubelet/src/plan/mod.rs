@@ -3,6 +3,7 @@
 mod backoff;
 mod containers;
 mod phase;
+mod resize;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -15,11 +16,15 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
 
 pub use backoff::Backoff;
 
+pub use resize::{IN_PROGRESS as RESIZE_IN_PROGRESS, PENDING as RESIZE_PENDING};
+
+use crate::allocation::Resize;
 use crate::observed::Observed;
 use crate::pod::{self, Role};
+use crate::work::Resizing;
 
 /// Something to do. What takes time runs beside the plan, and is [`Busy`] until it is done.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Action {
     /// Make the volumes.
     PrepareVolumes,
@@ -33,6 +38,10 @@ pub enum Action {
     Start { container: String, role: Role, attempt: u32 },
     /// End a container: its preStop hook, SIGTERM, SIGKILL after `grace` seconds.
     Stop { id: String, container: String, message: String, grace: i64 },
+    /// End a container as [`Action::Stop`] does, because it is to have other resources and wants a restart for that.
+    StopToResize { id: String, container: String, grace: i64 },
+    /// Change what running containers have.
+    Resize { runs: Vec<Resizing> },
     /// Remove a container that has ended.
     Remove { id: String },
     /// Tell an event about the pod or one of its containers.
@@ -53,6 +62,11 @@ impl fmt::Display for Action {
             Self::RemoveSandbox { id } => write!(f, "remove sandbox {id}"),
             Self::Start { container, attempt, .. } => write!(f, "start {container} #{attempt}"),
             Self::Stop { id, grace, message, .. } => write!(f, "stop {id} in {grace}s: {message}"),
+            Self::StopToResize { id, grace, .. } => write!(f, "stop {id} in {grace}s to resize it"),
+            Self::Resize { runs } => {
+                let ids: Vec<_> = runs.iter().map(|run| run.id.as_str()).collect();
+                write!(f, "resize {}", ids.join(" "))
+            }
             Self::Remove { id } => write!(f, "remove {id}"),
             Self::Tell { reason, message, .. } => write!(f, "tell {reason}: {message}"),
             Self::Finish => f.write_str("finish"),
@@ -113,6 +127,8 @@ pub struct Busy {
     pub starting: BTreeSet<String>,
     /// Runs that are being stopped or removed, by id.
     pub stopping: BTreeSet<String>,
+    /// What running containers have is being changed.
+    pub resizing: bool,
     pub finishing: bool,
     pub cleaning: bool,
 }
@@ -121,6 +137,7 @@ impl Busy {
     fn any(&self) -> bool {
         self.volumes
             || self.sandbox
+            || self.resizing
             || self.finishing
             || self.cleaning
             || !self.starting.is_empty()
@@ -137,6 +154,9 @@ pub struct Memory {
     pub sandbox_failure: Option<Failure>,
     /// By container.
     pub start_failures: BTreeMap<String, Failure>,
+    pub resize_failure: Option<Failure>,
+    /// Runs that were ended to be resized: another follows whatever the restart policy says.
+    pub resized: BTreeSet<String>,
     /// By container.
     pub restarts: BTreeMap<String, Backoff>,
     /// By container: the runs whose back-off was told.
@@ -162,7 +182,12 @@ pub enum Wanted {
 /// Everything a plan is made of.
 #[derive(Debug, Clone, Copy)]
 pub struct Input<'a> {
+    /// The pod with the resources that it has been given.
     pub pod: &'a Pod,
+    /// The pod with those that it asks for.
+    pub desired: &'a Pod,
+    /// Where its resize stands.
+    pub resize: &'a Resize,
     pub wanted: Wanted,
     pub observed: &'a Observed,
     pub memory: &'a Memory,
@@ -239,6 +264,9 @@ pub fn plan(input: Input<'_>) -> Plan {
     let ending = input.wanted != Wanted::Run || draft.overdue || input.terminal();
     let done = if ending { draft.end() } else { draft.run() };
     let status = status::of(&draft, ending);
+    if !ending {
+        draft.tell_resize(&status);
+    }
     Plan { actions: draft.actions, status, wake: draft.wake, done }
 }
 
@@ -288,6 +316,7 @@ impl<'a> Draft<'a> {
                 // Also while an init container fails: that may be what is to be looked into.
                 self.run_ephemeral(&sandbox.id);
                 self.run_containers(&sandbox.id);
+                self.resize();
             }
             Some(_) => {}
         }

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::{Draft, Input, phase};
+use super::{Draft, Input, phase, resize};
 use crate::observed::{Instance, State};
 use crate::pod::{self, Role, qos};
 
@@ -73,12 +73,16 @@ pub(super) fn of(draft: &Draft<'_>, ending: bool) -> PodStatus {
         ephemeral_container_statuses: (!ephemeral.is_empty()).then_some(ephemeral),
         ..PodStatus::default()
     };
-    status.conditions = Some(conditions(draft, &status, initialized));
+    let mut all = conditions(draft, &status, initialized);
+    if !ending {
+        all.extend(resize::conditions(draft));
+    }
+    status.conditions = Some(all);
     status
 }
 
 /// Times are written with whole seconds; equal statuses must compare equal.
-fn whole_seconds(time: Timestamp) -> Timestamp {
+pub(super) fn whole_seconds(time: Timestamp) -> Timestamp {
     Timestamp::from_second(time.as_second()).unwrap_or(time)
 }
 
@@ -123,6 +127,13 @@ fn container_status(
         started: Some(running && (role == Role::Init || health.started)),
         ..ContainerStatus::default()
     };
+    if role != Role::Ephemeral {
+        let given = container.resources.clone().unwrap_or_default();
+        status.allocated_resources.clone_from(&given.requests);
+        // What runs has what it was started with until it has been resized.
+        let has = latest.filter(|latest| latest.running()).and_then(|latest| resize::has(&draft.input, latest));
+        status.resources = Some(has.cloned().unwrap_or(given));
+    }
     if let Some(latest) = latest {
         status.restart_count = i32::try_from(latest.attempt).unwrap_or(i32::MAX);
         status.container_id = Some(container_id(&draft.input, &latest.id));

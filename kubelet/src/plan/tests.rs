@@ -14,6 +14,9 @@ struct Case {
     observed: Observed,
     memory: Memory,
     last: Option<PodStatus>,
+    /// What the pod asks for, where that is not what it has been given.
+    desired: Option<Pod>,
+    resize: Resize,
     seconds: i64,
 }
 
@@ -30,6 +33,8 @@ fn case(spec: Value) -> Case {
         observed: Observed::default(),
         memory,
         last: None,
+        desired: None,
+        resize: Resize::default(),
         seconds: 1000,
     }
 }
@@ -70,6 +75,7 @@ impl Case {
             image_id: "sha256:i".into(),
             hash,
             log_path: String::new(),
+            resources: None,
         };
         self.observed.instances.insert(0, instance);
         self
@@ -83,6 +89,8 @@ impl Case {
     fn plan(&self) -> Plan {
         plan(Input {
             pod: &self.pod,
+            desired: self.desired.as_ref().unwrap_or(&self.pod),
+            resize: &self.resize,
             wanted: self.wanted,
             observed: &self.observed,
             memory: &self.memory,
@@ -401,4 +409,87 @@ fn ephemeral_containers_run_once() {
     let gone = looks.with(|c| c.wanted = Wanted::Gone);
     let stops = gone.actions();
     assert!(stops.iter().any(|action| action.starts_with("stop look-0")), "{stops:?}");
+}
+
+/// A pod that has been given `given` of what it asks for, with a run that was started with 1 CPU.
+fn resized(given: Value, policy: Value) -> Case {
+    let spec = json!({"containers": [{"name": "web", "image": "i", "resources": given, "resizePolicy": policy}]});
+    case(spec).sandbox("s", true).run("web", 0, State::Running, 0, 0).with(|c| {
+        c.pod.metadata.generation = Some(2);
+        c.resize.generation = Some(2);
+        let started = json!({"requests": {"cpu": "1"}});
+        c.observed.instances[0].resources = Some(serde_json::from_value(started).unwrap());
+    })
+}
+
+fn resize_conditions(case: &Case) -> Vec<String> {
+    let conditions = case.plan().status.conditions.unwrap();
+    let resize = conditions.iter().filter(|c| c.type_.starts_with("PodResize"));
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    resize.map(|c| format!("{} {} {}", c.type_, text(&c.reason), text(&c.message)).trim().to_owned()).collect()
+}
+
+#[test]
+fn a_running_container_is_resized() {
+    let cpu = |cpu: &str| json!({"requests": {"cpu": cpu}});
+    assert!(resized(cpu("1000m"), json!([])).actions().is_empty(), "another way to write the same");
+    let bigger = || resized(cpu("2"), json!([]));
+    let started = "tell ResizeStarted: Pod resize started: {\"containers\":[{\"name\":\"web\",\"resources\":{\"requests\":{\"cpu\":\"2\"}}}],\"generation\":2}";
+    assert_eq!(bigger().actions(), ["resize web-0", started]);
+    assert_eq!(resize_conditions(&bigger()), ["PodResizeInProgress"]);
+    let status = bigger().plan().status.container_statuses.unwrap().remove(0);
+    assert_eq!(serde_json::to_value(status.resources).unwrap(), cpu("1"));
+    assert_eq!(serde_json::to_value(status.allocated_resources).unwrap(), json!({"cpu": "2"}));
+
+    let failed = bigger().with(|c| {
+        c.last = Some(c.plan().status);
+        c.memory.resize_failure = Some(Failure::again(None, "Error", "no".into(), at(999)));
+        c.seconds = 999;
+    });
+    assert_eq!(resize_conditions(&failed), ["PodResizeInProgress Error no"]);
+    assert!(failed.actions()[0].starts_with("tell ResizeError: Pod resize error: "), "{:?}", failed.actions());
+    assert_eq!(failed.plan().wake, Some(at(1000)));
+
+    let done = bigger().with(|c| {
+        c.last = Some(c.plan().status);
+        c.resize.actuated.insert("web-0".into(), serde_json::from_value(cpu("2")).unwrap());
+    });
+    assert_eq!(done.actions().len(), 1);
+    assert!(done.actions()[0].starts_with("tell ResizeCompleted: Pod resize completed: "), "{:?}", done.actions());
+    assert!(resize_conditions(&done).is_empty());
+    let status = done.plan().status.container_statuses.unwrap().remove(0);
+    assert_eq!(serde_json::to_value(status.resources).unwrap(), cpu("2"));
+}
+
+#[test]
+fn a_container_that_wants_it_is_restarted_to_be_resized() {
+    let policy = json!([{"resourceName": "cpu", "restartPolicy": "RestartContainer"}]);
+    let bigger = || resized(json!({"requests": {"cpu": "2"}}), policy.clone());
+    assert_eq!(bigger().actions()[0], "stop web-0 in 30s to resize it");
+    // Whatever the restart policy says of a container that has ended well, and without a pause.
+    let ended = bigger().with(|c| {
+        c.pod.spec.as_mut().unwrap().restart_policy = Some("OnFailure".into());
+        c.observed.instances[0].state = State::Exited;
+        c.observed.instances[0].finished = Some(at(1000));
+        c.memory.restarts.insert("web".into(), Backoff::after(None, at(999)));
+        c.memory.resized.insert("web-0".into());
+    });
+    assert_eq!(ended.actions(), ["start web #1"]);
+    let other = resized(json!({"requests": {"cpu": "1", "memory": "1Gi"}}), policy);
+    assert_eq!(other.actions()[0], "resize web-0", "the policy is for the other resource");
+}
+
+#[test]
+fn a_resize_that_has_to_wait_says_why() {
+    let waiting = resized(json!({"requests": {"cpu": "1"}}), json!([])).with(|c| {
+        let mut desired = c.pod.clone();
+        let wanted = json!({"requests": {"cpu": "3"}});
+        desired.spec.as_mut().unwrap().containers[0].resources = Some(serde_json::from_value(wanted).unwrap());
+        c.desired = Some(desired);
+        c.resize.pending = Some(crate::allocation::Pending { reason: "Deferred", message: "full".into() });
+    });
+    assert_eq!(resize_conditions(&waiting), ["PodResizePending Deferred full"]);
+    let told = "tell ResizeDeferred: Pod resize Deferred: {\"containers\":[{\"name\":\"web\",\"resources\":{\"requests\":{\"cpu\":\"3\"}}}],\"generation\":2,\"error\":\"full\"}";
+    assert_eq!(waiting.actions(), [told]);
+    assert!(waiting.with(|c| c.last = Some(c.plan().status)).actions().is_empty(), "it is told once");
 }

@@ -4,6 +4,7 @@ pub mod dns;
 pub mod env;
 pub mod hosts;
 pub mod qos;
+pub mod requests;
 pub mod resources;
 pub mod security;
 

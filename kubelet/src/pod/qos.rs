@@ -1,7 +1,10 @@
 //! Quality of service classes (kubernetes `pkg/apis/core/v1/helper/qos`).
 
+use std::collections::BTreeMap;
+
 use coracle_api::quantity::Quantity;
 use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::apimachinery::pkg::api::resource;
 
 use super::containers;
 
@@ -27,21 +30,21 @@ impl Qos {
     }
 }
 
+/// An amount in a list, if it is in there.
+pub fn amount(list: Option<&BTreeMap<String, resource::Quantity>>, name: &str) -> Option<Quantity> {
+    Quantity::parse(&list?.get(name)?.0).ok()
+}
+
 /// A container's request (or limit) of a resource; a limit alone is the request too.
 pub fn request(container: &Container, resource: &str) -> Quantity {
     let resources = container.resources.as_ref();
-    let requests = resources.and_then(|r| r.requests.as_ref()).and_then(|r| r.get(resource));
-    let found = requests.or_else(|| resources.and_then(|r| r.limits.as_ref()).and_then(|l| l.get(resource)));
-    found.and_then(|quantity| Quantity::parse(&quantity.0).ok()).unwrap_or(Quantity::ZERO)
+    let requests = amount(resources.and_then(|r| r.requests.as_ref()), resource);
+    requests.unwrap_or_else(|| limit(container, resource))
 }
 
 /// A container's limit of a resource, zero when there is none.
 pub fn limit(container: &Container, resource: &str) -> Quantity {
-    let limits = container.resources.as_ref().and_then(|r| r.limits.as_ref());
-    limits
-        .and_then(|l| l.get(resource))
-        .and_then(|quantity| Quantity::parse(&quantity.0).ok())
-        .unwrap_or(Quantity::ZERO)
+    amount(container.resources.as_ref().and_then(|r| r.limits.as_ref()), resource).unwrap_or(Quantity::ZERO)
 }
 
 /// The class of a pod.

@@ -54,6 +54,10 @@ impl Paths {
     pub fn volume(&self, uid: &str, kind: &str, name: &str) -> PathBuf {
         self.pod(uid).join("volumes").join(format!("kubernetes.io~{kind}")).join(name)
     }
+    /// What the pod has been given of the node, once it was resized.
+    pub fn resources(&self, uid: &str) -> PathBuf {
+        self.pod(uid).join("resources.json")
+    }
     pub fn etc_hosts(&self, uid: &str) -> PathBuf {
         self.pod(uid).join("etc-hosts")
     }

@@ -8,6 +8,7 @@ use k8s_cri::v1 as cri;
 use k8s_openapi::api::core::v1::{Container, Pod};
 
 use super::{Shared, Trouble, sandbox_config, stop};
+use crate::allocation;
 use crate::observed::{Observed, annotation, label};
 use crate::pod::{self, env, hosts, resources, security};
 use crate::volumes::{self, MountRequest};
@@ -183,7 +184,8 @@ fn annotations(pod: &Pod, container: &Container, attempt: u32) -> HashMap<String
         (annotation::TERMINATION_POLICY, policy.to_owned()),
         (annotation::GRACE, pod::grace(pod).to_string()),
     ];
-    pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+    let resources = allocation::annotation(pod, &container.name).map(|text| (annotation::RESOURCES, text));
+    pairs.into_iter().chain(resources).map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
 async fn mounts(

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::PodStatus;
+use k8s_openapi::api::core::v1::{PodStatus, ResourceRequirements};
 
 use super::Worker;
 use crate::plan::{Backoff, Failure};
@@ -24,6 +24,11 @@ pub enum Outcome {
     /// A run was stopped or removed.
     Stopped {
         id: String,
+        result: Result<(), String>,
+    },
+    /// Runs that have what their pod has been given now.
+    Resized {
+        done: Vec<(String, ResourceRequirements)>,
         result: Result<(), String>,
     },
     /// Whether the object was released.
@@ -95,6 +100,12 @@ impl Worker {
                     tracing::warn!(id, error, "the container could not be stopped");
                 }
             }
+            Outcome::Resized { done, result } => {
+                memory.busy.resizing = false;
+                let result = result.map_err(|message| Trouble::new("Error", message));
+                memory.resize_failure = again(memory.resize_failure.as_ref(), result, now);
+                self.resized(done);
+            }
             Outcome::Finished(result) => {
                 memory.busy.finishing = false;
                 memory.finished = result.is_ok();
@@ -124,6 +135,14 @@ impl Worker {
             }
         }
         self.observe().await
+    }
+
+    fn resized(&self, done: Vec<(String, ResourceRequirements)>) {
+        let uid = crate::pod::uid(&self.desired.borrow().pod).to_owned();
+        let runs: Vec<_> = self.observed.instances.iter().map(|instance| instance.id.clone()).collect();
+        for (run, resources) in done {
+            self.shared.allocations.actuated(&uid, &run, resources, &runs);
+        }
     }
 
     fn started(&mut self, container: String, result: Result<(), Trouble>, now: jiff::Timestamp) {

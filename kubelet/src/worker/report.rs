@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::api::core::v1::{Pod, PodCondition, PodStatus};
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use serde_json::{Value, json};
 
 use super::{Outcome, Worker};
+use crate::plan::{RESIZE_IN_PROGRESS, RESIZE_PENDING};
 use crate::pod;
 use crate::work::Shared;
 
@@ -38,6 +39,10 @@ impl Worker {
 fn says_the_same(old: &PodStatus, new: &PodStatus) -> bool {
     let conditions =
         new.conditions.iter().flatten().all(|condition| old.conditions.iter().flatten().any(|old| old == condition));
+    // These two are there while they hold only.
+    let is = |condition: &&PodCondition| [RESIZE_PENDING, RESIZE_IN_PROGRESS].contains(&condition.type_.as_str());
+    let mine = |status: &PodStatus| status.conditions.iter().flatten().filter(is).count();
+    let conditions = conditions && mine(old) == mine(new);
     let mut old = old.clone();
     old.conditions.clone_from(&new.conditions);
     old.resource_claim_statuses.clone_from(&new.resource_claim_statuses);
@@ -50,6 +55,14 @@ fn patch(pod: &Pod, status: &PodStatus) -> Value {
     // A status holds nothing that cannot be written as JSON.
     let mut value = serde_json::to_value(status).unwrap_or_default();
     if let Some(status) = value.as_object_mut() {
+        // Merged by type: what does not hold any more has to be taken away by name.
+        if let Some(conditions) = status.get_mut("conditions").and_then(Value::as_array_mut) {
+            for kind in [RESIZE_PENDING, RESIZE_IN_PROGRESS] {
+                if !conditions.iter().any(|condition| condition["type"] == kind) {
+                    conditions.push(json!({"$patch": "delete", "type": kind}));
+                }
+            }
+        }
         for field in ["reason", "message", "podIP"] {
             status.entry(field).or_insert(Value::Null);
         }

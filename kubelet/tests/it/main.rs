@@ -234,3 +234,83 @@ async fn another_kubelet_takes_over() {
     cluster.pods().delete("web", &DeleteParams::default()).await.unwrap();
     cluster.until_gone("web").await;
 }
+
+/// The type, reason and message of each condition about resizes.
+fn resize_conditions(pod: &Value) -> Vec<String> {
+    let conditions = pod["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    let text = |condition: &Value, key: &str| condition[key].as_str().unwrap_or_default().to_owned();
+    let resize = conditions.iter().filter(|condition| text(condition, "type").starts_with("PodResize"));
+    resize
+        .map(|c| format!("{} {} {}", text(c, "type"), text(c, "reason"), text(c, "message")).trim().to_owned())
+        .collect()
+}
+
+impl Cluster {
+    async fn resize(&self, name: &str, resources: Value) {
+        let patch = json!({"spec": {"containers": [{"name": name, "resources": resources}]}});
+        let patch = kube::api::Patch::Strategic(patch);
+        self.pods().patch_subresource("resize", name, &Default::default(), &patch).await.unwrap();
+    }
+
+    async fn until_resized(&self, name: &str, wanted: Value) -> Value {
+        self.until(name, |pod| {
+            pod.pointer("/status/containerStatuses/0/resources") == Some(&wanted) && resize_conditions(pod).is_empty()
+        })
+        .await
+    }
+}
+
+#[tokio::test]
+async fn a_pod_is_resized_where_it_runs() {
+    let cluster = Cluster::start().await;
+    let amounts = |cpu: &str, memory: &str| json!({"limits": {"cpu": cpu, "memory": memory}, "requests": {"cpu": "10m", "memory": "8Mi"}});
+    let policy = json!([{"resourceName": "memory", "restartPolicy": "RestartContainer"}]);
+    for (name, policy) in [("web", json!([])), ("slow", policy)] {
+        let container =
+            json!({"name": name, "image": "hello:v1", "resources": amounts("100m", "128Mi"), "resizePolicy": policy});
+        cluster.create(name, json!({"containers": [container]})).await;
+        let pod = cluster.until(name, |pod| phase(pod) == "Running").await;
+        let status = &pod["status"]["containerStatuses"][0];
+        assert_eq!(status["resources"], amounts("100m", "128Mi"));
+        assert_eq!(status["allocatedResources"], json!({"cpu": "10m", "memory": "8Mi"}));
+    }
+    let before = cluster.runtime.all();
+    cluster.resize("web", amounts("200m", "256Mi")).await;
+    let pod = cluster.until_resized("web", amounts("200m", "256Mi")).await;
+    assert_eq!(pod["status"]["observedGeneration"], pod["metadata"]["generation"]);
+    assert_eq!(pod["status"]["containerStatuses"][0]["restartCount"], 0);
+    let given = cluster.runtime.resources("web").unwrap();
+    assert_eq!((given.cpu_quota, given.memory_limit_in_bytes), (20_000, 256 << 20));
+    assert_eq!(cluster.runtime.all(), before);
+
+    // Less than it uses would have it killed.
+    cluster.resize("web", amounts("200m", "40Mi")).await;
+    let pod = cluster.until("web", |pod| resize_conditions(pod).iter().any(|text| text.contains("Error"))).await;
+    let why = "PodResizeInProgress Error cannot decrease memory limits: attempting to set container \"web\" memory limit (41943040) below current usage (52428800)";
+    assert_eq!(resize_conditions(&pod), [why]);
+    assert_eq!(pod["status"]["containerStatuses"][0]["resources"], amounts("200m", "256Mi"));
+    cluster.resize("web", amounts("200m", "64Mi")).await;
+    cluster.until_resized("web", amounts("200m", "64Mi")).await;
+
+    // More than the node has, ever.
+    let huge = json!({"requests": {"cpu": "100000"}, "limits": {"cpu": "100000"}});
+    cluster.resize("web", huge).await;
+    let pod = cluster.until("web", |pod| !resize_conditions(pod).is_empty()).await;
+    let text = &resize_conditions(&pod)[0];
+    assert!(
+        text.starts_with("PodResizePending Infeasible Node didn't have enough capacity: cpu, requested: 100000000"),
+        "{text}"
+    );
+    cluster.resize("web", amounts("200m", "64Mi")).await;
+    cluster.until_resized("web", amounts("200m", "64Mi")).await;
+
+    // CPU goes without a restart, memory with one.
+    cluster.resize("slow", amounts("300m", "128Mi")).await;
+    let pod = cluster.until_resized("slow", amounts("300m", "128Mi")).await;
+    assert_eq!(pod["status"]["containerStatuses"][0]["restartCount"], 0);
+    cluster.resize("slow", amounts("300m", "256Mi")).await;
+    let pod = cluster.until_resized("slow", amounts("300m", "256Mi")).await;
+    assert_eq!(pod["status"]["containerStatuses"][0]["restartCount"], 1);
+    let resources = cluster.runtime.config("slow").linux.unwrap().resources.unwrap();
+    assert_eq!((resources.memory_limit_in_bytes, resources.cpu_quota), (256 << 20, 30_000));
+}

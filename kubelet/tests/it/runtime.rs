@@ -72,7 +72,16 @@ impl Runtime {
     /// How the newest run of a container was made.
     pub fn config(&self, name: &str) -> cri::ContainerConfig {
         let state = self.state.lock();
-        state.configs.values().find(|config| config.metadata.as_ref().unwrap().name == name).unwrap().clone()
+        let named = state.configs.values().filter(|config| config.metadata.as_ref().unwrap().name == name);
+        named.max_by_key(|config| config.metadata.as_ref().unwrap().attempt).unwrap().clone()
+    }
+
+    /// What the newest run of a container was given while it ran.
+    pub fn resources(&self, name: &str) -> Option<cri::LinuxContainerResources> {
+        let state = self.state.lock();
+        let named = |run: &&cri::ContainerStatus| run.metadata.as_ref().is_some_and(|metadata| metadata.name == name);
+        let runs = state.containers.values().map(|(run, _)| run).filter(named);
+        runs.max_by_key(|run| run.created_at)?.resources.clone()?.linux
     }
 
     fn tell(&self, labels: HashMap<String, String>) {
@@ -282,14 +291,32 @@ impl RuntimeService for Runtime {
         Ok(Response::new(Box::pin(events)))
     }
 
+    async fn update_container_resources(
+        &self,
+        request: Request<cri::UpdateContainerResourcesRequest>,
+    ) -> Answer<cri::UpdateContainerResourcesResponse> {
+        let request = request.into_inner();
+        let mut state = self.state.lock();
+        let (run, _) =
+            state.containers.get_mut(&request.container_id).ok_or_else(|| Status::not_found(&request.container_id))?;
+        run.resources = Some(cri::ContainerResources { linux: request.linux, windows: None });
+        Ok(Response::new(cri::UpdateContainerResourcesResponse {}))
+    }
+
+    /// Every container uses 50 MiB.
+    async fn container_stats(&self, _: Request<cri::ContainerStatsRequest>) -> Answer<cri::ContainerStatsResponse> {
+        let usage_bytes = Some(cri::UInt64Value { value: 50 << 20 });
+        let memory = Some(cri::MemoryUsage { usage_bytes, ..Default::default() });
+        let stats = Some(cri::ContainerStats { memory, ..Default::default() });
+        Ok(Response::new(cri::ContainerStatsResponse { stats }))
+    }
+
     unsupported! {
-        update_container_resources(UpdateContainerResourcesRequest) -> UpdateContainerResourcesResponse;
         reopen_container_log(ReopenContainerLogRequest) -> ReopenContainerLogResponse;
         exec_sync(ExecSyncRequest) -> ExecSyncResponse;
         exec(ExecRequest) -> ExecResponse;
         attach(AttachRequest) -> AttachResponse;
         port_forward(PortForwardRequest) -> PortForwardResponse;
-        container_stats(ContainerStatsRequest) -> ContainerStatsResponse;
         list_container_stats(ListContainerStatsRequest) -> ListContainerStatsResponse;
         pod_sandbox_stats(PodSandboxStatsRequest) -> PodSandboxStatsResponse;
         list_pod_sandbox_stats(ListPodSandboxStatsRequest) -> ListPodSandboxStatsResponse;

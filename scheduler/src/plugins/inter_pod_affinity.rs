@@ -26,6 +26,7 @@ impl Plugin for InterPodAffinity {
                 };
                 refused(pod, other) || refused(other, pod)
             }
+            Happened::PodShrunk => false,
             Happened::NodeAdded(_) => true,
             Happened::NodeUpdated { old, new } => old.metadata.labels != new.metadata.labels,
         }

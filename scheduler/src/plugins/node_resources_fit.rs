@@ -20,7 +20,7 @@ impl Plugin for NodeResourcesFit {
     fn may_help(&self, pod: &PodInfo, happened: &Happened) -> bool {
         match happened {
             // Any pod makes room for one at least.
-            Happened::PodGone(_) => true,
+            Happened::PodGone(_) | Happened::PodShrunk => true,
             Happened::PodPlaced(_) => false,
             Happened::NodeAdded(node) | Happened::NodeUpdated { new: node, .. } => {
                 let mut empty = NodeInfo::default();

@@ -29,6 +29,7 @@ impl Plugin for PodTopologySpread {
             Happened::PodPlaced(other) | Happened::PodGone(other) => {
                 pod.spread.iter().any(|constraint| constraint.term.selects(other))
             }
+            Happened::PodShrunk => false,
             Happened::NodeAdded(_) => true,
             Happened::NodeUpdated { old, new } => old.metadata.labels != new.metadata.labels,
         }

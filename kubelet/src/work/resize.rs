@@ -1,0 +1,92 @@
+//! Changing what containers have while they run (kubernetes `pkg/kubelet/kuberuntime`, `doPodResizeAction`).
+
+use std::collections::HashMap;
+
+use k8s_cri::v1 as cri;
+use k8s_openapi::api::core::v1::{Pod, ResourceRequirements};
+
+use super::Shared;
+use crate::pod::{self, qos, resources};
+
+/// A run that is to get what its pod has been given.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resizing {
+    pub id: String,
+    pub container: String,
+    /// What it has.
+    pub has: ResourceRequirements,
+}
+
+/// Gives the runs what the pod's specification says. Those that got it, and what kept the others from it.
+pub async fn resize(
+    shared: &Shared,
+    pod: &Pod,
+    runs: Vec<Resizing>,
+) -> (Vec<(String, ResourceRequirements)>, Result<(), String>) {
+    let mut done = Vec::new();
+    if let Err(why) = check_memory(shared, pod, &runs).await {
+        return (done, Err(format!("cannot decrease memory limits: {why}")));
+    }
+    for run in runs {
+        let Some((_, container)) = pod::container(pod, &run.container) else { continue };
+        let request = cri::UpdateContainerResourcesRequest {
+            container_id: run.id.clone(),
+            linux: Some(resources::of_container(pod, &container, shared.memory_capacity)),
+            ..Default::default()
+        };
+        match shared.cri.update_container_resources(request).await {
+            Ok(_) => done.push((run.id, container.resources.clone().unwrap_or_default())),
+            // The others are tried with it again.
+            Err(error) => return (done, Err(error.to_string())),
+        }
+    }
+    (done, Ok(()))
+}
+
+fn memory_limit(resources: &ResourceRequirements) -> i64 {
+    qos::amount(resources.limits.as_ref(), "memory").map_or(0, |limit| limit.units())
+}
+
+/// A limit below what is in use would have the kernel kill the container: that is not what was asked for. It may use more a
+/// moment later, so this is no promise.
+async fn check_memory(shared: &Shared, pod: &Pod, runs: &[Resizing]) -> Result<(), String> {
+    let decreasing = runs.iter().any(|run| lowers(pod, run).is_some());
+    if !decreasing {
+        return Ok(());
+    }
+    let mut used = HashMap::new();
+    for run in runs {
+        used.insert(run.id.as_str(), usage(shared, &run.id).await?);
+    }
+    let mut errors = Vec::new();
+    for run in runs {
+        let used = used.get(run.id.as_str()).copied().unwrap_or(0);
+        if let Some(limit) = lowers(pod, run).filter(|limit| used > *limit) {
+            let container = &run.container;
+            errors.push(format!(
+                "attempting to set container {container:?} memory limit ({limit}) below current usage ({used})"
+            ));
+        }
+    }
+    match errors.len() {
+        0 => Ok(()),
+        1 => Err(errors.remove(0)),
+        // As upstream joins several.
+        _ => Err(format!("[{}]", errors.join(", "))),
+    }
+}
+
+/// The new memory limit of a run, if it is lower than its old one.
+fn lowers(pod: &Pod, run: &Resizing) -> Option<i64> {
+    let (_, container) = pod::container(pod, &run.container)?;
+    let (new, old) = (memory_limit(container.resources.as_ref()?), memory_limit(&run.has));
+    (new > 0 && (old == 0 || new < old)).then_some(new)
+}
+
+async fn usage(shared: &Shared, id: &str) -> Result<i64, String> {
+    let request = cri::ContainerStatsRequest { container_id: id.to_owned() };
+    let answer = shared.cri.container_stats(request).await.map_err(|error| error.to_string())?;
+    let memory = answer.stats.and_then(|stats| stats.memory).unwrap_or_default();
+    let used = memory.usage_bytes.or(memory.working_set_bytes).map_or(0, |bytes| bytes.value);
+    Ok(i64::try_from(used).unwrap_or(i64::MAX))
+}
