@@ -1,5 +1,7 @@
 //! What every cluster has from the start: namespaces, priority classes, and the `kubernetes` Service with its endpoints.
 
+mod flow_control;
+
 use crate::auth::UserInfo;
 use crate::http::negotiate::Accept;
 use crate::options::Options;
@@ -21,6 +23,7 @@ pub async fn run(server: &Arc<Server>) -> Result<(), Status> {
         let namespace = json!({"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": name}});
         ensure(server, ("", "namespaces"), "", namespace).await?;
     }
+    server.hooks.done("poststarthook/start-system-namespaces-controller");
     // core `scheduling` SystemPriorityClasses
     for (name, value, what) in [
         (
@@ -37,8 +40,14 @@ pub async fn run(server: &Arc<Server>) -> Result<(), Status> {
         let class = json!({"kind": "PriorityClass", "apiVersion": "scheduling.k8s.io/v1", "metadata": {"name": name}, "value": value, "description": what});
         ensure(server, ("scheduling.k8s.io", "priorityclasses"), "", class).await?;
     }
-    flow_control(server).await?;
+    server.hooks.done("poststarthook/scheduling/bootstrap-system-priority-classes");
+    for (resource, object) in flow_control::objects() {
+        ensure(server, (flow_control::GROUP, resource), "", object).await?;
+    }
+    server.hooks.done("poststarthook/priority-and-fairness-config-producer");
     api_services(server).await?;
+    server.hooks.done("poststarthook/kube-apiserver-autoregistration");
+    server.hooks.done("autoregister-completion");
     let service_ip = first_address(server);
     let labels = json!({"component": "apiserver", "provider": "kubernetes"});
     let service = json!({"kind": "Service", "apiVersion": "v1", "metadata": {"name": "kubernetes", "namespace": "default", "labels": labels},
@@ -54,33 +63,8 @@ pub async fn run(server: &Arc<Server>) -> Result<(), Status> {
         "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"kubernetes.io/service-name": "kubernetes"}},
         "addressType": family, "endpoints": [{"addresses": [address], "conditions": {"ready": true}}],
         "ports": [{"name": "https", "port": port, "protocol": "TCP"}]});
-    put(server, ("discovery.k8s.io", "endpointslices"), "default", slice).await
-}
-
-/// What every cluster has of priority and fairness, whatever else it has (flowcontrol `bootstrap/default.go`, mandatory).
-async fn flow_control(server: &Arc<Server>) -> Result<(), Status> {
-    const VERSION: &str = "flowcontrol.apiserver.k8s.io/v1";
-    const GROUP: &str = "flowcontrol.apiserver.k8s.io";
-    let everything = |subjects: Value| {
-        json!([{"subjects": subjects, "resourceRules": [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"], "clusterScope": true, "namespaces": ["*"]}],
-            "nonResourceRules": [{"verbs": ["*"], "nonResourceURLs": ["*"]}]}])
-    };
-    let group = |name: &str| json!({"kind": "Group", "group": {"name": name}});
-    let all = json!([group("system:unauthenticated"), group("system:authenticated")]);
-    let limited =
-        json!({"type": "Limited", "limited": {"nominalConcurrencyShares": 5, "limitResponse": {"type": "Reject"}}});
-    for (name, spec) in [("exempt", json!({"type": "Exempt", "exempt": {}})), ("catch-all", limited)] {
-        let level = json!({"kind": "PriorityLevelConfiguration", "apiVersion": VERSION, "metadata": {"name": name}, "spec": spec});
-        ensure(server, (GROUP, "prioritylevelconfigurations"), "", level).await?;
-    }
-    for (name, precedence, subjects) in [("exempt", 1, json!([group("system:masters")])), ("catch-all", 10_000, all)] {
-        let mut schema = json!({"kind": "FlowSchema", "apiVersion": VERSION, "metadata": {"name": name},
-            "spec": {"priorityLevelConfiguration": {"name": name}, "matchingPrecedence": precedence, "rules": everything(subjects)}});
-        if name == "catch-all" {
-            schema["spec"]["distinguisherMethod"] = json!({"type": "ByUser"});
-        }
-        ensure(server, (GROUP, "flowschemas"), "", schema).await?;
-    }
+    put(server, ("discovery.k8s.io", "endpointslices"), "default", slice).await?;
+    server.hooks.done("poststarthook/bootstrap-controller");
     Ok(())
 }
 

@@ -126,8 +126,9 @@ impl ApiServer {
             config,
             registry,
             cacher,
-            limits: http::limits::Limits::default(),
+            limits: http::fairness::Limits::default(),
             metrics: http::metrics::Metrics::default(),
+            hooks: http::health::Hooks::default(),
             openapi: http::openapi::Documents::default(),
             kubelet,
             stop: CancellationToken::new(),
@@ -135,8 +136,14 @@ impl ApiServer {
         let tasks = TaskTracker::new();
         tasks.spawn(server.cacher.clone().run(server.stop.clone()));
         tasks.spawn(server.clone().maintain());
+        server.hooks.done("poststarthook/crd-informer-synced");
         bootstrap::run(&server).await?;
+        // Before the first request, so that none is taken for another's.
+        http::fairness::configure(&server)?;
+        server.hooks.done("poststarthook/priority-and-fairness-config-consumer");
+        tasks.spawn(http::fairness::follow(server.clone()));
         tasks.spawn(custom::run(server.clone(), definitions));
+        server.hooks.done("poststarthook/start-apiextensions-controllers");
         Ok(Arc::new(Self { server, tasks }))
     }
 

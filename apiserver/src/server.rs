@@ -2,7 +2,7 @@
 
 use crate::Config;
 use crate::cache::{Cacher, ResourceCache};
-use crate::http::limits::Limits;
+use crate::http::fairness::Limits;
 use crate::http::metrics::Metrics;
 use crate::registry::{Registry, Row};
 use crate::store::{Revision, Store, StoreError};
@@ -25,6 +25,8 @@ pub struct Server {
     pub cacher: Arc<Cacher>,
     pub limits: Limits,
     pub metrics: Metrics,
+    /// What has been done since the start.
+    pub hooks: crate::http::health::Hooks,
     pub openapi: crate::http::openapi::Documents,
     pub kubelet: crate::http::kubelet::KubeletClient,
     /// Signs the tokens of service accounts.

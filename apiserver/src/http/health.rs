@@ -4,10 +4,49 @@ use crate::server::Server;
 use crate::verbs::Response;
 use axum::body::Body;
 use http::{HeaderValue, StatusCode, header};
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// How long the store may take to answer a probe.
 const STORE_WITHIN: Duration = Duration::from_secs(2);
+
+/// What a server does once before it is ready, under the names that upstream has for it.
+pub const HOOKS: [&str; 9] = [
+    "poststarthook/priority-and-fairness-config-consumer",
+    "poststarthook/start-apiextensions-controllers",
+    "poststarthook/crd-informer-synced",
+    "poststarthook/start-system-namespaces-controller",
+    "poststarthook/scheduling/bootstrap-system-priority-classes",
+    "poststarthook/priority-and-fairness-config-producer",
+    "poststarthook/bootstrap-controller",
+    "poststarthook/kube-apiserver-autoregistration",
+    "autoregister-completion",
+];
+
+/// Which of [`HOOKS`] have been done.
+#[derive(Debug, Default)]
+pub struct Hooks([AtomicBool; HOOKS.len()]);
+
+impl Hooks {
+    pub fn done(&self, name: &str) {
+        let at = HOOKS.iter().position(|hook| *hook == name);
+        debug_assert!(at.is_some(), "{name} is no hook");
+        if let Some(done) = at.and_then(|at| self.0.get(at)) {
+            done.store(true, Ordering::Release);
+        }
+    }
+
+    fn checks(&self) -> impl Iterator<Item = Check> {
+        HOOKS.iter().zip(&self.0).map(|(name, done)| {
+            let result = if done.load(Ordering::Acquire) { Ok(()) } else { Err("not finished".to_owned()) };
+            (*name, result)
+        })
+    }
+}
+
+/// A check's name, and what is wrong if something is.
+type Check = (&'static str, Result<(), String>);
 
 /// Answers a health path; None when there is no such check.
 pub async fn answer(server: &Server, path: &str, query: Option<&str>) -> Option<Response> {
@@ -17,49 +56,68 @@ pub async fn answer(server: &Server, path: &str, query: Option<&str>) -> Option<
     if !matches!(endpoint, "livez" | "readyz" | "healthz") {
         return None;
     }
-    let mut checks = vec![("ping", Ok(()))];
+    let checks = checks(server, endpoint).await;
+    if let Some(only) = only {
+        let (_, result) = checks.into_iter().find(|(name, _)| *name == only)?;
+        return Some(match result {
+            Ok(()) => text("ok".to_owned(), false),
+            Err(why) => text(format!("internal server error: {why}\n"), true),
+        });
+    }
     let pairs = crate::options::pairs(query.unwrap_or_default());
-    let excluded = |name: &str| pairs.iter().any(|(key, value)| key == "exclude" && value == name);
-    checks.push(("etcd", store(server).await));
-    if endpoint == "readyz" {
-        checks.push(("informer-sync", caught_up(server).await));
-        checks.push((
-            "shutdown",
-            if server.stop.is_cancelled() { Err("the server is shutting down".to_owned()) } else { Ok(()) },
-        ));
-    }
-    // Liveness is not lost with the store: a restart would not bring that back.
-    if endpoint == "livez" {
-        checks.retain(|(name, _)| *name == "ping");
-    }
-    checks.retain(|(name, _)| !excluded(name) && only.is_none_or(|only| only == *name));
-    if only.is_some() && checks.is_empty() {
-        return None;
-    }
-    let failed = checks.iter().any(|(_, result)| result.is_err());
-    let verbose = pairs.iter().any(|(key, _)| key == "verbose");
-    let mut text = String::new();
-    if verbose || failed {
-        for (name, result) in &checks {
-            match result {
-                Ok(()) => text.push_str(&format!("[+]{name} ok\n")),
-                Err(_) => text.push_str(&format!("[-]{name} failed: reason withheld\n")),
+    let mut excluded: BTreeSet<&str> =
+        pairs.iter().filter(|(key, _)| key == "exclude").map(|(_, value)| value.as_str()).collect();
+    let (mut report, mut failed) = (String::new(), false);
+    for (name, result) in &checks {
+        match result {
+            _ if excluded.remove(name) => report.push_str(&format!("[+]{name} excluded: ok\n")),
+            Ok(()) => report.push_str(&format!("[+]{name} ok\n")),
+            Err(error) => {
+                tracing::warn!(check = name, %error, "health");
+                failed = true;
+                // Anybody may ask.
+                report.push_str(&format!("[-]{name} failed: reason withheld\n"));
             }
         }
-        text.push_str(&format!("{endpoint} check {}\n", if failed { "failed" } else { "passed" }));
-    } else {
-        text.push_str("ok");
     }
-    for (name, result) in &checks {
-        if let Err(error) = result {
-            tracing::warn!(check = name, %error, "health");
-        }
+    if !excluded.is_empty() {
+        let names: Vec<String> = excluded.iter().map(|name| format!("{name:?}")).collect();
+        let names = names.join(", ");
+        report.push_str(&format!("warn: some health checks cannot be excluded: no matches for {names}\n"));
     }
+    let verbose = pairs.iter().any(|(key, _)| key == "verbose");
+    Some(match failed {
+        true => text(format!("{report}{endpoint} check failed\n"), true),
+        false if verbose => text(format!("{report}{endpoint} check passed\n"), false),
+        false => text("ok".to_owned(), false),
+    })
+}
+
+/// The checks of an endpoint, in upstream's order (apiserver `server/healthz`, `server/config.go`).
+async fn checks(server: &Server, endpoint: &str) -> Vec<Check> {
+    let mut checks = vec![("ping", Ok(()))];
+    // Liveness is not lost with the store: a restart would not bring that back.
+    if endpoint != "livez" {
+        checks.push(("etcd", store(server).await));
+    }
+    if endpoint == "readyz" {
+        checks.push(("etcd-readiness", store(server).await));
+        checks.push(("informer-sync", caught_up(server).await));
+    }
+    checks.extend(server.hooks.checks());
+    if endpoint == "readyz" {
+        let stopping = server.stop.is_cancelled();
+        checks.push(("shutdown", if stopping { Err("the server is shutting down".to_owned()) } else { Ok(()) }));
+    }
+    checks
+}
+
+fn text(text: String, failed: bool) -> Response {
     let mut response = http::Response::new(Body::from(text));
     *response.status_mut() = if failed { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::OK };
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response.headers_mut().insert("x-content-type-options", HeaderValue::from_static("nosniff"));
-    Some(response)
+    response
 }
 
 async fn store(server: &Server) -> Result<(), String> {

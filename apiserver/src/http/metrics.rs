@@ -1,6 +1,6 @@
 //! /metrics, under upstream's names.
 
-use super::limits::Limits;
+use super::fairness::Limits;
 use crate::auth::Attributes;
 use crate::server::Server;
 use parking_lot::Mutex;

@@ -1,15 +1,15 @@
 //! HTTP: from a request to an answer.
 //!
 //! ```text
-//! request ─► authenticate ─► limits ─► path ─┬─► health, version, discovery, OpenAPI, metrics
-//!                                            └─► options ─► authorize ─► verb ─► answer
+//! request ─► authenticate ─► path ─┬─► flow ─► authorize ─► health, version, discovery, OpenAPI, metrics
+//!                                  └─► options ─► flow ─► authorize ─► seat ─► verb ─► answer
 //! ```
 
 pub mod discovery;
+pub mod fairness;
 mod gather;
 pub mod health;
 pub mod kubelet;
-pub mod limits;
 pub mod logs;
 pub mod metrics;
 pub mod negotiate;
@@ -30,10 +30,12 @@ use crate::server::Server;
 use crate::verbs::{Call, Response, Verb, dispatch, dispatch_binding, manager_of};
 use axum::body::Body;
 use coracle_api::{Gvr, Status};
+use fairness::Flow;
 use futures::FutureExt;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use negotiate::Accept;
 use request::Target;
+use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,22 +51,27 @@ pub const BACKUP: &str = "/coracle/store/backup";
 pub enum Identity {
     /// An in-process client that was given its identity.
     User(Arc<UserInfo>),
-    /// A connection, and the user of its certificate.
-    Connection(Option<Arc<UserInfo>>),
+    /// A connection: the user of its certificate, and the address it comes from.
+    Connection(Option<Arc<UserInfo>>, Option<SocketAddr>),
 }
 
 /// Answers a request; never fails and never panics.
 pub async fn handle(server: Arc<Server>, request: Request<Body>, identity: Identity) -> Response {
     let accept = Accept::negotiate(request.headers(), true).unwrap_or_default();
-    let answer = AssertUnwindSafe(route(&server, request, identity)).catch_unwind().await;
-    match answer {
+    let mut flow = None;
+    let answer = AssertUnwindSafe(route(&server, request, identity, &mut flow)).catch_unwind().await;
+    let mut response = match answer {
         Ok(Ok(response)) => response,
         Ok(Err(status)) => render::status(&plain(&accept), &status),
         Err(_) => {
             tracing::error!("a request panicked");
             render::status(&plain(&accept), &Status::internal("the server panicked while it served the request"))
         }
+    };
+    if let Some(flow) = &flow {
+        flow.mark(response.headers_mut());
     }
+    response
 }
 
 /// Errors are statuses whatever shape was asked for.
@@ -75,8 +82,8 @@ fn plain(accept: &Accept) -> Accept {
 /// The user of a request.
 async fn authenticate(server: &Server, headers: &HeaderMap, identity: &Identity) -> Result<Arc<UserInfo>, Status> {
     match identity {
-        Identity::User(user) | Identity::Connection(Some(user)) => Ok(user.clone()),
-        Identity::Connection(None) => {
+        Identity::User(user) | Identity::Connection(Some(user), _) => Ok(user.clone()),
+        Identity::Connection(None, _) => {
             if let Some(token) = auth::bearer_token(headers) {
                 let user = auth::tokens::authenticate(server, token, &[])?;
                 return user.map(|(user, _)| Arc::new(user)).ok_or_else(Status::unauthorized);
@@ -89,16 +96,32 @@ async fn authenticate(server: &Server, headers: &HeaderMap, identity: &Identity)
     }
 }
 
-async fn route(server: &Arc<Server>, request: Request<Body>, identity: Identity) -> Result<Response, Status> {
+/// `flow` is what the request was found to be of.
+async fn route(
+    server: &Arc<Server>,
+    mut request: Request<Body>,
+    identity: Identity,
+    flow: &mut Option<Flow>,
+) -> Result<Response, Status> {
     let user = authenticate(server, request.headers(), &identity).await?;
     let path = request.uri().path();
     match Target::parse(path) {
-        Some(target) => resource(server, target, request, user).await,
-        None => non_resource(server, request, &user).await,
+        Some(target) => {
+            if let (true, Identity::Connection(_, Some(peer))) = (target.is_proxy(), identity) {
+                request.extensions_mut().insert(proxy::Peer(peer.ip()));
+            }
+            resource(server, target, request, user, flow).await
+        }
+        None => non_resource(server, request, &user, flow).await,
     }
 }
 
-async fn non_resource(server: &Arc<Server>, request: Request<Body>, user: &UserInfo) -> Result<Response, Status> {
+async fn non_resource(
+    server: &Arc<Server>,
+    request: Request<Body>,
+    user: &UserInfo,
+    flow: &mut Option<Flow>,
+) -> Result<Response, Status> {
     let path = request.uri().path().to_owned();
     let verb = match *request.method() {
         Method::GET | Method::HEAD => "get",
@@ -109,6 +132,7 @@ async fn non_resource(server: &Arc<Server>, request: Request<Body>, user: &UserI
         _ => "options",
     };
     let attributes = Attributes { verb, path: Some(&path), ..Attributes::default() };
+    let flow = &*flow.insert(server.limits.classify(user, &attributes));
     if authorize(user, &attributes) == Decision::Deny {
         let why = format!("User {:?} cannot {verb} path {path:?}", user.name);
         return Err(Status::forbidden(&Gvr::of("", "", ""), "", &why));
@@ -116,6 +140,7 @@ async fn non_resource(server: &Arc<Server>, request: Request<Body>, user: &UserI
     if verb != "get" {
         return Err(Status::method_not_allowed());
     }
+    let _permit = server.limits.seat(flow, false).await?;
     if let Some(response) = health::answer(server, &path, request.uri().query()).await {
         return Ok(response);
     }
@@ -234,6 +259,7 @@ async fn resource(
     target: Target,
     request: Request<Body>,
     user: Arc<UserInfo>,
+    flow: &mut Option<Flow>,
 ) -> Result<Response, Status> {
     let started = server.config.clock.monotonic();
     let (head, body) = request.into_parts();
@@ -251,10 +277,11 @@ async fn resource(
         name: &target.name,
         path: None,
     };
+    let flow = &*flow.insert(server.limits.classify(&user, &attributes));
     let dry_run = options.dry_run;
     let answer = match authorize(&user, &attributes) {
         Decision::Deny => Err(denied(&user, &attributes)),
-        Decision::Allow => allowed(server, &target, verb, &head, body, user, options).await,
+        Decision::Allow => allowed(server, &target, verb, &head, body, (user, flow), options).await,
     };
     let code = answer.as_ref().map_or_else(|status| status.code, |response| response.status().as_u16());
     let took = server.config.clock.monotonic().saturating_sub(started);
@@ -272,7 +299,7 @@ async fn allowed(
     verb: Verb,
     head: &http::request::Parts,
     body: Body,
-    user: Arc<UserInfo>,
+    (user, flow): (Arc<UserInfo>, &Flow),
     options: Options,
 ) -> Result<Response, Status> {
     let (resolved, subresource) = resolve(server, target)?;
@@ -313,13 +340,14 @@ async fn allowed(
             _ => Err(Status::method_not_allowed()),
         };
     }
-    limited(server, call, verb, target.resource == "bindings", &head.headers, body).await
+    limited(server, call, verb, flow, target.resource == "bindings", &head.headers, body).await
 }
 
 async fn limited(
     server: &Server,
     call: Call,
     verb: Verb,
+    flow: &Flow,
     binding: bool,
     headers: &HeaderMap,
     body: Body,
@@ -329,8 +357,7 @@ async fn limited(
         let response = dispatch(call, verb, request::Body::default()).await?;
         return Ok(holding(response, permit));
     }
-    let limits = &server.limits;
-    let _permit = if verb.writes() { limits.write(&call.user).await? } else { limits.read(&call.user).await? };
+    let _permit = server.limits.seat(flow, verb.writes()).await?;
     let work = async {
         let body = if verb.writes() { request::Body::read(headers, body).await? } else { request::Body::default() };
         if binding { dispatch_binding(call, body).await } else { dispatch(call, verb, body).await }
@@ -342,7 +369,7 @@ async fn limited(
 }
 
 /// Keeps something alive until the response's body has ended.
-fn holding(response: Response, permit: limits::Permit) -> Response {
+fn holding(response: Response, permit: fairness::Permit) -> Response {
     use futures::StreamExt;
     let (head, body) = response.into_parts();
     let stream = body.into_data_stream().map(move |item| {

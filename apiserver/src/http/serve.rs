@@ -96,6 +96,7 @@ pub async fn serve(
 }
 
 async fn connection(server: Arc<Server>, acceptor: TlsAcceptor, stream: TcpStream, stop: CancellationToken) {
+    let peer = stream.peer_addr().ok();
     let _ = stream.set_nodelay(true);
     // Who has not said who it is has nothing to lose when the server stops.
     let shaken = tokio::select! {
@@ -109,7 +110,7 @@ async fn connection(server: Arc<Server>, acceptor: TlsAcceptor, stream: TcpStrea
     };
     let certificate =
         tls.get_ref().1.peer_certificates().and_then(|chain| chain.first()).and_then(|leaf| from_certificate(leaf));
-    let identity = Identity::Connection(certificate.map(Arc::new));
+    let identity = Identity::Connection(certificate.map(Arc::new), peer);
     let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
         let (server, identity) = (server.clone(), identity.clone());
         async move { Ok::<_, Infallible>(handle(server, request.map(axum::body::Body::new), identity).await) }

@@ -1,6 +1,6 @@
 //! `pods/exec`, `pods/attach` and `pods/portforward`: the client's connection joined to the kubelet's.
 
-use super::{kubelet, limits::Permit};
+use super::{fairness::Permit, kubelet};
 use crate::registry::{Subresource, fields::text};
 use crate::verbs::{Call, Response};
 use axum::body::Body;

@@ -107,7 +107,22 @@ async fn discovery_and_health() {
     let anonymous = harness.user(UserInfo::anonymous());
     let (code, text) = anonymous.get("/readyz?verbose").await;
     assert_eq!(code, StatusCode::OK);
-    assert!(text.as_str().unwrap().contains("[+]etcd ok"), "{text}");
+    let text = text.as_str().unwrap();
+    for line in [
+        "[+]ping ok\n",
+        "[+]etcd ok\n",
+        "[+]poststarthook/start-apiextensions-controllers ok\n",
+        "[+]shutdown ok\nreadyz check passed\n",
+    ] {
+        assert!(text.contains(line), "{text}");
+    }
+    let (_, text) = anonymous.get("/livez?verbose&exclude=ping&exclude=pong").await;
+    let text = text.as_str().unwrap();
+    assert!(text.starts_with("[+]ping excluded: ok\n"), "{text}");
+    let warning = "warn: some health checks cannot be excluded: no matches for \"pong\"\nlivez check passed\n";
+    assert!(text.ends_with(warning), "{text}");
+    assert_eq!(anonymous.get("/readyz/poststarthook/bootstrap-controller").await.1, "ok");
+    assert_eq!(anonymous.get("/readyz/pong").await.0, StatusCode::NOT_FOUND);
     assert_eq!(anonymous.get("/livez").await.1, "ok");
     assert_eq!(anonymous.get("/cacerts").await.1, harness.authority.cert_pem());
     assert_eq!(anonymous.get("/version").await.1["gitVersion"], "v1.36.0+coracle");

@@ -17,23 +17,26 @@ pub(super) struct Progress {
 const SHOW_PULL_ERROR: i64 = 5;
 
 /// Whether a run that ended is followed by another.
-pub(super) fn restarts(input: &Input<'_>, role: Role, instance: &Instance) -> bool {
+pub(super) fn restarts(input: &Input<'_>, role: Role, container: &Container, instance: &Instance) -> bool {
     if input.memory.resized.contains(&instance.id) {
         return true;
     }
-    let failed = instance.exit_code != 0 || instance.state == State::Unknown;
-    match (role, pod::restart_policy(input.pod)) {
-        (Role::Sidecar, _) => true,
-        (Role::Init, policy) => failed && policy != "Never",
-        (Role::App, "Always") => true,
-        (Role::App, "OnFailure") => failed,
-        (Role::App | Role::Ephemeral, _) => false,
+    // Of a run that was lost it is not known how it ended, but for the status: as if it had been killed.
+    let code = if instance.state == State::Unknown { 137 } else { instance.exit_code };
+    match role {
+        Role::Sidecar => true,
+        Role::Init => code != 0 && pod::restarts(input.pod, container, code),
+        Role::App => pod::restarts(input.pod, container, code),
+        Role::Ephemeral => false,
     }
 }
 
 pub(super) fn progress(input: &Input<'_>) -> Progress {
     let over = |role: Role, container: &Container| {
-        input.observed.latest(&container.name).is_some_and(|latest| latest.ended() && !restarts(input, role, latest))
+        input
+            .observed
+            .latest(&container.name)
+            .is_some_and(|latest| latest.ended() && !restarts(input, role, container, latest))
     };
     let mut apps = pod::containers(input.pod).filter(|(role, _)| *role == Role::App).peekable();
     let all_over = apps.peek().is_some() && apps.all(|(role, container)| over(role, container));
@@ -107,7 +110,8 @@ impl Draft<'_> {
         let latest = observed.latest(&container.name);
         match latest {
             Some(latest) if latest.running() => self.keep(role, container, latest),
-            Some(latest) if latest.sandbox == sandbox && latest.ended() && !restarts(&self.input, role, latest) => {}
+            Some(latest)
+                if latest.sandbox == sandbox && latest.ended() && !restarts(&self.input, role, container, latest) => {}
             _ => self.start(role, container, latest),
         }
     }

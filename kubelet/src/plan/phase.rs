@@ -15,11 +15,15 @@ struct Count {
     running: usize,
     stopped: usize,
     succeeded: usize,
+    /// Of those that stopped.
+    again: usize,
 }
 
 /// The phase. `ending`: no container is started any more.
 pub(super) fn of(pod: &Pod, init: &[ContainerStatus], app: &[ContainerStatus], ending: bool) -> &'static str {
-    let policy = pod::restart_policy(pod);
+    let restarts = |name: &str, code: i32| {
+        pod::container(pod, name).is_some_and(|(_, container)| pod::restarts(pod, &container, code))
+    };
     let mut initializing = false;
     for status in init {
         let sidecar = matches!(pod::container(pod, &status.name), Some((Role::Sidecar, _)));
@@ -29,7 +33,7 @@ pub(super) fn of(pod: &Pod, init: &[ContainerStatus], app: &[ContainerStatus], e
         {
             _ if sidecar => initializing |= status.started != Some(true) && terminated(state).is_none(),
             Some(ended) if ended.exit_code == 0 => {}
-            Some(_) if policy == "Never" => return "Failed",
+            Some(ended) if !restarts(&status.name, ended.exit_code) => return "Failed",
             _ => initializing = true,
         }
     }
@@ -41,8 +45,11 @@ pub(super) fn of(pod: &Pod, init: &[ContainerStatus], app: &[ContainerStatus], e
         } else if let Some(ended) = terminated(state) {
             count.stopped += 1;
             count.succeeded += usize::from(ended.exit_code == 0);
+            count.again += usize::from(restarts(&status.name, ended.exit_code));
         } else if terminated(status.last_state.as_ref()).is_some() {
+            // It waits for its next run.
             count.stopped += 1;
+            count.again += 1;
         } else {
             count.waiting += 1;
         }
@@ -57,11 +64,10 @@ pub(super) fn of(pod: &Pod, init: &[ContainerStatus], app: &[ContainerStatus], e
     if count.running > 0 {
         return "Running";
     }
-    match policy {
-        _ if count.stopped == 0 => "Pending",
-        "Always" => "Running",
-        _ if count.stopped == count.succeeded => "Succeeded",
-        "Never" => "Failed",
-        _ => "Running",
+    match count {
+        Count { stopped: 0, .. } => "Pending",
+        Count { again: 1.., .. } => "Running",
+        Count { stopped, succeeded, .. } if stopped == succeeded => "Succeeded",
+        _ => "Failed",
     }
 }

@@ -493,3 +493,22 @@ fn a_resize_that_has_to_wait_says_why() {
     assert_eq!(waiting.actions(), [told]);
     assert!(waiting.with(|c| c.last = Some(c.plan().status)).actions().is_empty(), "it is told once");
 }
+
+#[test]
+fn a_container_restarts_by_its_own_rules() {
+    let rules = json!([{"action": "Restart", "exitCodes": {"operator": "In", "values": [42]}}]);
+    let container = json!({"name": "web", "image": "i", "restartPolicy": "Never", "restartPolicyRules": rules});
+    let ended = |code: i32| {
+        let spec = json!({"restartPolicy": "Always", "containers": [container.clone()]});
+        case(spec).sandbox("s", true).run("web", 0, State::Exited, code, 990)
+    };
+    assert_eq!(
+        (ended(42).actions(), ended(42).status()),
+        (vec!["start web #1".into()], "Running web=Error(42)/0".into())
+    );
+    assert_eq!(ended(1).actions(), ["stop sandbox s"]);
+    assert_eq!(
+        (ended(1).status(), ended(0).status()),
+        ("Failed web=Error(1)/0".into(), "Succeeded web=Completed(0)/0".into())
+    );
+}

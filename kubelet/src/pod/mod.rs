@@ -98,6 +98,31 @@ pub fn restart_policy(pod: &Pod) -> &str {
     pod.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref()).unwrap_or("Always")
 }
 
+/// Whether a container whose run ended with `exit_code` runs again: by its own rules, its own policy or the pod's (KEP-5307;
+/// kubernetes `pkg/kubelet/container`, `ContainerShouldRestart`).
+pub fn restarts(pod: &Pod, container: &Container, exit_code: i32) -> bool {
+    if container.restart_policy.is_some() {
+        let rules = container.restart_policy_rules.as_deref().unwrap_or_default();
+        let matches = rules.iter().any(|rule| {
+            let Some(codes) = rule.exit_codes.as_ref().filter(|_| rule.action == "Restart") else { return false };
+            let listed = codes.values.iter().flatten().any(|code| *code == exit_code);
+            match codes.operator.as_str() {
+                "In" => listed,
+                "NotIn" => !listed,
+                _ => false,
+            }
+        });
+        if matches {
+            return true;
+        }
+    }
+    match container.restart_policy.as_deref().unwrap_or_else(|| restart_policy(pod)) {
+        "Always" => true,
+        "OnFailure" => exit_code != 0,
+        _ => false,
+    }
+}
+
 /// Whether the pod shares the node's network.
 pub fn host_network(pod: &Pod) -> bool {
     pod.spec.as_ref().is_some_and(|spec| spec.host_network == Some(true))
@@ -163,6 +188,32 @@ mod tests {
         let mut pod = Pod::default();
         pod.metadata.name = Some(format!("{}-{}", "a".repeat(62), "b".repeat(9)));
         assert_eq!(hostname(&pod), "a".repeat(62));
+    }
+
+    #[test]
+    fn a_container_restarts_by_its_own_rules() {
+        let pod = |policy: &str, container: serde_json::Value| -> Pod {
+            let mut container = container;
+            container["name"] = "a".into();
+            let pod = serde_json::json!({"metadata": {}, "spec": {"restartPolicy": policy, "containers": [container]}});
+            serde_json::from_value(pod).unwrap()
+        };
+        let again = |pod: &Pod, code: i32| restarts(pod, &pod.spec.as_ref().unwrap().containers[0], code);
+        let plain = serde_json::json!({});
+        assert!(again(&pod("Always", plain.clone()), 0) && !again(&pod("Never", plain.clone()), 1));
+        assert!(again(&pod("OnFailure", plain.clone()), 1) && !again(&pod("OnFailure", plain), 0));
+        let own = pod(
+            "Always",
+            serde_json::json!({"restartPolicy": "Never", "restartPolicyRules":
+            [{"action": "Restart", "exitCodes": {"operator": "In", "values": [42, 43]}}]}),
+        );
+        assert!(again(&own, 43) && !again(&own, 1) && !again(&own, 0));
+        let other = pod(
+            "Never",
+            serde_json::json!({"restartPolicy": "OnFailure", "restartPolicyRules":
+            [{"action": "Restart", "exitCodes": {"operator": "NotIn", "values": [0]}}]}),
+        );
+        assert!(again(&other, 7) && !again(&other, 0));
     }
 
     #[test]

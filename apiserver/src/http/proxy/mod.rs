@@ -9,8 +9,8 @@
 mod location;
 mod rewrite;
 
+use super::fairness::Permit;
 use super::kubelet::KubeletClient;
-use super::limits::Permit;
 use crate::verbs::{Call, Response};
 use axum::body::Body;
 use bytes::Bytes;
@@ -49,6 +49,10 @@ const CORS: [HeaderName; 4] = [
     header::ACCESS_CONTROL_ALLOW_METHODS,
     header::ACCESS_CONTROL_ALLOW_ORIGIN,
 ];
+
+/// Where a request that goes on comes from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer(pub std::net::IpAddr);
 
 /// A connection to the other side.
 trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -154,6 +158,13 @@ fn request_headers(head: &Parts, paths: &Paths<'_>, host: &str, upgrades: bool) 
     let value = |text: &str| HeaderValue::from_str(text).map_err(|error| Status::bad_request(error.to_string()));
     headers.insert(header::HOST, value(host)?);
     headers.insert("x-forwarded-uri", value(&format!("{}{}", paths.prefix, paths.rest))?);
+    // What is in front of this server may have named its client. It alone knows host and scheme: what it says of them passes.
+    if let Some(Peer(peer)) = head.extensions.get::<Peer>() {
+        const FOR: &str = "x-forwarded-for";
+        let before = headers.get_all(FOR).iter().filter_map(|value| value.to_str().ok());
+        let chain: Vec<String> = before.map(str::to_owned).chain([peer.to_canonical().to_string()]).collect();
+        headers.insert(FOR, value(&chain.join(", "))?);
+    }
     Ok(headers)
 }
 

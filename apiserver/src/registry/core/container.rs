@@ -32,12 +32,6 @@ pub fn validate(container: &Value, volumes: &HashSet<&str>, init: bool, path: &F
     let context = field(container, "securityContext").unwrap_or(&Value::Null);
     pod_security::of_container(context, &path.child("securityContext"), causes);
     devices(container, path, causes);
-    if let Some(policy) = field(container, "restartPolicy").and_then(Value::as_str)
-        && init
-        && policy != "Always"
-    {
-        causes.push(Cause::not_supported(&path.child("restartPolicy"), policy, &["Always"]));
-    }
 }
 
 /// A sidecar: an init container that keeps running.

@@ -1,6 +1,6 @@
 //! Checks of a pod's spec, alone or in a template (core/validation).
 
-use super::{container, pod_security, scheduling, volume_source};
+use super::{container, pod_security, restarts, scheduling, volume_source, windows};
 use crate::registry::fields::{self, invalid_all, is_set, items, non_negative, one_of, text};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, validation};
@@ -56,6 +56,7 @@ pub fn validate(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
         invalid_all(&path, kind, validation::qualified_name(kind), causes);
     }
     security_context(spec, path, causes);
+    windows::validate(spec, path, causes);
     scheduling::validate(spec, path, causes);
     for (nth, secret) in items(spec, "imagePullSecrets").iter().enumerate() {
         if text(secret, "name").is_empty() {
@@ -124,6 +125,8 @@ fn containers(spec: &Value, volumes: &HashSet<&str>, path: &FieldPath, causes: &
         for (nth, one) in items(spec, list).iter().enumerate() {
             let path = path.child(list).index(nth);
             container::validate(one, volumes, init, &path, causes);
+            restarts::rules(one, &path, causes);
+            restarts::resize(one, init, text(spec, "restartPolicy"), &path, causes);
             container::ports(one, host_network, &mut host_ports, &path, causes);
             let name = text(one, "name");
             if !name.is_empty() && !names.insert(name) {
