@@ -305,3 +305,16 @@ async fn an_upgrade_joins_the_connections() {
     let all = String::from_utf8_lossy(said.as_bytes()).into_owned();
     assert!(all.ends_with("ahoy!"), "{all}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_asks_is_told_behind_the_proxy() {
+    let behind = Behind::start().await;
+    let mut stream = behind.dial().await;
+    let head = "GET /api/v1/namespaces/default/pods/web/proxy/who HTTP/1.1\r\nHost: a\r\nConnection: close\r\nX-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: https\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut said = Vec::new();
+    tokio::time::timeout(LIMIT, stream.read_to_end(&mut said)).await.unwrap().unwrap();
+    let said = String::from_utf8_lossy(&said);
+    assert!(said.contains(r#""x-forwarded-for":"192.0.2.7, 127.0.0.1""#), "{said}");
+    assert!(said.contains(r#""x-forwarded-proto":"https""#), "{said}");
+}

@@ -7,6 +7,7 @@ mod definitions;
 mod descriptions;
 mod paths;
 mod v2_protobuf;
+mod v3_protobuf;
 
 use super::negotiate;
 use crate::registry::{Registry, Row, Rows};
@@ -31,6 +32,10 @@ const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+pro
 
 /// What they are answered with: no `@` may stand in a Content-Type (kube-openapi `handler.go`).
 const V2_PROTOBUF_ANSWERED: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+
+/// The same of v3 (kube-openapi `handler3`).
+const V3_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v3@v1.0+protobuf";
+const V3_PROTOBUF_ANSWERED: &str = "application/com.github.proto-openapi.spec.v3.v1.0+protobuf";
 
 /// The documents, made when they are first asked for.
 #[derive(Debug, Default)]
@@ -57,7 +62,7 @@ impl Documents {
         let rows = registry.current();
         let path = path.trim_matches('/');
         if path == "v2" {
-            let protobuf = wants_protobuf(headers);
+            let protobuf = wants(headers, [V2_PROTOBUF, V2_PROTOBUF_ANSWERED]);
             let (name, kind) = if protobuf { ("v2.pb", V2_PROTOBUF_ANSWERED) } else { ("v2", "application/json") };
             let document = self.document(&rows, name, || {
                 let document = v2(&rows);
@@ -85,8 +90,16 @@ impl Documents {
             response.headers_mut().insert(header::LOCATION, location);
             return Some(response);
         }
-        let document = self.document(&rows, path, || v3(&rows, path, &group, &version).to_string().into_bytes());
-        let mut response = respond(headers, document, "application/json", &hash);
+        let protobuf = wants(headers, [V3_PROTOBUF, V3_PROTOBUF_ANSWERED]);
+        let (name, kind) = match protobuf {
+            true => (format!("{path}.pb"), V3_PROTOBUF_ANSWERED),
+            false => (path.to_owned(), "application/json"),
+        };
+        let document = self.document(&rows, &name, || {
+            let document = v3(&rows, path, &group, &version);
+            if protobuf { v3_protobuf::encode(&document) } else { document.to_string().into_bytes() }
+        });
+        let mut response = respond(headers, document, kind, &hash);
         if asked.is_some() {
             // What a hash leads to never changes.
             let forever = HeaderValue::from_static("public, max-age=31536000, immutable");
@@ -115,12 +128,13 @@ impl Documents {
     }
 }
 
-fn wants_protobuf(headers: &HeaderMap) -> bool {
+/// Whether protobuf, under either name, is wanted rather than JSON.
+fn wants(headers: &HeaderMap, protobuf: [&str; 2]) -> bool {
     let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let first =
         values.flat_map(|value| value.split(',')).map(|clause| clause.split(';').next().unwrap_or_default().trim());
     first.into_iter().find_map(|kind| match kind {
-        V2_PROTOBUF => Some(true),
+        kind if protobuf.contains(&kind) => Some(true),
         "application/json" | "*/*" | "application/*" => Some(false),
         _ => None,
     }) == Some(true)

@@ -123,7 +123,7 @@ pub(super) fn encode(document: &Value) -> Vec<u8> {
     message(document, &DOCUMENT)
 }
 
-fn varint(out: &mut Vec<u8>, mut value: u64) {
+pub(super) fn varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push((value & 0x7f) as u8 | 0x80);
         value >>= 7;
@@ -131,24 +131,24 @@ fn varint(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
-fn bytes(out: &mut Vec<u8>, number: u32, value: &[u8]) {
+pub(super) fn bytes(out: &mut Vec<u8>, number: u32, value: &[u8]) {
     varint(out, u64::from(number) << 3 | 2);
     varint(out, value.len() as u64);
     out.extend_from_slice(value);
 }
 
-fn wrap(number: u32, value: &[u8]) -> Vec<u8> {
+pub(super) fn wrap(number: u32, value: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(value.len() + 6);
     bytes(&mut out, number, value);
     out
 }
 
-fn any(value: &Value) -> Vec<u8> {
+pub(super) fn any(value: &Value) -> Vec<u8> {
     // JSON is YAML.
     wrap(2, format!("{value}\n").as_bytes())
 }
 
-fn named(name: &str, value: &[u8]) -> Vec<u8> {
+pub(super) fn named(name: &str, value: &[u8]) -> Vec<u8> {
     let mut out = wrap(1, name.as_bytes());
     bytes(&mut out, 2, value);
     out
