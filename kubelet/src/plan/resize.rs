@@ -135,7 +135,10 @@ pub(super) fn conditions(draft: &Draft<'_>) -> Vec<PodCondition> {
     let pending = resize.pending.as_ref().map(|pending| {
         condition(PENDING, Some(pending.reason), Some(pending.message.clone()), desired.metadata.generation)
     });
-    let in_progress = unfinished(&draft.input).next().map(|_| {
+    // One that was ended for it has what it is to have with its next run.
+    let mut latest = pod::containers(pod).filter_map(|(_, container)| draft.input.observed.latest(&container.name));
+    let restarts = latest.any(|latest| memory.resized.contains(&latest.id));
+    let in_progress = (restarts || unfinished(&draft.input).next().is_some()).then(|| {
         let failure = memory.resize_failure.as_ref();
         let generation = resize.generation.or(pod.metadata.generation);
         condition(IN_PROGRESS, failure.map(|f| f.reason), failure.map(|f| f.message.clone()), generation)

@@ -474,7 +474,8 @@ fn a_container_that_wants_it_is_restarted_to_be_resized() {
         c.memory.restarts.insert("web".into(), Backoff::after(None, at(999)));
         c.memory.resized.insert("web-0".into());
     });
-    assert_eq!(ended.actions(), ["start web #1"]);
+    assert_eq!(ended.actions()[0], "start web #1");
+    assert_eq!(resize_conditions(&ended), ["PodResizeInProgress"], "it is not done before the next run");
     let other = resized(json!({"requests": {"cpu": "1", "memory": "1Gi"}}), policy);
     assert_eq!(other.actions()[0], "resize web-0", "the policy is for the other resource");
 }
