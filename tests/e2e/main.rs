@@ -10,6 +10,5 @@ mod network;
 mod proxy;
 mod recovery;
 mod registry;
-mod resize;
 mod story;
 mod streams;
