@@ -143,7 +143,7 @@ impl<B: Backend> Server<B> {
     }
 
     fn answer(self: Arc<Self>, request: http::Request<Incoming>) -> Response<Full<bytes::Bytes>> {
-        self.upgrade(request).unwrap_or_else(|refused| refused.response::<String>().map(|text| Full::from(text)))
+        self.upgrade(request).unwrap_or_else(|refused| refused.response::<String>().map(Full::from))
     }
 
     fn upgrade(self: Arc<Self>, mut request: http::Request<Incoming>) -> Result<Response<Full<bytes::Bytes>>, Refused> {

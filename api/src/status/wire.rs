@@ -20,8 +20,8 @@ impl Serialize for Status {
             map.serialize_entry("reason", self.reason.as_str())?;
         }
         // The token alone is metadata, no detail.
-        let told = |details: &&Box<Details>| details.next.is_empty() || !details.causes.is_empty();
-        if let Some(details) = self.details.as_ref().filter(told) {
+        let told = |details: &&Details| details.next.is_empty() || !details.causes.is_empty();
+        if let Some(details) = self.details.as_deref().filter(told) {
             map.serialize_entry("details", details)?;
         }
         // Upstream leaves the code out of the answer to a delete, which is the Status of success it writes.

@@ -11,6 +11,7 @@ mod kills;
 mod kube_rs;
 mod kubectl;
 mod logs;
+mod model;
 mod operator;
 mod overload;
 mod pods;

@@ -44,7 +44,7 @@ async fn a_thousand_watchers_that_do_not_read_cost_little_and_slow_nobody() {
         let mut last = None;
         while let Some(frame) = watcher.next().await {
             last = Some(frame);
-            if last.as_ref().is_some_and(|frame| frame["object"]["data"]["n"] == WRITES.to_string()) {
+            if last.as_ref().is_some_and(|frame| frame["object"]["data"]["n"].as_str() == Some(&WRITES.to_string())) {
                 break;
             }
         }

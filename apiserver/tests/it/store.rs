@@ -1,6 +1,7 @@
 //! The store's contract, over every implementation.
 
 use crate::harness::{LIMIT, authority, identity};
+use crate::model::ModelStore;
 use coracle_api::clock::{ManualClock, SystemClock};
 use coracle_apiserver::store::embedded::Embedded;
 use coracle_apiserver::store::etcd::{Etcd, EtcdConfig};
@@ -216,6 +217,11 @@ async fn compaction(store: &dyn Store) {
     let mut batches = store.watch(Watch { prefix: "/c/".into(), from: at + 1, previous: false }).await.unwrap();
     assert_eq!(events_until(&mut batches, later).await, ["/c/a 3 <- -"]);
     assert!(matches!(store.compact(later + 1000).await, Err(StoreError::Future { .. })));
+}
+
+#[tokio::test]
+async fn model() {
+    contract(ModelStore::new(Arc::new(SystemClock::new()), 1)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

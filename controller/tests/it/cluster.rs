@@ -3,23 +3,54 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use coracle_api::clock::{Clock, SystemClock};
-use coracle_apiserver::{ApiServer, UserInfo, store::embedded::Embedded};
-use coracle_client::{Client, Event, Informers, Scope, WorkQueue, in_process};
+use coracle_api::names::{Names, RandomNames};
+use coracle_apiserver::{ApiServer, UserInfo, store::Store, store::embedded::Embedded};
+use coracle_client::{Client, Informers, Scope, in_process};
 use coracle_controller::Grace;
 use coracle_pki::Authority;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
+
+use crate::kubelet::{self, Manner};
 
 /// Nothing in these tests takes longer.
 pub const LIMIT: Duration = Duration::from_secs(30);
 
+/// What a cluster stands on.
+#[derive(Clone)]
+pub struct Ground {
+    pub store: Arc<dyn Store>,
+    pub clock: Arc<dyn Clock>,
+    pub names: Arc<dyn Names>,
+    pub grace: Grace,
+    pub seed: u64,
+    pub kubelets: Manner,
+}
+
+impl Ground {
+    /// The real clock, and a store in memory.
+    fn real(grace: Grace) -> Self {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        Self {
+            store: Arc::new(Embedded::in_memory(clock.clone()).unwrap()),
+            clock,
+            names: Arc::new(RandomNames),
+            grace,
+            seed: 7,
+            kubelets: Manner::prompt(),
+        }
+    }
+}
+
 pub struct Cluster {
+    ground: Ground,
+    authority: Arc<Authority>,
     pub server: Arc<ApiServer>,
     pub client: Client,
+    /// Ends controllers and scheduler.
     stop: CancellationToken,
     kubelets: BTreeMap<String, CancellationToken>,
 }
@@ -27,61 +58,81 @@ pub struct Cluster {
 impl Cluster {
     /// A cluster of so many ready nodes called n1, n2, …
     pub async fn start(nodes: usize, grace: Grace) -> Self {
+        Self::on(Ground::real(grace), nodes).await
+    }
+
+    pub async fn on(ground: Ground, nodes: usize) -> Self {
         let authority = Arc::new(Authority::create("test", Timestamp::now()).unwrap());
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        let store = Arc::new(Embedded::in_memory(clock.clone()).unwrap());
-        let config = coracle_apiserver::Config::new(store, authority.cert_pem(), "127.0.0.1:6443".parse().unwrap());
-        let server = ApiServer::start(config).await.unwrap();
-        let stop = CancellationToken::new();
-
-        let manager =
-            in_process(server.service(UserInfo::new("system:kube-controller-manager", &["system:authenticated"])));
-        // One set of informers for the process, as in the server.
-        let informers = Informers::with_shutdown(manager.clone(), Scope::all(), stop.clone());
-        let mut controllers = coracle_controller::Config::new(manager);
-        controllers.informers = Some(informers.clone());
-        controllers.cluster_cidr = Some("10.42.0.0/16".parse().unwrap());
-        controllers.authority = Some(authority);
-        controllers.grace = grace;
-        tokio::spawn(coracle_controller::run(controllers, stop.clone()));
-
-        let scheduler = in_process(server.service(UserInfo::new("system:kube-scheduler", &["system:authenticated"])));
-        let mut scheduler = coracle_scheduler::Config::new(scheduler);
-        scheduler.seed = 7;
-        scheduler.informers = Some(informers);
-        tokio::spawn(coracle_scheduler::run(scheduler, stop.clone()));
-
+        let server = serve(&ground, &authority).await;
         let client = in_process(server.service(UserInfo::admin()));
-        let mut cluster = Self { server, client, stop, kubelets: BTreeMap::new() };
+        let stop = CancellationToken::new();
+        let mut cluster = Self { ground, authority, server, client, stop, kubelets: BTreeMap::new() };
+        cluster.start_control();
         for number in 1..=nodes {
             cluster.start_node(&format!("n{number}")).await;
         }
         cluster
     }
 
-    pub async fn stop(self) {
+    pub async fn stop(mut self) {
+        self.stop_all().await;
+    }
+
+    async fn stop_all(&mut self) {
         self.stop.cancel();
+        for kubelet in self.kubelets.values() {
+            kubelet.cancel();
+        }
         self.server.stop().await;
+    }
+
+    /// Controllers and scheduler forget all they know and begin again.
+    pub fn restart_control(&mut self) {
+        self.stop.cancel();
+        self.start_control();
+    }
+
+    /// The server, and with it everything that talks to it, begins again on the same store.
+    pub async fn restart(&mut self) {
+        self.stop_all().await;
+        self.server = serve(&self.ground, &self.authority).await;
+        self.client = in_process(self.server.service(UserInfo::admin()));
+        self.start_control();
+        for name in std::mem::take(&mut self.kubelets).into_keys() {
+            self.start_node(&name).await;
+        }
+    }
+
+    fn start_control(&mut self) {
+        let stop = CancellationToken::new();
+        let manager =
+            in_process(self.server.service(UserInfo::new("system:kube-controller-manager", &["system:authenticated"])));
+        // One set of informers for the process, as in the server.
+        let informers = Informers::with_shutdown(manager.clone(), Scope::all(), stop.clone());
+        let mut controllers = coracle_controller::Config::new(manager);
+        controllers.informers = Some(informers.clone());
+        controllers.clock = self.ground.clock.clone();
+        controllers.cluster_cidr = Some("10.42.0.0/16".parse().unwrap());
+        controllers.authority = Some(self.authority.clone());
+        controllers.grace = self.ground.grace;
+        tokio::spawn(coracle_controller::run(controllers, stop.clone()));
+
+        let user = UserInfo::new("system:kube-scheduler", &["system:authenticated"]);
+        let mut scheduler = coracle_scheduler::Config::new(in_process(self.server.service(user)));
+        scheduler.seed = self.ground.seed;
+        scheduler.clock = self.ground.clock.clone();
+        scheduler.informers = Some(informers);
+        tokio::spawn(coracle_scheduler::run(scheduler, stop.clone()));
+        self.stop = stop;
     }
 
     /// Registers a node as a kubelet does, and plays its part.
     pub async fn start_node(&mut self, name: &str) {
         let user = UserInfo::new(format!("system:node:{name}"), &["system:nodes", "system:authenticated"]);
         let client = in_process(self.server.service(user));
-        if self.get("v1", "Node", "", name).await.is_none() {
-            let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}},
-                "spec": {"taints": [{"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}]}});
-            self.create(&node).await;
-            let status = json!({"status": {"allocatable": {"cpu": "4", "memory": "8Gi", "pods": "110"},
-                    "conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady",
-                        "lastHeartbeatTime": "2026-01-01T00:00:00Z", "lastTransitionTime": "2026-01-01T00:00:00Z"}]}});
-            let nodes: Api<k8s_openapi::api::core::v1::Node> = Api::all(client.clone());
-            nodes.patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
-        }
-        let token = self.stop.child_token();
+        let token = CancellationToken::new();
         self.kubelets.insert(name.to_owned(), token.clone());
-        tokio::spawn(lease(client.clone(), name.to_owned(), token.clone()));
-        tokio::spawn(kubelet(client, name.to_owned(), token));
+        kubelet::start(client, name, self.ground.clock.clone(), self.ground.kubelets.clone(), token).await;
     }
 
     /// The node says nothing any more.
@@ -89,7 +140,12 @@ impl Cluster {
         self.kubelets.remove(name).expect("it runs").cancel();
     }
 
-    fn api(&self, api_version: &str, kind: &str, namespace: &str) -> Api<DynamicObject> {
+    /// The nodes that have a kubelet.
+    pub fn live_nodes(&self) -> Vec<String> {
+        self.kubelets.keys().cloned().collect()
+    }
+
+    pub fn api(&self, api_version: &str, kind: &str, namespace: &str) -> Api<DynamicObject> {
         let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
         if namespace.is_empty() {
@@ -160,68 +216,10 @@ impl Cluster {
     }
 }
 
-async fn lease(client: Client, name: String, stop: CancellationToken) {
-    let leases: Api<k8s_openapi::api::coordination::v1::Lease> = Api::namespaced(client, "kube-node-lease");
-    let mut tick = tokio::time::interval(Duration::from_millis(200));
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = tick.tick() => {}
-        }
-        let spec = json!({"holderIdentity": name, "leaseDurationSeconds": 40,
-            "renewTime": coracle_api::clock::rfc3339_micro(Timestamp::now())});
-        let patch = Patch::Merge(json!({"spec": spec}));
-        if leases.patch(&name, &PatchParams::default(), &patch).await.is_err() {
-            let lease = json!({"metadata": {"name": name, "namespace": "kube-node-lease"}, "spec": spec});
-            let _ = leases.create(&PostParams::default(), &serde_json::from_value(lease).unwrap()).await;
-        }
-    }
-}
-
-/// Runs pods by saying so, unless their image is called bad; ends them when asked.
-async fn kubelet(client: Client, name: String, stop: CancellationToken) {
-    let informers = Informers::with_shutdown(client.clone(), Scope::all(), stop.clone());
-    let pods = informers.scoped::<Pod>(Scope::field("spec.nodeName", &name));
-    let queue = Arc::new(WorkQueue::new(Arc::new(SystemClock::new()) as Arc<dyn Clock>));
-    let adding = queue.clone();
-    pods.subscribe(move |event: &Event<Pod>| adding.add(coracle_client::Key::of(&event.object().metadata))).forever();
-    loop {
-        let key = tokio::select! {
-            () = stop.cancelled() => return,
-            key = queue.get() => key,
-        };
-        let Some(key) = key else { return };
-        if let Some(pod) = pods.snapshot().get(&key) {
-            let api: Api<Pod> = Api::namespaced(client.clone(), key.namespace());
-            run(&api, pod, &name).await;
-        }
-        queue.done(&key);
-    }
-}
-
-async fn run(api: &Api<Pod>, pod: &Pod, node: &str) {
-    let name = pod.metadata.name.as_deref().unwrap();
-    if pod.metadata.deletion_timestamp.is_some() {
-        let _ = api.delete(name, &DeleteParams::default().grace_period(0)).await;
-        return;
-    }
-    let image = pod.spec.as_ref().and_then(|spec| spec.containers[0].image.clone()).unwrap_or_default();
-    let ready = if image.contains("bad") { "False" } else { "True" };
-    let current = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
-    if current.into_iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == ready) {
-        return;
-    }
-    // An address of its own for each pod will do: nobody sends anything there.
-    let number = pod
-        .metadata
-        .uid
-        .as_deref()
-        .unwrap_or_default()
-        .bytes()
-        .fold(7u32, |sum, byte| sum.wrapping_mul(31) + u32::from(byte));
-    let address = format!("10.42.{}.{}", node.bytes().last().unwrap_or(0), number % 250 + 2);
-    let condition =
-        json!({"type": "Ready", "status": ready, "lastTransitionTime": coracle_api::clock::rfc3339(Timestamp::now())});
-    let status = json!({"status": {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}], "conditions": [condition]}});
-    let _ = api.patch_status(name, &PatchParams::default(), &Patch::Strategic(status)).await;
+async fn serve(ground: &Ground, authority: &Authority) -> Arc<ApiServer> {
+    let advertise = "127.0.0.1:6443".parse().unwrap();
+    let mut config = coracle_apiserver::Config::new(ground.store.clone(), authority.cert_pem(), advertise);
+    config.clock = ground.clock.clone();
+    config.names = ground.names.clone();
+    ApiServer::start(config).await.unwrap()
 }

@@ -1,6 +1,11 @@
 //! The control plane as a whole: what users do, and what follows from it.
 
 mod cluster;
+mod history;
+mod kubelet;
+#[path = "../../../apiserver/tests/it/model.rs"]
+mod model;
+mod simulation;
 
 use std::{collections::BTreeMap, time::Duration};
 

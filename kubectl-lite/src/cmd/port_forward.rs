@@ -92,7 +92,9 @@ fn target(remote: &str, service: Option<&Value>, pod: &Value) -> Result<u16> {
     let unknown = || Error::usage(format!("unable to find port \"{remote}\""));
     if let Some(service) = service {
         let mut ports = service["spec"]["ports"].as_array().into_iter().flatten();
-        let is_meant = |port: &&Value| port["name"] == remote || port["port"].to_string() == remote;
+        let is_meant = |port: &&Value| {
+            port["name"] == remote || port["port"].as_u64().is_some_and(|number| number.to_string() == remote)
+        };
         let port = ports.find(is_meant).ok_or_else(|| {
             Error::usage(format!("Service {} does not have a service port {remote}", meta::name(service)))
         })?;

@@ -273,7 +273,6 @@ mod tests {
             secrets: [("s".to_owned(), Some(serde_json::from_value(json!({"data": {"k": "czNjcmV0"}})).unwrap()))]
                 .into(),
             config_maps: [("c".to_owned(), Some(serde_json::from_value(json!({"data": {"k": "v"}})).unwrap()))].into(),
-            ..Objects::default()
         };
         for _ in 0..2 {
             prepare(&paths, &pod, &objects, &Default::default(), &Tokens::default()).unwrap();

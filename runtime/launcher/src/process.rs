@@ -35,7 +35,7 @@ impl Process {
                 *hard = own_hard;
             }
             // Nobody may pass this one, whatever his rights (getrlimit(2), RLIMIT_NOFILE).
-            if *resource == libc::RLIMIT_NOFILE as u32
+            if *resource == libc::RLIMIT_NOFILE
                 && let Some(most) = most_files()
                 && *hard > most
             {

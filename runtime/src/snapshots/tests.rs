@@ -337,7 +337,8 @@ fn odd_entries_are_taken_as_they_are() {
 #[test]
 fn what_a_power_loss_took_is_thrown_away() {
     let dir = tempfile::tempdir().unwrap();
-    let opens: [(&str, fn(&Path) -> Box<dyn Snapshotter>); 2] =
+    type Open = fn(&Path) -> Box<dyn Snapshotter>;
+    let opens: [(&str, Open); 2] =
         [("overlay", |dir| Box::new(Overlay::open(dir).unwrap())), ("copy", |dir| Box::new(Copy::open(dir).unwrap()))];
     for (name, open) in opens {
         let dir = dir.path().join(name);

@@ -59,13 +59,8 @@ impl Unpacker {
 }
 
 /// Packs blocks in the order they go.
+#[derive(Default)]
 pub struct Packer(Option<Compress>);
-
-impl Default for Packer {
-    fn default() -> Self {
-        Self(None)
-    }
-}
 
 impl Packer {
     /// # Errors
