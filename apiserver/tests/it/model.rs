@@ -21,6 +21,8 @@ pub struct Faults {
     pub after: u32,
     /// The longest delay of a request.
     pub delay: Duration,
+    /// How late a watch is at most.
+    pub lag: Duration,
 }
 
 pub struct ModelStore {
@@ -79,10 +81,8 @@ impl ModelStore {
     async fn held_up(&self) -> Result<(), StoreError> {
         let (delay, fails) = {
             let mut state = self.state();
-            let most = state.faults.delay.as_micros() as u64;
-            let delay = if most == 0 { 0 } else { state.random.u64(..most) };
-            let before = state.faults.before;
-            (Duration::from_micros(delay), state.random.u32(..1000) < before)
+            let Faults { delay, before, .. } = state.faults;
+            (state.draw(delay), state.random.u32(..1000) < before)
         };
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
@@ -98,6 +98,14 @@ impl ModelStore {
 }
 
 impl State {
+    /// A time up to `most`.
+    fn draw(&mut self, most: Duration) -> Duration {
+        match most.as_micros() as u64 {
+            0 => Duration::ZERO,
+            most => Duration::from_micros(self.random.u64(..most)),
+        }
+    }
+
     fn commit(&mut self, ops: Vec<Op>, now: Duration) -> Revision {
         let next = self.revision + 1;
         for op in ops {
@@ -167,6 +175,10 @@ impl Follow {
             if breaks != this.breaks {
                 return Some((Err(StoreError::Unavailable("the watch was broken".to_owned())), None));
             }
+            let lag = this.lag();
+            if !lag.is_zero() {
+                tokio::time::sleep(lag).await;
+            }
             let batch = this.written();
             if batch.revision >= this.next {
                 this.next = batch.revision + 1;
@@ -174,6 +186,12 @@ impl Follow {
             }
             this.news.changed().await.ok()?;
         }
+    }
+
+    fn lag(&self) -> Duration {
+        let mut state = self.state.lock().unwrap();
+        let most = state.faults.lag;
+        state.draw(most)
     }
 
     fn written(&self) -> Batch {

@@ -43,14 +43,14 @@ fn seeds(usual: Range<u64>) -> Vec<u64> {
 #[test]
 fn a_cluster_on_a_sound_store_keeps_its_promises() {
     for seed in seeds(0..4) {
-        run(seed, Faults { delay: Duration::from_millis(20), ..Faults::default() });
+        run(seed, Faults { delay: Duration::from_millis(20), lag: Duration::from_millis(500), ..Faults::default() });
     }
 }
 
 #[test]
 fn a_cluster_on_a_failing_store_settles_when_the_faults_end() {
     for seed in seeds(100..104) {
-        run(seed, Faults { before: 50, after: 50, delay: Duration::from_millis(200) });
+        run(seed, Faults { before: 50, after: 50, delay: Duration::from_millis(200), lag: Duration::from_millis(500) });
     }
 }
 
