@@ -42,7 +42,7 @@ fn seeds(usual: Range<u64>) -> Vec<u64> {
 
 #[test]
 fn a_cluster_on_a_sound_store_keeps_its_promises() {
-    for seed in seeds(0..4) {
+    for seed in seeds(0..6) {
         run(seed, Faults { delay: Duration::from_millis(20), lag: Duration::from_millis(500), ..Faults::default() });
     }
 }
