@@ -166,6 +166,9 @@ pub struct Runtime {
     /// Its key
     #[arg(long, value_name = "FILE", requires = "tlscacert")]
     tlskey: Option<PathBuf>,
+    /// Serve what the Docker API's daemon counts there, in the format of Prometheus: ADDRESS:PORT
+    #[arg(long, value_name = "ADDRESS")]
+    metrics_addr: Option<std::net::SocketAddr>,
     /// Print the Docker API's endpoints as a table and end
     #[arg(long)]
     docker_routes: bool,
@@ -257,6 +260,7 @@ fn docker_listeners(options: &Runtime) -> Result<Vec<Listener>> {
         _ => None,
     };
     let mut listeners: Vec<Listener> = options.docker_socket.iter().cloned().map(Listener::Unix).collect();
+    listeners.extend(options.metrics_addr.map(Listener::Metrics));
     for host in &options.host {
         if let Some(path) = host.strip_prefix("unix://") {
             listeners.push(Listener::Unix(path.into()));

@@ -553,6 +553,19 @@ fn a_git_repository_is_a_context() {
 }
 
 #[test]
+fn what_only_buildkit_has_is_refused_by_name() {
+    if peer() {
+        return;
+    }
+    let engine = Engine::start();
+    for path in ["/build/cancel", "/session", "/grpc"] {
+        let (status, answer) = engine.request("POST", &format!("/v1.50{path}"), &serde_json::Value::Null);
+        assert_eq!(status, 501);
+        assert_eq!(answer["message"], format!("POST {path} is not part of this engine yet"));
+    }
+}
+
+#[test]
 fn the_cache_is_shown_and_pruned() {
     if peer() {
         return;

@@ -66,6 +66,10 @@ fn commands_on_what_is_not_there_or_not_running_say_so() {
         (&["volume", "create", "--opt", "foo=bar", "odd"], "create odd: invalid option: \"foo\""),
         (&["volume", "create", "--opt", "type=tmpfs", "odd"], "create odd: missing required option: \"device\""),
         (&["volume", "rm", "nothing"], "get nothing: no such volume"),
+        (
+            &["volume", "create", "-d", "strange", "odd"],
+            "error looking up volume plugin strange: plugin \"strange\" not found",
+        ),
         (&["network", "create", "host"], "operation is not permitted on predefined host network"),
         (
             &["network", "create", "--subnet", "10.1.0.0/24", "--subnet", "10.2.0.0/24", "two"],

@@ -60,6 +60,36 @@ fn disk_use_is_exact() {
 }
 
 #[test]
+fn the_daemon_counts_what_it_does() {
+    let engine = Engine::start_with(&["--metrics-addr", "127.0.0.1:9323"]);
+    if engine.is_peer() {
+        return;
+    }
+    engine.ok(&["run", "-d", "--name", "one", IMAGE, "sleep", "1000"]);
+    engine.ok(&["run", "--rm", IMAGE, "true"]);
+    engine.ok(&["commit", "one", "made"]);
+    assert!(!engine.docker_with(&["build", "-"], &format!("FROM {IMAGE}\nRUN false\n")).status.success());
+    let text = engine.on_host(&["curl", "-sS", "http://127.0.0.1:9323/metrics"]).ok();
+    for line in [
+        "engine_daemon_container_states_containers{state=\"running\"} 1",
+        "engine_daemon_container_actions_seconds_count{action=\"commit\"} 1",
+        "engine_daemon_container_actions_seconds_count{action=\"delete\"} 1",
+        "engine_daemon_events_subscribers_total 0",
+        "builder_builds_triggered_total 1",
+        "builder_builds_failed_total{reason=\"unknown\"} 1",
+        "# TYPE engine_daemon_container_actions_seconds histogram",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+    }
+    let started = text.lines().find_map(|line| {
+        line.strip_prefix("engine_daemon_container_actions_seconds_count{action=\"start\"} ")?.parse::<u32>().ok()
+    });
+    assert_eq!(started, Some(3), "two runs and a step of a build");
+    let other = engine.on_host(&["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "http://127.0.0.1:9323/"]).ok();
+    assert_eq!(other, "404");
+}
+
+#[test]
 fn stats_are_told_once_and_again() {
     let engine = Engine::start();
     let busy = "while :; do :; done";

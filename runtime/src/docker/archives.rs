@@ -11,6 +11,7 @@ use super::{
     Docker,
     containers::{Container, filesystem},
     http::{Answer, Call, Problem, created, line, stream},
+    metrics::Action,
     types::{Config, Map},
 };
 use crate::{
@@ -198,7 +199,9 @@ pub async fn commit(mut call: Call) -> Answer {
         let config = run_config(&container, body.config, &changes)?;
         docker.commit(&container, config, name, comment, author, pause).await
     };
+    let began = std::time::Instant::now();
     let image = tokio::spawn(work).await.map_err(crate::Error::from)??;
+    call.docker.metrics.did(Action::Commit, began);
     created(&json!({ "Id": image.id }))
 }
 

@@ -1,6 +1,12 @@
 //! What happened, as `docker events` shows it: told to whoever listens, and the last of it remembered.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -27,11 +33,12 @@ pub struct Event {
 pub struct Events {
     sender: broadcast::Sender<Arc<Event>>,
     past: Mutex<VecDeque<Arc<Event>>>,
+    total: AtomicU64,
 }
 
 impl Default for Events {
     fn default() -> Events {
-        Events { sender: broadcast::channel(BACKLOG).0, past: Mutex::default() }
+        Events { sender: broadcast::channel(BACKLOG).0, past: Mutex::default(), total: AtomicU64::new(0) }
     }
 }
 
@@ -44,6 +51,7 @@ impl Events {
             attributes,
             at: crate::engine::model::now(),
         });
+        self.total.fetch_add(1, Ordering::Relaxed);
         let mut past = self.past.lock();
         if past.len() == REMEMBERED {
             past.pop_front();
@@ -51,6 +59,16 @@ impl Events {
         past.push_back(event.clone());
         // Nobody listening is fine; sent under the lock, so that a listener sees each event once.
         let _ = self.sender.send(event);
+    }
+
+    /// How many there were since the daemon started.
+    pub fn total(&self) -> u64 {
+        self.total.load(Ordering::Relaxed)
+    }
+
+    /// How many listen.
+    pub fn listeners(&self) -> u64 {
+        self.sender.receiver_count() as u64
     }
 
     /// What is remembered, and what comes.

@@ -15,6 +15,7 @@ pub mod containers;
 pub mod events;
 pub mod http;
 pub mod images;
+pub mod metrics;
 pub mod networks;
 pub mod registry;
 pub mod routes;
@@ -52,6 +53,7 @@ pub struct Docker {
     pub volumes: Volumes,
     pub networks: Networks,
     pub events: events::Events,
+    pub metrics: metrics::Metrics,
     pub execs: Mutex<HashMap<String, Arc<containers::exec::Exec>>>,
     next_exec: AtomicU64,
     pub build_mounts: build::Mounts,
@@ -87,6 +89,7 @@ impl Docker {
             engine,
             store: containers::Store::default(),
             events: events::Events::default(),
+            metrics: metrics::Metrics::default(),
             execs: Mutex::default(),
             next_exec: AtomicU64::new(0),
             build_mounts: build::Mounts::default(),

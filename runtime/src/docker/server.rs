@@ -33,6 +33,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     Docker,
     http::{Call, Problem, Query},
+    metrics,
     routes::{self, Found, MAX_VERSION},
     system::DOCKER_VERSION,
 };
@@ -68,12 +69,15 @@ pub enum Listener {
     Unix(PathBuf),
     /// Without certificates whoever reaches it owns the machine.
     Tcp(SocketAddr, Option<Tls>),
+    /// Not the API but what the daemon counts, for whoever reaches it.
+    Metrics(SocketAddr),
 }
 
 /// A listener that is bound.
 pub enum Bound {
     Unix(UnixListener, PathBuf),
     Tcp(TcpListener, Option<TlsAcceptor>),
+    Metrics(TcpListener),
 }
 
 impl Listener {
@@ -81,6 +85,10 @@ impl Listener {
     pub async fn bind(&self) -> Result<Bound> {
         match self {
             Listener::Unix(path) => Ok(Bound::Unix(socket::listen(path)?, path.clone())),
+            Listener::Metrics(address) => {
+                let listener = TcpListener::bind(address).await.context(format!("listen at {address}"))?;
+                Ok(Bound::Metrics(listener))
+            }
             Listener::Tcp(address, tls) => {
                 let acceptor = tls.as_ref().map(Tls::acceptor).transpose()?;
                 if acceptor.is_none() {
@@ -149,6 +157,7 @@ pub async fn serve(docker: Arc<Docker>, bound: Bound, shutdown: CancellationToke
                     let peer = Peer::of(&stream);
                     converse(docker, stream, peer, shutdown).await
                 }
+                Client::Metrics(stream) => metrics::converse(docker, stream, shutdown).await,
                 Client::Tls(stream, acceptor) => {
                     let peer = Peer::of(&stream);
                     match tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(stream)).await {
@@ -172,11 +181,13 @@ enum Client {
     Unix(tokio::net::UnixStream),
     Tcp(tokio::net::TcpStream),
     Tls(tokio::net::TcpStream, TlsAcceptor),
+    Metrics(tokio::net::TcpStream),
 }
 
 async fn accept(bound: &Bound) -> io::Result<Client> {
     match bound {
         Bound::Unix(listener, _) => Ok(Client::Unix(listener.accept().await?.0)),
+        Bound::Metrics(listener) => Ok(Client::Metrics(listener.accept().await?.0)),
         Bound::Tcp(listener, acceptor) => {
             let stream = listener.accept().await?.0;
             stream.set_nodelay(true)?;

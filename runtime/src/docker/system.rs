@@ -78,7 +78,7 @@ pub async fn info(call: Call) -> Answer {
     ok(&value)
 }
 
-fn operating_system() -> String {
+pub fn operating_system() -> String {
     let text = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
     let name = text.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
     name.map(|name| name.trim_matches('"').to_owned()).unwrap_or_else(|| "Linux".into())
@@ -124,7 +124,7 @@ impl Docker {
             "LoggingDriver": "json-file",
             "CgroupDriver": "cgroupfs",
             "CgroupVersion": if v2 { "2" } else { "1" },
-            "NEventsListener": self.events.listen().1.len(),
+            "NEventsListener": self.events.listeners(),
             "KernelVersion": kernel(),
             "OperatingSystem": operating_system(),
             "OSVersion": "",

@@ -16,6 +16,7 @@ use self::{host::BuildHost, request::Request};
 use super::{
     Docker,
     http::{Answer, Call, Problem, line, stream},
+    metrics::count,
     server::Peer,
     types::Map,
 };
@@ -178,6 +179,7 @@ async fn carry_out(
         }
         held
     });
+    count(&docker.metrics.builds);
     let output = Output::new(speak);
     let cancel = CancellationToken::new();
     let name = request.dockerfile.clone();
@@ -205,6 +207,8 @@ async fn carry_out(
         Ok(id) if quiet => drop(sender.send(line(&json!({ "stream": format!("{id}\n") }))).await),
         Ok(_) => {}
         Err(failure) => {
+            let metrics = &docker.metrics;
+            count(if failure.cancelled { &metrics.builds_cancelled } else { &metrics.builds_failed });
             for bytes in held {
                 let _ = sender.send(bytes).await;
             }

@@ -18,6 +18,7 @@ use super::{
     super::{
         archives::BodyWriter,
         http::{Answer, Call, Problem, empty, ok, stream},
+        metrics::Action,
     },
     Container, filesystem,
     filesystem::Tree,
@@ -327,7 +328,7 @@ pub async fn export(call: Call) -> Answer {
 
 pub async fn changes(call: Call) -> Answer {
     let container = call.docker.container(call.name())?;
-    let docker = call.docker.clone();
+    let (docker, began) = (call.docker.clone(), std::time::Instant::now());
     let work = tokio::task::spawn_blocking(move || -> Result<Vec<Value>> {
         let Root::Mount { options, .. } = docker.engine.root_of(&container.engine)? else { return Ok(Vec::new()) };
         let hidden = filesystem::hidden(&container.record());
@@ -335,6 +336,7 @@ pub async fn changes(call: Call) -> Answer {
         Ok(found.into_iter().map(|change| json!({ "Path": change.path, "Kind": change.kind })).collect())
     });
     let list = work.await.map_err(crate::Error::from)??;
+    call.docker.metrics.did(Action::Changes, began);
     ok(&if list.is_empty() { Value::Null } else { json!(list) })
 }
 

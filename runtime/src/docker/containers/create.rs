@@ -1,6 +1,6 @@
 //! `POST /containers/create`
 
-use std::{fs::OpenOptions, io::ErrorKind, os::unix::fs::OpenOptionsExt, sync::Arc};
+use std::{fs::OpenOptions, io::ErrorKind, os::unix::fs::OpenOptionsExt, sync::Arc, time::Instant};
 
 use serde_json::json;
 
@@ -8,6 +8,7 @@ use super::{
     super::{
         Docker,
         http::{Answer, Call, Problem, created},
+        metrics::Action,
         types::{Config, CreateBody, HostConfig},
     },
     Container, Record, names, options,
@@ -61,6 +62,7 @@ impl Docker {
         image: Arc<ImageRecord>,
         body: CreateBody,
     ) -> Result<(Arc<Container>, Vec<String>), Problem> {
+        let began = Instant::now();
         let CreateBody { mut config, mut host_config, networking_config } = body;
         let user_hostname = config.hostname.clone();
         options::fill(&mut host_config, self.engine.cgroup_is_v2());
@@ -82,6 +84,7 @@ impl Docker {
         let made = self.make_container(&id, record, &image, mounts).await;
         let container = made.inspect_err(|_| self.store.release(&taken, &id))?;
         self.tell(&container, "create");
+        self.metrics.did(Action::Create, began);
         Ok((container, warnings))
     }
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    super::{Docker, http::Problem, types::Healthcheck},
+    super::{Docker, http::Problem, metrics::count, types::Healthcheck},
     Container,
     exec::ExecConfig,
     inspect::time,
@@ -146,6 +146,10 @@ impl Docker {
             }
             let start = now();
             let (code, output) = self.probe(container, words, Duration::from_nanos(limit as u64)).await;
+            count(&self.metrics.health_checks);
+            if code != 0 {
+                count(&self.metrics.health_checks_failed);
+            }
             let probe = Probe { start, end: now(), code, output };
             let in_start_period = now() - began < check.start_period;
             let changed = {

@@ -1,6 +1,9 @@
 //! Start, end, stop, kill, restart, pause, wait: what changes whether a container runs.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::body::Body;
 use coracle_launcher::cli::signal_number;
@@ -13,6 +16,7 @@ use super::{
     super::{
         Docker,
         http::{Answer, Call, Problem, empty, no_content},
+        metrics::Action,
     },
     Container, Moments, Record,
     log_options::{self, Attributes},
@@ -218,6 +222,7 @@ impl Docker {
         if container.runs() {
             return Ok(false);
         }
+        let began = Instant::now();
         let pending = std::mem::take(&mut container.live.lock().pending);
         let outcome = self.launch(container, pending).await;
         if let Err(problem) = outcome {
@@ -241,6 +246,7 @@ impl Docker {
         }
         self.supervise(container.clone());
         self.tell(container, "start");
+        self.metrics.did(Action::Start, began);
         Ok(true)
     }
 

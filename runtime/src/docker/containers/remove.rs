@@ -8,6 +8,7 @@ use super::{
     super::{
         Docker,
         http::{Answer, Call, Problem, no_content, ok},
+        metrics::Action,
     },
     Container,
 };
@@ -92,6 +93,7 @@ impl Docker {
         force: bool,
         volumes: bool,
     ) -> Result<(), Problem> {
+        let began = std::time::Instant::now();
         if container.runs() && force {
             if container.live.lock().paused {
                 self.engine.freeze(&container.engine, false).await?;
@@ -119,6 +121,7 @@ impl Docker {
             self.remove_anonymous_volumes(container);
         }
         self.tell(container, "destroy");
+        self.metrics.did(Action::Delete, began);
         container.moments.send_modify(|moments| moments.removed = true);
         Ok(())
     }
