@@ -43,7 +43,7 @@ use crate::{
 const RECORD: &str = "docker.json";
 
 /// What was asked for and what became of it.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Record {
     /// Without the slash.
@@ -107,8 +107,8 @@ pub struct Container {
     /// A container of CRI: its record is made up from the engine's.
     pub pod: bool,
     record: RwLock<Record>,
-    /// Held while the record is written.
-    recording: Mutex<()>,
+    /// Held while the record is written: whether the file holds what `record` does.
+    recording: Mutex<bool>,
     /// One change at a time: start, end, remove, rename.
     pub changing: tokio::sync::Mutex<()>,
     pub live: Mutex<Live>,
@@ -321,22 +321,26 @@ impl Docker {
 
     /// Changes a record, in memory and on disk.
     pub fn change(&self, container: &Container, change: impl FnOnce(&mut Record)) -> Result<()> {
-        let _recording = container.recording.lock();
+        let mut written = container.recording.lock();
         let record = {
             let mut record = container.record.write();
+            let before = record.clone();
             change(&mut record);
+            if container.pod || *written && *record == before {
+                return Ok(());
+            }
             record.clone()
         };
-        if container.pod {
-            return Ok(());
-        }
+        *written = false;
         let dir = self.engine.files_of(&container.id);
         let bytes = serde_json::to_vec(&record)
             .map_err(|error| Error::internal(format!("encode {RECORD} of {}: {error}", container.id)))?;
         let part = dir.join(format!(".{RECORD}.part"));
         std::fs::write(&part, bytes)
             .and_then(|()| std::fs::rename(&part, dir.join(RECORD)))
-            .context(format!("write {RECORD} of {}", container.id))
+            .context(format!("write {RECORD} of {}", container.id))?;
+        *written = true;
+        Ok(())
     }
 
     /// Finds what an earlier daemon made, takes up what runs, and starts what policies want running.
