@@ -1,6 +1,7 @@
 //! Benches: figures as a table, and as JSON, one object a figure. They compare and print; they assert nothing.
 
 mod api;
+mod cgroups;
 mod docker;
 mod figures;
 mod lab;

@@ -163,9 +163,8 @@ impl Drop for Daemon {
         // Its namespaces end with it, and everything in them.
         let _ = process.kill();
         let _ = process.wait();
-        let Some(group) = &self.group else { return };
-        for hierarchy in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
-            let _ = fs::remove_dir(hierarchy.path().join(group));
+        if let Some(group) = &self.group {
+            crate::cgroups::remove(group);
         }
     }
 }

@@ -93,6 +93,7 @@ pub async fn run(binaries: &Path, quick: bool, figures: &mut Figures) -> Result<
     }
     stop.cancel();
     server.await??;
+    crate::cgroups::remove(GROUP);
     Ok(())
 }
 

@@ -323,7 +323,7 @@ async fn respond(docker: Arc<Docker>, request: Request<Incoming>) -> Response<Bo
 }
 
 const fn const_version() -> &'static str {
-    assert!(MAX_VERSION == 50);
+    const { assert!(MAX_VERSION == 50) };
     "1.50"
 }
 

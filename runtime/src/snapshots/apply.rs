@@ -62,8 +62,7 @@ pub fn apply(tar: impl Read, draft: &Draft, limits: Limits) -> Result<()> {
     let allowance = Allowance::new();
     let mut archive = Archive::new(allowance.metered(tar));
     archive.set_ignore_zeros(false);
-    let mut entries = archive.entries().context("read layer")?;
-    while let Some(entry) = entries.next() {
+    for entry in archive.entries().context("read layer")? {
         let mut entry = entry.context("read layer")?;
         allowance.content();
         layer.entry(&mut entry)?;

@@ -416,7 +416,7 @@ impl Docker {
         if is_git(remote) {
             let remote = remote.to_owned();
             let work = move || super::git::context(&remote, &dir);
-            return Ok(spawn_blocking(work).await.map_err(Error::from)??);
+            return spawn_blocking(work).await.map_err(Error::from)?;
         }
         if !remote.starts_with("http://") && !remote.starts_with("https://") {
             return Err(Problem::bad(format!("unable to detect remote context: {remote:?} is no address")));

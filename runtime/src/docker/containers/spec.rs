@@ -230,9 +230,7 @@ pub fn build(inputs: &Inputs<'_>) -> Result<Value, Problem> {
         "mounts": mounts(inputs, &security)?,
         "linux": linux,
     });
-    if host.uts_mode != "host" && host.network_mode != "host"
-        || host.network_mode == "host" && !record.config.hostname.is_empty() && host.uts_mode != "host"
-    {
+    if host.uts_mode != "host" && (host.network_mode != "host" || !record.config.hostname.is_empty()) {
         out["hostname"] = json!(record.config.hostname);
         if !record.config.domainname.is_empty() {
             out["domainname"] = json!(record.config.domainname);
