@@ -89,7 +89,8 @@ async fn simulate(seed: u64, faults: Faults) {
     world.settle().await;
     world.is_quiet().await;
     let unknown_outcomes = faults.after > 0;
-    let bounds = Bounds { ended: &kubelets.ended.lock().unwrap(), surplus: unknown_outcomes };
+    let ended = kubelets.ended.lock().unwrap().clone();
+    let bounds = Bounds { ended: &ended, surplus: unknown_outcomes };
     if let Err(broken) = history::check(&store.history(), &bounds) {
         panic!("{broken}");
     }

@@ -89,14 +89,15 @@ impl Draft<'_> {
             self.tell_pod(true, event, message);
         }
         let (before, now) = (find(old, IN_PROGRESS), find(new, IN_PROGRESS));
+        let failed = now.is_some_and(|now| now.reason.as_deref() == Some("Error"));
         match (before, now) {
-            (before, Some(now)) if now.reason.as_deref() == Some("Error") => {
-                if news(before, Some(now)) {
-                    let message = summary(pod, "Pod resize error", now);
-                    self.tell_pod(true, "ResizeError", message);
-                }
+            (before, Some(now)) if failed && news(before, Some(now)) => {
+                let message = summary(pod, "Pod resize error", now);
+                self.tell_pod(true, "ResizeError", message);
             }
-            (before, Some(now)) if before.map(|before| before.observed_generation) != Some(now.observed_generation) => {
+            (before, Some(now))
+                if !failed && before.map(|before| before.observed_generation) != Some(now.observed_generation) =>
+            {
                 let message = summary(pod, "Pod resize started", now);
                 self.tell_pod(false, "ResizeStarted", message);
             }
