@@ -10,5 +10,6 @@ mod network;
 mod proxy;
 mod recovery;
 mod registry;
+mod resize;
 mod story;
 mod streams;

@@ -1,0 +1,75 @@
+//! A pod's CPU and memory changed while it runs: the kernel's limits, not only the words of the API.
+
+use std::{fs, path::PathBuf};
+
+use coracle_tests::Lab;
+use serde_json::Value;
+
+const POD: &str = r#"{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "grow"}, "spec": {"containers": [
+    {"name": "free", "image": "coracle/hello:v1", "args": ["serve", "8080"],
+     "resources": {"requests": {"cpu": "100m", "memory": "32Mi"}, "limits": {"cpu": "200m", "memory": "64Mi"}}},
+    {"name": "again", "image": "coracle/hello:v1", "args": ["serve", "8081"],
+     "resources": {"requests": {"cpu": "100m", "memory": "32Mi"}, "limits": {"cpu": "200m", "memory": "64Mi"}},
+     "resizePolicy": [{"resourceName": "memory", "restartPolicy": "RestartContainer"}]}]}}"#;
+
+/// The directory of a container's cgroup for `controller` (v1), found by the container's id.
+fn cgroup(controller: &str, id: &str) -> PathBuf {
+    let mut open = vec![PathBuf::from("/sys/fs/cgroup").join(controller)];
+    while let Some(directory) = open.pop() {
+        for entry in fs::read_dir(&directory).into_iter().flatten().filter_map(Result::ok) {
+            if entry.file_name().to_string_lossy().contains(id) {
+                return entry.path();
+            }
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                open.push(entry.path());
+            }
+        }
+    }
+    panic!("no cgroup of {id} below {controller}");
+}
+
+fn number(controller: &str, id: &str, file: &str) -> u64 {
+    fs::read_to_string(cgroup(controller, id).join(file)).unwrap().trim().parse().unwrap()
+}
+
+fn container(lab: &Lab, name: &str) -> (String, u64) {
+    let pod: Value = serde_json::from_str(&lab.lite("get pod grow -o json").ok()).unwrap();
+    let statuses = pod["status"]["containerStatuses"].as_array().unwrap();
+    let status = statuses.iter().find(|status| status["name"] == name).unwrap();
+    let id = status["containerID"].as_str().unwrap();
+    (id.rsplit('/').next().unwrap().to_owned(), status["restartCount"].as_u64().unwrap())
+}
+
+fn resize(lab: &Lab, name: &str, cpu: &str, memory: &str) {
+    let limits = format!(r#"{{"limits":{{"cpu":"{cpu}","memory":"{memory}"}}}}"#);
+    let patch = format!(r#"{{"spec":{{"containers":[{{"name":"{name}","resources":{limits}}}]}}}}"#);
+    let patched = lab.kubectl(&format!("patch pod grow --subresource resize -p {patch}")).ok();
+    assert_eq!(patched, "pod/grow patched\n");
+    let at = if name == "free" { 0 } else { 1 };
+    let path = format!("{{.status.containerStatuses[{at}].resources.limits.memory}}={memory}");
+    lab.lite(&format!("wait --for=jsonpath={path} pod/grow --timeout=60s")).ok();
+    lab.lite("wait --for=condition=Ready pod/grow --timeout=60s").ok();
+}
+
+#[test]
+fn a_pod_is_resized_where_it_runs() {
+    let lab = Lab::up("resize", 1);
+    lab.lite_with("apply -f -", POD).ok();
+    lab.lite("wait --for=condition=Ready pod/grow --timeout=60s").ok();
+    let (free, _) = container(&lab, "free");
+    assert_eq!(number("memory", &free, "memory.limit_in_bytes"), 64 << 20);
+
+    resize(&lab, "free", "300m", "96Mi");
+    assert_eq!(container(&lab, "free"), (free.clone(), 0), "it goes on");
+    assert_eq!(number("memory", &free, "memory.limit_in_bytes"), 96 << 20);
+    assert_eq!(number("cpu", &free, "cpu.cfs_quota_us"), 30_000);
+
+    let (before, _) = container(&lab, "again");
+    resize(&lab, "again", "200m", "128Mi");
+    let (after, restarts) = container(&lab, "again");
+    assert!(after != before && restarts == 1, "{after} after {restarts} restarts");
+    assert_eq!(number("memory", &after, "memory.limit_in_bytes"), 128 << 20);
+    assert_eq!(container(&lab, "free"), (free, 0), "its neighbour goes on");
+    let events = lab.lite("get events").ok();
+    assert!(events.contains("ResizeStarted") && events.contains("ResizeCompleted"), "{events}");
+}
