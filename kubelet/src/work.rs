@@ -4,6 +4,7 @@ mod resize;
 mod sandbox;
 mod start;
 mod stop;
+mod users;
 
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};

@@ -6,7 +6,7 @@ use coracle_client::EventType;
 use k8s_cri::v1 as cri;
 use k8s_openapi::api::core::v1::Pod;
 
-use super::{Shared, Trouble};
+use super::{Shared, Trouble, users};
 use crate::observed::label;
 use crate::pod::{self, dns, resources, security};
 
@@ -66,14 +66,19 @@ pub async fn create(shared: &Shared, pod: &Pod, attempt: u32) -> Result<(), Trou
         shared.tell(pod, None, EventType::Warning, "FailedCreatePodSandBox", &message);
         Trouble::new("FailedCreatePodSandBox", message)
     };
-    let config = config(shared, pod, attempt);
-    let logs = config.log_directory.clone();
+    let mut config = config(shared, pod, attempt);
+    let (logs, paths, of) = (config.log_directory.clone(), shared.paths.clone(), pod.clone());
     // The runtime opens log files there; it may be another program with other rights.
     let made = tokio::task::spawn_blocking(move || {
-        std::fs::create_dir_all(&logs).map_err(|error| format!("cannot make {logs}: {error}"))
+        std::fs::create_dir_all(&logs).map_err(|error| format!("cannot make {logs}: {error}"))?;
+        users::of(&paths, &of)
     })
     .await;
-    made.map_err(|error| failed(error.to_string()))?.map_err(failed)?;
+    let users = made.map_err(|error| failed(error.to_string()))?.map_err(failed)?;
+    let security = config.linux.as_mut().and_then(|linux| linux.security_context.as_mut());
+    if let Some(namespaces) = security.and_then(|security| security.namespace_options.as_mut()) {
+        namespaces.userns_options = users;
+    }
     let handler = pod.spec.as_ref().and_then(|spec| spec.runtime_class_name.clone()).unwrap_or_default();
     let request = cri::RunPodSandboxRequest { config: Some(config), runtime_handler: handler };
     match shared.cri.run_pod_sandbox(request).await {

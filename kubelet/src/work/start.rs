@@ -7,7 +7,7 @@ use coracle_client::EventType;
 use k8s_cri::v1 as cri;
 use k8s_openapi::api::core::v1::{Container, Pod};
 
-use super::{Shared, Trouble, sandbox_config, stop};
+use super::{Shared, Trouble, sandbox_config, stop, users};
 use crate::allocation;
 use crate::observed::{Observed, annotation, label};
 use crate::pod::{self, env, hosts, resources, security};
@@ -203,14 +203,22 @@ async fn mounts(
             shared.paths.pod_logs(pod::namespace(&pod), pod::name(&pod), pod::uid(&pod)).join(&container.name);
         std::fs::create_dir_all(&directory).map_err(|error| format!("cannot make {}: {error}", directory.display()))?;
         write_hosts(&shared, &pod, &addresses).map_err(|error| format!("cannot write the hosts file: {error}"))?;
-        volumes::of_container(&MountRequest {
+        let mut mounts = volumes::of_container(&MountRequest {
             paths: &shared.paths,
             pod: &pod,
             container: &container,
             attempt,
             images: &images,
             environment: &environment,
-        })
+        })?;
+        // Files keep their owners by number: what is the node's root's on the disk is the pod's root's inside (KEP-127).
+        if let Some(users) = users::of(&shared.paths, &pod)? {
+            for mount in mounts.iter_mut().filter(|mount| mount.image.is_none()) {
+                mount.uid_mappings = users.uids.clone();
+                mount.gid_mappings = users.gids.clone();
+            }
+        }
+        Ok(mounts)
     });
     made.await.map_err(|error| error.to_string())?
 }
