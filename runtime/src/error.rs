@@ -73,8 +73,9 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {
+    /// What is below the cause: the cause itself is in the message, and is to be read once.
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.source.as_deref().map(|source| source as _)
+        self.source.as_deref().and_then(|source| source.source())
     }
 }
 

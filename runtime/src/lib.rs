@@ -99,8 +99,7 @@ impl Runtime {
                 parts.spawn(docker::server::serve(docker.clone(), bound, shutdown.clone()));
             }
         }
-        let cri = cri::serve(self.engine.clone(), &self.config.cri_socket, shutdown.clone());
-        let served = tokio::join!(cri, async { ready() }).0;
+        let served = cri::serve(self.engine.clone(), &self.config.cri_socket, shutdown.clone(), ready).await;
         // Whatever ended the one ends the others.
         shutdown.cancel();
         let mut first = served;

@@ -195,7 +195,7 @@ fn children(parent: u32) -> impl Iterator<Item = u32> {
     text.split_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<_>>().into_iter()
 }
 
-fn only_child(parent: u32) -> u32 {
+pub fn only_child(parent: u32) -> u32 {
     children(parent).next().expect("what keeps the daemon runs")
 }
 
@@ -242,7 +242,7 @@ impl Drop for Engine {
 }
 
 /// A file system of busybox, its names, users, and something in /data.
-fn busybox(dir: &Path) -> Vec<u8> {
+pub fn busybox(dir: &Path) -> Vec<u8> {
     let root = dir.join("root");
     for name in ["bin", "etc", "tmp", "data", "root"] {
         fs::create_dir_all(root.join(name)).unwrap();

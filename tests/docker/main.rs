@@ -3,6 +3,7 @@
 //! `CORACLE_DOCKER_PEER=unix:///…` drives that daemon instead, so that an expectation can be checked against dockerd.
 
 mod build;
+mod check;
 mod clients;
 mod compose;
 mod containers;

@@ -38,3 +38,20 @@ fn anonymous_volumes_go_with_their_container_and_binds_are_the_hosts() {
         assert!(refused.stderr.contains(word), "{mount}: {}", refused.stderr);
     }
 }
+
+#[test]
+fn a_part_of_a_volume_is_never_more_than_that() {
+    let engine = Engine::start();
+    engine.ok(&["volume", "create", "shared"]);
+    let inside = |script: &str| engine.ok(&["run", "--rm", "-v", "shared:/all", IMAGE, "sh", "-c", script]);
+    inside("busybox mkdir -p /all/sub && echo own > /all/sub/file");
+    let mount = "type=volume,src=shared,dst=/part,volume-subpath=sub";
+    engine.ok(&["create", "--name", "part", "--mount", mount, IMAGE, "ls", "/part"]);
+    assert_eq!(engine.ok(&["start", "-a", "part"]), "file");
+    // Between two starts another container puts a link to the host's root in its place.
+    inside("busybox mv /all/sub /all/moved && busybox ln -s / /all/sub");
+    let refused = engine.docker(&["start", "-a", "part"]);
+    assert!(!refused.status.success() && refused.stdout.is_empty(), "{refused:?}");
+    inside("rm /all/sub && busybox mv /all/moved /all/sub");
+    assert_eq!(engine.ok(&["start", "-a", "part"]), "file");
+}

@@ -23,8 +23,8 @@ use crate::{
 /// The kubelet's own limit for what it accepts.
 const MAX_MESSAGE: usize = 16 << 20;
 
-/// Serves both services until cancelled.
-pub async fn serve(engine: Arc<Engine>, path: &Path, shutdown: CancellationToken) -> Result<()> {
+/// Serves both services until cancelled; `ready` is called once every socket is there.
+pub async fn serve(engine: Arc<Engine>, path: &Path, shutdown: CancellationToken, ready: impl FnOnce()) -> Result<()> {
     let listener = socket::listen(path)?;
     let streams = Arc::new(streaming::Containers(engine.clone()));
     let loopback =
@@ -38,6 +38,7 @@ pub async fn serve(engine: Arc<Engine>, path: &Path, shutdown: CancellationToken
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
     let router = Server::builder().add_service(runtime).add_service(images);
+    ready();
     let served = router.serve_with_incoming_shutdown(UnixListenerStream::new(listener), shutdown.cancelled()).await;
     let _ = fs::remove_file(path);
     served.map_err(|error| Error::internal(format!("serve CRI at {}: {error}", path.display())))
