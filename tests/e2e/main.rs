@@ -13,3 +13,4 @@ mod registry;
 mod resize;
 mod story;
 mod streams;
+mod users;
