@@ -97,9 +97,9 @@ fn links_and_devices_of_images_lead_nowhere() {
         fs::write(outside.path().join("passwd"), "evil:x:0:0::/:/bin/sh\n").unwrap();
         fs::write(outside.path().join("hosts"), "untouched").unwrap();
         let registry = Arc::new(Registry::default());
-        publish(&registry, "etc", json!({ "WorkingDir": "/work/deep" }), |layer| {
+        publish(&registry, "etc", json!({ "WorkingDir": "/srv/deep" }), |layer| {
             link(layer, "etc", victim);
-            link(layer, "work", &format!("../../../../..{victim}"));
+            link(layer, "srv", &format!("../../../../..{victim}"));
             link(layer, "data", &format!("{victim}/hosts"));
             let mut device = entry(tar::EntryType::Char, 0o666);
             device.set_device_major(1).unwrap();

@@ -8,6 +8,7 @@ mod descriptions;
 mod paths;
 mod v2_protobuf;
 mod v3_protobuf;
+mod wire;
 
 use super::negotiate;
 use crate::registry::{Registry, Row, Rows};

@@ -2,7 +2,8 @@
 //!
 //! Each message is a list of its fields: the JSON name, the number, and what the field holds.
 
-use serde_json::{Map, Value};
+use super::wire::{self, any, bytes, flag, map, texts, wrap};
+use serde_json::Value;
 
 /// What a field holds.
 #[derive(Clone, Copy)]
@@ -30,11 +31,7 @@ enum Holds {
     Paths,
 }
 
-/// A message: its fields, and the number under which extensions (`x-…`) stand.
-struct Message {
-    fields: &'static [(&'static str, u32, Holds)],
-    extensions: u32,
-}
+type Message = wire::Message<Holds>;
 
 static SCHEMA: Message = Message {
     fields: &[
@@ -120,109 +117,40 @@ static DOCUMENT: Message = Message {
 
 /// The whole document.
 pub(super) fn encode(document: &Value) -> Vec<u8> {
-    message(document, &DOCUMENT)
+    DOCUMENT.encode(document)
 }
 
-pub(super) fn varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push((value & 0x7f) as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-pub(super) fn bytes(out: &mut Vec<u8>, number: u32, value: &[u8]) {
-    varint(out, u64::from(number) << 3 | 2);
-    varint(out, value.len() as u64);
-    out.extend_from_slice(value);
-}
-
-pub(super) fn wrap(number: u32, value: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(value.len() + 6);
-    bytes(&mut out, number, value);
-    out
-}
-
-pub(super) fn any(value: &Value) -> Vec<u8> {
-    // JSON is YAML.
-    wrap(2, format!("{value}\n").as_bytes())
-}
-
-pub(super) fn named(name: &str, value: &[u8]) -> Vec<u8> {
-    let mut out = wrap(1, name.as_bytes());
-    bytes(&mut out, 2, value);
-    out
-}
-
-fn message(value: &Value, message: &Message) -> Vec<u8> {
-    let mut out = Vec::new();
-    let Some(map) = value.as_object() else { return out };
-    for (name, number, holds) in message.fields {
-        if let Some(value) = map.get(*name) {
-            field(&mut out, *number, value, *holds);
-        }
-    }
-    for (name, value) in map.iter().filter(|(name, _)| name.starts_with("x-")) {
-        bytes(&mut out, message.extensions, &named(name, &any(value)));
-    }
-    out
-}
-
-fn field(out: &mut Vec<u8>, number: u32, value: &Value, holds: Holds) {
-    let texts = |value: &Value| -> Vec<String> {
-        let items = value.as_array().into_iter().flatten();
-        items.filter_map(Value::as_str).map(str::to_owned).collect()
-    };
-    match holds {
-        Holds::Text => bytes(out, number, value.as_str().unwrap_or_default().as_bytes()),
-        Holds::Flag if value == &Value::Bool(true) => {
-            varint(out, u64::from(number) << 3);
-            out.push(1);
-        }
-        Holds::Flag => {}
-        Holds::Texts => texts(value).iter().for_each(|text| bytes(out, number, text.as_bytes())),
-        Holds::Any => bytes(out, number, &any(value)),
-        Holds::Message(of) => bytes(out, number, &message(value, of)),
-        Holds::Messages(of) => {
-            value.as_array().into_iter().flatten().for_each(|item| bytes(out, number, &message(item, of)));
-        }
-        Holds::Map(of) => {
-            let mut inner = Vec::new();
-            for (name, value) in value.as_object().into_iter().flatten() {
-                bytes(&mut inner, 1, &named(name, &message(value, of)));
+impl wire::Holds for Holds {
+    fn put(self, out: &mut Vec<u8>, number: u32, value: &Value) {
+        match self {
+            Holds::Text => bytes(out, number, value.as_str().unwrap_or_default().as_bytes()),
+            Holds::Flag if value == &Value::Bool(true) => flag(out, number, true),
+            Holds::Flag => {}
+            Holds::Texts => texts(out, number, value),
+            Holds::Any => bytes(out, number, &any(value)),
+            Holds::Message(of) => bytes(out, number, &of.encode(value)),
+            Holds::Messages(of) => {
+                value.as_array().into_iter().flatten().for_each(|item| bytes(out, number, &of.encode(item)));
             }
-            bytes(out, number, &inner);
-        }
-        Holds::Wrapped(way, of) => {
-            let inner = way.iter().rev().fold(message(value, of), |inner, number| wrap(*number, &inner));
-            bytes(out, number, &inner);
-        }
-        Holds::Type => bytes(out, number, &wrap(1, value.as_str().unwrap_or_default().as_bytes())),
-        Holds::Additional => bytes(out, number, &wrap(1, &message(value, &SCHEMA))),
-        Holds::Responses => {
-            let mut inner = Vec::new();
-            for (code, value) in value.as_object().into_iter().flatten() {
-                bytes(&mut inner, 1, &named(code, &wrap(1, &message(value, &RESPONSE))));
+            Holds::Map(of) => bytes(out, number, &map(1, value, |value| of.encode(value))),
+            Holds::Wrapped(way, of) => {
+                let inner = way.iter().rev().fold(of.encode(value), |inner, number| wrap(*number, &inner));
+                bytes(out, number, &inner);
             }
-            bytes(out, number, &inner);
-        }
-        Holds::Parameters => {
-            for parameter in value.as_array().into_iter().flatten() {
-                let inner = match parameter["in"].as_str() {
-                    Some("body") => wrap(1, &message(parameter, &BODY)),
-                    Some("path") => wrap(2, &wrap(4, &message(parameter, &PATH))),
-                    _ => wrap(2, &wrap(3, &message(parameter, &QUERY))),
-                };
-                bytes(out, number, &wrap(1, &inner));
+            Holds::Type => bytes(out, number, &wrap(1, value.as_str().unwrap_or_default().as_bytes())),
+            Holds::Additional => bytes(out, number, &wrap(1, &SCHEMA.encode(value))),
+            Holds::Responses => bytes(out, number, &map(1, value, |value| wrap(1, &RESPONSE.encode(value)))),
+            Holds::Parameters => {
+                for parameter in value.as_array().into_iter().flatten() {
+                    let inner = match parameter["in"].as_str() {
+                        Some("body") => wrap(1, &BODY.encode(parameter)),
+                        Some("path") => wrap(2, &wrap(4, &PATH.encode(parameter))),
+                        _ => wrap(2, &wrap(3, &QUERY.encode(parameter))),
+                    };
+                    bytes(out, number, &wrap(1, &inner));
+                }
             }
-        }
-        Holds::Paths => {
-            let mut inner = Vec::new();
-            let paths: Option<&Map<String, Value>> = value.as_object();
-            for (path, value) in paths.into_iter().flatten() {
-                bytes(&mut inner, 2, &named(path, &message(value, &PATH_ITEM)));
-            }
-            bytes(out, number, &inner);
+            Holds::Paths => bytes(out, number, &map(2, value, |value| PATH_ITEM.encode(value))),
         }
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! Each message is a list of its fields: the JSON name, the number, and what the field holds.
 
-use super::v2_protobuf::{any, bytes, named, varint, wrap};
-use serde_json::{Map, Value};
+use super::wire::{self, any, bytes, flag, map, named, texts, varint, wrap};
+use serde_json::Value;
 
 /// Where a message may be a reference instead: the message under 1, the reference under 2.
 const REFERENCE: &str = "$ref";
@@ -37,11 +37,7 @@ enum Holds {
     Responses,
 }
 
-/// A message: its fields, and the number under which extensions (`x-…`) stand.
-struct Message {
-    fields: &'static [(&'static str, u32, Holds)],
-    extensions: u32,
-}
+type Message = wire::Message<Holds>;
 
 static SCHEMA: Message = Message {
     fields: &[
@@ -134,33 +130,14 @@ static DOCUMENT: Message = Message {
 
 /// The whole document.
 pub(super) fn encode(document: &Value) -> Vec<u8> {
-    message(document, &DOCUMENT)
-}
-
-fn message(value: &Value, message: &Message) -> Vec<u8> {
-    let mut out = Vec::new();
-    let Some(map) = value.as_object() else { return out };
-    for (name, number, holds) in message.fields {
-        if let Some(value) = map.get(*name) {
-            field(&mut out, *number, value, *holds);
-        }
-    }
-    for (name, value) in map.iter().filter(|(name, _)| name.starts_with("x-")) {
-        bytes(&mut out, message.extensions, &named(name, &any(value)));
-    }
-    out
+    DOCUMENT.encode(document)
 }
 
 fn either(value: &Value, of: &Message) -> Vec<u8> {
     match value.get(REFERENCE).and_then(Value::as_str) {
         Some(reference) => wrap(2, &wrap(1, reference.as_bytes())),
-        None => wrap(1, &message(value, of)),
+        None => wrap(1, &of.encode(value)),
     }
-}
-
-fn flag(out: &mut Vec<u8>, number: u32, value: bool) {
-    varint(out, u64::from(number) << 3);
-    out.push(u8::from(value));
 }
 
 fn number_field(out: &mut Vec<u8>, number: u32, value: f64) {
@@ -168,54 +145,47 @@ fn number_field(out: &mut Vec<u8>, number: u32, value: f64) {
     out.extend_from_slice(&value.to_le_bytes());
 }
 
-fn map(value: &Value, make: impl Fn(&Value) -> Vec<u8>) -> Vec<u8> {
-    let mut inner = Vec::new();
-    let members: Option<&Map<String, Value>> = value.as_object();
-    for (name, value) in members.into_iter().flatten() {
-        bytes(&mut inner, 1, &named(name, &make(value)));
-    }
-    inner
-}
-
-fn field(out: &mut Vec<u8>, number: u32, value: &Value, holds: Holds) {
-    let items = || value.as_array().into_iter().flatten();
-    match holds {
-        Holds::Text => bytes(out, number, value.as_str().unwrap_or_default().as_bytes()),
-        Holds::Texts => items().filter_map(Value::as_str).for_each(|text| bytes(out, number, text.as_bytes())),
-        Holds::Flag if value == &Value::Bool(true) => flag(out, number, true),
-        Holds::Flag => {}
-        Holds::Whole => {
-            if let Some(whole) = value.as_u64() {
-                varint(out, u64::from(number) << 3);
-                varint(out, whole);
-            }
-        }
-        Holds::Number => value.as_f64().into_iter().for_each(|value| number_field(out, number, value)),
-        Holds::Anys => items().for_each(|item| bytes(out, number, &any(item))),
-        Holds::Message(of) => bytes(out, number, &message(value, of)),
-        Holds::Either(of) => bytes(out, number, &either(value, of)),
-        Holds::Eithers(of) => items().for_each(|item| bytes(out, number, &either(item, of))),
-        Holds::Listed(of) => bytes(out, number, &wrap(1, &either(value, of))),
-        Holds::Map(of) => bytes(out, number, &map(value, |value| message(value, of))),
-        Holds::MapOfEither(of) => bytes(out, number, &map(value, |value| either(value, of))),
-        Holds::Default => default(out, number, value),
-        Holds::Additional => {
-            let mut inner = Vec::new();
-            match value.as_bool() {
-                Some(value) => flag(&mut inner, 2, value),
-                None => bytes(&mut inner, 1, &either(value, &SCHEMA)),
-            }
-            bytes(out, number, &inner);
-        }
-        Holds::Responses => {
-            let mut inner = Vec::new();
-            for (code, value) in value.as_object().into_iter().flatten() {
-                match code.as_str() {
-                    "default" => bytes(&mut inner, 1, &either(value, &RESPONSE)),
-                    _ => bytes(&mut inner, 2, &named(code, &either(value, &RESPONSE))),
+impl wire::Holds for Holds {
+    fn put(self, out: &mut Vec<u8>, number: u32, value: &Value) {
+        let items = || value.as_array().into_iter().flatten();
+        match self {
+            Holds::Text => bytes(out, number, value.as_str().unwrap_or_default().as_bytes()),
+            Holds::Texts => texts(out, number, value),
+            Holds::Flag if value == &Value::Bool(true) => flag(out, number, true),
+            Holds::Flag => {}
+            Holds::Whole => {
+                if let Some(whole) = value.as_u64() {
+                    varint(out, u64::from(number) << 3);
+                    varint(out, whole);
                 }
             }
-            bytes(out, number, &inner);
+            Holds::Number => value.as_f64().into_iter().for_each(|value| number_field(out, number, value)),
+            Holds::Anys => items().for_each(|item| bytes(out, number, &any(item))),
+            Holds::Message(of) => bytes(out, number, &of.encode(value)),
+            Holds::Either(of) => bytes(out, number, &either(value, of)),
+            Holds::Eithers(of) => items().for_each(|item| bytes(out, number, &either(item, of))),
+            Holds::Listed(of) => bytes(out, number, &wrap(1, &either(value, of))),
+            Holds::Map(of) => bytes(out, number, &map(1, value, |value| of.encode(value))),
+            Holds::MapOfEither(of) => bytes(out, number, &map(1, value, |value| either(value, of))),
+            Holds::Default => default(out, number, value),
+            Holds::Additional => {
+                let mut inner = Vec::new();
+                match value.as_bool() {
+                    Some(value) => flag(&mut inner, 2, value),
+                    None => bytes(&mut inner, 1, &either(value, &SCHEMA)),
+                }
+                bytes(out, number, &inner);
+            }
+            Holds::Responses => {
+                let mut inner = Vec::new();
+                for (code, value) in value.as_object().into_iter().flatten() {
+                    match code.as_str() {
+                        "default" => bytes(&mut inner, 1, &either(value, &RESPONSE)),
+                        _ => bytes(&mut inner, 2, &named(code, &either(value, &RESPONSE))),
+                    }
+                }
+                bytes(out, number, &inner);
+            }
         }
     }
 }
