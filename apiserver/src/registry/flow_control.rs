@@ -118,6 +118,75 @@ impl Strategy for LevelStrategy {
             let why = "must be between 0 and 100, inclusive";
             causes.push(Cause::invalid(&path.child("lendablePercent"), percent, why));
         }
-        one_of(&limited["limitResponse"], "type", &["Queue", "Reject"], &path.child("limitResponse"), causes);
+        let (response, path) = (&limited["limitResponse"], path.child("limitResponse"));
+        one_of(response, "type", &["Queue", "Reject"], &path, causes);
+        if let Some(queuing) = response.get("queuing").filter(|queuing| !queuing.is_null()) {
+            check_queuing(queuing, &path.child("queuing"), causes);
+        }
+    }
+}
+
+/// Queues that a level may have, at most, and the bits of a flow's hash that dealing a hand of them may use
+/// (`pkg/apis/flowcontrol/validation`, apiserver `util/shufflesharding`).
+const MOST_QUEUES: i64 = 10_000_000;
+const HASH_BITS: f64 = 60.0;
+
+fn check_queuing(queuing: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    let number = |key: &str| queuing.get(key).and_then(Value::as_i64).unwrap_or(0);
+    let (queues, hand, length) = (number("queues"), number("handSize"), number("queueLengthLimit"));
+    let mut wrong = |key: &str, value: i64, why: &str| causes.push(Cause::invalid(&path.child(key), value, why));
+    if length <= 0 {
+        wrong("queueLengthLimit", length, "must be positive");
+    }
+    if queues <= 0 {
+        wrong("queues", queues, "must be positive");
+    } else if queues > MOST_QUEUES {
+        wrong("queues", queues, &format!("must not be greater than {MOST_QUEUES}"));
+    }
+    #[allow(clippy::cast_precision_loss, reason = "both are small where it counts")]
+    let bits = ((queues.max(1) as f64).log2() * hand as f64).ceil();
+    if hand <= 0 {
+        wrong("handSize", hand, "must be positive");
+    } else if hand > queues {
+        wrong("handSize", hand, &format!("should not be greater than queues ({queues})"));
+    } else if bits > HASH_BITS {
+        let why = format!(
+            "required entropy bits of deckSize {queues} and handSize {hand} should not be greater than {HASH_BITS}"
+        );
+        wrong("handSize", hand, &why);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queues_are_as_many_as_can_be_dealt() {
+        let told = |queues: i64, hand: i64, length: i64| {
+            let mut level = json!({"metadata": {"name": "a"}, "spec": {"type": "Limited", "limited": {"limitResponse":
+                {"type": "Queue", "queuing": {"queues": queues, "handSize": hand, "queueLengthLimit": length}}}}});
+            LevelStrategy.default(&mut level);
+            let mut causes = Vec::new();
+            LevelStrategy.validate(&level, &mut causes);
+            causes.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(told(64, 8, 50), [""; 0]);
+        assert_eq!(told(10_000_000, 2, 1), [""; 0]);
+        let path = "spec.limited.limitResponse.queuing";
+        assert_eq!(
+            told(i64::from(i32::MAX), 0, 0),
+            [
+                format!("{path}.queueLengthLimit: Invalid value: 0: must be positive"),
+                format!("{path}.queues: Invalid value: 2147483647: must not be greater than 10000000"),
+                format!("{path}.handSize: Invalid value: 0: must be positive"),
+            ]
+        );
+        assert_eq!(
+            told(4, 5, 1),
+            [format!("{path}.handSize: Invalid value: 5: should not be greater than queues (4)")]
+        );
+        let bits = "required entropy bits of deckSize 1024 and handSize 7 should not be greater than 60";
+        assert_eq!(told(1024, 7, 1), [format!("{path}.handSize: Invalid value: 7: {bits}")]);
     }
 }

@@ -38,7 +38,8 @@ struct State {
     waiting: usize,
     /// How many seats each flow that is distinguished from others has.
     taken: HashMap<u64, usize>,
-    queues: Vec<VecDeque<Waiting>>,
+    /// Those with somebody in them, by number: a level may have millions.
+    queues: HashMap<usize, VecDeque<Waiting>>,
     /// Queues with somebody in them, in the order of their turns.
     order: VecDeque<usize>,
 }
@@ -93,22 +94,26 @@ impl State {
 
     /// Whoever is next and may have a seat.
     fn pop(&mut self) -> Option<Waiting> {
-        let front = |queue: &usize| self.queues.get(*queue).and_then(VecDeque::front);
+        let front = |queue: &usize| self.queues.get(queue).and_then(VecDeque::front);
         let at = self.order.iter().position(|queue| front(queue).is_some_and(|next| self.may(next.flow)))?;
         let queue = self.order.remove(at)?;
-        let next = self.queues[queue].pop_front()?;
-        self.waiting -= 1;
-        if !self.queues[queue].is_empty() {
+        let line = self.queues.get_mut(&queue)?;
+        let next = line.pop_front()?;
+        if line.is_empty() {
+            self.queues.remove(&queue);
+        } else {
             self.order.push_back(queue);
         }
+        self.waiting -= 1;
         Some(next)
     }
 
     /// The shortest queue of a flow's hand that is not full.
     fn place(&self, hash: u64) -> Option<usize> {
         let Settings { queues, hand, length, .. } = self.settings;
-        let shortest = deal(hash, queues, hand).min_by_key(|queue| self.queues[*queue].len())?;
-        (self.queues[shortest].len() < length).then_some(shortest)
+        let waiting = |queue: &usize| self.queues.get(queue).map_or(0, VecDeque::len);
+        let shortest = deal(hash, queues, hand).min_by_key(waiting)?;
+        (waiting(&shortest) < length).then_some(shortest)
     }
 }
 
@@ -132,27 +137,26 @@ fn deal(mut hash: u64, queues: usize, hand: usize) -> impl Iterator<Item = usize
 
 impl Turns {
     pub fn configure(&self, settings: Settings) {
-        let mut state = self.0.lock();
-        state.settings = settings;
         // Who waits in a queue that is no more waits on there.
-        let queues = state.queues.len().max(settings.queues);
-        state.queues.resize_with(queues, VecDeque::new);
+        self.0.lock().settings = settings;
     }
 
     /// A seat if one is free, or a place in a queue.
     pub fn take_now(self: &Arc<Self>, hash: u64, distinguished: bool) -> Result<Seat, Full> {
         let flow = distinguished.then_some(hash);
-        let mut state = self.0.lock();
+        let mut guard = self.0.lock();
+        let state = &mut *guard;
         if state.may(flow) {
             state.begin(flow);
             return Ok(Seat(Some((self.clone(), flow))));
         }
         let Some(queue) = state.place(hash) else { return Err(Full(None)) };
         let (sender, turn) = oneshot::channel();
-        if state.queues[queue].is_empty() {
+        let line = state.queues.entry(queue).or_default();
+        if line.is_empty() {
             state.order.push_back(queue);
         }
-        state.queues[queue].push_back(Waiting { flow, sender });
+        line.push_back(Waiting { flow, sender });
         state.waiting += 1;
         Err(Full(Some(turn)))
     }
