@@ -20,6 +20,7 @@ use crate::{
     labels::OpenLabels,
     log::Log,
     process::Report,
+    process_fd::ProcessFd,
     rootfs::{Prepared, Rootfs},
     seccomp::Filter,
     spec::{Namespace, NamespaceKind, Process, Spec},
@@ -108,8 +109,9 @@ pub fn send_pidfd(options: &Options, pid: i32) -> Result<()> {
     let Some(path) = &options.pidfd_socket else { return Ok(()) };
     let what = || format!("send the process's descriptor to {}", path.display());
     let socket = UnixStream::connect(path).context(what)?;
-    let process = sys::pidfd_open(pid).context(what)?;
-    sys::send_with_fd(socket.as_raw_fd(), b"pidfd", Some(process.as_raw_fd())).context(what)
+    let process = ProcessFd::open(pid).context(what)?;
+    let pidfd = process.pidfd().context(|| "--pidfd-socket needs Linux 5.3: pidfd_open".into())?;
+    sys::send_with_fd(socket.as_raw_fd(), b"pidfd", Some(pidfd.as_raw_fd())).context(what)
 }
 
 /// Where the console's master goes.
@@ -295,11 +297,11 @@ pub fn spawn_into(
 ) -> Result<i32> {
     if let Some(place) = place {
         match clone_as(flags, options, Some(place)) {
-            // Kernels before 5.7 do not know it, and some groups can be entered in the other way only.
+            // Kernels before 5.3 do not know the call and those before 5.7 not the flag, and some groups can be entered in the other way only.
             Err(error)
                 if matches!(
                     error.raw_os_error(),
-                    Some(libc::EINVAL | libc::E2BIG | libc::EOPNOTSUPP | libc::EBUSY)
+                    Some(libc::EINVAL | libc::E2BIG | libc::EOPNOTSUPP | libc::EBUSY | libc::ENOSYS)
                 ) => {}
             result => return result.context(|| "clone3".into()),
         }
@@ -383,8 +385,13 @@ impl Conversation<'_> {
         let what = || "hand over the seccomp listener".to_owned();
         let listener =
             self.filter.and_then(|filter| filter.listener.as_ref()).ok_or_else(|| Error::new("nobody listens"))?;
-        let process = sys::pidfd_open(pid).context(what)?;
-        let fd = sys::pidfd_getfd(&process, number).context(what)?;
+        let process = ProcessFd::open(pid).context(what)?;
+        let needed = || "linux.seccomp.listenerPath needs Linux 5.6: pidfd_getfd".to_owned();
+        let fd = process.pidfd().and_then(|pidfd| sys::pidfd_getfd(pidfd, number));
+        let fd = match fd {
+            Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => Err(error).context(needed),
+            result => result.context(what),
+        }?;
         self.state.pid = pid;
         let message = object([
             ("ociVersion", "1.2.0".into()),
@@ -488,6 +495,11 @@ impl Child<'_> {
 /// The first steps of a container's process, before it leaves the host's namespaces.
 pub fn begin(process: &Process, doors: Vec<OwnedFd>, options: &Options) -> Result<()> {
     sys::setsid().context(|| "start a session".into())?;
+    // What this process opens by itself is so from the start; `finish` has no /proc to trust.
+    let inherited = 3 + options.preserve_fds;
+    if !sys::close_on_exec_from(inherited).context(|| "close descriptors".into())? {
+        sys::close_on_exec_listed(inherited).context(|| "close descriptors".into())?;
+    }
     if let Some(processors) = &process.scheduling.first_processors {
         sys::set_affinity(processors).context(|| "set process.execCPUAffinity.initial".into())?;
     }

@@ -14,6 +14,7 @@ use crate::{
     cgroup::{Cgroup, memory, read_key, read_number},
     error::{Context, Error, Result},
     json::{Json, object},
+    process_fd::ProcessFd,
     state::{State, Status},
     sys,
 };
@@ -160,7 +161,7 @@ fn blkio(group: &Cgroup) -> Json {
 
 /// Prints stats every `interval`, and `oom` events, until the container ends.
 pub fn follow(state: &State, interval: Duration) -> Result<()> {
-    let process = sys::pidfd_open(state.pid).context(|| format!("find process {}", state.pid))?;
+    let process = ProcessFd::open(state.pid).context(|| format!("find process {}", state.pid))?;
     if state.status() == Status::Stopped {
         return Err(Error::new(format!("container with id {} is not running", state.id)));
     }
@@ -173,7 +174,7 @@ pub fn follow(state: &State, interval: Duration) -> Result<()> {
     loop {
         let wait = next.saturating_duration_since(Instant::now());
         let milliseconds = i32::try_from(wait.as_millis()).unwrap_or(i32::MAX).max(1);
-        let ready = sys::poll_two(&process, watch.as_ref().map(|watch| &watch.fd), milliseconds);
+        let ready = process.poll(watch.as_ref().map(|watch| &watch.fd), milliseconds);
         if ready.1 {
             if let Some(watch) = &watch {
                 watch.reset(group.is_v2());

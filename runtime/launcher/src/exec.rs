@@ -10,6 +10,7 @@ use crate::{
     create::{self, ConsoleReceiver, Conversation, Finish, Options},
     error::{Context, Error, Result},
     process::Report,
+    process_fd::ProcessFd,
     seccomp::Filter,
     spec::{NamespaceKind, Process, Spec},
     state::{State, Status},
@@ -34,7 +35,7 @@ pub fn exec(state: &State, mut process: Process, options: &Options) -> Result<i3
         Some(sub) => state.cgroup()?.below(sub)?,
         None => state.cgroup()?,
     };
-    let target = sys::pidfd_open(state.pid).context(|| format!("open process {}", state.pid))?;
+    let target = ProcessFd::open(state.pid).context(|| format!("open process {}", state.pid))?;
     // Between the look at the state and now the number may have gone to another process.
     if state.status() == Status::Stopped {
         return Err(Error::new("cannot exec in a stopped container"));
@@ -46,7 +47,7 @@ pub fn exec(state: &State, mut process: Process, options: &Options) -> Result<i3
     // These two are entered by one's children.
     let for_children = namespaces & (libc::CLONE_NEWPID | NamespaceKind::Time.flag());
     if for_children != 0 {
-        sys::setns(&target, for_children).context(|| "join the pid namespace".into())?;
+        target.join(for_children).context(|| "join the pid namespace".into())?;
     }
     let namespaces = namespaces & !for_children;
     if namespaces & libc::CLONE_NEWUSER != 0 {
@@ -114,7 +115,7 @@ struct Child<'a> {
     filter: Option<&'a Filter>,
     options: &'a Options,
     doors: Vec<OwnedFd>,
-    target: OwnedFd,
+    target: ProcessFd,
     namespaces: i32,
     root: OwnedFd,
     console: Option<ConsoleReceiver>,
@@ -126,7 +127,7 @@ impl Child<'_> {
         create::begin(self.process, self.doors, self.options)?;
         let labels = self.process.labels.open()?;
         if self.namespaces != 0 {
-            sys::setns(&self.target, self.namespaces).context(|| "join the container's namespaces".into())?;
+            self.target.join(self.namespaces).context(|| "join the container's namespaces".into())?;
         }
         if self.namespaces & libc::CLONE_NEWUSER != 0 {
             sys::become_root().context(|| "become root in the user namespace".into())?;

@@ -11,10 +11,10 @@
 
 use std::{
     fs::File,
-    io::{Read, Seek, SeekFrom, Write},
-    os::fd::OwnedFd,
+    io::{self, Read, Seek, SeekFrom, Write},
     path::PathBuf,
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -93,8 +93,7 @@ impl Hook {
         command.stdin(Stdio::from(input)).stdout(copy(&out)?).stderr(copy(&err)?);
         let mut child = command.spawn().context(|| format!("run {}", self.path.display()))?;
         if let Some(seconds) = self.timeout {
-            let pidfd: OwnedFd = sys::pidfd_open(child.id() as i32).context(|| "open the hook's process".into())?;
-            if !sys::poll_in(&pidfd, i32::try_from(u64::from(seconds) * 1000).unwrap_or(i32::MAX)) {
+            if !ends_within(&mut child, Duration::from_secs(seconds.into())).context(|| "wait for the hook".into())? {
                 let _ = child.kill();
                 let _ = child.wait();
                 return Err(Error::new(format!("hook ran past specified timeout of {seconds}s")));
@@ -107,6 +106,25 @@ impl Hook {
         let why = status.code().map_or_else(|| format!("{status}"), |code| format!("exit status {code}"));
         Err(Error::new(format!("{why}, stdout: {}, stderr: {}", said(out), said(err))))
     }
+}
+
+/// Waits until a child has ended, or the time is over.
+fn ends_within(child: &mut Child, limit: Duration) -> io::Result<bool> {
+    match sys::pidfd_open(child.id() as i32) {
+        Ok(pidfd) => return Ok(sys::poll_in(&pidfd, i32::try_from(limit.as_millis()).unwrap_or(i32::MAX))),
+        Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {}
+        Err(error) => return Err(error),
+    }
+    // Before Linux 5.3. Inside a container /proc may be that of other numbers, so that only waiting tells.
+    let end = Instant::now() + limit;
+    while child.try_wait()?.is_none() {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(false);
+        }
+        std::thread::sleep(left.min(Duration::from_millis(5)));
+    }
+    Ok(true)
 }
 
 fn memory(content: &[u8]) -> Result<File> {

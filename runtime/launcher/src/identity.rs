@@ -122,6 +122,12 @@ impl Drop for Held {
 /// A copy of the mounts at a path, belonging nowhere yet; its owners mapped, if mappings are given. Nothing that is mounted
 /// there later goes back to where it came from.
 pub fn detached(source: &str, recursive: bool, mappings: Option<&Mappings>) -> Result<OwnedFd> {
+    // mount(2) takes no source from another namespace, and can map no owners.
+    if !sys::has_mount_setattr() {
+        return Err(Error::new(format!(
+            "mount {source:?}: bind mounts into a user namespace and mapped owners need Linux 5.12: mount_setattr"
+        )));
+    }
     let tree = sys::open_tree(source, recursive).context(|| format!("open the mount at {source:?}"))?;
     sys::set_mount(&tree, recursive, sys::MountAttributes { propagation: libc::MS_PRIVATE, ..Default::default() })
         .context(|| format!("make the mount of {source:?} private"))?;

@@ -9,6 +9,7 @@
 //! The program is single-threaded and never returns to its caller's code in the child. The engine uses the library
 //! for what needs no new process: groups, state, deletion.
 
+mod beneath;
 mod bind;
 pub mod capabilities;
 pub mod cgroup;
@@ -26,6 +27,7 @@ pub mod log;
 mod mapped_overlay;
 pub mod mount_options;
 pub mod process;
+pub mod process_fd;
 pub mod rootfs;
 pub mod scheduling;
 pub mod seccomp;

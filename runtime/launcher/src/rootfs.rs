@@ -286,7 +286,7 @@ impl<'a> Rootfs<'a> {
         }
         if options.recursive != (0, 0) {
             sys::mount_setattr(mounted, true, options.recursive.0, options.recursive.1)
-                .context(|| "set attributes of the whole tree".into())?;
+                .context(|| "set attributes of the whole tree (since Linux 5.12)".into())?;
         }
         Ok(())
     }

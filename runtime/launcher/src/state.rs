@@ -14,6 +14,7 @@ use crate::{
     hooks::Hooks,
     json::{Json, object},
     log::rfc3339,
+    process_fd::ProcessFd,
     spec::read_json,
     sys,
 };
@@ -223,10 +224,10 @@ impl State {
 
     /// Sends a signal, never to another process that got the number meanwhile.
     pub fn signal(&self, signal: i32) -> Result<()> {
-        let pidfd = sys::pidfd_open(self.pid).context(|| format!("find process {}", self.pid));
-        match pidfd {
-            Ok(pidfd) if self.status() != Status::Stopped => sys::pidfd_send_signal(&pidfd, signal)
-                .context(|| format!("send signal {signal} to process {}", self.pid)),
+        match ProcessFd::open(self.pid) {
+            Ok(process) if self.status() != Status::Stopped => {
+                process.signal(signal).context(|| format!("send signal {signal} to process {}", self.pid))
+            }
             _ => Err(Error::new("container not running")),
         }
     }
@@ -287,8 +288,8 @@ pub fn start_time(pid: i32) -> Option<u64> {
 
 /// Waits until a killed process has ended, ten seconds at most.
 fn wait_gone(pid: i32) {
-    if let Ok(pidfd) = sys::pidfd_open(pid) {
-        sys::poll_in(&pidfd, 10_000);
+    if let Ok(process) = ProcessFd::open(pid) {
+        process.ends_within(10_000);
     }
 }
 

@@ -1,14 +1,17 @@
 //! The system calls that std has no words for. Every `unsafe` of the launcher is here.
 
 use std::{
-    ffi::{CStr, CString, OsStr},
+    ffi::{CStr, CString, OsStr, OsString},
     io,
     os::{
         fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
-        unix::ffi::OsStrExt,
+        unix::ffi::{OsStrExt, OsStringExt},
     },
     path::Path,
+    sync::OnceLock,
 };
+
+use crate::beneath;
 
 /// A path or name as C wants it.
 pub fn cstr(text: impl AsRef<OsStr>) -> io::Result<CString> {
@@ -38,7 +41,8 @@ fn owned(fd: RawFd) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
-/// clone3(2) without a new stack: like fork(2) with namespaces. Returns 0 in the child, else its pid.
+/// clone3(2) without a new stack: like fork(2) with namespaces. Returns 0 in the child, else its pid. Where the kernel has
+/// none (before 5.3), clone(2) does what does not need a group.
 ///
 /// The launcher has one thread, so the child may go on using the heap.
 pub fn clone3(flags: u64, into_cgroup: Option<BorrowedFd<'_>>) -> io::Result<libc::pid_t> {
@@ -69,7 +73,14 @@ pub fn clone3(flags: u64, into_cgroup: Option<BorrowedFd<'_>>) -> io::Result<lib
     }
     // SAFETY: `args` is the kernel's structure with its size; no memory is shared with the child.
     let pid = unsafe { libc::syscall(libc::SYS_clone3, &mut args, size_of::<CloneArgs>()) };
-    check_long(pid).map(|pid| pid as libc::pid_t)
+    match check_long(pid) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOSYS) && into_cgroup.is_none() => {
+            // SAFETY: as above; no stack of its own, and nothing is written anywhere.
+            check_long(unsafe { libc::syscall(libc::SYS_clone, args.flags | args.exit_signal, 0, 0, 0, 0) })
+        }
+        result => result,
+    }
+    .map(|pid| pid as libc::pid_t)
 }
 
 pub fn unshare(flags: libc::c_int) -> io::Result<()> {
@@ -101,14 +112,15 @@ pub const RESOLVE_NO_MAGICLINKS: u64 = 0x02;
 pub const RESOLVE_BENEATH: u64 = 0x08;
 pub const RESOLVE_NO_SYMLINKS: u64 = 0x04;
 
-pub fn openat2(dir: BorrowedFd<'_>, path: &Path, flags: i32, mode: u32, resolve: u64) -> io::Result<OwnedFd> {
+/// openat2(2); before 5.6 the same is done step by step ([`beneath`]).
+pub fn openat2(dir: BorrowedFd<'_>, target: &Path, flags: i32, mode: u32, resolve: u64) -> io::Result<OwnedFd> {
     #[repr(C)]
     struct OpenHow {
         flags: u64,
         mode: u64,
         resolve: u64,
     }
-    let path = cstr(path)?;
+    let path = cstr(target)?;
     let how = OpenHow { flags: (flags | libc::O_CLOEXEC) as u64, mode: u64::from(mode), resolve };
     // A rename elsewhere in the system makes the kernel give up with EAGAIN; a few tries are enough (openat2(2)).
     for _ in 0..128 {
@@ -118,10 +130,44 @@ pub fn openat2(dir: BorrowedFd<'_>, path: &Path, flags: i32, mode: u32, resolve:
         match check_long(fd) {
             Ok(fd) => return Ok(owned(fd as RawFd)),
             Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EINTR)) => {}
+            Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {
+                return match resolve {
+                    0 => openat(dir, target.as_os_str(), flags, mode),
+                    _ => beneath::open(dir, target, flags, mode, resolve),
+                };
+            }
             Err(error) => return Err(error),
         }
     }
     Err(io::Error::from_raw_os_error(libc::EAGAIN))
+}
+
+pub fn openat(dir: BorrowedFd<'_>, path: &OsStr, flags: i32, mode: u32) -> io::Result<OwnedFd> {
+    let path = cstr(path)?;
+    // SAFETY: `path` is terminated.
+    check(unsafe { libc::openat(dir.as_raw_fd(), path.as_ptr(), flags | libc::O_CLOEXEC, mode) }).map(owned)
+}
+
+/// What a symbolic link says; EINVAL if the name is none.
+pub fn readlinkat(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<OsString> {
+    let name = cstr(name)?;
+    // Longer ones do not exist (symlink(2), ENAMETOOLONG).
+    let mut buffer = vec![0; libc::PATH_MAX as usize];
+    // SAFETY: `name` is terminated, the buffer valid for its length.
+    let count = unsafe { libc::readlinkat(dir.as_raw_fd(), name.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len()) };
+    let count = check_long(count as libc::c_long)? as usize;
+    buffer.truncate(count);
+    Ok(OsString::from_vec(buffer))
+}
+
+/// Whether a descriptor leads into procfs.
+pub fn is_procfs(fd: &impl AsRawFd) -> io::Result<bool> {
+    // SAFETY: the structure is plain data that the kernel fills.
+    unsafe {
+        let mut out: libc::statfs = std::mem::zeroed();
+        check(libc::fstatfs(fd.as_raw_fd(), &mut out))?;
+        Ok(out.f_type == libc::PROC_SUPER_MAGIC)
+    }
 }
 
 pub fn open(path: impl AsRef<OsStr>, flags: i32, mode: u32) -> io::Result<OwnedFd> {
@@ -220,6 +266,15 @@ pub fn move_mount(mount: &impl AsRawFd, target: &impl AsRawFd) -> io::Result<()>
         )
     })
     .map(drop)
+}
+
+/// Whether the kernel has mount_setattr(2) (5.12). To change nothing always succeeds there.
+pub fn has_mount_setattr() -> bool {
+    static FOUND: OnceLock<bool> = OnceLock::new();
+    *FOUND.get_or_init(|| {
+        let result = set_mount(&-1, false, MountAttributes::default());
+        result.err().and_then(|error| error.raw_os_error()) != Some(libc::ENOSYS)
+    })
 }
 
 /// What [`set_mount`] changes.
@@ -512,11 +567,27 @@ pub fn place_fd(fd: RawFd, number: RawFd) -> io::Result<()> {
     }
 }
 
-/// Marks every descriptor from `first` on close-on-exec, so that none leaks into the container (close_range(2)).
-pub fn close_on_exec_from(first: u32) -> io::Result<()> {
+/// Marks every descriptor from `first` on close-on-exec, so that none leaks into the container (close_range(2)); false if
+/// the kernel cannot (before 5.11).
+pub fn close_on_exec_from(first: u32) -> io::Result<bool> {
     const CLOSE_RANGE_CLOEXEC: u32 = 4;
     // SAFETY: no pointers.
-    check_long(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, CLOSE_RANGE_CLOEXEC) }).map(drop)
+    match check_long(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, CLOSE_RANGE_CLOEXEC) }) {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EINVAL)) => Ok(false),
+        result => result.map(|_| true),
+    }
+}
+
+/// The same, one by one, as `/proc` lists them: the host's `/proc`, since a container's may be anything.
+pub fn close_on_exec_listed(first: u32) -> io::Result<()> {
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        let number = entry?.file_name().to_str().and_then(|name| name.parse::<RawFd>().ok());
+        if let Some(number) = number.filter(|number| i64::from(*number) >= i64::from(first)) {
+            // SAFETY: no pointers.
+            check(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) })?;
+        }
+    }
+    Ok(())
 }
 
 pub fn set_controlling_tty(fd: &impl AsRawFd) -> io::Result<()> {
@@ -670,7 +741,7 @@ pub fn poll_in(fd: &impl AsRawFd, milliseconds: i32) -> bool {
 }
 
 /// Waits until one of two descriptors is ready (a pidfd: ended; a file of cgroupfs: changed), or the time is over.
-pub fn poll_two(first: &impl AsRawFd, second: Option<&OwnedFd>, milliseconds: i32) -> (bool, bool) {
+pub fn poll_two(first: Option<&OwnedFd>, second: Option<&OwnedFd>, milliseconds: i32) -> (bool, bool) {
     let entry = |fd: RawFd, events| libc::pollfd { fd, events, revents: 0 };
     // poll(2) passes over negative numbers. cgroupfs announces by POLLPRI, an eventfd by POLLIN; asking a regular file
     // for POLLIN would always be answered.
@@ -678,7 +749,10 @@ pub fn poll_two(first: &impl AsRawFd, second: Option<&OwnedFd>, milliseconds: i3
         Ok(stat) if stat.st_mode & libc::S_IFMT == libc::S_IFREG => libc::POLLPRI,
         _ => libc::POLLIN,
     });
-    let mut entries = [entry(first.as_raw_fd(), libc::POLLIN), entry(second.map_or(-1, AsRawFd::as_raw_fd), changes)];
+    let mut entries = [
+        entry(first.map_or(-1, AsRawFd::as_raw_fd), libc::POLLIN),
+        entry(second.map_or(-1, AsRawFd::as_raw_fd), changes),
+    ];
     // SAFETY: two entries, alive for the call.
     unsafe { libc::poll(entries.as_mut_ptr(), 2, milliseconds) };
     (entries[0].revents != 0, entries[1].revents & changes != 0)

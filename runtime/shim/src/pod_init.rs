@@ -21,12 +21,24 @@ fn run(empty: &CString) -> ! {
         libc::prctl(libc::PR_SET_NAME, c"pod-init".as_ptr());
         // Ended children vanish by themselves (sigaction(2), SIGCHLD).
         libc::signal(libc::SIGCHLD, libc::SIG_IGN);
-        libc::syscall(libc::SYS_close_range, 0u32, u32::MAX, 0u32);
+        if libc::syscall(libc::SYS_close_range, 0u32, u32::MAX, 0u32) != 0 {
+            close_listed();
+        }
         if libc::chroot(empty.as_ptr()) != 0 || libc::chdir(c"/".as_ptr()) != 0 {
             libc::_exit(1);
         }
         loop {
             libc::pause();
         }
+    }
+}
+
+/// Before close_range(2) (5.9): one by one, as `/proc` lists them.
+fn close_listed() {
+    let Ok(entries) = std::fs::read_dir("/proc/self/fd") else { return };
+    let listed: Vec<i32> = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    for number in listed {
+        // SAFETY: a number; nothing in this process uses what it had open. That of the listing itself is closed already.
+        unsafe { libc::close(number) };
     }
 }

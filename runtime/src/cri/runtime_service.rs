@@ -172,8 +172,10 @@ impl RuntimeService for Service {
             .network_problem()
             .await
             .map(|message| ("NetworkPluginNotReady", format!("Network plugin returns error: {message}")));
-        let features =
-            v1::RuntimeHandlerFeatures { recursive_read_only_mounts: true, user_namespaces: can_map_users() };
+        let features = v1::RuntimeHandlerFeatures {
+            recursive_read_only_mounts: coracle_launcher::sys::has_mount_setattr(),
+            user_namespaces: can_map_users(),
+        };
         Ok(Response::new(v1::StatusResponse {
             status: Some(v1::RuntimeStatus {
                 conditions: vec![condition("RuntimeReady", None), condition("NetworkReady", network)],

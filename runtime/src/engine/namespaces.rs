@@ -162,5 +162,5 @@ pub fn can_map_users() -> bool {
     let release = release.unwrap_or_default();
     let mut numbers = release.split(|character: char| !character.is_ascii_digit()).map(str::parse::<u32>);
     let mut next = || numbers.next().and_then(std::result::Result::ok).unwrap_or(0);
-    (next(), next()) >= (5, 19) && Path::new("/proc/self/ns/user").exists()
+    (next(), next()) >= (5, 19) && sys::has_mount_setattr() && Path::new("/proc/self/ns/user").exists()
 }

@@ -7,6 +7,8 @@ use std::{
     process::Command,
 };
 
+/// Set where tests run on what looks like an older kernel, beside the same ones on this.
+pub const OLDER_KERNEL: &str = "CORACLE_TEST_OLDER_KERNEL";
 const INSIDE: &str = "CORACLE_TEST_INSIDE";
 const HIERARCHIES: &str = "/sys/fs/cgroup";
 
@@ -32,7 +34,8 @@ pub fn isolated<F: Future<Output = ()>>(test: &str, body: impl FnOnce() -> F) {
 
 /// The group that a test's containers are in.
 pub fn group(test: &str) -> String {
-    format!("/coracle-test-{}", test.replace("::", "-"))
+    let older = if std::env::var_os(OLDER_KERNEL).is_some() { "-older" } else { "" };
+    format!("/coracle-test-{}{older}", test.replace("::", "-"))
 }
 
 /// Removes a group from every hierarchy; returns what was still in it.

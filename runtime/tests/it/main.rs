@@ -10,6 +10,7 @@ mod images;
 mod isolation;
 mod launcher;
 mod launcher_features;
+mod older_kernel;
 mod podman;
 mod shim;
 

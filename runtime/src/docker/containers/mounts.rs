@@ -488,7 +488,11 @@ fn bind_plan(point: &MountPoint) -> Result<MountPlan, Problem> {
     })?;
     let bind = if point.recursion == Recursion::None { "bind" } else { "rbind" };
     let mut options = vec![bind.to_owned(), propagation.to_owned(), if point.rw { "rw" } else { "ro" }.to_owned()];
-    let all = matches!(point.recursion, Recursion::All | Recursion::Forced);
+    // Without being asked for, only where the kernel can (moby `daemon/oci_linux.go`, `supportsRecursivelyReadOnly`).
+    let all = match point.recursion {
+        Recursion::All => coracle_launcher::sys::has_mount_setattr(),
+        recursion => recursion == Recursion::Forced,
+    };
     if !point.rw && propagation == "rprivate" && all {
         options.push("rro".into());
     }
