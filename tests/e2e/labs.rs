@@ -4,6 +4,7 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
     process::{Command, Stdio},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -34,8 +35,13 @@ fn a_second_up_changes_nothing() {
 }
 
 #[test]
-fn labs_stand_side_by_side() {
-    let (one, other) = (Lab::up("one", 1), Lab::up("other", 1));
+fn labs_come_up_at_the_same_moment_and_stand_side_by_side() {
+    // At the same moment: both want the usual port of the API.
+    let (one, other) = thread::scope(|scope| {
+        let one = scope.spawn(|| Lab::up("one", 1));
+        let other = Lab::up("other", 1);
+        (one.join().unwrap(), other)
+    });
     one.lite("create deployment web --image=coracle/hello:v1").ok();
     assert!(other.lite("get deployment web").fails().contains("NotFound"));
     assert_eq!(one.lite("get nodes -o name").ok(), "node/one-1\n");

@@ -23,6 +23,7 @@ mod nodes;
 mod notify;
 mod partition;
 mod paths;
+mod port;
 mod process;
 mod progress;
 mod publish;

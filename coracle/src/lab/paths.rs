@@ -39,6 +39,12 @@ impl Paths {
         self.home.join("run").join(&self.name)
     }
 
+    /// The other labs of this home.
+    pub fn others(&self) -> Result<Vec<Self>> {
+        let names = labs_of(&self.home)?.into_iter().filter(|name| *name != self.name);
+        Ok(names.map(|name| Self { home: self.home.clone(), name }).collect())
+    }
+
     /// What the lab is made of.
     pub fn spec(&self) -> PathBuf {
         self.state().join("lab.json")
@@ -94,7 +100,11 @@ impl Paths {
 
 /// The names of the labs that exist.
 pub fn labs() -> Result<Vec<String>> {
-    let dir = home()?.join("labs");
+    labs_of(&home()?)
+}
+
+fn labs_of(home: &Path) -> Result<Vec<String>> {
+    let dir = home.join("labs");
     let entries = match dir.read_dir() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.with_context(|| format!("list {}", dir.display()))?,

@@ -82,17 +82,9 @@ impl Node {
 }
 
 impl Spec {
-    /// A new lab without nodes. Takes the usual API port if nobody has it.
-    pub fn new(name: &str, etcd: Vec<String>, servers: u32) -> Result<Self> {
-        Ok(Self {
-            name: name.to_owned(),
-            api_port: free_port()?,
-            etcd,
-            servers,
-            nodes: Vec::new(),
-            publish: Vec::new(),
-            next: 1,
-        })
+    /// A new lab without nodes.
+    pub fn new(name: &str, api_port: u16, etcd: Vec<String>, servers: u32) -> Self {
+        Self { name: name.to_owned(), api_port, etcd, servers, nodes: Vec::new(), publish: Vec::new(), next: 1 }
     }
 
     /// Reads the lab's spec; `None` when there is no such lab.
@@ -170,19 +162,13 @@ fn one() -> u32 {
     1
 }
 
-fn free_port() -> Result<u16> {
-    let try_port = |port| std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)).and_then(|it| it.local_addr());
-    let address = try_port(API_PORT).or_else(|_| try_port(0)).context("find a free port on 127.0.0.1")?;
-    Ok(address.port())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn nodes_are_numbered_and_numbers_are_never_reused() {
-        let mut spec = Spec::new("lab", Vec::new(), 1).unwrap();
+        let mut spec = Spec::new("lab", API_PORT, Vec::new(), 1);
         spec.add_nodes(2).unwrap();
         spec.nodes.pop();
         let added = spec.add_nodes(1).unwrap();

@@ -1,7 +1,7 @@
 //! `lab up`: makes what is missing, starts what does not run, waits until every node is Ready.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs,
     os::unix::fs::DirBuilderExt,
     path::Path,
@@ -20,6 +20,7 @@ use super::{
     network::{self, Segment},
     notify::Notify,
     paths::Paths,
+    port::Claim,
     process::{HOST_FD, LAB_FD, Process, Start},
     progress::{Step, seconds},
     spec::{Node, Publish, Spec},
@@ -59,9 +60,12 @@ pub async fn up(paths: &Paths, wish: &Wish) -> Result<()> {
     }
     let created = existing.is_none();
     let work = async {
-        let spec = match existing {
-            Some(spec) => spec,
-            None => create(paths, wish)?,
+        let (spec, _claim) = match existing {
+            Some(spec) => (spec, None),
+            None => {
+                let claim = Claim::choose(&ports_of_others(paths)?)?;
+                (create(paths, wish, claim.port())?, Some(claim))
+            }
         };
         bring_up(paths, &spec).await.map(|()| spec)
     };
@@ -97,12 +101,19 @@ async fn until_interrupted<T>(work: impl Future<Output = Result<T>>) -> Result<T
     }
 }
 
-fn create(paths: &Paths, wish: &Wish) -> Result<Spec> {
-    let mut spec = Spec::new(paths.name(), wish.etcd.clone(), wish.servers)?;
+fn create(paths: &Paths, wish: &Wish, api_port: u16) -> Result<Spec> {
+    let mut spec = Spec::new(paths.name(), api_port, wish.etcd.clone(), wish.servers);
     spec.add_nodes(wish.nodes)?;
     spec.publish.clone_from(&wish.publish);
     spec.save(paths)?;
     Ok(spec)
+}
+
+/// The API ports of the other labs: also those that do not run just now keep theirs.
+fn ports_of_others(paths: &Paths) -> Result<HashSet<u16>> {
+    let specs = paths.others()?.into_iter().filter_map(|paths| Spec::load(&paths).transpose());
+    // A lab whose file is damaged is no reason to refuse this one.
+    Ok(specs.flatten().map(|spec| spec.api_port).collect())
 }
 
 async fn bring_up(paths: &Paths, spec: &Spec) -> Result<()> {
