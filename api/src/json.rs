@@ -4,6 +4,7 @@
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 use serde_json::{Number, Value};
 
 /// Reads a value.
@@ -11,28 +12,43 @@ use serde_json::{Number, Value};
 /// # Errors
 /// For what is no JSON.
 pub fn read(bytes: &[u8]) -> serde_json::Result<Value> {
+    read_apart(bytes, &[]).map(|(value, _)| value)
+}
+
+/// Reads a value, but for the field at `path`: that is left out, and given as the JSON it is.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_apart<'b>(bytes: &'b [u8], path: &[&str]) -> serde_json::Result<(Value, Option<&'b str>)> {
     let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let value = Read(&mut Open::default()).deserialize(&mut reader)?;
-    reader.end().map(|()| value)
+    let mut open = Open::default();
+    let value = Read { open: &mut open, path }.deserialize(&mut reader)?;
+    reader.end().map(|()| (value, open.apart))
 }
 
 /// What is in the lists and objects that are open, the innermost last: each is made in one piece when it ends.
 #[derive(Default)]
-struct Open {
+struct Open<'de> {
     fields: Vec<(String, Value)>,
     items: Vec<Value>,
+    /// The field that is not read.
+    apart: Option<&'de str>,
 }
 
-struct Read<'o>(&'o mut Open);
+struct Read<'o, 'de> {
+    open: &'o mut Open<'de>,
+    /// The way to the field that is not read; empty where it does not lie below.
+    path: &'o [&'o str],
+}
 
-impl<'de> DeserializeSeed<'de> for Read<'_> {
+impl<'de> DeserializeSeed<'de> for Read<'_, 'de> {
     type Value = Value;
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
         deserializer.deserialize_any(self)
     }
 }
 
-impl<'de> Visitor<'de> for Read<'_> {
+impl<'de> Visitor<'de> for Read<'_, 'de> {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -57,19 +73,27 @@ impl<'de> Visitor<'de> for Read<'_> {
         Ok(Value::Null)
     }
     fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
-        let start = self.0.items.len();
-        while let Some(item) = access.next_element_seed(Read(self.0))? {
-            self.0.items.push(item);
+        let start = self.open.items.len();
+        while let Some(item) = access.next_element_seed(Read { open: self.open, path: &[] })? {
+            self.open.items.push(item);
         }
-        Ok(Value::Array(self.0.items.drain(start..).collect()))
+        Ok(Value::Array(self.open.items.drain(start..).collect()))
     }
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
-        let start = self.0.fields.len();
-        while let Some(name) = access.next_key()? {
-            let value = access.next_value_seed(Read(self.0))?;
-            self.0.fields.push((name, value));
+        let start = self.open.fields.len();
+        while let Some(name) = access.next_key::<String>()? {
+            let below = match self.path {
+                [first, rest @ ..] if name == *first => Some(rest),
+                _ => None,
+            };
+            if below == Some(&[]) {
+                self.open.apart = Some(access.next_value::<&RawValue>()?.get());
+                continue;
+            }
+            let value = access.next_value_seed(Read { open: self.open, path: below.unwrap_or_default() })?;
+            self.open.fields.push((name, value));
         }
-        Ok(Value::Object(self.0.fields.drain(start..).collect()))
+        Ok(Value::Object(self.open.fields.drain(start..).collect()))
     }
 }
 
@@ -184,6 +208,18 @@ mod tests {
         for wrong in ["", "{", "{} x", "[1,]", "nul", &"[".repeat(200)] {
             assert!(read(wrong.as_bytes()).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_field_is_kept_apart() {
+        let text = br#"{"a": {"b": [ 1, {"b": 2} ], "c": {"b": 3}}, "b": 4}"#;
+        let (value, apart) = read_apart(text, &["a", "b"]).unwrap();
+        assert_eq!(value.to_string(), r#"{"a":{"c":{"b":3}},"b":4}"#);
+        assert_eq!(apart, Some(r#"[ 1, {"b": 2} ]"#));
+        for path in [&["b", "a"][..], &["x"], &["a", "x"], &[]] {
+            assert_eq!(read_apart(text, path).unwrap(), (read(text).unwrap(), None), "{path:?}");
+        }
+        assert!(read_apart(br#"{"a":{"b":[1,]}}"#, &["a", "b"]).is_err());
     }
 
     /// The same with its fields in another order.

@@ -163,5 +163,5 @@ async fn put(server: &Arc<Server>, resource: (&str, &str), namespace: &str, obje
         wanted[field.as_str()] = value.clone();
     }
     // Somebody else who writes it now writes the same, or knows better.
-    call.replace(&current, &wanted, Vec::new()).await.map(drop)
+    call.replace(&current, &current.with(&wanted), Vec::new()).await.map(drop)
 }

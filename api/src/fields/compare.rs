@@ -75,14 +75,14 @@ fn fields<'a>(old: Option<&'a Fields>, new: Option<&'a Fields>, place: Place<'_>
     for (name, value) in new.into_iter().flatten() {
         let Some(inner) = place.field(name) else { continue };
         let before = old.and_then(|old| old.get(name));
-        add(&mut found, Element::Field(name), both(before, Some(value), inner));
+        add(&mut found, Element::field(name), both(before, Some(value), inner));
     }
     for (name, value) in old.into_iter().flatten() {
         if new.is_some_and(|new| new.contains_key(name)) {
             continue;
         }
         let Some(inner) = place.field(name) else { continue };
-        add(&mut found, Element::Field(name), both(Some(value), None, inner));
+        add(&mut found, Element::field(name), both(Some(value), None, inner));
     }
     found.changed.sort();
     found.removed.sort();

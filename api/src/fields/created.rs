@@ -5,10 +5,9 @@
 
 use serde_json::{Map, Value};
 
-use super::managers::{STRIPPED_SET, Writer};
+use super::managers::{Operation, ROOM, STRIPPED_SET, Writer, put_closing, put_opening};
 use super::place::{Form, Place};
 use super::set::{Element, Set};
-use crate::json::put_inside;
 use crate::schema::TypeRef;
 
 /// Structures that every object has, empty or not, because upstream's types hold them by value: they come with the object and
@@ -18,24 +17,13 @@ const BY_VALUE: [&str; 7] = ["metadata", "spec", "status", "template", "strategy
 /// Lists that are there by value, too.
 const LISTS_BY_VALUE: [&str; 1] = ["containers"];
 
-/// What most accounts fit in without growing.
-const ROOM: usize = 2048;
-
 /// The `managedFields` of an object that a plain create makes, as JSON; None when nothing in it can be owned. `ignored` is what
 /// a create cannot set.
 pub fn encode_created(object: &Value, ty: TypeRef<'_>, writer: &Writer<'_>, ignored: &Set<'_>) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(ROOM);
-    let text = |out: &mut Vec<u8>, opening: &[u8], text: &str| {
-        out.extend_from_slice(opening);
-        put_inside(out, text);
-        out.push(b'"');
-    };
-    text(&mut out, b"[{\"manager\":\"", writer.manager);
-    text(&mut out, b",\"operation\":\"Update\",\"apiVersion\":\"", writer.api_version);
-    if !writer.now.is_empty() {
-        text(&mut out, b",\"time\":\"", writer.now);
-    }
-    out.extend_from_slice(b",\"fieldsType\":\"FieldsV1\",\"fieldsV1\":{");
+    out.push(b'[');
+    put_opening(&mut out, writer.manager, Operation::Update, writer.api_version, writer.now);
+    out.push(b'{');
     let start = out.len();
     let Form::Fields(fields) = Place::root(ty).form(object) else { return None };
     put_nodes(&mut out, start, fields_of(fields, Place::root(ty), true), Some(ignored), Some(&STRIPPED_SET));
@@ -43,10 +31,8 @@ pub fn encode_created(object: &Value, ty: TypeRef<'_>, writer: &Writer<'_>, igno
         return None;
     }
     out.push(b'}');
-    if !writer.subresource.is_empty() {
-        text(&mut out, b",\"subresource\":\"", writer.subresource);
-    }
-    out.extend_from_slice(b"}]");
+    put_closing(&mut out, writer.subresource);
+    out.push(b']');
     Some(out)
 }
 
@@ -63,7 +49,7 @@ struct Child<'v, 's> {
 fn fields_of<'v, 's>(fields: &'v Map<String, Value>, place: Place<'s>, by_value: bool) -> Vec<Child<'v, 's>> {
     let child = |(name, value): (&'v String, &'v Value)| {
         let by_value = by_value && is_by_value(name, value);
-        Some(Child { element: Element::Field(name), value, place: place.field(name)?, by_value })
+        Some(Child { element: Element::field(name), value, place: place.field(name)?, by_value })
     };
     let mut children: Vec<_> = fields.iter().filter_map(child).collect();
     children.sort_unstable_by(|a, b| a.element.cmp(&b.element));
@@ -103,7 +89,7 @@ fn put_nodes(
         if before > first {
             out.push(b',');
         }
-        put_name(out, &child.element);
+        child.element.put(out);
         out.extend_from_slice(b":{");
         let start = out.len();
         if !below.is_empty() {
@@ -138,18 +124,6 @@ fn is_bare(value: &Value) -> bool {
         Value::Array(items) => items.is_empty(),
         _ => false,
     }
-}
-
-fn put_name(out: &mut Vec<u8>, element: &Element<'_>) {
-    let (prefix, text): (&[u8], &str) = match element {
-        Element::Field(name) => (b"\"f:", name),
-        Element::Key(keys) => (b"\"k:", keys),
-        Element::Value(value) => (b"\"v:", value),
-        Element::Index(at) => (b"\"i:", &at.to_string()),
-    };
-    out.extend_from_slice(prefix);
-    put_inside(out, text);
-    out.push(b'"');
 }
 
 #[cfg(test)]

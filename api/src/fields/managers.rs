@@ -4,14 +4,18 @@ use std::borrow::Cow;
 use std::sync::LazyLock;
 
 use jiff::Timestamp;
-use serde_json::{Map, Value, json};
+use serde::Deserialize;
+use serde_json::{Value, json};
 
 use super::compare::{Comparison, compare};
 use super::merge::{merge, remove};
 use super::paths::paths;
 use super::set::Set;
+use crate::json::put_text;
 use crate::schema::TypeRef;
 
+/// What most accounts fit in without growing.
+pub(super) const ROOM: usize = 2048;
 /// Most entries of updates; the oldest of more are merged into one (fieldmanager `DefaultMaxUpdateManagers`).
 const MAX_UPDATERS: usize = 10;
 /// The name of the entry that they are merged into.
@@ -25,7 +29,7 @@ static STRIPPED: LazyLock<Value> = LazyLock::new(|| {
 pub(super) static STRIPPED_SET: LazyLock<Set<'static>> = LazyLock::new(|| Set::decode(&STRIPPED).unwrap_or_default());
 
 /// How an owner came to its fields.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub enum Operation {
     /// By server-side apply.
     Apply,
@@ -69,13 +73,19 @@ pub struct Version<'a> {
 }
 
 /// One owner.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Entry<'a> {
+    #[serde(borrow, default)]
     manager: Cow<'a, str>,
     operation: Operation,
+    #[serde(borrow, default)]
     api_version: Cow<'a, str>,
+    #[serde(borrow, default)]
     time: Cow<'a, str>,
+    #[serde(borrow, default)]
     subresource: Cow<'a, str>,
+    #[serde(borrow, default, rename = "fieldsV1")]
     set: Set<'a>,
 }
 
@@ -100,21 +110,36 @@ impl Entry<'_> {
         text
     }
 
-    fn encode(&self) -> Value {
-        let mut entry = Map::with_capacity(7);
-        entry.insert("manager".to_owned(), self.manager.as_ref().into());
-        entry.insert("operation".to_owned(), self.operation.as_str().into());
-        entry.insert("apiVersion".to_owned(), self.api_version.as_ref().into());
-        if !self.time.is_empty() {
-            entry.insert("time".to_owned(), self.time.as_ref().into());
-        }
-        entry.insert("fieldsType".to_owned(), "FieldsV1".into());
-        entry.insert("fieldsV1".to_owned(), self.set.encode());
-        if !self.subresource.is_empty() {
-            entry.insert("subresource".to_owned(), self.subresource.as_ref().into());
-        }
-        Value::Object(entry)
+    /// Appends the entry, as JSON.
+    fn put(&self, out: &mut Vec<u8>) {
+        put_opening(out, &self.manager, self.operation, &self.api_version, &self.time);
+        self.set.put(out);
+        put_closing(out, &self.subresource);
     }
+}
+
+/// What an entry has before its fields.
+pub(super) fn put_opening(out: &mut Vec<u8>, manager: &str, operation: Operation, api_version: &str, time: &str) {
+    out.extend_from_slice(b"{\"manager\":");
+    put_text(out, manager);
+    out.extend_from_slice(b",\"operation\":");
+    put_text(out, operation.as_str());
+    out.extend_from_slice(b",\"apiVersion\":");
+    put_text(out, api_version);
+    if !time.is_empty() {
+        out.extend_from_slice(b",\"time\":");
+        put_text(out, time);
+    }
+    out.extend_from_slice(b",\"fieldsType\":\"FieldsV1\",\"fieldsV1\":");
+}
+
+/// What an entry has behind its fields.
+pub(super) fn put_closing(out: &mut Vec<u8>, subresource: &str) {
+    if !subresource.is_empty() {
+        out.extend_from_slice(b",\"subresource\":");
+        put_text(out, subresource);
+    }
+    out.push(b'}');
 }
 
 /// A field that an applier sets, and somebody else owns.
@@ -131,8 +156,8 @@ pub struct Conflict {
 pub struct Applied {
     /// The object as it is to be.
     pub object: Value,
-    /// Its `managedFields`.
-    pub managed_fields: Value,
+    /// Its `managedFields`, as JSON; None when nobody owns anything.
+    pub managed_fields: Option<Vec<u8>>,
 }
 
 /// Why an apply fails.
@@ -149,28 +174,9 @@ pub struct Managers<'a> {
 }
 
 impl<'a> Managers<'a> {
-    /// Reads `metadata.managedFields`. None when it cannot be read.
-    pub fn decode(managed_fields: &'a Value) -> Option<Self> {
-        let entries = managed_fields.as_array()?.iter().map(|entry| {
-            let text = |name: &str| entry.get(name).and_then(Value::as_str).unwrap_or_default();
-            let operation = match text("operation") {
-                "Apply" => Operation::Apply,
-                "Update" => Operation::Update,
-                _ => return None,
-            };
-            Some(Entry {
-                manager: text("manager").into(),
-                operation,
-                api_version: text("apiVersion").into(),
-                time: text("time").into(),
-                subresource: text("subresource").into(),
-                set: match entry.get("fieldsV1") {
-                    None | Some(Value::Null) => Set::default(),
-                    Some(fields) => Set::decode(fields)?,
-                },
-            })
-        });
-        entries.collect::<Option<Vec<_>>>().map(|entries| Self { entries })
+    /// Reads `metadata.managedFields`, which are JSON. None when they cannot be read.
+    pub fn decode(managed_fields: &'a [u8]) -> Option<Self> {
+        serde_json::from_slice(managed_fields).ok().map(|entries| Self { entries })
     }
 
     /// Whether nobody owns anything.
@@ -183,8 +189,8 @@ impl<'a> Managers<'a> {
         self.entries.iter().map(|entry| entry.api_version.as_ref())
     }
 
-    /// As `metadata.managedFields`, in upstream's order.
-    pub fn encode(mut self) -> Value {
+    /// As `metadata.managedFields`, in upstream's order; None when nobody owns anything.
+    pub fn encode(mut self) -> Option<Vec<u8>> {
         self.entries.retain(|entry| !entry.set.is_empty());
         self.entries.sort_by(|a, b| {
             let key = |entry: &Entry<'_>| (entry.operation, seconds(&entry.time));
@@ -192,7 +198,13 @@ impl<'a> Managers<'a> {
                 (&a.manager, &a.api_version, &a.subresource).cmp(&(&b.manager, &b.api_version, &b.subresource))
             })
         });
-        self.entries.iter().map(Entry::encode).collect()
+        let mut out = Vec::with_capacity(ROOM);
+        for (nth, entry) in self.entries.iter().enumerate() {
+            out.push(if nth == 0 { b'[' } else { b',' });
+            entry.put(&mut out);
+        }
+        out.push(b']');
+        (!self.entries.is_empty()).then_some(out)
     }
 
     /// A write that is no apply: what it changed is the writer's now, what it removed is nobody's. The first version is the
@@ -367,7 +379,8 @@ impl<'a> Entry<'a> {
     /// Loses what somebody else changed or removed.
     fn give_up(&mut self, versions: &[Version<'_>], comparisons: &[Comparison<'_>]) {
         if let Some(comparison) = self.comparison(versions, comparisons).filter(|comparison| !comparison.is_empty()) {
-            self.set = self.set.difference(&comparison.changed).difference(&comparison.removed);
+            self.set.subtract(&comparison.changed);
+            self.set.subtract(&comparison.removed);
         }
     }
 }
@@ -419,26 +432,35 @@ mod tests {
 
     fn apply(
         live: &Value,
-        managed: &Value,
+        managed: &Option<Vec<u8>>,
         config: &Value,
         manager: &'static str,
         force: bool,
     ) -> Result<Applied, ApplyError> {
         let none = Set::default();
         let how = How { force, ignored: &none, allowed: &none, convert: &|_, _| None };
-        Managers::decode(managed).unwrap().apply(live, config, ty(), &writer(manager, T1), &how)
+        decoded(managed).apply(live, config, ty(), &writer(manager, T1), &how)
     }
 
-    fn update(old: &Value, new: &Value, managed: &Value, manager: &'static str) -> Value {
+    fn decoded(managed: &Option<Vec<u8>>) -> Managers<'_> {
+        managed.as_deref().map_or_else(Managers::default, |managed| Managers::decode(managed).unwrap())
+    }
+
+    fn document(managed: &Option<Vec<u8>>) -> Value {
+        serde_json::from_slice(managed.as_deref().unwrap()).unwrap()
+    }
+
+    fn update(old: &Value, new: &Value, managed: &Option<Vec<u8>>, manager: &'static str) -> Option<Vec<u8>> {
         let versions =
             [Version { api_version: "apps/v1".into(), ty: ty(), old: Cow::Borrowed(old), new: Cow::Borrowed(new) }];
-        let mut managers = Managers::decode(managed).unwrap();
+        let mut managers = decoded(managed);
         managers.update(&versions, &writer(manager, T2));
         managers.encode()
     }
 
     /// Manager, operation and fields of each entry.
-    fn brief(managed: &Value) -> Vec<(String, String, Value)> {
+    fn brief(managed: &Option<Vec<u8>>) -> Vec<(String, String, Value)> {
+        let managed = document(managed);
         let text = |entry: &Value, name: &str| entry[name].as_str().unwrap().to_owned();
         let entries = managed.as_array().unwrap().iter();
         entries.map(|entry| (text(entry, "manager"), text(entry, "operation"), entry["fieldsV1"].clone())).collect()
@@ -451,7 +473,7 @@ mod tests {
     #[test]
     fn applies_conflict_share_and_let_go() {
         let first = json!({"metadata": {"name": "web", "labels": {"a": "1"}}, "spec": {"replicas": 2, "paused": true}});
-        let made = apply(&json!({}), &json!([]), &first, "one", false).unwrap();
+        let made = apply(&json!({}), &None, &first, "one", false).unwrap();
         assert_eq!(made.object, first);
         assert_eq!(
             brief(&made.managed_fields),
@@ -464,7 +486,7 @@ mod tests {
         // The same value is shared, another is a conflict.
         let second = json!({"spec": {"replicas": 2}});
         let shared = apply(&made.object, &made.managed_fields, &second, "two", false).unwrap();
-        assert_eq!(shared.managed_fields.as_array().unwrap().len(), 2);
+        assert_eq!(brief(&shared.managed_fields).len(), 2);
         let other = json!({"spec": {"replicas": 3}});
         let ApplyError::Conflicts(conflicts) =
             apply(&shared.object, &shared.managed_fields, &other, "three", false).unwrap_err();
@@ -493,16 +515,15 @@ mod tests {
         let none = Set::default();
         let how = How { force: false, ignored: &none, allowed: &none, convert: &|_, _| None };
         let made = Managers::default().apply(&json!({}), &config, ty(), &writer("one", T1), &how).unwrap();
-        let again = Managers::decode(&made.managed_fields).unwrap();
-        let again = again.apply(&made.object, &config, ty(), &writer("one", T2), &how).unwrap();
+        let again = decoded(&made.managed_fields).apply(&made.object, &config, ty(), &writer("one", T2), &how).unwrap();
         assert_eq!(again.managed_fields, made.managed_fields);
-        assert_eq!(again.managed_fields[0]["time"], T1);
+        assert_eq!(document(&again.managed_fields)[0]["time"], T1);
     }
 
     #[test]
     fn updates_take_over() {
         let live = json!({"metadata": {"labels": {"a": "1"}}, "spec": {"replicas": 2, "paused": true}});
-        let made = apply(&json!({}), &json!([]), &live, "one", false).unwrap();
+        let made = apply(&json!({}), &None, &live, "one", false).unwrap();
         let new = json!({"metadata": {"labels": {"a": "1", "b": "2"}}, "spec": {"replicas": 3}});
         let managed = update(&live, &new, &made.managed_fields, "two");
         assert_eq!(
@@ -519,7 +540,7 @@ mod tests {
     #[test]
     fn a_removed_item_is_kept_while_another_owns_part_of_it() {
         let config = json!({"spec": {"template": {"spec": {"containers": [{"name": "a", "image": "x"}, {"name": "b", "image": "y"}]}}}});
-        let made = apply(&json!({}), &json!([]), &config, "one", false).unwrap();
+        let made = apply(&json!({}), &None, &config, "one", false).unwrap();
         let less = json!({"spec": {"template": {"spec": {"containers": [{"name": "a", "image": "x"}]}}}});
         let gone = apply(&made.object, &made.managed_fields, &less, "one", false).unwrap();
         assert_eq!(gone.object, less);
@@ -533,7 +554,7 @@ mod tests {
     #[test]
     fn old_updates_are_merged() {
         let mut object = json!({"metadata": {"labels": {}}});
-        let mut managed = json!([]);
+        let mut managed = None;
         for nth in 0..12 {
             let before = object.clone();
             object["metadata"]["labels"][format!("l{nth}")] = "x".into();
@@ -549,8 +570,7 @@ mod tests {
     fn a_create_owns_all_it_brings() {
         let object = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "a", "labels": {"a": "b"}}, "spec": {"replicas": 1}, "status": {"replicas": 3}});
         let ignored = json!({"f:status": {}});
-        let managed = encode_created(&object, ty(), &writer("m", T1), &Set::decode(&ignored).unwrap()).unwrap();
-        let managed: Value = serde_json::from_slice(&managed).unwrap();
+        let managed = encode_created(&object, ty(), &writer("m", T1), &Set::decode(&ignored).unwrap());
         assert_eq!(
             brief(&managed),
             [own(
@@ -559,6 +579,6 @@ mod tests {
                 json!({"f:metadata": {"f:labels": {".": {}, "f:a": {}}}, "f:spec": {"f:replicas": {}}})
             )]
         );
-        assert_eq!(managed[0]["time"], T1);
+        assert_eq!(document(&managed)[0]["time"], T1);
     }
 }

@@ -81,7 +81,7 @@ fn without(value: &Value, paths: &Set<'_>, place: Place<'_>) -> Option<Value> {
         Form::Fields(map) => {
             let mut left = Map::with_capacity(map.len());
             for (name, value) in map {
-                let element = Element::Field(name);
+                let element = Element::field(name);
                 if paths.has(&element) {
                     continue;
                 }

@@ -22,7 +22,7 @@ fn below<'v>(value: &'v Value, place: Place<'_>) -> Set<'v> {
                 let Some(inner) = place.field(name) else { continue };
                 let ends =
                     matches!(inner.form(value), Form::Leaf) || matches!(value, Value::Object(map) if map.is_empty());
-                set.push(Element::Field(name), ends || !place.is_named(name), below(value, inner));
+                set.push(Element::field(name), ends || !place.is_named(name), below(value, inner));
             }
         }
         Form::Items(items) => {

@@ -2,10 +2,12 @@
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
+use std::fmt;
 
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
-use crate::json::put_field;
+use crate::json::{put_field, put_inside};
 use crate::schema::{Kind, ValueRef};
 
 /// One step of a path.
@@ -15,7 +17,7 @@ use crate::schema::{Kind, ValueRef};
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Element<'a> {
     /// A field of a structure, or an entry of a map: `f:name`.
-    Field(&'a str),
+    Field(Cow<'a, str>),
     /// An item of a list, by its keys: `k:{"name":"web"}`.
     Key(Cow<'a, str>),
     /// An item of a set: `v:"text"`.
@@ -25,35 +27,46 @@ pub enum Element<'a> {
 }
 
 impl<'a> Element<'a> {
+    /// A field, or an entry of a map.
+    pub fn field(name: &'a str) -> Self {
+        Self::Field(Cow::Borrowed(name))
+    }
+
     /// From a field name of `fieldsV1`.
-    pub fn parse(text: &'a str) -> Option<Self> {
+    pub fn parse(text: Cow<'a, str>) -> Option<Self> {
         let (kind, rest) = text.split_once(':')?;
-        match kind {
-            "f" => Some(Self::Field(rest)),
+        let canonical = match kind {
+            "f" => None,
             "k" => {
                 let Value::Object(keys) = serde_json::from_str(rest).ok()? else { return None };
                 let mut keys: Vec<(String, Value)> = keys.into_iter().collect();
                 keys.sort_by(|a, b| a.0.cmp(&b.0));
-                let text = key_text(keys.iter().map(|(name, value)| (name.as_str(), value)));
-                Some(Self::Key(if text == rest { Cow::Borrowed(rest) } else { Cow::Owned(text) }))
+                Some(key_text(keys.iter().map(|(name, value)| (name.as_str(), value))))
             }
-            "v" => {
-                let text = serde_json::from_str::<Value>(rest).ok()?.to_string();
-                Some(Self::Value(if text == rest { Cow::Borrowed(rest) } else { Cow::Owned(text) }))
-            }
-            "i" => rest.parse().ok().map(Self::Index),
-            _ => None,
-        }
+            "v" => Some(serde_json::from_str::<Value>(rest).ok()?.to_string()),
+            "i" => return rest.parse().ok().map(Self::Index),
+            _ => return None,
+        };
+        let make = match kind {
+            "f" => Self::Field,
+            "k" => Self::Key,
+            _ => Self::Value,
+        };
+        let (start, canonical) = (kind.len() + 1, canonical.filter(|canonical| canonical != rest));
+        Some(make(canonical.map_or_else(|| behind(text, start), Cow::Owned)))
     }
 
-    /// The field name in `fieldsV1`.
-    fn text(&self) -> String {
-        match self {
-            Self::Field(name) => ["f:", name].concat(),
-            Self::Key(keys) => ["k:", keys].concat(),
-            Self::Value(value) => ["v:", value].concat(),
-            Self::Index(at) => format!("i:{at}"),
-        }
+    /// Appends the field name in `fieldsV1`, as JSON.
+    pub(super) fn put(&self, out: &mut Vec<u8>) {
+        let (prefix, text): (&[u8], &str) = match self {
+            Self::Field(name) => (b"\"f:", name),
+            Self::Key(keys) => (b"\"k:", keys),
+            Self::Value(value) => (b"\"v:", value),
+            Self::Index(at) => (b"\"i:", &at.to_string()),
+        };
+        out.extend_from_slice(prefix);
+        put_inside(out, text);
+        out.push(b'"');
     }
 
     /// As it stands in a path: `.name`, `[name="web"]`, `[="text"]`, `[0]`.
@@ -67,6 +80,17 @@ impl<'a> Element<'a> {
             }
             Self::Value(value) => format!("[={value}]"),
             Self::Index(at) => format!("[{at}]"),
+        }
+    }
+}
+
+/// The text from a byte on.
+fn behind(text: Cow<'_, str>, at: usize) -> Cow<'_, str> {
+    match text {
+        Cow::Borrowed(text) => Cow::Borrowed(&text[at..]),
+        Cow::Owned(mut text) => {
+            text.drain(..at);
+            Cow::Owned(text)
         }
     }
 }
@@ -273,46 +297,119 @@ impl<'a> Set<'a> {
         out
     }
 
-    /// Reads `fieldsV1`. None when it is none.
-    pub fn decode(fields: &'a Value) -> Option<Set<'a>> {
-        Self::decode_below(fields, 0).map(|(set, _)| set)
+    /// Takes away what is in `other`, path by path.
+    pub(super) fn subtract(&mut self, other: &Set<'_>) {
+        for there in &other.nodes {
+            let Ok(at) = self.nodes.binary_search_by(|node| order(&node.element, &there.element)) else { continue };
+            let node = &mut self.nodes[at];
+            node.member &= !there.member;
+            node.below.subtract(&there.below);
+            if node.is_empty() {
+                self.nodes.remove(at);
+            }
+        }
     }
 
-    /// The set, and whether the path that leads to it is a member.
-    fn decode_below(fields: &'a Value, depth: usize) -> Option<(Set<'a>, bool)> {
-        let fields = fields.as_object()?;
-        // serde_json reads no deeper than 128 levels; what was made otherwise is bounded here.
-        if depth > 128 {
-            return None;
-        }
-        let mut set = Set { nodes: Vec::with_capacity(fields.len()) };
-        let mut member = fields.is_empty();
-        for (name, below) in fields {
-            if name == "." {
-                member = true;
-                continue;
-            }
-            let (below, member) = Self::decode_below(below, depth + 1)?;
-            set.nodes.push(Node { element: Element::parse(name)?, member, below });
-        }
-        set.sort();
-        Some((set, member))
+    /// Reads `fieldsV1`. None when it is none.
+    pub fn decode(fields: &'a Value) -> Option<Set<'a>> {
+        Set::deserialize(fields).ok()
     }
 
     /// As `fieldsV1`.
     pub fn encode(&self) -> Value {
-        self.encode_below(false)
+        let mut out = Vec::new();
+        self.put(&mut out);
+        // It is JSON.
+        serde_json::from_slice(&out).unwrap_or_default()
     }
 
-    fn encode_below(&self, member: bool) -> Value {
-        let mut fields = Map::with_capacity(self.nodes.len() + usize::from(member));
+    /// Appends `fieldsV1`, as JSON.
+    pub(super) fn put(&self, out: &mut Vec<u8>) {
+        self.put_below(out, false);
+    }
+
+    fn put_below(&self, out: &mut Vec<u8>, member: bool) {
+        out.push(b'{');
+        let mut separator = None;
         if member && !self.nodes.is_empty() {
-            fields.insert(".".to_owned(), Value::Object(Map::new()));
+            out.extend_from_slice(b"\".\":{}");
+            separator = Some(b',');
         }
         for node in &self.nodes {
-            fields.insert(node.element.text(), node.below.encode_below(node.member));
+            out.extend(separator.replace(b','));
+            node.element.put(out);
+            out.push(b':');
+            node.below.put_below(out, node.member);
         }
-        Value::Object(fields)
+        out.push(b'}');
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Set<'a> {
+    fn deserialize<D: Deserializer<'de>>(reader: D) -> Result<Self, D::Error> {
+        Below { depth: 0 }.deserialize(reader).map(|(set, _)| set)
+    }
+}
+
+/// Reads a set, and whether the path that leads to it is a member.
+struct Below {
+    depth: usize,
+}
+
+impl<'de> DeserializeSeed<'de> for Below {
+    type Value = (Set<'de>, bool);
+    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<Self::Value, D::Error> {
+        reader.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Below {
+    type Value = (Set<'de>, bool);
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the fields of fieldsV1")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Self::Value, A::Error> {
+        // serde_json reads no deeper than 128 levels; what was made otherwise is bounded here.
+        if self.depth > 128 {
+            return Err(A::Error::custom("too deep"));
+        }
+        let (mut set, mut member, mut empty) = (Set::default(), false, true);
+        while let Some(Name(name)) = access.next_key()? {
+            empty = false;
+            let (below, is_member) = access.next_value_seed(Below { depth: self.depth + 1 })?;
+            if name == "." {
+                member = true;
+                continue;
+            }
+            let element = Element::parse(name).ok_or_else(|| A::Error::custom("no element of a path"))?;
+            set.nodes.push(Node { element, member: is_member, below });
+        }
+        set.sort();
+        Ok((set, member || empty))
+    }
+}
+
+/// A field name, borrowed where nothing in it is escaped.
+struct Name<'de>(Cow<'de, str>);
+
+impl<'de> Deserialize<'de> for Name<'de> {
+    fn deserialize<D: Deserializer<'de>>(reader: D) -> Result<Self, D::Error> {
+        struct Text;
+        impl<'de> Visitor<'de> for Text {
+            type Value = Name<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a field name")
+            }
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Name<'de>, E> {
+                Ok(Name(Cow::Borrowed(text)))
+            }
+            fn visit_str<E>(self, text: &str) -> Result<Name<'de>, E> {
+                Ok(Name(Cow::Owned(text.to_owned())))
+            }
+        }
+        reader.deserialize_str(Text)
     }
 }
 
@@ -344,6 +441,11 @@ mod tests {
         );
         assert_eq!(union.list(), [".a", ".a.b", "[name=\"x\"].c", "[name=\"x\"].d", "[=1]"]);
         assert_eq!(union.difference(&a).union(a.clone()), union);
+        for (from, other) in [(&union, &a), (&union, &b), (&a, &b), (&b, &a), (&a, &a)] {
+            let mut left = from.clone();
+            left.subtract(other);
+            assert_eq!(left, from.difference(other));
+        }
     }
 
     #[test]
@@ -359,6 +461,20 @@ mod tests {
             json!({"nothing": {}}),
         ] {
             assert!(Set::decode(&broken).is_none(), "{broken}");
+            assert!(serde_json::from_str::<Set<'_>>(&broken.to_string()).is_err(), "{broken}");
         }
+    }
+
+    #[test]
+    fn text_and_documents_are_read_alike() {
+        let fields =
+            json!({"f:b": {".": {}, "k:{\"name\":\"x\\\"\"}": {"f:c\"": {}}}, "f:a": {}, "v:\"x\"": {}, "i:3": {}});
+        let text = fields.to_string();
+        let read: Set<'_> = serde_json::from_str(&text).unwrap();
+        assert_eq!(read, set(&fields));
+        assert_eq!(
+            read.encode().to_string(),
+            r#"{"f:a":{},"f:b":{".":{},"k:{\"name\":\"x\\\"\"}":{"f:c\"":{}}},"v:\"x\"":{},"i:3":{}}"#
+        );
     }
 }

@@ -146,7 +146,16 @@ impl Object {
         json::read(self.json_slice()).unwrap_or(Value::Null)
     }
 
-    /// The object as the store holds it: without its resourceVersion.
+    /// The object, parsed but for its `metadata.managedFields`, and those as JSON.
+    pub fn parse_unmanaged(&self) -> (Value, Option<Bytes>) {
+        let json = self.json();
+        match json::read_apart(&json, &["metadata", "managedFields"]) {
+            Ok((value, managed)) => (value, managed.map(|managed| json.slice_ref(managed.as_bytes()))),
+            Err(_) => (Value::Null, None),
+        }
+    }
+
+    /// The object's name.
     pub fn name(&self) -> &str {
         self.key.rsplit_once('/').map_or(&*self.key, |(_, name)| name)
     }
@@ -238,7 +247,7 @@ pub fn encode(object: &Value) -> Bytes {
     encode_managed(object, None)
 }
 
-/// Encodes an object whose `metadata.managedFields` are JSON already.
+/// Encodes an object whose `metadata.managedFields` are JSON already, and not in the object.
 pub fn encode_managed(object: &Value, managed_fields: Option<&[u8]>) -> Bytes {
     const FIRST: [(&str, &[u8]); 3] = [("kind", b"\"\""), ("apiVersion", b"\"\""), ("metadata", b"{}")];
     let Some(map) = object.as_object() else { return Bytes::new() };

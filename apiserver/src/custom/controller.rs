@@ -105,7 +105,7 @@ pub async fn run(server: Arc<Server>, mut definitions: Definitions) {
 
 impl Definitions {
     async fn reconcile(&mut self, server: &Arc<Server>, snapshot: &Snapshot) -> Result<(), Status> {
-        let mut all: Vec<Value> = snapshot.objects.values().map(|object| object.parse()).collect();
+        let mut all: Vec<Value> = snapshot.objects.values().map(|object| object.parse_unmanaged().0).collect();
         // The older definition keeps a name that two want.
         all.sort_by(|a, b| {
             (meta::creation_timestamp(a), meta::name(a)).cmp(&(meta::creation_timestamp(b), meta::name(b)))
@@ -261,7 +261,7 @@ async fn write(server: &Arc<Server>, seen: &Value, wanted: &Value) -> Result<(),
     let call = bootstrap::call(server, DEFINITIONS, "", meta::name(seen))?;
     match call.current().await {
         Ok(current) if meta::resource_version(&current.value) == meta::resource_version(seen) => {
-            call.replace(&current, wanted, Vec::new()).await.map(drop)
+            call.replace(&current, &current.with(wanted), Vec::new()).await.map(drop)
         }
         // It changed or went; that is news of its own.
         Ok(_) => Ok(()),
@@ -291,7 +291,7 @@ async fn end(server: &Arc<Server>, name: &str, row: Option<&Arc<Row>>) -> Result
             let now = rfc3339(server.config.clock.now());
             let message = "removed all instances";
             set_condition(&mut next, "Terminating", false, "InstanceDeletionCompleted", message, &now);
-            call.replace(&current, &next, Vec::new()).await?.is_some()
+            call.replace(&current, &current.with(&next), Vec::new()).await?.is_some()
         };
         if done {
             return Ok(());

@@ -74,10 +74,8 @@ impl Strategy for Version {
     }
 
     fn prepare_status(&self, object: &mut Value, old: &Value, _context: &WriteContext) {
-        // Of the metadata only the managers of fields are written with the status.
-        let mut kept = old.get("metadata").cloned().unwrap_or(Value::Null);
-        fields::copy(&mut kept, &object["metadata"], "managedFields");
-        fields::set(object, "metadata", kept);
+        // The metadata is not written with the status.
+        fields::copy(object, old, "metadata");
     }
 
     fn validate_changed(&self, object: &Value, old: &Value, causes: &mut Vec<Cause>) {

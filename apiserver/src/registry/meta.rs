@@ -76,7 +76,7 @@ pub fn prepare_create(row: &Row, object: &mut Value, context: &WriteContext) {
 /// Carries over what an update cannot change, so that leaving it out is no change.
 pub fn prepare_update(object: &mut Value, old: &Value) {
     let known = old.get("metadata").unwrap_or(&Value::Null);
-    for field in ["deletionGracePeriodSeconds", "deletionTimestamp", "generation", "selfLink", "managedFields"] {
+    for field in ["deletionGracePeriodSeconds", "deletionTimestamp", "generation", "selfLink"] {
         meta::set(object, field, known.get(field).cloned().unwrap_or(Value::Null));
     }
     for field in ["uid", "creationTimestamp"] {

@@ -4,6 +4,7 @@ use super::manage::{self, Managing};
 use super::{Call, Current, Response, create, scale, update};
 use crate::http::render;
 use crate::http::request::Body;
+use bytes::Bytes;
 use coracle_api::decode::{self, FieldValidation, Format};
 use coracle_api::fields::{self, Applied, ApplyError, Conflict, How, Managers, Set};
 use coracle_api::schema::TypeRef;
@@ -145,16 +146,16 @@ async fn create(call: &Call, config: &Value, ty: TypeRef<'_>) -> Result<bytes::B
     let applied = run(call, &Managers::default(), &json!({}), config, ty)?;
     let mut object = applied.object;
     object_meta::set(&mut object, "name", call.name.as_str());
-    Ok(create::create_object(call, object, Managing::Applied(applied.managed_fields)).await?.json)
+    let managed_fields = applied.managed_fields.map(Bytes::from);
+    Ok(create::create_object(call, object, Managing::Applied(managed_fields)).await?.json)
 }
 
 /// The object as it is to be, in the version of the call, with its owners.
-fn merged(call: &Call, current: &Current, config: &Value, ty: TypeRef<'_>) -> Result<(Value, Value), Status> {
+fn merged(call: &Call, current: &Current, config: &Value, ty: TypeRef<'_>) -> Result<(Value, Option<Bytes>), Status> {
     let mut live = current.value.clone();
     call.row().strategy.to_served(&mut live, call.resolved.served);
-    let known = object_meta::metadata_mut(&mut live).and_then(|metadata| metadata.shift_remove("managedFields"));
-    let known = known.unwrap_or_else(|| Value::Array(Vec::new()));
-    let applied = match Managers::decode(&known).filter(|managers| !managers.is_empty()) {
+    let known = current.managed_fields.as_deref().and_then(Managers::decode);
+    let applied = match known.filter(|managers| !managers.is_empty()) {
         Some(managers) => run(call, &managers, &live, config, ty)?,
         None => {
             // Nobody kept account: what stands there belongs to whoever wrote it before.
@@ -162,8 +163,8 @@ fn merged(call: &Call, current: &Current, config: &Value, ty: TypeRef<'_>) -> Re
                 let writer = fields::Writer { manager: BEFORE, subresource: "", ..*writer };
                 fields::encode_created(&live, ty, &writer, &Set::default())
             });
-            let before = before.and_then(|json| serde_json::from_slice(&json).ok()).unwrap_or(Value::Null);
-            run(call, &Managers::decode(&before).unwrap_or_default(), &live, config, ty)?
+            let before = before.as_deref().and_then(Managers::decode).unwrap_or_default();
+            run(call, &before, &live, config, ty)?
         }
     };
     let mut object = applied.object;
@@ -176,7 +177,7 @@ fn merged(call: &Call, current: &Current, config: &Value, ty: TypeRef<'_>) -> Re
     if call.manager() == KUBECTL {
         keep_last_applied(&mut object, config);
     }
-    Ok((object, applied.managed_fields))
+    Ok((object, applied.managed_fields.map(Bytes::from)))
 }
 
 /// One apply on a live object in the call's version.

@@ -24,7 +24,7 @@ pub(super) async fn bind(mut call: Call, body: Body) -> Result<Response, Status>
         let current = call.current().await?;
         let mut pod = current.value.clone();
         assign(&call, &mut pod, &binding, node)?;
-        if call.replace(&current, &pod, Vec::new()).await?.is_some() {
+        if call.replace(&current, &current.with(&pod), Vec::new()).await?.is_some() {
             let mut done = Status::success();
             done.code = StatusCode::CREATED.as_u16();
             return Ok(render::status(&call.accept, &done));

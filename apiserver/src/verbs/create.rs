@@ -38,7 +38,7 @@ pub(crate) async fn create_object(call: &Call, mut object: Value, managing: Mana
     strategy.default(&mut object);
     let managed_fields = match managing {
         Managing::Tracked => manage::created(call, &object)?,
-        Managing::Applied(managed_fields) => serde_json::to_vec(&managed_fields).ok(),
+        Managing::Applied(managed_fields) => managed_fields,
     };
     admission::mutate_create(call, &mut object)?;
     // A name that the client chose is never replaced.

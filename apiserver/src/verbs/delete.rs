@@ -103,7 +103,7 @@ async fn delete_once(call: &Call, options: &DeleteOptions, mut current: Current)
     }
     mark(call, &mut object, grace);
     current.restore();
-    let written = call.replace(&current, &object, Vec::new()).await?;
+    let written = call.replace(&current, &current.with(&object), Vec::new()).await?;
     Ok(written.map(|written| Deleted::Going(written.json)))
 }
 

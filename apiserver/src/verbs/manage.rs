@@ -1,10 +1,11 @@
 //! `metadata.managedFields`: keeping account of who wrote what (apimachinery `util/managedfields`).
 
-use super::Call;
+use super::{Call, Current};
 use crate::registry::{Subresource, fields as field};
+use bytes::Bytes;
 use coracle_api::fields::{Managers, Set, Version, Writer, encode_created};
 use coracle_api::schema::TypeRef;
-use coracle_api::{Status, meta as object_meta};
+use coracle_api::{Status, json};
 use http::{HeaderMap, header};
 use serde_json::{Value, json};
 use std::borrow::Cow;
@@ -18,8 +19,8 @@ const LONGEST: usize = 128;
 pub(crate) enum Managing {
     /// They follow from what the write changes.
     Tracked,
-    /// An apply has found them already.
-    Applied(Value),
+    /// An apply has found them already, as JSON.
+    Applied(Option<Bytes>),
 }
 
 /// The field manager that a client is when it names none: the first word of its User-Agent, or, for a component that sends
@@ -91,7 +92,7 @@ impl Call {
 }
 
 /// The `managedFields` of a new object, which is in the stored version, as JSON; None when nobody owns anything.
-pub(super) fn created(call: &Call, object: &Value) -> Result<Option<Vec<u8>>, Status> {
+pub(super) fn created(call: &Call, object: &Value) -> Result<Option<Bytes>, Status> {
     let ty = call.row().type_ref(call.resolved.served)?;
     let ignored = ignored(call);
     let shown = if call.resolved.served == 0 {
@@ -101,36 +102,42 @@ pub(super) fn created(call: &Call, object: &Value) -> Result<Option<Vec<u8>>, St
         call.row().strategy.to_served(&mut shown, call.resolved.served);
         Cow::Owned(shown)
     };
-    Ok(call.as_writer(|writer| encode_created(&shown, ty, writer, &ignored)))
+    Ok(call.as_writer(|writer| encode_created(&shown, ty, writer, &ignored)).map(Bytes::from))
 }
 
-/// Sets the `managedFields` of an object that takes the place of `old`; both are in the stored version. `given` is what the
-/// client sent as such: it may say itself who owns what, but not through a subresource.
-pub(super) fn updated(call: &Call, object: &mut Value, old: &Value, given: Option<Value>) {
+/// The `managedFields` of an object that takes the place of `current`, as JSON; both are in the stored version. `given` is what
+/// the client sent as such: it may say itself who owns what, but not through a subresource.
+pub(super) fn updated(call: &Call, object: &Value, current: &Current, given: Option<Value>) -> Option<Bytes> {
     let given = given.filter(|_| call.subresource.is_none() && !call.of_scale);
-    let known = old.pointer("/metadata/managedFields").unwrap_or(&Value::Null);
+    let known = current.managed_fields.as_ref();
     if given.as_ref().is_some_and(is_reset) {
-        object_meta::set(object, "managedFields", Value::Null);
-        return;
+        return None;
     }
-    let given = given.filter(|given| given != known && is_valid(given));
-    let owners = given.as_ref().and_then(Managers::decode).filter(|managers| !managers.is_empty());
+    let given = given.filter(is_valid).map(|given| encode(&given)).filter(|given| !is_same(given, known));
+    let owners = given.as_deref().and_then(Managers::decode).filter(|managers| !managers.is_empty());
     let replaced = owners.is_some();
-    let Some(mut owners) = owners.or_else(|| Managers::decode(known)).filter(|managers| !managers.is_empty()) else {
+    let owners = owners.or_else(|| Managers::decode(known?));
+    let Some(mut owners) = owners.filter(|managers| !managers.is_empty()) else {
         // Nobody kept account so far: that begins with the first apply (fieldmanager `skipnonapplied.go`).
-        return;
+        return known.cloned();
     };
     let (api_version, now) = (call.gvk().api_version(), coracle_api::clock::rfc3339(call.server.config.clock.now()));
-    let encoded = {
-        let others: Vec<String> = owners.versions().map(str::to_owned).collect();
-        let versions = versions(call, old, object, &api_version, &others);
-        let changed = owners.update(&versions, &call.writer(&api_version, &now));
-        (changed || replaced).then(|| owners.encode())
-    };
-    if let Some(encoded) = encoded {
-        let none = encoded.as_array().is_some_and(Vec::is_empty);
-        object_meta::set(object, "managedFields", if none { Value::Null } else { encoded });
-    }
+    let others: Vec<String> = owners.versions().map(str::to_owned).collect();
+    let versions = versions(call, &current.value, object, &api_version, &others);
+    let changed = owners.update(&versions, &call.writer(&api_version, &now));
+    if changed || replaced { owners.encode().map(Bytes::from) } else { known.cloned() }
+}
+
+fn encode(value: &Value) -> Vec<u8> {
+    let mut out = Vec::new();
+    json::put(&mut out, value);
+    out
+}
+
+/// Whether a client gave back the account that it was shown: mostly byte for byte.
+fn is_same(given: &[u8], known: Option<&Bytes>) -> bool {
+    let read = |account| json::read(account).unwrap_or_default();
+    known.is_some_and(|known| given == known || json::same(&read(given), &read(known)))
 }
 
 /// Both objects in the writer's version and in those that owners speak of.

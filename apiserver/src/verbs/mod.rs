@@ -20,7 +20,7 @@ pub(crate) use delete::{DeleteOptions, delete_object};
 pub(crate) use manage::{Managing, manager_of};
 
 use crate::auth::UserInfo;
-use crate::cache::{Object, ResourceCache, encode, store_key, with_revision};
+use crate::cache::{Object, ResourceCache, encode_managed, store_key, with_revision};
 use crate::http::negotiate::Accept;
 use crate::http::render;
 use crate::http::request::Body;
@@ -121,7 +121,10 @@ pub async fn dispatch_binding(call: Call, body: Body) -> Result<Response, Status
 #[derive(Clone)]
 pub struct Current {
     object: Arc<Object>,
+    /// Without `metadata.managedFields`: they are half of an object, and few writes look into them.
     pub value: Value,
+    /// `metadata.managedFields`, as JSON.
+    pub managed_fields: Option<Bytes>,
     pub revision: Revision,
     pub created: Revision,
 }
@@ -129,7 +132,18 @@ pub struct Current {
 impl Current {
     fn of(object: &Arc<Object>) -> Self {
         let (revision, created) = (object.revision, object.created);
-        Self { value: object.parse(), object: object.clone(), revision, created }
+        let (value, managed_fields) = object.parse_unmanaged();
+        Self { object: object.clone(), value, managed_fields, revision, created }
+    }
+
+    /// What takes its place when a component writes it whose writes are not kept account of.
+    pub fn with<'r>(&'r self, value: &'r Value) -> Replacement<'r> {
+        Replacement { value, managed_fields: self.managed_fields.as_ref() }
+    }
+
+    /// The whole document.
+    fn whole(&self) -> Value {
+        self.object.parse()
     }
 
     /// Gives the document away, to be changed.
@@ -139,7 +153,7 @@ impl Current {
 
     /// Reads again what was given away.
     fn restore(&mut self) {
-        self.value = self.object.parse();
+        self.value = self.object.parse_unmanaged().0;
     }
 }
 
@@ -148,7 +162,7 @@ pub struct Written {
     pub json: Bytes,
 }
 
-/// Whether two documents differ in nothing but the revision they carry and the times of their field managers.
+/// Whether two documents differ in nothing but the revision they carry.
 fn is_same(a: &Value, b: &Value) -> bool {
     let (Some(a), Some(b)) = (a.as_object(), b.as_object()) else { return false };
     let same = |name: &str, value: &Value| match (name, value, b.get(name)) {
@@ -160,17 +174,37 @@ fn is_same(a: &Value, b: &Value) -> bool {
 
 fn same_metadata(a: &Map<String, Value>, b: &Map<String, Value>) -> bool {
     let count = |map: &Map<String, Value>| map.len() - usize::from(map.contains_key("resourceVersion"));
-    let timeless = |fields: &Value| -> Vec<Value> {
-        let mut entries = fields.as_array().cloned().unwrap_or_default();
+    let same = |name: &str, value: &Value| b.get(name).is_some_and(|other| json::same(other, value));
+    count(a) == count(b) && a.iter().all(|(name, value)| name == "resourceVersion" || same(name, value))
+}
+
+/// Whether two accounts of field managers differ in nothing but times.
+fn same_managers(a: Option<&Bytes>, b: Option<&Bytes>) -> bool {
+    let timeless = |account: Option<&Bytes>| -> Vec<Value> {
+        let mut entries: Vec<Value> =
+            account.and_then(|account| serde_json::from_slice(account).ok()).unwrap_or_default();
         entries.iter_mut().filter_map(Value::as_object_mut).for_each(|entry| drop(entry.remove("time")));
         entries
     };
-    count(a) == count(b)
-        && a.iter().filter(|(name, _)| *name != "resourceVersion").all(|(name, value)| match b.get(name) {
-            Some(other) if json::same(other, value) => true,
-            Some(other) => name == "managedFields" && timeless(value) == timeless(other),
-            None => false,
-        })
+    a == b || timeless(a) == timeless(b)
+}
+
+/// What is written in the place of an object.
+pub struct Replacement<'r> {
+    /// Without `metadata.managedFields`.
+    pub value: &'r Value,
+    /// `metadata.managedFields`, as JSON.
+    pub managed_fields: Option<&'r Bytes>,
+}
+
+impl Replacement<'_> {
+    fn encode(&self) -> Bytes {
+        encode_managed(self.value, self.managed_fields.map(|json| &**json))
+    }
+
+    fn is(&self, current: &Current) -> bool {
+        is_same(self.value, &current.value) && same_managers(self.managed_fields, current.managed_fields.as_ref())
+    }
 }
 
 impl Call {
@@ -242,16 +276,19 @@ impl Call {
         render::object(self, code, json)
     }
 
-    /// Writes a new value over `current`, with further writes in the same transaction. None when somebody else wrote
-    /// meanwhile.
-    pub async fn replace(&self, current: &Current, value: &Value, extra: Vec<Op>) -> Result<Option<Written>, Status> {
+    /// Writes over `current`, with further writes in the same transaction. None when somebody else wrote meanwhile.
+    pub async fn replace(
+        &self,
+        current: &Current,
+        new: &Replacement<'_>,
+        extra: Vec<Op>,
+    ) -> Result<Option<Written>, Status> {
         let key = self.store_key(&self.name);
-        if extra.is_empty() && is_same(value, &current.value) {
+        if extra.is_empty() && new.is(current) {
             // What changes nothing is not written, and keeps its revision (apiserver `storage/etcd3`).
-            let json = with_revision(&encode(&current.value), current.revision);
-            return Ok(Some(Written { json }));
+            return Ok(Some(Written { json: current.object.json() }));
         }
-        let stored = encode(value);
+        let stored = new.encode();
         if self.options.dry_run {
             return Ok(Some(Written { json: with_revision(&stored, current.revision) }));
         }
@@ -269,12 +306,12 @@ impl Call {
     pub async fn replace_if(
         &self,
         current: &Current,
-        value: &Value,
+        new: &Replacement<'_>,
         compare: Vec<Compare>,
         extra: Vec<Op>,
     ) -> Result<Option<Written>, Status> {
         let key = self.store_key(&self.name);
-        let stored = encode(value);
+        let stored = new.encode();
         if self.options.dry_run {
             return Ok(Some(Written { json: with_revision(&stored, current.revision) }));
         }

@@ -41,7 +41,12 @@ pub(super) async fn patch(call: Call, body: Body) -> Result<Response, Status> {
     let type_ref = row.reading_type(call.resolved.served)?;
     for _ in 0..update::ATTEMPTS {
         let current = call.current().await?;
-        let mut shown = Cow::Borrowed(&current.value);
+        let mut shown = match kind {
+            // It may read what it does not name.
+            PatchType::Json => Cow::Owned(current.whole()),
+            _ if names_managers(&body.bytes) => Cow::Owned(current.whole()),
+            _ => Cow::Borrowed(&current.value),
+        };
         if call.resolved.served != 0 || row.strategy.custom().is_some() {
             row.strategy.to_served(shown.to_mut(), call.resolved.served);
         }
@@ -68,4 +73,10 @@ pub(super) async fn patch(call: Call, body: Body) -> Result<Response, Status> {
         }
     }
     Err(Status::modified(&call.gvr(), &call.name))
+}
+
+/// Whether a patch may say something of `metadata.managedFields`.
+fn names_managers(patch: &[u8]) -> bool {
+    // A name can be written with escapes, too.
+    memchr::memmem::find(patch, b"managedFields").is_some() || memchr::memmem::find(patch, b"\\u").is_some()
 }

@@ -1,8 +1,9 @@
 //! UPDATE, and what updates and patches share.
 
 use super::manage::{self, Managing};
-use super::{Call, Current, Response, Written, allocate, create};
+use super::{Call, Current, Replacement, Response, Written, allocate, create};
 use crate::admission;
+use crate::cache::with_revision;
 use crate::http::render;
 use crate::http::request::Body;
 use crate::registry::{Subresource, meta};
@@ -96,10 +97,10 @@ pub(super) async fn write(
             }
         }
     }
-    match managing {
-        Managing::Tracked => manage::updated(call, &mut object, &current.value, given),
-        Managing::Applied(managed_fields) => object_meta::set(&mut object, "managedFields", managed_fields),
-    }
+    let managed_fields = match managing {
+        Managing::Tracked => manage::updated(call, &object, current, given),
+        Managing::Applied(managed_fields) => managed_fields,
+    };
     admission::mutate_update(call, &mut object, &current.value)?;
     validate(call, &object, &current.value)?;
     let allocated = if call.subresource.is_none() {
@@ -107,15 +108,15 @@ pub(super) async fn write(
     } else {
         allocate::Allocated::default()
     };
+    let new = Replacement { value: &object, managed_fields: managed_fields.as_ref() };
     if meta::is_finished(&object, &current.value) {
         // The last finalizer went: the object goes with it.
         let mut extra = allocate::release(call, &current.value);
         extra.extend(allocated.ops.into_iter().filter(|op| matches!(op, Op::Delete { .. })));
         let removed = call.remove(current, dedup(extra)).await?;
-        return Ok(removed
-            .then(|| Written { json: crate::cache::with_revision(&crate::cache::encode(&object), current.revision) }));
+        return Ok(removed.then(|| Written { json: with_revision(&new.encode(), current.revision) }));
     }
-    replace_allocated(call, current, &object, allocated).await
+    replace_allocated(call, current, &new, allocated).await
 }
 
 fn dedup(mut ops: Vec<Op>) -> Vec<Op> {
@@ -128,13 +129,13 @@ fn dedup(mut ops: Vec<Op>) -> Vec<Op> {
 async fn replace_allocated(
     call: &Call,
     current: &Current,
-    object: &Value,
+    new: &Replacement<'_>,
     allocated: allocate::Allocated,
 ) -> Result<Option<Written>, Status> {
     if allocated.compare.is_empty() {
-        return call.replace(current, object, allocated.ops).await;
+        return call.replace(current, new, allocated.ops).await;
     }
-    call.replace_if(current, object, allocated.compare, allocated.ops).await
+    call.replace_if(current, new, allocated.compare, allocated.ops).await
 }
 
 fn check_preconditions(call: &Call, current: &Current, object: &Value) -> Result<(), Status> {
