@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use coracle_cri::{CreateContainer, UpdatePodSandboxResourcesRequest};
 use hyper_util::rt::TokioIo;
 use k8s_cri::v1::image_service_client::ImageServiceClient;
 use k8s_cri::v1::runtime_service_client::RuntimeServiceClient;
@@ -24,6 +25,7 @@ const MAX_MESSAGE: usize = 16 * 1024 * 1024;
 pub struct Cri {
     runtime: RuntimeServiceClient<Channel>,
     images: ImageServiceClient<Channel>,
+    newer: coracle_cri::Client,
 }
 
 /// What the runtime answered instead, in the form in which Go's gRPC writes it: people search for these words.
@@ -106,6 +108,7 @@ impl Cri {
         let channel = Endpoint::from_static("http://cri.invalid").connect_with_connector_lazy(dial);
         Self {
             runtime: RuntimeServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE),
+            newer: coracle_cri::Client::new(channel.clone()),
             images: ImageServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE),
         }
     }
@@ -120,7 +123,6 @@ impl Cri {
         runtime.remove_pod_sandbox(RemovePodSandboxRequest) -> RemovePodSandboxResponse within CALL;
         runtime.pod_sandbox_status(PodSandboxStatusRequest) -> PodSandboxStatusResponse within CALL;
         runtime.list_pod_sandbox(ListPodSandboxRequest) -> ListPodSandboxResponse within CALL;
-        runtime.create_container(CreateContainerRequest) -> CreateContainerResponse within CALL;
         runtime.start_container(StartContainerRequest) -> StartContainerResponse within CALL;
         runtime.remove_container(RemoveContainerRequest) -> RemoveContainerResponse within CALL;
         runtime.list_containers(ListContainersRequest) -> ListContainersResponse within CALL;
@@ -138,6 +140,17 @@ impl Cri {
         images.list_images(ListImagesRequest) -> ListImagesResponse within CALL;
         images.image_status(ImageStatusRequest) -> ImageStatusResponse within CALL;
         images.pull_image(PullImageRequest) -> PullImageResponse within PULL;
+    }
+
+    pub async fn create_container(&self, request: CreateContainer) -> Answer<cri::CreateContainerResponse> {
+        let mut client = self.newer.clone();
+        within(CALL, client.create_container(request)).await
+    }
+
+    /// Tells the runtime what the pod's group was given.
+    pub async fn update_pod_sandbox_resources(&self, request: UpdatePodSandboxResourcesRequest) -> Answer<()> {
+        let mut client = self.newer.clone();
+        within(CALL, client.update_pod_sandbox_resources(request)).await.map(drop)
     }
 
     /// Stops a container: SIGTERM (or its own signal), after `grace` seconds SIGKILL. Answers when it has ended.

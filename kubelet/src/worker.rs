@@ -250,8 +250,9 @@ impl Worker {
             }
             Action::Resize { runs } => {
                 busy.resizing = true;
+                let sandbox = self.observed.sandbox().map(|sandbox| sandbox.id.clone());
                 self.operations.spawn(async move {
-                    let (done, result) = work::resize(&shared, &of, runs).await;
+                    let (done, result) = work::resize(&shared, &of, sandbox.as_deref(), runs).await;
                     Outcome::Resized { done, result }
                 });
             }

@@ -13,6 +13,7 @@ mod engine;
 mod images;
 mod logs;
 mod networks;
+mod older_kernel;
 mod refusals;
 mod restart;
 mod terminals;

@@ -22,16 +22,27 @@ pub struct MountRequest<'a> {
     pub environment: &'a [(String, String)],
 }
 
+/// A container's mounts, and the parts of images among them by their places.
+#[derive(Debug, Default, Clone, PartialEq)]
+pub struct Mounts {
+    pub mounts: Vec<cri::Mount>,
+    pub image_sub_paths: BTreeMap<usize, String>,
+}
+
 /// The mounts of a container: its volumes, /etc/hosts and the file for its termination message. Blocks.
 ///
 /// # Errors
 /// Names the volume that is not there or cannot be mounted in part.
-pub fn of_container(request: &MountRequest<'_>) -> Result<Vec<cri::Mount>, String> {
+pub fn of_container(request: &MountRequest<'_>) -> Result<Mounts, String> {
     let MountRequest { paths, pod, container, attempt, .. } = *request;
     let uid = pod::uid(pod);
-    let mut mounts = Vec::new();
+    let (mut mounts, mut image_sub_paths) = (Vec::new(), BTreeMap::new());
     for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
-        mounts.push(of_volume(request, index, mount)?);
+        let made = of_volume(request, index, mount)?;
+        if let (Some(_), Some(part)) = (&made.image, part(mount, request.environment)?) {
+            image_sub_paths.insert(index, part);
+        }
+        mounts.push(made);
     }
     let taken = |path: &str| container.volume_mounts.iter().flatten().any(|mount| mount.mount_path == path);
     if !taken("/etc/hosts") {
@@ -43,15 +54,26 @@ pub fn of_container(request: &MountRequest<'_>) -> Result<Vec<cri::Mount>, Strin
         make_termination_log(&log).map_err(|error| format!("cannot make {}: {error}", log.display()))?;
         mounts.push(plain(termination, &log, false));
     }
-    Ok(mounts)
+    Ok(Mounts { mounts, image_sub_paths })
 }
 
-/// An image as a volume (KEP-4639): read-only, and whole, for the runtime's interface knows no part of it.
-fn of_image(request: &MountRequest<'_>, mount: &VolumeMount, volume: &Volume) -> Result<cri::Mount, String> {
-    let part = |part: &Option<String>| part.as_ref().is_some_and(|part| !part.is_empty());
-    if part(&mount.sub_path) || part(&mount.sub_path_expr) {
-        return Err(format!("subPath of the image volume \"{}\" is not supported by this node", volume.name));
+/// The part of a volume that a mount asks for.
+fn part(mount: &VolumeMount, environment: &[(String, String)]) -> Result<Option<String>, String> {
+    match (&mount.sub_path, &mount.sub_path_expr) {
+        (Some(part), _) if !part.is_empty() => Ok(Some(part.clone())),
+        (_, Some(expression)) if !expression.is_empty() => {
+            let part = expand(expression, environment);
+            if part.contains("$(") {
+                return Err(format!("missing value for variable in subPathExpr {expression:?}"));
+            }
+            Ok(Some(part))
+        }
+        _ => Ok(None),
     }
+}
+
+/// An image as a volume (KEP-4639), read-only. The runtime finds the part of it.
+fn of_image(request: &MountRequest<'_>, mount: &VolumeMount, volume: &Volume) -> Result<cri::Mount, String> {
     let image = request.images.get(&volume.name);
     let image = image.ok_or_else(|| format!("the image of volume \"{}\" is not there", volume.name))?;
     Ok(cri::Mount {
@@ -91,18 +113,7 @@ fn of_volume(request: &MountRequest<'_>, index: usize, mount: &VolumeMount) -> R
         return of_image(request, mount, volume);
     }
     let mut place = path(paths, pod, volume)?;
-    let part = match (&mount.sub_path, &mount.sub_path_expr) {
-        (Some(part), _) if !part.is_empty() => Some(part.clone()),
-        (_, Some(expression)) if !expression.is_empty() => {
-            let part = expand(expression, environment);
-            if part.contains("$(") {
-                return Err(format!("missing value for variable in subPathExpr {expression:?}"));
-            }
-            Some(part)
-        }
-        _ => None,
-    };
-    if let Some(part) = part {
+    if let Some(part) = part(mount, environment)? {
         let target = paths.subpaths(pod::uid(pod)).join(&volume.name).join(&container.name).join(index.to_string());
         // A run before this one left its own; what it showed may have been replaced since.
         super::unmount_below(&target).map_err(|error| error.to_string())?;

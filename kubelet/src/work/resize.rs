@@ -21,6 +21,7 @@ pub struct Resizing {
 pub async fn resize(
     shared: &Shared,
     pod: &Pod,
+    sandbox: Option<&str>,
     runs: Vec<Resizing>,
 ) -> (Vec<(String, ResourceRequirements)>, Result<(), String>) {
     let mut done = Vec::new();
@@ -40,7 +41,27 @@ pub async fn resize(
             Err(error) => return (done, Err(error.to_string())),
         }
     }
+    if let Some(id) = sandbox {
+        tell_sandbox(shared, pod, id).await;
+    }
     (done, Ok(()))
+}
+
+/// The runtime may have to know the pod's sums; it is no part of the resize that it does (kuberuntime,
+/// `updatePodSandboxResources`).
+async fn tell_sandbox(shared: &Shared, pod: &Pod, id: &str) {
+    let request = coracle_cri::UpdatePodSandboxResourcesRequest {
+        pod_sandbox_id: id.to_owned(),
+        overhead: None,
+        resources: Some(resources::of_pod(pod)),
+    };
+    match shared.cri.update_pod_sandbox_resources(request).await {
+        Ok(()) => {}
+        Err(error) if error.code == tonic::Code::Unimplemented => {
+            tracing::debug!(pod = pod::name(pod), "the runtime has no UpdatePodSandboxResources");
+        }
+        Err(error) => tracing::warn!(pod = pod::name(pod), %error, "the sandbox's resources could not be told"),
+    }
 }
 
 fn memory_limit(resources: &ResourceRequirements) -> i64 {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use coracle_client::EventType;
+use coracle_cri::CreateContainer;
 use k8s_cri::v1 as cri;
 use k8s_openapi::api::core::v1::{Container, Pod};
 
@@ -11,7 +12,7 @@ use super::{Shared, Trouble, sandbox_config, stop, users};
 use crate::allocation;
 use crate::observed::{Observed, annotation, label};
 use crate::pod::{self, env, hosts, resources, security};
-use crate::volumes::{self, MountRequest};
+use crate::volumes::{self, MountRequest, Mounts};
 use crate::{images, objects};
 
 /// Starts a container in the pod's sandbox.
@@ -38,12 +39,13 @@ pub async fn start(
     let volumes = volume_images(&shared, &pod, &container, &sandbox_config).await?;
     let config = config(&shared, &pod, &observed, &container, attempt, &image, volumes).await;
     let config = config.map_err(|message| failed("CreateContainerConfigError", message))?;
+    let (config, image_sub_paths) = config;
     let request = cri::CreateContainerRequest {
         pod_sandbox_id: sandbox.id.clone(),
         config: Some(config),
         sandbox_config: Some(sandbox_config),
     };
-    let created = shared.cri.create_container(request).await;
+    let created = shared.cri.create_container(CreateContainer { request, image_sub_paths }).await;
     let id = created.map_err(|error| failed("CreateContainerError", error.to_string()))?.container_id;
     shared.tell(
         &pod,
@@ -108,7 +110,7 @@ async fn post_start(
     Err(Trouble::new("PostStartHookError", why))
 }
 
-/// Everything the runtime needs to know.
+/// Everything the runtime needs to know, and the parts of images to be mounted.
 async fn config(
     shared: &Arc<Shared>,
     pod: &Arc<Pod>,
@@ -117,7 +119,7 @@ async fn config(
     attempt: u32,
     image: &images::Ready,
     volumes: BTreeMap<String, String>,
-) -> Result<cri::ContainerConfig, String> {
+) -> Result<(cri::ContainerConfig, BTreeMap<usize, String>), String> {
     let mut security = security::of_container(pod, container, &image.user)?;
     if let Some(target) = target(pod, observed, container)? {
         let options = security.namespace_options.get_or_insert_default();
@@ -127,11 +129,12 @@ async fn config(
     let facts = shared.facts(pod, observed);
     let objects = objects::fetch(&shared.client, pod::namespace(pod), &env::references(container)).await?;
     let environment = env::compose(pod, container, &objects, &facts)?;
-    let mounts = mounts(shared, pod, container, attempt, environment.clone(), facts.pod_ips, volumes).await?;
+    let Mounts { mounts, image_sub_paths } =
+        mounts(shared, pod, container, attempt, environment.clone(), facts.pod_ips, volumes).await?;
     let expanded =
         |list: &Option<Vec<String>>| list.iter().flatten().map(|text| env::expand(text, &environment)).collect();
     let wanted = images::with_tag(container.image.as_deref().unwrap_or_default());
-    Ok(cri::ContainerConfig {
+    let config = cri::ContainerConfig {
         metadata: Some(cri::ContainerMetadata { name: container.name.clone(), attempt }),
         image: Some(cri::ImageSpec { image: image.id.clone(), user_specified_image: wanted, ..Default::default() }),
         command: expanded(&container.command),
@@ -150,7 +153,8 @@ async fn config(
         }),
         envs: environment.into_iter().map(|(key, value)| cri::KeyValue { key, value }).collect(),
         ..Default::default()
-    })
+    };
+    Ok((config, image_sub_paths))
 }
 
 /// The run whose processes an ephemeral container is to see, if it names one.
@@ -196,7 +200,7 @@ async fn mounts(
     environment: Vec<(String, String)>,
     addresses: Vec<String>,
     images: BTreeMap<String, String>,
-) -> Result<Vec<cri::Mount>, String> {
+) -> Result<Mounts, String> {
     let (shared, pod, container) = (shared.clone(), pod.clone(), container.clone());
     let made = tokio::task::spawn_blocking(move || {
         let directory =
@@ -213,7 +217,7 @@ async fn mounts(
         })?;
         // Files keep their owners by number: what is the node's root's on the disk is the pod's root's inside (KEP-127).
         if let Some(users) = users::of(&shared.paths, &pod)? {
-            for mount in mounts.iter_mut().filter(|mount| mount.image.is_none()) {
+            for mount in mounts.mounts.iter_mut().filter(|mount| mount.image.is_none()) {
                 mount.uid_mappings = users.uids.clone();
                 mount.gid_mappings = users.gids.clone();
             }

@@ -19,7 +19,7 @@ pub struct MountOptions {
     pub copy_up: bool,
     /// `idmap`, `ridmap`: owners go through mappings.
     pub idmap: bool,
-    /// `x-coracle.subpath=`: what is bound is this part of the source, found without leaving that. (mount(8) leaves options
+    /// `x-coracle.subpath=`: what is bound, or shown of an overlay, is this part of it, found without leaving that. (mount(8) leaves options
     /// that begin with `x-` to programs.)
     pub subpath: Option<PathBuf>,
     /// What is the file system's own.

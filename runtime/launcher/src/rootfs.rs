@@ -172,7 +172,10 @@ impl<'a> Rootfs<'a> {
         let destination = &mount.destination;
         match mount.kind.as_str() {
             "bind" => self.bind(mount, self.prepared.get(index)),
-            "overlay" if self.prepared.get(index).is_some() => self.bind(mount, self.prepared.get(index)),
+            "overlay" if self.prepared.get(index).is_some() => {
+                self.bind(mount, self.prepared.get(index))?;
+                self.narrow(mount)
+            }
             "cgroup" | "cgroup2" => self.mount_cgroup(mount, cgroup),
             _ => {
                 let covers = mount.kind == "tmpfs" && self.resolve(destination, libc::O_PATH).is_ok();
@@ -203,9 +206,20 @@ impl<'a> Rootfs<'a> {
                 }
                 sys::mount(source, fd_path(&target), &mount.kind, options.flags, &data)
                     .context(|| mount.kind.clone())?;
+                self.narrow(mount)?;
                 self.propagate(mount)
             }
         }
+    }
+
+    /// Shows only a directory of what has been mounted, by a mount of that over the whole, with the same attributes.
+    fn narrow(&self, mount: &MountSpec) -> Result<()> {
+        let Some(part) = &mount.options.subpath else { return Ok(()) };
+        let directory = libc::O_PATH | libc::O_DIRECTORY;
+        let whole = self.resolve(&mount.destination, directory).context(|| "open the new mount".into())?;
+        let resolve = sys::RESOLVE_BENEATH | sys::RESOLVE_NO_MAGICLINKS;
+        let part = sys::openat2(whole.as_fd(), part, directory, 0, resolve).context(|| format!("subpath {part:?}"))?;
+        sys::mount(&fd_path(&part), fd_path(&whole), "", libc::MS_BIND, "").context(|| "bind the subpath".into())
     }
 
     /// A tmpfs that begins with what it covers; it becomes read-only, if asked for, when it is full.

@@ -373,8 +373,10 @@ impl MountSpec {
         if kind.is_empty() {
             return Err(Error::new(format!("mount {destination:?}: type is missing")));
         }
-        if options.subpath.is_some() && kind != "bind" {
-            return Err(Error::new(format!("mount {destination:?}: only of a bind mount can a part be mounted")));
+        if options.subpath.is_some() && !matches!(kind.as_str(), "bind" | "overlay") {
+            return Err(Error::new(format!(
+                "mount {destination:?}: a part can be mounted of a bind or an overlay only"
+            )));
         }
         if options.idmap && mappings.is_empty() {
             mappings = container.clone();

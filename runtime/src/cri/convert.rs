@@ -77,7 +77,6 @@ pub fn sandbox_config(config: v1::PodSandboxConfig, runtime_handler: String) -> 
         privileged: security.privileged,
         runtime_handler,
         users,
-        overhead: linux.overhead.map(resources),
         standalone: false,
     })
 }
@@ -167,7 +166,11 @@ fn resources_message(resources: &Resources) -> v1::LinuxContainerResources {
     }
 }
 
-pub fn container_config(config: v1::ContainerConfig) -> Result<ContainerConfig> {
+/// `image_sub_paths` go by their mounts' places.
+pub fn container_config(
+    config: v1::ContainerConfig,
+    image_sub_paths: BTreeMap<usize, String>,
+) -> Result<ContainerConfig> {
     let metadata = config.metadata.ok_or_else(|| Error::invalid("container config must include metadata"))?;
     let image = config.image.ok_or_else(|| Error::invalid("container config must include an image"))?;
     if !config.cdi_devices.is_empty() {
@@ -183,7 +186,7 @@ pub fn container_config(config: v1::ContainerConfig) -> Result<ContainerConfig> 
         args: config.args,
         working_dir: config.working_dir,
         env: config.envs.into_iter().map(|entry| (entry.key, entry.value)).collect(),
-        mounts: config.mounts.into_iter().map(mount).collect::<Result<_>>()?,
+        mounts: mounts(config.mounts, image_sub_paths)?,
         devices: config
             .devices
             .into_iter()
@@ -204,6 +207,24 @@ pub fn container_config(config: v1::ContainerConfig) -> Result<ContainerConfig> 
     })
 }
 
+fn mounts(mounts: Vec<v1::Mount>, mut image_sub_paths: BTreeMap<usize, String>) -> Result<Vec<Mount>> {
+    let of = |(index, message): (usize, v1::Mount)| {
+        let mut out = mount(message)?;
+        match (&mut out.image, image_sub_paths.remove(&index)) {
+            (_, None) => {}
+            (Some(image), Some(path)) => image.sub_path = path,
+            (None, Some(path)) => {
+                return Err(Error::invalid(format!(
+                    "mount at {:?} has a part {path:?} of no image",
+                    out.container_path
+                )));
+            }
+        }
+        Ok(out)
+    };
+    mounts.into_iter().enumerate().map(of).collect()
+}
+
 fn mount(mount: v1::Mount) -> Result<Mount> {
     let image = mount.image.as_ref().filter(|image| !image.image.is_empty());
     if image.is_some() && !mount.host_path.is_empty() {
@@ -222,7 +243,7 @@ fn mount(mount: v1::Mount) -> Result<Mount> {
         recursive_read_only: mount.recursive_read_only,
         propagation,
         owners,
-        image: image.map(|image| MountedImage { name: image.image.clone(), chains: Vec::new() }),
+        image: image.map(|image| MountedImage { name: image.image.clone(), ..MountedImage::default() }),
     })
 }
 
@@ -316,6 +337,18 @@ pub fn sandbox_summary(sandbox: &Sandbox) -> v1::PodSandbox {
         annotations: unordered(&sandbox.config.annotations),
         runtime_handler: sandbox.config.runtime_handler.clone(),
     }
+}
+
+/// What crictl shows of a sandbox beyond its status.
+pub fn sandbox_info(sandbox: &Sandbox) -> serde_json::Value {
+    let state = sandbox.state();
+    let given = |resources: Option<Resources>| resources.map(|resources| serde_json::json!(resources));
+    serde_json::json!({
+        "runtimeHandler": sandbox.config.runtime_handler,
+        "cgroupParent": sandbox.config.cgroup_parent,
+        "overhead": given(state.overhead),
+        "resources": given(state.resources),
+    })
 }
 
 pub fn sandbox_status(sandbox: &Sandbox) -> v1::PodSandboxStatus {

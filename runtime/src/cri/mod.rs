@@ -30,10 +30,11 @@ pub async fn serve(engine: Arc<Engine>, path: &Path, shutdown: CancellationToken
     let loopback =
         Place::Current.listen_tcp(([127, 0, 0, 1], 0).into()).context("listen for streams on the loopback")?;
     let streams = coracle_streaming::Server::start(streams, loopback, shutdown.clone()).context("serve streams")?;
-    let service = runtime_service::Service::new(engine.clone(), streams, shutdown.clone());
-    let runtime = RuntimeServiceServer::new(service)
+    let service = Arc::new(runtime_service::Service::new(engine.clone(), streams, shutdown.clone()));
+    let runtime = RuntimeServiceServer::from_arc(service.clone())
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
+    let runtime = coracle_cri::Front::new(runtime, service, MAX_MESSAGE);
     let images = ImageServiceServer::new(image_service::Service::new(engine))
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);

@@ -2,6 +2,7 @@
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
+use coracle_cri::{CreateContainer, Newer, UpdatePodSandboxResourcesRequest, UpdatePodSandboxResourcesResponse};
 use coracle_streaming::{Wanted, server as streaming};
 use futures::Stream;
 use k8s_cri::v1::{self, runtime_service_server::RuntimeService};
@@ -28,6 +29,26 @@ pub struct Service {
     engine: Arc<Engine>,
     streams: Arc<Streams>,
     shutdown: CancellationToken,
+}
+
+impl Newer for Service {
+    async fn create_container(&self, create: CreateContainer) -> Result<v1::CreateContainerResponse, Status> {
+        let CreateContainer { request, image_sub_paths } = create;
+        let config = request.config.ok_or_else(|| missing("config"))?;
+        let config = convert::container_config(config, image_sub_paths).map_err(status)?;
+        let container_id = self.engine.create_container(&request.pod_sandbox_id, config).await.map_err(status)?;
+        Ok(v1::CreateContainerResponse { container_id })
+    }
+
+    async fn update_pod_sandbox_resources(
+        &self,
+        request: UpdatePodSandboxResourcesRequest,
+    ) -> Result<UpdatePodSandboxResourcesResponse, Status> {
+        let (overhead, resources) =
+            (request.overhead.map(convert::resources), request.resources.map(convert::resources));
+        self.engine.update_sandbox(&request.pod_sandbox_id, overhead, resources).await.map_err(status)?;
+        Ok(UpdatePodSandboxResourcesResponse {})
+    }
 }
 
 /// Where exec, attach and port-forward are served.
@@ -197,11 +218,15 @@ impl RuntimeService for Service {
                 request.runtime_handler
             )));
         }
-        let config = convert::sandbox_config(request.config.ok_or_else(|| missing("config"))?, request.runtime_handler)
-            .map_err(status)?;
+        let mut config = request.config.ok_or_else(|| missing("config"))?;
+        let linux = config.linux.as_mut();
+        let (overhead, resources) =
+            linux.map(|linux| (linux.overhead.take(), linux.resources.take())).unwrap_or_default();
+        let (overhead, resources) = (overhead.map(convert::resources), resources.map(convert::resources));
+        let config = convert::sandbox_config(config, request.runtime_handler).map_err(status)?;
         let engine = self.engine.clone();
         // A kubelet that gives up waiting must not leave a sandbox half made.
-        let made = tokio::spawn(async move { engine.run_sandbox(config).await })
+        let made = tokio::spawn(async move { engine.run_sandbox(config, overhead, resources).await })
             .await
             .map_err(|error| status(error.into()))?;
         Ok(Response::new(v1::RunPodSandboxResponse { pod_sandbox_id: made.map_err(status)? }))
@@ -229,10 +254,12 @@ impl RuntimeService for Service {
         &self,
         request: Request<v1::PodSandboxStatusRequest>,
     ) -> Answer<v1::PodSandboxStatusResponse> {
-        let sandbox = self.engine.sandbox(&request.into_inner().pod_sandbox_id).map_err(status)?;
+        let request = request.into_inner();
+        let sandbox = self.engine.sandbox(&request.pod_sandbox_id).map_err(status)?;
+        let info = request.verbose.then(|| ("info".to_owned(), convert::sandbox_info(&sandbox).to_string()));
         Ok(Response::new(v1::PodSandboxStatusResponse {
             status: Some(convert::sandbox_status(&sandbox)),
-            info: Default::default(),
+            info: info.into_iter().collect(),
             containers_statuses: self.containers_statuses(&sandbox.id),
             timestamp: crate::engine::model::now(),
         }))
@@ -259,10 +286,8 @@ impl RuntimeService for Service {
         &self,
         request: Request<v1::CreateContainerRequest>,
     ) -> Answer<v1::CreateContainerResponse> {
-        let request = request.into_inner();
-        let config = convert::container_config(request.config.ok_or_else(|| missing("config"))?).map_err(status)?;
-        let container_id = self.engine.create_container(&request.pod_sandbox_id, config).await.map_err(status)?;
-        Ok(Response::new(v1::CreateContainerResponse { container_id }))
+        let create = CreateContainer { request: request.into_inner(), ..CreateContainer::default() };
+        Newer::create_container(self, create).await.map(Response::new)
     }
 
     async fn start_container(&self, request: Request<v1::StartContainerRequest>) -> Answer<v1::StartContainerResponse> {

@@ -7,7 +7,12 @@ use std::{
     time::Duration,
 };
 
-use coracle_launcher::{cgroup::memory, cli::signal_number, json::Json, state::State};
+use coracle_launcher::{
+    cgroup::{Cgroup, memory},
+    cli::signal_number,
+    json::Json,
+    state::State,
+};
 use coracle_shim::protocol::{Create, Exit, Kind, LogDriver, Request};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -483,13 +488,17 @@ impl Engine {
         if container.state().status == Status::Exited {
             return Err(Error::precondition(format!("container {:?} has ended", container.id)));
         }
-        let merged = merge(&container.state().resources, &resources);
+        let before = container.state().resources;
+        let merged = merge(&before, &resources);
+        let score = Some(merged.oom_score_adj).filter(|score| *score != before.oom_score_adj);
         let json = spec::resources(&merged);
         if container.state().status == Status::Running {
             let (hierarchy, path, text) = (self.hierarchy.clone(), container.cgroups_path.clone(), json.to_string());
             spawn_blocking(move || -> Result<()> {
                 let json = Json::parse(text.as_bytes()).map_err(|error| Error::internal(error.to_string()))?;
-                hierarchy.group(&path).and_then(|group| group.apply(&json)).context("update the container's limits")
+                let group = hierarchy.group(&path).context("find the container's group")?;
+                group.apply(&json).context("update the container's limits")?;
+                score.map_or(Ok(()), |score| set_oom_score(&group, score))
             })
             .await??;
         } else {
@@ -498,6 +507,9 @@ impl Engine {
             let devices = config["linux"]["resources"]["devices"].take();
             config["linux"]["resources"] = json;
             config["linux"]["resources"]["devices"] = devices;
+            if let Some(score) = score {
+                config["process"]["oomScoreAdj"] = score.into();
+            }
             save_volatile(&bundle, "config.json", &config)?;
         }
         self.change(&container, |state| state.resources = merged).await
@@ -550,6 +562,22 @@ pub(super) async fn wait_exited(container: &Container) {
 }
 
 /// Zero and empty leave what there is.
+/// How readily the kernel takes each process of a group when memory is short.
+fn set_oom_score(group: &Cgroup, score: i64) -> Result<()> {
+    for pid in group.processes() {
+        match std::fs::write(format!("/proc/{pid}/oom_score_adj"), score.to_string()) {
+            // Ended meanwhile.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => {}
+            // Without CAP_SYS_RESOURCE it cannot go lower than it was: as at the start, the rest is done all the same.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EACCES | libc::EPERM)) => {
+                warn!(pid, score, "the process's oom_score_adj cannot be lowered");
+            }
+            result => result.context(format!("set oom_score_adj of process {pid}"))?,
+        }
+    }
+    Ok(())
+}
+
 fn merge(old: &Resources, new: &Resources) -> Resources {
     let number = |new: i64, old: i64| if new == 0 { old } else { new };
     let text = |new: &str, old: &str| if new.is_empty() { old.to_owned() } else { new.to_owned() };
@@ -559,7 +587,7 @@ fn merge(old: &Resources, new: &Resources) -> Resources {
         cpu_shares: number(new.cpu_shares, old.cpu_shares),
         memory_limit: number(new.memory_limit, old.memory_limit),
         memory_swap_limit: number(new.memory_swap_limit, old.memory_swap_limit),
-        oom_score_adj: old.oom_score_adj,
+        oom_score_adj: number(new.oom_score_adj, old.oom_score_adj),
         cpuset_cpus: text(&new.cpuset_cpus, &old.cpuset_cpus),
         cpuset_mems: text(&new.cpuset_mems, &old.cpuset_mems),
         pids_limit: number(new.pids_limit, old.pids_limit),

@@ -34,8 +34,6 @@ pub struct SandboxConfig {
     /// Users and groups of its own; empty for the host's.
     #[serde(default)]
     pub users: IdMappings,
-    /// What the sandbox's containers together should have; kept for the answer only.
-    pub overhead: Option<Resources>,
     /// Made for one container of the same id, and nobody else's business: not shown to CRI.
     #[serde(default)]
     pub standalone: bool,
@@ -96,6 +94,12 @@ pub struct SandboxState {
     pub ips: Vec<String>,
     /// The network was given back.
     pub network_released: bool,
+    /// What the kubelet gave the pod's group for the sandbox itself and for its containers together: told in answers, no
+    /// limit of ours (CRI, `LinuxPodSandboxConfig`).
+    #[serde(default)]
+    pub overhead: Option<Resources>,
+    #[serde(default)]
+    pub resources: Option<Resources>,
 }
 
 /// A container as asked for.
@@ -147,6 +151,9 @@ pub struct MountedImage {
     pub name: String,
     /// Its layers, which must stay while the container is there; found when the container is made.
     pub chains: Vec<Digest>,
+    /// The directory of it that is mounted; empty for all.
+    #[serde(default)]
+    pub sub_path: String,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

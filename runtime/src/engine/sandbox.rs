@@ -9,7 +9,7 @@ use tracing::{info, warn};
 
 use super::{
     Engine, Paths, Sandbox,
-    model::{EventKind, SandboxConfig, SandboxState, Status, new_id, now},
+    model::{EventKind, Resources, SandboxConfig, SandboxState, Status, new_id, now},
     namespaces::Wanted,
     remove_dir, save, save_volatile,
     shim::{Shim, ShimEvent},
@@ -38,9 +38,14 @@ const SHM_OPTIONS: &str = "mode=1777,size=65536k";
 
 impl Engine {
     /// Makes a sandbox: namespaces, files, network.
-    pub async fn run_sandbox(&self, config: SandboxConfig) -> Result<String> {
+    pub async fn run_sandbox(
+        &self,
+        config: SandboxConfig,
+        overhead: Option<Resources>,
+        resources: Option<Resources>,
+    ) -> Result<String> {
         let id = new_id();
-        let state = SandboxState { ready: false, created_at: now(), ips: Vec::new(), network_released: false };
+        let state = SandboxState { created_at: now(), overhead, resources, ..SandboxState::default() };
         let sandbox = {
             let _naming = self.naming.lock();
             if let Some(other) = self.sandboxes().into_iter().find(|other| same_name(&other.config, &config)) {
@@ -131,6 +136,23 @@ impl Engine {
             .into(),
             port_mappings: config.port_mappings.iter().filter(|mapping| mapping.host_port > 0).cloned().collect(),
         }
+    }
+
+    /// Records what the pod's group was given.
+    pub async fn update_sandbox(
+        &self,
+        id: &str,
+        overhead: Option<Resources>,
+        resources: Option<Resources>,
+    ) -> Result<()> {
+        let sandbox = self.sandbox(id)?;
+        let _changing = sandbox.changing.lock().await;
+        {
+            let mut state = sandbox.state.lock();
+            state.overhead = overhead.or(state.overhead.take());
+            state.resources = resources.or(state.resources.take());
+        }
+        self.record_sandbox(&sandbox).await
     }
 
     /// Stops every container, gives the network and the namespaces back. Stopping again is fine.

@@ -1,7 +1,11 @@
 //! The OCI configuration of a container (OCI runtime specification 1.2; the defaults are containerd's `oci` package's).
 
-use std::{os::unix::fs::MetadataExt, path::Path};
+use std::{
+    os::{fd::AsFd, unix::fs::MetadataExt},
+    path::Path,
+};
 
+use coracle_launcher::{mount_options::SUBPATH, sys};
 use serde_json::{Value, json};
 
 use super::model::{
@@ -377,11 +381,32 @@ fn mounts(inputs: &Inputs<'_>) -> Result<Value> {
     Ok(json!(out))
 }
 
+fn no_part(part: &str, why: &str) -> Error {
+    Error::precondition(format!("failed to mount image volume: subpath {part:?}: {why}"))
+}
+
+/// A part of an image has to be there, and a directory (KEP-4639, "Non-Goals"). Of an image of several layers only the
+/// launcher can tell, which has them mounted.
+fn check_part(dir: &Path, part: &str) -> Result<()> {
+    let root = std::fs::File::open(dir).context("open an image's layer")?;
+    let resolve = sys::RESOLVE_BENEATH | sys::RESOLVE_NO_MAGICLINKS;
+    let found = sys::openat2(root.as_fd(), Path::new(part), libc::O_PATH | libc::O_DIRECTORY, 0, resolve);
+    found.map(drop).map_err(|error| match error.raw_os_error() {
+        Some(libc::ENOTDIR) => no_part(part, "only directory subpath is supported"),
+        Some(errno) => no_part(part, &sys::strerror(errno)),
+        None => no_part(part, &error.to_string()),
+    })
+}
+
 /// An image's files, read-only, and no programs (KEP-4639).
 fn image_mount(mount: &Mount, image: &MountedImage, snapshots: &dyn Snapshotter, mapped: bool) -> Result<Value> {
     let dirs = snapshots.lowers(image.chains.last())?;
     let at = &mount.container_path;
+    if let ([only], false) = (&dirs[..], image.sub_path.is_empty()) {
+        check_part(only, &image.sub_path)?;
+    }
     let mut out = match &dirs[..] {
+        [] if !image.sub_path.is_empty() => return Err(no_part(&image.sub_path, "no such file or directory")),
         [] => {
             json!({ "destination": at, "type": "tmpfs", "source": "tmpfs", "options": ["ro", "noexec", "nosuid", "nodev", "size=0"] })
         }
@@ -396,6 +421,9 @@ fn image_mount(mount: &Mount, image: &MountedImage, snapshots: &dyn Snapshotter,
     };
     if let (true, false, Some(options)) = (mapped, dirs.is_empty(), out["options"].as_array_mut()) {
         options.push(json!("idmap"));
+    }
+    if let (false, Some(options)) = (image.sub_path.is_empty(), out["options"].as_array_mut()) {
+        options.push(json!(format!("{SUBPATH}{}", image.sub_path)));
     }
     Ok(out)
 }

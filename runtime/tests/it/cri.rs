@@ -27,8 +27,21 @@ fn a_pod_lives_and_leaves_nothing() {
         );
 
         let pod = cri.run_sandbox(sandbox(&node, "web")).await;
-        let request = v1::PodSandboxStatusRequest { pod_sandbox_id: pod.clone(), verbose: false };
-        let status = cri.runtime.pod_sandbox_status(request).await.unwrap().into_inner().status.unwrap();
+        let resources = v1::LinuxContainerResources { cpu_shares: 512, ..Default::default() };
+        let mut request = coracle_cri::UpdatePodSandboxResourcesRequest {
+            pod_sandbox_id: pod.clone(),
+            overhead: None,
+            resources: Some(resources),
+        };
+        cri.newer.update_pod_sandbox_resources(request.clone()).await.unwrap();
+        request.pod_sandbox_id = "nothing".into();
+        let error = cri.newer.update_pod_sandbox_resources(request).await.unwrap_err();
+        assert_eq!(error.code(), tonic::Code::NotFound);
+        let request = v1::PodSandboxStatusRequest { pod_sandbox_id: pod.clone(), verbose: true };
+        let answer = cri.runtime.pod_sandbox_status(request).await.unwrap().into_inner();
+        let info: serde_json::Value = serde_json::from_str(&answer.info["info"]).unwrap();
+        assert_eq!(info["resources"]["cpu_shares"], 512, "{info}");
+        let status = answer.status.unwrap();
         assert_eq!(status.network.unwrap().ip, "10.9.8.7");
         assert_eq!(status.state, v1::PodSandboxState::SandboxReady as i32);
 
@@ -341,6 +354,23 @@ fn images_are_mounted_and_kept_while_they_are() {
         let text = "cat /vol/a; ls /vol; echo x > /vol/a || echo refused; grep ' /vol ' /proc/self/mountinfo; exit 0";
         let config = script("reader", &text.replace("grep", "/bin/busybox grep"));
         let id = cri.runtime.create_container(with(volume(&name, ""), config)).await.unwrap().into_inner().container_id;
+        // Of a part, only that is seen; nothing leads out of the image.
+        let part = |path: &str, text: &str| coracle_cri::CreateContainer {
+            request: with(volume(&name, ""), script(&format!("part-{}", path.len()), text)),
+            image_sub_paths: [(0, path.to_owned())].into(),
+        };
+        let text = "cat /vol/c; ls /vol; echo x > /vol/c || echo refused; ls /vol/..; exit 0";
+        let shown = cri.newer.create_container(part("dir", text)).await.unwrap().into_inner().container_id;
+        cri.start(&shown).await;
+        assert_eq!(cri.wait(&shown).await.exit_code, 0);
+        let said = log(&node, "web", "part-3");
+        assert!(said.starts_with("threec\n") && said.contains("refused") && said.contains("vol"), "{said}");
+        for (path, why) in [("nowhere", "no such file"), ("a", "not a directory"), ("../../etc", "cross-device")] {
+            let id = cri.newer.create_container(part(path, "exit 0")).await.unwrap().into_inner().container_id;
+            let start = v1::StartContainerRequest { container_id: id };
+            let error = cri.runtime.start_container(start).await.unwrap_err();
+            assert!(error.message().contains(path) && error.message().contains(why), "{error}");
+        }
         // The image goes by name, and stays as long as it is mounted.
         cri.images.remove_image(v1::RemoveImageRequest { image: Some(spec) }).await.unwrap();
         cri.start(&id).await;
@@ -411,7 +441,8 @@ fn use_is_told_in_all_forms() {
         assert_eq!(error.code(), tonic::Code::Unimplemented);
         let config = cri.runtime.runtime_config(v1::RuntimeConfigRequest {}).await.unwrap().into_inner();
         assert_eq!(config.linux.unwrap().cgroup_driver(), v1::CgroupDriver::Cgroupfs);
-        let resources = v1::LinuxContainerResources { memory_limit_in_bytes: 96 << 20, ..Default::default() };
+        let resources =
+            v1::LinuxContainerResources { memory_limit_in_bytes: 96 << 20, oom_score_adj: 600, ..Default::default() };
         let request = v1::UpdateContainerResourcesRequest {
             container_id: id.clone(),
             linux: Some(resources),
@@ -419,6 +450,8 @@ fn use_is_told_in_all_forms() {
         };
         cri.runtime.update_container_resources(request).await.unwrap();
         assert_eq!(cri.status(&id).await.resources.unwrap().linux.unwrap().memory_limit_in_bytes, 96 << 20);
+        let score = cri.exec(&id, &["/bin/cat", "/proc/1/oom_score_adj"]).await.stdout;
+        assert_eq!(score, b"600\n");
         // A log that was moved away is begun anew when asked to.
         let path = node.path("logs/web/busy/0.log");
         fs::rename(&path, node.path("logs/web/busy/0.log.old")).unwrap();

@@ -98,6 +98,7 @@ impl Node {
             {
                 return Clients {
                     runtime: RuntimeServiceClient::new(channel.clone()),
+                    newer: coracle_cri::Client::new(channel.clone()),
                     images: ImageServiceClient::new(channel),
                 };
             }
@@ -163,6 +164,7 @@ impl Running {
 pub struct Clients {
     pub runtime: RuntimeServiceClient<Channel>,
     pub images: ImageServiceClient<Channel>,
+    pub newer: coracle_cri::Client,
 }
 
 impl Clients {

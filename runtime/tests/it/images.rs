@@ -114,7 +114,7 @@ impl Registry {
     /// An index with one image of two layers, compressed differently.
     pub fn fill(&self) {
         let first = tar(&[("a", b"one"), ("b", &[7; 200_000])]);
-        let second = tar(&[("a", b"two")]);
+        let second = tar(&[("a", b"two"), ("dir/c", b"three")]);
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         gzip.write_all(&first).unwrap();
         let gzip = gzip.finish().unwrap();
