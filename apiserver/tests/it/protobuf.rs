@@ -3,7 +3,7 @@
 use crate::harness::{Client, Harness, LIMIT, pod};
 use axum::body::Body;
 use coracle_api::Gvk;
-use coracle_apiserver::http::protobuf::{MEDIA_TYPE, decode};
+use coracle_apiserver::http::protobuf::{MEDIA_TYPE, decode, encode};
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
@@ -58,6 +58,98 @@ async fn objects_lists_and_statuses() {
         decode(&body, &Gvk::of("autoscaling", "v1", "HorizontalPodAutoscalerList")).unwrap()["apiVersion"],
         "autoscaling/v1"
     );
+}
+
+/// What a Go client of apiextensions sends and is told: schemas, and what may stand in their place.
+#[tokio::test]
+async fn definitions_of_custom_resources() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    let gvk = Gvk::of("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
+    let schema = json!({
+        "type": "object",
+        "properties": {
+            "spec": {
+                "type": "object",
+                "required": ["size"],
+                "x-kubernetes-validations": [{"rule": "self.size >= 0", "message": "too small", "fieldPath": ".size"}],
+                "properties": {
+                    "size": {"type": "integer", "minimum": 0.0, "default": 0},
+                    "ratio": {"type": "number", "maximum": 0.5},
+                    "on": {"type": "boolean", "default": false},
+                    "color": {"type": "string", "enum": ["red", ""], "default": "", "minLength": 0},
+                    "tags": {"type": "array", "items": {"type": "string"}, "x-kubernetes-list-type": "set"},
+                    "labels": {"type": "object", "additionalProperties": {"type": "string"}},
+                    "any": {"type": "object", "additionalProperties": true},
+                    "raw": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
+                    "port": {"x-kubernetes-int-or-string": true},
+                },
+            },
+        },
+    });
+    let definition = json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": "boats.example.com"},
+        "spec": {
+            "group": "example.com", "scope": "Namespaced", "names": {"plural": "boats", "kind": "Boat"},
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema},
+                "selectableFields": [{"jsonPath": ".spec.color"}],
+                "subresources": {"status": {}, "scale": {"specReplicasPath": ".spec.size", "statusReplicasPath": ".status.size"}}}],
+        },
+    });
+    let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    let request = Request::post(path)
+        .header("content-type", MEDIA_TYPE)
+        .header("accept", MEDIA_TYPE)
+        .body(Body::from(encode(&definition).unwrap()))
+        .unwrap();
+    let response = client.0.clone().oneshot(request).await.unwrap();
+    assert_eq!(
+        (response.status(), &response.headers()["content-type"].to_str().unwrap()),
+        (StatusCode::CREATED, &MEDIA_TYPE)
+    );
+    let made = decode(&response.into_body().collect().await.unwrap().to_bytes(), &gvk).unwrap();
+    // The same over JSON: nothing was lost on the way in, nor is on the way out.
+    let (_, json) = client.get(&format!("{path}/boats.example.com")).await;
+    assert_eq!(json["spec"]["versions"][0]["schema"]["openAPIV3Schema"], schema);
+    assert_eq!(made["spec"], json["spec"]);
+    let (code, _, body) = ask(&client, path, MEDIA_TYPE).await;
+    let list = decode(&body, &Gvk::of("apiextensions.k8s.io", "v1", "CustomResourceDefinitionList")).unwrap();
+    assert_eq!((code, &list["items"][0]["spec"]), (StatusCode::OK, &json["spec"]));
+    for (path, group, kind) in [
+        ("/apis/apiregistration.k8s.io/v1/apiservices", "apiregistration.k8s.io", "APIServiceList"),
+        (
+            "/apis/admissionregistration.k8s.io/v1/mutatingadmissionpolicies",
+            "admissionregistration.k8s.io",
+            "MutatingAdmissionPolicyList",
+        ),
+    ] {
+        let (code, kind_of_answer, body) = ask(&client, path, MEDIA_TYPE).await;
+        assert_eq!((code, kind_of_answer.as_str()), (StatusCode::OK, MEDIA_TYPE), "{path}");
+        assert_eq!(decode(&body, &Gvk::of(group, "v1", kind)).unwrap()["kind"], kind);
+    }
+}
+
+/// Zeros that Go writes on purpose arrive.
+#[tokio::test]
+async fn zeros_that_count_arrive() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    let deployment = json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"},
+        "spec": {
+            "selector": {"matchLabels": {"a": "b"}}, "replicas": 0,
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
+            "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}},
+        },
+    });
+    let request = Request::post("/apis/apps/v1/namespaces/default/deployments")
+        .header("content-type", MEDIA_TYPE)
+        .body(Body::from(encode(&deployment).unwrap()))
+        .unwrap();
+    assert_eq!(client.0.clone().oneshot(request).await.unwrap().status(), StatusCode::CREATED);
+    let (_, made) = client.get("/apis/apps/v1/namespaces/default/deployments/d").await;
+    assert_eq!(made["spec"]["strategy"]["rollingUpdate"], json!({"maxUnavailable": 0, "maxSurge": 1}));
+    assert_eq!(made["spec"]["replicas"], 0);
 }
 
 #[tokio::test]

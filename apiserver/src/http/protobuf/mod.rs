@@ -3,24 +3,22 @@
 //! A body is the four bytes `k8s\0` and a `runtime.Unknown`: type, raw object, encoding (apimachinery
 //! `runtime/serializer/protobuf`). The object is turned into the JSON document it stands for, and goes on as any other.
 //!
-//! Field numbers come from a table of lines `TYPE field=number …`. A number with dots leads through structures that
-//! upstream embeds, and which JSON does not show: a volume's `hostPath` is field 1 of its field 2.
-//!
-//! Go writes fields that are not pointers even when they are zero, so a zero says nothing unless the field is a pointer.
+//! Go writes fields that are not pointers even when they are zero, so a zero says nothing unless the field is a pointer, or one
+//! that Go writes in JSON too.
 
 mod encode;
+mod numbers;
 
 pub use encode::{encode, envelope, envelope_head, frame, is_offered, length_of, list_meta, message};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use coracle_api::clock::{rfc3339, rfc3339_micro};
-use coracle_api::schema::{self, Kind, Scalar, TypeRef, ValueRef};
+use coracle_api::schema::{self, Field, Kind, Scalar, TypeRef, ValueRef};
 use coracle_api::{Gvk, Status};
 use jiff::Timestamp;
+use numbers::{Either, NUMBERS, Numbers};
 use serde_json::{Map, Value};
-use std::collections::{BTreeMap, HashMap};
-use std::sync::LazyLock;
 
 /// The media type.
 pub const MEDIA_TYPE: &str = "application/vnd.kubernetes.protobuf";
@@ -34,16 +32,20 @@ const MAX_DEPTH: usize = 64;
 const ZERO_TIME: i64 = -62_135_596_800;
 
 /// Fields that are pointers upstream, so that a zero counts (core, apps, batch and others, `types.go`).
-const POINTERS: [&str; 55] = [
+const POINTERS: [&str; 82] = [
     "activeDeadlineSeconds",
+    "adminAccess",
     "allocateLoadBalancerNodePorts",
     "allowPrivilegeEscalation",
     "allowVolumeExpansion",
     "apiGroup",
     "attachRequired",
     "automountServiceAccountToken",
+    "averageUtilization",
     "backoffLimit",
+    "backoffLimitPerIndex",
     "blockOwnerDeletion",
+    "borrowingLimitPercent",
     "completions",
     "controller",
     "defaultMode",
@@ -54,13 +56,31 @@ const POINTERS: [&str; 55] = [
     "failedJobsHistoryLimit",
     "fsGroup",
     "gracePeriodSeconds",
+    "hostProcess",
     "hostUsers",
     "immutable",
     "leaseDurationSeconds",
     "leaseTransitions",
+    "lendablePercent",
+    "loadBalancerClass",
+    "manualSelector",
+    "maxFailedIndexes",
+    "maxItems",
+    "maxLength",
+    "maxProperties",
+    "maximum",
+    "minDomains",
+    "minItems",
+    "minLength",
+    "minProperties",
     "minReplicas",
+    "minimum",
     "mode",
+    "multipleOf",
+    "nodeAllocatableUpdatePeriodSeconds",
+    "nominalConcurrencyShares",
     "optional",
+    "optionalOldSelf",
     "orphanDependents",
     "parallelism",
     "partition",
@@ -71,16 +91,20 @@ const POINTERS: [&str; 55] = [
     "readOnlyRootFilesystem",
     "ready",
     "replicas",
+    "requiresRepublish",
     "revisionHistoryLimit",
     "runAsGroup",
     "runAsNonRoot",
     "runAsUser",
+    "seLinuxMount",
     "serving",
     "setHostnameAsFQDN",
     "shareProcessNamespace",
+    "stabilizationWindowSeconds",
+    "started",
     "startingDeadlineSeconds",
-    "storageClassName",
     "storageCapacity",
+    "storageClassName",
     "successfulJobsHistoryLimit",
     "suspend",
     "terminating",
@@ -90,6 +114,7 @@ const POINTERS: [&str; 55] = [
     "ttlSecondsAfterFinished",
     "unhealthyPodEvictionPolicy",
     "volumeAttributesClassName",
+    "x-kubernetes-preserve-unknown-fields",
 ];
 
 /// What is wrong with a body.
@@ -97,35 +122,6 @@ const POINTERS: [&str; 55] = [
 struct Malformed(&'static str);
 
 type Result<T> = std::result::Result<T, Malformed>;
-
-/// For each type, its fields by the way that leads to them.
-static NUMBERS: LazyLock<HashMap<&'static str, Numbers>> = LazyLock::new(|| {
-    let lines = include_str!("../../../protobuf/v1.36.txt").lines().filter(|line| !line.starts_with('#'));
-    lines.filter_map(|line| line.split_once(' ')).map(|(name, fields)| (name, Numbers::read(fields))).collect()
-});
-
-/// The fields of a structure by number.
-#[derive(Debug, Default)]
-struct Numbers {
-    fields: BTreeMap<u64, &'static str>,
-    embedded: BTreeMap<u64, Numbers>,
-}
-
-impl Numbers {
-    fn read(fields: &'static str) -> Self {
-        let mut numbers = Self::default();
-        for (field, path) in fields.split(' ').filter_map(|word| word.split_once('=')) {
-            let mut parts: Vec<u64> = path.split('.').filter_map(|part| part.parse().ok()).collect();
-            let Some(last) = parts.pop() else { continue };
-            let mut at = &mut numbers;
-            for part in parts {
-                at = at.embedded.entry(part).or_default();
-            }
-            at.fields.insert(last, field);
-        }
-        numbers
-    }
-}
 
 /// Reads a body: the kind it says it is, and the document.
 ///
@@ -277,46 +273,112 @@ fn fields(
             continue;
         }
         // What this version does not know is dropped, as protobuf has it.
-        let Some(field) = numbers.fields.get(&number).and_then(|name| ty.field(name)) else { continue };
-        add(object, field.name(), wire, field.value(), depth)?;
+        let Some(numbered) = numbers.fields.get(&number) else { continue };
+        let Some(field) = ty.field(numbered.name) else { continue };
+        match numbered.either {
+            Some(form) => add_either(object, field, wire, form, ty, depth)?,
+            None => add(object, field, wire, depth)?,
+        }
     }
     Ok(())
 }
 
 /// Adds one occurrence of a field.
-fn add(object: &mut Map<String, Value>, name: &str, wire: Wire, value: ValueRef<'static>, depth: usize) -> Result<()> {
-    match value.kind() {
+fn add(object: &mut Map<String, Value>, field: Field<'static>, wire: Wire, depth: usize) -> Result<()> {
+    let name = field.name();
+    match field.value().kind() {
         Kind::List(item) => {
             let list = object.entry(name).or_insert_with(|| Value::Array(Vec::new()));
             let Value::Array(list) = list else { return Err(Malformed("a list that is none")) };
             list.push(self::value(wire, item, depth + 1)?.unwrap_or_else(|| zero(item)));
         }
         Kind::Map(item) => {
-            let Wire::Bytes(entry) = wire else { return Err(Malformed("a map's entry is no message")) };
-            let (mut key, mut found) = (String::new(), None);
-            for field in Fields(entry) {
-                match field? {
-                    (1, Wire::Bytes(text)) => key = utf8(text)?,
-                    (2, wire) => found = self::value(wire, item, depth + 1)?,
-                    _ => {}
-                }
-            }
-            let map = object.entry(name).or_insert_with(|| Value::Object(Map::new()));
-            let Value::Object(map) = map else { return Err(Malformed("a map that is none")) };
-            map.insert(key, found.unwrap_or_else(|| zero(item)));
+            let (key, found) = entry(wire)?;
+            let found = found.map(|wire| value(wire, item, depth + 1)).transpose()?.flatten();
+            map_of(object, name)?.insert(key, found.unwrap_or_else(|| zero(item)));
         }
-        _ => {
-            if let Some(found) = self::value(wire, value, depth + 1)? {
-                let is_zero = matches!(&found, Value::String(text) if text.is_empty())
-                    || found == Value::Bool(false)
-                    || found.as_i64() == Some(0);
-                if !is_zero || POINTERS.contains(&name) {
-                    object.insert(name.to_owned(), found);
-                }
+        kind => {
+            if let Some(found) = value(wire, field.value(), depth + 1)?
+                && (!says_nothing(&found, kind) || field.required() || POINTERS.contains(&name))
+            {
+                object.insert(name.to_owned(), found);
             }
         }
     }
     Ok(())
+}
+
+/// Whether a value is the zero of a field that is no pointer. What is a number or a name is a pointer nearly everywhere
+/// (`maxUnavailable: 0`), and where it is none, Go's JSON shows its zero too.
+fn says_nothing(found: &Value, kind: Kind<'_>) -> bool {
+    match (kind, found) {
+        (Kind::Scalar(Scalar::Any | Scalar::RawObject | Scalar::IntOrString), _) => false,
+        (_, Value::String(text)) => text.is_empty(),
+        (_, Value::Bool(is)) => !is,
+        (_, Value::Number(number)) => number.as_f64() == Some(0.0),
+        _ => false,
+    }
+}
+
+/// Adds one occurrence of a field that may be one of two things.
+fn add_either(
+    object: &mut Map<String, Value>,
+    field: Field<'static>,
+    wire: Wire,
+    form: Either,
+    schema: TypeRef<'static>,
+    depth: usize,
+) -> Result<()> {
+    if let Kind::Map(_) = field.value().kind() {
+        let (key, found) = entry(wire)?;
+        let found = found.map(|wire| either(wire, form, schema, depth + 1)).transpose()?;
+        map_of(object, field.name())?.insert(key, found.unwrap_or(Value::Null));
+    } else {
+        object.insert(field.name().to_owned(), either(wire, form, schema, depth + 1)?);
+    }
+    Ok(())
+}
+
+fn either(wire: Wire, form: Either, schema: TypeRef<'static>, depth: usize) -> Result<Value> {
+    let Wire::Bytes(bytes) = wire else { return Err(Malformed("a field has another type than it should")) };
+    let (mut single, mut list, mut is) = (None, Vec::new(), false);
+    for field in Fields(bytes) {
+        match (field?, form) {
+            ((1, wire), Either::Schemas | Either::Strings) | ((2, wire), Either::Bool) => {
+                single = value(wire, schema.value(), depth + 1)?;
+            }
+            ((2, wire), Either::Schemas) => list.extend(value(wire, schema.value(), depth + 1)?),
+            ((2, Wire::Bytes(text)), Either::Strings) => list.push(utf8(text)?.into()),
+            ((1, Wire::Varint(number)), Either::Bool) => is = number != 0,
+            _ => {}
+        }
+    }
+    Ok(match (single, form) {
+        _ if !list.is_empty() => Value::Array(list),
+        (Some(schema), _) => schema,
+        (None, Either::Bool) => is.into(),
+        (None, _) => Value::Null,
+    })
+}
+
+/// Key and value of a map's entry.
+fn entry(wire: Wire<'_>) -> Result<(String, Option<Wire<'_>>)> {
+    let Wire::Bytes(entry) = wire else { return Err(Malformed("a map's entry is no message")) };
+    let (mut key, mut found) = (String::new(), None);
+    for field in Fields(entry) {
+        match field? {
+            (1, Wire::Bytes(text)) => key = utf8(text)?,
+            (2, wire) => found = Some(wire),
+            _ => {}
+        }
+    }
+    Ok((key, found))
+}
+
+/// The map that a field holds, or will.
+fn map_of<'o>(object: &'o mut Map<String, Value>, name: &str) -> Result<&'o mut Map<String, Value>> {
+    let map = object.entry(name).or_insert_with(|| Value::Object(Map::new()));
+    map.as_object_mut().ok_or(Malformed("a map that is none"))
 }
 
 /// What an entry without a value stands for.
@@ -324,6 +386,7 @@ fn zero(value: ValueRef<'static>) -> Value {
     match value.kind() {
         Kind::Scalar(Scalar::Int32 | Scalar::Int64 | Scalar::Number) => 0.into(),
         Kind::Scalar(Scalar::Bool) => false.into(),
+        Kind::Scalar(Scalar::Any | Scalar::RawObject) => Value::Null,
         Kind::Scalar(_) => "".into(),
         Kind::List(_) => Value::Array(Vec::new()),
         Kind::Object(_) | Kind::Map(_) => Value::Object(Map::new()),
