@@ -129,11 +129,12 @@ pub(crate) fn call(
         name: name.to_owned(),
         subresource: None,
         user: Arc::new(UserInfo::new("system:apiserver", &[crate::auth::MASTERS])),
-        options: Options::parse(None)?,
+        options: Options::parse(&http::Method::GET, None)?,
         accept: Accept::default(),
         gzip: false,
         agent: "kube-apiserver".into(),
         of_scale: false,
+        warnings: Arc::default(),
     })
 }
 

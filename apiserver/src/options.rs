@@ -2,8 +2,9 @@
 
 use coracle_api::decode::FieldValidation;
 use coracle_api::selector::{FieldSelector, LabelSelector};
-use coracle_api::status::FieldPath;
+use coracle_api::status::{CauseReason, FieldPath};
 use coracle_api::{Cause, Gvk, Status};
+use http::Method;
 
 /// How exactly a list's revision is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +36,8 @@ impl Propagation {
 /// Everything a request's query can say.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// What the API calls options of such a request.
+    kind: &'static str,
     pub watch: bool,
     pub labels: LabelSelector,
     pub fields: FieldSelector,
@@ -53,6 +56,8 @@ pub struct Options {
     pub field_validation: FieldValidation,
     pub grace_period: Option<i64>,
     pub propagation: Option<Propagation>,
+    /// The older way to say it.
+    pub orphan: Option<bool>,
     /// `includeObject` of tables: `None`, `Metadata`, `Object`.
     pub include_object: Option<String>,
     /// Every pair, for what is proxied on.
@@ -67,8 +72,9 @@ impl Options {
     ///
     /// # Errors
     /// 400 for what cannot be parsed, 422 for values that options do not take.
-    pub fn parse(query: Option<&str>) -> Result<Self, Status> {
+    pub fn parse(method: &Method, query: Option<&str>) -> Result<Self, Status> {
         let mut options = Self {
+            kind: kind_of(method),
             watch: false,
             labels: LabelSelector::EVERYTHING,
             fields: FieldSelector::default(),
@@ -85,6 +91,7 @@ impl Options {
             field_validation: FieldValidation::Warn,
             grace_period: None,
             propagation: None,
+            orphan: None,
             include_object: None,
             pairs: Vec::new(),
         };
@@ -117,14 +124,7 @@ impl Options {
                 self.version_match = Some(match value {
                     "Exact" => VersionMatch::Exact,
                     "NotOlderThan" => VersionMatch::NotOlderThan,
-                    other => {
-                        let path = FieldPath::new("resourceVersionMatch");
-                        return Err(invalid_options(vec![Cause::not_supported(
-                            &path,
-                            other,
-                            &["Exact", "NotOlderThan", ""],
-                        )]));
-                    }
+                    other => return Err(not_supported(LIST, name, other, &["Exact", "NotOlderThan", ""])),
                 });
             }
             // Below zero is no limit.
@@ -135,10 +135,7 @@ impl Options {
             "timeoutSeconds" => self.timeout_seconds = u64::try_from(number::<i64>(name, value)?).ok(),
             "dryRun" => match value {
                 "All" => self.dry_run = true,
-                other => {
-                    let cause = Cause::not_supported(&FieldPath::new("dryRun"), other, &["All"]);
-                    return Err(invalid_options(vec![cause]));
-                }
+                other => return Err(wrong_dry_run(self.kind, &[other])),
             },
             "force" if !value.is_empty() => self.force = Some(flag(value)),
             "fieldManager" => self.field_manager = Some(value.to_owned()),
@@ -147,21 +144,12 @@ impl Options {
                     "Strict" => FieldValidation::Strict,
                     "Warn" | "" => FieldValidation::Warn,
                     "Ignore" => FieldValidation::Ignore,
-                    other => {
-                        let path = FieldPath::new("fieldValidation");
-                        return Err(invalid_options(vec![Cause::not_supported(
-                            &path,
-                            other,
-                            &["", "Ignore", "Strict", "Warn"],
-                        )]));
-                    }
+                    other => return Err(not_supported(self.kind, name, other, &["", "Ignore", "Strict", "Warn"])),
                 }
             }
             "gracePeriodSeconds" => self.grace_period = Some(number(name, value)?),
             "propagationPolicy" => self.propagation = Some(propagation(value)?),
-            "orphanDependents" => {
-                self.propagation = Some(if flag(value) { Propagation::Orphan } else { Propagation::Background });
-            }
+            "orphanDependents" => self.orphan = Some(flag(value)),
             "includeObject" => self.include_object = Some(value.to_owned()),
             _ => {}
         }
@@ -175,6 +163,9 @@ impl Options {
         } else {
             self.check_list(&mut causes);
         }
+        if !causes.is_empty() {
+            return Err(invalid_options(LIST, causes));
+        }
         if let Some(manager) = &self.field_manager {
             let path = FieldPath::new("fieldManager");
             if manager.len() > FIELD_MANAGER_MAX {
@@ -184,7 +175,7 @@ impl Options {
                 causes.push(Cause::invalid(&path, manager.as_str(), "should only contain printable characters"));
             }
         }
-        if causes.is_empty() { Ok(()) } else { Err(invalid_options(causes)) }
+        if causes.is_empty() { Ok(()) } else { Err(invalid_options(self.kind, causes)) }
     }
 
     /// What a list may ask (apimachinery `internalversion/validation`).
@@ -241,12 +232,50 @@ pub fn propagation(value: &str) -> Result<Propagation, Status> {
     })
 }
 
-fn invalid_options(causes: Vec<Cause>) -> Status {
-    Status::invalid(&Gvk::of("meta.k8s.io", "v1", "ListOptions"), "", causes)
+const LIST: &str = "ListOptions";
+
+/// What the API calls the options of a request (meta.k8s.io/v1).
+fn kind_of(method: &Method) -> &'static str {
+    match *method {
+        Method::POST => "CreateOptions",
+        Method::PUT => "UpdateOptions",
+        Method::PATCH => "PatchOptions",
+        Method::DELETE => "DeleteOptions",
+        _ => LIST,
+    }
+}
+
+fn invalid_options(kind: &'static str, causes: Vec<Cause>) -> Status {
+    Status::invalid(&Gvk::of("meta.k8s.io", "v1", kind), "", causes)
 }
 
 fn invalid(name: &str, value: &str, why: &str) -> Status {
-    invalid_options(vec![Cause::invalid(&FieldPath::new(name), value, why)])
+    invalid_options(LIST, vec![Cause::invalid(&FieldPath::new(name), value, why)])
+}
+
+fn not_supported(kind: &'static str, name: &str, value: &str, supported: &[&str]) -> Status {
+    invalid_options(kind, vec![Cause::not_supported(&FieldPath::new(name), value, supported)])
+}
+
+/// 422 for words that `dryRun` does not take. It is a list, and shown as Go shows one.
+pub fn wrong_dry_run(kind: &'static str, words: &[&str]) -> Status {
+    let words: Vec<String> = words.iter().map(|word| format!("{word:?}")).collect();
+    let message = format!("Unsupported value: []string{{{}}}: supported values: \"All\"", words.join(", "));
+    invalid_options(kind, vec![Cause::new(CauseReason::NotSupported, "dryRun", message)])
+}
+
+/// What both ways to say it come to, or 422 when both are used (apimachinery `meta/v1/validation`, ValidateDeleteOptions).
+pub fn propagation_of(policy: Option<Propagation>, orphan: Option<bool>) -> Result<Option<Propagation>, Status> {
+    match (policy, orphan) {
+        (Some(policy), Some(_)) => {
+            let path = FieldPath::new("propagationPolicy");
+            let why = "orphanDependents and deletionPropagation cannot be both set";
+            Err(invalid_options("DeleteOptions", vec![Cause::invalid(&path, format!("{policy:?}"), why)]))
+        }
+        (None, Some(true)) => Ok(Some(Propagation::Orphan)),
+        (None, Some(false)) => Ok(Some(Propagation::Background)),
+        (policy, None) => Ok(policy),
+    }
 }
 
 /// Go's strconv.ParseBool, where anything but a clear no is a yes (apimachinery `conversion.queryparams`).
@@ -299,16 +328,19 @@ pub fn unescape(text: &str, plus_is_space: bool) -> String {
 mod tests {
     use super::*;
 
+    fn parse(query: Option<&str>) -> Result<Options, Status> {
+        Options::parse(&Method::GET, query)
+    }
+
     #[test]
     fn queries_are_read() {
-        let options = Options::parse(Some(
-            "watch=1&labelSelector=app%3Dweb%2Ctier+in+(a)&limit=5&dryRun=All&fieldValidation=Strict",
-        ))
-        .unwrap();
+        let options =
+            parse(Some("watch=1&labelSelector=app%3Dweb%2Ctier+in+(a)&limit=5&dryRun=All&fieldValidation=Strict"))
+                .unwrap();
         assert!(options.watch && options.dry_run);
         assert_eq!((options.limit, options.labels.to_string().as_str()), (5, "app=web,tier=a"));
-        assert!(!Options::parse(Some("watch=false")).unwrap().watch);
-        assert!(Options::parse(Some("watch")).unwrap().watch);
+        assert!(!parse(Some("watch=false")).unwrap().watch);
+        assert!(parse(Some("watch")).unwrap().watch);
     }
 
     #[test]
@@ -324,8 +356,47 @@ mod tests {
             ("propagationPolicy=Sideways", 422),
             ("sendInitialEvents=true&watch=1", 422),
         ] {
-            assert_eq!(Options::parse(Some(query)).unwrap_err().code, code, "{query}");
+            assert_eq!(parse(Some(query)).unwrap_err().code, code, "{query}");
         }
+    }
+
+    #[test]
+    fn options_are_called_as_the_request_is() {
+        for (method, query, message) in [
+            (
+                Method::POST,
+                "dryRun=Some",
+                "CreateOptions.meta.k8s.io \"\" is invalid: dryRun: Unsupported value: []string{\"Some\"}: supported values: \"All\"",
+            ),
+            (
+                Method::DELETE,
+                "dryRun=",
+                "DeleteOptions.meta.k8s.io \"\" is invalid: dryRun: Unsupported value: []string{\"\"}: supported values: \"All\"",
+            ),
+            (
+                Method::PUT,
+                "fieldValidation=x",
+                "UpdateOptions.meta.k8s.io \"\" is invalid: fieldValidation: Unsupported value: \"x\": supported values: \"\", \"Ignore\", \"Strict\", \"Warn\"",
+            ),
+            (
+                Method::DELETE,
+                "resourceVersionMatch=Exact",
+                "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided",
+            ),
+        ] {
+            assert_eq!(Options::parse(&method, Some(query)).unwrap_err().message, message);
+        }
+    }
+
+    #[test]
+    fn one_way_to_say_what_becomes_of_dependents() {
+        assert_eq!(propagation_of(None, Some(true)).unwrap(), Some(Propagation::Orphan));
+        assert_eq!(propagation_of(Some(Propagation::Foreground), None).unwrap(), Some(Propagation::Foreground));
+        let both = propagation_of(Some(Propagation::Orphan), Some(true)).unwrap_err();
+        assert_eq!(
+            both.causes()[0].message,
+            "Invalid value: \"Orphan\": orphanDependents and deletionPropagation cannot be both set"
+        );
     }
 
     #[test]

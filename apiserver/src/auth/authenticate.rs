@@ -7,6 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use coracle_api::clock::parse_rfc3339;
 use jiff::Timestamp;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 /// What a connection or a header proves.
 pub type Authenticated = Option<UserInfo>;
@@ -20,7 +21,11 @@ pub fn from_certificate(der: &[u8]) -> Authenticated {
         return None;
     }
     let groups: Vec<&str> = subject.iter_organization().filter_map(|group| group.as_str().ok()).collect();
-    Some(UserInfo::new(name, &groups))
+    let mut user = UserInfo::new(name, &groups);
+    // Which certificate it was (apiserver `authentication/request/x509`, CommonNameUserConversion).
+    let print = hex::encode(Sha256::digest(der));
+    user.extra.insert("authentication.kubernetes.io/credential-id".to_owned(), vec![format!("X509SHA256={print}")]);
+    Some(user)
 }
 
 /// The token of an `Authorization: Bearer …` header.

@@ -9,7 +9,7 @@ use crate::registry::fields::{items, object_mut, set, set_default, text};
 use crate::registry::strategy::{Strategy, Traits, WriteContext};
 use crate::registry::{Row, Subresource, VERBS, VERBS_WHILE_ENDING};
 use coracle_api::clock::rfc3339;
-use coracle_api::gvk::Symbol;
+use coracle_api::gvk::{Symbol, compare_versions};
 use coracle_api::printing::CustomPrinter;
 use coracle_api::printing::json_path::JsonPath;
 use coracle_api::{Cause, Gvk, meta};
@@ -174,6 +174,7 @@ fn row(definition: &Value, version: &Value, stored: &str, reads: bool) -> Row {
         subresources,
         verbs: if meta::deletion_timestamp(definition).is_some() { &VERBS_WHILE_ENDING } else { &VERBS },
         schema: Some(types::schema(&gvk, &node)),
+        warning: deprecation(spec, version, &gvk),
         strategy: Box::new(Version {
             reads: reads || node.has_defaults(),
             node,
@@ -185,6 +186,23 @@ fn row(definition: &Value, version: &Value, stored: &str, reads: bool) -> Row {
             openapi,
         }),
     }
+}
+
+/// What users of a deprecated version are told (apiextensions `customresource_handler.go`, defaultDeprecationWarning).
+fn deprecation(spec: &Value, version: &Value, gvk: &Gvk) -> Option<String> {
+    let is = |version: &Value, name: &str| version.get(name).and_then(Value::as_bool) == Some(true);
+    if !is(version, "deprecated") {
+        return None;
+    }
+    if let Some(own) = version.get("deprecationWarning").and_then(Value::as_str) {
+        return Some(own.to_owned());
+    }
+    let Gvk { group, version, kind } = gvk;
+    let others = items(spec, "versions").iter().filter(|other| is(other, "served") && !is(other, "deprecated"));
+    let newest = others.map(|other| text(other, "name")).min_by(|a, b| compare_versions(a, b));
+    let instead = newest.filter(|newest| compare_versions(newest, version).is_lt());
+    let instead = instead.map(|newest| format!("; use {group}/{newest} {kind}")).unwrap_or_default();
+    Some(format!("{group}/{version} {kind} is deprecated{instead}"))
 }
 
 /// Selectable fields of all versions, in one order; those that this version does not have lose their names.

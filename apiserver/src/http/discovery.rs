@@ -4,19 +4,45 @@ use super::negotiate::Accept;
 use super::render;
 use crate::registry::{Row, Rows};
 use crate::verbs::Response;
+use axum::body::Body;
 use coracle_api::Gvk;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 /// Aggregated discovery (KEP-3352).
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
+/// Answers `/api` or `/apis` with all that there is below; None when that was not asked for.
+pub fn aggregated(registry: &Rows, path: &str, headers: &HeaderMap) -> Option<Response> {
+    let core = match path.trim_matches('/') {
+        "api" => true,
+        "apis" => false,
+        _ => return None,
+    };
+    if !wants_aggregated(headers) {
+        return None;
+    }
+    let document = all_below(registry, core).to_string();
+    // Clients keep the document, and ask whether it is still that one (apiserver `discovery/aggregated/etag.go`).
+    let etag = format!("\"{}\"", hex::encode_upper(Sha256::digest(&document)));
+    let fresh = headers.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == etag.as_bytes());
+    let mut response = http::Response::new(Body::from(if fresh { String::new() } else { document }));
+    if fresh {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+    }
+    let answer = response.headers_mut();
+    answer.insert(header::CONTENT_TYPE, HeaderValue::from_static(AGGREGATED));
+    answer.insert(header::VARY, HeaderValue::from_static("Accept"));
+    answer.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    answer.extend(HeaderValue::from_str(&etag).ok().map(|etag| (header::ETAG, etag)));
+    Some(response)
+}
+
 /// Answers a discovery path; None when it is none, or names nothing that is served.
-pub fn answer(registry: &Rows, path: &str, headers: &HeaderMap, accept: &Accept, address: &str) -> Option<Response> {
+pub fn answer(registry: &Rows, path: &str, accept: &Accept, address: &str) -> Option<Response> {
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
     let document = match parts.as_slice() {
-        ["api"] if wants_aggregated(headers) => return Some(aggregated(registry, true)),
-        ["apis"] if wants_aggregated(headers) => return Some(aggregated(registry, false)),
         ["api"] => json!({"kind": "APIVersions", "versions": ["v1"],
             "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": address}]}),
         ["apis"] => {
@@ -99,7 +125,7 @@ fn resources(registry: &Rows, group: &str, version: &str) -> Option<Value> {
     Some(json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": list}))
 }
 
-fn aggregated(registry: &Rows, core: bool) -> Response {
+fn all_below(registry: &Rows, core: bool) -> Value {
     let groups = registry.groups().into_iter().filter(|(name, _)| name.is_empty() == core);
     let items: Vec<Value> = groups
         .map(|(name, versions)| {
@@ -108,10 +134,7 @@ fn aggregated(registry: &Rows, core: bool) -> Response {
             json!({"metadata": {"name": &*name, "creationTimestamp": null}, "versions": versions})
         })
         .collect();
-    let document = json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items});
-    let mut response = render::plain(&Accept::default(), StatusCode::OK, &document);
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(AGGREGATED));
-    response
+    json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items})
 }
 
 fn aggregated_version(registry: &Rows, group: &str, version: &str) -> Value {

@@ -95,13 +95,11 @@ pub async fn answer(server: &Server, path: &str, query: Option<&str>) -> Option<
 
 /// The checks of an endpoint, in upstream's order (apiserver `server/healthz`, `server/config.go`).
 async fn checks(server: &Server, endpoint: &str) -> Vec<Check> {
-    let mut checks = vec![("ping", Ok(()))];
-    // Liveness is not lost with the store: a restart would not bring that back.
-    if endpoint != "livez" {
-        checks.push(("etcd", store(server).await));
-    }
+    let store = store(server).await;
+    // Whichever store it is: probes leave it out by this name (`exclude=etcd`).
+    let mut checks = vec![("ping", Ok(())), ("etcd", store.clone())];
     if endpoint == "readyz" {
-        checks.push(("etcd-readiness", store(server).await));
+        checks.push(("etcd-readiness", store));
         checks.push(("informer-sync", caught_up(server).await));
     }
     checks.extend(server.hooks.checks());

@@ -14,6 +14,7 @@ pub mod logs;
 pub mod metrics;
 pub mod negotiate;
 pub mod openapi;
+mod pretty;
 pub mod protobuf;
 mod proxy;
 pub mod render;
@@ -58,6 +59,7 @@ pub enum Identity {
 /// Answers a request; never fails and never panics.
 pub async fn handle(server: Arc<Server>, request: Request<Body>, identity: Identity) -> Response {
     let accept = Accept::negotiate(request.headers(), true).unwrap_or_default();
+    let accept = accept.laid_out(request.uri().query(), request.headers());
     let mut flow = None;
     let answer = AssertUnwindSafe(route(&server, request, identity, &mut flow)).catch_unwind().await;
     let mut response = match answer {
@@ -161,12 +163,16 @@ async fn non_resource(
     }
     if let Some(path) = path.strip_prefix("/openapi/") {
         let answer = server.openapi.answer(&server.registry, path, request.uri().query(), request.headers());
-        return answer.ok_or_else(Status::no_such_resource);
+        return Ok(answer.unwrap_or_else(render::no_page));
+    }
+    let rows = server.registry.current();
+    if let Some(response) = discovery::aggregated(&rows, &path, request.headers()) {
+        return Ok(response);
     }
     let accept = Accept::negotiate(request.headers(), false)?;
-    let accept = plain(&accept);
+    let accept = plain(&accept).laid_out(request.uri().query(), request.headers());
     match path.trim_end_matches('/') {
-        "/version" => return Ok(render::plain(&accept, StatusCode::OK, &version::document())),
+        "/version" => return Ok(render::raw(&version::document())),
         "/openid/v1/jwks" => return Ok(render::plain(&accept, StatusCode::OK, &server.signer.key_set())),
         "/.well-known/openid-configuration" => {
             return Ok(render::plain(&accept, StatusCode::OK, &auth::tokens::configuration()));
@@ -186,13 +192,12 @@ async fn non_resource(
                 "/readyz",
                 "/version",
             ];
-            return Ok(render::plain(&accept, StatusCode::OK, &serde_json::json!({"paths": paths})));
+            return Ok(render::raw(&serde_json::json!({"paths": paths})));
         }
         _ => {}
     }
     let address = server.config.advertise.to_string();
-    discovery::answer(&server.registry.current(), &path, request.headers(), &accept, &address)
-        .ok_or_else(Status::no_such_resource)
+    Ok(discovery::answer(&rows, &path, &accept, &address).unwrap_or_else(render::no_page))
 }
 
 /// The whole store, as [`crate::store::embedded::snapshot`] writes it. It holds every secret there is.
@@ -231,27 +236,27 @@ fn verb(method: &Method, target: &Target, options: &Options) -> Result<Verb, Sta
 }
 
 /// The row and subresource of a path, when they are served.
-fn resolve(server: &Server, target: &Target) -> Result<(Resolved, Option<Subresource>), Status> {
+fn resolve(server: &Server, target: &Target) -> Option<(Resolved, Option<Subresource>)> {
     if target.group.is_empty()
         && target.version == "v1"
         && target.resource == "bindings"
         && target.subresource.is_empty()
     {
-        let pods = server.registry.find("", "v1", "pods").ok_or_else(Status::no_such_resource)?;
-        return Ok((pods, Some(Subresource::Binding)));
+        return Some((server.registry.find("", "v1", "pods")?, Some(Subresource::Binding)));
     }
-    let resolved =
-        server.registry.find(&target.group, &target.version, &target.resource).ok_or_else(Status::no_such_resource)?;
+    let resolved = server.registry.find(&target.group, &target.version, &target.resource)?;
+    let is_here = |known: &Subresource| known.path() == target.subresource && resolved.row.has(*known);
     let subresource = match target.subresource.as_str() {
         "" => None,
-        path => Some(
-            Subresource::ALL
-                .into_iter()
-                .find(|known| known.path() == path && resolved.row.has(*known))
-                .ok_or_else(Status::no_such_resource)?,
-        ),
+        _ => Some(Subresource::ALL.into_iter().find(is_here)?),
     };
-    Ok((resolved, subresource))
+    // A namespace is where some resources are, and others are not.
+    let placed = match (resolved.row.namespaced, target.namespace.is_empty()) {
+        (true, true) => target.name.is_empty(),
+        (false, false) => target.resource == "namespaces",
+        _ => true,
+    };
+    placed.then_some((resolved, subresource))
 }
 
 async fn resource(
@@ -264,7 +269,7 @@ async fn resource(
     let started = server.config.clock.monotonic();
     let (head, body) = request.into_parts();
     // What stands behind a proxy has options of its own.
-    let mut options = Options::parse(head.uri.query().filter(|_| !target.is_proxy()))?;
+    let mut options = Options::parse(&head.method, head.uri.query().filter(|_| !target.is_proxy()))?;
     options.watch |= target.watch;
     let verb = verb(&head.method, &target, &options)?;
     let attributes = Attributes {
@@ -286,7 +291,7 @@ async fn resource(
     let code = answer.as_ref().map_or_else(|status| status.code, |response| response.status().as_u16());
     let took = server.config.clock.monotonic().saturating_sub(started);
     // Labels are kept for ever, so names that a client made up must not become any.
-    let known = code < 400 || resolve(server, &target).is_ok();
+    let known = code < 400 || resolve(server, &target).is_some();
     let attributes = if known { attributes } else { Attributes { verb: attributes.verb, ..Attributes::default() } };
     server.metrics.request(&attributes, dry_run, code, took);
     answer
@@ -302,12 +307,9 @@ async fn allowed(
     (user, flow): (Arc<UserInfo>, &Flow),
     options: Options,
 ) -> Result<Response, Status> {
-    let (resolved, subresource) = resolve(server, target)?;
+    let Some((resolved, subresource)) = resolve(server, target) else { return Ok(render::no_page()) };
     if subresource.is_none() && !resolved.row.verbs.contains(&verb.as_str()) {
         return Err(Status::method_not_supported(&resolved.row.gvr(resolved.served), verb.as_str()));
-    }
-    if !resolved.row.namespaced && !target.namespace.is_empty() && target.resource != "namespaces" {
-        return Err(Status::no_such_resource());
     }
     if resolved.row.namespaced && target.namespace.is_empty() && !matches!(verb, Verb::List | Verb::Watch) {
         return Err(Status::method_not_allowed());
@@ -324,13 +326,17 @@ async fn allowed(
         subresource,
         user,
         options,
-        accept: Accept::negotiate(&head.headers, has_numbers).or_else(|status| {
-            // A stream has no form to agree on.
-            let streams = subresource.is_some_and(|it| it == Subresource::Log || it.connects());
-            if streams { Ok(Accept::default()) } else { Err(status) }
-        })?,
+        accept: Accept::negotiate(&head.headers, has_numbers)
+            .or_else(|status| {
+                // A stream has no form to agree on.
+                let streams = subresource.is_some_and(|it| it == Subresource::Log || it.connects());
+                if streams { Ok(Accept::default()) } else { Err(status) }
+            })?
+            .laid_out(head.uri.query(), &head.headers),
         gzip: negotiate::accepts_gzip(&head.headers),
+        warnings: Arc::default(),
     };
+    call.warn(call.row().warning.clone());
     if let Some(what) = subresource.filter(|subresource| subresource.connects()) {
         return match verb {
             _ if what == Subresource::Proxy => {
@@ -340,7 +346,16 @@ async fn allowed(
             _ => Err(Status::method_not_allowed()),
         };
     }
-    limited(server, call, verb, flow, target.resource == "bindings", &head.headers, body).await
+    let (accept, warnings) = (plain(&call.accept), call.warnings.clone());
+    let answer = limited(server, call, verb, flow, target.resource == "bindings", &head.headers, body).await;
+    let warnings = std::mem::take(&mut *warnings.lock());
+    if warnings.is_empty() {
+        return answer;
+    }
+    // Also when it came to nothing.
+    let mut response = answer.unwrap_or_else(|status| render::status(&accept, &status));
+    render::warn(&mut response, &warnings);
+    Ok(response)
 }
 
 async fn limited(

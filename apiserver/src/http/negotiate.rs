@@ -1,6 +1,6 @@
 //! What the client wants to be answered with.
 
-use super::protobuf;
+use super::{pretty, protobuf};
 use coracle_api::Status;
 use http::{HeaderMap, HeaderValue, header};
 
@@ -29,14 +29,16 @@ pub enum Format {
 pub struct Accept {
     pub shape: Shape,
     pub format: Format,
+    /// JSON is laid out for people.
+    pub pretty: bool,
 }
 
 /// What the server can write.
 pub const OFFERED: [&str; 3] = ["application/json", "application/yaml", protobuf::MEDIA_TYPE];
 
 impl Accept {
-    /// `protobuf`: whether what is asked for has a protobuf form. Takes the first clause of the Accept header that the server can satisfy, by quality and then by order
-    /// (apiserver `endpoints/handlers/negotiation`).
+    /// `protobuf`: whether what is asked for has a protobuf form. Takes the first clause of the Accept header that the server can
+    /// satisfy, by quality and then by order (apiserver `endpoints/handlers/negotiation`).
     ///
     /// # Errors
     /// 406 when there is none.
@@ -90,7 +92,12 @@ impl Accept {
         if shape == Shape::Table && format == Format::Protobuf {
             return None;
         }
-        Some((quality, Self { shape, format }))
+        Some((quality, Self { shape, format, pretty: false }))
+    }
+
+    /// The same, laid out for people if a request wants that.
+    pub fn laid_out(self, query: Option<&str>, headers: &HeaderMap) -> Self {
+        Self { pretty: pretty::is_wanted(query, headers), ..self }
     }
 
     /// The answer's content type.
@@ -132,7 +139,7 @@ mod tests {
 
     #[test]
     fn the_first_clause_that_can_be_satisfied() {
-        let of = |shape, format| Ok(Accept { shape, format });
+        let of = |shape, format| Ok(Accept { shape, format, pretty: false });
         let rows = [
             ("", of(Shape::Object, Format::Json)),
             ("*/*", of(Shape::Object, Format::Json)),

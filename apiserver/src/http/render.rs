@@ -1,6 +1,7 @@
 //! Answers: objects, lists, tables, statuses, in the form the client asked for.
 
 use super::negotiate::{Accept, Format, Shape};
+use super::pretty::Layout;
 use super::{protobuf, table};
 use crate::cache::watcher::{FrameEncoder, bookmark_object, error_frame, json_frame};
 use crate::cache::{Change, Object, Selection, Snapshot};
@@ -208,6 +209,7 @@ pub(super) fn partial(object: &Value) -> Value {
 /// An answer of one document that is JSON so far.
 fn respond(accept: &Accept, code: StatusCode, json: Bytes) -> Response {
     let body = match accept.format {
+        Format::Json if accept.pretty => Layout::default().piece(&json),
         Format::Json => json,
         Format::Yaml => yaml(&json),
         Format::Protobuf => {
@@ -268,6 +270,23 @@ pub fn value(call: &Call, code: StatusCode, gvk: &Gvk, value: &Value) -> Result<
 /// Answers with a plain document.
 pub fn plain(accept: &Accept, code: StatusCode, value: &Value) -> Response {
     respond(accept, code, value.to_string().into())
+}
+
+/// Answers with a document that people read, whoever asks (apiserver `responsewriters.WriteRawJSON`).
+pub fn raw(value: &Value) -> Response {
+    let accept = Accept { pretty: true, ..Accept::default() };
+    respond(&accept, StatusCode::OK, value.to_string().into())
+}
+
+/// Answers that there is nothing at a path (Go's `http.NotFound`). Clients make a status of it.
+pub fn no_page() -> Response {
+    let mut response = http::Response::new(Body::from("404 page not found\n"));
+    *response.status_mut() = StatusCode::NOT_FOUND;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
 }
 
 /// Answers with a status.
@@ -424,6 +443,11 @@ pub fn list(
             all.put_slice(&piece);
         }
         return Ok(respond(&call.accept, StatusCode::OK, all.freeze()));
+    }
+    if call.accept.pretty {
+        let mut layout = Layout::default();
+        let first = layout.piece(&first);
+        return Ok(streamed(call, first, move || writing.next().map(|piece| layout.piece(&piece))));
     }
     Ok(streamed(call, first, move || writing.next()))
 }

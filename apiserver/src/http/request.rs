@@ -145,19 +145,20 @@ impl Body {
         }
     }
 
-    /// The body as an object of the call's resource, with the warnings that reading it gave.
+    /// The body as an object of the call's resource. The client is told of what reading it found.
     ///
     /// # Errors
     /// 400 and 415 for what is no such object.
-    pub fn object(&self, call: &Call) -> Result<(Value, Vec<String>), Status> {
+    pub fn object(&self, call: &Call) -> Result<Value, Status> {
         let row = call.row();
         if row.strategy.custom().is_some() && self.content_type == protobuf::MEDIA_TYPE {
             return Err(Status::unsupported_media_type(&TAKEN[..2]));
         }
         let ty = row.reading_type(call.resolved.served)?;
-        let (mut object, mut warnings) = self.of_type(&call.gvk(), ty, call.options.field_validation)?;
-        warnings.extend(drop_unknown(call, &mut object)?);
-        Ok((object, warnings))
+        let (mut object, warnings) = self.of_type(&call.gvk(), ty, call.options.field_validation)?;
+        call.warn(warnings);
+        call.warn(drop_unknown(call, &mut object)?);
+        Ok(object)
     }
 
     /// The body as an object of one kind.

@@ -29,7 +29,7 @@ pub async fn answer(call: Call, verb: Verb, body: Body) -> Result<Response, Stat
     if verb != Verb::Create {
         return components(&call, verb);
     }
-    let (mut object, warnings) = body.object(&call)?;
+    let mut object = body.object(&call)?;
     let mut causes = Vec::new();
     if &*call.row().kind == "TokenReview" {
         // What the token is bound to must be known as of now.
@@ -51,9 +51,7 @@ pub async fn answer(call: Call, verb: Verb, body: Body) -> Result<Response, Stat
     if !object["metadata"].is_object() {
         set(&mut object, "metadata", json!({}));
     }
-    let mut response = render::value(&call, StatusCode::CREATED, &call.gvk(), &object)?;
-    render::warn(&mut response, &warnings);
-    Ok(response)
+    render::value(&call, StatusCode::CREATED, &call.gvk(), &object)
 }
 
 /// A user as authentication.k8s.io writes it.
@@ -171,7 +169,7 @@ fn components(call: &Call, verb: Verb) -> Result<Response, Status> {
             "conditions": [{"type": "Healthy", "status": "True", "message": "ok"}]})
     };
     let names = ["controller-manager", "etcd-0", "scheduler"];
-    let mut response = match verb {
+    let response = match verb {
         Verb::Get if names.contains(&call.name.as_str()) => {
             render::value(call, StatusCode::OK, &gvk, &component(&call.name))?
         }
@@ -189,6 +187,5 @@ fn components(call: &Call, verb: Verb) -> Result<Response, Status> {
             render::plain(&call.accept, StatusCode::OK, &list)
         }
     };
-    render::warn(&mut response, &["v1 ComponentStatus is deprecated in v1.19+".to_owned()]);
     Ok(response)
 }

@@ -123,6 +123,8 @@ pub struct Row {
     pub verbs: &'static [&'static str],
     /// The schema of a custom resource; built-in ones share one.
     pub schema: Option<Schema>,
+    /// Whoever asks for it is told this: that it is deprecated.
+    pub warning: Option<String>,
     pub strategy: Box<dyn Strategy>,
 }
 
@@ -153,6 +155,7 @@ impl Row {
             subresources: Vec::new(),
             verbs: &VERBS,
             schema: None,
+            warning: None,
             strategy: Box::new(strategy),
         }
     }
@@ -161,6 +164,13 @@ impl Row {
     #[must_use]
     pub fn also(mut self, group: &'static str, version: &'static str) -> Self {
         self.served.push((Symbol::new(group), Symbol::new(version)));
+        self
+    }
+
+    /// Not to be used any longer: `how` says since when, and perhaps what instead.
+    #[must_use]
+    pub fn deprecated(mut self, how: &str) -> Self {
+        self.warning = Some(format!("{} {} is deprecated in {how}", self.served[0].1, self.kind));
         self
     }
 

@@ -87,9 +87,12 @@ fn core_rows() -> Vec<Row> {
         Row::new("", "v1", "ComponentStatus", "componentstatuses", ReviewStrategy)
             .cluster()
             .short(&["cs"])
+            .deprecated("v1.19+")
             .answered(&["get", "list"]),
         Row::new("", "v1", "ConfigMap", "configmaps", core::config::ConfigMapStrategy).short(&["cm"]),
-        Row::new("", "v1", "Endpoints", "endpoints", core::endpoints::EndpointsStrategy).short(&["ep"]),
+        Row::new("", "v1", "Endpoints", "endpoints", core::endpoints::EndpointsStrategy)
+            .short(&["ep"])
+            .deprecated("v1.33+; use discovery.k8s.io/v1 EndpointSlice"),
         Row::new("", "v1", "Event", "events", events::EventStrategy).also("events.k8s.io", "v1").short(&["ev"]),
         Row::new("", "v1", "LimitRange", "limitranges", core::limits::LimitRangeStrategy).short(&["limits"]),
         Row::new("", "v1", "Namespace", "namespaces", core::namespace::NamespaceStrategy)

@@ -2,7 +2,6 @@
 
 use super::manage::{self, Managing};
 use super::{Call, Current, Response, create, scale, update};
-use crate::http::render;
 use crate::http::request::Body;
 use bytes::Bytes;
 use coracle_api::decode::{self, FieldValidation, Format};
@@ -32,17 +31,15 @@ pub(super) async fn apply(call: Call, body: Body) -> Result<Response, Status> {
     let gvk = call.gvk();
     let row = call.row().clone();
     let served = call.resolved.served;
-    let (config, warnings) = read(&call, &body, &gvk, row.type_ref(served)?, row.reading_type(served)?)?;
+    let config = read(&call, &body, &gvk, row.type_ref(served)?, row.reading_type(served)?)?;
     let (code, json) = write(&call, &config).await?;
-    let mut response = call.answer(code, json)?;
-    render::warn(&mut response, &warnings);
-    Ok(response)
+    call.answer(code, json)
 }
 
 /// An apply of a Scale sets the replicas of the object that it is the scale of, under the subresource's name.
 pub(super) async fn apply_scale(call: Call, body: Body) -> Result<Response, Status> {
     let ty = schema::of(&scale::SCALE).ok_or_else(|| Status::internal("no schema for Scale"))?;
-    let (config, warnings) = read(&call, &body, &scale::SCALE, ty, ty)?;
+    let config = read(&call, &body, &scale::SCALE, ty, ty)?;
     let gvk = call.gvk();
     let mut object =
         json!({"apiVersion": gvk.api_version(), "kind": &*gvk.kind, "metadata": config["metadata"].clone()});
@@ -51,19 +48,11 @@ pub(super) async fn apply_scale(call: Call, body: Body) -> Result<Response, Stat
     }
     let (_, json) = write(&call.of_spec(), &object).await?;
     let written: Value = serde_json::from_slice(&json).map_err(Status::internal)?;
-    let mut response = scale::answer(&call, &written, object_meta::resource_version(&written))?;
-    render::warn(&mut response, &warnings);
-    Ok(response)
+    scale::answer(&call, &written, object_meta::resource_version(&written))
 }
 
 /// The configuration in a body: checked against its type, and read as any object of `reading` is.
-fn read(
-    call: &Call,
-    body: &Body,
-    gvk: &Gvk,
-    ty: TypeRef<'_>,
-    reading: TypeRef<'_>,
-) -> Result<(Value, Vec<String>), Status> {
+fn read(call: &Call, body: &Body, gvk: &Gvk, ty: TypeRef<'_>, reading: TypeRef<'_>) -> Result<Value, Status> {
     if call.options.field_manager.as_deref().is_none_or(str::is_empty) {
         let cause = Cause::required(&FieldPath::new("fieldManager"), "is required for apply patch");
         return Err(Status::invalid(&PATCH_OPTIONS, "", vec![cause]));
@@ -91,8 +80,10 @@ fn read(
         Status::new(500, Reason::Unknown, message)
     })?;
     let decoded = decode::decode(&body.bytes, format, reading, call.options.field_validation)?;
-    let warned = call.options.field_validation == FieldValidation::Warn;
-    Ok((decoded.object, if warned { decoded.warnings } else { Vec::new() }))
+    if call.options.field_validation == FieldValidation::Warn {
+        call.warn(decoded.warnings);
+    }
+    Ok(decoded.object)
 }
 
 /// As Go prints a group and version: the core group leaves its slash.

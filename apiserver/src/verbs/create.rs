@@ -18,11 +18,9 @@ use std::time::Duration;
 const ATTEMPTS: usize = 8;
 
 pub(super) async fn create(call: Call, body: Body) -> Result<Response, Status> {
-    let (object, warnings) = body.object(&call)?;
+    let object = body.object(&call)?;
     let written = create_object(&call, object, Managing::Tracked).await?;
-    let mut response = call.answer(StatusCode::CREATED, written.json)?;
-    crate::http::render::warn(&mut response, &warnings);
-    Ok(response)
+    call.answer(StatusCode::CREATED, written.json)
 }
 
 /// Creates an object: the whole way from defaulting to the store.

@@ -35,22 +35,22 @@ impl DeleteOptions {
         let text = |pointer: &str| value.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
         let mut found = Self {
             grace_period: value.get("gracePeriodSeconds").and_then(Value::as_i64).or(call.options.grace_period),
-            propagation: call.options.propagation,
+            propagation: None,
             uid: text("/preconditions/uid"),
             resource_version: text("/preconditions/resourceVersion"),
             dry_run: call.options.dry_run,
         };
-        if let Some(policy) = value.get("propagationPolicy").and_then(Value::as_str) {
-            found.propagation = Some(options::propagation(policy)?);
-        } else if let Some(orphan) = value.get("orphanDependents").and_then(Value::as_bool) {
-            found.propagation = Some(if orphan { Propagation::Orphan } else { Propagation::Background });
+        let policy = value.get("propagationPolicy").and_then(Value::as_str).map(options::propagation).transpose()?;
+        let orphan = value.get("orphanDependents").and_then(Value::as_bool);
+        found.propagation = match (policy, orphan) {
+            (None, None) => options::propagation_of(call.options.propagation, call.options.orphan)?,
+            _ => options::propagation_of(policy, orphan)?,
+        };
+        let dry_run: Vec<&str> = fields::items(value, "dryRun").iter().filter_map(Value::as_str).collect();
+        if dry_run.iter().any(|word| *word != "All") {
+            return Err(options::wrong_dry_run("DeleteOptions", &dry_run));
         }
-        for entry in fields::items(value, "dryRun") {
-            if entry.as_str() != Some("All") {
-                return Err(Status::bad_request("dryRun: Unsupported value: supported values: \"All\""));
-            }
-            found.dry_run = true;
-        }
+        found.dry_run |= !dry_run.is_empty();
         Ok(found)
     }
 

@@ -37,14 +37,18 @@ impl Continue {
     }
 
     fn decode(token: &str) -> Result<Self, Status> {
-        let wrong = |why: &str| Status::bad_request(format!("continue key is not valid: {why}"));
+        let wrong =
+            |why: &str| Status::bad_request(format!("invalid continue token: continue key is not valid: {why}"));
         let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|error| wrong(&error.to_string()))?;
         let token: Continue = serde_json::from_slice(&bytes).map_err(|error| wrong(&error.to_string()))?;
         if token.v != CONTINUE_VERSION {
-            return Err(wrong(&format!("server does not recognize this encoded version {:?}", token.v)));
+            return Err(wrong(&format!("server does not recognize this encoded version {}", token.v)));
         }
         if token.rv == 0 || token.rv < INCONSISTENT {
             return Err(wrong(&format!("incorrect encoded start resourceVersion (version {})", token.v)));
+        }
+        if token.start.is_empty() {
+            return Err(wrong(&format!("encoded start key empty (version {})", token.v)));
         }
         Ok(token)
     }

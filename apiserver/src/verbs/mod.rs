@@ -32,6 +32,7 @@ use crate::store::{Compare, Op, Outcome, Revision, Txn};
 use bytes::Bytes;
 use coracle_api::{Gvk, Gvr, Status, json};
 use http::StatusCode;
+use parking_lot::Mutex;
 use serde_json::{Map, Value};
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,6 +55,8 @@ pub struct Call {
     pub agent: Arc<str>,
     /// The object is written because its scale is.
     pub of_scale: bool,
+    /// What the client is told besides the answer.
+    pub warnings: Arc<Mutex<Vec<String>>>,
 }
 
 /// The verbs, as authorization and metrics name them.
@@ -257,6 +260,17 @@ impl Call {
             gzip: false,
             agent: self.agent.clone(),
             of_scale: false,
+            warnings: self.warnings.clone(),
+        }
+    }
+
+    /// Tells the client something, whatever becomes of the call; each thing once.
+    pub fn warn(&self, warnings: impl IntoIterator<Item = String>) {
+        let mut told = self.warnings.lock();
+        for warning in warnings {
+            if !told.contains(&warning) {
+                told.push(warning);
+            }
         }
     }
 

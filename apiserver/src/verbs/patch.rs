@@ -2,7 +2,6 @@
 
 use super::manage::Managing;
 use super::{Call, Response, apply, update};
-use crate::http::render;
 use crate::http::request::{Body, drop_unknown};
 use coracle_api::decode::{self, FieldValidation};
 use coracle_api::patch::{self, PatchType};
@@ -55,6 +54,9 @@ pub(super) async fn patch(call: Call, body: Body) -> Result<Response, Status> {
         let mut decoded = decode::check(patched, type_ref, call.options.field_validation)?;
         let mut object = decoded.object;
         decoded.warnings.extend(drop_unknown(&call, &mut object)?);
+        if call.options.field_validation != FieldValidation::Ignore {
+            call.warn(decoded.warnings);
+        }
         if object_meta::resource_version(&shown) == object_meta::resource_version(&object) {
             // The patch says nothing about it: whatever version is there is meant, and a lost race is run again.
             object_meta::set(&mut object, "resourceVersion", current.revision.to_string());
@@ -65,11 +67,7 @@ pub(super) async fn patch(call: Call, body: Body) -> Result<Response, Status> {
             return Err(Status::invalid(&gvk, &call.name, vec![cause]));
         }
         if let Some(written) = update::write(&call, &current, object, true, Managing::Tracked).await? {
-            let mut response = call.answer(StatusCode::OK, written.json)?;
-            if call.options.field_validation != FieldValidation::Ignore {
-                render::warn(&mut response, &decoded.warnings);
-            }
-            return Ok(response);
+            return call.answer(StatusCode::OK, written.json);
         }
     }
     Err(Status::modified(&call.gvr(), &call.name))

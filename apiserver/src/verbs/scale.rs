@@ -26,9 +26,8 @@ pub(super) async fn update(call: Call, body: Body) -> Result<Response, Status> {
             call.name
         )));
     }
-    let mut response = write(&call, |_| Ok(scale.clone())).await?;
-    render::warn(&mut response, &warnings);
-    Ok(response)
+    call.warn(warnings);
+    write(&call, |_| Ok(scale.clone())).await
 }
 
 pub(super) async fn patch(call: Call, body: Body) -> Result<Response, Status> {

@@ -48,9 +48,8 @@ pub(super) async fn create(call: Call, body: Body) -> Result<Response, Status> {
     set(&mut request, "status", json!({"token": token, "expirationTimestamp": rfc3339(end)}));
     let metadata = json!({"name": call.name, "namespace": call.namespace, "creationTimestamp": rfc3339(now)});
     set(&mut request, "metadata", metadata);
-    let mut response = render::value(&call, StatusCode::CREATED, &REQUEST, &request)?;
-    render::warn(&mut response, &warnings);
-    Ok(response)
+    call.warn(warnings);
+    render::value(&call, StatusCode::CREATED, &REQUEST, &request)
 }
 
 fn claims(call: &Call, account: &Value, spec: &Value, now: i64, end: i64) -> Result<Value, Status> {

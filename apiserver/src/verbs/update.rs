@@ -4,7 +4,6 @@ use super::manage::{self, Managing};
 use super::{Call, Current, Replacement, Response, Written, allocate, create};
 use crate::admission;
 use crate::cache::with_revision;
-use crate::http::render;
 use crate::http::request::Body;
 use crate::registry::{Subresource, meta};
 use crate::store::Op;
@@ -16,14 +15,14 @@ use serde_json::Value;
 pub(super) const ATTEMPTS: usize = 16;
 
 pub(super) async fn update(call: Call, body: Body) -> Result<Response, Status> {
-    let (object, warnings) = body.object(&call)?;
+    let object = body.object(&call)?;
     meta::check_name(&call, &object)?;
     let mut first = true;
     for _ in 0..ATTEMPTS {
         let current = match call.current().await {
             Ok(current) => current,
             Err(status) if status.code == 404 && call.subresource.is_none() => {
-                return create_instead(&call, object, &warnings).await;
+                return create_instead(&call, object).await;
             }
             Err(status) => return Err(status),
         };
@@ -31,16 +30,14 @@ pub(super) async fn update(call: Call, body: Body) -> Result<Response, Status> {
             return Err(Status::modified(&call.gvr(), &call.name));
         }
         if let Some(written) = write(&call, &current, object.clone(), true, Managing::Tracked).await? {
-            let mut response = call.answer(StatusCode::OK, written.json)?;
-            render::warn(&mut response, &warnings);
-            return Ok(response);
+            return call.answer(StatusCode::OK, written.json);
         }
     }
     Err(Status::modified(&call.gvr(), &call.name))
 }
 
 /// PUT to a name that is not there.
-async fn create_instead(call: &Call, object: Value, warnings: &[String]) -> Result<Response, Status> {
+async fn create_instead(call: &Call, object: Value) -> Result<Response, Status> {
     if !call.row().strategy.traits().create_on_update {
         return Err(call.not_found());
     }
@@ -48,9 +45,7 @@ async fn create_instead(call: &Call, object: Value, warnings: &[String]) -> Resu
         return Err(call.not_found());
     }
     let written = create::create_object(call, object, Managing::Tracked).await?;
-    let mut response = call.answer(StatusCode::CREATED, written.json)?;
-    render::warn(&mut response, warnings);
-    Ok(response)
+    call.answer(StatusCode::CREATED, written.json)
 }
 
 /// One try to write `object` over `current`. None when somebody else was faster.

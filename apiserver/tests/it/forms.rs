@@ -110,7 +110,7 @@ async fn discovery_and_health() {
     let text = text.as_str().unwrap();
     for line in [
         "[+]ping ok\n",
-        "[+]etcd ok\n",
+        "[+]etcd ok\n[+]etcd-readiness ok\n",
         "[+]poststarthook/start-apiextensions-controllers ok\n",
         "[+]shutdown ok\nreadyz check passed\n",
     ] {
@@ -118,7 +118,7 @@ async fn discovery_and_health() {
     }
     let (_, text) = anonymous.get("/livez?verbose&exclude=ping&exclude=pong").await;
     let text = text.as_str().unwrap();
-    assert!(text.starts_with("[+]ping excluded: ok\n"), "{text}");
+    assert!(text.starts_with("[+]ping excluded: ok\n[+]etcd ok\n"), "{text}");
     let warning = "warn: some health checks cannot be excluded: no matches for \"pong\"\nlivez check passed\n";
     assert!(text.ends_with(warning), "{text}");
     assert_eq!(anonymous.get("/readyz/poststarthook/bootstrap-controller").await.1, "ok");

@@ -1,5 +1,6 @@
 //! The API server from outside: over the in-process service, and over TLS with kubectl.
 
+mod answers;
 mod apply;
 mod bad_input;
 mod cluster;

@@ -214,7 +214,8 @@ async fn the_api_says_so_while_the_disk_is_full() {
     let (code, status) = client.post(pods, &crate::harness::pod("b")).await;
     assert_eq!((code.as_u16(), status["reason"].as_str()), (503, Some("ServiceUnavailable")));
     assert_eq!(client.get("/readyz").await.0, 500);
-    assert_eq!(client.get("/livez").await.0, 200);
+    assert_eq!(client.get("/livez").await.0, 500);
+    assert_eq!(client.get("/livez?exclude=etcd").await.0, 200);
     assert_eq!(client.get(&format!("{pods}/a")).await.0, 200, "what was acknowledged last is known");
     assert_eq!(client.get(&format!("{pods}/b")).await.0, 404);
     disk.lock().unwrap().full = false;
