@@ -121,13 +121,14 @@ impl ApiServer {
         let kubelet = http::kubelet::KubeletClient::new(&config.ca_pem, identity, config.node_place.clone())
             .map_err(StartError::Tls)?;
         let signer = auth::tokens::Signer::new(config.service_account_key.as_deref()).map_err(StartError::Tls)?;
+        let limits = http::fairness::Limits::default();
         let server = Arc::new(Server {
             signer,
             config,
             registry,
             cacher,
-            limits: http::fairness::Limits::default(),
-            metrics: http::metrics::Metrics::default(),
+            metrics: http::metrics::Metrics::new(limits.meters()),
+            limits,
             hooks: http::health::Hooks::default(),
             openapi: http::openapi::Documents::default(),
             kubelet,

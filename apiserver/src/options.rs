@@ -105,6 +105,13 @@ impl Options {
         Ok(options)
     }
 
+    /// Whether only some objects are asked for.
+    pub fn selects(&self) -> bool {
+        self.pairs
+            .iter()
+            .any(|(name, value)| matches!(name.as_str(), "labelSelector" | "fieldSelector") && !value.is_empty())
+    }
+
     fn set(&mut self, name: &str, value: &str) -> Result<(), Status> {
         match name {
             "watch" => self.watch = flag(value),

@@ -1,6 +1,6 @@
 //! /metrics, under upstream's names.
 
-use super::fairness::Limits;
+use super::fairness::{Limits, Meters};
 use crate::auth::Attributes;
 use crate::server::Server;
 use parking_lot::Mutex;
@@ -69,12 +69,15 @@ pub struct Metrics {
     objects: Family<Resource, Gauge>,
     memory: Gauge,
     files: Gauge,
+    started: Gauge<f64, AtomicU64>,
     processor: Counter<f64, AtomicU64>,
 }
 
-impl Default for Metrics {
-    fn default() -> Self {
+impl Metrics {
+    /// All figures, with those of priority and fairness.
+    pub fn new(fairness: &Meters) -> Self {
         let mut registry = Registry::default();
+        fairness.register(&mut registry);
         let requests = Family::default();
         let durations = Family::new_with_constructor((|| Histogram::new(BUCKETS)) as fn() -> Histogram);
         let watchers = Family::default();
@@ -89,6 +92,8 @@ impl Default for Metrics {
         registry.register("apiserver_storage_objects", "Objects kept, by resource", objects.clone());
         registry.register("process_resident_memory_bytes", "Resident memory", memory.clone());
         registry.register("process_open_fds", "Open file descriptors", files.clone());
+        let started = Gauge::<f64, AtomicU64>::default();
+        registry.register("process_start_time_seconds", "When the process started, since the epoch", started.clone());
         registry.register("process_cpu_seconds", "User and system time", processor.clone());
         let build = Info::new([("major", "1"), ("minor", "36"), ("git_version", super::version::GIT_VERSION)]);
         registry.register("kubernetes_build", "The version that is served", build);
@@ -102,12 +107,11 @@ impl Default for Metrics {
             objects,
             memory,
             files,
+            started,
             processor,
         }
     }
-}
 
-impl Metrics {
     /// Counts an answered request.
     pub fn request(&self, about: &Attributes, dry_run: bool, code: u16, took: Duration) {
         let own = str::to_owned;
@@ -182,6 +186,7 @@ pub fn text(server: &Server) -> String {
     let process = Process::look();
     metrics.memory.set(process.resident);
     metrics.files.set(process.files);
+    metrics.started.set(process.started);
     metrics.processor.inc_by((process.seconds - metrics.processor.get()).max(0.0));
     metrics.text(&server.limits)
 }
@@ -191,6 +196,8 @@ struct Process {
     resident: i64,
     files: i64,
     seconds: f64,
+    /// Seconds since the epoch.
+    started: f64,
 }
 
 impl Process {
@@ -203,8 +210,17 @@ impl Process {
         let stat = read("stat");
         let after = stat.rsplit(')').next().unwrap_or_default();
         let ticks: f64 = after.split(' ').skip(12).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum();
+        // starttime, the 22nd, counts from the machine's start.
+        let since_boot: f64 = after.split(' ').nth(20).and_then(|ticks| ticks.parse().ok()).unwrap_or(0.0);
+        let boot = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+        let boot = boot.lines().find_map(|line| line.strip_prefix("btime ")?.parse::<f64>().ok()).unwrap_or(0.0);
         let files = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
-        Self { resident, files: i64::try_from(files).unwrap_or(i64::MAX), seconds: ticks / TICKS }
+        Self {
+            resident,
+            files: i64::try_from(files).unwrap_or(i64::MAX),
+            seconds: ticks / TICKS,
+            started: boot + since_boot / TICKS,
+        }
     }
 }
 

@@ -142,7 +142,7 @@ async fn non_resource(
     if verb != "get" {
         return Err(Status::method_not_allowed());
     }
-    let _permit = server.limits.seat(flow, false).await?;
+    let _permit = server.limits.seat(flow, false, 0).await?;
     if let Some(response) = health::answer(server, &path, request.uri().query()).await {
         return Ok(response);
     }
@@ -372,7 +372,7 @@ async fn limited(
         let response = dispatch(call, verb, request::Body::default()).await?;
         return Ok(holding(response, permit));
     }
-    let _permit = server.limits.seat(flow, verb.writes()).await?;
+    let _permit = server.limits.seat(flow, verb.writes(), objects_read(&call, verb)).await?;
     let work = async {
         let body = if verb.writes() { request::Body::read(headers, body).await? } else { request::Body::default() };
         if binding { dispatch_binding(call, body).await } else { dispatch(call, verb, body).await }
@@ -380,6 +380,20 @@ async fn limited(
     match tokio::time::timeout(ANSWER_WITHIN, work).await {
         Ok(answer) => answer,
         Err(_) => Err(Status::timeout("request did not complete within the allotted timeout", 0)),
+    }
+}
+
+/// How many objects a list may read, at most: of what is kept, or of a page of it when nothing is looked for (apiserver
+/// `util/flowcontrol/request`, list_work_estimator.go).
+fn objects_read(call: &Call, verb: Verb) -> usize {
+    if verb != Verb::List || !call.row().is_stored() {
+        return 0;
+    }
+    let kept = call.cache().map_or(0, |cache| cache.snapshot().objects.len());
+    match call.options.limit {
+        0 => kept,
+        _ if call.options.selects() => kept,
+        limit => kept.min(limit),
     }
 }
 

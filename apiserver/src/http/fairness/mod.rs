@@ -7,33 +7,48 @@
 //!                                                             └► full, or the level has none: 429
 //! ```
 //!
+//! A list takes more than one seat. Every ten seconds, levels that want fewer seats than they have lend them to others.
+//!
 //! The table is immutable and swapped as a whole when a schema or a level changes; the levels' seats and queues live on.
 //! Streams (watches, logs, connections) take no seat, but there is a most of them.
 
+mod dangling;
+mod lending;
+mod meters;
 mod table;
 mod turns;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use coracle_api::Status;
 use http::HeaderMap;
+use lending::Wanted;
+pub use meters::Meters;
+use meters::{Raised, Why};
+use parking_lot::Mutex;
+use prometheus_client::metrics::histogram::Histogram;
 use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 use crate::auth::{Attributes, UserInfo};
 use crate::server::Server;
 pub use table::Schema;
 use table::Table;
-use turns::{Seat, Turns};
+use turns::{Entry, Request, Seat, Turns};
 
 /// What all levels share (upstream: `--max-requests-inflight` and `--max-mutating-requests-inflight` together).
 pub const SEATS: usize = 600;
 
 /// Watches and other streams, at most.
 pub const STREAMS: usize = 20_000;
+
+/// How often levels lend and borrow anew (upstream's borrowingAdjustmentPeriod).
+const LEND_EVERY: Duration = Duration::from_secs(10);
 
 const GROUP: &str = "flowcontrol.apiserver.k8s.io";
 
@@ -89,13 +104,56 @@ impl Flow {
 pub struct Permit {
     _seat: Option<Seat>,
     _stream: Option<OwnedSemaphorePermit>,
-    _counted: Option<Counted>,
+    _counted: Option<(Counted, Raised, Running)>,
+}
+
+/// Tells how long something took.
+#[derive(Debug)]
+struct Running(Histogram, Instant);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.observe(self.1.elapsed().as_secs_f64());
+    }
+}
+
+/// A request that waits: one that goes away before its turn was cancelled.
+struct Waiting<'a> {
+    flow: &'a Flow,
+    since: Instant,
+    served: bool,
+}
+
+impl Waiting<'_> {
+    fn end(&mut self, why: Option<Why>) {
+        self.served = true;
+        let meter = &self.flow.schema.meter;
+        let waited = self.since.elapsed().as_secs_f64();
+        match why {
+            None => meter.waited.observe(waited),
+            Some(why) => {
+                meter.waited_in_vain.observe(waited);
+                meter.reject(why);
+            }
+        }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if !self.served {
+            self.end(Some(Why::Cancelled));
+        }
+    }
 }
 
 /// The server's limits.
 #[derive(Debug)]
 pub struct Limits {
     table: ArcSwap<Table>,
+    /// By level, what it wanted lately. Also the lock of whoever changes the table.
+    wanted: Mutex<BTreeMap<String, Wanted>>,
+    meters: Meters,
     reads: Arc<Count>,
     writes: Arc<Count>,
     streams: Arc<Semaphore>,
@@ -103,9 +161,12 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        let table = Table::compile(&[], &[], &BTreeMap::new(), SEATS);
+        let meters = Meters::default();
+        let table = Table::compile(&[], &[], &BTreeMap::new(), &meters, SEATS);
         Self {
             table: ArcSwap::from_pointee(table),
+            wanted: Mutex::default(),
+            meters,
             reads: Arc::default(),
             writes: Arc::default(),
             streams: Arc::new(Semaphore::new(STREAMS)),
@@ -121,24 +182,42 @@ impl Limits {
         Flow { schema: schema.clone(), hash }
     }
 
-    /// A seat at the request's level, at once or after those before it.
+    /// Seats at the request's level, at once or after those before it. `objects` is how many it may read.
     ///
     /// # Errors
     /// 429 when too many wait, or this one waited too long.
-    pub async fn seat(&self, flow: &Flow, writes: bool) -> Result<Permit, Status> {
+    pub async fn seat(&self, flow: &Flow, writes: bool, objects: usize) -> Result<Permit, Status> {
         let count = if writes { &self.writes } else { &self.reads };
-        let seat = match &flow.schema.level.turns {
+        let schema = &flow.schema;
+        let width = schema.seats_for(objects);
+        schema.meter.estimated.observe(width as f64);
+        let mut waiting = Waiting { flow, since: Instant::now(), served: false };
+        let seat = match &schema.level.turns {
             None => None,
-            Some(turns) => match turns.take_now(flow.hash, flow.schema.is_distinguished()) {
-                Ok(seat) => Some(seat),
-                Err(full) => {
-                    let _waiting = Counted::new(count, |count| &count.waiting);
-                    Some(turns.wait(full).await.ok_or_else(too_many)?)
+            Some(turns) => {
+                let request = Request { hash: flow.hash, distinguished: schema.is_distinguished(), width };
+                match turns.enter(request) {
+                    Entry::Seat(seat) => Some(seat),
+                    Entry::Full { queued } => {
+                        waiting.end(Some(if queued { Why::QueueFull } else { Why::ConcurrencyLimit }));
+                        return Err(too_many());
+                    }
+                    Entry::Place(place) => {
+                        let _counted = (Counted::new(count, |count| &count.waiting), schema.meter.waiting(width));
+                        let Some(seat) = place.seat().await else {
+                            waiting.end(Some(Why::TimeOut));
+                            return Err(too_many());
+                        };
+                        Some(seat)
+                    }
                 }
-            },
+            }
         };
-        let counted = Some(Counted::new(count, |count| &count.running));
-        Ok(Permit { _seat: seat, _stream: None, _counted: counted })
+        waiting.end(None);
+        schema.meter.dispatched.inc();
+        let counted = Counted::new(count, |count| &count.running);
+        let running = Running(schema.meter.ran.clone(), Instant::now());
+        Ok(Permit { _seat: seat, _stream: None, _counted: Some((counted, schema.meter.running(width), running)) })
     }
 
     /// A place for a stream that lasts.
@@ -159,10 +238,38 @@ impl Limits {
         [("readOnly", of(&self.reads)), ("mutating", of(&self.writes))]
     }
 
+    /// What is counted of schemas and levels.
+    pub fn meters(&self) -> &Meters {
+        &self.meters
+    }
+
     /// Goes by these schemas and levels from now on.
     fn configure(&self, schemas: &[Value], levels: &[Value]) {
+        let mut wanted = self.wanted.lock();
         let known: BTreeMap<String, Arc<Turns>> = self.table.load().turns();
-        self.table.store(Arc::new(Table::compile(schemas, levels, &known, SEATS)));
+        let table = Table::compile(schemas, levels, &known, &self.meters, SEATS);
+        wanted.retain(|level, _| table.has_level(level));
+        self.table.store(Arc::new(table));
+    }
+
+    /// Lets levels lend what they do not want to those that want more.
+    fn lend(&self) {
+        let mut wanted = self.wanted.lock();
+        let table = self.table.load();
+        let turns = table.turns();
+        let levels: Vec<_> = turns
+            .iter()
+            .map(|(name, turns)| {
+                let wanted = wanted.entry(name.clone()).or_default();
+                *wanted = wanted.then(turns.demand());
+                (turns.settings(), *wanted)
+            })
+            .collect();
+        let shares = lending::share_out(SEATS.saturating_sub(table.kept()), &levels);
+        for (((name, turns), (settings, wanted)), seats) in turns.iter().zip(&levels).zip(shares) {
+            turns.set_current(seats);
+            self.meters.level(name, settings, seats, wanted);
+        }
     }
 }
 
@@ -189,16 +296,29 @@ pub async fn follow(server: Arc<Server>) {
         Ok((schemas.subscribe(), server.cache_of(GROUP, "prioritylevelconfigurations")?.subscribe()))
     });
     let Ok((mut schemas, mut levels)) = caches else { return };
+    let mut lend = tokio::time::interval(LEND_EVERY);
+    lend.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    lend.reset();
+    let (mut changed, mut failed) = (true, false);
     loop {
-        schemas.borrow_and_update();
-        levels.borrow_and_update();
-        if let Err(status) = configure(&server) {
-            tracing::warn!(%status, "priority and fairness");
+        if changed {
+            schemas.borrow_and_update();
+            levels.borrow_and_update();
+            let done = match configure(&server) {
+                Ok(()) => dangling::tell(&server).await,
+                failed => failed,
+            };
+            // Tried again at the next look.
+            failed = done.inspect_err(|status| tracing::warn!(%status, "priority and fairness")).is_err();
         }
-        tokio::select! {
+        changed = tokio::select! {
             () = server.stop.cancelled() => return,
-            changed = schemas.changed() => if changed.is_err() { return },
-            changed = levels.changed() => if changed.is_err() { return },
-        }
+            changed = schemas.changed() => if changed.is_err() { return } else { true },
+            changed = levels.changed() => if changed.is_err() { return } else { true },
+            _ = lend.tick() => {
+                server.limits.lend();
+                failed
+            }
+        };
     }
 }

@@ -1,6 +1,8 @@
 //! Schemas and levels compiled for matching: in the order in which they are tried (apiserver `util/flowcontrol`,
 //! `rule.go`, `apf_controller.go`).
 
+use super::lending::Wanted;
+use super::meters::{Meter, Meters};
 use super::turns::{Settings, Turns};
 use crate::auth::{Attributes, UserInfo};
 use crate::registry::fields::{items, text};
@@ -11,13 +13,21 @@ use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
+/// Objects that a seat is for, and the most seats of a request (upstream's objectsPerSeat and maximumSeatsLimit).
+const OBJECTS_PER_SEAT: usize = 100;
+const WIDEST: usize = 10;
+
 /// A level that requests are of.
 #[derive(Debug)]
 pub struct Level {
-    name: String,
+    pub name: String,
     pub uid: HeaderValue,
     /// None: exempt.
     pub turns: Option<Arc<Turns>>,
+    /// The most seats that one request takes; none says nothing.
+    widest: usize,
+    /// Seats that an exempt level keeps from the others.
+    kept: usize,
 }
 
 /// How flows of a schema are told apart.
@@ -31,9 +41,10 @@ enum Distinguisher {
 /// A flow schema.
 #[derive(Debug)]
 pub struct Schema {
-    name: String,
+    pub name: String,
     pub uid: HeaderValue,
     pub level: Arc<Level>,
+    pub meter: Meter,
     distinguisher: Distinguisher,
     rules: Vec<Rule>,
 }
@@ -41,6 +52,13 @@ pub struct Schema {
 impl Schema {
     pub fn is_distinguished(&self) -> bool {
         self.distinguisher != Distinguisher::None
+    }
+
+    /// How many seats a request takes that reads about `objects`: one for each hundred, within bounds (apiserver
+    /// `util/flowcontrol/request`, list_work_estimator.go).
+    pub fn seats_for(&self, objects: usize) -> usize {
+        let widest = if self.level.widest == 0 { WIDEST } else { self.level.widest.min(WIDEST) };
+        objects.div_ceil(OBJECTS_PER_SEAT).clamp(1, widest)
     }
 }
 
@@ -193,7 +211,13 @@ pub struct Table {
 
 impl Table {
     /// `known` are the levels' turns that are in use.
-    pub fn compile(schemas: &[Value], levels: &[Value], known: &BTreeMap<String, Arc<Turns>>, seats: usize) -> Self {
+    pub fn compile(
+        schemas: &[Value],
+        levels: &[Value],
+        known: &BTreeMap<String, Arc<Turns>>,
+        meters: &Meters,
+        seats: usize,
+    ) -> Self {
         let total: u64 = levels.iter().map(shares).sum::<u64>().max(1);
         let mut compiled = BTreeMap::new();
         for level in levels {
@@ -208,16 +232,22 @@ impl Table {
             // One whose level is not there is passed over.
             let Some(level) = compiled.get(text(&spec["priorityLevelConfiguration"], "name")) else { continue };
             let precedence = spec.get("matchingPrecedence").and_then(Value::as_i64).unwrap_or(i64::MAX);
-            ordered.push((precedence, Arc::new(compile_schema(schema, level.clone()))));
+            ordered.push((precedence, Arc::new(compile_schema(schema, level.clone(), meters))));
         }
         ordered.sort_by(|(one, a), (other, b)| (one, &a.name).cmp(&(other, &b.name)));
         let last = Schema {
             name: "catch-all".to_owned(),
             uid: HeaderValue::from_static(""),
+            meter: meters.of("catch-all", &last_level.name),
             level: last_level,
             distinguisher: Distinguisher::User,
             rules: Vec::new(),
         };
+        for (name, level) in &compiled {
+            if let Some(turns) = &level.turns {
+                meters.level(name, &turns.settings(), turns.current(), &Wanted::default());
+            }
+        }
         Self {
             schemas: ordered.into_iter().map(|(_, schema)| schema).collect(),
             last: Arc::new(last),
@@ -229,6 +259,16 @@ impl Table {
     pub fn turns(&self) -> BTreeMap<String, Arc<Turns>> {
         let levels = self.levels.values().chain([&self.last.level]);
         levels.filter_map(|level| Some((level.name.clone(), level.turns.clone()?))).collect()
+    }
+
+    /// Seats that exempt levels keep from the others.
+    pub fn kept(&self) -> usize {
+        self.levels.values().map(|level| level.kept).sum()
+    }
+
+    /// Whether there is a level of this name.
+    pub fn has_level(&self, name: &str) -> bool {
+        self.levels.contains_key(name)
     }
 
     /// The schema of a request, and its flow's hash.
@@ -249,11 +289,12 @@ impl Table {
     }
 }
 
-fn compile_schema(schema: &Value, level: Arc<Level>) -> Schema {
+fn compile_schema(schema: &Value, level: Arc<Level>, meters: &Meters) -> Schema {
     let spec = &schema["spec"];
     Schema {
         name: meta::name(schema).to_owned(),
         uid: uid(schema),
+        meter: meters.of(meta::name(schema), &level.name),
         level,
         distinguisher: match text(&spec["distinguisherMethod"], "type") {
             "ByUser" => Distinguisher::User,
@@ -272,43 +313,63 @@ fn number(object: &Value, key: &str) -> usize {
     object.get(key).and_then(Value::as_u64).and_then(|number| usize::try_from(number).ok()).unwrap_or(0)
 }
 
-fn shares(level: &Value) -> u64 {
+/// What a level's own seats, and what it lends, are told in.
+fn part(level: &Value) -> &Value {
     let spec = &level["spec"];
-    let part = if text(spec, "type") == "Exempt" { &spec["exempt"] } else { &spec["limited"] };
-    part.get("nominalConcurrencyShares").and_then(Value::as_u64).unwrap_or(0)
+    if text(spec, "type") == "Exempt" { &spec["exempt"] } else { &spec["limited"] }
+}
+
+fn shares(level: &Value) -> u64 {
+    part(level).get("nominalConcurrencyShares").and_then(Value::as_u64).unwrap_or(0)
+}
+
+/// A part of a level's seats, rounded as upstream rounds it.
+fn percent(seats: usize, of: Option<u64>) -> Option<usize> {
+    let percent = usize::try_from(of?).ok()?;
+    Some(seats.saturating_mul(percent).saturating_add(50) / 100)
 }
 
 fn compile_level(level: &Value, known: &BTreeMap<String, Arc<Turns>>, seats: usize, total: u64) -> Level {
     let name = meta::name(level).to_owned();
     let spec = &level["spec"];
-    let turns = (text(spec, "type") != "Exempt").then(|| {
-        let response = &spec["limited"]["limitResponse"];
-        let queuing = &response["queuing"];
-        let queues = text(response, "type") == "Queue";
-        let turns = known.get(&name).cloned().unwrap_or_default();
-        // Each level's part of the seats, rounded up.
-        let own = (seats as u64).saturating_mul(shares(level)).div_ceil(total);
-        turns.configure(Settings {
-            seats: usize::try_from(own).unwrap_or(seats).min(seats),
-            queues: if queues { number(queuing, "queues") } else { 0 },
-            hand: number(queuing, "handSize"),
-            length: number(queuing, "queueLengthLimit"),
-        });
-        turns
+    // Each level's part of the seats, rounded up.
+    let own = (seats as u64).saturating_mul(shares(level)).div_ceil(total);
+    let own = usize::try_from(own).unwrap_or(seats).min(seats);
+    let bound = |name: &str| percent(own, part(level).get(name).and_then(Value::as_u64));
+    let least = own - bound("lendablePercent").unwrap_or(0).min(own);
+    if text(spec, "type") == "Exempt" {
+        return Level { name, uid: uid(level), turns: None, widest: 0, kept: least };
+    }
+    let response = &spec["limited"]["limitResponse"];
+    let queuing = &response["queuing"];
+    let is_queued = text(response, "type") == "Queue";
+    let hand = number(queuing, "handSize");
+    let turns = known.get(&name).cloned().unwrap_or_default();
+    turns.configure(Settings {
+        seats: own,
+        least,
+        // It borrows as much as there is when it does not say.
+        most: bound("borrowingLimitPercent").map_or(seats, |more| own.saturating_add(more)),
+        queues: if is_queued { number(queuing, "queues") } else { 0 },
+        hand,
+        length: number(queuing, "queueLengthLimit"),
     });
-    Level { name, uid: uid(level), turns }
+    // max(1, min(15 % of the seats, seats / handSize)) (apf_controller.go, finishQueueSetReconfigsLocked).
+    let widest = if is_queued { own.saturating_mul(15).div_ceil(100).min(own / hand.max(1)).max(1) } else { 0 };
+    Level { name, uid: uid(level), turns: Some(turns), widest, kept: 0 }
 }
 
 /// A level for what there is no level for.
 fn last_level(known: &BTreeMap<String, Arc<Turns>>, seats: usize) -> Level {
     let name = "catch-all".to_owned();
     let turns = known.get(&name).cloned().unwrap_or_default();
-    turns.configure(Settings { seats, ..Settings::default() });
-    Level { name, uid: HeaderValue::from_static(""), turns: Some(turns) }
+    turns.configure(Settings { seats, least: seats, most: seats, ..Settings::default() });
+    Level { name, uid: HeaderValue::from_static(""), turns: Some(turns), widest: 0, kept: 0 }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::turns::{Entry, Request};
     use super::*;
     use serde_json::json;
 
@@ -345,7 +406,7 @@ mod tests {
                 "resourceRules": [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"], "clusterScope": true, "namespaces": ["*"]}]}),
             ),
         ];
-        Table::compile(&schemas, &levels, &BTreeMap::new(), 8)
+        Table::compile(&schemas, &levels, &BTreeMap::new(), &Meters::default(), 8)
     }
 
     fn of(user: &str, request: Attributes) -> String {
@@ -384,12 +445,32 @@ mod tests {
         let seats = |level: &Level| {
             let turns = level.turns.as_ref().unwrap();
             let mut held = Vec::new();
-            while let Ok(seat) = turns.take_now(held.len() as u64, true) {
+            let request = |hash| Request { hash, distinguished: true, width: 1 };
+            while let Entry::Seat(seat) = turns.enter(request(held.len() as u64)) {
                 held.push(seat);
             }
             held.len()
         };
         assert_eq!((seats(low), seats(last)), (6, 2));
         assert!(table.levels["exempt"].turns.is_none());
+    }
+
+    #[test]
+    fn levels_lend_borrow_and_bound_their_requests() {
+        let level = |name: &str, limited: Value| json!({"metadata": {"name": name}, "spec": {"type": "Limited", "limited": limited}});
+        let queuing = json!({"type": "Queue", "queuing": {"queues": 64, "handSize": 6, "queueLengthLimit": 50}});
+        let levels = [
+            level(
+                "a",
+                json!({"nominalConcurrencyShares": 30, "lendablePercent": 33, "borrowingLimitPercent": 50, "limitResponse": queuing}),
+            ),
+            level("b", json!({"nominalConcurrencyShares": 10, "limitResponse": {"type": "Reject"}})),
+            json!({"metadata": {"name": "free"}, "spec": {"type": "Exempt", "exempt": {"nominalConcurrencyShares": 10, "lendablePercent": 50}}}),
+        ];
+        let table = Table::compile(&[], &levels, &BTreeMap::new(), &Meters::default(), 100);
+        let of = |name: &str| table.levels[name].turns.as_ref().unwrap().settings();
+        assert_eq!((of("a").seats, of("a").least, of("a").most), (60, 40, 90));
+        assert_eq!((of("b").seats, of("b").least, of("b").most), (20, 20, 100));
+        assert_eq!((table.levels["a"].widest, table.levels["b"].widest, table.kept()), (9, 0, 10));
     }
 }

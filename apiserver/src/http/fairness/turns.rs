@@ -6,6 +6,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 /// How long a request may wait: a quarter of the time it has for its answer (upstream).
 const WAIT: Duration = Duration::from_secs(15);
@@ -19,7 +20,10 @@ const MOST_IN_HAND: usize = 64;
 /// How a level is set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
+    /// Those of its own; those it does not lend; the most it has, with what it borrows.
     pub seats: usize,
+    pub least: usize,
+    pub most: usize,
     /// None: who finds no seat is turned away.
     pub queues: usize,
     pub hand: usize,
@@ -31,71 +35,180 @@ pub struct Settings {
 #[derive(Debug, Default)]
 pub struct Turns(Mutex<State>);
 
+/// A request for seats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request {
+    pub hash: u64,
+    /// It is of a flow that is told apart from others, by its hash.
+    pub distinguished: bool,
+    /// The seats that it takes.
+    pub width: usize,
+}
+
+impl Request {
+    fn flow(self) -> Option<u64> {
+        self.distinguished.then_some(self.hash)
+    }
+}
+
+/// How many seats were wanted in a period: taken or waited for.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Demand {
+    pub high: f64,
+    pub average: f64,
+    pub deviation: f64,
+}
+
+/// Adds up a number that changes over time.
+#[derive(Debug, Default)]
+struct Sum {
+    since: Option<Instant>,
+    last: Option<Instant>,
+    sum: f64,
+    squares: f64,
+    high: f64,
+}
+
+impl Sum {
+    /// It was `value` until now.
+    fn was(&mut self, value: usize) {
+        let (now, value) = (Instant::now(), value as f64);
+        let last = *self.last.get_or_insert(now);
+        self.since.get_or_insert(now);
+        let seconds = now.duration_since(last).as_secs_f64();
+        self.sum += value * seconds;
+        self.squares += value * value * seconds;
+        self.high = self.high.max(value);
+        self.last = Some(now);
+    }
+
+    fn take(&mut self) -> Demand {
+        let Self { since, last, sum, squares, high } = std::mem::take(self);
+        self.since = last;
+        self.last = last;
+        let seconds = since.zip(last).map_or(0.0, |(since, last)| last.duration_since(since).as_secs_f64());
+        if seconds <= 0.0 {
+            return Demand { high, average: high, deviation: 0.0 };
+        }
+        let average = sum / seconds;
+        Demand { high, average, deviation: (squares / seconds - average * average).max(0.0).sqrt() }
+    }
+}
+
 #[derive(Debug, Default)]
 struct State {
     settings: Settings,
-    running: usize,
-    waiting: usize,
+    /// Seats that there are now.
+    current: usize,
+    /// Seats that are taken.
+    taken: usize,
+    /// Seats that are waited for.
+    wanted: usize,
     /// How many seats each flow that is distinguished from others has.
-    taken: HashMap<u64, usize>,
+    taken_by: HashMap<u64, usize>,
     /// Those with somebody in them, by number: a level may have millions.
     queues: HashMap<usize, VecDeque<Waiting>>,
     /// Queues with somebody in them, in the order of their turns.
     order: VecDeque<usize>,
+    tickets: u64,
+    demand: Sum,
 }
 
 #[derive(Debug)]
 struct Waiting {
-    flow: Option<u64>,
+    ticket: u64,
+    request: Request,
     sender: oneshot::Sender<Seat>,
 }
 
-/// A seat that is taken; given on when dropped.
+/// Seats that are taken; given on when dropped.
 #[derive(Debug)]
-pub struct Seat(Option<(Arc<Turns>, Option<u64>)>);
+pub struct Seat(Option<(Arc<Turns>, Request)>);
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        if let Some((turns, flow)) = self.0.take() {
-            turns.pass_on(flow);
+        if let Some((turns, request)) = self.0.take() {
+            turns.pass_on(request);
         }
     }
 }
 
-/// There is no seat free: whether there is a place to wait, and which.
+/// What a request finds.
 #[derive(Debug)]
-pub struct Full(Option<oneshot::Receiver<Seat>>);
+pub enum Entry {
+    Seat(Seat),
+    Place(Place),
+    /// There is no place to wait; whether that is because the queue is full.
+    Full {
+        queued: bool,
+    },
+}
+
+/// A place in a queue; left when dropped.
+#[derive(Debug)]
+pub struct Place {
+    turns: Arc<Turns>,
+    queue: usize,
+    ticket: u64,
+    turn: oneshot::Receiver<Seat>,
+}
+
+impl Place {
+    /// Waits for the seats. None when it took too long.
+    pub async fn seat(mut self) -> Option<Seat> {
+        tokio::time::timeout(WAIT, &mut self.turn).await.ok()?.ok()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.turns.leave(self.queue, self.ticket);
+    }
+}
 
 impl State {
-    /// Whether a flow may have one more seat.
-    fn may(&self, flow: Option<u64>) -> bool {
-        let share = self.settings.seats - self.settings.seats / OTHERS;
-        self.running < self.settings.seats && flow.is_none_or(|flow| self.taken.get(&flow).is_none_or(|n| *n < share))
+    /// Whether there are seats for a request. One that wants more than there are gets them when nobody else has any.
+    fn fits(&self, request: Request) -> bool {
+        self.taken + request.width <= self.current || (self.taken == 0 && self.current > 0)
     }
 
-    fn begin(&mut self, flow: Option<u64>) {
-        self.running += 1;
-        if let Some(flow) = flow {
-            *self.taken.entry(flow).or_default() += 1;
+    /// Whether its flow may have more.
+    fn may(&self, request: Request) -> bool {
+        let share = self.current - self.current / OTHERS;
+        let taken = request.flow().and_then(|flow| self.taken_by.get(&flow));
+        taken.is_none_or(|taken| taken + request.width <= share)
+    }
+
+    /// Whether somebody waits for nothing but seats: then nobody who comes later has any before.
+    fn is_awaited(&self) -> bool {
+        self.order.iter().filter_map(|queue| self.queues.get(queue)?.front()).any(|next| self.may(next.request))
+    }
+
+    fn begin(&mut self, request: Request) {
+        self.taken += request.width;
+        if let Some(flow) = request.flow() {
+            *self.taken_by.entry(flow).or_default() += request.width;
         }
     }
 
-    fn end(&mut self, flow: Option<u64>) {
-        self.running -= 1;
-        if let Some(flow) = flow
-            && let Some(count) = self.taken.get_mut(&flow)
+    fn end(&mut self, request: Request) {
+        self.taken -= request.width;
+        if let Some(flow) = request.flow()
+            && let Some(count) = self.taken_by.get_mut(&flow)
         {
-            *count -= 1;
+            *count -= request.width;
             if *count == 0 {
-                self.taken.remove(&flow);
+                self.taken_by.remove(&flow);
             }
         }
     }
 
-    /// Whoever is next and may have a seat.
+    /// Whoever is next, if there are seats.
     fn pop(&mut self) -> Option<Waiting> {
         let front = |queue: &usize| self.queues.get(queue).and_then(VecDeque::front);
-        let at = self.order.iter().position(|queue| front(queue).is_some_and(|next| self.may(next.flow)))?;
+        let at = self.order.iter().position(|queue| front(queue).is_some_and(|next| self.may(next.request)))?;
+        // One that takes many seats is not passed by those that take few: it would wait for ever.
+        front(&self.order[at]).filter(|next| self.fits(next.request))?;
         let queue = self.order.remove(at)?;
         let line = self.queues.get_mut(&queue)?;
         let next = line.pop_front()?;
@@ -104,7 +217,7 @@ impl State {
         } else {
             self.order.push_back(queue);
         }
-        self.waiting -= 1;
+        self.wanted -= next.request.width;
         Some(next)
     }
 
@@ -114,6 +227,24 @@ impl State {
         let waiting = |queue: &usize| self.queues.get(queue).map_or(0, VecDeque::len);
         let shortest = deal(hash, queues, hand).min_by_key(waiting)?;
         (waiting(&shortest) < length).then_some(shortest)
+    }
+
+    fn note(&mut self) {
+        let wanted = self.taken + self.wanted;
+        self.demand.was(wanted);
+    }
+
+    /// Takes somebody out of a queue; false when they are not in it any more.
+    fn remove(&mut self, queue: usize, ticket: u64) -> bool {
+        let Some(line) = self.queues.get_mut(&queue) else { return false };
+        let Some(at) = line.iter().position(|waiting| waiting.ticket == ticket) else { return false };
+        let gone = line.remove(at);
+        if line.is_empty() {
+            self.queues.remove(&queue);
+            self.order.retain(|other| *other != queue);
+        }
+        self.wanted -= gone.map_or(0, |gone| gone.request.width);
+        true
     }
 }
 
@@ -136,54 +267,101 @@ fn deal(mut hash: u64, queues: usize, hand: usize) -> impl Iterator<Item = usize
 }
 
 impl Turns {
-    pub fn configure(&self, settings: Settings) {
+    pub fn configure(self: &Arc<Self>, settings: Settings) {
+        let mut state = self.0.lock();
+        if state.settings.seats == settings.seats {
+            state.current = state.current.clamp(settings.least, settings.most.max(settings.least));
+        } else {
+            state.current = settings.seats;
+        }
         // Who waits in a queue that is no more waits on there.
-        self.0.lock().settings = settings;
+        state.settings = settings;
+        self.serve(&mut state);
     }
 
-    /// A seat if one is free, or a place in a queue.
-    pub fn take_now(self: &Arc<Self>, hash: u64, distinguished: bool) -> Result<Seat, Full> {
-        let flow = distinguished.then_some(hash);
+    pub fn settings(&self) -> Settings {
+        self.0.lock().settings
+    }
+
+    /// Seats that there are now.
+    pub fn current(&self) -> usize {
+        self.0.lock().current
+    }
+
+    /// From now on there are so many seats. Who has one keeps it.
+    pub fn set_current(self: &Arc<Self>, seats: usize) {
+        let mut state = self.0.lock();
+        state.current = seats;
+        self.serve(&mut state);
+    }
+
+    /// What was wanted since the last time.
+    pub fn demand(&self) -> Demand {
+        let mut state = self.0.lock();
+        state.note();
+        let demand = state.demand.take();
+        state.note();
+        demand
+    }
+
+    /// Seats if they are free, or a place in a queue.
+    pub fn enter(self: &Arc<Self>, request: Request) -> Entry {
         let mut guard = self.0.lock();
         let state = &mut *guard;
-        if state.may(flow) {
-            state.begin(flow);
-            return Ok(Seat(Some((self.clone(), flow))));
+        state.note();
+        if state.fits(request) && state.may(request) && !state.is_awaited() {
+            state.begin(request);
+            state.note();
+            return Entry::Seat(Seat(Some((self.clone(), request))));
         }
-        let Some(queue) = state.place(hash) else { return Err(Full(None)) };
+        let Some(queue) = state.place(request.hash) else { return Entry::Full { queued: state.settings.queues > 0 } };
         let (sender, turn) = oneshot::channel();
         let line = state.queues.entry(queue).or_default();
         if line.is_empty() {
             state.order.push_back(queue);
         }
-        line.push_back(Waiting { flow, sender });
-        state.waiting += 1;
-        Err(Full(Some(turn)))
+        state.tickets += 1;
+        let ticket = state.tickets;
+        line.push_back(Waiting { ticket, request, sender });
+        state.wanted += request.width;
+        state.note();
+        Entry::Place(Place { turns: self.clone(), queue, ticket, turn })
     }
 
-    /// Waits for a seat. None when there is no place to wait, or it took too long.
-    pub async fn wait(&self, full: Full) -> Option<Seat> {
-        tokio::time::timeout(WAIT, full.0?).await.ok()?.ok()
-    }
-
-    /// Hands a seat that has become free to the next one that still waits.
-    fn pass_on(self: &Arc<Self>, flow: Option<u64>) {
+    /// Somebody does not wait any longer.
+    fn leave(self: &Arc<Self>, queue: usize, ticket: u64) {
         let mut state = self.0.lock();
-        state.end(flow);
+        state.note();
+        if state.remove(queue, ticket) {
+            // Who stood behind may find seats enough.
+            self.serve(&mut state);
+        }
+    }
+
+    /// Hands seats that have become free to the next ones that still wait.
+    fn pass_on(self: &Arc<Self>, request: Request) {
+        let mut state = self.0.lock();
+        state.note();
+        state.end(request);
+        self.serve(&mut state);
+    }
+
+    fn serve(self: &Arc<Self>, state: &mut State) {
         while let Some(next) = state.pop() {
-            state.begin(next.flow);
+            state.begin(next.request);
             // Whoever does not wait any longer gives it back; not by dropping it, which would pass it on again.
-            if let Err(mut back) = next.sender.send(Seat(Some((self.clone(), next.flow)))) {
+            if let Err(mut back) = next.sender.send(Seat(Some((self.clone(), next.request)))) {
                 back.0 = None;
-                state.end(next.flow);
+                state.end(next.request);
             }
         }
     }
 
+    /// Seats that are taken, and requests that wait.
     #[cfg(test)]
     pub fn load(&self) -> (usize, usize) {
         let state = self.0.lock();
-        (state.running, state.waiting)
+        (state.taken, state.queues.values().map(VecDeque::len).sum())
     }
 }
 
@@ -194,15 +372,20 @@ mod tests {
 
     fn turns(seats: usize, queues: usize, length: usize) -> Arc<Turns> {
         let turns = Arc::new(Turns::default());
-        turns.configure(Settings { seats, queues, hand: 1, length });
+        turns.configure(Settings { seats, least: seats, most: seats, queues, hand: 1, length });
         turns
     }
 
-    async fn take(turns: &Arc<Turns>, flow: u64) -> Option<Seat> {
-        match turns.take_now(flow, true) {
-            Ok(seat) => Some(seat),
-            Err(full) => turns.wait(full).await,
+    async fn wide(turns: &Arc<Turns>, flow: u64, width: usize) -> Option<Seat> {
+        match turns.enter(Request { hash: flow, distinguished: true, width }) {
+            Entry::Seat(seat) => Some(seat),
+            Entry::Place(place) => place.seat().await,
+            Entry::Full { .. } => None,
         }
+    }
+
+    async fn take(turns: &Arc<Turns>, flow: u64) -> Option<Seat> {
+        wide(turns, flow, 1).await
     }
 
     /// A request that is over as soon as it has had its turn.
@@ -295,12 +478,60 @@ mod tests {
         let turns = turns(1, 1, 9);
         let first = take(&turns, 1).await.unwrap();
         assert!(take(&turns, 2).await.is_none());
-        // Whoever went away is passed over.
+        // Whoever goes away makes room in the queue at once.
         let gone = request(&turns, 3);
-        waiting(&turns, 2).await;
+        waiting(&turns, 1).await;
         gone.abort();
+        waiting(&turns, 0).await;
         drop(first);
         assert!(take(&turns, 4).await.is_some());
         assert_eq!(turns.load(), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn one_that_takes_many_seats_is_not_passed() {
+        let turns = turns(4, 2, 9);
+        let (first, second) = (take(&turns, 0).await.unwrap(), take(&turns, 1).await.unwrap());
+        let (own, told) = (turns.clone(), Arc::new(Mutex::new(Vec::new())));
+        let many = told.clone();
+        let many = tokio::spawn(async move {
+            let seats = wide(&own, 2, 3).await.unwrap();
+            many.lock().push((3, own.load().0));
+            drop(seats);
+        });
+        waiting(&turns, 1).await;
+        let (own, few) = (turns.clone(), told.clone());
+        let few = tokio::spawn(async move {
+            let _seat = take(&own, 3).await.unwrap();
+            few.lock().push((1, 0));
+        });
+        waiting(&turns, 2).await;
+        drop(first);
+        // Three of four are free now, and two would be for the second one.
+        many.await.unwrap();
+        few.await.unwrap();
+        assert_eq!(told.lock()[0], (3, 4));
+        drop(second);
+        // More than there are: alone.
+        assert_eq!(wide(&turns, 5, 9).await.map(|seats| (turns.load().0, drop(seats)).0), Some(9));
+        assert_eq!(turns.load(), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn seats_come_and_go_while_requests_wait() {
+        let turns = turns(1, 2, 9);
+        let first = take(&turns, 0).await.unwrap();
+        let second = request(&turns, 1);
+        waiting(&turns, 1).await;
+        tokio::time::advance(Duration::from_secs(2)).await;
+        let demand = turns.demand();
+        assert!(demand.high == 2.0 && demand.average > 1.9, "{demand:?}");
+        turns.set_current(2);
+        assert!(second.await.unwrap());
+        assert_eq!(turns.current(), 2);
+        drop(first);
+        tokio::time::advance(Duration::from_secs(3)).await;
+        assert_eq!(turns.demand().average, 0.0);
+        assert_eq!(turns.demand().high, 0.0);
     }
 }
