@@ -212,6 +212,7 @@ pub async fn runtime(options: Runtime) -> Result<()> {
         cgroup_parent: options.cgroup_parent,
         cni_conf_dir: options.cni_conf_dir,
         cni_bin_dir: options.cni_bin_dir,
+        cni_own: Some(crate::cni::own()),
         pull_place: Place::Current,
         registries: Default::default(),
         layer_limits: Limits { entries: options.max_layer_files, bytes: options.max_layer_bytes, ..Limits::default() },

@@ -69,7 +69,7 @@ pub struct LinkInfo {
 }
 
 /// A veth pair to make.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Veth<'a> {
     /// The end that stays here.
     pub name: &'a str,
@@ -83,6 +83,34 @@ pub struct Veth<'a> {
     pub peer_netns: Option<&'a Netns>,
     /// Bytes, for both ends, else the kernel's 1500.
     pub mtu: Option<u32>,
+    /// The index of the bridge that this end is a port of.
+    pub bridge: Option<u32>,
+}
+
+impl Veth<'_> {
+    pub(crate) fn message(&self) -> LinkMessage {
+        let mut peer = LinkUnspec::new_with_name(self.peer);
+        if let Some(mac) = self.peer_mac {
+            peer = peer.address(mac.to_vec());
+        }
+        if let Some(mtu) = self.mtu {
+            peer = peer.mtu(mtu);
+        }
+        if let Some(netns) = self.peer_netns {
+            peer = peer.setns_by_fd(netns.as_fd().as_raw_fd());
+        }
+        let mut link = LinkVeth::new(self.name, self.peer).set_info_data(InfoData::Veth(InfoVeth::Peer(peer.build())));
+        if let Some(mac) = self.mac {
+            link = link.address(mac.to_vec());
+        }
+        if let Some(mtu) = self.mtu {
+            link = link.mtu(mtu);
+        }
+        if let Some(bridge) = self.bridge {
+            link = link.controller(bridge);
+        }
+        link.build()
+    }
 }
 
 /// A link that shares another one's wire, in another namespace.
@@ -182,24 +210,7 @@ impl Links {
 
     /// Makes a veth pair, both ends down.
     pub async fn add_veth(&self, veth: &Veth<'_>) -> Result<(), Error> {
-        let mut peer = LinkUnspec::new_with_name(veth.peer);
-        if let Some(mac) = veth.peer_mac {
-            peer = peer.address(mac.to_vec());
-        }
-        if let Some(mtu) = veth.mtu {
-            peer = peer.mtu(mtu);
-        }
-        if let Some(netns) = veth.peer_netns {
-            peer = peer.setns_by_fd(netns.as_fd().as_raw_fd());
-        }
-        let mut link = LinkVeth::new(veth.name, veth.peer).set_info_data(InfoData::Veth(InfoVeth::Peer(peer.build())));
-        if let Some(mac) = veth.mac {
-            link = link.address(mac.to_vec());
-        }
-        if let Some(mtu) = veth.mtu {
-            link = link.mtu(mtu);
-        }
-        self.handle.link().add(link.build()).execute().await.map_err(refused("make veth pair", veth.name))
+        self.handle.link().add(veth.message()).execute().await.map_err(refused("make veth pair", veth.name))
     }
 
     /// Makes a macvlan or an ipvlan in another namespace, down.
@@ -368,7 +379,7 @@ impl Links {
 }
 
 impl Route {
-    fn message(&self) -> rtnetlink::packet_route::route::RouteMessage {
+    pub(crate) fn message(&self) -> rtnetlink::packet_route::route::RouteMessage {
         let scope = if self.gateway.is_some() { RouteScope::Universe } else { RouteScope::Link };
         let mut builder = RouteMessageBuilder::<IpAddr>::new()
             .scope(scope)
@@ -448,8 +459,14 @@ mod tests {
     async fn a_pair_carries_addresses_routes_and_neighbours() {
         let (here, there) = (Netns::create().unwrap(), Netns::create().unwrap());
         let links = Links::open(&Place::Netns(here.clone())).unwrap();
-        let pair =
-            Veth { name: "a", mac: None, peer: "b", peer_mac: Some(MAC), peer_netns: Some(&there), mtu: Some(1400) };
+        let pair = Veth {
+            name: "a",
+            peer: "b",
+            peer_mac: Some(MAC),
+            peer_netns: Some(&there),
+            mtu: Some(1400),
+            ..Veth::default()
+        };
         links.add_veth(&pair).await.unwrap();
         assert_eq!(links.add_veth(&pair).await.unwrap_err().errno(), Some(nix::libc::EEXIST));
         links.up("a").await.unwrap();
@@ -488,7 +505,7 @@ mod tests {
     async fn ports_join_and_leave_a_bridge() {
         let links = Links::open(&Place::Netns(Netns::create().unwrap())).unwrap();
         links.add_bridge("br", MAC).await.unwrap();
-        let pair = Veth { name: "a", mac: None, peer: "b", peer_mac: None, peer_netns: None, mtu: None };
+        let pair = Veth { name: "a", peer: "b", ..Veth::default() };
         links.add_veth(&pair).await.unwrap();
         links.set_bridge("a", Some("br")).await.unwrap();
         links.set_isolated("a", true).await.unwrap();

@@ -6,7 +6,6 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
     sync::Arc,
-    thread,
 };
 
 use nix::{
@@ -41,10 +40,10 @@ impl Netns {
 
     /// Makes a namespace with nothing in it but a loopback device that is down; it lives as long as it is held.
     pub fn create() -> io::Result<Self> {
-        on_own_thread(|| {
+        visit(&["net"], || {
             unshare(CloneFlags::CLONE_NEWNET)?;
             Self::current()
-        })
+        })?
     }
 
     /// Makes a namespace and pins it to `path`, a file that is made for it and must not exist.
@@ -57,12 +56,9 @@ impl Netns {
     /// Pins the namespace to `path` by a bind mount, so that it outlives every process in it.
     pub fn pin(&self, path: &Path) -> io::Result<()> {
         OpenOptions::new().write(true).create_new(true).open(path)?;
-        let pinned = on_own_thread(|| {
-            // A namespace file can only be bound while it is somebody's: take it, and bind one's own.
-            setns(self.as_fd(), CloneFlags::CLONE_NEWNET)?;
-            mount(Some("/proc/thread-self/ns/net"), path, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
-            Ok(())
-        });
+        // A namespace file can only be bound while it is somebody's: take it, and bind one's own.
+        let pinned = self
+            .run(|| Ok(mount(Some("/proc/thread-self/ns/net"), path, None::<&str>, MsFlags::MS_BIND, None::<&str>)?));
         if pinned.is_err() {
             // The file is useless without the mount; the error that matters is the mount's.
             let _ = fs::remove_file(path);
@@ -82,12 +78,12 @@ impl Netns {
         }
     }
 
-    /// Runs `work` inside the namespace, on a thread of its own that ends with it.
-    pub fn run<T: Send>(&self, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
-        on_own_thread(|| {
+    /// Runs `work` inside the namespace, on this thread. It must start no threads: they would stay there.
+    pub fn run<T>(&self, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        visit(&["net"], || {
             setns(self.as_fd(), CloneFlags::CLONE_NEWNET)?;
             work()
-        })
+        })?
     }
 }
 
@@ -97,12 +93,25 @@ impl AsFd for Netns {
     }
 }
 
-/// A thread's namespace is the thread's alone: the change dies with it and cannot leak into a thread pool.
-fn on_own_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
-    thread::scope(|scope| {
-        let worker = thread::Builder::new().name("netns".into()).spawn_scoped(scope, work)?;
-        worker.join().unwrap_or_else(|_| Err(io::Error::other("the thread in the namespace panicked")))
-    })
+/// Runs `work`, which may take this thread into other namespaces of these kinds (`net`, `ipc`, `uts`), and brings the thread
+/// back: a namespace is a thread's own (setns(2)), and going there and back costs a few calls where a thread for it costs
+/// twenty and the wait for a processor. What `work` starts on other threads runs where those are.
+///
+/// Ends the process if there is no way back: what this thread did next would happen in somebody else's namespace.
+pub fn visit<T>(kinds: &[&str], work: impl FnOnce() -> T) -> io::Result<T> {
+    struct Back(Vec<File>);
+    impl Drop for Back {
+        fn drop(&mut self) {
+            if self.0.iter().any(|home| setns(home, CloneFlags::empty()).is_err()) {
+                std::process::abort();
+            }
+        }
+    }
+    let homes = kinds.iter().map(|kind| File::open(format!("/proc/thread-self/ns/{kind}")));
+    let back = Back(homes.collect::<io::Result<_>>()?);
+    let outcome = work();
+    drop(back);
+    Ok(outcome)
 }
 
 #[cfg(test)]
@@ -133,5 +142,16 @@ mod tests {
         let inside = netns.run(|| Ok(inode(&Netns::current()?))).unwrap();
         assert_eq!(inside, inode(&netns));
         assert_eq!(inode(&Netns::current().unwrap()), before);
+        let other = Netns::create().unwrap();
+        let nested = netns.run(|| {
+            let there = other.run(|| Ok(inode(&Netns::current()?)))?;
+            Ok((there, inode(&Netns::current()?)))
+        });
+        assert_eq!(nested.unwrap(), (inode(&other), inode(&netns)), "each visit ends where it began");
+        let failed = netns.run(|| Err::<(), _>(io::Error::other("no")));
+        assert!(failed.is_err());
+        let died = std::panic::catch_unwind(|| netns.run(|| -> io::Result<()> { panic!("the work dies") }));
+        assert!(died.is_err());
+        assert_eq!(inode(&Netns::current().unwrap()), before, "also when the work failed or died");
     }
 }

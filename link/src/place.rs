@@ -37,8 +37,8 @@ pub enum Place {
 }
 
 impl Place {
-    /// Runs `work` in the place; it must not leave threads behind.
-    pub fn run<T: Send>(&self, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    /// Runs `work` in the place, on this thread; it must start no threads.
+    pub fn run<T>(&self, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
         match self {
             Self::Current => work(),
             Self::Netns(netns) => netns.run(work),

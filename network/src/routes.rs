@@ -137,7 +137,7 @@ mod tests {
     async fn routes_follow_the_nodes() {
         let place = Place::Netns(Netns::create().unwrap());
         let links = Links::open(&place).unwrap();
-        let pair = Veth { name: "eth0", mac: None, peer: "peer", peer_mac: None, peer_netns: None, mtu: None };
+        let pair = Veth { name: "eth0", peer: "peer", ..Veth::default() };
         links.add_veth(&pair).await.unwrap();
         links.up("eth0").await.unwrap();
         links.add_address("eth0", "10.0.0.1/24".parse().unwrap()).await.unwrap();

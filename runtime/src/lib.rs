@@ -51,6 +51,8 @@ pub struct Config {
     pub cni_conf_dir: PathBuf,
     /// Network plugins.
     pub cni_bin_dir: PathBuf,
+    /// The network plugin that this program is itself, if it is one.
+    pub cni_own: Option<cni::OwnPlugin>,
     /// In whose network pulls are dialled.
     pub pull_place: Place,
     pub registries: images::registry::Registries,

@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Context, Result};
 use coracle_runtime::{
     Config, Runtime,
+    cni::OwnPlugin,
     images::{
         manifest::RunConfig,
         pack::{PackedContent, PackedFile, PackedImage},
@@ -31,12 +32,13 @@ const AT_A_TIME: usize = 8;
 
 type Client = RuntimeServiceClient<Channel>;
 
-pub async fn run(binaries: &Path, quick: bool, figures: &mut Figures) -> Result<()> {
+pub async fn run(quick: bool, figures: &mut Figures) -> Result<()> {
     let dir = tempfile::Builder::new().prefix("bench").tempdir_in("/tmp")?;
     let path = |name: &str| dir.path().join(name);
     let paths =
         coracle_network::cni::Paths { conf_dir: path("conf"), bin_dir: path("bin"), data_dir: path("addresses") };
-    let program = fs::canonicalize(binaries.join("coracle")).context("find coracle")?;
+    // As in an agent, the plugin is the runtime's own program.
+    let program = std::env::current_exe().context("find this program")?;
     coracle_network::cni::install(&paths, &program, "10.77.0.0/16".parse()?, None)?;
     Command::new("ip").args(["link", "set", "lo", "up"]).status()?;
     let runtime = Runtime::start(Config {
@@ -46,6 +48,7 @@ pub async fn run(binaries: &Path, quick: bool, figures: &mut Figures) -> Result<
         cgroup_parent: GROUP.into(),
         cni_conf_dir: paths.conf_dir,
         cni_bin_dir: paths.bin_dir,
+        cni_own: Some(OwnPlugin { name: coracle_network::cni::PLUGIN_NAME, call: coracle_network::cni::call }),
         pull_place: Default::default(),
         registries: Default::default(),
         layer_limits: Default::default(),

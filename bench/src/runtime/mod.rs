@@ -31,6 +31,6 @@ pub async fn run(binaries: &Path, quick: bool) -> Result<Figures> {
     let _ = Command::new("umount").arg("/sys/fs/cgroup/unified").stderr(Stdio::null()).status();
     let mut figures = Figures::default();
     launcher::run(quick, &mut figures)?;
-    cri::run(binaries, quick, &mut figures).await?;
+    cri::run(quick, &mut figures).await?;
     Ok(figures)
 }

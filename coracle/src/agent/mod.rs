@@ -77,6 +77,7 @@ pub async fn run(options: Options) -> Result<()> {
         cgroup_parent: options.cgroup_parent.clone(),
         cni_conf_dir: cni.conf_dir.clone(),
         cni_bin_dir: cni.bin_dir.clone(),
+        cni_own: Some(crate::cni::own()),
         pull_place,
         layer_limits: Default::default(),
         registries: Default::default(),

@@ -48,11 +48,10 @@ impl Segment {
         self.links.delete(&cable).await?;
         let veth = Veth {
             name: &cable,
-            mac: None,
             peer: NODE_LINK,
             peer_mac: Some(mac(node.address())),
             peer_netns: Some(&netns),
-            mtu: None,
+            ..Veth::default()
         };
         self.links.add_veth(&veth).await?;
         self.links.set_bridge(&cable, Some(BRIDGE)).await?;

@@ -6,10 +6,10 @@ use std::{
     path::PathBuf,
 };
 
-use coracle_link::{IpNet, Links, Mac, Netns, Place, Route, Veth};
+use coracle_link::{Batch, IpNet, Links, Mac, Netns, Place, Route, Socket, Veth};
 use rscni_plugin::{
     error::Error,
-    types::{Args, CNIResult, Interface, IpConfig, Route as CniRoute},
+    types::{CNIResult, Interface, IpConfig, Route as CniRoute},
 };
 
 use super::{addresses::Owner, custom, failed};
@@ -26,14 +26,8 @@ pub(super) struct Attachment {
 }
 
 impl Attachment {
-    pub(super) fn of(args: &Args) -> Result<Self, Error> {
-        let container = args.container_id().ok_or_else(|| Error::missing_env(&["CNI_CONTAINERID"]))?;
-        let interface = args.ifname().ok_or_else(|| Error::missing_env(&["CNI_IFNAME"]))?;
-        Ok(Self {
-            owner: Owner::new(container.to_string(), interface.to_string()),
-            interface: interface.to_string(),
-            netns: args.netns().map(Into::into),
-        })
+    pub(super) fn of(container: &str, interface: &str, netns: Option<PathBuf>) -> Self {
+        Self { owner: Owner::new(container, interface), interface: interface.to_owned(), netns }
     }
 
     pub(super) fn owner(&self) -> Owner {
@@ -41,49 +35,72 @@ impl Attachment {
     }
 
     /// Connects the container and says how.
-    pub(super) async fn connect(&self, address: Ipv4Addr, mtu: Option<u32>) -> Result<CNIResult, Error> {
+    pub(super) fn connect(&self, address: Ipv4Addr, mtu: Option<u32>) -> Result<CNIResult, Error> {
         let netns = self.open_netns()?;
-        let node = Links::open(&Place::Current).map_err(failed)?;
+        let node = Socket::open(&Place::Current).map_err(failed)?;
         let link = link_name(&self.owner);
-        // Left behind by a plugin that was killed: the address was free, so nobody uses it.
-        node.delete(&link).await.map_err(failed)?;
-        let veth = Veth {
-            name: &link,
-            mac: Some(mac(GATEWAY)),
-            peer: &self.interface,
-            peer_mac: Some(mac(address)),
-            peer_netns: Some(&netns),
-            mtu,
+        let made = self.add_wire(&node, &link, &netns, address, mtu);
+        let made = match made {
+            Err(error) if error.errno() == Some(nix::libc::EEXIST) => {
+                // Left behind by a plugin that was killed: the address was free, so nobody uses it.
+                delete(&node, &link)?;
+                self.add_wire(&node, &link, &netns, address, mtu)
+            }
+            made => made,
         };
-        node.add_veth(&veth).await.map_err(failed)?;
-        let connected = async {
-            self.set_up_container(&netns, address).await?;
-            set_up_node(&node, &link, address).await
-        };
-        if let Err(error) = connected.await {
+        let connected = made.map_err(failed).and_then(|()| {
+            self.set_up_container(&netns, address).map_err(failed)?;
+            forward()?;
+            set_up_node(&node, &link, address).map_err(failed)
+        });
+        if let Err(error) = connected {
             // The first error is the one to tell.
-            let _ = node.delete(&link).await;
+            let _ = delete(&node, &link);
             return Err(error);
         }
         Ok(self.describe(&link, address))
     }
 
-    async fn set_up_container(&self, netns: &Netns, address: Ipv4Addr) -> Result<(), Error> {
-        let inside = Links::open(&Place::Netns(netns.clone())).map_err(failed)?;
+    fn add_wire(
+        &self,
+        node: &Socket,
+        link: &str,
+        netns: &Netns,
+        address: Ipv4Addr,
+        mtu: Option<u32>,
+    ) -> Result<(), coracle_link::Error> {
+        let mut batch = Batch::default();
+        batch.add_veth(&Veth {
+            name: link,
+            mac: Some(mac(GATEWAY)),
+            peer: &self.interface,
+            peer_mac: Some(mac(address)),
+            peer_netns: Some(netns),
+            mtu,
+            bridge: None,
+        });
+        batch.up(link);
+        batch.send(node)
+    }
+
+    fn set_up_container(&self, netns: &Netns, address: Ipv4Addr) -> Result<(), coracle_link::Error> {
+        let inside = Socket::open(&Place::Netns(netns.clone()))?;
         let name = self.interface.as_str();
-        inside.add_address(name, host(address)).await.map_err(failed)?;
-        inside.up(name).await.map_err(failed)?;
-        let index = inside.index("set routes of", name).await.map_err(failed)?;
-        inside.set_neighbour(name, GATEWAY.into(), mac(GATEWAY)).await.map_err(failed)?;
+        let index = inside.index("set up", name)?;
+        let mut batch = Batch::default();
+        batch.add_address(index, host(address));
+        batch.up(name);
+        batch.set_neighbour(index, GATEWAY.into(), mac(GATEWAY));
         let route =
             |destination, gateway| Route { destination, gateway, link: Some(index), onlink: false, protocol: 3 };
-        inside.set_route(&route(host(GATEWAY), None)).await.map_err(failed)?;
-        inside.set_route(&route(everywhere(), Some(GATEWAY.into()))).await.map_err(failed)
+        batch.set_route(&route(host(GATEWAY), None));
+        batch.set_route(&route(everywhere(), Some(GATEWAY.into())));
+        batch.send(&inside)
     }
 
     /// Takes the container off; one that is off already is no error (CNI SPEC, section DEL).
-    pub(super) async fn disconnect(&self) -> Result<(), Error> {
-        remove_link(&self.owner).await
+    pub(super) fn disconnect(&self) -> Result<(), Error> {
+        remove_link(&self.owner)
     }
 
     /// Checks that everything is still as `connect` left it.
@@ -138,17 +155,26 @@ impl Attachment {
 }
 
 /// Removes the node's end of the attachment, and with it the container's.
-pub(super) async fn remove_link(owner: &Owner) -> Result<(), Error> {
-    let node = Links::open(&Place::Current).map_err(failed)?;
-    node.delete(&link_name(owner)).await.map_err(failed)
+pub(super) fn remove_link(owner: &Owner) -> Result<(), Error> {
+    delete(&Socket::open(&Place::Current).map_err(failed)?, &link_name(owner))
 }
 
-async fn set_up_node(node: &Links, link: &str, address: Ipv4Addr) -> Result<(), Error> {
-    forward()?;
-    node.up(link).await.map_err(failed)?;
-    node.set_neighbour(link, address.into(), mac(address)).await.map_err(failed)?;
-    let index = node.index("set route by", link).await.map_err(failed)?;
-    node.set_route(&pod_route(index, address)).await.map_err(failed)
+/// Removes a link; one that is gone already is no error.
+fn delete(node: &Socket, link: &str) -> Result<(), Error> {
+    let mut batch = Batch::default();
+    batch.delete(link);
+    match batch.send(node) {
+        Err(error) if error.errno() == Some(nix::libc::ENODEV) => Ok(()),
+        outcome => outcome.map_err(failed),
+    }
+}
+
+fn set_up_node(node: &Socket, link: &str, address: Ipv4Addr) -> Result<(), coracle_link::Error> {
+    let index = node.index("set route by", link)?;
+    let mut batch = Batch::default();
+    batch.set_neighbour(index, address.into(), mac(address));
+    batch.set_route(&pod_route(index, address));
+    batch.send(node)
 }
 
 fn pod_route(link: u32, address: Ipv4Addr) -> Route {

@@ -116,6 +116,48 @@ fn mistakes_are_answered_as_cni_says() {
     node.answer("DEL", "a", &path, &node.config());
 }
 
+#[test]
+fn a_call_in_the_runtimes_own_process_does_what_the_program_does() {
+    let node = Node::new();
+    let (_pod, path) = node.pod("a");
+    let here = |command: &str, container: &str, netns: &Path, config: &Value| {
+        let call = || Ok(coracle_network::cni::call(command, container, netns.to_str().unwrap(), "eth0", config));
+        node.netns.run(call).unwrap().expect("the plugin does it in process")
+    };
+    let mut added = here("ADD", "a", &path, &node.config()).unwrap().unwrap();
+    // The program finds what was made here, and the other way round.
+    assert_eq!(node.answer("CHECK", "a", &path, &node.config_with(&added)), Value::Null);
+    assert_eq!(node.answer("DEL", "a", &path, &node.config()), Value::Null);
+    let mut theirs = node.answer("ADD", "a", &path, &node.config());
+    // Another address, and with it another Ethernet address; else the same document.
+    for result in [&mut added, &mut theirs] {
+        assert!(result["ips"][0]["address"].as_str().unwrap().starts_with("10.7.0."), "{result}");
+        result["ips"][0]["address"].take();
+        result["interfaces"][1]["mac"].take();
+    }
+    assert_eq!(added, theirs);
+    let twice = here("ADD", "a", &path, &node.config()).unwrap_err();
+    assert_eq!(twice, node.answer("ADD", "a", &path, &node.config()));
+    let mut bad = node.config();
+    bad["subnet"] = json!("10.7.0.0/33");
+    assert_eq!(here("ADD", "c", &path, &bad).unwrap_err(), node.answer("ADD", "c", &path, &bad));
+    assert_eq!(here("STATUS", "", Path::new(""), &node.config()), Ok(None));
+    assert_eq!(here("DEL", "a", &path, &node.config()), Ok(None));
+    assert_eq!(here("DEL", "a", Path::new(""), &node.config()), Ok(None), "once more, without a namespace");
+    // What a killed plugin left behind does not keep the next one from its name.
+    let made = here("ADD", "a", &path, &node.config()).unwrap().unwrap();
+    let note =
+        node.dir.path().join("data/net").join(made["ips"][0]["address"].as_str().unwrap().trim_end_matches("/32"));
+    std::fs::remove_file(note).unwrap();
+    let (_second, second_path) = node.pod("second");
+    assert!(here("ADD", "a", &second_path, &node.config()).is_ok());
+    assert_eq!(here("DEL", "a", &second_path, &node.config()), Ok(None));
+    let mut old = node.config();
+    old["cniVersion"] = json!("0.4.0");
+    assert!(coracle_network::cni::call("ADD", "a", path.to_str().unwrap(), "eth0", &old).is_none());
+    assert!(coracle_network::cni::call("GC", "a", "", "eth0", &node.config()).is_none());
+}
+
 impl Node {
     fn config_with(&self, previous: &Value) -> Value {
         let mut config = self.config();

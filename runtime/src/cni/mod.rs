@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 pub use config::NetworkList;
+pub use invoke::OwnPlugin;
 
 use crate::{
     engine::model::PortMapping,
@@ -32,6 +33,7 @@ pub struct Cni {
     conf_dir: PathBuf,
     bin_dir: PathBuf,
     cache_dir: PathBuf,
+    own: Option<OwnPlugin>,
     /// When STATUS was answered well, and for which configuration.
     well: tokio::sync::Mutex<Option<(Instant, Value)>>,
 }
@@ -54,11 +56,12 @@ struct Cached {
 }
 
 impl Cni {
-    pub fn open(conf_dir: &Path, bin_dir: &Path, cache_dir: &Path) -> Cni {
+    pub fn open(conf_dir: &Path, bin_dir: &Path, cache_dir: &Path, own: Option<OwnPlugin>) -> Cni {
         Cni {
             conf_dir: conf_dir.to_owned(),
             bin_dir: bin_dir.to_owned(),
             cache_dir: cache_dir.to_owned(),
+            own,
             well: tokio::sync::Mutex::new(None),
         }
     }
@@ -216,6 +219,7 @@ impl Cni {
             interface: INTERFACE,
             args: &args.join(";"),
             bin_dir: &self.bin_dir,
+            own: self.own,
         };
         call.run(config).await
     }
@@ -283,7 +287,7 @@ mod tests {
             "second",
             &say("second", r#"{"cniVersion":"1.0.0","ips":[{"address":"10.0.0.2/24"},{"address":"fd00::2/64"}]}"#),
         );
-        let cni = Cni::open(path, path, &path.join("cache"));
+        let cni = Cni::open(path, path, &path.join("cache"), None);
         assert!(cni.problem().await.unwrap().contains("no network config found"));
         fs::write(path.join("10-x.conflist"), r#"{"cniVersion":"1.0.0","name":"n","plugins":[{"type":"first"},{"type":"second","capabilities":{"portMappings":true}}]}"#).unwrap();
         assert_eq!(cni.problem().await, None);
@@ -314,7 +318,7 @@ mod tests {
             ),
         );
         fs::write(path.join("a.conflist"), r#"{"cniVersion":"1.1.0","name":"n","plugins":[{"type":"p"}]}"#).unwrap();
-        let cni = Cni::open(path, path, &path.join("cache"));
+        let cni = Cni::open(path, path, &path.join("cache"), None);
         fs::write(path.join("bad"), "").unwrap();
         assert_eq!(
             cni.problem().await.unwrap(),
@@ -331,6 +335,42 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_plugin_of_this_program_is_called_here_and_no_other_under_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path();
+        fs::write(path.join("a.conflist"), r#"{"cniVersion":"1.1.0","name":"n","plugins":[{"type":"mine"}]}"#).unwrap();
+        fn mine(
+            command: &str,
+            id: &str,
+            _: &str,
+            interface: &str,
+            config: &Value,
+        ) -> Option<std::result::Result<Option<Value>, Value>> {
+            match (command, id) {
+                ("ADD", "bad") => Some(Err(json!({ "code": 11, "msg": "no addresses left", "details": "of ten" }))),
+                ("ADD", "dies") => panic!("the plugin dies"),
+                ("ADD", _) => {
+                    assert_eq!((interface, config["name"].as_str()), ("eth0", Some("n")));
+                    Some(Ok(Some(json!({ "ips": [{ "address": "10.0.0.2/24" }] }))))
+                }
+                _ => Some(Ok(None)),
+            }
+        }
+        let cni = Cni::open(path, path, &path.join("cache"), Some(OwnPlugin { name: "mine", call: mine }));
+        std::os::unix::fs::symlink("/proc/self/exe", path.join("mine")).unwrap();
+        assert_eq!(cni.add(&attachment()).await.unwrap(), ["10.0.0.2"]);
+        cni.del(&attachment()).await.unwrap();
+        let other = |id: &str| Attachment { container_id: id.into(), ..attachment() };
+        let error = cni.add(&other("bad")).await.unwrap_err().to_string();
+        assert_eq!(error, "plugin type=\"mine\" failed (add): no addresses left; of ten");
+        let error = cni.add(&other("dies")).await.unwrap_err().to_string();
+        assert_eq!(error, "plugin type=\"mine\" failed (add): the plugin panicked");
+        fs::remove_file(path.join("mine")).unwrap();
+        plugin(path, "mine", r#"echo '{"ips":[{"address":"10.9.9.9/24"}]}'"#);
+        assert_eq!(cni.add(&attachment()).await.unwrap(), ["10.9.9.9"], "somebody else's program by that name is run");
+    }
+
+    #[tokio::test]
     async fn a_plugins_error_is_told_and_undone() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path();
@@ -340,7 +380,7 @@ mod tests {
             r#"[ $CNI_COMMAND = DEL ] && exit 0; echo '{"code":11,"msg":"no addresses left"}'; exit 1"#,
         );
         fs::write(path.join("a.conf"), r#"{"cniVersion":"0.4.0","name":"n","type":"bad"}"#).unwrap();
-        let cni = Cni::open(path, path, &path.join("cache"));
+        let cni = Cni::open(path, path, &path.join("cache"), None);
         let error = cni.add(&attachment()).await.unwrap_err().to_string();
         assert_eq!(error, "plugin type=\"bad\" failed (add): no addresses left");
         assert!(!path.join("cache/c1.json").exists());

@@ -171,7 +171,7 @@ impl Engine {
         let images = Images::open(&paths.data, snapshots.clone(), place, registries, config.layer_limits)?;
         let hierarchy = Hierarchy::discover().context("find the cgroup hierarchies")?;
         let programs = Programs::embedded()?;
-        let cni = Cni::open(&config.cni_conf_dir, &config.cni_bin_dir, &paths.data.join("cni"));
+        let cni = Cni::open(&config.cni_conf_dir, &config.cni_bin_dir, &paths.data.join("cni"), config.cni_own);
         let engine = Arc::new_cyclic(|this| Engine {
             this: this.clone(),
             paths,

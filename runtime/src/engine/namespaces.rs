@@ -1,4 +1,4 @@
-//! A sandbox's namespaces: made on a thread that goes away, kept by bind mounts. No process holds them.
+//! A sandbox's namespaces: made by a thread that goes back to its own, kept by bind mounts. No process holds them.
 
 use std::{
     fs::{self, File},
@@ -8,7 +8,7 @@ use std::{
 
 use coracle_launcher::{identity::Mappings, sys};
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Result};
 
 /// Where a sandbox's namespaces are pinned; a kind that is the host's own has no path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +50,11 @@ impl Pins {
 
     /// Makes the namespaces, brings the loopback up, and pins them.
     pub fn create(&self, wanted: &Wanted) -> Result<()> {
+        self.create_with(wanted, || Ok(()))
+    }
+
+    /// The same, with something to be done inside.
+    pub fn create_with<T>(&self, wanted: &Wanted, inside: impl FnOnce() -> Result<T>) -> Result<T> {
         fs::create_dir_all(&self.dir).context(format!("create {}", self.dir.display()))?;
         let kinds: Vec<(&str, i32)> = KINDS.into_iter().filter(|(kind, _)| wanted.has(kind)).collect();
         for (kind, _) in &kinds {
@@ -57,12 +62,11 @@ impl Pins {
         }
         let flags = kinds.iter().fold(0, |flags, (_, flag)| flags | flag);
         if flags == 0 {
-            return Ok(());
+            return inside();
         }
         let held = wanted.users.as_ref().map(|users| users.hold(flags)).transpose();
         let held = held.context("make the sandbox's user namespace")?;
-        // A namespace belongs to a thread; this one ends with the call, so nothing else ever runs in it.
-        let work = || -> Result<()> {
+        let work = || -> Result<T> {
             match &held {
                 None => sys::unshare(flags).context("make the sandbox's namespaces")?,
                 Some(held) => kinds.iter().try_for_each(|(kind, flag)| {
@@ -86,14 +90,15 @@ impl Pins {
                 sys::mount(&from, self.path(kind), "", libc::MS_BIND, "")
                     .context(format!("pin the {kind} namespace"))?;
             }
-            Ok(())
+            inside()
         };
-        std::thread::scope(|scope| scope.spawn(work).join())
-            .map_err(|_| Error::internal("the thread that makes namespaces ended early"))??;
-        let Some(held) = held else { return Ok(()) };
+        let names: Vec<&str> = kinds.iter().map(|(kind, _)| *kind).collect();
+        let done = coracle_link::visit(&names, work).context("find the way back from new namespaces")??;
+        let Some(held) = held else { return Ok(done) };
         let path = self.path("user");
         File::create(&path).context(format!("create {}", path.display()))?;
-        sys::mount(&held.path("user"), &path, "", libc::MS_BIND, "").context("pin the user namespace")
+        sys::mount(&held.path("user"), &path, "", libc::MS_BIND, "").context("pin the user namespace")?;
+        Ok(done)
     }
 
     /// Pins a namespace of a process.

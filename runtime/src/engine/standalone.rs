@@ -112,16 +112,12 @@ impl Engine {
         self.paths.pins(id).path("net")
     }
 
-    /// Makes and pins a fresh network namespace with its loopback up.
-    pub async fn make_netns(&self, id: &str) -> Result<PathBuf> {
+    /// Makes and pins a fresh network namespace with its loopback up; `inside` is done in it.
+    pub fn make_netns<T>(&self, id: &str, inside: impl FnOnce() -> Result<T>) -> Result<(PathBuf, T)> {
         let pins = self.paths.pins(id);
-        let path = pins.path("net");
-        spawn_blocking(move || {
-            pins.release_kind("net")?;
-            pins.create(&Wanted { net: true, ..Wanted::default() })
-        })
-        .await??;
-        Ok(path)
+        pins.release_kind("net")?;
+        let done = pins.create_with(&Wanted { net: true, ..Wanted::default() }, inside)?;
+        Ok((pins.path("net"), done))
     }
 
     /// Runs a container that does not run.

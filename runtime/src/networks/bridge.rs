@@ -1,8 +1,12 @@
 //! The bridge driver: a bridge a network, a veth pair an endpoint.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    fs::File,
+    net::{IpAddr, Ipv4Addr},
+    os::unix::fs::FileExt,
+};
 
-use coracle_link::{IpNet, Links, Mac, Netns, Place, Route, Veth};
+use coracle_link::{Batch, IpNet, Links, Mac, Netns, Place, Route, Socket, Veth};
 
 use super::{Network, Networks, nft, pools::Addresses, vlan};
 use crate::error::{Context, Error, Result};
@@ -38,7 +42,7 @@ pub fn parse_mac(text: &str) -> Option<Mac> {
 /// Where an endpoint goes.
 pub struct Endpoint<'a> {
     pub network: &'a Network,
-    pub netns: &'a Netns,
+    pub inside: &'a Inside,
     /// The name inside, `eth0`.
     pub interface: &'a str,
     /// The name outside.
@@ -47,6 +51,48 @@ pub struct Endpoint<'a> {
     pub mac: Mac,
     /// Whether the way out leads through this network: of IPv4, of IPv6.
     pub default_routes: [bool; 2],
+}
+
+/// A container's network namespace with what sets up its interfaces: opened inside, used from anywhere.
+pub struct Inside {
+    pub netns: Netns,
+    socket: Socket,
+    /// `net.ipv6.conf.default.disable_ipv6`; a kernel without IPv6 has none.
+    no_ipv6: Option<File>,
+}
+
+impl Inside {
+    /// Of the namespace that the calling thread is in.
+    pub fn here() -> Result<Inside> {
+        let path = "/proc/sys/net/ipv6/conf/default/disable_ipv6";
+        let no_ipv6 = match File::options().read(true).write(true).open(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            file => Some(file.context(format!("open {path}"))?),
+        };
+        let netns = Netns::current().context("open the container's network namespace")?;
+        Ok(Inside { netns, socket: Socket::open(&Place::Current).map_err(failed)?, no_ipv6 })
+    }
+
+    pub fn of(netns: &Netns) -> Result<Inside> {
+        netns.run(|| Ok(Inside::here())).context("enter the container's network namespace")?
+    }
+
+    /// Sets whether interfaces that are made from now on have no IPv6, and returns what it was. An interface's own setting
+    /// would have to wait for everybody who changes interfaces anywhere, and again and again (kernel, addrconf.c,
+    /// `addrconf_disable_ipv6`).
+    fn disable_ipv6(&self, off: bool) -> Result<bool> {
+        let Some(file) = &self.no_ipv6 else {
+            return if off { Ok(true) } else { Err(Error::internal("the kernel of this host has no IPv6")) };
+        };
+        let what = || "set IPv6 of a container's interface".to_owned();
+        let mut text = [0; 8];
+        let count = file.read_at(&mut text, 0).context(what())?;
+        let before = text[..count].first() == Some(&b'1');
+        if before != off {
+            file.write_all_at(if off { b"1" } else { b"0" }, 0).context(what())?;
+        }
+        Ok(before)
+    }
 }
 
 impl Networks {
@@ -103,25 +149,16 @@ impl Networks {
         self.apply_rules()
     }
 
-    /// Puts an interface into a container's namespace and onto the network.
+    /// Puts an interface into a container's namespace and onto the network. May wait for the kernel: not for a thread that
+    /// serves others.
     pub async fn join(&self, endpoint: &Endpoint<'_>) -> Result<()> {
-        if endpoint.network.driver == "bridge" {
-            let links = Links::open(&Place::Current).map_err(failed)?;
-            let joined = join_bridge(&links, endpoint).await;
-            if joined.is_err() {
-                // The error is what matters; the pair would go with the namespace too.
-                let _ = links.delete(endpoint.outside).await;
-            }
-            joined
-        } else {
-            vlan::join(endpoint).await?;
-            let inside = Links::open(&Place::Netns(endpoint.netns.clone())).map_err(failed)?;
-            let configured = configure(&inside, endpoint).await;
-            if configured.is_err() {
-                let _ = inside.delete(endpoint.interface).await;
-            }
-            configured
-        }
+        // An interface without IPv6 addresses of the network has none of its own making either, as dockerd has it.
+        let before = endpoint.inside.disable_ipv6(endpoint.addresses.v6.is_none())?;
+        let joined = match endpoint.network.driver.as_str() {
+            "bridge" => join_bridge(endpoint),
+            _ => join_vlan(endpoint).await,
+        };
+        joined.and(endpoint.inside.disable_ipv6(before).map(drop))
     }
 
     /// Takes an interface away again.
@@ -171,54 +208,63 @@ async fn make_bridge(network: &Network) -> Result<()> {
     links.up(&name).await.map_err(failed)
 }
 
-async fn join_bridge(links: &Links, endpoint: &Endpoint<'_>) -> Result<()> {
+fn join_bridge(endpoint: &Endpoint<'_>) -> Result<()> {
     let network = endpoint.network;
-    let inside = Links::open(&Place::Netns(endpoint.netns.clone())).map_err(failed)?;
-    let pair = Veth {
+    let here = Socket::open(&Place::Current).map_err(failed)?;
+    let mut batch = Batch::default();
+    batch.add_veth(&Veth {
         name: endpoint.outside,
         mac: None,
         peer: endpoint.interface,
         peer_mac: Some(endpoint.mac),
-        peer_netns: Some(endpoint.netns),
+        peer_netns: Some(&endpoint.inside.netns),
         mtu: network.mtu(),
-    };
-    links.add_veth(&pair).await.map_err(failed)?;
-    let outside = async {
-        links.set_bridge(endpoint.outside, Some(&network.bridge())).await.map_err(failed)?;
-        if !network.inter_container() {
-            // On the bridge itself: packets between its ports pass no rule unless br_netfilter is there.
-            links.set_isolated(endpoint.outside, true).await.map_err(failed)?;
-        }
-        links.up(endpoint.outside).await.map_err(failed)
-    };
-    tokio::try_join!(outside, configure(&inside, endpoint)).map(drop)
+        bridge: Some(here.index("attach to bridge", &network.bridge()).map_err(failed)?),
+    });
+    if !network.inter_container() {
+        // On the bridge itself: packets between its ports pass no rule unless br_netfilter is there.
+        batch.isolate(endpoint.outside);
+    }
+    batch.up(endpoint.outside);
+    let joined = batch.send(&here).map_err(failed).and_then(|()| configure(endpoint));
+    if joined.is_err() {
+        let mut undo = Batch::default();
+        undo.delete(endpoint.outside);
+        // The error is what matters; the pair would go with the namespace too.
+        let _ = undo.send(&here);
+    }
+    joined
+}
+
+async fn join_vlan(endpoint: &Endpoint<'_>) -> Result<()> {
+    vlan::join(endpoint).await?;
+    let configured = configure(endpoint);
+    if configured.is_err() {
+        let mut undo = Batch::default();
+        undo.delete(endpoint.interface);
+        let _ = undo.send(&endpoint.inside.socket);
+    }
+    configured
 }
 
 /// Addresses and routes of a container's interface.
-async fn configure(inside: &Links, endpoint: &Endpoint<'_>) -> Result<()> {
-    let (network, name) = (endpoint.network, endpoint.interface);
-    // An interface without IPv6 addresses of the network has none of its own making either, as dockerd has it.
-    let off = if endpoint.addresses.v6.is_some() { "0" } else { "1" };
-    let path = format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6");
-    let set = Place::Netns(endpoint.netns.clone()).run(|| std::fs::write(&path, off));
-    match set {
-        // A kernel without IPv6.
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && off == "1" => {}
-        set => set.context(format!("set IPv6 of {name}"))?,
-    }
+fn configure(endpoint: &Endpoint<'_>) -> Result<()> {
+    let (network, name, inside) = (endpoint.network, endpoint.interface, &endpoint.inside.socket);
+    let index = inside.index("set up", name).map_err(failed)?;
+    let mut batch = Batch::default();
     let addresses = [endpoint.addresses.v4.map(IpAddr::V4), endpoint.addresses.v6.map(IpAddr::V6)];
     for address in addresses.into_iter().flatten() {
         let length = network.prefix_length(address.is_ipv6());
         let address = IpNet::new(address, length).map_err(|error| Error::internal(format!("{address}: {error}")))?;
-        inside.add_address(name, address).await.map_err(failed)?;
+        batch.add_address(index, address);
     }
-    inside.up(name).await.map_err(failed)?;
+    batch.up(name);
     for (ipv6, leads) in [false, true].into_iter().zip(endpoint.default_routes) {
         if let Some(gateway) = network.pool(ipv6).and_then(|pool| pool.gateway).filter(|_| leads) {
-            inside.set_route(&default_route(gateway)).await.map_err(failed)?;
+            batch.set_route(&default_route(gateway));
         }
     }
-    Ok(())
+    batch.send(inside).map_err(failed)
 }
 
 fn default_route(gateway: IpAddr) -> Route {

@@ -57,7 +57,7 @@ pub async fn set_up(network: &Network) -> Result<()> {
     if own && !there {
         // A bridge without ports has no carrier, and what shares its wire then neither.
         let peer = format!("dp-{}", &network.id[..12]);
-        let pair = Veth { name: &name, mac: None, peer: &peer, peer_mac: None, peer_netns: None, mtu: network.mtu() };
+        let pair = Veth { name: &name, peer: &peer, mtu: network.mtu(), ..Veth::default() };
         links.add_veth(&pair).await.map_err(failed)?;
         links.up(&peer).await.map_err(failed)?;
     }
@@ -106,5 +106,5 @@ pub async fn join(endpoint: &Endpoint<'_>) -> Result<()> {
     let network = endpoint.network;
     let (name, _) = parent(network);
     let links = Links::open(&Place::Current).map_err(failed)?;
-    add(&links, network, &name, endpoint.netns, endpoint.interface, endpoint.mac).await
+    add(&links, network, &name, &endpoint.inside.netns, endpoint.interface, endpoint.mac).await
 }

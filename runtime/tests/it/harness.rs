@@ -117,6 +117,7 @@ pub fn config(dir: &Path, group: &str) -> Config {
         cgroup_parent: group.to_owned(),
         cni_conf_dir: dir.join("conf"),
         cni_bin_dir: dir.join("bin"),
+        cni_own: None,
         pull_place: Default::default(),
         registries: Default::default(),
         layer_limits: Default::default(),

@@ -9,7 +9,7 @@ use super::{
     },
     open, published_on, ways_out,
 };
-use crate::networks::Network;
+use crate::networks::{Network, bridge::Inside};
 
 impl Docker {
     /// Puts a container on a further network, now if it runs.
@@ -57,7 +57,7 @@ impl Docker {
 
     async fn join_running(self: &Arc<Docker>, container: &Arc<Container>, network: &Network) -> Result<(), Problem> {
         let record = container.record();
-        let netns = open(&self.engine.netns_of(&container.id))?;
+        let inside = Inside::of(&open(&self.engine.netns_of(&container.id))?)?;
         let index = {
             let live = container.live.lock();
             let used: Vec<String> =
@@ -65,7 +65,7 @@ impl Docker {
             (0..).find(|index| !used.contains(&format!("{}{index}", network.interface_prefix()))).unwrap_or(0)
         };
         // The way out is settled below, when the network is there.
-        let (endpoint, link) = self.join_network(container, &record, network, &netns, index, &[None, None]).await?;
+        let (endpoint, link) = self.join_network(container, &record, network, &inside, index, &[None, None]).await?;
         self.change(container, |record| drop(record.networks.insert(network.name.clone(), endpoint)))?;
         let needs_dns = {
             let mut live = container.live.lock();
@@ -74,7 +74,7 @@ impl Docker {
             !network.is_predefined() && held.dns.is_none()
         };
         if needs_dns {
-            let server = self.start_dns(container, &record, &netns)?;
+            let server = self.start_dns(container, &record, &inside.netns)?;
             let mut live = container.live.lock();
             let held = live.network.get_or_insert_default();
             (held.dns, held.embedded_dns) = (Some(server), true);

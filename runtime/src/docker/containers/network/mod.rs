@@ -21,9 +21,10 @@ use super::{
 };
 use crate::{
     engine::model::new_id,
+    error::Error,
     networks::{
         Network,
-        bridge::{self, mac_text, parse_mac},
+        bridge::{self, Inside, mac_text, parse_mac},
         dns,
         pools::Addresses,
         ports::Published,
@@ -84,29 +85,33 @@ impl Docker {
             let netns = PathBuf::from(format!("/proc/{}/ns/net", other.engine.state().pid));
             return Ok(Attached { netns: Some(netns), ..Attached::default() });
         }
-        let path = self.engine.make_netns(&container.id).await?;
-        let mut attached = Attached { netns: Some(path.clone()), ..Attached::default() };
-        if mode == "none" || record.config.network_disabled {
-            container.live.lock().network = Some(Attached { netns: Some(path), ..Attached::default() });
-            return Ok(attached);
-        }
-        let mut held = Attached { netns: Some(path.clone()), ..Attached::default() };
-        let made = async {
-            let netns = open(&path)?;
-            self.join_all(container, record, &netns, &mut attached, &mut held).await
-        };
-        let made = made.await;
-        // Held already, so that a failed start gives back what was made.
-        container.live.lock().network = Some(held);
-        made?;
-        Ok(attached)
+        // Changes to the kernel's network are waited for: elsewhere.
+        let (docker, container, record) = (self.clone(), container.clone(), record.clone());
+        let runtime = tokio::runtime::Handle::current();
+        let made = tokio::task::spawn_blocking(move || -> Result<Attached, Problem> {
+            let joins = record.host.network_mode != "none" && !record.config.network_disabled;
+            let open = || joins.then(Inside::here).transpose();
+            let (path, inside) = docker.engine.make_netns(&container.id, open)?;
+            let mut attached = Attached { netns: Some(path.clone()), ..Attached::default() };
+            let mut held = Attached { netns: Some(path), ..Attached::default() };
+            let made = match inside {
+                Some(inside) => {
+                    runtime.block_on(docker.join_all(&container, &record, &inside, &mut attached, &mut held))
+                }
+                None => Ok(()),
+            };
+            // Held already, so that a failed start gives back what was made.
+            container.live.lock().network = Some(held);
+            made.map(|()| attached)
+        });
+        made.await.map_err(Error::from)?
     }
 
     async fn join_all(
         self: &Arc<Docker>,
         container: &Arc<Container>,
         record: &Record,
-        netns: &Netns,
+        inside: &Inside,
         attached: &mut Attached,
         held: &mut Attached,
     ) -> Result<(), Problem> {
@@ -117,7 +122,7 @@ impl Docker {
         held.ways_out = ways_out(record, &networks);
         for (index, network) in networks.iter().enumerate() {
             let (endpoint, link) =
-                self.join_network(container, record, network, netns, index, &held.ways_out).await.map_err(wrap)?;
+                self.join_network(container, record, network, inside, index, &held.ways_out).await.map_err(wrap)?;
             held.links.insert(network.id.clone(), link);
             attached.addresses.extend(endpoint.addresses());
             attached.embedded_dns |= !network.is_predefined();
@@ -126,7 +131,7 @@ impl Docker {
         }
         if attached.embedded_dns {
             held.embedded_dns = true;
-            held.dns = Some(self.start_dns(container, record, netns)?);
+            held.dns = Some(self.start_dns(container, record, &inside.netns)?);
         } else {
             attached.peers = self.link_lines(record)?;
         }
@@ -160,7 +165,7 @@ impl Docker {
         container: &Container,
         record: &Record,
         network: &Network,
-        netns: &Netns,
+        inside: &Inside,
         index: usize,
         ways_out: &[Option<String>; 2],
     ) -> Result<(Endpoint, Link), Problem> {
@@ -184,7 +189,7 @@ impl Docker {
         };
         let place = bridge::Endpoint {
             network,
-            netns,
+            inside,
             interface: &link.inside,
             outside: link.outside.as_deref().unwrap_or_default(),
             addresses,
