@@ -12,10 +12,11 @@ mod logging;
 mod node_socket;
 mod oci;
 mod readiness;
+mod residency;
 mod server;
 mod shutdown;
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
@@ -114,7 +115,12 @@ fn run(cli: Cli) -> Result<ExitCode> {
 fn long_running(logging: &logging::Options, work: impl Future<Output = Result<()>>) -> Result<ExitCode> {
     logging.start()?;
     coracle_client::install_crypto();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        // Threads that waited for disks in a busy moment: each holds a stack and a heap while it waits for more.
+        .thread_keep_alive(Duration::from_secs(1))
+        .build()?;
+    runtime.spawn(residency::keep_small());
     let outcome = runtime.block_on(work);
     if let Err(error) = &outcome {
         readiness::failed(&format!("{error:#}"));

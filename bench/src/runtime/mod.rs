@@ -8,7 +8,6 @@ mod launcher;
 
 use std::{
     os::unix::process::CommandExt,
-    path::Path,
     process::{Command, Stdio},
 };
 
@@ -19,7 +18,7 @@ use crate::figures::Figures;
 const INSIDE: &str = "CORACLE_BENCH_INSIDE";
 
 /// Measures.
-pub async fn run(binaries: &Path, quick: bool) -> Result<Figures> {
+pub async fn run(quick: bool) -> Result<Figures> {
     if std::env::var_os(INSIDE).is_none() {
         let mut inside = Command::new("unshare");
         inside.args(["--pid", "--fork", "--kill-child", "--mount", "--mount-proc", "--net", "--uts", "--ipc"]);

@@ -126,11 +126,25 @@ impl<'a> Rootfs<'a> {
         match self.resolve(path, libc::O_PATH) {
             Ok(fd) => Ok(fd),
             Err(error) if error.kind() == ErrorKind::NotFound => {
+                if let Some(made) = self.make_last(path, directory) {
+                    return Ok(made);
+                }
                 let made = self.make(path, directory, 0)?;
                 self.resolve(&made, libc::O_PATH).context(|| format!("resolve {path:?} in the root"))
             }
             Err(error) => Err(Error::io(format!("resolve {path:?} in the root"), error)),
         }
+    }
+
+    /// Makes the last part of a path whose other parts are there, which is what is missing nearly always; none where it is
+    /// another, or anything else is in the way.
+    fn make_last(&self, path: &Path, directory: bool) -> Option<OwnedFd> {
+        let parts = plain_parts(path);
+        let (name, above) = parts.split_last()?;
+        let above: PathBuf = above.iter().collect();
+        let parent = self.resolve(&above, libc::O_PATH | libc::O_DIRECTORY).ok()?;
+        make_entry(&parent, name, directory).ok()?;
+        self.resolve(&above.join(name), libc::O_PATH).ok()
     }
 
     /// Makes a path step by step; returns what it is without links that lead nowhere yet.
@@ -148,12 +162,7 @@ impl<'a> Rootfs<'a> {
                 continue;
             }
             let last = index + 1 == parts.len();
-            let made = if last && !directory {
-                sys::mknodat(parent.as_fd(), name, libc::S_IFREG | 0o644, 0)
-            } else {
-                sys::mkdirat(parent.as_fd(), name, 0o755)
-            };
-            match made {
+            match make_entry(&parent, name, !last || directory) {
                 Ok(()) => walked = next,
                 // A link whose target is missing: that is made, inside the root.
                 Err(error) if error.kind() == ErrorKind::AlreadyExists && links < MAX_LINKS => {
@@ -329,14 +338,13 @@ impl<'a> Rootfs<'a> {
         } else {
             let inner = flags & !libc::MS_RDONLY;
             sys::mount("tmpfs", fd_path(&target), "tmpfs", inner, "mode=755").context(|| "tmpfs".into())?;
+            // Nobody else has put anything into it: what is made in it is what is found there.
+            let mounted = self.resolve(&mount.destination, libc::O_PATH).context(|| "open the new mount".into())?;
             for (controllers, dir) in group.dirs() {
-                let inside = mount.destination.join(&controllers);
-                let target = self.target(&inside, true)?;
-                sys::mount(&dir.to_string_lossy(), fd_path(&target), "", libc::MS_BIND, "")
+                bind_group(&mounted, OsStr::new(&controllers), dir, flags)
                     .context(|| format!("bind {}", dir.display()))?;
-                let mounted = self.resolve(&inside, libc::O_PATH).context(|| "open the new mount".into())?;
-                remount(&mounted, flags, 0)?;
             }
+            return remount(&mounted, flags, 0);
         }
         let mounted = self.resolve(&mount.destination, libc::O_PATH).context(|| "open the new mount".into())?;
         remount(&mounted, flags, 0)
@@ -360,16 +368,19 @@ impl<'a> Rootfs<'a> {
         }
         let dev = self.target(Path::new("/dev"), true)?;
         for (name, major, minor) in STANDARD {
-            self.make_device(&DeviceNode {
-                path: format!("/dev/{name}"),
-                mode: libc::S_IFCHR | 0o666,
-                number: libc::makedev(major, minor),
-                uid: 0,
-                gid: 0,
-            })?;
+            self.make_device(
+                &dev,
+                &DeviceNode {
+                    path: format!("/dev/{name}"),
+                    mode: libc::S_IFCHR | 0o666,
+                    number: libc::makedev(major, minor),
+                    uid: 0,
+                    gid: 0,
+                },
+            )?;
         }
         for device in &self.spec.devices {
-            self.make_device(device)?;
+            self.make_device(&dev, device)?;
         }
         for (name, to) in LINKS {
             match sys::symlinkat(to, dev.as_fd(), OsStr::new(name)) {
@@ -382,12 +393,18 @@ impl<'a> Rootfs<'a> {
         Ok(())
     }
 
-    fn make_device(&self, device: &DeviceNode) -> Result<()> {
+    fn make_device(&self, dev: &OwnedFd, device: &DeviceNode) -> Result<()> {
         let path = Path::new(&device.path);
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             return Err(Error::new(format!("linux.devices: {:?} is not a path of a device", device.path)));
         };
-        let parent = self.target(parent, true)?;
+        let own;
+        let parent = if parent == Path::new("/dev") {
+            dev
+        } else {
+            own = self.target(parent, true)?;
+            &own
+        };
         match sys::mknodat(parent.as_fd(), name, device.mode, device.number) {
             Ok(()) => {
                 // mknod's mode is subject to the umask.
@@ -575,6 +592,36 @@ fn shorten_overlay(data: &str) -> Option<(String, String)> {
     let short: Vec<&str> = layers.split(':').map(|layer| &layer[base.len() + 1..]).collect();
     let data = data.replace(layers, &short.join(":"));
     (data.len() <= MAX_MOUNT_DATA).then(|| (base.to_owned(), data))
+}
+
+/// Makes a directory, or an empty file.
+fn make_entry(parent: &OwnedFd, name: &OsStr, directory: bool) -> io::Result<()> {
+    if directory {
+        sys::mkdirat(parent.as_fd(), name, 0o755)
+    } else {
+        sys::mknodat(parent.as_fd(), name, libc::S_IFREG | 0o644, 0)
+    }
+}
+
+/// Shows a hierarchy's group as a directory of a fresh tmpfs.
+fn bind_group(tmpfs: &OwnedFd, name: &OsStr, group: &Path, flags: u64) -> Result<()> {
+    let resolve = sys::RESOLVE_IN_ROOT | sys::RESOLVE_NO_MAGICLINKS;
+    let open = || {
+        sys::openat2(tmpfs.as_fd(), Path::new(name), libc::O_PATH, 0, resolve).context(|| "open its directory".into())
+    };
+    make_entry(tmpfs, name, true).context(|| "make its directory".into())?;
+    let target = open()?;
+    let wanted = MountOptions { flags, ..MountOptions::default() };
+    let detached = sys::open_tree(&group.to_string_lossy(), false)
+        .and_then(|tree| bind::set_attributes(&tree, &wanted).and_then(|()| sys::move_mount(&tree, &target)));
+    match detached {
+        // Before 5.2, or 5.12: only what is mounted can be changed.
+        Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {
+            sys::mount(&group.to_string_lossy(), fd_path(&target), "", libc::MS_BIND, "").context(|| "bind".into())?;
+            remount(&open()?, flags, 0)
+        }
+        result => result.context(|| "bind".into()),
+    }
 }
 
 /// Changes the flags of a mount, keeping those it has and may not lose.

@@ -16,7 +16,7 @@ use coracle_launcher::{
 use coracle_shim::protocol::{Create, Exit, Kind, LogDriver, Request};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::{sync::watch, task::spawn_blocking, time::timeout};
+use tokio::{sync::watch, time::timeout};
 use tracing::{info, warn};
 
 use super::{
@@ -170,7 +170,7 @@ impl Engine {
 
     async fn make_container(&self, sandbox: &Arc<Sandbox>, container: Arc<Container>, run: &RunConfig) -> Result<()> {
         let (engine, run, sandbox, id) = (self.arc()?, run.clone(), sandbox.clone(), container.id.clone());
-        spawn_blocking(move || -> Result<()> {
+        self.blocking(move || -> Result<()> {
             let mut record = container.record();
             // Only for a start after a kill: nobody was told of it yet.
             save_volatile(&engine.paths.container(&id), "container.json", &record)?;
@@ -317,7 +317,7 @@ impl Engine {
     pub(super) async fn change(&self, container: &Container, change: impl FnOnce(&mut ContainerState)) -> Result<()> {
         container.state.send_modify(change);
         let (engine, id) = (self.arc()?, container.id.clone());
-        spawn_blocking(move || {
+        self.blocking(move || {
             // One that was removed meanwhile has nothing to be written.
             let Ok(container) = engine.container(&id) else { return Ok(()) };
             let _recording = container.recording.lock();
@@ -377,7 +377,7 @@ impl Engine {
     pub(super) async fn remove_runtime_state(&self, container: &Container, kill: bool) -> Result<()> {
         let (hierarchy, oci, id, path) =
             (self.hierarchy.clone(), self.paths.oci(), container.id.clone(), container.cgroups_path.clone());
-        spawn_blocking(move || {
+        self.blocking(move || {
             let group = hierarchy.group(&path).context("find the cgroup")?;
             if group.exists() {
                 // Processes that left the pid namespace's init behind (shared namespaces) must not stay.
@@ -472,7 +472,7 @@ impl Engine {
 
     pub(super) async fn remove_files(&self, id: &str) -> Result<()> {
         let (paths, snapshots, id) = (self.paths.clone(), self.snapshots.clone(), id.to_owned());
-        spawn_blocking(move || {
+        self.blocking(move || {
             snapshots.remove(&id)?;
             remove_dir(&paths.bundle(&id))?;
             // The record goes last: by it a daemon that is killed here finds the rest again.
@@ -494,7 +494,7 @@ impl Engine {
         let json = spec::resources(&merged);
         if container.state().status == Status::Running {
             let (hierarchy, path, text) = (self.hierarchy.clone(), container.cgroups_path.clone(), json.to_string());
-            spawn_blocking(move || -> Result<()> {
+            self.blocking(move || -> Result<()> {
                 let json = Json::parse(text.as_bytes()).map_err(|error| Error::internal(error.to_string()))?;
                 let group = hierarchy.group(&path).context("find the container's group")?;
                 group.apply(&json).context("update the container's limits")?;
@@ -519,7 +519,7 @@ impl Engine {
     pub async fn apply_limits(&self, container: &Container, limits: &Resources, json: Value) -> Result<()> {
         let _changing = container.changing.lock().await;
         let (hierarchy, path, text) = (self.hierarchy.clone(), container.cgroups_path.clone(), json.to_string());
-        spawn_blocking(move || -> Result<()> {
+        self.blocking(move || -> Result<()> {
             let json = Json::parse(text.as_bytes()).map_err(|error| Error::internal(error.to_string()))?;
             hierarchy.group(&path).and_then(|group| group.apply(&json)).context("update the container's limits")
         })

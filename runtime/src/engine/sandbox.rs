@@ -4,7 +4,6 @@ use std::{fs, path::Path, sync::Arc};
 
 use coracle_launcher::sys;
 use serde::{Deserialize, Serialize};
-use tokio::task::spawn_blocking;
 use tracing::{info, warn};
 
 use super::{
@@ -83,7 +82,7 @@ impl Engine {
 
     async fn make_sandbox(&self, sandbox: &Arc<Sandbox>) -> Result<()> {
         let (paths, this) = (self.paths.clone(), sandbox.clone());
-        let made = spawn_blocking(move || {
+        let made = self.blocking(move || {
             // The record comes first: whatever is left behind by a kill from here on is found by it.
             save_volatile(&paths.sandbox(&this.id), "sandbox.json", &this.record())?;
             make_files(&paths, &this)
@@ -91,12 +90,12 @@ impl Engine {
         made.await??;
         if !sandbox.config.host_network {
             let attachment = self.attachment(sandbox);
-            let ips = self
-                .cni
-                .add(&attachment)
-                .await
-                .map_err(|error| error.context(format!("failed to setup network for sandbox {:?}", sandbox.id)))?;
+            // Its first container comes soon, and with it the need for the shim: that comes up while the network is made.
+            let (ips, shim) = tokio::join!(self.cni.add(&attachment), self.shim(sandbox));
+            let ips =
+                ips.map_err(|error| error.context(format!("failed to setup network for sandbox {:?}", sandbox.id)))?;
             sandbox.state.lock().ips = ips;
+            shim?;
         }
         sandbox.state.lock().ready = true;
         self.record_sandbox(sandbox).await
@@ -109,7 +108,7 @@ impl Engine {
     /// The same, waiting for the disk elsewhere.
     pub(super) async fn record_sandbox(&self, sandbox: &Sandbox) -> Result<()> {
         let (dir, record) = (self.paths.sandbox(&sandbox.id), sandbox.record());
-        spawn_blocking(move || save(&dir, "sandbox.json", &record)).await?
+        self.blocking(move || save(&dir, "sandbox.json", &record)).await?
     }
 
     /// What ends must be able to end on a full disk: that is how it gets room again. A start finds out by itself what was
@@ -174,7 +173,7 @@ impl Engine {
         self.stop_shim(&sandbox).await;
         let paths = self.paths.clone();
         let sandbox_id = sandbox.id.clone();
-        spawn_blocking(move || release_files(&paths, &sandbox_id)).await??;
+        self.blocking(move || release_files(&paths, &sandbox_id)).await??;
         if was_ready {
             self.announce(EventKind::Stopped, &sandbox.id, &sandbox.id);
         }
@@ -226,7 +225,7 @@ impl Engine {
         // A group of our own choice is ours to remove; the kubelet removes its own.
         let own_group = sandbox.config.cgroup_parent.is_empty().then(|| self.sandbox_group(sandbox));
         let id = sandbox.id.clone();
-        spawn_blocking(move || {
+        self.blocking(move || {
             release_files(&paths, &id)?;
             if let Some(path) = own_group {
                 hierarchy.group(&path).and_then(|group| group.remove()).context("remove the sandbox's cgroup")?;

@@ -8,7 +8,7 @@ use std::{path::PathBuf, sync::Arc};
 use coracle_launcher::cgroup::{Cgroup, freezer, memory};
 use coracle_shim::protocol::{Create, Kind, LogDriver, Reply, Request};
 use serde_json::Value;
-use tokio::{sync::oneshot, task::spawn_blocking};
+use tokio::sync::oneshot;
 
 use super::{
     Container, Engine, Sandbox,
@@ -79,7 +79,7 @@ impl Engine {
         }
         self.sandboxes.write().insert(id.to_owned(), sandbox.clone());
         let (engine, made) = (self.arc()?, container.clone());
-        let done = spawn_blocking(move || {
+        let done = self.blocking(move || {
             engine.save_sandbox(&sandbox)?;
             save(&engine.paths.container(&made.id), "container.json", &made.record())?;
             engine.snapshots.prepare(&made.id, top.as_ref()).context("prepare the snapshot").map(drop)
@@ -118,6 +118,12 @@ impl Engine {
         pins.release_kind("net")?;
         let done = pins.create_with(&Wanted { net: true, ..Wanted::default() }, inside)?;
         Ok((pins.path("net"), done))
+    }
+
+    /// Starts the container's shim, which is needed soon: it comes up while other things are done.
+    pub async fn prepare_shim(&self, container: &Container) -> Result<()> {
+        let sandbox = self.sandbox(&container.id)?;
+        self.shim(&sandbox).await.map(drop)
     }
 
     /// Runs a container that does not run.
@@ -225,7 +231,7 @@ impl Engine {
     /// Stops or continues all processes of a container.
     pub async fn freeze(&self, container: &Container, frozen: bool) -> Result<()> {
         let group = self.group_of(container)?;
-        spawn_blocking(move || freezer::set(&group, frozen).context("freeze")).await?
+        self.blocking(move || freezer::set(&group, frozen).context("freeze")).await?
     }
 
     pub fn is_frozen(&self, container: &Container) -> bool {
@@ -245,7 +251,7 @@ impl Engine {
         let sandbox = self.sandbox(&container.sandbox)?;
         self.stop_shim(&sandbox).await;
         let (paths, id) = (self.paths.clone(), container.id.clone());
-        spawn_blocking(move || release_files(&paths, &id)).await?
+        self.blocking(move || release_files(&paths, &id)).await?
     }
 
     /// Removes a container that does not run, or kills it first. Nobody finds it any more when this begins; with `later`
@@ -258,7 +264,7 @@ impl Engine {
         self.release_standalone(container).await?;
         self.remove_runtime_state(container, true).await?;
         let (paths, snapshots, id) = (self.paths.clone(), self.snapshots.clone(), container.id.clone());
-        spawn_blocking(move || {
+        self.blocking(move || {
             snapshots.remove(&id)?;
             remove_dir(&paths.bundle(&id))?;
             remove_dir(&paths.run_sandbox(&id))?;

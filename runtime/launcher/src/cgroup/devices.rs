@@ -5,7 +5,7 @@
 
 use std::{fs, os::fd::AsRawFd, path::Path};
 
-use super::write;
+use super::{ControlFile, write};
 use crate::{
     error::{Context, Error, Result},
     json::Json,
@@ -48,9 +48,14 @@ pub fn rules(devices: &[Json]) -> Result<Vec<Rule>> {
             access,
         });
     }
-    let standard =
-        STANDARD.iter().map(|&(major, minor)| Rule { allow: true, kind: b'c', major, minor, access: "rwm".into() });
-    out.extend(standard);
+    for (major, minor) in STANDARD {
+        let rule = Rule { allow: true, kind: b'c', major, minor, access: "rwm".into() };
+        // Said already, and not taken back since.
+        let said = out.iter().rev().take_while(|earlier| earlier.allow).any(|earlier| *earlier == rule);
+        if !said {
+            out.push(rule);
+        }
+    }
     Ok(out)
 }
 
@@ -66,19 +71,16 @@ pub fn v1(dir: &Path, devices: &[Json]) -> Result<()> {
         return Ok(());
     }
     write(dir, "devices.deny", "a")?;
+    let (mut allow, mut deny) = (ControlFile::new(dir, "devices.allow"), ControlFile::new(dir, "devices.deny"));
     for rule in rules {
         if rule.kind == b'a' && !rule.allow && rule.major < 0 {
             continue;
         }
-        let file = if rule.allow { "devices.allow" } else { "devices.deny" };
+        let file = if rule.allow { &mut allow } else { &mut deny };
         // `a` is not a type the files take with numbers: it is both of them.
         let kinds: &[u8] = if rule.kind == b'a' { b"bc" } else { std::slice::from_ref(&rule.kind) };
         for &kind in kinds {
-            write(
-                dir,
-                file,
-                &format!("{} {}:{} {}", kind as char, number(rule.major), number(rule.minor), rule.access),
-            )?;
+            file.write(&format!("{} {}:{} {}", kind as char, number(rule.major), number(rule.minor), rule.access))?;
         }
     }
     Ok(())

@@ -357,8 +357,10 @@ impl Cgroup {
         })
     }
 
+    /// Whether there is anything of it: the directories are made in order and removed in order, so one that is left, by
+    /// whoever was killed, is the first or the last.
     pub fn exists(&self) -> bool {
-        self.dirs.iter().any(|dir| dir.path.exists())
+        [self.dirs.first(), self.dirs.last()].into_iter().flatten().any(|dir| dir.path.exists())
     }
 }
 
@@ -429,10 +431,30 @@ fn remove_tree(dir: &Path, depth: usize) -> Result<()> {
 
 /// Writes one control file.
 pub fn write(dir: &Path, file: &str, value: &str) -> Result<()> {
-    let path = dir.join(file);
-    let result = fs::OpenOptions::new().write(true).custom_flags(libc::O_NOFOLLOW).open(&path);
-    let result = result.and_then(|mut file| std::io::Write::write_all(&mut file, value.as_bytes()));
-    result.context(|| format!("write {value:?} to {}", path.display()))
+    ControlFile::new(dir, file).write(value)
+}
+
+/// A control file that takes several values one after the other; opened with the first.
+pub struct ControlFile {
+    path: PathBuf,
+    file: Option<fs::File>,
+}
+
+impl ControlFile {
+    pub fn new(dir: &Path, file: &str) -> ControlFile {
+        ControlFile { path: dir.join(file), file: None }
+    }
+
+    pub fn write(&mut self, value: &str) -> Result<()> {
+        let mut write = || -> std::io::Result<()> {
+            if self.file.is_none() {
+                self.file = Some(fs::OpenOptions::new().write(true).custom_flags(libc::O_NOFOLLOW).open(&self.path)?);
+            }
+            // One write is one value (cgroup-v1/devices.rst).
+            self.file.as_mut().map_or(Ok(()), |file| std::io::Write::write_all(file, value.as_bytes()))
+        };
+        write().context(|| format!("write {value:?} to {}", self.path.display()))
+    }
 }
 
 /// Reads one control file that holds a number ("max" is the largest).

@@ -131,14 +131,14 @@ impl Docker {
         let engine = self.engine.create_standalone(id, config, kept, &parent).await?;
         let container = Arc::new(Container::new(engine, record, false));
         let (docker, made) = (self.clone(), container.clone());
-        let furnished = tokio::task::spawn_blocking(move || -> Result<(), Problem> {
+        let furnished = self.engine.blocking(move || -> Result<(), Problem> {
             docker.mark_root(&made)?;
             docker.prepare_working_dir(&made)?;
             let points = docker.make_mounts(&made, mounts)?;
             docker.change(&made, |record| record.mounts = points)?;
             Ok(())
         });
-        if let Err(problem) = furnished.await.map_err(crate::Error::from)? {
+        if let Err(problem) = furnished.await? {
             if let Err(error) = self.engine.remove_standalone(&container.engine).await {
                 tracing::warn!(container = id, %error, "cannot clean up after a container that could not be made");
             }

@@ -256,13 +256,16 @@ impl Docker {
         attach: Vec<crate::engine::standalone::PendingAttach>,
     ) -> Result<(), Problem> {
         let record = container.record();
-        let attached = self.attach_networks(container, &record).await?;
+        let (attached, shim) =
+            tokio::join!(self.attach_networks(container, &record), self.engine.prepare_shim(&container.engine));
+        let attached = attached?;
+        shim.map_err(start_problem)?;
         let netns = attached.netns.as_ref().map(|path| path.to_string_lossy().into_owned());
         let borrowed = self.borrow(&record)?;
         let (docker, this, shared) = (self.clone(), container.clone(), record.clone());
         let addresses = attached.addresses.clone();
         let (peers, embedded) = (attached.peers.clone(), attached.embedded_dns);
-        let prepared = tokio::task::spawn_blocking(move || -> Result<serde_json::Value, Problem> {
+        let prepared = self.engine.blocking(move || -> Result<serde_json::Value, Problem> {
             let record = shared;
             if !record.host.network_mode.starts_with("container:") {
                 docker.write_files(&this, &record, &addresses, &peers, embedded)?;
@@ -285,7 +288,7 @@ impl Docker {
                 cgroup_v2: docker.engine.cgroup_is_v2(),
             })
         });
-        let config = prepared.await.map_err(Error::from)??;
+        let config = prepared.await??;
         let launch = Launch { config, log: self.log_driver(container, &record)?, attach };
         self.engine.start_standalone(&container.engine, launch).await.map_err(start_problem)?;
         {

@@ -21,7 +21,6 @@ use super::{
 };
 use crate::{
     engine::model::new_id,
-    error::Error,
     networks::{
         Network,
         bridge::{self, Inside, mac_text, parse_mac},
@@ -88,7 +87,7 @@ impl Docker {
         // Changes to the kernel's network are waited for: elsewhere.
         let (docker, container, record) = (self.clone(), container.clone(), record.clone());
         let runtime = tokio::runtime::Handle::current();
-        let made = tokio::task::spawn_blocking(move || -> Result<Attached, Problem> {
+        let made = self.engine.blocking(move || -> Result<Attached, Problem> {
             let joins = record.host.network_mode != "none" && !record.config.network_disabled;
             let open = || joins.then(Inside::here).transpose();
             let (path, inside) = docker.engine.make_netns(&container.id, open)?;
@@ -104,7 +103,7 @@ impl Docker {
             container.live.lock().network = Some(held);
             made.map(|()| attached)
         });
-        made.await.map_err(Error::from)?
+        made.await?
     }
 
     async fn join_all(

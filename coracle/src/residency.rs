@@ -1,0 +1,88 @@
+//! What a long-running process keeps of its own program in memory.
+//!
+//! The program is a hundred megabytes, and each page of it that was touched once stays mapped and counts as the process's:
+//! what only a start needs, a build, a pull. The pages are the file's; let go of, they lie in the page cache as before, and
+//! what is needed again comes from there by a minor fault, sixteen pages at a time.
+
+use std::{
+    ffi::{c_int, c_void},
+    time::Duration,
+};
+
+use nix::{
+    libc,
+    sys::resource::{UsageWho, getrusage},
+    sys::time::TimeValLike,
+};
+
+/// What was not touched for so long is let go of.
+const PERIOD: Duration = Duration::from_secs(10);
+/// A process that has computed less than this has touched little.
+const WORTH_IT_MILLISECONDS: i64 = 20;
+
+/// Lets go of what is not in use, again and again. A few hundred faults in ten seconds are what it costs a busy process.
+pub async fn keep_small() {
+    let mut computed = 0;
+    let mut ticks = tokio::time::interval(PERIOD);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    // The first tick is at once.
+    ticks.tick().await;
+    loop {
+        ticks.tick().await;
+        let Ok(usage) = getrusage(UsageWho::RUSAGE_SELF) else { return };
+        let now = usage.user_time().num_milliseconds() + usage.system_time().num_milliseconds();
+        if now - computed >= WORTH_IT_MILLISECONDS {
+            computed = now;
+            // SAFETY: the callback has the type that is asked for, and uses nothing after it returns.
+            unsafe { libc::dl_iterate_phdr(Some(let_go), std::ptr::null_mut()) };
+        }
+    }
+}
+
+/// Unmaps what is read-only of the first object, which is the program itself (dl_iterate_phdr(3)).
+///
+/// Nothing in those segments is this process's own: the linker refuses relocations in them, and what is relocated and made
+/// read-only afterwards is part of a writable segment.
+unsafe extern "C" fn let_go(object: *mut libc::dl_phdr_info, _size: usize, _data: *mut c_void) -> c_int {
+    // SAFETY: the loader passes a description that is valid during the call, with that many headers.
+    let (base, headers) = unsafe {
+        let object = &*object;
+        (object.dlpi_addr as usize, std::slice::from_raw_parts(object.dlpi_phdr, usize::from(object.dlpi_phnum)))
+    };
+    let page = usize::try_from(nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten().unwrap_or(4096))
+        .unwrap_or(4096);
+    for header in headers.iter().filter(|header| header.p_type == libc::PT_LOAD && header.p_flags & libc::PF_W == 0) {
+        let start = (base + header.p_vaddr as usize).next_multiple_of(page);
+        let end = (base + header.p_vaddr as usize + header.p_filesz as usize) / page * page;
+        if start < end {
+            // SAFETY: whole pages of a file mapped privately that nobody has written to: they read the same afterwards
+            // (madvise(2), MADV_DONTNEED). That it fails is no harm.
+            unsafe { libc::madvise(start as *mut c_void, end - start, libc::MADV_DONTNEED) };
+        }
+    }
+    // Not the libraries: they are shared with the whole system.
+    1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resident_file_pages() -> usize {
+        let text = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("RssFile:")).unwrap();
+        line.split_whitespace().next().unwrap().parse().unwrap()
+    }
+
+    #[test]
+    fn the_program_is_let_go_of_and_goes_on() {
+        let before = resident_file_pages();
+        // SAFETY: as above.
+        unsafe { libc::dl_iterate_phdr(Some(let_go), std::ptr::null_mut()) };
+        let after = resident_file_pages();
+        assert!(after < before / 2, "{before} KiB were mapped, {after} still are");
+        assert_eq!(format!("{:>5}", "on"), "   on");
+        let caught = std::panic::catch_unwind(|| panic!("unwinding reads tables that were let go of"));
+        assert!(caught.is_err());
+    }
+}
