@@ -22,6 +22,9 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 const MAX_EVENTS: usize = 8192;
 const MAX_BYTES: usize = 16 << 20;
 
+/// Joined frames that are kept, of 64 KiB or little more each.
+const KEPT_JOINED: usize = 4;
+
 /// Snapshots that are kept for the pages of lists that were begun.
 const KEPT_SNAPSHOTS: usize = 16;
 
@@ -111,8 +114,9 @@ pub struct ResourceCache {
     history: RwLock<History>,
     /// The revision of the newest event; watchers wait on it.
     signal: watch::Sender<Revision>,
-    /// The frames that were joined last, from one revision to another: watchers that keep up all want the same.
-    joined: Mutex<Option<(Revision, Revision, Bytes)>>,
+    /// The frames that were joined last, from one revision to another, the newest last. Watchers come in crowds that are
+    /// equally far, and each crowd wants the same.
+    joined: Mutex<VecDeque<(Revision, Revision, Bytes)>>,
     /// Snapshots that a continue token may name, oldest first.
     kept: Mutex<VecDeque<(Instant, Snapshot)>>,
     /// Nothing more comes: the resource is gone, or another cache has taken this one's place.
@@ -145,10 +149,15 @@ impl ResourceCache {
     /// The frames of all events from one revision to another, joined by the first who asks.
     pub(super) fn joined(&self, from: Revision, to: Revision, join: impl FnOnce() -> Bytes) -> Bytes {
         let mut joined = self.joined.lock();
-        match &*joined {
-            Some((first, last, bytes)) if (*first, *last) == (from, to) => bytes.clone(),
-            _ => joined.insert((from, to, join())).2.clone(),
+        if let Some((.., bytes)) = joined.iter().find(|(first, last, _)| (*first, *last) == (from, to)) {
+            return bytes.clone();
         }
+        if joined.len() == KEPT_JOINED {
+            joined.pop_front();
+        }
+        let bytes = join();
+        joined.push_back((from, to, bytes.clone()));
+        bytes
     }
 
     /// The newest state.
@@ -177,8 +186,9 @@ impl ResourceCache {
             .map(|(_, snapshot)| snapshot.clone())
     }
 
-    /// Lets go of snapshots that nobody is likely to come back for: they hold objects that are long gone.
+    /// Lets go of what nobody is likely to come back for: it holds objects that are long gone.
     pub fn forget_kept(&self) {
+        self.joined.lock().clear();
         self.kept.lock().retain(|(since, _)| since.elapsed() < KEPT_FOR);
     }
 
@@ -208,7 +218,7 @@ impl ResourceCache {
     pub(super) fn reset(&self, objects: Objects, revision: Revision, floor: Revision) {
         let mut history = self.history.write();
         *history = History { floor, ..History::default() };
-        *self.joined.lock() = None;
+        self.joined.lock().clear();
         self.snapshot.store(Arc::new(Snapshot { objects, revision }));
         drop(history);
         self.signal.send_modify(|newest| *newest = (*newest).max(revision));

@@ -28,6 +28,9 @@ const KEEP_ALIVE_WITHIN: Duration = Duration::from_secs(20);
 const DRAIN: Duration = Duration::from_secs(5);
 /// Streams on one HTTP/2 connection: a client holds a watch per resource on one (upstream: 250, raised for watches).
 const STREAMS: u32 = 1000;
+/// The largest TLS record. Each is made in a buffer of its own, and those of 16 KiB of text are a little larger than that: the
+/// allocator then takes fresh memory for nearly every one, which costs as much as encrypting it.
+const RECORD: usize = 12 << 10;
 /// Connections on one listener.
 const CONNECTIONS: usize = 16_384;
 
@@ -52,6 +55,7 @@ pub fn tls(certificate_pem: &str, key_pem: &str, ca_pem: &str) -> Result<Arc<rus
         .with_single_cert(chain.map_err(|error| error.to_string())?, key)
         .map_err(|error| error.to_string())?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.max_fragment_size = Some(RECORD);
     Ok(Arc::new(config))
 }
 
