@@ -43,6 +43,10 @@ impl Accept {
     /// # Errors
     /// 406 when there is none.
     pub fn negotiate(headers: &HeaderMap, protobuf: bool) -> Result<Self, Status> {
+        if headers.get(header::ACCEPT).is_none_or(|first| first == OFFERED[0]) {
+            // What most clients say: nothing can come before it.
+            return Ok(Self::default());
+        }
         let values: Vec<&str> =
             headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
         let header = values.join(",");
