@@ -139,22 +139,36 @@ impl Daemon {
         Ok(registry)
     }
 
-    /// KiB of the daemon and its helpers, without what runs in the containers.
-    pub fn proportional_memory(&self) -> Option<u64> {
+    /// What the daemon and its helpers keep, without what runs in the containers.
+    pub fn memory(&self) -> Option<Memory> {
         let mut pending = vec![self.process.as_ref()?.id()];
         let parents = parents();
-        let mut total = 0;
+        let mut memory = Memory::default();
         while let Some(pid) = pending.pop() {
             pending.extend(parents.get(&pid).into_iter().flatten());
             let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
             if !["sleep", "setpriv", "unshare", "busybox", "sh"].contains(&name.trim()) {
-                let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
-                let line = text.lines().find_map(|line| line.strip_prefix("Pss:"));
-                total += line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0);
+                memory.proportional += field(&format!("/proc/{pid}/smaps_rollup"), "Pss:");
+            }
+            if ["coracle", "dockerd"].contains(&name.trim()) {
+                memory.resident += field(&format!("/proc/{pid}/status"), "VmRSS:");
             }
         }
-        Some(total)
+        Some(memory)
     }
+}
+
+/// KiB of a daemon: with its helpers, and its own process alone.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Memory {
+    pub proportional: u64,
+    pub resident: u64,
+}
+
+fn field(path: &str, name: &str) -> u64 {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }
 
 impl Drop for Daemon {

@@ -15,6 +15,8 @@ use anyhow::{Context, Result, ensure};
 use self::{content::IMAGE, daemon::Daemon};
 use crate::figures::Figures;
 
+/// How long a daemon has had nothing to do when its memory is looked at.
+const IDLE: Duration = Duration::from_secs(20);
 /// Megabytes of the image that is pushed and pulled.
 const BIG: usize = 200;
 
@@ -100,24 +102,29 @@ fn many(daemons: &[Daemon], rounds: usize, figures: &mut Figures) -> Result<()> 
             workers.into_iter().try_for_each(|worker| worker.join().map_err(|_| anyhow::anyhow!("a worker died"))?)
         })
     };
-    let mut memory = vec![0; daemons.len()];
     let nothing = |_: &Daemon| Ok(());
-    let after = |daemon: &Daemon| {
-        let index = daemons.iter().position(|other| std::ptr::eq(other, daemon)).unwrap_or_default();
-        memory[index] = daemon.proportional_memory().unwrap_or_default();
+    let remove_all = |daemon: &Daemon| {
         let ids = daemon.ok(&["ps", "-aq", "--filter", "label=many"])?;
         let ids: Vec<&str> = ids.split_whitespace().collect();
         daemon.ok(&[&["rm", "-f"], &ids[..]].concat()).map(drop)
     };
-    let times = alternate(daemons, rounds, nothing, start_all, after)?;
+    let times = alternate(daemons, rounds, nothing, start_all, remove_all)?;
     report(figures, "50 starts, 8 at a time", daemons, &times, 600.0);
-    for (daemon, memory) in daemons.iter().zip(memory).filter(|(_, memory)| *memory > 0) {
-        #[allow(clippy::cast_precision_loss, reason = "mebibytes are shown with one digit")]
-        let mebibytes = memory as f64 / 1024.0;
+    daemons.iter().try_for_each(start_all)?;
+    std::thread::sleep(IDLE);
+    for daemon in daemons {
+        let mebibytes = |kibibytes: u64| {
+            #[allow(clippy::cast_precision_loss, reason = "mebibytes are shown with one digit")]
+            let value = kibibytes as f64 / 1024.0;
+            value
+        };
+        let Some(memory) = daemon.memory() else { continue };
         let name = format!("50 running idle, engine and helpers PSS, {}", daemon.name());
-        figures.value(&name, mebibytes, "MiB", daemon.is_ours().then_some(40.0));
+        figures.value(&name, mebibytes(memory.proportional), "MiB", daemon.is_ours().then_some(40.0));
+        let name = format!("50 running idle, engine resident, {}", daemon.name());
+        figures.value(&name, mebibytes(memory.resident), "MiB", daemon.is_ours().then_some(25.0));
     }
-    Ok(())
+    daemons.iter().try_for_each(remove_all)
 }
 
 /// Five steps, with and without the cache; a daemon that serves no builds has no figure.

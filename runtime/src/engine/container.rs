@@ -2,13 +2,13 @@
 
 use std::{
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
 use coracle_launcher::{
-    cgroup::{Cgroup, memory},
+    cgroup::{Cgroup, Hierarchy, memory},
     cli::signal_number,
     json::Json,
     state::State,
@@ -49,6 +49,13 @@ pub(super) struct ContainerRecord {
     pub log_path: String,
     pub cgroups_path: String,
     pub state: ContainerState,
+}
+
+impl ContainerRecord {
+    /// Whether the container is its own sandbox.
+    pub fn is_standalone(&self) -> bool {
+        self.id == self.sandbox
+    }
 }
 
 impl Container {
@@ -373,22 +380,19 @@ impl Engine {
         self.announce(EventKind::Stopped, &container.id, &container.sandbox);
     }
 
+    /// What belongs to the container's run.
+    pub(super) fn run_of(&self, container: &Container) -> Run {
+        Run {
+            hierarchy: self.hierarchy.clone(),
+            launcher: self.paths.oci().join(&container.id),
+            group: container.cgroups_path.clone(),
+        }
+    }
+
     /// Removes what belongs to the run: launcher state and group. With `kill`, whatever is left in the group first.
     pub(super) async fn remove_runtime_state(&self, container: &Container, kill: bool) -> Result<()> {
-        let (hierarchy, oci, id, path) =
-            (self.hierarchy.clone(), self.paths.oci(), container.id.clone(), container.cgroups_path.clone());
-        self.blocking(move || {
-            let group = hierarchy.group(&path).context("find the cgroup")?;
-            if group.exists() {
-                // Processes that left the pid namespace's init behind (shared namespaces) must not stay.
-                if kill || !group.processes().is_empty() {
-                    group.kill().context("kill what is left")?;
-                }
-                group.remove().context("remove the cgroup")?;
-            }
-            remove_dir(&oci.join(&id))
-        })
-        .await?
+        let run = self.run_of(container);
+        self.blocking(move || run.remove(kill)).await?
     }
 
     /// Asks a container to end, and kills it when it has not after `grace`. One that does not run is stopped already.
@@ -552,6 +556,29 @@ impl Engine {
         } else {
             (u128::from(total.saturating_sub(previous)) * 1_000_000_000 / elapsed as u128) as u64
         }
+    }
+}
+
+/// What a run leaves outside of the container's directories.
+pub(super) struct Run {
+    hierarchy: Hierarchy,
+    /// The launcher's state.
+    launcher: PathBuf,
+    group: String,
+}
+
+impl Run {
+    /// Removes it; what is gone is removed already.
+    pub fn remove(&self, kill: bool) -> Result<()> {
+        let group = self.hierarchy.group(&self.group).context("find the cgroup")?;
+        if group.exists() {
+            // Processes that left the pid namespace's init behind (shared namespaces) must not stay.
+            if kill || !group.processes().is_empty() {
+                group.kill().context("kill what is left")?;
+            }
+            group.remove().context("remove the cgroup")?;
+        }
+        remove_dir(&self.launcher)
     }
 }
 

@@ -57,7 +57,11 @@ impl Known {
             }
         }
         for id in entries(&data_dir.join("containers"))? {
-            match load::<ContainerRecord>(&data_dir.join("containers").join(&id).join("container.json")) {
+            let record = load::<ContainerRecord>(&data_dir.join("containers").join(&id).join("container.json"));
+            if record.as_ref().is_ok_and(ContainerRecord::is_standalone) {
+                known.add_sandbox(id.clone(), true, true);
+            }
+            match record {
                 Ok(record) if known.sandboxes.contains_key(&record.sandbox) => known.add_container(
                     id,
                     record.state.status == Status::Running,
@@ -135,7 +139,13 @@ impl Engine {
 
     fn load_containers(&self) -> Result<()> {
         for name in entries(&self.paths.data.join("containers"))? {
-            match load::<ContainerRecord>(&self.paths.container(&name).join("container.json")) {
+            let record = load::<ContainerRecord>(&self.paths.container(&name).join("container.json"));
+            if let Some(record) = record.as_ref().ok().filter(|record| record.is_standalone()) {
+                // One of an earlier version has a record of its sandbox too.
+                let sandbox = Arc::new(Sandbox::standalone(record));
+                self.sandboxes.write().entry(record.id.clone()).or_insert(sandbox);
+            }
+            match record {
                 Ok(record) if self.sandboxes.read().contains_key(&record.sandbox) => {
                     let container = Container::restore(record);
                     self.containers.write().insert(container.id.clone(), Arc::new(container));

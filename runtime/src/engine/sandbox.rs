@@ -101,11 +101,7 @@ impl Engine {
         self.record_sandbox(sandbox).await
     }
 
-    pub(super) fn save_sandbox(&self, sandbox: &Sandbox) -> Result<()> {
-        save(&self.paths.sandbox(&sandbox.id), "sandbox.json", &sandbox.record())
-    }
-
-    /// The same, waiting for the disk elsewhere.
+    /// Writes its record, waiting for the disk elsewhere.
     pub(super) async fn record_sandbox(&self, sandbox: &Sandbox) -> Result<()> {
         let (dir, record) = (self.paths.sandbox(&sandbox.id), sandbox.record());
         self.blocking(move || save(&dir, "sandbox.json", &record)).await?

@@ -1,6 +1,6 @@
 //! Containers that are their own sandbox: made by an edge that decides itself how they run, started as often as it likes.
 //!
-//! The sandbox has the container's id. Its shim is started with the container and dismissed when the container rests, so
+//! The sandbox has the container's id and no record of its own. Its shim is started with the container and dismissed when the container rests, so
 //! a container that does not run costs no memory.
 
 use std::{path::PathBuf, sync::Arc};
@@ -41,6 +41,21 @@ pub struct PendingAttach {
     pub ready: oneshot::Sender<Result<Session>>,
 }
 
+impl Sandbox {
+    /// The sandbox that a container is itself.
+    pub(super) fn standalone(record: &ContainerRecord) -> Sandbox {
+        let parent = record.cgroups_path.rsplit_once('/').map_or("", |(parent, _)| parent);
+        let created_at = record.state.created_at;
+        Sandbox {
+            id: record.id.clone(),
+            config: SandboxConfig { standalone: true, cgroup_parent: parent.to_owned(), ..Default::default() },
+            state: parking_lot::Mutex::new(SandboxState { ready: true, created_at, ..Default::default() }),
+            changing: tokio::sync::Mutex::new(()),
+            shim: tokio::sync::Mutex::new(None),
+        }
+    }
+}
+
 impl Engine {
     /// Records a container over an image's layers (or over nothing) under an id that the caller chose.
     pub async fn create_standalone(
@@ -50,13 +65,6 @@ impl Engine {
         image: ContainerImage,
         cgroup_parent: &str,
     ) -> Result<Arc<Container>> {
-        let sandbox = Arc::new(Sandbox {
-            id: id.to_owned(),
-            config: SandboxConfig { standalone: true, cgroup_parent: cgroup_parent.to_owned(), ..Default::default() },
-            state: parking_lot::Mutex::new(SandboxState { ready: true, created_at: now(), ..Default::default() }),
-            changing: tokio::sync::Mutex::new(()),
-            shim: tokio::sync::Mutex::new(None),
-        });
         let parent = if cgroup_parent.is_empty() { self.cgroup_parent.as_str() } else { cgroup_parent };
         let record = ContainerRecord {
             id: id.to_owned(),
@@ -69,6 +77,7 @@ impl Engine {
             cgroups_path: format!("{}/{id}", parent.trim_end_matches('/')),
         };
         let top = record.image.chains.last().cloned();
+        let sandbox = Arc::new(Sandbox::standalone(&record));
         let container = Arc::new(Container::restore(record));
         {
             let mut containers = self.containers.write();
@@ -77,10 +86,9 @@ impl Engine {
             }
             containers.insert(id.to_owned(), container.clone());
         }
-        self.sandboxes.write().insert(id.to_owned(), sandbox.clone());
+        self.sandboxes.write().insert(id.to_owned(), sandbox);
         let (engine, made) = (self.arc()?, container.clone());
         let done = self.blocking(move || {
-            engine.save_sandbox(&sandbox)?;
             save(&engine.paths.container(&made.id), "container.json", &made.record())?;
             engine.snapshots.prepare(&made.id, top.as_ref()).context("prepare the snapshot").map(drop)
         });
@@ -261,16 +269,19 @@ impl Engine {
         if container.state().status == Status::Running {
             self.kill_container(container).await?;
         }
-        self.release_standalone(container).await?;
-        self.remove_runtime_state(container, true).await?;
+        self.stop_shim(&*self.sandbox(&container.sandbox)?).await;
         let (paths, snapshots, id) = (self.paths.clone(), self.snapshots.clone(), container.id.clone());
+        let run = self.run_of(container);
         self.blocking(move || {
+            release_files(&paths, &id)?;
+            run.remove(true)?;
             snapshots.remove(&id)?;
             remove_dir(&paths.bundle(&id))?;
             remove_dir(&paths.run_sandbox(&id))?;
-            // The records go last: by them a daemon that is killed here finds the rest again.
-            remove_dir(&paths.container(&id))?;
-            remove_dir(&paths.sandbox(&id))
+            // Of an earlier version.
+            remove_dir(&paths.sandbox(&id))?;
+            // The record goes last: by it a daemon that is killed here finds the rest again.
+            remove_dir(&paths.container(&id))
         })
         .await??;
         self.containers.write().remove(&container.id);
