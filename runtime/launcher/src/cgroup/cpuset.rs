@@ -14,6 +14,12 @@ pub fn inherit(dir: &Path) -> Result<()> {
     ["cpuset.cpus", "cpuset.mems"].into_iter().try_for_each(|file| filled(dir, file).map(drop))
 }
 
+/// Has the kernel do the same for groups that are made below from now on, which is cheaper: a value that is written makes it
+/// share the processors out anew (cgroups.rst, "clone_children"). Where it cannot, they are filled one by one.
+pub fn pass_on(dir: &Path) {
+    let _ = write(dir, "cgroup.clone_children", "1");
+}
+
 /// What a group's file holds, filled from above where it is empty. The parent may be new itself, and whoever made it not that
 /// far yet: what is copied from an empty parent stays empty, and so do all groups below.
 fn filled(dir: &Path, file: &str) -> Result<String> {

@@ -161,6 +161,12 @@ struct Dir {
     path: PathBuf,
 }
 
+impl Dir {
+    fn has(&self, controller: &str) -> bool {
+        self.controllers.iter().any(|name| name == controller)
+    }
+}
+
 impl Cgroup {
     pub fn is_v2(&self) -> bool {
         self.v2
@@ -169,8 +175,7 @@ impl Cgroup {
     /// The directory of a controller, or the one directory of v2.
     pub fn dir(&self, controller: &str) -> Option<&Path> {
         let mut dirs = self.dirs.iter();
-        let dir =
-            if self.v2 { dirs.next() } else { dirs.find(|dir| dir.controllers.iter().any(|name| name == controller)) };
+        let dir = if self.v2 { dirs.next() } else { dirs.find(|dir| dir.has(controller)) };
         dir.map(|dir| dir.path.as_path())
     }
 
@@ -187,6 +192,9 @@ impl Cgroup {
                 for path in &made {
                     make_dir(path)?;
                     self.prepare(dir, path)?;
+                    if *path != dir.path && !self.v2 && dir.has("cpuset") {
+                        cpuset::pass_on(path);
+                    }
                 }
             }
             self.prepare(dir, &dir.path)?;
@@ -204,7 +212,7 @@ impl Cgroup {
                 enable_controllers(parent);
             }
             Ok(())
-        } else if dir.controllers.iter().any(|name| name == "cpuset") {
+        } else if dir.has("cpuset") {
             cpuset::inherit(path)
         } else {
             Ok(())
