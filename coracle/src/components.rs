@@ -145,7 +145,10 @@ pub struct Runtime {
     /// Where images and containers are kept
     #[arg(long, value_name = "DIR", global = true)]
     data_dir: Option<PathBuf>,
-    /// Where CRI is served [default: DATA_DIR/run/cri.sock]
+    /// Where sockets, namespaces and other things of running containers are kept: best in memory, below /run [default: DATA_DIR/run]
+    #[arg(long, value_name = "DIR", global = true)]
+    run_dir: Option<PathBuf>,
+    /// Where CRI is served [default: RUN_DIR/cri.sock]
     #[arg(long, value_name = "PATH")]
     cri_socket: Option<PathBuf>,
     /// The cgroup of sandboxes whose caller names none
@@ -204,7 +207,7 @@ pub async fn runtime(options: Runtime) -> Result<()> {
     }
     let docker = docker_listeners(&options)?;
     let data_dir = options.data_dir.context("--data-dir is required")?;
-    let run_dir = data_dir.join("run");
+    let run_dir = options.run_dir.unwrap_or_else(|| data_dir.join("run"));
     let config = coracle_runtime::Config {
         data_dir,
         run_dir: run_dir.clone(),

@@ -41,7 +41,7 @@ impl Daemon {
             "--cgroup-parent".as_ref(),
             group.as_ref(),
         ];
-        start("coracle", &data, &words, group.clone())
+        start("coracle", &data, "run", &words, group.clone())
     }
 
     /// Debian's, where it is installed.
@@ -71,7 +71,7 @@ impl Daemon {
             "--cgroup-parent".as_ref(),
             group.as_ref(),
         ];
-        start("dockerd", &data, &words, group.clone()).map(Some)
+        start("dockerd", &data, "exec", &words, group.clone()).map(Some)
     }
 
     /// One that somebody else keeps.
@@ -193,10 +193,14 @@ impl Drop for Registry {
     }
 }
 
-fn start(name: &str, data: &Path, words: &[&std::ffi::OsStr], group: String) -> Result<Daemon> {
+/// `volatile` is what the daemon keeps below `/run` elsewhere: as there, in memory.
+fn start(name: &str, data: &Path, volatile: &str, words: &[&std::ffi::OsStr], group: String) -> Result<Daemon> {
+    let volatile = data.join(volatile);
+    fs::create_dir_all(&volatile)?;
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--", "unshare", "-n", "-m", "-p", "--fork", "--kill-child", "--mount-proc"]);
-    command.args(["busybox", "sh", "-c", "busybox ip link set lo up && \"$@\"; exit", "sh"]).args(words);
+    let script = "mount -t tmpfs -o mode=711 tmpfs \"$0\" && busybox ip link set lo up && \"$@\"; exit";
+    command.args(["busybox", "sh", "-c", script]).arg(&volatile).args(words);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let process = command.spawn().context("start a daemon")?;
     let daemon = Daemon {
