@@ -14,6 +14,7 @@ mod object;
 mod resource;
 mod scan;
 mod selection;
+pub mod unreadable;
 pub mod watcher;
 
 pub use index::{Field, Labels};
@@ -64,6 +65,11 @@ struct Command {
     done: oneshot::Sender<Result<(), StoreError>>,
 }
 
+/// Whether others may write to a store, too.
+fn is_shared(store: &dyn Store) -> bool {
+    store.revision_now().is_none()
+}
+
 /// The caches of all rows, and the task that feeds them.
 pub struct Cacher {
     store: Arc<dyn Store>,
@@ -88,7 +94,8 @@ impl Cacher {
             // Of the versions of a custom resource, the one that is stored has the cache.
             let converts = row.strategy.custom().is_some_and(|custom| custom.converts());
             if !converts || !resources.contains_key(&*row.storage) {
-                resources.insert(row.storage.to_string(), Arc::new(ResourceCache::new(row.clone())));
+                resources
+                    .insert(row.storage.to_string(), Arc::new(ResourceCache::new(row.clone(), is_shared(&*store))));
             }
         }
         let (commands, received) = mpsc::channel(COMMANDS);
@@ -142,7 +149,7 @@ impl Cacher {
         }
         let mut result = Ok(());
         if let Some(row) = command.add {
-            let cache = Arc::new(ResourceCache::new(row));
+            let cache = Arc::new(ResourceCache::new(row, is_shared(&*self.store)));
             result = self.read(&cache, self.progress()).await;
             if result.is_ok()
                 && let Some(before) = resources.insert(cache.row.storage.to_string(), cache)
@@ -282,6 +289,7 @@ impl Cacher {
     async fn read(&self, cache: &ResourceCache, revision: Revision) -> Result<(), StoreError> {
         let prefix = format!("{PREFIX}{}/", cache.row.storage);
         let mut objects = Objects::new();
+        cache.unreadable.clear();
         let mut from = None;
         loop {
             let range = Range { prefix: prefix.clone(), from, limit: LOAD_PAGE, at: Some(revision) };
@@ -291,9 +299,9 @@ impl Cacher {
             for record in page.records {
                 let Some(key) = object_key(&record.key, &cache.row) else { continue };
                 let (value, created, modified) = (&record.value, record.created, record.modified);
-                match Object::new(key.clone(), value, created, modified, Change::Added, &cache.row) {
-                    Some(object) => drop(objects.insert(key, Arc::new(object))),
-                    None => tracing::warn!(key = %record.key, "skipping a record that is not an object"),
+                match unreadable::checked(&key, value, created, modified, Change::Added, &cache.row) {
+                    Ok(object) => drop(objects.insert(key, Arc::new(object))),
+                    Err(why) => cache.unreadable.add(&key, modified, why),
                 }
             }
             if !page.more {

@@ -5,6 +5,7 @@
 //! after it in the history.
 
 use super::object::{Change, Object};
+use super::unreadable::{self, UnreadableRecords};
 use crate::registry::Row;
 use crate::store::{self, Revision};
 use arc_swap::ArcSwap;
@@ -119,12 +120,15 @@ pub struct ResourceCache {
     joined: Mutex<VecDeque<(Revision, Revision, Bytes)>>,
     /// Snapshots that a continue token may name, oldest first.
     kept: Mutex<VecDeque<(Instant, Snapshot)>>,
+    pub unreadable: UnreadableRecords,
+    /// Others write to the store, too: what they write is checked.
+    shared: bool,
     /// Nothing more comes: the resource is gone, or another cache has taken this one's place.
     ended: CancellationToken,
 }
 
 impl ResourceCache {
-    pub fn new(row: Arc<Row>) -> Self {
+    pub fn new(row: Arc<Row>, shared: bool) -> Self {
         Self {
             row,
             snapshot: ArcSwap::default(),
@@ -132,6 +136,8 @@ impl ResourceCache {
             signal: watch::Sender::new(0),
             joined: Mutex::default(),
             kept: Mutex::default(),
+            unreadable: UnreadableRecords::default(),
+            shared,
             ended: CancellationToken::new(),
         }
     }
@@ -246,6 +252,7 @@ impl ResourceCache {
     pub(super) fn apply(&self, events: &[store::Event]) {
         let mut next = Snapshot::clone(&self.snapshot.load());
         let mut made = Vec::with_capacity(events.len());
+        let mut unread = false;
         for event in events {
             let Some(key) = super::object_key(&event.key, &self.row) else { continue };
             let previous = match &event.value {
@@ -253,14 +260,27 @@ impl ResourceCache {
                 Some(_) => next.get(&key).cloned(),
             };
             next.revision = event.modified;
-            let Some(made_event) = self.event(&key, event, None, previous) else { continue };
+            self.unreadable.remove(&key);
+            let Some(made_event) = self.event(&key, event, None, previous) else {
+                if event.value.is_some() {
+                    next.objects.remove(&*key);
+                    unread = true;
+                }
+                continue;
+            };
             if event.value.is_some() {
                 next.objects.insert(key, made_event.object().clone());
             }
             made.push(Arc::new(made_event));
         }
         let revision = next.revision;
-        self.history.write().extend(made);
+        let mut history = self.history.write();
+        history.extend(made);
+        if unread {
+            // Watchers cannot be told what became of it: they are to list again, which says so.
+            *history = History { floor: revision, ..History::default() };
+        }
+        drop(history);
         self.snapshot.store(Arc::new(next));
         self.signal.send_replace(revision);
     }
@@ -278,11 +298,13 @@ impl ResourceCache {
         };
         let change = if event.created == event.modified { Change::Added } else { Change::Modified };
         let object = known.or_else(|| {
-            let made = Object::new(key.clone(), stored, event.created, event.modified, change, &self.row);
-            if made.is_none() {
-                tracing::warn!(key = %event.key, "skipping a record that is not an object");
-            }
-            made.map(Arc::new)
+            let (created, modified, row) = (event.created, event.modified, &*self.row);
+            let made = match self.shared {
+                true => unreadable::checked(key, stored, created, modified, change, row),
+                false => Object::new(key.clone(), stored, created, modified, change, row)
+                    .ok_or_else(|| "it is not an object".to_owned()),
+            };
+            made.inspect_err(|why| self.unreadable.add(key, modified, why.clone())).ok().map(Arc::new)
         })?;
         Some(CacheEvent::new(change, event.modified, object, previous))
     }

@@ -6,6 +6,8 @@ use crate::http::render;
 use crate::http::request::Body;
 use crate::options::{self, Propagation};
 use crate::registry::fields;
+use crate::server::store_status;
+use crate::store::{Compare, Op, Outcome, Revision, Txn};
 use coracle_api::clock::rfc3339;
 use coracle_api::{Status, meta as object_meta};
 use futures::StreamExt;
@@ -15,6 +17,9 @@ use serde_json::{Value, json};
 
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
+
+/// DeleteOptions for a record that is no object: without it, nothing could remove one.
+const UNREADABLE: &str = "ignoreStoreReadErrorWithClusterBreakingPotential";
 
 /// Deletes of a collection that run side by side: they share the store's syncs.
 const PARALLEL: usize = 128;
@@ -27,6 +32,8 @@ pub(crate) struct DeleteOptions {
     uid: Option<String>,
     resource_version: Option<String>,
     pub(super) dry_run: bool,
+    /// What cannot be read goes without being looked at.
+    unreadable: bool,
 }
 
 impl DeleteOptions {
@@ -39,6 +46,7 @@ impl DeleteOptions {
             uid: text("/preconditions/uid"),
             resource_version: text("/preconditions/resourceVersion"),
             dry_run: call.options.dry_run,
+            unreadable: value.get(UNREADABLE).and_then(Value::as_bool) == Some(true),
         };
         let policy = value.get("propagationPolicy").and_then(Value::as_str).map(options::propagation).transpose()?;
         let orphan = value.get("orphanDependents").and_then(Value::as_bool);
@@ -69,6 +77,12 @@ pub(crate) enum Deleted {
 pub(super) async fn delete(mut call: Call, body: Body) -> Result<Response, Status> {
     let options = DeleteOptions::read(&call, &body)?;
     call.options.dry_run |= options.dry_run;
+    if options.unreadable {
+        call.server.fresh().await?;
+        if let Some(record) = call.cache()?.unreadable.get(&call.cache_key()) {
+            return delete_unreadable(&call, record.revision).await;
+        }
+    }
     match delete_object(&call, &options).await? {
         Deleted::Going(json) => call.answer(StatusCode::OK, json),
         Deleted::Gone(object) => {
@@ -76,6 +90,18 @@ pub(super) async fn delete(mut call: Call, body: Body) -> Result<Response, Statu
             Ok(render::status(&call.accept, &status))
         }
     }
+}
+
+/// Removes a record that is no object. Whatever it had finalizers for is not done.
+async fn delete_unreadable(call: &Call, revision: Revision) -> Result<Response, Status> {
+    let key = call.store_key(&call.name);
+    if !call.options.dry_run {
+        let txn = Txn { compare: vec![Compare::modified(key.clone(), revision)], ops: vec![Op::delete(key)] };
+        if let Outcome::Conflict(_) = call.server.store().txn(txn).await.map_err(store_status)? {
+            return Err(Status::modified(&call.gvr(), &call.name));
+        }
+    }
+    Ok(render::status(&call.accept, &Status::deleted(&call.gvr(), &call.name, "")))
 }
 
 /// Deletes the object in the call's path.
@@ -181,6 +207,7 @@ pub(super) async fn delete_collection(mut call: Call, body: Body) -> Result<Resp
     let selection = Selection::new(call.row(), &call.namespace, call.options.labels.clone(), &call.options.fields)?;
     let snapshot = call.cache()?.snapshot();
     let prefix = selection.prefix();
+    call.check_readable(&prefix)?;
     let calls: Vec<Call> = snapshot
         .range(&prefix, "")
         .filter(|object| selection.matches(object))

@@ -10,6 +10,6 @@ pub(super) async fn get(call: Call) -> Result<Response, Status> {
         Some(revision) => drop(call.server.not_older_than(revision).await?),
     }
     let snapshot = call.cache()?.snapshot();
-    let object = snapshot.get(&call.cache_key()).ok_or_else(|| call.not_found())?;
+    let object = snapshot.get(&call.cache_key()).ok_or_else(|| call.absent())?;
     crate::http::render::cached(&call, object)
 }

@@ -1,7 +1,7 @@
 //! LIST: over one consistent snapshot, in pages when asked.
 
 use super::{Call, Response};
-use crate::cache::{Change, Object, Selection, Snapshot};
+use crate::cache::{Change, Selection, Snapshot, unreadable};
 use crate::http::render::{self, ListMeta};
 use crate::options::VersionMatch;
 use crate::server::store_status;
@@ -65,6 +65,7 @@ pub(super) async fn list(call: Call) -> Result<Response, Status> {
         return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
     }
     let selection = Selection::new(call.row(), &call.namespace, call.options.labels.clone(), &call.options.fields)?;
+    call.check_readable(&selection.prefix())?;
     let (snapshot, from) = match &token {
         Some(token) => {
             let snapshot = match token.revision() {
@@ -155,11 +156,10 @@ async fn at(call: &Call, revision: Revision, token: Option<&Continue>) -> Result
     let mut past = Snapshot { revision, ..Snapshot::default() };
     for record in page.records {
         let key: Arc<str> = record.key[prefix.len()..].into();
-        if let Some(object) =
-            Object::new(key.clone(), &record.value, record.created, record.modified, Change::Added, call.row())
-        {
-            past.objects.insert(key, Arc::new(object));
-        }
+        let (created, modified) = (record.created, record.modified);
+        let object = unreadable::checked(&key, &record.value, created, modified, Change::Added, call.row());
+        let object = object.map_err(|why| super::unreadable(&key, &why))?;
+        past.objects.insert(key, Arc::new(object));
     }
     Ok(past)
 }

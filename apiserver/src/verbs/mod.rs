@@ -215,6 +215,11 @@ impl Replacement<'_> {
     }
 }
 
+/// 500: an object's record is broken.
+fn unreadable(key: &str, why: &str) -> Status {
+    Status::internal(format!("the stored object {key:?} cannot be read: {why}"))
+}
+
 impl Call {
     pub fn row(&self) -> &Arc<Row> {
         &self.resolved.row
@@ -283,11 +288,25 @@ impl Call {
         Status::not_found(&self.gvr(), &self.name)
     }
 
+    /// Why there is no object in the path: there is none, or its record cannot be read.
+    pub fn absent(&self) -> Status {
+        let record = self.cache().ok().and_then(|cache| cache.unreadable.get(&self.cache_key()));
+        record.map_or_else(|| self.not_found(), |record| unreadable(&self.cache_key(), &record.why))
+    }
+
+    /// Refuses to tell of all objects below a prefix when the record of one cannot be read.
+    fn check_readable(&self, prefix: &str) -> Result<(), Status> {
+        match self.cache()?.unreadable.first(prefix) {
+            None => Ok(()),
+            Some((key, record)) => Err(unreadable(&key, &record.why)),
+        }
+    }
+
     /// The object in the path as every write acknowledged so far left it.
     pub async fn current(&self) -> Result<Current, Status> {
         self.server.fresh().await?;
         let snapshot = self.cache()?.snapshot();
-        snapshot.get(&self.cache_key()).map(Current::of).ok_or_else(|| self.not_found())
+        snapshot.get(&self.cache_key()).map(Current::of).ok_or_else(|| self.absent())
     }
 
     /// Answers with an object in its stored encoding.

@@ -24,5 +24,6 @@ mod restart;
 mod reviews;
 mod row_walk;
 mod store;
+mod unreadable;
 mod validation;
 mod verbs;
