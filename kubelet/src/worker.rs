@@ -264,6 +264,12 @@ impl Worker {
                     Outcome::Stopped { id, result: held(removed, crate::cri::Error::is_not_found).await }
                 });
             }
+            Action::Reset { id, container } => {
+                let next =
+                    crate::plan::Backoff::after(self.memory.restarts.get(&container).copied(), self.shared.clock.now());
+                self.memory.restarts.insert(container, next);
+                self.begin(pod, Action::Remove { id });
+            }
             Action::Tell { warning, reason, message, container } => {
                 self.tell(pod, warning, reason, &message, container)
             }

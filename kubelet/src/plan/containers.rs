@@ -193,7 +193,13 @@ impl Draft<'_> {
         }
     }
 
-    fn crash_loop(&mut self, container: &Container, ended: &Instance, backoff: Backoff, until: jiff::Timestamp) {
+    pub(super) fn crash_loop(
+        &mut self,
+        container: &Container,
+        ended: &Instance,
+        backoff: Backoff,
+        until: jiff::Timestamp,
+    ) {
         let Input { memory, pod, .. } = self.input;
         let (name, described) = (&container.name, pod::described(pod));
         self.wake_at(until);

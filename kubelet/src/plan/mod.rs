@@ -4,6 +4,7 @@ mod backoff;
 mod containers;
 mod phase;
 mod resize;
+mod restart_all;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -44,6 +45,8 @@ pub enum Action {
     Resize { runs: Vec<Resizing> },
     /// Remove a container that has ended.
     Remove { id: String },
+    /// Remove the run that had all containers of the pod run anew, as the last one.
+    Reset { id: String, container: String },
     /// Tell an event about the pod or one of its containers.
     Tell { warning: bool, reason: &'static str, message: String, container: Option<String> },
     /// Everything has ended: tell the API that the object can go.
@@ -68,6 +71,7 @@ impl fmt::Display for Action {
                 write!(f, "resize {}", ids.join(" "))
             }
             Self::Remove { id } => write!(f, "remove {id}"),
+            Self::Reset { id, .. } => write!(f, "reset {id}"),
             Self::Tell { reason, message, .. } => write!(f, "tell {reason}: {message}"),
             Self::Finish => f.write_str("finish"),
             Self::CleanUp => f.write_str("clean up"),
@@ -305,6 +309,10 @@ impl<'a> Draft<'a> {
             self.actions.push(Action::PrepareVolumes);
         }
         self.stop_strays();
+        if let Some((container, ended)) = restart_all::trigger(&self.input) {
+            self.restart_all(container, ended);
+            return false;
+        }
         let progress = containers::progress(&self.input);
         if progress.ended {
             self.stop_sandboxes();

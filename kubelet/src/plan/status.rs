@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::{Draft, Input, phase, resize};
+use super::{Draft, Input, phase, resize, restart_all};
 use crate::observed::{Instance, State};
 use crate::pod::{self, Role, qos};
 
@@ -39,6 +39,8 @@ pub(super) fn of(draft: &Draft<'_>, ending: bool) -> PodStatus {
     let phase = match final_phase {
         Some(phase) => phase.to_owned(),
         None if draft.overdue => "Failed".to_owned(),
+        // Whatever its containers came to, they run anew.
+        None if !ending && restart_all::trigger(&draft.input).is_some() => "Pending".to_owned(),
         None => phase::of(pod, &init, &app, ending).to_owned(),
     };
     let (reason, message) = if draft.overdue {
@@ -77,6 +79,7 @@ pub(super) fn of(draft: &Draft<'_>, ending: bool) -> PodStatus {
     if !ending {
         all.extend(resize::conditions(draft));
     }
+    all.extend(restart_all::condition(draft, status.phase.as_deref().unwrap_or_default()));
     status.conditions = Some(all);
     status
 }
@@ -145,7 +148,11 @@ fn container_status(
         status.restart_count = i32::try_from(draft.input.lost_runs(&container.name)).unwrap_or(i32::MAX);
     }
     let state = latest.filter(|latest| latest.state != State::Created).map(|latest| self::state(&draft.input, latest));
-    let earlier = |instance: Option<&Instance>| instance.filter(|i| i.ended()).map(|i| self::state(&draft.input, i));
+    let earlier = |instance: Option<&Instance>| {
+        let earlier = instance.filter(|i| i.ended()).map(|i| self::state(&draft.input, i));
+        // Of runs that the runtime knows no more, what was told is known.
+        earlier.or_else(|| told_end(&draft.input, container, latest))
+    };
     match (state, waiting) {
         // It ended and waits for its next run: that is its state, and the end is its last one.
         (Some(ended), Some(waiting)) if ended.terminated.is_some() && !ending => {
@@ -167,6 +174,15 @@ fn container_status(
         }
     }
     status
+}
+
+/// How the last run ended that was told of, and is not `latest`.
+fn told_end(input: &Input<'_>, container: &Container, latest: Option<&Instance>) -> Option<ContainerState> {
+    let told = input.told(&container.name)?;
+    let ends = [&told.state, &told.last_state].into_iter().flatten().filter_map(|state| state.terminated.as_ref());
+    let own = latest.map(|latest| container_id(input, &latest.id));
+    let mut ends = ends.filter(|end| own.is_none() || end.container_id != own);
+    ends.next().map(|end| ContainerState { terminated: Some(end.clone()), ..ContainerState::default() })
 }
 
 fn has_init(pod: &Pod) -> bool {

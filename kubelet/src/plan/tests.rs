@@ -513,3 +513,61 @@ fn a_container_restarts_by_its_own_rules() {
         ("Failed web=Error(1)/0".into(), "Succeeded web=Completed(0)/0".into())
     );
 }
+
+#[test]
+fn all_containers_run_anew_when_a_rule_says_so() {
+    let rules = json!([{"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [88]}}]);
+    let spec = json!({"restartPolicy": "Never",
+        "initContainers": [{"name": "setup", "image": "i"},
+            {"name": "watcher", "image": "i", "restartPolicy": "Always", "restartPolicyRules": rules}],
+        "containers": [{"name": "web", "image": "i"}, {"name": "once", "image": "i"}]});
+    let condition = |case: &Case| {
+        let conditions = case.plan().status.conditions.unwrap();
+        let found = conditions.into_iter().find(|condition| condition.type_ == "AllContainersRestarting").unwrap();
+        (found.status, found.reason.unwrap_or_default())
+    };
+    let up = || {
+        let case = case(spec.clone()).sandbox("s", true).run("setup", 0, State::Exited, 0, 990);
+        let case = case.run("watcher", 0, State::Running, 0, 0).run("web", 0, State::Running, 0, 0);
+        case.run("once", 0, State::Exited, 0, 990)
+    };
+    assert_eq!((up().actions(), condition(&up()).0.as_str()), (Vec::<String>::new(), "False"));
+    let ended = |mut case: Case, name: &str, code: i32| {
+        let instance = case.observed.instances.iter_mut().find(|instance| instance.name == name).unwrap();
+        (instance.state, instance.exit_code, instance.finished) = (State::Exited, code, Some(at(999)));
+        case
+    };
+    // Any other code is the policy's.
+    assert_eq!(ended(up(), "watcher", 1).actions(), ["start watcher #1"]);
+    let begun = ended(up(), "watcher", 88);
+    assert_eq!(begun.actions(), ["stop web-0 in 0s: Stopping container web, all containers will be restarted"]);
+    assert_eq!(condition(&begun), ("True".to_owned(), "ContainerExited".to_owned()));
+    // All that ended goes, whatever it came to; what began it last.
+    let quiet = ended(begun.with(|c| c.last = Some(c.plan().status)), "web", 137);
+    let mut removed = quiet.actions();
+    removed.sort();
+    assert_eq!(removed, ["remove once-0", "remove setup-0", "remove web-0"]);
+    assert_eq!(quiet.plan().status.phase.as_deref(), Some("Pending"), "the policy says never, but it has not failed");
+    let last = quiet.with(|c| {
+        c.last = Some(c.plan().status);
+        c.observed.instances.retain(|instance| instance.name == "watcher");
+    });
+    assert_eq!(last.actions(), ["reset watcher-0"]);
+    // Had it done so just before, it would wait.
+    let waits = last.with(|c| _ = c.memory.restarts.insert("watcher".into(), Backoff::after(None, at(998))));
+    assert!(waits.actions().iter().all(|action| !action.starts_with("reset")), "{:?}", waits.actions());
+    assert_eq!(waits.plan().wake, Some(at(1009)));
+    let empty = waits.with(|c| {
+        c.memory.restarts.clear();
+        c.last = Some(c.plan().status);
+        c.observed.instances.clear();
+    });
+    // From the start, counted, and with what the runs came to.
+    assert_eq!((empty.actions(), condition(&empty).0.as_str()), (vec!["start setup #1".to_owned()], "False"));
+    let status = empty.plan().status;
+    for told in status.init_container_statuses.iter().chain(&status.container_statuses).flatten() {
+        let end = told.last_state.as_ref().and_then(|state| state.terminated.as_ref()).map(|end| end.exit_code);
+        let expected = [("setup", 0), ("watcher", 88), ("web", 137), ("once", 0)];
+        assert!(expected.contains(&(told.name.as_str(), end.unwrap())) && told.restart_count == 1, "{told:?}");
+    }
+}

@@ -10,7 +10,7 @@ pub mod security;
 
 use std::borrow::Cow;
 
-use k8s_openapi::api::core::v1::{Container, ContainerPort, EphemeralContainer, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Container, ContainerPort, ContainerRestartRule, EphemeralContainer, Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 /// Seconds that containers get to end when a pod does not say.
@@ -98,23 +98,41 @@ pub fn restart_policy(pod: &Pod) -> &str {
     pod.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref()).unwrap_or("Always")
 }
 
+/// The action of a rule that has all of a pod's containers run anew (KEP-5532).
+const RESTART_ALL: &str = "RestartAllContainers";
+
+/// What a container's own rules say of a run that ended with `exit_code`: the first that matches (kubernetes
+/// `pkg/kubelet/container`, `findMatchingContainerRestartRule`).
+fn matching_rule(container: &Container, exit_code: i32) -> Option<&ContainerRestartRule> {
+    container.restart_policy.as_ref()?;
+    let rules = container.restart_policy_rules.as_deref().unwrap_or_default();
+    rules.iter().find(|rule| {
+        let Some(codes) = &rule.exit_codes else { return false };
+        let listed = codes.values.iter().flatten().any(|code| *code == exit_code);
+        match codes.operator.as_str() {
+            "In" => listed,
+            "NotIn" => !listed,
+            _ => false,
+        }
+    })
+}
+
+/// Whether the end of a run has all of the pod's containers run anew.
+pub fn restarts_all(container: &Container, exit_code: i32) -> bool {
+    matching_rule(container, exit_code).is_some_and(|rule| rule.action == RESTART_ALL)
+}
+
+/// Whether the end of any run could.
+pub fn could_restart_all(pod: &Pod) -> bool {
+    let mut rules = containers(pod).flat_map(|(_, container)| container.restart_policy_rules.iter().flatten());
+    rules.any(|rule| rule.action == RESTART_ALL)
+}
+
 /// Whether a container whose run ended with `exit_code` runs again: by its own rules, its own policy or the pod's (KEP-5307;
 /// kubernetes `pkg/kubelet/container`, `ContainerShouldRestart`).
 pub fn restarts(pod: &Pod, container: &Container, exit_code: i32) -> bool {
-    if container.restart_policy.is_some() {
-        let rules = container.restart_policy_rules.as_deref().unwrap_or_default();
-        let matches = rules.iter().any(|rule| {
-            let Some(codes) = rule.exit_codes.as_ref().filter(|_| rule.action == "Restart") else { return false };
-            let listed = codes.values.iter().flatten().any(|code| *code == exit_code);
-            match codes.operator.as_str() {
-                "In" => listed,
-                "NotIn" => !listed,
-                _ => false,
-            }
-        });
-        if matches {
-            return true;
-        }
+    if matching_rule(container, exit_code).is_some() {
+        return true;
     }
     match container.restart_policy.as_deref().unwrap_or_else(|| restart_policy(pod)) {
         "Always" => true,

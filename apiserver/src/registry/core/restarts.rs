@@ -9,7 +9,10 @@ const POLICIES: [&str; 3] = ["Always", "Never", "OnFailure"];
 const MOST_RULES: usize = 20;
 const MOST_CODES: usize = 255;
 
-/// A container's own policy and its rules by exit code (KEP-5307). Restarting the whole pod is behind a gate that is off.
+/// What a rule can have done: the container run again, or all of the pod's (KEP-5532).
+const ACTIONS: [&str; 2] = ["Restart", "RestartAllContainers"];
+
+/// A container's own policy and its rules by exit code (KEP-5307).
 pub fn rules(container: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     let rules = items(container, "restartPolicyRules");
     match container.get("restartPolicy").and_then(Value::as_str) {
@@ -29,8 +32,8 @@ pub fn rules(container: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     for (nth, rule) in rules.iter().enumerate() {
         let path = path.index(nth);
         let action = text(rule, "action");
-        if action != "Restart" {
-            causes.push(Cause::not_supported(&path.child("action"), action, &["Restart"]));
+        if !ACTIONS.contains(&action) {
+            causes.push(Cause::not_supported(&path.child("action"), action, &ACTIONS));
         }
         let (codes, path) = (&rule["exitCodes"], path.child("exitCodes"));
         if codes.is_null() {
@@ -107,7 +110,7 @@ mod tests {
         let found = check(json!({"restartPolicy": "Sometimes", "restartPolicyRules": [{"action": "Stop"}]}));
         let wanted = [
             "c.restartPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \"Never\", \"OnFailure\"",
-            "c.restartPolicyRules[0].action: Unsupported value: \"Stop\": supported values: \"Restart\"",
+            "c.restartPolicyRules[0].action: Unsupported value: \"Stop\": supported values: \"Restart\", \"RestartAllContainers\"",
             "c.restartPolicyRules[0].exitCodes: Required value: must be specified",
         ];
         assert_eq!(found, wanted);
