@@ -11,6 +11,7 @@ mod authority;
 mod file;
 mod identity;
 mod request;
+pub mod unchecked;
 
 use std::{io, path::PathBuf};
 

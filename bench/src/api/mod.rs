@@ -12,14 +12,14 @@ mod load;
 mod slow;
 
 use std::{
-    io::{BufRead, BufReader},
-    net::TcpListener,
+    io::{BufRead, BufReader, Read, Write},
+    net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail, ensure};
 
 pub use ceiling::serve as serve_ceiling;
 use client::Target;
@@ -172,6 +172,9 @@ async fn measure_crowd(figures: &mut Figures, binaries: &Path, dir: &Path, watch
     Ok(())
 }
 
+/// How long an etcd may take to be there.
+const ETCD_WITHIN: Duration = Duration::from_secs(20);
+
 /// An etcd of the bench's own on the loopback, ended with this.
 struct Etcd {
     process: Child,
@@ -188,10 +191,37 @@ impl Etcd {
         command.args(["--listen-peer-urls", &peers, "--initial-advertise-peer-urls", &peers]);
         command.args(["--initial-cluster", &format!("default={peers}"), "--log-level", "error"]);
         match command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn() {
-            Ok(process) => Ok(Some(Self { process, url })),
+            Ok(process) => Self { process, url }.ready().map(Some),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).context("start etcd"),
         }
+    }
+}
+
+impl Etcd {
+    /// Waits until it leads itself and answers.
+    fn ready(mut self) -> Result<Self> {
+        let deadline = Instant::now() + ETCD_WITHIN;
+        while !self.is_healthy() {
+            if let Some(status) = self.process.try_wait()? {
+                bail!("etcd ended with {status}");
+            }
+            ensure!(Instant::now() < deadline, "etcd does not answer within {ETCD_WITHIN:?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(self)
+    }
+
+    fn is_healthy(&self) -> bool {
+        let ask = || -> std::io::Result<String> {
+            let mut stream = TcpStream::connect(self.url.trim_start_matches("http://"))?;
+            stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+            stream.write_all(b"GET /health HTTP/1.0\r\n\r\n")?;
+            let mut answer = String::new();
+            stream.take(4096).read_to_string(&mut answer)?;
+            Ok(answer)
+        };
+        ask().is_ok_and(|answer| answer.contains("\"health\":\"true\""))
     }
 }
 

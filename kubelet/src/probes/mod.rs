@@ -8,8 +8,6 @@ mod grpc;
 mod state;
 mod tls;
 
-pub(crate) use self::tls::unverified as unverified_tls;
-
 use std::sync::Arc;
 use std::time::Duration;
 
