@@ -44,7 +44,7 @@ impl Selection {
                 "metadata.namespace" if row.namespaced => Source::Namespace,
                 field => match row.strategy.fields().iter().position(|known| known.name == field) {
                     Some(nth) => Source::Nth(nth),
-                    None => return Err(unknown_field(row, field, &labels, fields)),
+                    None => return Err(unknown_field(row, field)),
                 },
             };
             bound.push((source, requirement.value.clone(), requirement.equal));
@@ -89,16 +89,10 @@ impl Selection {
 
 /// In the words of the conversion functions that upstream registers: kinds with fields of their own have another than the
 /// rest (apimachinery `runtime.DefaultMetaV1FieldSelectorConversion`).
-fn unknown_field(row: &Row, field: &str, labels: &LabelSelector, fields: &FieldSelector) -> Status {
-    let gvr = row.gvr(0);
-    let resource = format!("{}/{}, Resource={}", gvr.group, gvr.version, gvr.resource);
-    let why = if row.strategy.fields().is_empty() {
+fn unknown_field(row: &Row, field: &str) -> Status {
+    Status::bad_request(if row.strategy.fields().is_empty() && row.strategy.custom().is_none() {
         format!("{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
     } else {
         format!("field label not supported: {field}")
-    };
-    let (labels, fields) = (labels.to_string(), fields.to_string());
-    Status::bad_request(format!(
-        "Unable to find {resource:?} that match label selector {labels:?}, field selector {fields:?}: {why}"
-    ))
+    })
 }

@@ -12,6 +12,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
+use std::fmt::Write;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
@@ -159,8 +160,39 @@ impl Metrics {
         let mut text = String::new();
         // Writing to a String does not fail.
         let _ = encode(&mut text, &self.registry.lock());
-        text
+        classic(&text)
     }
+}
+
+/// The older text format, which upstream's servers write whatever is asked for: a counter is named with its `_total`, there are no
+/// units and no end.
+fn classic(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut help = None;
+    for line in text.lines().filter(|line| !line.starts_with("# UNIT") && *line != "# EOF") {
+        if line.starts_with("# HELP ") {
+            help = Some(line);
+            continue;
+        }
+        let mut words = line.split(' ');
+        let (name, kind) = match (words.next(), words.next(), words.next(), words.next()) {
+            (Some("#"), Some("TYPE"), Some(name), Some(kind)) => (name, kind),
+            _ => {
+                out.push_str(line);
+                out.push('\n');
+                continue;
+            }
+        };
+        let (suffix, kind) = match kind {
+            "counter" => ("_total", kind),
+            "info" => ("_info", "gauge"),
+            _ => ("", kind),
+        };
+        let about = help.take().and_then(|help| help.strip_prefix("# HELP ")?.strip_prefix(name)).unwrap_or_default();
+        // Writing to a String does not fail.
+        let _ = write!(out, "# HELP {name}{suffix}{about}\n# TYPE {name}{suffix} {kind}\n");
+    }
+    out
 }
 
 /// What a request was about (apiserver `endpoints/metrics`, CleanScope).

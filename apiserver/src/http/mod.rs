@@ -154,7 +154,7 @@ async fn non_resource(
     match path.trim_end_matches('/') {
         "/cacerts" => return Ok(text(server.config.ca_pem.clone(), "application/x-pem-file")),
         "/metrics" => {
-            return Ok(text(metrics::text(server), "application/openmetrics-text; version=1.0.0; charset=utf-8"));
+            return Ok(text(metrics::text(server), "text/plain; version=0.0.4; charset=utf-8"));
         }
         _ => {}
     }

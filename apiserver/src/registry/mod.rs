@@ -84,6 +84,32 @@ pub struct Rows {
     pub generation: u64,
 }
 
+/// The order in which clients try groups for a name that stands in several (kubernetes `pkg/controlplane/apiserver`,
+/// DefaultGenericAPIServicePriorities); then come those of custom resources.
+const GROUPS: [&str; 21] = [
+    "",
+    "apiregistration.k8s.io",
+    "apps",
+    "events.k8s.io",
+    "authentication.k8s.io",
+    "authorization.k8s.io",
+    "autoscaling",
+    "batch",
+    "certificates.k8s.io",
+    "networking.k8s.io",
+    "policy",
+    "rbac.authorization.k8s.io",
+    "storage.k8s.io",
+    "admissionregistration.k8s.io",
+    "apiextensions.k8s.io",
+    "scheduling.k8s.io",
+    "coordination.k8s.io",
+    "node.k8s.io",
+    "discovery.k8s.io",
+    "resource.k8s.io",
+    "flowcontrol.apiserver.k8s.io",
+];
+
 impl Rows {
     fn of(rows: Vec<Arc<Row>>, generation: u64) -> Self {
         let mut by_plural: HashMap<Symbol, Vec<Resolved>> = HashMap::new();
@@ -125,6 +151,8 @@ impl Rows {
         for (_, versions) in &mut groups {
             versions.sort_by(|a, b| compare_versions(a, b));
         }
+        let place = |group: &str| GROUPS.iter().position(|known| *known == group).unwrap_or(GROUPS.len());
+        groups.sort_by(|(a, _), (b, _)| (place(a), a).cmp(&(place(b), b)));
         groups
     }
 }

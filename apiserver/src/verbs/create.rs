@@ -5,6 +5,7 @@ use super::{Call, Response, Written, allocate};
 use crate::admission;
 use crate::cache::{encode_managed, store_key, with_revision};
 use crate::http::request::Body;
+use crate::registry::core::pod_warnings;
 use crate::registry::meta;
 use crate::registry::strategy::Allocation;
 use crate::server::store_status;
@@ -54,6 +55,7 @@ pub(crate) async fn create_object(call: &Call, mut object: Value, managing: Mana
         return Err(Status::invalid(&call.gvk(), object_meta::name(&object), causes));
     }
     admission::validate_create(call, &object)?;
+    call.warn(pod_warnings::on_create(&row, &object));
     store(call, object, managed_fields.as_deref(), &prefix).await
 }
 

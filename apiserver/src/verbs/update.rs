@@ -5,6 +5,7 @@ use super::{Call, Current, Replacement, Response, Written, allocate, create};
 use crate::admission;
 use crate::cache::with_revision;
 use crate::http::request::Body;
+use crate::registry::core::pod_warnings;
 use crate::registry::{Subresource, meta};
 use crate::store::Op;
 use coracle_api::{Status, meta as object_meta};
@@ -98,6 +99,9 @@ pub(super) async fn write(
     };
     admission::mutate_update(call, &mut object, &current.value)?;
     validate(call, &object, &current.value)?;
+    if call.subresource.is_none() {
+        call.warn(pod_warnings::on_update(&row, &object, &current.value));
+    }
     let allocated = if call.subresource.is_none() {
         allocate::for_update(call, &mut object, &current.value)?
     } else {

@@ -153,3 +153,70 @@ async fn options_that_are_wrong() {
     );
     assert_eq!(client.get(&format!("{CONFIG_MAPS}/a")).await.0, StatusCode::OK);
 }
+
+#[tokio::test]
+async fn pods_are_warned_of_what_was_hardly_meant() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    let mut object = pod("a");
+    object["spec"]["nodeSelector"] = json!({"beta.kubernetes.io/os": "linux"});
+    let deployment = json!({"metadata": {"name": "a"}, "spec": {"selector": {"matchLabels": {"a": "b"}},
+        "template": {"metadata": {"labels": {"a": "b"}}, "spec": object["spec"]}}});
+    let why = "nodeSelector[beta.kubernetes.io/os]: deprecated since v1.14; use \\\"kubernetes.io/os\\\" instead\"";
+    for (method, path, body, expected) in [
+        ("POST", PODS, &object, format!("299 - \"spec.{why}")),
+        (
+            "POST",
+            "/apis/apps/v1/namespaces/default/deployments",
+            &deployment,
+            format!("299 - \"spec.template.spec.{why}"),
+        ),
+        (
+            "PATCH",
+            "/apis/apps/v1/namespaces/default/deployments/a",
+            &json!({"spec": {"paused": true}}),
+            format!("299 - \"spec.template.spec.{why}"),
+        ),
+        (
+            "PATCH",
+            "/apis/apps/v1/namespaces/default/deployments/a",
+            &json!({"metadata": {"labels": {"x": "y"}}}),
+            String::new(),
+        ),
+    ] {
+        let kind = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
+        let request = Request::builder().method(method).uri(path).header("content-type", kind);
+        let (code, headers, text) = ask(&client, request.body(Body::from(body.to_string())).unwrap()).await;
+        assert!(code.is_success(), "{method} {path}: {text}");
+        assert_eq!(warnings(&headers).first().copied().unwrap_or_default(), expected, "{method} {path}");
+    }
+}
+
+#[tokio::test]
+async fn figures_are_in_the_text_that_every_scraper_reads() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    // A figure that nothing was counted in is not told.
+    client.get(PODS).await;
+    let (_, headers, text) = ask(&client, get("/metrics", &[("accept", "application/openmetrics-text")])).await;
+    assert_eq!(headers["content-type"], "text/plain; version=0.0.4; charset=utf-8");
+    for line in [
+        "# TYPE apiserver_flowcontrol_dispatched_requests_total counter",
+        "# TYPE apiserver_request_total counter",
+        "# TYPE apiserver_request_duration_seconds histogram",
+        "# TYPE kubernetes_build_info gauge",
+        "# TYPE process_start_time_seconds gauge",
+    ] {
+        assert!(text.lines().any(|other| other == line), "{line} in {text}");
+    }
+    assert!(text.contains("# HELP process_open_fds Open file descriptors") && !text.contains("# EOF"), "{text}");
+}
+
+#[tokio::test]
+async fn groups_are_tried_in_upstreams_order() {
+    let harness = Harness::start().await;
+    let (_, groups) = harness.admin().get("/apis").await;
+    let names: Vec<&str> =
+        groups["groups"].as_array().unwrap().iter().map(|group| group["name"].as_str().unwrap()).collect();
+    assert_eq!(names[..3], ["apiregistration.k8s.io", "apps", "events.k8s.io"]);
+}

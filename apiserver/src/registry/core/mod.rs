@@ -13,6 +13,7 @@ mod pod_security;
 pub mod pod_spec;
 pub mod pod_template;
 mod pod_update;
+pub mod pod_warnings;
 pub mod priority;
 mod probe;
 pub mod replication_controller;

@@ -13,6 +13,11 @@ const DNS: [&str; 4] = ["ClusterFirstWithHostNet", "ClusterFirst", "Default", "N
 
 /// A pod's spec.
 pub fn validate(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    if spec.get("resources").and_then(Value::as_object).is_some_and(|resources| !resources.is_empty()) {
+        // Neither the scheduler nor the node would go by them.
+        let why = "resources of a whole pod are not supported: give them to its containers";
+        causes.push(Cause::forbidden(&path.child("resources"), why));
+    }
     let volumes = volume_source::validate_all(items(spec, "volumes"), &path.child("volumes"), causes);
     containers(spec, &volumes, path, causes);
     one_of(spec, "restartPolicy", &RESTART, path, causes);
