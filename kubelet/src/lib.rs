@@ -12,6 +12,7 @@
 
 mod allocation;
 pub mod bootstrap;
+mod cgroups;
 mod cri;
 mod images;
 mod log_rotation;
@@ -185,6 +186,7 @@ fn shared(config: &Config, paths: Paths, facts: &node::Facts) -> Shared {
         recorder: Recorder::new(config.client.clone(), config.clock.clone(), "kubelet", Some(&config.node_name)),
         clock: config.clock.clone(),
         cgroup_parent: config.cgroup_parent.clone(),
+        cgroups: cgroups::Cgroups::new(&config.cgroup_parent),
         cluster_dns: ClusterDns { servers: config.cluster_dns.clone(), domain: config.cluster_domain.clone() },
         host_dns: HostDns::parse(&std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default()),
         memory_capacity: facts.memory,

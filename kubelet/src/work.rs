@@ -22,6 +22,7 @@ pub use start::start;
 pub use stop::stop;
 
 use crate::allocation::Allocations;
+use crate::cgroups::Cgroups;
 use crate::cri::Cri;
 use crate::objects;
 use crate::observed::Observed;
@@ -41,6 +42,7 @@ pub struct Shared {
     pub recorder: Recorder,
     pub clock: Arc<dyn Clock>,
     pub cgroup_parent: String,
+    pub cgroups: Cgroups,
     pub cluster_dns: ClusterDns,
     pub host_dns: HostDns,
     pub memory_capacity: u64,
@@ -129,17 +131,19 @@ pub async fn prepare_volumes(shared: Arc<Shared>, pod: Arc<Pod>) -> Result<(), T
 
 /// Removes what a pod left on the node.
 pub async fn clean_up(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     namespace: &str,
     name: &str,
     uid: &str,
     cgroup: Option<String>,
 ) -> Result<(), Trouble> {
-    let (paths, namespace, name, uid) = (shared.paths.clone(), namespace.to_owned(), name.to_owned(), uid.to_owned());
+    let (shared, paths) = (shared.clone(), shared.paths.clone());
+    let (namespace, name, uid) = (namespace.to_owned(), name.to_owned(), uid.to_owned());
     let removed = tokio::task::spawn_blocking(move || {
         if let Some(cgroup) = cgroup {
             remove_cgroup(&cgroup);
         }
+        shared.cgroups.forget(&uid);
         volumes::remove(&paths, &namespace, &name, &uid)
     })
     .await;

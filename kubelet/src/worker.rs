@@ -139,7 +139,16 @@ impl Worker {
     async fn recover(&self) {
         let pod = self.desired.borrow().pod.clone();
         let (path, of, observed) = (self.shared.paths.resources(pod::uid(&pod)), pod.clone(), self.observed.clone());
-        let record = tokio::task::spawn_blocking(move || Record::of(&path, &of, &observed)).await;
+        let shared = self.shared.clone();
+        let record = tokio::task::spawn_blocking(move || {
+            if observed.sandbox().is_some()
+                && let Err(error) = shared.cgroups.set(&of)
+            {
+                tracing::warn!(pod = %pod::described(&of), error, "the pod's group could not be brought up to date");
+            }
+            Record::of(&path, &of, &observed)
+        })
+        .await;
         if let Ok(record) = record {
             self.shared.allocations.recover(&pod, record);
         }

@@ -48,8 +48,12 @@ impl Record {
         let directory = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
         std::fs::create_dir_all(directory)?;
         let draft = path.with_extension("new");
-        std::fs::write(&draft, serde_json::to_vec(self)?)?;
-        std::fs::rename(&draft, path)
+        // The new content is on the disk before the name is: after a power loss there is the one or the other.
+        let mut file = std::fs::File::create(&draft)?;
+        io::Write::write_all(&mut file, &serde_json::to_vec(self)?)?;
+        file.sync_all()?;
+        std::fs::rename(&draft, path)?;
+        std::fs::File::open(directory)?.sync_all()
     }
 }
 

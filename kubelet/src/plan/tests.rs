@@ -301,6 +301,15 @@ fn a_lost_sandbox_is_made_again() {
     assert!(job.actions().is_empty());
 }
 
+/// A kubelet that died between the two calls left it: another is made, and nothing is said to have run (kuberuntime,
+/// `ShouldContainerBeRestarted`).
+#[test]
+fn a_container_that_was_never_started_is_not_lost() {
+    let created = || web("Never").run("web", 0, State::Created, 0, 0);
+    assert_eq!(created().actions(), ["start web #1"]);
+    assert_eq!(created().status(), "Pending web=ContainerCreating/0");
+}
+
 #[test]
 fn a_pod_is_deleted_step_by_step() {
     let deleted = |running: State| {

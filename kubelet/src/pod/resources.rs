@@ -8,8 +8,8 @@ use crate::pod::qos::Qos;
 
 const PERIOD: i64 = 100_000;
 const MIN_QUOTA: i64 = 1000;
-const MIN_SHARES: i64 = 2;
-const MAX_SHARES: i64 = 262_144;
+pub const MIN_SHARES: i64 = 2;
+pub const MAX_SHARES: i64 = 262_144;
 
 fn shares(millis: i64) -> i64 {
     (millis.saturating_mul(1024) / 1000).clamp(MIN_SHARES, MAX_SHARES)

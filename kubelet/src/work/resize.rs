@@ -1,11 +1,13 @@
 //! Changing what containers have while they run (kubernetes `pkg/kubelet/kuberuntime`, `doPodResizeAction`).
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use k8s_cri::v1 as cri;
 use k8s_openapi::api::core::v1::{Pod, ResourceRequirements};
 
 use super::Shared;
+use crate::cgroups::Cgroups;
 use crate::pod::{self, qos, resources};
 
 /// A run that is to get what its pod has been given.
@@ -19,7 +21,7 @@ pub struct Resizing {
 
 /// Gives the runs what the pod's specification says. Those that got it, and what kept the others from it.
 pub async fn resize(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     pod: &Pod,
     sandbox: Option<&str>,
     runs: Vec<Resizing>,
@@ -27,6 +29,10 @@ pub async fn resize(
     let mut done = Vec::new();
     if let Err(why) = check_memory(shared, pod, &runs).await {
         return (done, Err(format!("cannot decrease memory limits: {why}")));
+    }
+    let widened = in_background(shared, pod, |cgroups, pod| cgroups.widen(pod)).await;
+    if let Err(why) = widened {
+        return (done, Err(why));
     }
     for run in runs {
         let Some((_, container)) = pod::container(pod, &run.container) else { continue };
@@ -41,10 +47,24 @@ pub async fn resize(
             Err(error) => return (done, Err(error.to_string())),
         }
     }
+    if let Err(why) = in_background(shared, pod, |cgroups, pod| cgroups.set(pod)).await {
+        return (done, Err(why));
+    }
     if let Some(id) = sandbox {
         tell_sandbox(shared, pod, id).await;
     }
     (done, Ok(()))
+}
+
+/// Writes the pod's group.
+async fn in_background(
+    shared: &Arc<Shared>,
+    pod: &Pod,
+    write: impl FnOnce(&Cgroups, &Pod) -> Result<(), String> + Send + 'static,
+) -> Result<(), String> {
+    let (shared, pod) = (shared.clone(), pod.clone());
+    let written = tokio::task::spawn_blocking(move || write(&shared.cgroups, &pod)).await;
+    written.map_err(|error| error.to_string())?
 }
 
 /// The runtime may have to know the pod's sums; it is no part of the resize that it does (kuberuntime,

@@ -1,6 +1,7 @@
 //! A pod's sandbox.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use coracle_client::EventType;
 use k8s_cri::v1 as cri;
@@ -61,17 +62,18 @@ fn port_mappings(pod: &Pod) -> Vec<cri::PortMapping> {
 }
 
 /// Makes the sandbox: the pod's namespaces, cgroup and network.
-pub async fn create(shared: &Shared, pod: &Pod, attempt: u32) -> Result<(), Trouble> {
+pub async fn create(shared: &Arc<Shared>, pod: &Pod, attempt: u32) -> Result<(), Trouble> {
     let failed = |message: String| {
         shared.tell(pod, None, EventType::Warning, "FailedCreatePodSandBox", &message);
         Trouble::new("FailedCreatePodSandBox", message)
     };
     let mut config = config(shared, pod, attempt);
-    let (logs, paths, of) = (config.log_directory.clone(), shared.paths.clone(), pod.clone());
+    let (logs, of, with) = (config.log_directory.clone(), pod.clone(), shared.clone());
     // The runtime opens log files there; it may be another program with other rights.
     let made = tokio::task::spawn_blocking(move || {
         std::fs::create_dir_all(&logs).map_err(|error| format!("cannot make {logs}: {error}"))?;
-        users::of(&paths, &of)
+        with.cgroups.set(&of)?;
+        users::of(&with.paths, &of)
     })
     .await;
     let users = made.map_err(|error| failed(error.to_string()))?.map_err(failed)?;

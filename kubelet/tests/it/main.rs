@@ -73,7 +73,8 @@ impl Cluster {
             taints: Vec::new(),
             max_pods: 110,
             clock: Arc::new(SystemClock::new()),
-            cgroup_parent: "/coracle-kubelet-test".into(),
+            // The runtime makes no groups, and nothing is to be left of any.
+            cgroup_parent: String::new(),
             cluster_dns: Vec::new(),
             cluster_domain: "cluster.local".into(),
             progress,

@@ -4,6 +4,9 @@
 //! found by openat2(2) with RESOLVE_IN_ROOT, so no symbolic link of an image leads out of it, and are mounted on by
 //! `/proc/self/fd/N`: what was resolved is what is mounted on.
 
+mod change;
+mod devices;
+
 use std::{
     ffi::OsStr,
     fs,
@@ -19,7 +22,7 @@ use crate::{
     error::{Context, Error, Result},
     identity, mapped_overlay,
     mount_options::MountOptions,
-    spec::{DeviceNode, MountSpec, NamespaceKind, Spec},
+    spec::{MountSpec, NamespaceKind, Spec},
     sys,
 };
 
@@ -90,7 +93,7 @@ impl<'a> Rootfs<'a> {
         }
         let path = fs::canonicalize(&spec.root).context(|| format!("find the root {:?}", spec.root))?;
         if propagation & libc::MS_SHARED != 0 {
-            make_parent_private(&path)?;
+            change::make_parent_private(&path)?;
         }
         match first {
             Some(mount) => mount_root(mount, &path)?,
@@ -233,9 +236,8 @@ impl<'a> Rootfs<'a> {
 
     /// A tmpfs that begins with what it covers; it becomes read-only, if asked for, when it is full.
     fn mount_copy(&self, mount: &MountSpec, target: &OwnedFd, source: &str, data: &str) -> Result<()> {
-        let covered = self
-            .resolve(&mount.destination, libc::O_RDONLY | libc::O_DIRECTORY)
-            .context(|| "open what is covered".into())?;
+        let covered = sys::openat(target.as_fd(), OsStr::new("."), libc::O_RDONLY | libc::O_DIRECTORY, 0);
+        let covered = covered.context(|| "open what is covered".into())?;
         let flags = mount.options.flags;
         sys::mount(source, fd_path(target), "tmpfs", flags & !libc::MS_RDONLY, data).context(|| "tmpfs".into())?;
         let mounted = self
@@ -350,94 +352,6 @@ impl<'a> Rootfs<'a> {
         remount(&mounted, flags, 0)
     }
 
-    /// The devices and links every container has (config-linux.md "Default Devices"), then those asked for.
-    fn make_devices(&self) -> Result<()> {
-        const STANDARD: [(&str, u32, u32); 6] =
-            [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
-        const LINKS: [(&str, &str); 5] = [
-            ("fd", "/proc/self/fd"),
-            ("stdin", "/proc/self/fd/0"),
-            ("stdout", "/proc/self/fd/1"),
-            ("stderr", "/proc/self/fd/2"),
-            ("ptmx", "pts/ptmx"),
-        ];
-        // A /dev bound from the host is not ours to fill.
-        let bound = self.spec.mounts.iter().any(|mount| mount.destination == Path::new("/dev") && mount.kind == "bind");
-        if bound {
-            return Ok(());
-        }
-        let dev = self.target(Path::new("/dev"), true)?;
-        for (name, major, minor) in STANDARD {
-            self.make_device(
-                &dev,
-                &DeviceNode {
-                    path: format!("/dev/{name}"),
-                    mode: libc::S_IFCHR | 0o666,
-                    number: libc::makedev(major, minor),
-                    uid: 0,
-                    gid: 0,
-                },
-            )?;
-        }
-        for device in &self.spec.devices {
-            self.make_device(&dev, device)?;
-        }
-        for (name, to) in LINKS {
-            match sys::symlinkat(to, dev.as_fd(), OsStr::new(name)) {
-                Err(error) if error.kind() != ErrorKind::AlreadyExists => {
-                    return Err(Error::io(format!("create /dev/{name}"), error));
-                }
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
-    fn make_device(&self, dev: &OwnedFd, device: &DeviceNode) -> Result<()> {
-        let path = Path::new(&device.path);
-        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-            return Err(Error::new(format!("linux.devices: {:?} is not a path of a device", device.path)));
-        };
-        let own;
-        let parent = if parent == Path::new("/dev") {
-            dev
-        } else {
-            own = self.target(parent, true)?;
-            &own
-        };
-        match sys::mknodat(parent.as_fd(), name, device.mode, device.number) {
-            Ok(()) => {
-                // mknod's mode is subject to the umask.
-                sys::fchmodat(parent.as_fd(), name, device.mode & 0o7777)
-                    .context(|| format!("set the mode of {path:?}"))?;
-                if device.uid != 0 || device.gid != 0 {
-                    sys::fchownat(parent.as_fd(), name, device.uid, device.gid)
-                        .context(|| format!("set the owner of {path:?}"))?;
-                }
-                Ok(())
-            }
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-            Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
-                // No right to make devices: the host's own is bound in.
-                let target = self.target(path, false)?;
-                sys::mount(&device.path, fd_path(&target), "", libc::MS_BIND, "")
-                    .context(|| format!("bind the device {path:?}"))
-            }
-            Err(error) => Err(Error::io(format!("create the device {path:?}"), error)),
-        }
-    }
-
-    /// Opens a pty of the container's own devpts; returns both ends and shows the slave as `/dev/console`.
-    pub fn open_console(&self) -> Result<(OwnedFd, OwnedFd)> {
-        let master = self
-            .resolve(Path::new("/dev/ptmx"), libc::O_RDWR | libc::O_NOCTTY)
-            .context(|| "open /dev/ptmx of the container".into())?;
-        let slave = sys::pty_peer(&master).context(|| "open the console".into())?;
-        let target = self.target(Path::new("/dev/console"), false)?;
-        sys::mount(&fd_path(&slave), fd_path(&target), "", libc::MS_BIND, "").context(|| "bind /dev/console".into())?;
-        Ok((master, slave))
-    }
-
     /// Writes `linux.sysctl`: the kernel shows each process its own namespaces' values.
     pub fn write_sysctls(&self) -> Result<()> {
         for (key, value) in &self.spec.sysctls {
@@ -494,57 +408,6 @@ impl<'a> Rootfs<'a> {
     /// Makes the working directory, as runc does. If it cannot be made, the change into it says why.
     pub fn make_cwd(&self, cwd: &str) {
         let _ = self.target(Path::new(cwd), true);
-    }
-
-    /// Changes into the root and lets go of the old one.
-    pub fn enter(self, no_pivot: bool) -> Result<()> {
-        if self.spec.root_readonly {
-            remount(&self.fd, libc::MS_RDONLY, 0).context(|| "make the root read-only".into())?;
-        }
-        if no_pivot { self.move_over() } else { self.pivot() }?;
-        std::env::set_current_dir("/").context(|| "enter \"/\"".into())?;
-        if let Some(propagation) =
-            self.spec.propagation.filter(|flags| flags & (libc::MS_SHARED | libc::MS_UNBINDABLE) != 0)
-        {
-            sys::mount("", "/", "", propagation, "").context(|| "set the propagation of the root".into())?;
-        }
-        Ok(())
-    }
-}
-
-impl Rootfs<'_> {
-    fn pivot(&self) -> Result<()> {
-        sys::fchdir(&self.fd).context(|| "enter the root".into())?;
-        sys::pivot_here().context(|| format!("pivot_root to {:?}", self.path))?;
-        // The old root lies on top of the new one; its mounts must not carry the unmounting back to the host.
-        sys::mount("", ".", "", libc::MS_SLAVE | libc::MS_REC, "").context(|| "cut the old root off".into())?;
-        sys::umount(".", libc::MNT_DETACH).context(|| "unmount the old root".into())
-    }
-
-    /// Moves the root over the host's. That stays below it, so its views of the kernel go first: a mount of them that shows
-    /// everything would let one be made that does (runc's msMoveRoot).
-    fn move_over(&self) -> Result<()> {
-        let table = fs::read_to_string("/proc/self/mountinfo").context(|| "read /proc/self/mountinfo".into())?;
-        let views = table.lines().rev().filter_map(|line| {
-            let (left, right) = line.split_once(" - ")?;
-            let point = PathBuf::from(crate::cgroup::unescape(left.split(' ').nth(4)?));
-            let view = right.starts_with("proc ") || right.starts_with("sysfs ");
-            (view && !point.starts_with(&self.path)).then_some(point)
-        });
-        for point in views {
-            sys::mount("", &point, "", libc::MS_SLAVE | libc::MS_REC, "")
-                .context(|| format!("keep {} to this namespace", point.display()))?;
-            match sys::umount(&point, libc::MNT_DETACH) {
-                // Locked by a user namespace: hidden instead.
-                Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EPERM)) => {
-                    sys::mount("tmpfs", &point, "tmpfs", 0, "").context(|| format!("hide {}", point.display()))?;
-                }
-                result => result.context(|| format!("unmount {}", point.display()))?,
-            }
-        }
-        sys::fchdir(&self.fd).context(|| "enter the root".into())?;
-        sys::mount(&self.path.to_string_lossy(), "/", "", libc::MS_MOVE, "").context(|| "move the root".into())?;
-        sys::chroot(".").context(|| "enter the root".into())
     }
 }
 
@@ -652,14 +515,6 @@ fn set_propagation(mounted: &OwnedFd, options: &MountOptions) -> Result<()> {
 fn target_is_moved(root: &Path, target: &OwnedFd, destination: &Path) -> bool {
     let expected = root.join(destination.strip_prefix("/").unwrap_or(destination));
     fs::read_link(fd_path(target)).is_ok_and(|real| real != expected)
-}
-
-/// pivot_root(2) refuses a root whose parent mount is shared.
-fn make_parent_private(path: &Path) -> Result<()> {
-    let text = fs::read_to_string("/proc/self/mountinfo").context(|| "read /proc/self/mountinfo".into())?;
-    let points = text.lines().filter_map(|line| line.split(' ').nth(4));
-    let parent = points.filter(|point| path.starts_with(point)).max_by_key(|point| point.len()).unwrap_or("/");
-    sys::mount("", parent, "", libc::MS_PRIVATE, "").context(|| format!("make {parent:?} private"))
 }
 
 #[cfg(test)]

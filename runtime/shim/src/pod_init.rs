@@ -6,15 +6,50 @@ use coracle_launcher::sys;
 
 /// Starts it as a child of this process, with which it ends. Its root is an empty directory: containers see it, and what
 /// they could reach by `/proc/1` must be nothing.
-pub fn spawn(empty: &Path) -> io::Result<i32> {
+///
+/// `users` is the file of the user namespace that the new one belongs to, or empty.
+pub fn spawn(empty: &Path, users: &str) -> io::Result<i32> {
     let empty = CString::new(empty.as_os_str().as_bytes())?;
+    if !users.is_empty() {
+        return spawn_in(&empty, users);
+    }
     match sys::clone3(libc::CLONE_NEWPID as u64, None)? {
-        0 => run(&empty),
+        0 => run(&empty, false),
         pid => Ok(pid),
     }
 }
 
-fn run(empty: &CString) -> ! {
+/// This process must not leave its user namespace: another one goes in, makes the first process as its sibling, and says
+/// which that is.
+fn spawn_in(empty: &CString, users: &str) -> io::Result<i32> {
+    let namespace = sys::open(users, libc::O_RDONLY, 0)?;
+    let (read, write) = sys::pipe()?;
+    let between = sys::clone3(0, None)?;
+    if between == 0 {
+        let flags = libc::CLONE_NEWPID | libc::CLONE_PARENT;
+        let made = sys::setns(&namespace, libc::CLONE_NEWUSER).and_then(|()| sys::clone3(flags as u64, None));
+        let answer = match made {
+            Ok(0) => run(empty, true),
+            Ok(pid) => pid,
+            Err(error) => -error.raw_os_error().unwrap_or(libc::EIO),
+        };
+        let _ = sys::write(&write, &answer.to_ne_bytes());
+        sys::exit_now(0)
+    }
+    drop(write);
+    let mut answer = [0; 4];
+    let count = sys::read(&read, &mut answer);
+    // It has said all it had to say, or is gone.
+    let _ = sys::waitpid(between);
+    match (count?, i32::from_ne_bytes(answer)) {
+        (4, pid) if pid > 0 => Ok(pid),
+        (4, errno) => Err(io::Error::from_raw_os_error(-errno)),
+        _ => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
+}
+
+/// `inside`: the process has left its users and becomes root of the others, once it has what only it may open.
+fn run(empty: &CString, inside: bool) -> ! {
     // SAFETY: plain numbers and terminated strings; nothing is shared with the parent, which has one thread.
     unsafe {
         libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
@@ -27,6 +62,11 @@ fn run(empty: &CString) -> ! {
         if libc::chroot(empty.as_ptr()) != 0 || libc::chdir(c"/".as_ptr()) != 0 {
             libc::_exit(1);
         }
+        if inside && sys::become_root().is_err() {
+            libc::_exit(1);
+        }
+        // Once more: a change of user clears it (prctl(2)).
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
         loop {
             libc::pause();
         }

@@ -112,7 +112,10 @@ pub enum Request {
     },
     CloseStdin,
     /// Begin a pid namespace for processes that share one; answered with its first process.
-    ShareProcesses,
+    ShareProcesses {
+        /// The user namespace that it belongs to; empty for the shim's own.
+        users: String,
+    },
 }
 
 /// How a process ended.
@@ -318,7 +321,7 @@ impl Request {
             Request::Shutdown => writer(out, 11).end(),
             Request::Stdin { data } => writer(out, 12).rest(data).end(),
             Request::CloseStdin => writer(out, 13).end(),
-            Request::ShareProcesses => writer(out, 14).end(),
+            Request::ShareProcesses { users } => writer(out, 14).text(users).end(),
         }
     }
 
@@ -338,7 +341,7 @@ impl Request {
             11 => Request::Shutdown,
             12 => Request::Stdin { data: read.rest() },
             13 => Request::CloseStdin,
-            14 => Request::ShareProcesses,
+            14 => Request::ShareProcesses { users: read.text()? },
             _ => return Err(Malformed),
         })
     }

@@ -234,7 +234,7 @@ impl Server {
                 self.stdin_of(index, Process::close_stdin);
                 None
             }
-            Request::ShareProcesses => Some(self.share_processes()),
+            Request::ShareProcesses { users } => Some(self.share_processes(&users)),
         }
     }
 
@@ -302,12 +302,12 @@ impl Server {
     }
 
     /// Keeps one first process for all who share a pid namespace; asked again, names the one there is.
-    fn share_processes(&mut self) -> Reply {
+    fn share_processes(&mut self, users: &str) -> Reply {
         if let Some(pid) = self.pod_init {
             return Reply::Started { pid: pid as u32, at: 0 };
         }
         let empty = self.dir.join("empty");
-        let started = std::fs::create_dir_all(&empty).and_then(|()| pod_init::spawn(&empty));
+        let started = std::fs::create_dir_all(&empty).and_then(|()| pod_init::spawn(&empty, users));
         match started {
             Ok(pid) => {
                 self.pod_init = Some(pid);

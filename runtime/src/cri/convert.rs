@@ -39,9 +39,6 @@ pub fn sandbox_config(config: v1::PodSandboxConfig, runtime_handler: String) -> 
         if let Some((kind, _)) = shared.iter().find(|(_, mode)| *mode == NODE) {
             return Err(Error::invalid(format!("a user namespace cannot go with the node's {kind} namespace")));
         }
-        if namespaces.pid == v1::NamespaceMode::Pod as i32 {
-            return Err(Error::unimplemented("a shared pid namespace in a user namespace is not supported"));
-        }
     }
     let port_mappings = config.port_mappings.into_iter().map(|mapping| {
         let protocol = match mapping.protocol() {

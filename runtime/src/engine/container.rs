@@ -286,7 +286,9 @@ impl Engine {
         let shim = self.shim(sandbox).await?;
         let pins = self.paths.pins(&sandbox.id);
         if sandbox.config.shared_pid && container.config.security.shared_pid && !pins.holds("pid") {
-            let pid = shim.share_processes().await?;
+            let users =
+                if pins.holds("user") { pins.path("user").to_string_lossy().into_owned() } else { String::new() };
+            let pid = shim.share_processes(users).await?;
             pins.pin("pid", pid)?;
         }
         let group = self.hierarchy.group(&container.cgroups_path).context("find the cgroup")?;

@@ -158,8 +158,8 @@ impl Shim {
     }
 
     /// The first process of the sandbox's shared pid namespace.
-    pub async fn share_processes(&self) -> Result<u32> {
-        match self.request(&Request::ShareProcesses).await? {
+    pub async fn share_processes(&self, users: String) -> Result<u32> {
+        match self.request(&Request::ShareProcesses { users }).await? {
             Reply::Started { pid, .. } => Ok(pid),
             _ => Err(Error::internal("the shim answered something else")),
         }

@@ -374,7 +374,15 @@ fn mounts(inputs: &Inputs<'_>) -> Result<Value> {
     wanted.sort_by_key(|mount| Path::new(&mount.container_path).components().count());
     for mount in wanted {
         out.push(match &mount.image {
-            Some(image) => image_mount(mount, image, inputs.snapshots, mapped)?,
+            Some(image) => {
+                // Read-only, and no programs (KEP-4639).
+                let options = ["ro", "noexec", "nosuid", "nodev"];
+                let (kind, source, mut options) = image_mount(image, inputs.snapshots, &options)?;
+                if mapped && kind != "tmpfs" {
+                    options.push("idmap".into());
+                }
+                json!({ "destination": mount.container_path, "type": kind, "source": source, "options": options })
+            }
             None => user_mount(mount)?,
         });
     }
@@ -398,34 +406,37 @@ fn check_part(dir: &Path, part: &str) -> Result<()> {
     })
 }
 
-/// An image's files, read-only, and no programs (KEP-4639).
-fn image_mount(mount: &Mount, image: &MountedImage, snapshots: &dyn Snapshotter, mapped: bool) -> Result<Value> {
+/// The mount of an image, or of a directory in it: kind, source and options.
+pub fn image_mount(
+    image: &MountedImage,
+    snapshots: &dyn Snapshotter,
+    options: &[&str],
+) -> Result<(&'static str, String, Vec<String>)> {
     let dirs = snapshots.lowers(image.chains.last())?;
-    let at = &mount.container_path;
-    if let ([only], false) = (&dirs[..], image.sub_path.is_empty()) {
-        check_part(only, &image.sub_path)?;
+    let mut options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
+    if !image.sub_path.is_empty() {
+        match &dirs[..] {
+            [] => return Err(no_part(&image.sub_path, "no such file or directory")),
+            [only] => check_part(only, &image.sub_path)?,
+            _ => {}
+        }
+        options.push(format!("{SUBPATH}{}", image.sub_path));
     }
-    let mut out = match &dirs[..] {
-        [] if !image.sub_path.is_empty() => return Err(no_part(&image.sub_path, "no such file or directory")),
+    Ok(match &dirs[..] {
         [] => {
-            json!({ "destination": at, "type": "tmpfs", "source": "tmpfs", "options": ["ro", "noexec", "nosuid", "nodev", "size=0"] })
+            options.push("size=0".into());
+            ("tmpfs", "tmpfs".into(), options)
         }
         [only] => {
-            json!({ "destination": at, "type": "bind", "source": only, "options": ["bind", "rprivate", "ro", "noexec", "nosuid", "nodev"] })
+            options.extend(["bind".into(), "rprivate".into()]);
+            ("bind", only.to_string_lossy().into_owned(), options)
         }
         _ => {
             let lowers: Vec<String> = dirs.iter().map(|dir| overlay::escape(dir)).collect();
-            let lowers = format!("lowerdir={}", lowers.join(":"));
-            json!({ "destination": at, "type": "overlay", "source": "overlay", "options": ["ro", "noexec", "nosuid", "nodev", lowers] })
+            options.push(format!("lowerdir={}", lowers.join(":")));
+            ("overlay", "overlay".into(), options)
         }
-    };
-    if let (true, false, Some(options)) = (mapped, dirs.is_empty(), out["options"].as_array_mut()) {
-        options.push(json!("idmap"));
-    }
-    if let (false, Some(options)) = (image.sub_path.is_empty(), out["options"].as_array_mut()) {
-        options.push(json!(format!("{SUBPATH}{}", image.sub_path)));
-    }
-    Ok(out)
+    })
 }
 
 fn user_mount(mount: &Mount) -> Result<Value> {

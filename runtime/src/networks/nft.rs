@@ -111,11 +111,8 @@ pub fn count_rules(table: &str) -> io::Result<usize> {
     let mut attributes = Attributes::default();
     attributes.text(1, table);
     let mut message = Vec::new();
-    message.extend_from_slice(&((20 + attributes.0.len()) as u32).to_ne_bytes());
-    message.extend_from_slice(&(NFNL_SUBSYS << 8 | GET_RULE).to_ne_bytes());
-    message.extend_from_slice(&REQUEST_DUMP.to_ne_bytes());
-    message.extend_from_slice(&[1, 0, 0, 0, 0, 0, 0, 0, NFPROTO_INET, 0, 0, 0]);
-    message.extend_from_slice(&attributes.0);
+    let kind = NFNL_SUBSYS << 8 | GET_RULE;
+    Header { kind, flags: REQUEST_DUMP, sequence: 1, family: NFPROTO_INET, resource: 0 }.put(&attributes, &mut message);
     let socket = open()?;
     // SAFETY: the buffer is valid for its length.
     if unsafe { libc::send(socket.as_raw_fd(), message.as_ptr().cast(), message.len(), 0) } < 0 {
@@ -129,18 +126,13 @@ pub fn count_rules(table: &str) -> io::Result<usize> {
         if count < 0 {
             return Err(io::Error::last_os_error());
         }
-        let mut rest = &buffer[..count as usize];
-        while rest.len() >= 20 {
-            let length = u32::from_ne_bytes([rest[0], rest[1], rest[2], rest[3]]) as usize;
-            match i32::from(u16::from_ne_bytes([rest[4], rest[5]])) {
-                libc::NLMSG_DONE => return Ok(rules),
-                libc::NLMSG_ERROR => {
-                    let code = i32::from_ne_bytes([rest[16], rest[17], rest[18], rest[19]]);
-                    return if code == -libc::ENOENT { Ok(0) } else { Err(io::Error::from_raw_os_error(-code)) };
-                }
+        for answer in Answers(&buffer[..count as usize]) {
+            match answer {
+                (libc::NLMSG_DONE, _) => return Ok(rules),
+                (libc::NLMSG_ERROR, code) if code == -libc::ENOENT => return Ok(0),
+                (libc::NLMSG_ERROR, code) => return Err(io::Error::from_raw_os_error(-code)),
                 _ => rules += 1,
             }
-            rest = rest.get(length.next_multiple_of(4).max(16)..).unwrap_or_default();
         }
     }
 }
@@ -192,6 +184,45 @@ impl Changes {
     }
 }
 
+/// What stands before a message's attributes (netlink(7), `struct nfgenmsg`).
+struct Header {
+    kind: u16,
+    flags: u16,
+    sequence: u32,
+    family: u8,
+    resource: u16,
+}
+
+impl Header {
+    fn put(&self, attributes: &Attributes, out: &mut Vec<u8>) {
+        out.extend_from_slice(&((16 + 4 + attributes.0.len()) as u32).to_ne_bytes());
+        out.extend_from_slice(&self.kind.to_ne_bytes());
+        out.extend_from_slice(&self.flags.to_ne_bytes());
+        out.extend_from_slice(&self.sequence.to_ne_bytes());
+        out.extend_from_slice(&0u32.to_ne_bytes());
+        out.extend_from_slice(&[self.family, 0]);
+        out.extend_from_slice(&self.resource.to_be_bytes());
+        out.extend_from_slice(&attributes.0);
+    }
+}
+
+/// The messages of an answer: each one's type, and the error number of those that have one.
+struct Answers<'a>(&'a [u8]);
+
+impl Iterator for Answers<'_> {
+    type Item = (libc::c_int, i32);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (length, rest) = self.0.split_first_chunk::<4>()?;
+        let kind = rest.first_chunk::<2>()?;
+        let code = self.0.get(16..20)?.first_chunk::<4>()?;
+        let length = u32::from_ne_bytes(*length) as usize;
+        let answer = (i32::from(u16::from_ne_bytes(*kind)), i32::from_ne_bytes(*code));
+        self.0 = self.0.get(length.next_multiple_of(4).max(16)..).unwrap_or_default();
+        Some(answer)
+    }
+}
+
 #[derive(Default)]
 struct Batch {
     bytes: Vec<u8>,
@@ -214,17 +245,9 @@ impl Batch {
             (kind, REQUEST)
         };
         self.sequence += 1;
-        let length = 16 + 4 + attributes.0.len();
-        self.bytes.extend_from_slice(&(length as u32).to_ne_bytes());
-        self.bytes.extend_from_slice(&kind.to_ne_bytes());
-        self.bytes.extend_from_slice(&flags.to_ne_bytes());
-        self.bytes.extend_from_slice(&self.sequence.to_ne_bytes());
-        self.bytes.extend_from_slice(&0u32.to_ne_bytes());
         let family = if of_tables { NFPROTO_INET } else { 0 };
         let resource = if of_tables { 0 } else { NFNL_SUBSYS };
-        self.bytes.extend_from_slice(&[family, 0]);
-        self.bytes.extend_from_slice(&resource.to_be_bytes());
-        self.bytes.extend_from_slice(&attributes.0);
+        Header { kind, flags, sequence: self.sequence, family, resource }.put(&attributes, &mut self.bytes);
     }
 
     /// Sends all of it and reads the kernel's answers; the first refusal is the error.
@@ -243,18 +266,11 @@ impl Batch {
             if count < 0 {
                 return Err(io::Error::last_os_error());
             }
-            let mut rest = &buffer[..count as usize];
-            while rest.len() >= 20 {
-                let length = u32::from_ne_bytes([rest[0], rest[1], rest[2], rest[3]]) as usize;
-                let kind = u16::from_ne_bytes([rest[4], rest[5]]);
-                if kind == libc::NLMSG_ERROR as u16 {
-                    let code = i32::from_ne_bytes([rest[16], rest[17], rest[18], rest[19]]);
-                    if code != 0 {
-                        return Err(io::Error::from_raw_os_error(-code));
-                    }
-                    left = left.saturating_sub(1);
+            for (_, code) in Answers(&buffer[..count as usize]).filter(|(kind, _)| *kind == libc::NLMSG_ERROR) {
+                if code != 0 {
+                    return Err(io::Error::from_raw_os_error(-code));
                 }
-                rest = rest.get(length.next_multiple_of(4).max(16)..).unwrap_or_default();
+                left = left.saturating_sub(1);
             }
         }
         Ok(())

@@ -550,6 +550,16 @@ fn pods_have_users_of_their_own() {
         let upper = node.path("data/snapshots/c").join(&main).join("fs/made");
         assert_eq!(fs::metadata(upper).unwrap().uid(), 300_000);
         assert_eq!(fs::metadata(mapped.join("new")).unwrap().uid(), 0);
+        // Processes are shared among those users too; their first is one of them.
+        let both = with("both", &|options| options.pid = v1::NamespaceMode::Pod as i32);
+        let both = cri.runtime.run_pod_sandbox(both).await.unwrap().into_inner().pod_sandbox_id;
+        let sharing =
+            |name: &str, text: &str| v1::ContainerConfig { linux: Some(Default::default()), ..script(name, text) };
+        cri.run(&both, sharing("first", "sleep 1234")).await;
+        let second = cri.run(&both, sharing("second", "ps; stat -c %u /proc/1; cat /proc/1/comm")).await;
+        assert_eq!(cri.wait(&second).await.exit_code, 0);
+        let seen = log(&node, "both", "second");
+        assert!(seen.contains("sleep 1234") && seen.ends_with("\n0\npod-init\n"), "{seen}");
         // A container that shares nothing with it sees the same image, as the host's users.
         let other = cri.run_sandbox(sandbox(&node, "other")).await;
         let peer = cri.run(&other, script("peer", "stat -c %u /bin/busybox; exit 0")).await;
@@ -566,6 +576,7 @@ fn pods_have_users_of_their_own() {
         assert_eq!(log(&node, "web", "next"), "inside\n0\n");
         cri.remove_sandbox(&pod).await;
         cri.remove_sandbox(&other).await;
+        cri.remove_sandbox(&both).await;
         daemon.kill().unwrap();
         daemon.wait().unwrap();
         assert_nothing_left(&node);

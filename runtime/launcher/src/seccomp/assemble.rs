@@ -138,7 +138,10 @@ fn section<'a>(tables: impl Iterator<Item = &'a Table>) -> Vec<Instruction> {
     let mut divided = false;
     for table in tables {
         divided |= table.audit == 0xc000_003e;
-        let code = tree(&segments(table));
+        let always = |action: u32| Answer { action, tests: Vec::new() };
+        let refuses = table.default & 0xffff_0000 == RET_ERRNO;
+        let unknown = if refuses { RET_ERRNO | libc::ENOSYS as u32 } else { table.default };
+        let code = tree(&segments(table, &always(table.default), &always(unknown)));
         if table.bit == 0 { low = code } else { high = code }
     }
     if divided {
@@ -153,42 +156,45 @@ fn section<'a>(tables: impl Iterator<Item = &'a Table>) -> Vec<Instruction> {
 }
 
 /// Numbers from `start` on that have the same answers, tried in order; the last has no test.
-struct Segment {
+struct Segment<'a> {
     start: u32,
-    answers: Vec<Answer>,
+    answers: Vec<&'a Answer>,
 }
 
-fn segments(table: &Table) -> Vec<Segment> {
-    let mut by_number: std::collections::BTreeMap<u32, Vec<Answer>> = std::collections::BTreeMap::new();
-    for rule in &table.rules {
-        by_number.entry(rule.number | table.bit).or_default().push(rule.answer.clone());
-    }
-    let last = by_number.keys().next_back().copied().unwrap_or(table.bit);
-    let default = Answer { action: table.default, tests: Vec::new() };
-    let unknown =
-        if table.default & 0xffff_0000 == RET_ERRNO { RET_ERRNO | libc::ENOSYS as u32 } else { table.default };
-    let mut out: Vec<Segment> = Vec::new();
-    let mut add = |start: u32, answers: Vec<Answer>| {
+/// `default` is for calls without a rule, `unknown` for those that come after the last with one.
+fn segments<'a>(table: &'a Table, default: &'a Answer, unknown: &'a Answer) -> Vec<Segment<'a>> {
+    let mut rules: Vec<(u32, &Answer)> =
+        table.rules.iter().map(|rule| (rule.number | table.bit, &rule.answer)).collect();
+    // Rules of one call stay in their order.
+    rules.sort_by_key(|(number, _)| *number);
+    let mut out: Vec<Segment<'_>> = Vec::new();
+    let mut add = |start: u32, answers: Vec<&'a Answer>| {
         if out.last().is_none_or(|last| last.answers != answers) {
             out.push(Segment { start, answers });
         }
     };
-    for number in table.bit..=last {
-        let mut answers = by_number.remove(&number).unwrap_or_default();
-        // Nothing after an answer without tests is ever reached.
-        if let Some(end) = answers.iter().position(|answer| answer.tests.is_empty()) {
-            answers.truncate(end + 1);
-        } else {
-            answers.push(default.clone());
+    let mut next = table.bit;
+    for group in rules.chunk_by(|one, other| one.0 == other.0) {
+        let number = group[0].0;
+        if next < number {
+            add(next, vec![default]);
         }
-        add(number, answers);
+        // Nothing after an answer without tests is ever reached.
+        let answers = group.iter().map(|(_, answer)| *answer).chain([default]);
+        let end = group.iter().position(|(_, answer)| answer.tests.is_empty()).unwrap_or(group.len());
+        add(number, answers.take(end + 1).collect());
+        next = number + 1;
     }
-    add(last + 1, vec![Answer { action: unknown, tests: Vec::new() }]);
+    if rules.is_empty() {
+        add(next, vec![default]);
+        next += 1;
+    }
+    add(next, vec![unknown]);
     out
 }
 
 /// Finds the segment of the number in A by halves.
-fn tree(segments: &[Segment]) -> Vec<Instruction> {
+fn tree(segments: &[Segment<'_>]) -> Vec<Instruction> {
     match segments {
         [] => Vec::new(),
         [segment] => leaf(&segment.answers),
@@ -210,7 +216,7 @@ fn tree(segments: &[Segment]) -> Vec<Instruction> {
     }
 }
 
-fn leaf(answers: &[Answer]) -> Vec<Instruction> {
+fn leaf(answers: &[&Answer]) -> Vec<Instruction> {
     let mut out = Vec::new();
     for answer in answers {
         let mut rule: Vec<Instruction> = answer.tests.iter().flat_map(instructions).collect();

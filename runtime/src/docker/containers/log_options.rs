@@ -9,7 +9,7 @@ use super::{
         types::{LogConfig, Map},
     },
     Record,
-    spec::arguments,
+    log_tag::Tag,
 };
 
 const DRIVERS: [&str; 3] = ["json-file", "local", "none"];
@@ -31,7 +31,7 @@ pub struct LogOptions {
     labels_matching: Option<Regex>,
     variables: Vec<String>,
     variables_matching: Option<Regex>,
-    tag: Vec<TagPart>,
+    tag: Tag,
 }
 
 fn failed(why: impl std::fmt::Display) -> Problem {
@@ -72,7 +72,7 @@ pub fn read(config: &LogConfig) -> Result<LogOptions, Problem> {
             ("json-file", "labels-regex") => out.labels_matching = regex(value)?,
             ("json-file", "env") => out.variables = list(value),
             ("json-file", "env-regex") => out.variables_matching = regex(value)?,
-            ("json-file", "tag") => out.tag = parse_tag(value).map_err(failed)?,
+            ("json-file", "tag") => out.tag = Tag::parse(value).map_err(failed)?,
             ("local", key) => return Err(Problem::bad(format!("unknown log opt '{key}' for log driver local"))),
             (kind, key) => return Err(Problem::bad(format!("unknown log opt '{key}' for {kind} log driver"))),
         }
@@ -122,66 +122,6 @@ fn parse_size(text: &str) -> Option<u64> {
     (number >= 0.0).then_some((number * factor as f64) as u64)
 }
 
-/// A piece of a tag.
-#[derive(Clone, Debug)]
-enum TagPart {
-    Text(String),
-    /// What stands for it, and what it goes through.
-    Field(Field, Vec<fn(&str) -> String>),
-}
-
-/// What a tag can name (Docker's documentation, "Log tags").
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Field {
-    Id,
-    FullId,
-    Name,
-    ImageId,
-    ImageFullId,
-    ImageName,
-    DaemonName,
-    Command,
-}
-
-/// `{{.Name}}/{{.ID | upper}}`: Go's templates as far as tags need them; anything else is refused.
-fn parse_tag(template: &str) -> Result<Vec<TagPart>, String> {
-    let mut out = Vec::new();
-    let mut rest = template;
-    while let Some((text, after)) = rest.split_once("{{") {
-        let (action, after) = after.split_once("}}").ok_or("template: log-tag:1: unclosed action")?;
-        let mut words = action.trim_matches(['-', ' ', '\t']).split('|').map(str::trim);
-        let field = match words.next().unwrap_or_default() {
-            ".ID" => Field::Id,
-            ".FullID" | ".ContainerID" => Field::FullId,
-            ".Name" => Field::Name,
-            ".ImageID" => Field::ImageId,
-            ".ImageFullID" | ".ContainerImageID" => Field::ImageFullId,
-            ".ImageName" | ".ContainerImageName" => Field::ImageName,
-            ".DaemonName" => Field::DaemonName,
-            ".Command" => Field::Command,
-            other => return Err(format!("template: log-tag:1: {{{{{other}}}}} is not supported by this engine")),
-        };
-        let mut through: Vec<fn(&str) -> String> = Vec::new();
-        for word in words {
-            through.push(match word {
-                "upper" => str::to_uppercase,
-                "lower" => str::to_lowercase,
-                "json" => quoted,
-                other => return Err(format!("template: log-tag:1: function {other:?} not defined")),
-            });
-        }
-        out.push(TagPart::Text(text.to_owned()));
-        out.push(TagPart::Field(field, through));
-        rest = after;
-    }
-    out.push(TagPart::Text(rest.to_owned()));
-    Ok(out)
-}
-
-fn quoted(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
-}
-
 /// What a container's log tells of it.
 pub struct Attributes<'a> {
     pub id: &'a str,
@@ -204,7 +144,7 @@ impl Attributes<'_> {
                 out.insert(key.to_owned(), value.to_owned());
             }
         }
-        let tag: String = options.tag.iter().map(|part| self.part(part)).collect();
+        let tag = options.tag.text(self.id, self.record).map_err(failed)?;
         if !tag.is_empty() {
             out.insert("tag".into(), tag);
         }
@@ -216,26 +156,6 @@ impl Attributes<'_> {
             return Err(failed(format!("the attributes of a line are longer than {MAX_ATTRIBUTES} bytes")));
         }
         Ok(text)
-    }
-
-    fn part(&self, part: &TagPart) -> String {
-        let (field, through) = match part {
-            TagPart::Text(text) => return text.clone(),
-            TagPart::Field(field, through) => (field, through),
-        };
-        let short = |id: &str| id.trim_start_matches("sha256:").chars().take(12).collect::<String>();
-        let record = self.record;
-        let text = match field {
-            Field::Id => short(self.id),
-            Field::FullId => self.id.to_owned(),
-            Field::Name => record.name.clone(),
-            Field::ImageId => short(&record.image_id),
-            Field::ImageFullId => record.image_id.clone(),
-            Field::ImageName => record.config.image.clone(),
-            Field::DaemonName => "docker".into(),
-            Field::Command => arguments(record).join(" "),
-        };
-        through.iter().fold(text, |text, function| function(&text))
     }
 }
 

@@ -11,6 +11,7 @@ pub mod inspect;
 pub mod lifecycle;
 pub mod list;
 pub mod log_options;
+mod log_tag;
 pub mod logs;
 pub mod mounts;
 pub mod names;

@@ -1,0 +1,185 @@
+//! The groups of pods and of their classes, above those that the runtime makes (kubernetes `pkg/kubelet/cm`,
+//! `pod_container_manager_linux.go`, `qos_container_manager_linux.go`).
+//!
+//! ```text
+//! ROOT ─┬─ podUID            guaranteed: what its containers sum up to
+//!       ├─ burstable         shares: what its pods request together
+//!       │  └─ podUID
+//!       └─ besteffort        the least there is
+//!          └─ podUID
+//! ```
+
+use std::collections::HashMap;
+
+use coracle_launcher::cgroup::Hierarchy;
+use coracle_launcher::json::Json;
+use k8s_cri::v1::LinuxContainerResources;
+use k8s_openapi::api::core::v1::Pod;
+use parking_lot::Mutex;
+use serde_json::json;
+
+use crate::pod::qos::{self, Qos};
+use crate::pod::{self, resources};
+
+/// The groups of a node's pods. Without a root, or on a system without groups, there are none to keep.
+pub struct Cgroups {
+    root: String,
+    hierarchy: Option<Hierarchy>,
+    /// Held while groups are written, so that the last sum that is written is the newest.
+    pods: Mutex<HashMap<String, Given>>,
+}
+
+/// What a pod's group was given.
+#[derive(Clone)]
+struct Given {
+    class: Qos,
+    resources: LinuxContainerResources,
+}
+
+impl Cgroups {
+    pub fn new(root: &str) -> Self {
+        let hierarchy = if root.is_empty() { None } else { Hierarchy::discover().ok() };
+        Self { root: root.trim_end_matches('/').to_owned(), hierarchy, pods: Mutex::default() }
+    }
+
+    /// Makes a pod's group, or gives it what the pod has been given now. Blocks.
+    pub fn set(&self, pod: &Pod) -> Result<(), String> {
+        self.write(pod, resources::of_pod(pod))
+    }
+
+    /// Before containers change: nothing becomes less than they have, and what is to be more is more already.
+    pub fn widen(&self, pod: &Pod) -> Result<(), String> {
+        let wanted = resources::of_pod(pod);
+        let before = self.pods.lock().get(pod::uid(pod)).map(|given| given.resources.clone());
+        self.write(pod, before.map_or(wanted.clone(), |before| widest(&before, &wanted)))
+    }
+
+    fn write(&self, pod: &Pod, resources: LinuxContainerResources) -> Result<(), String> {
+        let Some(hierarchy) = &self.hierarchy else { return Ok(()) };
+        let path = resources::cgroup_parent(&self.root, pod);
+        let mut pods = self.pods.lock();
+        write(hierarchy, &path, &resources).map_err(|error| {
+            format!("unable to ensure pod container exists: failed to create container for {path}: {error}")
+        })?;
+        pods.insert(pod::uid(pod).to_owned(), Given { class: qos::of(pod), resources });
+        self.write_classes(hierarchy, &pods);
+        Ok(())
+    }
+
+    /// Forgets a pod, whose group is gone.
+    pub fn forget(&self, uid: &str) {
+        let Some(hierarchy) = &self.hierarchy else { return };
+        let mut pods = self.pods.lock();
+        if pods.remove(uid).is_some() {
+            self.write_classes(hierarchy, &pods);
+        }
+    }
+
+    /// Classes share what guaranteed pods leave: the burstable by their requests, the rest get what nobody wants.
+    fn write_classes(&self, hierarchy: &Hierarchy, pods: &HashMap<String, Given>) {
+        for (class, name) in [(Qos::Burstable, "burstable"), (Qos::BestEffort, "besteffort")] {
+            let given = pods.values().filter(|given| given.class == class);
+            let shares = given.map(|given| given.resources.cpu_shares).fold(0, i64::saturating_add);
+            if shares == 0 {
+                // Nobody is in it, or it is not there.
+                continue;
+            }
+            let shares = if class == Qos::Burstable { shares } else { 0 };
+            let shares = shares.clamp(resources::MIN_SHARES, resources::MAX_SHARES);
+            let share = LinuxContainerResources { cpu_shares: shares, ..Default::default() };
+            // The next pod brings it up to date.
+            if let Err(error) = write(hierarchy, &format!("{}/{name}", self.root), &share) {
+                tracing::warn!(class = name, error, "the group of a class could not be changed");
+            }
+        }
+    }
+}
+
+/// More of both; no limit is the most.
+fn widest(one: &LinuxContainerResources, other: &LinuxContainerResources) -> LinuxContainerResources {
+    let limit = |one: i64, other: i64| if one == 0 || other == 0 { 0 } else { one.max(other) };
+    LinuxContainerResources {
+        cpu_period: other.cpu_period,
+        cpu_shares: one.cpu_shares.max(other.cpu_shares),
+        cpu_quota: limit(one.cpu_quota, other.cpu_quota),
+        memory_limit_in_bytes: limit(one.memory_limit_in_bytes, other.memory_limit_in_bytes),
+        ..Default::default()
+    }
+}
+
+/// Makes a group and gives it limits. A period says that quota and memory are meant too, where none is no limit.
+fn write(hierarchy: &Hierarchy, path: &str, resources: &LinuxContainerResources) -> Result<(), String> {
+    let unlimited = |limit: i64| if limit == 0 { -1 } else { limit };
+    let mut wanted = json!({ "cpu": { "shares": resources.cpu_shares } });
+    if resources.cpu_period != 0 {
+        wanted["cpu"]["period"] = resources.cpu_period.into();
+        wanted["cpu"]["quota"] = unlimited(resources.cpu_quota).into();
+        wanted["memory"] = json!({ "limit": unlimited(resources.memory_limit_in_bytes) });
+    }
+    let wanted = Json::parse(wanted.to_string().as_bytes()).map_err(|error| error.to_string())?;
+    let group = hierarchy.group(path).map_err(|error| error.to_string())?;
+    group.create().and_then(|()| group.apply(&wanted)).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_taken_before_containers_have_let_go() {
+        let of = |cpu_quota: i64, memory_limit_in_bytes: i64, cpu_shares: i64| LinuxContainerResources {
+            cpu_period: 100_000,
+            cpu_quota,
+            memory_limit_in_bytes,
+            cpu_shares,
+            ..Default::default()
+        };
+        assert_eq!(widest(&of(1000, 64, 10), &of(2000, 32, 5)), of(2000, 64, 10));
+        assert_eq!(widest(&of(0, 64, 10), &of(2000, 0, 20)), of(0, 0, 20));
+    }
+
+    /// In a group of its own, which is gone in the end.
+    #[test]
+    fn pods_and_classes_have_what_they_ask_for() {
+        let root = format!("/coracle-kubelet-{}", std::process::id());
+        let cgroups = Cgroups::new(&root);
+        let Some(hierarchy) = &cgroups.hierarchy else { return };
+        let pod = |uid: &str, requests: serde_json::Value, limits: serde_json::Value| -> Pod {
+            let resources = json!({ "requests": requests, "limits": limits });
+            let containers = json!([{ "name": "a", "resources": resources }]);
+            serde_json::from_value(json!({ "metadata": { "uid": uid }, "spec": { "containers": containers } })).unwrap()
+        };
+        let group = hierarchy.group(&root).unwrap();
+        let (v2, cpu, memory) = (group.is_v2(), group.dir("cpu").unwrap(), group.dir("memory").unwrap());
+        let read = |dir: &std::path::Path, at: &str, v1_file: &str, v2_file: &str| {
+            let file = if v2 { v2_file } else { v1_file };
+            std::fs::read_to_string(dir.join(at).join(file)).unwrap().trim().to_owned()
+        };
+        let shares = |at: &str| read(cpu, at, "cpu.shares", "cpu.weight");
+        let weight =
+            |shares: u64| if v2 { coracle_launcher::cgroup::cpu::weight_of_shares(shares) } else { shares }.to_string();
+        cgroups.set(&pod("one", json!({ "cpu": "500m" }), json!({}))).unwrap();
+        cgroups.set(&pod("two", json!({ "cpu": "250m" }), json!({ "memory": "64Mi" }))).unwrap();
+        cgroups.set(&pod("none", json!({}), json!({}))).unwrap();
+        let guaranteed = |memory: &str| pod("all", json!({}), json!({ "cpu": "100m", "memory": memory }));
+        cgroups.set(&guaranteed("64Mi")).unwrap();
+        assert_eq!((shares("burstable"), shares("burstable/podone")), (weight(768), weight(512)));
+        assert_eq!((shares("besteffort"), shares("besteffort/podnone")), (weight(2), weight(2)));
+        let limit = |at: &str| read(memory, at, "memory.limit_in_bytes", "memory.max");
+        assert_eq!((limit("podall"), limit("burstable/podtwo")), ((64 << 20).to_string(), (64 << 20).to_string()));
+        let quota = read(cpu, "podall", "cpu.cfs_quota_us", "cpu.max");
+        assert!(quota.starts_with("10000"), "{quota}");
+        // Less: first nothing changes, then it does.
+        cgroups.widen(&guaranteed("32Mi")).unwrap();
+        assert_eq!(limit("podall"), (64 << 20).to_string());
+        cgroups.set(&guaranteed("32Mi")).unwrap();
+        assert_eq!(limit("podall"), (32 << 20).to_string());
+        cgroups.forget("two");
+        assert_eq!(shares("burstable"), weight(512));
+        for at in
+            ["podall", "burstable/podone", "burstable/podtwo", "besteffort/podnone", "burstable", "besteffort", ""]
+        {
+            hierarchy.group(&format!("{root}/{at}")).unwrap().remove().unwrap();
+        }
+    }
+}
