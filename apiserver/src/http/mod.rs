@@ -57,8 +57,10 @@ pub enum Identity {
 }
 
 /// Answers a request; never fails and never panics.
+///
+/// The future is moved several times before it runs, so what is large in it and seldom needed is in a box.
 pub async fn handle(server: Arc<Server>, request: Request<Body>, identity: Identity) -> Response {
-    let accept = Accept::negotiate(request.headers(), true).unwrap_or_default();
+    let accept = Accept::negotiate(request.headers(), || true).unwrap_or_default();
     let accept = accept.laid_out(request.uri().query(), request.headers());
     let mut flow = None;
     let answer = AssertUnwindSafe(route(&server, request, identity, &mut flow)).catch_unwind().await;
@@ -114,7 +116,7 @@ async fn route(
             }
             resource(server, target, request, user, flow).await
         }
-        None => non_resource(server, request, &user, flow).await,
+        None => Box::pin(non_resource(server, request, &user, flow)).await,
     }
 }
 
@@ -169,7 +171,7 @@ async fn non_resource(
     if let Some(response) = discovery::aggregated(&rows, &path, request.headers()) {
         return Ok(response);
     }
-    let accept = Accept::negotiate(request.headers(), false)?;
+    let accept = Accept::negotiate(request.headers(), || false)?;
     let accept = plain(&accept).laid_out(request.uri().query(), request.headers());
     match path.trim_end_matches('/') {
         "/version" => return Ok(render::raw(&version::document())),
@@ -315,7 +317,14 @@ async fn allowed(
         return Err(Status::method_not_allowed());
     }
     // A custom resource has no field numbers.
-    let has_numbers = resolved.row.schema.is_none() && protobuf::is_offered(&resolved.row.gvk(resolved.served));
+    let has_numbers = || resolved.row.schema.is_none() && protobuf::is_offered(&resolved.row.gvk(resolved.served));
+    let accept = Accept::negotiate(&head.headers, has_numbers)
+        .or_else(|status| {
+            // A stream has no form to agree on.
+            let streams = subresource.is_some_and(|it| it == Subresource::Log || it.connects());
+            if streams { Ok(Accept::default()) } else { Err(status) }
+        })?
+        .laid_out(head.uri.query(), &head.headers);
     let call = Call {
         server: server.clone(),
         namespace: if resolved.row.namespaced { target.namespace.clone() } else { String::new() },
@@ -326,13 +335,7 @@ async fn allowed(
         subresource,
         user,
         options,
-        accept: Accept::negotiate(&head.headers, has_numbers)
-            .or_else(|status| {
-                // A stream has no form to agree on.
-                let streams = subresource.is_some_and(|it| it == Subresource::Log || it.connects());
-                if streams { Ok(Accept::default()) } else { Err(status) }
-            })?
-            .laid_out(head.uri.query(), &head.headers),
+        accept,
         gzip: negotiate::accepts_gzip(&head.headers),
         warnings: Arc::default(),
     };
@@ -340,9 +343,9 @@ async fn allowed(
     if let Some(what) = subresource.filter(|subresource| subresource.connects()) {
         return match verb {
             _ if what == Subresource::Proxy => {
-                proxy::pass(call, head, body, target.subpath.as_deref(), server.limits.stream()?).await
+                Box::pin(proxy::pass(call, head, body, target.subpath.as_deref(), server.limits.stream()?)).await
             }
-            Verb::Get | Verb::Create => streams::connect(call, what, head, server.limits.stream()?).await,
+            Verb::Get | Verb::Create => Box::pin(streams::connect(call, what, head, server.limits.stream()?)).await,
             _ => Err(Status::method_not_allowed()),
         };
     }
@@ -426,4 +429,22 @@ fn denied(user: &UserInfo, request: &Attributes) -> Status {
         user.name, request.verb, request.group
     );
     Status::forbidden(&gvr, request.name, &why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a request may take before it is known what it comes to.
+    const MOVED: usize = 6 << 10;
+
+    fn size<'a, F: Future + 'a>(_: impl Fn(Arc<Server>, Request<Body>, Identity) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn requests_are_moved_cheaply() {
+        let size = size(handle);
+        assert!(size <= MOVED, "{size} bytes are moved with every request");
+    }
 }

@@ -37,12 +37,12 @@ pub struct Accept {
 pub const OFFERED: [&str; 3] = ["application/json", "application/yaml", protobuf::MEDIA_TYPE];
 
 impl Accept {
-    /// `protobuf`: whether what is asked for has a protobuf form. Takes the first clause of the Accept header that the server can
+    /// `protobuf`: tells whether what is asked for has a protobuf form. Takes the first clause of the Accept header that the server can
     /// satisfy, by quality and then by order (apiserver `endpoints/handlers/negotiation`).
     ///
     /// # Errors
     /// 406 when there is none.
-    pub fn negotiate(headers: &HeaderMap, protobuf: bool) -> Result<Self, Status> {
+    pub fn negotiate(headers: &HeaderMap, protobuf: impl Fn() -> bool) -> Result<Self, Status> {
         if headers.get(header::ACCEPT).is_none_or(|first| first == OFFERED[0]) {
             // What most clients say: nothing can come before it.
             return Ok(Self::default());
@@ -55,7 +55,7 @@ impl Accept {
         }
         let mut clauses: Vec<(u32, Self)> = Vec::new();
         for clause in header.split(',') {
-            if let Some((quality, accept)) = Self::clause(clause, protobuf) {
+            if let Some((quality, accept)) = Self::clause(clause, &protobuf) {
                 clauses.push((quality, accept));
             }
         }
@@ -65,15 +65,15 @@ impl Accept {
             .into_iter()
             .map(|(_, accept)| accept)
             .next()
-            .ok_or_else(|| Status::not_acceptable(if protobuf { &OFFERED } else { &OFFERED[..2] }))
+            .ok_or_else(|| Status::not_acceptable(if protobuf() { &OFFERED } else { &OFFERED[..2] }))
     }
 
-    fn clause(clause: &str, protobuf: bool) -> Option<(u32, Self)> {
+    fn clause(clause: &str, protobuf: impl Fn() -> bool) -> Option<(u32, Self)> {
         let mut parts = clause.split(';').map(str::trim);
         let format = match parts.next()? {
             "*/*" | "application/*" | "application/json" => Format::Json,
             "application/yaml" => Format::Yaml,
-            protobuf::MEDIA_TYPE if protobuf => Format::Protobuf,
+            protobuf::MEDIA_TYPE if protobuf() => Format::Protobuf,
             _ => return None,
         };
         let (mut kind, mut group, mut version, mut quality) = ("", "", "", 1000);
@@ -138,7 +138,7 @@ mod tests {
     fn negotiate(accept: &str) -> Result<Accept, u16> {
         let mut headers = HeaderMap::new();
         headers.insert(header::ACCEPT, accept.parse().unwrap());
-        Accept::negotiate(&headers, true).map_err(|status| status.code)
+        Accept::negotiate(&headers, || true).map_err(|status| status.code)
     }
 
     #[test]
