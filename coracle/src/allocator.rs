@@ -20,6 +20,7 @@ unsafe extern "C" {
     fn mi_malloc(size: usize) -> *mut c_void;
     fn mi_zalloc(size: usize) -> *mut c_void;
     fn mi_realloc(block: *mut c_void, size: usize) -> *mut c_void;
+    fn mi_collect(force: bool);
 }
 
 /// mimalloc, asked for alignment only where it has to be. Asked, it makes blocks above a kilobyte, and some below, larger than
@@ -80,6 +81,13 @@ unsafe impl GlobalAlloc for Allocator {
 extern "C" fn commit_on_demand() {
     // SAFETY: it stores two numbers in mimalloc's table of options, and no other thread is there yet.
     unsafe { mi_option_set(ARENA_EAGER_COMMIT, 0) };
+}
+
+/// Gives memory that is free back to the system. mimalloc does that only while it is asked for memory: what a busy moment
+/// left, and its threads that have ended, would stay with a process that has nothing to do.
+pub fn give_back() {
+    // SAFETY: it may be called at any time, from any thread.
+    unsafe { mi_collect(true) };
 }
 
 /// Run before `main`, and so before the first arena is made.

@@ -22,7 +22,7 @@ const WORTH_IT_MILLISECONDS: i64 = 20;
 
 /// Lets go of what is not in use, again and again. A few hundred faults in ten seconds are what it costs a busy process.
 pub async fn keep_small() {
-    let mut computed = 0;
+    let (mut computed, mut was_busy) = (0, false);
     let mut ticks = tokio::time::interval(PERIOD);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     // The first tick is at once.
@@ -31,11 +31,17 @@ pub async fn keep_small() {
         ticks.tick().await;
         let Ok(usage) = getrusage(UsageWho::RUSAGE_SELF) else { return };
         let now = usage.user_time().num_milliseconds() + usage.system_time().num_milliseconds();
-        if now - computed >= WORTH_IT_MILLISECONDS {
-            computed = now;
+        let busy = now - computed >= WORTH_IT_MILLISECONDS;
+        // Once more afterwards: threads that were busy have ended by then.
+        if busy || was_busy {
+            crate::allocator::give_back();
             // SAFETY: the callback has the type that is asked for, and uses nothing after it returns.
             unsafe { libc::dl_iterate_phdr(Some(let_go), std::ptr::null_mut()) };
         }
+        if busy {
+            computed = now;
+        }
+        was_busy = busy;
     }
 }
 
@@ -68,18 +74,29 @@ unsafe extern "C" fn let_go(object: *mut libc::dl_phdr_info, _size: usize, _data
 mod tests {
     use super::*;
 
-    fn resident_file_pages() -> usize {
+    fn resident(kind: &str) -> usize {
         let text = std::fs::read_to_string("/proc/self/status").unwrap();
-        let line = text.lines().find_map(|line| line.strip_prefix("RssFile:")).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(kind)).unwrap();
         line.split_whitespace().next().unwrap().parse().unwrap()
     }
 
     #[test]
+    fn what_a_busy_moment_left_is_given_back() {
+        let work = || std::thread::spawn(|| (0..16_000).map(|size| vec![1u8; 256 + size % 1024]).collect::<Vec<_>>());
+        let blocks: Vec<_> = [work(), work(), work(), work()].into_iter().map(|work| work.join().unwrap()).collect();
+        let busy = resident("RssAnon:");
+        drop(blocks);
+        crate::allocator::give_back();
+        let rest = resident("RssAnon:");
+        assert!(rest < busy / 2, "{busy} KiB were in use, {rest} are kept");
+    }
+
+    #[test]
     fn the_program_is_let_go_of_and_goes_on() {
-        let before = resident_file_pages();
+        let before = resident("RssFile:");
         // SAFETY: as above.
         unsafe { libc::dl_iterate_phdr(Some(let_go), std::ptr::null_mut()) };
-        let after = resident_file_pages();
+        let after = resident("RssFile:");
         assert!(after < before / 2, "{before} KiB were mapped, {after} still are");
         assert_eq!(format!("{:>5}", "on"), "   on");
         let caught = std::panic::catch_unwind(|| panic!("unwinding reads tables that were let go of"));
