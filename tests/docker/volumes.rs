@@ -55,3 +55,42 @@ fn a_part_of_a_volume_is_never_more_than_that() {
     inside("rm /all/sub && busybox mv /all/moved /all/sub");
     assert_eq!(engine.ok(&["start", "-a", "part"]), "file");
 }
+
+#[test]
+fn images_are_mounted_to_be_read_whole_or_in_part() {
+    let engine = Engine::start();
+    engine.ok(&[
+        "run",
+        "--name",
+        "more",
+        IMAGE,
+        "sh",
+        "-c",
+        "busybox mkdir -p /data/sub && echo words > /data/sub/file",
+    ]);
+    engine.ok(&["commit", "more", "data:1"]);
+    engine.ok(&["rm", "more"]);
+    let with = |mount: &str, script: &str| engine.docker(&["run", "--rm", "--mount", mount, IMAGE, "sh", "-c", script]);
+    let whole = "type=image,src=data:1,dst=/img";
+    assert_eq!(with(whole, "cat /img/data/sub/file; /img/bin/busybox echo run").ok(), "words\nrun\n");
+    let refused = with(whole, "echo x > /img/data/sub/file");
+    assert!(refused.stderr.contains("Read-only file system"), "{refused:?}");
+    let part = |path: &str| format!("{whole},image-subpath={path}");
+    assert_eq!(with(&part("data/sub"), "ls /img").ok(), "file\n");
+    for (mount, why) in [
+        (part("data/none"), "no such file or directory"),
+        (part("../etc"), "subpath must be a relative path within the image: ../etc"),
+        ("type=image,src=nothing,dst=/img".into(), "No such image: nothing:latest"),
+        ("type=image,dst=/img".into(), "field Source must not be empty"),
+    ] {
+        let refused = with(&mount, "true");
+        assert!(!refused.status.success() && refused.stderr.contains(why), "{mount}: {refused:?}");
+    }
+    // It is there as long as a container has it mounted.
+    engine.ok(&["create", "--name", "reader", "--mount", whole, IMAGE, "cat", "/img/data/sub/file"]);
+    let shown =
+        engine.ok(&["inspect", "-f", "{{range .Mounts}}{{.Type}} {{.Name}} {{.Destination}} {{.RW}}{{end}}", "reader"]);
+    assert_eq!(shown, "image data:1 /img false");
+    engine.ok(&["rmi", "data:1"]);
+    assert_eq!(engine.ok(&["start", "-a", "reader"]), "words");
+}

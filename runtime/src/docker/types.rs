@@ -158,9 +158,16 @@ pub struct Mount {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tmpfs_options: Option<TmpfsOptions>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub image_options: Option<Value>,
+    pub image_options: Option<ImageOptions>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cluster_options: Option<Value>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ImageOptions {
+    #[serde(skip_serializing_if = "is_default")]
+    pub subpath: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

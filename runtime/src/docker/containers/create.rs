@@ -107,7 +107,7 @@ impl Docker {
         id: &str,
         record: Record,
         image: &ImageRecord,
-        mounts: Vec<super::mounts::Wanted>,
+        mut mounts: Vec<super::mounts::Wanted>,
     ) -> Result<Arc<Container>, Problem> {
         let config = ContainerConfig {
             name: record.name.clone(),
@@ -119,6 +119,7 @@ impl Docker {
             // A terminal that is hung up is not the end of its input.
             stdin_once: record.config.stdin_once && !record.config.tty,
             resources: super::spec::resources(&record.host),
+            mounts: self.find_images(&mut mounts).map_err(not_the_image)?,
             ..ContainerConfig::default()
         };
         let kept = ContainerImage {

@@ -243,7 +243,8 @@ impl Docker {
         let config = &container.config;
         let image = if config.user_image.is_empty() { &config.image } else { &config.user_image };
         let mounts = config.mounts.iter().map(|mount| MountPoint {
-            kind: "bind".into(),
+            kind: if mount.image.is_some() { "image" } else { "bind" }.into(),
+            name: mount.image.as_ref().map(|image| image.name.clone()).unwrap_or_default(),
             source: mount.host_path.clone(),
             destination: mount.container_path.clone(),
             rw: !mount.readonly,

@@ -12,6 +12,7 @@ use super::{
     },
     Container, Record,
 };
+use crate::engine::{model as engine, model::MountedImage, spec::image_mount};
 
 /// A mount as the launcher gets it.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,6 +40,8 @@ pub struct Wanted {
     pub labels: super::super::types::Map<String>,
     pub anonymous: bool,
     pub subpath: String,
+    /// Whose files are mounted; found when the container is made.
+    pub image: Option<MountedImage>,
 }
 
 const PROPAGATIONS: [&str; 6] = ["private", "rprivate", "slave", "rslave", "shared", "rshared"];
@@ -218,7 +221,21 @@ pub fn parse_mount(mount: &Mount) -> Result<Wanted, Problem> {
                 return Err(unexpected("Source"));
             }
         }
-        "image" | "cluster" | "npipe" => return Err(bad("mount type is not supported by this engine".into())),
+        "image" => {
+            let subpath = mount.image_options.clone().unwrap_or_default().subpath;
+            if mount.source.is_empty() {
+                return Err(bad("field Source must not be empty".into()));
+            }
+            if subpath.starts_with('/') || subpath.split('/').any(|part| part == "..") {
+                return Err(bad(format!("subpath must be a relative path within the image: {subpath}")));
+            }
+            wanted.point.name = mount.source.clone();
+            // Nobody writes into an image (moby `daemon/volumes.go`, `registerMountPoints`).
+            wanted.point.rw = false;
+            wanted.image =
+                Some(MountedImage { name: mount.source.clone(), sub_path: subpath, ..MountedImage::default() });
+        }
+        "cluster" | "npipe" => return Err(bad("mount type is not supported by this engine".into())),
         _ => return Err(bad("mount type unknown".into())),
     }
     Ok(wanted)
@@ -278,7 +295,8 @@ impl Docker {
                 if let Some(rw) = mode {
                     point.rw = rw && point.rw;
                 }
-                place(&mut out, Wanted { point, no_copy: true, ..Wanted::default() });
+                let image = image_at(&other, &point);
+                place(&mut out, Wanted { point, no_copy: true, image, ..Wanted::default() });
             }
         }
         let mut own: Vec<String> = Vec::new();
@@ -319,6 +337,24 @@ impl Docker {
                 };
                 out.push(Wanted { point, anonymous: true, ..Wanted::default() });
             }
+        }
+        Ok(out)
+    }
+
+    /// Finds the images that are to be mounted, for the engine to keep.
+    pub fn find_images(&self, wanted: &mut [Wanted]) -> Result<Vec<engine::Mount>, Problem> {
+        let mut out = Vec::new();
+        for Wanted { point, image, .. } in wanted {
+            let Some(image) = image else { continue };
+            let found = self.find_image(&image.name)?;
+            image.chains = found.chains.clone();
+            point.source = found.id.to_string();
+            out.push(engine::Mount {
+                container_path: point.destination.clone(),
+                readonly: true,
+                image: Some(image.clone()),
+                ..engine::Mount::default()
+            });
         }
         Ok(out)
     }
@@ -402,6 +438,7 @@ impl Docker {
         for point in &record.mounts {
             plans.push(match point.kind.as_str() {
                 "tmpfs" => self.tmpfs_mount(record, point),
+                "image" => self.image_plan(container, point)?,
                 "volume" => volume_plan(point, &self.volumes.mountpoint(&point.name))?,
                 _ => bind_plan(point)?,
             });
@@ -413,6 +450,13 @@ impl Docker {
         // Outer directories first, or an outer mount would hide an inner one; the order is otherwise as given.
         plans.sort_by_key(|plan| Path::new(&plan.destination).components().count());
         Ok(plans)
+    }
+
+    fn image_plan(&self, container: &Container, point: &MountPoint) -> Result<MountPlan, Problem> {
+        let lost = || Problem::internal(format!("the image at {} is not recorded", point.destination));
+        let image = image_at(container, point).ok_or_else(lost)?;
+        let (kind, source, options) = image_mount(&image, self.engine.snapshots().as_ref(), &["ro"])?;
+        Ok(MountPlan { destination: point.destination.clone(), kind, source, options, propagation: String::new() })
     }
 
     fn tmpfs_mount(&self, record: &Record, point: &MountPoint) -> MountPlan {
@@ -429,6 +473,12 @@ impl Docker {
         words.extend(options.options.iter().map(|pair| pair.join("=")));
         tmpfs_plan(&point.destination, &words.join(","))
     }
+}
+
+/// The image that a container has mounted somewhere.
+fn image_at(container: &Container, point: &MountPoint) -> Option<MountedImage> {
+    let mounts = container.engine.config.mounts.iter();
+    mounts.filter(|mount| mount.container_path == point.destination).find_map(|mount| mount.image.clone())
 }
 
 /// Whether a tmpfs can be mounted with these options (moby `sys/mount/flags_unix.go`, `MergeTmpfsOptions`).
