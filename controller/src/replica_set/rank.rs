@@ -90,7 +90,7 @@ mod tests {
         let mut all = Vec::new();
         for number in 0..times.len() * times.len() * 8 {
             let (ready, made) = (times[number % 3], times[number / 3 % 3]);
-            let bit = |at: usize| number / 9 >> at & 1;
+            let bit = |at: usize| (number / 9) >> at & 1;
             let text = serde_json::json!({
                 "metadata": {
                     "name": format!("p{number}"), "uid": format!("{:02}", number * 41 % 72),

@@ -63,7 +63,7 @@ pub fn call(
         let container = ContainerId::try_from(container.to_owned())?;
         let interface = InterfaceName::try_from(interface.to_owned())?;
         let netns = Some(PathBuf::from(netns)).filter(|path| !path.as_os_str().is_empty());
-        Ok(Attachment::of(&container.to_string(), &interface.to_string(), netns))
+        Ok(Attachment::of(container.as_ref(), interface.as_ref(), netns))
     };
     let outcome = match command {
         Cmd::Add => attached().and_then(|attachment| add(&config, &attachment)).and_then(|result| {
@@ -116,7 +116,7 @@ impl Cni for CoracleCni {
 fn attachment(args: &Args) -> Result<Attachment, Error> {
     let container = args.container_id().ok_or_else(|| Error::missing_env(&["CNI_CONTAINERID"]))?;
     let interface = args.ifname().ok_or_else(|| Error::missing_env(&["CNI_IFNAME"]))?;
-    Ok(Attachment::of(&container.to_string(), &interface.to_string(), args.netns().map(Into::into)))
+    Ok(Attachment::of(container.as_ref(), interface.as_ref(), args.netns().map(Into::into)))
 }
 
 fn add(config: &NetConf, attachment: &Attachment) -> Result<CNIResult, Error> {

@@ -92,12 +92,12 @@ impl Hook {
         let copy = |file: &File| file.try_clone().map(Stdio::from).context(|| "duplicate a descriptor".into());
         command.stdin(Stdio::from(input)).stdout(copy(&out)?).stderr(copy(&err)?);
         let mut child = command.spawn().context(|| format!("run {}", self.path.display()))?;
-        if let Some(seconds) = self.timeout {
-            if !ends_within(&mut child, Duration::from_secs(seconds.into())).context(|| "wait for the hook".into())? {
-                let _ = child.kill();
-                let _ = child.wait();
-                return Err(Error::new(format!("hook ran past specified timeout of {seconds}s")));
-            }
+        if let Some(seconds) = self.timeout
+            && !ends_within(&mut child, Duration::from_secs(seconds.into())).context(|| "wait for the hook".into())?
+        {
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(Error::new(format!("hook ran past specified timeout of {seconds}s")));
         }
         let status = child.wait().context(|| "wait for the hook".into())?;
         if status.success() {

@@ -27,10 +27,12 @@ const MAX_OUTPUT: u64 = 1 << 20;
 #[derive(Clone, Copy, Debug)]
 pub struct OwnPlugin {
     pub name: &'static str,
-    /// Command, container, namespace, interface, configuration; the result or the error as JSON. None for what is better
-    /// done by a process.
-    pub call: fn(&str, &str, &str, &str, &Value) -> Option<std::result::Result<Option<Value>, Value>>,
+    /// Command, container, namespace, interface, configuration. None for what is better done by a process.
+    pub call: fn(&str, &str, &str, &str, &Value) -> Option<Answer>,
 }
+
+/// A plugin's result or its error, as JSON.
+pub type Answer = std::result::Result<Option<Value>, Value>;
 
 impl OwnPlugin {
     fn is(&self, kind: &str, path: &Path) -> bool {
