@@ -34,10 +34,11 @@ pub async fn remove(paths: &Paths, name: &str) -> Result<()> {
     let (_lock, mut spec) = open(paths)?;
     spec.node(name)?;
     let step = Step::begin(format!("removing node {name}"));
-    Cluster::connect(paths).await?.forget(name).await?;
+    // In this order: a kubelet that runs registers its node again.
     if let Some(process) = Process::find(paths, name)? {
         process.kill().await?;
     }
+    Cluster::connect(paths).await?.forget(name).await?;
     down::remove_cgroups(&Cgroups::find()?, &format!("{}/{name}", paths.cgroup()))?;
     spec.nodes.retain(|node| node.name != name);
     spec.save(paths)?;
