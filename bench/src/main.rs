@@ -54,7 +54,7 @@ fn main() -> Result<()> {
         "inside" => return executor.block_on(api::run_inside(if options.quick { 100 } else { 1000 })),
         "slow" => return executor.block_on(api::serve_slow(&options.binaries)),
         "lab" => executor.block_on(lab::run(&options.binaries, options.quick))?,
-        "runtime" => executor.block_on(runtime::run(options.quick))?,
+        "runtime" => executor.block_on(runtime::run(&options.binaries, options.quick))?,
         other => bail!("there is no bench {other:?}; there are: api, docker, lab, runtime"),
     };
     if let Some(seconds) = options.cold_build {

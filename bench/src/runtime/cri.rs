@@ -59,13 +59,13 @@ pub async fn run(quick: bool, figures: &mut Figures) -> Result<()> {
     let stop = CancellationToken::new();
     let token = stop.clone();
     let server = tokio::spawn(async move { runtime.serve(token).await });
-    let mut client = connect(path("cri.sock")).await?;
+    let mut client = RuntimeServiceClient::new(connect(path("cri.sock")).await?);
 
     let rounds = if quick { 5 } else { 30 };
     let (mut starts, mut execs) = (Vec::new(), Vec::new());
     for round in 0..rounds {
         let begin = Instant::now();
-        let (pod, container) = start(&mut client, dir.path(), &format!("one-{round}")).await?;
+        let (pod, container) = start(&mut client, dir.path(), &format!("one-{round}"), IMAGE).await?;
         starts.push(begin.elapsed());
         let begin = Instant::now();
         let cmd = vec!["/bin/true".to_owned()];
@@ -77,14 +77,7 @@ pub async fn run(quick: bool, figures: &mut Figures) -> Result<()> {
     figures.median("ExecSync true", &execs, Some(4.0));
 
     let begin = Instant::now();
-    let pods: Vec<(String, String)> = futures::stream::iter(0..MANY)
-        .map(|index| {
-            let (mut client, dir) = (client.clone(), dir.path().to_owned());
-            async move { start(&mut client, &dir, &format!("many-{index}")).await }
-        })
-        .buffer_unordered(AT_A_TIME)
-        .try_collect()
-        .await?;
+    let pods = start_many(&client, dir.path(), IMAGE).await?;
     let time = begin.elapsed();
     #[allow(clippy::cast_precision_loss, reason = "fifty")]
     figures.value("50 starts with network, 8 at a time", MANY as f64 / time.as_secs_f64(), "starts/s", None);
@@ -100,7 +93,19 @@ pub async fn run(quick: bool, figures: &mut Figures) -> Result<()> {
     Ok(())
 }
 
-async fn connect(socket: std::path::PathBuf) -> Result<Client> {
+/// Many pods, some at a time.
+pub async fn start_many(client: &Client, dir: &Path, image: &str) -> Result<Vec<(String, String)>> {
+    futures::stream::iter(0..MANY)
+        .map(|index| {
+            let mut client = client.clone();
+            async move { start(&mut client, dir, &format!("many-{index}"), image).await }
+        })
+        .buffer_unordered(AT_A_TIME)
+        .try_collect()
+        .await
+}
+
+pub async fn connect(socket: std::path::PathBuf) -> Result<Channel> {
     let connector = tower::service_fn(move |_| {
         let socket = socket.clone();
         async move { tokio::net::UnixStream::connect(socket).await.map(TokioIo::new) }
@@ -108,7 +113,7 @@ async fn connect(socket: std::path::PathBuf) -> Result<Client> {
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
         match Endpoint::from_static("http://localhost").connect_with_connector(connector.clone()).await {
-            Ok(channel) => return Ok(RuntimeServiceClient::new(channel)),
+            Ok(channel) => return Ok(channel),
             Err(error) if Instant::now() > deadline => return Err(error).context("connect to the runtime"),
             Err(_) => tokio::task::yield_now().await,
         }
@@ -116,7 +121,7 @@ async fn connect(socket: std::path::PathBuf) -> Result<Client> {
 }
 
 /// A pod with one container; both ids.
-async fn start(client: &mut Client, dir: &Path, name: &str) -> Result<(String, String)> {
+async fn start(client: &mut Client, dir: &Path, name: &str, image: &str) -> Result<(String, String)> {
     let namespaces = Some(v1::NamespaceOption { pid: v1::NamespaceMode::Container as i32, ..Default::default() });
     let config = v1::PodSandboxConfig {
         metadata: Some(v1::PodSandboxMetadata {
@@ -140,7 +145,7 @@ async fn start(client: &mut Client, dir: &Path, name: &str) -> Result<(String, S
     let pod = client.run_pod_sandbox(request).await?.into_inner().pod_sandbox_id;
     let container = v1::ContainerConfig {
         metadata: Some(v1::ContainerMetadata { name: "main".into(), attempt: 0 }),
-        image: Some(v1::ImageSpec { image: IMAGE.into(), ..Default::default() }),
+        image: Some(v1::ImageSpec { image: image.into(), ..Default::default() }),
         command: vec!["/bin/sleep".into(), "1000".into()],
         log_path: "main/0.log".into(),
         linux: Some(v1::LinuxContainerConfig {
@@ -162,7 +167,7 @@ async fn start(client: &mut Client, dir: &Path, name: &str) -> Result<(String, S
     Ok((pod, container))
 }
 
-async fn remove(client: &mut Client, pod: String) -> Result<()> {
+pub async fn remove(client: &mut Client, pod: String) -> Result<()> {
     client.stop_pod_sandbox(v1::StopPodSandboxRequest { pod_sandbox_id: pod.clone() }).await?;
     client.remove_pod_sandbox(v1::RemovePodSandboxRequest { pod_sandbox_id: pod }).await?;
     Ok(())

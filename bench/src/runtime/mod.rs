@@ -4,10 +4,12 @@
 //! those of v1 (crun refuses it), and no network of the host's is touched.
 
 mod cri;
+mod images;
 mod launcher;
 
 use std::{
     os::unix::process::CommandExt,
+    path::Path,
     process::{Command, Stdio},
 };
 
@@ -18,7 +20,7 @@ use crate::figures::Figures;
 const INSIDE: &str = "CORACLE_BENCH_INSIDE";
 
 /// Measures.
-pub async fn run(quick: bool) -> Result<Figures> {
+pub async fn run(binaries: &Path, quick: bool) -> Result<Figures> {
     if std::env::var_os(INSIDE).is_none() {
         let mut inside = Command::new("unshare");
         inside.args(["--pid", "--fork", "--kill-child", "--mount", "--mount-proc", "--net", "--uts", "--ipc"]);
@@ -31,5 +33,6 @@ pub async fn run(quick: bool) -> Result<Figures> {
     let mut figures = Figures::default();
     launcher::run(quick, &mut figures)?;
     cri::run(quick, &mut figures).await?;
+    images::run(binaries, quick, &mut figures).await?;
     Ok(figures)
 }
