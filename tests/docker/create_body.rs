@@ -310,12 +310,7 @@ fn mounts() -> Vec<Row> {
         row("HostConfig.Mounts.0.TmpfsOptions.Mode", json!(0o700), Seen("mount", &["mode=700"])).with(tmpfs()),
         row("HostConfig.Mounts.0.TmpfsOptions.Options", json!([["nr_inodes", "77"]]), Seen("mount", &["nr_inodes=77"]))
             .with(tmpfs()),
-        row(
-            "HostConfig.Mounts.0.ImageOptions.Subpath",
-            json!("data"),
-            Refused("invalid mount config for type \"image\""),
-        )
-        .with(image()),
+        row("HostConfig.Mounts.0.ImageOptions.Subpath", json!("etc"), Seen("ls /m", &["passwd"])).with(image()),
         row(
             "HostConfig.Mounts.0.ImageOptions",
             json!({ "Subpath": "data" }),

@@ -1,6 +1,7 @@
 //! Clients that go away in the middle: nothing of what was done for them alone is left, no descriptor, process or file.
 
 use std::{
+    cell::RefCell,
     collections::BTreeSet,
     fs,
     io::Read,
@@ -16,7 +17,7 @@ use serde_json::json;
 use crate::engine::{Engine, IMAGE};
 
 /// The daemon notices within a second or two; a slow machine takes longer.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// What a daemon holds.
 #[derive(Debug, PartialEq)]
@@ -167,10 +168,15 @@ fn a_client_that_goes_away_from_a_build_or_a_pull_ends_it() {
     let headers = "Content-Type: application/x-tar\r\nContent-Length: 99999\r\n";
     goes_away(&engine, "context", || engine.send_with("POST", "/v1.50/build", headers, "x"));
     // A registry that takes the request and says nothing.
-    let script = "import socket\nserver = socket.create_server(('127.0.0.1', 5999))\nprint('ready', flush=True)\nheld = []\nwhile True: held.append(server.accept())";
+    let script = "import socket\nserver = socket.create_server(('127.0.0.1', 5999))\nprint('ready', flush=True)\nheld = []\nwhile True:\n  held.append(server.accept())\n  print('taken', flush=True)";
     let mut silent = engine.in_network(&["/usr/bin/python3", "-c", script]).stdout(Stdio::piped()).spawn().unwrap();
-    await_bytes(silent.stdout.as_mut().unwrap());
-    goes_away(&engine, "pull", || engine.send("POST", "/v1.50/images/create?fromImage=127.0.0.1:5999/x&tag=1", ""));
+    let told = RefCell::new(silent.stdout.take().unwrap());
+    await_bytes(&mut *told.borrow_mut());
+    goes_away(&engine, "pull", || {
+        let stream = engine.send("POST", "/v1.50/images/create?fromImage=127.0.0.1:5999/x&tag=1", "");
+        await_bytes(&mut *told.borrow_mut());
+        stream
+    });
     silent.kill().unwrap();
     silent.wait().unwrap();
 }

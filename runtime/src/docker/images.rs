@@ -417,7 +417,14 @@ pub async fn create(call: Call) -> Answer {
     let credentials = credentials(&call)?;
     let docker = call.docker.clone();
     let (sender, receiver) = mpsc::channel::<Bytes>(1024);
-    tokio::spawn(async move { pull(docker, reference, platform, credentials, sender).await });
+    tokio::spawn(async move {
+        let gone = sender.clone();
+        tokio::select! {
+            () = pull(docker, reference, platform, credentials, sender) => {}
+            // Nobody waits for it any more, as when `docker pull` is interrupted.
+            () = gone.closed() => {}
+        }
+    });
     Ok(stream("application/json", receiver))
 }
 

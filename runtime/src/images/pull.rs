@@ -72,23 +72,22 @@ pub struct PullOptions {
 }
 
 impl Images {
-    /// Pulls an image by name. The same image pulled twice at once is pulled once.
+    /// Pulls an image by name. The same image pulled twice at once is pulled once. It goes on when the caller gives up:
+    /// the kubelet comes back and finds what is there by then.
     pub async fn pull(&self, name: &str, credentials: Credentials) -> Result<Arc<ImageRecord>> {
-        self.pull_with(name, PullOptions { credentials, ..PullOptions::default() }).await
+        let (images, name) = (self.clone(), name.to_owned());
+        let options = PullOptions { credentials, ..PullOptions::default() };
+        tokio::spawn(async move { images.pull_with(&name, options).await }).await?
     }
 
-    /// Pulls an image by name for any platform, telling how it goes on.
+    /// Pulls an image by name for any platform, telling how it goes on. Dropped, it ends: what others pull, too, they
+    /// then pull themselves, and what came so far is kept for the next.
     pub async fn pull_with(&self, name: &str, options: PullOptions) -> Result<Arc<ImageRecord>> {
         let reference: Reference = name.parse()?;
-        let inner = self.inner.clone();
-        // Goes on when the caller gives up: the kubelet comes back and finds what is there by then.
-        let pull = tokio::spawn(async move {
-            let _adding = inner.adding.read().await;
-            pull(&inner, &reference, options)
-                .await
-                .map_err(|error| error.context(format!("failed to pull and unpack image \"{reference}\"")))
-        });
-        pull.await?
+        let _adding = self.inner.adding.read().await;
+        pull(&self.inner, &reference, options)
+            .await
+            .map_err(|error| error.context(format!("failed to pull and unpack image \"{reference}\"")))
     }
 }
 
@@ -112,8 +111,12 @@ async fn pull(inner: &Arc<Inner>, reference: &Reference, options: PullOptions) -
         )));
     }
     fetch_layers(inner, &repository, &manifest, &config, events.as_ref()).await?;
+    let adding = inner.adding.clone().read_owned().await;
     let (inner, reference) = (inner.clone(), reference.clone());
-    let record = move || inner.record(&digest, &named, &manifest, &config, Some(&reference));
+    let record = move || {
+        let _adding = adding;
+        inner.record(&digest, &named, &manifest, &config, Some(&reference))
+    };
     let record = spawn_blocking(record).await??;
     info!(image = %record.id, names = ?record.tags, "image pulled");
     Ok(record)
@@ -211,7 +214,9 @@ async fn fetch_layers(
             let (inner, repository, layer, slots, shared) =
                 (inner.clone(), repository.clone(), layer.clone(), slots.clone(), progress.clone());
             let events = events.cloned();
+            let given_up = GivenUp(progress.clone());
             downloads.spawn(async move {
+                let _given_up = given_up;
                 let _slot = slots.acquire_owned().await;
                 let lock = inner.blob_locks.of(&layer.digest);
                 let _held = lock.lock().await;
@@ -238,7 +243,10 @@ async fn fetch_layers(
         ));
     }
     let (unpacker, events) = (inner.clone(), events.cloned());
+    // Held by the thread itself: it may still run when its pull was dropped.
+    let adding = inner.adding.clone().read_owned().await;
     let unpack = spawn_blocking(move || {
+        let _adding = adding;
         for (layer, diff_id, parent, chain, progress) in steps {
             let lock = unpacker.chain_locks.of(&chain);
             let _held = lock.lock();
@@ -308,6 +316,15 @@ impl Progress {
         drop(state);
         self.finish();
         Ok(())
+    }
+}
+
+/// Tells who reads behind a download that it was dropped before its end.
+struct GivenUp(Arc<Progress>);
+
+impl Drop for GivenUp {
+    fn drop(&mut self) {
+        self.0.fail("the pull was given up");
     }
 }
 
