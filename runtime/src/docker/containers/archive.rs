@@ -205,6 +205,9 @@ pub fn extract(tree: &Tree, reader: impl Read, keep_type: bool) -> Result<()> {
             times.push((path, entry.header().mtime().unwrap_or(0)));
         }
     }
+    // The padding behind the end, and the end of the body: closed before, a client that still sends takes it for a failure.
+    // No more than Go's server reads after an answer.
+    let _ = io::copy(&mut archive.into_inner().take(256 << 10), &mut io::sink());
     for (path, mtime) in times.into_iter().rev() {
         if let Ok(fd) = tree.open(&path, libc::O_RDONLY | libc::O_DIRECTORY) {
             set_time(&File::from(fd), mtime);
