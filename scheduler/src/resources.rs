@@ -79,6 +79,13 @@ impl Resources {
         self.others.binary_search_by(|(have, _)| have.as_str().cmp(name)).map_or(0, |at| self.others[at].1)
     }
 
+    fn set_other(&mut self, name: &str, amount: i64) {
+        match self.others.binary_search_by(|(have, _)| have.as_str().cmp(name)) {
+            Ok(at) => self.others[at].1 = amount,
+            Err(at) => self.others.insert(at, (name.to_owned(), amount)),
+        }
+    }
+
     /// Whether nothing at all is asked for.
     pub fn is_empty(&self) -> bool {
         self.milli_cpu == 0
@@ -91,17 +98,41 @@ impl Resources {
 /// What a pod asks for, and the CPU and memory it is counted with when nodes are scored.
 pub fn of_pod(pod: &Pod) -> (Resources, i64, i64) {
     let requests = sum(pod, |container| requests_of(pod, container));
+    // Where the pod asks as a whole, only what nobody asks for is made up (framework `getNonMissingContainerRequests`).
+    let whole = own_requests(pod).is_some();
     let counted = sum(pod, |container| {
         let mut resources = requests_of(pod, container);
-        if !asks(container, "cpu") {
+        if !asks(container, "cpu") && !(whole && requests.milli_cpu > 0) {
             resources.milli_cpu = DEFAULT_MILLI_CPU;
         }
-        if !asks(container, "memory") {
+        if !asks(container, "memory") && !(whole && requests.memory > 0) {
             resources.memory = DEFAULT_MEMORY;
         }
         resources
     });
     (requests, counted.milli_cpu, counted.memory)
+}
+
+/// What the pod asks for as a whole, instead of what its containers do (KEP-2837).
+fn own_requests(pod: &Pod) -> Option<&BTreeMap<String, Text>> {
+    let own = pod.spec.as_ref()?.resources.as_ref()?.requests.as_ref()?;
+    own.keys().any(|name| is_whole(name)).then_some(own)
+}
+
+fn is_whole(name: &str) -> bool {
+    matches!(name, "cpu" | "memory") || name.starts_with("hugepages-")
+}
+
+/// Puts what the pod asks for as a whole in place of its containers' sum (component-helpers `applyPodLevelResources`).
+fn replace(total: &mut Resources, own: &BTreeMap<String, Text>) {
+    let amounts = Resources::of(Some(own));
+    for name in own.keys().filter(|name| is_whole(name)) {
+        match name.as_str() {
+            "cpu" => total.milli_cpu = amounts.milli_cpu,
+            "memory" => total.memory = amounts.memory,
+            _ => total.set_other(name, amounts.other(name)),
+        }
+    }
 }
 
 /// What a container asks for, has been given or has, whatever is most: while a pod is being resized each of them may be taken
@@ -180,6 +211,9 @@ fn sum(pod: &Pod, of: impl Fn(&Container) -> Resources) -> Resources {
     }
     total.add(&sidecars);
     total.raise(&starting);
+    if let Some(own) = own_requests(pod) {
+        replace(&mut total, own);
+    }
     total.add(&Resources::of(spec.overhead.as_ref()));
     total
 }
@@ -188,6 +222,23 @@ fn sum(pod: &Pod, of: impl Fn(&Container) -> Resources) -> Resources {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn what_a_pod_asks_for_as_a_whole_goes_first() {
+        let of = |own: serde_json::Value, container: serde_json::Value| {
+            let pod = json!({"metadata": {}, "spec": {"resources": {"requests": own}, "overhead": {"cpu": "10m"},
+                "containers": [{"name": "a", "resources": {"requests": container}}, {"name": "b"}]}});
+            of_pod(&serde_json::from_value(pod).unwrap())
+        };
+        let (asked, cpu, memory) =
+            of(json!({"cpu": "2", "hugepages-2Mi": "4Mi"}), json!({"memory": "1Gi", "cpu": "1"}));
+        assert_eq!((asked.milli_cpu, asked.memory, asked.other("hugepages-2Mi")), (2010, 1 << 30, 4 << 20));
+        assert_eq!((cpu, memory), (2010, 1 << 30));
+        let (asked, cpu, memory) = of(json!({"cpu": "2"}), json!({}));
+        assert_eq!((asked.memory, cpu, memory), (0, 2010, 2 * DEFAULT_MEMORY));
+        // Nothing of the whole pod's: as ever.
+        assert_eq!(of(json!({}), json!({"cpu": "1"})).1, 1000 + DEFAULT_MILLI_CPU + 10);
+    }
 
     #[test]
     fn a_pod_that_is_resized_counts_with_the_most() {

@@ -73,3 +73,38 @@ fn a_pod_is_resized_where_it_runs() {
     let events = lab.lite("get events").ok();
     assert!(events.contains("ResizeStarted") && events.contains("ResizeCompleted"), "{events}");
 }
+
+const POOL: &str = r#"{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pool"}, "spec": {
+    "resources": {"requests": {"cpu": "200m"}, "limits": {"cpu": "300m", "memory": "96Mi"}}, "containers": [
+    {"name": "a", "image": "coracle/hello:v1", "args": ["serve", "8080"]},
+    {"name": "b", "image": "coracle/hello:v1", "args": ["serve", "8081"], "resources": {"limits": {"memory": "32Mi"}}}]}}"#;
+
+/// KEP-2837: the pod's group has what the pod asks for as a whole, and its containers may share it.
+#[test]
+fn a_pod_shares_what_it_has_as_a_whole() {
+    let lab = Lab::up("pool", 1);
+    lab.lite_with("apply -f -", POOL).ok();
+    lab.lite("wait --for=condition=Ready pod/pool --timeout=60s").ok();
+    let pod: Value = serde_json::from_str(&lab.kubectl("get pod pool -o json").ok()).unwrap();
+    assert_eq!(pod["spec"]["resources"]["requests"], serde_json::json!({"cpu": "200m", "memory": "32Mi"}));
+    assert_eq!(pod["status"]["qosClass"], "Burstable");
+    let id = |at: usize| {
+        let id = pod["status"]["containerStatuses"][at]["containerID"].as_str().unwrap();
+        id.rsplit('/').next().unwrap().to_owned()
+    };
+    let of_pod = |controller: &str, file: &str| -> u64 {
+        let group = cgroup(controller, &id(0));
+        fs::read_to_string(group.parent().unwrap().join(file)).unwrap().trim().parse().unwrap()
+    };
+    assert_eq!(of_pod("memory", "memory.limit_in_bytes"), 96 << 20);
+    assert_eq!((of_pod("cpu", "cpu.cfs_quota_us"), of_pod("cpu", "cpu.shares")), (30_000, 204));
+    assert_eq!(number("memory", &id(0), "memory.limit_in_bytes"), 96 << 20, "the pod's, where it has none of its own");
+    assert_eq!(number("memory", &id(1), "memory.limit_in_bytes"), 32 << 20);
+
+    let patch = r#"{"spec":{"resources":{"limits":{"memory":"128Mi"}}}}"#;
+    let refused = lab.kubectl(&format!("patch pod pool --subresource resize -p {patch}")).fails();
+    assert!(refused.contains("the resources of a whole pod cannot be resized here"), "{refused}");
+    let greedy = POOL.replace("\"pool\"", "\"greedy\"").replace("\"200m\"", "\"900\"").replace("\"300m\"", "\"900\"");
+    lab.lite_with("apply -f -", &greedy).ok();
+    lab.lite("wait --for=condition=PodScheduled=false pod/greedy --timeout=60s").ok();
+}

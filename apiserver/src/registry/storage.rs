@@ -319,7 +319,8 @@ impl Strategy for RuntimeClassStrategy {
         invalid_all(&FieldPath::new("handler"), handler, validation::dns1123_label(handler), causes);
         if let Some(amounts) = class.pointer("/overhead/podFixed") {
             let limits = json!({"limits": amounts});
-            super::core::resources::validate(&limits, &FieldPath::new("overhead"), causes);
+            let level = super::core::resources::Level::Container;
+            super::core::resources::validate(&limits, level, &FieldPath::new("overhead"), causes);
         }
         let (scheduling, path) = (&class["scheduling"], FieldPath::new("scheduling"));
         labels(scheduling.get("nodeSelector"), &path.child("nodeSelector"), causes);

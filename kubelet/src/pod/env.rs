@@ -195,12 +195,13 @@ pub fn resource(
         _ => return Err(format!("unsupported container resource : {}", reference.resource)),
     };
     if kind == "limits" && amount.is_zero() {
-        amount = match resource {
+        // What bounds the container is said: the pod's own limit, or the node (kubelet `defaultPodLimitsForDownwardAPI`).
+        amount = qos::own_limit(pod, resource).unwrap_or_else(|| match resource {
             "cpu" => Quantity::from_millis(facts.node_cpu_millis),
             "memory" => Quantity::from_units(facts.node_memory),
             "ephemeral-storage" => Quantity::from_units(facts.node_ephemeral_storage),
             _ => amount,
-        };
+        });
     }
     let divisor =
         reference.divisor.as_ref().and_then(|quantity| Quantity::parse(&quantity.0).ok()).filter(|d| !d.is_zero());

@@ -37,12 +37,34 @@ impl Amounts {
     }
 }
 
-/// The containers together, or the largest moment while init containers run beside the sidecars that run already, and the
-/// pod's overhead.
+/// What the pod asks for as a whole, else what its containers do together, and its overhead.
 pub fn of_pod(pod: &Pod) -> Amounts {
+    let mut amounts = of_containers(pod);
+    if let Some(cpu) = qos::own_request(pod, "cpu") {
+        amounts.cpu_millis = cpu.millis();
+    }
+    if let Some(memory) = qos::own_request(pod, "memory") {
+        amounts.memory = memory.units();
+    }
+    amounts.plus(overhead(pod))
+}
+
+/// What running the pod costs beside its containers.
+pub fn overhead(pod: &Pod) -> Amounts {
+    let overhead = pod.spec.as_ref().and_then(|spec| spec.overhead.as_ref());
+    Amounts { cpu_millis: amount(overhead, "cpu").millis(), memory: amount(overhead, "memory").units() }
+}
+
+/// The containers together, or the largest moment while init containers run beside the sidecars that run already.
+pub fn of_containers(pod: &Pod) -> Amounts {
+    of_moments(pod, Amounts::of)
+}
+
+/// The same of anything that containers have.
+pub fn of_moments(pod: &Pod, of: impl Fn(&Container) -> Amounts) -> Amounts {
     let (mut apps, mut sidecars, mut starting) = (Amounts::default(), Amounts::default(), Amounts::default());
     for (role, container) in containers(pod) {
-        let own = Amounts::of(container);
+        let own = of(container);
         match role {
             Role::Sidecar => {
                 sidecars = sidecars.plus(own);
@@ -52,9 +74,7 @@ pub fn of_pod(pod: &Pod) -> Amounts {
             Role::App | Role::Ephemeral => apps = apps.plus(own),
         }
     }
-    let overhead = pod.spec.as_ref().and_then(|spec| spec.overhead.as_ref());
-    let overhead = Amounts { cpu_millis: amount(overhead, "cpu").millis(), memory: amount(overhead, "memory").units() };
-    apps.plus(sidecars).or_more(starting).plus(overhead)
+    apps.plus(sidecars).or_more(starting)
 }
 
 fn amount(list: Option<&BTreeMap<String, resource::Quantity>>, name: &str) -> Quantity {
@@ -126,6 +146,14 @@ mod tests {
             "containers": [container("500m"), container("400m")], "overhead": {"cpu": "10m"}});
         let taken = of_pod(&pod(spec));
         assert_eq!((taken.cpu_millis, taken.memory), (2010, 3 << 20));
+    }
+
+    #[test]
+    fn a_pods_own_requests_go_first() {
+        let spec = json!({"resources": {"requests": {"cpu": "3"}}, "overhead": {"cpu": "10m"},
+            "containers": [{"name": "a", "resources": {"requests": {"cpu": "1", "memory": "1Mi"}}}]});
+        let taken = of_pod(&pod(spec));
+        assert_eq!((taken.cpu_millis, taken.memory), (3010, 1 << 20));
     }
 
     #[test]

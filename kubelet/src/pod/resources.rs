@@ -1,8 +1,10 @@
 //! From requests and limits to cgroup values (kubernetes `pkg/kubelet/cm/helpers_linux.go`, `pkg/kubelet/qos/policy.go`).
 
+use coracle_api::quantity::Quantity;
 use k8s_cri::v1::LinuxContainerResources;
 use k8s_openapi::api::core::v1::{Container, Pod};
 
+use super::requests::{self, Amounts};
 use super::{containers, qos};
 use crate::pod::qos::Qos;
 
@@ -30,7 +32,8 @@ pub fn oom_score_adj(pod: &Pod, container: &Container, memory_capacity: u64) -> 
         Qos::Guaranteed => -997,
         Qos::BestEffort => 1000,
         Qos::Burstable => {
-            let request = i128::from(qos::request(container, "memory").units());
+            let request = qos::request(container, "memory").units().saturating_add(memory_for_each(pod));
+            let request = i128::from(request);
             let share = 1000 * request / i128::from(memory_capacity.max(1));
             // Never as safe as guaranteed, never as exposed as best effort.
             i64::try_from((1000 - share).clamp(3, 999)).unwrap_or(999)
@@ -38,31 +41,48 @@ pub fn oom_score_adj(pod: &Pod, container: &Container, memory_capacity: u64) -> 
     }
 }
 
-/// A container's cgroup values.
+/// What each container has of the memory that the pod asks for as a whole and none of them asks for (KEP-2837).
+fn memory_for_each(pod: &Pod) -> i64 {
+    let Some(own) = qos::own_request(pod, "memory") else { return 0 };
+    let count = pod.spec.as_ref().map_or(0, |spec| spec.containers.len()).max(1);
+    let left = own.units().saturating_sub(requests::of_containers(pod).memory).max(0);
+    left / i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// A container's cgroup values. Where it has no limit it has the pod's: programs read them there.
 pub fn of_container(pod: &Pod, container: &Container, memory_capacity: u64) -> LinuxContainerResources {
-    let limit = qos::limit(container, "cpu");
+    let limit = |resource: &str| {
+        let own = qos::limit(container, resource);
+        if own.is_zero() { qos::own_limit(pod, resource).unwrap_or(own) } else { own }
+    };
     LinuxContainerResources {
         cpu_period: PERIOD,
-        cpu_quota: quota(limit.millis()),
+        cpu_quota: quota(limit("cpu").millis()),
         cpu_shares: shares(qos::request(container, "cpu").millis()),
-        memory_limit_in_bytes: qos::limit(container, "memory").units(),
+        memory_limit_in_bytes: limit("memory").units(),
         oom_score_adj: oom_score_adj(pod, container, memory_capacity),
         ..Default::default()
     }
 }
 
-/// The whole pod's cgroup values: the sums, limits only where every container has one.
+/// The whole pod's cgroup values: its own limits, or its containers' where every one has one, and its overhead.
 pub fn of_pod(pod: &Pod) -> LinuxContainerResources {
-    let sum = |read: fn(&Container, &str) -> coracle_api::quantity::Quantity, resource: &'static str| {
-        containers(pod).map(move |(_, container)| read(container, resource))
+    let amounts = |container: &Container| Amounts {
+        cpu_millis: qos::limit(container, "cpu").millis(),
+        memory: qos::limit(container, "memory").units(),
     };
-    let bounded = |resource: &'static str| sum(qos::limit, resource).all(|limit| !limit.is_zero());
-    let total = |resource: &'static str| sum(qos::limit, resource).sum::<coracle_api::quantity::Quantity>();
+    let together = requests::of_moments(pod, amounts);
+    let overhead = requests::overhead(pod);
+    let limit = |resource: &str, together: i64, overhead: i64, read: fn(Quantity) -> i64| {
+        let bounded = || containers(pod).all(|(_, container)| !qos::limit(container, resource).is_zero());
+        let limit = qos::own_limit(pod, resource).map(read).or_else(|| bounded().then_some(together));
+        limit.map_or(0, |limit| limit.saturating_add(overhead))
+    };
     LinuxContainerResources {
         cpu_period: PERIOD,
-        cpu_quota: if bounded("cpu") { quota(total("cpu").millis()) } else { 0 },
-        cpu_shares: shares(sum(qos::request, "cpu").sum::<coracle_api::quantity::Quantity>().millis()),
-        memory_limit_in_bytes: if bounded("memory") { total("memory").units() } else { 0 },
+        cpu_quota: quota(limit("cpu", together.cpu_millis, overhead.cpu_millis, Quantity::millis)),
+        cpu_shares: shares(requests::of_pod(pod).cpu_millis),
+        memory_limit_in_bytes: limit("memory", together.memory, overhead.memory, Quantity::units),
         ..Default::default()
     }
 }
@@ -103,6 +123,25 @@ mod tests {
         assert_eq!(of(json!({"limits": {"cpu": "500m", "memory": "64Mi"}})), (512, 50_000, 67_108_864, -997));
         assert_eq!(of(json!({"limits": {"cpu": "1m"}})), (2, 1000, 0, 999));
         assert_eq!(of(json!({"requests": {"memory": "100Gi"}})), (2, 0, 0, 3));
+    }
+
+    /// KEP-2837: the pod's own values are its group's, bound the containers that have none, and count against the killer.
+    #[test]
+    fn a_pods_own_values() {
+        const GIB: u64 = 1 << 30;
+        let limited = json!({"requests": {"cpu": "1", "memory": "256Mi"}, "limits": {"cpu": "1", "memory": "256Mi"}});
+        let spec = json!({"resources": {"requests": {"cpu": "2", "memory": "1280Mi"}, "limits": {"cpu": "3", "memory": "2Gi"}},
+            "overhead": {"cpu": "100m", "memory": "1Mi"},
+            "containers": [{"name": "a"}, {"name": "b", "resources": limited}]});
+        let pod: Pod = serde_json::from_value(json!({"metadata": {"uid": "u"}, "spec": spec})).unwrap();
+        let whole = of_pod(&pod);
+        assert_eq!((whole.cpu_shares, whole.cpu_quota), (2150, 310_000));
+        assert_eq!(whole.memory_limit_in_bytes, (2 << 30) + (1 << 20));
+        let of = |at: usize| of_container(&pod, &pod.spec.as_ref().unwrap().containers[at], 4 * GIB);
+        // 1 GiB is left of the request, half for each: 1/8 and 3/16 of the node.
+        assert_eq!((of(0).cpu_quota, of(0).memory_limit_in_bytes, of(0).oom_score_adj), (300_000, 2 << 30, 875));
+        assert_eq!((of(1).cpu_quota, of(1).memory_limit_in_bytes, of(1).oom_score_adj), (100_000, 256 << 20, 813));
+        assert_eq!(cgroup_parent("/kubepods", &pod), "/kubepods/burstable/podu");
     }
 
     #[test]

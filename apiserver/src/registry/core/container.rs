@@ -27,7 +27,8 @@ pub fn validate(container: &Value, volumes: &HashSet<&str>, init: bool, path: &F
     one_of(container, "terminationMessagePolicy", &MESSAGE, path, causes);
     env(container, path, causes);
     mounts(container, volumes, path, causes);
-    resources::validate(field(container, "resources").unwrap_or(&Value::Null), &path.child("resources"), causes);
+    let own = field(container, "resources").unwrap_or(&Value::Null);
+    resources::validate(own, resources::Level::Container, &path.child("resources"), causes);
     probes(container, init, path, causes);
     let context = field(container, "securityContext").unwrap_or(&Value::Null);
     pod_security::of_container(context, &path.child("securityContext"), causes);

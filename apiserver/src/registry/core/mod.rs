@@ -9,6 +9,7 @@ pub mod namespace;
 pub mod node;
 pub mod pod;
 pub mod pod_defaults;
+mod pod_resources;
 mod pod_security;
 pub mod pod_spec;
 pub mod pod_template;

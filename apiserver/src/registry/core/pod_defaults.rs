@@ -1,5 +1,6 @@
 //! Defaults of pods and of templates of pods (core/v1 `defaults.go`).
 
+use super::pod_resources;
 use crate::registry::fields::{below_mut, field, field_mut, items_mut, object_mut, set, set_default, text};
 use serde_json::{Map, Value, json};
 
@@ -16,6 +17,7 @@ pub fn pod(pod: &mut Value) {
             requests_from_limits(container);
         }
     }
+    pod_resources::default(spec);
 }
 
 /// A template's metadata and spec.

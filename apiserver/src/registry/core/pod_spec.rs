@@ -1,6 +1,6 @@
 //! Checks of a pod's spec, alone or in a template (core/validation).
 
-use super::{container, pod_security, restarts, scheduling, volume_source, windows};
+use super::{container, pod_resources, pod_security, restarts, scheduling, volume_source, windows};
 use crate::registry::fields::{self, invalid_all, is_set, items, non_negative, one_of, text};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, validation};
@@ -13,13 +13,9 @@ const DNS: [&str; 4] = ["ClusterFirstWithHostNet", "ClusterFirst", "Default", "N
 
 /// A pod's spec.
 pub fn validate(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
-    if spec.get("resources").and_then(Value::as_object).is_some_and(|resources| !resources.is_empty()) {
-        // Neither the scheduler nor the node would go by them.
-        let why = "resources of a whole pod are not supported: give them to its containers";
-        causes.push(Cause::forbidden(&path.child("resources"), why));
-    }
     let volumes = volume_source::validate_all(items(spec, "volumes"), &path.child("volumes"), causes);
     containers(spec, &volumes, path, causes);
+    pod_resources::validate(spec, path, causes);
     one_of(spec, "restartPolicy", &RESTART, path, causes);
     one_of(spec, "dnsPolicy", &DNS, path, causes);
     fields::labels(spec.get("nodeSelector"), &path.child("nodeSelector"), causes);

@@ -1,6 +1,7 @@
 //! What may change in a pod that is there (core `ValidatePodUpdate`, `ValidatePodEphemeralContainersUpdate`,
 //! `ValidatePodResize`).
 
+use super::pod_resources;
 use super::resources::qos_class;
 use crate::registry::fields::{self, alike, copy, is_set, items, text};
 use coracle_api::status::FieldPath;
@@ -201,6 +202,9 @@ pub fn resize(pod: &Value, old: &Value, causes: &mut Vec<Cause>) {
             }
             copy(container, before, "resizePolicy");
         }
+    }
+    if !pod_resources::keep(new, known, &path, causes) {
+        copy(&mut expected, known, "resources");
     }
     if !alike(&expected, known) {
         causes.push(Cause::forbidden(&path, "only cpu and memory resources are mutable"));

@@ -1,6 +1,8 @@
 //! Requests and limits.
 
+use super::pod_resources;
 use crate::registry::fields::{NON_NEGATIVE, field, invalid_all, items, quantity};
+use coracle_api::quantity::Quantity;
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, validation};
 use serde_json::{Map, Value};
@@ -8,12 +10,26 @@ use serde_json::{Map, Value};
 /// Resources that need no domain in their name.
 const NATIVE: [&str; 4] = ["cpu", "memory", "ephemeral-storage", "storage"];
 
-/// A container's resources (core `ValidateResourceRequirements`).
-pub fn validate(resources: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+/// Names of memory in large pieces begin like this, and end with the size of a piece.
+pub const HUGE_PAGES: &str = "hugepages-";
+
+/// Whose resources they are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    Container,
+    Pod,
+}
+
+/// The resources of a container or of a pod (core `ValidateResourceRequirements`).
+pub fn validate(resources: &Value, level: Level, path: &FieldPath, causes: &mut Vec<Cause>) {
     let limits = field(resources, "limits").and_then(Value::as_object);
     let requests = field(resources, "requests").and_then(Value::as_object);
-    list(limits, &path.child("limits"), causes);
-    list(requests, &path.child("requests"), causes);
+    list(limits, level, &path.child("limits"), causes);
+    list(requests, level, &path.child("requests"), causes);
+    let named = |wanted: fn(&str) -> bool| limits.into_iter().chain(requests).flatten().any(|(name, _)| wanted(name));
+    if named(|name| name.starts_with(HUGE_PAGES)) && !named(|name| matches!(name, "cpu" | "memory")) {
+        causes.push(Cause::forbidden(path, "HugePages require cpu or memory"));
+    }
     for (name, request) in requests.into_iter().flatten() {
         let path = path.child("requests");
         let limit = limits.and_then(|limits| limits.get(name));
@@ -42,18 +58,28 @@ pub fn validate(resources: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
 }
 
 /// Extended resources and huge pages are given whole.
-fn can_overcommit(name: &str) -> bool {
-    !name.starts_with("hugepages-") && (!name.contains('/') || name.contains("kubernetes.io/"))
+pub fn can_overcommit(name: &str) -> bool {
+    !name.starts_with(HUGE_PAGES) && (!name.contains('/') || name.contains("kubernetes.io/"))
 }
 
-fn list(list: Option<&Map<String, Value>>, path: &FieldPath, causes: &mut Vec<Cause>) {
+fn list(list: Option<&Map<String, Value>>, level: Level, path: &FieldPath, causes: &mut Vec<Cause>) {
     for (name, value) in list.into_iter().flatten() {
         let path = path.key(name);
         invalid_all(&path, name, validation::qualified_name(name), causes);
-        if !name.contains('/') && !NATIVE.contains(&name.as_str()) && !name.starts_with("hugepages-") {
+        let standard = name.contains('/') || NATIVE.contains(&name.as_str()) || name.starts_with(HUGE_PAGES);
+        if !standard {
             causes.push(Cause::invalid(&path, name.as_str(), "must be a standard resource type or fully qualified"));
-            causes.push(Cause::invalid(&path, name.as_str(), "must be a standard resource for containers"));
         }
+        match level {
+            Level::Container if !standard => {
+                causes.push(Cause::invalid(&path, name.as_str(), "must be a standard resource for containers"));
+            }
+            Level::Pod if standard && !pod_resources::supported(name) => {
+                causes.push(Cause::not_supported(&path, name.as_str(), &["cpu", HUGE_PAGES, "memory"]));
+            }
+            _ => {}
+        }
+        huge_pages(name, value, &path, causes);
         match quantity(value) {
             Some(amount) if amount.is_negative() => {
                 causes.push(Cause::invalid(&path, amount.to_string(), NON_NEGATIVE))
@@ -67,11 +93,24 @@ fn list(list: Option<&Map<String, Value>>, path: &FieldPath, causes: &mut Vec<Ca
     }
 }
 
-/// How a pod is treated when its node runs short (core `qos.ComputePodQOS`).
+/// Huge pages are given in whole ones (core `validateResourceRequirements`).
+fn huge_pages(name: &str, value: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    let Some(page) = name.strip_prefix(HUGE_PAGES) else { return };
+    let Some(amount) = quantity(value) else { return };
+    let page = Quantity::parse(page).ok().filter(|page| page.is_integer() && page.units() > 0);
+    if page.is_none_or(|page| !amount.is_integer() || amount.units() % page.units() != 0) {
+        let why = format!("{amount} is not positive integer multiple of {name}");
+        causes.push(Cause::invalid(path, amount.to_string(), why));
+    }
+}
+
+/// How a pod is treated when its node runs short (core `qos.ComputePodQOS`). What it has as a whole decides alone.
 pub fn qos_class(spec: &Value) -> &'static str {
     let mut guaranteed = true;
     let mut any = false;
-    for container in items(spec, "containers").iter().chain(items(spec, "initContainers")) {
+    let containers = || items(spec, "containers").iter().chain(items(spec, "initContainers"));
+    let holders: Vec<&Value> = if pod_resources::are_set(spec) { vec![spec] } else { containers().collect() };
+    for container in holders {
         for name in ["cpu", "memory"] {
             let amount = |kind: &str| {
                 let amount = field(field(field(container, "resources")?, kind)?, name);
@@ -110,7 +149,7 @@ mod tests {
     fn requests_stay_below_limits() {
         let mut causes = Vec::new();
         let resources = json!({"requests": {"cpu": "2", "memory": "-1"}, "limits": {"cpu": "1", "nonsense": "1"}});
-        validate(&resources, &FieldPath::new("resources"), &mut causes);
+        validate(&resources, Level::Container, &FieldPath::new("resources"), &mut causes);
         let text: Vec<String> = causes.iter().map(ToString::to_string).collect();
         assert!(
             text.contains(

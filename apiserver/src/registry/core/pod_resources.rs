@@ -1,0 +1,244 @@
+//! Requests and limits of a whole pod (KEP-2837).
+
+use super::resources::{self, Level};
+use crate::registry::fields::{field, items, object_mut, quantity, set, text};
+use coracle_api::Cause;
+use coracle_api::quantity::Quantity;
+use coracle_api::status::FieldPath;
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+
+/// Amounts by resource.
+type Amounts = BTreeMap<String, Quantity>;
+
+/// Whether a pod as a whole can have it.
+pub fn supported(resource: &str) -> bool {
+    matches!(resource, "cpu" | "memory") || resource.starts_with(resources::HUGE_PAGES)
+}
+
+/// Whether the pod has any of its own (component-helpers `IsPodLevelResourcesSet`).
+pub fn are_set(spec: &Value) -> bool {
+    ["requests", "limits"].iter().any(|kind| amounts_of_kind(spec, kind))
+}
+
+fn amounts_of_kind(spec: &Value, kind: &str) -> bool {
+    own(spec, kind).is_some_and(|own| own.keys().any(|name| supported(name)))
+}
+
+fn own<'a>(spec: &'a Value, kind: &str) -> Option<&'a Map<String, Value>> {
+    field(field(spec, "resources")?, kind)?.as_object()
+}
+
+fn of(holder: &Value, kind: &str) -> Amounts {
+    let list = field(holder, "resources").and_then(|resources| field(resources, kind)).and_then(Value::as_object);
+    list.into_iter().flatten().filter_map(|(name, value)| Some((name.clone(), quantity(value)?))).collect()
+}
+
+fn combine(to: &mut Amounts, from: &Amounts, with: fn(Quantity, Quantity) -> Quantity) {
+    for (name, amount) in from {
+        let sum = to.get(name).map_or(*amount, |before| with(*before, *amount));
+        to.insert(name.clone(), sum);
+    }
+}
+
+/// What the containers have together, or have in the largest moment while init containers run beside the sidecars that run
+/// already (KEP-753; component-helpers `AggregateContainerRequests`).
+fn aggregate(spec: &Value, kind: &str) -> Amounts {
+    let add = |one: Quantity, other: Quantity| one + other;
+    let (mut total, mut sidecars, mut starting) = (Amounts::new(), Amounts::new(), Amounts::new());
+    for container in items(spec, "containers") {
+        combine(&mut total, &of(container, kind), add);
+    }
+    for container in items(spec, "initContainers") {
+        let mut moment = of(container, kind);
+        if text(container, "restartPolicy") == "Always" {
+            combine(&mut total, &moment, add);
+            combine(&mut sidecars, &moment, add);
+            moment.clone_from(&sidecars);
+        } else {
+            combine(&mut moment, &sidecars, add);
+        }
+        combine(&mut starting, &moment, Ord::max);
+    }
+    combine(&mut total, &starting, Ord::max);
+    total
+}
+
+/// Fills in what follows from the containers' and from the other of the two (core/v1 `defaultHugePagePodLimits`,
+/// `defaultPodRequests`, `defaultPodLimits`). After the containers' own defaults.
+pub fn default(spec: &mut Value) {
+    if !are_set(spec) {
+        return;
+    }
+    let limits = aggregate(spec, "limits");
+    for (name, amount) in limits.iter().filter(|(name, _)| name.starts_with(resources::HUGE_PAGES)) {
+        if own(spec, "requests").is_none_or(|own| !own.contains_key(name)) {
+            fill(spec, "limits", name, amount.to_string().into());
+        }
+    }
+    if let Some(own) = own(spec, "limits").filter(|own| !own.is_empty()).cloned() {
+        for (name, amount) in aggregate(spec, "requests") {
+            if supported(&name) && resources::can_overcommit(&name) {
+                fill(spec, "requests", &name, amount.to_string().into());
+            }
+        }
+        for (name, limit) in own.into_iter().filter(|(name, _)| supported(name)) {
+            fill(spec, "requests", &name, limit);
+        }
+    } else if amounts_of_kind(spec, "requests") {
+        for (name, amount) in limits {
+            if supported(&name) && resources::can_overcommit(&name) && all_limited(spec, &name) {
+                fill(spec, "limits", &name, amount.to_string().into());
+            }
+        }
+    }
+}
+
+fn fill(spec: &mut Value, kind: &str, name: &str, amount: Value) {
+    if own(spec, kind).is_none_or(|own| !own.contains_key(name)) {
+        set(object_mut(object_mut(spec, "resources"), kind), name, amount);
+    }
+}
+
+/// Whether every container that a limit of all of them could be made from has one.
+fn all_limited(spec: &Value, name: &str) -> bool {
+    let mut all = items(spec, "containers").iter().chain(items(spec, "initContainers"));
+    all.all(|container| of(container, "limits").get(name).is_some_and(|limit| !limit.is_zero()))
+}
+
+/// The rules for them (core `validatePodResources`).
+pub fn validate(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    let Some(own) = field(spec, "resources").filter(|own| own.is_object()) else { return };
+    let path = path.child("resources");
+    if spec.pointer("/os/name").and_then(Value::as_str) == Some("windows") {
+        causes.push(Cause::forbidden(&path, "may not be set for a windows pod"));
+        return;
+    }
+    if field(own, "claims").is_some() {
+        causes.push(Cause::forbidden(&path.child("claims"), "claims cannot be set for Resources at pod-level"));
+    }
+    resources::validate(own, Level::Pod, &path, causes);
+    consistent(spec, &path, causes);
+}
+
+/// Containers ask for no more together, and each may have no more, than the pod (core `validatePodResourceConsistency`).
+fn consistent(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    let (requests, limits) = (of(spec, "requests"), of(spec, "limits"));
+    let mut covers = |own: &Amounts, kind: &str, only: fn(&str) -> bool| {
+        for (name, together) in aggregate(spec, kind).into_iter().filter(|(name, _)| only(name)) {
+            let Some(amount) = own.get(&name).filter(|amount| together > **amount) else { continue };
+            let why = format!("must be greater than or equal to aggregate container {kind} of {together}");
+            causes.push(Cause::invalid(&path.child(kind).key(&name), amount.to_string(), why));
+        }
+    };
+    covers(&requests, "requests", |_| true);
+    covers(&limits, "limits", |name| name.starts_with(resources::HUGE_PAGES));
+    for (nth, container) in items(spec, "containers").iter().enumerate() {
+        for (name, limit) in of(container, "limits") {
+            let Some(most) = limits.get(&name).filter(|most| limit > **most) else { continue };
+            // Upstream writes the path like this.
+            let path = path.child("containers").index(nth).key(&name).child("limits");
+            let why = format!("must be less than or equal to pod limits of {most}");
+            causes.push(Cause::invalid(&path, limit.to_string(), why));
+        }
+    }
+}
+
+/// Resizing a running pod's own resources is refused: nodes resize containers.
+pub fn keep(new: &Value, known: &Value, path: &FieldPath, causes: &mut Vec<Cause>) -> bool {
+    let (now, before) =
+        (["requests", "limits"].map(|kind| of(new, kind)), ["requests", "limits"].map(|kind| of(known, kind)));
+    if now == before {
+        return true;
+    }
+    let why = "the resources of a whole pod cannot be resized here: resize its containers";
+    causes.push(Cause::forbidden(&path.child("resources"), why));
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn spec(own: Value, containers: &[Value]) -> Value {
+        let containers: Vec<Value> = containers.iter().map(|own| json!({"name": "c", "resources": own})).collect();
+        json!({"containers": containers, "resources": own})
+    }
+
+    /// What `default` makes of a pod's own resources.
+    fn defaulted(own: Value, containers: &[Value]) -> Value {
+        let mut spec = spec(own, containers);
+        default(&mut spec);
+        spec["resources"].take()
+    }
+
+    /// The rows of KEP-2837's table.
+    #[test]
+    fn defaults() {
+        let limits = json!({"limits": {"cpu": "2"}});
+        assert_eq!(defaulted(limits.clone(), &[json!({})])["requests"], json!({"cpu": "2"}));
+        let asks = |cpu: &str| json!({"requests": {"cpu": cpu}});
+        assert_eq!(defaulted(limits.clone(), &[asks("500m"), asks("1")])["requests"], json!({"cpu": "1500m"}));
+        assert_eq!(defaulted(limits, &[json!({}), asks("1")])["requests"], json!({"cpu": "1"}));
+        let requests = json!({"requests": {"cpu": "2"}});
+        let limited = json!({"limits": {"cpu": "1", "memory": "1Gi"}});
+        assert_eq!(
+            defaulted(requests.clone(), &[limited.clone(), limited.clone()])["limits"],
+            json!({"cpu": "2", "memory": "2Gi"})
+        );
+        assert_eq!(defaulted(requests, &[limited, json!({})]).get("limits"), None);
+        assert_eq!(defaulted(json!({}), &[asks("1")]), json!({}));
+        let pages = json!({"limits": {"hugepages-2Mi": "4Mi", "memory": "1Gi"}});
+        let huge = defaulted(json!({"limits": {"memory": "2Gi"}}), &[pages]);
+        assert_eq!(huge["limits"]["hugepages-2Mi"], "4Mi");
+        assert_eq!(huge["requests"]["hugepages-2Mi"], "4Mi");
+    }
+
+    #[test]
+    fn init_containers_count_in_their_moment() {
+        let mut spec = spec(json!({"limits": {"cpu": "8"}}), &[json!({"requests": {"cpu": "1"}})]);
+        let init = |policy: Option<&str>, cpu: &str| {
+            let mut container = json!({"name": "i", "resources": {"requests": {"cpu": cpu}}});
+            if let Some(policy) = policy {
+                container["restartPolicy"] = policy.into();
+            }
+            container
+        };
+        spec["initContainers"] = json!([init(None, "3"), init(Some("Always"), "2"), init(None, "4")]);
+        default(&mut spec);
+        assert_eq!(spec["resources"]["requests"]["cpu"], "6");
+    }
+
+    #[test]
+    fn rules() {
+        let said = |own: Value, containers: &[Value]| {
+            let mut causes = Vec::new();
+            validate(&spec(own, containers), &FieldPath::new("spec"), &mut causes);
+            causes.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+        };
+        let cpu = |kind: &str, amount: &str| json!({kind: {"cpu": amount}});
+        assert_eq!(said(json!({"requests": {"cpu": "2"}, "limits": {"cpu": "2"}}), &[cpu("requests", "2")]), "");
+        assert_eq!(
+            said(cpu("requests", "1"), &[cpu("requests", "600m"), cpu("requests", "600m")]),
+            "spec.resources.requests[cpu]: Invalid value: \"1\": must be greater than or equal to aggregate container requests of 1200m"
+        );
+        assert_eq!(
+            said(cpu("limits", "1"), &[cpu("limits", "2")]),
+            "spec.resources.containers[0][cpu].limits: Invalid value: \"2\": must be less than or equal to pod limits of 1"
+        );
+        assert_eq!(
+            said(json!({"limits": {"ephemeral-storage": "1Gi"}}), &[]),
+            "spec.resources.limits[ephemeral-storage]: Unsupported value: \"ephemeral-storage\": supported values: \"cpu\", \"hugepages-\", \"memory\""
+        );
+        assert_eq!(
+            said(json!({"claims": [{"name": "a"}]}), &[]),
+            "spec.resources.claims: Forbidden: claims cannot be set for Resources at pod-level"
+        );
+        let mut windows = spec(cpu("limits", "1"), &[]);
+        windows["os"] = json!({"name": "windows"});
+        let mut causes = Vec::new();
+        validate(&windows, &FieldPath::new("spec"), &mut causes);
+        assert_eq!(causes[0].to_string(), "spec.resources: Forbidden: may not be set for a windows pod");
+    }
+}
