@@ -520,17 +520,6 @@ fn a_git_repository_is_a_context() {
     git(&["init", "-q", "-b", "main"]);
     git(&["add", "."]);
     git(&["commit", "-q", "-m", "x"]);
-    for (remote, words) in [
-        ("http://127.0.0.1:1/x.git", "error fetching: git fetch"),
-        ("http://127.0.0.1:1/x.git#-upload-pack", "invalid git address"),
-        ("http://127.0.0.1:1/x.git#main:../out", "leads out of the repository"),
-        ("ssh://-oProxyCommand=x/x.git", "strange hostname"),
-    ] {
-        let query = remote.replace(':', "%3A").replace('/', "%2F").replace('#', "%23");
-        let (_, answer) = engine.request("POST", &format!("/v1.50/build?remote={query}"), &serde_json::Value::Null);
-        let told = answer["message"].as_str().is_some_and(|message| message.contains(words));
-        assert!(told || peer(), "{remote}: {answer}");
-    }
     let mut server = engine
         .in_network(&["/usr/bin/python3", "-c", GIT_SERVER, dir.to_str().unwrap()])
         .stdout(Stdio::piped())
@@ -539,9 +528,32 @@ fn a_git_repository_is_a_context() {
         .unwrap();
     let mut ready = [0; 5];
     std::io::Read::read_exact(server.stdout.as_mut().unwrap(), &mut ready).unwrap();
+    let fetched = "http://127.0.0.1:8018/.git";
+    for (remote, words) in [
+        (
+            "http://127.0.0.1:1/x.git".to_owned(),
+            "error fetching: fatal: unable to access 'http://127.0.0.1:1/x.git/': ",
+        ),
+        ("http://127.0.0.1:1/x.git".to_owned(), "\n: exit status 128"),
+        (format!("{fetched}#none"), "error fetching: fatal: couldn't find remote ref none\n: exit status 128"),
+        (format!("{fetched}#-upload-pack"), "invalid refspec: -upload-pack"),
+        (format!("{fetched}#main:none"), "none: no such file or directory"),
+        (format!("{fetched}#main:f"), "error setting git context, not a directory: "),
+        (format!("{fetched}#main:../out"), "error setting git context, \"../out\" not within git root"),
+        (
+            "ssh://-oProxyCommand=x/x.git".to_owned(),
+            "remoteURL (ssh://-oProxyCommand=x/x.git) could not be recognized as URL",
+        ),
+    ] {
+        let query = remote.replace(':', "%3A").replace('/', "%2F").replace('#', "%23");
+        let (status, answer) =
+            engine.request("POST", &format!("/v1.41/build?remote={query}"), &serde_json::Value::Null);
+        let told = answer["message"].as_str().is_some_and(|message| message.contains(words));
+        assert!(told && status == 500, "{remote}: {status} {answer}");
+    }
     // The daemon fetches what it is named.
     let query = "t=fetched&remote=http%3A%2F%2F127.0.0.1%3A8018%2F.git%23main%3Abelow";
-    let answer = engine.post(&format!("/v1.50/build?{query}"));
+    let answer = engine.post(&format!("/v1.41/build?{query}"));
     assert!(answer.contains("Successfully tagged fetched:latest"), "{answer}");
     assert_eq!(engine.ok(&["run", "--rm", "fetched", "cat", "/g"]), "two");
     // The CLI fetches by itself, and sends what it has.

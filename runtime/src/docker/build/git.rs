@@ -3,8 +3,9 @@
 use std::{
     fs,
     io::Read,
+    os::unix::process::ExitStatusExt,
     path::Path,
-    process::{Command, Stdio},
+    process::{Command, ExitStatus, Stdio},
 };
 
 use super::super::http::Problem;
@@ -13,24 +14,24 @@ use crate::builder::{context::Context, ignore::clean};
 /// What git said, for an error; more is not read.
 const MAX_COMPLAINT: u64 = 16 << 10;
 
-/// Fetches one commit, without its history, and takes its files.
+/// Fetches one commit, without its history, and takes its files. Refusals are in dockerd's words (moby
+/// `builder/remotecontext/git/gitutils.go`), which are the daemon's failures there and not the client's.
 pub fn context(remote: &str, dir: &Path) -> Result<Context, Problem> {
     let (address, fragment) = remote.split_once('#').unwrap_or((remote, ""));
     let (reference, subdirectory) = fragment.split_once(':').unwrap_or((fragment, ""));
     let address = if address.starts_with("github.com/") { format!("https://{address}") } else { address.to_owned() };
     let reference = if reference.is_empty() { "HEAD" } else { reference };
-    // Git would take these for options (CVE-2019-13139).
-    if address.starts_with('-') || reference.starts_with('-') {
-        return Err(Problem::bad(format!("invalid git address: {remote:?}")));
+    // Git and ssh would take these for options (CVE-2019-13139).
+    if reference.starts_with('-') {
+        return Err(Problem::internal(format!("invalid refspec: {reference}")));
     }
-    let subdirectory = clean(subdirectory.trim_start_matches('/'));
-    if subdirectory == ".." || subdirectory.starts_with("../") {
-        return Err(Problem::bad(format!("the directory of {remote:?} leads out of the repository")));
+    if address.starts_with('-') || address.split_once("://").is_some_and(|(_, host)| host.starts_with('-')) {
+        return Err(Problem::internal(format!("remoteURL ({address}) could not be recognized as URL")));
     }
     let repository = Repository::new(dir)?;
     repository.git(&["init", "--quiet", "--bare"])?;
     repository.git(&["fetch", "--quiet", "--depth", "1", "--no-tags", &address, reference])?;
-    let tree = if subdirectory == "." { "FETCH_HEAD".to_owned() } else { format!("FETCH_HEAD:{subdirectory}") };
+    let tree = repository.tree(subdirectory)?;
     let mut child = repository
         .command(&["archive", "--format=tar", &tree])
         .stdout(Stdio::piped())
@@ -44,9 +45,17 @@ pub fn context(remote: &str, dir: &Path) -> Result<Context, Problem> {
     let complaint = complaint(&mut child);
     let status = child.wait().map_err(|error| Problem::internal(format!("wait for git: {error}")))?;
     if !status.success() {
-        return Err(Problem::bad(format!("error fetching: git archive: {complaint}")));
+        return Err(Problem::internal(format!("error fetching: {complaint}: {}", go_status(status))));
     }
     Ok(context?)
+}
+
+/// How Go names the end of a program (`os.ProcessState`).
+fn go_status(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit status {code}"),
+        (None, signal) => format!("signal: {}", signal.unwrap_or_default()),
+    }
 }
 
 /// A repository for a moment.
@@ -83,7 +92,25 @@ impl Repository {
         if status.success() {
             return Ok(());
         }
-        Err(Problem::bad(format!("error fetching: git {}: {complaint}", arguments[0])))
+        Err(Problem::internal(format!("error fetching: {complaint}: {}", go_status(status))))
+    }
+
+    /// The tree of a directory of the commit that was fetched.
+    fn tree(&self, subdirectory: &str) -> Result<String, Problem> {
+        let path = clean(subdirectory.trim_start_matches('/'));
+        if path == ".." || path.starts_with("../") {
+            return Err(Problem::internal(format!("error setting git context, {subdirectory:?} not within git root")));
+        }
+        if path == "." {
+            return Ok("FETCH_HEAD".to_owned());
+        }
+        let tree = format!("FETCH_HEAD:{path}");
+        let asked = self.command(&["cat-file", "-t", &tree]).output().map_err(|error| no_git(&error))?;
+        match String::from_utf8_lossy(&asked.stdout).trim() {
+            "tree" => Ok(tree),
+            "" => Err(Problem::internal(format!("stat {path}: no such file or directory"))),
+            _ => Err(Problem::internal(format!("error setting git context, not a directory: {path}"))),
+        }
     }
 }
 
@@ -110,5 +137,5 @@ fn complaint(child: &mut std::process::Child) -> String {
         // What cannot be read is not told.
         let _ = stderr.read_to_end(&mut text);
     }
-    String::from_utf8_lossy(&text).trim().to_owned()
+    String::from_utf8_lossy(&text).into_owned()
 }
