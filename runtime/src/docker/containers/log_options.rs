@@ -190,7 +190,7 @@ mod tests {
             ("json-file", &[("max-file", "0")], "max-file cannot be less than 1"),
             ("json-file", &[("compress", "true")], "compress cannot be true when max-file is less than 2"),
             ("json-file", &[("compress", "maybe")], "strconv.ParseBool: parsing \"maybe\": invalid syntax"),
-            ("json-file", &[("tag", "{{.Nothing}}")], "{{.Nothing}} is not supported by this engine"),
+            ("json-file", &[("tag", "{{.Nothing}}")], "can't evaluate field Nothing in type *logger.Info"),
             ("json-file", &[("tag", "{{.ID | shout}}")], "function \"shout\" not defined"),
             ("json-file", &[("tag", "{{.ID")], "unclosed action"),
             ("json-file", &[("env-regex", "(")], "failed to initialize logging driver: "),
@@ -212,7 +212,7 @@ mod tests {
         assert_eq!(text(&[("labels", "a,none"), ("env", "ONE")]), r#"{"ONE":"x y","a":"1"}"#);
         assert_eq!(text(&[("labels-regex", "^b"), ("env-regex", "^T")]), r#"{"TWO":"z","b.c":"2"}"#);
         let tag = "{{.Name}}-{{.ID | upper}}-{{ .ImageID }}";
-        assert_eq!(text(&[("tag", tag)]), r#"{"tag":"web-0123456789AB-0123456789ab"}"#);
+        assert_eq!(text(&[("tag", tag)]), r#"{"tag":"web-0123456789AB-sha256:01234"}"#);
     }
 
     #[test]
