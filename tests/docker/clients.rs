@@ -5,7 +5,7 @@ use std::{
     io::{Read, Write},
     os::unix::net::UnixStream,
     path::Path,
-    process::Command,
+    process::{Command, Stdio},
 };
 
 use coracle_tests::run;
@@ -101,6 +101,28 @@ fn tcp_opens_to_clients_with_certificates_only() {
     assert!(!ask("intruder", &["ps"]).status.success());
     let bare = engine.on_host(&["docker", "-H", "tcp://127.0.0.1:2376", "ps"]);
     assert!(!bare.status.success());
+
+    // A client that is there is asked whether it is: timer 2 of proc_net_tcp (kernel, `net/ipv4/tcp_ipv4.c`), within 15
+    // seconds of 100 ticks.
+    let (cert, key) = (path("client.pem"), path("client.key"));
+    let tls = ["docker", "-H", "tcp://127.0.0.1:2376", "--tlsverify", "--tlscacert", &ca, "--tlscert", &cert];
+    let mut listener = engine.in_network(&[&tls[..], &["--tlskey", &key, "events"]].concat());
+    let mut listener = listener.stdout(Stdio::null()).spawn().unwrap();
+    let asked_in = || {
+        let connections = fs::read_to_string(format!("/proc/{}/net/tcp", engine.daemon())).unwrap();
+        let connections = connections.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        // Local address 127.0.0.1:2376, state ESTABLISHED.
+        let ours = connections.filter(|words| words[1].ends_with(":0948") && words[3] == "01");
+        let timers: Vec<_> = ours
+            .filter_map(|words| words[5].split_once(':').map(|(kind, ticks)| (kind.to_owned(), ticks.to_owned())))
+            .collect();
+        timers.iter().find(|(kind, _)| kind == "02").and_then(|(_, ticks)| u64::from_str_radix(ticks, 16).ok())
+    };
+    // Each look is a process's file: a million take longer than any client to connect.
+    let ticks = (0..1_000_000).find_map(|_| asked_in()).expect("the client is never asked");
+    assert!(ticks <= 1500, "asked in {ticks} ticks");
+    listener.kill().unwrap();
+    listener.wait().unwrap();
 }
 
 #[test]

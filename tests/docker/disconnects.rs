@@ -4,7 +4,7 @@ use std::{
     cell::RefCell,
     collections::BTreeSet,
     fs,
-    io::Read,
+    io::{Read, Write},
     os::unix::net::UnixStream,
     path::Path,
     process::Stdio,
@@ -18,6 +18,9 @@ use crate::engine::{Engine, IMAGE};
 
 /// The daemon notices within a second or two; a slow machine takes longer.
 const LIMIT: Duration = Duration::from_secs(30);
+
+/// The key is the example of RFC 6455, 1.3.
+const WEBSOCKET: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
 /// What a daemon holds.
 #[derive(Debug, PartialEq)]
@@ -101,6 +104,23 @@ fn a_client_that_goes_away_leaves_nothing() {
             stream
         });
     }
+    // Between two messages, and in the middle of one: the head of a text message of ten bytes.
+    for begun in [&[][..], &[0x81, 0x80 | 10, 0, 0]] {
+        goes_away(&engine, "attach over a WebSocket", || {
+            let path = "/v1.50/containers/quiet/attach/ws?stream=1&logs=1&stdin=1&stdout=1&stderr=1";
+            let mut stream = engine.send_with("GET", path, WEBSOCKET, "");
+            let mut said = String::new();
+            while !said.contains("here\n") {
+                let mut buffer = [0; 256];
+                let count = stream.read(&mut buffer).unwrap();
+                assert_ne!(count, 0, "{said}");
+                said += &String::from_utf8_lossy(&buffer[..count]);
+            }
+            stream.write_all(begun).unwrap();
+            stream
+        });
+    }
+    assert_eq!(engine.ok(&["inspect", "-f", "{{.State.Running}}", "quiet"]), "true");
     engine.ok(&["rm", "-f", "quiet"]);
 }
 

@@ -22,6 +22,7 @@ use nix::{
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use rustls::{RootCertStore, server::WebPkiClientVerifier};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncWrite, Interest, unix::AsyncFd},
     net::{TcpListener, UnixListener},
@@ -51,6 +52,10 @@ const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 const WATCH_AFTER: Duration = Duration::from_secs(1);
 /// What a client over TCP that says no more may still hear.
 const HALF_LIMIT: Duration = Duration::from_secs(30);
+/// A client over TCP whose machine is gone says so never: it is asked after this long, and as often (Go's `net.Listener`,
+/// and so dockerd).
+const ASK_AFTER: Duration = Duration::from_secs(15);
+const ASK_TIMES: u32 = 9;
 /// Answers under way when the daemon ends.
 const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 
@@ -187,16 +192,23 @@ enum Client {
 async fn accept(bound: &Bound) -> io::Result<Client> {
     match bound {
         Bound::Unix(listener, _) => Ok(Client::Unix(listener.accept().await?.0)),
-        Bound::Metrics(listener) => Ok(Client::Metrics(listener.accept().await?.0)),
+        Bound::Metrics(listener) => Ok(Client::Metrics(accept_tcp(listener).await?)),
         Bound::Tcp(listener, acceptor) => {
-            let stream = listener.accept().await?.0;
-            stream.set_nodelay(true)?;
+            let stream = accept_tcp(listener).await?;
             Ok(match acceptor {
                 Some(acceptor) => Client::Tls(stream, acceptor.clone()),
                 None => Client::Tcp(stream),
             })
         }
     }
+}
+
+async fn accept_tcp(listener: &TcpListener) -> io::Result<tokio::net::TcpStream> {
+    let stream = listener.accept().await?.0;
+    let asking = TcpKeepalive::new().with_time(ASK_AFTER).with_interval(ASK_AFTER).with_retries(ASK_TIMES);
+    SockRef::from(&stream).set_tcp_keepalive(&asking)?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }
 
 /// The other end of a connection, for work that is for nobody once the client is gone.
