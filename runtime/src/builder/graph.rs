@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{
     dockerfile::{
-        Mistake,
+        Kind, Mistake,
         expand::Shell,
         instruction::{From, Instruction, Placed},
     },
@@ -140,7 +140,8 @@ fn find_target(stages: &[Stage], target: &str) -> Result<usize, Mistake> {
     if target.is_empty() {
         return Ok(stages.len() - 1);
     }
-    named(stages, target).ok_or_else(|| Mistake::new(0, format!("target stage {target:?} could not be found")))
+    let missing = || Mistake::new(0, format!("target stage {target:?} could not be found")).of(Kind::NoTarget);
+    named(stages, target).ok_or_else(missing)
 }
 
 /// The stages or images whose files a step takes.

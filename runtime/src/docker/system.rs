@@ -11,6 +11,7 @@ use tokio::sync::{broadcast::error::RecvError, mpsc};
 use super::{
     Docker,
     http::{Answer, Call, Filters, Problem, ok, stream},
+    metrics::Action,
     routes::{MAX_VERSION, MIN_VERSION},
 };
 use crate::engine::model::now;
@@ -43,11 +44,15 @@ fn architecture() -> &'static str {
     }
 }
 
-pub async fn version(_: Call) -> Answer {
+pub async fn version(call: Call) -> Answer {
+    ok(&call.docker.metrics.timed(Action::Version, version_json))
+}
+
+fn version_json() -> Value {
     let own = env!("CARGO_PKG_VERSION");
     let api = format!("1.{MAX_VERSION}");
     let oldest = format!("1.{MIN_VERSION}");
-    ok(&json!({
+    json!({
         "Platform": { "Name": format!("Coracle {own}") },
         "Components": [
             {
@@ -69,19 +74,30 @@ pub async fn version(_: Call) -> Answer {
         "Arch": architecture(),
         "KernelVersion": kernel(),
         "BuildTime": "",
-    }))
+    })
 }
 
 pub async fn info(call: Call) -> Answer {
     let docker = call.docker.clone();
-    let value = tokio::task::spawn_blocking(move || docker.info()).await.map_err(crate::Error::from)?;
+    let value = tokio::task::spawn_blocking(move || docker.metrics.timed(Action::Info, || docker.info()))
+        .await
+        .map_err(crate::Error::from)?;
     ok(&value)
 }
 
 pub fn operating_system() -> String {
+    of_release("PRETTY_NAME").unwrap_or_else(|| "Linux".into())
+}
+
+pub fn operating_system_version() -> String {
+    of_release("VERSION_ID").unwrap_or_default()
+}
+
+/// A line of os-release(5).
+fn of_release(key: &str) -> Option<String> {
     let text = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
-    let name = text.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
-    name.map(|name| name.trim_matches('"').to_owned()).unwrap_or_else(|| "Linux".into())
+    let value = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+    value.map(|value| value.trim_matches('"').to_owned())
 }
 
 pub fn memory_total() -> u64 {

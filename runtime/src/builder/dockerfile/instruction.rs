@@ -2,7 +2,7 @@
 //! (<https://docs.docker.com/reference/dockerfile/#instructions>).
 
 use super::{
-    Mistake,
+    Kind, Mistake,
     expand::Shell,
     flags::{self, Flags},
     lines::{Document, Heredoc, Line},
@@ -98,7 +98,13 @@ pub fn parse(document: &Document) -> Result<Vec<Placed>, Mistake> {
         .lines
         .iter()
         .map(|line| {
-            let instruction = one(line, document.escape).map_err(|message| Mistake::new(line.first, message))?;
+            let kind = match line.keyword.as_str() {
+                "onbuild" if line.rest.trim().is_empty() => Kind::EmptyOnbuild,
+                keyword if !KEYWORDS.contains(&keyword) => Kind::UnknownInstruction,
+                _ => Kind::Syntax,
+            };
+            let mistake = |message: String| Mistake::new(line.first, message).of(kind);
+            let instruction = one(line, document.escape).map_err(mistake)?;
             Ok(Placed { instruction, first: line.first, last: line.last, text: line.text.clone() })
         })
         .collect()

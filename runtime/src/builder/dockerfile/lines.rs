@@ -1,7 +1,7 @@
 //! The text of a Dockerfile as logical lines: directives, comments, continuations, heredocs
 //! (<https://docs.docker.com/reference/dockerfile/#format>; the corners are those of BuildKit's parser).
 
-use super::{Mistake, expand::Shell};
+use super::{Kind, Mistake, expand::Shell};
 
 /// Larger ones are no Dockerfiles.
 pub const MAX_SIZE: usize = 1 << 20;
@@ -89,7 +89,7 @@ pub fn read(text: &str) -> Result<Document, Mistake> {
         document.warnings.push("[WARNING]: Empty continuation lines will become errors in a future release.".into());
     }
     if document.lines.is_empty() {
-        return Err(Mistake::new(0, "file with no instructions"));
+        return Err(Mistake::new(0, "file with no instructions").of(Kind::Empty));
     }
     Ok(document)
 }

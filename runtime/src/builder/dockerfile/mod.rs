@@ -17,11 +17,30 @@ pub struct Mistake {
     /// The line, from 1; 0 where there is none to name.
     pub line: usize,
     pub message: String,
+    pub kind: Kind,
+}
+
+/// What kind of mistake.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kind {
+    #[default]
+    Syntax,
+    /// There is no instruction.
+    Empty,
+    UnknownInstruction,
+    /// An `ONBUILD` of nothing.
+    EmptyOnbuild,
+    /// The stage that is asked for.
+    NoTarget,
 }
 
 impl Mistake {
     pub fn new(line: usize, message: impl Into<String>) -> Mistake {
-        Mistake { line, message: message.into() }
+        Mistake { line, message: message.into(), kind: Kind::default() }
+    }
+
+    pub fn of(self, kind: Kind) -> Mistake {
+        Mistake { kind, ..self }
     }
 
     /// In dockerd's words, with the line shown as BuildKit shows it.

@@ -16,7 +16,7 @@ use self::{host::BuildHost, request::Request};
 use super::{
     Docker,
     http::{Answer, Call, Problem, line, stream},
-    metrics::count,
+    metrics::{BuildFailure, count},
     server::Peer,
     types::Map,
 };
@@ -24,7 +24,7 @@ use crate::{
     builder::{
         Built, Failure, Output, Said,
         context::Context,
-        dockerfile::{self, Document, Mistake, excerpt},
+        dockerfile::{self, Document, Kind, Mistake, excerpt},
         execute::{self, Build, Options},
         graph::Graph,
         ignore::Ignore,
@@ -54,9 +54,20 @@ pub async fn build(call: Call) -> Answer {
         }
     };
     let docker = call.docker.clone();
+    count(&docker.metrics.builds);
     let peer = call.request.extensions().get::<Peer>().cloned();
     let (context, text) = receive(call, &request).await?;
-    let shown = |mistake: Mistake| Problem::bad(mistake.describe(&request.dockerfile, &text));
+    let metrics = &docker.metrics;
+    let shown = |mistake: Mistake| {
+        metrics.build_failed(match mistake.kind {
+            Kind::Syntax => BuildFailure::Syntax,
+            Kind::Empty => BuildFailure::Empty,
+            Kind::UnknownInstruction => BuildFailure::Instruction,
+            Kind::EmptyOnbuild => BuildFailure::Onbuild,
+            Kind::NoTarget => BuildFailure::Target,
+        });
+        Problem::bad(mistake.describe(&request.dockerfile, &text))
+    };
     let document = dockerfile::lines::read(&text).map_err(shown)?;
     let graph = graph(&document, &request).map_err(shown)?;
     let (sender, receiver) = mpsc::channel::<Bytes>(BACKLOG);
@@ -179,7 +190,6 @@ async fn carry_out(
         }
         held
     });
-    count(&docker.metrics.builds);
     let output = Output::new(speak);
     let cancel = CancellationToken::new();
     let name = request.dockerfile.clone();
@@ -207,8 +217,8 @@ async fn carry_out(
         Ok(id) if quiet => drop(sender.send(line(&json!({ "stream": format!("{id}\n") }))).await),
         Ok(_) => {}
         Err(failure) => {
-            let metrics = &docker.metrics;
-            count(if failure.cancelled { &metrics.builds_cancelled } else { &metrics.builds_failed });
+            let why = if failure.cancelled { BuildFailure::Cancelled } else { BuildFailure::Step };
+            docker.metrics.build_failed(why);
             for bytes in held {
                 let _ = sender.send(bytes).await;
             }

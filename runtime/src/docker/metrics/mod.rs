@@ -1,5 +1,10 @@
 //! What the daemon counts, in the text format of Prometheus and under dockerd's names (moby `daemon/metrics.go`,
 //! `builder/dockerfile/metrics.go`; <https://prometheus.io/docs/instrumenting/exposition_formats/>).
+//!
+//! Not here are dockerd's counts of what there is not in this daemon: Go's memory, Swarm and its etcd, and what its loggers
+//! fail to write (`logger_…`), which is the shims' work here.
+
+mod process;
 
 use std::{
     collections::BTreeMap,
@@ -27,7 +32,7 @@ const BOUNDS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5
 /// A request that does not come.
 const HEAD_LIMIT: Duration = Duration::from_secs(10);
 
-/// What is done to containers.
+/// What takes time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Action {
     Changes,
@@ -35,14 +40,74 @@ pub enum Action {
     Create,
     Delete,
     Start,
+    /// All networks of a container that starts.
+    AllocateNetworks,
+    ConnectNetwork,
+    ReleaseNetworks,
+    OperatingSystem,
+    OperatingSystemVersion,
+    Info,
+    Version,
 }
 
-const ACTIONS: [(Action, &str); 5] = [
-    (Action::Changes, "changes"),
-    (Action::Commit, "commit"),
-    (Action::Create, "create"),
-    (Action::Delete, "delete"),
-    (Action::Start, "start"),
+/// A histogram: its name, its help, its label, and the actions with the label's values.
+type Family = (&'static str, &'static str, &'static str, &'static [(Action, &'static str)]);
+
+const CONTAINERS: Family = (
+    "engine_daemon_container_actions_seconds",
+    "The number of seconds it takes to process each container action",
+    "action",
+    &[
+        (Action::Changes, "changes"),
+        (Action::Commit, "commit"),
+        (Action::Create, "create"),
+        (Action::Delete, "delete"),
+        (Action::Start, "start"),
+    ],
+);
+const NETWORKS: Family = (
+    "engine_daemon_network_actions_seconds",
+    "The number of seconds it takes to process each network action",
+    "action",
+    &[
+        (Action::AllocateNetworks, "allocate"),
+        (Action::ConnectNetwork, "connect"),
+        (Action::ReleaseNetworks, "release"),
+    ],
+);
+const HOST: Family = (
+    "engine_daemon_host_info_functions_seconds",
+    "The number of seconds it takes to call functions gathering info about the host",
+    "function",
+    &[
+        (Action::OperatingSystem, "operating_system"),
+        (Action::OperatingSystemVersion, "os_version"),
+        (Action::Info, "system_info"),
+        (Action::Version, "system_version"),
+    ],
+);
+
+/// Why a build failed. dockerd has the names of all and counts three of them: those of a Dockerfile that it cannot read
+/// are unknown instructions there or nothing, and a step that fails is nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum BuildFailure {
+    Cancelled,
+    Target,
+    Empty,
+    Syntax,
+    Step,
+    Onbuild,
+    Instruction,
+}
+
+const BUILD_FAILURES: [(BuildFailure, &str); 7] = [
+    (BuildFailure::Cancelled, "build_canceled"),
+    (BuildFailure::Target, "build_target_not_reachable_error"),
+    (BuildFailure::Empty, "dockerfile_empty_error"),
+    (BuildFailure::Syntax, "dockerfile_syntax_error"),
+    (BuildFailure::Step, "error_processing_commands_error"),
+    (BuildFailure::Onbuild, "missing_onbuild_arguments_error"),
+    (BuildFailure::Instruction, "unknown_instruction_error"),
 ];
 
 #[derive(Clone, Debug, Default)]
@@ -69,14 +134,28 @@ pub struct Metrics {
     pub health_checks: AtomicU64,
     pub health_checks_failed: AtomicU64,
     pub builds: AtomicU64,
-    pub builds_failed: AtomicU64,
-    pub builds_cancelled: AtomicU64,
+    builds_failed: Mutex<BTreeMap<BuildFailure, u64>>,
+    /// Those that were asked for these counts, and those that are answered now.
+    scrapes: AtomicU64,
+    scraping: AtomicU64,
 }
 
 impl Metrics {
     /// An action that went well and began then.
     pub fn did(&self, action: Action, began: Instant) {
         self.actions.lock().entry(action).or_default().observe(began.elapsed().as_secs_f64());
+    }
+
+    /// The same of what cannot go wrong.
+    pub fn timed<T>(&self, action: Action, act: impl FnOnce() -> T) -> T {
+        let began = Instant::now();
+        let out = act();
+        self.did(action, began);
+        out
+    }
+
+    pub fn build_failed(&self, why: BuildFailure) {
+        *self.builds_failed.lock().entry(why).or_default() += 1;
     }
 }
 
@@ -102,17 +181,14 @@ impl Docker {
         let total = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let name = "builder_builds_failed_total";
         head(&mut out, name, "counter", "Number of failed image builds");
-        for (reason, counter) in [("build_canceled", &metrics.builds_cancelled), ("unknown", &metrics.builds_failed)] {
-            let _ = writeln!(out, "{name}{{reason=\"{reason}\"}} {}", total(counter));
+        let failed = metrics.builds_failed.lock().clone();
+        for (failure, reason) in BUILD_FAILURES {
+            let _ = writeln!(out, "{name}{{reason=\"{reason}\"}} {}", failed.get(&failure).unwrap_or(&0));
         }
         let name = "builder_builds_triggered_total";
         one(&mut out, name, "counter", "Number of triggered image builds", total(&metrics.builds));
-        let name = "engine_daemon_container_actions_seconds";
-        head(&mut out, name, "histogram", "The number of seconds it takes to process each container action");
         let actions = metrics.actions.lock().clone();
-        for (action, label) in ACTIONS {
-            write_histogram(&mut out, name, label, &actions.get(&action).cloned().unwrap_or_default());
-        }
+        write_family(&mut out, &CONTAINERS, &actions);
         let name = "engine_daemon_container_states_containers";
         head(&mut out, name, "gauge", "The count of containers in various states");
         let containers = self.containers();
@@ -139,6 +215,14 @@ impl Docker {
         let name = "engine_daemon_health_checks_failed_total";
         one(&mut out, name, "counter", "The total number of failed health checks", failed);
         one(&mut out, "engine_daemon_health_checks_total", "counter", "The total number of health checks", all);
+        write_family(&mut out, &HOST, &actions);
+        write_family(&mut out, &NETWORKS, &actions);
+        process::write(&mut out);
+        let name = "promhttp_metric_handler_requests_in_flight";
+        one(&mut out, name, "gauge", "Current number of scrapes being served.", total(&metrics.scraping));
+        let name = "promhttp_metric_handler_requests_total";
+        head(&mut out, name, "counter", "Total number of scrapes by HTTP status code.");
+        let _ = writeln!(out, "{name}{{code=\"200\"}} {}", total(&metrics.scrapes));
         out
     }
 
@@ -150,8 +234,9 @@ impl Docker {
             ("daemon_id", self.id.clone()),
             ("graphdriver", "overlay2".to_owned()),
             ("kernel", kernel.trim().to_owned()),
-            ("os", system::operating_system()),
+            ("os", self.metrics.timed(Action::OperatingSystem, system::operating_system)),
             ("os_type", "linux".to_owned()),
+            ("os_version", self.metrics.timed(Action::OperatingSystemVersion, system::operating_system_version)),
             ("version", system::DOCKER_VERSION.to_owned()),
         ];
         let escaped = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
@@ -159,13 +244,21 @@ impl Docker {
     }
 }
 
-fn write_histogram(out: &mut String, name: &str, action: &str, histogram: &Histogram) {
-    for (bound, count) in BOUNDS.iter().zip(histogram.counts) {
-        let _ = writeln!(out, "{name}_bucket{{action=\"{action}\",le=\"{bound}\"}} {count}");
+fn write_family(out: &mut String, (name, help, label, values): &Family, actions: &BTreeMap<Action, Histogram>) {
+    head(out, name, "histogram", help);
+    for (action, value) in *values {
+        let label = format!("{label}=\"{value}\"");
+        write_histogram(out, name, &label, &actions.get(action).cloned().unwrap_or_default());
     }
-    let _ = writeln!(out, "{name}_bucket{{action=\"{action}\",le=\"+Inf\"}} {}", histogram.count);
-    let _ = writeln!(out, "{name}_sum{{action=\"{action}\"}} {}", histogram.sum);
-    let _ = writeln!(out, "{name}_count{{action=\"{action}\"}} {}", histogram.count);
+}
+
+fn write_histogram(out: &mut String, name: &str, label: &str, histogram: &Histogram) {
+    for (bound, count) in BOUNDS.iter().zip(histogram.counts) {
+        let _ = writeln!(out, "{name}_bucket{{{label},le=\"{bound}\"}} {count}");
+    }
+    let _ = writeln!(out, "{name}_bucket{{{label},le=\"+Inf\"}} {}", histogram.count);
+    let _ = writeln!(out, "{name}_sum{{{label}}} {}", histogram.sum);
+    let _ = writeln!(out, "{name}_count{{{label}}} {}", histogram.count);
 }
 
 /// One client of `GET /metrics`.
@@ -187,7 +280,14 @@ pub async fn converse(docker: Arc<Docker>, stream: TcpStream, shutdown: Cancella
 
 fn answer(docker: &Docker, request: &Request<Incoming>) -> Response<Body> {
     let found = request.uri().path() == "/metrics" && matches!(*request.method(), Method::GET | Method::HEAD);
-    let mut response = Response::new(Body::from(if found { docker.metrics_text() } else { "not found\n".into() }));
+    let text = || {
+        count(&docker.metrics.scraping);
+        let text = docker.metrics_text();
+        docker.metrics.scraping.fetch_sub(1, Ordering::Relaxed);
+        count(&docker.metrics.scrapes);
+        text
+    };
+    let mut response = Response::new(Body::from(if found { text() } else { "not found\n".into() }));
     if !found {
         *response.status_mut() = StatusCode::NOT_FOUND;
     }
@@ -207,7 +307,7 @@ mod tests {
             histogram.observe(seconds);
         }
         let mut text = String::new();
-        write_histogram(&mut text, "x", "start", &histogram);
+        write_histogram(&mut text, "x", "action=\"start\"", &histogram);
         for line in [
             "x_bucket{action=\"start\",le=\"0.005\"} 1",
             "x_bucket{action=\"start\",le=\"0.025\"} 2",
