@@ -9,7 +9,7 @@ use std::{
 use futures::TryStreamExt;
 use ipnet::IpNet;
 use rtnetlink::{
-    Handle, LinkBridge, LinkBridgePort, LinkIpVlan, LinkMacVlan, LinkUnspec, LinkVeth, RouteMessageBuilder,
+    Handle, LinkBridge, LinkBridgePort, LinkIpVlan, LinkMacVlan, LinkUnspec, LinkVeth, LinkVlan, RouteMessageBuilder,
     packet_route::{
         address::{AddressAttribute, AddressHeaderFlags},
         link::{InfoData, InfoVeth, IpVlanMode, LinkAttribute, LinkFlags, LinkMessage, MacVlanMode},
@@ -66,6 +66,8 @@ pub struct LinkInfo {
     pub up: bool,
     /// Bytes.
     pub mtu: u32,
+    /// A loopback interface.
+    pub loopback: bool,
 }
 
 /// A veth pair to make.
@@ -211,6 +213,17 @@ impl Links {
     /// Makes a veth pair, both ends down.
     pub async fn add_veth(&self, veth: &Veth<'_>) -> Result<(), Error> {
         self.handle.link().add(veth.message()).execute().await.map_err(refused("make veth pair", veth.name))
+    }
+
+    /// Makes `name`, which carries the packets of a VLAN (IEEE 802.1Q) on the wire of `parent`, down.
+    pub async fn add_vlan(&self, name: &str, parent: &str, id: u16) -> Result<(), Error> {
+        let parent = self.index("make a VLAN on", parent).await?;
+        self.handle
+            .link()
+            .add(LinkVlan::new(name, parent, id).build())
+            .execute()
+            .await
+            .map_err(refused("make VLAN", name))
     }
 
     /// Makes a macvlan or an ipvlan in another namespace, down.
@@ -427,6 +440,7 @@ fn describe(message: LinkMessage) -> LinkInfo {
         name: String::new(),
         mac: None,
         up: message.header.flags.contains(LinkFlags::Up),
+        loopback: message.header.flags.contains(LinkFlags::Loopback),
         mtu: 0,
     };
     for attribute in message.attributes {

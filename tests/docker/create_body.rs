@@ -346,7 +346,7 @@ fn endpoints() -> Vec<Row> {
         of(
             "NetworkingConfig.EndpointsConfig.own.IPAMConfig.LinkLocalIPs",
             json!(["169.254.7.7"]),
-            Refused("LinkLocalIPs"),
+            Seen("ip -4 addr", &["169.254.7.7/16"]),
         ),
         // At work in networks.rs.
         of("NetworkingConfig.EndpointsConfig.own.Links", json!(["donor:friend"]), Shown),

@@ -14,6 +14,7 @@ mod images;
 mod logs;
 mod networks;
 mod older_kernel;
+mod other_kernel;
 mod refusals;
 mod restart;
 mod terminals;

@@ -111,6 +111,40 @@ fn networks_have_both_families_and_lead_out_by_priority() {
 }
 
 #[test]
+fn link_local_addresses_are_added_to_the_interface() {
+    let engine = Engine::start();
+    let own = ["--link-local-ip", "169.254.8.9", "--link-local-ip", "169.254.8.10"];
+    engine.ok(&[&["run", "-d", "--name", "first"], &own[..], &[IMAGE, "sleep", "1000"]].concat());
+    let addresses = |interface: &str| {
+        let shown = engine.ok(&["exec", "first", "ip", "-o", "a", "s", interface]);
+        shown.lines().filter_map(|line| line.split_whitespace().nth(3).map(str::to_owned)).collect::<Vec<_>>()
+    };
+    assert_eq!(addresses("eth0")[1..], ["169.254.8.9/16", "169.254.8.10/16"]);
+    let asked = "{{json .NetworkSettings.Networks.bridge.IPAMConfig.LinkLocalIPs}}";
+    assert_eq!(engine.ok(&["inspect", "-f", asked, "first"]), r#"["169.254.8.9","169.254.8.10"]"#);
+    // A network that a running container joins.
+    engine.ok(&["network", "create", "--ipv6", "--subnet", "fd00:98::/64", "six"]);
+    engine.ok(&["network", "connect", "--link-local-ip", "fe80::77", "--link-local-ip", "169.254.9.9", "six", "first"]);
+    let there = addresses("eth1");
+    assert!(there.iter().any(|address| address == "fe80::77/64"), "{there:?}");
+    assert!(there.iter().any(|address| address == "169.254.9.9/16"), "{there:?}");
+    engine.ok(&["network", "disconnect", "six", "first"]);
+    // What belongs to other networks, and what is no address. Since 25.0 dockerd looks at the latter before it tries.
+    let connect =
+        |address: &str| engine.docker(&["network", "connect", "--link-local-ip", address, "six", "first"]).fails();
+    assert!(connect("10.1.2.3").ends_with("invalid link local IP address: 10.1.2.3\n"), "{}", connect("10.1.2.3"));
+    for wrong in ["nonsense", "0.0.0.0"] {
+        let said = connect(wrong).to_lowercase().replace("link-local", "link local").replace(['[', ']'], "");
+        assert!(said.contains(&format!("invalid link local ip address: {wrong}")), "{said}");
+    }
+    let refused = engine.docker(&["run", "--rm", "--link-local-ip", "10.1.2.3", IMAGE, "true"]);
+    assert_eq!(refused.status.code(), Some(125));
+    assert!(refused.stderr.contains("invalid link local IP address: 10.1.2.3"), "{}", refused.stderr);
+    engine.ok(&["restart", "-t", "0", "first"]);
+    assert_eq!(addresses("eth0")[1..], ["169.254.8.9/16", "169.254.8.10/16"]);
+}
+
+#[test]
 fn containers_that_may_not_speak_to_each_other_do_not() {
     let engine = Engine::start();
     let icc = "com.docker.network.bridge.enable_icc=false";
@@ -140,6 +174,19 @@ fn macvlans_share_a_wire_with_addresses_of_their_own() {
     assert!(engine.ok(&["exec", "first", "ip", "link", "show", "eth0"]).contains("02:00:00:00:00:09"));
     engine.ok(&["rm", "-f", "first"]);
     engine.ok(&["network", "rm", "wire"]);
+    for (parent, why) in [
+        ("nothing", "invalid subinterface vlan name nothing, example formatting is eth0.10"),
+        ("nothing.x", "unable to parse a valid vlan id from: x (ex. eth0.10 for vlan 10)"),
+        ("nothing.5", "-o parent interface does was not found on the host: nothing"),
+        ("lo.4095", "vlan id must be between 1-4094, received: 4095"),
+        ("lo.1.2", "required interface name format is: name.vlan_id, ex. eth0.10 for vlan 10, instead received lo.1.2"),
+        ("lo", "loopback interface is not a valid macvlan parent link"),
+    ] {
+        let refused =
+            engine.docker(&["network", "create", "-d", "macvlan", "-o", &format!("parent={parent}"), "wrong"]);
+        assert!(refused.clone().fails().contains(why), "{parent}: {}", refused.stderr);
+    }
+    assert_eq!(engine.ok(&["network", "ls", "-q", "--filter", "type=custom"]), "");
     let none = engine.docker(&["network", "create", "-d", "ipvlan", "thin"]);
     assert!(none.status.success() || none.stderr.contains("the kernel of this host has no ipvlan"), "{}", none.stderr);
     let links = engine.on_host(&["busybox", "ip", "-o", "link"]).ok();

@@ -68,19 +68,52 @@ fn the_daemon_counts_what_it_does() {
     engine.ok(&["run", "-d", "--name", "one", IMAGE, "sleep", "1000"]);
     engine.ok(&["run", "--rm", IMAGE, "true"]);
     engine.ok(&["commit", "one", "made"]);
-    assert!(!engine.docker_with(&["build", "-"], &format!("FROM {IMAGE}\nRUN false\n")).status.success());
+    for (wrong, options) in [
+        ("RUN false", &["build", "-"][..]),
+        ("SHOUT x", &["build", "-"]),
+        ("ONBUILD", &["build", "-"]),
+        ("RUN --nothing x", &["build", "-"]),
+        ("RUN true", &["build", "--target", "none", "-"]),
+    ] {
+        assert!(!engine.docker_with(options, &format!("FROM {IMAGE}\n{wrong}\n")).status.success());
+    }
+    assert!(!engine.docker_with(&["build", "-"], "# nothing\n").status.success());
+    engine.ok(&["info"]);
+    engine.ok(&["version"]);
     let text = engine.on_host(&["curl", "-sS", "http://127.0.0.1:9323/metrics"]).ok();
     for line in [
         "engine_daemon_container_states_containers{state=\"running\"} 1",
         "engine_daemon_container_actions_seconds_count{action=\"commit\"} 1",
         "engine_daemon_container_actions_seconds_count{action=\"delete\"} 1",
         "engine_daemon_events_subscribers_total 0",
-        "builder_builds_triggered_total 1",
-        "builder_builds_failed_total{reason=\"unknown\"} 1",
+        "builder_builds_triggered_total 6",
+        "builder_builds_failed_total{reason=\"build_canceled\"} 0",
+        "builder_builds_failed_total{reason=\"build_target_not_reachable_error\"} 1",
+        "builder_builds_failed_total{reason=\"dockerfile_empty_error\"} 1",
+        "builder_builds_failed_total{reason=\"dockerfile_syntax_error\"} 1",
+        "builder_builds_failed_total{reason=\"error_processing_commands_error\"} 1",
+        "builder_builds_failed_total{reason=\"missing_onbuild_arguments_error\"} 1",
+        "builder_builds_failed_total{reason=\"unknown_instruction_error\"} 1",
+        // One runs still.
+        "engine_daemon_network_actions_seconds_count{action=\"allocate\"} 3",
+        "engine_daemon_network_actions_seconds_count{action=\"connect\"} 3",
+        "engine_daemon_network_actions_seconds_count{action=\"release\"} 2",
+        "engine_daemon_host_info_functions_seconds_count{function=\"system_info\"} 1",
+        "promhttp_metric_handler_requests_in_flight 1",
+        "promhttp_metric_handler_requests_total{code=\"200\"} 0",
         "# TYPE engine_daemon_container_actions_seconds histogram",
     ] {
         assert!(text.lines().any(|found| found == line), "{line}\n{text}");
     }
+    let value = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok());
+    // Also asked before a first talk, to find the version that both speak.
+    let versions = value("engine_daemon_host_info_functions_seconds_count{function=\"system_version\"} ");
+    assert!(versions.is_some_and(|count| count >= 1.0), "{text}");
+    let resident = value("process_resident_memory_bytes ").unwrap();
+    let status = std::fs::read_to_string(format!("/proc/{}/status", engine.daemon())).unwrap();
+    let told =
+        status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse::<f64>().ok());
+    assert!(resident > 1e6 && resident <= told.unwrap() * 1024.0, "{resident} of {told:?}");
     let started = text.lines().find_map(|line| {
         line.strip_prefix("engine_daemon_container_actions_seconds_count{action=\"start\"} ")?.parse::<u32>().ok()
     });

@@ -56,7 +56,12 @@ pub fn release() -> Result<PathBuf> {
     release_with(&[])
 }
 
-/// The same, with other packages.
+/// Where the binaries are that tests drive: those that were named, else [`release`].
+pub fn binaries() -> Result<PathBuf> {
+    std::env::var_os("CORACLE_BINARIES").map_or_else(release, |dir| Ok(dir.into()))
+}
+
+/// The same as [`release`], with other packages.
 pub fn release_with(packages: &[&str]) -> Result<PathBuf> {
     let mut arguments = vec!["build", "--release", "--locked"];
     if !packages.is_empty() {

@@ -48,6 +48,8 @@ pub struct Endpoint<'a> {
     /// The name outside.
     pub outside: &'a str,
     pub addresses: Addresses,
+    /// Addresses for the wire alone, which no network gives (RFC 3927, RFC 4291).
+    pub link_locals: &'a [IpAddr],
     pub mac: Mac,
     /// Whether the way out leads through this network: of IPv4, of IPv6.
     pub default_routes: [bool; 2],
@@ -101,7 +103,7 @@ impl Networks {
         let _changing = self.changing.lock().await;
         match network.driver.as_str() {
             "bridge" => make_bridge(network).await?,
-            "macvlan" | "ipvlan" => return vlan::set_up(network).await,
+            "macvlan" | "ipvlan" => return self.set_up_vlan(network).await,
             _ => return Ok(()),
         }
         // Containers reach the world through this host.
@@ -141,7 +143,7 @@ impl Networks {
         let _changing = self.changing.lock().await;
         match network.driver.as_str() {
             "bridge" => {}
-            "macvlan" | "ipvlan" => return vlan::tear_down(network).await,
+            "macvlan" | "ipvlan" => return self.tear_down_vlan(network).await,
             _ => return Ok(()),
         }
         let links = Links::open(&Place::Current).map_err(failed)?;
@@ -152,8 +154,9 @@ impl Networks {
     /// Puts an interface into a container's namespace and onto the network. May wait for the kernel: not for a thread that
     /// serves others.
     pub async fn join(&self, endpoint: &Endpoint<'_>) -> Result<()> {
-        // An interface without IPv6 addresses of the network has none of its own making either, as dockerd has it.
-        let before = endpoint.inside.disable_ipv6(endpoint.addresses.v6.is_none())?;
+        // An interface without IPv6 addresses has none of its own making either, as dockerd has it.
+        let has_ipv6 = endpoint.addresses.v6.is_some() || endpoint.link_locals.iter().any(IpAddr::is_ipv6);
+        let before = endpoint.inside.disable_ipv6(!has_ipv6)?;
         let joined = match endpoint.network.driver.as_str() {
             "bridge" => join_bridge(endpoint),
             _ => join_vlan(endpoint).await,
@@ -253,8 +256,10 @@ fn configure(endpoint: &Endpoint<'_>) -> Result<()> {
     let index = inside.index("set up", name).map_err(failed)?;
     let mut batch = Batch::default();
     let addresses = [endpoint.addresses.v4.map(IpAddr::V4), endpoint.addresses.v6.map(IpAddr::V6)];
-    for address in addresses.into_iter().flatten() {
-        let length = network.prefix_length(address.is_ipv6());
+    let with_length =
+        addresses.into_iter().flatten().map(|address| (address, network.prefix_length(address.is_ipv6())));
+    let link_locals = endpoint.link_locals.iter().map(|address| (*address, if address.is_ipv6() { 64 } else { 16 }));
+    for (address, length) in with_length.chain(link_locals) {
         let address = IpNet::new(address, length).map_err(|error| Error::internal(format!("{address}: {error}")))?;
         batch.add_address(index, address);
     }

@@ -7,7 +7,7 @@
 //!   ├─ vlan    containers on a link of the host: macvlan and ipvlan
 //!   ├─ nft     one table: masquerade, and what may pass between bridges
 //!   ├─ dns     the server that each container on a user-made network has at 127.0.0.11
-//!   └─ ports   published ports
+//!   └─ ports   published ports; sctp: what the libraries do not know of that protocol
 //! ```
 
 pub mod bridge;
@@ -16,6 +16,7 @@ pub mod model;
 pub mod nft;
 pub mod pools;
 pub mod ports;
+mod sctp;
 pub mod vlan;
 
 use std::{
@@ -160,6 +161,7 @@ impl Networks {
             options: wanted.options,
             ipam_options: wanted.ipam_options,
             labels: wanted.labels,
+            made_parent: false,
         });
         networks.insert(network.id.clone(), network.clone());
         drop(networks);
@@ -172,6 +174,20 @@ impl Networks {
         self.networks.write().remove(id);
         self.addresses.forget(id);
         self.save()
+    }
+
+    /// Notes whether the link that a network's containers share was made for it.
+    fn note_parent(&self, id: &str, made: bool) -> Result<()> {
+        if let Some(network) = self.networks.write().get_mut(id) {
+            Arc::make_mut(network).made_parent = made;
+        }
+        self.save()
+    }
+
+    /// Another network on the same link.
+    fn sharing(&self, network: &Network) -> Option<Arc<Network>> {
+        let parent = vlan::vlan_parent(network)?;
+        self.list().into_iter().find(|other| other.id != network.id && vlan::vlan_parent(other) == Some(parent))
     }
 
     /// Gives an address of each family to `owner`: those asked for, or the next that are free.

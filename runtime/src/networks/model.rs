@@ -41,6 +41,9 @@ pub struct Network {
     pub options: BTreeMap<String, String>,
     pub ipam_options: BTreeMap<String, String>,
     pub labels: BTreeMap<String, String>,
+    /// The link that its containers share was made for it, and goes with it.
+    #[serde(default)]
+    pub made_parent: bool,
 }
 
 impl Network {

@@ -19,6 +19,8 @@ use tokio::{
     time::timeout,
 };
 
+use super::sctp;
+
 const BACKLOG: u32 = 1024;
 /// A container on the same machine answers at once or not at all.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
@@ -31,6 +33,7 @@ const MAX_DATAGRAM: usize = 65_535;
 pub enum Protocol {
     Tcp,
     Udp,
+    Sctp,
 }
 
 impl Protocol {
@@ -38,11 +41,12 @@ impl Protocol {
         match self {
             Protocol::Tcp => "tcp",
             Protocol::Udp => "udp",
+            Protocol::Sctp => "sctp",
         }
     }
 }
 
-/// `80`, `80/tcp`, `53/udp`; SCTP is refused by name.
+/// `80`, `80/tcp`, `53/udp`, `3868/sctp`.
 pub fn parse_port(text: &str) -> Result<(u16, Protocol), String> {
     let (number, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
     let number =
@@ -50,7 +54,8 @@ pub fn parse_port(text: &str) -> Result<(u16, Protocol), String> {
     match protocol.to_lowercase().as_str() {
         "tcp" => Ok((number, Protocol::Tcp)),
         "udp" => Ok((number, Protocol::Udp)),
-        other => Err(format!("Invalid proto: {other}: only tcp and udp are supported by this engine")),
+        "sctp" => Ok((number, Protocol::Sctp)),
+        other => Err(format!("Invalid proto: {other}")),
     }
 }
 
@@ -78,8 +83,18 @@ impl Drop for Published {
 }
 
 enum Socket {
-    Tcp(TcpListener),
+    Connections(Listener),
     Udp(UdpSocket),
+}
+
+enum Listener {
+    Tcp(TcpListener),
+    Sctp(sctp::Socket),
+}
+
+enum Connection {
+    Tcp(TcpStream),
+    Sctp(sctp::Socket),
 }
 
 fn bind(protocol: Protocol, address: SocketAddr) -> io::Result<Socket> {
@@ -91,8 +106,9 @@ fn bind(protocol: Protocol, address: SocketAddr) -> io::Result<Socket> {
                 setsockopt(&socket, sockopt::Ipv6V6Only, &true)?;
             }
             socket.bind(address)?;
-            Ok(Socket::Tcp(socket.listen(BACKLOG)?))
+            Ok(Socket::Connections(Listener::Tcp(socket.listen(BACKLOG)?)))
         }
+        Protocol::Sctp => Ok(Socket::Connections(Listener::Sctp(sctp::Socket::listen(address)?))),
         Protocol::Udp => {
             let domain = if address.is_ipv4() {
                 nix::sys::socket::AddressFamily::Inet
@@ -114,7 +130,8 @@ fn bind(protocol: Protocol, address: SocketAddr) -> io::Result<Socket> {
 impl Socket {
     fn address(&self) -> io::Result<SocketAddr> {
         match self {
-            Socket::Tcp(listener) => listener.local_addr(),
+            Socket::Connections(Listener::Tcp(listener)) => listener.local_addr(),
+            Socket::Connections(Listener::Sctp(listener)) => listener.address(),
             Socket::Udp(socket) => socket.local_addr(),
         }
     }
@@ -161,17 +178,26 @@ fn publish_at(protocol: Protocol, host: Option<IpAddr>, port: u16, target: Socke
 
 fn carry(socket: Socket, target: SocketAddr) -> JoinHandle<()> {
     match socket {
-        Socket::Tcp(listener) => tokio::spawn(carry_tcp(listener, target)),
+        Socket::Connections(listener) => tokio::spawn(carry_connections(listener, target)),
         Socket::Udp(socket) => tokio::spawn(carry_udp(Arc::new(socket), target)),
     }
 }
 
-async fn carry_tcp(listener: TcpListener, target: SocketAddr) {
+impl Listener {
+    async fn accept(&self) -> io::Result<Connection> {
+        Ok(match self {
+            Listener::Tcp(listener) => Connection::Tcp(listener.accept().await?.0),
+            Listener::Sctp(listener) => Connection::Sctp(listener.accept().await?),
+        })
+    }
+}
+
+async fn carry_connections(listener: Listener, target: SocketAddr) {
     let mut connections = tokio::task::JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((client, _)) => drop(connections.spawn(carry_connection(client, target))),
+                Ok(client) => drop(connections.spawn(carry_connection(client, target))),
                 Err(error) => {
                     // Out of descriptors: those that end give theirs back.
                     tracing::debug!(%error, "a connection to a published port could not be accepted");
@@ -185,7 +211,14 @@ async fn carry_tcp(listener: TcpListener, target: SocketAddr) {
     }
 }
 
-async fn carry_connection(mut client: TcpStream, target: SocketAddr) {
+async fn carry_connection(client: Connection, target: SocketAddr) {
+    let mut client = match client {
+        Connection::Tcp(client) => client,
+        Connection::Sctp(client) => {
+            let Ok(Ok(container)) = timeout(CONNECT_LIMIT, sctp::Socket::connect(target)).await else { return };
+            return sctp::carry(&client, &container).await;
+        }
+    };
     let Ok(Ok(mut container)) = timeout(CONNECT_LIMIT, TcpStream::connect(target)).await else { return };
     let _ = client.set_nodelay(true);
     let _ = container.set_nodelay(true);
@@ -253,7 +286,8 @@ mod tests {
     fn ports_and_ranges_are_read() {
         assert_eq!(parse_port("80").unwrap(), (80, Protocol::Tcp));
         assert_eq!(parse_port("53/udp").unwrap(), (53, Protocol::Udp));
-        assert!(parse_port("1/sctp").unwrap_err().contains("sctp"));
+        assert_eq!(parse_port("1/SCTP").unwrap(), (1, Protocol::Sctp));
+        assert!(parse_port("1/dccp").unwrap_err().contains("dccp"));
         assert!(parse_port("0").is_err() && parse_port("x").is_err());
         assert_eq!(parse_range("80-90").unwrap(), (80, 90));
         assert_eq!(parse_range("").unwrap(), (0, 0));

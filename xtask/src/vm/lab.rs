@@ -41,10 +41,7 @@ test ! -e /var/lib/coracle
 
 /// Brings a lab up, cuts the machine's power, and goes on with the same disk.
 pub fn run(kernel: Kernel, work: &Path) -> Result<()> {
-    let binaries = match std::env::var_os("CORACLE_BINARIES") {
-        Some(dir) => dir.into(),
-        None => cargo::release()?,
-    };
+    let binaries = cargo::binaries()?;
     let tree = Tree::new(&work.join("lab-tree"))?;
     for name in ["coracle", "kubectl-lite"] {
         tree.program(&binaries.join(name), &format!("/bin/{name}"))?;

@@ -1,6 +1,7 @@
 //! `cargo xtask test vm`: the launcher's and the shim's tests again on another kernel, with cgroup v2 alone and AppArmor;
-//! and a lab there, which goes on after a power cut.
+//! Docker's tests of what the host's kernel may lack; and a lab there, which goes on after a power cut.
 
+mod docker;
 mod lab;
 mod power;
 
@@ -36,7 +37,9 @@ pub fn run() -> Result<()> {
     // Busybox's has not the options that the tests isolate themselves with.
     tree.program("/usr/bin/unshare".as_ref(), "/bin/unshare")?;
     let mut script = String::from("failed=0\n");
-    let programs = test_programs(&SUITES.map(|(package, _)| package))?;
+    let mut packages = SUITES.map(|(package, _)| package).to_vec();
+    packages.push("coracle-tests");
+    let programs = test_programs(&packages)?;
     for (package, tests) in SUITES {
         let mut own = programs.iter().filter(|(of, _)| of == package).peekable();
         own.peek().with_context(|| format!("{package} has no tests"))?;
@@ -61,6 +64,9 @@ pub fn run() -> Result<()> {
     if code != 0 {
         return Err(anyhow!("tests failed in the machine"));
     }
+    let is_docker = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("docker-"));
+    let suite = programs.iter().find(|(of, path)| of == "coracle-tests" && is_docker(path));
+    docker::run(kernel.clone(), &work, &suite.context("there are no tests of Docker")?.1)?;
     let runtime = programs.into_iter().filter(|(of, _)| of == "coracle-runtime").map(|(_, program)| program);
     power::run(kernel.clone(), &work, &runtime.collect::<Vec<_>>())?;
     lab::run(kernel, &work)

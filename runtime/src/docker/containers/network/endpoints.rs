@@ -59,8 +59,9 @@ impl Docker {
     pub fn check_endpoint(&self, network: &Network, mut endpoint: Endpoint) -> Result<Endpoint, Problem> {
         let mut errors = Vec::new();
         let ipam = endpoint.ipam_config.clone().unwrap_or_default();
-        if !ipam.link_local_ips.is_empty() {
-            errors.push("LinkLocalIPs are not supported by this engine".to_owned());
+        let wrong = |text: &&String| text.parse::<IpAddr>().map_or(true, |address| address.is_unspecified());
+        for text in ipam.link_local_ips.iter().filter(wrong) {
+            errors.push(format!("invalid link-local IP address: {text}"));
         }
         for (text, ipv6) in [(&ipam.ipv4_address, false), (&ipam.ipv6_address, true)] {
             if !text.is_empty() {
@@ -159,6 +160,21 @@ fn address_error(network: &Network, text: &str, ipv6: bool) -> Option<String> {
 pub fn asked_addresses(endpoint: &Endpoint) -> Addresses {
     let ipam = endpoint.ipam_config.clone().unwrap_or_default();
     Addresses { v4: ipam.ipv4_address.parse::<Ipv4Addr>().ok(), v6: ipam.ipv6_address.parse::<Ipv6Addr>().ok() }
+}
+
+/// The addresses for the wire alone that an endpoint asks for; whether they are such is judged when it joins (libnetwork
+/// `network.go`, `createEndpoint`).
+pub fn asked_link_locals(endpoint: &Endpoint) -> Result<Vec<IpAddr>, Problem> {
+    let texts = endpoint.ipam_config.iter().flat_map(|ipam| &ipam.link_local_ips);
+    let is_one = |address: &IpAddr| match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    };
+    let judge = |text: &String| {
+        let address = text.parse::<IpAddr>().map(|address| address.to_canonical()).ok().filter(is_one);
+        address.ok_or_else(|| Problem::bad(format!("invalid link local IP address: {text}")))
+    };
+    texts.map(judge).collect()
 }
 
 /// Forgets what belonged to one run only.

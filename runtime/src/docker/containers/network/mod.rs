@@ -5,18 +5,18 @@ mod endpoints;
 mod names;
 mod publish;
 
-use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc, time::Instant};
 
 use coracle_link::{Netns, Place};
 
 pub use self::endpoints::split_link;
 use self::{
-    endpoints::{INTERFACE_NAME, asked_addresses, clear},
+    endpoints::{INTERFACE_NAME, asked_addresses, asked_link_locals, clear},
     names::View,
     publish::fixed_ports,
 };
 use super::{
-    super::{Docker, http::Problem, types::Endpoint},
+    super::{Docker, http::Problem, metrics::Action, types::Endpoint},
     Container, Record, files,
 };
 use crate::{
@@ -88,15 +88,16 @@ impl Docker {
         let (docker, container, record) = (self.clone(), container.clone(), record.clone());
         let runtime = tokio::runtime::Handle::current();
         let made = self.engine.blocking(move || -> Result<Attached, Problem> {
+            let began = Instant::now();
             let joins = record.host.network_mode != "none" && !record.config.network_disabled;
             let open = || joins.then(Inside::here).transpose();
             let (path, inside) = docker.engine.make_netns(&container.id, open)?;
             let mut attached = Attached { netns: Some(path.clone()), ..Attached::default() };
             let mut held = Attached { netns: Some(path), ..Attached::default() };
             let made = match inside {
-                Some(inside) => {
-                    runtime.block_on(docker.join_all(&container, &record, &inside, &mut attached, &mut held))
-                }
+                Some(inside) => runtime
+                    .block_on(docker.join_all(&container, &record, &inside, &mut attached, &mut held))
+                    .map(|()| docker.metrics.did(Action::AllocateNetworks, began)),
                 None => Ok(()),
             };
             // Held already, so that a failed start gives back what was made.
@@ -174,7 +175,9 @@ impl Docker {
                 network.name, network.driver
             )));
         }
+        let began = Instant::now();
         let mut endpoint = record.networks.get(&network.name).cloned().unwrap_or_default();
+        let link_locals = asked_link_locals(&endpoint)?;
         self.networks.release_address(&network.id, &container.id);
         let addresses = self.networks.take_addresses(network, &container.id, asked_addresses(&endpoint))?;
         let mac = parse_mac(&endpoint.wanted_mac).unwrap_or_else(|| bridge::mac_for(addresses));
@@ -192,6 +195,7 @@ impl Docker {
             interface: &link.inside,
             outside: link.outside.as_deref().unwrap_or_default(),
             addresses,
+            link_locals: &link_locals,
             mac,
             default_routes: ways_out.each_ref().map(|way| way.as_ref() == Some(&network.id)),
         };
@@ -217,6 +221,7 @@ impl Docker {
             endpoint.dns_names = Some(seen);
         }
         self.tell_network(network, "connect", container);
+        self.metrics.did(Action::ConnectNetwork, began);
         Ok((endpoint, link))
     }
 
@@ -231,6 +236,7 @@ impl Docker {
 
     /// Gives a container's networks back; what takes long goes on in the background.
     pub async fn detach_networks(self: &Arc<Docker>, container: &Arc<Container>, attached: Attached) {
+        let began = Instant::now();
         let Attached { netns, links, ports, dns, .. } = attached;
         drop((ports, dns));
         for link in links.values().filter(|link| link.outside.is_none()) {
@@ -252,6 +258,9 @@ impl Docker {
             if let Some(network) = self.networks.find(network) {
                 self.tell_network(&network, "disconnect", container);
             }
+        }
+        if !links.is_empty() {
+            self.metrics.did(Action::ReleaseNetworks, began);
         }
         // The interfaces go with the container's namespace, which the engine lets go of.
     }
