@@ -9,6 +9,15 @@ use std::{
 /// Most bytes of headers before one file. Go's archive/tar, which wrote nearly every layer there is, reads 1 MiB of each.
 const MAX_HEADERS: u64 = 4 << 20;
 
+/// A number of a header, by its field. A blank one is 0, as GNU tar and Go's archive/tar read it; what is no number is an
+/// error there, too.
+pub fn number(field: &[u8], value: io::Result<u64>) -> io::Result<u64> {
+    match value {
+        Err(_) if field.iter().all(|byte| matches!(byte, b' ' | 0)) => Ok(0),
+        value => value,
+    }
+}
+
 /// How much may be read before the next file begins.
 pub struct Allowance(Cell<u64>);
 

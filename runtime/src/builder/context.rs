@@ -302,7 +302,9 @@ impl Receiver {
         let id = |value: io::Result<u64>| value.ok().and_then(|id| u32::try_from(id).ok()).unwrap_or(0);
         let mut meta = Meta {
             kind,
-            mode: header.mode().context(what())? & 0o7777,
+            mode: crate::tar_headers::number(&header.as_old().mode, header.mode().map(u64::from)).context(what())?
+                as u32
+                & 0o7777,
             uid: id(header.uid()),
             gid: id(header.gid()),
             mtime: header.mtime().unwrap_or(0),

@@ -24,7 +24,7 @@ use tar::{Archive, Entry, EntryType};
 use super::{Draft, Whiteouts};
 use crate::{
     error::{Context, Error, Result},
-    tar_headers::Allowance,
+    tar_headers::{Allowance, number},
 };
 
 /// Most files of one layer, most bytes they may have together, and most bytes of the names of its directories, which are
@@ -407,13 +407,17 @@ fn clean(path: &OsStr) -> Result<PathBuf> {
 
 fn attributes(entry: &Entry<'_, impl Read>) -> Result<Attributes> {
     let header = entry.header();
-    // An empty field is 0, as GNU tar reads it.
-    let id = |value: io::Result<u64>| u32::try_from(value.unwrap_or(0)).map_err(|_| Error::invalid("malformed owner"));
+    let fields = header.as_old();
+    let number = |what: &str, field: &[u8], value| number(field, value).context(format!("read the {what}"));
+    let id = |what: &str, field: &[u8], value| {
+        u32::try_from(number(what, field, value)?).map_err(|_| Error::invalid(format!("malformed {what}")))
+    };
     Ok(Attributes {
-        uid: id(header.uid())?,
-        gid: id(header.gid())?,
-        mode: header.mode().context("read mode")? & 0o7777,
-        mtime: header.mtime().ok().and_then(|time| i64::try_from(time).ok()).unwrap_or(0),
+        uid: id("owner", &fields.uid, header.uid())?,
+        gid: id("group", &fields.gid, header.gid())?,
+        mode: number("mode", &fields.mode, header.mode().map(u64::from))? as u32 & 0o7777,
+        // A binary field holds times before 1970 as two's complement.
+        mtime: number("time", &fields.mtime, header.mtime())? as i64,
     })
 }
 

@@ -323,6 +323,28 @@ fn odd_entries_are_taken_as_they_are() {
         assert_eq!(metadata("su").mode() & 0o7777, 0o4755);
         assert_eq!(metadata("sda").rdev(), libc::makedev(8, 0));
         assert!(metadata("twice").is_file() && metadata("twice").mode() & 0o777 == 0o600);
+        // Fields that say nothing are 0; those that say no number are refused, and so are owners that nobody has.
+        let blank = |header: &mut tar::Header| {
+            let fields = header.as_old_mut();
+            (fields.mode, fields.uid, fields.gid) = ([0; 8], *b"       \0", [b' '; 8]);
+            fields.mtime = [0; 12];
+        };
+        let tar = [raw(b"blank", tar::EntryType::Regular, 0, blank), vec![0; 1024]].concat();
+        let draft = unpack(store, &tar[..], SMALL).unwrap();
+        let metadata = fs::symlink_metadata(draft.root().join("blank")).unwrap();
+        let found = (metadata.mode() & 0o7777, metadata.uid(), metadata.gid(), metadata.mtime());
+        assert_eq!(found, (0, 0, 0, 0));
+        let garbage: [fn(&mut tar::OldHeader); 5] = [
+            |fields| fields.mode = *b"garbage\0",
+            |fields| fields.uid = *b"0000009\0",
+            |fields| fields.gid = *b"-000001\0",
+            |fields| fields.mtime = *b"yesterday  \0",
+            |fields| fields.uid = *b"\x80\0\0\x01\0\0\0\0",
+        ];
+        for spoil in garbage {
+            let tar = raw(b"bad", tar::EntryType::Regular, 0, |header| spoil(header.as_old_mut()));
+            assert!(unpack(store, &[tar, vec![0; 1024]].concat()[..], SMALL).is_err());
+        }
         // Names that no file system takes.
         for name in [vec![b'a'; 300], [vec![b'b'; 200], vec![b'/'], vec![b'c'; 5000]].concat()] {
             let mut tar = raw(b"x", tar::EntryType::GNULongName, name.len() as u64, |_| ());
