@@ -13,10 +13,10 @@ use coracle_launcher::sys;
 use super::context::{Content, Context, Kind, Meta};
 use crate::{
     digest::{Digest, Hasher},
-    docker::containers::filesystem::{Tree, lowers_of, open_detached, pack_upper, upper_of},
+    docker::containers::filesystem::{Tree, lowers_of, pack_upper, upper_of},
     error::{Context as _, Error, Result},
     images::{Images, layers::StoredLayer},
-    snapshots::{Root, Snapshotter},
+    snapshots::{Root, Snapshotter, open_detached},
 };
 
 /// A layer that a step made, and what it is unpacked as.

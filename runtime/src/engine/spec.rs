@@ -15,7 +15,7 @@ use super::model::{
 use crate::{
     error::{Context, Error, Result},
     images::manifest::RunConfig,
-    snapshots::{Root, Snapshotter, overlay},
+    snapshots::{Root, Snapshotter, open_detached, overlay},
 };
 
 /// What containers may do unless told otherwise.
@@ -393,10 +393,8 @@ fn no_part(part: &str, why: &str) -> Error {
     Error::precondition(format!("failed to mount image volume: subpath {part:?}: {why}"))
 }
 
-/// A part of an image has to be there, and a directory (KEP-4639, "Non-Goals"). Of an image of several layers only the
-/// launcher can tell, which has them mounted.
-fn check_part(dir: &Path, part: &str) -> Result<()> {
-    let root = std::fs::File::open(dir).context("open an image's layer")?;
+/// A part of an image has to be there, and a directory (KEP-4639, "Non-Goals").
+fn check_part(root: impl AsFd, part: &str) -> Result<()> {
     let resolve = sys::RESOLVE_BENEATH | sys::RESOLVE_NO_MAGICLINKS;
     let found = sys::openat2(root.as_fd(), Path::new(part), libc::O_PATH | libc::O_DIRECTORY, 0, resolve);
     found.map(drop).map_err(|error| match error.raw_os_error() {
@@ -414,26 +412,30 @@ pub fn image_mount(
 ) -> Result<(&'static str, String, Vec<String>)> {
     let dirs = snapshots.lowers(image.chains.last())?;
     let mut options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
-    if !image.sub_path.is_empty() {
-        match &dirs[..] {
-            [] => return Err(no_part(&image.sub_path, "no such file or directory")),
-            [only] => check_part(only, &image.sub_path)?,
-            _ => {}
-        }
-        options.push(format!("{SUBPATH}{}", image.sub_path));
-    }
-    Ok(match &dirs[..] {
-        [] => {
+    let part = Some(image.sub_path.as_str()).filter(|part| !part.is_empty());
+    options.extend(part.map(|part| format!("{SUBPATH}{part}")));
+    Ok(match (&dirs[..], part) {
+        ([], Some(part)) => return Err(no_part(part, "no such file or directory")),
+        ([], None) => {
             options.push("size=0".into());
             ("tmpfs", "tmpfs".into(), options)
         }
-        [only] => {
+        ([only], _) => {
+            if let Some(part) = part {
+                check_part(std::fs::File::open(only).context("open an image's layer")?, part)?;
+            }
             options.extend(["bind".into(), "rprivate".into()]);
             ("bind", only.to_string_lossy().into_owned(), options)
         }
-        _ => {
+        ([nearest, ..], _) => {
             let lowers: Vec<String> = dirs.iter().map(|dir| overlay::escape(dir)).collect();
-            options.push(format!("lowerdir={}", lowers.join(":")));
+            let layers = format!("lowerdir={}", lowers.join(":"));
+            if let Some(part) = part {
+                // Where a path leads through several layers, only the kernel tells; any directory does for the mount.
+                let root = Root::Mount { kind: "overlay".into(), options: vec![layers.clone()] };
+                check_part(open_detached(&root, nearest)?, part)?;
+            }
+            options.push(layers);
             ("overlay", "overlay".into(), options)
         }
     })

@@ -6,8 +6,11 @@
 
 pub mod apply;
 pub mod copy;
+mod detached;
 pub mod overlay;
 mod settle;
+
+pub use detached::open_detached;
 
 use std::{
     fs::{self, File},

@@ -17,7 +17,7 @@ use coracle_launcher::sys;
 use super::{super::Docker, Container};
 use crate::{
     error::{Context, Error, Result},
-    snapshots::Root,
+    snapshots::open_detached,
 };
 
 /// An opened root.
@@ -51,28 +51,6 @@ impl Tree {
             None => path,
         };
         Ok((self.open(parent, libc::O_PATH | libc::O_DIRECTORY)?, name))
-    }
-}
-
-/// Mounts a root where only the descriptor returned can reach it.
-pub fn open_detached(root: &Root, target: &Path) -> Result<OwnedFd> {
-    match root {
-        Root::Directory(path) => {
-            sys::open(path, libc::O_PATH | libc::O_DIRECTORY, 0).context(format!("open {}", path.display()))
-        }
-        Root::Mount { kind, options } => {
-            fs::create_dir_all(target).context(format!("create {}", target.display()))?;
-            let data = options.join(",");
-            let work = || -> Result<OwnedFd> {
-                sys::unshare(libc::CLONE_NEWNS).context("make a mount namespace")?;
-                sys::mount("", "/", "", libc::MS_REC | libc::MS_PRIVATE, "").context("keep mounts to ourselves")?;
-                sys::mount(kind, target, kind, 0, &data).context("mount the container's file system")?;
-                sys::open(target, libc::O_PATH | libc::O_DIRECTORY, 0).context("open the container's file system")
-            };
-            // The namespace ends with the thread; the mount stays for as long as the descriptor is open.
-            std::thread::scope(|scope| scope.spawn(work).join())
-                .map_err(|_| Error::internal("the thread that mounts ended early"))?
-        }
     }
 }
 
