@@ -4,6 +4,9 @@ use std::{ffi::CString, io, os::unix::ffi::OsStrExt, path::Path};
 
 use coracle_launcher::sys;
 
+/// What containers see it called, as in upstream's documentation of shared processes.
+const NAME: &[u8] = b"/pause";
+
 /// Starts it as a child of this process, with which it ends. Its root is an empty directory: containers see it, and what
 /// they could reach by `/proc/1` must be nothing.
 ///
@@ -50,10 +53,11 @@ fn spawn_in(empty: &CString, users: &str) -> io::Result<i32> {
 
 /// `inside`: the process has left its users and becomes root of the others, once it has what only it may open.
 fn run(empty: &CString, inside: bool) -> ! {
+    show_as(NAME);
     // SAFETY: plain numbers and terminated strings; nothing is shared with the parent, which has one thread.
     unsafe {
         libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-        libc::prctl(libc::PR_SET_NAME, c"pod-init".as_ptr());
+        libc::prctl(libc::PR_SET_NAME, c"pause".as_ptr());
         // Ended children vanish by themselves (sigaction(2), SIGCHLD).
         libc::signal(libc::SIGCHLD, libc::SIG_IGN);
         if libc::syscall(libc::SYS_close_range, 0u32, u32::MAX, 0u32) != 0 {
@@ -71,6 +75,34 @@ fn run(empty: &CString, inside: bool) -> ! {
             libc::pause();
         }
     }
+}
+
+/// Changes what `/proc/PID/cmdline` tells: the arguments that this process has from its parent say where things lie on the
+/// host. Where it cannot be done they stay, as without it.
+fn show_as(name: &[u8]) {
+    let Ok(stat) = std::fs::read_to_string("/proc/self/stat") else { return };
+    let Some((start, end)) = arguments_of(&stat) else { return };
+    let length = end.saturating_sub(start);
+    if length < name.len() + 2 {
+        return;
+    }
+    // SAFETY: the kernel says that the arguments lie there, on this process's own stack, which can be written; nothing
+    // here reads them any more.
+    let arguments = unsafe { std::slice::from_raw_parts_mut(start as *mut u8, length) };
+    arguments.fill(0);
+    arguments[..name.len()].copy_from_slice(name);
+    // A last byte that is not 0 means that the text ends with its first 0, as after setproctitle(3) (Linux fs/proc/base.c,
+    // `get_mm_cmdline`); otherwise all the zeros would be arguments, too.
+    arguments[length - 1] = 1;
+}
+
+/// Where the arguments lie: fields 48 and 49 (proc_pid_stat(5)).
+fn arguments_of(stat: &str) -> Option<(usize, usize)> {
+    // The name, field 2, is in parentheses and may hold anything.
+    let mut fields = stat[stat.rfind(')')? + 1..].split_ascii_whitespace().skip(45);
+    let mut next = || fields.next()?.parse().ok();
+    let (start, end) = (next()?, next()?);
+    (start != 0).then_some((start, end))
 }
 
 /// Before close_range(2) (5.9): one by one, as `/proc` lists them.

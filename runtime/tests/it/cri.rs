@@ -1,6 +1,6 @@
 //! Stories through CRI.
 
-use std::{fs, os::unix::fs::MetadataExt};
+use std::{fs, os::unix::fs::MetadataExt, path::Path};
 
 use k8s_cri::v1;
 
@@ -64,6 +64,7 @@ fn a_pod_lives_and_leaves_nothing() {
             .unwrap();
         assert!(stats.memory.unwrap().working_set_bytes.unwrap().value > 0);
 
+        assert_new_cpusets_are_filled(&node);
         cri.runtime.stop_container(v1::StopContainerRequest { container_id: main.clone(), timeout: 1 }).await.unwrap();
         let ended = cri.status(&main).await;
         assert_eq!((ended.exit_code, ended.state()), (137, v1::ContainerState::ContainerExited));
@@ -86,6 +87,20 @@ fn a_pod_lives_and_leaves_nothing() {
         running.stop().await;
         assert_nothing_left(&node);
     });
+}
+
+/// What is made below a group of the runtime's has processors and memory from the start, so that a process can enter.
+fn assert_new_cpusets_are_filled(node: &Node) {
+    let group = Path::new("/sys/fs/cgroup/cpuset").join(node.config().cgroup_parent.trim_start_matches('/'));
+    // With cgroup v2 the kernel does so by itself.
+    if !group.exists() {
+        return;
+    }
+    let new = group.join("new");
+    fs::create_dir(&new).unwrap();
+    let filled = ["cpuset.cpus", "cpuset.mems"].map(|name| fs::read_to_string(new.join(name)).unwrap());
+    fs::remove_dir(&new).unwrap();
+    assert!(filled.iter().all(|value| !value.trim().is_empty()), "{filled:?}");
 }
 
 /// No mount, no process but our own, no file of a pod.
@@ -307,10 +322,11 @@ fn containers_share_processes_only_when_asked() {
         let with =
             |name: &str, text: &str| v1::ContainerConfig { linux: Some(Default::default()), ..script(name, text) };
         let first = cri.run(&pod, with("first", "sleep 1234")).await;
-        let second = cri.run(&pod, with("second", "ps; cat /proc/1/comm")).await;
+        let second = cri.run(&pod, with("second", "ps; echo /proc/1/cmdline; cat /proc/1/cmdline /proc/1/comm")).await;
         assert_eq!(cri.wait(&second).await.exit_code, 0);
         let seen = log(&node, "shared", "second");
-        assert!(seen.contains("sleep 1234") && seen.ends_with("pod-init\n"), "{seen}");
+        // Nothing of the shim's arguments, which are the host's paths.
+        assert!(seen.contains("sleep 1234") && seen.ends_with("/proc/1/cmdline\n/pause\0pause\n"), "{seen:?}");
         cri.runtime.stop_container(v1::StopContainerRequest { container_id: first, timeout: 0 }).await.unwrap();
         let alone = cri.run(&pod, script("alone", "cat /proc/1/comm")).await;
         assert_eq!(cri.wait(&alone).await.exit_code, 0);
@@ -559,7 +575,7 @@ fn pods_have_users_of_their_own() {
         let second = cri.run(&both, sharing("second", "ps; stat -c %u /proc/1; cat /proc/1/comm")).await;
         assert_eq!(cri.wait(&second).await.exit_code, 0);
         let seen = log(&node, "both", "second");
-        assert!(seen.contains("sleep 1234") && seen.ends_with("\n0\npod-init\n"), "{seen}");
+        assert!(seen.contains("sleep 1234") && seen.ends_with("\n0\npause\n"), "{seen}");
         // A container that shares nothing with it sees the same image, as the host's users.
         let other = cri.run_sandbox(sandbox(&node, "other")).await;
         let peer = cri.run(&other, script("peer", "stat -c %u /bin/busybox; exit 0")).await;
