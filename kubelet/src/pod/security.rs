@@ -1,7 +1,9 @@
 //! From security contexts to CRI's (kubernetes `pkg/kubelet/kuberuntime/security_context.go`).
 
 use k8s_cri::v1 as cri;
-use k8s_openapi::api::core::v1::{Container, Pod, PodSecurityContext, SeccompProfile, SecurityContext};
+use k8s_openapi::api::core::v1::{
+    AppArmorProfile, Container, Pod, PodSecurityContext, SeccompProfile, SecurityContext,
+};
 
 use super::spec;
 
@@ -50,6 +52,20 @@ fn seccomp(profile: Option<&SeccompProfile>) -> cri::SecurityProfile {
     };
     let localhost_ref = profile.and_then(|profile| profile.localhost_profile.clone()).unwrap_or_default();
     cri::SecurityProfile { profile_type: profile_type as i32, localhost_ref }
+}
+
+/// The profile of AppArmor's; none leaves it to the runtime, which applies its default one. With it the text that runtimes of
+/// before 1.30 read instead.
+fn apparmor(profile: Option<&AppArmorProfile>) -> (Option<cri::SecurityProfile>, String) {
+    use cri::security_profile::ProfileType;
+    let Some(profile) = profile else { return (None, String::new()) };
+    let name = profile.localhost_profile.clone().unwrap_or_default();
+    let (profile_type, localhost_ref, text) = match profile.type_.as_str() {
+        "Localhost" => (ProfileType::Localhost, name.clone(), format!("localhost/{name}")),
+        "RuntimeDefault" => (ProfileType::RuntimeDefault, String::new(), "runtime/default".to_owned()),
+        _ => (ProfileType::Unconfined, String::new(), "unconfined".to_owned()),
+    };
+    (Some(cri::SecurityProfile { profile_type: profile_type as i32, localhost_ref }), text)
 }
 
 fn selinux(options: Option<&k8s_openapi::api::core::v1::SELinuxOptions>) -> Option<cri::SeLinuxOption> {
@@ -118,6 +134,7 @@ pub fn must_be_non_root(pod: &Pod, container: &Container) -> bool {
 ///
 /// # Errors
 /// When the container would run as root and must not; the words are upstream's.
+#[expect(deprecated, reason = "runtimes of before Kubernetes 1.30 read `apparmor_profile`")]
 pub fn of_container(
     pod: &Pod,
     container: &Container,
@@ -136,6 +153,8 @@ pub fn of_container(
     let paths =
         |paths: &[&str]| if unmasked { Vec::new() } else { paths.iter().map(|path| (*path).to_owned()).collect() };
     let by_image = user.is_none();
+    let (apparmor, apparmor_text) =
+        apparmor(own.app_armor_profile.as_ref().or_else(|| pods?.app_armor_profile.as_ref()));
     Ok(cri::LinuxContainerSecurityContext {
         capabilities: own.capabilities.as_ref().map(|c| cri::Capability {
             add_capabilities: c.add.clone().unwrap_or_default(),
@@ -158,6 +177,8 @@ pub fn of_container(
         } else {
             seccomp(own.seccomp_profile.as_ref().or_else(|| pods?.seccomp_profile.as_ref()))
         }),
+        apparmor,
+        apparmor_profile: apparmor_text,
         ..Default::default()
     })
 }
@@ -216,6 +237,34 @@ mod tests {
         .unwrap();
         assert!(privileged.masked_paths.is_empty() && privileged.run_as_username == "web");
         assert_eq!(privileged.seccomp.unwrap().profile_type, cri::security_profile::ProfileType::Unconfined as i32);
+    }
+
+    #[test]
+    #[expect(deprecated, reason = "the text for older runtimes is what is tested, too")]
+    fn a_profile_of_apparmor_is_the_containers_or_the_pods() {
+        use cri::security_profile::ProfileType;
+        for (pod, own, expected) in [
+            (json!({}), json!({}), None),
+            (json!({"type": "RuntimeDefault"}), json!({}), Some((ProfileType::RuntimeDefault, "", "runtime/default"))),
+            (
+                json!({"type": "RuntimeDefault"}),
+                json!({"type": "Unconfined"}),
+                Some((ProfileType::Unconfined, "", "unconfined")),
+            ),
+            (
+                json!({}),
+                json!({"type": "Localhost", "localhostProfile": "mine"}),
+                Some((ProfileType::Localhost, "mine", "localhost/mine")),
+            ),
+        ] {
+            let context =
+                |profile: Value| if profile == json!({}) { json!({}) } else { json!({"appArmorProfile": profile}) };
+            let security = of(context(pod), context(own), &ImageUser::default()).unwrap();
+            let found = security.apparmor.map(|profile| (profile.profile_type(), profile.localhost_ref));
+            let (found, text) = (found.as_ref().map(|(kind, name)| (*kind, name.as_str())), security.apparmor_profile);
+            assert_eq!(found, expected.map(|(kind, name, _)| (kind, name)));
+            assert_eq!(text, expected.map_or("", |(.., text)| text));
+        }
     }
 
     #[test]

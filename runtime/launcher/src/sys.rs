@@ -268,6 +268,21 @@ pub fn move_mount(mount: &impl AsRawFd, target: &impl AsRawFd) -> io::Result<()>
     .map(drop)
 }
 
+/// Mounts a file system that needs no device, attached nowhere: fsopen(2), fsconfig(2), fsmount(2) (5.2).
+pub fn mount_detached(kind: &str) -> io::Result<OwnedFd> {
+    const CLOEXEC: u32 = 1;
+    const CONFIG_CREATE: u32 = 6;
+    let kind = cstr(kind)?;
+    let none = std::ptr::null::<libc::c_char>();
+    // SAFETY: `kind` is terminated; creation takes neither key nor value; the descriptors are ours.
+    unsafe {
+        let context = owned(check_long(libc::syscall(libc::SYS_fsopen, kind.as_ptr(), CLOEXEC))? as RawFd);
+        check_long(libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), CONFIG_CREATE, none, none, 0))?;
+        let mount = libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), CLOEXEC, 0);
+        check_long(mount).map(|fd| owned(fd as RawFd))
+    }
+}
+
 /// Whether the kernel has mount_setattr(2) (5.12). To change nothing always succeeds there.
 pub fn has_mount_setattr() -> bool {
     static FOUND: OnceLock<bool> = OnceLock::new();

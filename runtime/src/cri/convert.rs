@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use k8s_cri::v1;
+use k8s_cri::v1::{self, security_profile::ProfileType};
 
 use crate::{
     engine::{
-        Container, Sandbox,
+        Container, Sandbox, apparmor,
         model::{
             ContainerConfig, Device, Dns, IdMappings, IdRange, Mount, MountedImage, PortMapping, Propagation,
             Resources, SandboxConfig, Seccomp, Security, Status,
@@ -245,6 +245,7 @@ fn mount(mount: v1::Mount) -> Result<Mount> {
 }
 
 fn security(security: v1::LinuxContainerSecurityContext) -> Result<Security> {
+    let apparmor = apparmor(&security)?;
     let capabilities = security.capabilities.unwrap_or_default();
     let namespaces = security.namespace_options.unwrap_or_default();
     if security.selinux_options.as_ref().is_some_and(|options| {
@@ -252,13 +253,12 @@ fn security(security: v1::LinuxContainerSecurityContext) -> Result<Security> {
     }) {
         return Err(Error::unimplemented("SELinux is not supported yet"));
     }
-    let apparmor = apparmor(security.apparmor.as_ref())?;
     let seccomp = match security.seccomp {
         None => Seccomp::Unconfined,
         Some(profile) => match profile.profile_type() {
-            v1::security_profile::ProfileType::RuntimeDefault => Seccomp::RuntimeDefault,
-            v1::security_profile::ProfileType::Unconfined => Seccomp::Unconfined,
-            v1::security_profile::ProfileType::Localhost => Seccomp::Localhost(profile.localhost_ref),
+            ProfileType::RuntimeDefault => Seccomp::RuntimeDefault,
+            ProfileType::Unconfined => Seccomp::Unconfined,
+            ProfileType::Localhost => Seccomp::Localhost(profile.localhost_ref),
         },
     };
     let pid_of = (namespaces.pid == v1::NamespaceMode::Target as i32).then_some(namespaces.target_id);
@@ -286,25 +286,39 @@ fn security(security: v1::LinuxContainerSecurityContext) -> Result<Security> {
     })
 }
 
-/// The AppArmor profile to run under. The kernel must have a profile of the node's; there is none of our own, so that
-/// "the runtime's default" is none where no profile is named (as a runtime without AppArmor has it).
-fn apparmor(profile: Option<&v1::SecurityProfile>) -> Result<String> {
-    let Some(profile) = profile else { return Ok(String::new()) };
-    match profile.profile_type() {
-        v1::security_profile::ProfileType::Localhost => {
-            let name = profile.localhost_ref.strip_prefix("localhost/").unwrap_or(&profile.localhost_ref);
-            if name.is_empty() {
-                return Err(Error::invalid("apparmor: a localhost profile needs a name"));
-            }
-            if !coracle_launcher::labels::has_apparmor() {
-                return Err(Error::invalid(format!("apparmor is not supported: profile {name:?} cannot be applied")));
-            }
-            Ok(name.to_owned())
+/// The AppArmor profile to run under; empty for the default one, which is also that of a container that says nothing. What
+/// is asked for and cannot be applied is refused (containerd `internal/cri/server/container_create.go`).
+fn apparmor(security: &v1::LinuxContainerSecurityContext) -> Result<String> {
+    let enabled = apparmor::enabled();
+    let unsupported = |what: &str| Error::invalid(format!("apparmor is not supported: {what} cannot be applied"));
+    match apparmor_wish(security)? {
+        (ProfileType::Localhost, name) => {
+            apparmor::check_name(&name)?;
+            if enabled { Ok(name) } else { Err(unsupported(&format!("profile {name:?}"))) }
         }
-        v1::security_profile::ProfileType::Unconfined if coracle_launcher::labels::has_apparmor() => {
-            Ok("unconfined".into())
+        (ProfileType::RuntimeDefault, _) if security.apparmor.is_some() && !enabled => {
+            Err(unsupported("the runtime's default profile"))
         }
-        _ => Ok(String::new()),
+        (ProfileType::RuntimeDefault, _) => Ok(String::new()),
+        (ProfileType::Unconfined, _) => Ok(apparmor::UNCONFINED.into()),
+    }
+}
+
+/// What the message says, or its older, textual form.
+fn apparmor_wish(security: &v1::LinuxContainerSecurityContext) -> Result<(ProfileType, String)> {
+    if let Some(profile) = &security.apparmor {
+        let name = profile.localhost_ref.strip_prefix("localhost/").unwrap_or(&profile.localhost_ref);
+        return Ok((profile.profile_type(), name.to_owned()));
+    }
+    #[expect(deprecated, reason = "clients of before Kubernetes 1.30 say nothing else")]
+    let text = security.apparmor_profile.as_str();
+    match text {
+        "" | "runtime/default" => Ok((ProfileType::RuntimeDefault, String::new())),
+        "unconfined" => Ok((ProfileType::Unconfined, String::new())),
+        _ => match text.strip_prefix("localhost/") {
+            Some(name) => Ok((ProfileType::Localhost, name.to_owned())),
+            None => Err(Error::invalid(format!("invalid apparmor profile {text:?}"))),
+        },
     }
 }
 

@@ -112,7 +112,11 @@ impl Docker {
         let count =
             |wanted: &[&str]| containers.iter().filter(|container| wanted.contains(&container.status())).count();
         let v2 = self.engine.cgroup_is_v2();
-        let mut security = vec!["name=seccomp,profile=builtin".to_owned()];
+        let mut security = Vec::new();
+        if crate::engine::apparmor::enabled() {
+            security.push("name=apparmor".to_owned());
+        }
+        security.push("name=seccomp,profile=builtin".to_owned());
         if v2 {
             security.push("name=cgroupns".into());
         }

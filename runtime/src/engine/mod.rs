@@ -9,6 +9,7 @@
 //! What is on disk is written before and corrected after each step, so that a daemon killed at any point finds its way:
 //! shims that are alive say what runs, records of exit say what ended, and the rest ended with an unknown status.
 
+pub mod apparmor;
 mod container;
 pub mod exec;
 pub mod model;

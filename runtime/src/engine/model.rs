@@ -219,7 +219,7 @@ pub struct Security {
     pub masked_paths: Vec<String>,
     pub readonly_paths: Vec<String>,
     pub seccomp: Seccomp,
-    /// A profile that the kernel has; empty for none.
+    /// A profile that the kernel has, or `unconfined`; empty for the default one.
     #[serde(default)]
     pub apparmor: String,
 }

@@ -131,8 +131,8 @@ fn process(inputs: &Inputs<'_>) -> Result<Value> {
         "noNewPrivileges": security.no_new_privileges,
         "oomScoreAdj": config.resources.oom_score_adj,
     });
-    if !security.apparmor.is_empty() && !security.privileged {
-        process["apparmorProfile"] = json!(security.apparmor);
+    if let Some(profile) = super::apparmor::profile(security)? {
+        process["apparmorProfile"] = json!(profile);
     }
     Ok(process)
 }

@@ -66,7 +66,11 @@ impl Node {
 
     /// The runtime in this process.
     pub async fn start(&self) -> Running {
-        let runtime = Runtime::start(self.config()).await.unwrap();
+        self.start_with(self.config()).await
+    }
+
+    pub async fn start_with(&self, config: Config) -> Running {
+        let runtime = Runtime::start(config).await.unwrap();
         runtime.images().pack(IMAGE, busybox()).await.unwrap();
         let stop = CancellationToken::new();
         let token = stop.clone();

@@ -1,5 +1,6 @@
 //! The runtime as a whole: through CRI, with real namespaces, groups and shims. Needs root.
 
+mod apparmor;
 mod containerd;
 mod cri;
 mod durability;

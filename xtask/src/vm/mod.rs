@@ -21,7 +21,16 @@ const SUITES: [(&str, &[&str]); 3] = [
     ("coracle-shim", &[]),
     (
         "coracle-runtime",
-        &["cri::", "durability::", "hostile::", "launcher::", "launcher_features::", "shim::", "snapshots::"],
+        &[
+            "apparmor::",
+            "cri::",
+            "durability::",
+            "hostile::",
+            "launcher::",
+            "launcher_features::",
+            "shim::",
+            "snapshots::",
+        ],
     ),
 ];
 

@@ -9,7 +9,7 @@ use super::{
         types::{Endpoint, Recursion},
     },
     Container, Record,
-    spec::arguments,
+    spec::{arguments, security_options},
 };
 use crate::engine::model::{ContainerState, Status};
 
@@ -48,6 +48,9 @@ impl Docker {
             self.log_path(container).to_string_lossy().into_owned()
         };
         let execs = self.execs_of(&container.id);
+        // Checked when the container was made.
+        let options = security_options(&record.host).unwrap_or_default();
+        let apparmor = options.shown_apparmor(record.host.privileged);
         let mut out = json!({
             "Id": container.id,
             "Created": time(record.created),
@@ -65,7 +68,7 @@ impl Docker {
             "Platform": "linux",
             "MountLabel": "",
             "ProcessLabel": "",
-            "AppArmorProfile": if record.host.privileged { "unconfined" } else { "" },
+            "AppArmorProfile": apparmor,
             "ExecIDs": if execs.is_empty() { Value::Null } else { json!(execs) },
             "HostConfig": record.host,
             "GraphDriver": self.graph_driver(container),

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     engine::{
+        apparmor,
         model::{Resources, Seccomp, Security, User},
         spec,
     },
@@ -64,6 +65,20 @@ pub struct SecurityOptions {
     /// A profile's text.
     pub seccomp: Option<String>,
     pub writable_cgroups: bool,
+    /// A profile of the kernel's, or `unconfined`; empty for the default one.
+    pub apparmor: String,
+}
+
+impl SecurityOptions {
+    /// The profile as inspect shows it: nothing where there is no AppArmor (moby `daemon/container_linux.go`).
+    pub fn shown_apparmor(&self, privileged: bool) -> &str {
+        match self.apparmor.as_str() {
+            _ if !apparmor::enabled() => "",
+            _ if privileged => apparmor::UNCONFINED,
+            "" => apparmor::DEFAULT,
+            named => named,
+        }
+    }
 }
 
 /// Reads the options; what the kernel has no module for is refused unless it asks for nothing.
@@ -78,7 +93,14 @@ pub fn security_options(host: &HostConfig) -> Result<SecurityOptions, Problem> {
             ("seccomp", "unconfined") => out.unconfined_seccomp = true,
             ("seccomp", "builtin") => {}
             ("seccomp", profile) if profile.trim_start().starts_with('{') => out.seccomp = Some(profile.to_owned()),
-            ("apparmor", "unconfined" | "docker-default") | ("label", _) | ("disable", _) => {}
+            ("label", _) | ("disable", _) => {}
+            // Docker's name for what is the default.
+            ("apparmor", "docker-default" | apparmor::DEFAULT) => out.apparmor.clear(),
+            ("apparmor", apparmor::UNCONFINED) => out.apparmor = apparmor::UNCONFINED.to_owned(),
+            ("apparmor", name) if apparmor::enabled() => {
+                apparmor::check_name(name)?;
+                out.apparmor = name.to_owned();
+            }
             ("apparmor", name) => {
                 return Err(Problem::bad(format!(
                     "AppArmor profile {name:?} cannot be used: the kernel has no AppArmor"
@@ -132,6 +154,7 @@ fn engine_security(host: &HostConfig, files: &Path) -> Result<Security, Problem>
         privileged: host.privileged,
         no_new_privileges: options.no_new_privileges,
         seccomp,
+        apparmor: options.apparmor,
         ..Security::default()
     })
 }
@@ -283,6 +306,9 @@ fn process(inputs: &Inputs<'_>, security: &Security) -> Result<Value, Problem> {
     });
     if record.config.tty && host.console_size != [0, 0] {
         out["consoleSize"] = json!({ "height": host.console_size[0], "width": host.console_size[1] });
+    }
+    if let Some(profile) = apparmor::profile(security)? {
+        out["apparmorProfile"] = json!(profile);
     }
     Ok(out)
 }
@@ -534,7 +560,13 @@ mod tests {
         assert!(with(&["no-new-privileges"]).unwrap().no_new_privileges);
         assert!(with(&["seccomp=unconfined", "label=disable"]).unwrap().unconfined_seccomp);
         assert_eq!(with(&["seccomp={}"]).unwrap().seccomp.as_deref(), Some("{}"));
-        assert!(with(&["apparmor=mine"]).is_err());
+        assert_eq!(
+            with(&["apparmor=mine"]).ok().map(|options| options.apparmor == "mine"),
+            apparmor::enabled().then_some(true)
+        );
+        assert_eq!(with(&["apparmor=unconfined"]).unwrap().apparmor, "unconfined");
+        assert_eq!(with(&["apparmor=unconfined", "apparmor=docker-default"]).unwrap().apparmor, "");
+        assert!(with(&["apparmor="]).is_err());
         assert!(with(&["nonsense=1"]).is_err());
     }
 
