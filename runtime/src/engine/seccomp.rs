@@ -1,6 +1,6 @@
 //! Seccomp profiles: the default one, made for a container's capabilities, and profiles from files.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{collections::BTreeSet, fs, path::Path, sync::LazyLock};
 
 use coracle_launcher::seccomp::{native_architectures, numbers};
 use serde_json::{Value, json};
@@ -124,9 +124,9 @@ const NEW_NAMESPACES: u64 = 0x7e02_0000;
 const PERSONALITIES: [u64; 5] = [0, 8, 0x2_0000, 0x2_0008, 0xffff_ffff];
 const AF_VSOCK: u64 = 40;
 
-/// The runtime's own profile for a container with these capabilities.
-pub fn default_profile(capabilities: &[String]) -> Result<Value> {
-    let has = |name: &str| capabilities.iter().any(|capability| capability == name);
+/// The calls that every container may use, whatever their arguments, in order. Of two thousand names, for each start, they
+/// would be found again.
+static ALWAYS: LazyLock<BTreeSet<&'static str>> = LazyLock::new(|| {
     let refused: BTreeSet<&str> = WITH_CAPABILITY
         .iter()
         .flat_map(|(_, calls)| calls.iter().copied())
@@ -141,7 +141,13 @@ pub fn default_profile(capabilities: &[String]) -> Result<Value> {
         .chain(&numbers::AARCH64)
         .chain(&numbers::ARM)
         .map(|(name, _)| *name);
-    let mut allowed: BTreeSet<&str> = known.filter(|name| !refused.contains(name)).collect();
+    known.filter(|name| !refused.contains(name)).collect()
+});
+
+/// The runtime's own profile for a container with these capabilities.
+pub fn default_profile(capabilities: &[String]) -> Result<Value> {
+    let has = |name: &str| capabilities.iter().any(|capability| capability == name);
+    let mut allowed = ALWAYS.clone();
     allowed.extend(
         WITH_CAPABILITY.iter().filter(|(capability, _)| has(capability)).flat_map(|(_, calls)| calls.iter().copied()),
     );
