@@ -94,7 +94,7 @@ impl Process {
     fn spawn(&mut self, launcher: &OwnedFd, dir: &Path, root: &Path, waiter: Waiter) -> io::Result<()> {
         let (report, theirs) = os::message_pair()?;
         let mut command = Command::new(format!("/proc/self/fd/{}", launcher.as_raw_fd()));
-        command.env_clear().current_dir("/").arg("--root").arg(root);
+        command.env_clear().arg("--root").arg(root);
         match &self.create.kind {
             Kind::Container { .. } => command.arg("run"),
             Kind::Exec { .. } => command.arg("exec"),

@@ -58,6 +58,9 @@ impl Server {
         let listener = UnixListener::from(os::take_stream(0)?);
         let launcher = os::take_stream(1)?;
         listener.set_nonblocking(true)?;
+        let (dir, root) = (std::path::absolute(dir)?, std::path::absolute(root)?);
+        // The launcher's too. Set for it alone, it would cost a fork of this process, where a new program needs none.
+        std::env::set_current_dir("/")?;
         let children = os::settle()?;
         Ok(Server {
             dir,
