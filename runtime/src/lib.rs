@@ -24,6 +24,7 @@ pub mod engine;
 pub mod error;
 pub mod images;
 pub mod networks;
+mod placement;
 pub mod snapshots;
 mod socket;
 mod tar_headers;

@@ -52,6 +52,7 @@ use crate::{
 };
 
 /// Events that a slow listener may be behind before it is told to list again.
+    placement,
 const EVENT_BACKLOG: usize = 4096;
 
 /// Everything that runs under one data directory.
@@ -167,7 +168,7 @@ impl Engine {
             paths.run.join("containers"),
             paths.oci(),
         ] {
-            fs::create_dir_all(&path).context(format!("create {}", path.display()))?;
+            placement::create_unrelated(&path)?;
         }
         let snapshots: Arc<dyn Snapshotter> = Arc::new(Overlay::open(&paths.data.join("snapshots"))?);
         let (place, registries) = (config.pull_place.clone(), config.registries.clone());

@@ -19,6 +19,7 @@ use super::{
 use crate::{
     digest::Digest,
     error::{Context, Error, Result},
+    placement,
 };
 
 pub struct Copy {
@@ -33,8 +34,7 @@ impl Copy {
     pub fn open(dir: &Path) -> Result<Copy> {
         clear(&dir.join("t"))?;
         for name in ["l", "c", "t"] {
-            let path = dir.join(name);
-            fs::create_dir_all(&path).context(format!("create {}", path.display()))?;
+            placement::create_unrelated(&dir.join(name))?;
         }
         let settling = Settling::open(dir)?;
         let mut layers = HashSet::new();

@@ -25,6 +25,7 @@ use super::{
 use crate::{
     digest::Digest,
     error::{Context, Error, Result},
+    placement,
 };
 
 pub struct Overlay {
@@ -46,8 +47,7 @@ impl Overlay {
     pub fn open(dir: &Path) -> Result<Overlay> {
         clear(&dir.join("t"))?;
         for name in ["l", "c", "t"] {
-            let path = dir.join(name);
-            fs::create_dir_all(&path).context(format!("create {}", path.display()))?;
+            placement::create_unrelated(&dir.join(name))?;
         }
         let settling = Settling::open(dir)?;
         let (mut layers, mut lost, mut next) = (HashMap::new(), Vec::new(), 0);
@@ -69,7 +69,7 @@ impl Overlay {
             fs::rename(&path, &doomed).context(format!("throw {} away", path.display()))?;
         }
         clear(&dir.join("t"))?;
-        fs::create_dir_all(dir.join("t")).context(format!("create {}/t", dir.display()))?;
+        placement::create_unrelated(&dir.join("t"))?;
         Ok(overlay)
     }
 

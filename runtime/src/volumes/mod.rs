@@ -14,7 +14,10 @@ use coracle_launcher::{mount_options::MountOptions, sys};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Context, Error, Result};
+use crate::{
+    error::{Context, Error, Result},
+    placement,
+};
 
 /// A volume.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -45,7 +48,7 @@ const OPTIONS: [&str; 4] = ["type", "o", "device", "size"];
 impl Volumes {
     /// Finds the volumes of an earlier daemon.
     pub fn open(dir: &Path) -> Result<Volumes> {
-        fs::create_dir_all(dir).context(format!("create {}", dir.display()))?;
+        placement::create_unrelated(dir)?;
         let mut volumes = BTreeMap::new();
         for entry in fs::read_dir(dir).context(format!("read {}", dir.display()))?.flatten() {
             let path = entry.path().join("volume.json");
