@@ -311,8 +311,7 @@ impl Engine {
             log,
             oom_file: oom_file.unwrap_or_default(),
         };
-        shim.call(&Request::Create(create)).await?;
-        match shim.start_process(&container.id).await {
+        match shim.run_process(create).await {
             Ok(started) => Ok(started),
             Err(error) => {
                 // Nothing runs; the shim need not remember it.

@@ -20,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-use coracle_shim::protocol::{self, Exit, MAX_FRAME, ProcessState, Reply, Request, VERSION};
+use coracle_shim::protocol::{self, Create, Exit, MAX_FRAME, ProcessState, Reply, Request, VERSION};
 use parking_lot::Mutex;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -127,21 +127,36 @@ impl Shim {
 
     /// Sends one request and waits for its answer.
     async fn request(&self, request: &Request) -> Result<Reply> {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let (sender, receiver) = oneshot::channel();
-        match self.pending.waiting.lock().as_mut() {
-            Some(waiting) => drop(waiting.insert(number, sender)),
-            None => return Err(Error::unavailable("the shim is gone")),
-        }
+        let [answer] = self.requests([request]).await?;
+        answer
+    }
+
+    /// Sends requests in one write; the shim does them one after the other, whatever becomes of those before.
+    async fn requests<const N: usize>(&self, requests: [&Request; N]) -> Result<[Result<Reply>; N]> {
+        let first = self.next.fetch_add(N as u32, Ordering::Relaxed);
         let mut bytes = Vec::new();
-        request.encode(number, &mut bytes);
+        let receivers = {
+            let mut waiting = self.pending.waiting.lock();
+            let waiting = waiting.as_mut().ok_or_else(|| Error::unavailable("the shim is gone"))?;
+            let mut number = first;
+            requests.map(|request| {
+                let (sender, receiver) = oneshot::channel();
+                waiting.insert(number, sender);
+                request.encode(number, &mut bytes);
+                number = number.wrapping_add(1);
+                receiver
+            })
+        };
         self.writer.lock().await.write_all(&bytes).await.context("write to the shim")?;
-        match timeout(ANSWER_LIMIT, receiver).await {
+        let answers = futures::future::join_all(receivers.map(|receiver| timeout(ANSWER_LIMIT, receiver))).await;
+        let mut answers = answers.into_iter().map(|answer| match answer {
             Ok(Ok(Reply::Failed { message })) => Err(Error::internal(message)),
             Ok(Ok(reply)) => Ok(reply),
             Ok(Err(_)) => Err(Error::unavailable("the shim is gone")),
             Err(_) => Err(Error::deadline("the shim does not answer")),
-        }
+        });
+        // There are as many answers as requests.
+        Ok(std::array::from_fn(|_| answers.next().unwrap_or_else(|| Err(Error::unavailable("the shim is gone")))))
     }
 
     /// A request whose answer says nothing but that it was done.
@@ -151,10 +166,24 @@ impl Shim {
 
     /// Starts a created process; returns its pid and when.
     pub async fn start_process(&self, id: &str) -> Result<(u32, u64)> {
-        match self.request(&Request::Start { id: id.to_owned() }).await? {
-            Reply::Started { pid, at } => Ok((pid, at)),
-            _ => Err(Error::internal("the shim answered something else")),
-        }
+        started(self.request(&Request::Start { id: id.to_owned() }).await?)
+    }
+
+    /// Makes a process known, in place of what an earlier run left of it.
+    pub async fn create_process(&self, create: Create) -> Result<()> {
+        let forget = Request::Delete { id: create.id.clone() };
+        // That there is nothing to forget is fine.
+        let [_, created] = self.requests([&forget, &Request::Create(create)]).await?;
+        created.map(drop)
+    }
+
+    /// The same, and starts it; returns its pid and when.
+    pub async fn run_process(&self, create: Create) -> Result<(u32, u64)> {
+        let forget = Request::Delete { id: create.id.clone() };
+        let start = Request::Start { id: create.id.clone() };
+        let [_, created, answer] = self.requests([&forget, &Request::Create(create), &start]).await?;
+        created?;
+        started(answer?)
     }
 
     /// The first process of the sandbox's shared pid namespace.
@@ -175,6 +204,13 @@ impl Shim {
     /// A connection of its own, for a process's streams.
     pub async fn session(&self) -> Result<Session> {
         Session::open(&self.dir).await
+    }
+}
+
+fn started(reply: Reply) -> Result<(u32, u64)> {
+    match reply {
+        Reply::Started { pid, at } => Ok((pid, at)),
+        _ => Err(Error::internal("the shim answered something else")),
     }
 }
 

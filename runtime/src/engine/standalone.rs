@@ -176,8 +176,6 @@ impl Engine {
         let shim = self.shim(sandbox).await?;
         let group = self.hierarchy.group(&container.cgroups_path).context("find the cgroup")?;
         let oom_file = group.dir("memory").map(|dir| dir.join(memory::oom_file(group.is_v2())));
-        // What an earlier run left; that there is nothing is fine.
-        let _ = shim.call(&Request::Delete { id: container.id.clone() }).await;
         let create = Create {
             id: container.id.clone(),
             kind: Kind::Container { bundle: self.paths.bundle(&container.id).to_string_lossy().into_owned() },
@@ -187,13 +185,17 @@ impl Engine {
             log: launch.log,
             oom_file: oom_file.map(|path| path.to_string_lossy().into_owned()).unwrap_or_default(),
         };
-        shim.call(&Request::Create(create)).await?;
-        for pending in launch.attach {
-            let session = attach(&shim, &container.id, pending.stdin, pending.output).await;
-            // Who went away meanwhile is not waited for.
-            let _ = pending.ready.send(session);
-        }
-        let started = shim.start_process(&container.id).await;
+        let started = if launch.attach.is_empty() {
+            shim.run_process(create).await
+        } else {
+            shim.create_process(create).await?;
+            for pending in launch.attach {
+                let session = attach(&shim, &container.id, pending.stdin, pending.output).await;
+                // Who went away meanwhile is not waited for.
+                let _ = pending.ready.send(session);
+            }
+            shim.start_process(&container.id).await
+        };
         if started.is_err() {
             let _ = shim.call(&Request::Delete { id: container.id.clone() }).await;
         }
