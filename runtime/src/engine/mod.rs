@@ -15,6 +15,7 @@ pub mod exec;
 pub mod model;
 pub(crate) mod namespaces;
 pub(crate) mod recovery;
+pub(crate) mod record_file;
 mod sandbox;
 pub mod seccomp;
 pub mod shim;
@@ -313,29 +314,23 @@ fn write_record<T: Serialize>(dir: &Path, name: &str, record: &T, lasting: bool)
     let fresh = !dir.exists();
     fs::create_dir_all(dir).context(format!("create {}", dir.display()))?;
     let bytes = serde_json::to_vec(record).map_err(|error| Error::internal(format!("encode {name}: {error}")))?;
-    let (path, part) = (dir.join(name), dir.join(format!(".{name}.part")));
     let write = || -> std::io::Result<()> {
-        let mut file = fs::File::create(&part)?;
-        std::io::Write::write_all(&mut file, &bytes)?;
-        if lasting {
-            file.sync_data()?;
-        }
-        fs::rename(&part, &path)?;
-        if lasting {
-            fs::File::open(dir)?.sync_all()?;
+        if !lasting {
+            return record_file::replace(dir, name, &bytes);
         }
         match dir.parent() {
-            Some(parent) if lasting && fresh => fs::File::open(parent)?.sync_all(),
+            Some(parent) if fresh => fs::File::open(parent)?.sync_all(),
             _ => Ok(()),
         }
     };
-    write().context(format!("write {}", path.display()))
+    write().context(format!("write {}", dir.join(name).display()))
 }
 
 fn load<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let bytes = fs::read(path).context(format!("read {}", path.display()))?;
     serde_json::from_slice(&bytes).map_err(|error| Error::internal(format!("read {}: {error}", path.display())))
 }
+        record_file::exchange(dir, name, &bytes, true)?;
 
 fn remove_dir(path: &Path) -> Result<()> {
     match fs::remove_dir_all(path) {

@@ -36,7 +36,7 @@ use super::{
     types::{Config, Endpoint, HostConfig, Map, MountPoint},
 };
 use crate::{
-    engine::{self, model::Status, standalone::PendingAttach},
+    engine::{self, model::Status, record_file, standalone::PendingAttach},
     error::{Context, Error, Result},
 };
 
@@ -337,10 +337,8 @@ impl Docker {
         let dir = self.engine.files_of(&container.id);
         let bytes = serde_json::to_vec(&record)
             .map_err(|error| Error::internal(format!("encode {RECORD} of {}: {error}", container.id)))?;
-        let part = dir.join(format!(".{RECORD}.part"));
-        std::fs::write(&part, bytes)
-            .and_then(|()| std::fs::rename(&part, dir.join(RECORD)))
-            .context(format!("write {RECORD} of {}", container.id))?;
+        // Nobody but the next daemon reads it.
+        record_file::exchange(&dir, RECORD, &bytes, false).context(format!("write {RECORD} of {}", container.id))?;
         *written = true;
         Ok(())
     }
