@@ -1,5 +1,7 @@
 //! The daemon is killed while containers run. dockerd does this with `--live-restore` only, so it is no peer here.
 
+use std::fs;
+
 use crate::engine::{Engine, IMAGE};
 
 #[test]
@@ -56,4 +58,26 @@ fn a_container_that_ended_while_no_daemon_was_there_follows_its_policy() {
     engine.crash();
     assert_eq!(engine.ok(&["wait", "once"]), "4", "the shim kept the code");
     assert_eq!(engine.ok(&["inspect", "-f", "{{.State.Status}}", "stopped"]), "exited");
+}
+
+#[test]
+fn what_is_removed_is_gone_at_once_and_off_the_disk_soon() {
+    let mut engine = Engine::start();
+    if engine.is_peer() {
+        return;
+    }
+    let count = |engine: &Engine, name: &str| fs::read_dir(engine.path("data").join(name)).unwrap().count();
+    // The daemon tells nobody when; it is asked something else until it has come to it, for some seconds at most.
+    let emptied =
+        |engine: &Engine| (0..500).any(|_| !engine.ok(&["version"]).is_empty() && count(engine, "removed") == 0);
+    let fill = "mkdir /many; i=0; while [ $i -lt 300 ]; do i=$((i+1)); echo $i > /many/$i; done; sleep 1000";
+    engine.ok(&["run", "-d", "--name", "first", IMAGE, "sh", "-c", fill]);
+    engine.ok(&["rm", "-f", "first"]);
+    engine.ok(&["run", "--rm", "--name", "first", IMAGE, "true"]);
+    assert_eq!((count(&engine, "containers"), count(&engine, "snapshots/c")), (0, 0));
+    assert!(emptied(&engine), "the files of removed containers stay");
+    // What a daemon did not come to, the next one does.
+    fs::create_dir_all(engine.path("data/removed/left.snapshot/fs")).unwrap();
+    engine.crash();
+    assert!(emptied(&engine), "what was left by a killed daemon stays");
 }

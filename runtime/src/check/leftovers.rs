@@ -31,6 +31,7 @@ pub fn directories(dirs: &Dirs<'_>, known: &Known) -> Vec<Finding> {
     look(What::Container, run.join("containers"), &container, "belongs to no container");
     look(What::Container, run.join("oci"), &container, "is the state of no container");
     look(What::Snapshot, data.join("snapshots/c"), &container, "belongs to no container");
+    look(What::Container, data.join("removed"), &|_| false, "was being removed");
     look(What::Layer, data.join("snapshots/t"), &|_| false, "was being unpacked or removed");
     look(What::Blob, data.join("content/ingest"), &|_| false, "is half written");
     for name in names(&data.join("cni")) {

@@ -3,6 +3,7 @@
 //! ```text
 //! data_dir/sandboxes/ID/{sandbox.json, hosts, hostname, resolv.conf}    run_dir/sandboxes/ID/{ns/, shm, shim/}
 //! data_dir/containers/ID/{container.json}                              run_dir/containers/ID/{config.json, rootfs}
+//! data_dir/removed/ID.{snapshot, record}
 //! ```
 //!
 //! A container is created (recorded, its snapshot made), started (the sandbox's shim runs the launcher), exited, removed.
@@ -14,8 +15,9 @@ mod container;
 pub mod exec;
 pub mod model;
 pub(crate) mod namespaces;
-pub(crate) mod recovery;
 pub(crate) mod record_file;
+pub(crate) mod recovery;
+mod removal;
 mod sandbox;
 pub mod seccomp;
 pub mod shim;
@@ -41,6 +43,7 @@ use self::{
         ContainerConfig, ContainerImage, ContainerState, Event, EventKind, SandboxConfig, SandboxState, User, now,
     },
     namespaces::Pins,
+    removal::Removals,
     shim::{Programs, Shim},
 };
 use crate::{
@@ -49,11 +52,11 @@ use crate::{
     digest::Digest,
     error::{Context, Error, Result},
     images::Images,
+    placement,
     snapshots::{Snapshotter, overlay::Overlay},
 };
 
 /// Events that a slow listener may be behind before it is told to list again.
-    placement,
 const EVENT_BACKLOG: usize = 4096;
 
 /// Everything that runs under one data directory.
@@ -72,6 +75,7 @@ pub struct Engine {
     naming: Mutex<()>,
     /// What waits for the disk or the kernel at a time.
     waiting: Semaphore,
+    removals: Removals,
     events: broadcast::Sender<Event>,
 }
 
@@ -136,6 +140,11 @@ impl Paths {
         self.data.join("containers").join(id)
     }
 
+    /// What is removed already and still on the disk.
+    fn removed(&self) -> PathBuf {
+        self.data.join("removed")
+    }
+
     fn run_sandbox(&self, id: &str) -> PathBuf {
         self.run.join("sandboxes").join(id)
     }
@@ -177,9 +186,11 @@ impl Engine {
         let hierarchy = Hierarchy::discover().context("find the cgroup hierarchies")?;
         let programs = Programs::embedded()?;
         let cni = Cni::open(&config.cni_conf_dir, &config.cni_bin_dir, &paths.data.join("cni"), config.cni_own);
+        let removals = Removals::open(paths.removed())?;
         let engine = Arc::new_cyclic(|this| Engine {
             this: this.clone(),
             paths,
+            removals,
             images,
             snapshots,
             hierarchy,
@@ -193,6 +204,7 @@ impl Engine {
             events: broadcast::channel(EVENT_BACKLOG).0,
         });
         engine.recover().await?;
+        engine.removals.go_on();
         Ok(engine)
     }
 
@@ -318,6 +330,7 @@ fn write_record<T: Serialize>(dir: &Path, name: &str, record: &T, lasting: bool)
         if !lasting {
             return record_file::replace(dir, name, &bytes);
         }
+        record_file::exchange(dir, name, &bytes, true)?;
         match dir.parent() {
             Some(parent) if fresh => fs::File::open(parent)?.sync_all(),
             _ => Ok(()),
@@ -330,7 +343,6 @@ fn load<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let bytes = fs::read(path).context(format!("read {}", path.display()))?;
     serde_json::from_slice(&bytes).map_err(|error| Error::internal(format!("read {}: {error}", path.display())))
 }
-        record_file::exchange(dir, name, &bytes, true)?;
 
 fn remove_dir(path: &Path) -> Result<()> {
     match fs::remove_dir_all(path) {

@@ -3,7 +3,7 @@
 //! The sandbox has the container's id and no record of its own. Its shim is started with the container and dismissed when the container rests, so
 //! a container that does not run costs no memory.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{fs, path::PathBuf, sync::Arc};
 
 use coracle_launcher::cgroup::{Cgroup, freezer, memory};
 use coracle_shim::protocol::{Create, Kind, LogDriver, Reply, Request};
@@ -142,7 +142,7 @@ impl Engine {
             return Err(Error::precondition(format!("container {:?} runs already", container.id)));
         }
         let bundle = self.paths.bundle(&container.id);
-        std::fs::create_dir_all(bundle.join("rootfs")).context(format!("create {}", bundle.display()))?;
+        fs::create_dir_all(bundle.join("rootfs")).context(format!("create {}", bundle.display()))?;
         save_volatile(&bundle, "config.json", &launch.config)?;
         let sandbox = self.sandbox(&container.id)?;
         if before.status == Status::Exited {
@@ -264,8 +264,8 @@ impl Engine {
         self.blocking(move || release_files(&paths, &id)).await?
     }
 
-    /// Removes a container that does not run, or kills it first. Nobody finds it any more when this begins; with `later`
-    /// its files go in the background.
+    /// Removes a container that does not run, or kills it first. When this returns nobody finds it any more, nor would a
+    /// daemon started anew; the disk may have its files for a moment longer.
     pub async fn remove_standalone(&self, container: &Arc<Container>) -> Result<()> {
         let _changing = container.changing.lock().await;
         if container.state().status == Status::Running {
@@ -274,18 +274,31 @@ impl Engine {
         self.stop_shim(&*self.sandbox(&container.sandbox)?).await;
         let (paths, snapshots, id) = (self.paths.clone(), self.snapshots.clone(), container.id.clone());
         let run = self.run_of(container);
-        self.blocking(move || {
-            release_files(&paths, &id)?;
-            run.remove(true)?;
-            snapshots.remove(&id)?;
-            remove_dir(&paths.bundle(&id))?;
-            remove_dir(&paths.run_sandbox(&id))?;
-            // Of an earlier version.
-            remove_dir(&paths.sandbox(&id))?;
-            // The record goes last: by it a daemon that is killed here finds the rest again.
-            remove_dir(&paths.container(&id))
-        })
-        .await??;
+        let mut removal = self.removals.begin();
+        let removed = self.blocking(move || {
+            let mut remove = || -> Result<()> {
+                release_files(&paths, &id)?;
+                run.remove(true)?;
+                if !removal.take(&format!("{id}.snapshot"), |to| snapshots.take_away(&id, to)) {
+                    snapshots.remove(&id)?;
+                }
+                remove_dir(&paths.bundle(&id))?;
+                remove_dir(&paths.run_sandbox(&id))?;
+                // Of an earlier version.
+                remove_dir(&paths.sandbox(&id))?;
+                // The record goes last: by it a daemon that is killed here finds the rest again.
+                let record = paths.container(&id);
+                if !removal.take(&format!("{id}.record"), |to| fs::rename(&record, to).context("move the record")) {
+                    remove_dir(&record)?;
+                }
+                Ok(())
+            };
+            let done = remove();
+            (done, removal)
+        });
+        let (done, removal) = removed.await?;
+        removal.finish();
+        done?;
         self.containers.write().remove(&container.id);
         self.sandboxes.write().remove(&container.id);
         self.collect_after(container).await;

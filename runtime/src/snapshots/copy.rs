@@ -149,6 +149,11 @@ impl Snapshotter for Copy {
         }
     }
 
+    fn take_away(&self, key: &str, to: &Path) -> Result<()> {
+        check_key(key)?;
+        fs::rename(self.dir.join("c").join(key), to).context(format!("take snapshot {key} away"))
+    }
+
     fn keys(&self) -> Vec<String> {
         let entries = fs::read_dir(self.dir.join("c")).into_iter().flatten().flatten();
         entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()

@@ -117,6 +117,9 @@ pub trait Snapshotter: Send + Sync {
 
     fn remove(&self, key: &str) -> Result<()>;
 
+    /// Moves what [`Snapshotter::remove`] would remove to a path that nothing is at.
+    fn take_away(&self, key: &str, to: &Path) -> Result<()>;
+
     /// The containers that have a file system.
     fn keys(&self) -> Vec<String>;
 

@@ -67,7 +67,7 @@ fn text(store: &dyn Snapshotter, key: &str, top: &Digest, path: &str) -> Option<
 
 #[test]
 fn layers_lie_over_each_other() {
-    both(|store, _| {
+    both(|store, place| {
         let base = [
             dir("etc"),
             file("etc/a", b"one"),
@@ -97,6 +97,10 @@ fn layers_lie_over_each_other() {
             (metadata.uid(), metadata.gid(), metadata.mtime(), metadata.mode() & 0o7777),
             (7, 8, 1_000_000, 0o644)
         );
+        let away = place.join(format!("{} away", store.name()));
+        store.take_away("c1", &away).unwrap();
+        assert!(away.is_dir() && store.keys().is_empty() && store.take_away("c1", &place.join("again")).is_err());
+        store.prepare("c1", Some(&top)).unwrap();
         store.remove("c1").unwrap();
         store.remove_layer(&top).unwrap();
         assert!(!store.has_layer(&top) && store.keys().is_empty());
