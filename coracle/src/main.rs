@@ -119,6 +119,8 @@ fn long_running(logging: &logging::Options, work: impl Future<Output = Result<()
         .enable_all()
         // Threads that waited for disks in a busy moment: each holds a stack and a heap while it waits for more.
         .thread_keep_alive(Duration::from_secs(1))
+        .on_thread_start(residency::thread_began)
+        .on_thread_stop(residency::thread_ended)
         .build()?;
     runtime.spawn(residency::keep_small());
     let outcome = runtime.block_on(work);

@@ -6,6 +6,7 @@
 
 use std::{
     ffi::{c_int, c_void},
+    sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
 
@@ -14,21 +15,41 @@ use nix::{
     sys::resource::{UsageWho, getrusage},
     sys::time::TimeValLike,
 };
+use tokio::sync::Notify;
 
 /// What was not touched for so long is let go of.
 const PERIOD: Duration = Duration::from_secs(10);
 /// A process that has computed less than this has touched little.
 const WORTH_IT_MILLISECONDS: i64 = 20;
 
-/// Lets go of what is not in use, again and again. A few hundred faults in ten seconds are what it costs a busy process.
+/// The runtime's threads: its workers, and those that wait for disks.
+static THREADS: AtomicUsize = AtomicUsize::new(0);
+/// The last thread that waited for disks has ended: a busy moment is over.
+static CALM: Notify = Notify::const_new();
+
+pub fn thread_began() {
+    THREADS.fetch_add(1, Ordering::Relaxed);
+}
+
+pub fn thread_ended() {
+    THREADS.fetch_sub(1, Ordering::Relaxed);
+    CALM.notify_one();
+}
+
+/// Lets go of what is not in use, again and again, and when a busy moment is over. A few hundred faults are what it costs each
+/// time.
 pub async fn keep_small() {
+    let workers = tokio::runtime::Handle::current().metrics().num_workers();
     let (mut computed, mut was_busy) = (0, false);
     let mut ticks = tokio::time::interval(PERIOD);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     // The first tick is at once.
     ticks.tick().await;
     loop {
-        ticks.tick().await;
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = CALM.notified() => if THREADS.load(Ordering::Relaxed) > workers { continue } else { ticks.reset() },
+        }
         let Ok(usage) = getrusage(UsageWho::RUSAGE_SELF) else { return };
         let now = usage.user_time().num_milliseconds() + usage.system_time().num_milliseconds();
         let busy = now - computed >= WORTH_IT_MILLISECONDS;
