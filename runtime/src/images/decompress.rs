@@ -11,14 +11,19 @@ const MAX_XZ_MEMORY: u32 = 160 << 10;
 
 /// Reads the uncompressed stream.
 pub fn reader<'a>(stream: impl Read + 'a) -> Result<Box<dyn Read + 'a>> {
+    open(stream).context("read layer")
+}
+
+/// The same, for who says himself what was being read.
+pub fn open<'a>(stream: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
     let mut stream = BufReader::with_capacity(128 << 10, stream);
-    let magic = peek(&mut stream).context("read layer")?;
+    let magic = peek(&mut stream)?;
     if magic.starts_with(&[0x1f, 0x8b]) {
         return Ok(Box::new(flate2::bufread::MultiGzDecoder::new(stream)));
     }
     if magic.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
-        let mut decoder = zstd::Decoder::with_buffer(stream).context("read layer")?;
-        decoder.window_log_max(MAX_ZSTD_WINDOW_LOG).context("read layer")?;
+        let mut decoder = zstd::Decoder::with_buffer(stream)?;
+        decoder.window_log_max(MAX_ZSTD_WINDOW_LOG)?;
         return Ok(Box::new(decoder));
     }
     // Docker takes these two wherever it takes archives.

@@ -7,6 +7,7 @@
 //!
 //! An image's id is the digest of its configuration. A record is written last: what it names is there.
 
+mod ahead;
 pub mod build_cache;
 pub mod catalogue;
 pub mod decompress;
@@ -30,6 +31,7 @@ use tokio::sync::{OwnedRwLockReadGuard, RwLock};
 use tracing::warn;
 
 use self::{
+    ahead::ReadAhead,
     build_cache::BuildCache,
     catalogue::{Catalogue, ImageRecord},
     manifest::{Descriptor, ImageConfig, MAX_DOCUMENT, Manifest},
@@ -243,7 +245,7 @@ impl Inner {
     /// Unpacks one layer from its (compressed) stream, which is read to its end.
     pub fn unpack(
         &self,
-        stream: impl Read,
+        stream: impl Read + Send,
         layer: &Descriptor,
         diff_id: &Digest,
         parent: Option<&Digest>,
@@ -251,9 +253,13 @@ impl Inner {
     ) -> Result<()> {
         let what = || format!("failed to extract layer {diff_id}");
         let draft = self.snapshots.draft(parent).context(what())?;
-        let mut tar = HashingReader::new(decompress::reader(stream).context(what())?, diff_id.hasher());
-        apply::apply(&mut tar, &draft, self.limits).context(what())?;
-        let (digest, _) = tar.finish().context(what())?;
+        let unpacked = std::thread::scope(|scope| {
+            let inflated = ReadAhead::start(scope, || decompress::open(stream))?;
+            let mut tar = HashingReader::new(inflated, diff_id.hasher());
+            apply::apply(&mut tar, &draft, self.limits)?;
+            tar.finish().context("read layer")
+        });
+        let (digest, _) = unpacked.context(what())?;
         if digest != *diff_id {
             return Err(Error::invalid(format!(
                 "wrong diff id calculated on extraction of layer {}: expected {diff_id}, got {digest}",

@@ -16,6 +16,7 @@ use std::{
         },
     },
     path::{Component, Path, PathBuf},
+    sync::Arc,
 };
 
 use coracle_launcher::sys;
@@ -42,6 +43,9 @@ impl Default for Limits {
     }
 }
 
+/// Bytes of a file that are written at once.
+const PIECE: usize = 256 << 10;
+
 const OPAQUE: &[u8] = b".wh..wh..opq";
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE_ATTRIBUTE: &str = "trusted.overlay.opaque";
@@ -58,6 +62,7 @@ pub fn apply(tar: impl Read, draft: &Draft, limits: Limits) -> Result<()> {
         names: 0,
         directory_times: Vec::new(),
         last: None,
+        buffer: vec![0; PIECE],
     };
     let allowance = Allowance::new();
     let mut archive = Archive::new(allowance.metered(tar));
@@ -82,7 +87,9 @@ struct Layer<'a> {
     /// Directories get their times last: filling them changes them.
     directory_times: Vec<(PathBuf, i64)>,
     /// The directory of the entry before, which most entries share.
-    last: Option<(PathBuf, OwnedFd)>,
+    last: Option<(PathBuf, Arc<OwnedFd>)>,
+    /// For the content of files.
+    buffer: Vec<u8>,
 }
 
 /// Owner, permissions and time of an entry.
@@ -122,15 +129,11 @@ impl Layer<'_> {
     fn make(&mut self, entry: &mut Entry<'_, impl Read>, parent: &Path, name: &OsStr, path: &Path) -> Result<()> {
         let attributes = attributes(entry)?;
         let kind = entry.header().entry_type();
-        let dir = self.directory(parent)?;
-        let dir = dir.as_fd();
-        self.make_room(dir, name, kind.is_dir())?;
+        let directory = self.directory(parent)?;
+        let dir = directory.as_fd();
         match kind {
             EntryType::Directory => {
-                match sys::mkdirat(dir, name, 0o700) {
-                    Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error).context("mkdir"),
-                    _ => {}
-                }
+                self.place(dir, name, true, || sys::mkdirat(dir, name, 0o700)).context("mkdir")?;
                 self.names += path.as_os_str().len() as u64;
                 if self.names > self.limits.names {
                     let limit = self.limits.names;
@@ -138,29 +141,23 @@ impl Layer<'_> {
                 }
                 self.directory_times.push((path.to_owned(), attributes.mtime));
             }
-            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => self.write_file(entry, dir, name)?,
+            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
+                let file = self.write_file(entry, dir, name)?;
+                set_file_attributes(&file, &attributes)?;
+                return self.set_extended(entry, dir, name);
+            }
             EntryType::Symlink => {
                 let target = entry.link_name_bytes().ok_or_else(|| Error::invalid("link without a target"))?;
-                sys::symlinkat(OsStr::from_bytes(&target), dir, name).context("symlink")?;
+                let target = OsStr::from_bytes(&target);
+                self.place(dir, name, false, || sys::symlinkat(target, dir, name)).context("symlink")?;
             }
             EntryType::Link => {
                 let target = entry.link_name_bytes().ok_or_else(|| Error::invalid("link without a target"))?;
                 return self.hard_link(&OsString::from_vec(target.into_owned()), dir, name);
             }
             EntryType::Char | EntryType::Block | EntryType::Fifo => {
-                let header = entry.header();
-                let number = |value: io::Result<Option<u32>>| value.ok().flatten().unwrap_or(0);
-                let device = libc::makedev(number(header.device_major()), number(header.device_minor()));
-                let (bits, device) = match kind {
-                    EntryType::Char => (libc::S_IFCHR, device),
-                    EntryType::Block => (libc::S_IFBLK, device),
-                    _ => (libc::S_IFIFO, 0),
-                };
-                // A character device 0/0 would be a whiteout that the layer did not write as one.
-                if bits == libc::S_IFCHR && device == 0 {
-                    return Err(Error::invalid("character device 0/0"));
-                }
-                sys::mknodat(dir, name, bits | 0o600, device).context("mknod")?;
+                let (mode, device) = node(entry.header(), kind)?;
+                self.place(dir, name, false, || sys::mknodat(dir, name, mode, device)).context("mknod")?;
             }
             kind => return Err(Error::invalid(format!("unsupported tar entry type {kind:?}"))),
         }
@@ -169,11 +166,11 @@ impl Layer<'_> {
     }
 
     /// Opens the directory that an entry goes to, making what is missing of it.
-    fn directory(&mut self, path: &Path) -> Result<OwnedFd> {
+    fn directory(&mut self, path: &Path) -> Result<Arc<OwnedFd>> {
         if let Some((last, fd)) = &self.last
             && last == path
         {
-            return fd.try_clone().context("duplicate a descriptor");
+            return Ok(fd.clone());
         }
         let fd = match self.resolve(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -182,8 +179,8 @@ impl Layer<'_> {
             }
             result => result,
         };
-        let fd = fd.context(format!("open directory {path:?}"))?;
-        self.last = Some((path.to_owned(), fd.try_clone().context("duplicate a descriptor")?));
+        let fd = Arc::new(fd.context(format!("open directory {path:?}"))?);
+        self.last = Some((path.to_owned(), fd.clone()));
         Ok(fd)
     }
 
@@ -231,34 +228,42 @@ impl Layer<'_> {
         Ok(())
     }
 
-    /// A later entry replaces an earlier one (or the lower layer's copy); a directory over a directory is the same one.
-    fn make_room(&mut self, dir: BorrowedFd<'_>, name: &OsStr, directory: bool) -> Result<()> {
-        let path = fd_join(dir, name);
-        match fs::symlink_metadata(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(error).context("stat"),
-            Ok(metadata) if metadata.is_dir() && directory => Ok(()),
-            Ok(metadata) => {
-                self.last = None;
-                remove(&path, &metadata)
-            }
+    /// Makes what an entry is. A later entry replaces an earlier one (or the lower layer's copy); a directory over a
+    /// directory is the same one.
+    fn place<T: Default>(
+        &mut self,
+        dir: BorrowedFd<'_>,
+        name: &OsStr,
+        directory: bool,
+        make: impl Fn() -> io::Result<T>,
+    ) -> Result<T> {
+        // Nearly always there is room: looking first would double the work.
+        match make() {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            result => return result.context("create"),
         }
+        let path = fd_join(dir, name);
+        let metadata = fs::symlink_metadata(&path).context("stat")?;
+        if metadata.is_dir() && directory {
+            return Ok(T::default());
+        }
+        self.last = None;
+        remove(&path, &metadata)?;
+        make().context("create")
     }
 
-    fn write_file(&mut self, entry: &mut Entry<'_, impl Read>, dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
-        let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
-        let fd = sys::openat2(dir, Path::new(name), flags, 0o600, sys::RESOLVE_NO_SYMLINKS).context("create")?;
-        let mut file = File::from(fd);
+    fn write_file(&mut self, entry: &mut Entry<'_, impl Read>, dir: BorrowedFd<'_>, name: &OsStr) -> Result<File> {
         // Before anything is written: a header of 512 bytes can announce as much as it likes.
         if entry.size() > self.left() {
             return Err(self.too_large());
         }
-        let count = match entry.header().entry_type() {
-            EntryType::GNUSparse => copy_with_holes(entry, &mut file).context("write")?,
-            _ => io::copy(entry, &mut file).context("write")?,
-        };
-        self.bytes += count;
-        Ok(())
+        let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
+        let create = || sys::openat2(dir, Path::new(name), flags, 0o600, sys::RESOLVE_NO_SYMLINKS).map(Some);
+        let fd = self.place(dir, name, false, create)?.ok_or_else(|| Error::internal("no file was created"))?;
+        let mut file = File::from(fd);
+        let sparse = entry.header().entry_type() == EntryType::GNUSparse;
+        self.bytes += copy(entry, &mut file, &mut self.buffer, sparse).context("write")?;
+        Ok(file)
     }
 
     fn left(&self) -> u64 {
@@ -288,9 +293,12 @@ impl Layer<'_> {
         };
         let parent = self.resolve(parent).context(format!("open directory of hard link target {target:?}"))?;
         let (from, to) = (cstring(file)?, cstring(name)?);
-        // SAFETY: both names are terminated, both descriptors open.
-        let result = unsafe { libc::linkat(parent.as_raw_fd(), from.as_ptr(), dir.as_raw_fd(), to.as_ptr(), 0) };
-        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()).context(format!("hard link to {target:?}")) }
+        let link = || {
+            // SAFETY: both names are terminated, both descriptors open.
+            let result = unsafe { libc::linkat(parent.as_raw_fd(), from.as_ptr(), dir.as_raw_fd(), to.as_ptr(), 0) };
+            if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+        };
+        self.place(dir, name, false, link).context(format!("hard link to {target:?}"))
     }
 
     fn whiteout(&mut self, parent: &Path, name: &OsStr) -> Result<()> {
@@ -366,24 +374,41 @@ fn is_pax_sparse(entry: &mut Entry<'_, impl Read>) -> Result<bool> {
     Ok(records.flatten().any(|record| record.key().is_ok_and(|key| key.starts_with("GNU.sparse."))))
 }
 
-/// Copies what is not zero; the rest takes no room on the disk.
-fn copy_with_holes(from: &mut impl Read, to: &mut File) -> io::Result<u64> {
-    let mut buffer = vec![0; 64 << 10];
+/// Copies a file's content; of a sparse one what is not zero: the rest takes no room on the disk.
+fn copy(from: &mut impl Read, to: &mut File, buffer: &mut [u8], sparse: bool) -> io::Result<u64> {
     let mut length = 0;
     loop {
-        let count = match from.read(&mut buffer) {
+        let count = match from.read(buffer) {
             Ok(0) => break,
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
         };
-        if buffer[..count].iter().any(|&byte| byte != 0) {
+        if !sparse || buffer[..count].iter().any(|&byte| byte != 0) {
             to.write_all_at(&buffer[..count], length)?;
         }
         length += count as u64;
     }
-    to.set_len(length)?;
+    if sparse {
+        to.set_len(length)?;
+    }
     Ok(length)
+}
+
+/// What mknod(2) is to make.
+fn node(header: &tar::Header, kind: EntryType) -> Result<(u32, u64)> {
+    let number = |value: io::Result<Option<u32>>| value.ok().flatten().unwrap_or(0);
+    let device = libc::makedev(number(header.device_major()), number(header.device_minor()));
+    let (bits, device) = match kind {
+        EntryType::Char => (libc::S_IFCHR, device),
+        EntryType::Block => (libc::S_IFBLK, device),
+        _ => (libc::S_IFIFO, 0),
+    };
+    // A character device 0/0 would be a whiteout that the layer did not write as one.
+    if bits == libc::S_IFCHR && device == 0 {
+        return Err(Error::invalid("character device 0/0"));
+    }
+    Ok((bits | 0o600, device))
 }
 
 /// Takes a path apart: no `..`, no root, no `.`. A path that would leave the layer is an error, not a shorter path.
@@ -430,10 +455,23 @@ fn set_attributes(dir: BorrowedFd<'_>, name: &OsStr, attributes: &Attributes, sy
     set_time(dir, name, attributes.mtime)
 }
 
+/// The same for a file that is open.
+fn set_file_attributes(file: &File, attributes: &Attributes) -> Result<()> {
+    sys::fchown(file, attributes.uid, attributes.gid).context("chown")?;
+    file.set_permissions(fs::Permissions::from_mode(attributes.mode)).context("chmod")?;
+    let times = times(attributes.mtime);
+    // SAFETY: the descriptor is open, two times are given.
+    let result = unsafe { libc::futimens(file.as_raw_fd(), times.as_ptr()) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()).context("set times") }
+}
+
+fn times(seconds: i64) -> [libc::timespec; 2] {
+    [libc::timespec { tv_sec: seconds, tv_nsec: 0 }; 2]
+}
+
 fn set_time(dir: BorrowedFd<'_>, name: &OsStr, seconds: i64) -> Result<()> {
     let name = cstring(name)?;
-    let time = libc::timespec { tv_sec: seconds, tv_nsec: 0 };
-    let times = [time, time];
+    let times = times(seconds);
     // SAFETY: the name is terminated, two times are given.
     let result = unsafe { libc::utimensat(dir.as_raw_fd(), name.as_ptr(), times.as_ptr(), libc::AT_SYMLINK_NOFOLLOW) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()).context("set times") }
