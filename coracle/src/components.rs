@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc};
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use coracle_api::clock::SystemClock;
+use coracle_kubelet::Reserved;
 use coracle_link::Place;
 use coracle_pki::Identity;
 use coracle_runtime::{
@@ -98,6 +99,12 @@ pub struct Kubelet {
     /// The cgroup that pods' cgroups are made in
     #[arg(long, default_value = "/kubepods")]
     cgroup_root: String,
+    /// What is kept for the system, as cpu=500m,memory=1Gi,ephemeral-storage=1Gi,pid=1000
+    #[arg(long, value_name = "RESOURCES", default_value = "")]
+    system_reserved: Reserved,
+    /// What is kept for the cluster's programs beside that
+    #[arg(long, value_name = "RESOURCES", default_value = "")]
+    kube_reserved: Reserved,
     #[arg(long)]
     cluster_dns: Vec<IpAddr>,
     #[arg(long, default_value = "cluster.local")]
@@ -133,6 +140,7 @@ pub async fn kubelet(options: Kubelet) -> Result<()> {
         max_pods: options.max_pods,
         clock: Arc::new(SystemClock::new()),
         cgroup_parent: options.cgroup_root,
+        reserved: options.system_reserved.plus(options.kube_reserved),
         cluster_dns: options.cluster_dns,
         cluster_domain: options.cluster_domain,
         progress,

@@ -2,7 +2,8 @@
 //! `pod_container_manager_linux.go`, `qos_container_manager_linux.go`).
 //!
 //! ```text
-//! ROOT ─┬─ podUID            guaranteed: what its containers sum up to
+//! ROOT ─┬                    what of the machine is not reserved
+//!       ├─ podUID            guaranteed: what its containers sum up to
 //!       ├─ burstable         shares: what its pods request together
 //!       │  └─ podUID
 //!       └─ besteffort        the least there is
@@ -16,8 +17,9 @@ use coracle_launcher::json::Json;
 use k8s_cri::v1::LinuxContainerResources;
 use k8s_openapi::api::core::v1::Pod;
 use parking_lot::Mutex;
-use serde_json::json;
+use serde_json::{Value, json};
 
+use crate::node::{HugePages, Share};
 use crate::pod::qos::{self, Qos};
 use crate::pod::{self, resources};
 
@@ -25,6 +27,8 @@ use crate::pod::{self, resources};
 pub struct Cgroups {
     root: String,
     hierarchy: Option<Hierarchy>,
+    /// The sizes of the machine's huge pages.
+    huge_pages: Vec<HugePages>,
     /// Held while groups are written, so that the last sum that is written is the newest.
     pods: Mutex<HashMap<String, Given>>,
 }
@@ -37,9 +41,23 @@ struct Given {
 }
 
 impl Cgroups {
-    pub fn new(root: &str) -> Self {
+    pub fn new(root: &str, huge_pages: &[HugePages]) -> Self {
         let hierarchy = if root.is_empty() { None } else { Hierarchy::discover().ok() };
-        Self { root: root.trim_end_matches('/').to_owned(), hierarchy, pods: Mutex::default() }
+        let root = root.trim_end_matches('/').to_owned();
+        Self { root, hierarchy, huge_pages: huge_pages.to_vec(), pods: Mutex::default() }
+    }
+
+    /// Gives the group of all pods what is theirs of the machine; false where there are no groups, or the group is the
+    /// system's own. Blocks.
+    pub fn enforce(&self, share: &Share) -> Result<bool, String> {
+        let Some(hierarchy) = self.hierarchy.as_ref().filter(|_| !self.root.is_empty()) else { return Ok(false) };
+        let cpu = i64::try_from(share.cpu_millis).unwrap_or(i64::MAX);
+        let pages = share.huge_pages.iter().map(|pages| (*pages, pages.size.saturating_mul(pages.count)));
+        let mut wanted = json!({ "cpu": { "shares": resources::shares(cpu) }, "memory": { "limit": share.memory } });
+        if let Some(processes) = share.processes {
+            wanted["pids"] = json!({ "limit": processes });
+        }
+        apply(hierarchy, &self.root, wanted, pages).map(|()| true)
     }
 
     /// Makes a pod's group, or gives it what the pod has been given now. Blocks.
@@ -58,7 +76,8 @@ impl Cgroups {
         let Some(hierarchy) = &self.hierarchy else { return Ok(()) };
         let path = resources::cgroup_parent(&self.root, pod);
         let mut pods = self.pods.lock();
-        write(hierarchy, &path, &resources).map_err(|error| {
+        let pages = self.huge_pages.iter().map(|pages| (*pages, resources::huge_pages(pod, *pages)));
+        write(hierarchy, &path, &resources, pages).map_err(|error| {
             format!("unable to ensure pod container exists: failed to create container for {path}: {error}")
         })?;
         pods.insert(pod::uid(pod).to_owned(), Given { class: qos::of(pod), resources });
@@ -88,7 +107,7 @@ impl Cgroups {
             let shares = shares.clamp(resources::MIN_SHARES, resources::MAX_SHARES);
             let share = LinuxContainerResources { cpu_shares: shares, ..Default::default() };
             // The next pod brings it up to date.
-            if let Err(error) = write(hierarchy, &format!("{}/{name}", self.root), &share) {
+            if let Err(error) = write(hierarchy, &format!("{}/{name}", self.root), &share, std::iter::empty()) {
                 tracing::warn!(class = name, error, "the group of a class could not be changed");
             }
         }
@@ -108,7 +127,12 @@ fn widest(one: &LinuxContainerResources, other: &LinuxContainerResources) -> Lin
 }
 
 /// Makes a group and gives it limits. A period says that quota and memory are meant too, where none is no limit.
-fn write(hierarchy: &Hierarchy, path: &str, resources: &LinuxContainerResources) -> Result<(), String> {
+fn write(
+    hierarchy: &Hierarchy,
+    path: &str,
+    resources: &LinuxContainerResources,
+    huge_pages: impl Iterator<Item = (HugePages, u64)>,
+) -> Result<(), String> {
     let unlimited = |limit: i64| if limit == 0 { -1 } else { limit };
     let mut wanted = json!({ "cpu": { "shares": resources.cpu_shares } });
     if resources.cpu_period != 0 {
@@ -116,9 +140,32 @@ fn write(hierarchy: &Hierarchy, path: &str, resources: &LinuxContainerResources)
         wanted["cpu"]["quota"] = unlimited(resources.cpu_quota).into();
         wanted["memory"] = json!({ "limit": unlimited(resources.memory_limit_in_bytes) });
     }
-    let wanted = Json::parse(wanted.to_string().as_bytes()).map_err(|error| error.to_string())?;
+    apply(hierarchy, path, wanted, huge_pages)
+}
+
+/// The same with limits as the OCI configuration has them. Huge pages and processes are limited where the kernel counts
+/// them.
+fn apply(
+    hierarchy: &Hierarchy,
+    path: &str,
+    mut wanted: Value,
+    huge_pages: impl Iterator<Item = (HugePages, u64)>,
+) -> Result<(), String> {
     let group = hierarchy.group(path).map_err(|error| error.to_string())?;
-    group.create().and_then(|()| group.apply(&wanted)).map_err(|error| error.to_string())
+    group.create().map_err(|error| error.to_string())?;
+    let counted = |controller: &str, file: String| group.dir(controller).is_some_and(|dir| dir.join(file).exists());
+    let suffix = if group.is_v2() { "max" } else { "limit_in_bytes" };
+    let limits = huge_pages.map(|(pages, limit)| (pages.group_name(), limit));
+    let limits = limits.filter(|(size, _)| counted("hugetlb", format!("hugetlb.{size}.{suffix}")));
+    let limits: Vec<Value> = limits.map(|(size, limit)| json!({ "pageSize": size, "limit": limit })).collect();
+    if !limits.is_empty() {
+        wanted["hugepageLimits"] = limits.into();
+    }
+    if !wanted["pids"].is_null() && !counted("pids", "pids.max".to_owned()) {
+        wanted["pids"] = Value::Null;
+    }
+    let wanted = Json::parse(wanted.to_string().as_bytes()).map_err(|error| error.to_string())?;
+    group.apply(&wanted).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
@@ -141,8 +188,12 @@ mod tests {
     /// In a group of its own, which is gone in the end.
     #[test]
     fn pods_and_classes_have_what_they_ask_for() {
+        const HUGE: [&str; 2] = ["hugetlb.2MB.limit_in_bytes", "hugetlb.2MB.max"];
         let root = format!("/coracle-kubelet-{}", std::process::id());
-        let cgroups = Cgroups::new(&root);
+        let mut facts = crate::node::Facts::read(std::path::Path::new("/"));
+        facts.processes = Some(4000);
+        let share = Share::of(&facts, "cpu=500m,memory=128Mi,pid=1000".parse().unwrap());
+        let cgroups = Cgroups::new(&root, &share.huge_pages);
         let Some(hierarchy) = &cgroups.hierarchy else { return };
         let pod = |uid: &str, requests: serde_json::Value, limits: serde_json::Value| -> Pod {
             let resources = json!({ "requests": requests, "limits": limits });
@@ -158,6 +209,7 @@ mod tests {
         let shares = |at: &str| read(cpu, at, "cpu.shares", "cpu.weight");
         let weight =
             |shares: u64| if v2 { coracle_launcher::cgroup::cpu::weight_of_shares(shares) } else { shares }.to_string();
+        assert!(cgroups.enforce(&share).unwrap());
         cgroups.set(&pod("one", json!({ "cpu": "500m" }), json!({}))).unwrap();
         cgroups.set(&pod("two", json!({ "cpu": "250m" }), json!({ "memory": "64Mi" }))).unwrap();
         cgroups.set(&pod("none", json!({}), json!({}))).unwrap();
@@ -169,16 +221,41 @@ mod tests {
         assert_eq!((limit("podall"), limit("burstable/podtwo")), ((64 << 20).to_string(), (64 << 20).to_string()));
         let quota = read(cpu, "podall", "cpu.cfs_quota_us", "cpu.max");
         assert!(quota.starts_with("10000"), "{quota}");
+        // All pods together have what is not reserved.
+        assert_eq!(shares(""), weight(facts.cpus * 1024 - 512));
+        let page = 4096;
+        assert_eq!(limit(""), ((facts.memory - (128 << 20)) / page * page).to_string());
+        let pids = |at: &str| read(group.dir("pids").unwrap(), at, "pids.max", "pids.max");
+        assert_eq!(pids(""), "3000");
+        // Huge pages are nobody's who does not ask for them.
+        let asks = json!({ "memory": "64Mi", "hugepages-2Mi": "4Mi" });
+        cgroups.set(&pod("huge", json!({}), asks)).unwrap();
+        let huge = |at: &str| {
+            let dir = group.dir("hugetlb").filter(|dir| dir.join("podall").join(HUGE[usize::from(v2)]).exists())?;
+            Some(read(dir, at, HUGE[0], HUGE[1]))
+        };
+        if let (Some(all), Some(asking)) = (huge("podall"), huge("burstable/podhuge")) {
+            assert_eq!((all.as_str(), asking.as_str()), ("0", "4194304"));
+            assert_eq!(huge("").unwrap(), share.huge_pages[0].count.saturating_mul(2 << 20).to_string());
+        }
         // Less: first nothing changes, then it does.
         cgroups.widen(&guaranteed("32Mi")).unwrap();
         assert_eq!(limit("podall"), (64 << 20).to_string());
         cgroups.set(&guaranteed("32Mi")).unwrap();
         assert_eq!(limit("podall"), (32 << 20).to_string());
         cgroups.forget("two");
+        cgroups.forget("huge");
         assert_eq!(shares("burstable"), weight(512));
-        for at in
-            ["podall", "burstable/podone", "burstable/podtwo", "besteffort/podnone", "burstable", "besteffort", ""]
-        {
+        for at in [
+            "podall",
+            "burstable/podone",
+            "burstable/podtwo",
+            "burstable/podhuge",
+            "besteffort/podnone",
+            "burstable",
+            "besteffort",
+            "",
+        ] {
             hierarchy.group(&format!("{root}/{at}")).unwrap().remove().unwrap();
         }
     }

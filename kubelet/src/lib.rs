@@ -47,6 +47,7 @@ use tokio_util::sync::CancellationToken;
 use crate::allocation::Allocations;
 use crate::cri::Cri;
 use crate::manager::Manager;
+pub use crate::node::Reserved;
 use crate::pod::dns::{ClusterDns, HostDns};
 use crate::pod::requests::Amounts;
 use crate::server::Credentials;
@@ -85,6 +86,8 @@ pub struct Config {
     pub clock: Arc<dyn Clock>,
     /// The cgroup that pods' cgroups are made in.
     pub cgroup_parent: String,
+    /// What of the machine is not for pods.
+    pub reserved: Reserved,
     /// The cluster's DNS servers; empty: pods resolve as the node does.
     pub cluster_dns: Vec<IpAddr>,
     /// `cluster.local`
@@ -146,7 +149,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     let credentials = Credentials::new(&serving.borrow_and_update())?;
     let acceptor = server::acceptor(credentials.clone(), &config.client_ca)?;
     let facts = node::Facts::read(&config.root_dir);
-    let shared = Arc::new(shared(&config, paths, &facts));
+    let share = node::Share::of(&facts, config.reserved);
+    let shared = Arc::new(shared(&config, paths, &facts, &share));
 
     let informers = Informers::with_shutdown(config.client.clone(), Scope::all(), shutdown.clone());
     let pods = informers.scoped::<Pod>(Scope::field("spec.nodeName", &config.node_name));
@@ -156,6 +160,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         labels: config.labels,
         taints: config.taints,
         max_pods: config.max_pods,
+        reserved: config.reserved,
         addresses: Vec::new(),
         port,
     };
@@ -168,14 +173,20 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         manager.run(shutdown.clone()),
         node::tell_pod_range(&shared, own, shutdown.clone()),
         log_rotation::run(&shared, shutdown.clone()),
+        async {
+            tokio::select! {
+                () = node::limit_pods(&shared, share) => {}
+                () = shutdown.cancelled() => {}
+            }
+        },
         replace_credentials(serving, &credentials, shutdown.clone()),
     );
     Ok(())
 }
 
-fn shared(config: &Config, paths: Paths, facts: &node::Facts) -> Shared {
-    let cpu_millis = i64::try_from(facts.cpus).unwrap_or(i64::MAX).saturating_mul(1000);
-    let memory = i64::try_from(node::allocatable_memory(facts)).unwrap_or(i64::MAX);
+fn shared(config: &Config, paths: Paths, facts: &node::Facts, share: &node::Share) -> Shared {
+    let cpu_millis = i64::try_from(share.cpu_millis).unwrap_or(i64::MAX);
+    let memory = i64::try_from(node::allocatable_memory(share)).unwrap_or(i64::MAX);
     Shared {
         node_name: config.node_name.clone(),
         node_ip: config.node_ip,
@@ -186,7 +197,7 @@ fn shared(config: &Config, paths: Paths, facts: &node::Facts) -> Shared {
         recorder: Recorder::new(config.client.clone(), config.clock.clone(), "kubelet", Some(&config.node_name)),
         clock: config.clock.clone(),
         cgroup_parent: config.cgroup_parent.clone(),
-        cgroups: cgroups::Cgroups::new(&config.cgroup_parent),
+        cgroups: cgroups::Cgroups::new(&config.cgroup_parent, &share.huge_pages),
         cluster_dns: ClusterDns { servers: config.cluster_dns.clone(), domain: config.cluster_domain.clone() },
         host_dns: HostDns::parse(&std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default()),
         memory_capacity: facts.memory,

@@ -58,6 +58,7 @@ pub fn kubelet(
         max_pods: MAX_PODS,
         clock: Arc::new(SystemClock::new()),
         cgroup_parent: options.cgroup_parent.clone(),
+        reserved: options.system_reserved.plus(options.kube_reserved),
         cluster_dns: Vec::new(),
         cluster_domain: "cluster.local".into(),
         progress,

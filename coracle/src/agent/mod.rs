@@ -15,7 +15,7 @@ use std::{net::IpAddr, os::fd::RawFd, path::PathBuf, sync::Arc};
 use anyhow::{Context, Result};
 use clap::Args;
 use coracle_client::{Informers, Scope};
-use coracle_kubelet::Progress;
+use coracle_kubelet::{Progress, Reserved};
 use coracle_link::Place;
 use coracle_network::cni::Paths;
 use coracle_runtime::Runtime;
@@ -47,6 +47,12 @@ pub struct Options {
     /// The cgroup that pods are put under
     #[arg(long, default_value = "/kubepods-coracle")]
     cgroup_parent: String,
+    /// What of the machine is kept for the system, as cpu=500m,memory=1Gi,ephemeral-storage=1Gi,pid=1000
+    #[arg(long, value_name = "RESOURCES", default_value = "")]
+    system_reserved: Reserved,
+    /// What is kept for the cluster's programs beside that
+    #[arg(long, value_name = "RESOURCES", default_value = "")]
+    kube_reserved: Reserved,
     /// Pull images from this network namespace instead of the node's own
     #[arg(long, value_name = "FD", hide = true)]
     host_netns: Option<RawFd>,

@@ -3,12 +3,17 @@
 use std::fs;
 use std::path::Path;
 
+use coracle_api::quantity::Quantity;
+
 /// The machine.
 #[derive(Debug, Clone)]
 pub struct Facts {
     pub cpus: u64,
     pub memory: u64,
     pub storage: u64,
+    /// How many processes there may be.
+    pub processes: Option<u64>,
+    pub huge_pages: Vec<HugePages>,
     pub machine_id: String,
     pub system_uuid: String,
     pub boot_id: String,
@@ -26,6 +31,8 @@ impl Facts {
             cpus: std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u64),
             memory: memory("MemTotal"),
             storage: disk(root).map_or(0, |disk| disk.size),
+            processes: processes().map(|(most, _)| most),
+            huge_pages: huge_pages(Path::new("/sys/kernel/mm/hugepages")),
             system_uuid: if uuid.is_empty() { machine_id.clone() } else { uuid },
             machine_id,
             boot_id: line("/proc/sys/kernel/random/boot_id"),
@@ -33,6 +40,44 @@ impl Facts {
             os_image: os_image(&fs::read_to_string("/etc/os-release").unwrap_or_default()),
         }
     }
+}
+
+/// Huge pages of one size, and how many of them the machine has set aside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HugePages {
+    pub size: u64,
+    pub count: u64,
+}
+
+impl HugePages {
+    /// The size as the API names it: `hugepages-2Mi`.
+    pub fn resource(self) -> String {
+        format!("hugepages-{}", Quantity::from_bytes(self.size))
+    }
+
+    /// The size as files of groups name it (Linux mm/hugetlb_cgroup.c, `mem_fmt`).
+    pub fn group_name(self) -> String {
+        match self.size {
+            size if size >= 1 << 30 => format!("{}GB", size >> 30),
+            size if size >= 1 << 20 => format!("{}MB", size >> 20),
+            size => format!("{}KB", size >> 10),
+        }
+    }
+}
+
+/// By size: `hugepages-2048kB/nr_hugepages`.
+fn huge_pages(dir: &Path) -> Vec<HugePages> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut found: Vec<HugePages> = entries
+        .filter_map(|entry| {
+            let name = entry.file_name();
+            let kibi: u64 = name.to_str()?.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse().ok()?;
+            let count = fs::read_to_string(entry.path().join("nr_hugepages")).ok()?.trim().parse().ok()?;
+            Some(HugePages { size: kibi.checked_mul(1024)?, count })
+        })
+        .collect();
+    found.sort_by_key(|pages| pages.size);
+    found
 }
 
 /// Go's name of the architecture.
@@ -95,6 +140,15 @@ mod tests {
             os_image("NAME=x\nPRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\n"),
             "Debian GNU/Linux 12 (bookworm)"
         );
+        let dir = tempfile::tempdir().unwrap();
+        for (size, count) in [("hugepages-1048576kB", "0\n"), ("hugepages-2048kB", "7\n"), ("other", "1\n")] {
+            fs::create_dir(dir.path().join(size)).unwrap();
+            fs::write(dir.path().join(size).join("nr_hugepages"), count).unwrap();
+        }
+        let pages = huge_pages(dir.path());
+        assert_eq!(pages, [HugePages { size: 2 << 20, count: 7 }, HugePages { size: 1 << 30, count: 0 }]);
+        let names: Vec<_> = pages.iter().map(|pages| (pages.resource(), pages.group_name())).collect();
+        assert_eq!(names, [("hugepages-2Mi".into(), "2MB".into()), ("hugepages-1Gi".into(), "1GB".into())]);
         let facts = Facts::read(Path::new("/does/not/exist"));
         assert!(facts.cpus > 0 && facts.memory > 0 && facts.storage > 0 && !facts.kernel.is_empty());
     }

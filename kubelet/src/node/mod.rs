@@ -1,8 +1,10 @@
 //! The node's own object: registration, status, lease.
 
+mod enforce;
 mod facts;
 mod lease;
 mod pod_range;
+mod reserved;
 mod status;
 
 use std::collections::BTreeMap;
@@ -19,8 +21,10 @@ use serde_json::json;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-pub use facts::Facts;
+pub use enforce::limit_pods;
+pub use facts::{Facts, HugePages};
 pub use pod_range::tell_pod_range;
+pub use reserved::{Reserved, Share};
 pub use status::allocatable_memory;
 
 use crate::Progress;
@@ -36,6 +40,7 @@ pub struct Description {
     pub labels: BTreeMap<String, String>,
     pub taints: Vec<Taint>,
     pub max_pods: u32,
+    pub reserved: Reserved,
     pub addresses: Vec<IpAddr>,
     pub port: u16,
 }

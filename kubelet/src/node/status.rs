@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::{Description, Facts, VERSION, facts};
+use super::{Description, Facts, Reserved, Share, VERSION, facts};
 use crate::work::Shared;
 
 /// No more images are told (upstream's `nodeStatusMaxImages`).
@@ -85,28 +85,31 @@ fn addresses(shared: &Shared, description: &Description) -> Vec<NodeAddress> {
         .collect()
 }
 
-/// The memory that pods can have.
-pub fn allocatable_memory(facts: &Facts) -> u64 {
-    facts.memory.saturating_sub(MEMORY_LEFT)
+/// The memory that pods can have: not what is reserved, nor that below which the node is under pressure, nor huge pages.
+pub fn allocatable_memory(share: &Share) -> u64 {
+    share.memory.saturating_sub(MEMORY_LEFT).saturating_sub(share.huge())
 }
 
 fn resources(description: &Description, facts: &Facts, allocatable: bool) -> BTreeMap<String, resource::Quantity> {
-    // What pods cannot use: the memory below which the node is under pressure, a twentieth of the disk.
+    let share = Share::of(facts, if allocatable { description.reserved } else { Reserved::default() });
+    // Below a twentieth of the disk the node is under pressure, too.
     let (memory, storage) = if allocatable {
-        (allocatable_memory(facts), facts.storage - facts.storage / 20)
+        (allocatable_memory(&share), share.storage.saturating_sub(facts.storage / 20))
     } else {
-        (facts.memory, facts.storage)
+        (share.memory, share.storage)
     };
     let quantity = |quantity: Quantity| resource::Quantity(quantity.to_string());
     let kibi = |bytes: u64| resource::Quantity(format!("{}Ki", bytes / 1024));
-    BTreeMap::from([
-        ("cpu".to_owned(), quantity(Quantity::from_units(i64::try_from(facts.cpus).unwrap_or(i64::MAX)))),
+    let mut out = BTreeMap::from([
+        ("cpu".to_owned(), quantity(Quantity::from_millis(i64::try_from(share.cpu_millis).unwrap_or(i64::MAX)))),
         ("memory".to_owned(), kibi(memory)),
         ("ephemeral-storage".to_owned(), kibi(storage)),
         ("pods".to_owned(), quantity(Quantity::from_units(i64::from(description.max_pods)))),
-        ("hugepages-1Gi".to_owned(), resource::Quantity("0".into())),
-        ("hugepages-2Mi".to_owned(), resource::Quantity("0".into())),
-    ])
+    ]);
+    for pages in share.huge_pages {
+        out.insert(pages.resource(), quantity(Quantity::from_bytes(pages.size.saturating_mul(pages.count))));
+    }
+    out
 }
 
 fn told_images(mut images: Vec<cri::Image>) -> Vec<ContainerImage> {

@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 
 use super::requests::{self, Amounts};
 use super::{containers, qos};
+use crate::node::HugePages;
 use crate::pod::qos::Qos;
 
 const PERIOD: i64 = 100_000;
@@ -13,7 +14,7 @@ const MIN_QUOTA: i64 = 1000;
 pub const MIN_SHARES: i64 = 2;
 pub const MAX_SHARES: i64 = 262_144;
 
-fn shares(millis: i64) -> i64 {
+pub fn shares(millis: i64) -> i64 {
     (millis.saturating_mul(1024) / 1000).clamp(MIN_SHARES, MAX_SHARES)
 }
 
@@ -85,6 +86,13 @@ pub fn of_pod(pod: &Pod) -> LinuxContainerResources {
         memory_limit_in_bytes: limit("memory", together.memory, overhead.memory, Quantity::units),
         ..Default::default()
     }
+}
+
+/// The bytes of huge pages of one size that a pod's containers may have together: none unless they ask.
+pub fn huge_pages(pod: &Pod, pages: HugePages) -> u64 {
+    let name = pages.resource();
+    let total: coracle_api::quantity::Quantity = containers(pod).map(|(_, c)| qos::request(c, &name)).sum();
+    u64::try_from(total.units()).unwrap_or(0)
 }
 
 /// The cgroup of a pod, below the node's: guaranteed pods directly, others by class.

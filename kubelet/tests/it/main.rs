@@ -2,6 +2,7 @@
 
 mod runtime;
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use coracle_link::Place;
 use coracle_pki::{Authority, Subject, Usage};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::api::{DeleteParams, PostParams};
 use kube::runtime::wait::await_condition;
 use kube::{Api, Client};
@@ -75,6 +77,7 @@ impl Cluster {
             clock: Arc::new(SystemClock::new()),
             // The runtime makes no groups, and nothing is to be left of any.
             cgroup_parent: String::new(),
+            reserved: "cpu=250m,memory=64Mi".parse().unwrap(),
             cluster_dns: Vec::new(),
             cluster_domain: "cluster.local".into(),
             progress,
@@ -128,7 +131,12 @@ async fn a_node_registers_and_beats() {
     assert_eq!(node.metadata.labels.unwrap().get("zone").map(String::as_str), Some("a"));
     let status = node.status.unwrap();
     assert_eq!(status.node_info.unwrap().container_runtime_version, "fake://1");
-    assert!(status.capacity.unwrap().contains_key("memory"));
+    // What is reserved, and what the node wants to keep free, is not for pods.
+    let amount =
+        |list: &BTreeMap<String, Quantity>, name: &str| coracle_api::quantity::Quantity::parse(&list[name].0).unwrap();
+    let (capacity, allocatable) = (status.capacity.unwrap(), status.allocatable.unwrap());
+    assert_eq!(amount(&capacity, "cpu").millis() - amount(&allocatable, "cpu").millis(), 250);
+    assert!(amount(&capacity, "memory").units() - amount(&allocatable, "memory").units() >= 164 << 20);
     let leases = Api::<Lease>::namespaced(cluster.client.clone(), "kube-node-lease");
     let held = |lease: Option<&Lease>| {
         lease.and_then(|lease| lease.spec.as_ref()).is_some_and(|spec| spec.holder_identity.as_deref() == Some("n1"))
