@@ -45,6 +45,24 @@ fn containers_outlive_the_daemon_and_the_next_one_knows_them() {
 }
 
 #[test]
+fn what_belongs_to_running_containers_lies_where_it_is_told_to() {
+    if std::env::var_os("CORACLE_DOCKER_PEER").is_some() {
+        return;
+    }
+    // In memory, as the option is meant.
+    let run = tempfile::tempdir_in("/dev/shm").unwrap();
+    let mut engine = Engine::start_with(&["--run-dir", run.path().to_str().unwrap()]);
+    let id = engine.ok(&["run", "-d", IMAGE, "sleep", "1000"]);
+    let bundle = run.path().join("containers").join(&id);
+    assert!(bundle.join("config.json").exists());
+    assert!(!engine.path("data/run").exists());
+    engine.crash();
+    assert_eq!(engine.ok(&["exec", &id, "echo", "inside"]), "inside");
+    engine.ok(&["rm", "-f", &id]);
+    assert!(!bundle.exists());
+}
+
+#[test]
 fn a_container_that_ended_while_no_daemon_was_there_follows_its_policy() {
     let mut engine = Engine::start();
     if engine.is_peer() {
