@@ -7,6 +7,7 @@ mod images;
 mod labs;
 mod mistakes;
 mod network;
+mod older_kernel;
 mod proxy;
 mod recovery;
 mod registry;

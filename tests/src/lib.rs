@@ -2,8 +2,10 @@
 
 mod host;
 mod lab;
+mod older_kernel;
 mod run;
 
 pub use host::Host;
 pub use lab::Lab;
+pub use older_kernel::on_an_older_kernel;
 pub use run::{Output, binary, run};

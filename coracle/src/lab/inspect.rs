@@ -3,13 +3,13 @@
 use std::{
     fs::{self, File},
     io::{self, Read, Write},
-    os::{fd::AsFd, unix::fs::MetadataExt},
+    os::unix::fs::MetadataExt,
     process::Command,
 };
 
 use anyhow::{Context, Result, bail};
 use nix::{
-    sched::{CloneFlags, setns},
+    sched::CloneFlags,
     sys::{
         inotify::{AddWatchFlags, InitFlags, Inotify},
         signal::{SigHandler, Signal, signal},
@@ -198,7 +198,7 @@ pub fn shell(paths: &Paths, name: &str, command: &[String]) -> Result<i32> {
         | CloneFlags::CLONE_NEWIPC
         | CloneFlags::CLONE_NEWNET
         | CloneFlags::CLONE_NEWPID;
-    setns(process.pidfd().as_fd(), namespaces).with_context(|| format!("enter node {name}"))?;
+    process.join(namespaces).with_context(|| format!("enter node {name}"))?;
     // Ctrl-C is for the shell.
     // SAFETY: ignoring a signal installs no handler.
     unsafe { signal(Signal::SIGINT, SigHandler::SigIgn) }?;

@@ -5,18 +5,20 @@ use std::{
     fs::File,
     io::{self, Read},
     os::{
-        fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd},
+        fd::{AsFd, AsRawFd, OwnedFd, RawFd},
         unix::process::CommandExt,
     },
     path::Path,
     process::{Command, Stdio},
+    sync::Arc,
     time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
+use coracle_launcher::process_fd::ProcessFd;
 use coracle_link::Netns;
 use coracle_programs::{INIT, exec_path};
-use nix::{libc, sys::signal::Signal};
+use nix::{libc, sched::CloneFlags, sys::signal::Signal};
 use tokio::io::{Interest, unix::AsyncFd};
 
 use super::paths::Paths;
@@ -33,7 +35,7 @@ pub const HOST_FD: RawFd = 6;
 #[derive(Debug)]
 pub struct Process {
     pid: i32,
-    pidfd: OwnedFd,
+    handle: Arc<ProcessFd>,
 }
 
 /// What to start.
@@ -62,10 +64,10 @@ impl Process {
         };
         let Some((pid, started)) = record.trim().split_once(' ') else { return Ok(None) };
         let Ok(pid) = pid.parse() else { return Ok(None) };
-        let Some(pidfd) = open_pidfd(pid)? else { return Ok(None) };
-        // Numbers are reused; the start time tells whether this is still the same process. The descriptor was opened
+        let Some(handle) = open(pid)? else { return Ok(None) };
+        // Numbers are reused; the start time tells whether this is still the same process. The handle was opened
         // first, so that it is this process that is meant even if it ends now.
-        Ok((start_time(pid).as_deref() == Some(started)).then_some(Self { pid, pidfd }))
+        Ok((start_time(pid).as_deref() == Some(started)).then_some(Self { pid, handle }))
     }
 
     /// Starts an init with its command and records it.
@@ -105,12 +107,12 @@ impl Process {
         let Ok(pid) = text.parse::<i32>() else {
             bail!("start {}: {}", start.name, text.strip_prefix("error: ").unwrap_or(text));
         };
-        let (pidfd, started) = (open_pidfd(pid)?, start_time(pid));
-        let (Some(pidfd), Some(started)) = (pidfd, started) else {
+        let (handle, started) = (open(pid)?, start_time(pid));
+        let (Some(handle), Some(started)) = (handle, started) else {
             bail!("{} ended as soon as it was started; see {}", start.name, paths.log(start.name).display());
         };
         coracle_pki::write_private(&record, format!("{pid} {started}\n").as_bytes())?;
-        Ok(Self { pid, pidfd })
+        Ok(Self { pid, handle })
     }
 
     /// The process's number on the host.
@@ -118,9 +120,9 @@ impl Process {
         self.pid
     }
 
-    /// The process by its descriptor, for `setns`.
-    pub fn pidfd(&self) -> impl AsFd + '_ {
-        &self.pidfd
+    /// Joins namespaces of the process (`CLONE_NEW*`); for a process with one thread.
+    pub fn join(&self, namespaces: CloneFlags) -> io::Result<()> {
+        self.handle.join(namespaces.bits())
     }
 
     /// The lab's network namespace, which every init holds open.
@@ -131,25 +133,34 @@ impl Process {
 
     /// Sends a signal; a process that is gone is no error.
     pub fn signal(&self, signal: Signal) -> Result<()> {
-        // SAFETY: no memory is involved.
-        let result =
-            unsafe { libc::syscall(libc::SYS_pidfd_send_signal, self.pidfd.as_raw_fd(), signal as libc::c_int, 0, 0) };
-        match io::Error::last_os_error() {
-            _ if result == 0 => Ok(()),
-            error if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
-            error => Err(error).with_context(|| format!("send {signal} to process {}", self.pid)),
+        match self.handle.signal(signal as libc::c_int) {
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+            result => result.with_context(|| format!("send {signal} to process {}", self.pid)),
         }
     }
 
     /// Waits until the process is gone; for a node's first process that means everything in the node.
     pub async fn gone(&self, limit: Duration) -> Result<()> {
+        if self.ends_within(limit).await.with_context(|| format!("wait for process {}", self.pid))? {
+            return Ok(());
+        }
+        bail!("process {} did not end within {limit:?}", self.pid);
+    }
+
+    async fn ends_within(&self, limit: Duration) -> io::Result<bool> {
+        let Ok(pidfd) = self.handle.pidfd() else {
+            // Without pidfds (before 5.3) the end is looked for, on a thread that may wait.
+            let (handle, limit) = (self.handle.clone(), i32::try_from(limit.as_millis()).unwrap_or(i32::MAX));
+            return Ok(tokio::task::spawn_blocking(move || handle.ends_within(limit)).await?);
+        };
         // SAFETY: the descriptor is owned, open, and neither replaced nor closed while it is registered.
-        let pidfd = unsafe { AsyncFd::register_with_interest(self.pidfd.try_clone()?, Interest::READABLE) };
+        let pidfd = unsafe { AsyncFd::register_with_interest(pidfd.try_clone()?, Interest::READABLE) };
         let pidfd = pidfd.map_err(io::Error::from)?;
-        let ended = tokio::time::timeout(limit, pidfd.readable()).await;
         // A process ends once: there is no readiness to clear.
-        ended.with_context(|| format!("process {} did not end within {limit:?}", self.pid))?.map(drop)?;
-        Ok(())
+        match tokio::time::timeout(limit, pidfd.readable()).await {
+            Ok(ready) => ready.map(|_| true),
+            Err(_) => Ok(false),
+        }
     }
 
     /// SIGTERM, and SIGKILL when that does not end it within `grace`.
@@ -218,14 +229,12 @@ fn pipe() -> Result<(File, OwnedFd)> {
     Ok((File::from(read), write))
 }
 
-fn open_pidfd(pid: i32) -> Result<Option<OwnedFd>> {
-    // SAFETY: no memory is involved; a descriptor that comes back is new and nobody else's.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
-    match io::Error::last_os_error() {
-        // SAFETY: as above.
-        _ if fd >= 0 => Ok(Some(unsafe { OwnedFd::from_raw_fd(RawFd::try_from(fd)?) })),
-        error if matches!(error.raw_os_error(), Some(libc::ESRCH | libc::EINVAL)) => Ok(None),
-        error => Err(error).with_context(|| format!("open process {pid}")),
+/// The process that has the number now, if one has.
+fn open(pid: i32) -> Result<Option<Arc<ProcessFd>>> {
+    match ProcessFd::open(pid) {
+        Ok(handle) => Ok(Some(Arc::new(handle))),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ESRCH | libc::EINVAL)) => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("open process {pid}")),
     }
 }
 
@@ -249,8 +258,8 @@ mod tests {
     fn a_live_process_has_a_start_time_and_a_missing_one_has_none() {
         let own = i32::try_from(std::process::id()).unwrap();
         assert!(start_time(own).unwrap().parse::<u64>().is_ok());
-        assert!(open_pidfd(own).unwrap().is_some());
+        assert!(open(own).unwrap().is_some());
         assert!(start_time(i32::MAX).is_none());
-        assert!(open_pidfd(i32::MAX).unwrap().is_none());
+        assert!(open(i32::MAX).unwrap().is_none());
     }
 }

@@ -5,7 +5,8 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use coracle_launcher::sys;
+use nix::libc;
 use nix::mount::{MsFlags, mount};
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
 
@@ -37,32 +38,30 @@ pub(super) fn bind(volume: &Path, part: &str, target: &Path) -> io::Result<PathB
     Ok(target.to_owned())
 }
 
-fn inside() -> OpenHow {
-    OpenHow::new()
-        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
-        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS)
+/// Finds what is below the volume, also on kernels without openat2(2).
+fn open_inside(root: &File, path: &Path) -> io::Result<OwnedFd> {
+    let resolve = sys::RESOLVE_IN_ROOT | sys::RESOLVE_NO_MAGICLINKS;
+    sys::openat2(root.as_fd(), path, libc::O_PATH, 0, resolve)
 }
 
 fn open_or_make(volume: &Path, part: &Path) -> io::Result<OwnedFd> {
     let root = File::open(volume)?;
-    match openat2(&root, part, inside()) {
-        Ok(found) => return Ok(found),
-        Err(nix::Error::ENOENT) => {}
-        Err(error) => return Err(error.into()),
+    match open_inside(&root, part) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        found => return found,
     }
     // What is missing is made as directories, each in the one before it.
     let mut made = PathBuf::new();
     for component in part.components() {
         let Component::Normal(name) = component else { continue };
-        let parent =
-            openat2(&root, if made.as_os_str().is_empty() { Path::new(".") } else { made.as_path() }, inside())?;
+        let parent = open_inside(&root, if made.as_os_str().is_empty() { Path::new(".") } else { &made })?;
         match mkdirat(&parent, name, Mode::from_bits_truncate(0o750)) {
             Ok(()) | Err(nix::Error::EEXIST) => {}
             Err(error) => return Err(error.into()),
         }
         made.push(name);
     }
-    Ok(openat2(&root, part, inside())?)
+    open_inside(&root, part)
 }
 
 #[cfg(test)]

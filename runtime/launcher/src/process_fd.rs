@@ -25,6 +25,7 @@ const NAMESPACES: [(&str, i32); 8] = [
 ];
 
 /// A handle of a process.
+#[derive(Debug)]
 pub struct ProcessFd {
     pid: i32,
     fd: OwnedFd,
