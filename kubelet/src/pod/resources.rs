@@ -91,8 +91,9 @@ pub fn of_pod(pod: &Pod) -> LinuxContainerResources {
 /// The bytes of huge pages of one size that a pod's containers may have together: none unless they ask.
 pub fn huge_pages(pod: &Pod, pages: HugePages) -> u64 {
     let name = pages.resource();
-    let total: coracle_api::quantity::Quantity = containers(pod).map(|(_, c)| qos::request(c, &name)).sum();
-    u64::try_from(total.units()).unwrap_or(0)
+    let together = || containers(pod).map(|(_, container)| qos::request(container, &name)).sum::<Quantity>();
+    let limit = qos::own_limit(pod, &name).unwrap_or_else(together);
+    u64::try_from(limit.units()).unwrap_or(0)
 }
 
 /// The cgroup of a pod, below the node's: guaranteed pods directly, others by class.
