@@ -330,7 +330,7 @@ fn write_record<T: Serialize>(dir: &Path, name: &str, record: &T, lasting: bool)
         if !lasting {
             return record_file::replace(dir, name, &bytes);
         }
-        record_file::exchange(dir, name, &bytes, true)?;
+        record_file::exchange(dir, name, &bytes)?;
         match dir.parent() {
             Some(parent) if fresh => fs::File::open(parent)?.sync_all(),
             _ => Ok(()),

@@ -19,12 +19,12 @@ pub(super) fn replace(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     fs::rename(part, path)
 }
 
-/// Replaces a record that is read only where nobody writes it any more; with `lasting` a power loss does not take it.
+/// Replaces a record that is read only where nobody writes it any more, so that a power loss does not take it.
 ///
 /// The file of the record before stays, and takes the next one: so no block is given back to the file system. On one that is
 /// mounted with `discard` and has no journal, each that is costs a command to the disk that is waited for, and `rename` over
 /// a file also waits for what of the new one is not on the disk yet (ext4(5), `auto_da_alloc`).
-pub(crate) fn exchange(dir: &Path, name: &str, bytes: &[u8], lasting: bool) -> io::Result<()> {
+pub(crate) fn exchange(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     let (path, part) = paths(dir, name);
     let mut file = OpenOptions::new().write(true).create(true).truncate(false).open(&part)?;
     file.write_all(bytes)?;
@@ -32,9 +32,7 @@ pub(crate) fn exchange(dir: &Path, name: &str, bytes: &[u8], lasting: bool) -> i
     if file.metadata()?.len() != length {
         file.set_len(length)?;
     }
-    if lasting {
-        file.sync_data()?;
-    }
+    file.sync_data()?;
     match renameat_with(CWD, &part, CWD, &path, RenameFlags::EXCHANGE) {
         // There is no record yet; or a file system, or a kernel, that cannot.
         Err(rustix::io::Errno::NOENT | rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
@@ -42,7 +40,7 @@ pub(crate) fn exchange(dir: &Path, name: &str, bytes: &[u8], lasting: bool) -> i
         }
         result => result?,
     }
-    if lasting { File::open(dir)?.sync_all() } else { Ok(()) }
+    File::open(dir)?.sync_all()
 }
 
 #[cfg(test)]
@@ -57,7 +55,7 @@ mod tests {
         let path = dir.path().join("r");
         let mut inodes = Vec::new();
         for text in ["first", "the second, which is longer", "3", "fourth"] {
-            exchange(dir.path(), "r", text.as_bytes(), true).unwrap();
+            exchange(dir.path(), "r", text.as_bytes()).unwrap();
             assert_eq!(fs::read_to_string(&path).unwrap(), text);
             inodes.push(fs::metadata(&path).unwrap().ino());
         }
@@ -79,7 +77,7 @@ mod tests {
     fn what_a_kill_left_of_a_longer_record_does_not_show() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join(".r.part"), "half of something much longer").unwrap();
-        exchange(dir.path(), "r", b"{}", false).unwrap();
+        exchange(dir.path(), "r", b"{}").unwrap();
         assert_eq!(fs::read_to_string(dir.path().join("r")).unwrap(), "{}");
     }
 }

@@ -337,8 +337,8 @@ impl Docker {
         let dir = self.engine.files_of(&container.id);
         let bytes = serde_json::to_vec(&record)
             .map_err(|error| Error::internal(format!("encode {RECORD} of {}: {error}", container.id)))?;
-        // Nobody but the next daemon reads it.
-        record_file::exchange(&dir, RECORD, &bytes, false).context(format!("write {RECORD} of {}", container.id))?;
+        // Nobody but the next daemon reads it, and a container without one is removed with its files: a power loss must not take it.
+        record_file::exchange(&dir, RECORD, &bytes).context(format!("write {RECORD} of {}", container.id))?;
         *written = true;
         Ok(())
     }
