@@ -213,6 +213,9 @@ fn commands_in_a_container_that_lies_do_no_harm() {
         let security = config.linux.as_mut().unwrap().security_context.as_mut().unwrap();
         security.capabilities =
             Some(v1::Capability { add_capabilities: vec!["SYS_ADMIN".into()], ..Default::default() });
+        // Else it could mount nothing where the kernel has AppArmor.
+        let unconfined = v1::security_profile::ProfileType::Unconfined.into();
+        security.apparmor = Some(v1::SecurityProfile { profile_type: unconfined, ..Default::default() });
         let liar = cri.run(&pod, config).await;
         let log_path = node.path("logs/web/liar/0.log");
         while !fs::read_to_string(&log_path).is_ok_and(|text| text.contains("ready")) {
