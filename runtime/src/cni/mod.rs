@@ -57,6 +57,13 @@ struct Cached {
 
 impl Cni {
     pub fn open(conf_dir: &Path, bin_dir: &Path, cache_dir: &Path, own: Option<OwnPlugin>) -> Cni {
+        // A daemon that was killed while it wrote one leaves it.
+        let parts = fs::read_dir(cache_dir).into_iter().flatten().flatten().map(|entry| entry.path());
+        for part in parts.filter(|path| path.extension().is_some_and(|extension| extension == "part")) {
+            if let Err(error) = fs::remove_file(&part) {
+                tracing::warn!(path = %part.display(), %error, "half a record of a network stays");
+            }
+        }
         Cni {
             conf_dir: conf_dir.to_owned(),
             bin_dir: bin_dir.to_owned(),
