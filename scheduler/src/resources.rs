@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use coracle_api::quantity::Quantity;
+use coracle_api::resources::is_pod_level;
 use k8s_openapi::{
     api::core::v1::{Container, ContainerStatus, Pod, ResourceRequirements},
     apimachinery::pkg::api::resource::Quantity as Text,
@@ -116,17 +117,13 @@ pub fn of_pod(pod: &Pod) -> (Resources, i64, i64) {
 /// What the pod asks for as a whole, instead of what its containers do (KEP-2837).
 fn own_requests(pod: &Pod) -> Option<&BTreeMap<String, Text>> {
     let own = pod.spec.as_ref()?.resources.as_ref()?.requests.as_ref()?;
-    own.keys().any(|name| is_whole(name)).then_some(own)
-}
-
-fn is_whole(name: &str) -> bool {
-    matches!(name, "cpu" | "memory") || name.starts_with("hugepages-")
+    own.keys().any(|name| is_pod_level(name)).then_some(own)
 }
 
 /// Puts what the pod asks for as a whole in place of its containers' sum (component-helpers `applyPodLevelResources`).
 fn replace(total: &mut Resources, own: &BTreeMap<String, Text>) {
     let amounts = Resources::of(Some(own));
-    for name in own.keys().filter(|name| is_whole(name)) {
+    for name in own.keys().filter(|name| is_pod_level(name)) {
         match name.as_str() {
             "cpu" => total.milli_cpu = amounts.milli_cpu,
             "memory" => total.memory = amounts.memory,

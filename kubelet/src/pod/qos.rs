@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use coracle_api::quantity::Quantity;
+use coracle_api::resources::is_pod_level;
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource;
 
@@ -50,8 +51,9 @@ pub fn limit(container: &Container, resource: &str) -> Quantity {
 /// What a pod has as a whole (KEP-2837); none if that is nothing.
 pub fn own(pod: &Pod) -> Option<&ResourceRequirements> {
     let own = pod.spec.as_ref()?.resources.as_ref()?;
-    let whole = |name: &String| matches!(name.as_str(), "cpu" | "memory") || name.starts_with("hugepages-");
-    let named = |list: Option<&BTreeMap<String, resource::Quantity>>| list.is_some_and(|list| list.keys().any(whole));
+    let named = |list: Option<&BTreeMap<String, resource::Quantity>>| {
+        list.is_some_and(|list| list.keys().any(|name| is_pod_level(name)))
+    };
     (named(own.requests.as_ref()) || named(own.limits.as_ref())).then_some(own)
 }
 

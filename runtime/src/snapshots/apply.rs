@@ -133,7 +133,7 @@ impl Layer<'_> {
         let dir = directory.as_fd();
         match kind {
             EntryType::Directory => {
-                self.place(dir, name, true, || sys::mkdirat(dir, name, 0o700)).context("mkdir")?;
+                self.place("mkdir", dir, name, true, || sys::mkdirat(dir, name, 0o700))?;
                 self.names += path.as_os_str().len() as u64;
                 if self.names > self.limits.names {
                     let limit = self.limits.names;
@@ -149,7 +149,7 @@ impl Layer<'_> {
             EntryType::Symlink => {
                 let target = entry.link_name_bytes().ok_or_else(|| Error::invalid("link without a target"))?;
                 let target = OsStr::from_bytes(&target);
-                self.place(dir, name, false, || sys::symlinkat(target, dir, name)).context("symlink")?;
+                self.place("symlink", dir, name, false, || sys::symlinkat(target, dir, name))?;
             }
             EntryType::Link => {
                 let target = entry.link_name_bytes().ok_or_else(|| Error::invalid("link without a target"))?;
@@ -157,7 +157,7 @@ impl Layer<'_> {
             }
             EntryType::Char | EntryType::Block | EntryType::Fifo => {
                 let (mode, device) = node(entry.header(), kind)?;
-                self.place(dir, name, false, || sys::mknodat(dir, name, mode, device)).context("mknod")?;
+                self.place("mknod", dir, name, false, || sys::mknodat(dir, name, mode, device))?;
             }
             kind => return Err(Error::invalid(format!("unsupported tar entry type {kind:?}"))),
         }
@@ -232,6 +232,7 @@ impl Layer<'_> {
     /// directory is the same one.
     fn place<T: Default>(
         &mut self,
+        what: &str,
         dir: BorrowedFd<'_>,
         name: &OsStr,
         directory: bool,
@@ -240,7 +241,7 @@ impl Layer<'_> {
         // Nearly always there is room: looking first would double the work.
         match make() {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            result => return result.context("create"),
+            result => return result.context(what),
         }
         let path = fd_join(dir, name);
         let metadata = fs::symlink_metadata(&path).context("stat")?;
@@ -249,7 +250,7 @@ impl Layer<'_> {
         }
         self.last = None;
         remove(&path, &metadata)?;
-        make().context("create")
+        make().context(what)
     }
 
     fn write_file(&mut self, entry: &mut Entry<'_, impl Read>, dir: BorrowedFd<'_>, name: &OsStr) -> Result<File> {
@@ -259,7 +260,8 @@ impl Layer<'_> {
         }
         let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
         let create = || sys::openat2(dir, Path::new(name), flags, 0o600, sys::RESOLVE_NO_SYMLINKS).map(Some);
-        let fd = self.place(dir, name, false, create)?.ok_or_else(|| Error::internal("no file was created"))?;
+        let fd =
+            self.place("create", dir, name, false, create)?.ok_or_else(|| Error::internal("no file was created"))?;
         let mut file = File::from(fd);
         let sparse = entry.header().entry_type() == EntryType::GNUSparse;
         self.bytes += copy(entry, &mut file, &mut self.buffer, sparse).context("write")?;
@@ -298,7 +300,7 @@ impl Layer<'_> {
             let result = unsafe { libc::linkat(parent.as_raw_fd(), from.as_ptr(), dir.as_raw_fd(), to.as_ptr(), 0) };
             if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
         };
-        self.place(dir, name, false, link).context(format!("hard link to {target:?}"))
+        self.place(&format!("hard link to {target:?}"), dir, name, false, link)
     }
 
     fn whiteout(&mut self, parent: &Path, name: &OsStr) -> Result<()> {

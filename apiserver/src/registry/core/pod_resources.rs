@@ -4,6 +4,7 @@ use super::resources::{self, Level};
 use crate::registry::fields::{field, items, object_mut, quantity, set, text};
 use coracle_api::Cause;
 use coracle_api::quantity::Quantity;
+use coracle_api::resources::{HUGE_PAGES, is_pod_level};
 use coracle_api::status::FieldPath;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -11,18 +12,13 @@ use std::collections::BTreeMap;
 /// Amounts by resource.
 type Amounts = BTreeMap<String, Quantity>;
 
-/// Whether a pod as a whole can have it.
-pub fn supported(resource: &str) -> bool {
-    matches!(resource, "cpu" | "memory") || resource.starts_with(resources::HUGE_PAGES)
-}
-
 /// Whether the pod has any of its own (component-helpers `IsPodLevelResourcesSet`).
 pub fn are_set(spec: &Value) -> bool {
     ["requests", "limits"].iter().any(|kind| amounts_of_kind(spec, kind))
 }
 
 fn amounts_of_kind(spec: &Value, kind: &str) -> bool {
-    own(spec, kind).is_some_and(|own| own.keys().any(|name| supported(name)))
+    own(spec, kind).is_some_and(|own| own.keys().any(|name| is_pod_level(name)))
 }
 
 fn own<'a>(spec: &'a Value, kind: &str) -> Option<&'a Map<String, Value>> {
@@ -71,23 +67,23 @@ pub fn default(spec: &mut Value) {
         return;
     }
     let limits = aggregate(spec, "limits");
-    for (name, amount) in limits.iter().filter(|(name, _)| name.starts_with(resources::HUGE_PAGES)) {
+    for (name, amount) in limits.iter().filter(|(name, _)| name.starts_with(HUGE_PAGES)) {
         if own(spec, "requests").is_none_or(|own| !own.contains_key(name)) {
             fill(spec, "limits", name, amount.to_string().into());
         }
     }
     if let Some(own) = own(spec, "limits").filter(|own| !own.is_empty()).cloned() {
         for (name, amount) in aggregate(spec, "requests") {
-            if supported(&name) && resources::can_overcommit(&name) {
+            if is_pod_level(&name) && resources::can_overcommit(&name) {
                 fill(spec, "requests", &name, amount.to_string().into());
             }
         }
-        for (name, limit) in own.into_iter().filter(|(name, _)| supported(name)) {
+        for (name, limit) in own.into_iter().filter(|(name, _)| is_pod_level(name)) {
             fill(spec, "requests", &name, limit);
         }
     } else if amounts_of_kind(spec, "requests") {
         for (name, amount) in limits {
-            if supported(&name) && resources::can_overcommit(&name) && all_limited(spec, &name) {
+            if is_pod_level(&name) && resources::can_overcommit(&name) && all_limited(spec, &name) {
                 fill(spec, "limits", &name, amount.to_string().into());
             }
         }
@@ -132,7 +128,7 @@ fn consistent(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
         }
     };
     covers(&requests, "requests", |_| true);
-    covers(&limits, "limits", |name| name.starts_with(resources::HUGE_PAGES));
+    covers(&limits, "limits", |name| name.starts_with(HUGE_PAGES));
     for (nth, container) in items(spec, "containers").iter().enumerate() {
         for (name, limit) in of(container, "limits") {
             let Some(most) = limits.get(&name).filter(|most| limit > **most) else { continue };

@@ -3,15 +3,13 @@
 use super::pod_resources;
 use crate::registry::fields::{NON_NEGATIVE, field, invalid_all, items, quantity};
 use coracle_api::quantity::Quantity;
+use coracle_api::resources::{HUGE_PAGES, is_pod_level};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, validation};
 use serde_json::{Map, Value};
 
 /// Resources that need no domain in their name.
 const NATIVE: [&str; 4] = ["cpu", "memory", "ephemeral-storage", "storage"];
-
-/// Names of memory in large pieces begin like this, and end with the size of a piece.
-pub const HUGE_PAGES: &str = "hugepages-";
 
 /// Whose resources they are.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -74,7 +72,7 @@ fn list(list: Option<&Map<String, Value>>, level: Level, path: &FieldPath, cause
             Level::Container if !standard => {
                 causes.push(Cause::invalid(&path, name.as_str(), "must be a standard resource for containers"));
             }
-            Level::Pod if standard && !pod_resources::supported(name) => {
+            Level::Pod if standard && !is_pod_level(name) => {
                 causes.push(Cause::not_supported(&path, name.as_str(), &["cpu", HUGE_PAGES, "memory"]));
             }
             _ => {}
