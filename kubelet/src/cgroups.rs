@@ -72,6 +72,35 @@ impl Cgroups {
         self.write(pod, before.map_or(wanted.clone(), |before| widest(&before, &wanted)))
     }
 
+    /// After a start of the kubelet: what `running` says that is there stays until a resize is brought to its end.
+    pub fn resume(&self, pod: &Pod, running: &Pod) -> Result<(), String> {
+        self.write(pod, widest(&resources::of_pod(running), &resources::of_pod(pod)))
+    }
+
+    /// What a pod's group was given last.
+    pub fn given(&self, uid: &str) -> Option<LinuxContainerResources> {
+        self.pods.lock().get(uid).map(|given| given.resources.clone())
+    }
+
+    /// Refuses a memory limit for the pod's group that is lower than the one it has and than what is in use: the kernel would
+    /// refuse it too (v1), or kill (v2). Blocks.
+    pub fn check_memory(&self, pod: &Pod) -> Result<(), String> {
+        let Some((hierarchy, given)) = self.hierarchy.as_ref().zip(self.given(pod::uid(pod))) else { return Ok(()) };
+        let (new, old) = (resources::of_pod(pod).memory_limit_in_bytes, given.memory_limit_in_bytes);
+        if new == 0 || old != 0 && new >= old {
+            return Ok(());
+        }
+        let path = resources::cgroup_parent(&self.root, pod);
+        let group = hierarchy.group(&path).map_err(|error| error.to_string())?;
+        let file = if group.is_v2() { "memory.current" } else { "memory.usage_in_bytes" };
+        let Some(file) = group.dir("memory").map(|dir| dir.join(file)) else { return Ok(()) };
+        let read = std::fs::read_to_string(&file).map_err(|error| format!("reading {}: {error}", file.display()))?;
+        let used: i64 = read.trim().parse().map_err(|error| format!("reading {}: {error}", file.display()))?;
+        // In upstream's words (kuberuntime, `validateMemoryResizeAction`).
+        let why = || format!("attempting to set pod memory limit ({new}) below current usage ({used})");
+        if used > new { Err(why()) } else { Ok(()) }
+    }
+
     fn write(&self, pod: &Pod, resources: LinuxContainerResources) -> Result<(), String> {
         let Some(hierarchy) = &self.hierarchy else { return Ok(()) };
         let path = resources::cgroup_parent(&self.root, pod);
@@ -115,7 +144,7 @@ impl Cgroups {
 }
 
 /// More of both; no limit is the most.
-fn widest(one: &LinuxContainerResources, other: &LinuxContainerResources) -> LinuxContainerResources {
+pub fn widest(one: &LinuxContainerResources, other: &LinuxContainerResources) -> LinuxContainerResources {
     let limit = |one: i64, other: i64| if one == 0 || other == 0 { 0 } else { one.max(other) };
     LinuxContainerResources {
         cpu_period: other.cpu_period,
@@ -239,7 +268,10 @@ mod tests {
             assert_eq!(huge("").unwrap(), share.huge_pages[0].count.saturating_mul(2 << 20).to_string());
         }
         // Less: first nothing changes, then it does.
+        cgroups.check_memory(&guaranteed("32Mi")).unwrap();
         cgroups.widen(&guaranteed("32Mi")).unwrap();
+        assert_eq!(limit("podall"), (64 << 20).to_string());
+        cgroups.resume(&guaranteed("32Mi"), &guaranteed("64Mi")).unwrap();
         assert_eq!(limit("podall"), (64 << 20).to_string());
         cgroups.set(&guaranteed("32Mi")).unwrap();
         assert_eq!(limit("podall"), (32 << 20).to_string());

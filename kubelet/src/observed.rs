@@ -25,6 +25,8 @@ pub mod annotation {
     pub const GRACE: &str = "io.kubernetes.pod.terminationGracePeriod";
     /// The requests and limits that a container was started with. Upstream's kubelet keeps them in a file.
     pub const RESOURCES: &str = "io.coracle.container.resources";
+    /// Those that a pod had as a whole when its sandbox was made.
+    pub const POD_RESOURCES: &str = "io.coracle.pod.resources";
 }
 
 /// Where a container is in its life.
@@ -81,6 +83,8 @@ pub struct Sandbox {
     pub created: Timestamp,
     /// The pod's addresses; empty in the host's network.
     pub addresses: Vec<String>,
+    /// What the pod had as a whole when it was made.
+    pub resources: Option<ResourceRequirements>,
 }
 
 /// What the runtime has of one pod, newest first.
@@ -161,6 +165,10 @@ impl Observer {
             ready,
             attempt: found.metadata.map_or(0, |metadata| metadata.attempt),
             created: time(found.created_at).unwrap_or_default(),
+            resources: found
+                .annotations
+                .get(annotation::POD_RESOURCES)
+                .and_then(|text| serde_json::from_str(text).ok()),
             id: found.id,
             addresses,
         })

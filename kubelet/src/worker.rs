@@ -23,7 +23,7 @@ use self::outcome::{Outcome, held};
 use crate::allocation::{Record, Resize};
 use crate::observed::{Observed, Observer};
 use crate::plan::{Action, Input, Memory, Plan, Wanted, plan};
-use crate::pod::{self, resources};
+use crate::pod::{self, requests, resources};
 use crate::probes;
 use crate::work::{self, Shared};
 
@@ -141,12 +141,14 @@ impl Worker {
         let (path, of, observed) = (self.shared.paths.resources(pod::uid(&pod)), pod.clone(), self.observed.clone());
         let shared = self.shared.clone();
         let record = tokio::task::spawn_blocking(move || {
+            let record = Record::of(&path, &of, &observed);
+            let (given, running) = (requests::with_allocated(&of, &record.allocated), record.running(&of, &observed));
             if observed.sandbox().is_some()
-                && let Err(error) = shared.cgroups.set(&of)
+                && let Err(error) = shared.cgroups.resume(&given, &running)
             {
                 tracing::warn!(pod = %pod::described(&of), error, "the pod's group could not be brought up to date");
             }
-            Record::of(&path, &of, &observed)
+            record
         })
         .await;
         if let Ok(record) = record {
@@ -180,7 +182,9 @@ impl Worker {
         let (desired, (pod, resize)) = (pod.clone(), self.given(&pod, wanted));
         let now = self.shared.clock.now();
         let host_ip = self.shared.node_ip.to_string();
+        let group = self.shared.cgroups.given(pod::uid(&pod));
         let input = Input {
+            group: group.as_ref(),
             pod: &pod,
             desired: &desired,
             resize: &resize,
@@ -257,11 +261,11 @@ impl Worker {
                 let message = format!("Container {container} resize requires restart");
                 self.begin(pod, Action::Stop { id, container, message, grace });
             }
-            Action::Resize { runs } => {
+            Action::Resize { runs, whole } => {
                 busy.resizing = true;
                 let sandbox = self.observed.sandbox().map(|sandbox| sandbox.id.clone());
                 self.operations.spawn(async move {
-                    let (done, result) = work::resize(&shared, &of, sandbox.as_deref(), runs).await;
+                    let (done, result) = work::resize(&shared, &of, sandbox.as_deref(), runs, whole).await;
                     Outcome::Resized { done, result }
                 });
             }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use coracle_api::quantity::Quantity;
 use coracle_api::resources::is_pod_level;
 use k8s_openapi::{
-    api::core::v1::{Container, ContainerStatus, Pod, ResourceRequirements},
+    api::core::v1::{Container, ContainerStatus, Pod, PodStatus, ResourceRequirements},
     apimachinery::pkg::api::resource::Quantity as Text,
 };
 
@@ -120,9 +120,18 @@ fn own_requests(pod: &Pod) -> Option<&BTreeMap<String, Text>> {
     own.keys().any(|name| is_pod_level(name)).then_some(own)
 }
 
-/// Puts what the pod asks for as a whole in place of its containers' sum (component-helpers `applyPodLevelResources`).
-fn replace(total: &mut Resources, own: &BTreeMap<String, Text>) {
-    let amounts = Resources::of(Some(own));
+/// Puts what the pod asks for as a whole in place of its containers' sum (component-helpers `applyPodLevelResources`): while
+/// it is resized the most of what it asks for, has been given and has (KEP-5419; `effectivePodLevelResources`).
+fn replace(total: &mut Resources, pod: &Pod, own: &BTreeMap<String, Text>) {
+    let mut amounts = Resources::of(Some(own));
+    if let Some((status, has)) = told_whole(pod) {
+        let mut most = requests(Some(has));
+        most.raise(&Resources::of(status.allocated_resources.as_ref()));
+        if !is_infeasible(pod) {
+            most.raise(&amounts);
+        }
+        amounts = most;
+    }
     for name in own.keys().filter(|name| is_pod_level(name)) {
         match name.as_str() {
             "cpu" => total.milli_cpu = amounts.milli_cpu,
@@ -147,6 +156,12 @@ fn requests_of(pod: &Pod, container: &Container) -> Resources {
     most
 }
 
+/// The state of a pod whose kubelet says what it has as a whole.
+fn told_whole(pod: &Pod) -> Option<(&PodStatus, &ResourceRequirements)> {
+    let status = pod.status.as_ref()?;
+    Some((status, status.resources.as_ref()?))
+}
+
 fn statuses(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
     let lists = pod.status.iter().flat_map(|status| [&status.container_statuses, &status.init_container_statuses]);
     lists.flatten().flatten()
@@ -163,8 +178,12 @@ fn is_infeasible(pod: &Pod) -> bool {
         .any(|condition| condition.type_ == "PodResizePending" && condition.reason.as_deref() == Some("Infeasible"))
 }
 
-/// Whether two states of a pod say the same of what its containers have.
+/// Whether two states of a pod say the same of what it and its containers have.
 pub fn told_the_same(one: &Pod, other: &Pod) -> bool {
+    let whole = |pod| told_whole(pod).map(|(status, has)| (&status.allocated_resources, has));
+    if whole(one) != whole(other) {
+        return false;
+    }
     let told = |pod: &Pod| statuses(pod).filter(|status| status.resources.is_some()).count();
     let same = statuses(one).all(|status| {
         let other = status_of(other, &status.name);
@@ -209,7 +228,7 @@ fn sum(pod: &Pod, of: impl Fn(&Container) -> Resources) -> Resources {
     total.add(&sidecars);
     total.raise(&starting);
     if let Some(own) = own_requests(pod) {
-        replace(&mut total, own);
+        replace(&mut total, pod, own);
     }
     total.add(&Resources::of(spec.overhead.as_ref()));
     total
@@ -255,6 +274,25 @@ mod tests {
         assert_eq!(of("Deferred"), (3000, 2));
         assert_eq!(of("Infeasible"), (2000, 2));
         assert!(!told_the_same(&pod("Deferred"), &pod("Infeasible")) && told_the_same(&pod("x"), &pod("y")));
+    }
+
+    #[test]
+    fn a_whole_pod_that_is_resized_counts_with_the_most() {
+        let pod = |condition: &str, has: &str| -> Pod {
+            let amount = |cpu: &str, memory: &str| json!({"cpu": cpu, "memory": memory});
+            serde_json::from_value(json!({"metadata": {},
+                "spec": {"resources": {"requests": amount("3", "1Gi")}, "containers": [{"name": "c"}]},
+                "status": {"conditions": [{"type": "PodResizePending", "status": "True", "reason": condition}],
+                    "allocatedResources": amount("2", "1Gi"), "resources": {"requests": amount("1", has)}}}))
+            .unwrap()
+        };
+        let of = |condition: &str| {
+            let (requests, _, _) = of_pod(&pod(condition, "2Gi"));
+            (requests.milli_cpu, requests.memory >> 30)
+        };
+        assert_eq!((of("Deferred"), of("Infeasible")), ((3000, 2), (2000, 2)));
+        let same = |one: &Pod, other: &Pod| told_the_same(one, other);
+        assert!(!same(&pod("x", "2Gi"), &pod("x", "1Gi")) && same(&pod("x", "2Gi"), &pod("y", "2Gi")));
     }
 
     #[test]

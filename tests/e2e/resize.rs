@@ -101,9 +101,37 @@ fn a_pod_shares_what_it_has_as_a_whole() {
     assert_eq!(number("memory", &id(0), "memory.limit_in_bytes"), 96 << 20, "the pod's, where it has none of its own");
     assert_eq!(number("memory", &id(1), "memory.limit_in_bytes"), 32 << 20);
 
-    let patch = r#"{"spec":{"resources":{"limits":{"memory":"128Mi"}}}}"#;
-    let refused = lab.kubectl(&format!("patch pod pool --subresource resize -p {patch}")).fails();
-    assert!(refused.contains("the resources of a whole pod cannot be resized here"), "{refused}");
+    // KEP-5419: it grows where it runs. One container has the pod's limit, the other one of its own.
+    let resize = |amounts: &str| {
+        let patch = format!(r#"{{"spec":{{"resources":{amounts}}}}}"#);
+        lab.kubectl(&format!("patch pod pool --subresource resize -p {patch}")).ok();
+    };
+    let until = |limit: &str| {
+        lab.lite(&format!("wait --for=jsonpath={{.status.resources.limits.memory}}={limit} pod/pool --timeout=60s"))
+            .ok();
+    };
+    resize(r#"{"requests":{"cpu":"250m"},"limits":{"cpu":"400m","memory":"128Mi"}}"#);
+    until("128Mi");
+    assert_eq!(of_pod("memory", "memory.limit_in_bytes"), 128 << 20);
+    assert_eq!((of_pod("cpu", "cpu.cfs_quota_us"), of_pod("cpu", "cpu.shares")), (40_000, 256));
+    assert_eq!(
+        (number("memory", &id(0), "memory.limit_in_bytes"), number("cpu", &id(0), "cpu.cfs_quota_us")),
+        (128 << 20, 40_000)
+    );
+    assert_eq!(number("memory", &id(1), "memory.limit_in_bytes"), 32 << 20, "it has a limit of its own");
+    let pod: Value = serde_json::from_str(&lab.kubectl("get pod pool -o json").ok()).unwrap();
+    assert_eq!(pod["status"]["allocatedResources"], serde_json::json!({"cpu": "250m", "memory": "32Mi"}));
+    assert_eq!(pod["status"]["resources"]["limits"], serde_json::json!({"cpu": "400m", "memory": "128Mi"}));
+
+    // And shrinks, but not below what is in use.
+    resize(r#"{"limits":{"cpu":"300m","memory":"64Mi"}}"#);
+    until("64Mi");
+    assert_eq!((of_pod("memory", "memory.limit_in_bytes"), of_pod("cpu", "cpu.cfs_quota_us")), (64 << 20, 30_000));
+    assert_eq!(number("memory", &id(0), "memory.limit_in_bytes"), 64 << 20);
+    let node = lab.lite("get nodes -o jsonpath={.items[0].status.allocatable.cpu}").ok();
+    resize(r#"{"requests":{"cpu":"900"},"limits":{"cpu":"900"}}"#);
+    lab.lite("wait --for=jsonpath={.status.conditions[?(@.type==\"PodResizePending\")].reason}=Infeasible pod/pool --timeout=60s").ok();
+    assert_eq!(of_pod("cpu", "cpu.cfs_quota_us"), 30_000, "a node of {node} cannot give that");
     let greedy = POOL.replace("\"pool\"", "\"greedy\"").replace("\"200m\"", "\"900\"").replace("\"300m\"", "\"900\"");
     lab.lite_with("apply -f -", &greedy).ok();
     lab.lite("wait --for=condition=PodScheduled=false pod/greedy --timeout=60s").ok();

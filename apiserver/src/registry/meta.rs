@@ -144,7 +144,6 @@ pub fn keep_but(subresource: Subresource, object: &mut Value, old: &Value) {
             }
         },
         Subresource::Resize => {
-            // Asked for, so that it is refused and not passed over.
             fields::copy(&mut object["spec"], &new["spec"], "resources");
             for list in ["containers", "initContainers"] {
                 for container in fields::items_mut(&mut object["spec"], list) {

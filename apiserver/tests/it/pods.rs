@@ -130,6 +130,54 @@ async fn a_resize_changes_cpu_and_memory() {
     assert_eq!(causes(&status), ["spec: Forbidden: Pod running on node without support for resize"]);
 }
 
+/// KEP-5419.
+#[tokio::test]
+async fn a_resize_changes_a_whole_pod() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    let mut object = pod("a");
+    let amounts = |cpu: &str, memory: &str| json!({"cpu": cpu, "memory": memory});
+    object["spec"]["containers"][0]["resources"] =
+        json!({"requests": amounts("1", "1Gi"), "limits": amounts("2", "2Gi")});
+    client.post(PODS, &object).await;
+    let path = format!("{PODS}/a/resize");
+    let own = |resources: Value| json!({"spec": {"resources": resources}});
+    let (code, object) = strategic(&client, &path, &own(json!({"limits": amounts("2", "2Gi")}))).await;
+    assert_eq!(code, StatusCode::OK, "{object}");
+    let given = json!({"requests": amounts("1", "1Gi"), "limits": amounts("2", "2Gi")});
+    assert_eq!(object["spec"]["resources"], given, "requests are the containers'");
+    let (code, object) =
+        strategic(&client, &path, &own(json!({"requests": {"cpu": "1500m"}, "limits": {"cpu": "3"}}))).await;
+    assert_eq!((code, object["metadata"]["generation"].clone()), (StatusCode::OK, json!(3)), "{object}");
+    let rows = [
+        (
+            own(json!({"requests": {"cpu": "3", "memory": "2Gi"}})),
+            "spec: Invalid value: \"Guaranteed\": Pod QOS Class may not change as a result of resizing",
+        ),
+        (own(json!({"limits": {"cpu": null}})), "spec.resources: Forbidden: resource limits cannot be removed"),
+        (
+            own(json!({"limits": {"hugepages-2Mi": "4Mi"}})),
+            "spec: Forbidden: only cpu and memory resources are mutable",
+        ),
+        (
+            own(json!({"requests": {"cpu": "500m"}})),
+            "spec.resources.requests[cpu]: Invalid value: \"500m\": must be greater than or equal to aggregate container requests of 1",
+        ),
+        (
+            own(json!({"limits": {"memory": "1536Mi"}})),
+            "spec.resources.containers[0][memory].limits: Invalid value: \"2Gi\": must be less than or equal to pod limits of 1536Mi",
+        ),
+    ];
+    for (patch, cause) in rows {
+        let (code, status) = strategic(&client, &path, &patch).await;
+        assert_eq!(code, StatusCode::UNPROCESSABLE_ENTITY, "{status}");
+        assert!(causes(&status).iter().any(|found| found == cause), "{cause}: {:?}", causes(&status));
+    }
+    // Without the subresource it is as fixed as ever.
+    let (code, status) = strategic(&client, &format!("{PODS}/a"), &own(json!({"limits": {"cpu": "4"}}))).await;
+    assert_eq!(code, StatusCode::UNPROCESSABLE_ENTITY, "{status}");
+}
+
 #[tokio::test]
 async fn little_of_a_pod_may_change() {
     let harness = Harness::start().await;

@@ -18,7 +18,7 @@ use k8s_openapi::api::core::v1::{Pod, ResourceRequirements};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-pub use record::{Record, annotation};
+pub use record::{Record, annotation, annotation_of_pod};
 
 use crate::pod::qos::{self, Qos};
 use crate::pod::requests::{self, Amounts, Resources};
@@ -39,7 +39,7 @@ pub struct Resize {
     pub pending: Option<Pending>,
     /// The pod's generation whose resources it has been given.
     pub generation: Option<i64>,
-    /// What a run has, where that is not what it was started with. By run.
+    /// What a run has, where that is not what it was started with, with the limits that are its pod's. By run.
     pub actuated: BTreeMap<String, ResourceRequirements>,
 }
 

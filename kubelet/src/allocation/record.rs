@@ -17,24 +17,50 @@ use crate::pod::requests::{self, Resources};
 pub struct Record {
     #[serde(default)]
     pub generation: Option<i64>,
+    #[serde(flatten)]
     pub allocated: Resources,
+    /// By run: what it has, with the limits that are its pod's.
     #[serde(default)]
     pub actuated: BTreeMap<String, ResourceRequirements>,
 }
 
 impl Record {
-    /// The record of a pod, or what follows from what runs: a run's annotation says what it was started with.
+    /// The record of a pod, or what follows from what runs: annotations say what sandbox and runs were started with.
     pub fn of(path: &Path, pod: &Arc<Pod>, observed: &Observed) -> Self {
         if let Some(record) = Self::load(path) {
             return record;
         }
         let mut allocated = requests::desired(pod);
-        for (name, resources) in &mut allocated {
-            if let Some(started) = observed.latest(name).and_then(|latest| latest.resources.clone()) {
-                *resources = started;
+        for (name, resources) in &mut allocated.containers {
+            let started = observed.latest(name).and_then(|latest| latest.resources.clone());
+            if let Some((started, (_, container))) = started.zip(pod::container(pod, name)) {
+                *resources = requests::without_inherited(&container, started);
             }
         }
+        if let Some(started) = observed.sandbox().and_then(|sandbox| sandbox.resources.clone()) {
+            allocated.pod = (started != ResourceRequirements::default()).then_some(started);
+        }
         Self { generation: None, allocated, actuated: BTreeMap::new() }
+    }
+
+    /// The pod with what is known to run of it: not more than it was given while a resize goes on.
+    pub fn running(&self, pod: &Arc<Pod>, observed: &Observed) -> Arc<Pod> {
+        let mut has = self.allocated.clone();
+        for (name, resources) in &mut has.containers {
+            let Some(latest) = observed.latest(name) else { continue };
+            let known = self.actuated.get(&latest.id).or(latest.resources.as_ref()).cloned();
+            if let Some((known, (_, container))) = known.zip(pod::container(pod, name)) {
+                *resources = requests::without_inherited(&container, known);
+            }
+        }
+        // The API was told last what the pod as a whole has.
+        let told = pod.status.as_ref().and_then(|status| status.resources.clone());
+        if has.pod.is_some()
+            && let Some(told) = told
+        {
+            has.pod = Some(told);
+        }
+        requests::with_allocated(pod, &has)
     }
 
     /// Blocks. A file that cannot be read as one is none.
@@ -60,6 +86,12 @@ impl Record {
 /// What a container is started with, as its annotation keeps it.
 pub fn annotation(pod: &Pod, container: &str) -> Option<String> {
     let (role, container) = pod::container(pod, container)?;
-    let resources = container.resources.clone().unwrap_or_default();
+    let resources = requests::effective(pod, &container);
     requests::resizable(role).then(|| serde_json::to_string(&resources).ok()).flatten()
+}
+
+/// What a pod as a whole is started with, as its sandbox's annotation keeps it.
+pub fn annotation_of_pod(pod: &Pod) -> Option<String> {
+    let own = pod.spec.as_ref().and_then(|spec| spec.resources.clone());
+    serde_json::to_string(&own.unwrap_or_default()).ok()
 }

@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use jiff::Timestamp;
+use k8s_cri::v1::LinuxContainerResources;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
 
 pub use backoff::Backoff;
@@ -41,8 +42,9 @@ pub enum Action {
     Stop { id: String, container: String, message: String, grace: i64 },
     /// End a container as [`Action::Stop`] does, because it is to have other resources and wants a restart for that.
     StopToResize { id: String, container: String, grace: i64 },
-    /// Change what running containers have.
-    Resize { runs: Vec<Resizing> },
+    /// Change what the pod's group and running containers have.
+    /// The group only grows while others restart for it (`whole` is false).
+    Resize { runs: Vec<Resizing>, whole: bool },
     /// Remove a container that has ended.
     Remove { id: String },
     /// Remove the run that had all containers of the pod run anew, as the last one.
@@ -66,9 +68,9 @@ impl fmt::Display for Action {
             Self::Start { container, attempt, .. } => write!(f, "start {container} #{attempt}"),
             Self::Stop { id, grace, message, .. } => write!(f, "stop {id} in {grace}s: {message}"),
             Self::StopToResize { id, grace, .. } => write!(f, "stop {id} in {grace}s to resize it"),
-            Self::Resize { runs } => {
+            Self::Resize { runs, .. } => {
                 let ids: Vec<_> = runs.iter().map(|run| run.id.as_str()).collect();
-                write!(f, "resize {}", ids.join(" "))
+                write!(f, "resize {}", if ids.is_empty() { "the pod".to_owned() } else { ids.join(" ") })
             }
             Self::Remove { id } => write!(f, "remove {id}"),
             Self::Reset { id, .. } => write!(f, "reset {id}"),
@@ -192,6 +194,8 @@ pub struct Input<'a> {
     pub desired: &'a Pod,
     /// Where its resize stands.
     pub resize: &'a Resize,
+    /// What the pod's group has, where there is one.
+    pub group: Option<&'a LinuxContainerResources>,
     pub wanted: Wanted,
     pub observed: &'a Observed,
     pub memory: &'a Memory,

@@ -6,15 +6,16 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 
 use super::{Action, Draft, Input, status::whole_seconds};
+use crate::cgroups::widest;
 use crate::observed::Instance;
-use crate::pod::{self, Role, requests};
+use crate::pod::{self, Role, qos, requests, resources};
 use crate::work::Resizing;
 
 /// The conditions, which are there while they hold and gone otherwise.
 pub const PENDING: &str = "PodResizePending";
 pub const IN_PROGRESS: &str = "PodResizeInProgress";
 
-/// What a run has of CPU and memory; not known of one that another kubelet started.
+/// What a run has of CPU and memory, with the limits that are its pod's; not known of one that another kubelet started.
 pub(super) fn has<'a>(input: &Input<'a>, instance: &'a Instance) -> Option<&'a ResourceRequirements> {
     input.resize.actuated.get(&instance.id).or(instance.resources.as_ref())
 }
@@ -26,7 +27,7 @@ fn outdated<'a>(
     container: &'a Container,
     instance: &'a Instance,
 ) -> Option<&'a ResourceRequirements> {
-    let given = container.resources.clone().unwrap_or_default();
+    let given = requests::effective(input.pod, container);
     let has = has(input, instance).filter(|_| requests::resizable(role) && instance.running())?;
     requests::differing(&given, has).next().is_some().then_some(has)
 }
@@ -34,11 +35,26 @@ fn outdated<'a>(
 /// Whether a run must end for its container to get what it has been given.
 pub(super) fn needs_restart(input: &Input<'_>, role: Role, container: &Container, instance: &Instance) -> bool {
     let Some(has) = outdated(input, role, container, instance) else { return false };
-    let given = container.resources.clone().unwrap_or_default();
+    let given = requests::effective(input.pod, container);
     let policies = container.resize_policy.as_deref().unwrap_or_default();
     requests::differing(&given, has).any(|name| {
         policies.iter().any(|policy| policy.resource_name == name && policy.restart_policy == "RestartContainer")
     })
+}
+
+/// Whether a run ends for a resize: its container has what it is to have with the next one.
+fn restarts(input: &Input<'_>) -> bool {
+    pod::containers(input.pod).any(|(role, container)| {
+        let latest = input.observed.latest(&container.name);
+        latest.is_some_and(|latest| {
+            input.memory.resized.contains(&latest.id) || needs_restart(input, role, container, latest)
+        })
+    })
+}
+
+/// Whether the pod's group has something else than the pod has been given: as a whole, or as what its containers come to.
+pub(super) fn group_outdated(input: &Input<'_>) -> bool {
+    input.group.is_some_and(|has| *has != resources::of_pod(input.pod))
 }
 
 /// The containers whose runs have something else than they have been given.
@@ -51,7 +67,7 @@ fn unfinished<'a>(input: &Input<'a>) -> impl Iterator<Item = (Role, &'a Containe
 }
 
 impl Draft<'_> {
-    /// Changes what can be changed without a restart.
+    /// Changes what can be changed without a restart. The pod's group never needs one.
     pub(super) fn resize(&mut self) {
         let Input { memory, .. } = self.input;
         let runs: Vec<Resizing> = unfinished(&self.input)
@@ -62,8 +78,13 @@ impl Draft<'_> {
                 Some(Resizing { id: instance.id.clone(), container: container.name.clone(), has })
             })
             .collect();
-        if !runs.is_empty() && !memory.busy.resizing && !self.blocked(memory.resize_failure.as_ref()) {
-            self.actions.push(Action::Resize { runs });
+        let whole = !restarts(&self.input);
+        let group = self.input.group.is_some_and(|has| {
+            let wanted = resources::of_pod(self.input.pod);
+            *has != if whole { wanted } else { widest(has, &wanted) }
+        });
+        if (group || !runs.is_empty()) && !memory.busy.resizing && !self.blocked(memory.resize_failure.as_ref()) {
+            self.actions.push(Action::Resize { runs, whole });
         }
     }
 
@@ -136,10 +157,8 @@ pub(super) fn conditions(draft: &Draft<'_>) -> Vec<PodCondition> {
     let pending = resize.pending.as_ref().map(|pending| {
         condition(PENDING, Some(pending.reason), Some(pending.message.clone()), desired.metadata.generation)
     });
-    // One that was ended for it has what it is to have with its next run.
-    let mut latest = pod::containers(pod).filter_map(|(_, container)| draft.input.observed.latest(&container.name));
-    let restarts = latest.any(|latest| memory.resized.contains(&latest.id));
-    let in_progress = (restarts || unfinished(&draft.input).next().is_some()).then(|| {
+    let unfinished = || group_outdated(&draft.input) || unfinished(&draft.input).next().is_some();
+    let in_progress = (restarts(&draft.input) || unfinished()).then(|| {
         let failure = memory.resize_failure.as_ref();
         let generation = resize.generation.or(pod.metadata.generation);
         condition(IN_PROGRESS, failure.map(|f| f.reason), failure.map(|f| f.message.clone()), generation)
@@ -154,6 +173,9 @@ fn summary(pod: &Pod, prefix: &str, condition: &PodCondition) -> String {
         chosen.map(|(_, container)| json!({"name": container.name, "resources": container.resources.clone().unwrap_or_default()})).collect()
     };
     let mut parts = Vec::new();
+    if let Some(own) = qos::own(pod) {
+        parts.push(format!("\"resources\":{}", json!(own)));
+    }
     for (name, list) in [("initContainers", list(Role::Sidecar)), ("containers", list(Role::App))] {
         if !list.is_empty() {
             parts.push(format!("\"{name}\":{}", Value::Array(list)));

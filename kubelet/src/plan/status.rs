@@ -1,15 +1,18 @@
 //! The status a pod's object gets (kubernetes `pkg/kubelet/kubelet_pods.go`, `pkg/kubelet/status`).
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
-    HostIP, Pod, PodCondition, PodIP, PodStatus,
+    HostIP, Pod, PodCondition, PodIP, PodStatus, ResourceRequirements,
 };
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{Draft, Input, phase, resize, restart_all};
 use crate::observed::{Instance, State};
-use crate::pod::{self, Role, qos};
+use crate::pod::{self, Role, qos, requests};
 
 /// A container's id as the API writes it.
 fn container_id(input: &Input<'_>, id: &str) -> String {
@@ -75,6 +78,7 @@ pub(super) fn of(draft: &Draft<'_>, ending: bool) -> PodStatus {
         ephemeral_container_statuses: (!ephemeral.is_empty()).then_some(ephemeral),
         ..PodStatus::default()
     };
+    (status.allocated_resources, status.resources) = whole(&draft.input);
     let mut all = conditions(draft, &status, initialized);
     if !ending {
         all.extend(resize::conditions(draft));
@@ -82,6 +86,25 @@ pub(super) fn of(draft: &Draft<'_>, ending: bool) -> PodStatus {
     all.extend(restart_all::condition(draft, status.phase.as_deref().unwrap_or_default()));
     status.conditions = Some(all);
     status
+}
+
+/// What the pod has been given of its requests, and what it has where it asks as a whole (KEP-5419).
+fn whole(input: &Input<'_>) -> (Option<BTreeMap<String, Quantity>>, Option<ResourceRequirements>) {
+    let own = |container: &Container| container.resources.clone().unwrap_or_default();
+    let allocated = requests::told(input.pod, own).requests;
+    if qos::own(input.pod).is_none() {
+        return (allocated, None);
+    }
+    let told = input.old().and_then(|old| old.resources.clone());
+    if let Some(told) = told.filter(|_| resize::group_outdated(input)) {
+        return (allocated, Some(told));
+    }
+    let has = requests::told(input.pod, |container| {
+        let latest = input.observed.latest(&container.name).filter(|latest| latest.running());
+        let has = latest.and_then(|latest| resize::has(input, latest)).cloned();
+        has.map_or_else(|| own(container), |has| requests::without_inherited(container, has))
+    });
+    (allocated, Some(has))
 }
 
 /// Times are written with whole seconds; equal statuses must compare equal.
@@ -135,7 +158,8 @@ fn container_status(
         status.allocated_resources.clone_from(&given.requests);
         // What runs has what it was started with until it has been resized.
         let has = latest.filter(|latest| latest.running()).and_then(|latest| resize::has(&draft.input, latest));
-        status.resources = Some(has.cloned().unwrap_or(given));
+        let has = has.map(|has| requests::without_inherited(container, has.clone()));
+        status.resources = Some(has.unwrap_or(given));
     }
     if let Some(latest) = latest {
         status.restart_count = i32::try_from(latest.attempt).unwrap_or(i32::MAX);

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::observed::{Instance, Observed, Sandbox, State};
+use crate::pod::resources;
 
 /// A situation, changed step by step.
 struct Case {
@@ -17,6 +18,7 @@ struct Case {
     /// What the pod asks for, where that is not what it has been given.
     desired: Option<Pod>,
     resize: Resize,
+    group: Option<LinuxContainerResources>,
     seconds: i64,
 }
 
@@ -35,6 +37,7 @@ fn case(spec: Value) -> Case {
         last: None,
         desired: None,
         resize: Resize::default(),
+        group: None,
         seconds: 1000,
     }
 }
@@ -47,7 +50,9 @@ impl Case {
     fn sandbox(mut self, id: &str, ready: bool) -> Self {
         let attempt = self.observed.sandboxes.len() as u32;
         let addresses = vec!["10.0.0.1".to_owned()];
-        self.observed.sandboxes.insert(0, Sandbox { id: id.into(), attempt, ready, created: at(900), addresses });
+        self.observed
+            .sandboxes
+            .insert(0, Sandbox { id: id.into(), attempt, ready, created: at(900), addresses, resources: None });
         self
     }
 
@@ -91,6 +96,7 @@ impl Case {
             pod: &self.pod,
             desired: self.desired.as_ref().unwrap_or(&self.pod),
             resize: &self.resize,
+            group: self.group.as_ref(),
             wanted: self.wanted,
             observed: &self.observed,
             memory: &self.memory,
@@ -487,6 +493,65 @@ fn a_container_that_wants_it_is_restarted_to_be_resized() {
     assert_eq!(resize_conditions(&ended), ["PodResizeInProgress"], "it is not done before the next run");
     let other = resized(json!({"requests": {"cpu": "1", "memory": "1Gi"}}), policy);
     assert_eq!(other.actions()[0], "resize web-0", "the policy is for the other resource");
+}
+
+/// KEP-5419: what has no limit has the pod's, and is changed with it; the group grows before a container that restarts for
+/// it, and shrinks after it.
+#[test]
+fn a_whole_pod_is_resized() {
+    let pod = |memory: &str, policy: Value| {
+        let spec = json!({"resources": {"requests": {"cpu": "2"}, "limits": {"memory": memory}},
+            "containers": [{"name": "web", "image": "i", "resizePolicy": policy}]});
+        case(spec).sandbox("s", true).run("web", 0, State::Running, 0, 0).with(|c| {
+            c.pod.metadata.generation = Some(2);
+            c.resize.generation = Some(2);
+            let told = json!({"requests": {"cpu": "2"}, "limits": {"memory": "1Gi"}});
+            let limits = json!({"limits": {"memory": "1Gi"}});
+            c.observed.instances[0].resources = Some(serde_json::from_value(limits).unwrap());
+            let had = resources::of_pod(&c.pod);
+            c.group = Some(LinuxContainerResources { memory_limit_in_bytes: 1 << 30, ..had });
+            c.last = Some(PodStatus { resources: Some(serde_json::from_value(told).unwrap()), ..Default::default() });
+        })
+    };
+    let told = |case: &Case| {
+        let status = case.plan().status;
+        (serde_json::to_value(status.resources).unwrap(), serde_json::to_value(status.allocated_resources).unwrap())
+    };
+    let limits = |memory: &str| json!({"requests": {"cpu": "2"}, "limits": {"memory": memory}});
+    let same = pod("1024Mi", json!([]));
+    assert!(same.actions().is_empty(), "{:?}", same.actions());
+    assert_eq!(told(&same), (limits("1024Mi"), json!({"cpu": "2"})));
+
+    let bigger = pod("2Gi", json!([]));
+    let started = "tell ResizeStarted: Pod resize started: {\"resources\":{\"limits\":{\"memory\":\"2Gi\"},\"requests\":{\"cpu\":\"2\"}},\"containers\":[{\"name\":\"web\",\"resources\":{}}],\"generation\":2}";
+    assert_eq!(bigger.actions(), ["resize web-0", started]);
+    assert_eq!(resize_conditions(&bigger), ["PodResizeInProgress"]);
+    assert_eq!(told(&bigger).0, limits("1Gi"), "what it has still");
+    let own = &bigger.plan().status.container_statuses.unwrap()[0].resources;
+    assert_eq!(serde_json::to_value(own).unwrap(), json!({}), "the limit is not the container's");
+
+    let grown = |c: &mut Case| c.group = Some(resources::of_pod(&c.pod));
+    let done = bigger.with(|c| {
+        let limits = json!({"limits": {"memory": "2Gi"}});
+        c.resize.actuated.insert("web-0".into(), serde_json::from_value(limits).unwrap());
+        grown(c);
+    });
+    assert!(done.actions().is_empty() && resize_conditions(&done).is_empty());
+    assert_eq!(told(&done).0, limits("2Gi"));
+
+    let policy = json!([{"resourceName": "memory", "restartPolicy": "RestartContainer"}]);
+    let whole = |case: &Case| {
+        let actions = case.plan().actions;
+        actions.iter().find_map(|action| if let Action::Resize { whole, .. } = action { Some(*whole) } else { None })
+    };
+    let restarted = pod("2Gi", policy.clone());
+    assert_eq!(restarted.actions()[..2], ["stop web-0 in 30s to resize it", "resize the pod"]);
+    assert_eq!(whole(&restarted), Some(false));
+    assert_eq!(whole(&restarted.with(grown)), None);
+    let smaller = pod("512Mi", policy);
+    assert_eq!(whole(&smaller), None, "not before it has let go");
+    let ended = smaller.with(|c| c.observed.instances[0].resources = None);
+    assert_eq!((ended.actions()[0].as_str(), whole(&ended)), ("resize the pod", Some(true)));
 }
 
 #[test]

@@ -4,15 +4,28 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use coracle_api::quantity::Quantity;
+use coracle_api::resources::is_pod_level;
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource;
+use serde::{Deserialize, Serialize};
 
 use super::{Role, containers, qos};
 
-/// Containers' resources by the containers' names.
-pub type Resources = BTreeMap<String, ResourceRequirements>;
+/// What can be changed of a pod's resources while it runs.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Resources {
+    /// By the containers' names.
+    #[serde(rename = "allocated")]
+    pub containers: BTreeMap<String, ResourceRequirements>,
+    /// Of the pod as a whole (KEP-5419).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<ResourceRequirements>,
+}
 
-/// What can be changed of a container that runs.
+/// Amounts as the API writes them.
+type List = BTreeMap<String, resource::Quantity>;
+
+/// What can be changed of a container that runs, and of its pod.
 const RESIZED: [&str; 2] = ["cpu", "memory"];
 
 /// CPU in thousandths and memory in bytes.
@@ -62,19 +75,71 @@ pub fn of_containers(pod: &Pod) -> Amounts {
 
 /// The same of anything that containers have.
 pub fn of_moments(pod: &Pod, of: impl Fn(&Container) -> Amounts) -> Amounts {
-    let (mut apps, mut sidecars, mut starting) = (Amounts::default(), Amounts::default(), Amounts::default());
+    largest_moment(pod, of, |one, other| one.plus(*other), |one, other| one.or_more(*other))
+}
+
+fn largest_moment<T: Default + Clone>(
+    pod: &Pod,
+    of: impl Fn(&Container) -> T,
+    plus: fn(T, &T) -> T,
+    or_more: fn(T, &T) -> T,
+) -> T {
+    let (mut apps, mut sidecars, mut starting) = (T::default(), T::default(), T::default());
     for (role, container) in containers(pod) {
         let own = of(container);
         match role {
             Role::Sidecar => {
-                sidecars = sidecars.plus(own);
-                starting = starting.or_more(sidecars);
+                sidecars = plus(sidecars, &own);
+                starting = or_more(starting, &sidecars);
             }
-            Role::Init => starting = starting.or_more(sidecars.plus(own)),
-            Role::App | Role::Ephemeral => apps = apps.plus(own),
+            Role::Init => starting = or_more(starting, &plus(own, &sidecars)),
+            Role::App | Role::Ephemeral => apps = plus(apps, &own),
         }
     }
-    apps.plus(sidecars).or_more(starting)
+    or_more(plus(apps, &sidecars), &starting)
+}
+
+/// What a pod has of everything without its overhead, as its status tells it: its own amounts, else what its containers have
+/// together, which is a limit only where each of them has one (KEP-5419, `PodStatus.resources`). `of` says what a container has.
+pub fn told(pod: &Pod, of: impl Fn(&Container) -> ResourceRequirements) -> ResourceRequirements {
+    let together = |list: fn(ResourceRequirements) -> Option<List>| {
+        let amounts = |container: &Container| -> BTreeMap<String, Quantity> {
+            let named = list(of(container)).unwrap_or_default().into_iter();
+            named.filter_map(|(name, amount)| Some((name, Quantity::parse(&amount.0).ok()?))).collect()
+        };
+        largest_moment(
+            pod,
+            amounts,
+            |one, other| each(one, other, |a, b| a + b),
+            |one, other| each(one, other, Ord::max),
+        )
+    };
+    let own = qos::own(pod);
+    let finish = |sum: BTreeMap<String, Quantity>, own: Option<&List>| {
+        let mut list: List = sum.into_iter().map(|(name, sum)| (name, resource::Quantity(sum.to_string()))).collect();
+        let own = own.into_iter().flatten().filter(|(name, _)| is_pod_level(name));
+        list.extend(own.map(|(name, amount)| (name.clone(), amount.clone())));
+        (!list.is_empty()).then_some(list)
+    };
+    let mut limits = together(|resources| resources.limits);
+    limits.retain(|name, _| containers(pod).all(|(_, container)| !qos::limit(container, name).is_zero()));
+    ResourceRequirements {
+        requests: finish(together(|resources| resources.requests), own.and_then(|own| own.requests.as_ref())),
+        limits: finish(limits, own.and_then(|own| own.limits.as_ref())),
+        ..ResourceRequirements::default()
+    }
+}
+
+fn each(
+    mut one: BTreeMap<String, Quantity>,
+    other: &BTreeMap<String, Quantity>,
+    combine: fn(Quantity, Quantity) -> Quantity,
+) -> BTreeMap<String, Quantity> {
+    for (name, amount) in other {
+        let sum = one.get(name).map_or(*amount, |before| combine(*before, *amount));
+        one.insert(name.clone(), sum);
+    }
+    one
 }
 
 fn amount(list: Option<&BTreeMap<String, resource::Quantity>>, name: &str) -> Quantity {
@@ -97,19 +162,50 @@ pub fn differing<'a>(
     })
 }
 
-/// The resources of the containers that can be changed, as the specification has them.
+/// What a container is given: where it has no limit it has the pod's own, and is changed with that (KEP-5419).
+pub fn effective(pod: &Pod, container: &Container) -> ResourceRequirements {
+    let mut given = container.resources.clone().unwrap_or_default();
+    let own = qos::own(pod).and_then(|own| own.limits.as_ref());
+    for name in RESIZED.into_iter().filter(|name| qos::limit(container, name).is_zero()) {
+        if let Some(limit) = own.and_then(|own| own.get(name)).filter(|_| qos::own_limit(pod, name).is_some()) {
+            given.limits.get_or_insert_default().insert(name.to_owned(), limit.clone());
+        }
+    }
+    given
+}
+
+/// What of that is the container's own. A limit that it once had is never taken from it.
+pub fn without_inherited(container: &Container, mut given: ResourceRequirements) -> ResourceRequirements {
+    let own = container.resources.as_ref().and_then(|own| own.limits.as_ref());
+    if let Some(limits) = &mut given.limits {
+        limits.retain(|name, _| !RESIZED.contains(&name.as_str()) || own.is_some_and(|own| own.contains_key(name)));
+        if limits.is_empty() && own.is_none() {
+            given.limits = None;
+        }
+    }
+    given
+}
+
+/// The resources that can be changed, as the specification has them.
 pub fn desired(pod: &Pod) -> Resources {
     let chosen = containers(pod).filter(|(role, _)| resizable(*role));
-    chosen.map(|(_, container)| (container.name.clone(), container.resources.clone().unwrap_or_default())).collect()
+    let of = |container: &Container| (container.name.clone(), container.resources.clone().unwrap_or_default());
+    Resources {
+        containers: chosen.map(|(_, container)| of(container)).collect(),
+        pod: pod.spec.as_ref().and_then(|spec| spec.resources.clone()),
+    }
 }
 
 /// Whether the specification asks for something else than `allocated`.
 pub fn differs(pod: &Pod, allocated: &Resources) -> bool {
     let none = ResourceRequirements::default();
-    containers(pod).filter(|(role, _)| resizable(*role)).any(|(_, container)| {
-        let wanted = container.resources.as_ref().unwrap_or(&none);
-        allocated.get(&container.name).is_some_and(|has| differing(wanted, has).next().is_some())
-    })
+    let own = pod.spec.as_ref().and_then(|spec| spec.resources.as_ref()).unwrap_or(&none);
+    let whole = differing(own, allocated.pod.as_ref().unwrap_or(&none)).next().is_some();
+    whole
+        || containers(pod).filter(|(role, _)| resizable(*role)).any(|(_, container)| {
+            let wanted = container.resources.as_ref().unwrap_or(&none);
+            allocated.containers.get(&container.name).is_some_and(|has| differing(wanted, has).next().is_some())
+        })
 }
 
 /// The pod with the resources it has been given instead of those it asks for.
@@ -119,8 +215,9 @@ pub fn with_allocated(pod: &Arc<Pod>, allocated: &Resources) -> Arc<Pod> {
     }
     let mut given = Pod::clone(pod);
     if let Some(spec) = &mut given.spec {
+        spec.resources.clone_from(&allocated.pod);
         for container in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {
-            if let Some(resources) = allocated.get(&container.name) {
+            if let Some(resources) = allocated.containers.get(&container.name) {
                 container.resources = Some(resources.clone());
             }
         }
@@ -165,5 +262,38 @@ mod tests {
         let given = with_allocated(&new, &allocated);
         assert_eq!(of_pod(&given).cpu_millis, 1000);
         assert!(Arc::ptr_eq(&with_allocated(&old, &allocated), &old));
+    }
+
+    #[test]
+    fn a_whole_pod_is_given_too() {
+        let spec = |memory: &str| json!({"resources": {"limits": {"memory": memory}}, "containers": [{"name": "a"}]});
+        let (old, new) = (pod(spec("1Gi")), pod(spec("2Gi")));
+        let allocated = desired(&old);
+        assert!(differs(&new, &allocated) && !differs(&pod(spec("1024Mi")), &allocated));
+        assert_eq!(with_allocated(&new, &allocated).spec.as_ref().unwrap().resources, allocated.pod);
+        let first = |pod: &Pod| pod.spec.as_ref().unwrap().containers[0].clone();
+        let limits = json!({"limits": {"memory": "2Gi"}});
+        let given = effective(&new, &first(&new));
+        assert_eq!(serde_json::to_value(&given).unwrap(), limits, "it has the pod's");
+        assert_eq!(without_inherited(&first(&new), given.clone()), ResourceRequirements::default());
+        let limited = pod(json!({"containers": [{"name": "a", "resources": limits}]}));
+        assert_eq!(without_inherited(&first(&limited), given.clone()), given);
+    }
+
+    #[test]
+    fn a_status_tells_the_pods_own_or_the_sum() {
+        let two = |own: serde_json::Value, other: serde_json::Value| {
+            let limited =
+                json!({"requests": {"cpu": "500m", "memory": "1Gi"}, "limits": {"cpu": "1", "memory": "1Gi"}});
+            let spec = json!({"resources": own, "overhead": {"cpu": "1"},
+                "containers": [{"name": "a", "resources": limited}, {"name": "b", "resources": other}]});
+            let told = told(&pod(spec), |container| container.resources.clone().unwrap_or_default());
+            serde_json::to_value(told).unwrap()
+        };
+        let other = || json!({"requests": {"cpu": "1"}, "limits": {"cpu": "1"}});
+        let sum = json!({"requests": {"cpu": "1500m", "memory": "1Gi"}, "limits": {"cpu": "2"}});
+        assert_eq!(two(json!(null), other()), sum, "one has no limit of memory, so the pod has none");
+        let own = two(json!({"requests": {"cpu": "3"}, "limits": {"memory": "4Gi"}}), other());
+        assert_eq!(own, json!({"requests": {"cpu": "3", "memory": "1Gi"}, "limits": {"cpu": "2", "memory": "4Gi"}}));
     }
 }

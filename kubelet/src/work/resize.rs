@@ -8,26 +8,29 @@ use k8s_openapi::api::core::v1::{Pod, ResourceRequirements};
 
 use super::Shared;
 use crate::cgroups::Cgroups;
-use crate::pod::{self, qos, resources};
+use crate::pod::{self, qos, requests, resources};
 
 /// A run that is to get what its pod has been given.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Resizing {
     pub id: String,
     pub container: String,
-    /// What it has.
+    /// What it has, with the limits that are its pod's.
     pub has: ResourceRequirements,
 }
 
-/// Gives the runs what the pod's specification says. Those that got it, and what kept the others from it.
+/// Gives the pod's group and the runs what the pod's specification says. The runs that got it, and what kept the others from
+/// it. The group grows before they do, and shrinks after them, if it is all of it (KEP-5419, "Actuating Pod-level Resource In
+/// Place Resize").
 pub async fn resize(
     shared: &Arc<Shared>,
     pod: &Pod,
     sandbox: Option<&str>,
     runs: Vec<Resizing>,
+    whole: bool,
 ) -> (Vec<(String, ResourceRequirements)>, Result<(), String>) {
     let mut done = Vec::new();
-    if let Err(why) = check_memory(shared, pod, &runs).await {
+    if let Err(why) = check_memory(shared, pod, &runs, whole).await {
         return (done, Err(format!("cannot decrease memory limits: {why}")));
     }
     let widened = in_background(shared, pod, |cgroups, pod| cgroups.widen(pod)).await;
@@ -42,10 +45,13 @@ pub async fn resize(
             ..Default::default()
         };
         match shared.cri.update_container_resources(request).await {
-            Ok(_) => done.push((run.id, container.resources.clone().unwrap_or_default())),
+            Ok(_) => done.push((run.id, requests::effective(pod, &container))),
             // The others are tried with it again.
             Err(error) => return (done, Err(error.to_string())),
         }
+    }
+    if !whole {
+        return (done, Ok(()));
     }
     if let Err(why) = in_background(shared, pod, |cgroups, pod| cgroups.set(pod)).await {
         return (done, Err(why));
@@ -56,7 +62,7 @@ pub async fn resize(
     (done, Ok(()))
 }
 
-/// Writes the pod's group.
+/// Works on the pod's group.
 async fn in_background(
     shared: &Arc<Shared>,
     pod: &Pod,
@@ -90,23 +96,24 @@ fn memory_limit(resources: &ResourceRequirements) -> i64 {
 
 /// A limit below what is in use would have the kernel kill the container: that is not what was asked for. It may use more a
 /// moment later, so this is no promise.
-async fn check_memory(shared: &Shared, pod: &Pod, runs: &[Resizing]) -> Result<(), String> {
-    let decreasing = runs.iter().any(|run| lowers(pod, run).is_some());
-    if !decreasing {
-        return Ok(());
+async fn check_memory(shared: &Arc<Shared>, pod: &Pod, runs: &[Resizing], whole: bool) -> Result<(), String> {
+    let mut errors: Vec<String> = Vec::new();
+    if whole {
+        errors.extend(in_background(shared, pod, Cgroups::check_memory).await.err());
     }
-    let mut used = HashMap::new();
-    for run in runs {
-        used.insert(run.id.as_str(), usage(shared, &run.id).await?);
-    }
-    let mut errors = Vec::new();
-    for run in runs {
-        let used = used.get(run.id.as_str()).copied().unwrap_or(0);
-        if let Some(limit) = lowers(pod, run).filter(|limit| used > *limit) {
-            let container = &run.container;
-            errors.push(format!(
-                "attempting to set container {container:?} memory limit ({limit}) below current usage ({used})"
-            ));
+    if runs.iter().any(|run| lowers(pod, run).is_some()) {
+        let mut used = HashMap::new();
+        for run in runs {
+            used.insert(run.id.as_str(), usage(shared, &run.id).await?);
+        }
+        for run in runs {
+            let used = used.get(run.id.as_str()).copied().unwrap_or(0);
+            if let Some(limit) = lowers(pod, run).filter(|limit| used > *limit) {
+                let container = &run.container;
+                errors.push(format!(
+                    "attempting to set container {container:?} memory limit ({limit}) below current usage ({used})"
+                ));
+            }
         }
     }
     match errors.len() {
@@ -120,7 +127,7 @@ async fn check_memory(shared: &Shared, pod: &Pod, runs: &[Resizing]) -> Result<(
 /// The new memory limit of a run, if it is lower than its old one.
 fn lowers(pod: &Pod, run: &Resizing) -> Option<i64> {
     let (_, container) = pod::container(pod, &run.container)?;
-    let (new, old) = (memory_limit(container.resources.as_ref()?), memory_limit(&run.has));
+    let (new, old) = (memory_limit(&requests::effective(pod, &container)), memory_limit(&run.has));
     (new > 0 && (old == 0 || new < old)).then_some(new)
 }
 

@@ -8,7 +8,8 @@ use k8s_cri::v1 as cri;
 use k8s_openapi::api::core::v1::Pod;
 
 use super::{Shared, Trouble, users};
-use crate::observed::label;
+use crate::allocation;
+use crate::observed::{annotation, label};
 use crate::pod::{self, dns, resources, security};
 
 /// The sandbox that a pod wants.
@@ -18,6 +19,9 @@ pub fn config(shared: &Shared, pod: &Pod, attempt: u32) -> cri::PodSandboxConfig
     labels.insert(label::POD_NAME.into(), name.into());
     labels.insert(label::POD_NAMESPACE.into(), namespace.into());
     labels.insert(label::POD_UID.into(), uid.into());
+    let mut annotations: HashMap<String, String> =
+        pod.metadata.annotations.clone().unwrap_or_default().into_iter().collect();
+    annotations.extend(allocation::annotation_of_pod(pod).map(|text| (annotation::POD_RESOURCES.to_owned(), text)));
     let dns_config = dns::of(pod, &shared.cluster_dns, &shared.host_dns);
     cri::PodSandboxConfig {
         metadata: Some(cri::PodSandboxMetadata {
@@ -32,7 +36,7 @@ pub fn config(shared: &Shared, pod: &Pod, attempt: u32) -> cri::PodSandboxConfig
         dns_config: Some(dns_config),
         port_mappings: if pod::host_network(pod) { Vec::new() } else { port_mappings(pod) },
         labels,
-        annotations: pod.metadata.annotations.clone().unwrap_or_default().into_iter().collect(),
+        annotations,
         linux: Some(cri::LinuxPodSandboxConfig {
             cgroup_parent: resources::cgroup_parent(&shared.cgroup_parent, pod),
             security_context: Some(security::of_sandbox(pod)),

@@ -63,7 +63,7 @@ fn patch(pod: &Pod, status: &PodStatus) -> Value {
                 }
             }
         }
-        for field in ["reason", "message", "podIP"] {
+        for field in ["reason", "message", "podIP", "resources", "allocatedResources"] {
             status.entry(field).or_insert(Value::Null);
         }
         // Merged by address otherwise: a new sandbox would add its address to the old one's.

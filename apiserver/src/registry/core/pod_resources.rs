@@ -140,18 +140,6 @@ fn consistent(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     }
 }
 
-/// Resizing a running pod's own resources is refused: nodes resize containers.
-pub fn keep(new: &Value, known: &Value, path: &FieldPath, causes: &mut Vec<Cause>) -> bool {
-    let (now, before) =
-        (["requests", "limits"].map(|kind| of(new, kind)), ["requests", "limits"].map(|kind| of(known, kind)));
-    if now == before {
-        return true;
-    }
-    let why = "the resources of a whole pod cannot be resized here: resize its containers";
-    causes.push(Cause::forbidden(&path.child("resources"), why));
-    false
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

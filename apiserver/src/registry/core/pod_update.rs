@@ -1,7 +1,6 @@
 //! What may change in a pod that is there (core `ValidatePodUpdate`, `ValidatePodEphemeralContainersUpdate`,
 //! `ValidatePodResize`).
 
-use super::pod_resources;
 use super::resources::qos_class;
 use crate::registry::fields::{self, alike, copy, is_set, items, text};
 use coracle_api::status::FieldPath;
@@ -17,7 +16,7 @@ const FIXED: &str = "pod updates may not change fields other than `spec.containe
 const DEADLINE: &str = "activeDeadlineSeconds";
 const REQUIRED_TERMS: &str = "/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms";
 
-/// What a container's resources may change in.
+/// What resources may change in.
 const RESIZED: [&str; 2] = ["cpu", "memory"];
 
 /// A pod of a file on its node's disk: what the API says of it is a mirror.
@@ -176,10 +175,14 @@ pub fn ephemeral_containers(pod: &Value, old: &Value, causes: &mut Vec<Cause>) {
     }
 }
 
-/// A change of containers' resources.
+/// A change of the resources of containers, and of the pod as a whole.
 pub fn resize(pod: &Value, old: &Value, causes: &mut Vec<Cause>) {
     if meta::annotation(old, MIRROR).is_some() {
         *causes = vec![Cause::forbidden(&FieldPath::new(""), "static pods cannot be resized")];
+        return;
+    }
+    if old.pointer("/spec/os/name").and_then(Value::as_str) == Some("windows") {
+        *causes = vec![Cause::forbidden(&FieldPath::new(""), "windows pods cannot be resized")];
         return;
     }
     let path = FieldPath::new("spec");
@@ -203,9 +206,9 @@ pub fn resize(pod: &Value, old: &Value, causes: &mut Vec<Cause>) {
             copy(container, before, "resizePolicy");
         }
     }
-    if !pod_resources::keep(new, known, &path, causes) {
-        copy(&mut expected, known, "resources");
-    }
+    // The pod's own are rules of the specification besides (KEP-5419): what its containers ask for and may have fits in them.
+    keeps(&new["resources"], &known["resources"], &path.child("resources"), causes);
+    undo_resize(&mut expected, known);
     if !alike(&expected, known) {
         causes.push(Cause::forbidden(&path, "only cpu and memory resources are mutable"));
     }
@@ -229,7 +232,7 @@ fn keeps(new: &Value, known: &Value, path: &FieldPath, causes: &mut Vec<Cause>) 
     }
 }
 
-/// Puts CPU and memory back to what they were, so that every other difference shows.
+/// Puts CPU and memory of a container or of a pod's specification back to what they were, so that every other difference shows.
 fn undo_resize(container: &mut Value, before: &Value) {
     for kind in ["limits", "requests"] {
         for name in RESIZED {
