@@ -79,6 +79,10 @@ const POOL: &str = r#"{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "
     {"name": "a", "image": "coracle/hello:v1", "args": ["serve", "8080"]},
     {"name": "b", "image": "coracle/hello:v1", "args": ["serve", "8081"], "resources": {"limits": {"memory": "32Mi"}}}]}}"#;
 
+const HUNGRY: &str = r#"{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "hungry"}, "spec": {
+    "resources": {"requests": {"memory": "16Mi"}, "limits": {"memory": "64Mi"}}, "containers": [
+    {"name": "a", "image": "coracle/hello:v1", "args": ["eat", "40"]}]}}"#;
+
 /// KEP-2837: the pod's group has what the pod asks for as a whole, and its containers may share it.
 #[test]
 fn a_pod_shares_what_it_has_as_a_whole() {
@@ -132,6 +136,15 @@ fn a_pod_shares_what_it_has_as_a_whole() {
     resize(r#"{"requests":{"cpu":"900"},"limits":{"cpu":"900"}}"#);
     lab.lite("wait --for=jsonpath={.status.conditions[?(@.type==\"PodResizePending\")].reason}=Infeasible pod/pool --timeout=60s").ok();
     assert_eq!(of_pod("cpu", "cpu.cfs_quota_us"), 30_000, "a node of {node} cannot give that");
+    lab.lite_with("apply -f -", HUNGRY).ok();
+    lab.lite("wait --for=condition=Ready pod/hungry --timeout=60s").ok();
+    assert!((0..1000).any(|_| lab.lite("logs hungry").ok().contains("ate")), "it has not eaten");
+    let patch = r#"{"spec":{"resources":{"limits":{"memory":"32Mi"}}}}"#;
+    lab.kubectl(&format!("patch pod hungry --subresource resize -p {patch}")).ok();
+    let reason = r#"jsonpath={.status.conditions[?(@.type=="PodResizeInProgress")].reason}"#;
+    lab.lite(&format!("wait --for={reason}=Error pod/hungry --timeout=60s")).ok();
+    let told = lab.lite("get pod hungry -o json").ok();
+    assert!(told.contains("attempting to set pod memory limit (33554432) below current usage"), "{told}");
     let greedy = POOL.replace("\"pool\"", "\"greedy\"").replace("\"200m\"", "\"900\"").replace("\"300m\"", "\"900\"");
     lab.lite_with("apply -f -", &greedy).ok();
     lab.lite("wait --for=condition=PodScheduled=false pod/greedy --timeout=60s").ok();
