@@ -135,8 +135,10 @@ impl Session {
             if !status.is_success() {
                 return Err(refused(status.as_u16(), &body).into());
             }
-            serde_json::from_slice(&body)
-                .map_err(|error| Error::usage(format!("the server's answer is not JSON: {error}")))
+            let mut answer = serde_json::from_slice(&body)
+                .map_err(|error| Error::usage(format!("the server's answer is not JSON: {error}")))?;
+            name_items(&mut answer);
+            Ok(answer)
         };
         let timed = tokio::time::timeout(PATIENCE, answer).await;
         timed.map_err(|_| {
@@ -222,6 +224,24 @@ fn form_urlencode(text: &str) -> String {
         byte => format!("%{byte:02X}"),
     };
     text.bytes().map(escape).collect()
+}
+
+/// Says of a list's items what they are, where the list's kind alone does (apimachinery `unstructuredJSONScheme`,
+/// `decodeToList`).
+fn name_items(answer: &mut Value) {
+    let Some(kind) = answer["kind"].as_str().and_then(|kind| kind.strip_suffix("List")).map(str::to_owned) else {
+        return;
+    };
+    let version = answer["apiVersion"].clone();
+    for item in answer.get_mut("items").and_then(Value::as_array_mut).into_iter().flatten() {
+        let Some(item) = item.as_object_mut().filter(|item| !item.contains_key("kind") && !kind.is_empty()) else {
+            continue;
+        };
+        let rest = std::mem::take(item);
+        item.insert("apiVersion".to_owned(), version.clone());
+        item.insert("kind".to_owned(), kind.clone().into());
+        item.extend(rest);
+    }
 }
 
 fn encode(value: &Value) -> Result<Vec<u8>> {

@@ -37,13 +37,17 @@ pub struct Form {
     protobuf: bool,
     include_object: table::Include,
     now: Timestamp,
+    /// What a stored object begins with.
+    head: String,
     /// Whether a watch's table has named its columns.
     columns_sent: AtomicBool,
 }
 
 impl Form {
     fn of(call: &Call) -> Result<Self, Status> {
+        let gvk = call.row().gvk(call.resolved.served);
         Ok(Self {
+            head: format!("{{\"kind\":\"{}\",\"apiVersion\":\"{}\",", gvk.kind, gvk.api_version()),
             row: call.row().clone(),
             served: call.resolved.served,
             shape: call.accept.shape,
@@ -78,8 +82,26 @@ impl Form {
         object
     }
 
-    /// One item of a list.
-    fn item(&self, object: &Object) -> Bytes {
+    /// One item of a list. Those of Go's typed lists say no kind, for the list does; those of custom resources do.
+    fn put_item(&self, object: &Object, out: &mut BytesMut) {
+        if self.shape != Shape::Object || self.row.strategy.custom().is_some() {
+            return out.put_slice(&self.shown(object));
+        }
+        if self.is_stored()
+            && let Some(rest) = object.json_slice().strip_prefix(self.head.as_bytes())
+        {
+            out.put_u8(b'{');
+            return out.put_slice(rest);
+        }
+        let mut value = self.converted(object.json_slice());
+        if let Some(map) = value.as_object_mut() {
+            map.retain(|name, _| name != "kind" && name != "apiVersion");
+        }
+        out.put_slice(value.to_string().as_bytes());
+    }
+
+    /// One object without an envelope.
+    fn shown(&self, object: &Object) -> Bytes {
         if self.is_stored() {
             return object.json();
         }
@@ -144,7 +166,7 @@ impl Form {
 
     fn json_object(&self, object: &Object) -> Bytes {
         if self.shape != Shape::Table {
-            return self.item(object);
+            return self.shown(object);
         }
         let printing = self.printing();
         let value = self.converted(object.json_slice());
@@ -375,8 +397,7 @@ impl Writing {
             if std::mem::replace(&mut self.any, true) {
                 out.put_u8(b',');
             }
-            let item = self.form.item(object);
-            out.put_slice(&item);
+            self.form.put_item(object, &mut out);
         }
         if ended {
             self.done = true;

@@ -48,6 +48,34 @@ async fn tables_metadata_and_yaml() {
     assert_eq!(serde_json::from_slice::<Value>(&body).unwrap()["kind"], "Status");
 }
 
+/// Go's typed lists say once what their items are; a list of custom resources says it of each.
+#[tokio::test]
+async fn a_lists_items_say_no_kind() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    client.post(PODS, &pod("a")).await;
+    let typed = |object: &Value| (object.get("kind").is_some(), object.get("apiVersion").is_some());
+    let (_, list) = client.get(PODS).await;
+    assert_eq!((&list["kind"], typed(&list["items"][0])), (&json!("PodList"), (false, false)), "{list}");
+    assert_eq!(list["items"][0]["metadata"]["name"], "a");
+    let (_, _, body) = get(&client, PODS, &[("accept", "application/yaml")]).await;
+    assert!(String::from_utf8(body).unwrap().contains("items:\n"), "it is still a document");
+    let (_, one) = client.get(&format!("{PODS}/a")).await;
+    assert_eq!(typed(&one), (true, true));
+    // Another version than the stored one.
+    let lists = ["/apis/events.k8s.io/v1/events", "/api/v1/events", "/apis/autoscaling/v1/horizontalpodautoscalers"];
+    let scaler = json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "h"},
+        "spec": {"maxReplicas": 2, "scaleTargetRef": {"kind": "Deployment", "name": "d", "apiVersion": "apps/v1"}}});
+    client.post("/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers", &scaler).await;
+    let event = json!({"metadata": {"name": "e", "namespace": "default"}, "involvedObject": {"namespace": "default"}});
+    client.post("/api/v1/namespaces/default/events", &event).await;
+    for path in lists {
+        let (_, list) = client.get(path).await;
+        assert_eq!(typed(&list["items"][0]), (false, false), "{path}: {list}");
+        assert!(list["items"][0]["metadata"].is_object(), "{path}: {list}");
+    }
+}
+
 #[tokio::test]
 async fn a_large_list_is_compressed() {
     let harness = Harness::start().await;
@@ -109,7 +137,7 @@ async fn discovery_and_health() {
     assert_eq!(code, StatusCode::OK);
     let text = text.as_str().unwrap();
     for line in [
-        "[+]ping ok\n",
+        "[+]ping ok\n[+]log ok\n",
         "[+]etcd ok\n[+]etcd-readiness ok\n",
         "[+]poststarthook/start-apiextensions-controllers ok\n",
         "[+]shutdown ok\nreadyz check passed\n",
@@ -118,10 +146,13 @@ async fn discovery_and_health() {
     }
     let (_, text) = anonymous.get("/livez?verbose&exclude=ping&exclude=pong").await;
     let text = text.as_str().unwrap();
-    assert!(text.starts_with("[+]ping excluded: ok\n[+]etcd ok\n"), "{text}");
+    assert!(text.starts_with("[+]ping excluded: ok\n[+]log ok\n[+]etcd ok\n"), "{text}");
     let warning = "warn: some health checks cannot be excluded: no matches for \"pong\"\nlivez check passed\n";
     assert!(text.ends_with(warning), "{text}");
     assert_eq!(anonymous.get("/readyz/poststarthook/bootstrap-controller").await.1, "ok");
+    for endpoint in ["healthz", "livez", "readyz"] {
+        assert_eq!(anonymous.get(&format!("/{endpoint}/log")).await.1, "ok", "{endpoint}");
+    }
     assert_eq!(anonymous.get("/readyz/pong").await.0, StatusCode::NOT_FOUND);
     assert_eq!(anonymous.get("/livez").await.1, "ok");
     assert_eq!(anonymous.get("/cacerts").await.1, harness.authority.cert_pem());
