@@ -130,6 +130,7 @@ impl ApiServer {
             metrics: http::metrics::Metrics::new(limits.meters()),
             limits,
             hooks: http::health::Hooks::default(),
+            log: http::health::Log::default(),
             openapi: http::openapi::Documents::default(),
             kubelet,
             stop: CancellationToken::new(),

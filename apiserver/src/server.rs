@@ -27,6 +27,8 @@ pub struct Server {
     pub metrics: Metrics,
     /// What has been done since the start.
     pub hooks: crate::http::health::Hooks,
+    /// Whether log lines get through.
+    pub log: crate::http::health::Log,
     pub openapi: crate::http::openapi::Documents,
     pub kubelet: crate::http::kubelet::KubeletClient,
     /// Signs the tokens of service accounts.

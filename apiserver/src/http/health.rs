@@ -4,7 +4,10 @@ use crate::server::Server;
 use crate::verbs::Response;
 use axum::body::Body;
 use http::{HeaderValue, StatusCode, header};
+use parking_lot::Mutex;
 use std::collections::BTreeSet;
+use std::io::Write;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -43,6 +46,41 @@ impl Hooks {
             (*name, result)
         })
     }
+}
+
+/// Whether log lines can still be written (apiserver `healthz.LogHealthz`): a reader of standard error that reads no more
+/// stops, sooner or later, everything that logs.
+#[derive(Debug, Default)]
+pub struct Log(Arc<Mutex<Option<Duration>>>);
+
+/// How long a write may take (upstream's).
+const LOGGED_WITHIN: Duration = Duration::from_secs(120);
+
+impl Log {
+    /// At `now`. `flush` returns when what has been logged is written. There is one such thread at most: a second check asks
+    /// how the first one's does.
+    fn check(&self, now: Duration, flush: impl FnOnce() + Send + 'static) -> Result<(), String> {
+        let mut since = self.0.lock();
+        match *since {
+            Some(since) if now.saturating_sub(since) > LOGGED_WITHIN => Err("logging blocked".to_owned()),
+            Some(_) => Ok(()),
+            None => {
+                *since = Some(now);
+                let done = self.0.clone();
+                tokio::task::spawn_blocking(move || {
+                    flush();
+                    *done.lock() = None;
+                });
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Takes the lock that every line takes.
+fn flush_log() {
+    // It is a flush of nothing where it succeeds, and what fails will be seen by whoever reads the log.
+    let _ = std::io::stderr().lock().flush();
 }
 
 /// A check's name, and what is wrong if something is.
@@ -97,7 +135,8 @@ pub async fn answer(server: &Server, path: &str, query: Option<&str>) -> Option<
 async fn checks(server: &Server, endpoint: &str) -> Vec<Check> {
     let store = store(server).await;
     // Whichever store it is: probes leave it out by this name (`exclude=etcd`).
-    let mut checks = vec![("ping", Ok(())), ("etcd", store.clone())];
+    let log = server.log.check(server.config.clock.monotonic(), flush_log);
+    let mut checks = vec![("ping", Ok(())), ("log", log), ("etcd", store.clone())];
     if endpoint == "readyz" {
         checks.push(("etcd-readiness", store));
         checks.push(("informer-sync", caught_up(server).await));
@@ -134,5 +173,27 @@ async fn caught_up(server: &Server) -> Result<(), String> {
         Ok(())
     } else {
         Err("the cache is behind the store".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    #[tokio::test]
+    async fn a_log_that_nobody_reads_is_told_of() {
+        let log = Log::default();
+        let at = |seconds| Duration::from_secs(seconds);
+        let (release, held) = mpsc::channel::<()>();
+        assert_eq!(log.check(at(10), move || held.recv().unwrap_or_default()), Ok(()));
+        let never = || unreachable!("one is on its way");
+        assert_eq!(log.check(at(130), never), Ok(()));
+        assert_eq!(log.check(at(131), never), Err("logging blocked".to_owned()));
+        drop(release);
+        while log.0.lock().is_some() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(log.check(at(132), || {}), Ok(()));
     }
 }
