@@ -264,6 +264,24 @@ async fn wait_gone(client: &Client, path: &str) {
     }
 }
 
+/// Upstream's gate `CRDObservedGenerationTracking` is off in v1.36.
+#[tokio::test]
+async fn a_definition_says_no_observed_generation() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    define(&client, &widgets()).await;
+    let path = format!("{DEFINITIONS}/widgets.example.com");
+    let (_, mut definition) = client.get(&path).await;
+    definition["status"]["observedGeneration"] = 1.into();
+    definition["status"]["conditions"][0]["observedGeneration"] = 1.into();
+    definition["status"]["conditions"][0]["message"] = "written".into();
+    let (code, written) = client.put(&format!("{path}/status"), &definition).await;
+    assert_eq!(code, StatusCode::OK, "{written}");
+    let condition = &written["status"]["conditions"][0];
+    assert_eq!((written["status"].get("observedGeneration"), condition.get("observedGeneration")), (None, None));
+    assert_eq!(condition["message"], "written");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_definition_goes_after_its_objects() {
     let harness = Harness::start().await;
