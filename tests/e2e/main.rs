@@ -12,6 +12,7 @@ mod proxy;
 mod recovery;
 mod registry;
 mod resize;
+mod restart_all;
 mod story;
 mod streams;
 mod users;
