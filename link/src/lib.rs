@@ -16,6 +16,6 @@ mod place;
 
 pub use batch::{Batch, Socket};
 pub use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-pub use links::{Error, IpVlanKind, LinkInfo, Links, Mac, MacVlanKind, Route, SubLink, SubLinkKind, Veth};
+pub use links::{Error, IpVlanKind, IpVlanReach, LinkInfo, Links, Mac, MacVlanKind, Route, SubLink, SubLinkKind, Veth};
 pub use netns::{Netns, visit};
 pub use place::Place;

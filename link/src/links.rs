@@ -12,7 +12,7 @@ use rtnetlink::{
     Handle, LinkBridge, LinkBridgePort, LinkIpVlan, LinkMacVlan, LinkUnspec, LinkVeth, LinkVlan, RouteMessageBuilder,
     packet_route::{
         address::{AddressAttribute, AddressHeaderFlags},
-        link::{InfoData, InfoVeth, IpVlanMode, LinkAttribute, LinkFlags, LinkMessage, MacVlanMode},
+        link::{InfoData, InfoVeth, IpVlanFlags, IpVlanMode, LinkAttribute, LinkFlags, LinkMessage, MacVlanMode},
         neighbour::{NeighbourAttribute, NeighbourState},
         route::{RouteAddress, RouteAttribute, RouteProtocol, RouteScope},
     },
@@ -135,7 +135,7 @@ pub enum SubLinkKind {
     /// By an Ethernet address of its own.
     MacVlan(MacVlanKind, Mac),
     /// With the parent's Ethernet address.
-    IpVlan(IpVlanKind),
+    IpVlan(IpVlanKind, IpVlanReach),
 }
 
 /// Whom a macvlan reaches on its parent (ip-link(8)).
@@ -153,6 +153,14 @@ pub enum IpVlanKind {
     L2,
     L3,
     L3S,
+}
+
+/// Whom an ipvlan reaches on its parent (ip-link(8)). All on one parent have what the last one was made with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IpVlanReach {
+    Bridge,
+    Private,
+    Vepa,
 }
 
 /// A route, or the pattern of one to remove.
@@ -248,13 +256,18 @@ impl Links {
                 }
                 message.build()
             }
-            SubLinkKind::IpVlan(kind) => {
+            SubLinkKind::IpVlan(kind, reach) => {
                 let mode = match kind {
                     IpVlanKind::L2 => IpVlanMode::L2,
                     IpVlanKind::L3 => IpVlanMode::L3,
                     IpVlanKind::L3S => IpVlanMode::L3S,
                 };
-                let mut message = LinkIpVlan::new(link.name, parent, mode).setns_by_fd(netns);
+                let flags = match reach {
+                    IpVlanReach::Bridge => IpVlanFlags::empty(),
+                    IpVlanReach::Private => IpVlanFlags::Private,
+                    IpVlanReach::Vepa => IpVlanFlags::Vepa,
+                };
+                let mut message = LinkIpVlan::new(link.name, parent, mode).flag(flags).setns_by_fd(netns);
                 if let Some(mtu) = link.mtu {
                     message = message.mtu(mtu);
                 }

@@ -92,6 +92,19 @@ fn ipvlans_share_a_wire_and_its_ethernet_address() {
         engine.reaches(name);
         engine.ok(&["network", "rm", name]);
     }
+    // Only with `bridge` does one container reach another on the same parent.
+    engine.make("ipvlan", "open", "10.63.0.0/24", &["parent=wire", "ipvlan_flag=bridge"]);
+    engine.reaches("open");
+    engine.ok(&["network", "rm", "open"]);
+    for flag in ["private", "vepa"] {
+        engine.make("ipvlan", flag, "10.64.0.0/24", &["parent=wire", &format!("ipvlan_flag={flag}")]);
+        engine.ok(&["run", "-d", "--name", "there", "--network", flag, "--ip", "10.64.0.9", IMAGE, "sleep", "1000"]);
+        let ping = ["run", "--rm", "--network", flag, IMAGE, "ping", "-c", "1", "-W", "2", "10.64.0.9"];
+        let asked = engine.docker(&ping);
+        assert!(asked.stdout.contains("100% packet loss"), "{flag}: {asked:?}");
+        engine.ok(&["rm", "-f", "there"]);
+        engine.ok(&["network", "rm", flag]);
+    }
     engine.make("ipvlan", "tagged", "10.62.0.0/24", &["parent=wire.60"]);
     engine.reaches("tagged");
     engine.ok(&["network", "rm", "tagged"]);

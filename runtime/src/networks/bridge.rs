@@ -155,8 +155,7 @@ impl Networks {
     /// serves others.
     pub async fn join(&self, endpoint: &Endpoint<'_>) -> Result<()> {
         // An interface without IPv6 addresses has none of its own making either, as dockerd has it.
-        let has_ipv6 = endpoint.addresses.v6.is_some() || endpoint.link_locals.iter().any(IpAddr::is_ipv6);
-        let before = endpoint.inside.disable_ipv6(!has_ipv6)?;
+        let before = endpoint.inside.disable_ipv6(endpoint.addresses.v6.is_none())?;
         let joined = match endpoint.network.driver.as_str() {
             "bridge" => join_bridge(endpoint),
             _ => join_vlan(endpoint).await,

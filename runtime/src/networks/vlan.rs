@@ -4,7 +4,7 @@
 //! with the last, unless it was there before. Without a parent, or on an internal network, the containers share a wire
 //! that leads nowhere: a pair `dm-…` and `dp-…` (dockerd's is a dummy).
 
-use coracle_link::{IpVlanKind, Links, Mac, MacVlanKind, Netns, Place, SubLink, SubLinkKind, Veth};
+use coracle_link::{IpVlanKind, IpVlanReach, Links, Mac, MacVlanKind, Netns, Place, SubLink, SubLinkKind, Veth};
 
 use super::{
     Network, Networks,
@@ -16,7 +16,7 @@ use crate::error::{Context, Error, Result};
 pub fn options(driver: &str) -> &'static [&'static str] {
     match driver {
         "macvlan" => &["parent", "macvlan_mode", "com.docker.network.driver.mtu"],
-        _ => &["parent", "ipvlan_mode", "com.docker.network.driver.mtu"],
+        _ => &["parent", "ipvlan_mode", "ipvlan_flag", "com.docker.network.driver.mtu"],
     }
 }
 
@@ -34,12 +34,23 @@ fn kind(network: &Network, mac: Mac) -> Result<SubLinkKind> {
         };
         return Ok(SubLinkKind::MacVlan(kind, mac));
     }
-    Ok(SubLinkKind::IpVlan(match mode("ipvlan_mode") {
+    let kind = match mode("ipvlan_mode") {
         "" | "l2" => IpVlanKind::L2,
         "l3" => IpVlanKind::L3,
         "l3s" => IpVlanKind::L3S,
         other => return Err(unknown(other)),
-    }))
+    };
+    let reach = match mode("ipvlan_flag") {
+        "" | "bridge" => IpVlanReach::Bridge,
+        "private" => IpVlanReach::Private,
+        "vepa" => IpVlanReach::Vepa,
+        other => {
+            return Err(Error::invalid(format!(
+                "requested ipvlan flag '{other}' is not valid, 'bridge' is the ipvlan driver default"
+            )));
+        }
+    };
+    Ok(SubLinkKind::IpVlan(kind, reach))
 }
 
 /// The link of the host that the network is on, if it names one.

@@ -163,8 +163,9 @@ pub fn asked_addresses(endpoint: &Endpoint) -> Addresses {
 }
 
 /// The addresses for the wire alone that an endpoint asks for; whether they are such is judged when it joins (libnetwork
-/// `network.go`, `createEndpoint`).
-pub fn asked_link_locals(endpoint: &Endpoint) -> Result<Vec<IpAddr>, Problem> {
+/// `network.go`, `createEndpoint`). An interface on a network without IPv6 takes none of its addresses
+/// (`osl/interface_linux.go`, `setInterfaceIPv6`).
+pub fn asked_link_locals(network: &Network, endpoint: &Endpoint) -> Result<Vec<IpAddr>, Problem> {
     let texts = endpoint.ipam_config.iter().flat_map(|ipam| &ipam.link_local_ips);
     let is_one = |address: &IpAddr| match address {
         IpAddr::V4(address) => address.is_link_local(),
@@ -172,7 +173,14 @@ pub fn asked_link_locals(endpoint: &Endpoint) -> Result<Vec<IpAddr>, Problem> {
     };
     let judge = |text: &String| {
         let address = text.parse::<IpAddr>().map(|address| address.to_canonical()).ok().filter(is_one);
-        address.ok_or_else(|| Problem::bad(format!("invalid link local IP address: {text}")))
+        match address {
+            None => Err(Problem::bad(format!("invalid link local IP address: {text}"))),
+            Some(address) if address.is_ipv6() && !network.ipv6 => Err(Problem::internal(format!(
+                "error setting interface link local IPs to [{address}/64]: permission denied: network {} has no IPv6",
+                network.name
+            ))),
+            Some(address) => Ok(address),
+        }
     };
     texts.map(judge).collect()
 }

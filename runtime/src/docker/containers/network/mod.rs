@@ -177,7 +177,7 @@ impl Docker {
         }
         let began = Instant::now();
         let mut endpoint = record.networks.get(&network.name).cloned().unwrap_or_default();
-        let link_locals = asked_link_locals(&endpoint)?;
+        let link_locals = asked_link_locals(network, &endpoint)?;
         self.networks.release_address(&network.id, &container.id);
         let addresses = self.networks.take_addresses(network, &container.id, asked_addresses(&endpoint))?;
         let mac = parse_mac(&endpoint.wanted_mac).unwrap_or_else(|| bridge::mac_for(addresses));
