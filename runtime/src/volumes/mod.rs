@@ -204,7 +204,11 @@ fn mount(volume: &Volume, path: &Path) -> Result<()> {
     let flags = if parsed.flags == 0 { String::new() } else { format!(", flags: 0x{:x}", parsed.flags) };
     let data = if parsed.data.is_empty() { String::new() } else { format!(", data: {}", parsed.data) };
     let mounted = sys::mount(option("device"), path, option("type"), parsed.flags, &parsed.data);
-    let what = format!("failed to mount local volume: mount {}:{}{flags}{data}", option("device"), path.display());
+    let mut what = format!("failed to mount local volume: mount {}:{}{flags}{data}", option("device"), path.display());
+    // mount(2), where the kernel has no such file system; the words alone would be of a device.
+    if mounted.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::ENODEV)) {
+        what.push_str(&format!(": the kernel of this host has no file system {:?}", option("type")));
+    }
     mounted.context(what)
 }
 
