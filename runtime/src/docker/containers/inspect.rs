@@ -6,9 +6,10 @@ use super::{
     super::{
         Docker,
         http::{Answer, Call, ok},
-        types::{Endpoint, Recursion},
+        types::{Endpoint, HostConfig, Recursion},
     },
     Container, Record,
+    network::split_link,
     spec::{arguments, security_options},
 };
 use crate::engine::model::{ContainerState, Status};
@@ -70,7 +71,7 @@ impl Docker {
             "ProcessLabel": "",
             "AppArmorProfile": apparmor,
             "ExecIDs": if execs.is_empty() { Value::Null } else { json!(execs) },
-            "HostConfig": record.host,
+            "HostConfig": HostConfig { links: self.shown_links(&record), ..record.host.clone() },
             "GraphDriver": self.graph_driver(container),
             "Mounts": self.mounts_json(&record),
             "Config": record.config,
@@ -82,6 +83,16 @@ impl Docker {
             out["SizeRootFs"] = json!(own + self.layers_size(&container.engine.image.chains));
         }
         out
+    }
+
+    /// Links by the paths of both ends (moby `daemon/inspect.go`, `getInspectData`).
+    fn shown_links(&self, record: &Record) -> Option<Vec<String>> {
+        let show = |link: &String| {
+            let (name, alias) = split_link(link);
+            let other = self.container(name).ok()?;
+            Some(format!("/{}:/{}/{alias}", other.name(), record.name))
+        };
+        record.host.links.as_ref().map(|links| links.iter().filter_map(show).collect())
     }
 
     fn state_json(&self, container: &Container, state: &ContainerState, record: &Record) -> Value {
