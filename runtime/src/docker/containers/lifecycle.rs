@@ -169,6 +169,13 @@ pub async fn wait(call: Call) -> Answer {
     Ok(response)
 }
 
+/// Why a container is started.
+#[derive(Clone, Copy, PartialEq)]
+enum Cause {
+    Request,
+    Policy,
+}
+
 #[derive(Clone, Copy, PartialEq)]
 enum Condition {
     NotRunning,
@@ -207,8 +214,12 @@ pub async fn wait_ended(docker: &Docker, container: &Container) {
 }
 
 impl Docker {
-    /// Runs a container; false if it runs already.
+    /// Runs a container; false if it runs already. Its policy counts anew.
     pub async fn start(self: &Arc<Docker>, container: &Arc<Container>) -> Result<bool, Problem> {
+        self.start_for(container, Cause::Request).await
+    }
+
+    async fn start_for(self: &Arc<Docker>, container: &Arc<Container>, cause: Cause) -> Result<bool, Problem> {
         if let Some(waiting) = container.live.lock().waiting.take() {
             waiting.cancel();
         }
@@ -224,7 +235,7 @@ impl Docker {
         }
         let began = Instant::now();
         let pending = std::mem::take(&mut container.live.lock().pending);
-        let outcome = self.launch(container, pending).await;
+        let outcome = self.launch(container, pending, cause).await;
         if let Err(problem) = outcome {
             self.give_back(container).await;
             if let Err(error) = self.change(container, |record| record.error = problem.message.clone()) {
@@ -254,6 +265,7 @@ impl Docker {
         self: &Arc<Docker>,
         container: &Arc<Container>,
         attach: Vec<crate::engine::standalone::PendingAttach>,
+        cause: Cause,
     ) -> Result<(), Problem> {
         let record = container.record();
         let (attached, shim) =
@@ -296,8 +308,14 @@ impl Docker {
             live.stop_requested = false;
             live.restarting = false;
             live.paused = false;
+            if cause == Cause::Request {
+                live.backoff = 0;
+            }
         }
         self.change(container, |record| {
+            if cause == Cause::Request {
+                record.restart_count = 0;
+            }
             record.manually_stopped = false;
             record.error.clear();
         })?;
@@ -431,6 +449,7 @@ impl Docker {
             let stop = CancellationToken::new();
             let delay = {
                 let mut live = container.live.lock();
+                // Before it is counted: one that ended is never seen with a restart that is still to come.
                 live.restarting = true;
                 live.backoff = match live.backoff {
                     _ if duration > GOOD_RUN => FIRST_BACKOFF,
@@ -440,10 +459,18 @@ impl Docker {
                 live.waiting = Some(stop.clone());
                 Duration::from_millis(live.backoff)
             };
-            self.give_back(container).await;
-            let (docker, container) = (self.clone(), container.clone());
-            tokio::spawn(async move { docker.restart_later(&container, delay, stop).await });
-            return;
+            if self.count_restart(container) {
+                // An end like any other to those who wait for one (moby `container/state.go`, `SetRestarting`).
+                container.moments.send_modify(|moments| {
+                    moments.ends += 1;
+                    moments.code = state.exit_code;
+                });
+                self.give_back(container).await;
+                let (docker, container) = (self.clone(), container.clone());
+                tokio::spawn(async move { docker.restart_later(&container, delay, stop).await });
+                return;
+            }
+            container.live.lock().waiting = None;
         }
         if auto_remove {
             // Whoever waits for the removal hears of both at once.
@@ -457,6 +484,15 @@ impl Docker {
         } else if let Err(error) = self.engine.rest_standalone(&container.engine).await {
             tracing::warn!(container = container.id, %error, "a container that ended could not be cleaned up after");
         }
+    }
+
+    /// Notes a restart that will be; without that a container would be started for ever.
+    fn count_restart(&self, container: &Container) -> bool {
+        let counted = self.change(container, |record| record.restart_count += 1);
+        if let Err(error) = &counted {
+            tracing::warn!(container = container.id, %error, "a restart by policy cannot be recorded, so there is none");
+        }
+        counted.is_ok()
     }
 
     fn finish(&self, container: &Container, code: i32) {
@@ -489,8 +525,7 @@ impl Docker {
             () = tokio::time::sleep(delay) => {}
         }
         container.live.lock().waiting = None;
-        let counted = self.change(container, |record| record.restart_count += 1);
-        if let Err(error) = counted.map_err(Problem::from).and(self.start(container).await.map(drop)) {
+        if let Err(error) = self.start_for(container, Cause::Policy).await {
             tracing::warn!(container = container.id, error = error.message, "a restart by policy failed");
             container.live.lock().restarting = false;
         }

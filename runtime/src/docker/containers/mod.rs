@@ -70,7 +70,7 @@ pub struct Record {
 /// What a container's waiters wait for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Moments {
-    /// How often it ended for good (a restart by policy does not count).
+    /// How often it ended, whether or not its policy starts it again.
     pub ends: u64,
     pub code: i32,
     pub removed: bool,
