@@ -9,7 +9,7 @@ use std::{
 
 use coracle_tests::Output;
 
-use crate::engine::{Engine, IMAGE};
+use crate::engine::{Engine, IMAGE, ours_alone};
 
 /// A context of a test's own.
 struct Context<'a> {
@@ -52,11 +52,6 @@ impl<'a> Context<'a> {
         assert!(!output.status.success(), "{} should have failed\n{}", output.command, output.stdout);
         output.stderr
     }
-}
-
-/// Whether dockerd is driven: what it has not is left out.
-fn peer() -> bool {
-    std::env::var_os("CORACLE_DOCKER_PEER").is_some()
 }
 
 /// The id of the last image that a build's output names.
@@ -256,7 +251,7 @@ fn stages_build_on_each_other_and_unused_ones_are_left_out() {
     let engine = Engine::start();
     let context = Context::new(&engine, "context");
     context.file("Dockerfile", "ARG BASE=busybox:test\nFROM $BASE AS one\nRUN echo one > /one\nFROM $BASE AS unused\nRUN false\nFROM $BASE AS two\nRUN echo two > /two\nFROM one\nCOPY --from=two /two /copied\nCOPY --from=busybox:test /data/seed /seed\nCOPY --from=0 /one /again\nRUN cat /one /copied /seed /again\n");
-    if peer() {
+    if engine.is_peer() {
         // dockerd builds every stage up to the target.
         let dockerfile = fs::read_to_string(context.dir.join("Dockerfile")).unwrap();
         context.file("Dockerfile", &dockerfile.replace("FROM $BASE AS unused\nRUN false\n", ""));
@@ -298,7 +293,7 @@ fn mistakes_are_told_with_their_lines() {
     let context = Context::new(&engine, "context");
     let unknown = context.fails("\nFOO bar");
     assert!(unknown.contains("unknown instruction: FOO") && unknown.contains("line 3"), "{unknown}");
-    assert!(peer() || unknown.contains("3 | >>> FOO bar"), "{unknown}");
+    assert!(engine.is_peer() || unknown.contains("3 | >>> FOO bar"), "{unknown}");
     for (text, message) in [
         (
             "COPY a",
@@ -382,7 +377,7 @@ fn commands_have_the_limits_and_the_network_asked_for() {
 /// What the classic builder has not: <https://docs.docker.com/reference/dockerfile/> is the specification.
 #[test]
 fn heredocs_mounts_and_newer_flags() {
-    if peer() {
+    if ours_alone("BuildKit alone has heredocs and mounts, and the classic builder no session for it") {
         return;
     }
     let engine = Engine::start();
@@ -446,7 +441,7 @@ RUN busybox find /par /ex -type f; busybox stat -c %a /mode
 
 #[test]
 fn a_linked_layer_is_used_again_over_another_base() {
-    if peer() {
+    if ours_alone("--link is BuildKit's") {
         return;
     }
     let engine = Engine::start();
@@ -566,12 +561,12 @@ fn a_git_repository_is_a_context() {
 
 #[test]
 fn what_only_buildkit_has_is_refused_by_name() {
-    if peer() {
+    if ours_alone("dockerd has BuildKit") {
         return;
     }
     let engine = Engine::start();
     for path in ["/build/cancel", "/session", "/grpc"] {
-        let (status, answer) = engine.request("POST", &format!("/v1.50{path}"), &serde_json::Value::Null);
+        let (status, answer) = engine.request("POST", &format!("{path}"), &serde_json::Value::Null);
         assert_eq!(status, 501);
         assert_eq!(answer["message"], format!("POST {path} is not part of this engine yet"));
     }
@@ -579,7 +574,7 @@ fn what_only_buildkit_has_is_refused_by_name() {
 
 #[test]
 fn the_cache_is_shown_and_pruned() {
-    if peer() {
+    if ours_alone("the classic builder's cache is images, which nothing counts or prunes alone") {
         return;
     }
     let engine = Engine::start();
@@ -667,7 +662,7 @@ impl Drop for Web {
 
 #[test]
 fn files_and_contexts_come_from_the_web() {
-    if peer() {
+    if ours_alone("--checksum is BuildKit's") {
         return;
     }
     let engine = Engine::start();

@@ -89,9 +89,6 @@ fn tcp_opens_to_clients_with_certificates_only() {
     let (ca, cert, key) = (path("ca.pem"), path("server.pem"), path("server.key"));
     let options = ["-H", "tcp://127.0.0.1:2376", "--tlscacert", &ca, "--tlscert", &cert, "--tlskey", &key];
     let engine = Engine::start_with(&options);
-    if engine.is_peer() {
-        return;
-    }
     let ask = |name: &str, arguments: &[&str]| {
         let (cert, key) = (path(&format!("{name}.pem")), path(&format!("{name}.key")));
         let tls = ["docker", "-H", "tcp://127.0.0.1:2376", "--tlsverify", "--tlscacert", &ca, "--tlscert", &cert];

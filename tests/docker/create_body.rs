@@ -5,7 +5,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::engine::{Engine, IMAGE};
+use crate::engine::{Engine, IMAGE, ours_alone};
 
 /// What becomes of a field.
 enum Outcome {
@@ -27,15 +27,41 @@ struct Row {
     /// What else it needs to make sense.
     with: Value,
     outcome: Outcome,
+    /// The minor version of the API that brought it.
+    since: u32,
+    /// Why a peer does otherwise.
+    ours: Option<&'static str>,
+    /// Words of a refusal before API 1.44.
+    older: Option<&'static str>,
 }
 
 fn row(field: &'static str, value: Value, outcome: Outcome) -> Row {
-    Row { field, value, with: json!({}), outcome }
+    Row { field, value, with: json!({}), outcome, since: 0, ours: None, older: None }
 }
 
 impl Row {
     fn with(self, with: Value) -> Row {
         Row { with, ..self }
+    }
+
+    fn since(self, minor: u32) -> Row {
+        Row { since: minor, ..self }
+    }
+
+    fn older(self, words: &'static str) -> Row {
+        Row { older: Some(words), ..self }
+    }
+
+    fn ours(self, why: &'static str) -> Row {
+        Row { ours: Some(why), ..self }
+    }
+
+    /// Whether it is asked of this daemon; what is not asked of a peer is told.
+    fn is_asked(&self, engine: &Engine) -> bool {
+        if engine.is_older(self.since, self.field) {
+            return false;
+        }
+        self.ours.is_none_or(|why| !ours_alone(&format!("{} = {}: {why}", self.field, self.value)))
     }
 }
 
@@ -66,7 +92,7 @@ fn config() -> Vec<Row> {
         health("Healthcheck.Timeout", json!(7_000_000_000_i64), true),
         health("Healthcheck.Retries", json!(7), true),
         health("Healthcheck.StartPeriod", json!(7_000_000_000_i64), true),
-        health("Healthcheck.StartInterval", json!(7_000_000_000_i64), true),
+        health("Healthcheck.StartInterval", json!(7_000_000_000_i64), true).since(44),
         // Of Windows; kept, as dockerd keeps it.
         row("ArgsEscaped", json!(true), Shown),
         row("Image", json!(IMAGE), Shown),
@@ -115,9 +141,11 @@ fn limits() -> Vec<Row> {
             "HostConfig.BlkioWeight",
             json!(77),
             Seen("cat /sys/fs/cgroup/blkio/blkio.*weight /sys/fs/cgroup/io.weight", &["77", "677"]),
-        ),
+        )
+        .ours("dockerd knows the weights of CFQ only, not those of BFQ"),
         // At work where the disk's scheduler is BFQ.
-        device("HostConfig.BlkioWeightDevice", "Weight", 77, Shown),
+        device("HostConfig.BlkioWeightDevice", "Weight", 77, Shown)
+            .ours("dockerd knows the weights of CFQ only, not those of BFQ"),
         device("HostConfig.BlkioDeviceReadBps", "Rate", 1 << 20, throttled()),
         device("HostConfig.BlkioDeviceWriteBps", "Rate", 1 << 20, throttled()),
         device("HostConfig.BlkioDeviceReadIOps", "Rate", 1 << 20, throttled()),
@@ -132,8 +160,10 @@ fn limits() -> Vec<Row> {
             json!(70_000),
             Seen("cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us /sys/fs/cgroup/cpu.max", &["70000"]),
         ),
-        row("HostConfig.CpuRealtimePeriod", json!(1_000_000), Refused("CpuRealtimePeriod")),
-        row("HostConfig.CpuRealtimeRuntime", json!(900_000), Refused("CpuRealtimeRuntime")),
+        row("HostConfig.CpuRealtimePeriod", json!(1_000_000), Refused("CpuRealtimePeriod"))
+            .ours("dockerd leaves it to the kernel, at the start"),
+        row("HostConfig.CpuRealtimeRuntime", json!(900_000), Refused("CpuRealtimeRuntime"))
+            .ours("dockerd leaves it to the kernel, at the start"),
         row("HostConfig.CpusetCpus", json!("0"), Seen("grep Cpus_allowed_list /proc/self/status", &["\t0\n"])),
         row("HostConfig.CpusetMems", json!("0"), Seen("grep Mems_allowed_list /proc/self/status", &["\t0\n"])),
         row(
@@ -150,9 +180,11 @@ fn limits() -> Vec<Row> {
             "HostConfig.DeviceRequests",
             json!([{ "Driver": "", "Count": 1, "Capabilities": [["gpu"]] }]),
             Refused("could not select device driver \"\" with capabilities: [[gpu]]"),
-        ),
-        row("HostConfig.KernelMemory", json!(64 << 20), Refused("KernelMemory")),
-        row("HostConfig.KernelMemoryTCP", json!(64 << 20), Refused("KernelMemoryTCP")),
+        )
+        .ours("dockerd refuses it in the same words, at the start"),
+        row("HostConfig.KernelMemory", json!(64 << 20), Refused("KernelMemory")).ours("dockerd has it until 23.0"),
+        row("HostConfig.KernelMemoryTCP", json!(64 << 20), Refused("KernelMemoryTCP"))
+            .ours("dockerd has it on the first version of cgroups"),
         row(
             "HostConfig.MemoryReservation",
             json!(32 << 20),
@@ -185,10 +217,12 @@ fn limits() -> Vec<Row> {
             Seen("cat /sys/fs/cgroup/pids/pids.max /sys/fs/cgroup/pids.max", &["77"]),
         ),
         row("HostConfig.Ulimits", json!([{ "Name": "nofile", "Soft": 77, "Hard": 99 }]), Seen("ulimit -n", &["77"])),
-        row("HostConfig.CpuCount", json!(1), Refused("CpuCount")),
-        row("HostConfig.CpuPercent", json!(7), Refused("CpuPercent")),
-        row("HostConfig.IOMaximumIOps", json!(7), Refused("IOMaximumIOps")),
-        row("HostConfig.IOMaximumBandwidth", json!(7), Refused("IOMaximumBandwidth")),
+        row("HostConfig.CpuCount", json!(1), Refused("CpuCount")).ours("dockerd passes it over, being of Windows"),
+        row("HostConfig.CpuPercent", json!(7), Refused("CpuPercent")).ours("dockerd passes it over, being of Windows"),
+        row("HostConfig.IOMaximumIOps", json!(7), Refused("IOMaximumIOps"))
+            .older("linux does not support configuration of maximum IOPs"),
+        row("HostConfig.IOMaximumBandwidth", json!(7), Refused("IOMaximumBandwidth"))
+            .older("linux does not support configuration of maximum bandwidth"),
     ]
 }
 
@@ -209,11 +243,14 @@ fn host() -> Vec<Row> {
         row("HostConfig.RestartPolicy.MaximumRetryCount", json!(3), Shown)
             .with(json!({ "HostConfig": { "RestartPolicy": { "Name": "on-failure" } } })),
         row("HostConfig.AutoRemove", json!(true), Shown),
-        row("HostConfig.VolumeDriver", json!("strange"), Refused("error looking up volume plugin strange")),
+        row("HostConfig.VolumeDriver", json!("strange"), Refused("error looking up volume plugin strange"))
+            .ours("dockerd looks for the driver when a volume needs it"),
         row("HostConfig.VolumesFrom", json!(["donor:ro"]), Seen("mount", &[" /donated "])),
-        row("HostConfig.ConsoleSize", json!([33, 77]), Seen("stty size", &["33 77"])).with(json!({ "Tty": true })),
+        row("HostConfig.ConsoleSize", json!([33, 77]), Seen("stty size", &["33 77"]))
+            .with(json!({ "Tty": true }))
+            .since(42),
         // Given to the runtime: `config.json`.
-        row("HostConfig.Annotations", json!({ "a": "b" }), Shown),
+        row("HostConfig.Annotations", json!({ "a": "b" }), Shown).since(43),
         row("HostConfig.CapAdd", json!(["SYS_ADMIN"]), Seen("grep CapBnd /proc/self/status", &["a82425fb"])),
         row("HostConfig.CapDrop", json!(["CHOWN"]), Seen("grep CapBnd /proc/self/status", &["a80425fa"])),
         row("HostConfig.CgroupnsMode", json!("private"), Seen("cat /proc/self/cgroup", &[":/\n"])),
@@ -223,11 +260,12 @@ fn host() -> Vec<Row> {
         row("HostConfig.ExtraHosts", json!(["far:192.0.2.7"]), Seen("cat /etc/hosts", &["192.0.2.7\tfar"])),
         row("HostConfig.GroupAdd", json!(["77"]), Seen("id -G", &["77"])),
         row("HostConfig.IpcMode", json!("none"), Seen("mount | grep -c /dev/shm", &["0"])),
-        row("HostConfig.Cgroup", json!("container:donor"), Refused("Cgroup")),
+        row("HostConfig.Cgroup", json!("container:donor"), Refused("Cgroup")).ours("dockerd passes it over"),
         row("HostConfig.Links", json!(["donor:friend"]), Seen("cat /etc/hosts", &["\tfriend "])),
         row("HostConfig.OomScoreAdj", json!(77), Seen("cat /proc/self/oom_score_adj", &["77"])),
         row("HostConfig.PidMode", json!("container:donor"), Seen("ps", &["sleep 1000"])),
-        row("HostConfig.Privileged", json!(true), Seen("ls /dev", &["kmsg"])),
+        row("HostConfig.Privileged", json!(true), Seen("ls /dev", &["kmsg"]))
+            .ours("runc fails where the machine itself lacks a capability"),
         row("HostConfig.ReadonlyRootfs", json!(true), Seen("touch /file || echo refused", &["refused"])),
         row(
             "HostConfig.SecurityOpt",
@@ -237,15 +275,18 @@ fn host() -> Vec<Row> {
         row("HostConfig.StorageOpt", json!({ "size": "1g" }), Refused("--storage-opt")),
         row("HostConfig.Tmpfs", json!({ "/memory": "size=64k" }), Seen("mount", &[" /memory type tmpfs"])),
         row("HostConfig.UTSMode", json!("host"), Shown),
-        row("HostConfig.UsernsMode", json!("private"), Refused("UsernsMode")),
+        row("HostConfig.UsernsMode", json!("private"), Refused("UsernsMode"))
+            .ours("dockerd passes over what is not \"host\""),
         row("HostConfig.ShmSize", json!(1 << 20), Seen("mount | grep /dev/shm", &["size=1024k"])),
         row(
             "HostConfig.Sysctls",
             json!({ "net.ipv4.ip_forward": "0" }),
             Seen("cat /proc/sys/net/ipv4/ip_forward", &["0"]),
         ),
-        row("HostConfig.Runtime", json!("strange"), Refused("unknown or invalid runtime name: strange")),
-        row("HostConfig.Isolation", json!("hyperv"), Refused("invalid isolation (hyperv)")),
+        row("HostConfig.Runtime", json!("strange"), Refused("unknown or invalid runtime name: strange"))
+            .older("Unknown runtime specified strange"),
+        row("HostConfig.Isolation", json!("hyperv"), Refused("invalid isolation (hyperv)"))
+            .older("Invalid isolation: \"hyperv\""),
         row("HostConfig.MaskedPaths", json!(["/data/seed"]), Seen("wc -c /data/seed", &["0 /data/seed"])),
         row("HostConfig.ReadonlyPaths", json!(["/data"]), Seen("touch /data/x || echo refused", &["refused"])),
     ]
@@ -275,20 +316,26 @@ fn mounts() -> Vec<Row> {
             json!("rslave"),
             Seen("grep ' /m ' /proc/self/mountinfo", &["master:", " /m "]),
         )
-        .with(bind()),
+        .with(bind())
+        .ours("dockerd refuses it where nobody else would see a mount"),
         row(
             "HostConfig.Mounts.0.BindOptions.NonRecursive",
             json!(true),
             Seen("grep -c ' /m/' /proc/self/mountinfo", &["0"]),
         )
         .with(bind()),
-        row("HostConfig.Mounts.0.BindOptions.CreateMountpoint", json!(true), Seen("mount", &[" /m "])).with(bind()),
+        row("HostConfig.Mounts.0.BindOptions.CreateMountpoint", json!(true), Seen("mount", &[" /m "]))
+            .with(bind())
+            .since(42),
         row("HostConfig.Mounts.0.BindOptions.ReadOnlyNonRecursive", json!(true), Seen("mount", &[" /m "]))
-            .with(readonly()),
+            .with(readonly())
+            .since(44),
         row("HostConfig.Mounts.0.BindOptions.ReadOnlyForceRecursive", json!(true), Refused("ReadOnlyForceRecursive"))
-            .with(bind()),
+            .with(bind())
+            .since(44),
         row("HostConfig.Mounts.0.BindOptions.ReadOnlyForceRecursive", json!(true), Seen("mount", &[" /m "]))
-            .with(readonly()),
+            .with(readonly())
+            .since(44),
         row("HostConfig.Mounts.0.VolumeOptions.NoCopy", json!(true), Seen("echo [$(ls /data)]", &["[]"]))
             .with(volume()),
         row("HostConfig.Mounts.0.VolumeOptions.Labels", json!({ "a": "b" }), Shown).with(volume()),
@@ -304,27 +351,33 @@ fn mounts() -> Vec<Row> {
             Seen("mount", &[" /data type tmpfs"]),
         )
         .with(volume()),
-        row("HostConfig.Mounts.0.VolumeOptions.Subpath", json!("nothing"), Refused("nothing")).with(volume()),
+        row("HostConfig.Mounts.0.VolumeOptions.Subpath", json!("nothing"), Refused("nothing")).with(volume()).since(45),
         row("HostConfig.Mounts.0.TmpfsOptions.SizeBytes", json!(1 << 20), Seen("mount", &[",size=1024k"]))
             .with(tmpfs()),
         row("HostConfig.Mounts.0.TmpfsOptions.Mode", json!(0o700), Seen("mount", &["mode=700"])).with(tmpfs()),
         row("HostConfig.Mounts.0.TmpfsOptions.Options", json!([["nr_inodes", "77"]]), Seen("mount", &["nr_inodes=77"]))
-            .with(tmpfs()),
-        row("HostConfig.Mounts.0.ImageOptions.Subpath", json!("etc"), Seen("ls /m", &["passwd"])).with(image()),
+            .with(tmpfs())
+            .since(46),
+        row("HostConfig.Mounts.0.ImageOptions.Subpath", json!("etc"), Seen("ls /m", &["passwd"]))
+            .with(image())
+            .since(48),
         row(
             "HostConfig.Mounts.0.ImageOptions",
             json!({ "Subpath": "data" }),
             Refused("field ImageOptions must not be specified"),
         )
-        .with(bind()),
+        .with(bind())
+        .since(48),
         row(
             "HostConfig.Mounts.0.TmpfsOptions",
             json!({ "Mode": 0o700 }),
             Refused("field TmpfsOptions must not be specified"),
         )
-        .with(bind()),
+        .with(bind())
+        .since(44),
         row("HostConfig.Mounts.0.ClusterOptions", json!({}), Refused("field ClusterOptions must not be specified"))
-            .with(bind()),
+            .with(bind())
+            .since(42),
     ]
 }
 
@@ -355,18 +408,21 @@ fn endpoints() -> Vec<Row> {
             "NetworkingConfig.EndpointsConfig.own.MacAddress",
             json!("02:42:00:00:00:07"),
             Seen("cat /sys/class/net/eth0/address", &["02:42:00:00:00:07"]),
-        ),
+        )
+        .since(44),
         of(
             "NetworkingConfig.EndpointsConfig.own.DriverOpts",
             json!({ "com.docker.network.endpoint.ifname": "wire7" }),
             Seen("ls /sys/class/net", &["wire7"]),
-        ),
+        )
+        .since(48),
         of(
             "NetworkingConfig.EndpointsConfig.own.DriverOpts",
             json!({ "strange": "1" }),
             Refused("endpoint option strange"),
-        ),
-        of("NetworkingConfig.EndpointsConfig.own.GwPriority", json!(7), Shown),
+        )
+        .ours("dockerd passes over what it does not know"),
+        of("NetworkingConfig.EndpointsConfig.own.GwPriority", json!(7), Shown).since(48),
         of("NetworkingConfig.EndpointsConfig.own.NetworkID", json!("77"), OfEngine),
         of("NetworkingConfig.EndpointsConfig.own.EndpointID", json!("77"), OfEngine),
         of("NetworkingConfig.EndpointsConfig.own.Gateway", json!("10.77.0.77"), OfEngine),
@@ -375,7 +431,7 @@ fn endpoints() -> Vec<Row> {
         of("NetworkingConfig.EndpointsConfig.own.IPv6Gateway", json!("fd77::77"), OfEngine),
         of("NetworkingConfig.EndpointsConfig.own.GlobalIPv6Address", json!("fd77::77"), OfEngine),
         of("NetworkingConfig.EndpointsConfig.own.GlobalIPv6PrefixLen", json!(7), OfEngine),
-        of("NetworkingConfig.EndpointsConfig.own.DNSNames", json!(["stranger"]), OfEngine),
+        of("NetworkingConfig.EndpointsConfig.own.DNSNames", json!(["stranger"]), OfEngine).since(44),
     ]
 }
 
@@ -410,6 +466,10 @@ fn holds(found: &Value, wanted: &Value) -> bool {
         (Value::Array(found), Value::Array(wanted)) => {
             wanted.iter().all(|value| found.iter().any(|found| holds(found, value)))
         }
+        // A link that was asked for as `donor:friend` is shown by the paths of both ends; networks.rs has the whole.
+        (Value::String(found), Value::String(wanted)) if found.starts_with('/') && wanted == "donor:friend" => {
+            found.starts_with("/donor:/") && found.ends_with("/friend")
+        }
         // A container that is named is shown by its id.
         (Value::String(found), Value::String(wanted)) if wanted.starts_with("container:") => {
             found.starts_with("container:")
@@ -433,8 +493,9 @@ fn try_row(engine: &Engine, row: &Row) -> Result<(), String> {
         None => row.value.clone(),
     };
     put(&mut body, row.field, value.clone());
-    let (status, answer) = engine.request("POST", "/v1.50/containers/create", &body);
+    let (status, answer) = engine.request("POST", "/containers/create", &body);
     if let Refused(words) = row.outcome {
+        let words = row.older.filter(|_| engine.minor() < 44).unwrap_or(words);
         let message = answer["message"].as_str().unwrap_or_default();
         return match status {
             400..=599 if message.contains(words) => Ok(()),
@@ -442,7 +503,7 @@ fn try_row(engine: &Engine, row: &Row) -> Result<(), String> {
         };
     }
     let id = answer["Id"].as_str().ok_or_else(|| format!("{status} {answer}"))?;
-    let (_, inspected) = engine.request("GET", &format!("/v1.50/containers/{id}/json"), &Value::Null);
+    let (_, inspected) = engine.request("GET", &format!("/containers/{id}/json"), &Value::Null);
     let found = shown(&inspected, row.field);
     let ours = matches!(row.outcome, OfEngine);
     // An endpoint's address of the Ethernet is shown once it is there.
@@ -460,8 +521,8 @@ fn try_row(engine: &Engine, row: &Row) -> Result<(), String> {
         }
         _ => Ok(()),
     };
-    engine.request("DELETE", &format!("/v1.50/containers/{id}?force=1&v=1"), &Value::Null);
-    engine.request("DELETE", "/v1.50/volumes/mine", &Value::Null);
+    engine.request("DELETE", &format!("/containers/{id}?force=1&v=1"), &Value::Null);
+    engine.request("DELETE", "/volumes/mine", &Value::Null);
     result
 }
 
@@ -471,6 +532,7 @@ fn walk(rows: &[Row]) {
     engine.ok(&["network", "create", "--subnet", "10.77.0.0/24", "--ipv6", "--subnet", "fd77::/64", "own"]);
     let wrong: Vec<String> = rows
         .iter()
+        .filter(|row| row.is_asked(&engine))
         .filter_map(|row| try_row(&engine, row).err().map(|why| format!("{} = {}: {why}", row.field, row.value)))
         .collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));

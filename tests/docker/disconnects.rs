@@ -14,7 +14,9 @@ use std::{
 
 use serde_json::json;
 
-use crate::engine::{Engine, IMAGE};
+use crate::engine::{Engine, IMAGE, ours_alone};
+
+const HELD: &str = "descriptors and files of our process are counted";
 
 /// The daemon notices within a second or two; a slow machine takes longer.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -77,10 +79,10 @@ fn await_bytes(stream: &mut impl Read) {
 
 #[test]
 fn a_client_that_goes_away_leaves_nothing() {
-    let engine = Engine::start();
-    if engine.is_peer() {
+    if ours_alone(HELD) {
         return;
     }
+    let engine = Engine::start();
     engine.ok(&["run", "-d", "-i", "--name", "quiet", IMAGE, "sh", "-c", "echo here; cat"]);
     let get = |path: &'static str| {
         let engine = &engine;
@@ -90,15 +92,15 @@ fn a_client_that_goes_away_leaves_nothing() {
             stream
         }
     };
-    goes_away(&engine, "logs", get("/v1.50/containers/quiet/logs?follow=1&stdout=1&stderr=1"));
-    goes_away(&engine, "events", || engine.send("GET", "/v1.50/events", ""));
-    goes_away(&engine, "stats", get("/v1.50/containers/quiet/stats"));
-    goes_away(&engine, "export", get("/v1.50/containers/quiet/export"));
-    goes_away(&engine, "save", get("/v1.50/images/busybox:test/get"));
-    goes_away(&engine, "wait", || engine.send("POST", "/v1.50/containers/quiet/wait", ""));
+    goes_away(&engine, "logs", get("/containers/quiet/logs?follow=1&stdout=1&stderr=1"));
+    goes_away(&engine, "events", || engine.send("GET", "/events", ""));
+    goes_away(&engine, "stats", get("/containers/quiet/stats"));
+    goes_away(&engine, "export", get("/containers/quiet/export"));
+    goes_away(&engine, "save", get("/images/busybox:test/get"));
+    goes_away(&engine, "wait", || engine.send("POST", "/containers/quiet/wait", ""));
     for upgrade in ["", "Connection: Upgrade\r\nUpgrade: tcp\r\n"] {
         goes_away(&engine, "attach", || {
-            let path = "/v1.50/containers/quiet/attach?stream=1&stdin=1&stdout=1&stderr=1";
+            let path = "/containers/quiet/attach?stream=1&stdin=1&stdout=1&stderr=1";
             let mut stream = engine.send_with("POST", path, upgrade, "");
             await_bytes(&mut stream);
             stream
@@ -107,7 +109,7 @@ fn a_client_that_goes_away_leaves_nothing() {
     // Between two messages, and in the middle of one: the head of a text message of ten bytes.
     for begun in [&[][..], &[0x81, 0x80 | 10, 0, 0]] {
         goes_away(&engine, "attach over a WebSocket", || {
-            let path = "/v1.50/containers/quiet/attach/ws?stream=1&logs=1&stdin=1&stdout=1&stderr=1";
+            let path = "/containers/quiet/attach/ws?stream=1&logs=1&stdin=1&stdout=1&stderr=1";
             let mut stream = engine.send_with("GET", path, WEBSOCKET, "");
             let mut said = String::new();
             while !said.contains("here\n") {
@@ -126,17 +128,17 @@ fn a_client_that_goes_away_leaves_nothing() {
 
 #[test]
 fn a_client_that_goes_away_from_exec_leaves_the_process_alone() {
-    let engine = Engine::start();
-    if engine.is_peer() {
+    if ours_alone(HELD) {
         return;
     }
+    let engine = Engine::start();
     engine.ok(&["run", "-d", "--name", "box", IMAGE, "sleep", "1000"]);
     // One descriptor each is held for what runs on: it is followed to its end.
     let run = |command: &str| {
         let body =
             json!({ "Cmd": ["sh", "-c", command], "AttachStdin": true, "AttachStdout": true, "AttachStderr": true });
-        let (_, made) = engine.request("POST", "/v1.50/containers/box/exec", &body);
-        let path = format!("/v1.50/exec/{}/start", made["Id"].as_str().unwrap());
+        let (_, made) = engine.request("POST", "/containers/box/exec", &body);
+        let path = format!("/exec/{}/start", made["Id"].as_str().unwrap());
         let mut stream = engine.send_with(
             "POST",
             &path,
@@ -158,10 +160,10 @@ fn a_client_that_goes_away_from_exec_leaves_the_process_alone() {
 
 #[test]
 fn a_client_that_goes_away_from_a_build_or_a_pull_ends_it() {
-    let engine = Engine::start();
-    if engine.is_peer() {
+    if ours_alone(HELD) {
         return;
     }
+    let engine = Engine::start();
     let mut context = tar::Builder::new(Vec::new());
     let text = format!("FROM {IMAGE}\nRUN echo here; sleep 998\n");
     let mut header = tar::Header::new_gnu();
@@ -172,8 +174,7 @@ fn a_client_that_goes_away_from_a_build_or_a_pull_ends_it() {
     // Where a daemon's builds keep their files is made by the first.
     engine.docker_with(&["build", "-"], &format!("FROM {IMAGE}\nRUN true\n")).ok();
     goes_away(&engine, "build", || {
-        let mut stream =
-            engine.send_bytes("POST", "/v1.50/build?nocache=1", "Content-Type: application/x-tar\r\n", &context);
+        let mut stream = engine.send_bytes("POST", "/build?nocache=1", "Content-Type: application/x-tar\r\n", &context);
         let mut said = String::new();
         let mut buffer = [0; 1024];
         while !said.contains("here\\n") {
@@ -186,14 +187,14 @@ fn a_client_that_goes_away_from_a_build_or_a_pull_ends_it() {
     assert_eq!(engine.ok(&["ps", "-aq"]), "");
     // A context that stops coming.
     let headers = "Content-Type: application/x-tar\r\nContent-Length: 99999\r\n";
-    goes_away(&engine, "context", || engine.send_with("POST", "/v1.50/build", headers, "x"));
+    goes_away(&engine, "context", || engine.send_with("POST", "/build", headers, "x"));
     // A registry that takes the request and says nothing.
     let script = "import socket\nserver = socket.create_server(('127.0.0.1', 5999))\nprint('ready', flush=True)\nheld = []\nwhile True:\n  held.append(server.accept())\n  print('taken', flush=True)";
     let mut silent = engine.in_network(&["/usr/bin/python3", "-c", script]).stdout(Stdio::piped()).spawn().unwrap();
     let told = RefCell::new(silent.stdout.take().unwrap());
     await_bytes(&mut *told.borrow_mut());
     goes_away(&engine, "pull", || {
-        let stream = engine.send("POST", "/v1.50/images/create?fromImage=127.0.0.1:5999/x&tag=1", "");
+        let stream = engine.send("POST", "/images/create?fromImage=127.0.0.1:5999/x&tag=1", "");
         await_bytes(&mut *told.borrow_mut());
         stream
     });

@@ -6,7 +6,11 @@ use std::{
     os::unix::{fs::symlink, net::UnixStream},
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
+    thread,
 };
 
 use coracle_tests::{Output, binary, run};
@@ -14,35 +18,47 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 pub const IMAGE: &str = "busybox:test";
+/// The minor version of the API that tests are written for.
+const NEWEST: u32 = 50;
 
 /// A daemon with the image [`IMAGE`].
 pub struct Engine {
-    process: Option<(Child, BufReader<ChildStdout>)>,
+    process: Child,
+    /// Says when it serves; a peer says that elsewhere.
+    output: Option<BufReader<ChildStdout>>,
     dir: TempDir,
     host: String,
     group: String,
+    version: OnceLock<String>,
 }
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
+/// The program that is driven instead of ours, if there is one.
+pub fn peer() -> Option<PathBuf> {
+    env::var_os("CORACLE_DOCKER_PEER").map(PathBuf::from)
+}
+
 impl Engine {
-    /// Starts a daemon, or takes the peer that was named.
+    /// Starts a daemon, ours or the peer that was named.
     pub fn start() -> Self {
         Self::start_with(&[])
     }
 
-    /// The same with further options; a peer has its own.
+    /// The same with further options, which a peer has too.
     pub fn start_with(options: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let group = format!("coracle-docker-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let engine = match env::var("CORACLE_DOCKER_PEER") {
-            Ok(host) => Self { process: None, dir, host, group },
-            Err(_) => {
-                let socket = dir.path().join("docker.sock");
-                let process = spawn(dir.path(), &socket, &group, options);
-                Self { process: Some(process), host: format!("unix://{}", socket.display()), dir, group }
+        let socket = dir.path().join("docker.sock");
+        let (process, output) = match peer() {
+            Some(program) => (spawn_peer(&program, dir.path(), &socket, &group, options), None),
+            None => {
+                let (process, output) = spawn(dir.path(), &socket, &group, options);
+                (process, Some(output))
             }
         };
+        let host = format!("unix://{}", socket.display());
+        let engine = Self { process, output, dir, host, group, version: OnceLock::new() };
         engine.import();
         engine
     }
@@ -86,7 +102,7 @@ impl Engine {
     /// Kills the daemon as a fault would, and waits until the next one serves. A peer has no tests of this.
     pub fn crash(&mut self) {
         let daemon = self.daemon();
-        let Some((_, output)) = &mut self.process else { panic!("a peer cannot be killed") };
+        let Some(output) = &mut self.output else { panic!("a peer is not started again") };
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(daemon as i32), nix::sys::signal::Signal::SIGKILL).unwrap();
         assert_ready(output);
     }
@@ -96,11 +112,15 @@ impl Engine {
         &self.group
     }
 
-    /// The daemon's process. A peer's is not known.
+    /// The daemon's process.
     pub fn daemon(&self) -> u32 {
-        let Some((process, _)) = &self.process else { panic!("a peer's process is not known") };
-        children(only_child(process.id()))
-            .find(|child| fs::read_to_string(format!("/proc/{child}/comm")).is_ok_and(|name| name.trim() == "coracle"))
+        let program = peer().unwrap_or_else(|| "coracle".into());
+        let program = program.file_name().unwrap().to_string_lossy().into_owned();
+        let first = only_child(self.process.id());
+        // A shell may become the last program that it runs.
+        std::iter::once(first)
+            .chain(children(first))
+            .find(|child| fs::read_to_string(format!("/proc/{child}/comm")).is_ok_and(|name| name.trim() == program))
             .expect("the daemon runs")
     }
 
@@ -120,7 +140,33 @@ impl Engine {
 
     /// Whether the daemon under test is another one than ours.
     pub fn is_peer(&self) -> bool {
-        self.process.is_none()
+        peer().is_some()
+    }
+
+    /// The newest version of the API that both this test and the daemon speak, of 1.x.
+    pub fn minor(&self) -> u32 {
+        let version = self.version.get_or_init(|| {
+            let mut answer = String::new();
+            self.send_to("GET", "/version", "", b"").read_to_string(&mut answer).unwrap();
+            let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+            let said: Value = serde_json::from_str(body).unwrap();
+            said["ApiVersion"].as_str().unwrap().to_owned()
+        });
+        version.strip_prefix("1.").and_then(|minor| minor.parse::<u32>().ok()).unwrap().min(NEWEST)
+    }
+
+    /// What is expected of a daemon of API 1.`minor` and newer, and of an older one.
+    pub fn since<T>(&self, minor: u32, newer: T, older: T) -> T {
+        if self.minor() < minor { older } else { newer }
+    }
+
+    /// Whether the daemon, a peer, is too old for what a test is about: told with the test's name.
+    pub fn is_older(&self, minor: u32, what: &str) -> bool {
+        let older = self.minor() < minor;
+        if older {
+            eprintln!("newer than the peer: {}: {what}, API 1.{minor}", name());
+        }
+        older
     }
 
     /// A file of the test's own.
@@ -137,9 +183,7 @@ impl Engine {
     pub fn in_network(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--", "nsenter"]);
-        if let Some((process, _)) = &self.process {
-            command.args(["-t", &only_child(process.id()).to_string(), "-n"]);
-        }
+        command.args(["-t", &only_child(self.process.id()).to_string(), "-n"]);
         command.args(arguments);
         command
     }
@@ -172,7 +216,15 @@ impl Engine {
         self.send_bytes(method, path, headers, body.as_bytes())
     }
 
+    /// A path without a version is asked for in the newest that both speak.
     pub fn send_bytes(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> UnixStream {
+        match path.starts_with("/v1.") {
+            true => self.send_to(method, path, headers, body),
+            false => self.send_to(method, &format!("/v1.{}{path}", self.minor()), headers, body),
+        }
+    }
+
+    fn send_to(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> UnixStream {
         let mut socket = UnixStream::connect(self.socket()).unwrap();
         // An upgrade needs 1.1; otherwise the answer ends with the connection.
         let version = if headers.contains("Upgrade") { "1.1\r\nHost: docker" } else { "1.0" };
@@ -214,6 +266,30 @@ fn spawn(dir: &Path, socket: &Path, group: &str, more: &[&str]) -> (Child, BufRe
     (child, output)
 }
 
+/// The peer, as ours is started. What it keeps at fixed places below /run goes with its namespaces.
+fn spawn_peer(program: &Path, dir: &Path, socket: &Path, group: &str, more: &[&str]) -> Child {
+    let script = "busybox ip link set lo up && mount -t tmpfs run /run && \"$@\"";
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--", "unshare", "-n", "-m", "-p", "--fork", "--kill-child", "--mount-proc"]);
+    command.args(["busybox", "sh", "-c", script, "sh"]).arg(program).arg("--data-root").arg(dir.join("data"));
+    command.arg("--exec-root").arg(dir.join("exec")).arg("--pidfile").arg(dir.join("pid"));
+    command.args(["-H", &format!("unix://{}", socket.display()), "--exec-opt", "native.cgroupdriver=cgroupfs"]);
+    command.args(["--cgroup-parent", &format!("/{group}")]).args(more);
+    // What ours does without being told.
+    if more.contains(&"--tlscacert") {
+        command.arg("--tlsverify");
+    }
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap());
+    let mut said = String::new();
+    while !said.contains("API listen on") {
+        assert_ne!(log.read_line(&mut said).unwrap(), 0, "the peer did not start: {said}");
+    }
+    // Nobody else reads what it says later; it must not wait for that.
+    thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
+    child
+}
+
 fn assert_ready(output: &mut impl BufRead) {
     let mut line = String::new();
     output.read_line(&mut line).unwrap();
@@ -222,15 +298,14 @@ fn assert_ready(output: &mut impl BufRead) {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        let Some((mut process, _)) = self.process.take() else { return };
         let left = self.docker(&["ps", "-aq"]).stdout;
         let left: Vec<&str> = left.split_whitespace().collect();
         if !left.is_empty() {
             self.docker(&[&["rm", "-f"], &left[..]].concat());
         }
         // Its namespaces end with it, and everything in them.
-        let _ = process.kill();
-        let _ = process.wait();
+        let _ = self.process.kill();
+        let _ = self.process.wait();
         for hierarchy in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
             let group = hierarchy.path().join(&self.group);
             // A `--cgroup-parent` of a test.
@@ -239,6 +314,20 @@ impl Drop for Engine {
         }
         let _ = fs::remove_dir(Path::new("/sys/fs/cgroup").join(&self.group));
     }
+}
+
+/// Whether a peer is driven, of which a test says why it is none of its: told with the test's name.
+pub fn ours_alone(why: &str) -> bool {
+    let alone = peer().is_some();
+    if alone {
+        eprintln!("ours alone: {}: {why}", name());
+    }
+    alone
+}
+
+/// The test's.
+fn name() -> String {
+    thread::current().name().unwrap_or_default().to_owned()
 }
 
 /// A file system of busybox, its names, users, and something in /data.

@@ -1,6 +1,7 @@
 //! The real `docker` CLI against `coracle runtime`, command by command as people type them.
 //!
-//! `CORACLE_DOCKER_PEER=unix:///…` drives that daemon instead, so that an expectation can be checked against dockerd.
+//! `CORACLE_DOCKER_PEER=/usr/sbin/dockerd` drives that program instead, so that an expectation is a fact: each test has a
+//! daemon of its own of either, in namespaces that end with the test. `ours_alone` says why a test is not the peer's.
 
 mod build;
 mod check;

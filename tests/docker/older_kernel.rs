@@ -5,9 +5,11 @@ use std::process::Command;
 
 use coracle_tests::on_an_older_kernel;
 
+use crate::engine::ours_alone;
+
 #[test]
 fn people_see_no_difference() {
-    if std::env::var_os("CORACLE_DOCKER_PEER").is_some() {
+    if ours_alone("a kernel without newer calls is made up for our programs") {
         return;
     }
     const TESTS: [&str; 9] = [

@@ -8,7 +8,7 @@ fn options_that_make_no_sense_are_refused_in_dockers_words() {
     let engine = Engine::start();
     for (options, words) in [
         (&["--cpus", "1000"][..], "ange of CPUs is from 0.01 to"),
-        (&["--cpuset-cpus", "9999"], "Requested CPUs are not available - requested 9999, available: 0-"),
+        (&["--cpuset-cpus", "4000"], "Requested CPUs are not available - requested 4000, available: 0-"),
         (&["--cap-add", "NOSUCH"], "invalid CapAdd: unknown capability: \"CAP_NOSUCH\""),
         (&["--security-opt", "foo=1"], "invalid --security-opt 2: \"foo=1\""),
         (&["--gpus", "all"], "could not select device driver \"\" with capabilities: [[gpu]]"),
@@ -101,7 +101,8 @@ fn bodies_that_are_no_requests_are_refused_and_nothing_is_left() {
     for body in ["{", "[]", "nonsense", "{\"Image\":7}", "{\"Image\":\"B@D\"}", "{}", &deep, &huge] {
         let said = post("/containers/create", body);
         let code: u16 = said[said.len() - 3..].parse().unwrap();
-        assert!((400..500).contains(&code), "{}: {said}", &body[..body.len().min(40)]);
+        // An old dockerd takes its own decoder's errors for its fault.
+        assert!((400..engine.since(44, 500, 501)).contains(&code), "{}: {said}", &body[..body.len().min(40)]);
     }
     // What is not known is passed over, as Go's decoder does.
     let made = post("/containers/create", &format!("{{\"Image\":\"{IMAGE}\",\"NoSuchField\":{{\"a\":[1]}}}}"));

@@ -2,14 +2,16 @@
 
 use std::fs;
 
-use crate::engine::{Engine, IMAGE};
+use crate::engine::{Engine, IMAGE, ours_alone};
+
+const LIVE: &str = "dockerd keeps containers through its own death with --live-restore only, and files elsewhere";
 
 #[test]
 fn containers_outlive_the_daemon_and_the_next_one_knows_them() {
-    let mut engine = Engine::start();
-    if engine.is_peer() {
+    if ours_alone(LIVE) {
         return;
     }
+    let mut engine = Engine::start();
     engine.ok(&["network", "create", "own"]);
     let serve = "i=0; while true; do i=$((i+1)); echo line$i; echo answer | nc -l -p 80; done";
     engine.ok(&["run", "-d", "--name", "web", "--network", "own", "-p", "8080:80", IMAGE, "sh", "-c", serve]);
@@ -46,7 +48,7 @@ fn containers_outlive_the_daemon_and_the_next_one_knows_them() {
 
 #[test]
 fn what_belongs_to_running_containers_lies_where_it_is_told_to() {
-    if std::env::var_os("CORACLE_DOCKER_PEER").is_some() {
+    if ours_alone(LIVE) {
         return;
     }
     // In memory, as the option is meant.
@@ -64,10 +66,10 @@ fn what_belongs_to_running_containers_lies_where_it_is_told_to() {
 
 #[test]
 fn a_container_that_ended_while_no_daemon_was_there_follows_its_policy() {
-    let mut engine = Engine::start();
-    if engine.is_peer() {
+    if ours_alone(LIVE) {
         return;
     }
+    let mut engine = Engine::start();
     let until_told = "until test -e /stop; do sleep 0.1; done; exit 4";
     engine.ok(&["run", "-d", "--name", "once", IMAGE, "sh", "-c", until_told]);
     engine.ok(&["run", "-d", "--name", "stopped", "--restart", "unless-stopped", IMAGE, "sleep", "1000"]);
@@ -80,10 +82,10 @@ fn a_container_that_ended_while_no_daemon_was_there_follows_its_policy() {
 
 #[test]
 fn what_is_removed_is_gone_at_once_and_off_the_disk_soon() {
-    let mut engine = Engine::start();
-    if engine.is_peer() {
+    if ours_alone(LIVE) {
         return;
     }
+    let mut engine = Engine::start();
     let count = |engine: &Engine, name: &str| fs::read_dir(engine.path("data").join(name)).unwrap().count();
     // The daemon tells nobody when; it is asked something else until it has come to it, for some seconds at most.
     let emptied =

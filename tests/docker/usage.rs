@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 
 use serde_json::{Value, json};
 
-use crate::engine::{Engine, IMAGE};
+use crate::engine::{Engine, IMAGE, ours_alone};
 
 fn get(engine: &Engine, path: &str) -> Value {
     let (status, value) = engine.request("GET", path, &Value::Null);
@@ -30,7 +30,7 @@ fn disk_use_is_exact() {
     engine.ok(&["commit", "writer", "grown"]);
     engine.ok(&["create", "--name", "idle", IMAGE]);
     engine.ok(&["volume", "create", "unused"]);
-    let use_ = get(&engine, "/v1.50/system/df");
+    let use_ = get(&engine, "/system/df");
     let images = use_["Images"].as_array().unwrap();
     assert_eq!(images.len(), 2, "an image with two names counts once");
     let of =
@@ -52,19 +52,20 @@ fn disk_use_is_exact() {
     let volume = |name: &str| &volumes.iter().find(|volume| volume["Name"] == name).unwrap()["UsageData"];
     assert_eq!(volume("mine"), &json!({ "Size": 50_000, "RefCount": 1 }));
     assert_eq!(volume("unused")["RefCount"], 0);
-    // One kind alone.
-    let one = get(&engine, "/v1.50/system/df?type=volume");
-    assert!(one["Volumes"].is_array() && one.get("Images").is_none_or(Value::is_null), "{one}");
+    if !engine.is_older(42, "one kind of disk use alone") {
+        let one = get(&engine, "/system/df?type=volume");
+        assert!(one["Volumes"].is_array() && one.get("Images").is_none_or(Value::is_null), "{one}");
+    }
     let table = engine.ok(&["system", "df", "--format", "{{.Type}} {{.TotalCount}} {{.Active}}"]);
     assert!(table.contains("Images 2 1\nContainers 2 0\nLocal Volumes 2 1"), "{table}");
 }
 
 #[test]
 fn the_daemon_counts_what_it_does() {
-    let engine = Engine::start_with(&["--metrics-addr", "127.0.0.1:9323"]);
-    if engine.is_peer() {
+    if ours_alone("dockerd 20.10 counts commits and failed builds otherwise") {
         return;
     }
+    let engine = Engine::start_with(&["--metrics-addr", "127.0.0.1:9323"]);
     engine.ok(&["run", "-d", "--name", "one", IMAGE, "sleep", "1000"]);
     engine.ok(&["run", "--rm", IMAGE, "true"]);
     engine.ok(&["commit", "one", "made"]);
@@ -127,16 +128,16 @@ fn stats_are_told_once_and_again() {
     let engine = Engine::start();
     let busy = "while :; do :; done";
     engine.ok(&["run", "-d", "--name", "busy", "--memory", "64m", "--cpus", "0.2", IMAGE, "sh", "-c", busy]);
-    let once = get(&engine, "/v1.50/containers/busy/stats?stream=0&one-shot=1");
+    let once = get(&engine, "/containers/busy/stats?stream=0&one-shot=1");
     assert_eq!(once["memory_stats"]["limit"], 64 << 20);
     assert_eq!(once["preread"], "0001-01-01T00:00:00Z", "nothing came before");
     assert!(once["networks"]["eth0"]["rx_bytes"].is_u64(), "{once}");
     assert_eq!(once["pids_stats"]["current"], 1);
-    let rated = get(&engine, "/v1.50/containers/busy/stats?stream=0");
+    let rated = get(&engine, "/containers/busy/stats?stream=0");
     let used = |stats: &Value, part: &str| stats[part]["cpu_usage"]["total_usage"].as_u64().unwrap();
     assert!(used(&rated, "cpu_stats") > used(&rated, "precpu_stats"), "{rated}");
     assert_ne!(rated["preread"], "0001-01-01T00:00:00Z");
-    let mut stream = BufReader::new(engine.send("GET", "/v1.50/containers/busy/stats", ""));
+    let mut stream = BufReader::new(engine.send("GET", "/containers/busy/stats", ""));
     let mut told: Vec<Value> = Vec::new();
     while told.len() < 3 {
         let mut line = String::new();
@@ -151,8 +152,8 @@ fn stats_are_told_once_and_again() {
     let shown = engine.ok(&["stats", "--no-stream", "--format", "{{.Name}} {{.PIDs}} {{.MemUsage}}", "busy"]);
     assert!(shown.starts_with("busy 1 ") && shown.ends_with("/ 64MiB"), "{shown}");
     engine.ok(&["kill", "busy"]);
-    let ended = get(&engine, "/v1.50/containers/busy/stats?stream=0&one-shot=1");
+    let ended = get(&engine, "/containers/busy/stats?stream=0&one-shot=1");
     assert_eq!(ended["pids_stats"], json!({}), "{ended}");
-    let (status, _) = engine.request("GET", "/v1.50/containers/nobody/stats?stream=0", &Value::Null);
+    let (status, _) = engine.request("GET", "/containers/nobody/stats?stream=0", &Value::Null);
     assert_eq!(status, 404);
 }

@@ -40,8 +40,21 @@ fn anonymous_volumes_go_with_their_container_and_binds_are_the_hosts() {
 }
 
 #[test]
+fn a_file_system_that_the_kernel_lacks_is_named() {
+    let engine = Engine::start();
+    engine.ok(&["volume", "create", "-o", "type=nosuchfs", "-o", "device=:/far", "far"]);
+    let refused = engine.docker(&["run", "--rm", "-v", "far:/far", IMAGE, "true"]);
+    assert!(refused.stderr.contains("no such device"), "{}", refused.stderr);
+    let why = "the kernel of this host has no file system \"nosuchfs\"";
+    assert!(engine.is_peer() || refused.stderr.contains(why), "{}", refused.stderr);
+}
+
+#[test]
 fn a_part_of_a_volume_is_never_more_than_that() {
     let engine = Engine::start();
+    if engine.is_older(45, "parts of volumes") {
+        return;
+    }
     engine.ok(&["volume", "create", "shared"]);
     let inside = |script: &str| engine.ok(&["run", "--rm", "-v", "shared:/all", IMAGE, "sh", "-c", script]);
     inside("busybox mkdir -p /all/sub && echo own > /all/sub/file");
@@ -59,6 +72,9 @@ fn a_part_of_a_volume_is_never_more_than_that() {
 #[test]
 fn images_are_mounted_to_be_read_whole_or_in_part() {
     let engine = Engine::start();
+    if engine.is_older(48, "mounts of images") {
+        return;
+    }
     engine.ok(&[
         "run",
         "--name",
