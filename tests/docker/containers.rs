@@ -172,6 +172,12 @@ fn policies_start_again_and_health_is_told() {
     engine.ok(&["run", "-d", "--name", "ever", "--restart", "always", IMAGE, "sh", "-c", "sleep 0.2; exit 4"]);
     assert_eq!(engine.ok(&["wait", "ever"]), "4");
     engine.ok(&["rm", "-f", "ever"]);
+    // Also in the middle of a start by its policy.
+    for _ in 0..10 {
+        let ever = engine.ok(&["run", "-d", "--restart", "always", IMAGE, "false"]);
+        engine.ok(&["wait", &ever]);
+        engine.ok(&["rm", "-f", &ever]);
+    }
     let check = ["--health-cmd", "test -e /tmp/good", "--health-interval", "100ms", "--health-retries", "1"];
     engine.ok(&[&["run", "-d", "--name", "sick"], &check[..], &[IMAGE, "sleep", "1000"]].concat());
     // Each look is a process of its own: a hundred take longer than any check.

@@ -94,16 +94,19 @@ impl Docker {
         volumes: bool,
     ) -> Result<(), Problem> {
         let began = std::time::Instant::now();
-        if container.runs() && force {
-            if container.live.lock().paused {
-                self.engine.freeze(&container.engine, false).await?;
+        let mut changing = None;
+        // A start by policy that is under way ends with a container that runs; marked as it is, there is no other.
+        for _ in 0..2 {
+            if container.runs() && force {
+                self.kill_to_remove(container).await?;
             }
-            self.tell_with(container, "kill", &[("signal", libc::SIGKILL.to_string())]);
-            self.engine.kill_container(&container.engine).await?;
-            super::lifecycle::wait_ended(self, container).await;
+            let held = container.changing.lock().await;
+            if !force || !container.runs() {
+                changing = Some(held);
+                break;
+            }
         }
-        let _changing = container.changing.lock().await;
-        if container.runs() {
+        if changing.is_none() || container.runs() {
             return Err(Problem::conflict(format!(
                 "cannot remove container \"/{}\": container is running: stop the container before removing or force remove",
                 container.name()
@@ -123,6 +126,16 @@ impl Docker {
         self.tell(container, "destroy");
         self.metrics.did(Action::Delete, began);
         container.moments.send_modify(|moments| moments.removed = true);
+        Ok(())
+    }
+
+    async fn kill_to_remove(self: &Arc<Docker>, container: &Arc<Container>) -> Result<(), Problem> {
+        if container.live.lock().paused {
+            self.engine.freeze(&container.engine, false).await?;
+        }
+        self.tell_with(container, "kill", &[("signal", libc::SIGKILL.to_string())]);
+        self.engine.kill_container(&container.engine).await?;
+        super::lifecycle::wait_ended(self, container).await;
         Ok(())
     }
 
