@@ -423,14 +423,15 @@ fn endpoints() -> Vec<Row> {
         )
         .ours("dockerd passes over what it does not know"),
         of("NetworkingConfig.EndpointsConfig.own.GwPriority", json!(7), Shown).since(48),
-        of("NetworkingConfig.EndpointsConfig.own.NetworkID", json!("77"), OfEngine),
-        of("NetworkingConfig.EndpointsConfig.own.EndpointID", json!("77"), OfEngine),
-        of("NetworkingConfig.EndpointsConfig.own.Gateway", json!("10.77.0.77"), OfEngine),
-        of("NetworkingConfig.EndpointsConfig.own.IPAddress", json!("10.77.0.77"), OfEngine),
-        of("NetworkingConfig.EndpointsConfig.own.IPPrefixLen", json!(7), OfEngine),
-        of("NetworkingConfig.EndpointsConfig.own.IPv6Gateway", json!("fd77::77"), OfEngine),
-        of("NetworkingConfig.EndpointsConfig.own.GlobalIPv6Address", json!("fd77::77"), OfEngine),
-        of("NetworkingConfig.EndpointsConfig.own.GlobalIPv6PrefixLen", json!(7), OfEngine),
+        // An older dockerd shows these as they were asked for, until the start.
+        of("NetworkingConfig.EndpointsConfig.own.NetworkID", json!("77"), OfEngine).since(44),
+        of("NetworkingConfig.EndpointsConfig.own.EndpointID", json!("77"), OfEngine).since(44),
+        of("NetworkingConfig.EndpointsConfig.own.Gateway", json!("10.77.0.77"), OfEngine).since(44),
+        of("NetworkingConfig.EndpointsConfig.own.IPAddress", json!("10.77.0.77"), OfEngine).since(44),
+        of("NetworkingConfig.EndpointsConfig.own.IPPrefixLen", json!(7), OfEngine).since(44),
+        of("NetworkingConfig.EndpointsConfig.own.IPv6Gateway", json!("fd77::77"), OfEngine).since(44),
+        of("NetworkingConfig.EndpointsConfig.own.GlobalIPv6Address", json!("fd77::77"), OfEngine).since(44),
+        of("NetworkingConfig.EndpointsConfig.own.GlobalIPv6PrefixLen", json!(7), OfEngine).since(44),
         of("NetworkingConfig.EndpointsConfig.own.DNSNames", json!(["stranger"]), OfEngine).since(44),
     ]
 }
