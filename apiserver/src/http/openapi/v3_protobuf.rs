@@ -16,7 +16,9 @@ enum Holds {
     Flag,
     Whole,
     Number,
-    /// Any values, as YAML in messages of their own.
+    /// Any value, as YAML in a message of its own.
+    Any,
+    /// Several of them.
     Anys,
     Message(&'static Message),
     /// A message or a reference to one.
@@ -44,6 +46,8 @@ static SCHEMA: Message = Message {
         ("nullable", 1, Holds::Flag),
         ("readOnly", 3, Holds::Flag),
         ("writeOnly", 4, Holds::Flag),
+        ("externalDocs", 6, Holds::Message(&DOCS)),
+        ("example", 7, Holds::Any),
         ("deprecated", 8, Holds::Flag),
         ("title", 9, Holds::Text),
         ("multipleOf", 10, Holds::Number),
@@ -75,6 +79,7 @@ static SCHEMA: Message = Message {
     ],
     extensions: 36,
 };
+static DOCS: Message = Message { fields: &[("description", 1, Holds::Text), ("url", 2, Holds::Text)], extensions: 3 };
 static MEDIA_TYPE: Message = Message { fields: &[("schema", 1, Holds::Either(&SCHEMA))], extensions: 5 };
 static RESPONSE: Message =
     Message { fields: &[("description", 1, Holds::Text), ("content", 3, Holds::Map(&MEDIA_TYPE))], extensions: 5 };
@@ -160,6 +165,7 @@ impl wire::Holds for Holds {
                 }
             }
             Holds::Number => value.as_f64().into_iter().for_each(|value| number_field(out, number, value)),
+            Holds::Any => bytes(out, number, &any(value)),
             Holds::Anys => items().for_each(|item| bytes(out, number, &any(item))),
             Holds::Message(of) => bytes(out, number, &of.encode(value)),
             Holds::Either(of) => bytes(out, number, &either(value, of)),
@@ -190,7 +196,8 @@ impl wire::Holds for Holds {
     }
 }
 
-/// A default that is an object or a list has no form here.
+/// A default that is an object or a list is an empty message, as upstream sends it: gnostic's `DefaultType` has a number, a flag
+/// and a text, and its reader leaves out what is neither.
 fn default(out: &mut Vec<u8>, number: u32, value: &Value) {
     let mut inner = Vec::new();
     match value {
@@ -206,6 +213,15 @@ fn default(out: &mut Vec<u8>, number: u32, value: &Value) {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn what_a_schema_says_besides() {
+        let of = |schema: Value| SCHEMA.encode(&schema);
+        assert_eq!(of(json!({"default": {}})), [0x8a, 0x02, 0]);
+        assert_eq!(of(json!({"default": {"a": 1}})), [0x8a, 0x02, 0]);
+        assert_eq!(of(json!({"externalDocs": {"url": "u"}})), [0x32, 3, 0x12, 1, b'u']);
+        assert_eq!(of(json!({"example": 1})), [0x3a, 4, 0x12, 2, b'1', b'\n']);
+    }
 
     #[test]
     fn a_small_document() {
