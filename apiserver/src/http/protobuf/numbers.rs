@@ -11,7 +11,11 @@ use std::sync::LazyLock;
 pub(super) static NUMBERS: LazyLock<HashMap<&'static str, Numbers>> = LazyLock::new(|| {
     let tables = [include_str!("../../../protobuf/v1.36.txt"), include_str!("../../../protobuf/unpublished.txt")];
     let lines = tables.into_iter().flat_map(str::lines).filter(|line| !line.starts_with('#'));
-    lines.filter_map(|line| line.split_once(' ')).map(|(name, fields)| (name, Numbers::read(fields))).collect()
+    let mut numbers: HashMap<&'static str, Numbers> = HashMap::new();
+    for (name, fields) in lines.filter_map(|line| line.split_once(' ')) {
+        numbers.entry(name).or_default().add(fields);
+    }
+    numbers
 });
 
 /// The fields of a structure by number.
@@ -41,8 +45,7 @@ pub(super) enum Either {
 }
 
 impl Numbers {
-    fn read(fields: &'static str) -> Self {
-        let mut numbers = Self::default();
+    fn add(&mut self, fields: &'static str) {
         for (name, path) in fields.split(' ').filter_map(|word| word.split_once('=')) {
             let (path, either) = match path.split_once(':') {
                 None => (path, None),
@@ -52,12 +55,11 @@ impl Numbers {
             };
             let mut parts: Vec<u64> = path.split('.').filter_map(|part| part.parse().ok()).collect();
             let Some(last) = parts.pop() else { continue };
-            let mut at = &mut numbers;
+            let mut at = &mut *self;
             for part in parts {
                 at = at.embedded.entry(part).or_default();
             }
             at.fields.insert(last, Numbered { name, either });
         }
-        numbers
     }
 }
