@@ -135,6 +135,7 @@ pub(crate) fn call(
         agent: "kube-apiserver".into(),
         of_scale: false,
         warnings: Arc::default(),
+        begins: None,
     })
 }
 

@@ -16,6 +16,7 @@ mod scan;
 mod selection;
 pub mod unreadable;
 pub mod watcher;
+mod watchers;
 
 pub use index::{Field, Labels};
 pub use object::{CLOSING, Change, Object, encode, encode_managed, with_revision};

@@ -6,6 +6,7 @@
 
 use super::object::{Change, Object};
 use super::unreadable::{self, UnreadableRecords};
+use super::watchers::Watchers;
 use crate::registry::Row;
 use crate::store::{self, Revision};
 use arc_swap::ArcSwap;
@@ -13,6 +14,7 @@ use bytes::Bytes;
 use imbl::OrdMap;
 use parking_lot::{Mutex, RwLock};
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -121,6 +123,9 @@ pub struct ResourceCache {
     /// Snapshots that a continue token may name, oldest first.
     kept: Mutex<VecDeque<(Instant, Snapshot)>>,
     pub unreadable: UnreadableRecords,
+    watchers: Arc<Watchers>,
+    /// Of all objects of the snapshot.
+    bytes: AtomicUsize,
     /// Others write to the store, too: what they write is checked.
     shared: bool,
     /// Nothing more comes: the resource is gone, or another cache has taken this one's place.
@@ -137,6 +142,8 @@ impl ResourceCache {
             joined: Mutex::default(),
             kept: Mutex::default(),
             unreadable: UnreadableRecords::default(),
+            watchers: Arc::default(),
+            bytes: AtomicUsize::new(0),
             shared,
             ended: CancellationToken::new(),
         }
@@ -169,6 +176,16 @@ impl ResourceCache {
     /// The newest state.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()
+    }
+
+    /// Who watches.
+    pub fn watchers(&self) -> &Arc<Watchers> {
+        &self.watchers
+    }
+
+    /// Bytes of an object, on average.
+    pub fn average_size(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed) / self.snapshot.load().objects.len().max(1)
     }
 
     /// Keeps a snapshot for the next pages of a list at its revision.
@@ -225,6 +242,7 @@ impl ResourceCache {
         let mut history = self.history.write();
         *history = History { floor, ..History::default() };
         self.joined.lock().clear();
+        self.bytes.store(objects.values().map(|object| object.size()).sum(), Ordering::Relaxed);
         self.snapshot.store(Arc::new(Snapshot { objects, revision }));
         drop(history);
         self.signal.send_modify(|newest| *newest = (*newest).max(revision));
@@ -253,26 +271,32 @@ impl ResourceCache {
         let mut next = Snapshot::clone(&self.snapshot.load());
         let mut made = Vec::with_capacity(events.len());
         let mut unread = false;
+        let mut bytes = self.bytes.load(Ordering::Relaxed);
         for event in events {
             let Some(key) = super::object_key(&event.key, &self.row) else { continue };
             let previous = match &event.value {
                 None => next.objects.remove(&*key),
                 Some(_) => next.get(&key).cloned(),
             };
+            let before = previous.as_ref().map_or(0, |object| object.size());
             next.revision = event.modified;
             self.unreadable.remove(&key);
             let Some(made_event) = self.event(&key, event, None, previous) else {
+                bytes = bytes.saturating_sub(before);
                 if event.value.is_some() {
                     next.objects.remove(&*key);
                     unread = true;
                 }
                 continue;
             };
+            bytes = bytes.saturating_sub(before);
             if event.value.is_some() {
+                bytes += made_event.object().size();
                 next.objects.insert(key, made_event.object().clone());
             }
             made.push(Arc::new(made_event));
         }
+        self.bytes.store(bytes, Ordering::Relaxed);
         let revision = next.revision;
         let mut history = self.history.write();
         history.extend(made);

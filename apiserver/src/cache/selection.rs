@@ -61,6 +61,12 @@ impl Selection {
         }
     }
 
+    /// The namespace and the name that it is about, for those who count watches; None when it looks for a field's value.
+    pub fn interest(&self) -> Option<(String, String)> {
+        let indexed = self.fields.iter().any(|(source, _, equal)| *equal && matches!(source, Source::Nth(_)));
+        (!indexed).then(|| (self.namespace.clone(), self.name.clone().unwrap_or_default()))
+    }
+
     /// Whether it selects every object of the resource.
     pub fn is_everything(&self) -> bool {
         self.namespace.is_empty() && !self.filters()

@@ -2,6 +2,7 @@
 
 use super::object::{CLOSING, Change, Object};
 use super::resource::{CacheEvent, ResourceCache, Snapshot};
+use super::watchers::{Interest, Watchers};
 use super::{Cacher, Selection};
 use crate::store::Revision;
 use bytes::{BufMut, Bytes, BytesMut};
@@ -11,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep};
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
 
 /// Events taken from the history at a time.
 const PULL: usize = 512;
@@ -57,6 +58,8 @@ pub struct WatchStart {
     pub timeout: Duration,
     /// Absent when the stored encoding is what the client wants.
     pub encoder: Option<Arc<dyn FrameEncoder>>,
+    /// Let go of when the state to begin with has been sent, or has not for a while.
+    pub begins: Option<Box<dyn Send>>,
     pub stop: CancellationToken,
 }
 
@@ -72,6 +75,7 @@ pub struct Watcher {
     next_bookmark: Instant,
     deadline: Instant,
     encoder: Option<Arc<dyn FrameEncoder>>,
+    _counted: Interest,
     /// These three wait across events: registering them anew for each would cost more than the event.
     alarm: Pin<Box<Sleep>>,
     stopped: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -84,6 +88,22 @@ struct Initial {
     snapshot: Arc<Snapshot>,
     from: String,
     mark_end: bool,
+    _begins: Option<DropGuard>,
+}
+
+/// How long a client that does not read keeps others out.
+const BEGINS_WITHIN: Duration = Duration::from_secs(60);
+
+/// Lets go when the guard is dropped, or after a while.
+fn hold(held: Box<dyn Send>) -> DropGuard {
+    let done = CancellationToken::new();
+    let guard = done.clone().drop_guard();
+    tokio::spawn(async move {
+        // Either way it is over.
+        let _ = tokio::time::timeout(BEGINS_WITHIN, done.cancelled()).await;
+        drop(held);
+    });
+    guard
 }
 
 impl Watcher {
@@ -92,6 +112,7 @@ impl Watcher {
         let mark_end = start.mark_initial_end;
         Self {
             signal: cache.subscribe(),
+            _counted: Watchers::count(cache.watchers(), start.selection.interest()),
             alarm: Box::pin(tokio::time::sleep_until(now + start.timeout)),
             stopped: Box::pin(start.stop.cancelled_owned()),
             gone: Box::pin(cache.ended()),
@@ -99,7 +120,10 @@ impl Watcher {
             cache,
             selection: start.selection,
             position: start.after,
-            initial: start.initial.map(|snapshot| Initial { snapshot, from: String::new(), mark_end }),
+            initial: start.initial.map(|snapshot| {
+                let begins = start.begins.map(hold);
+                Initial { snapshot, from: String::new(), mark_end, _begins: begins }
+            }),
             bookmarks: start.bookmarks,
             next_bookmark: now + BOOKMARK_EVERY,
             deadline: now + start.timeout,

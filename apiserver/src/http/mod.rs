@@ -31,7 +31,7 @@ use crate::server::Server;
 use crate::verbs::{Call, Response, Verb, dispatch, dispatch_binding, manager_of};
 use axum::body::Body;
 use coracle_api::{Gvr, Status};
-use fairness::Flow;
+use fairness::{Flow, Kept, Work};
 use futures::FutureExt;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use negotiate::Accept;
@@ -144,7 +144,7 @@ async fn non_resource(
     if verb != "get" {
         return Err(Status::method_not_allowed());
     }
-    let _permit = server.limits.seat(flow, false, 0).await?;
+    let _permit = server.limits.seat(flow, false, Work::Small).await?;
     if let Some(response) = health::answer(server, &path, request.uri().query()).await {
         return Ok(response);
     }
@@ -338,6 +338,7 @@ async fn allowed(
         accept,
         gzip: negotiate::accepts_gzip(&head.headers),
         warnings: Arc::default(),
+        begins: None,
     };
     call.warn(call.row().warning.clone());
     if let Some(what) = subresource.filter(|subresource| subresource.connects()) {
@@ -371,11 +372,10 @@ async fn limited(
     body: Body,
 ) -> Result<Response, Status> {
     if verb == Verb::Watch || call.subresource == Some(Subresource::Log) {
-        let permit = server.limits.stream()?;
-        let response = dispatch(call, verb, request::Body::default()).await?;
-        return Ok(holding(response, permit));
+        // Apart, so that what it needs is not moved with every request.
+        return Box::pin(streamed(server, call, verb, flow)).await;
     }
-    let _permit = server.limits.seat(flow, verb.writes(), objects_read(&call, verb)).await?;
+    let _permit = server.limits.seat(flow, verb.writes(), work(&call, verb)).await?;
     let work = async {
         let body = if verb.writes() { request::Body::read(headers, body).await? } else { request::Body::default() };
         if binding { dispatch_binding(call, body).await } else { dispatch(call, verb, body).await }
@@ -386,17 +386,33 @@ async fn limited(
     }
 }
 
-/// How many objects a list may read, at most: of what is kept, or of a page of it when nothing is looked for (apiserver
-/// `util/flowcontrol/request`, list_work_estimator.go).
-fn objects_read(call: &Call, verb: Verb) -> usize {
-    if verb != Verb::List || !call.row().is_stored() {
-        return 0;
+/// A watch or a log, which lasts.
+async fn streamed(server: &Server, mut call: Call, verb: Verb, flow: &Flow) -> Result<Response, Status> {
+    let permit = server.limits.stream()?;
+    if verb == Verb::Watch {
+        call.begins = Some(Box::new(server.limits.seat(flow, false, work(&call, verb)).await?));
     }
-    let kept = call.cache().map_or(0, |cache| cache.snapshot().objects.len());
-    match call.options.limit {
-        0 => kept,
-        _ if call.options.selects() => kept,
-        limit => kept.min(limit),
+    let response = dispatch(call, verb, request::Body::default()).await?;
+    Ok(holding(response, permit))
+}
+
+/// What a call asks of the server (apiserver `util/flowcontrol/request`, width.go).
+fn work(call: &Call, verb: Verb) -> Work {
+    let Some(cache) = call.cache().ok().filter(|_| call.row().is_stored()) else { return Work::Small };
+    match verb {
+        // A watch costs what it begins with, where that is asked for.
+        Verb::Watch if call.options.send_initial_events != Some(true) => Work::Small,
+        Verb::Watch | Verb::List => {
+            let kept = Kept { objects: cache.snapshot().objects.len(), bytes: cache.average_size() };
+            let single = !call.name.is_empty() || call.options.fields.required_value("metadata.name").is_some();
+            Work::list(kept, &call.options, single)
+        }
+        // It changes nothing that is watched.
+        Verb::Create if call.subresource == Some(Subresource::Token) => Work::Small,
+        Verb::Create | Verb::Update | Verb::Patch | Verb::Delete => {
+            Work::Write { watchers: cache.watchers().of(&call.namespace, &call.name) }
+        }
+        Verb::Get | Verb::DeleteCollection => Work::Small,
     }
 }
 

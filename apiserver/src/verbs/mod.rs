@@ -21,6 +21,7 @@ pub(crate) use manage::{Managing, manager_of};
 
 use crate::auth::UserInfo;
 use crate::cache::{Object, ResourceCache, encode_managed, store_key, with_revision};
+use crate::http::fairness::Permit;
 use crate::http::negotiate::Accept;
 use crate::http::render;
 use crate::http::request::Body;
@@ -58,6 +59,8 @@ pub struct Call {
     pub of_scale: bool,
     /// What the client is told besides the answer.
     pub warnings: Arc<Mutex<Vec<String>>>,
+    /// What a watch holds until it has begun.
+    pub begins: Option<Box<Permit>>,
 }
 
 /// The verbs, as authorization and metrics name them.
@@ -271,6 +274,7 @@ impl Call {
             agent: self.agent.clone(),
             of_scale: false,
             warnings: self.warnings.clone(),
+            begins: None,
         }
     }
 

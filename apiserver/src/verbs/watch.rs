@@ -32,6 +32,7 @@ pub(super) async fn watch(mut call: Call) -> Result<Response, Status> {
         bookmarks: options.bookmarks,
         timeout: timeout(options.timeout_seconds),
         encoder: render::frame_encoder(&call)?,
+        begins: call.begins.take().map(|permit| permit as Box<dyn Send>),
         stop: call.server.stop.clone(),
     };
     if wants_state {

@@ -242,8 +242,9 @@ async fn schemas_say_whether_their_level_is_there_and_figures_what_becomes_of_re
     let expected = (json!("Dangling"), json!("Found"), json!(format!("{about} and it exists")));
     assert_eq!(tokio::time::timeout(LIMIT, dangling("False")).await.unwrap(), expected);
 
-    for nth in 0..250 {
-        client.post(MAPS, &json!({"metadata": {"name": format!("m{nth}")}})).await;
+    for nth in 0..20 {
+        let text = "x".repeat(17_000);
+        client.post(MAPS, &json!({"metadata": {"name": format!("m{nth}")}, "data": {"text": text}})).await;
     }
     let figure = async |name: &str| {
         let (_, text) = client.get("/metrics").await;
@@ -254,12 +255,21 @@ async fn schemas_say_whether_their_level_is_there_and_figures_what_becomes_of_re
     let seats = format!("apiserver_flowcontrol_work_estimated_seats_sum{exempt}");
     let (before, dispatched) =
         (figure(&seats).await, format!("apiserver_flowcontrol_dispatched_requests_total{exempt}"));
-    assert!(figure(&dispatched).await >= 250.0);
-    // The page takes one seat, the whole list three, and so does what is looked for; asking for the figures takes one each time.
+    assert!(figure(&dispatched).await >= 20.0);
+    // A seat for each 100 KB; asking for the figures takes one each time.
     client.get(&format!("{MAPS}?limit=10")).await;
     client.get(MAPS).await;
     client.get(&format!("{MAPS}?limit=10&labelSelector=a")).await;
-    assert_eq!(figure(&seats).await - before, 1.0 + 3.0 + 3.0 + 2.0);
+    assert_eq!(figure(&seats).await - before, 2.0 + 4.0 + 2.0 + 2.0);
+    // A write takes one for each ten who are told of it.
+    let mut watches = Vec::new();
+    for _ in 0..25 {
+        watches.push(client.watch(&format!("{MAPS}?watch=1")).await);
+    }
+    let before = figure(&seats).await;
+    client.merge(&format!("{MAPS}/m1"), &json!({"data": {"text": "y"}})).await;
+    assert_eq!(figure(&seats).await - before, 3.0 + 1.0);
+    drop(watches);
     // 600 seats, of 250 shares with the new ones.
     let of = "{priority_level=\"sea\"}";
     let limits = ["nominal_limit_seats", "lower_limit_seats", "upper_limit_seats", "current_limit_seats"];

@@ -7,16 +7,18 @@
 //!                                                             └► full, or the level has none: 429
 //! ```
 //!
-//! A list takes more than one seat. Every ten seconds, levels that want fewer seats than they have lend them to others.
+//! A list takes more than one seat, and a write those of its watchers for a moment after it (`work`). Every ten seconds,
+//! levels that want fewer seats than they have lend them to others.
 //!
 //! The table is immutable and swapped as a whole when a schema or a level changes; the levels' seats and queues live on.
-//! Streams (watches, logs, connections) take no seat, but there is a most of them.
+//! A watch takes seats until it has begun. Other streams (logs, connections) take none, but there is a most of all of them.
 
 mod dangling;
 mod lending;
 mod meters;
 mod table;
 mod turns;
+mod work;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -40,6 +42,7 @@ use crate::server::Server;
 pub use table::Schema;
 use table::Table;
 use turns::{Entry, Request, Seat, Turns};
+pub use work::{Kept, Work};
 
 /// What all levels share (upstream: `--max-requests-inflight` and `--max-mutating-requests-inflight` together).
 pub const SEATS: usize = 600;
@@ -102,9 +105,31 @@ impl Flow {
 /// What a request holds while it runs.
 #[derive(Debug, Default)]
 pub struct Permit {
-    _seat: Option<Seat>,
+    _seat: Option<Lingering>,
     _stream: Option<OwnedSemaphorePermit>,
     _counted: Option<(Counted, Raised, Running)>,
+}
+
+/// Seats, some of which are kept for a while after the request: its watchers are told then.
+#[derive(Debug)]
+struct Lingering {
+    seat: Option<Seat>,
+    last: usize,
+    after: Duration,
+}
+
+impl Drop for Lingering {
+    fn drop(&mut self) {
+        let Some(mut seat) = self.seat.take().filter(|_| !self.after.is_zero()) else { return };
+        // Without a runtime the server is gone, and so are the watchers.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let after = self.after;
+        seat.narrow(self.last);
+        runtime.spawn(async move {
+            tokio::time::sleep(after).await;
+            drop(seat);
+        });
+    }
 }
 
 /// Tells how long something took.
@@ -182,14 +207,15 @@ impl Limits {
         Flow { schema: schema.clone(), hash }
     }
 
-    /// Seats at the request's level, at once or after those before it. `objects` is how many it may read.
+    /// Seats at the request's level, at once or after those before it.
     ///
     /// # Errors
     /// 429 when too many wait, or this one waited too long.
-    pub async fn seat(&self, flow: &Flow, writes: bool, objects: usize) -> Result<Permit, Status> {
+    pub async fn seat(&self, flow: &Flow, writes: bool, work: Work) -> Result<Permit, Status> {
         let count = if writes { &self.writes } else { &self.reads };
         let schema = &flow.schema;
-        let width = schema.seats_for(objects);
+        let estimate = work.estimate(schema.level.widest);
+        let width = estimate.width();
         schema.meter.estimated.observe(width as f64);
         let mut waiting = Waiting { flow, since: Instant::now(), served: false };
         let seat = match &schema.level.turns {
@@ -217,7 +243,8 @@ impl Limits {
         schema.meter.dispatched.inc();
         let counted = Counted::new(count, |count| &count.running);
         let running = Running(schema.meter.ran.clone(), Instant::now());
-        Ok(Permit { _seat: seat, _stream: None, _counted: Some((counted, schema.meter.running(width), running)) })
+        let lingering = seat.map(|seat| Lingering { seat: Some(seat), last: estimate.last, after: estimate.after });
+        Ok(Permit { _seat: lingering, _stream: None, _counted: Some((counted, schema.meter.running(width), running)) })
     }
 
     /// A place for a stream that lasts.
@@ -320,5 +347,27 @@ pub async fn follow(server: Arc<Server>) {
                 failed
             }
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use turns::Settings;
+
+    #[tokio::test(start_paused = true)]
+    async fn seats_linger_for_those_who_are_told() {
+        let turns = Arc::new(Turns::default());
+        turns.configure(Settings { seats: 4, least: 4, most: 4, queues: 1, hand: 1, length: 1 });
+        let request = Request { hash: 1, distinguished: false, width: 3 };
+        let Entry::Seat(seat) = turns.enter(request) else { panic!("it is free") };
+        let after = Duration::from_millis(5);
+        drop(Lingering { seat: Some(seat), last: 2, after });
+        assert_eq!(turns.load(), (2, 0));
+        tokio::time::sleep(after * 2).await;
+        assert_eq!(turns.load(), (0, 0));
+        let Entry::Seat(seat) = turns.enter(request) else { panic!("it is free") };
+        drop(Lingering { seat: Some(seat), last: 2, after: Duration::ZERO });
+        assert_eq!(turns.load(), (0, 0));
     }
 }

@@ -13,10 +13,6 @@ use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-/// Objects that a seat is for, and the most seats of a request (upstream's objectsPerSeat and maximumSeatsLimit).
-const OBJECTS_PER_SEAT: usize = 100;
-const WIDEST: usize = 10;
-
 /// A level that requests are of.
 #[derive(Debug)]
 pub struct Level {
@@ -25,7 +21,7 @@ pub struct Level {
     /// None: exempt.
     pub turns: Option<Arc<Turns>>,
     /// The most seats that one request takes; none says nothing.
-    widest: usize,
+    pub widest: usize,
     /// Seats that an exempt level keeps from the others.
     kept: usize,
 }
@@ -52,13 +48,6 @@ pub struct Schema {
 impl Schema {
     pub fn is_distinguished(&self) -> bool {
         self.distinguisher != Distinguisher::None
-    }
-
-    /// How many seats a request takes that reads about `objects`: one for each hundred, within bounds (apiserver
-    /// `util/flowcontrol/request`, list_work_estimator.go).
-    pub fn seats_for(&self, objects: usize) -> usize {
-        let widest = if self.level.widest == 0 { WIDEST } else { self.level.widest.min(WIDEST) };
-        objects.div_ceil(OBJECTS_PER_SEAT).clamp(1, widest)
     }
 }
 

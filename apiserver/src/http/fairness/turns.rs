@@ -125,6 +125,19 @@ struct Waiting {
 #[derive(Debug)]
 pub struct Seat(Option<(Arc<Turns>, Request)>);
 
+impl Seat {
+    /// Gives on what is more than `width`.
+    pub fn narrow(&mut self, width: usize) {
+        let Some((turns, request)) = &mut self.0 else { return };
+        let mut state = turns.0.lock();
+        state.note();
+        state.end(*request);
+        request.width = request.width.min(width);
+        state.begin(*request);
+        turns.serve(&mut state);
+    }
+}
+
 impl Drop for Seat {
     fn drop(&mut self) {
         if let Some((turns, request)) = self.0.take() {
@@ -392,6 +405,22 @@ mod tests {
     fn request(turns: &Arc<Turns>, flow: u64) -> JoinHandle<bool> {
         let turns = turns.clone();
         tokio::spawn(async move { take(&turns, flow).await.is_some() })
+    }
+
+    #[tokio::test]
+    async fn seats_that_are_not_needed_any_more_are_given_on() {
+        let turns = turns(4, 1, 10);
+        let mut seat = wide(&turns, 1, 3).await.unwrap();
+        let other = tokio::spawn({
+            let turns = turns.clone();
+            async move { wide(&turns, 2, 3).await }
+        });
+        waiting(&turns, 1).await;
+        seat.narrow(1);
+        let other = other.await.unwrap().unwrap();
+        assert_eq!(turns.load(), (4, 0));
+        drop((seat, other));
+        assert_eq!(turns.load(), (0, 0));
     }
 
     async fn waiting(turns: &Turns, count: usize) {
