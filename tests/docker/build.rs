@@ -566,7 +566,7 @@ fn what_only_buildkit_has_is_refused_by_name() {
     }
     let engine = Engine::start();
     for path in ["/build/cancel", "/session", "/grpc"] {
-        let (status, answer) = engine.request("POST", &format!("{path}"), &serde_json::Value::Null);
+        let (status, answer) = engine.request("POST", path, &serde_json::Value::Null);
         assert_eq!(status, 501);
         assert_eq!(answer["message"], format!("POST {path} is not part of this engine yet"));
     }
