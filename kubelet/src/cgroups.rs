@@ -47,6 +47,11 @@ impl Cgroups {
         Self { root, hierarchy, huge_pages: huge_pages.to_vec(), pods: Mutex::default() }
     }
 
+    /// The sizes of the machine's huge pages.
+    pub fn huge_pages(&self) -> &[HugePages] {
+        &self.huge_pages
+    }
+
     /// Gives the group of all pods what is theirs of the machine; false where there are no groups, or the group is the
     /// system's own. Blocks.
     pub fn enforce(&self, share: &Share) -> Result<bool, String> {

@@ -12,7 +12,8 @@ use std::sync::{Arc, OnceLock};
 use coracle_api::clock::Clock;
 use coracle_client::{EventType, Recorder};
 use coracle_link::Place;
-use k8s_openapi::api::core::v1::{ObjectReference, Pod};
+use k8s_cri::v1::LinuxContainerResources;
+use k8s_openapi::api::core::v1::{Container, ObjectReference, Pod};
 use kube::Client;
 use tokio::sync::Semaphore;
 
@@ -77,6 +78,11 @@ impl Shared {
 
     /// Tells an event about a pod, or about one of its containers.
     pub fn tell(&self, pod: &Pod, container: Option<&str>, kind: EventType, reason: &str, message: &str) {
+    /// What a container's group is to have.
+    pub fn resources_of(&self, pod: &Pod, container: &Container) -> LinuxContainerResources {
+        pod::resources::of_container(pod, container, self.memory_capacity, self.cgroups.huge_pages())
+    }
+
         let field_path = container.map(|name| {
             let list = match pod::container(pod, name) {
                 Some((pod::Role::Init | pod::Role::Sidecar, _)) => "initContainers",

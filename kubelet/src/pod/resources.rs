@@ -1,7 +1,7 @@
 //! From requests and limits to cgroup values (kubernetes `pkg/kubelet/cm/helpers_linux.go`, `pkg/kubelet/qos/policy.go`).
 
 use coracle_api::quantity::Quantity;
-use k8s_cri::v1::LinuxContainerResources;
+use k8s_cri::v1::{HugepageLimit, LinuxContainerResources};
 use k8s_openapi::api::core::v1::{Container, Pod};
 
 use super::requests::{self, Amounts};
@@ -51,7 +51,12 @@ fn memory_for_each(pod: &Pod) -> i64 {
 }
 
 /// A container's cgroup values. Where it has no limit it has the pod's: programs read them there.
-pub fn of_container(pod: &Pod, container: &Container, memory_capacity: u64) -> LinuxContainerResources {
+pub fn of_container(
+    pod: &Pod,
+    container: &Container,
+    memory_capacity: u64,
+    huge_pages: &[HugePages],
+) -> LinuxContainerResources {
     let limit = |resource: &str| {
         let own = qos::limit(container, resource);
         if own.is_zero() { qos::own_limit(pod, resource).unwrap_or(own) } else { own }
@@ -62,8 +67,18 @@ pub fn of_container(pod: &Pod, container: &Container, memory_capacity: u64) -> L
         cpu_shares: shares(qos::request(container, "cpu").millis()),
         memory_limit_in_bytes: limit("memory").units(),
         oom_score_adj: oom_score_adj(pod, container, memory_capacity),
+        hugepage_limits: huge_pages.iter().map(|pages| huge_pages_of_container(pod, container, *pages)).collect(),
         ..Default::default()
     }
+}
+
+/// A container's huge pages of one size: its own limit, or its pod's, or none (kuberuntime
+/// `GetHugepageLimitsFromResources`).
+fn huge_pages_of_container(pod: &Pod, container: &Container, pages: HugePages) -> HugepageLimit {
+    let name = pages.resource();
+    let own = qos::amount(container.resources.as_ref().and_then(|resources| resources.limits.as_ref()), &name);
+    let limit = own.or_else(|| qos::own_limit(pod, &name)).unwrap_or(Quantity::ZERO);
+    HugepageLimit { page_size: pages.group_name(), limit: u64::try_from(limit.units()).unwrap_or(0) }
 }
 
 /// The whole pod's cgroup values: its own limits, or its containers' where every one has one, and its overhead.
@@ -124,7 +139,7 @@ mod tests {
         const GIB: u64 = 1 << 30;
         let of = |resources: serde_json::Value| {
             let pod = pod(resources);
-            let r = of_container(&pod, &pod.spec.as_ref().unwrap().containers[0], 4 * GIB);
+            let r = of_container(&pod, &pod.spec.as_ref().unwrap().containers[0], 4 * GIB, &[]);
             (r.cpu_shares, r.cpu_quota, r.memory_limit_in_bytes, r.oom_score_adj)
         };
         assert_eq!(of(json!({})), (2, 0, 0, 1000));
@@ -146,11 +161,31 @@ mod tests {
         let whole = of_pod(&pod);
         assert_eq!((whole.cpu_shares, whole.cpu_quota), (2150, 310_000));
         assert_eq!(whole.memory_limit_in_bytes, (2 << 30) + (1 << 20));
-        let of = |at: usize| of_container(&pod, &pod.spec.as_ref().unwrap().containers[at], 4 * GIB);
+        let of = |at: usize| of_container(&pod, &pod.spec.as_ref().unwrap().containers[at], 4 * GIB, &[]);
         // 1 GiB is left of the request, half for each: 1/8 and 3/16 of the node.
         assert_eq!((of(0).cpu_quota, of(0).memory_limit_in_bytes, of(0).oom_score_adj), (300_000, 2 << 30, 875));
         assert_eq!((of(1).cpu_quota, of(1).memory_limit_in_bytes, of(1).oom_score_adj), (100_000, 256 << 20, 813));
         assert_eq!(cgroup_parent("/kubepods", &pod), "/kubepods/burstable/podu");
+    }
+
+    /// A container cannot take another's huge pages: it has a limit for every size.
+    #[test]
+    fn huge_pages_are_each_containers_own() {
+        let sizes = [HugePages { size: 2 << 20, count: 7 }, HugePages { size: 1 << 30, count: 0 }];
+        let asks = |amount: &str| json!({"limits": {"memory": "64Mi", "hugepages-2Mi": amount}});
+        let limits = |whole: serde_json::Value, own: serde_json::Value| {
+            let spec = json!({"resources": whole, "containers": [{"name": "a", "resources": own}]});
+            let pod: Pod = serde_json::from_value(json!({"metadata": {"uid": "u"}, "spec": spec})).unwrap();
+            let resources = of_container(&pod, &pod.spec.as_ref().unwrap().containers[0], 1 << 32, &sizes);
+            resources.hugepage_limits.into_iter().map(|limit| (limit.page_size, limit.limit)).collect::<Vec<_>>()
+        };
+        let expected = |amount: u64| vec![("2MB".to_owned(), amount << 20), ("1GB".to_owned(), 0)];
+        assert_eq!(limits(json!({}), json!({})), expected(0));
+        assert_eq!(limits(json!({}), asks("4Mi")), expected(4));
+        // What the pod has as a whole bounds those that say nothing.
+        assert_eq!(limits(asks("8Mi"), json!({})), expected(8));
+        assert_eq!(limits(asks("8Mi"), asks("2Mi")), expected(2));
+        assert_eq!(limits(asks("8Mi"), asks("0")), expected(0));
     }
 
     #[test]

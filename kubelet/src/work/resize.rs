@@ -41,7 +41,7 @@ pub async fn resize(
         let Some((_, container)) = pod::container(pod, &run.container) else { continue };
         let request = cri::UpdateContainerResourcesRequest {
             container_id: run.id.clone(),
-            linux: Some(resources::of_container(pod, &container, shared.memory_capacity)),
+            linux: Some(shared.resources_of(pod, &container)),
             ..Default::default()
         };
         match shared.cri.update_container_resources(request).await {

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use super::{Shared, Trouble, sandbox_config, stop, users};
 use crate::allocation;
 use crate::observed::{Observed, annotation, label};
-use crate::pod::{self, env, hosts, resources, security};
+use crate::pod::{self, env, hosts, security};
 use crate::volumes::{self, MountRequest, Mounts};
 use crate::{images, objects};
 
@@ -148,7 +148,7 @@ async fn config(
         stdin_once: container.stdin_once == Some(true),
         tty: container.tty == Some(true),
         linux: Some(cri::LinuxContainerConfig {
-            resources: Some(resources::of_container(pod, container, shared.memory_capacity)),
+            resources: Some(shared.resources_of(pod, container)),
             security_context: Some(security),
         }),
         envs: environment.into_iter().map(|(key, value)| cri::KeyValue { key, value }).collect(),

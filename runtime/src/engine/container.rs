@@ -235,6 +235,7 @@ impl Engine {
             snapshots: &*self.snapshots,
             files: &self.paths.sandbox(&sandbox.id),
             cgroup_v2: self.hierarchy.is_v2(),
+            huge_pages: self.counts_huge_pages(&record.cgroups_path)?,
             seccomp: spec::seccomp(security)?,
         })?;
         let bundle = self.paths.bundle(&record.id);
@@ -251,6 +252,10 @@ impl Engine {
                 "container {:?} is in {:?} state",
                 container.id,
                 container.state().status
+    fn counts_huge_pages(&self, group: &str) -> Result<bool> {
+        Ok(self.hierarchy.group(group).context("find the container's group")?.counts("hugetlb"))
+    }
+
             )));
         }
         let sandbox = self.sandbox(&container.sandbox)?;
@@ -496,7 +501,7 @@ impl Engine {
         let before = container.state().resources;
         let merged = merge(&before, &resources);
         let score = Some(merged.oom_score_adj).filter(|score| *score != before.oom_score_adj);
-        let json = spec::resources(&merged);
+        let json = spec::resources(&merged, self.counts_huge_pages(&container.cgroups_path)?);
         if container.state().status == Status::Running {
             let (hierarchy, path, text) = (self.hierarchy.clone(), container.cgroups_path.clone(), json.to_string());
             self.blocking(move || -> Result<()> {

@@ -67,6 +67,8 @@ pub fn build(inputs: &Inputs<'_>) -> Result<Value> {
     let security = &config.security;
     let root = match inputs.root {
         Root::Directory(path) => json!({ "path": path, "readonly": security.readonly_rootfs }),
+    /// Whether the kernel counts the huge pages of groups.
+    pub huge_pages: bool,
         Root::Mount { .. } => json!({ "path": "rootfs", "readonly": security.readonly_rootfs }),
     };
     let propagation = if config.mounts.iter().any(|mount| mount.propagation == Propagation::Bidirectional) {
@@ -76,7 +78,7 @@ pub fn build(inputs: &Inputs<'_>) -> Result<Value> {
     } else {
         "rprivate"
     };
-    let mut resources = resources(&config.resources);
+    let mut resources = resources(&config.resources, inputs.huge_pages);
     let (devices, rules) = devices(&config.devices, security.privileged)?;
     resources["devices"] = rules;
     let masks = |paths: &[String]| if security.privileged { json!([]) } else { json!(paths) };
@@ -241,8 +243,8 @@ fn id_mappings(mappings: &IdMappings) -> (Value, Value) {
     (of(&mappings.users), of(&mappings.groups))
 }
 
-/// `linux.resources` without devices.
-pub fn resources(resources: &Resources) -> Value {
+/// `linux.resources` without devices. `huge_pages`: whether the kernel counts those of groups.
+pub fn resources(resources: &Resources, huge_pages: bool) -> Value {
     let mut cpu = json!({});
     let mut memory = json!({});
     let set = |object: &mut Value, key: &str, value: i64| {
@@ -264,11 +266,13 @@ pub fn resources(resources: &Resources) -> Value {
     if resources.pids_limit != 0 {
         out["pids"] = json!({ "limit": resources.pids_limit });
     }
-    // The kubelet names every page size of the machine with 0; a group starts without any.
+    // The kubelet names every page size of the machine, with 0 where the container has not asked for it. Where nothing
+    // counts them that cannot be kept, as elsewhere (containerd, `tolerate_missing_hugetlb_controller`); what was asked for
+    // is refused there.
     let pages: Vec<Value> = resources
         .hugepages
         .iter()
-        .filter(|(_, limit)| *limit != 0)
+        .filter(|(_, limit)| *limit != 0 || huge_pages)
         .map(|(size, limit)| json!({ "pageSize": size, "limit": limit }))
         .collect();
     if !pages.is_empty() {
@@ -522,3 +526,17 @@ mod tests {
         assert!(with(&["NOT_ONE"], &[]).is_err());
     }
 }
+    #[test]
+    fn no_huge_pages_are_a_limit_where_they_are_counted() {
+        let of = |hugepages: &[(&str, u64)], counted| {
+            let hugepages = hugepages.iter().map(|(size, limit)| ((*size).to_owned(), *limit)).collect();
+            let wanted = Resources { hugepages, ..Resources::default() };
+            resources(&wanted, counted)["hugepageLimits"].clone()
+        };
+        let (none, some) = (json!({ "pageSize": "1GB", "limit": 0 }), json!({ "pageSize": "2MB", "limit": 4_194_304 }));
+        let asked = [("1GB", 0), ("2MB", 4 << 20)];
+        assert_eq!(of(&asked, true), json!([none, some]));
+        assert_eq!(of(&asked, false), json!([some]));
+        assert_eq!((of(&asked[..1], false), of(&[], true)), (Value::Null, Value::Null));
+    }
+

@@ -16,9 +16,11 @@ use crate::cargo;
 const LIMIT: Duration = Duration::from_secs(1200);
 
 /// What runs in the machine: a test program and the tests of it. Images need Debian's registry.
-const SUITES: [(&str, &[&str]); 3] = [
+const SUITES: [(&str, &[&str]); 4] = [
     ("coracle-launcher", &[]),
     ("coracle-shim", &[]),
+    // Groups of pods: only here are huge pages counted.
+    ("coracle-kubelet", &["cgroups::"]),
     (
         "coracle-runtime",
         &[

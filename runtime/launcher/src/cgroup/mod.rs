@@ -179,6 +179,18 @@ impl Cgroup {
         dir.map(|dir| dir.path.as_path())
     }
 
+    /// Whether there is a controller of this name for it.
+    pub fn counts(&self, controller: &str) -> bool {
+        match self.dirs.first() {
+            Some(dir) if self.v2 => {
+                let mount: PathBuf = dir.path.components().take(dir.depth_of_mount).collect();
+                fs::read_to_string(mount.join("cgroup.controllers"))
+                    .is_ok_and(|names| names.split_whitespace().any(|name| name == controller))
+            }
+            _ => self.dir(controller).is_some(),
+        }
+    }
+
     /// Every directory with its controllers ("" on v2), for state files and the container's own cgroup mount.
     pub fn dirs(&self) -> impl Iterator<Item = (String, &Path)> {
         self.dirs.iter().map(|dir| (dir.controllers.join(","), dir.path.as_path()))

@@ -356,7 +356,7 @@ fn sysctls(inputs: &Inputs<'_>) -> Value {
 
 /// `linux.resources` without devices.
 pub fn linux_resources(host: &HostConfig) -> Result<Value, Problem> {
-    let mut out = spec::resources(&resources(host));
+    let mut out = spec::resources(&resources(host), true);
     if host.memory_reservation > 0 {
         out["memory"]["reservation"] = json!(host.memory_reservation);
     }
