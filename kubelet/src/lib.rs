@@ -201,6 +201,7 @@ fn shared(config: &Config, paths: Paths, facts: &node::Facts, share: &node::Shar
         cluster_dns: ClusterDns { servers: config.cluster_dns.clone(), domain: config.cluster_domain.clone() },
         host_dns: HostDns::parse(&std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default()),
         memory_capacity: facts.memory,
+        apparmor: facts.apparmor,
         cpu_millis,
         allocations: Allocations::new(paths, Amounts { cpu_millis, memory }),
         storage_capacity: facts.storage,

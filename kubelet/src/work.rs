@@ -48,6 +48,8 @@ pub struct Shared {
     pub host_dns: HostDns,
     pub memory_capacity: u64,
     pub cpu_millis: i64,
+    /// Whether the node has AppArmor.
+    pub apparmor: bool,
     pub storage_capacity: u64,
     /// What each pod has been given of CPU and memory.
     pub allocations: Allocations,
@@ -76,13 +78,13 @@ impl Shared {
         self.runtime_name.get().map_or("cri", String::as_str)
     }
 
-    /// Tells an event about a pod, or about one of its containers.
-    pub fn tell(&self, pod: &Pod, container: Option<&str>, kind: EventType, reason: &str, message: &str) {
     /// What a container's group is to have.
     pub fn resources_of(&self, pod: &Pod, container: &Container) -> LinuxContainerResources {
         pod::resources::of_container(pod, container, self.memory_capacity, self.cgroups.huge_pages())
     }
 
+    /// Tells an event about a pod, or about one of its containers.
+    pub fn tell(&self, pod: &Pod, container: Option<&str>, kind: EventType, reason: &str, message: &str) {
         let field_path = container.map(|name| {
             let list = match pod::container(pod, name) {
                 Some((pod::Role::Init | pod::Role::Sidecar, _)) => "initContainers",

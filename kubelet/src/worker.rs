@@ -192,6 +192,7 @@ impl Worker {
             observed: &self.observed,
             memory: &self.memory,
             last: self.last.as_ref(),
+            apparmor: self.shared.apparmor,
             host_ip: &host_ip,
             runtime: self.shared.runtime_name(),
             now,

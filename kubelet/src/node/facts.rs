@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use coracle_api::quantity::Quantity;
+use coracle_launcher::labels::has_apparmor;
 
 /// The machine.
 #[derive(Debug, Clone)]
@@ -14,6 +15,8 @@ pub struct Facts {
     /// How many processes there may be.
     pub processes: Option<u64>,
     pub huge_pages: Vec<HugePages>,
+    /// AppArmor confines programs here. Not in a container, whose kernel's profiles are not its own (systemd's `container=`).
+    pub apparmor: bool,
     pub machine_id: String,
     pub system_uuid: String,
     pub boot_id: String,
@@ -33,6 +36,7 @@ impl Facts {
             storage: disk(root).map_or(0, |disk| disk.size),
             processes: processes().map(|(most, _)| most),
             huge_pages: huge_pages(Path::new("/sys/kernel/mm/hugepages")),
+            apparmor: has_apparmor() && std::env::var_os("container").is_none_or(|name| name.is_empty()),
             system_uuid: if uuid.is_empty() { machine_id.clone() } else { uuid },
             machine_id,
             boot_id: line("/proc/sys/kernel/random/boot_id"),

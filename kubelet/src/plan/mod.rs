@@ -1,5 +1,6 @@
 //! What to do about a pod, decided without I/O, clock or randomness: pod + runtime's state + memory → actions and status.
 
+mod admission;
 mod backoff;
 mod containers;
 mod phase;
@@ -201,6 +202,8 @@ pub struct Input<'a> {
     pub memory: &'a Memory,
     /// The status that was made last: the object in the API may be older.
     pub last: Option<&'a PodStatus>,
+    /// Whether the node has AppArmor.
+    pub apparmor: bool,
     /// The node's own address.
     pub host_ip: &'a str,
     /// The runtime's name: containers' ids begin with it.
@@ -263,13 +266,20 @@ struct Draft<'a> {
     wake: Option<Timestamp>,
     /// The pod has outlived its activeDeadlineSeconds.
     overdue: bool,
+    /// The pod is not begun, for this reason.
+    rejected: Option<String>,
 }
 
 /// Decides.
 pub fn plan(input: Input<'_>) -> Plan {
-    let mut draft = Draft { input, actions: Vec::new(), waiting: BTreeMap::new(), wake: None, overdue: false };
+    let (actions, waiting) = (Vec::new(), BTreeMap::new());
+    let mut draft = Draft { input, actions, waiting, wake: None, overdue: false, rejected: None };
     draft.check_deadline();
-    let ending = input.wanted != Wanted::Run || draft.overdue || input.terminal();
+    let mut ending = input.wanted != Wanted::Run || draft.overdue || input.terminal();
+    if !ending {
+        draft.admit();
+        ending = draft.rejected.is_some();
+    }
     let done = if ending { draft.end() } else { draft.run() };
     let status = status::of(&draft, ending);
     if !ending {

@@ -20,6 +20,9 @@ fn container_id(input: &Input<'_>, id: &str) -> String {
 }
 
 pub(super) fn of(draft: &Draft<'_>, ending: bool) -> PodStatus {
+    if let Some(status) = draft.rejection() {
+        return status;
+    }
     let Input { pod, observed, host_ip, now, .. } = draft.input;
     let old = draft.input.old();
     let initialized = initialized(&draft.input);
@@ -112,7 +115,7 @@ pub(super) fn whole_seconds(time: Timestamp) -> Timestamp {
     Timestamp::from_second(time.as_second()).unwrap_or(time)
 }
 
-fn api_time(time: Option<Timestamp>) -> Option<Time> {
+pub(super) fn api_time(time: Option<Timestamp>) -> Option<Time> {
     time.map(|time| Time(whole_seconds(time)))
 }
 

@@ -20,6 +20,7 @@ struct Case {
     resize: Resize,
     group: Option<LinuxContainerResources>,
     seconds: i64,
+    apparmor: bool,
 }
 
 fn at(seconds: i64) -> Timestamp {
@@ -39,6 +40,7 @@ fn case(spec: Value) -> Case {
         resize: Resize::default(),
         group: None,
         seconds: 1000,
+        apparmor: false,
     }
 }
 
@@ -101,6 +103,7 @@ impl Case {
             observed: &self.observed,
             memory: &self.memory,
             last: self.last.as_ref(),
+            apparmor: self.apparmor,
             host_ip: "192.0.2.1",
             runtime: "containerd",
             now: at(self.seconds),
@@ -365,6 +368,34 @@ fn a_pod_may_outlive_its_deadline() {
     assert_eq!((status.phase.as_deref(), status.reason.as_deref()), (Some("Failed"), Some("DeadlineExceeded")));
     let soon = late.with(|c| c.seconds = 980);
     assert_eq!(soon.plan().wake, Some(at(990)));
+}
+
+#[test]
+fn a_profile_that_the_node_cannot_enforce_is_no_pod_of_it() {
+    let asks = || {
+        let mut pod = case(json!({"restartPolicy": "Always", "containers": [{"name": "web", "image": "i",
+            "securityContext": {"appArmorProfile": {"type": "RuntimeDefault"}}}]}));
+        pod.memory.volumes_ready = false;
+        pod
+    };
+    const WHY: &str = "Cannot enforce AppArmor: AppArmor is not enabled on the host";
+    let rejected = asks();
+    assert_eq!(rejected.actions(), [format!("tell AppArmor: {WHY}")]);
+    let Plan { status, .. } = rejected.plan();
+    let said = |status: &PodStatus| (status.phase.clone(), status.reason.clone(), status.message.clone());
+    let words = (Some("Failed".into()), Some("AppArmor".into()), Some(format!("Pod was rejected: {WHY}")));
+    assert_eq!((said(&status), &status.container_statuses, &status.conditions), (words.clone(), &None, &None));
+    // It is told once, and stays so: also to the next kubelet, and when the object is to go.
+    let again = rejected.with(|c| c.last = Some(status.clone()));
+    assert!(again.actions().is_empty());
+    assert_eq!(again.plan().status, status);
+    let later = asks().with(|c| c.pod.status = Some(status.clone()));
+    assert_eq!((later.actions(), said(&later.plan().status)), (Vec::new(), words));
+    assert_eq!(later.with(|c| c.wanted = Wanted::End).actions(), ["finish"]);
+    // Where there is AppArmor it is begun, and what runs is left alone.
+    assert_eq!(asks().with(|c| c.apparmor = true).actions(), ["prepare volumes", "create sandbox #0"]);
+    let running = asks().sandbox("s", true).run("web", 0, State::Running, 0, 0);
+    assert!(running.status().starts_with("Running"));
 }
 
 #[test]
