@@ -45,19 +45,39 @@ pub fn profile(security: &Security) -> Result<Option<String>> {
 /// profiles may drop it.
 fn load_default() -> Result<()> {
     let dir = policy()?;
-    let open = |name: &str, flags| {
-        let file = sys::openat(dir.as_fd(), OsStr::new(name), flags | libc::O_CLOEXEC, 0);
-        file.map(File::from).context(format!("open AppArmor's {name}"))
-    };
-    let mut list = String::new();
-    open("profiles", libc::O_RDONLY)?.take(MAX_LIST).read_to_string(&mut list).context("list AppArmor's profiles")?;
-    if list.lines().any(|line| line.rsplit_once(" (").is_some_and(|(name, _)| name == DEFAULT)) {
+    if is_loaded(&dir, DEFAULT)? {
         return Ok(());
     }
     // The kernel wants a whole profile in one write.
-    open(".replace", libc::O_WRONLY)?.write_all(COMPILED).context("write the profile")?;
+    open(&dir, ".replace", libc::O_WRONLY)?.write_all(COMPILED).context("write the profile")?;
     tracing::info!(profile = DEFAULT, "loaded the AppArmor profile of containers");
     Ok(())
+}
+
+fn is_loaded(dir: &OwnedFd, profile: &str) -> Result<bool> {
+    let mut list = String::new();
+    let file = open(dir, "profiles", libc::O_RDONLY)?;
+    file.take(MAX_LIST).read_to_string(&mut list).context("list AppArmor's profiles")?;
+    Ok(list.lines().any(|line| line.rsplit_once(" (").is_some_and(|(name, _)| name == profile)))
+}
+
+fn open(dir: &OwnedFd, name: &str, flags: i32) -> Result<File> {
+    let file = sys::openat(dir.as_fd(), OsStr::new(name), flags | libc::O_CLOEXEC, 0);
+    file.map(File::from).context(format!("open AppArmor's {name}"))
+}
+
+/// Whether the kernel has the profile that a container names: one that it lacks is told when the container is made (containerd
+/// `generateApparmorSpecOpts`, whose words these are). Docker's containers fail when they start, as dockerd's do.
+pub fn check_loaded(security: &Security) -> Result<()> {
+    let profile = security.apparmor.as_str();
+    // The default one is loaded when it is missing, and without AppArmor there is nothing to look in: that was refused.
+    if security.privileged || matches!(profile, "" | DEFAULT | UNCONFINED) || !enabled() {
+        return Ok(());
+    }
+    if is_loaded(&policy()?, profile)? {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("failed to generate apparmor spec opts: apparmor profile not found {profile}")))
 }
 
 /// The kernel's directory of AppArmor. A mount namespace need not have its file system: then one is mounted for us alone.

@@ -20,7 +20,7 @@ use tokio::{sync::watch, time::timeout};
 use tracing::{info, warn};
 
 use super::{
-    Container, Engine, Sandbox,
+    Container, Engine, Sandbox, apparmor,
     model::{ContainerConfig, ContainerImage, ContainerState, EventKind, Resources, Status, User, new_id, now},
     remove_dir, save, save_volatile,
     spec::{self, Inputs},
@@ -208,6 +208,7 @@ impl Engine {
         let pid = match &security.pid_of {
             Some(target) => {
                 let state = self.container(target)?.state();
+        apparmor::check_loaded(security)?;
                 if state.status != Status::Running {
                     return Err(Error::precondition(format!(
                         "container {target:?}, whose processes are to be shared, does not run"

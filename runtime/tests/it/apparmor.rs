@@ -119,8 +119,11 @@ async fn confine(node: &Node, cri: &mut Clients, pod: &str) {
         assert_eq!(cri.wait(&id).await.exit_code, 0, "{name}");
         assert_confined(&log(node, "web", name), confined);
     }
-    let error = refused(cri, pod, Wish::Message(ProfileType::Localhost, "no-such-profile")).await;
-    assert!(error.message().contains("apply apparmor profile \"no-such-profile\""), "{error}");
+    // Told when it is made, not when it is started.
+    let config = Some(wishing("refused", &Wish::Message(ProfileType::Localhost, "no-such-profile")));
+    let request = v1::CreateContainerRequest { pod_sandbox_id: pod.into(), config, sandbox_config: None };
+    let error = cri.runtime.create_container(request).await.unwrap_err();
+    assert!(error.message().contains("apparmor profile not found no-such-profile"), "{error}");
 
     let lasting = cri.run(pod, script("lasting", "trap 'exit 7' TERM; while true; do sleep 1; done")).await;
     let exec = cri.exec(&lasting, &["cat", "/proc/self/attr/current"]).await;
