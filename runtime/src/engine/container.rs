@@ -23,7 +23,7 @@ use super::{
     Container, Engine, Sandbox, apparmor,
     model::{ContainerConfig, ContainerImage, ContainerState, EventKind, Resources, Status, User, new_id, now},
     remove_dir, save, save_volatile,
-    spec::{self, Inputs},
+    spec::{self, Inputs, LauncherAge},
     stats::CpuMeter,
     user,
 };
@@ -177,6 +177,7 @@ impl Engine {
 
     async fn make_container(&self, sandbox: &Arc<Sandbox>, container: Arc<Container>, run: &RunConfig) -> Result<()> {
         let (engine, run, sandbox, id) = (self.arc()?, run.clone(), sandbox.clone(), container.id.clone());
+        let launcher = self.launcher_of(&sandbox).await;
         self.blocking(move || -> Result<()> {
             let mut record = container.record();
             // Only for a start after a kill: nobody was told of it yet.
@@ -189,7 +190,7 @@ impl Engine {
             record.user = user::resolve(&record.config.security, &run.user, |path| {
                 engine.snapshots.open_file(&id, top.as_ref(), Path::new(path))
             })?;
-            engine.write_bundle(&sandbox, &record, &run, &root)?;
+            engine.write_bundle(&sandbox, &record, &run, &root, launcher)?;
             save(&engine.paths.container(&id), "container.json", &record)?;
             // Replaced by one that knows its user.
             engine.containers.write().insert(id.clone(), Arc::new(Container::restore(record)));
@@ -198,8 +199,16 @@ impl Engine {
         .await?
     }
 
-    fn write_bundle(&self, sandbox: &Sandbox, record: &ContainerRecord, run: &RunConfig, root: &Root) -> Result<()> {
+    fn write_bundle(
+        &self,
+        sandbox: &Sandbox,
+        record: &ContainerRecord,
+        run: &RunConfig,
+        root: &Root,
+        launcher: LauncherAge,
+    ) -> Result<()> {
         let security = &record.config.security;
+        apparmor::check_loaded(security)?;
         let pins = self.paths.pins(&sandbox.id);
         let pin = |kind: &str, host: bool| (!host && pins.holds(kind)).then(|| pins.path(kind));
         let (net, ipc, uts) =
@@ -208,7 +217,6 @@ impl Engine {
         let pid = match &security.pid_of {
             Some(target) => {
                 let state = self.container(target)?.state();
-        apparmor::check_loaded(security)?;
                 if state.status != Status::Running {
                     return Err(Error::precondition(format!(
                         "container {target:?}, whose processes are to be shared, does not run"
@@ -237,11 +245,15 @@ impl Engine {
             files: &self.paths.sandbox(&sandbox.id),
             cgroup_v2: self.hierarchy.is_v2(),
             huge_pages: self.counts_huge_pages(&record.cgroups_path)?,
-            seccomp: spec::seccomp(security)?,
+            seccomp: spec::seccomp(security, launcher)?,
         })?;
         let bundle = self.paths.bundle(&record.id);
         fs::create_dir_all(bundle.join("rootfs")).context(format!("create {}", bundle.display()))?;
         save_volatile(&bundle, "config.json", &config)
+    }
+
+    fn counts_huge_pages(&self, group: &str) -> Result<bool> {
+        Ok(self.hierarchy.group(group).context("find the container's group")?.counts("hugetlb"))
     }
 
     /// Runs a created container.
@@ -253,10 +265,6 @@ impl Engine {
                 "container {:?} is in {:?} state",
                 container.id,
                 container.state().status
-    fn counts_huge_pages(&self, group: &str) -> Result<bool> {
-        Ok(self.hierarchy.group(group).context("find the container's group")?.counts("hugetlb"))
-    }
-
             )));
         }
         let sandbox = self.sandbox(&container.sandbox)?;

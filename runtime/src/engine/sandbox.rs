@@ -12,6 +12,7 @@ use super::{
     namespaces::Wanted,
     remove_dir, save, save_volatile,
     shim::{Shim, ShimEvent},
+    spec::LauncherAge,
 };
 use crate::{
     cni,
@@ -250,6 +251,12 @@ impl Engine {
         *slot = Some(shim.clone());
         self.follow(sandbox.clone(), &shim, events)?;
         Ok(shim)
+    }
+
+    /// Whose launcher will start the sandbox's next container. A shim that is not there yet will be ours.
+    pub(crate) async fn launcher_of(&self, sandbox: &Sandbox) -> LauncherAge {
+        let slot = sandbox.shim.lock().await;
+        if slot.as_ref().is_none_or(|shim| shim.is_ours()) { LauncherAge::Ours } else { LauncherAge::Unknown }
     }
 
     /// Takes the shim's events until it is gone.

@@ -1,11 +1,19 @@
-//! Seccomp profiles: the default one, made for a container's capabilities, and profiles from files.
+//! Seccomp profiles: the default one, made for a container's capabilities, and profiles from files; compiled once for all
+//! containers that have the same.
 
 use std::{collections::BTreeSet, fs, path::Path, sync::LazyLock};
 
-use coracle_launcher::seccomp::{native_architectures, numbers};
+use coracle_launcher::{
+    json::Json,
+    seccomp::{native_architectures, numbers, store},
+};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use crate::error::{Context, Error, Result};
+use crate::{
+    digest::Digest,
+    error::{Context, Error, Result},
+};
 
 /// Larger than any profile.
 const MAX_PROFILE: u64 = 4 << 20;
@@ -167,13 +175,23 @@ pub fn default_profile(capabilities: &[String]) -> Result<Value> {
 
 /// A profile file of the node, in Docker's form: rules may depend on capabilities and architectures.
 pub fn load_profile(path: &Path, capabilities: &[String]) -> Result<Value> {
-    let what = || format!("failed to load local profile {}", path.display());
-    if fs::metadata(path).context(what())?.len() > MAX_PROFILE {
-        return Err(Error::invalid("larger than 4 MiB").context(what()));
+    of_file(path, &read_profile(path)?, capabilities)
+}
+
+fn local(path: &Path) -> String {
+    format!("failed to load local profile {}", path.display())
+}
+
+fn read_profile(path: &Path) -> Result<Vec<u8>> {
+    if fs::metadata(path).context(local(path))?.len() > MAX_PROFILE {
+        return Err(Error::invalid("larger than 4 MiB").context(local(path)));
     }
-    let bytes = fs::read(path).context(what())?;
+    fs::read(path).context(local(path))
+}
+
+fn of_file(path: &Path, bytes: &[u8], capabilities: &[String]) -> Result<Value> {
     let mut profile: Value =
-        serde_json::from_slice(&bytes).map_err(|error| Error::invalid(format!("{}: {error}", what())))?;
+        serde_json::from_slice(bytes).map_err(|error| Error::invalid(format!("{}: {error}", local(path))))?;
     if let Some(calls) = profile["syscalls"].as_array_mut() {
         calls.retain(|call| applies(call, capabilities));
     }
@@ -181,6 +199,54 @@ pub fn load_profile(path: &Path, capabilities: &[String]) -> Result<Value> {
         profile["architectures"] = json!(native_architectures());
     }
     Ok(profile)
+}
+
+/// Filters that are kept compiled. Most nodes have one profile and a few sets of capabilities.
+const MAX_COMPILED: usize = 32;
+static FILTERS: Filters = Filters(Mutex::new(Vec::new()));
+
+/// Compiled filters and what they were made from: the one that was used last comes first.
+struct Filters(Mutex<Vec<(Source, Value)>>);
+
+/// What a filter is made from.
+#[derive(Clone, PartialEq)]
+struct Source {
+    /// The content of a profile file; none for the default profile.
+    file: Option<Digest>,
+    capabilities: Vec<String>,
+}
+
+/// The default profile or that of a file, compiled, for a launcher that knows [`store`]; as rules where it cannot be.
+pub fn compiled(file: Option<&Path>, capabilities: &[String]) -> Result<Value> {
+    FILTERS.get(file, capabilities)
+}
+
+impl Filters {
+    fn get(&self, file: Option<&Path>, capabilities: &[String]) -> Result<Value> {
+        let content = file.map(read_profile).transpose()?;
+        let mut source = Source { file: content.as_deref().map(Digest::of), capabilities: capabilities.to_vec() };
+        source.capabilities.sort_unstable();
+        source.capabilities.dedup();
+        {
+            let mut kept = self.0.lock();
+            if let Some(at) = kept.iter().position(|(of, _)| *of == source) {
+                kept[..=at].rotate_right(1);
+                return Ok(kept[0].1.clone());
+            }
+        }
+        let rules = match (file, &content) {
+            (Some(path), Some(bytes)) => of_file(path, bytes, capabilities)?,
+            _ => default_profile(capabilities)?,
+        };
+        let json = Json::parse(rules.to_string().as_bytes()).map_err(|error| Error::internal(error.to_string()))?;
+        let Some(stored) = store(&json).context("compile the seccomp profile")? else { return Ok(rules) };
+        let stored: Value =
+            serde_json::from_str(&stored.to_string()).map_err(|error| Error::internal(error.to_string()))?;
+        let mut kept = self.0.lock();
+        kept.insert(0, (source, stored.clone()));
+        kept.truncate(MAX_COMPILED);
+        Ok(stored)
+    }
 }
 
 /// `includes` and `excludes` of a rule.
@@ -226,5 +292,56 @@ mod tests {
         }
         let admin = names(&["CAP_SYS_ADMIN"]);
         assert!(admin.contains(&"mount".to_owned()) && admin.contains(&"clone3".to_owned()));
+    }
+
+    #[test]
+    fn a_profile_is_compiled_once_for_the_same_content_and_capabilities() {
+        let filters = Filters(Mutex::default());
+        let get = |file: Option<&Path>, names: &[&str]| {
+            filters.get(file, &names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("p.json");
+        let write = |call: &str| {
+            let text = json!({ "defaultAction": "SCMP_ACT_ERRNO", "syscalls": [
+                { "names": [call], "action": "SCMP_ACT_ALLOW" },
+                { "names": ["mount"], "action": "SCMP_ACT_ALLOW", "includes": { "caps": ["CAP_SYS_ADMIN"] } },
+            ] });
+            fs::write(&path, text.to_string()).unwrap();
+        };
+        write("read");
+        let first = get(Some(&path), &["CAP_CHOWN", "CAP_KILL"]).unwrap();
+        assert!(first["syscalls"].is_null(), "{first}");
+        assert_eq!(get(Some(&path), &["CAP_KILL", "CAP_CHOWN", "CAP_KILL"]).unwrap(), first);
+        assert_eq!(filters.0.lock().len(), 1);
+        // What it depends on makes it another one: the content under the same name, and the capabilities.
+        let admin = get(Some(&path), &["CAP_SYS_ADMIN"]).unwrap();
+        write("write");
+        let second = get(Some(&path), &["CAP_CHOWN", "CAP_KILL"]).unwrap();
+        assert!(first != admin && first != second && admin != second);
+        assert_ne!(get(None, &["CAP_SYS_ADMIN"]).unwrap(), get(None, &[]).unwrap());
+        fs::remove_file(&path).unwrap();
+        assert!(get(Some(&path), &[]).unwrap_err().to_string().contains("failed to load local profile"));
+    }
+
+    #[test]
+    fn filters_that_are_not_used_are_forgotten() {
+        let filters = Filters(Mutex::default());
+        for number in 0..2 * MAX_COMPILED {
+            filters.get(None, &[format!("CAP_{number}")]).unwrap();
+            filters.get(None, &["CAP_0".to_owned()]).unwrap();
+        }
+        let kept = filters.0.lock();
+        assert_eq!((kept.len(), kept[0].0.capabilities[0].as_str()), (MAX_COMPILED, "CAP_0"));
+    }
+
+    /// A launcher that knows the specification alone gets rules; ours gets the same filter, compiled.
+    #[test]
+    fn both_forms_are_one_filter() {
+        let rules = default_profile(&[]).unwrap().to_string();
+        let stored = compiled(None, &[]).unwrap().to_string();
+        let of = |text: &str| store(&Json::parse(text.as_bytes()).unwrap()).unwrap().unwrap().to_string();
+        let words = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+        assert_eq!(words(&of(&rules)), words(&stored));
     }
 }

@@ -68,6 +68,8 @@ pub enum ShimEvent {
 /// A connection to one shim, shared by everything that concerns its sandbox.
 pub struct Shim {
     dir: PathBuf,
+    /// Started by this daemon, and so of its programs.
+    ours: bool,
     writer: tokio::sync::Mutex<OwnedWriteHalf>,
     pending: Arc<Pending>,
     next: AtomicU32,
@@ -114,15 +116,22 @@ impl Shim {
             }
         }
         let pending = Arc::new(Pending { waiting: Mutex::new(Some(HashMap::new())) });
+        let ours = child.is_some();
         let (sender, events) = mpsc::channel(64);
         tokio::spawn(listen(reader, frames, pending.clone(), sender, child));
         let shim = Shim {
             dir: dir.to_owned(),
+            ours,
             writer: tokio::sync::Mutex::new(writer),
             pending,
             next: AtomicU32::new(WATCH + 1),
         };
         Ok((Arc::new(shim), events))
+    }
+
+    /// Whether this daemon started it: then its launcher is this program's.
+    pub fn is_ours(&self) -> bool {
+        self.ours
     }
 
     /// Sends one request and waits for its answer.

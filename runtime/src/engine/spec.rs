@@ -37,6 +37,15 @@ const DEFAULT_CAPABILITIES: [&str; 14] = [
 ];
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// Which launcher will read a configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LauncherAge {
+    /// This program's.
+    Ours,
+    /// That of a shim which an earlier daemon started: it may be older, and knows what the OCI specification says.
+    Unknown,
+}
+
 /// Everything a configuration is made of.
 pub struct Inputs<'a> {
     pub sandbox: &'a SandboxConfig,
@@ -58,6 +67,8 @@ pub struct Inputs<'a> {
     /// Files of the sandbox: hosts, hostname, resolv.conf, shm.
     pub files: &'a Path,
     pub cgroup_v2: bool,
+    /// Whether the kernel counts the huge pages of groups.
+    pub huge_pages: bool,
     pub seccomp: Value,
 }
 
@@ -67,8 +78,6 @@ pub fn build(inputs: &Inputs<'_>) -> Result<Value> {
     let security = &config.security;
     let root = match inputs.root {
         Root::Directory(path) => json!({ "path": path, "readonly": security.readonly_rootfs }),
-    /// Whether the kernel counts the huge pages of groups.
-    pub huge_pages: bool,
         Root::Mount { .. } => json!({ "path": "rootfs", "readonly": security.readonly_rootfs }),
     };
     let propagation = if config.mounts.iter().any(|mount| mount.propagation == Propagation::Bidirectional) {
@@ -479,13 +488,19 @@ fn user_mount(mount: &Mount) -> Result<Value> {
     Ok(out)
 }
 
-/// The filter of a container, as `linux.seccomp`; null for none.
-pub fn seccomp(security: &Security) -> Result<Value> {
-    match &security.seccomp {
-        _ if security.privileged => Ok(Value::Null),
-        Seccomp::Unconfined => Ok(Value::Null),
-        Seccomp::RuntimeDefault => super::seccomp::default_profile(&capabilities(security)?),
-        Seccomp::Localhost(path) => super::seccomp::load_profile(Path::new(path), &capabilities(security)?),
+/// The filter of a container, as `linux.seccomp`; null for none. An older launcher knows `rules` only.
+pub fn seccomp(security: &Security, launcher: LauncherAge) -> Result<Value> {
+    let file = match &security.seccomp {
+        _ if security.privileged => return Ok(Value::Null),
+        Seccomp::Unconfined => return Ok(Value::Null),
+        Seccomp::RuntimeDefault => None,
+        Seccomp::Localhost(path) => Some(Path::new(path)),
+    };
+    let capabilities = capabilities(security)?;
+    match (launcher, file) {
+        (LauncherAge::Ours, file) => super::seccomp::compiled(file, &capabilities),
+        (LauncherAge::Unknown, None) => super::seccomp::default_profile(&capabilities),
+        (LauncherAge::Unknown, Some(path)) => super::seccomp::load_profile(path, &capabilities),
     }
 }
 
@@ -511,6 +526,20 @@ mod tests {
     }
 
     #[test]
+    fn no_huge_pages_are_a_limit_where_they_are_counted() {
+        let of = |hugepages: &[(&str, u64)], counted| {
+            let hugepages = hugepages.iter().map(|(size, limit)| ((*size).to_owned(), *limit)).collect();
+            let wanted = Resources { hugepages, ..Resources::default() };
+            resources(&wanted, counted)["hugepageLimits"].clone()
+        };
+        let (none, some) = (json!({ "pageSize": "1GB", "limit": 0 }), json!({ "pageSize": "2MB", "limit": 4_194_304 }));
+        let asked = [("1GB", 0), ("2MB", 4 << 20)];
+        assert_eq!(of(&asked, true), json!([none, some]));
+        assert_eq!(of(&asked, false), json!([some]));
+        assert_eq!((of(&asked[..1], false), of(&[], true)), (Value::Null, Value::Null));
+    }
+
+    #[test]
     fn capabilities_are_added_and_dropped() {
         let with = |add: &[&str], drop: &[&str]| {
             let strings = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
@@ -526,17 +555,3 @@ mod tests {
         assert!(with(&["NOT_ONE"], &[]).is_err());
     }
 }
-    #[test]
-    fn no_huge_pages_are_a_limit_where_they_are_counted() {
-        let of = |hugepages: &[(&str, u64)], counted| {
-            let hugepages = hugepages.iter().map(|(size, limit)| ((*size).to_owned(), *limit)).collect();
-            let wanted = Resources { hugepages, ..Resources::default() };
-            resources(&wanted, counted)["hugepageLimits"].clone()
-        };
-        let (none, some) = (json!({ "pageSize": "1GB", "limit": 0 }), json!({ "pageSize": "2MB", "limit": 4_194_304 }));
-        let asked = [("1GB", 0), ("2MB", 4 << 20)];
-        assert_eq!(of(&asked, true), json!([none, some]));
-        assert_eq!(of(&asked, false), json!([some]));
-        assert_eq!((of(&asked[..1], false), of(&[], true)), (Value::Null, Value::Null));
-    }
-

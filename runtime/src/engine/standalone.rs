@@ -19,6 +19,7 @@ use super::{
     sandbox::release_files,
     save, save_volatile,
     shim::Session,
+    spec::LauncherAge,
 };
 use crate::{
     error::{Context, Error, Result},
@@ -128,10 +129,11 @@ impl Engine {
         Ok((pins.path("net"), done))
     }
 
-    /// Starts the container's shim, which is needed soon: it comes up while other things are done.
-    pub async fn prepare_shim(&self, container: &Container) -> Result<()> {
+    /// Starts the container's shim, which is needed soon: it comes up while other things are done. Whose launcher it has.
+    pub async fn prepare_shim(&self, container: &Container) -> Result<LauncherAge> {
         let sandbox = self.sandbox(&container.id)?;
-        self.shim(&sandbox).await.map(drop)
+        self.shim(&sandbox).await?;
+        Ok(self.launcher_of(&sandbox).await)
     }
 
     /// Runs a container that does not run.

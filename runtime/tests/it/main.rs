@@ -4,6 +4,7 @@ mod apparmor;
 mod containerd;
 mod cri;
 mod durability;
+mod filters;
 mod fuzz_seeds;
 mod harness;
 mod hostile;

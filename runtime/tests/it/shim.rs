@@ -1,8 +1,9 @@
 //! The shim's protocol: terminals, several clients, attaching before the start.
 
 use coracle_runtime::engine::shim::{Programs, Session, Shim, ShimEvent};
-use coracle_shim::protocol::{Create, Exit, JsonFile, Kind, LogDriver, Reply, Request};
+use coracle_shim::protocol::{self, Create, Exit, JsonFile, Kind, LogDriver, Reply, Request};
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{isolation::isolated, launcher::Bundle};
 
@@ -185,4 +186,84 @@ fn field(pid: u32, name: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
     line.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+/// A shim of the test's: one connection, and what came in each read of it.
+struct Counted {
+    socket: tokio::net::UnixStream,
+}
+
+impl Counted {
+    async fn accept(listener: &tokio::net::UnixListener) -> Counted {
+        Counted { socket: listener.accept().await.unwrap().0 }
+    }
+
+    /// The requests of one read, which is of one write: more is not sent before there are answers.
+    async fn read(&mut self) -> Vec<(u32, Request)> {
+        let mut bytes = vec![0; 64 << 10];
+        let count = self.socket.read(&mut bytes).await.unwrap();
+        let (mut rest, mut requests) = (&bytes[..count], Vec::new());
+        while let Some((kind, number, body, used)) = protocol::split(rest).unwrap() {
+            requests.push((number, Request::decode(kind, body).unwrap()));
+            rest = &rest[used..];
+        }
+        assert!(rest.is_empty(), "half a request");
+        requests
+    }
+
+    async fn answer(&mut self, replies: &[(u32, Reply)]) {
+        let mut bytes = Vec::new();
+        replies.iter().for_each(|(number, reply)| reply.encode(*number, &mut bytes));
+        self.socket.write_all(&bytes).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_start_is_one_message() {
+    let dir = tempfile::tempdir().unwrap();
+    let listener = tokio::net::UnixListener::bind(dir.path().join("shim.sock")).unwrap();
+    let failed = |message: &str| Reply::Failed { message: message.into() };
+    let create = || Create {
+        id: "c".into(),
+        kind: Kind::Container { bundle: "/b".into() },
+        terminal: false,
+        stdin: false,
+        stdin_once: false,
+        log: LogDriver::None,
+        oom_file: String::new(),
+    };
+    let wanted = [Request::Delete { id: "c".into() }, Request::Create(create()), Request::Start { id: "c".into() }];
+    let shim = async {
+        let mut shim = Counted::accept(&listener).await;
+        let greeting = shim.read().await;
+        assert_eq!(greeting, [(1, Request::Hello { version: protocol::VERSION }), (2, Request::Watch)]);
+        shim.answer(&[(1, Reply::Hello { version: protocol::VERSION }), (2, Reply::Done)]).await;
+        for outcome in 0..3 {
+            let requests = shim.read().await;
+            let numbers: Vec<u32> = requests.iter().map(|(number, _)| *number).collect();
+            assert_eq!(requests.into_iter().map(|(_, request)| request).collect::<Vec<_>>(), wanted);
+            // Answers may come in any order.
+            let (created, started) = match outcome {
+                0 => (Reply::Done, Reply::Started { pid: 7, at: 8 }),
+                1 => (failed("no log"), failed("no process")),
+                _ => (Reply::Done, failed("no program")),
+            };
+            shim.answer(&[(numbers[2], started), (numbers[0], failed("unknown")), (numbers[1], created)]).await;
+        }
+        let requests = shim.read().await;
+        assert_eq!(requests.iter().map(|(_, request)| request).collect::<Vec<_>>(), [&wanted[0], &wanted[1]]);
+        shim.answer(&[(requests[0].0, failed("unknown")), (requests[1].0, Reply::Done)]).await;
+    };
+    let daemon = async {
+        let (shim, _events) = Shim::find(dir.path()).await.unwrap();
+        assert!(!shim.is_ours());
+        assert_eq!(shim.run_process(create()).await.unwrap(), (7, 8));
+        // The first thing that went wrong is what is told, and what there was to forget is no matter.
+        for said in ["no log", "no program"] {
+            let error = shim.run_process(create()).await.unwrap_err().to_string();
+            assert!(error.contains(said), "{error}");
+        }
+        shim.create_process(create()).await.unwrap();
+    };
+    tokio::join!(shim, daemon);
 }

@@ -27,6 +27,7 @@ const SUITES: [(&str, &[&str]); 4] = [
             "apparmor::",
             "cri::",
             "durability::",
+            "filters::",
             "hostile::",
             "launcher::",
             "launcher_features::",

@@ -13,6 +13,7 @@
 
 mod assemble;
 pub mod numbers;
+mod stored;
 
 use crate::{
     error::{Context, Error, Result},
@@ -21,6 +22,7 @@ use crate::{
 };
 
 use assemble::{Answer, Rule, Table};
+pub use stored::store;
 
 /// What `features` says of filters.
 pub fn features() -> Json {
@@ -101,16 +103,14 @@ pub struct Listener {
 }
 
 impl Filter {
-    /// Compiles a configuration; none without one.
+    /// Compiles a configuration, or takes the program that was [`store`]d in it; none without one.
     pub fn of(seccomp: &Json) -> Result<Option<Filter>> {
         if seccomp.is_null() {
             return Ok(None);
         }
         let listener = listener(seccomp)?;
-        let program = compile(seccomp)?;
-        if program.len() > MAX_INSTRUCTIONS {
-            return Err(Error::new(format!("linux.seccomp: the filter has more than {MAX_INSTRUCTIONS} instructions")));
-        }
+        let program = stored::load(seccomp).unwrap_or_else(|| compile(seccomp))?;
+        stored::check(&program)?;
         Ok(Some(Filter { program, flags: flags(seccomp, listener.is_some())?, listener }))
     }
 

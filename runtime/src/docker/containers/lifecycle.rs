@@ -271,7 +271,7 @@ impl Docker {
         let (attached, shim) =
             tokio::join!(self.attach_networks(container, &record), self.engine.prepare_shim(&container.engine));
         let attached = attached?;
-        shim.map_err(start_problem)?;
+        let launcher = shim.map_err(start_problem)?;
         let netns = attached.netns.as_ref().map(|path| path.to_string_lossy().into_owned());
         let borrowed = self.borrow(&record)?;
         let (docker, this, shared) = (self.clone(), container.clone(), record.clone());
@@ -298,6 +298,7 @@ impl Docker {
                 mounts: &mounts,
                 files: &docker.engine.files_of(&this.id),
                 cgroup_v2: docker.engine.cgroup_is_v2(),
+                launcher,
             })
         });
         let config = prepared.await??;

@@ -14,7 +14,7 @@ use crate::{
     engine::{
         apparmor,
         model::{Resources, Seccomp, Security, User},
-        spec,
+        spec::{self, LauncherAge},
     },
     snapshots::Root,
 };
@@ -210,6 +210,7 @@ pub struct Inputs<'a> {
     pub mounts: &'a [MountPlan],
     pub files: &'a Path,
     pub cgroup_v2: bool,
+    pub launcher: LauncherAge,
 }
 
 /// Makes `config.json`.
@@ -242,7 +243,7 @@ pub fn build(inputs: &Inputs<'_>) -> Result<Value, Problem> {
         "rootfsPropagation": propagation,
         "sysctl": sysctls(inputs),
     });
-    let filter = spec::seccomp(&security)?;
+    let filter = spec::seccomp(&security, inputs.launcher)?;
     if !filter.is_null() {
         linux["seccomp"] = filter;
     }
