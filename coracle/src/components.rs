@@ -15,7 +15,7 @@ use coracle_runtime::{
 };
 use tokio::sync::watch;
 
-use crate::{readiness, shutdown};
+use crate::{readiness, run_dir, shutdown};
 
 #[derive(Debug, Args)]
 pub struct Scheduler {
@@ -153,7 +153,7 @@ pub struct Runtime {
     /// Where images and containers are kept
     #[arg(long, value_name = "DIR", global = true)]
     data_dir: Option<PathBuf>,
-    /// Where sockets, namespaces and other things of running containers are kept: best in memory, below /run [default: DATA_DIR/run]
+    /// Where sockets, namespaces and other things of running containers are kept [default: DATA_DIR/run, which leads to a directory in /run where that is in memory]
     #[arg(long, value_name = "DIR", global = true)]
     run_dir: Option<PathBuf>,
     /// Where CRI is served [default: RUN_DIR/cri.sock]
@@ -215,7 +215,12 @@ pub async fn runtime(options: Runtime) -> Result<()> {
     }
     let docker = docker_listeners(&options)?;
     let data_dir = options.data_dir.context("--data-dir is required")?;
-    let run_dir = options.run_dir.unwrap_or_else(|| data_dir.join("run"));
+    let run_dir = match options.run_dir {
+        Some(run_dir) => run_dir,
+        // Nothing is made where there is nothing to be checked.
+        None if options.chore.is_some() && !data_dir.exists() => data_dir.join("run"),
+        None => run_dir::of(&data_dir)?,
+    };
     let config = coracle_runtime::Config {
         data_dir,
         run_dir: run_dir.clone(),

@@ -13,6 +13,7 @@ mod node_socket;
 mod oci;
 mod readiness;
 mod residency;
+mod run_dir;
 mod server;
 mod shutdown;
 

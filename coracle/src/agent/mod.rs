@@ -22,7 +22,7 @@ use coracle_runtime::Runtime;
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::{readiness, server::inherited_netns, shutdown};
+use crate::{readiness, run_dir, server::inherited_netns, shutdown};
 
 #[derive(Debug, Args)]
 pub struct Options {
@@ -35,7 +35,7 @@ pub struct Options {
     /// Where images, containers and keys are kept
     #[arg(long, value_name = "DIR")]
     data_dir: PathBuf,
-    /// Where sockets are [default: DATA_DIR/run]
+    /// Where sockets and other things of what runs are [default: DATA_DIR/run, which leads to a directory in /run where that is in memory]
     #[arg(long, value_name = "DIR")]
     run_dir: Option<PathBuf>,
     /// The node's name [default: the host's]
@@ -64,7 +64,7 @@ pub struct Options {
 /// Runs the node until it is told to stop. Its containers go on without it.
 pub async fn run(options: Options) -> Result<()> {
     let stop = shutdown::on_signal()?;
-    let run_dir = options.run_dir.clone().unwrap_or_else(|| options.data_dir.join("run"));
+    let run_dir = options.run_dir.clone().map_or_else(|| run_dir::of(&options.data_dir), Ok)?;
     let node = Node::of(&options)?;
     let pull_place = match options.host_netns {
         Some(fd) => Place::Netns(inherited_netns(fd)?),
