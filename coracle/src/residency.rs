@@ -15,20 +15,26 @@ use nix::{
     sys::resource::{UsageWho, getrusage},
     sys::time::TimeValLike,
 };
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 /// What was not touched for so long is let go of.
 const PERIOD: Duration = Duration::from_secs(10);
+/// In a busy moment for the first time after this long, then after twice as long, and so on: what it took to start, or to pull
+/// an image, goes soon, and who is busy for minutes is not held up.
+const FIRST: Duration = Duration::from_millis(250);
 /// A process that has computed less than this has touched little.
 const WORTH_IT_MILLISECONDS: i64 = 20;
 
 /// The runtime's threads: its workers, and those that wait for disks.
 static THREADS: AtomicUsize = AtomicUsize::new(0);
+/// A thread that waits for disks has begun: a busy moment, perhaps.
+static BUSY: Notify = Notify::const_new();
 /// The last thread that waited for disks has ended: a busy moment is over.
 static CALM: Notify = Notify::const_new();
 
 pub fn thread_began() {
     THREADS.fetch_add(1, Ordering::Relaxed);
+    BUSY.notify_one();
 }
 
 pub fn thread_ended() {
@@ -36,33 +42,60 @@ pub fn thread_ended() {
     CALM.notify_one();
 }
 
+/// What was given back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Given {
+    /// The program's pages, in the midst of a busy moment.
+    Program,
+    /// Free memory, too.
+    All,
+}
+
 /// Lets go of what is not in use, again and again, and when a busy moment is over. A few hundred faults are what it costs each
 /// time.
 pub async fn keep_small() {
+    keep(|_| {}).await;
+}
+
+async fn keep(mut told: impl FnMut(Given)) {
     let workers = tokio::runtime::Handle::current().metrics().num_workers();
+    let in_the_midst = || THREADS.load(Ordering::Relaxed) > workers;
     let (mut computed, mut was_busy) = (0, false);
-    let mut ticks = tokio::time::interval(PERIOD);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    // The first tick is at once.
-    ticks.tick().await;
+    let (mut last, mut patience) = (Instant::now(), FIRST);
     loop {
+        let due = last + if in_the_midst() { patience } else { PERIOD };
         tokio::select! {
-            _ = ticks.tick() => {}
-            () = CALM.notified() => if THREADS.load(Ordering::Relaxed) > workers { continue } else { ticks.reset() },
+            () = tokio::time::sleep_until(due) => {}
+            // It may be due earlier now.
+            () = BUSY.notified() => continue,
+            () = CALM.notified() => if in_the_midst() { continue },
         }
+        last = Instant::now();
         let Ok(usage) = getrusage(UsageWho::RUSAGE_SELF) else { return };
         let now = usage.user_time().num_milliseconds() + usage.system_time().num_milliseconds();
         let busy = now - computed >= WORTH_IT_MILLISECONDS;
-        // Once more afterwards: threads that were busy have ended by then.
-        if busy || was_busy {
+        let given = if in_the_midst() {
+            patience = (2 * patience).min(PERIOD);
+            // Memory is soon asked for again.
+            busy.then_some(Given::Program)
+        } else {
+            patience = FIRST;
+            // Once more afterwards: threads that were busy have ended by then.
+            let given = (busy || was_busy).then_some(Given::All);
+            was_busy = busy;
+            given
+        };
+        if given == Some(Given::All) {
             crate::allocator::give_back();
+        }
+        if let Some(given) = given {
             // SAFETY: the callback has the type that is asked for, and uses nothing after it returns.
             unsafe { libc::dl_iterate_phdr(Some(let_go), std::ptr::null_mut()) };
+            told(given);
         }
         if busy {
             computed = now;
         }
-        was_busy = busy;
     }
 }
 
@@ -144,5 +177,51 @@ mod tests {
         assert_eq!(format!("{:>5}", "on"), "   on");
         let caught = std::panic::catch_unwind(|| panic!("unwinding reads tables that were let go of"));
         assert!(caught.is_err());
+    }
+
+    /// As `long_running` makes it.
+    fn runtime() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .thread_keep_alive(Duration::from_millis(1))
+            .on_thread_start(thread_began)
+            .on_thread_stop(thread_ended)
+            .build()
+            .unwrap()
+    }
+
+    fn compute() {
+        let cpu = || {
+            let usage = getrusage(UsageWho::RUSAGE_SELF).unwrap();
+            usage.user_time().num_milliseconds() + usage.system_time().num_milliseconds()
+        };
+        let begin = cpu();
+        while cpu() < begin + 2 * WORTH_IT_MILLISECONDS {}
+    }
+
+    #[test]
+    fn it_is_given_back_in_the_midst_and_when_it_is_calm() {
+        let runtime = runtime();
+        let (sender, mut given) = tokio::sync::mpsc::unbounded_channel();
+        runtime.spawn(keep(move |what| drop(sender.send((what, mapped_of_the_program())))));
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let before = mapped_of_the_program();
+        let busy = runtime.spawn_blocking(move || {
+            compute();
+            // One that waits for a disk.
+            let _ = held.recv();
+            compute();
+        });
+        let mut next = || {
+            let limit = Duration::from_secs(30);
+            runtime.block_on(async { tokio::time::timeout(limit, given.recv()).await }).unwrap().unwrap()
+        };
+        let (what, mapped) = next();
+        assert_eq!(what, Given::Program);
+        assert!(mapped < before, "{before} KiB were mapped, {mapped} still are");
+        release.send(()).unwrap();
+        runtime.block_on(busy).unwrap();
+        while next().0 != Given::All {}
     }
 }
