@@ -20,9 +20,19 @@ pub fn read(bytes: &[u8]) -> serde_json::Result<Value> {
 /// # Errors
 /// As [`read`].
 pub fn read_apart<'b>(bytes: &'b [u8], path: &[&str]) -> serde_json::Result<(Value, Option<&'b str>)> {
-    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    // Looked at whole, text is checked faster than string by string; what is no text fails where it stops being so.
+    match std::str::from_utf8(bytes) {
+        Ok(text) => read_from(&mut serde_json::Deserializer::from_str(text), path),
+        Err(_) => read_from(&mut serde_json::Deserializer::from_slice(bytes), path),
+    }
+}
+
+fn read_from<'b, R: serde_json::de::Read<'b>>(
+    reader: &mut serde_json::Deserializer<R>,
+    path: &[&str],
+) -> serde_json::Result<(Value, Option<&'b str>)> {
     let mut open = Open::default();
-    let value = Read { open: &mut open, path }.deserialize(&mut reader)?;
+    let value = Read { open: &mut open, path }.deserialize(&mut *reader)?;
     reader.end().map(|()| (value, open.apart))
 }
 

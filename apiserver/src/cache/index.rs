@@ -125,11 +125,12 @@ impl Walk<'_> {
         match scan.peek()? {
             b'{' => self.object(scan),
             b'[' => scan.skip(),
-            b'"' => {
+            b'"' if self.is_wanted() => {
                 let text = text(scan)?;
                 self.scalar(&text);
                 Some(())
             }
+            b'"' => scan.skip(),
             _ => {
                 // Selectors know words and whole numbers.
                 let scalar = std::str::from_utf8(scan.scalar()?).ok()?;
@@ -141,6 +142,12 @@ impl Walk<'_> {
                 Some(())
             }
         }
+    }
+
+    /// Whether a scalar here is one of the fields.
+    fn is_wanted(&self) -> bool {
+        let here = |(nth, field): (usize, &Field)| self.candidates & (1 << nth) != 0 && field.path.len() == self.depth;
+        self.fields.iter().enumerate().any(here)
     }
 
     fn scalar(self, value: &str) {
@@ -157,7 +164,7 @@ impl Walk<'_> {
             return Some(());
         }
         loop {
-            let key = text(scan)?;
+            let key = bytes(scan)?;
             scan.take(b':').then_some(())?;
             if self.labels == Labelled::Labels {
                 // A label that is null is empty.
@@ -165,16 +172,16 @@ impl Walk<'_> {
                 if value.is_empty() && scan.peek()? == b'n' {
                     (scan.scalar()? == b"null").then_some(())?;
                 }
-                self.found.labels.push((key.into(), value.into()));
+                self.found.labels.push((std::str::from_utf8(&key).ok()?.into(), value.into()));
             } else {
                 let labels = match (self.labels, &*key) {
-                    (Labelled::Object, "metadata") => Labelled::Metadata,
-                    (Labelled::Metadata, "labels") => Labelled::Labels,
+                    (Labelled::Object, b"metadata") => Labelled::Metadata,
+                    (Labelled::Metadata, b"labels") => Labelled::Labels,
                     _ => Labelled::Elsewhere,
                 };
                 let mut candidates = self.candidates;
                 for (nth, field) in self.fields.iter().enumerate() {
-                    if candidates & (1 << nth) != 0 && field.path.get(self.depth) != Some(&*key) {
+                    if candidates & (1 << nth) != 0 && field.path.get(self.depth).map(str::as_bytes) != Some(&*key) {
                         candidates &= !(1 << nth);
                     }
                 }
@@ -194,11 +201,19 @@ impl Walk<'_> {
 
 /// A string, borrowed where it has no escapes.
 fn text<'a>(scan: &mut Scan<'a>) -> Option<Cow<'a, str>> {
+    Some(match bytes(scan)? {
+        Cow::Borrowed(bytes) => Cow::Borrowed(std::str::from_utf8(bytes).ok()?),
+        Cow::Owned(bytes) => Cow::Owned(String::from_utf8(bytes).ok()?),
+    })
+}
+
+/// The bytes of a string: of most names nothing is asked but whether they are a certain one.
+fn bytes<'a>(scan: &mut Scan<'a>) -> Option<Cow<'a, [u8]>> {
     let (quoted, escapes) = scan.string()?;
     if escapes {
-        return serde_json::from_slice(quoted).ok().map(Cow::Owned);
+        return serde_json::from_slice::<String>(quoted).ok().map(|text| Cow::Owned(text.into_bytes()));
     }
-    std::str::from_utf8(&quoted[1..quoted.len() - 1]).ok().map(Cow::Borrowed)
+    Some(Cow::Borrowed(&quoted[1..quoted.len() - 1]))
 }
 
 #[cfg(test)]
