@@ -192,6 +192,17 @@ mod tests {
     }
 
     #[test]
+    fn what_is_gated_off_is_known_but_left_out() {
+        let text = r#"{"kind":"Pod","spec":{"schedulingGroup":{"podGroupName":"a"},"hostname":"b"}}"#;
+        let found = read(&POD, text, FieldValidation::Strict).unwrap().object;
+        assert_eq!(found, json!({"kind": "Pod", "spec": {"hostname": "b"}}));
+        let patched = check(serde_json::from_str(text).unwrap(), schema::of(&POD).unwrap(), FieldValidation::Strict);
+        assert_eq!(patched.unwrap().object, found);
+        let wrong = read(&POD, r#"{"spec":{"schedulingGroup":1}}"#, FieldValidation::Ignore).unwrap_err();
+        assert!(wrong.message.contains("cannot unmarshal number"), "{}", wrong.message);
+    }
+
+    #[test]
     fn wrong_types_are_refused_in_gos_words() {
         let rows = [
             (

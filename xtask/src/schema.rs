@@ -15,6 +15,18 @@ const PACKAGE: &str = "kubernetes-validate==1.37.0";
 const DEFINITIONS: &str = "kubernetes_validate/kubernetes-json-schema/v1.36.0-local/_definitions.json";
 const OUTPUT: &str = "api/schema/v1.36.txt";
 
+/// Fields that upstream v1.36 leaves out of what is written, because their feature gates are off by default: CoordinatedLeaderElection,
+/// GenericWorkload, DRANodeAllocatableResources, DRAListTypeAttributes, VolumeLimitScaling (`dropDisabledFields` of each kind's
+/// strategy; whether a gate is on is told in the field's description or on the page of feature gates).
+const GATED: [(&str, &[&str]); 6] = [
+    ("io.k8s.api.coordination.v1.LeaseSpec", &["preferredHolder", "strategy"]),
+    ("io.k8s.api.core.v1.PodSpec", &["schedulingGroup"]),
+    ("io.k8s.api.core.v1.PodStatus", &["nodeAllocatableResourceClaimStatuses"]),
+    ("io.k8s.api.resource.v1.Device", &["nodeAllocatableResourceMappings"]),
+    ("io.k8s.api.resource.v1.DeviceAttribute", &["bools", "ints", "strings", "versions"]),
+    ("io.k8s.api.storage.v1.CSIDriverSpec", &["preventPodSchedulingIfMissing"]),
+];
+
 /// Writes the table. Fetches the package with pip.
 pub fn run() -> Result<()> {
     let scratch = std::env::temp_dir().join(format!("coracle-schema-{}", std::process::id()));
@@ -101,6 +113,9 @@ impl Definitions<'_> {
                 out.push_str(" R");
             }
             write_extras(out, value)?;
+            if GATED.iter().any(|(owner, gated)| owner == name && gated.contains(&field.as_str())) {
+                out.push_str(" G");
+            }
             out.push('\n');
         }
         Ok(())

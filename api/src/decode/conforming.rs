@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::scalar::{self, Raw};
 use super::walk::MAX_DEPTH;
-use crate::schema::{Kind, Scalar, ValueRef};
+use crate::schema::{Field, Kind, Scalar, ValueRef};
 
 /// True only if reading would change nothing and complain about nothing. What is patched mostly is so.
 pub(super) fn conforms(value: &Value, to: ValueRef<'_>, depth: usize) -> bool {
@@ -14,9 +14,9 @@ pub(super) fn conforms(value: &Value, to: ValueRef<'_>, depth: usize) -> bool {
         return false;
     }
     match (to.kind(), value) {
-        (Kind::Object(ty), Value::Object(fields)) => fields
-            .iter()
-            .all(|(name, value)| ty.field(name).is_some_and(|field| conforms(value, field.value(), depth + 1))),
+        (Kind::Object(ty), Value::Object(fields)) => {
+            fields.iter().all(|(name, value)| ty.field(name).is_some_and(|field| may_stand(field, value, depth)))
+        }
         (Kind::Map(inner), Value::Object(entries)) => entries.values().all(|value| conforms(value, inner, depth + 1)),
         (Kind::List(inner), Value::Array(items)) => items.iter().all(|value| conforms(value, inner, depth + 1)),
         (Kind::Scalar(Scalar::RawObject), Value::Object(_)) | (Kind::Scalar(Scalar::Any), _) => {
@@ -25,6 +25,10 @@ pub(super) fn conforms(value: &Value, to: ValueRef<'_>, depth: usize) -> bool {
         (Kind::Scalar(scalar), value) => fits(value, scalar),
         _ => false,
     }
+}
+
+fn may_stand(field: Field<'_>, value: &Value, depth: usize) -> bool {
+    !field.gated_off() && conforms(value, field.value(), depth + 1)
 }
 
 /// What is taken as it is must not nest too deeply, either.

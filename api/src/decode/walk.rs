@@ -121,6 +121,9 @@ impl<'s, 'c> Walk<'s, 'c> {
                     self.context.trail.0.push(Step::Field(field.name()));
                     let value = access.next_value_seed(self.inner(field.value()))?;
                     self.context.trail.0.pop();
+                    if field.gated_off() {
+                        continue;
+                    }
                     if value.is_null() && !keeps_null(field.value()) {
                         // The last one counts, as in Go: null after a value undoes it only where Go's null does, for pointers,
                         // maps and lists; every optional field is one of these on the wire.

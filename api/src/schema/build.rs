@@ -115,7 +115,15 @@ impl Builder {
         });
         for FieldSpec { name, shape, required, atomic, extras } in fields {
             let extras = intern(&mut self.schema, extras);
-            self.schema.fields.push(FieldRow { prefix: prefix(&name), name, shape, required, atomic, extras });
+            self.schema.fields.push(FieldRow {
+                prefix: prefix(&name),
+                name,
+                shape,
+                required,
+                atomic,
+                gated: false,
+                extras,
+            });
         }
         TypeId(Base::Own(index))
     }

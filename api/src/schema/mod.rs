@@ -65,6 +65,7 @@ struct FieldRow {
     shape: Shape,
     required: bool,
     atomic: bool,
+    gated: bool,
     extras: u16,
 }
 
@@ -301,6 +302,11 @@ impl<'s> Field<'s> {
     /// Whether server-side apply takes the map or structure here as one value.
     pub fn atomic(self) -> bool {
         self.row().atomic
+    }
+    /// Whether upstream leaves the field out of what is written, for its feature gate is off by default: clients may give it
+    /// without being told that it is unknown, and it is described as any other.
+    pub fn gated_off(self) -> bool {
+        self.row().gated
     }
     /// How server-side apply merges the list here. Atomic when nothing is said.
     pub fn list_type(self) -> Option<ListType> {

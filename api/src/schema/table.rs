@@ -3,7 +3,7 @@
 //! A type is a line `NAME KIND [A]` (KIND is `group/version/Kind`, `*/*/Kind` for every group, or `-`), followed by a line
 //! ` field shape flags…` for each of its fields. Types and fields stand sorted by name. A shape is any number of `[` (list of)
 //! and `{` (map of), then the number of a type or the letter of a scalar. Flags: `R` required, `A` atomic map,
-//! `L=set`, `L=atomic`, `L=map:key,…`, `P=strategy,…:mergeKey`.
+//! `L=set`, `L=atomic`, `L=map:key,…`, `P=strategy,…:mergeKey`, `G` gated off.
 
 use super::{Base, Extras, FieldRow, ListType, Scalar, Schema, Shape, Strategy, TypeRow, WRAP_LIST, WRAP_MAP, prefix};
 use crate::gvk::{Gvk, Symbol};
@@ -43,17 +43,18 @@ fn read_field(schema: &mut Schema, line: &'static str) {
     let mut words = line.split(' ');
     let name = Symbol::new(words.next().unwrap_or_default());
     let shape = read_shape(words.next().unwrap_or_default());
-    let (mut required, mut atomic, mut extras) = (false, false, Extras::default());
+    let (mut required, mut atomic, mut gated, mut extras) = (false, false, false, Extras::default());
     for flag in words {
         match flag.split_once('=') {
             None if flag == "R" => required = true,
+            None if flag == "G" => gated = true,
             None => atomic = true,
             Some(("L", list)) => read_list(&mut extras, list),
             Some((_, patch)) => read_patch(&mut extras, patch),
         }
     }
     let extras = intern(schema, extras);
-    schema.fields.push(FieldRow { prefix: prefix(&name), name, shape, required, atomic, extras });
+    schema.fields.push(FieldRow { prefix: prefix(&name), name, shape, required, atomic, gated, extras });
     if let Some(owner) = schema.types.last_mut() {
         owner.field_count += 1;
     }
