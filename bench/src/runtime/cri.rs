@@ -3,12 +3,12 @@
 
 use std::{
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use coracle_runtime::{
     Config, Runtime,
     cni::OwnPlugin,
@@ -41,9 +41,10 @@ pub async fn run(quick: bool, figures: &mut Figures) -> Result<()> {
     let program = std::env::current_exe().context("find this program")?;
     coracle_network::cni::install(&paths, &program, "10.77.0.0/16".parse()?, None)?;
     Command::new("ip").args(["link", "set", "lo", "up"]).status()?;
+    let volatile = Volatile::mount(path("run"))?;
     let runtime = Runtime::start(Config {
         data_dir: path("data"),
-        run_dir: path("run"),
+        run_dir: volatile.0.clone(),
         cri_socket: path("cri.sock"),
         cgroup_parent: GROUP.into(),
         cni_conf_dir: paths.conf_dir,
@@ -93,6 +94,25 @@ pub async fn run(quick: bool, figures: &mut Figures) -> Result<()> {
     Ok(())
 }
 
+/// What a runtime keeps below `/run` elsewhere: as there, in memory.
+struct Volatile(PathBuf);
+
+impl Volatile {
+    fn mount(path: PathBuf) -> Result<Self> {
+        fs::create_dir(&path)?;
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "mode=711", "tmpfs"]).arg(&path).status()?;
+        ensure!(mounted.success(), "mount a tmpfs on {}: {mounted}", path.display());
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Volatile {
+    fn drop(&mut self) {
+        // The mount lies in a namespace of the bench's own and goes with it at the latest.
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
 /// Many pods, some at a time.
 pub async fn start_many(client: &Client, dir: &Path, image: &str) -> Result<Vec<(String, String)>> {
     futures::stream::iter(0..MANY)
@@ -105,7 +125,7 @@ pub async fn start_many(client: &Client, dir: &Path, image: &str) -> Result<Vec<
         .await
 }
 
-pub async fn connect(socket: std::path::PathBuf) -> Result<Channel> {
+pub async fn connect(socket: PathBuf) -> Result<Channel> {
     let connector = tower::service_fn(move |_| {
         let socket = socket.clone();
         async move { tokio::net::UnixStream::connect(socket).await.map(TokioIo::new) }
