@@ -29,6 +29,7 @@ pub(crate) mod user;
 use std::{
     collections::HashMap,
     fs,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::{Arc, Weak},
 };
@@ -165,6 +166,20 @@ impl Paths {
     fn oci(&self) -> PathBuf {
         self.run.join("oci")
     }
+
+    /// Shuts everybody else on the machine out: programs in images may be setuid, and records tell what containers are told
+    /// (dockerd's data root is closed to others, too, since CVE-2021-41091). Sockets in the directory of what runs may be for a
+    /// group: others pass through that one and see nothing.
+    fn close_to_others(&self) -> Result<()> {
+        let (sandboxes, containers) = (self.run.join("sandboxes"), self.run.join("containers"));
+        let modes =
+            [(&self.data, 0o710), (&self.run, 0o711), (&sandboxes, 0o700), (&containers, 0o700), (&self.oci(), 0o700)];
+        for (dir, mode) in modes {
+            let permissions = fs::Permissions::from_mode(mode);
+            fs::set_permissions(dir, permissions).context(format!("close {} to others", dir.display()))?;
+        }
+        Ok(())
+    }
 }
 
 impl Engine {
@@ -180,6 +195,7 @@ impl Engine {
         ] {
             placement::create_unrelated(&path)?;
         }
+        paths.close_to_others()?;
         let snapshots: Arc<dyn Snapshotter> = Arc::new(Overlay::open(&paths.data.join("snapshots"))?);
         let (place, registries) = (config.pull_place.clone(), config.registries.clone());
         let images = Images::open(&paths.data, snapshots.clone(), place, registries, config.layer_limits)?;

@@ -2,8 +2,12 @@
 
 use std::{
     fs,
-    os::unix::fs::symlink,
+    os::unix::{
+        fs::{PermissionsExt, symlink},
+        process::CommandExt,
+    },
     path::Path,
+    process::{Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -416,6 +420,33 @@ fn logs_take_whatever_comes() {
         let every: Vec<u8> = (0..=255u8).filter(|byte| *byte != b'\n').collect();
         assert_eq!(lines[1], every);
         assert_eq!(lines[2], b"end");
+        end(&node, cri, &pod, running).await;
+    });
+}
+
+/// What somebody without rights on this machine reads of a path.
+fn stranger_reads(path: &Path) -> bool {
+    let word = if path.is_dir() { "ls" } else { "cat" };
+    let mut command = Command::new("/bin/busybox");
+    command.arg(word).arg(path).uid(65534).gid(65534).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().unwrap().success()
+}
+
+#[test]
+fn nobody_else_on_the_machine_reads_what_containers_have() {
+    isolated("hostile::nobody_else_on_the_machine_reads_what_containers_have", || async {
+        let (node, mut cri, pod, running) = pod("hostile::nobody_else_on_the_machine_reads_what_containers_have").await;
+        let id = cri.run(&pod, script("secret", "sleep 1000")).await;
+        // The directory of a test is closed; that of a daemon, /var/lib, is not.
+        fs::set_permissions(node.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        assert!(stranger_reads(&node.path("conf/10-fake.conflist")));
+        let (kept, volatile) = (node.path("data"), node.path("run"));
+        let images = kept.join("images.redb");
+        let record = kept.join("containers").join(&id).join("container.json");
+        let bundle = volatile.join("containers").join(&id).join("config.json");
+        for path in [kept.clone(), kept.join("snapshots"), images, record, volatile, bundle] {
+            assert!(path.exists() && !stranger_reads(&path), "{}", path.display());
+        }
         end(&node, cri, &pod, running).await;
     });
 }
