@@ -113,7 +113,7 @@ impl Definitions<'_> {
                 out.push_str(" R");
             }
             write_extras(out, value)?;
-            if GATED.iter().any(|(owner, gated)| owner == name && gated.contains(&field.as_str())) {
+            if GATED.iter().any(|(owner, gated)| *owner == name && gated.contains(&field.as_str())) {
                 out.push_str(" G");
             }
             out.push('\n');
