@@ -204,7 +204,10 @@ mod tests {
     fn it_is_given_back_in_the_midst_and_when_it_is_calm() {
         let runtime = runtime();
         let (sender, mut given) = tokio::sync::mpsc::unbounded_channel();
-        runtime.spawn(keep(move |what| drop(sender.send((what, mapped_of_the_program())))));
+        runtime.spawn(keep(move |what| {
+            // Nobody listens any more once the test is over.
+            let _ = sender.send((what, mapped_of_the_program()));
+        }));
         let (release, held) = std::sync::mpsc::channel::<()>();
         let before = mapped_of_the_program();
         let busy = runtime.spawn_blocking(move || {
