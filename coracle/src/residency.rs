@@ -76,6 +76,8 @@ async fn keep(mut told: impl FnMut(Given)) {
         let busy = now - computed >= WORTH_IT_MILLISECONDS;
         let given = if in_the_midst() {
             patience = (2 * patience).min(PERIOD);
+            // Even if nothing more is computed until it is calm.
+            was_busy |= busy;
             // Memory is soon asked for again.
             busy.then_some(Given::Program)
         } else {
@@ -214,7 +216,6 @@ mod tests {
             compute();
             // One that waits for a disk.
             let _ = held.recv();
-            compute();
         });
         let mut next = || {
             let limit = Duration::from_secs(30);
