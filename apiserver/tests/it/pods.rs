@@ -12,6 +12,15 @@ fn causes(status: &Value) -> Vec<String> {
     causes.iter().map(|cause| format!("{}: {}", text(cause, "field"), text(cause, "message"))).collect()
 }
 
+/// Sends each patch, which is refused for the cause beside it, among others.
+async fn assert_refused<const N: usize>(client: &Client, path: &str, rows: [(Value, &str); N]) {
+    for (patch, cause) in rows {
+        let (code, status) = strategic(client, path, &patch).await;
+        assert_eq!(code, StatusCode::UNPROCESSABLE_ENTITY, "{status}");
+        assert!(causes(&status).iter().any(|found| found == cause), "{cause}: {:?}", causes(&status));
+    }
+}
+
 async fn strategic(client: &Client, path: &str, body: &Value) -> (StatusCode, Value) {
     client.send(Method::PATCH, path, "application/strategic-merge-patch+json", body.to_string()).await
 }
@@ -118,11 +127,7 @@ async fn a_resize_changes_cpu_and_memory() {
             "spec: Forbidden: only cpu and memory resources are mutable",
         ),
     ];
-    for (patch, cause) in rows {
-        let (code, status) = strategic(&client, &path, &patch).await;
-        assert_eq!(code, StatusCode::UNPROCESSABLE_ENTITY, "{status}");
-        assert!(causes(&status).iter().any(|found| found == cause), "{cause}: {:?}", causes(&status));
-    }
+    assert_refused(&client, &path, rows).await;
     // A kubelet that says nothing of what its containers have cannot resize them.
     let running = json!({"status": {"containerStatuses": [{"name": "c", "image": "", "imageID": "", "ready": true, "restartCount": 0, "state": {"running": {}}}]}});
     client.merge(&format!("{PODS}/a/status"), &running).await;
@@ -168,11 +173,7 @@ async fn a_resize_changes_a_whole_pod() {
             "spec.resources.containers[0][memory].limits: Invalid value: \"2Gi\": must be less than or equal to pod limits of 1536Mi",
         ),
     ];
-    for (patch, cause) in rows {
-        let (code, status) = strategic(&client, &path, &patch).await;
-        assert_eq!(code, StatusCode::UNPROCESSABLE_ENTITY, "{status}");
-        assert!(causes(&status).iter().any(|found| found == cause), "{cause}: {:?}", causes(&status));
-    }
+    assert_refused(&client, &path, rows).await;
     // Without the subresource it is as fixed as ever.
     let (code, status) = strategic(&client, &format!("{PODS}/a"), &own(json!({"limits": {"cpu": "4"}}))).await;
     assert_eq!(code, StatusCode::UNPROCESSABLE_ENTITY, "{status}");
