@@ -217,8 +217,8 @@ pub async fn runtime(options: Runtime) -> Result<()> {
     let data_dir = options.data_dir.context("--data-dir is required")?;
     let run_dir = match options.run_dir {
         Some(run_dir) => run_dir,
-        // Nothing is made where there is nothing to be checked.
-        None if options.chore.is_some() && !data_dir.exists() => data_dir.join("run"),
+        // A check makes and moves nothing; it finds what there is by the same path.
+        None if options.chore.is_some() => data_dir.join("run"),
         None => run_dir::of(&data_dir)?,
     };
     let config = coracle_runtime::Config {
