@@ -244,8 +244,11 @@ async fn schemas_say_whether_their_level_is_there_and_figures_what_becomes_of_re
 
     for nth in 0..20 {
         let text = "x".repeat(17_000);
-        client.post(MAPS, &json!({"metadata": {"name": format!("m{nth}")}, "data": {"text": text}})).await;
+        let map = json!({"metadata": {"name": format!("m{nth}")}, "data": {"text": text}});
+        assert_eq!(client.post(MAPS, &map).await.0, StatusCode::CREATED);
     }
+    // What a list takes is estimated by what the cache holds, which may be a moment behind the writes; a list waits for it.
+    client.get(MAPS).await;
     let figure = async |name: &str| {
         let (_, text) = client.get("/metrics").await;
         let line = text.as_str().unwrap().lines().find_map(|line| line.strip_prefix(name).map(str::to_owned));
