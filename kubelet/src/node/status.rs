@@ -19,6 +19,10 @@ use crate::work::Shared;
 const MAX_IMAGES: usize = 50;
 /// Less free memory than this is pressure (upstream's hard eviction threshold).
 const MEMORY_LEFT: u64 = 100 << 20;
+/// Less free disk than a twentieth is pressure, but what is left of a large one is enough. Upstream's tenth would stop a laptop with a
+/// nearly full disk from running anything; kind switches the limit off.
+const DISK_SHARE_LEFT: u64 = 20;
+const DISK_LEFT: u64 = 1 << 30;
 
 /// The status now; conditions that did not change keep their times.
 pub(super) async fn make(
@@ -90,11 +94,15 @@ pub fn allocatable_memory(share: &Share) -> u64 {
     share.memory.saturating_sub(MEMORY_LEFT).saturating_sub(share.huge())
 }
 
+/// The free disk below which the node is under pressure.
+fn disk_left(size: u64) -> u64 {
+    (size / DISK_SHARE_LEFT).min(DISK_LEFT)
+}
+
 fn resources(description: &Description, facts: &Facts, allocatable: bool) -> BTreeMap<String, resource::Quantity> {
     let share = Share::of(facts, if allocatable { description.reserved } else { Reserved::default() });
-    // Below a twentieth of the disk the node is under pressure, too.
     let (memory, storage) = if allocatable {
-        (allocatable_memory(&share), share.storage.saturating_sub(facts.storage / 20))
+        (allocatable_memory(&share), share.storage.saturating_sub(disk_left(facts.storage)))
     } else {
         (share.memory, share.storage)
     };
@@ -160,8 +168,7 @@ impl Pressure {
 
 fn pressures(root: &Path) -> [Pressure; 3] {
     let memory = facts::memory("MemAvailable");
-    // A twentieth of the disk has to be free. Upstream's tenth would stop a laptop with a full disk from running anything.
-    let disk = facts::disk(root).is_some_and(|disk| disk.available < disk.size / 20);
+    let disk = facts::disk(root).is_some_and(|disk| disk.available < disk_left(disk.size));
     let processes = facts::processes().is_some_and(|(most, now)| most.saturating_sub(now) < most / 10);
     [
         Pressure {
@@ -264,6 +271,11 @@ mod tests {
         assert!(!overruled(Some(&own), &own));
         assert!(overruled(Some(&with("Unknown", "NodeStatusUnknown")), &own));
         assert!(overruled(None, &own));
+    }
+
+    #[test]
+    fn a_share_of_a_small_disk_is_left_and_enough_of_a_large_one() {
+        assert_eq!((disk_left(10 << 30), disk_left(250 << 30)), (512 << 20, 1 << 30));
     }
 
     fn runtime(kind: &str, status: bool) -> cri::RuntimeCondition {
