@@ -3,6 +3,7 @@
 mod bench;
 mod cargo;
 mod dist;
+mod go_types;
 mod protobuf;
 mod schema;
 mod vm;

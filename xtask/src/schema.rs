@@ -48,7 +48,7 @@ fn fetch(scratch: &Path) -> Result<PathBuf> {
     Ok(scratch.join(DEFINITIONS))
 }
 
-fn call(command: &mut Command) -> Result<()> {
+pub fn call(command: &mut Command) -> Result<()> {
     let status = command.status().with_context(|| format!("{command:?}"))?;
     ensure!(status.success(), "{command:?}: {status}");
     Ok(())

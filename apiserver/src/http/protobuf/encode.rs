@@ -9,8 +9,7 @@ use coracle_api::{Gvk, meta};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-/// Whether objects of a kind can be answered in protobuf: it has field numbers. Parts of it that have none, because they are
-/// newer than the numbers (they are alpha, and so gated off), are left out. Custom resources have none, as upstream.
+/// Whether objects of a kind can be answered in protobuf: it has field numbers. Custom resources have none, as upstream.
 pub fn is_offered(gvk: &Gvk) -> bool {
     schema::of(gvk).is_some_and(is_numbered)
 }
@@ -322,18 +321,15 @@ mod tests {
         assert!(is_offered(&Gvk::of("", "v1", "Status")));
     }
 
-    /// Every kind that is served has numbers, with all its fields but those that are gated off.
+    /// Every kind that is served has numbers, with all its fields, even those that are gated off.
     #[test]
     fn nothing_that_is_served_lacks_numbers() {
-        // What image volumes' digests are told in (ImageVolumeWithDigest); nobody here tells them.
-        let gated = [" volumeStatus"];
         let (mut seen, mut lacking) = (HashSet::new(), BTreeSet::new());
         let registry = crate::registry::Registry::builtin().current();
         for row in registry.rows() {
             let kinds = (0..row.served.len()).filter_map(|served| schema::of(&row.gvk(served)));
             kinds.for_each(|ty| numbered(ty, &mut seen, &mut lacking));
         }
-        lacking.retain(|field| !gated.iter().any(|name| field.ends_with(name)));
         assert!(seen.len() > 300 && lacking.is_empty(), "{lacking:?}");
     }
 
@@ -344,9 +340,6 @@ mod tests {
         }
         let numbers = NUMBERS.get(ty.full_name());
         for field in ty.fields().filter(|field| !["apiVersion", "kind"].contains(&field.name())) {
-            if field.gated_off() {
-                continue;
-            }
             if !numbers.is_some_and(|numbers| has(numbers, field.name())) {
                 lacking.insert(format!("{} {}", ty.full_name(), field.name()));
             } else if let Some(inner) = innermost(field.value()) {

@@ -4,7 +4,7 @@
 //! `runtime/serializer/protobuf`). The object is turned into the JSON document it stands for, and goes on as any other.
 //!
 //! Go writes fields that are not pointers even when they are zero, so a zero says nothing unless the field is a pointer, or one
-//! that Go writes in JSON too.
+//! that Go writes in JSON too: the table of numbers tells which.
 
 mod encode;
 mod numbers;
@@ -30,92 +30,6 @@ const MAX_DEPTH: usize = 64;
 
 /// Second 0 of year 1: Go's zero time.
 const ZERO_TIME: i64 = -62_135_596_800;
-
-/// Fields that are pointers upstream, so that a zero counts (core, apps, batch and others, `types.go`).
-const POINTERS: [&str; 82] = [
-    "activeDeadlineSeconds",
-    "adminAccess",
-    "allocateLoadBalancerNodePorts",
-    "allowPrivilegeEscalation",
-    "allowVolumeExpansion",
-    "apiGroup",
-    "attachRequired",
-    "automountServiceAccountToken",
-    "averageUtilization",
-    "backoffLimit",
-    "backoffLimitPerIndex",
-    "blockOwnerDeletion",
-    "borrowingLimitPercent",
-    "completions",
-    "controller",
-    "defaultMode",
-    "deletionGracePeriodSeconds",
-    "enableServiceLinks",
-    "endPort",
-    "expirationSeconds",
-    "failedJobsHistoryLimit",
-    "fsGroup",
-    "gracePeriodSeconds",
-    "hostProcess",
-    "hostUsers",
-    "immutable",
-    "leaseDurationSeconds",
-    "leaseTransitions",
-    "lendablePercent",
-    "loadBalancerClass",
-    "manualSelector",
-    "maxFailedIndexes",
-    "maxItems",
-    "maxLength",
-    "maxProperties",
-    "maximum",
-    "minDomains",
-    "minItems",
-    "minLength",
-    "minProperties",
-    "minReplicas",
-    "minimum",
-    "mode",
-    "multipleOf",
-    "nodeAllocatableUpdatePeriodSeconds",
-    "nominalConcurrencyShares",
-    "optional",
-    "optionalOldSelf",
-    "orphanDependents",
-    "parallelism",
-    "partition",
-    "podInfoOnMount",
-    "priority",
-    "privileged",
-    "progressDeadlineSeconds",
-    "readOnlyRootFilesystem",
-    "ready",
-    "replicas",
-    "requiresRepublish",
-    "revisionHistoryLimit",
-    "runAsGroup",
-    "runAsNonRoot",
-    "runAsUser",
-    "seLinuxMount",
-    "serving",
-    "setHostnameAsFQDN",
-    "shareProcessNamespace",
-    "stabilizationWindowSeconds",
-    "started",
-    "startingDeadlineSeconds",
-    "storageCapacity",
-    "storageClassName",
-    "successfulJobsHistoryLimit",
-    "suspend",
-    "terminating",
-    "terminationGracePeriodSeconds",
-    "timeoutSeconds",
-    "tolerationSeconds",
-    "ttlSecondsAfterFinished",
-    "unhealthyPodEvictionPolicy",
-    "volumeAttributesClassName",
-    "x-kubernetes-preserve-unknown-fields",
-];
 
 /// What is wrong with a body.
 #[derive(Debug, PartialEq, Eq)]
@@ -277,29 +191,29 @@ fn fields(
         let Some(field) = ty.field(numbered.name) else { continue };
         match numbered.either {
             Some(form) => add_either(object, field, wire, form, ty, depth)?,
-            None => add(object, field, wire, depth)?,
+            None => add(object, field, wire, numbered.zero, depth)?,
         }
     }
     Ok(())
 }
 
-/// Adds one occurrence of a field.
-fn add(object: &mut Map<String, Value>, field: Field<'static>, wire: Wire, depth: usize) -> Result<()> {
+/// Adds one occurrence of a field, of which a zero may count.
+fn add(object: &mut Map<String, Value>, field: Field<'static>, wire: Wire, zero: bool, depth: usize) -> Result<()> {
     let name = field.name();
     match field.value().kind() {
         Kind::List(item) => {
             let list = object.entry(name).or_insert_with(|| Value::Array(Vec::new()));
             let Value::Array(list) = list else { return Err(Malformed("a list that is none")) };
-            list.push(self::value(wire, item, depth + 1)?.unwrap_or_else(|| zero(item)));
+            list.push(self::value(wire, item, depth + 1)?.unwrap_or_else(|| zero_of(item)));
         }
         Kind::Map(item) => {
             let (key, found) = entry(wire)?;
             let found = found.map(|wire| value(wire, item, depth + 1)).transpose()?.flatten();
-            map_of(object, name)?.insert(key, found.unwrap_or_else(|| zero(item)));
+            map_of(object, name)?.insert(key, found.unwrap_or_else(|| zero_of(item)));
         }
         kind => {
             if let Some(found) = value(wire, field.value(), depth + 1)?
-                && (!says_nothing(&found, kind) || field.required() || POINTERS.contains(&name))
+                && (zero || !says_nothing(&found, kind))
             {
                 object.insert(name.to_owned(), found);
             }
@@ -308,8 +222,8 @@ fn add(object: &mut Map<String, Value>, field: Field<'static>, wire: Wire, depth
     Ok(())
 }
 
-/// Whether a value is the zero of a field that is no pointer. What is a number or a name is a pointer nearly everywhere
-/// (`maxUnavailable: 0`), and where it is none, Go's JSON shows its zero too.
+/// Whether a value is a zero. What is a number or a name is a pointer nearly everywhere (`maxUnavailable: 0`), and where it is
+/// none, Go's JSON shows its zero too.
 fn says_nothing(found: &Value, kind: Kind<'_>) -> bool {
     match (kind, found) {
         (Kind::Scalar(Scalar::Any | Scalar::RawObject | Scalar::IntOrString), _) => false,
@@ -382,7 +296,7 @@ fn map_of<'o>(object: &'o mut Map<String, Value>, name: &str) -> Result<&'o mut 
 }
 
 /// What an entry without a value stands for.
-fn zero(value: ValueRef<'static>) -> Value {
+fn zero_of(value: ValueRef<'static>) -> Value {
     match value.kind() {
         Kind::Scalar(Scalar::Int32 | Scalar::Int64 | Scalar::Number) => 0.into(),
         Kind::Scalar(Scalar::Bool) => false.into(),
@@ -406,7 +320,7 @@ fn value(wire: Wire, value: ValueRef<'static>, depth: usize) -> Result<Option<Va
             let mut list = Vec::new();
             for field in Fields(bytes) {
                 if let (1, wire) = field? {
-                    list.push(self::value(wire, item, depth + 1)?.unwrap_or_else(|| zero(item)));
+                    list.push(self::value(wire, item, depth + 1)?.unwrap_or_else(|| zero_of(item)));
                 }
             }
             Ok(Some(Value::Array(list)))
@@ -512,6 +426,60 @@ mod tests {
         let raw = field(2, &[1 << 3, 0, 5 << 3, 0]);
         let object = decode(&body("apps/v1", "Deployment", &raw), &Gvk::of("apps", "v1", "Deployment")).unwrap();
         assert_eq!(object["spec"], json!({"replicas": 0}));
+    }
+
+    /// The document that a message of a kind stands for, without kind and apiVersion.
+    fn read(group: &'static str, version: &'static str, kind: &'static str, raw: &[u8]) -> Value {
+        let gvk = Gvk::of(group, version, kind);
+        let mut object = decode(&body(&gvk.api_version(), kind, raw), &gvk).unwrap();
+        for known in ["apiVersion", "kind"] {
+            object.as_object_mut().unwrap().remove(known);
+        }
+        object
+    }
+
+    /// The tags of k8s.io/api v1.36: a pointer or a field without `omitempty` keeps its zero, in one type and not in the next.
+    #[test]
+    fn zeros_count_by_type() {
+        let zero = |number: u8| vec![number << 3, 0];
+        // PriorityClass.value has no omitempty; globalDefault has.
+        let class = [zero(2), zero(3)].concat();
+        assert_eq!(read("scheduling.k8s.io", "v1", "PriorityClass", &class), json!({"value": 0}));
+        // All numbers of the status of a PodDisruptionBudget but observedGeneration.
+        let status = [zero(1), zero(3), zero(4), zero(5), zero(6)].concat();
+        assert_eq!(
+            read("policy", "v1", "PodDisruptionBudget", &field(3, &status))["status"],
+            json!({"disruptionsAllowed": 0, "currentHealthy": 0, "desiredHealthy": 0, "expectedPods": 0})
+        );
+        // Lease.spec.holderIdentity is a pointer to text: given up, not unknown.
+        assert_eq!(
+            read("coordination.k8s.io", "v1", "Lease", &field(2, &field(1, b"")))["spec"],
+            json!({"holderIdentity": ""})
+        );
+        // spec.replicas of an autoscaling Scale is no pointer, its status.replicas shows always.
+        let scale = [field(2, &zero(1)), field(3, &zero(1))].concat();
+        assert_eq!(read("autoscaling", "v1", "Scale", &scale), json!({"spec": {}, "status": {"replicas": 0}}));
+        // spec.replicas of a Deployment is one, its status.replicas is not shown.
+        let deployment = [field(2, &zero(1)), field(3, &zero(2))].concat();
+        assert_eq!(read("apps", "v1", "Deployment", &deployment), json!({"spec": {"replicas": 0}, "status": {}}));
+        // An attribute of a device that is false, and one that is 0.
+        let attribute = |name: &[u8], zero: Vec<u8>| field(2, &[field(1, name), field(2, &zero)].concat());
+        let device = [field(1, b"d"), attribute(b"on", zero(3)), attribute(b"slot", zero(2))].concat();
+        assert_eq!(
+            read("resource.k8s.io", "v1", "ResourceSlice", &field(2, &field(6, &device)))["spec"]["devices"],
+            json!([{"name": "d", "attributes": {"on": {"bool": false}, "slot": {"int": 0}}}])
+        );
+    }
+
+    /// What the digest of an image volume is told in: numbers of v1.36.
+    #[test]
+    fn the_status_of_an_image_volume() {
+        let mount = [field(1, b"v"), field(5, &field(1, &field(1, b"sha256:1")))].concat();
+        let status = field(8, &[field(1, b"c"), field(12, &mount)].concat());
+        assert_eq!(
+            read("", "v1", "Pod", &field(3, &status))["status"]["containerStatuses"][0]["volumeMounts"],
+            json!([{"name": "v", "volumeStatus": {"image": {"imageRef": "sha256:1"}}}])
+        );
     }
 
     #[test]

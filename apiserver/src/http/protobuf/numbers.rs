@@ -2,7 +2,7 @@
 //!
 //! They come from tables of lines `TYPE field=number …`. A number with dots leads through structures that upstream embeds, and
 //! which JSON does not show: a volume's `hostPath` is field 1 of its field 2. Behind a colon stands what a value is that JSON
-//! gives no type of its own.
+//! gives no type of its own. A `!` at the end: a zero counts, because upstream's field is a pointer, or JSON shows it always.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::LazyLock;
@@ -30,6 +30,8 @@ pub(super) struct Numbers {
 pub(super) struct Numbered {
     pub name: &'static str,
     pub either: Option<Either>,
+    /// Whether a zero counts.
+    pub zero: bool,
 }
 
 /// What may stand in one field of a JSON schema in two ways; on the wire it is a message with a field for each
@@ -47,6 +49,7 @@ pub(super) enum Either {
 impl Numbers {
     fn add(&mut self, fields: &'static str) {
         for (name, path) in fields.split(' ').filter_map(|word| word.split_once('=')) {
+            let (path, zero) = path.strip_suffix('!').map_or((path, false), |path| (path, true));
             let (path, either) = match path.split_once(':') {
                 None => (path, None),
                 Some((path, "schemas")) => (path, Some(Either::Schemas)),
@@ -59,7 +62,7 @@ impl Numbers {
             for part in parts {
                 at = at.embedded.entry(part).or_default();
             }
-            at.fields.insert(last, Numbered { name, either });
+            at.fields.insert(last, Numbered { name, either, zero });
         }
     }
 }
