@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use coracle_api::resources::Amounts as _;
 use k8s_openapi::api::core::v1::{Node, Taint};
 
 use crate::{

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use coracle_api::quantity::Quantity;
-use coracle_api::resources::is_pod_level;
+use coracle_api::resources::{Amounts, Part, is_pod_level, together};
 use k8s_openapi::{
     api::core::v1::{Container, ContainerStatus, Pod, PodStatus, ResourceRequirements},
     apimachinery::pkg::api::resource::Quantity as Text,
@@ -21,6 +21,15 @@ pub struct Resources {
     pub ephemeral: i64,
     /// Extended resources and huge pages, ordered by name. Few have any.
     pub others: Vec<(String, i64)>,
+}
+
+impl Amounts for Resources {
+    fn add(&mut self, other: &Self) {
+        self.combine(other, i64::saturating_add);
+    }
+    fn raise(&mut self, other: &Self) {
+        self.combine(other, i64::max);
+    }
 }
 
 impl Resources {
@@ -41,19 +50,9 @@ impl Resources {
         resources
     }
 
-    /// Adds amounts.
-    pub fn add(&mut self, other: &Self) {
-        self.combine(other, i64::saturating_add);
-    }
-
     /// Takes amounts away.
     pub fn subtract(&mut self, other: &Self) {
         self.combine(other, i64::saturating_sub);
-    }
-
-    /// Raises each amount to the other's where that is larger.
-    pub fn raise(&mut self, other: &Self) {
-        self.combine(other, i64::max);
     }
 
     fn combine(&mut self, other: &Self, with: fn(i64, i64) -> i64) {
@@ -206,27 +205,14 @@ fn asks(container: &Container, name: &str) -> bool {
         .is_some_and(|requests| requests.contains_key(name))
 }
 
-/// The containers together, or the largest moment while init containers run, where sidecars (restartable init
-/// containers) go on running (KEP-753), and the pod's overhead.
+/// What the containers take together, or the pod as a whole, and its overhead.
 fn sum(pod: &Pod, of: impl Fn(&Container) -> Resources) -> Resources {
     let Some(spec) = &pod.spec else { return Resources::default() };
-    let mut total = Resources::default();
-    for container in &spec.containers {
-        total.add(&of(container));
-    }
-    let (mut sidecars, mut starting) = (Resources::default(), Resources::default());
-    for container in spec.init_containers.iter().flatten() {
-        let mut moment = of(container);
-        if container.restart_policy.as_deref() == Some("Always") {
-            sidecars.add(&moment);
-            moment = sidecars.clone();
-        } else {
-            moment.add(&sidecars);
-        }
-        starting.raise(&moment);
-    }
-    total.add(&sidecars);
-    total.raise(&starting);
+    let init = spec.init_containers.iter().flatten().map(|container| {
+        let part = if container.restart_policy.as_deref() == Some("Always") { Part::Sidecar } else { Part::Init };
+        (part, of(container))
+    });
+    let mut total = together(init.chain(spec.containers.iter().map(|container| (Part::App, of(container)))));
     if let Some(own) = own_requests(pod) {
         replace(&mut total, pod, own);
     }

@@ -14,6 +14,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use coracle_api::resources::Amounts as _;
 use k8s_openapi::api::core::v1::{Pod, ResourceRequirements};
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -194,7 +195,8 @@ impl Allocations {
     /// Gives one pod what it asks for, or says why not.
     fn consider(&self, entries: &mut HashMap<String, Entry>, uid: &str) {
         let others = entries.iter().filter(|(other, _)| *other != uid);
-        let used = others.fold(Amounts::default(), |used, (_, entry)| used.plus(requests::of_pod(&entry.given())));
+        let mut used = Amounts::default();
+        others.for_each(|(_, entry)| used.add(&requests::of_pod(&entry.given())));
         let last = entries.values().map(|entry| entry.since).max().unwrap_or(0);
         let Some(entry) = entries.get_mut(uid) else { return };
         let (wanted, has) = (requests::of_pod(&entry.desired), requests::of_pod(&entry.given()));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use coracle_api::quantity::Quantity;
-use coracle_api::resources::is_pod_level;
+use coracle_api::resources::{self, Amounts as _, Part, is_pod_level};
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource;
 use serde::{Deserialize, Serialize};
@@ -42,11 +42,14 @@ impl Amounts {
     fn with(self, other: Self, combine: fn(i64, i64) -> i64) -> Self {
         Self { cpu_millis: combine(self.cpu_millis, other.cpu_millis), memory: combine(self.memory, other.memory) }
     }
-    pub fn plus(self, other: Self) -> Self {
-        self.with(other, i64::saturating_add)
+}
+
+impl resources::Amounts for Amounts {
+    fn add(&mut self, other: &Self) {
+        *self = self.with(*other, i64::saturating_add);
     }
-    fn or_more(self, other: Self) -> Self {
-        self.with(other, i64::max)
+    fn raise(&mut self, other: &Self) {
+        *self = self.with(*other, i64::max);
     }
 }
 
@@ -59,7 +62,8 @@ pub fn of_pod(pod: &Pod) -> Amounts {
     if let Some(memory) = qos::own_request(pod, "memory") {
         amounts.memory = memory.units();
     }
-    amounts.plus(overhead(pod))
+    amounts.add(&overhead(pod));
+    amounts
 }
 
 /// What running the pod costs beside its containers.
@@ -74,45 +78,23 @@ pub fn of_containers(pod: &Pod) -> Amounts {
 }
 
 /// The same of anything that containers have.
-pub fn of_moments(pod: &Pod, of: impl Fn(&Container) -> Amounts) -> Amounts {
-    largest_moment(pod, of, |one, other| one.plus(*other), |one, other| one.or_more(*other))
-}
-
-fn largest_moment<T: Default + Clone>(
-    pod: &Pod,
-    of: impl Fn(&Container) -> T,
-    plus: fn(T, &T) -> T,
-    or_more: fn(T, &T) -> T,
-) -> T {
-    let (mut apps, mut sidecars, mut starting) = (T::default(), T::default(), T::default());
-    for (role, container) in containers(pod) {
-        let own = of(container);
-        match role {
-            Role::Sidecar => {
-                sidecars = plus(sidecars, &own);
-                starting = or_more(starting, &sidecars);
-            }
-            Role::Init => starting = or_more(starting, &plus(own, &sidecars)),
-            Role::App | Role::Ephemeral => apps = plus(apps, &own),
-        }
-    }
-    or_more(plus(apps, &sidecars), &starting)
+pub fn of_moments<T: resources::Amounts>(pod: &Pod, of: impl Fn(&Container) -> T) -> T {
+    let part = |role: Role| match role {
+        Role::Init => Part::Init,
+        Role::Sidecar => Part::Sidecar,
+        Role::App | Role::Ephemeral => Part::App,
+    };
+    resources::together(containers(pod).map(|(role, container)| (part(role), of(container))))
 }
 
 /// What a pod has of everything without its overhead, as its status tells it: its own amounts, else what its containers have
 /// together, which is a limit only where each of them has one (KEP-5419, `PodStatus.resources`). `of` says what a container has.
 pub fn told(pod: &Pod, of: impl Fn(&Container) -> ResourceRequirements) -> ResourceRequirements {
     let together = |list: fn(ResourceRequirements) -> Option<List>| {
-        let amounts = |container: &Container| -> BTreeMap<String, Quantity> {
+        of_moments(pod, |container| -> BTreeMap<String, Quantity> {
             let named = list(of(container)).unwrap_or_default().into_iter();
             named.filter_map(|(name, amount)| Some((name, Quantity::parse(&amount.0).ok()?))).collect()
-        };
-        largest_moment(
-            pod,
-            amounts,
-            |one, other| each(one, other, |a, b| a + b),
-            |one, other| each(one, other, Ord::max),
-        )
+        })
     };
     let own = qos::own(pod);
     let finish = |sum: BTreeMap<String, Quantity>, own: Option<&List>| {
@@ -128,18 +110,6 @@ pub fn told(pod: &Pod, of: impl Fn(&Container) -> ResourceRequirements) -> Resou
         limits: finish(limits, own.and_then(|own| own.limits.as_ref())),
         ..ResourceRequirements::default()
     }
-}
-
-fn each(
-    mut one: BTreeMap<String, Quantity>,
-    other: &BTreeMap<String, Quantity>,
-    combine: fn(Quantity, Quantity) -> Quantity,
-) -> BTreeMap<String, Quantity> {
-    for (name, amount) in other {
-        let sum = one.get(name).map_or(*amount, |before| combine(*before, *amount));
-        one.insert(name.clone(), sum);
-    }
-    one
 }
 
 fn amount(list: Option<&BTreeMap<String, resource::Quantity>>, name: &str) -> Quantity {

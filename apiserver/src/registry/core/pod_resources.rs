@@ -4,7 +4,7 @@ use super::resources::{self, Level};
 use crate::registry::fields::{field, items, object_mut, quantity, set, text};
 use coracle_api::Cause;
 use coracle_api::quantity::Quantity;
-use coracle_api::resources::{HUGE_PAGES, is_pod_level};
+use coracle_api::resources::{HUGE_PAGES, Part, is_pod_level, together};
 use coracle_api::status::FieldPath;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -30,34 +30,13 @@ fn of(holder: &Value, kind: &str) -> Amounts {
     list.into_iter().flatten().filter_map(|(name, value)| Some((name.clone(), quantity(value)?))).collect()
 }
 
-fn combine(to: &mut Amounts, from: &Amounts, with: fn(Quantity, Quantity) -> Quantity) {
-    for (name, amount) in from {
-        let sum = to.get(name).map_or(*amount, |before| with(*before, *amount));
-        to.insert(name.clone(), sum);
-    }
-}
-
-/// What the containers have together, or have in the largest moment while init containers run beside the sidecars that run
-/// already (KEP-753; component-helpers `AggregateContainerRequests`).
+/// What the containers have together.
 fn aggregate(spec: &Value, kind: &str) -> Amounts {
-    let add = |one: Quantity, other: Quantity| one + other;
-    let (mut total, mut sidecars, mut starting) = (Amounts::new(), Amounts::new(), Amounts::new());
-    for container in items(spec, "containers") {
-        combine(&mut total, &of(container, kind), add);
-    }
-    for container in items(spec, "initContainers") {
-        let mut moment = of(container, kind);
-        if text(container, "restartPolicy") == "Always" {
-            combine(&mut total, &moment, add);
-            combine(&mut sidecars, &moment, add);
-            moment.clone_from(&sidecars);
-        } else {
-            combine(&mut moment, &sidecars, add);
-        }
-        combine(&mut starting, &moment, Ord::max);
-    }
-    combine(&mut total, &starting, Ord::max);
-    total
+    let init = items(spec, "initContainers").iter().map(|container| {
+        let part = if text(container, "restartPolicy") == "Always" { Part::Sidecar } else { Part::Init };
+        (part, of(container, kind))
+    });
+    together(init.chain(items(spec, "containers").iter().map(|container| (Part::App, of(container, kind)))))
 }
 
 /// Fills in what follows from the containers' and from the other of the two (core/v1 `defaultHugePagePodLimits`,
