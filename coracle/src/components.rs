@@ -15,7 +15,7 @@ use coracle_runtime::{
 };
 use tokio::sync::watch;
 
-use crate::{readiness, run_dir, shutdown};
+use crate::{readiness, run_dir::RunDir, shutdown};
 
 #[derive(Debug, Args)]
 pub struct Scheduler {
@@ -216,15 +216,15 @@ pub async fn runtime(options: Runtime) -> Result<()> {
     let docker = docker_listeners(&options)?;
     let data_dir = options.data_dir.context("--data-dir is required")?;
     let run_dir = match options.run_dir {
-        Some(run_dir) => run_dir,
+        Some(run_dir) => RunDir::at(run_dir),
         // A check makes and moves nothing; it finds what there is by the same path.
-        None if options.chore.is_some() => data_dir.join("run"),
-        None => run_dir::of(&data_dir)?,
+        None if options.chore.is_some() => RunDir::at(data_dir.join("run")),
+        None => RunDir::of(&data_dir)?,
     };
     let config = coracle_runtime::Config {
         data_dir,
-        run_dir: run_dir.clone(),
-        cri_socket: options.cri_socket.unwrap_or_else(|| run_dir.join("cri.sock")),
+        run_dir: run_dir.path.clone(),
+        cri_socket: options.cri_socket.unwrap_or_else(|| run_dir.path.join("cri.sock")),
         cgroup_parent: options.cgroup_parent,
         cni_conf_dir: options.cni_conf_dir,
         cni_bin_dir: options.cni_bin_dir,

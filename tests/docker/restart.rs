@@ -1,6 +1,8 @@
 //! The daemon is killed while containers run. dockerd does this with `--live-restore` only, so it is no peer here.
 
-use std::fs;
+use std::{fs, os::unix::net::UnixListener};
+
+use coracle_tests::binary;
 
 use crate::engine::{Engine, IMAGE, ours_alone};
 
@@ -44,6 +46,25 @@ fn containers_outlive_the_daemon_and_the_next_one_knows_them() {
     engine.ok(&["stop", "-t", "0", "web"]);
     engine.ok(&["start", "web"]);
     assert!(answers(&from_host));
+}
+
+#[test]
+fn a_second_daemon_moves_nothing_of_the_first() {
+    if ours_alone(LIVE) {
+        return;
+    }
+    let run = tempfile::tempdir().unwrap();
+    let engine = Engine::start_with(&["--run-dir", run.path().to_str().unwrap()]);
+    // As a daemon keeps it that knows no other place: idle, and the second one would rather have it in memory.
+    let (data, own) = (engine.path("data"), engine.path("data/run"));
+    fs::create_dir(&own).unwrap();
+    let _socket = UnixListener::bind(own.join("cri.sock")).unwrap();
+    let program = binary("coracle");
+    let script = "busybox mount -t tmpfs run /run && exec \"$@\"";
+    let words = ["unshare", "-m", "busybox", "sh", "-c", script, "sh", program.to_str().unwrap(), "runtime"];
+    let refused = engine.on_host(&[&words[..], &["--data-dir", data.to_str().unwrap()]].concat()).fails();
+    assert!(refused.contains("already open"), "{refused}");
+    assert!(!own.is_symlink() && own.join("cri.sock").exists());
 }
 
 #[test]

@@ -22,7 +22,7 @@ use coracle_runtime::Runtime;
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::{readiness, run_dir, server::inherited_netns, shutdown};
+use crate::{readiness, run_dir::RunDir, server::inherited_netns, shutdown};
 
 #[derive(Debug, Args)]
 pub struct Options {
@@ -64,7 +64,9 @@ pub struct Options {
 /// Runs the node until it is told to stop. Its containers go on without it.
 pub async fn run(options: Options) -> Result<()> {
     let stop = shutdown::on_signal()?;
-    let run_dir = options.run_dir.clone().map_or_else(|| run_dir::of(&options.data_dir), Ok)?;
+    // It is this node's until the end.
+    let held = options.run_dir.clone().map_or_else(|| RunDir::of(&options.data_dir), |path| Ok(RunDir::at(path)))?;
+    let run_dir = held.path.clone();
     let node = Node::of(&options)?;
     let pull_place = match options.host_netns {
         Some(fd) => Place::Netns(inherited_netns(fd)?),
