@@ -10,7 +10,7 @@ use std::{
 
 use nix::{
     libc,
-    mount::{MsFlags, mount},
+    mount::{MntFlags, MsFlags, mount, umount2},
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sched::{CloneFlags, unshare},
     sys::signal::{Signal, kill},
@@ -25,6 +25,8 @@ use crate::run::{Output, binary, run};
 pub struct Lab {
     home: TempDir,
     name: String,
+    /// Something is mounted on the home.
+    mounted: bool,
 }
 
 impl Lab {
@@ -32,7 +34,7 @@ impl Lab {
     pub fn prepare(name: &str) -> Self {
         // Short: sockets below it have room for 107 bytes.
         let home = tempfile::Builder::new().prefix("lab").tempdir_in("/tmp").expect("make a directory");
-        Self { home, name: name.to_owned() }
+        Self { home, name: name.to_owned(), mounted: false }
     }
 
     /// A lab with `nodes` nodes, Ready.
@@ -46,13 +48,14 @@ impl Lab {
     /// A home without a lab in it, on a file system of its own with room for so many bytes. It is mounted where only this
     /// test and what it starts see it, so it goes with them.
     pub fn on_disk(name: &str, bytes: u64) -> Self {
-        let lab = Self::prepare(name);
+        let mut lab = Self::prepare(name);
         unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace");
         let nothing = None::<&str>;
         mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nothing).expect("keep mounts private");
         let options = format!("size={bytes},mode=0700");
         let mounted = mount(Some("tmpfs"), lab.home.path(), Some("tmpfs"), MsFlags::empty(), Some(options.as_str()));
         mounted.expect("mount a small file system");
+        lab.mounted = true;
         lab
     }
 
@@ -234,6 +237,10 @@ impl Drop for Lab {
             }
         }
         let down = self.lab(&["down"]);
+        if self.mounted {
+            // Under a mount the directory itself cannot be removed.
+            let _ = umount2(self.home.path(), MntFlags::MNT_DETACH);
+        }
         if !thread::panicking() {
             down.ok();
         }
