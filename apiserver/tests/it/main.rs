@@ -7,6 +7,7 @@ mod cluster;
 mod custom;
 mod forms;
 mod fuzz_seeds;
+mod gates;
 mod harness;
 mod kills;
 mod kube_rs;

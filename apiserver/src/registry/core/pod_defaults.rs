@@ -1,7 +1,7 @@
 //! Defaults of pods and of templates of pods (core/v1 `defaults.go`).
 
 use super::pod_resources;
-use crate::registry::fields::{below_mut, field, field_mut, items_mut, object_mut, set, set_default, text};
+use crate::registry::fields::{below_mut, field, field_mut, items_mut, object_mut, remove, set, set_default, text};
 use serde_json::{Map, Value, json};
 
 /// Mode of the files that volumes make: 0644.
@@ -62,8 +62,18 @@ pub fn pod_spec(spec: &mut Value) {
     }
 }
 
+/// Leaves out the signal that stops a container, and a lifecycle that says nothing else: the gate ContainerStopSignals is alpha from
+/// 1.33 to 1.37, and off (KEP-4960; `dropContainerStopSignals`).
+fn stop_signal(container: &mut Value) {
+    let Some(lifecycle) = field_mut(container, "lifecycle") else { return };
+    if remove(lifecycle, "stopSignal").is_some() && lifecycle.as_object().is_some_and(Map::is_empty) {
+        remove(container, "lifecycle");
+    }
+}
+
 /// A container.
 fn container(container: &mut Value, host_network: bool) {
+    stop_signal(container);
     if text(container, "imagePullPolicy").is_empty() {
         let policy = if is_latest(text(container, "image")) { "Always" } else { "IfNotPresent" };
         set(container, "imagePullPolicy", policy);

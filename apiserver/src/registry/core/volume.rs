@@ -207,13 +207,18 @@ impl Strategy for ClaimStrategy {
     }
 
     fn default(&self, claim: &mut Value) {
-        let spec = object_mut(claim, "spec");
-        set_default(spec, "volumeMode", "Filesystem");
-        data_source(spec);
+        set_default(object_mut(claim, "spec"), "volumeMode", "Filesystem");
     }
 
     fn prepare_create(&self, claim: &mut Value, _context: &WriteContext) {
+        let spec = object_mut(claim, "spec");
+        drop_sources(spec, &Value::Null);
+        data_source(spec);
         claim["status"] = json!({"phase": "Pending"});
+    }
+
+    fn prepare_update(&self, claim: &mut Value, old: &Value, _context: &WriteContext) {
+        drop_sources(object_mut(claim, "spec"), &old["spec"]);
     }
 
     fn validate(&self, claim: &Value, causes: &mut Vec<Cause>) {
@@ -250,6 +255,24 @@ impl Strategy for ClaimStrategy {
             causes.push(Cause::forbidden(&path, "field can not be less than status.capacity"));
         }
         attributes_class_stays(&claim["spec"], &old["spec"], causes);
+    }
+}
+
+/// Leaves out what a claim cannot be filled from: something in another namespace, for the gate CrossNamespaceVolumeDataSource is
+/// alpha, and off; and in the older field, for that is how servers did before the newer one, all but claims and snapshots
+/// (core/persistentvolumeclaim `DropDisabledFields`, `EnforceDataSourceBackwardsCompatibility`). What the claim has, it keeps.
+fn drop_sources(spec: &mut Value, old: &Value) {
+    let elsewhere = fields::field(spec, "dataSourceRef").is_some_and(|source| is_set(source, "namespace"));
+    if elsewhere && !is_set(old, "dataSourceRef") {
+        fields::remove(spec, "dataSourceRef");
+    }
+    let has_source = [&*spec, old].into_iter().any(|spec| is_set(spec, "dataSourceRef")) || is_set(old, "dataSource");
+    let known = fields::field(spec, "dataSource").is_some_and(|source| {
+        let of = (text(source, "apiGroup"), text(source, "kind"));
+        [("", "PersistentVolumeClaim"), ("snapshot.storage.k8s.io", "VolumeSnapshot")].contains(&of)
+    });
+    if !has_source && !known {
+        fields::remove(spec, "dataSource");
     }
 }
 
