@@ -23,7 +23,13 @@ pub struct Selection {
     name: Option<String>,
     labels: LabelSelector,
     fields: Vec<(Source, String, bool)>,
+    /// Whether upstream finds what it selects in an index.
+    indexed: bool,
 }
+
+/// The one field of a resource that upstream has an index of (`util/flowcontrol/watch_tracker.go` `getBuiltinIndexes`, and
+/// `registry/core/pod` `Indexers`).
+const INDEX: (&str, &str) = ("pods", "spec.nodeName");
 
 impl Selection {
     /// Binds selectors to a row.
@@ -32,7 +38,7 @@ impl Selection {
     /// 400 when the row does not have a field.
     pub fn new(row: &Row, namespace: &str, labels: LabelSelector, fields: &FieldSelector) -> Result<Self, Status> {
         let mut bound = Vec::new();
-        let mut name = None;
+        let (mut name, mut indexed) = (None, false);
         for requirement in fields.requirements() {
             let source = match requirement.field.as_str() {
                 "metadata.name" => {
@@ -43,13 +49,16 @@ impl Selection {
                 }
                 "metadata.namespace" if row.namespaced => Source::Namespace,
                 field => match row.strategy.fields().iter().position(|known| known.name == field) {
-                    Some(nth) => Source::Nth(nth),
+                    Some(nth) => {
+                        indexed |= (&*row.plural, field) == INDEX && requirement.equal && !requirement.value.is_empty();
+                        Source::Nth(nth)
+                    }
                     None => return Err(unknown_field(row, field)),
                 },
             };
             bound.push((source, requirement.value.clone(), requirement.equal));
         }
-        Ok(Self { namespace: namespace.to_owned(), name, labels, fields: bound })
+        Ok(Self { namespace: namespace.to_owned(), name, labels, fields: bound, indexed })
     }
 
     /// The prefix that the keys of all selected objects have.
@@ -61,10 +70,10 @@ impl Selection {
         }
     }
 
-    /// The namespace and the name that it is about, for those who count watches; None when it looks for a field's value.
+    /// The namespace and the name that it is about, for those who count watches, whatever else it selects by; None when upstream
+    /// finds it in an index.
     pub fn interest(&self) -> Option<(String, String)> {
-        let indexed = self.fields.iter().any(|(source, _, equal)| *equal && matches!(source, Source::Nth(_)));
-        (!indexed).then(|| (self.namespace.clone(), self.name.clone().unwrap_or_default()))
+        (!self.indexed).then(|| (self.namespace.clone(), self.name.clone().unwrap_or_default()))
     }
 
     /// Whether it selects every object of the resource.
@@ -101,4 +110,37 @@ fn unknown_field(row: &Row, field: &str) -> Status {
     } else {
         format!("field label not supported: {field}")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::Registry;
+
+    /// `TestRegisterWatch` of upstream's `watch_tracker_test.go`, and selectors that have no index.
+    #[test]
+    fn a_watch_counts_for_its_namespace_and_name_unless_an_index_finds_it() {
+        let rows = [
+            ("pods", "", "", Some(("", ""))),
+            ("pods", "foo", "", Some(("foo", ""))),
+            ("pods", "foo", "metadata.name=mypod", Some(("foo", "mypod"))),
+            ("namespaces", "", "metadata.name=myns", Some(("", "myns"))),
+            ("pods", "foo", "spec.nodeName=", Some(("foo", ""))),
+            ("pods", "foo", "spec.nodeName=node1", None),
+            ("pods", "", "status.phase!=Failed,spec.nodeName==node1", None),
+            ("pods", "foo", "spec.nodeName!=node1", Some(("foo", ""))),
+            ("pods", "foo", "status.phase=Running", Some(("foo", ""))),
+            ("pods", "foo", "metadata.name!=mypod", Some(("foo", ""))),
+            ("events", "foo", "involvedObject.name=mypod", Some(("foo", ""))),
+        ];
+        let registry = Registry::builtin().current();
+        for (plural, namespace, fields, wanted) in rows {
+            let row = registry.rows().find(|row| &*row.plural == plural).unwrap();
+            let fields = FieldSelector::parse(fields).unwrap();
+            let selection = Selection::new(row, namespace, LabelSelector::default(), &fields).unwrap();
+            let interest = selection.interest();
+            let found = interest.as_ref().map(|(namespace, name)| (namespace.as_str(), name.as_str()));
+            assert_eq!(found, wanted, "{plural} {namespace} {}", fields.requirements().len());
+        }
+    }
 }

@@ -291,3 +291,55 @@ async fn schemas_say_whether_their_level_is_there_and_figures_what_becomes_of_re
         figure(&format!("apiserver_flowcontrol_{name}")).await;
     }
 }
+
+/// A watch that begins with what there is holds seats as a list of it would, until that is sent (apiserver
+/// `util/flowcontrol/request`, `list_work_estimator.go`, and `endpoints/handlers`, where a watch is initialized).
+#[tokio::test]
+async fn a_watch_holds_the_seats_of_its_first_list_until_it_is_sent() {
+    const OBJECTS: usize = 20;
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    for nth in 0..OBJECTS {
+        let map = json!({"metadata": {"name": format!("m{nth}")}, "data": {"text": "x".repeat(17_000)}});
+        assert_eq!(client.post(MAPS, &map).await.0, StatusCode::CREATED);
+    }
+    // The estimate is of what the cache holds; a list waits until that is all.
+    client.get(MAPS).await;
+    let figure = async |name: &str| {
+        let name = format!("apiserver_flowcontrol_{name}{{priority_level=\"exempt\",flow_schema=\"exempt\"}}");
+        let (_, text) = client.get("/metrics").await;
+        let line = text.as_str().unwrap().lines().find_map(|line| line.strip_prefix(&name).map(str::to_owned));
+        line.and_then(|value| value.trim().parse::<f64>().ok()).unwrap_or_else(|| panic!("{name} in {text}"))
+    };
+    // Whoever asks for figures has a seat meanwhile.
+    let executing = async |wanted: f64| {
+        while figure("current_executing_seats").await != wanted + 1.0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    let executing = async |wanted: f64| tokio::time::timeout(LIMIT, executing(wanted)).await.expect("as many seats");
+    let stream = "watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true";
+    executing(0.0).await;
+    let before = figure("work_estimated_seats_sum").await;
+    // 340 KB, and what asked for the figures.
+    let mut watch = client.watch(&format!("{MAPS}?{stream}")).await;
+    assert_eq!(figure("work_estimated_seats_sum").await - before, 4.0 + 1.0);
+    executing(4.0).await;
+    // One that is for a single name, and one that begins with nothing: it has begun when it answers.
+    let one = client.watch(&format!("{MAPS}?{stream}&fieldSelector=metadata.name=m3")).await;
+    let (_, list) = client.get(MAPS).await;
+    let revision = list["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
+    let plain = client.watch(&format!("{MAPS}?watch=1&resourceVersion={revision}")).await;
+    executing(5.0).await;
+    for _ in 0..OBJECTS {
+        assert_eq!(watch.seen().await.0, "ADDED");
+    }
+    assert_eq!(watch.seen().await.0, "BOOKMARK");
+    executing(1.0).await;
+    // It goes on without them, and who leaves before the list is sent gives them back.
+    client.merge(&format!("{MAPS}/m1"), &json!({"data": {"text": "y"}})).await;
+    assert_eq!(watch.seen().await, ("MODIFIED".into(), "m1".into()));
+    drop(one);
+    executing(0.0).await;
+    drop((watch, plain));
+}
