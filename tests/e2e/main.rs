@@ -3,6 +3,7 @@
 mod backup;
 mod etcd;
 mod exhaustion;
+mod helm;
 mod images;
 mod labs;
 mod mistakes;
