@@ -146,12 +146,17 @@ pub fn keep_but(subresource: Subresource, object: &mut Value, old: &Value) {
         Subresource::Resize => {
             fields::copy(&mut object["spec"], &new["spec"], "resources");
             for list in ["containers", "initContainers"] {
-                for container in fields::items_mut(&mut object["spec"], list) {
-                    let same = |other: &&Value| text(other, "name") == text(container, "name");
-                    if let Some(wanted) = items(&new["spec"], list).iter().find(same).cloned() {
-                        fields::copy(container, &wanted, "resources");
-                        fields::copy(container, &wanted, "resizePolicy");
-                    }
+                let (wanted, known) = (items(&new["spec"], list), items(&object["spec"], list));
+                let same = wanted.len() == known.len()
+                    && wanted.iter().zip(known).all(|(new, known)| text(new, "name") == text(known, "name"));
+                if !same {
+                    // Others, or in another order: that is refused, and so it must be seen (core/pod `dropNonResizeUpdates`).
+                    fields::copy(&mut object["spec"], &new["spec"], list);
+                    continue;
+                }
+                for (container, wanted) in fields::items_mut(&mut object["spec"], list).zip(wanted) {
+                    fields::copy(container, wanted, "resources");
+                    fields::copy(container, wanted, "resizePolicy");
                 }
             }
         }

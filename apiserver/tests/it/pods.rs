@@ -116,11 +116,15 @@ async fn a_resize_changes_cpu_and_memory() {
     let rows = [
         (
             with(json!({"requests": {"cpu": "2", "memory": "2Gi"}})),
-            "spec: Invalid value: \"Guaranteed\": Pod QOS Class may not change as a result of resizing",
+            "spec: Invalid value: \"Burstable\": Pod QOS Class may not change as a result of resizing",
         ),
         (
             with(json!({"limits": {"cpu": null}})),
-            "spec.containers[0].resources: Forbidden: resource limits cannot be removed",
+            "spec.containers[0].resources.limits: Forbidden: resource limits cannot be removed",
+        ),
+        (
+            json!({"spec": {"containers": [{"name": "c", "resizePolicy": [{"resourceName": "cpu", "restartPolicy": "RestartContainer"}]}]}}),
+            "spec: Forbidden: only cpu and memory resources are mutable",
         ),
         (
             with(json!({"requests": {"ephemeral-storage": "1Gi"}})),
@@ -133,6 +137,86 @@ async fn a_resize_changes_cpu_and_memory() {
     client.merge(&format!("{PODS}/a/status"), &running).await;
     let (_, status) = strategic(&client, &path, &with(resources("1", "1Gi"))).await;
     assert_eq!(causes(&status), ["spec: Forbidden: Pod running on node without support for resize"]);
+}
+
+/// The containers stay, and stay in their order (core/pod `dropNonResizeUpdates`, core `validatePodResizeContainerOrdering`);
+/// init containers are resized too, since v1.36 also those that end.
+#[tokio::test]
+async fn a_resize_is_of_the_containers_that_are_there() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    let asks = |name: &str, cpu: &str| json!({"name": name, "image": "i:1", "resources": {"requests": {"cpu": cpu}}});
+    let mut object = pod("a");
+    let sidecar = |cpu: &str| {
+        let mut sidecar = asks("side", cpu);
+        sidecar["restartPolicy"] = "Always".into();
+        sidecar
+    };
+    object["spec"]["containers"] = json!([asks("c", "1"), asks("d", "1")]);
+    object["spec"]["initContainers"] = json!([asks("first", "1"), sidecar("1")]);
+    client.post(PODS, &object).await;
+    let path = format!("{PODS}/a/resize");
+    let apps = |containers: Value| json!({"spec": {"containers": containers}});
+    let inits = |containers: Value| json!({"spec": {"initContainers": containers}});
+    let moved = |list: &str, nth: usize| {
+        format!("spec.{list}[{nth}].name: Forbidden: {list} may not be renamed or reordered on resize")
+    };
+    let counted = |list: &str| format!("spec.{list}: Forbidden: {list} may not be added or removed on resize");
+    let stored = |container: Value| {
+        let mut container = container;
+        container["resources"]["requests"]["ephemeral-storage"] = "1Gi".into();
+        container
+    };
+    let fixed = |nth: usize| {
+        format!(
+            "spec.initContainers[{nth}]: Forbidden: only cpu and memory resources for init or sidecar containers are mutable"
+        )
+    };
+    let rows = [
+        (apps(json!([asks("d", "2"), asks("c", "1")])), vec![moved("containers", 0), moved("containers", 1)]),
+        (apps(json!([asks("c", "1"), asks("e", "1")])), vec![moved("containers", 1)]),
+        (apps(json!([asks("c", "2")])), vec![counted("containers")]),
+        (apps(json!([asks("c", "1"), asks("d", "1"), asks("e", "1")])), vec![counted("containers")]),
+        (
+            inits(json!([sidecar("1"), asks("first", "1")])),
+            vec![moved("initContainers", 0), moved("initContainers", 1)],
+        ),
+        (inits(json!([asks("first", "1")])), vec![counted("initContainers")]),
+        (inits(json!([stored(asks("first", "1")), stored(sidecar("1"))])), vec![fixed(0), fixed(1)]),
+        (
+            inits(json!([asks("first", "1"), {"name": "side", "resources": {}}])),
+            vec![
+                "spec.initContainers[1].resources.requests: Forbidden: resource requests cannot be removed".to_owned(),
+            ],
+        ),
+        (
+            apps(json!([{"name": "c", "resources": {}}, stored(asks("d", "1"))])),
+            vec![
+                "spec.containers[0].resources.requests: Forbidden: resource requests cannot be removed".to_owned(),
+                "spec: Forbidden: only cpu and memory resources are mutable".to_owned(),
+            ],
+        ),
+    ];
+    for (patch, wanted) in rows {
+        let (code, status) = client.merge(&path, &patch).await;
+        assert_eq!((code, causes(&status)), (StatusCode::UNPROCESSABLE_ENTITY, wanted), "{patch}: {status}");
+    }
+    let (code, resized) = client.merge(&path, &inits(json!([asks("first", "2"), sidecar("3")]))).await;
+    assert_eq!(code, StatusCode::OK, "{resized}");
+    let asked = |nth: usize| resized["spec"]["initContainers"][nth]["resources"]["requests"]["cpu"].as_str().unwrap();
+    assert_eq!((asked(0), asked(1)), ("2", "3"), "{resized}");
+    // All else that is said of a container is passed over.
+    let (code, resized) = client
+        .merge(
+            &path,
+            &apps(json!([{"name": "c", "image": "j", "resources": {"requests": {"cpu": "2"}}}, asks("d", "1")])),
+        )
+        .await;
+    let container = &resized["spec"]["containers"][0];
+    assert_eq!(
+        (code, &container["image"], &container["resources"]["requests"]["cpu"]),
+        (StatusCode::OK, &json!("i:1"), &json!("2"))
+    );
 }
 
 /// KEP-5419.
@@ -157,12 +241,16 @@ async fn a_resize_changes_a_whole_pod() {
     let rows = [
         (
             own(json!({"requests": {"cpu": "3", "memory": "2Gi"}})),
-            "spec: Invalid value: \"Guaranteed\": Pod QOS Class may not change as a result of resizing",
+            "spec: Invalid value: \"Burstable\": Pod QOS Class may not change as a result of resizing",
         ),
-        (own(json!({"limits": {"cpu": null}})), "spec.resources: Forbidden: resource limits cannot be removed"),
+        (
+            own(json!({"limits": {"cpu": null}})),
+            "spec.resources.limits: Forbidden: pod-level resource limits cannot be removed",
+        ),
+        (own(Value::Null), "spec.resources: Forbidden: pod-level resources cannot be removed"),
         (
             own(json!({"limits": {"hugepages-2Mi": "4Mi"}})),
-            "spec: Forbidden: only cpu and memory resources are mutable",
+            "spec: Forbidden: only cpu and memory resources are mutable at pod-level",
         ),
         (
             own(json!({"requests": {"cpu": "500m"}})),

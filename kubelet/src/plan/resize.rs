@@ -168,15 +168,15 @@ pub(super) fn conditions(draft: &Draft<'_>) -> Vec<PodCondition> {
 
 /// The text of an event: what the containers are to have, as JSON (kubernetes `podResizeMessage`).
 fn summary(pod: &Pod, prefix: &str, condition: &PodCondition) -> String {
-    let list = |wanted: Role| -> Vec<Value> {
-        let chosen = pod::containers(pod).filter(|(role, _)| *role == wanted);
+    let list = |wanted: &[Role]| -> Vec<Value> {
+        let chosen = pod::containers(pod).filter(|(role, _)| wanted.contains(role));
         chosen.map(|(_, container)| json!({"name": container.name, "resources": container.resources.clone().unwrap_or_default()})).collect()
     };
     let mut parts = Vec::new();
     if let Some(own) = qos::own(pod) {
         parts.push(format!("\"resources\":{}", json!(own)));
     }
-    for (name, list) in [("initContainers", list(Role::Sidecar)), ("containers", list(Role::App))] {
+    for (name, list) in [("initContainers", list(&[Role::Init, Role::Sidecar])), ("containers", list(&[Role::App]))] {
         if !list.is_empty() {
             parts.push(format!("\"{name}\":{}", Value::Array(list)));
         }

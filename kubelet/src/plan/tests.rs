@@ -475,6 +475,25 @@ fn resize_conditions(case: &Case) -> Vec<String> {
     resize.map(|c| format!("{} {} {}", c.type_, text(&c.reason), text(&c.message)).trim().to_owned()).collect()
 }
 
+/// Since v1.36 also one that ends, while it runs (kubernetes #137352).
+#[test]
+fn a_running_init_container_is_resized() {
+    let init = |state: State| {
+        let spec = json!({"containers": [{"name": "web", "image": "i"}],
+            "initContainers": [{"name": "first", "image": "i", "resources": {"requests": {"cpu": "2"}}}]});
+        case(spec).sandbox("s", true).run("first", 0, state, 0, 990).with(|c| {
+            c.pod.metadata.generation = Some(2);
+            c.resize.generation = Some(2);
+            c.observed.instances[0].resources = serde_json::from_value(json!({"requests": {"cpu": "1"}})).unwrap();
+        })
+    };
+    let runs = init(State::Running);
+    let started = "tell ResizeStarted: Pod resize started: {\"initContainers\":[{\"name\":\"first\",\"resources\":{\"requests\":{\"cpu\":\"2\"}}}],\"containers\":[{\"name\":\"web\",\"resources\":{}}],\"generation\":2}";
+    assert_eq!(runs.actions(), ["resize first-0", started]);
+    assert_eq!(resize_conditions(&runs), ["PodResizeInProgress"]);
+    assert_eq!(init(State::Exited).actions(), ["start web #0"], "what is over has nothing to change");
+}
+
 #[test]
 fn a_running_container_is_resized() {
     let cpu = |cpu: &str| json!({"requests": {"cpu": cpu}});

@@ -116,9 +116,9 @@ fn amount(list: Option<&BTreeMap<String, resource::Quantity>>, name: &str) -> Qu
     qos::amount(list, name).unwrap_or(Quantity::ZERO)
 }
 
-/// Whether a container's resources can be changed while it runs.
+/// Whether a container's resources can be changed while it runs: of all but those that come for debugging.
 pub fn resizable(role: Role) -> bool {
-    matches!(role, Role::App | Role::Sidecar)
+    matches!(role, Role::App | Role::Sidecar | Role::Init)
 }
 
 /// The resources that differ, among those that can be changed.

@@ -187,31 +187,89 @@ pub fn resize(pod: &Value, old: &Value, causes: &mut Vec<Cause>) {
     }
     let path = FieldPath::new("spec");
     let (new, known) = (&pod["spec"], &old["spec"]);
-    let class = qos_class(new);
-    if class != qos_class(known) {
+    let class = qos_class(known);
+    if class != qos_class(new) {
         causes.push(Cause::invalid(&path, class, "Pod QOS Class may not change as a result of resizing"));
     }
     if !node_resizes(&old["status"]) {
         causes.push(Cause::forbidden(&path, "Pod running on node without support for resize"));
     }
     let mut expected = new.clone();
+    whole(&mut expected, known, &path, causes);
+    if !same_containers(new, known, &path, causes) {
+        return;
+    }
     for list in ["initContainers", "containers"] {
-        let befores = items(known, list);
-        for (nth, (container, before)) in fields::items_mut(&mut expected, list).zip(befores).enumerate() {
-            let path = path.child(list).index(nth).child("resources");
-            if list == "containers" || text(before, "restartPolicy") == "Always" {
-                keeps(&container["resources"], &before["resources"], &path, causes);
-                undo_resize(container, before);
-            }
-            copy(container, before, "resizePolicy");
+        for (nth, (new, known)) in items(new, list).iter().zip(items(known, list)).enumerate() {
+            keeps(&new["resources"], &known["resources"], "", &path.child(list).index(nth).child("resources"), causes);
         }
     }
-    // The pod's own are rules of the specification besides (KEP-5419): what its containers ask for and may have fits in them.
-    keeps(&new["resources"], &known["resources"], &path.child("resources"), causes);
-    undo_resize(&mut expected, known);
-    if !alike(&expected, known) {
+    for (container, before) in fields::items_mut(&mut expected, "containers").zip(items(known, "containers")) {
+        undo_resize(container, before);
+        if !alike(container, before) {
+            causes.push(Cause::forbidden(&path, "only cpu and memory resources are mutable"));
+        }
+    }
+    let inits = fields::items_mut(&mut expected, "initContainers").zip(items(known, "initContainers"));
+    for (nth, (container, before)) in inits.enumerate() {
+        init_container(container, before, &path.child("initContainers").index(nth), causes);
+    }
+    if causes.is_empty() && !alike(&expected, known) {
         causes.push(Cause::forbidden(&path, "only cpu and memory resources are mutable"));
     }
+}
+
+/// What changes in an init container, which may be put back. One that does not stay is not run again to be changed.
+fn init_container(container: &mut Value, before: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    let changed = !alike(container, before);
+    undo_resize(container, before);
+    if !alike(container, before) {
+        let why = "only cpu and memory resources for init or sidecar containers are mutable";
+        causes.push(Cause::forbidden(path, why));
+    }
+    let restarts = |policy: &Value| text(policy, "restartPolicy") == "RestartContainer";
+    if changed && text(container, "restartPolicy") != "Always" && items(container, "resizePolicy").iter().any(restarts)
+    {
+        let why = "non-sidecar init containers with a resize policy of RestartContainer cannot be resized";
+        causes.push(Cause::forbidden(path, why));
+    }
+}
+
+/// What changes in the resources of the pod as a whole, which are put back. That what its containers ask for and may have
+/// fits in them is a rule of the specification besides (KEP-5419).
+fn whole(expected: &mut Value, known: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    let own = path.child("resources");
+    if is_set(known, "resources") && !is_set(expected, "resources") {
+        causes.push(Cause::forbidden(&own, "pod-level resources cannot be removed"));
+        copy(expected, known, "resources");
+        return;
+    }
+    keeps(&expected["resources"], &known["resources"], "pod-level ", &own, causes);
+    undo_resize(expected, known);
+    let of = |spec: &Value| spec.get("resources").cloned().unwrap_or_default();
+    if !alike(&of(expected), &of(known)) {
+        causes.push(Cause::forbidden(path, "only cpu and memory resources are mutable at pod-level"));
+        copy(expected, known, "resources");
+    }
+}
+
+/// Whether the containers are the same in the same order, so that they can be compared one by one.
+fn same_containers(new: &Value, known: &Value, path: &FieldPath, causes: &mut Vec<Cause>) -> bool {
+    let before = causes.len();
+    for list in ["containers", "initContainers"] {
+        let (path, new, known) = (path.child(list), items(new, list), items(known, list));
+        if new.len() != known.len() {
+            causes.push(Cause::forbidden(&path, format!("{list} may not be added or removed on resize")));
+            continue;
+        }
+        for (nth, _) in
+            new.iter().zip(known).enumerate().filter(|(_, (new, known))| text(new, "name") != text(known, "name"))
+        {
+            let why = format!("{list} may not be renamed or reordered on resize");
+            causes.push(Cause::forbidden(&path.index(nth).child("name"), why));
+        }
+    }
+    causes.len() == before
 }
 
 /// A kubelet that resizes says of a running container what it has (core `isPodResizeRequestSupported`).
@@ -220,14 +278,13 @@ fn node_resizes(status: &Value) -> bool {
     running.is_none_or(|status| status.get("resources").is_some_and(|resources| !resources.is_null()))
 }
 
-/// What is limited or requested stays so.
-fn keeps(new: &Value, known: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
-    for kind in ["limits", "requests"] {
-        let has = |resources: &Value, name: &str| {
-            resources.pointer(&format!("/{kind}/{name}")).is_some_and(|it| !it.is_null())
-        };
-        if RESIZED.iter().any(|name| has(known, name) && !has(new, name)) {
-            causes.push(Cause::forbidden(path, format!("resource {kind} cannot be removed")));
+/// What is limited or requested stays so (core `resourcesRemoved`). `whose` names the pod's own.
+fn keeps(new: &Value, known: &Value, whose: &str, path: &FieldPath, causes: &mut Vec<Cause>) {
+    for kind in ["requests", "limits"] {
+        let of = |resources: &Value| resources.get(kind).and_then(Value::as_object).cloned().unwrap_or_default();
+        let new = of(new);
+        if of(known).iter().any(|(name, amount)| !amount.is_null() && new.get(name).is_none_or(Value::is_null)) {
+            causes.push(Cause::forbidden(&path.child(kind), format!("{whose}resource {kind} cannot be removed")));
         }
     }
 }

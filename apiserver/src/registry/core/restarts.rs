@@ -55,12 +55,8 @@ pub fn rules(container: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
 pub fn resize(container: &Value, init: bool, restarts: &str, path: &FieldPath, causes: &mut Vec<Cause>) {
     let policies = items(container, "resizePolicy");
     let path = path.child("resizePolicy");
-    if init && text(container, "restartPolicy") != "Always" {
-        if !policies.is_empty() {
-            causes.push(Cause::invalid(&path, policies.to_vec(), "must not be set for init containers"));
-        }
-        return;
-    }
+    // It is resized while it runs, and is not run again for that (kubernetes #137352, #137458).
+    let once = init && text(container, "restartPolicy") != "Always";
     let mut seen = Vec::new();
     for (nth, policy) in policies.iter().enumerate() {
         let (resource, restart) = (text(policy, "resourceName"), text(policy, "restartPolicy"));
@@ -81,6 +77,10 @@ pub fn resize(container: &Value, init: bool, restarts: &str, path: &FieldPath, c
         if restarts == "Never" && restart != "NotRequired" {
             let why = "must be 'NotRequired' when `restartPolicy` is 'Never'";
             causes.push(Cause::invalid(&path, restart, why));
+        }
+        if once && restart == "RestartContainer" {
+            let why = "must not be set to 'RestartContainer' for non-sidecar initContainers";
+            causes.push(Cause::invalid(&path.index(nth).child("restartPolicy"), restart, why));
         }
     }
 }
@@ -127,7 +127,9 @@ mod tests {
         assert!(check(restart.clone(), false, "Always").is_empty());
         let why = "c.resizePolicy: Invalid value: \"RestartContainer\": must be 'NotRequired' when `restartPolicy` is 'Never'";
         assert_eq!(check(restart.clone(), false, "Never"), [why]);
-        assert!(check(restart, true, "Always")[0].ends_with("must not be set for init containers"));
+        let why = "c.resizePolicy[0].restartPolicy: Invalid value: \"RestartContainer\": must not be set to 'RestartContainer' for non-sidecar initContainers";
+        assert_eq!(check(restart, true, "Always"), [why]);
+        assert!(check(json!([{"resourceName": "cpu", "restartPolicy": "NotRequired"}]), true, "Always").is_empty());
         let twice = json!([{"resourceName": "cpu", "restartPolicy": "NotRequired"}, {"resourceName": "cpu", "restartPolicy": "NotRequired"}]);
         assert_eq!(check(twice, false, "Always"), ["c.resizePolicy[1]: Duplicate value: \"cpu\""]);
     }
