@@ -203,26 +203,25 @@ const SHORT: usize = 95;
 impl FieldPath {
     /// The path of one field.
     pub fn new(field: &str) -> Self {
-        Self::of([field])
+        Self(Text::Short { length: 0, bytes: [0; SHORT] }).and(None, field, None)
     }
     /// The path of a field of the value here. `field` may hold dots.
     #[must_use]
     pub fn child(&self, field: &str) -> Self {
-        let dot = if self.as_str().is_empty() { "" } else { "." };
-        Self::of([self.as_str(), dot, field])
+        self.and((!self.is_empty()).then_some(b'.'), field, None)
     }
     /// The path of an item of the list here.
     #[must_use]
     pub fn index(&self, index: usize) -> Self {
         match index {
-            0..10 => Self::of([self.as_str(), "[", &"0123456789"[index..=index], "]"]),
-            _ => Self::of([self.as_str(), "[", &index.to_string(), "]"]),
+            0..10 => self.and(Some(b'['), &"0123456789"[index..=index], Some(b']')),
+            _ => self.and(Some(b'['), &index.to_string(), Some(b']')),
         }
     }
     /// The path of an entry of the map here.
     #[must_use]
     pub fn key(&self, key: &str) -> Self {
-        Self::of([self.as_str(), "[", key, "]"])
+        self.and(Some(b'['), key, Some(b']'))
     }
     /// The text.
     pub fn as_str(&self) -> &str {
@@ -232,16 +231,40 @@ impl FieldPath {
             Text::Long(text) => text,
         }
     }
-    fn of<const N: usize>(parts: [&str; N]) -> Self {
-        if parts.iter().map(|part| part.len()).sum::<usize>() > SHORT {
-            return Self(Text::Long(parts.concat()));
+
+    fn is_empty(&self) -> bool {
+        match &self.0 {
+            Text::Short { length, .. } => *length == 0,
+            Text::Long(text) => text.is_empty(),
         }
-        let (mut bytes, mut length) = ([0; SHORT], 0);
-        for part in parts {
-            bytes[length..length + part.len()].copy_from_slice(part.as_bytes());
-            length += part.len();
+    }
+
+    /// This path with a name behind it, between two ASCII characters where there are any.
+    ///
+    /// The whole room is copied, whatever is in use: its size is known, so that costs less than looking.
+    fn and(&self, before: Option<u8>, name: &str, after: Option<u8>) -> Self {
+        if let Text::Short { length, bytes } = &self.0 {
+            let start = usize::from(*length) + usize::from(before.is_some());
+            let end = start + name.len();
+            let whole = end + usize::from(after.is_some());
+            if whole <= SHORT {
+                let mut bytes = *bytes;
+                if let Some(before) = before {
+                    bytes[start - 1] = before;
+                }
+                bytes[start..end].copy_from_slice(name.as_bytes());
+                if let Some(after) = after {
+                    bytes[end] = after;
+                }
+                return Self(Text::Short { length: whole as u8, bytes });
+            }
         }
-        Self(Text::Short { length: length as u8, bytes })
+        let mut text = String::with_capacity(self.as_str().len() + name.len() + 2);
+        text.push_str(self.as_str());
+        text.extend(before.map(char::from));
+        text.push_str(name);
+        text.extend(after.map(char::from));
+        Self(Text::Long(text))
     }
 }
 
@@ -278,5 +301,25 @@ impl From<CauseReason> for Reason {
             CauseReason::Internal => Reason::InternalError,
             _ => Reason::Invalid,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_of_any_length_are_what_they_are_made_of() {
+        for length in [0, 1, 40, SHORT - 4, SHORT - 3, SHORT - 2, SHORT - 1, SHORT, SHORT + 1, 200] {
+            let name = "é".repeat(length / 2) + &"a".repeat(length % 2);
+            let path = FieldPath::new(&name);
+            assert_eq!(path.to_string(), name);
+            let dot = if name.is_empty() { "" } else { "." };
+            assert_eq!(path.child("b").to_string(), format!("{name}{dot}b"));
+            assert_eq!(path.child(&name).to_string(), format!("{name}{dot}{name}"));
+            assert_eq!(path.index(7).index(12).to_string(), format!("{name}[7][12]"));
+            assert_eq!(path.key("c/d").child("e"), FieldPath::new(&format!("{name}[c/d].e")));
+        }
+        assert_eq!(FieldPath::default().child("a").to_string(), "a");
     }
 }
