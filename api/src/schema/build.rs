@@ -1,5 +1,6 @@
 //! Schemas made at run time, for custom resources.
 
+use super::places::Places;
 use super::table::intern;
 use super::{
     Base, Extras, FieldRow, ListType, Scalar, Schema, Shape, Strategy, TypeRef, TypeRow, WRAP_LIST, WRAP_MAP, prefix,
@@ -138,6 +139,7 @@ impl Builder {
     /// The finished schema.
     pub fn finish(mut self) -> Schema {
         self.schema.kinds.sort();
+        self.schema.places = Places::of(&self.schema.types, &self.schema.fields);
         self.schema
     }
 }

@@ -11,6 +11,7 @@
 //! borrowed and `Copy`: nothing is allocated to walk a schema.
 
 mod build;
+mod places;
 mod table;
 
 use std::sync::LazyLock;
@@ -18,6 +19,7 @@ use std::sync::LazyLock;
 pub use build::{Builder, FieldSpec, TypeId};
 
 use crate::gvk::{Gvk, Symbol};
+use places::Places;
 
 static BUILTIN: LazyLock<Schema> = LazyLock::new(|| table::read(include_str!("../../schema/v1.36.txt")));
 
@@ -45,6 +47,8 @@ pub struct Schema {
     extras: Vec<Extras>,
     /// Sorted by (group, version, kind).
     kinds: Vec<(Gvk, u32)>,
+    /// Where fields stand; made when all are there.
+    places: Places,
 }
 
 #[derive(Debug)]
@@ -221,8 +225,13 @@ impl<'s> TypeRef<'s> {
 
     /// A field by its name, letter for letter.
     pub fn field(self, name: &str) -> Option<Field<'s>> {
-        let (first, rows) = self.rows();
         let prefix = prefix(name);
+        let Schema { fields, places, .. } = self.schema;
+        if !places.is_empty() {
+            let index = places.find(self.row(), fields, prefix, name)?;
+            return Some(Field { schema: self.schema, index });
+        }
+        let (first, rows) = self.rows();
         let start = rows.partition_point(|row| row.prefix < prefix);
         let same = rows[start..].iter().take_while(|row| row.prefix == prefix);
         let at = start + same.take_while(|row| row.name.len() != name.len() || *row.name != *name).count();
@@ -253,11 +262,19 @@ impl<'s> TypeRef<'s> {
 }
 
 /// The first eight bytes of a name, filled up with zeros.
-fn prefix(name: &str) -> u64 {
-    let mut bytes = [0; 8];
-    let length = name.len().min(8);
-    bytes[..length].copy_from_slice(&name.as_bytes()[..length]);
-    u64::from_be_bytes(bytes)
+pub(crate) fn prefix(name: &str) -> u64 {
+    let bytes = name.as_bytes();
+    if let Some(eight) = bytes.first_chunk() {
+        return u64::from_be_bytes(*eight);
+    }
+    let unused = 64 - 8 * bytes.len() as u32;
+    match (bytes.first_chunk(), bytes.last_chunk()) {
+        // What both have is the same.
+        (Some(first), Some(last)) => {
+            u64::from(u32::from_be_bytes(*first)) << 32 | u64::from(u32::from_be_bytes(*last)) << unused
+        }
+        _ => bytes.iter().rev().fold(0, |number, byte| (number >> 8) | u64::from(*byte) << 56),
+    }
 }
 
 impl std::fmt::Debug for TypeRef<'_> {
@@ -381,6 +398,16 @@ impl std::fmt::Debug for ValueRef<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn prefixes_are_the_first_eight_bytes() {
+        for name in ["", "a", "ab", "abc", "spec", "names", "status", "volumes", "metadata", "containers", "ü", "aüö"]
+        {
+            let mut bytes = [0; 8];
+            name.bytes().zip(&mut bytes).for_each(|(byte, place)| *place = byte);
+            assert_eq!(prefix(name), u64::from_be_bytes(bytes), "{name}");
+        }
+    }
 
     #[test]
     fn the_builtin_table_reads() {

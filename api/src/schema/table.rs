@@ -5,6 +5,7 @@
 //! and `{` (map of), then the number of a type or the letter of a scalar. Flags: `R` required, `A` atomic map,
 //! `L=set`, `L=atomic`, `L=map:key,…`, `P=strategy,…:mergeKey`, `G` gated off.
 
+use super::places::Places;
 use super::{Base, Extras, FieldRow, ListType, Scalar, Schema, Shape, Strategy, TypeRow, WRAP_LIST, WRAP_MAP, prefix};
 use crate::gvk::{Gvk, Symbol};
 
@@ -20,6 +21,7 @@ pub(super) fn read(text: &'static str) -> Schema {
     schema.types.shrink_to_fit();
     schema.fields.shrink_to_fit();
     schema.kinds.shrink_to_fit();
+    schema.places = Places::of(&schema.types, &schema.fields);
     schema
 }
 
