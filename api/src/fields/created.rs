@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::managers::{Operation, ROOM, STRIPPED_SET, Writer, put_closing, put_opening};
 use super::place::{Form, Place};
 use super::set::{Element, Set};
-use crate::schema::TypeRef;
+use crate::schema::{self, TypeRef};
 
 /// Structures that every object has, empty or not, because upstream's types hold them by value: they come with the object and
 /// nobody owns them as a whole.
@@ -17,16 +17,21 @@ const BY_VALUE: [&str; 7] = ["metadata", "spec", "status", "template", "strategy
 /// Lists that are there by value, too.
 const LISTS_BY_VALUE: [&str; 1] = ["containers"];
 
+/// Fields that are open at a time in most objects.
+const OPEN: usize = 64;
+
 /// The `managedFields` of an object that a plain create makes, as JSON; None when nothing in it can be owned. `ignored` is what
 /// a create cannot set.
 pub fn encode_created(object: &Value, ty: TypeRef<'_>, writer: &Writer<'_>, ignored: &Set<'_>) -> Option<Vec<u8>> {
-    let mut out = Vec::with_capacity(ROOM);
-    out.push(b'[');
-    put_opening(&mut out, writer.manager, Operation::Update, writer.api_version, writer.now);
-    out.push(b'{');
-    let start = out.len();
-    let Form::Fields(fields) = Place::root(ty).form(object) else { return None };
-    put_nodes(&mut out, start, fields_of(fields, Place::root(ty), true), Some(ignored), Some(&STRIPPED_SET));
+    let mut account = Account { out: Vec::with_capacity(ROOM), open: Vec::with_capacity(OPEN) };
+    account.out.push(b'[');
+    put_opening(&mut account.out, writer.manager, Operation::Update, writer.api_version, writer.now);
+    account.out.push(b'{');
+    let start = account.out.len();
+    let place = Place::root(ty);
+    let Form::Fields(fields) = place.form(object) else { return None };
+    account.put_fields(start, fields, place, true, Sets { ignored: Some(ignored), stripped: Some(&STRIPPED_SET) });
+    let mut out = account.out;
     if out.len() == start {
         return None;
     }
@@ -36,78 +41,110 @@ pub fn encode_created(object: &Value, ty: TypeRef<'_>, writer: &Writer<'_>, igno
     Some(out)
 }
 
-/// A value below another, and where it stands.
-struct Child<'v, 's> {
-    element: Element<'v>,
+/// What cannot be set and what is not told of, at one place of the object.
+#[derive(Clone, Copy)]
+struct Sets<'s> {
+    ignored: Option<&'s Set<'s>>,
+    stripped: Option<&'s Set<'s>>,
+}
+
+impl<'s> Sets<'s> {
+    fn below(self, element: &Element<'_>) -> Self {
+        let below = |set: Option<&'s Set<'s>>| set.and_then(|set| set.below(element));
+        Self { ignored: below(self.ignored), stripped: below(self.stripped) }
+    }
+}
+
+/// A field of a structure or map.
+#[derive(Clone, Copy)]
+struct Entry<'v> {
+    /// The name's first bytes as a number: most names differ there, and comparing numbers costs less.
+    prefix: u64,
+    name: &'v str,
     value: &'v Value,
-    place: Place<'s>,
-    /// There before anything was set.
-    by_value: bool,
 }
 
-/// The fields of a structure or map; what stands in one that is there by value may be there by value itself.
-fn fields_of<'v, 's>(fields: &'v Map<String, Value>, place: Place<'s>, by_value: bool) -> Vec<Child<'v, 's>> {
-    let child = |(name, value): (&'v String, &'v Value)| {
-        let by_value = by_value && is_by_value(name, value);
-        Some(Child { element: Element::field(name), value, place: place.field(name)?, by_value })
-    };
-    let mut children: Vec<_> = fields.iter().filter_map(child).collect();
-    children.sort_unstable_by(|a, b| a.element.cmp(&b.element));
-    children
+struct Account<'v> {
+    out: Vec<u8>,
+    /// The fields of the structures that are being written, the innermost last.
+    open: Vec<Entry<'v>>,
 }
 
-fn items_of<'v, 's>(items: &'v [Value], place: Place<'s>) -> Vec<Child<'v, 's>> {
-    let child = |value: &'v Value| {
-        Some(Child { element: place.element(value).ok()?, value, place: place.item(), by_value: false })
-    };
-    let mut children: Vec<_> = items.iter().filter_map(child).collect();
-    children.sort_by(|a, b| a.element.cmp(&b.element));
-    // Of items that occur twice, the first counts.
-    children.dedup_by(|second, first| second.element == first.element);
-    children
-}
-
-/// Writes children that are owned, each followed by what is owned below it; `first` is where nothing precedes a child.
-fn put_nodes(
-    out: &mut Vec<u8>,
-    first: usize,
-    children: Vec<Child<'_, '_>>,
-    ignored: Option<&Set<'_>>,
-    stripped: Option<&Set<'_>>,
-) {
-    for child in children {
-        if ignored.is_some_and(|set| set.has(&child.element)) {
-            continue;
+impl<'v> Account<'v> {
+    /// The fields of a structure or map; what stands in one that is there by value may be there by value itself. `first` is
+    /// where nothing precedes a field.
+    fn put_fields(
+        &mut self,
+        first: usize,
+        fields: &'v Map<String, Value>,
+        at: Place<'_>,
+        by_value: bool,
+        sets: Sets<'_>,
+    ) {
+        let start = self.open.len();
+        self.open.extend(fields.iter().map(|(name, value)| Entry { prefix: schema::prefix(name), name, value }));
+        self.open[start..].sort_unstable_by(|a, b| a.prefix.cmp(&b.prefix).then_with(|| a.name.cmp(b.name)));
+        for nth in start..self.open.len() {
+            let Entry { name, value, .. } = self.open[nth];
+            let Some(place) = at.field(name) else { continue };
+            let by_value = by_value && is_by_value(name, value);
+            self.put(first, &Element::field(name), value, place, by_value, sets);
         }
-        let (whole, below) = match child.place.form(child.value) {
-            Form::Fields(fields) => (!child.by_value, fields_of(fields, child.place, child.by_value)),
-            Form::Items(items) => (!child.by_value, items_of(items, child.place)),
-            Form::Leaf => (!(child.by_value && is_bare(child.value)), Vec::new()),
-        };
-        let member = whole && !stripped.is_some_and(|set| set.has(&child.element));
-        let before = out.len();
+        self.open.truncate(start);
+    }
+
+    /// The items of a list, as above.
+    fn put_items(&mut self, first: usize, items: &'v [Value], at: Place<'_>, sets: Sets<'_>) {
+        let mut items: Vec<_> = items.iter().filter_map(|value| Some((at.element(value).ok()?, value))).collect();
+        items.sort_by(|(a, _), (b, _)| a.cmp(b));
+        // Of items that occur twice, the first counts.
+        items.dedup_by(|(second, _), (first, _)| second == first);
+        for (element, value) in items {
+            self.put(first, &element, value, at.item(), false, sets);
+        }
+    }
+
+    /// A child that is owned, followed by what is owned below it; `by_value` is whether it was there before anything was set.
+    fn put(
+        &mut self,
+        first: usize,
+        element: &Element<'_>,
+        value: &'v Value,
+        place: Place<'_>,
+        by_value: bool,
+        sets: Sets<'_>,
+    ) {
+        if sets.ignored.is_some_and(|set| set.has(element)) {
+            return;
+        }
+        let form = place.form(value);
+        let whole = !by_value || (matches!(form, Form::Leaf) && !is_bare(value));
+        let member = whole && !sets.stripped.is_some_and(|set| set.has(element));
+        let before = self.out.len();
         if before > first {
-            out.push(b',');
+            self.out.push(b',');
         }
-        child.element.put(out);
-        out.extend_from_slice(b":{");
-        let start = out.len();
-        if !below.is_empty() {
+        element.put(&mut self.out);
+        self.out.extend_from_slice(b":{");
+        let start = self.out.len();
+        if !matches!(form, Form::Leaf) {
             if member {
-                out.extend_from_slice(b"\".\":{}");
+                self.out.extend_from_slice(b"\".\":{}");
             }
-            let itself = out.len();
-            let (ignored, stripped) =
-                (ignored.and_then(|set| set.below(&child.element)), stripped.and_then(|set| set.below(&child.element)));
-            put_nodes(out, start, below, ignored, stripped);
-            if out.len() == itself {
-                out.truncate(start);
+            let itself = self.out.len();
+            match form {
+                Form::Fields(fields) => self.put_fields(start, fields, place, by_value, sets.below(element)),
+                Form::Items(items) => self.put_items(start, items, place, sets.below(element)),
+                Form::Leaf => {}
+            }
+            if self.out.len() == itself {
+                self.out.truncate(start);
             }
         }
-        if member || out.len() > start {
-            out.push(b'}');
+        if member || self.out.len() > start {
+            self.out.push(b'}');
         } else {
-            out.truncate(before);
+            self.out.truncate(before);
         }
     }
 }
