@@ -37,19 +37,8 @@ impl<'a> Scan<'a> {
     pub fn string(&mut self) -> Option<(&'a [u8], bool)> {
         (self.peek()? == b'"').then_some(())?;
         let start = self.at;
-        let (mut at, mut escapes) = (start + 1, false);
-        // Most are so short that looking at each byte costs less than a call.
-        loop {
-            match *self.json.get(at)? {
-                b'"' => break,
-                b'\\' => {
-                    escapes = true;
-                    at += 2;
-                }
-                _ => at += 1,
-            }
-        }
-        self.at = at + 1;
+        let (end, escapes) = string_end(self.json, start + 1)?;
+        self.at = end + 1;
         Some((&self.json[start..self.at], escapes))
     }
 
@@ -73,13 +62,10 @@ impl<'a> Scan<'a> {
 
     fn skip_nested(&mut self) -> Option<()> {
         // A bit for each open bracket: whether it is a curly one.
-        let (mut open, mut depth) = (0_u128, 0);
+        let (mut open, mut depth, mut at, json) = (0_u128, 0, self.at, self.json);
         loop {
-            match *self.json.get(self.at)? {
-                b'"' => {
-                    self.string()?;
-                    continue;
-                }
+            match *json.get(at)? {
+                b'"' => at = string_end(json, at + 1)?.0,
                 bracket @ (b'{' | b'[') if depth < DEEPEST => {
                     open = open << 1 | u128::from(bracket == b'{');
                     depth += 1;
@@ -92,13 +78,13 @@ impl<'a> Scan<'a> {
                     open >>= 1;
                     depth -= 1;
                     if depth == 0 {
-                        self.at += 1;
+                        self.at = at + 1;
                         return Some(());
                     }
                 }
                 _ => {}
             }
-            self.at += 1;
+            at += 1;
         }
     }
 
@@ -108,6 +94,42 @@ impl<'a> Scan<'a> {
     }
 }
 
+/// Where the quote stands that ends a string, and whether the string has escapes; `at` is behind its first quote.
+fn string_end(json: &[u8], mut at: usize) -> Option<(usize, bool)> {
+    let mut escapes = false;
+    loop {
+        at = next_special(json, at);
+        match *json.get(at)? {
+            b'"' => return Some((at, escapes)),
+            b'\\' => {
+                escapes = true;
+                at += 2;
+            }
+            _ => at += 1,
+        }
+    }
+}
+
+/// Where the next quote or backslash stands, or fewer than eight bytes before the end. Eight bytes are looked at together, as
+/// a number: most strings are too short for more, and looking at each byte takes longer.
+fn next_special(json: &[u8], mut at: usize) -> usize {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    // The lowest bit that is set is the highest one of the first such byte.
+    let bytes_of = |word: u64, byte: u8| {
+        let other = word ^ (EACH * u64::from(byte));
+        other.wrapping_sub(EACH) & !other & (EACH << 7)
+    };
+    while let Some((eight, _)) = json.get(at..).and_then(<[u8]>::split_first_chunk) {
+        let word = u64::from_le_bytes(*eight);
+        let found = bytes_of(word, b'"') | bytes_of(word, b'\\');
+        if found != 0 {
+            return at + (found.trailing_zeros() / 8) as usize;
+        }
+        at += 8;
+    }
+    at
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,6 +137,22 @@ mod tests {
     fn skips(json: &str) -> bool {
         let mut scan = Scan::new(json.as_bytes());
         scan.skip().is_some() && scan.is_at_end()
+    }
+
+    #[test]
+    fn a_string_ends_where_it_ends_however_long() {
+        for before in 0..20 {
+            for after in 0..20 {
+                for middle in ["", "\\\\", "\\\"", "é", "\\u0022", "!#[]", "\u{a2}\u{dc}"] {
+                    let text = format!("\"{}{middle}{}\"", "a".repeat(before), "}".repeat(after));
+                    let json = format!("{text},\"b\"");
+                    let mut scan = Scan::new(json.as_bytes());
+                    assert_eq!(scan.string(), Some((text.as_bytes(), middle.contains('\\'))), "{text}");
+                    assert!(skips(&text) && skips(&format!("[{text},{{{text}:1}}]")), "{text}");
+                    assert!(!skips(&text[..text.len() - 1]), "{text}");
+                }
+            }
+        }
     }
 
     #[test]
