@@ -586,7 +586,8 @@ impl Run {
     /// Removes it; what is gone is removed already.
     pub fn remove(&self, kill: bool) -> Result<()> {
         let group = self.hierarchy.group(&self.group).context("find the cgroup")?;
-        if group.exists() {
+        // Most often nothing is in it any more, and who waited for the end removes it at the same time.
+        if group.remove_empty().is_err() {
             // Processes that left the pid namespace's init behind (shared namespaces) must not stay.
             if kill || !group.processes().is_empty() {
                 group.kill().context("kill what is left")?;

@@ -5,7 +5,7 @@ use std::{fs, time::Duration};
 use super::{Cgroup, write};
 use crate::error::{Error, Result};
 
-/// Freezes or thaws; returns when the group is in the state asked for.
+/// Freezes or thaws; returns when the group is in the state asked for. One that is removed meanwhile never is.
 pub fn set(group: &Cgroup, frozen: bool) -> Result<()> {
     let dir = group.dir("freezer").ok_or_else(|| Error::new("the freezer controller is not mounted"))?;
     if group.is_v2() {
@@ -20,6 +20,9 @@ pub fn set(group: &Cgroup, frozen: bool) -> Result<()> {
         }
         if frozen && !group.is_v2() && attempt % 25 == 24 {
             write(dir, "freezer.state", "FROZEN")?;
+        }
+        if !dir.exists() {
+            return Err(Error::new(format!("{} is gone", dir.display())));
         }
         std::thread::sleep(Duration::from_micros(500));
     }
@@ -37,5 +40,34 @@ pub fn is_frozen(group: &Cgroup) -> bool {
         fs::read_to_string(dir.join("cgroup.events")).is_ok_and(|text| text.lines().any(|line| line == "frozen 1"))
     } else {
         fs::read_to_string(dir.join("freezer.state")).is_ok_and(|text| text.trim() == "FROZEN")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+    use crate::{
+        cgroup::{Hierarchy, Mount},
+        sys,
+    };
+
+    #[test]
+    fn a_group_that_is_removed_is_not_waited_for() {
+        let dir = std::env::temp_dir().join(format!("freezer-{}", std::process::id()));
+        fs::create_dir(&dir).unwrap();
+        fs::write(dir.join("cgroup.freeze"), "0").unwrap();
+        // Read once the write was made; the reader waits for what is written to it.
+        let events = dir.join("cgroup.events");
+        sys::mkfifo(&events, 0o600).unwrap();
+        let mount = Mount { controllers: vec![], point: dir.clone(), root: "/".into() };
+        let group = Hierarchy::V2 { mount }.group("/").unwrap();
+        let freezing = thread::spawn(move || set(&group, true));
+        let asked = fs::OpenOptions::new().write(true).open(&events).unwrap();
+        fs::remove_dir_all(&dir).unwrap();
+        drop(asked);
+        let error = freezing.join().unwrap().unwrap_err().to_string();
+        assert!(error.contains("is gone"), "{error}");
     }
 }
