@@ -10,6 +10,7 @@ pub mod cpu;
 pub mod cpuset;
 pub mod devices;
 pub mod freezer;
+mod hierarchy;
 pub mod io;
 pub mod memory;
 pub mod pids;
@@ -22,130 +23,13 @@ use std::{
     time::Duration,
 };
 
+pub use hierarchy::{Hierarchy, Mount, unescape};
+
 use crate::{
     error::{Context, Error, Result},
     json::Json,
     sys,
 };
-
-/// The v1 controllers that containers get a group in, where they are mounted.
-const V1_CONTROLLERS: [&str; 9] =
-    ["cpuset", "cpu", "cpuacct", "memory", "devices", "freezer", "blkio", "pids", "hugetlb"];
-
-/// The cgroup mounts of this process's mount namespace.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Hierarchy {
-    V1 { mounts: Vec<Mount> },
-    V2 { mount: Mount },
-}
-
-/// One cgroup file system: its controllers (v1), where it is mounted, and which of its groups is seen there as `/`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Mount {
-    pub controllers: Vec<String>,
-    pub point: PathBuf,
-    pub root: String,
-}
-
-impl Hierarchy {
-    /// Reads the mounts of this process.
-    pub fn discover() -> Result<Hierarchy> {
-        let text = sys::read_file("/proc/self/mountinfo").context(|| "read /proc/self/mountinfo".into())?;
-        Hierarchy::parse(&text).ok_or_else(|| Error::new("no cgroup file system is mounted"))
-    }
-
-    /// Parses mountinfo (proc_pid_mountinfo(5)): `id parent dev root point options … - type source super`.
-    pub fn parse(mountinfo: &str) -> Option<Hierarchy> {
-        let mut v1: Vec<Mount> = Vec::new();
-        let mut v2 = None;
-        for line in mountinfo.lines() {
-            let Some((left, right)) = line.split_once(" - ") else { continue };
-            let (mut left, mut right) = (left.split(' ').skip(3), right.split(' '));
-            let (Some(root), Some(point)) = (left.next(), left.next()) else { continue };
-            let (root, point) = (unescape(root), PathBuf::from(unescape(point)));
-            match right.next() {
-                Some("cgroup2") => v2 = v2.or(Some(Mount { controllers: Vec::new(), point, root })),
-                Some("cgroup") => {
-                    let options = right.nth(1).unwrap_or_default();
-                    let known = |name: &&str| V1_CONTROLLERS.contains(name);
-                    let controllers: Vec<String> = options.split(',').filter(known).map(str::to_owned).collect();
-                    if !controllers.is_empty() && !v1.iter().any(|mount| mount.controllers == controllers) {
-                        v1.push(Mount { controllers, point, root });
-                    }
-                }
-                _ => {}
-            }
-        }
-        if v1.is_empty() { v2.map(|mount| Hierarchy::V2 { mount }) } else { Some(Hierarchy::V1 { mounts: v1 }) }
-    }
-
-    pub fn is_v2(&self) -> bool {
-        matches!(self, Hierarchy::V2 { .. })
-    }
-
-    fn mounts(&self) -> &[Mount] {
-        match self {
-            Hierarchy::V1 { mounts } => mounts,
-            Hierarchy::V2 { mount } => std::slice::from_ref(mount),
-        }
-    }
-
-    /// The group of `linux.cgroupsPath`: absolute from the mount, relative from the own group (OCI, config-linux).
-    pub fn group(&self, path: &str) -> Result<Cgroup> {
-        if path.split('/').any(|part| part == "..") {
-            return Err(Error::new(format!("cgroupsPath {path:?} contains \"..\"")));
-        }
-        let own = if path.starts_with('/') {
-            String::new()
-        } else {
-            fs::read_to_string("/proc/self/cgroup").unwrap_or_default()
-        };
-        let mut dirs = Vec::new();
-        for mount in self.mounts() {
-            let mut dir = mount.point.clone();
-            if !path.starts_with('/') {
-                let own = own_group(&own, mount.controllers.first().map_or("", String::as_str));
-                dir.push(own.strip_prefix(&mount.root).unwrap_or(own).trim_start_matches('/'));
-            }
-            dir.push(path.trim_start_matches('/'));
-            dirs.push(Dir {
-                controllers: mount.controllers.clone(),
-                depth_of_mount: mount.point.components().count(),
-                path: dir,
-            });
-        }
-        Ok(Cgroup { v2: self.is_v2(), dirs })
-    }
-}
-
-/// The own path in the hierarchy of `controller` ("" for v2), by lines `id:controllers:path`.
-fn own_group<'a>(proc_cgroup: &'a str, controller: &str) -> &'a str {
-    let mut lines = proc_cgroup.lines().filter_map(|line| {
-        let mut parts = line.splitn(3, ':').skip(1);
-        Some((parts.next()?, parts.next()?))
-    });
-    lines.find(|(names, _)| names.split(',').any(|name| name == controller)).map_or("/", |(_, path)| path)
-}
-
-/// mountinfo writes space, tab, newline and backslash in octal.
-pub fn unescape(text: &str) -> String {
-    let mut out = String::new();
-    let mut rest = text;
-    while let Some(at) = rest.find('\\') {
-        out.push_str(&rest[..at]);
-        match rest.get(at + 1..at + 4).and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            Some(byte) => {
-                out.push(byte as char);
-                rest = &rest[at + 4..];
-            }
-            None => {
-                out.push('\\');
-                rest = &rest[at + 1..];
-            }
-        }
-    }
-    out + rest
-}
 
 /// One container's (or pod's) group: a directory in every hierarchy.
 #[derive(Clone, Debug)]
@@ -491,33 +375,4 @@ pub fn read_key(dir: &Path, file: &str, key: &str) -> Option<u64> {
     let text = fs::read_to_string(dir.join(file)).ok()?;
     let mut lines = text.lines().filter_map(|line| line.split_once(' '));
     lines.find(|(name, _)| *name == key).and_then(|(_, value)| value.trim().parse().ok())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tells_the_layouts_apart() {
-        let v1 = "32 31 0:29 / /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu\n\
-                  33 31 0:30 / /sys/fs/cgroup/cpu,cpuacct rw shared:3 - cgroup cgroup rw,cpuacct\n\
-                  40 31 0:37 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,name=systemd\n\
-                  41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
-        let Some(hierarchy @ Hierarchy::V1 { .. }) = Hierarchy::parse(v1) else { panic!("hybrid is v1") };
-        let group = hierarchy.group("/a/b").unwrap();
-        assert_eq!(group.dir("cpuacct").unwrap(), Path::new("/sys/fs/cgroup/cpu,cpuacct/a/b"));
-        assert_eq!(group.dir("memory"), None);
-        let v2 = "30 23 0:26 / /sys/fs/cgroup\\040x rw - cgroup2 cgroup2 rw\n";
-        let Some(hierarchy @ Hierarchy::V2 { .. }) = Hierarchy::parse(v2) else { panic!("only v2") };
-        assert_eq!(hierarchy.group("/a").unwrap().dir("memory").unwrap(), Path::new("/sys/fs/cgroup x/a"));
-        assert_eq!(Hierarchy::parse("22 27 0:21 / /proc rw - proc proc rw"), None);
-    }
-
-    #[test]
-    fn a_path_stays_below_its_mount() {
-        let hierarchy = Hierarchy::V2 { mount: Mount { controllers: vec![], point: "/c".into(), root: "/".into() } };
-        assert!(hierarchy.group("/a/../../etc").is_err());
-        assert_eq!(own_group("4:memory,cpu:/x\n0::/y\n", "cpu"), "/x");
-        assert_eq!(own_group("4:memory:/x\n0::/y\n", ""), "/y");
-    }
 }
