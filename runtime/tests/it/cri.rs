@@ -310,6 +310,40 @@ fn limits_hold_and_errors_are_told() {
 }
 
 #[test]
+fn a_container_has_limits_of_huge_pages_where_the_kernel_counts_them() {
+    const TEST: &str = "cri::a_container_has_limits_of_huge_pages_where_the_kernel_counts_them";
+    isolated(TEST, || async {
+        let node = Node::new(TEST);
+        node.install_network();
+        let running = node.start().await;
+        let mut cri = running.clients.clone();
+        let pod = cri.run_sandbox(sandbox(&node, "web")).await;
+        let mut config = script("a", "sleep 1000");
+        let limits = vec![v1::HugepageLimit { page_size: "2MB".into(), limit: 6 << 20 }];
+        config.linux.as_mut().unwrap().resources =
+            Some(v1::LinuxContainerResources { hugepage_limits: limits, ..Default::default() });
+        let id = cri.create(&pod, config).await;
+        let started = cri.runtime.start_container(v1::StartContainerRequest { container_id: id.clone() }).await;
+        // There with cgroup v2 alone.
+        let all = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
+        if all.split_whitespace().any(|name| name == "hugetlb") {
+            started.unwrap();
+            let pid = running_pid(&mut cri, &id).await;
+            let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+            let group = groups.lines().find_map(|line| line.strip_prefix("0::/")).unwrap();
+            let limit = Path::new("/sys/fs/cgroup").join(group).join("hugetlb.2MB.max");
+            assert_eq!(fs::read_to_string(limit).unwrap().trim(), (6 << 20).to_string());
+        } else {
+            let refused = started.unwrap_err();
+            assert!(refused.message().contains("the hugetlb controller is not mounted"), "{refused}");
+        }
+        cri.remove_sandbox(&pod).await;
+        running.stop().await;
+        assert_nothing_left(&node);
+    });
+}
+
+#[test]
 fn containers_share_processes_only_when_asked() {
     isolated("cri::containers_share_processes_only_when_asked", || async {
         let node = Node::new("cri::containers_share_processes_only_when_asked");
