@@ -149,3 +149,31 @@ fn a_pod_shares_what_it_has_as_a_whole() {
     lab.lite_with("apply -f -", &greedy).ok();
     lab.lite("wait --for=condition=PodScheduled=false pod/greedy --timeout=60s").ok();
 }
+
+const FIRST: &str = r#"{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "first"}, "spec": {
+    "initContainers": [{"name": "wait", "image": "coracle/hello:v1", "args": ["serve", "8080"],
+        "resources": {"requests": {"cpu": "100m", "memory": "32Mi"}, "limits": {"cpu": "200m", "memory": "64Mi"}}}],
+    "containers": [{"name": "main", "image": "coracle/hello:v1", "args": ["serve", "8081"]}]}}"#;
+
+/// An init container that runs before all others for as long as it likes.
+#[test]
+fn an_init_container_is_resized_while_it_runs() {
+    let lab = Lab::up("resize-init", 1);
+    lab.lite_with("apply -f -", FIRST).ok();
+    lab.lite("wait --for=jsonpath={.status.initContainerStatuses[0].started}=true pod/first --timeout=60s").ok();
+    let id = || {
+        let pod: Value = serde_json::from_str(&lab.lite("get pod first -o json").ok()).unwrap();
+        let id = pod["status"]["initContainerStatuses"][0]["containerID"].as_str().unwrap().to_owned();
+        id.rsplit('/').next().unwrap().to_owned()
+    };
+    let before = id();
+    assert_eq!(number("memory", &before, "memory.limit_in_bytes"), 64 << 20);
+    let patch =
+        r#"{"spec":{"initContainers":[{"name":"wait","resources":{"limits":{"cpu":"300m","memory":"96Mi"}}}]}}"#;
+    lab.kubectl(&format!("patch pod first --subresource resize -p {patch}")).ok();
+    let path = "{.status.initContainerStatuses[0].resources.limits.memory}=96Mi";
+    lab.lite(&format!("wait --for=jsonpath={path} pod/first --timeout=60s")).ok();
+    assert_eq!(id(), before, "it goes on");
+    assert_eq!(number("memory", &before, "memory.limit_in_bytes"), 96 << 20);
+    assert_eq!(number("cpu", &before, "cpu.cfs_quota_us"), 30_000);
+}
