@@ -102,10 +102,11 @@ pub fn of_pod(pod: &Pod) -> (Resources, i64, i64) {
     let whole = own_requests(pod).is_some();
     let counted = sum(pod, |container| {
         let mut resources = requests_of(pod, container);
-        if !asks(container, "cpu") && !(whole && requests.milli_cpu > 0) {
+        let is_asked = |name: &str, by_all: i64| asks(container, name) || whole && by_all > 0;
+        if !is_asked("cpu", requests.milli_cpu) {
             resources.milli_cpu = DEFAULT_MILLI_CPU;
         }
-        if !asks(container, "memory") && !(whole && requests.memory > 0) {
+        if !is_asked("memory", requests.memory) {
             resources.memory = DEFAULT_MEMORY;
         }
         resources
