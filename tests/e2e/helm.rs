@@ -53,8 +53,8 @@ fn story(which: (&str, &str), rolls_back: &str) {
         run(command.args(arguments.split(' ')), "")
     };
     assert!(helm("version").ok().contains(which.0));
-    lives(&lab, &helm);
-    fails(&lab, &helm, rolls_back);
+    lives(&lab, helm);
+    fails(&lab, helm, rolls_back);
 }
 
 /// Installed, upgraded, rolled back, tested and gone.
