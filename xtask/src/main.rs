@@ -5,6 +5,7 @@ mod cargo;
 mod dist;
 mod go_types;
 mod protobuf;
+mod pypi;
 mod schema;
 mod vm;
 

