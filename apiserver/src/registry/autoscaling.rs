@@ -1,6 +1,6 @@
 //! HorizontalPodAutoscalers: stored as autoscaling/v2, also served as v1, which knows one metric.
 
-use super::fields::{is_set, object_mut, remove, set, set_default, text};
+use super::fields::{is_set, non_negative, object_mut, remove, set, set_default, text};
 use super::scaling;
 use super::strategy::{Strategy, Traits};
 use coracle_api::Cause;
@@ -19,7 +19,7 @@ const DEFAULT_UTILIZATION: i64 = 80;
 
 impl Strategy for AutoscalerStrategy {
     fn traits(&self) -> Traits {
-        Traits { generation: true, ..Traits::DEFAULT }
+        Traits { generation: true, labels_through_status: true, ..Traits::DEFAULT }
     }
 
     fn default(&self, object: &mut Value) {
@@ -50,6 +50,12 @@ impl Strategy for AutoscalerStrategy {
         }
         scaling::reference(&spec["scaleTargetRef"], &path.child("scaleTargetRef"), causes);
         scaling::validate(spec, &path, causes);
+    }
+
+    fn validate_status(&self, object: &Value, _old: &Value, causes: &mut Vec<Cause>) {
+        for field in ["currentReplicas", "desiredReplicas"] {
+            non_negative(&object["status"], field, &FieldPath::new("status"), causes);
+        }
     }
 
     fn to_served(&self, object: &mut Value, served: usize) {

@@ -1,11 +1,12 @@
 //! Jobs and CronJobs (batch/v1 `defaults.go`, `validation.go`, registry/batch `strategy.go`).
 
-use super::core::{pod_defaults, pod_spec};
+use super::apps::workload;
+use super::core::pod_spec;
 use super::fields::{is_set, label_selector, non_negative, object_mut, one_of, require, same, set, set_default, text};
 use super::strategy::{Strategy, Traits, WriteContext};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, meta};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// Tries before a job counts as failed.
 const BACKOFF: i64 = 6;
@@ -23,12 +24,12 @@ pub struct JobStrategy;
 impl Strategy for JobStrategy {
     fn traits(&self) -> Traits {
         // The garbage collector of old leaves pods alone unless told otherwise.
-        Traits { generation: true, orphan_by_default: true, ..Traits::DEFAULT }
+        Traits { generation: true, orphan_by_default: true, labels_through_status: true, ..Traits::DEFAULT }
     }
 
     fn default(&self, object: &mut Value) {
         let spec = object_mut(object, "spec");
-        pod_defaults::template(spec);
+        workload::default_template(spec);
         if !has(spec, "completions") && !has(spec, "parallelism") {
             set(spec, "completions", 1);
         }
@@ -44,39 +45,44 @@ impl Strategy for JobStrategy {
             // Upstream leaves it out when it says nothing.
             super::fields::remove(spec, "manualSelector");
         }
-        let labels = spec.pointer("/template/metadata/labels").cloned();
-        if let Some(labels) = labels.filter(|labels| labels.as_object().is_some_and(|labels| !labels.is_empty()))
-            && meta::labels(object).is_none_or(serde_json::Map::is_empty)
-        {
-            meta::set(object, "labels", labels);
+        // A new job's pods get labels of their own first: see `prepare_create`.
+        let complete = |labels: &serde_json::Map<String, Value>| labels.contains_key(UID_LABELS[1]);
+        if has(spec, "manualSelector") || workload::template_labels(spec).is_some_and(complete) {
+            default_labels(object);
         }
     }
 
     fn prepare_create(&self, object: &mut Value, _context: &WriteContext) {
         let (name, uid) = (meta::name(object).to_owned(), meta::uid(object).to_owned());
         let spec = &mut object["spec"];
-        if spec.get("manualSelector").and_then(Value::as_bool) == Some(true) {
+        if manual(spec) {
             return;
         }
         let labels = object_mut(object_mut(object_mut(spec, "template"), "metadata"), "labels");
         for (keys, value) in [(UID_LABELS, &uid), (NAME_LABELS, &name)] {
             for key in keys {
-                set(labels, key, value.as_str());
+                set_default(labels, key, value.as_str());
             }
         }
-        if !is_set(spec, "selector") {
-            set(spec, "selector", json!({"matchLabels": {UID_LABELS[0]: uid}}));
-        }
+        set_default(object_mut(object_mut(spec, "selector"), "matchLabels"), UID_LABELS[0], uid);
+        default_labels(object);
     }
 
     fn validate(&self, object: &Value, causes: &mut Vec<Cause>) {
         let (spec, path) = (&object["spec"], FieldPath::new("spec"));
+        generated_selector(object, causes);
         job_spec(spec, &path, causes);
-        if spec.get("selector").is_none_or(Value::is_null) {
-            causes.push(Cause::required(&path.child("selector"), ""));
-        } else {
-            label_selector(&spec["selector"], &path.child("selector"), causes);
+        match workload::given(spec) {
+            None => causes.push(Cause::required(&path.child("selector"), "")),
+            Some(selector) => label_selector(selector, &path.child("selector"), causes),
         }
+        if workload::selects(workload::given(spec), workload::template_labels(spec)) == Some(false) {
+            causes.push(workload::mismatch(spec, &path));
+        }
+    }
+
+    fn validate_status(&self, object: &Value, _old: &Value, causes: &mut Vec<Cause>) {
+        workload::counts(&object["status"], &["active", "succeeded", "failed", "ready", "terminating"], &[], causes);
     }
 
     fn validate_update(&self, object: &Value, old: &Value, causes: &mut Vec<Cause>) {
@@ -96,10 +102,53 @@ impl Strategy for JobStrategy {
         ] {
             let free = field == "completions" && elastic || field == "template" && suspended;
             if !free && !same(spec, known, field) {
-                let value = spec.get(field).cloned().unwrap_or(Value::Null);
+                let given = spec.get(field).filter(|value| !value.is_null());
+                // As upstream tells a nil pointer.
+                let value = given.cloned().unwrap_or_else(|| "null".into());
                 causes.push(Cause::immutable(&FieldPath::new("spec").child(field), value));
             }
         }
+    }
+}
+
+/// Labels of a job that brings none are those of its pods.
+fn default_labels(job: &mut Value) {
+    let labels = workload::template_labels(&job["spec"]).filter(|labels| !labels.is_empty()).cloned();
+    if let Some(labels) = labels
+        && meta::labels(job).is_none_or(serde_json::Map::is_empty)
+    {
+        meta::set(job, "labels", labels);
+    }
+}
+
+fn manual(spec: &Value) -> bool {
+    spec.get("manualSelector").and_then(Value::as_bool) == Some(true)
+}
+
+/// A selector that the job did not choose takes the pods that carry its uid and name (`ValidateGeneratedSelector`).
+fn generated_selector(job: &Value, causes: &mut Vec<Cause>) {
+    let spec = &job["spec"];
+    let Some(selector) = workload::given(spec).filter(|_| !manual(spec)) else { return };
+    let path = FieldPath::new("spec.template.metadata.labels");
+    let labels = workload::template_labels(spec);
+    let mut expected = serde_json::Map::new();
+    for nth in [1, 0] {
+        for (key, value) in [(UID_LABELS[nth], meta::uid(job)), (NAME_LABELS[nth], meta::name(job))] {
+            expected.insert(key.to_owned(), value.into());
+            let why = format!("must be '{value}'");
+            match labels.and_then(|labels| labels.get(key)) {
+                None => causes.push(Cause::required(&path.key(key), &why)),
+                Some(found) if found != value => {
+                    let labels = labels.cloned().unwrap_or_default();
+                    causes.push(Cause::invalid(&path.key(key), labels, why));
+                }
+                Some(_) => {}
+            }
+        }
+    }
+    if workload::selects(Some(selector), Some(&expected)) == Some(false) {
+        let why = "`selector` not auto-generated";
+        causes.push(Cause::invalid(&FieldPath::new("spec.selector"), selector.clone(), why));
     }
 }
 
@@ -133,11 +182,13 @@ fn job_spec(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
             causes.push(Cause::invalid(&path.child(field), spec[field].clone(), why));
         }
     }
+    pod_spec::template(&spec["template"], &path.child("template"), causes);
     let template = path.child("template").child("spec");
-    pod_spec::validate(&spec["template"]["spec"], &template, causes);
     let policy = text(&spec["template"]["spec"], "restartPolicy");
-    if !matches!(policy, "OnFailure" | "Never") {
+    if matches!(policy, "Always" | "") {
         causes.push(Cause::required(&template.child("restartPolicy"), "valid values: \"OnFailure\", \"Never\""));
+    } else if !matches!(policy, "OnFailure" | "Never") {
+        causes.push(Cause::not_supported(&template.child("restartPolicy"), policy, &["Never", "OnFailure"]));
     } else if policy != "Never" && is_set(spec, "podFailurePolicy") {
         let why = "only \"Never\" is supported when podFailurePolicy is specified";
         causes.push(Cause::invalid(&template.child("restartPolicy"), policy, why));
@@ -150,7 +201,7 @@ pub struct CronJobStrategy;
 
 impl Strategy for CronJobStrategy {
     fn traits(&self) -> Traits {
-        Traits { generation: true, ..Traits::DEFAULT }
+        Traits { generation: true, labels_through_status: true, ..Traits::DEFAULT }
     }
 
     fn default(&self, object: &mut Value) {
@@ -160,7 +211,7 @@ impl Strategy for CronJobStrategy {
         set_default(spec, "successfulJobsHistoryLimit", 3);
         set_default(spec, "failedJobsHistoryLimit", 1);
         let job = object_mut(object_mut(spec, "jobTemplate"), "spec");
-        pod_defaults::template(job);
+        workload::default_template(job);
         object_mut(&mut spec["jobTemplate"], "metadata");
     }
 
@@ -198,7 +249,15 @@ impl Strategy for CronJobStrategy {
             non_negative(spec, field, &path, causes);
         }
         one_of(spec, "concurrencyPolicy", &["Allow", "Forbid", "Replace"], &path, causes);
-        job_spec(&spec["jobTemplate"]["spec"], &path.child("jobTemplate").child("spec"), causes);
+        let (job, path) = (&spec["jobTemplate"]["spec"], path.child("jobTemplate").child("spec"));
+        job_spec(job, &path, causes);
+        if let Some(selector) = workload::given(job) {
+            let why = "`selector` will be auto-generated";
+            causes.push(Cause::invalid(&path.child("selector"), selector.clone(), why));
+        }
+        if manual(job) {
+            causes.push(Cause::not_supported(&path.child("manualSelector"), true, &["false", "nil"]));
+        }
     }
 }
 
@@ -206,12 +265,11 @@ impl Strategy for CronJobStrategy {
 pub fn check_schedule(schedule: &str) -> Result<(), String> {
     if schedule.starts_with('@') {
         let named = ["@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly"];
-        let every =
-            schedule.strip_prefix("@every ").is_some_and(|text| crate::custom::formats::duration(text).is_some());
-        return if every || named.contains(&schedule) {
-            Ok(())
-        } else {
-            Err(format!("unrecognized descriptor: {schedule}"))
+        return match schedule.strip_prefix("@every ") {
+            Some(every) if crate::custom::formats::duration(every).is_some() => Ok(()),
+            Some(every) => Err(format!("failed to parse duration {schedule}: time: invalid duration {every:?}")),
+            None if named.contains(&schedule) => Ok(()),
+            None => Err(format!("unrecognized descriptor: {schedule}")),
         };
     }
     let fields: Vec<&str> = schedule.split_whitespace().collect();
@@ -230,6 +288,12 @@ pub fn check_schedule(schedule: &str) -> Result<(), String> {
 }
 
 fn check_range(part: &str, least: u32, most: u32, names: &[&str]) -> Result<(), String> {
+    if part.split('/').next().is_some_and(|range| range.matches('-').count() > 1) {
+        return Err(format!("too many hyphens: {part}"));
+    }
+    if part.matches('/').count() > 1 {
+        return Err(format!("too many slashes: {part}"));
+    }
     let (range, step) = part.split_once('/').map_or((part, None), |(range, step)| (range, Some(step)));
     let number = |text: &str| {
         let named = names.iter().position(|name| name.eq_ignore_ascii_case(text)).and_then(|at| u32::try_from(at).ok());
@@ -265,6 +329,7 @@ fn check_range(part: &str, least: u32, most: u32, names: &[&str]) -> Result<(), 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn schedules() {

@@ -69,7 +69,11 @@ pub fn prepare_create(row: &Row, object: &mut Value, context: &WriteContext) {
         meta::set(object, "generation", 1);
     }
     if row.has(Subresource::Status) && !row.strategy.traits().status_on_create {
-        fields::remove(object, "status");
+        match row.strategy.custom() {
+            // In upstream's own types it is no pointer, and so it is written even when it says nothing.
+            None => fields::set(object, "status", serde_json::Map::new()),
+            Some(_) => drop(fields::remove(object, "status")),
+        }
     }
 }
 

@@ -13,7 +13,7 @@ pub struct BudgetStrategy;
 
 impl Strategy for BudgetStrategy {
     fn traits(&self) -> Traits {
-        Traits { generation: true, ..Traits::DEFAULT }
+        Traits { generation: true, unconditional_update: false, labels_through_status: true, ..Traits::DEFAULT }
     }
 
     fn validate(&self, object: &Value, causes: &mut Vec<Cause>) {
@@ -23,8 +23,10 @@ impl Strategy for BudgetStrategy {
         if least.is_some() && most.is_some() {
             causes.push(Cause::invalid(&path, Value::Null, "minAvailable and maxUnavailable cannot be both set"));
         }
-        rolling::validate(least, true, &path.child("minAvailable"), causes);
-        rolling::validate(most, true, &path.child("maxUnavailable"), causes);
+        for (value, name) in [(least, "minAvailable"), (most, "maxUnavailable")] {
+            rolling::number(value, &path.child(name), causes);
+            rolling::at_most_all(value, &path.child(name), causes);
+        }
         label_selector(&spec["selector"], &path.child("selector"), causes);
         one_of(spec, "unhealthyPodEvictionPolicy", &["AlwaysAllow", "IfHealthyBudget"], &path, causes);
     }

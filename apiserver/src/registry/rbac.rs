@@ -1,6 +1,6 @@
 //! Kinds of rbac.authorization.k8s.io/v1.
 
-use super::fields::{is_set, items, items_mut, set_default, text};
+use super::fields::{invalid_all, is_set, items, items_mut, label_selector, object_mut, set_default, text};
 use super::strategy::{NameRule, Strategy, Traits};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, validation};
@@ -55,6 +55,21 @@ impl Strategy for RoleStrategy {
                 ));
             }
         }
+        if let Some(aggregation) = role.get("aggregationRule").filter(|rule| !rule.is_null()) {
+            let path = FieldPath::new("aggregationRule").child("clusterRoleSelectors");
+            let selectors = items(aggregation, "clusterRoleSelectors");
+            if selectors.is_empty() {
+                let why = "at least one clusterRoleSelector required if aggregationRule is non-nil";
+                causes.push(Cause::required(&path, why));
+            }
+            for (nth, selector) in selectors.iter().enumerate() {
+                let (path, before) = (path.index(nth), causes.len());
+                label_selector(selector, &path, causes);
+                if causes.len() > before {
+                    causes.push(Cause::invalid(&path, "null", "invalid label selector."));
+                }
+            }
+        }
     }
 }
 
@@ -72,9 +87,7 @@ impl Strategy for BindingStrategy {
     }
 
     fn default(&self, binding: &mut Value) {
-        if let Some(role) = binding.get_mut("roleRef").filter(|role| role.is_object()) {
-            set_default(role, "apiGroup", GROUP);
-        }
+        set_default(object_mut(binding, "roleRef"), "apiGroup", GROUP);
         for subject in items_mut(binding, "subjects") {
             if matches!(text(subject, "kind"), "User" | "Group") {
                 set_default(subject, "apiGroup", GROUP);
@@ -92,23 +105,14 @@ impl Strategy for BindingStrategy {
         if !kinds.contains(&text(role, "kind")) {
             causes.push(Cause::not_supported(&path.child("kind"), text(role, "kind"), kinds));
         }
-        if text(role, "name").is_empty() {
+        let name = text(role, "name");
+        if name.is_empty() {
             causes.push(Cause::required(&path.child("name"), ""));
+        } else {
+            invalid_all(&path.child("name"), name, validation::path_segment(name), causes);
         }
-        for (nth, subject) in items(binding, "subjects").iter().enumerate() {
-            let path = FieldPath::new("subjects").index(nth);
-            if text(subject, "name").is_empty() {
-                causes.push(Cause::required(&path.child("name"), ""));
-            }
-            match text(subject, "kind") {
-                "ServiceAccount" if !namespaced && text(subject, "namespace").is_empty() => {
-                    causes.push(Cause::required(&path.child("namespace"), ""));
-                }
-                "ServiceAccount" | "User" | "Group" => {}
-                other => {
-                    causes.push(Cause::not_supported(&path.child("kind"), other, &["ServiceAccount", "User", "Group"]))
-                }
-            }
+        for (nth, one) in items(binding, "subjects").iter().enumerate() {
+            subject(one, namespaced, &FieldPath::new("subjects").index(nth), causes);
         }
     }
 
@@ -120,5 +124,33 @@ impl Strategy for BindingStrategy {
                 "cannot change roleRef",
             ));
         }
+    }
+}
+
+/// Who a role is bound to (rbac `ValidateRoleBindingSubject`).
+fn subject(subject: &Value, namespaced: bool, path: &FieldPath, causes: &mut Vec<Cause>) {
+    let (name, group) = (text(subject, "name"), text(subject, "apiGroup"));
+    if name.is_empty() {
+        causes.push(Cause::required(&path.child("name"), ""));
+    }
+    let wanted = match text(subject, "kind") {
+        "ServiceAccount" => {
+            if !name.is_empty() {
+                invalid_all(&path.child("name"), name, validation::dns1123_subdomain(name), causes);
+            }
+            ""
+        }
+        "User" | "Group" => GROUP,
+        other => {
+            let kinds = ["Group", "ServiceAccount", "User"];
+            causes.push(Cause::not_supported(&path.child("kind"), other, &kinds));
+            return;
+        }
+    };
+    if group != wanted {
+        causes.push(Cause::not_supported(&path.child("apiGroup"), group, &[wanted]));
+    }
+    if text(subject, "kind") == "ServiceAccount" && !namespaced && text(subject, "namespace").is_empty() {
+        causes.push(Cause::required(&path.child("namespace"), ""));
     }
 }

@@ -131,7 +131,7 @@ pub struct DriverStrategy;
 
 impl Strategy for DriverStrategy {
     fn traits(&self) -> Traits {
-        Traits { generation: true, ..Traits::DEFAULT }
+        Traits { generation: true, unconditional_update: false, ..Traits::DEFAULT }
     }
 
     fn default(&self, driver: &mut Value) {
@@ -190,6 +190,10 @@ impl Strategy for DriverStrategy {
 pub struct NodeStrategy;
 
 impl Strategy for NodeStrategy {
+    fn traits(&self) -> Traits {
+        Traits { unconditional_update: false, ..Traits::DEFAULT }
+    }
+
     fn validate(&self, node: &Value, causes: &mut Vec<Cause>) {
         let mut names = HashSet::new();
         for (nth, driver) in items(&node["spec"], "drivers").iter().enumerate() {
@@ -268,6 +272,10 @@ impl Strategy for CapacityStrategy {
 pub struct AttachmentStrategy;
 
 impl Strategy for AttachmentStrategy {
+    fn traits(&self) -> Traits {
+        Traits { unconditional_update: false, ..Traits::DEFAULT }
+    }
+
     fn validate(&self, attachment: &Value, causes: &mut Vec<Cause>) {
         let (spec, path) = (&attachment["spec"], FieldPath::new("spec"));
         driver_name(text(spec, "attacher"), &path.child("attacher"), causes);
@@ -314,6 +322,10 @@ impl Strategy for AttributesStrategy {
 pub struct RuntimeClassStrategy;
 
 impl Strategy for RuntimeClassStrategy {
+    fn traits(&self) -> Traits {
+        Traits { unconditional_update: false, ..Traits::DEFAULT }
+    }
+
     fn validate(&self, class: &Value, causes: &mut Vec<Cause>) {
         let handler = text(class, "handler");
         invalid_all(&FieldPath::new("handler"), handler, validation::dns1123_label(handler), causes);

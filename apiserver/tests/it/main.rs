@@ -28,3 +28,4 @@ mod store;
 mod unreadable;
 mod validation;
 mod verbs;
+mod workloads;

@@ -26,7 +26,7 @@ fn least(kind: &str) -> Value {
         "CronJob" => {
             json!({"spec": {"schedule": "* * * * *", "jobTemplate": {"spec": {"template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "x"}]}}}}}})
         }
-        "ControllerRevision" => json!({"revision": 1}),
+        "ControllerRevision" => json!({"data": {}, "revision": 1}),
         "Service" => json!({"spec": {"ports": [{"port": 80}]}}),
         "Event" => json!({"involvedObject": {"namespace": "default"}}),
         "EndpointSlice" => json!({"addressType": "IPv4", "endpoints": []}),
@@ -78,7 +78,9 @@ fn least(kind: &str) -> Value {
             json!({"spec": {"group": "walked", "version": "v9", "groupPriorityMinimum": 1, "versionPriority": 1}})
         }
         "FlowSchema" => json!({"spec": {"priorityLevelConfiguration": {"name": "exempt"}}}),
-        "PriorityLevelConfiguration" => json!({"spec": {"type": "Limited", "limited": {}}}),
+        "PriorityLevelConfiguration" => {
+            json!({"spec": {"type": "Limited", "limited": {"limitResponse": {"type": "Reject"}}}})
+        }
         "ResourceClaim" => {
             json!({"spec": {"devices": {"requests": [{"name": "a", "exactly": {"deviceClassName": "c"}}]}}})
         }

@@ -4,14 +4,14 @@ use crate::harness::{Client, Harness};
 use http::StatusCode;
 use serde_json::{Value, json};
 
-fn causes(status: &Value) -> Vec<String> {
+pub fn causes(status: &Value) -> Vec<String> {
     let causes = status.pointer("/details/causes").and_then(Value::as_array).cloned().unwrap_or_default();
     let text = |cause: &Value, name: &str| cause[name].as_str().unwrap_or_default().to_owned();
     causes.iter().map(|cause| format!("{}: {}", text(cause, "field"), text(cause, "message"))).collect()
 }
 
 /// Makes the object without and with each of the changes: first all is well, then exactly these causes come back.
-async fn creates(client: &Client, path: &str, good: &Value, rows: &[(Value, &[&str])]) {
+pub async fn creates(client: &Client, path: &str, good: &Value, rows: &[(Value, &[&str])]) {
     let (code, status) = client.post(&format!("{path}?dryRun=All"), good).await;
     assert_eq!(code, StatusCode::CREATED, "{status}");
     for (change, wanted) in rows {
@@ -24,7 +24,7 @@ async fn creates(client: &Client, path: &str, good: &Value, rows: &[(Value, &[&s
 }
 
 /// Makes the object, and then changes it.
-async fn updates(client: &Client, path: &str, object: &Value, fine: &[Value], rows: &[(Value, &[&str])]) {
+pub async fn updates(client: &Client, path: &str, object: &Value, fine: &[Value], rows: &[(Value, &[&str])]) {
     let (code, status) = client.post(path, object).await;
     assert_eq!(code, StatusCode::CREATED, "{status}");
     let one = format!("{path}/{}", object["metadata"]["name"].as_str().unwrap());

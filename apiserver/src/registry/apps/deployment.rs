@@ -1,12 +1,21 @@
 //! Deployments.
 
-use super::rolling;
-use crate::registry::core::{pod_defaults, pod_spec};
-use crate::registry::fields::{non_negative, object_mut, one_of, same, set_default, text};
+use super::{rolling, workload};
+use crate::registry::fields::{non_negative, object_mut, set_default, text};
 use crate::registry::strategy::{ScalePaths, Strategy, Traits};
 use coracle_api::Cause;
 use coracle_api::status::FieldPath;
 use serde_json::Value;
+
+const COUNTS: [&str; 7] = [
+    "observedGeneration",
+    "replicas",
+    "updatedReplicas",
+    "readyReplicas",
+    "availableReplicas",
+    "unavailableReplicas",
+    "collisionCount",
+];
 
 /// apps/v1 Deployment
 #[derive(Debug)]
@@ -19,7 +28,7 @@ impl Strategy for DeploymentStrategy {
 
     fn default(&self, object: &mut Value) {
         let spec = object_mut(object, "spec");
-        pod_defaults::template(spec);
+        workload::default_template(spec);
         set_default(spec, "replicas", 1);
         let strategy = object_mut(spec, "strategy");
         set_default(strategy, "type", "RollingUpdate");
@@ -34,9 +43,12 @@ impl Strategy for DeploymentStrategy {
 
     fn validate(&self, object: &Value, causes: &mut Vec<Cause>) {
         let (spec, path) = (&object["spec"], FieldPath::new("spec"));
-        pod_spec::workload(spec, "deployment", &path, causes);
-        non_negative(spec, "revisionHistoryLimit", &path, causes);
+        non_negative(spec, "replicas", &path, causes);
+        workload::selector(spec, "deployment", &path, causes);
+        workload::replicated(spec, &path, causes);
         strategy(&spec["strategy"], &path.child("strategy"), causes);
+        non_negative(spec, "minReadySeconds", &path, causes);
+        non_negative(spec, "revisionHistoryLimit", &path, causes);
         if let Some(deadline) = spec.get("progressDeadlineSeconds").and_then(Value::as_i64) {
             non_negative(spec, "progressDeadlineSeconds", &path, causes);
             if deadline <= spec.get("minReadySeconds").and_then(Value::as_i64).unwrap_or(0) {
@@ -50,13 +62,15 @@ impl Strategy for DeploymentStrategy {
     }
 
     fn validate_update(&self, object: &Value, old: &Value, causes: &mut Vec<Cause>) {
-        if !same(&object["spec"], &old["spec"], "selector") {
-            causes.push(Cause::immutable(&FieldPath::new("spec.selector"), object["spec"]["selector"].clone()));
-        }
+        workload::same_selector(object, old, causes);
     }
 
-    fn validate_status(&self, object: &Value, _old: &Value, causes: &mut Vec<Cause>) {
-        super::replica_set::status(&object["status"], causes);
+    fn validate_status(&self, object: &Value, old: &Value, causes: &mut Vec<Cause>) {
+        let status = &object["status"];
+        let within = ["updatedReplicas", "readyReplicas", "availableReplicas"];
+        workload::counts(status, &COUNTS, &within, causes);
+        workload::available(status, "cannot be greater than readyReplicas", causes);
+        workload::collisions(status, &old["status"], causes);
     }
 
     fn scale(&self) -> Option<ScalePaths<'_>> {
@@ -65,7 +79,6 @@ impl Strategy for DeploymentStrategy {
 }
 
 fn strategy(strategy: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
-    one_of(strategy, "type", &["Recreate", "RollingUpdate"], path, causes);
     let update = strategy.get("rollingUpdate").filter(|update| !update.is_null());
     match (text(strategy, "type"), update) {
         ("Recreate", Some(_)) => {
@@ -77,16 +90,22 @@ fn strategy(strategy: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
         ("RollingUpdate", Some(update)) => {
             let path = path.child("rollingUpdate");
             let (unavailable, surge) = (update.get("maxUnavailable"), update.get("maxSurge"));
-            rolling::validate(unavailable, true, &path.child("maxUnavailable"), causes);
-            rolling::validate(surge, false, &path.child("maxSurge"), causes);
+            rolling::number(unavailable, &path.child("maxUnavailable"), causes);
+            rolling::number(surge, &path.child("maxSurge"), causes);
             if rolling::is_zero(unavailable) && rolling::is_zero(surge) {
                 let value = unavailable.cloned().unwrap_or(Value::Null);
                 causes.push(Cause::invalid(&path.child("maxUnavailable"), value, "may not be 0 when `maxSurge` is 0"));
             }
+            rolling::at_most_all(unavailable, &path.child("maxUnavailable"), causes);
         }
         ("RollingUpdate", None) => {
             causes.push(Cause::required(&path.child("rollingUpdate"), "this should be defaulted and never be nil"));
         }
-        _ => {}
+        ("Recreate", None) => {}
+        _ => {
+            let fields = [("maxUnavailable", "MaxUnavailable", 0.into()), ("maxSurge", "MaxSurge", 0.into())];
+            let value = workload::strategy_value(strategy, &fields);
+            causes.push(Cause::not_supported(path, value, &["Recreate", "RollingUpdate"]));
+        }
     }
 }

@@ -6,3 +6,4 @@ pub mod deployment;
 pub mod replica_set;
 pub mod rolling;
 pub mod stateful_set;
+pub mod workload;

@@ -1,8 +1,8 @@
 //! ReplicaSets.
 
+use super::workload;
 use crate::cache::Field;
-use crate::registry::core::{pod_defaults, pod_spec};
-use crate::registry::fields::{non_negative, object_mut, same, set_default};
+use crate::registry::fields::{non_negative, object_mut, set_default};
 use crate::registry::strategy::{ScalePaths, Strategy, Traits, WriteContext};
 use coracle_api::Cause;
 use coracle_api::status::FieldPath;
@@ -12,11 +12,14 @@ use serde_json::{Value, json};
 #[derive(Debug)]
 pub struct ReplicaSetStrategy;
 
+const COUNTS: [&str; 5] =
+    ["replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas", "observedGeneration"];
+
 static FIELDS: [Field; 1] = [Field::of("status.replicas", &["status", "replicas"], "0")];
 
 impl Strategy for ReplicaSetStrategy {
     fn traits(&self) -> Traits {
-        Traits { generation: true, ..Traits::DEFAULT }
+        Traits { generation: true, labels_through_status: true, ..Traits::DEFAULT }
     }
 
     fn fields(&self) -> &[Field] {
@@ -25,7 +28,7 @@ impl Strategy for ReplicaSetStrategy {
 
     fn default(&self, object: &mut Value) {
         let spec = object_mut(object, "spec");
-        pod_defaults::template(spec);
+        workload::default_template(spec);
         set_default(spec, "replicas", 1);
     }
 
@@ -34,48 +37,26 @@ impl Strategy for ReplicaSetStrategy {
     }
 
     fn validate(&self, object: &Value, causes: &mut Vec<Cause>) {
-        pod_spec::workload(&object["spec"], "ReplicaSet", &FieldPath::new("spec"), causes);
+        let (spec, path) = (&object["spec"], FieldPath::new("spec"));
+        non_negative(spec, "replicas", &path, causes);
+        non_negative(spec, "minReadySeconds", &path, causes);
+        // Upstream's words are those of a Deployment.
+        workload::selector(spec, "deployment", &path, causes);
+        workload::replicated(spec, &path, causes);
     }
 
     fn validate_update(&self, object: &Value, old: &Value, causes: &mut Vec<Cause>) {
-        if !same(&object["spec"], &old["spec"], "selector") {
-            causes.push(Cause::immutable(&FieldPath::new("spec.selector"), object["spec"]["selector"].clone()));
-        }
+        workload::same_selector(object, old, causes);
     }
 
     fn validate_status(&self, object: &Value, _old: &Value, causes: &mut Vec<Cause>) {
-        status(&object["status"], causes);
+        let status = &object["status"];
+        let within = ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"];
+        workload::counts(status, &COUNTS, &within, causes);
+        workload::available(status, "cannot be greater than readyReplicas", causes);
     }
 
     fn scale(&self) -> Option<ScalePaths<'_>> {
         Some(ScalePaths { structured_selector: true, custom: None })
-    }
-}
-
-/// Counts of replicas, none of which can be more than all.
-pub(super) fn status(status: &Value, causes: &mut Vec<Cause>) {
-    let path = FieldPath::new("status");
-    let number = |field: &str| status.get(field).and_then(Value::as_i64).unwrap_or(0);
-    for field in [
-        "replicas",
-        "readyReplicas",
-        "availableReplicas",
-        "fullyLabeledReplicas",
-        "updatedReplicas",
-        "observedGeneration",
-    ] {
-        non_negative(status, field, &path, causes);
-    }
-    for field in ["fullyLabeledReplicas", "readyReplicas", "availableReplicas", "updatedReplicas"] {
-        if number(field) > number("replicas") {
-            causes.push(Cause::invalid(&path.child(field), number(field), "cannot be greater than status.replicas"));
-        }
-    }
-    if number("availableReplicas") > number("readyReplicas") {
-        causes.push(Cause::invalid(
-            &path.child("availableReplicas"),
-            number("availableReplicas"),
-            "cannot be greater than readyReplicas",
-        ));
     }
 }

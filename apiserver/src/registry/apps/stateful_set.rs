@@ -1,10 +1,13 @@
 //! StatefulSets.
 
-use crate::registry::core::{pod_defaults, pod_spec};
-use crate::registry::fields::{copy, items_mut, non_negative, object_mut, one_of, set_default, text};
-use crate::registry::strategy::{ScalePaths, Strategy, Traits, WriteContext};
-use coracle_api::Cause;
+use super::{rolling, workload};
+use crate::registry::core::{pod_spec, volume};
+use crate::registry::fields::{
+    alike, copy, invalid_all, items, items_mut, non_negative, object_mut, one_of, remove, set, set_default, text,
+};
+use crate::registry::strategy::{NameRule, ScalePaths, Strategy, Traits, WriteContext};
 use coracle_api::status::FieldPath;
+use coracle_api::{Cause, validation};
 use serde_json::{Value, json};
 
 /// apps/v1 StatefulSet
@@ -12,7 +15,7 @@ use serde_json::{Value, json};
 pub struct StatefulSetStrategy;
 
 /// What an update may change (apps `ValidateStatefulSetUpdate`).
-const FREE: [&str; 8] = [
+const FREE: [&str; 7] = [
     "replicas",
     "template",
     "updateStrategy",
@@ -20,17 +23,31 @@ const FREE: [&str; 8] = [
     "persistentVolumeClaimRetentionPolicy",
     "minReadySeconds",
     "ordinals",
-    "serviceName",
+];
+
+const COUNTS: [&str; 7] = [
+    "replicas",
+    "readyReplicas",
+    "currentReplicas",
+    "updatedReplicas",
+    "availableReplicas",
+    "observedGeneration",
+    "collisionCount",
 ];
 
 impl Strategy for StatefulSetStrategy {
     fn traits(&self) -> Traits {
-        Traits { generation: true, ..Traits::DEFAULT }
+        Traits { generation: true, labels_through_status: true, ..Traits::DEFAULT }
+    }
+
+    fn name_rule(&self) -> NameRule {
+        // It becomes part of the names of pods, which are host names.
+        validation::dns1123_label
     }
 
     fn default(&self, object: &mut Value) {
         let spec = object_mut(object, "spec");
-        pod_defaults::template(spec);
+        workload::default_template(spec);
         set_default(spec, "podManagementPolicy", "OrderedReady");
         let strategy = object_mut(spec, "updateStrategy");
         set_default(strategy, "type", "RollingUpdate");
@@ -55,15 +72,19 @@ impl Strategy for StatefulSetStrategy {
     }
 
     fn validate(&self, object: &Value, causes: &mut Vec<Cause>) {
-        let (spec, path) = (&object["spec"], FieldPath::new("spec"));
-        pod_spec::workload(spec, "statefulset", &path, causes);
-        non_negative(spec, "revisionHistoryLimit", &path, causes);
-        one_of(spec, "podManagementPolicy", &["OrderedReady", "Parallel"], &path, causes);
-        let (strategy, path) = (&spec["updateStrategy"], path.child("updateStrategy"));
-        one_of(strategy, "type", &["OnDelete", "RollingUpdate"], &path, causes);
-        if let Some(update) = strategy.get("rollingUpdate") {
-            non_negative(update, "partition", &path.child("rollingUpdate"), causes);
-        }
+        self.validate_create(object, causes);
+    }
+
+    fn validate_create(&self, object: &Value, causes: &mut Vec<Cause>) {
+        check(&object["spec"], true, true, causes);
+    }
+
+    fn validate_changed(&self, object: &Value, old: &Value, causes: &mut Vec<Cause>) {
+        // Templates were not looked at before 1.34: one that was wrong already does not stand in the way of an update.
+        let mut known = Vec::new();
+        pods(&old["spec"], &FieldPath::default(), &mut known);
+        check(&object["spec"], false, known.is_empty(), causes);
+        self.validate_update(object, old, causes);
     }
 
     fn validate_update(&self, object: &Value, old: &Value, causes: &mut Vec<Cause>) {
@@ -71,14 +92,102 @@ impl Strategy for StatefulSetStrategy {
         for field in FREE {
             copy(&mut expected, &old["spec"], field);
         }
-        if expected != old["spec"] {
+        if !alike(&expected, &old["spec"]) {
             let why = "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', \
                        'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden";
             causes.push(Cause::forbidden(&FieldPath::new("spec"), why));
         }
     }
 
+    fn validate_status(&self, object: &Value, old: &Value, causes: &mut Vec<Cause>) {
+        let status = &object["status"];
+        let within = ["readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas"];
+        workload::counts(status, &COUNTS, &within, causes);
+        workload::available(status, "cannot be greater than status.readyReplicas", causes);
+        workload::collisions(status, &old["status"], causes);
+    }
+
     fn scale(&self) -> Option<ScalePaths<'_>> {
         Some(ScalePaths { structured_selector: true, custom: None })
+    }
+}
+
+/// Everything that is wrong with a spec (apps `ValidateStatefulSetSpec`). What no update can change is looked at in new
+/// objects alone.
+fn check(spec: &Value, new: bool, template: bool, causes: &mut Vec<Cause>) {
+    let path = FieldPath::new("spec");
+    let management = text(spec, "podManagementPolicy");
+    if !matches!(management, "OrderedReady" | "Parallel") {
+        let why = "must be 'OrderedReady' or 'Parallel'";
+        causes.push(Cause::invalid(&path.child("podManagementPolicy"), management, why));
+    }
+    strategy(&spec["updateStrategy"], &path.child("updateStrategy"), causes);
+    let retention = path.child("persistentVolumeClaimRetentionPolicy");
+    for when in ["whenDeleted", "whenScaled"] {
+        one_of(&spec["persistentVolumeClaimRetentionPolicy"], when, &["Delete", "Retain"], &retention, causes);
+    }
+    if new {
+        for (nth, claim) in items(spec, "volumeClaimTemplates").iter().enumerate() {
+            let path = path.child("volumeClaimTemplates").index(nth).child("spec");
+            volume::claim_spec(&claim["spec"], &path, causes);
+        }
+    }
+    non_negative(spec, "replicas", &path, causes);
+    non_negative(spec, "minReadySeconds", &path, causes);
+    non_negative(&spec["ordinals"], "start", &path.child("ordinals"), causes);
+    let service = text(spec, "serviceName");
+    if new && !service.is_empty() {
+        invalid_all(&path.child("serviceName"), service, validation::dns1123_label(service), causes);
+    }
+    workload::selector(spec, "statefulset", &path, causes);
+    workload::selected(spec, "", &path, causes, |causes| {
+        if template {
+            pods(spec, &path, causes);
+        }
+    });
+    workload::lasting(spec, "StatefulSet", &path, causes);
+}
+
+/// The pods of a template: each has its claims as volumes, instead of any of the same name, and a name and domain that
+/// are not the template's.
+fn pods(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    let mut template = spec.get("template").cloned().unwrap_or(Value::Null);
+    let pod = object_mut(&mut template, "spec");
+    let claims = items(spec, "volumeClaimTemplates");
+    let names: Vec<&str> =
+        claims.iter().filter_map(|claim| claim.pointer("/metadata/name").and_then(Value::as_str)).collect();
+    let mut volumes = items(pod, "volumes").to_vec();
+    volumes.retain(|volume| !names.contains(&text(volume, "name")));
+    volumes.extend(names.iter().map(|name| json!({"name": name, "persistentVolumeClaim": {"claimName": "claim"}})));
+    set(pod, "volumes", volumes);
+    for field in ["hostname", "subdomain"] {
+        remove(pod, field);
+    }
+    pod_spec::template(&template, &path.child("template"), causes);
+}
+
+fn strategy(strategy: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    let fields = [("partition", "Partition", 0.into()), ("maxUnavailable", "MaxUnavailable", Value::Null)];
+    let value = || workload::strategy_value(strategy, &fields);
+    let update = strategy.get("rollingUpdate").filter(|update| !update.is_null());
+    match (text(strategy, "type"), update) {
+        ("OnDelete" | "RollingUpdate", None) => {}
+        ("OnDelete", Some(_)) => {
+            let why = "only allowed for updateStrategy 'RollingUpdate'";
+            causes.push(Cause::invalid(&path.child("rollingUpdate"), value()["RollingUpdate"].clone(), why));
+        }
+        ("RollingUpdate", Some(update)) => {
+            let path = path.child("rollingUpdate");
+            non_negative(update, "partition", &path, causes);
+            let path = path.child("maxUnavailable");
+            if let Some(most) = update.get("maxUnavailable").filter(|most| !most.is_null()) {
+                rolling::number(Some(most), &path, causes);
+                if rolling::is_zero(Some(most)) {
+                    causes.push(Cause::invalid(&path, most.clone(), "cannot be 0"));
+                }
+                rolling::at_most_all(Some(most), &path, causes);
+            }
+        }
+        _ => causes.push(Cause::invalid(path, value(), "must be 'RollingUpdate' or 'OnDelete'")),
     }
 }

@@ -199,49 +199,6 @@ fn security_context(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     }
 }
 
-/// The selector, template and replicas that workloads have in common; the template's pods must be selected.
-pub fn workload(spec: &Value, kind: &str, path: &FieldPath, causes: &mut Vec<Cause>) {
-    non_negative(spec, "replicas", path, causes);
-    non_negative(spec, "minReadySeconds", path, causes);
-    let selector = spec.get("selector").filter(|selector| !selector.is_null());
-    match selector {
-        None => causes.push(Cause::required(&path.child("selector"), "")),
-        Some(selector) => {
-            fields::label_selector(selector, &path.child("selector"), causes);
-            if fields::selects_everything(selector) {
-                let why = format!("empty selector is invalid for {kind}");
-                causes.push(Cause::invalid(&path.child("selector"), selector.clone(), why));
-            }
-        }
-    }
-    let Some(template) = spec.get("template").filter(|template| !template.is_null()) else {
-        causes.push(Cause::required(&path.child("template"), ""));
-        return;
-    };
-    self::template(template, &path.child("template"), causes);
-    let labels = template.pointer("/metadata/labels").and_then(Value::as_object);
-    let read = selector.and_then(|selector| coracle_api::selector::LabelSelector::from_json(selector).ok());
-    if let Some(read) = read
-        && !selector.is_some_and(fields::selects_everything)
-        && !read.matches(&labels)
-    {
-        let found = labels.map(|labels| Value::Object(labels.clone())).unwrap_or(Value::Null);
-        let path = path.child("template").child("metadata").child("labels");
-        causes.push(Cause::invalid(&path, found, "`selector` does not match template `labels`"));
-    }
-    let path = path.child("template").child("spec");
-    let restart = text(&template["spec"], "restartPolicy");
-    if restart != "Always" {
-        causes.push(Cause::not_supported(&path.child("restartPolicy"), restart, &["Always"]));
-    }
-    if is_set(&template["spec"], "activeDeadlineSeconds") {
-        causes.push(Cause::forbidden(
-            &path.child("activeDeadlineSeconds"),
-            format!("activeDeadlineSeconds in {kind} is not Supported"),
-        ));
-    }
-}
-
 /// A template of pods.
 pub fn template(template: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     let metadata = template.get("metadata").unwrap_or(&Value::Null);

@@ -2,7 +2,7 @@
 
 use crate::cache::Cacher;
 use crate::registry::fields::{one_of, set_default, text};
-use crate::registry::strategy::Strategy;
+use crate::registry::strategy::{Strategy, WriteContext};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, Gvr, Status, meta};
 use serde_json::Value;
@@ -18,6 +18,11 @@ const SYSTEM: &str = "system-";
 impl Strategy for PriorityClassStrategy {
     fn default(&self, class: &mut Value) {
         set_default(class, "preemptionPolicy", "PreemptLowerPriority");
+    }
+
+    fn prepare_create(&self, class: &mut Value, _context: &WriteContext) {
+        // Nothing but its description can change, so that the first generation is the last.
+        meta::set(class, "generation", 1);
     }
 
     fn validate(&self, class: &Value, causes: &mut Vec<Cause>) {
