@@ -1,7 +1,7 @@
 //! What configures admission: webhooks, policies in CEL, and their bindings (admissionregistration/v1 `defaults.go`,
 //! `validation.go`).
 
-use super::fields::{is_set, items, items_mut, label_selector, object_mut, one_of, require, set_default, text};
+use super::fields::{invalid_all, items, items_mut, label_selector, object_mut, one_of, require, set_default, text};
 use super::strategy::{Strategy, Traits};
 use crate::custom::rules;
 use coracle_api::status::FieldPath;
@@ -26,7 +26,7 @@ const TIMEOUT_MAX: i64 = 30;
 
 impl Strategy for AdmissionConfig {
     fn traits(&self) -> Traits {
-        Traits { generation: true, ..Traits::DEFAULT }
+        Traits { generation: true, unconditional_update: false, ..Traits::DEFAULT }
     }
 
     fn default(&self, object: &mut Value) {
@@ -140,22 +140,13 @@ fn check_webhook(webhook: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
             "should be a domain with at least three segments separated by dots",
         ));
     }
-    let versions = items(webhook, "admissionReviewVersions");
-    let versions_path = path.child("admissionReviewVersions");
-    if versions.is_empty() {
-        causes.push(Cause::required(&versions_path, "must specify one of v1, v1beta1"));
-    } else if !versions.iter().any(|version| matches!(version.as_str(), Some("v1" | "v1beta1"))) {
-        let why = "must include at least one of v1, v1beta1";
-        causes.push(Cause::invalid(&versions_path, versions.to_vec(), why));
-    }
     rules_of(items(webhook, "rules"), &path.child("rules"), causes);
     one_of(webhook, "failurePolicy", &["Fail", "Ignore"], path, causes);
     one_of(webhook, "matchPolicy", &["Equivalent", "Exact"], path, causes);
-    one_of(webhook, "reinvocationPolicy", &["IfNeeded", "Never"], path, causes);
-    match text(webhook, "sideEffects") {
-        "" => causes.push(Cause::required(&path.child("sideEffects"), "must specify one of None, NoneOnDryRun")),
-        "None" | "NoneOnDryRun" => {}
-        other => causes.push(Cause::not_supported(&path.child("sideEffects"), other, &["None", "NoneOnDryRun"])),
+    match webhook.get("sideEffects").and_then(Value::as_str) {
+        None => causes.push(Cause::required(&path.child("sideEffects"), "must specify one of None, NoneOnDryRun")),
+        Some("None" | "NoneOnDryRun") => {}
+        Some(other) => causes.push(Cause::not_supported(&path.child("sideEffects"), other, &["None", "NoneOnDryRun"])),
     }
     if let Some(seconds) = webhook.get("timeoutSeconds").and_then(Value::as_i64)
         && !(1..=TIMEOUT_MAX).contains(&seconds)
@@ -166,21 +157,99 @@ fn check_webhook(webhook: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     for name in ["namespaceSelector", "objectSelector"] {
         label_selector(&webhook[name], &path.child(name), causes);
     }
+    one_of(webhook, "reinvocationPolicy", &["IfNeeded", "Never"], path, causes);
+    client(&webhook["clientConfig"], &path.child("clientConfig"), causes);
     expressions(items(webhook, "matchConditions"), "expression", &path.child("matchConditions"), causes);
-    let (client, path) = (&webhook["clientConfig"], path.child("clientConfig"));
-    match (is_set(client, "url"), is_set(client, "service")) {
-        (true, true) | (false, false) => {
-            causes.push(Cause::required(&path, "exactly one of url or service is required"))
+    versions(items(webhook, "admissionReviewVersions"), &path.child("admissionReviewVersions"), causes);
+}
+
+/// Versions of reviews that a webhook understands, of which the server must know one.
+fn versions(versions: &[Value], path: &FieldPath, causes: &mut Vec<Cause>) {
+    if versions.is_empty() {
+        causes.push(Cause::required(path, "must specify one of v1, v1beta1"));
+        return;
+    }
+    for (nth, version) in versions.iter().enumerate() {
+        let (path, text) = (path.index(nth), version.as_str().unwrap_or_default());
+        if versions[..nth].contains(version) {
+            causes.push(Cause::invalid(&path, text, "duplicate version"));
+        } else {
+            invalid_all(&path, text, validation::dns1035_label(text), causes);
         }
-        (true, false) if !text(client, "url").starts_with("https://") => {
-            let why = "'https' is the only allowed URL scheme";
-            causes.push(Cause::invalid(&path.child("url"), text(client, "url"), why));
+    }
+    if !versions.iter().any(|version| matches!(version.as_str(), Some("v1" | "v1beta1"))) {
+        causes.push(Cause::invalid(path, versions.to_vec(), "must include at least one of v1, v1beta1"));
+    }
+}
+
+/// Where a webhook is (apiserver `util/webhook/validation.go`).
+fn client(client: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    let given = |field: &str| client.get(field).filter(|value| !value.is_null());
+    if given("url").is_some() == given("service").is_some() {
+        causes.push(Cause::required(path, "exactly one of url or service is required"));
+    }
+    if let Some(url) = given("url").and_then(Value::as_str) {
+        check_url(url, &path.child("url"), causes);
+    }
+    if let Some(service) = given("service") {
+        check_service(service, &path.child("service"), causes);
+    }
+}
+
+fn check_url(url: &str, path: &FieldPath, causes: &mut Vec<Cause>) {
+    const FORM: &str = "; desired format: https://host[/path]";
+    let mut wrong = |value: &str, why: &str| causes.push(Cause::invalid(path, value, why));
+    let (rest, fragment) = url.split_once('#').unwrap_or((url, ""));
+    let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let (scheme, rest) = rest.split_once("://").unwrap_or(("", ""));
+    if scheme != "https" {
+        wrong(scheme, &format!("'https' is the only allowed URL scheme{FORM}"));
+    }
+    let authority = rest.split('/').next().unwrap_or_default();
+    let (user, host) = authority.rsplit_once('@').map_or((None, authority), |(user, host)| (Some(user), host));
+    if host.is_empty() {
+        wrong(host, &format!("host must be provided{FORM}"));
+    }
+    if let Some(user) = user {
+        wrong(user, "user information is not permitted in the URL");
+    }
+    if !fragment.is_empty() {
+        wrong(fragment, "fragments are not permitted in the URL");
+    }
+    if !query.is_empty() {
+        wrong(query, "query parameters are not permitted in the URL");
+    }
+}
+
+fn check_service(service: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    for field in ["name", "namespace"].into_iter().filter(|field| text(service, field).is_empty()) {
+        causes.push(Cause::required(&path.child(field), &format!("service {field} is required")));
+    }
+    if let Some(port) = service.get("port").and_then(Value::as_i64) {
+        for why in validation::port_number(port) {
+            causes.push(Cause::invalid(&path.child("port"), port, format!("port is not valid: {why}")));
         }
-        (true, false) => {}
-        (false, true) => {
-            for field in ["namespace", "name"] {
-                require(&client["service"], field, &path.child("service"), causes);
-            }
+    }
+    let (given, path) = (text(service, "path"), path.child("path"));
+    if matches!(given, "" | "/") {
+        return;
+    }
+    if given == "//" {
+        causes.push(Cause::invalid(&path, given, "segment[0] may not be empty"));
+        return;
+    }
+    if !given.starts_with('/') {
+        causes.push(Cause::invalid(&path, given, "must start with a '/'"));
+    }
+    // Upstream drops the first character whatever it is.
+    let below = given.chars().skip(1).collect::<String>();
+    for (nth, segment) in below.strip_suffix('/').unwrap_or(&below).split('/').enumerate() {
+        if segment.is_empty() {
+            causes.push(Cause::invalid(&path, given, format!("segment[{nth}] may not be empty")));
+            continue;
+        }
+        for why in validation::dns1123_subdomain(segment) {
+            causes.push(Cause::invalid(&path, given, format!("segment[{nth}]: {why}")));
         }
     }
 }
@@ -188,16 +257,69 @@ fn check_webhook(webhook: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
 fn rules_of(rules: &[Value], path: &FieldPath, causes: &mut Vec<Cause>) {
     for (nth, rule) in rules.iter().enumerate() {
         let path = path.index(nth);
-        for field in ["operations", "apiGroups", "apiVersions", "resources"] {
+        let lists = [("operations", "operations"), ("apiGroups", "API groups"), ("apiVersions", "API versions")];
+        for (field, what) in lists {
             require(rule, field, &path, causes);
-        }
-        for (at, operation) in items(rule, "operations").iter().filter_map(Value::as_str).enumerate() {
-            let known = ["*", "CONNECT", "CREATE", "DELETE", "UPDATE"];
-            if !known.contains(&operation) {
-                causes.push(Cause::not_supported(&path.child("operations").index(at), operation, &known));
+            let (list, path) = (items(rule, field), path.child(field));
+            if list.len() > 1 && list.iter().any(|item| item == "*") {
+                let why = format!("if '*' is present, must not specify other {what}");
+                causes.push(Cause::invalid(&path, list.to_vec(), why));
+            }
+            for (at, item) in list.iter().filter_map(Value::as_str).enumerate() {
+                let known = ["*", "CONNECT", "CREATE", "DELETE", "UPDATE"];
+                match field {
+                    "operations" if !known.contains(&item) => {
+                        causes.push(Cause::not_supported(&path.index(at), item, &known));
+                    }
+                    "apiVersions" if item.is_empty() => causes.push(Cause::required(&path.index(at), "")),
+                    _ => {}
+                }
             }
         }
+        require(rule, "resources", &path, causes);
+        resources(items(rule, "resources"), &path.child("resources"), causes);
         one_of(rule, "scope", &["*", "Cluster", "Namespaced"], &path, causes);
+    }
+}
+
+/// Resources, of which none may be named beside a pattern that has it (`validateResources`).
+fn resources(resources: &[Value], path: &FieldPath, causes: &mut Vec<Cause>) {
+    let (mut wildcards, mut anywhere) = (HashSet::new(), HashSet::new());
+    let mut plain = false;
+    for (nth, whole) in resources.iter().filter_map(Value::as_str).enumerate() {
+        let path = path.index(nth);
+        if whole.is_empty() {
+            causes.push(Cause::required(&path, ""));
+            continue;
+        }
+        let Some((resource, below)) = whole.split_once('/') else {
+            // The last one counts, as upstream has it.
+            plain = whole != "*";
+            continue;
+        };
+        if wildcards.contains(resource) {
+            let why = format!("if '{resource}/*' is present, must not specify {whole}");
+            causes.push(Cause::invalid(&path, whole, why));
+        }
+        if anywhere.contains(below) {
+            let why = format!("if '*/{below}' is present, must not specify {whole}");
+            causes.push(Cause::invalid(&path, whole, why));
+        }
+        if below == "*" {
+            wildcards.insert(resource);
+        }
+        if resource == "*" {
+            anywhere.insert(below);
+        }
+    }
+    let has = |pattern: &str| resources.iter().any(|resource| resource == pattern);
+    if resources.len() > 1 && has("*/*") {
+        let why = "if '*/*' is present, must not specify other resources";
+        causes.push(Cause::invalid(path, resources.to_vec(), why));
+    }
+    if has("*") && plain {
+        let why = "if '*' is present, must not specify other resources without subresources";
+        causes.push(Cause::invalid(path, resources.to_vec(), why));
     }
 }
 

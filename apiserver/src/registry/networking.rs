@@ -12,6 +12,9 @@ use std::net::IpAddr;
 
 const PATH_TYPES: [&str; 3] = ["Exact", "ImplementationSpecific", "Prefix"];
 
+/// The longest name of a controller of ingresses.
+const CONTROLLER_MAX: usize = 250;
+
 const GENERATION: Traits = Traits { generation: true, ..Traits::DEFAULT };
 
 /// networking.k8s.io/v1 Ingress
@@ -20,13 +23,12 @@ pub struct IngressStrategy;
 
 impl Strategy for IngressStrategy {
     fn traits(&self) -> Traits {
-        GENERATION
+        Traits { labels_through_status: true, ..GENERATION }
     }
 
     fn validate(&self, object: &Value, causes: &mut Vec<Cause>) {
         let (spec, path) = (&object["spec"], FieldPath::new("spec"));
-        let class = text(spec, "ingressClassName");
-        if !class.is_empty() {
+        if let Some(class) = spec.get("ingressClassName").and_then(Value::as_str) {
             invalid_all(&path.child("ingressClassName"), class, validation::dns1123_subdomain(class), causes);
         }
         if items(spec, "rules").is_empty() && !is_set(spec, "defaultBackend") {
@@ -44,12 +46,48 @@ impl Strategy for IngressStrategy {
             }
         }
         for (nth, tls) in items(spec, "tls").iter().enumerate() {
-            let path = path.child("tls").index(nth).child("hosts");
+            let path = path.child("tls").index(nth);
             for (at, name) in items(tls, "hosts").iter().filter_map(Value::as_str).enumerate() {
-                host(name, &path.index(at), causes);
+                invalid_all(&path.child("hosts").index(at), name, host_messages(name), causes);
+            }
+            let secret = text(tls, "secretName");
+            if !secret.is_empty() {
+                invalid_all(&path.child("secretName"), secret, validation::dns1123_subdomain(secret), causes);
             }
         }
     }
+
+    fn validate_status(&self, object: &Value, _old: &Value, causes: &mut Vec<Cause>) {
+        let path = FieldPath::new("status").child("loadBalancer").child("ingress");
+        for (nth, point) in items(&object["status"]["loadBalancer"], "ingress").iter().enumerate() {
+            let (path, ip, name) = (path.index(nth), text(point, "ip"), text(point, "hostname"));
+            if !ip.is_empty() {
+                invalid_all(&path.child("ip"), ip, validation::ip(ip), causes);
+            }
+            if !name.is_empty() {
+                invalid_all(&path.child("hostname"), name, validation::dns1123_subdomain(name), causes);
+                if name.parse::<IpAddr>().is_ok() {
+                    let why = "must be a DNS name, not an IP address";
+                    causes.push(Cause::invalid(&path.child("hostname"), name, why));
+                }
+            }
+        }
+    }
+}
+
+/// The messages for a host name, or a pattern of them.
+fn host_messages(name: &str) -> Vec<String> {
+    if !name.contains('*') {
+        return validation::dns1123_subdomain(name);
+    }
+    let plain = name.strip_prefix("*.").is_some_and(|rest| validation::dns1123_subdomain(rest).is_empty());
+    if plain {
+        return Vec::new();
+    }
+    vec![
+        "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must consist of lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character (e.g. '*.example.com', regex used for validation is '\\*\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"
+            .to_owned(),
+    ]
 }
 
 fn host(name: &str, path: &FieldPath, causes: &mut Vec<Cause>) {
@@ -58,12 +96,8 @@ fn host(name: &str, path: &FieldPath, causes: &mut Vec<Cause>) {
     }
     if name.parse::<IpAddr>().is_ok() {
         causes.push(Cause::invalid(path, name, "must be a DNS name, not an IP address"));
-        return;
     }
-    match name.strip_prefix("*.") {
-        Some(rest) => invalid_all(path, name, validation::dns1123_subdomain(rest), causes),
-        None => invalid_all(path, name, validation::dns1123_subdomain(name), causes),
-    }
+    invalid_all(path, name, host_messages(name), causes);
 }
 
 fn paths(list: &[Value], path: &FieldPath, causes: &mut Vec<Cause>) {
@@ -73,8 +107,12 @@ fn paths(list: &[Value], path: &FieldPath, causes: &mut Vec<Cause>) {
     for (nth, one) in list.iter().enumerate() {
         let path = path.index(nth);
         let (value, path_path) = (text(one, "path"), path.child("path"));
-        match text(one, "pathType") {
-            "" => causes.push(Cause::required(&path.child("pathType"), "pathType must be specified")),
+        let kind = one.get("pathType").and_then(Value::as_str);
+        if kind.is_none() {
+            causes.push(Cause::required(&path.child("pathType"), "pathType must be specified"));
+        }
+        match kind.unwrap_or("ImplementationSpecific") {
+            _ if kind.is_none() => {}
             "Exact" | "Prefix" => {
                 if !value.starts_with('/') {
                     causes.push(Cause::invalid(&path_path, value, "must be an absolute path"));
@@ -97,33 +135,42 @@ fn paths(list: &[Value], path: &FieldPath, causes: &mut Vec<Cause>) {
 }
 
 fn backend(backend: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    // What is wrong as a whole is told with an empty value.
+    let wrong = |why: &str| Cause::invalid(path, "", why);
     match (is_set(backend, "service"), is_set(backend, "resource")) {
-        (true, true) => {
-            causes.push(Cause::invalid(path, Value::Null, "cannot set both resource and service backends"));
-        }
-        (false, false) => causes.push(Cause::required(path, "resource or service backend is required")),
-        (false, true) => {
-            for field in ["kind", "name"] {
-                require(&backend["resource"], field, &path.child("resource"), causes);
-            }
-        }
+        (true, true) => causes.push(wrong("cannot set both resource and service backends")),
+        (false, false) => causes.push(wrong("resource or service backend is required")),
+        (false, true) => reference(&backend["resource"], &path.child("resource"), causes),
         (true, false) => {
-            let (service, path) = (&backend["service"], path.child("service"));
+            let (service, at) = (&backend["service"], path.child("service"));
             let name = text(service, "name");
-            if require(service, "name", &path, causes) {
-                invalid_all(&path.child("name"), name, validation::dns1035_label(name), causes);
+            if require(service, "name", &at, causes) {
+                invalid_all(&at.child("name"), name, validation::dns1035_label(name), causes);
             }
-            let (port, path) = (&service["port"], path.child("port"));
+            let (port, at) = (&service["port"], at.child("port"));
             let (number, name) = (port.get("number").and_then(Value::as_i64).unwrap_or(0), text(port, "name"));
             match (number, name) {
-                (0, "") => causes.push(Cause::required(&path, "port name or number is required")),
-                (0, name) => invalid_all(&path.child("name"), name, validation::port_name(name), causes),
+                (0, "") => causes.push(Cause::required(path, "port name or number is required")),
+                (0, name) => invalid_all(&at.child("name"), name, validation::port_name(name), causes),
                 (number, "") => {
                     let messages = validation::port_number(number);
-                    causes.extend(messages.into_iter().map(|why| Cause::invalid(&path.child("number"), number, why)));
+                    causes.extend(messages.into_iter().map(|why| Cause::invalid(&at.child("number"), number, why)));
                 }
-                _ => causes.push(Cause::invalid(&path, port.clone(), "cannot set both port name & port number")),
+                _ => causes.push(wrong("cannot set both port name & port number")),
             }
+        }
+    }
+}
+
+/// A reference to an object of any kind (`validateIngressTypedLocalObjectReference`).
+fn reference(reference: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    if let Some(group) = reference.get("apiGroup").and_then(Value::as_str) {
+        invalid_all(&path.child("apiGroup"), group, validation::dns1123_subdomain(group), causes);
+    }
+    for field in ["kind", "name"] {
+        match text(reference, field) {
+            "" => causes.push(Cause::required(&path.child(field), &format!("{field} is required"))),
+            value => invalid_all(&path.child(field), value, validation::path_segment(value), causes),
         }
     }
 }
@@ -146,18 +193,27 @@ impl Strategy for IngressClassStrategy {
     fn validate(&self, object: &Value, causes: &mut Vec<Cause>) {
         let (spec, path) = (&object["spec"], FieldPath::new("spec"));
         let controller = text(spec, "controller");
-        let path_of = path.child("controller");
-        if controller.is_empty() {
-            causes.push(Cause::required(&path_of, ""));
-        } else if controller.split_once('/').is_none_or(|(domain, rest)| domain.is_empty() || rest.is_empty()) {
-            let why = "must be a domain-prefixed path (such as \"acme.io/foo\")";
-            causes.push(Cause::invalid(&path_of, controller, why));
+        let at = path.child("controller");
+        if controller.len() > CONTROLLER_MAX {
+            causes.push(Cause::too_long(&at, CONTROLLER_MAX));
+        }
+        match controller.split_once('/') {
+            _ if controller.is_empty() => causes.push(Cause::required(&at, "")),
+            Some((domain, rest)) if !domain.is_empty() && !rest.is_empty() => {
+                invalid_all(&at, domain, validation::dns1123_subdomain(domain), causes);
+                if !rest.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&byte)) {
+                    let why = "Invalid path (regex used for validation is '[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+')";
+                    causes.push(Cause::invalid(&at, rest, why));
+                }
+            }
+            _ => {
+                let why = "must be a domain-prefixed path (such as \"acme.io/foo\")";
+                causes.push(Cause::invalid(&at, controller, why));
+            }
         }
         if is_set(spec, "parameters") {
             let (parameters, path) = (&spec["parameters"], path.child("parameters"));
-            for field in ["kind", "name"] {
-                require(parameters, field, &path, causes);
-            }
+            reference(parameters, &path, causes);
             one_of(parameters, "scope", &["Cluster", "Namespace"], &path, causes);
             match (text(parameters, "scope"), is_set(parameters, "namespace")) {
                 ("Namespace", false) => {
@@ -402,7 +458,7 @@ mod tests {
             ),
             [
                 "spec.rules[0].http.paths[0].path: Invalid value: \"x\": must be an absolute path",
-                "spec.rules[0].http.paths[0].backend.service.port: Required value: port name or number is required"
+                "spec.rules[0].http.paths[0].backend: Required value: port name or number is required"
             ]
         );
         assert_eq!(

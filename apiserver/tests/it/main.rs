@@ -14,6 +14,7 @@ mod kube_rs;
 mod kubectl;
 mod logs;
 mod model;
+mod networks_and_webhooks;
 mod operator;
 mod overload;
 mod pods;

@@ -89,19 +89,8 @@ impl Strategy for SigningRequestStrategy {
             }
             Err(error) => causes.push(Cause::invalid(&path.child("request"), text(spec, "request"), error.to_string())),
         }
-        if items(spec, "usages").is_empty() {
-            causes.push(Cause::required(&path.child("usages"), "usages must be specified"));
-        }
-        let signer = text(spec, "signerName");
-        match signer.split_once('/') {
-            _ if signer.is_empty() => causes.push(Cause::required(&path.child("signerName"), "")),
-            Some((domain, name)) if domain.contains('.') && !name.is_empty() => {}
-            _ => causes.push(Cause::invalid(
-                &path.child("signerName"),
-                signer,
-                "must be a fully qualified domain and path of the form 'example.com/signer-name'",
-            )),
-        }
+        usages(items(spec, "usages"), &path.child("usages"), causes);
+        signer(text(spec, "signerName"), &path.child("signerName"), causes);
         if let Some(seconds) = spec.get("expirationSeconds").and_then(Value::as_i64)
             && seconds < SHORTEST
         {
@@ -132,6 +121,84 @@ impl Strategy for SigningRequestStrategy {
                 "updates may not set certificate content",
             ));
         }
+    }
+}
+
+/// What a certificate can be for, in the order of upstream's messages.
+const USAGES: [&str; 23] = [
+    "any",
+    "cert sign",
+    "client auth",
+    "code signing",
+    "content commitment",
+    "crl sign",
+    "data encipherment",
+    "decipher only",
+    "digital signature",
+    "email protection",
+    "encipher only",
+    "ipsec end system",
+    "ipsec tunnel",
+    "ipsec user",
+    "key agreement",
+    "key encipherment",
+    "microsoft sgc",
+    "netscape sgc",
+    "ocsp signing",
+    "s/mime",
+    "server auth",
+    "signing",
+    "timestamping",
+];
+
+fn usages(usages: &[Value], path: &FieldPath, causes: &mut Vec<Cause>) {
+    if usages.is_empty() {
+        causes.push(Cause::required(path, "usages must be provided"));
+    }
+    for (nth, usage) in usages.iter().enumerate() {
+        if !usage.as_str().is_some_and(|usage| USAGES.contains(&usage)) {
+            causes.push(Cause::not_supported(&path.index(nth), usage.clone(), &USAGES));
+        }
+        if usages[..nth].contains(usage) {
+            causes.push(Cause::duplicate(&path.index(nth), usage.clone()));
+        }
+    }
+}
+
+/// A domain of at least two labels, and a path in it (core `ValidateSignerName`).
+fn signer(name: &str, path: &FieldPath, causes: &mut Vec<Cause>) {
+    /// A subdomain, a slash and a path.
+    const LONGEST: usize = 253 + 1 + 253 + 1 + 63;
+    if name.is_empty() {
+        causes.push(Cause::required(path, "signerName must be provided"));
+        return;
+    }
+    let segments: Vec<&str> = name.split('/').collect();
+    let [domain, rest] = segments.as_slice() else {
+        let why = "must be a fully qualified domain and path of the form 'example.com/signer-name'";
+        causes.push(Cause::invalid(path, name, why));
+        return;
+    };
+    for label in domain.split('.') {
+        let told = validation::dns1123_label(label);
+        causes.extend(
+            told.into_iter().map(|why| Cause::invalid(path, *domain, format!("validating label {label:?}: {why}"))),
+        );
+    }
+    if !domain.contains('.') {
+        causes.push(Cause::invalid(path, *domain, "should be a domain with at least two segments separated by dots"));
+    }
+    for label in rest.split('.') {
+        let told = validation::dns1123_subdomain(label);
+        causes.extend(
+            told.into_iter().map(|why| Cause::invalid(path, *rest, format!("validating label {label:?}: {why}"))),
+        );
+    }
+    if name.len() > LONGEST {
+        causes.push(Cause::too_long(path, LONGEST));
+    }
+    if name == "kubernetes.io/legacy-unknown" {
+        causes.push(Cause::invalid(path, name, "the legacy signerName is not allowed via this API version"));
     }
 }
 
