@@ -23,7 +23,9 @@ const OPEN: usize = 64;
 /// The `managedFields` of an object that a plain create makes, as JSON; None when nothing in it can be owned. `ignored` is what
 /// a create cannot set.
 pub fn encode_created(object: &Value, ty: TypeRef<'_>, writer: &Writer<'_>, ignored: &Set<'_>) -> Option<Vec<u8>> {
-    let mut account = Account { out: Vec::with_capacity(ROOM), open: Vec::with_capacity(OPEN) };
+    // Objects of custom resources hold nothing by value but their metadata.
+    let typed = ty.full_name().starts_with("io.k8s.");
+    let mut account = Account { out: Vec::with_capacity(ROOM), open: Vec::with_capacity(OPEN), typed };
     account.out.push(b'[');
     put_opening(&mut account.out, writer.manager, Operation::Update, writer.api_version, writer.now);
     account.out.push(b'{');
@@ -68,6 +70,8 @@ struct Account<'v> {
     out: Vec<u8>,
     /// The fields of the structures that are being written, the innermost last.
     open: Vec<Entry<'v>>,
+    /// The object is held in a type that has structures by value.
+    typed: bool,
 }
 
 impl<'v> Account<'v> {
@@ -87,7 +91,7 @@ impl<'v> Account<'v> {
         for nth in start..self.open.len() {
             let Entry { name, value, .. } = self.open[nth];
             let Some(place) = at.field(name) else { continue };
-            let by_value = by_value && is_by_value(name, value);
+            let by_value = by_value && (self.typed || name == "metadata") && is_by_value(name, value);
             self.put(first, &Element::field(name), value, place, by_value, sets);
         }
         self.open.truncate(start);

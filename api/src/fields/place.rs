@@ -125,9 +125,12 @@ impl<'s> Place<'s> {
     }
 }
 
-/// What a key stands for that is left out: upstream's schema gives ports a protocol and references an empty name
-/// (`+default` on key fields of core/v1).
+/// What a key stands for that is left out: what the schema of a custom resource says, and upstream's schema gives ports a
+/// protocol and references an empty name (`+default` on key fields of core/v1).
 fn key_default(ty: Option<TypeRef<'_>>, key: &str) -> Option<Value> {
+    if let Some(default) = ty?.field(key).and_then(Field::default) {
+        return Some(default.clone());
+    }
     match (ty?.full_name(), key) {
         ("io.k8s.api.core.v1.ContainerPort" | "io.k8s.api.core.v1.ServicePort", "protocol") => Some("TCP".into()),
         ("io.k8s.api.core.v1.LocalObjectReference", "name") => Some("".into()),

@@ -76,6 +76,11 @@ impl FieldSpec {
         self.extras.list_keys = keys.iter().map(|key| Symbol::from(*key)).collect();
         self
     }
+    /// What stands there where nothing is given.
+    pub fn default(mut self, default: Option<serde_json::Value>) -> Self {
+        self.extras.default = default;
+        self
+    }
     /// How a strategic merge patch treats it.
     pub fn strategy(mut self, strategy: Strategy, merge_key: Option<&str>) -> Self {
         self.extras.strategy = strategy;

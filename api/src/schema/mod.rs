@@ -79,6 +79,7 @@ struct Extras {
     list_keys: Vec<Symbol>,
     strategy: Strategy,
     merge_key: Option<Symbol>,
+    default: Option<serde_json::Value>,
 }
 
 /// A value's form: a scalar or a structure, inside up to four lists and maps (two bits each, the outermost lowest).
@@ -336,6 +337,10 @@ impl<'s> Field<'s> {
     /// How a strategic merge patch treats the value here.
     pub fn strategy(self) -> Strategy {
         self.extras().strategy
+    }
+    /// What stands here where nothing is given; only custom resources tell.
+    pub fn default(self) -> Option<&'s serde_json::Value> {
+        self.extras().default.as_ref()
     }
     /// What tells the items of a merged list of objects apart in a strategic merge patch.
     pub fn merge_key(self) -> Option<&'s str> {

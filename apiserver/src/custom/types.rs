@@ -43,7 +43,8 @@ fn field(builder: &mut Builder, name: &str, node: &Node) -> FieldSpec {
             }
         }
         (Type::Object, _, Additional::Schema(values)) => field(builder, name, values).map(),
-        (Type::Object, ..) if !node.properties.is_empty() || node.embedded => {
+        // What is kept without being known is told apart field by field all the same.
+        (Type::Object, ..) if !node.properties.is_empty() || node.embedded || node.preserves => {
             FieldSpec::object(name, object(builder, name, node))
         }
         (Type::Object, ..) => FieldSpec::scalar(name, Scalar::RawObject),
@@ -53,7 +54,10 @@ fn field(builder: &mut Builder, name: &str, node: &Node) -> FieldSpec {
         (Type::Boolean, ..) => FieldSpec::scalar(name, Scalar::Bool),
         (Type::Any | Type::Array, ..) => FieldSpec::scalar(name, Scalar::Any),
     };
-    if node.atomic_map { field.atomic() } else { field }
+    let field = if node.atomic_map { field.atomic() } else { field };
+    // Only scalars can be keys, and what else is a default may be large.
+    let scalar = |value: &&serde_json::Value| !value.is_object() && !value.is_array();
+    field.default(node.default.as_ref().filter(scalar).cloned())
 }
 
 fn object(builder: &mut Builder, name: &str, node: &Node) -> TypeId {
