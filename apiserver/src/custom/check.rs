@@ -1,9 +1,8 @@
 //! What is wrong with a definition (apiextensions `apis/apiextensions/validation`).
 
-use super::check_schema;
 use super::definition::{has_condition, storage_version};
+use super::{check_schema, field_path};
 use crate::registry::fields::{items, text};
-use coracle_api::printing::json_path::JsonPath;
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, meta, validation};
 use serde_json::Value;
@@ -22,20 +21,47 @@ pub fn is_protected(group: &str) -> bool {
         .any(|suffix| group.strip_suffix(suffix).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')))
 }
 
+/// Where the fields of a version stand: those that all versions have alike belong to the definition as a whole, which is how
+/// upstream holds and names them (apiextensions `v1/conversion.go`).
+struct Places {
+    versions: FieldPath,
+    shared: FieldPath,
+    schema: bool,
+    subresources: bool,
+    columns: bool,
+    selectable: bool,
+}
+
+impl Places {
+    fn of(spec: &Value, path: &FieldPath) -> Self {
+        let versions = items(spec, "versions");
+        let same = |name: &str| {
+            let value = |version: &Value| version.get(name).filter(|value| !value.is_null()).cloned();
+            versions.iter().all(|version| value(version) == value(&versions[0]))
+        };
+        Self {
+            versions: path.child("versions"),
+            shared: path.clone(),
+            schema: same("schema"),
+            subresources: same("subresources"),
+            columns: same("additionalPrinterColumns"),
+            selectable: same("selectableFields"),
+        }
+    }
+}
+
 /// Checks a definition as it is.
 pub fn definition(object: &Value, causes: &mut Vec<Cause>) {
     let path = FieldPath::new("spec");
     let spec = &object["spec"];
     let (group, plural) = (text(spec, "group"), text(&spec["names"], "plural"));
-    if meta::name(object) != format!("{plural}.{group}") {
-        let why = "must be spec.names.plural+\".\"+spec.group";
-        causes.push(Cause::invalid(&FieldPath::new("metadata.name"), meta::name(object), why));
-    }
-    if is_protected(group) && meta::annotation(object, APPROVAL).is_none_or(str::is_empty) {
-        let why = format!(
-            "protected groups must have approval annotation {APPROVAL:?}, see https://github.com/kubernetes/enhancements/pull/1111"
-        );
-        causes.push(Cause::required(&FieldPath::new("metadata").child("annotations").key(APPROVAL), &why));
+    let wanted = format!("{plural}.{group}");
+    for name in ["generateName", "name"] {
+        let given = text(&object["metadata"], name);
+        if !given.is_empty() && given != wanted {
+            let why = "must be spec.names.plural+\".\"+spec.group";
+            causes.push(Cause::invalid(&FieldPath::new("metadata").child(name), given, why));
+        }
     }
     check_group(group, &path.child("group"), causes);
     match text(spec, "scope") {
@@ -43,14 +69,36 @@ pub fn definition(object: &Value, causes: &mut Vec<Cause>) {
         "Cluster" | "Namespaced" => {}
         other => causes.push(Cause::not_supported(&path.child("scope"), other, &["Cluster", "Namespaced"])),
     }
+    let places = Places::of(spec, &path);
+    versions(spec, &places, causes);
+    names(&spec["names"], &path.child("names"), causes);
+    shared(spec, &places, causes);
+    conversion(spec, &path.child("conversion"), causes);
+    approval(object, group, causes);
     if spec.get("preserveUnknownFields").and_then(Value::as_bool) == Some(true) {
         let why =
             "cannot set to true, set x-kubernetes-preserve-unknown-fields to true in spec.versions[*].schema instead";
         causes.push(Cause::invalid(&path.child("preserveUnknownFields"), true, why));
     }
-    names(&spec["names"], &path.child("names"), causes);
-    versions(spec, &path.child("versions"), causes);
-    conversion(spec, &path.child("conversion"), causes);
+}
+
+/// A group of the project needs its approval, or a word that there is none (apiextensions `helpers.go`).
+fn approval(object: &Value, group: &str, causes: &mut Vec<Cause>) {
+    if !is_protected(group) {
+        return;
+    }
+    let path = FieldPath::new("metadata").child("annotations").key(APPROVAL);
+    let see = "see https://github.com/kubernetes/enhancements/pull/1111";
+    let must = format!("protected groups must have approval annotation {APPROVAL:?}");
+    match meta::annotation(object, APPROVAL).unwrap_or_default() {
+        "" => causes.push(Cause::required(&path, &format!("{must}, {see}"))),
+        given if given.starts_with("unapproved") => {}
+        given if given.parse::<http::Uri>().is_ok_and(|uri| uri.scheme().is_some() && uri.host().is_some()) => {}
+        given => {
+            let why = format!("{must} with either a URL or a reason starting with \"unapproved\", {see}");
+            causes.push(Cause::invalid(&path, given, why));
+        }
+    }
 }
 
 fn check_group(group: &str, path: &FieldPath, causes: &mut Vec<Cause>) {
@@ -67,22 +115,20 @@ fn check_group(group: &str, path: &FieldPath, causes: &mut Vec<Cause>) {
 }
 
 fn names(names: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
-    for name in ["plural", "singular", "kind", "listKind"] {
+    const NAMES: [&str; 4] = ["plural", "singular", "kind", "listKind"];
+    let missing = NAMES.iter().filter(|name| text(names, name).is_empty());
+    causes.extend(missing.map(|name| Cause::required(&path.child(name), "")));
+    for name in NAMES {
         let value = text(names, name);
-        let path = path.child(name);
-        if value.is_empty() {
-            causes.push(Cause::required(&path, ""));
-            continue;
-        }
         let mixed = matches!(name, "kind" | "listKind");
         let messages = validation::dns1035_label(&if mixed { value.to_ascii_lowercase() } else { value.to_owned() });
-        if !messages.is_empty() {
+        if !value.is_empty() && !messages.is_empty() {
             let why = messages.join(",");
             let why = if mixed { format!("may have mixed case, but should otherwise match: {why}") } else { why };
-            causes.push(Cause::invalid(&path, value, why));
+            causes.push(Cause::invalid(&path.child(name), value, why));
         }
     }
-    for list in ["shortNames", "categories"] {
+    let labels = |list: &str, causes: &mut Vec<Cause>| {
         for (nth, name) in items(names, list).iter().enumerate() {
             let name = name.as_str().unwrap_or_default();
             let messages = validation::dns1035_label(name);
@@ -90,54 +136,122 @@ fn names(names: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
                 causes.push(Cause::invalid(&path.child(list).index(nth), name, messages.join(",")));
             }
         }
-    }
+    };
+    labels("shortNames", causes);
     let (kind, list_kind) = (text(names, "kind"), text(names, "listKind"));
     if !kind.is_empty() && kind == list_kind {
         causes.push(Cause::invalid(&path.child("listKind"), list_kind, "kind and listKind may not be the same"));
     }
+    labels("categories", causes);
 }
 
-fn versions(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
-    let versions = items(spec, "versions");
+fn versions(spec: &Value, places: &Places, causes: &mut Vec<Cause>) {
+    let (versions, path) = (items(spec, "versions"), &places.versions);
     let named: HashSet<&str> = versions.iter().map(|version| text(version, "name")).collect();
-    let all = Value::from(versions.iter().map(|version| text(version, "name")).collect::<Vec<_>>());
-    if versions.is_empty() {
-        causes.push(Cause::required(path, ""));
+    let has_schema = |version: &Value| version.pointer("/schema/openAPIV3Schema").is_some_and(Value::is_object);
+    for (nth, _) in versions.iter().enumerate().filter(|(_, version)| !has_schema(version)) {
+        causes.push(Cause::required(&path.index(nth).child("schema").child("openAPIV3Schema"), ""));
     }
+    for (nth, version) in versions.iter().enumerate() {
+        check_version(version, &path.index(nth), places, causes);
+    }
+    // Upstream shows the versions as it holds them, which is nothing that a client sent.
+    let shown = || match spec.get("versions") {
+        Some(Value::Array(versions)) => {
+            Value::from(versions.iter().map(|version| text(version, "name")).collect::<Vec<_>>())
+        }
+        _ => Value::Null,
+    };
     if named.len() != versions.len() {
-        causes.push(Cause::invalid(path, all.clone(), "must contain unique version names"));
+        causes.push(Cause::invalid(path, shown(), "must contain unique version names"));
     }
     let stored = versions.iter().filter(|version| version.get("storage").and_then(Value::as_bool) == Some(true));
     if stored.count() != 1 {
-        causes.push(Cause::invalid(path, all, "must have exactly one version marked as storage version"));
+        causes.push(Cause::invalid(path, shown(), "must have exactly one version marked as storage version"));
     }
-    for (nth, version) in versions.iter().enumerate() {
-        check_version(version, &path.index(nth), causes);
+    if let Some(first) = versions.first() {
+        version_name(text(first, "name"), &places.shared.child("version"), causes);
     }
 }
 
-fn check_version(version: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
-    let name = text(version, "name");
+fn version_name(name: &str, path: &FieldPath, causes: &mut Vec<Cause>) {
     let messages = validation::dns1035_label(name);
-    if !messages.is_empty() {
-        causes.push(Cause::invalid(&path.child("name"), name, messages.join(",")));
+    if !messages.is_empty() && (!name.is_empty() || path.as_str().ends_with("].name")) {
+        causes.push(Cause::invalid(path, name, messages.join(",")));
     }
-    if version.get("deprecationWarning").is_some() && version.get("deprecated").and_then(Value::as_bool) != Some(true) {
-        let why = "can only be set for deprecated versions";
-        causes.push(Cause::invalid(&path.child("deprecationWarning"), version["deprecationWarning"].clone(), why));
+}
+
+/// What one version has of its own.
+fn check_version(version: &Value, path: &FieldPath, places: &Places, causes: &mut Vec<Cause>) {
+    version_name(text(version, "name"), &path.child("name"), causes);
+    deprecation(version, &path.child("deprecationWarning"), causes);
+    if let (false, Some(schema)) = (places.schema, version.pointer("/schema/openAPIV3Schema")) {
+        let path = path.child("schema").child("openAPIV3Schema");
+        check_schema::check(schema, &path, has_status(version), causes);
     }
-    let schema_path = path.child("schema").child("openAPIV3Schema");
-    match version.pointer("/schema/openAPIV3Schema") {
-        Some(schema) => check_schema::check(schema, &schema_path, causes),
-        None => causes.push(Cause::required(&schema_path, "schemas are required")),
-    }
-    if let Some(scale) = version.pointer("/subresources/scale") {
+    if let (false, Some(scale)) = (places.subresources, version.pointer("/subresources/scale")) {
         check_scale(scale, &path.child("subresources").child("scale"), causes);
     }
-    for (nth, column) in items(version, "additionalPrinterColumns").iter().enumerate() {
-        check_column(column, &path.child("additionalPrinterColumns").index(nth), causes);
+    if !places.columns {
+        columns(version, &path.child("additionalPrinterColumns"), causes);
     }
-    selectable(version, &path.child("selectableFields"), causes);
+    if !places.selectable {
+        selectable(version, &path.child("selectableFields"), causes);
+    }
+}
+
+/// What all versions have alike.
+fn shared(spec: &Value, places: &Places, causes: &mut Vec<Cause>) {
+    let versions = items(spec, "versions");
+    let (Some(version), path) = (versions.first(), &places.shared) else { return };
+    if let (true, Some(schema)) =
+        (places.schema, version.pointer("/schema/openAPIV3Schema").filter(|schema| schema.is_object()))
+    {
+        let path = path.child("validation").child("openAPIV3Schema");
+        check_schema::check(schema, &path, versions.iter().any(has_status), causes);
+    }
+    if let (true, Some(scale)) = (places.subresources, version.pointer("/subresources/scale")) {
+        check_scale(scale, &path.child("subresources").child("scale"), causes);
+    }
+    if places.columns {
+        columns(version, &path.child("additionalPrinterColumns"), causes);
+    }
+    if places.selectable {
+        selectable(version, &path.child("selectableFields"), causes);
+    }
+}
+
+fn has_status(version: &Value) -> bool {
+    version.pointer("/subresources/status").is_some_and(|status| !status.is_null())
+}
+
+/// Longest warning, in bytes.
+const WARNING_MAX: usize = 256;
+
+fn deprecation(version: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    let Some(warning) = version.get("deprecationWarning").and_then(Value::as_str) else { return };
+    if version.get("deprecated").and_then(Value::as_bool) != Some(true) {
+        causes.push(Cause::invalid(path, warning, "can only be set for deprecated versions"));
+        return;
+    }
+    if warning.len() > WARNING_MAX {
+        causes.push(Cause::invalid(path, warning, format!("must be <= {WARNING_MAX} characters long")));
+    }
+    if warning.is_empty() {
+        causes.push(Cause::invalid(path, warning, "must not be an empty string"));
+    }
+    // Of white space only the blank can be printed.
+    let hidden = |(_, c): &(usize, char)| c.is_control() || *c != ' ' && c.is_whitespace();
+    if let Some((at, _)) = warning.char_indices().find(hidden) {
+        let why = format!("must only contain printable UTF-8 characters; non-printable character found at index {at}");
+        causes.push(Cause::invalid(path, warning, why));
+    }
+}
+
+fn columns(version: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    for (nth, column) in items(version, "additionalPrinterColumns").iter().enumerate() {
+        check_column(column, &path.index(nth), causes);
+    }
 }
 
 fn check_scale(scale: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
@@ -152,22 +266,13 @@ fn check_scale(scale: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
             if needed {
                 causes.push(Cause::required(&path, ""));
             }
-            continue;
-        }
-        let under = |parsed: &JsonPath| {
-            parsed.is_simple()
-                && parsed.fields().len() > 1
-                && parsed.fields().first().is_some_and(|root| roots.contains(root))
-        };
-        match JsonPath::parse(value) {
-            Err(why) => causes.push(Cause::invalid(&path, value, why)),
-            Ok(parsed) if !under(&parsed) => {
-                let either = if roots.len() > 1 { "either " } else { "" };
-                let roots: Vec<String> = roots.iter().map(|root| format!(".{root}")).collect();
-                let why = format!("should be a json path under {either}{}", roots.join(" or "));
-                causes.push(Cause::invalid(&path, value, why));
-            }
-            Ok(_) => {}
+        } else if !value.starts_with('.') {
+            causes.push(Cause::invalid(&path, value, "must be a simple json path starting with ."));
+        } else if !roots.iter().any(|root| value[1..].strip_prefix(root).is_some_and(|rest| rest.starts_with('.'))) {
+            let either = if roots.len() > 1 { "either " } else { "" };
+            let roots: Vec<String> = roots.iter().map(|root| format!(".{root}")).collect();
+            let why = format!("should be a json path under {either}{}", roots.join(" or "));
+            causes.push(Cause::invalid(&path, value, why));
         }
     }
 }
@@ -184,47 +289,59 @@ fn check_column(column: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
         }
         _ => {}
     }
-    let formats = ["binary", "bool", "byte", "date", "date-time", "double", "float", "int32", "int64", "password"];
+    let formats = ["byte", "date", "date-time", "double", "float", "int32", "int64", "password"];
     let format = text(column, "format");
     if !format.is_empty() && !formats.contains(&format) {
         causes.push(Cause::invalid(&path.child("format"), format, format!("must be one of {}", formats.join(","))));
     }
-    let json_path = text(column, "jsonPath");
-    let path = path.child("jsonPath");
+    // Upstream writes the field's name so. A path that cannot be read makes an empty column.
+    let (json_path, path) = (text(column, "jsonPath"), path.child("JSONPath"));
     if json_path.is_empty() {
         causes.push(Cause::required(&path, ""));
-    } else if let Err(why) = JsonPath::parse(json_path) {
-        causes.push(Cause::invalid(&path, json_path, why));
+    } else if !json_path.starts_with('.') {
+        causes.push(Cause::invalid(&path, json_path, "must be a simple json path starting with ."));
     }
 }
 
 fn selectable(version: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     let fields = items(version, "selectableFields");
-    if fields.len() > SELECTABLE_MAX {
-        causes.push(Cause::too_many(path, fields.len(), SELECTABLE_MAX));
+    if fields.is_empty() {
+        return;
     }
+    let Some(schema) = version.pointer("/schema/openAPIV3Schema").filter(|schema| schema.is_object()) else {
+        causes.push(Cause::invalid(path, "", "may only be set when validations.schema is included"));
+        return;
+    };
     let mut seen = HashSet::new();
     for (nth, field) in fields.iter().enumerate() {
         let json_path = text(field, "jsonPath");
         let path = path.index(nth).child("jsonPath");
-        let invalid = |why: &str| Cause::invalid(&path, json_path, why);
-        let Ok(parsed) = JsonPath::parse(json_path) else {
-            causes.push(if json_path.is_empty() { Cause::required(&path, "") } else { invalid("is an invalid path") });
+        let mut invalid = |why: &str| causes.push(Cause::invalid(&path, json_path, why));
+        if json_path.is_empty() {
+            causes.push(Cause::required(&path, ""));
             continue;
+        }
+        let found = match field_path::follow(json_path, schema, false) {
+            Ok(found) => found,
+            Err(why) => {
+                invalid(&format!("is an invalid path: {why}"));
+                continue;
+            }
         };
-        let schema = version.pointer("/schema/openAPIV3Schema").unwrap_or(&Value::Null);
-        let found = parsed.fields().into_iter().try_fold(schema, |schema, name| schema.get("properties")?.get(name));
-        let kind = found.map(|schema| text(schema, "type"));
-        if !parsed.is_simple() || matches!(parsed.fields().first(), Some(&"metadata")) {
-            causes.push(invalid("is an invalid path: must be a simple path that does not select from metadata"));
-        } else if found.is_none() {
-            causes.push(invalid("is an invalid path: does not refer to a valid field"));
-        } else if !matches!(kind, Some("string" | "integer" | "boolean")) {
-            causes.push(invalid("is an invalid path: must point to a field of type string, boolean or integer"));
+        if json_path.starts_with(".metadata") && !json_path[9..].starts_with(|c| c != '.') {
+            invalid("must not point to fields in metadata");
+        }
+        if !matches!(text(found, "type"), "string" | "integer" | "boolean") {
+            invalid(
+                "must point to a field of type string, boolean or integer. Enum string fields and strings with formats are allowed.",
+            );
         }
         if !seen.insert(json_path) {
             causes.push(Cause::duplicate(&path, json_path));
         }
+    }
+    if seen.len() > SELECTABLE_MAX {
+        causes.push(Cause::too_many(path, seen.len(), SELECTABLE_MAX));
     }
 }
 
@@ -232,11 +349,17 @@ fn conversion(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     let conversion = &spec["conversion"];
     match text(conversion, "strategy") {
         "" => causes.push(Cause::required(&path.child("strategy"), "")),
-        "None" if conversion.get("webhook").is_some_and(|webhook| !webhook.is_null()) => {
+        "None" => {
             let why = "should not be set when strategy is not set to Webhook";
-            causes.push(Cause::forbidden(&path.child("webhook"), why));
+            let webhook = &conversion["webhook"];
+            // The names are those that upstream holds the parts of `webhook` by.
+            if webhook.get("clientConfig").is_some_and(|config| !config.is_null()) {
+                causes.push(Cause::forbidden(&path.child("webhookClientConfig"), why));
+            }
+            if !items(webhook, "conversionReviewVersions").is_empty() {
+                causes.push(Cause::forbidden(&path.child("conversionReviewVersions"), why));
+            }
         }
-        "None" => {}
         "Webhook" => {
             let why = "this server does not call conversion webhooks; only the strategy None is supported";
             causes.push(Cause::forbidden(&path.child("strategy"), why));

@@ -1,406 +1,447 @@
-//! What is wrong with a schema: it must be structural, its defaults must fit, its rules must compile and be cheap
-//! (apiextensions `validation.go` and `schema/{validation,defaulting,cel}`).
+//! What is wrong with the schema of a version: it must be structural, its defaults must fit, its rules must compile and be
+//! cheap (apiextensions `validation.go`). Each of these is looked at only where those before it found nothing.
 
-use super::structural::{MAX_DEPTH, Node, Type};
-use super::{cost, patterns, prune, rules, validate};
+use super::check_rules::{self, Costs};
+use super::check_structural::{self, children, is_set};
+use super::structural::{MAX_DEPTH, Node};
+use super::{cost, prune, rules, validate};
 use crate::registry::fields::{items, text};
 use coracle_api::Cause;
-use coracle_api::printing::json_path::JsonPath;
 use coracle_api::status::FieldPath;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-/// Where a schema stands.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Level {
-    Root,
-    Field,
-    Item,
-}
-
-const FORBIDDEN: [&str; 7] =
-    ["definitions", "dependencies", "id", "patternProperties", "$ref", "$schema", "additionalItems"];
 const TYPES: [&str; 6] = ["array", "boolean", "integer", "number", "object", "string"];
-const REASONS: [&str; 4] = ["FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid", "FieldValueRequired"];
 
-/// Checks the schema of a version.
-pub fn check(schema: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+/// What may stand at the root where the status is written apart: the status' own schema must lose nothing by it. Under the
+/// names that upstream's messages give.
+const AT_ROOT: &str = "[Description Type Format Title Maximum ExclusiveMaximum Minimum ExclusiveMinimum MaxLength MinLength Pattern MaxItems MinItems UniqueItems MultipleOf Required Items Properties ExternalDocs Example XPreserveUnknownFields XValidations]";
+const NOT_AT_ROOT: [&str; 20] = [
+    "id",
+    "$schema",
+    "$ref",
+    "nullable",
+    "default",
+    "maxProperties",
+    "minProperties",
+    "enum",
+    "allOf",
+    "oneOf",
+    "anyOf",
+    "not",
+    "additionalProperties",
+    "patternProperties",
+    "dependencies",
+    "additionalItems",
+    "definitions",
+    "x-kubernetes-embedded-resource",
+    "x-kubernetes-int-or-string",
+    "x-kubernetes-map-type",
+];
+
+/// Checks the schema of a version; `status`: whether its status is written apart.
+pub fn check(schema: &Value, path: &FieldPath, status: bool, causes: &mut Vec<Cause>) {
+    if is_deeper(schema, MAX_DEPTH) {
+        causes.push(Cause::forbidden(path, format!("must not be nested deeper than {MAX_DEPTH}")));
+        return;
+    }
     let before = causes.len();
-    let mut checker = Checker { causes, rules_cost: 0 };
-    checker.schema(schema, path, Level::Root, 0);
-    // What is not structural cannot be measured further.
-    if causes.len() == before {
-        let mut checker = Checker { causes, rules_cost: 0 };
-        checker.rules(schema, &Node::parse(schema), path, 1, true);
-        if checker.rules_cost > cost::SCHEMA_MAX {
-            let factor = checker.rules_cost as f64 / cost::SCHEMA_MAX as f64;
-            let why = format!(
-                "x-kubernetes-validations estimated cost total for entire OpenAPIv3 schema exceeds budget by factor of {} (try simplifying the rule(s), or adding maxItems, maxProperties, and maxLength where arrays, maps, and strings are declared)",
-                cost::shown(factor)
-            );
-            checker.causes.push(Cause::forbidden(path, why));
-        }
-    }
-}
-
-struct Checker<'c> {
-    causes: &'c mut Vec<Cause>,
-    rules_cost: u64,
-}
-
-impl Checker<'_> {
-    fn schema(&mut self, schema: &Value, path: &FieldPath, level: Level, depth: usize) {
-        if depth > MAX_DEPTH {
-            self.causes.push(Cause::forbidden(path, format!("must not be nested deeper than {MAX_DEPTH}")));
-            return;
-        }
-        let flag = |name: &str| schema.get(name).and_then(Value::as_bool);
-        let is = |name: &str| flag(name) == Some(true);
-        self.type_of(schema, path, level);
-        for name in FORBIDDEN.iter().filter(|name| schema.get(**name).is_some()) {
-            self.causes.push(Cause::forbidden(&path.child(name), format!("{name} is not supported")));
-        }
-        if is("uniqueItems") {
-            let why = "uniqueItems cannot be set to true since the runtime complexity becomes quadratic";
-            self.causes.push(Cause::forbidden(&path.child("uniqueItems"), why));
-        }
-        if flag("x-kubernetes-preserve-unknown-fields") == Some(false) {
-            let path = path.child("x-kubernetes-preserve-unknown-fields");
-            self.causes.push(Cause::invalid(&path, false, "must be true or undefined"));
-        }
-        self.value_checks(schema, path);
-        self.list_type(schema, path);
-        if let Some(default) = schema.get("default") {
-            self.default(schema, default, path, level);
-        }
-        self.children(schema, path, level, depth);
-        for name in ["allOf", "anyOf", "oneOf"] {
-            for (nth, nested) in items(schema, name).iter().enumerate() {
-                self.nested(nested, &path.child(name).index(nth), is("x-kubernetes-int-or-string"), depth + 1);
-            }
-        }
-        if let Some(not) = schema.get("not") {
-            self.nested(not, &path.child("not"), false, depth + 1);
-        }
-    }
-
-    fn type_of(&mut self, schema: &Value, path: &FieldPath, level: Level) {
-        let is = |name: &str| schema.get(name).and_then(Value::as_bool) == Some(true);
-        let (kind, path_type) = (text(schema, "type"), path.child("type"));
-        let either = is("x-kubernetes-int-or-string");
-        match kind {
-            "" if level == Level::Root => {
-                self.causes.push(Cause::required(&path_type, "must not be empty at the root"));
-            }
-            "" if either || is("x-kubernetes-preserve-unknown-fields") => {}
-            "" => {
-                let what = if level == Level::Item { "array items" } else { "object fields" };
-                let why = format!("must not be empty for specified {what}");
-                self.causes.push(Cause::required(&path_type, &why));
-            }
-            "null" => {
-                let why = "type cannot be set to null, use nullable as an alternative";
-                self.causes.push(Cause::forbidden(&path_type, why));
-            }
-            _ if either => {
-                let why = "must be empty if x-kubernetes-int-or-string is true";
-                self.causes.push(Cause::invalid(&path_type, kind, why));
-            }
-            kind if !TYPES.contains(&kind) => self.causes.push(Cause::not_supported(&path_type, kind, &TYPES)),
-            kind if level == Level::Root && kind != "object" => {
-                self.causes.push(Cause::invalid(&path_type, kind, "must be object at the root"));
-            }
-            _ => {}
-        }
-        if is("x-kubernetes-embedded-resource") {
-            if kind != "object" {
-                let why = "must be object if x-kubernetes-embedded-resource is true";
-                self.causes.push(Cause::invalid(&path_type, kind, why));
-            }
-            if schema.get("properties").is_none() && !is("x-kubernetes-preserve-unknown-fields") {
-                let why = "must not be empty if x-kubernetes-embedded-resource is true without x-kubernetes-preserve-unknown-fields";
-                self.causes.push(Cause::required(&path.child("properties"), why));
-            }
-        }
-    }
-
-    fn children(&mut self, schema: &Value, path: &FieldPath, level: Level, depth: usize) {
-        let properties = schema.get("properties").and_then(Value::as_object);
-        for (name, child) in properties.into_iter().flatten() {
-            let path = path.child("properties").key(name);
-            if level == Level::Root && name == "metadata" {
-                self.metadata(child, &path);
-            }
-            self.schema(child, &path, Level::Field, depth + 1);
-        }
-        let additional = path.child("additionalProperties");
-        match schema.get("additionalProperties") {
-            None => {}
-            Some(_) if properties.is_some_and(|properties| !properties.is_empty()) => {
-                let why = "additionalProperties and properties are mutual exclusive";
-                self.causes.push(Cause::forbidden(&additional, why));
-            }
-            Some(Value::Bool(false)) => {
-                self.causes.push(Cause::forbidden(&additional, "additionalProperties cannot be set to false"));
-            }
-            Some(Value::Bool(true)) => {}
-            Some(_) if level == Level::Root => {
-                self.causes.push(Cause::forbidden(&additional, "must not be used at the root"));
-            }
-            Some(child) => self.schema(child, &additional, Level::Field, depth + 1),
-        }
-        match schema.get("items") {
-            Some(Value::Array(_)) => {
-                self.causes
-                    .push(Cause::forbidden(&path.child("items"), "items must be a schema object and not an array"));
-            }
-            Some(child) => self.schema(child, &path.child("items"), Level::Item, depth + 1),
-            None if text(schema, "type") == "array" => {
-                self.causes.push(Cause::required(&path.child("items"), "must be specified"));
-            }
-            None => {}
-        }
-    }
-
-    /// Of the metadata a schema can only say what names look like.
-    fn metadata(&mut self, schema: &Value, path: &FieldPath) {
-        let allowed = |name: &String| matches!(name.as_str(), "type" | "properties" | "description");
-        let fields = schema.get("properties").and_then(Value::as_object);
-        let named = fields.into_iter().flatten().all(|(name, _)| matches!(name.as_str(), "name" | "generateName"));
-        if !named || !schema.as_object().is_some_and(|schema| schema.keys().all(allowed)) {
+    if status {
+        if text(schema, "type") != "object" && is_set(schema, "type") {
             let why =
-                "must not specify anything other than name and generateName, but metadata is implicitly specified";
-            self.causes.push(Cause::forbidden(path, why));
-        }
-    }
-
-    /// Schemas inside of `allOf` and the like only check: what shapes the object stands outside of them.
-    fn nested(&mut self, schema: &Value, path: &FieldPath, int_or_string: bool, depth: usize) {
-        if depth > MAX_DEPTH {
-            self.causes.push(Cause::forbidden(path, format!("must not be nested deeper than {MAX_DEPTH}")));
-            return;
-        }
-        for name in [
-            "default",
-            "nullable",
-            "additionalProperties",
-            "x-kubernetes-preserve-unknown-fields",
-            "x-kubernetes-embedded-resource",
-            "x-kubernetes-int-or-string",
-            "x-kubernetes-validations",
-        ] {
-            if schema.get(name).is_some_and(|value| *value != Value::Bool(false)) {
-                self.causes.push(Cause::forbidden(&path.child(name), "must be undefined to be structural"));
-            }
-        }
-        let kind = text(schema, "type");
-        let repeats = kind.is_empty() || int_or_string && matches!(kind, "integer" | "string");
-        if !repeats {
-            self.causes.push(Cause::forbidden(&path.child("type"), "must be empty to be structural"));
-        }
-        self.value_checks(schema, path);
-        for (name, child) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {
-            self.nested(child, &path.child("properties").key(name), false, depth + 1);
-        }
-        if let Some(child) = schema.get("items") {
-            self.nested(child, &path.child("items"), false, depth + 1);
-        }
-        for name in ["allOf", "anyOf", "oneOf"] {
-            for (nth, child) in items(schema, name).iter().enumerate() {
-                self.nested(child, &path.child(name).index(nth), int_or_string, depth + 1);
-            }
-        }
-        if let Some(not) = schema.get("not") {
-            self.nested(not, &path.child("not"), false, depth + 1);
-        }
-    }
-
-    fn value_checks(&mut self, schema: &Value, path: &FieldPath) {
-        let pattern = text(schema, "pattern");
-        if let Err(why) = patterns::compile(pattern) {
-            let why = format!("must be a valid regular expression, but isn't: {why}");
-            self.causes.push(Cause::invalid(&path.child("pattern"), pattern, why));
-        }
-        for name in ["maxLength", "minLength", "maxItems", "minItems", "maxProperties", "minProperties"] {
-            if let Some(number) = schema.get(name).and_then(Value::as_i64).filter(|number| *number < 0) {
-                self.causes.push(Cause::invalid(&path.child(name), number, "must be greater than or equal to 0"));
-            }
-        }
-    }
-
-    fn list_type(&mut self, schema: &Value, path: &FieldPath) {
-        let (kind, keys) = (text(schema, "x-kubernetes-list-type"), items(schema, "x-kubernetes-list-map-keys"));
-        let type_path = path.child("x-kubernetes-list-type");
-        let keys_path = path.child("x-kubernetes-list-map-keys");
-        let child = schema.get("items").unwrap_or(&Value::Null);
-        if !kind.is_empty() && text(schema, "type") != "array" {
-            let why = "must be array if x-kubernetes-list-type is set";
-            self.causes.push(Cause::invalid(&path.child("type"), text(schema, "type"), why));
-        }
-        if !matches!(kind, "" | "atomic" | "set" | "map") {
-            self.causes.push(Cause::not_supported(&type_path, kind, &["atomic", "set", "map"]));
-        }
-        if kind != "map" && !keys.is_empty() {
-            let why = "must not be specified if x-kubernetes-list-type is not map";
-            self.causes.push(Cause::forbidden(&keys_path, why));
-        }
-        if kind == "set" && text(child, "type") == "object" && text(child, "x-kubernetes-map-type") != "atomic" {
-            let why = "forbidden map type: items must be atomic as item of a list with x-kubernetes-list-type=set";
-            self.causes.push(Cause::invalid(&path.child("items").child("x-kubernetes-map-type"), Value::Null, why));
-        }
-        if kind != "map" {
-            return;
-        }
-        if keys.is_empty() {
-            self.causes.push(Cause::required(&keys_path, "must not be empty if x-kubernetes-list-type is map"));
-        }
-        if text(child, "type") != "object" {
-            let why = "must be object if parent array's x-kubernetes-list-type is map";
-            self.causes.push(Cause::invalid(&path.child("items").child("type"), text(child, "type"), why));
-        }
-        for (nth, key) in keys.iter().filter_map(Value::as_str).enumerate() {
-            match child.get("properties").and_then(|properties| properties.get(key)) {
-                None => {
-                    let why = "entries must all be names of item properties";
-                    self.causes.push(Cause::invalid(&keys_path.index(nth), key, why));
-                }
-                Some(property) => {
-                    let needed = items(child, "required").iter().any(|name| name.as_str() == Some(key));
-                    if !needed && property.get("default").is_none() {
-                        let path = path.child("items").child("properties").key(key).child("default");
-                        let why = "this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property";
-                        self.causes.push(Cause::required(&path, why));
-                    }
-                }
-            }
-        }
-    }
-
-    fn default(&mut self, schema: &Value, default: &Value, path: &FieldPath, level: Level) {
-        let path = path.child("default");
-        if level == Level::Root {
-            self.causes.push(Cause::forbidden(&path, "must not be set at the root"));
-            return;
-        }
-        let node = Node::parse(schema);
-        let mut pruned = default.clone();
-        if !prune::prune(&Node { embedded: node.embedded, ..Node::parse(schema) }, &mut pruned).is_empty() {
-            self.causes.push(Cause::invalid(&path, default.clone(), "must not have unknown fields"));
-        }
-        let mut filled = default.clone();
-        super::defaults::apply(&node, &mut filled);
-        let mut found = Vec::new();
-        validate::validate(&node, &filled, None, &mut found);
-        for cause in found {
-            let field = if cause.field.is_empty() || cause.field == "<nil>" {
-                path.to_string()
-            } else {
-                format!("{path}.{}", cause.field)
-            };
-            self.causes.push(Cause { field, ..cause });
-        }
-    }
-
-    /// Rules of this schema and of those below it. `count`: how many values of it there can be in one object;
-    /// `correlated`: whether it is known what each of them was before.
-    fn rules(&mut self, schema: &Value, node: &Node, path: &FieldPath, count: u64, correlated: bool) {
-        for (nth, rule) in items(schema, "x-kubernetes-validations").iter().enumerate() {
-            self.rule(rule, node, &path.child("x-kubernetes-validations").index(nth), count, correlated);
-        }
-        let nothing = Map::new();
-        for (name, child) in schema.get("properties").and_then(Value::as_object).unwrap_or(&nothing) {
-            if let Some(node) = node.properties.get(name) {
-                self.rules(child, node, &path.child("properties").key(name), count, correlated);
-            }
-        }
-        let many = count.saturating_mul(cost::items_of(node));
-        if let (Some(child @ Value::Object(_)), super::structural::Additional::Schema(node)) =
-            (schema.get("additionalProperties"), &node.additional)
-        {
-            self.rules(child, node, &path.child("additionalProperties"), many, correlated);
-        }
-        if let (Some(child), Some(item)) = (schema.get("items"), &node.items) {
-            let told_apart = correlated && matches!(node.list, super::structural::Items::Map(_));
-            self.rules(child, item, &path.child("items"), many, told_apart);
-        }
-    }
-
-    fn rule(&mut self, rule: &Value, node: &Node, path: &FieldPath, count: u64, correlated: bool) {
-        let expression = text(rule, "rule");
-        if expression.trim().is_empty() {
-            self.causes.push(Cause::required(&path.child("rule"), "rule is not specified"));
-            return;
-        }
-        for name in ["message", "messageExpression"] {
-            if rule.get(name).is_some() && text(rule, name).trim().is_empty() {
-                let why = format!("{name} must be non-empty if specified");
-                self.causes.push(Cause::invalid(&path.child(name), text(rule, name), why));
-            }
-        }
-        if text(rule, "message").contains('\n') {
-            let why = "message must not contain line breaks";
-            self.causes.push(Cause::invalid(&path.child("message"), text(rule, "message"), why));
-        }
-        let reason = text(rule, "reason");
-        if !reason.is_empty() && !REASONS.contains(&reason) {
-            self.causes.push(Cause::not_supported(&path.child("reason"), reason, &REASONS));
-        }
-        self.field_path(rule, node, path);
-        self.expression(expression, node, &path.child("rule"), count, correlated, true);
-        let message = text(rule, "messageExpression");
-        if !message.trim().is_empty() {
-            self.expression(message, node, &path.child("messageExpression"), 1, correlated, false);
-        }
-    }
-
-    fn field_path(&mut self, rule: &Value, node: &Node, path: &FieldPath) {
-        let field = text(rule, "fieldPath");
-        if field.is_empty() {
-            return;
-        }
-        let leads = JsonPath::parse(field).is_ok_and(|path| {
-            path.is_simple() && path.fields().into_iter().try_fold(node, |node, name| node.field(name)).is_some()
-        });
-        if !leads {
-            let why = "fieldPath must be a valid path";
-            self.causes.push(Cause::invalid(&path.child("fieldPath"), field, why));
-        }
-    }
-
-    fn expression(&mut self, text: &str, node: &Node, path: &FieldPath, count: u64, correlated: bool, rule: bool) {
-        let program = match rules::compile(text) {
-            Ok(program) => program,
-            Err(why) => {
-                self.causes.push(Cause::invalid(path, text, why));
-                return;
-            }
-        };
-        let used = program.references();
-        if used.has_variable("oldSelf") && !correlated {
-            let why = "oldSelf cannot be used on the uncorrelatable portion of the schema";
-            self.causes.push(Cause::invalid(path, text, why));
-        }
-        let estimate = cost::estimate(&program, node);
-        if let Some(why) = estimate.unknown {
-            self.causes.push(Cause::invalid(path, text, format!("compilation failed: ERROR: <input>: {why}")));
-            return;
-        }
-        if rule && estimate.not_a_bool {
-            self.causes.push(Cause::invalid(path, text, "cel expression must evaluate to a bool"));
-        }
-        let total = estimate.cost.saturating_mul(count);
-        self.rules_cost = self.rules_cost.saturating_add(total);
-        if total > cost::RULE_MAX {
-            let factor = total as f64 / cost::RULE_MAX as f64;
+                "only \"object\" is allowed as the type at the root of the schema if the status subresource is enabled";
+            causes.push(Cause::invalid(&path.child("type"), text(schema, "type"), why));
+        } else if NOT_AT_ROOT.iter().any(|name| is_set(schema, name)) {
             let why = format!(
-                "estimated rule cost exceeds budget by factor of {} (try simplifying the rule, or adding maxItems, maxProperties, and maxLength where arrays, maps, and strings are declared)",
-                cost::shown(factor)
+                "only {AT_ROOT} fields are allowed at the root of the schema if the status subresource is enabled"
             );
-            self.causes.push(Cause::forbidden(path, why));
+            causes.push(Cause::invalid(path, schema.clone(), why));
+        }
+    }
+    if is_set(schema, "nullable") {
+        causes.push(Cause::forbidden(&path.child("nullable"), "nullable cannot be true at the root"));
+    }
+    let unreadable = check_structural::unreadable(schema);
+    let mut found = Vec::new();
+    if unreadable.is_none() {
+        found = check_structural::check(schema, path);
+        if found.is_empty() {
+            defaults(schema, path, Some(true), &mut found);
+        }
+    }
+    let sound = unreadable.is_none() && found.is_empty();
+    causes.extend(found);
+    let node = sound.then(|| Node::parse(schema));
+    let mut checker = Checker { rules: Vec::new(), costs: Costs::default() };
+    let scope = Scope { forbidden: None, metadata: false, apart: None, root: true };
+    let rules = node.as_ref().map(|node| Place { node, count: 1, resource: true });
+    let mut wrong = Vec::new();
+    checker.schema(schema, path, &scope, rules, &mut wrong);
+    causes.extend(wrong);
+    causes.append(&mut checker.rules);
+    if causes.len() == before
+        && let Some(why) = unreadable
+    {
+        causes.push(Cause::invalid(path, "", why));
+    }
+    checker.costs.tell(path, causes);
+}
+
+fn is_deeper(schema: &Value, depth: usize) -> bool {
+    depth == 0 || children(schema).any(|child| is_deeper(child, depth - 1))
+}
+
+/// Checks that defaults are what their schemas allow. `embedded`: whether the value is a resource, where that is not what the
+/// schema says. Below `additionalProperties` there are none.
+fn defaults(schema: &Value, path: &FieldPath, embedded: Option<bool>, causes: &mut Vec<Cause>) {
+    if let Some(default) = schema.get("default").filter(|default| !default.is_null()) {
+        let path = path.child("default");
+        let mut node = Node::parse(schema);
+        node.embedded = embedded.unwrap_or(node.embedded);
+        default_value(&node, default, &path, causes);
+    }
+    if let Some(item) = schema.get("items") {
+        defaults(item, &path.child("items"), None, causes);
+    }
+    for (name, child) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {
+        defaults(child, &path.child("properties").key(name), None, causes);
+    }
+}
+
+fn default_value(node: &Node, default: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    let mut pruned = default.clone();
+    if !prune::prune_default(node, &mut pruned).is_empty() {
+        causes.push(Cause::invalid(path, default.clone(), "must not have unknown fields"));
+    }
+    let mut found = Vec::new();
+    validate::validate_embedded(node, default, path, &mut found);
+    // A default of either kind is not measured upstream: only the whole schema says what such a value is.
+    if found.is_empty() && !node.int_or_string {
+        let mut measured = Vec::new();
+        validate::validate(node, default, None, &mut measured);
+        found.extend(measured.into_iter().map(|cause| {
+            let field = match cause.field.as_str() {
+                "" | "<nil>" => path.to_string(),
+                field => format!("{path}.{field}"),
+            };
+            Cause { field, ..cause }
+        }));
+    }
+    if found.is_empty() {
+        // As a value that stays, and as one that comes.
+        rules::validate(node, default, Some(default), path, &mut found);
+        if found.is_empty() {
+            rules::validate(node, default, None, path, &mut found);
+        }
+    }
+    causes.extend(found);
+}
+
+/// What is known of the place that a schema stands at.
+#[derive(Clone)]
+struct Scope {
+    /// Why there can be no default.
+    forbidden: Option<String>,
+    /// Inside of `metadata`, `kind` or `apiVersion` of a resource.
+    metadata: bool,
+    /// The highest schema of whose values it is not known what each was before.
+    apart: Option<FieldPath>,
+    root: bool,
+}
+
+/// What rules are measured by: not there where they are not looked at.
+#[derive(Clone, Copy)]
+pub struct Place<'n> {
+    pub node: &'n Node,
+    /// How many values of it there can be in one object.
+    pub count: u64,
+    /// The value is a resource, whatever the node says.
+    pub resource: bool,
+}
+
+struct Checker {
+    /// What is wrong with rules, which is told behind all else.
+    rules: Vec<Cause>,
+    costs: Costs,
+}
+
+impl Checker {
+    fn schema(
+        &mut self,
+        schema: &Value,
+        path: &FieldPath,
+        scope: &Scope,
+        place: Option<Place<'_>>,
+        causes: &mut Vec<Cause>,
+    ) {
+        if !schema.is_object() {
+            return;
+        }
+        let before = causes.len();
+        keywords(schema, path, scope, causes);
+        if is_set(schema, "uniqueItems") {
+            let why = "uniqueItems cannot be set to true since the runtime complexity becomes quadratic";
+            causes.push(Cause::forbidden(&path.child("uniqueItems"), why));
+        }
+        let inner = Scope { root: false, ..scope.clone() };
+        self.values(schema, path, scope, place, causes);
+        let nested = ["not"].into_iter().filter_map(|name| Some((path.child(name), schema.get(name)?)));
+        let lists = ["allOf", "oneOf", "anyOf"].into_iter().flat_map(|name| {
+            let path = path.child(name);
+            items(schema, name).iter().enumerate().map(move |(nth, nested)| (path.index(nth), nested))
+        });
+        for (path, nested) in nested.chain(lists) {
+            self.schema(nested, &path, &inner, None, causes);
+        }
+        self.items(schema, path, &inner, place, causes);
+        if schema.get("x-kubernetes-preserve-unknown-fields").and_then(Value::as_bool) == Some(false) {
+            let path = path.child("x-kubernetes-preserve-unknown-fields");
+            causes.push(Cause::invalid(&path, false, "must be true or undefined"));
+        }
+        collections(schema, path, causes);
+        check_rules::form(schema, path, causes);
+        // Rules are measured by a schema that is sound.
+        if let Some(place) = place.filter(|_| causes.len() == before) {
+            check_rules::rules(schema, place, path, scope.apart.as_ref(), &mut self.costs, &mut self.rules);
+        }
+    }
+
+    /// Fields of objects and values of maps.
+    fn values(
+        &mut self,
+        schema: &Value,
+        path: &FieldPath,
+        scope: &Scope,
+        place: Option<Place<'_>>,
+        causes: &mut Vec<Cause>,
+    ) {
+        let properties =
+            schema.get("properties").and_then(Value::as_object).filter(|properties| !properties.is_empty());
+        let inner = Scope { root: false, ..scope.clone() };
+        let additional = schema.get("additionalProperties").filter(|value| !value.is_null());
+        if let Some(values) = additional {
+            let path = path.child("additionalProperties");
+            if properties.is_some() && *values != Value::Bool(true) {
+                let why = "additionalProperties and properties are mutual exclusive";
+                causes.push(Cause::forbidden(&path, why));
+            }
+            let mut inner = inner.clone();
+            if scope.metadata {
+                inner.forbidden = Some(" inside additionalProperties applying to object metadata".to_owned());
+            }
+            let place = place.and_then(|place| {
+                let super::structural::Additional::Schema(node) = &place.node.additional else { return None };
+                let count = place.count.saturating_mul(cost::items_of(place.node));
+                Some(Place { node, count, resource: false })
+            });
+            self.schema(values, &path, &inner, place, causes);
+        }
+        for (name, child) in properties.into_iter().flatten() {
+            let mut inner = inner.clone();
+            if text(schema, "x-kubernetes-map-type") == "atomic" {
+                inner.apart.get_or_insert_with(|| path.clone());
+            }
+            let is_meta = matches!(name.as_str(), "metadata" | "kind" | "apiVersion");
+            if is_meta && (scope.root || is_set(schema, "x-kubernetes-embedded-resource")) {
+                inner.metadata = true;
+                if scope.root {
+                    inner.forbidden = Some(format!(" in top-level {name}"));
+                }
+            }
+            let place = place.and_then(|place| {
+                Some(Place { node: place.node.properties.get(name)?, count: place.count, resource: false })
+            });
+            self.schema(child, &path.child("properties").key(name), &inner, place, causes);
+        }
+    }
+
+    fn items(
+        &mut self,
+        schema: &Value,
+        path: &FieldPath,
+        inner: &Scope,
+        place: Option<Place<'_>>,
+        causes: &mut Vec<Cause>,
+    ) {
+        let Some(item) = schema.get("items") else { return };
+        let mut inner = inner.clone();
+        // Only items of maps can be told apart.
+        if text(schema, "x-kubernetes-list-type") != "map" {
+            inner.apart.get_or_insert_with(|| path.clone());
+        }
+        let path = path.child("items");
+        match item {
+            Value::Array(list) => {
+                for (nth, item) in list.iter().enumerate() {
+                    self.schema(item, &path.index(nth), &inner, None, causes);
+                }
+            }
+            item => {
+                let place = place.and_then(|place| {
+                    let count = place.count.saturating_mul(cost::items_of(place.node));
+                    Some(Place { node: place.node.items.as_deref()?, count, resource: false })
+                });
+                self.schema(item, &path, &inner, place, causes);
+            }
         }
     }
 }
 
-/// Whether a node can only be a bool, or can be anything.
-pub(super) fn may_be_bool(node: &Node) -> bool {
-    matches!(node.ty, Type::Boolean | Type::Any) && !node.int_or_string
+/// Keywords that a schema may not have.
+fn keywords(schema: &Value, path: &FieldPath, scope: &Scope, causes: &mut Vec<Cause>) {
+    let kind = text(schema, "type");
+    if !kind.is_empty() && !TYPES.contains(&kind) {
+        causes.push(Cause::not_supported(&path.child("type"), kind, &TYPES));
+    }
+    if let Some(why) = &scope.forbidden
+        && schema.get("default").is_some_and(|default| !default.is_null())
+    {
+        causes.push(Cause::forbidden(&path.child("default"), format!("must not be set{why}")));
+    }
+    for name in ["id", "additionalItems", "patternProperties", "definitions", "dependencies", "$ref"] {
+        let given = match name {
+            "additionalItems" => schema.get(name).is_some_and(|value| !value.is_null()),
+            _ => is_set(schema, name),
+        };
+        if given {
+            causes.push(Cause::forbidden(&path.child(name), format!("{name} is not supported")));
+        }
+    }
+    if kind == "null" {
+        let why = "type cannot be set to null, use nullable as an alternative";
+        causes.push(Cause::forbidden(&path.child("type"), why));
+    }
+    if schema.get("items").and_then(Value::as_array).is_some_and(|items| !items.is_empty()) {
+        causes.push(Cause::forbidden(&path.child("items"), "items must be a schema object and not an array"));
+    }
+    if scope.metadata && is_set(schema, "x-kubernetes-embedded-resource") {
+        let why = "must not be used inside of resource meta";
+        causes.push(Cause::forbidden(&path.child("x-kubernetes-embedded-resource"), why));
+    }
+}
+
+/// How maps and lists are merged.
+fn collections(schema: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    let kind = text(schema, "type");
+    let given = |name: &str| schema.get(name).and_then(Value::as_str);
+    let mut must_be = |name: &str, wanted: &str| {
+        let why = format!("must be {wanted} if {name} is specified");
+        causes.push(match kind {
+            "" => Cause::required(&path.child("type"), &why),
+            kind => Cause::invalid(&path.child("type"), kind, why),
+        });
+    };
+    let (map, list) = (given("x-kubernetes-map-type"), given("x-kubernetes-list-type"));
+    if map.is_some() && kind != "object" {
+        must_be("x-kubernetes-map-type", "object");
+    }
+    if list.is_some() && kind != "array" {
+        must_be("x-kubernetes-list-type", "array");
+    }
+    if let Some(map) = map.filter(|map| !matches!(*map, "atomic" | "granular")) {
+        causes.push(Cause::not_supported(&path.child("x-kubernetes-map-type"), map, &["atomic", "granular"]));
+    }
+    if list == Some("set") && kind == "array" {
+        set_items(schema, path, causes);
+    }
+    if let Some(list) = list.filter(|list| !matches!(*list, "atomic" | "set" | "map")) {
+        causes.push(Cause::not_supported(&path.child("x-kubernetes-list-type"), list, &["atomic", "set", "map"]));
+    }
+    if is_set(schema, "x-kubernetes-list-map-keys") {
+        let path = path.child("x-kubernetes-list-type");
+        let why = "must be map if x-kubernetes-list-map-keys is non-empty";
+        match list {
+            None => causes.push(Cause::required(&path, why)),
+            Some("map") => {}
+            Some(list) => causes.push(Cause::invalid(&path, list, why)),
+        }
+    }
+    if list == Some("map") {
+        map_keys(schema, path, causes);
+    }
+    if let Some(list) = list.filter(|list| matches!(*list, "set" | "map")) {
+        items_are_there(schema, list, path, causes);
+    }
+}
+
+/// What is in a set is one value.
+fn set_items(schema: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    let Some(item) = schema.get("items").filter(|item| item.is_object()) else { return };
+    let path = path.child("items");
+    let why = "must be atomic as item of a list with x-kubernetes-list-type=set";
+    let list = item.get("x-kubernetes-list-type").filter(|list| !list.is_null());
+    match text(item, "type") {
+        "array" if list.is_some_and(|list| list != "atomic") => {
+            causes.push(Cause::invalid(&path.child("x-kubernetes-list-type"), list.cloned().unwrap_or_default(), why));
+        }
+        "object" if text(item, "x-kubernetes-map-type") != "atomic" => {
+            // Upstream shows the list type here.
+            causes.push(Cause::invalid(&path.child("x-kubernetes-map-type"), list.cloned().unwrap_or_default(), why));
+        }
+        _ => {}
+    }
+}
+
+/// The fields that tell items of a list that is a map apart.
+fn map_keys(schema: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    let (keys, item) = (items(schema, "x-kubernetes-list-map-keys"), schema.get("items"));
+    let (keys_path, items_path) = (path.child("x-kubernetes-list-map-keys"), path.child("items"));
+    if keys.is_empty() {
+        causes.push(Cause::required(&keys_path, "must not be empty if x-kubernetes-list-type is map"));
+    }
+    let Some(item) = item.filter(|item| item.is_object()) else {
+        if item.is_none_or(Value::is_null) {
+            causes.push(Cause::required(&items_path, "must have a schema if x-kubernetes-list-type is map"));
+        }
+        return;
+    };
+    if text(item, "type") != "object" {
+        let why = "must be object if parent array's x-kubernetes-list-type is map";
+        causes.push(Cause::invalid(&items_path.child("type"), text(item, "type"), why));
+        return;
+    }
+    for (nth, key) in keys.iter().enumerate() {
+        let name = key.as_str().unwrap_or_default();
+        match item.get("properties").and_then(|properties| properties.get(name)) {
+            Some(property) if matches!(text(property, "type"), "array" | "object") => {
+                let path = items_path.child("properties").key(name).child("type");
+                let why = "must be a scalar type if parent array's x-kubernetes-list-type is map";
+                // Upstream shows the item's type.
+                causes.push(Cause::invalid(&path, "object", why));
+            }
+            Some(_) => {}
+            None => {
+                causes.push(Cause::invalid(&keys_path, keys.to_vec(), "entries must all be names of item properties"));
+            }
+        }
+        if keys[..nth].contains(key) {
+            causes.push(Cause::invalid(&keys_path, keys.to_vec(), "must not contain duplicate entries"));
+        }
+    }
+}
+
+/// Items of sets and maps, and what tells them apart, are always there.
+fn items_are_there(schema: &Value, list: &str, path: &FieldPath, causes: &mut Vec<Cause>) {
+    let Some(item) = schema.get("items").filter(|item| item.is_object()) else { return };
+    let path = path.child("items");
+    if is_set(item, "nullable") {
+        let why = format!("cannot be nullable when x-kubernetes-list-type is {list}");
+        causes.push(Cause::forbidden(&path.child("nullable"), why));
+    }
+    if list != "map" {
+        return;
+    }
+    for key in items(schema, "x-kubernetes-list-map-keys").iter().filter_map(Value::as_str) {
+        let Some(property) = item.get("properties").and_then(|properties| properties.get(key)) else { continue };
+        let path = path.child("properties").key(key);
+        let needed = items(item, "required").iter().any(|name| name == key);
+        if !needed && property.get("default").is_none_or(Value::is_null) {
+            let why =
+                "this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property";
+            causes.push(Cause::required(&path.child("default"), why));
+        }
+        if is_set(property, "nullable") {
+            let why = "this property is in x-kubernetes-list-map-keys, so it cannot be nullable";
+            causes.push(Cause::forbidden(&path.child("nullable"), why));
+        }
+    }
 }

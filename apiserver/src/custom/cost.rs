@@ -24,24 +24,35 @@ pub struct Estimate {
     /// It names a field or a variable that is not there.
     pub unknown: Option<String>,
     pub not_a_bool: bool,
+    pub not_text: bool,
 }
 
-/// Estimates a rule that stands at a node.
-pub fn estimate(expression: &IdedExpr, node: &Node) -> Estimate {
-    let mut walk = Walk { unknown: None };
+/// Estimates a rule that stands at a node; `resource`: whether the value is a resource, whatever the node says.
+pub fn estimate(expression: &IdedExpr, node: &Node, resource: bool) -> Estimate {
+    let mut walk = Walk { unknown: None, resource: resource.then_some(std::ptr::from_ref(node)) };
     let scope = HashMap::from([("self", Shape::Node(node)), ("oldSelf", Shape::Node(node))]);
     let (cost, shape) = walk.walk(&expression.expr, &scope);
     let not_a_bool = match shape {
-        Shape::Node(node) => !super::check_schema::may_be_bool(node),
-        Shape::Text(_) | Shape::List(..) => true,
+        Shape::Node(node) => !super::check_rules::may_be_bool(node),
+        Shape::Text(_) | Shape::List(..) | Shape::Metadata => true,
         Shape::Unknown => false,
     };
-    Estimate { cost, unknown: walk.unknown, not_a_bool }
+    let not_text = match shape {
+        Shape::Node(node) => !matches!(node.ty, Type::String | Type::Any),
+        Shape::List(..) | Shape::Metadata => true,
+        Shape::Text(_) | Shape::Unknown => false,
+    };
+    Estimate { cost, unknown: walk.unknown, not_a_bool, not_text }
 }
 
 /// A factor as upstream writes it.
 pub fn shown(factor: f64) -> String {
-    if factor > 100.0 { "more than 100x".to_owned() } else { format!("{factor:.1}x") }
+    match factor {
+        100.0.. => "more than 100x".to_owned(),
+        // "by factor of 1.0x" would say nothing.
+        ..1.5 => format!("{factor:.6}x"),
+        _ => format!("{factor:.1}x"),
+    }
 }
 
 /// The most items that a list or map of a schema can have.
@@ -79,6 +90,8 @@ enum Shape<'a> {
     Text(u64),
     /// A list of at most so many items.
     List(u64, Option<&'a Node>),
+    /// `metadata` of a resource, of which rules see the names alone.
+    Metadata,
     Unknown,
 }
 
@@ -88,13 +101,15 @@ impl Shape<'_> {
             Shape::Node(node) => items_of(node),
             Shape::Text(size) | Shape::List(size, _) => size,
             // Numbers and the like; what is made by functions is bounded by what they are given, which is counted.
-            Shape::Unknown => 16,
+            Shape::Unknown | Shape::Metadata => 16,
         }
     }
 }
 
 struct Walk {
     unknown: Option<String>,
+    /// The node that is a resource's without saying so; only compared with, by where it is.
+    resource: Option<*const Node>,
 }
 
 /// Variables of a macro are made by the compiler; they have names that no rule can have.
@@ -224,9 +239,10 @@ impl Walk {
             "matches" | "find" | "findAll" => {
                 largest / 10 * (shapes.last().map_or(1, |pattern| pattern.size()) / 4 + 1)
             }
-            "contains" | "startsWith" | "endsWith" | "indexOf" | "lastIndexOf" | "replace" | "split" | "join"
-            | "lowerAscii" | "upperAscii" | "trim" | "substring" | "charAt" | "_+_" | "string" | "quantity" | "url"
-            | "ip" | "cidr" | "isSorted" | "sum" | "min" | "max" | "sort" | "distinct" => all / 10,
+            "startsWith" | "endsWith" => shapes.last().map_or(0, |part| part.size()) / 10,
+            "contains" | "indexOf" | "lastIndexOf" | "replace" | "split" | "join" | "lowerAscii" | "upperAscii"
+            | "trim" | "substring" | "charAt" | "_+_" | "string" | "quantity" | "url" | "ip" | "cidr" | "isSorted"
+            | "sum" | "min" | "max" | "sort" | "distinct" => all / 10,
             "@in" | "_in_" | "in" => shapes.last().map_or(1, |list| list.size()),
             _ => 0,
         };
@@ -260,21 +276,28 @@ impl Walk {
     }
 
     fn select<'a>(&mut self, of: Shape<'a>, field: &str) -> Shape<'a> {
-        let Shape::Node(node) = of else { return Shape::Unknown };
+        let node = match of {
+            Shape::Node(node) => node,
+            Shape::Metadata if matches!(field, "name" | "generateName") => return Shape::Unknown,
+            Shape::Metadata => return self.undefined(field),
+            _ => return Shape::Unknown,
+        };
+        let resource = node.embedded || self.resource.is_some_and(|resource| std::ptr::eq(resource, node));
         let known = node.properties.iter().find(|(name, _)| escaped(name) == field).map(|(_, node)| node);
         match (known, &node.additional) {
+            _ if resource && field == "metadata" => Shape::Metadata,
             (Some(node), _) => Shape::Node(node),
             (None, Additional::Schema(values)) => Shape::Node(values),
-            (None, _) if matches!(field, "apiVersion" | "kind" | "metadata" | "name" | "generateName") => {
-                Shape::Unknown
-            }
-            // An optional value's own functions are calls; a field of a known object must be there.
-            (None, Additional::None) if node.ty == Type::Object && !node.preserves => {
-                self.unknown.get_or_insert_with(|| format!("undefined field '{field}'"));
-                Shape::Unknown
-            }
+            (None, _) if resource && matches!(field, "apiVersion" | "kind") => Shape::Unknown,
+            // An optional value's own functions are calls; a field of an object must be declared, be it kept or not.
+            (None, Additional::None) if node.ty == Type::Object => self.undefined(field),
             _ => Shape::Unknown,
         }
+    }
+
+    fn undefined<'a>(&mut self, field: &str) -> Shape<'a> {
+        self.unknown.get_or_insert_with(|| format!("undefined field '{field}'"));
+        Shape::Unknown
     }
 }
 
@@ -293,13 +316,16 @@ mod tests {
             }
             Node::parse(&json!({"type": "object", "properties": {"list": list, "n": {"type": "integer"}}}))
         };
-        let cost = |rule: &str, node: &Node| estimate(&compile(rule).unwrap(), node).cost;
+        let cost = |rule: &str, node: &Node| estimate(&compile(rule).unwrap(), node, true).cost;
         let nested = "self.list.all(a, self.list.exists_one(b, a.name == b.name))";
         assert!(cost(nested, &list(None)) > RULE_MAX);
         assert!(cost(nested, &list(Some(100))) < RULE_MAX);
         assert!(cost("self.list.all(a, a.name != '')", &list(None)) < RULE_MAX * 2);
         assert!(cost("self.n > 1", &list(None)) < 10);
-        assert_eq!((shown(1.25), shown(200.0)), ("1.2x".into(), "more than 100x".into()));
+        assert_eq!(
+            (shown(1.25), shown(1.94), shown(200.0)),
+            ("1.250000x".into(), "1.9x".into(), "more than 100x".into())
+        );
     }
 
     #[test]
@@ -307,7 +333,7 @@ mod tests {
         let node = Node::parse(
             &json!({"type": "object", "properties": {"a": {"type": "integer"}, "b-c": {"type": "boolean"}}}),
         );
-        let of = |rule: &str| estimate(&compile(rule).unwrap(), &node);
+        let of = |rule: &str| estimate(&compile(rule).unwrap(), &node, true);
         assert_eq!(of("self.x > 1").unknown.as_deref(), Some("undefined field 'x'"));
         assert!(of("other.a > 1").unknown.unwrap().starts_with("undeclared reference to 'other'"));
         assert!(of("self.b__dash__c").unknown.is_none() && !of("self.b__dash__c").not_a_bool);

@@ -11,7 +11,6 @@ use crate::registry::{Row, Subresource, VERBS, VERBS_WHILE_ENDING};
 use coracle_api::clock::rfc3339;
 use coracle_api::gvk::{Symbol, compare_versions};
 use coracle_api::printing::CustomPrinter;
-use coracle_api::printing::json_path::JsonPath;
 use coracle_api::{Cause, Gvk, meta};
 use serde_json::{Value, json};
 
@@ -238,14 +237,10 @@ fn selectable(definition: &Value, version: &Value) -> Vec<Field> {
 }
 
 fn scale(scale: &Value) -> Scale {
+    // The path is cut at its points, whatever else is in it.
     let pointer = |name: &str| {
-        let path = JsonPath::parse(text(scale, name)).ok()?;
-        Some(
-            path.fields()
-                .iter()
-                .map(|name| format!("/{}", name.replace('~', "~0").replace('/', "~1")))
-                .collect::<String>(),
-        )
+        let path = text(scale, name).strip_prefix('.')?;
+        Some(path.split('.').map(|name| format!("/{}", name.replace('~', "~0").replace('/', "~1"))).collect::<String>())
     };
     Scale {
         wanted: pointer("specReplicasPath").unwrap_or_default(),

@@ -3,17 +3,20 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use coracle_api::{clock, validation};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use regex::Regex;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::LazyLock;
 
 /// Whether a text has a format.
 pub fn matches(format: &str, text: &str) -> bool {
     match format {
-        "date-time" => clock::parse_rfc3339(text).is_some(),
+        // The letters may be small ones (RFC 3339 section 5.6).
+        "date-time" => clock::parse_rfc3339(&text.to_ascii_uppercase()).is_some(),
         "date" => text.len() == 10 && text.parse::<jiff::civil::Date>().is_ok(),
         "duration" => duration(text).is_some(),
         "email" => email(text),
         "hostname" => hostname(text),
-        "ipv4" => text.parse::<Ipv4Addr>().is_ok(),
+        "ipv4" => ipv4(text),
         "ipv6" => text.parse::<Ipv6Addr>().is_ok(),
         "cidr" => cidr(text),
         "mac" => mac(text),
@@ -24,7 +27,10 @@ pub fn matches(format: &str, text: &str) -> bool {
         "uri" => {
             text.parse::<http::Uri>().is_ok_and(|uri| uri.scheme().is_some() || text.starts_with('/')) || absolute(text)
         }
-        "byte" => STANDARD.decode(text.bytes().filter(|b| !matches!(b, b'\r' | b'\n')).collect::<Vec<_>>()).is_ok(),
+        "byte" => {
+            !text.is_empty()
+                && STANDARD.decode(text.bytes().filter(|b| !matches!(b, b'\r' | b'\n')).collect::<Vec<_>>()).is_ok()
+        }
         "bsonobjectid" => text.len() == 24 && hexadecimal(text),
         "hexcolor" => text.strip_prefix('#').is_some_and(|rest| matches!(rest.len(), 3 | 6) && hexadecimal(rest)),
         "rgbcolor" => rgb(text),
@@ -86,15 +92,26 @@ fn email(text: &str) -> bool {
     })
 }
 
+/// One label, or several of which the last is two letters or more (kube-openapi `strfmt`).
 fn hostname(text: &str) -> bool {
-    !text.is_empty()
-        && text.len() <= 255
-        && text.trim_end_matches('.').split('.').all(|label| {
-            (1..=63).contains(&label.chars().count())
-                && label.chars().all(|c| c.is_alphanumeric() || c == '-' || c == '_')
-                && !label.starts_with('-')
-                && !label.ends_with('-')
-        })
+    static HOSTNAME: LazyLock<Option<Regex>> = LazyLock::new(|| {
+        let single = r"[a-zA-Z0-9\p{S}\p{L}]((-?[a-zA-Z0-9\p{S}\p{L}]{0,62})?)";
+        let label = r"([a-zA-Z0-9\p{S}\p{L}](([a-zA-Z0-9\-\p{S}\p{L}]{0,61}[a-zA-Z0-9\p{S}\p{L}])?)(\.)){1,}";
+        Regex::new(&format!(r"^({single}|{label}([a-zA-Z\p{{L}}]){{2,63}})$")).ok()
+    });
+    text.len() <= 255
+        && text.split('.').all(|label| label.len() <= 63)
+        && HOSTNAME.as_ref().is_some_and(|pattern| pattern.is_match(text))
+}
+
+/// An address whose parts may begin with zeros, as Kubernetes reads them everywhere.
+fn ipv4(text: &str) -> bool {
+    let part = |part: &str| {
+        !part.is_empty()
+            && part.bytes().all(|byte| byte.is_ascii_digit())
+            && part.parse::<u64>().is_ok_and(|n| n <= 255)
+    };
+    text.split('.').count() == 4 && text.split('.').all(part)
 }
 
 fn cidr(text: &str) -> bool {
@@ -109,9 +126,10 @@ fn cidr(text: &str) -> bool {
 }
 
 fn mac(text: &str) -> bool {
-    [':', '-'].iter().any(|separator| {
+    [(':', 2), ('-', 2), ('.', 4)].iter().any(|(separator, digits)| {
         let parts: Vec<&str> = text.split(*separator).collect();
-        matches!(parts.len(), 6 | 8 | 20) && parts.iter().all(|part| part.len() == 2 && hexadecimal(part))
+        matches!(parts.len() * digits, 12 | 16 | 40)
+            && parts.iter().all(|part| part.len() == *digits && hexadecimal(part))
     })
 }
 
@@ -196,8 +214,14 @@ mod tests {
             ("date", "2026-01-31", "2026-02-31"),
             ("duration", "1h2m3.5s", "1x"),
             ("email", "a@b.c", "a b@c"),
-            ("hostname", "a.b-c", "-a"),
+            ("hostname", "a-b.example", "-a"),
+            ("hostname", "localhost", "a.b"),
+            ("hostname", "münchen.de", "a_b.example"),
             ("ipv4", "1.2.3.4", "1.2.3"),
+            ("ipv4", "01.2.3.4", "1.2.3.256"),
+            ("date-time", "2026-01-01t00:00:00z", "2026-01-01 00:00:00Z"),
+            ("mac", "0011.2233.4455", "0011.2233"),
+            ("byte", "YWI=", ""),
             ("ipv6", "::1", "1.2.3.4"),
             ("cidr", "10.0.0.0/8", "10.0.0.0/33"),
             ("mac", "00:11:22:33:44:55", "00:11"),

@@ -9,7 +9,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`definition`] | the strategy of definitions themselves |
-//! | [`check`], [`check_schema`] | what is wrong with a definition |
+//! | [`check`], [`check_schema`], `check_structural`, `check_rules` | what is wrong with a definition |
 //! | [`structural`] | a schema as a tree |
 //! | [`prune`], [`defaults`], [`validate`], [`rules`], [`formats`], [`patterns`] | what a schema does to objects |
 //! | [`types`] | the same schema for merging and applying |
@@ -17,11 +17,14 @@
 //! | [`controller`] | names, conditions, rows, and the end of a definition |
 
 pub mod check;
+mod check_rules;
 pub mod check_schema;
+mod check_structural;
 pub mod controller;
 pub mod cost;
 pub mod defaults;
 pub mod definition;
+mod field_path;
 pub mod formats;
 pub mod patterns;
 pub mod prune;

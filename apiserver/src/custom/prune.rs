@@ -14,6 +14,13 @@ pub fn prune(node: &Node, object: &mut Value) -> Vec<String> {
     dropped.paths
 }
 
+/// The same for a default, which is a resource only where its schema says so.
+pub fn prune_default(node: &Node, value: &mut Value) -> Vec<String> {
+    let mut dropped = Dropped::default();
+    dropped.value(node, value, false);
+    dropped.paths
+}
+
 #[derive(Default)]
 struct Dropped {
     paths: Vec<String>,

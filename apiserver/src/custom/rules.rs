@@ -119,7 +119,10 @@ pub fn compile(text: &str) -> Result<IdedExpr, String> {
         return Err(format!("the expression is longer than {MAX_LENGTH} bytes"));
     }
     check_depth(text)?;
-    Parser::default().enable_optional_syntax(true).parse(text).map_err(|errors| format!("compilation failed: {errors}"))
+    Parser::default().enable_optional_syntax(true).parse(text).map_err(|errors| {
+        // The excerpt below a message is set in by a blank.
+        format!("compilation failed: {errors}").replace("\n| ", "\n | ")
+    })
 }
 
 impl Rule {
@@ -152,7 +155,7 @@ impl Rule {
         })
     }
 
-    fn check(&self, node: &Node, scope: &Scope, path: &FieldPath) -> Option<Cause> {
+    fn check(&self, node: &Node, value: &Value, scope: &Scope, path: &FieldPath) -> Option<Cause> {
         let context = scope.context(self)?;
         let mut path = path.clone();
         for name in &self.field_path {
@@ -166,12 +169,20 @@ impl Rule {
                 Some(match self.reason {
                     CauseReason::Required => Cause::required(&path, &message),
                     CauseReason::Forbidden => Cause::forbidden(&path, message),
-                    CauseReason::Duplicate => Cause::duplicate(&path, shown),
-                    _ => Cause::invalid(&path, shown, message),
+                    // Of what holds other values nothing is shown.
+                    reason if matches!(node.ty, Type::Object | Type::Array) => {
+                        let word = if reason == CauseReason::Duplicate { "Duplicate" } else { "Invalid" };
+                        Cause::new(reason, path, format!("{word} value: {message}"))
+                    }
+                    CauseReason::Duplicate => Cause::duplicate(&path, value.clone()),
+                    _ => Cause::invalid(&path, value.clone(), message),
                 })
             }
             Ok(_) => Some(Cause::invalid(&path, shown, format!("rule did not give a bool: {}", self.text))),
-            Err(error) => Some(Cause::invalid(&path, shown, format!("{error} evaluating rule: {}", self.name()))),
+            Err(error) => {
+                let why = format!("{} evaluating rule: {}", in_upstreams_words(&error), self.name());
+                Some(Cause::invalid(&path, shown, why))
+            }
         }
     }
 
@@ -189,6 +200,16 @@ impl Rule {
             None if self.message.is_empty() => format!("failed rule: {}", self.text),
             None => self.message.clone(),
         }
+    }
+}
+
+/// What went wrong in a rule, as cel-go says it where that is known.
+fn in_upstreams_words(error: &ExecutionError) -> String {
+    match error {
+        ExecutionError::NoSuchKey(key) => format!("no such key: {key}"),
+        ExecutionError::DivisionByZero(_) => "division by zero".to_owned(),
+        ExecutionError::RemainderByZero(_) => "modulus by zero".to_owned(),
+        error => error.to_string(),
     }
 }
 
@@ -229,7 +250,7 @@ pub fn validate(node: &Node, value: &Value, old: Option<&Value>, path: &FieldPat
         let old_cel = old.filter(|old| !old.is_null()).map(|old| convert(node, old, path_is_root(path)));
         let own = convert(node, value, path_is_root(path));
         let scope = Scope { own, old: old_cel, same: old == Some(value) };
-        causes.extend(node.rules.iter().filter_map(|rule| rule.check(node, &scope, path)));
+        causes.extend(node.rules.iter().filter_map(|rule| rule.check(node, value, &scope, path)));
     }
     match value {
         Value::Object(map) => {
@@ -377,17 +398,17 @@ mod tests {
             (
                 json!({"rule": "self.min <= self.max"}),
                 json!({"min": 3, "max": 2}),
-                "spec: Invalid value: \"object\": failed rule: self.min <= self.max",
+                "spec: Invalid value: failed rule: self.min <= self.max",
             ),
             (
                 json!({"rule": "self.min <= self.max", "message": "too small"}),
                 json!({"min": 3, "max": 2}),
-                "spec: Invalid value: \"object\": too small",
+                "spec: Invalid value: too small",
             ),
             (
                 json!({"rule": "self.min <= self.max", "messageExpression": "'max is ' + string(self.max)"}),
                 json!({"min": 3, "max": 2}),
-                "spec: Invalid value: \"object\": max is 2",
+                "spec: Invalid value: max is 2",
             ),
             (
                 json!({"rule": "self.min <= self.max", "message": "no", "reason": "FieldValueForbidden", "fieldPath": ".min"}),

@@ -39,7 +39,26 @@ impl Version {
         fields::set(object, "apiVersion", version);
     }
 
+    /// Numbers of `scale` must be such (apiextensions `registry/customresource/validator.go`).
+    fn check_scale(&self, object: &Value, causes: &mut Vec<Cause>) {
+        let Some(scale) = &self.scale else { return };
+        for pointer in [&scale.wanted, &scale.there] {
+            let Some(number) = object.pointer(pointer).and_then(Value::as_i64) else { continue };
+            let path = FieldPath::new(&pointer.replace('/', "."));
+            if number < 0 {
+                causes.push(Cause::invalid(&path, number, "should be a non-negative integer"));
+            } else if number > i64::from(i32::MAX) {
+                causes.push(Cause::invalid(&path, number, format!("should be less than or equal to {}", i32::MAX)));
+            }
+        }
+    }
+
     fn check(&self, object: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
+        self.check_values(object, old, causes);
+        self.check_scale(object, causes);
+    }
+
+    fn check_values(&self, object: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
         let before = causes.len();
         validate::validate(&self.node, object, old, causes);
         validate::validate_lists(&self.node, object, old, &FieldPath::default(), causes);

@@ -11,6 +11,9 @@ use coracle_api::{Cause, validation};
 use serde_json::{Map, Value};
 use std::collections::HashSet;
 
+/// The largest whole number up to which JSON's numbers are exact.
+const EXACT_MAX: f64 = 9_007_199_254_740_991.0;
+
 /// No more causes than this are collected for one object.
 pub const MAX_CAUSES: usize = 200;
 
@@ -21,6 +24,15 @@ pub fn validate(node: &Node, value: &Value, old: Option<&Value>, causes: &mut Ve
 
 /// Lists whose items must differ, and embedded resources (apiextensions `schema/listtype`, `schema/objectmeta`).
 pub fn validate_lists(node: &Node, value: &Value, old: Option<&Value>, path: &FieldPath, causes: &mut Vec<Cause>) {
+    walk(node, value, old, path, true, causes);
+}
+
+/// Embedded resources alone.
+pub fn validate_embedded(node: &Node, value: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    walk(node, value, None, path, false, causes);
+}
+
+fn walk(node: &Node, value: &Value, old: Option<&Value>, path: &FieldPath, lists: bool, causes: &mut Vec<Cause>) {
     if old == Some(value) || causes.len() > MAX_CAUSES {
         return;
     }
@@ -32,15 +44,17 @@ pub fn validate_lists(node: &Node, value: &Value, old: Option<&Value>, path: &Fi
             for (name, value) in map {
                 if let Some(child) = node.field(name) {
                     let path = step(node, name, path);
-                    validate_lists(child, value, old.and_then(|old| old.get(name)), &path, causes);
+                    walk(child, value, old.and_then(|old| old.get(name)), &path, lists, causes);
                 }
             }
         }
         Value::Array(items) => {
-            duplicates(node, items, path, causes);
+            if lists {
+                duplicates(node, items, path, causes);
+            }
             if let Some(child) = &node.items {
                 for (nth, item) in items.iter().enumerate() {
-                    validate_lists(child, item, correlated(node, item, old), &path.index(nth), causes);
+                    walk(child, item, correlated(node, item, old), &path.index(nth), lists, causes);
                 }
             }
         }
@@ -61,17 +75,49 @@ pub fn correlated<'a>(node: &Node, item: &Value, old: Option<&'a Value>) -> Opti
 }
 
 fn embedded(map: &Map<String, Value>, path: &FieldPath, causes: &mut Vec<Cause>) {
-    let text = |name: &str| map.get(name).and_then(Value::as_str).unwrap_or_default();
     for name in ["apiVersion", "kind"] {
-        if text(name).is_empty() {
-            causes.push(Cause::required(&path.child(name), "must not be empty"));
+        let path = path.child(name);
+        match map.get(name) {
+            None => causes.push(Cause::required(&path, "")),
+            Some(Value::String(text)) if text.is_empty() => causes.push(Cause::invalid(&path, "", "must not be empty")),
+            Some(Value::String(text)) if name == "kind" => {
+                let messages = validation::dns1035_label(&text.to_ascii_lowercase());
+                if !messages.is_empty() {
+                    let why = format!("may have mixed case, but should otherwise match: {}", messages.join(","));
+                    causes.push(Cause::invalid(&path, text.as_str(), why));
+                }
+            }
+            Some(Value::String(text)) if text.matches('/').count() > 1 => {
+                causes.push(Cause::invalid(&path, text.as_str(), format!("unexpected GroupVersion string: {text}")));
+            }
+            Some(Value::String(_)) => {}
+            Some(other) => causes.push(Cause::invalid(&path, other.clone(), "must be a string")),
         }
     }
-    let name = map.get("metadata").and_then(|metadata| metadata.get("name")).and_then(Value::as_str);
-    if let Some(name) = name.filter(|name| !name.is_empty()) {
+    if let Some(metadata) = map.get("metadata") {
+        embedded_metadata(metadata, &path.child("metadata"), causes);
+    }
+}
+
+fn embedded_metadata(metadata: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    let text = |name: &str| metadata.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
+    if let Some(name) = text("name") {
+        let path = path.child("name");
         let messages = validation::path_segment(name);
-        let path = path.child("metadata").child("name");
         causes.extend(messages.into_iter().map(|message| Cause::invalid(&path, name, message)));
+    }
+    if let Some(namespace) = text("namespace") {
+        let messages = validation::dns1123_label(namespace);
+        let path = path.child("namespace");
+        causes.extend(messages.into_iter().map(|message| Cause::invalid(&path, namespace, message)));
+    }
+    let path = path.child("labels");
+    for (key, value) in metadata.get("labels").and_then(Value::as_object).into_iter().flatten() {
+        let messages = validation::qualified_name(key);
+        causes.extend(messages.into_iter().map(|message| Cause::invalid(&path, key.as_str(), message)));
+        let value = value.as_str().unwrap_or_default();
+        let messages = validation::label_value(value);
+        causes.extend(messages.into_iter().map(|message| Cause::invalid(&path, value, message)));
     }
 }
 
@@ -81,6 +127,11 @@ fn duplicates(node: &Node, items: &[Value], path: &FieldPath, causes: &mut Vec<C
         let key = match &node.list {
             Items::Atomic => return,
             Items::Set => item.clone(),
+            Items::Map(_) if !item.is_object() => {
+                let why = "must be an object for an array of list-type map";
+                causes.push(Cause::invalid(&path.index(nth), item.clone(), why));
+                continue;
+            }
             Items::Map(keys) => {
                 let defaults = node.items.as_deref();
                 let part = |key: &String| {
@@ -110,10 +161,14 @@ impl Measure<'_> {
         if old == Some(value) || self.causes.len() > MAX_CAUSES || value.is_null() && node.nullable {
             return;
         }
-        if !self.has_type(node, value, path) {
+        let fits = self.has_type(node, value, path);
+        if !fits && !value.is_number() {
+            self.listed(node, value, path);
             return;
         }
-        self.combinations(node, value, path);
+        if fits {
+            self.combinations(node, value, path);
+        }
         match value {
             Value::String(text) => self.text(node, text, value, path),
             Value::Number(number) => self.number(node, number.as_f64().unwrap_or(f64::NAN), value, path),
@@ -121,6 +176,11 @@ impl Measure<'_> {
             Value::Object(map) => self.object(node, map, old, path),
             _ => {}
         }
+        self.listed(node, value, path);
+    }
+
+    /// One of the values that there are.
+    fn listed(&mut self, node: &Node, value: &Value, path: &FieldPath) {
         let allowed = &node.checks.allowed;
         if !allowed.is_empty() && !allowed.iter().any(|known| same(known, value)) {
             let texts: Vec<String> =
@@ -131,8 +191,8 @@ impl Measure<'_> {
     }
 
     fn has_type(&mut self, node: &Node, value: &Value, path: &FieldPath) -> bool {
-        let found = type_name(value);
-        let integral = matches!(value, Value::Number(number) if number.as_f64().is_some_and(|n| n.fract() == 0.0));
+        let integral = value.is_i64() || value.as_f64().is_some_and(|n| n.fract() == 0.0 && n.abs() <= EXACT_MAX);
+        let found = if value.is_u64() && !value.is_i64() { "number" } else { type_name(value) };
         let (fits, wanted) = match node.ty {
             _ if node.int_or_string => (value.is_string() || integral, "integer,string"),
             Type::Any => (true, ""),
@@ -141,6 +201,13 @@ impl Measure<'_> {
             other => (other.as_str() == found, other.as_str()),
         };
         if !fits {
+            let format = node.checks.format.as_str();
+            // With a format a number is named by what Go holds it as.
+            let (found, wanted) = match found {
+                "number" if !format.is_empty() => ("float64", format),
+                "integer" if !format.is_empty() => ("int64", format),
+                found => (found, wanted),
+            };
             let message = format!("Invalid value: {found:?}: {path} in body must be of type {wanted}: {found:?}");
             self.causes.push(Cause::new(CauseReason::TypeInvalid, path, message));
         }
@@ -151,11 +218,14 @@ impl Measure<'_> {
         let checks = &node.checks;
         if checks.max_length.is_some() || checks.min_length.is_some() {
             let length = text.chars().count() as u64;
+            // Of what is wrong with a text the first is told.
             if let Some(most) = checks.max_length.filter(|most| length > *most) {
                 self.causes.push(Cause::too_long(path, usize::try_from(most).unwrap_or(usize::MAX)));
+                return;
             }
             if let Some(least) = checks.min_length.filter(|least| length < *least) {
                 self.invalid(path, value, &format!("should be at least {least} chars long"));
+                return;
             }
         }
         if let Some((pattern, regex)) = &checks.pattern
@@ -172,6 +242,13 @@ impl Measure<'_> {
 
     fn number(&mut self, node: &Node, number: f64, value: &Value, path: &FieldPath) {
         let checks = &node.checks;
+        if node.ty == Type::Integer && !node.int_or_string && !in_range(&checks.format, number, value) {
+            let format = match checks.format.as_str() {
+                "" => "(default format)".to_owned(),
+                format => format!("with format {format}"),
+            };
+            self.nowhere(&format!("Checked value must be of type integer {format} in {path}"));
+        }
         if let Some((factor, shown)) = &checks.multiple_of
             && *factor != 0.0
             && (number / factor).fract() != 0.0
@@ -264,12 +341,11 @@ impl Measure<'_> {
                 )),
             }
         }
-        for node in &checks.all_of {
-            let causes = alone(node, value, path);
-            if !causes.is_empty() {
-                self.nowhere(&format!("\"{path}\" must validate all the schemas (allOf)"));
-                self.causes.extend(causes);
-            }
+        let wrong: Vec<_> = checks.all_of.iter().map(|node| alone(node, value, path)).collect();
+        if wrong.iter().any(|causes| !causes.is_empty()) {
+            let none = if wrong.iter().any(Vec::is_empty) { "" } else { ". None validated" };
+            self.causes.extend(wrong.into_iter().flatten());
+            self.nowhere(&format!("\"{path}\" must validate all the schemas (allOf){none}"));
         }
         if let Some(not) = &checks.not
             && alone(not, value, path).is_empty()
@@ -277,6 +353,12 @@ impl Measure<'_> {
             self.nowhere(&format!("\"{path}\" must not validate the schema (not)"));
         }
     }
+}
+
+/// Whether an integer is one that its format can hold.
+fn in_range(format: &str, number: f64, value: &Value) -> bool {
+    let whole = value.is_i64() || number.fract() == 0.0 && number.abs() < 9.2e18;
+    whole && (format != "int32" || (f64::from(i32::MIN)..=f64::from(i32::MAX)).contains(&number))
 }
 
 /// What one alternative finds wrong.
@@ -331,11 +413,6 @@ mod tests {
                 json!({"type": "string"}),
                 json!(null),
                 r#"spec: Invalid value: "null": spec in body must be of type string: "null""#,
-            ),
-            (
-                json!({"type": "integer"}),
-                json!(1.5),
-                r#"spec: Invalid value: "number": spec in body must be of type integer: "number""#,
             ),
             (
                 json!({"x-kubernetes-int-or-string": true}),
@@ -417,13 +494,88 @@ mod tests {
             (
                 json!({"type": "object", "x-kubernetes-embedded-resource": true}),
                 json!({"apiVersion": "v1"}),
-                "spec.kind: Required value: must not be empty",
+                "spec.kind: Required value",
             ),
         ];
         for (schema, value, expected) in rows {
             let found =
                 causes(&json!({"type": "object", "properties": {"spec": schema}}), &json!({"spec": value}), None);
             assert_eq!(found, [expected], "{schema} {value}");
+        }
+    }
+
+    #[test]
+    fn several_causes_of_one_value() {
+        let rows = [
+            (
+                json!({"type": "integer"}),
+                json!(1.5),
+                &[
+                    r#"spec: Invalid value: "number": spec in body must be of type integer: "number""#,
+                    r#"<nil>: Invalid value: "": Checked value must be of type integer (default format) in spec"#,
+                ][..],
+            ),
+            (
+                json!({"type": "integer", "format": "int32"}),
+                json!(2_147_483_648_i64),
+                &[r#"<nil>: Invalid value: "": Checked value must be of type integer with format int32 in spec"#],
+            ),
+            (
+                json!({"type": "integer", "format": "int64"}),
+                json!(1e18),
+                &[r#"spec: Invalid value: "float64": spec in body must be of type int64: "float64""#],
+            ),
+            (
+                json!({"type": "string", "enum": ["a"]}),
+                json!(1),
+                &[
+                    r#"spec: Invalid value: "integer": spec in body must be of type string: "integer""#,
+                    r#"spec: Unsupported value: 1: supported values: "a""#,
+                ],
+            ),
+            (
+                json!({"type": "string", "minLength": 2, "pattern": "^[a-z]+$"}),
+                json!("A"),
+                &[r#"spec: Invalid value: "A": spec in body should be at least 2 chars long"#],
+            ),
+            (
+                json!({"type": "string", "allOf": [{"pattern": "^a"}, {"pattern": "b$"}]}),
+                json!("ac"),
+                &[
+                    r#"spec: Invalid value: "ac": spec in body should match 'b$'"#,
+                    r#"<nil>: Invalid value: "": "spec" must validate all the schemas (allOf)"#,
+                ],
+            ),
+            (
+                json!({"type": "string", "allOf": [{"pattern": "^a"}]}),
+                json!("c"),
+                &[
+                    r#"spec: Invalid value: "c": spec in body should match '^a'"#,
+                    r#"<nil>: Invalid value: "": "spec" must validate all the schemas (allOf). None validated"#,
+                ],
+            ),
+            (
+                json!({"type": "object", "x-kubernetes-embedded-resource": true, "x-kubernetes-preserve-unknown-fields": true}),
+                json!({"apiVersion": "a/b/c", "kind": "", "metadata": {"labels": {"a": "-"}, "namespace": "x"}}),
+                &[
+                    r#"spec.apiVersion: Invalid value: "a/b/c": unexpected GroupVersion string: a/b/c"#,
+                    r#"spec.kind: Invalid value: "": must not be empty"#,
+                    r#"spec.metadata.labels: Invalid value: "-": a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')"#,
+                ],
+            ),
+            (
+                json!({"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["k"], "items": {"type": "object"}}),
+                json!(["x"]),
+                &[
+                    r#"spec[0]: Invalid value: "string": spec[0] in body must be of type object: "string""#,
+                    r#"spec[0]: Invalid value: "x": must be an object for an array of list-type map"#,
+                ],
+            ),
+        ];
+        for (schema, value, expected) in rows {
+            let found =
+                causes(&json!({"type": "object", "properties": {"spec": schema}}), &json!({"spec": value}), None);
+            assert_eq!(found, expected, "{schema} {value}");
         }
     }
 
