@@ -96,6 +96,20 @@ fn from_json<'de, R: serde_json::de::Read<'de>>(
     run(ty, validation, |walk| walk.deserialize(&mut *reader).and_then(|object| reader.end().map(|()| object)))
 }
 
+/// So much of a body is shown.
+const SHOWN: usize = 30;
+
+/// The words for a body of which not even the kind can be told (apiserver `endpoints/handlers/rest.go`).
+pub fn unrecognized(kind: &str, why: &str, body: &[u8]) -> String {
+    let (start, more) = if body.len() > SHOWN { (&body[..SHOWN], " ...") } else { (body, "") };
+    let shown = match std::str::from_utf8(start) {
+        _ if body.is_empty() => "<empty>".to_owned(),
+        Ok(text) if text.starts_with('{') => text.to_owned(),
+        _ => start.iter().map(|byte| format!("{byte:02x}")).collect(),
+    };
+    format!("the object provided is unrecognized (must be of type {kind}): {why} ({shown}{more})")
+}
+
 /// Checks an object that was made otherwise: by a patch, by a conversion.
 ///
 /// # Errors

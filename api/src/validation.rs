@@ -13,7 +13,7 @@ const QUALIFIED_NAME_MAX: usize = 63;
 
 fn max_length(text: &str, max: usize, messages: &mut Vec<String>) {
     if text.len() > max {
-        messages.push(format!("must be no more than {max} bytes"));
+        messages.push(format!("must be no more than {max} characters"));
     }
 }
 
@@ -92,7 +92,9 @@ pub fn qualified_name(text: &str) -> Vec<String> {
             name
         }
         Some((prefix, name)) => {
-            messages.extend(dns1123_subdomain(prefix).into_iter().map(|m| format!("prefix part {m}")));
+            // Of keys upstream counts bytes, of names characters (apimachinery `api/validate/content`, `util/validation`).
+            let told = |m: String| format!("prefix part {}", m.replace("characters", "bytes"));
+            messages.extend(dns1123_subdomain(prefix).into_iter().map(told));
             name
         }
     };
@@ -110,7 +112,9 @@ pub fn qualified_name(text: &str) -> Vec<String> {
 /// A label's value.
 pub fn label_value(text: &str) -> Vec<String> {
     let mut messages = Vec::new();
-    max_length(text, LABEL_VALUE_MAX, &mut messages);
+    if text.len() > LABEL_VALUE_MAX {
+        messages.push(format!("must be no more than {LABEL_VALUE_MAX} bytes"));
+    }
     if !text.is_empty() && !shaped(text, alphanumeric, |b| b"-_.".contains(&b)) {
         messages.push("a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')".into());
     }
@@ -126,7 +130,7 @@ pub fn port_number(port: i64) -> Vec<String> {
 pub fn port_name(text: &str) -> Vec<String> {
     let mut messages = Vec::new();
     if text.len() > 15 {
-        messages.push("must be no more than 15 bytes".into());
+        messages.push("must be no more than 15 characters".into());
     }
     if !text.bytes().all(|b| lower(b) || b == b'-') {
         messages.push("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)".into());

@@ -2,7 +2,7 @@
 
 use coracle_api::decode::FieldValidation;
 use coracle_api::selector::{FieldSelector, LabelSelector};
-use coracle_api::status::{CauseReason, FieldPath};
+use coracle_api::status::FieldPath;
 use coracle_api::{Cause, Gvk, Status};
 use http::Method;
 
@@ -264,11 +264,9 @@ fn not_supported(kind: &'static str, name: &str, value: &str, supported: &[&str]
     invalid_options(kind, vec![Cause::not_supported(&FieldPath::new(name), value, supported)])
 }
 
-/// 422 for words that `dryRun` does not take. It is a list, and shown as Go shows one.
+/// 422 for words that `dryRun` does not take; all that were given are shown.
 pub fn wrong_dry_run(kind: &'static str, words: &[&str]) -> Status {
-    let words: Vec<String> = words.iter().map(|word| format!("{word:?}")).collect();
-    let message = format!("Unsupported value: []string{{{}}}: supported values: \"All\"", words.join(", "));
-    invalid_options(kind, vec![Cause::new(CauseReason::NotSupported, "dryRun", message)])
+    invalid_options(kind, vec![Cause::not_supported(&FieldPath::new("dryRun"), words.to_vec(), &["All"])])
 }
 
 /// What both ways to say it come to, or 422 when both are used (apimachinery `meta/v1/validation`, ValidateDeleteOptions).
@@ -373,12 +371,12 @@ mod tests {
             (
                 Method::POST,
                 "dryRun=Some",
-                "CreateOptions.meta.k8s.io \"\" is invalid: dryRun: Unsupported value: []string{\"Some\"}: supported values: \"All\"",
+                "CreateOptions.meta.k8s.io \"\" is invalid: dryRun: Unsupported value: [\"Some\"]: supported values: \"All\"",
             ),
             (
                 Method::DELETE,
                 "dryRun=",
-                "DeleteOptions.meta.k8s.io \"\" is invalid: dryRun: Unsupported value: []string{\"\"}: supported values: \"All\"",
+                "DeleteOptions.meta.k8s.io \"\" is invalid: dryRun: Unsupported value: [\"\"]: supported values: \"All\"",
             ),
             (
                 Method::PUT,

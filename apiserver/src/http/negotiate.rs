@@ -65,7 +65,8 @@ impl Accept {
             .into_iter()
             .map(|(_, accept)| accept)
             .next()
-            .ok_or_else(|| Status::not_acceptable(if protobuf() { &OFFERED } else { &OFFERED[..2] }))
+            // The list names what servers write of any resource.
+            .ok_or_else(|| Status::not_acceptable(&OFFERED))
     }
 
     fn clause(clause: &str, protobuf: impl Fn() -> bool) -> Option<(u32, Self)> {

@@ -6,7 +6,8 @@ use crate::verbs::Call;
 use bytes::Bytes;
 use coracle_api::decode::{self, FieldValidation};
 use coracle_api::schema::TypeRef;
-use coracle_api::{Gvk, Status, meta, schema};
+use coracle_api::status::FieldPath;
+use coracle_api::{Cause, Gvk, Status, meta, schema};
 use http::{HeaderMap, header};
 use http_body_util::{BodyExt, Limited};
 use serde_json::Value;
@@ -139,7 +140,7 @@ impl Body {
 
     fn format(&self) -> Result<decode::Format, Status> {
         match self.content_type.as_str() {
-            "" | "application/json" | "*/*" => Ok(decode::Format::Json),
+            "" | "application/json" => Ok(decode::Format::Json),
             "application/yaml" => Ok(decode::Format::Yaml),
             _ => Err(Status::unsupported_media_type(&TAKEN)),
         }
@@ -152,13 +153,54 @@ impl Body {
     pub fn object(&self, call: &Call) -> Result<Value, Status> {
         let row = call.row();
         if row.strategy.custom().is_some() && self.content_type == protobuf::MEDIA_TYPE {
-            return Err(Status::unsupported_media_type(&TAKEN[..2]));
+            // The list names what servers read of any resource.
+            return Err(Status::unsupported_media_type(&TAKEN));
         }
         let ty = row.reading_type(call.resolved.served)?;
-        let (mut object, warnings) = self.of_type(&call.gvk(), ty, call.options.field_validation)?;
-        call.warn(warnings);
-        call.warn(drop_unknown(call, &mut object)?);
+        if row.strategy.custom().is_none() {
+            let (object, warnings) = self.of_type(&call.gvk(), ty, call.options.field_validation)?;
+            call.warn(warnings);
+            return Ok(object);
+        }
+        // What reading and measuring find is told together, so neither may stop the other.
+        let validation = match call.options.field_validation {
+            FieldValidation::Strict => FieldValidation::Warn,
+            other => other,
+        };
+        let decoded = decode::decode(&self.bytes, self.format()?, ty, validation)?;
+        let mut object = decoded.object;
+        self.check_custom_kind(&object, &call.gvk())?;
+        let (mut found, unknown): (Vec<_>, Vec<_>) =
+            decoded.warnings.into_iter().partition(|warning| warning.starts_with("duplicate "));
+        found.extend(unknown);
+        call.warn(drop_unknown(call, &mut object, found)?);
         Ok(object)
+    }
+
+    /// A custom resource must say what it is: its kind tells the server nothing by itself (apiextensions
+    /// `customresource_handler.go`, `crdConversionRESTOptionsGetter` and `registry/customresource/validator.go`).
+    fn check_custom_kind(&self, object: &Value, gvk: &Gvk) -> Result<(), Status> {
+        let (version, kind, expected) = (meta::api_version(object), meta::kind(object), gvk.api_version());
+        if kind.is_empty() {
+            let text = String::from_utf8_lossy(&self.bytes);
+            let why = format!("Object 'Kind' is missing in '{}'", text.trim_end_matches('\n'));
+            return Err(Status::bad_request(decode::unrecognized(&gvk.kind, &why, &self.bytes)));
+        }
+        if version.matches('/').count() > 1 {
+            let why = format!("unexpected GroupVersion string: {version}");
+            return Err(Status::bad_request(decode::unrecognized(&gvk.kind, &why, &self.bytes)));
+        }
+        if version != expected {
+            return Err(Status::bad_request(format!(
+                "the API version in the data ({version}) does not match the expected API version ({expected})"
+            )));
+        }
+        if kind != &*gvk.kind {
+            let cause = Cause::invalid(&FieldPath::new("kind"), kind, format!("must be {}", gvk.kind));
+            let given = Gvk { kind: kind.into(), ..gvk.clone() };
+            return Err(Status::invalid(&given, meta::name(object), vec![cause]));
+        }
+        Ok(())
     }
 
     /// The body as an object of one kind.
@@ -207,24 +249,27 @@ impl Body {
     }
 }
 
-/// Drops what the schema of a custom resource does not name, and gives the warnings about it. Its documents are read
-/// before they are measured against the schema, because their wrong types are invalid values, not unreadable ones.
+/// Drops what the schema of a custom resource does not name, and gives the warnings about it behind what was `found` before.
+/// Its documents are read before they are measured against the schema, because their wrong types are invalid values, not
+/// unreadable ones.
 ///
 /// # Errors
 /// 400 when fields are validated strictly.
-pub fn drop_unknown(call: &Call, object: &mut Value) -> Result<Vec<String>, Status> {
-    let Some(custom) = call.row().strategy.custom() else { return Ok(Vec::new()) };
-    let unknown = custom.prune(object).into_iter().map(|path| format!("unknown field \"{path}\"")).collect::<Vec<_>>();
+pub fn drop_unknown(call: &Call, object: &mut Value, mut found: Vec<String>) -> Result<Vec<String>, Status> {
+    let Some(custom) = call.row().strategy.custom() else { return Ok(found) };
+    let mut unknown = custom.prune(object);
+    unknown.sort();
+    found.extend(unknown.into_iter().map(|path| format!("unknown field \"{path}\"")));
     match call.options.field_validation {
         FieldValidation::Ignore => Ok(Vec::new()),
-        FieldValidation::Strict if !unknown.is_empty() => {
+        FieldValidation::Strict if !found.is_empty() => {
             let Gvk { version, kind, .. } = call.gvk();
             Err(Status::bad_request(format!(
                 "{kind} in version \"{version}\" cannot be handled as a {kind}: strict decoding error: {}",
-                unknown.join(", ")
+                found.join(", ")
             )))
         }
-        _ => Ok(unknown),
+        _ => Ok(found),
     }
 }
 

@@ -169,7 +169,8 @@ pub fn labels(map: Option<&Value>, path: &FieldPath, causes: &mut Vec<Cause>) {
     for (key, value) in map.and_then(Value::as_object).into_iter().flatten() {
         invalid_all(path, key, validation::qualified_name(key), causes);
         let value = value.as_str().unwrap_or_default();
-        invalid_all(&path.key(key), value, validation::label_value(value), causes);
+        // The key is not told with the value.
+        invalid_all(path, value, validation::label_value(value), causes);
     }
 }
 

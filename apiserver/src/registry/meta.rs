@@ -45,7 +45,10 @@ pub fn check_location(call: &Call, object: &mut Value) -> Result<(), Status> {
 /// The name must be the one of the path.
 pub fn check_name(call: &Call, object: &Value) -> Result<(), Status> {
     match meta::name(object) {
-        "" => Err(Status::bad_request("name is required")),
+        "" => Err(Status::bad_request(format!(
+            "the name of the object ({} based on URL) was undeterminable: name must be provided",
+            call.name
+        ))),
         name if name != call.name => Err(Status::bad_request(format!(
             "the name of the object ({name}) does not match the name on the URL ({})",
             call.name
@@ -80,7 +83,10 @@ pub fn prepare_create(row: &Row, object: &mut Value, context: &WriteContext) {
 /// Carries over what an update cannot change, so that leaving it out is no change.
 pub fn prepare_update(object: &mut Value, old: &Value) {
     let known = old.get("metadata").unwrap_or(&Value::Null);
-    for field in ["deletionGracePeriodSeconds", "deletionTimestamp", "generation", "selfLink"] {
+    // When the object goes is nothing that an update says: giving another time is an error, giving none is not.
+    let ends = meta::deletion_timestamp(object).is_some_and(|time| known["deletionTimestamp"] != time);
+    let kept = ["generation", "selfLink", "deletionGracePeriodSeconds", "deletionTimestamp"];
+    for field in kept.into_iter().filter(|field| !(ends && *field == "deletionTimestamp")) {
         meta::set(object, field, known.get(field).cloned().unwrap_or(Value::Null));
     }
     for field in ["uid", "creationTimestamp"] {
@@ -201,6 +207,52 @@ pub fn validate(row: &Row, object: &Value, causes: &mut Vec<Cause>) {
     validate_common(object, &path, causes);
 }
 
+/// What to tell whoever gives a custom resource a finalizer that others may take for theirs (apiextensions
+/// `registry/customresource/strategy.go`).
+pub fn finalizer_warnings(row: &Row, object: &Value, old: Option<&Value>) -> Vec<String> {
+    if row.strategy.custom().is_none() {
+        return Vec::new();
+    }
+    let known = |name: &str| old.is_some_and(|old| meta::finalizers(old).any(|old| old == name));
+    let plain = meta::finalizers(object).filter(|name| !name.contains('/') && !known(name));
+    plain
+        .map(|name| {
+            format!(
+                "metadata.finalizers: {name:?}: prefer a domain-qualified finalizer name to avoid accidental conflicts with other finalizer writers"
+            )
+        })
+        .collect()
+}
+
+/// References to owners; which of them is wrong is not told.
+fn owners(owners: &[Value], path: &FieldPath, causes: &mut Vec<Cause>) {
+    let mut controllers = Vec::new();
+    for owner in owners {
+        let api_version = text(owner, "apiVersion");
+        if api_version.is_empty() {
+            causes.push(Cause::invalid(&path.child("apiVersion"), "", "version must not be empty"));
+        }
+        for field in ["kind", "name", "uid"] {
+            if text(owner, field).is_empty() {
+                causes.push(Cause::invalid(&path.child(field), "", "must not be empty"));
+            }
+        }
+        if api_version == "v1" && text(owner, "kind") == "Event" {
+            let why = "/v1, Kind=Event is disallowed from being an owner";
+            causes.push(Cause::invalid(path, owner.clone(), why));
+        }
+        if owner.get("controller").and_then(Value::as_bool) == Some(true) {
+            controllers.push(format!("{}/{}", text(owner, "kind"), text(owner, "name")));
+        }
+    }
+    if let [first, second, ..] = controllers.as_slice() {
+        let why = format!(
+            "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {second}"
+        );
+        causes.push(Cause::invalid(path, owners.to_vec(), why));
+    }
+}
+
 fn validate_common(object: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     let metadata = object.get("metadata").unwrap_or(&Value::Null);
     fields::labels(metadata.get("labels"), &path.child("labels"), causes);
@@ -212,27 +264,7 @@ fn validate_common(object: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     if size > ANNOTATIONS_MAX {
         causes.push(Cause::too_long(&path.child("annotations"), ANNOTATIONS_MAX));
     }
-    let mut controllers = Vec::new();
-    for (nth, owner) in items(metadata, "ownerReferences").iter().enumerate() {
-        let path = path.child("ownerReferences").index(nth);
-        if text(owner, "apiVersion").is_empty() {
-            causes.push(Cause::invalid(&path.child("apiVersion"), "", "version must not be empty"));
-        }
-        for field in ["kind", "name", "uid"] {
-            if text(owner, field).is_empty() {
-                causes.push(Cause::invalid(&path.child(field), "", "must not be empty"));
-            }
-        }
-        if owner.get("controller").and_then(Value::as_bool) == Some(true) {
-            controllers.push(format!("{}/{}", text(owner, "kind"), text(owner, "name")));
-        }
-    }
-    if let [first, second, ..] = controllers.as_slice() {
-        let why = format!(
-            "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {second}"
-        );
-        causes.push(Cause::invalid(&path.child("ownerReferences"), Value::Null, why));
-    }
+    owners(items(metadata, "ownerReferences"), &path.child("ownerReferences"), causes);
     for finalizer in meta::finalizers(object) {
         let path = path.child("finalizers");
         invalid_all(&path, finalizer, validation::qualified_name(finalizer), causes);
@@ -255,6 +287,10 @@ pub fn validate_update(object: &Value, old: &Value, causes: &mut Vec<Cause>) {
         if new != known {
             causes.push(Cause::immutable(&path.child(field), new));
         }
+    }
+    if object["metadata"]["deletionTimestamp"] != old["metadata"]["deletionTimestamp"] {
+        let new = object["metadata"]["deletionTimestamp"].clone();
+        causes.push(Cause::immutable(&path.child("deletionTimestamp"), new));
     }
     if meta::deletion_timestamp(old).is_some() {
         let known: HashSet<&str> = meta::finalizers(old).collect();

@@ -53,7 +53,7 @@ pub(super) async fn patch(call: Call, body: Body) -> Result<Response, Status> {
         // The result goes through the same reading as any body: unknown fields are found here.
         let mut decoded = decode::check(patched, type_ref, call.options.field_validation)?;
         let mut object = decoded.object;
-        decoded.warnings.extend(drop_unknown(&call, &mut object)?);
+        decoded.warnings.extend(drop_unknown(&call, &mut object, Vec::new())?);
         if call.options.field_validation != FieldValidation::Ignore {
             call.warn(decoded.warnings);
         }

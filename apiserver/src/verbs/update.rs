@@ -8,7 +8,7 @@ use crate::http::request::Body;
 use crate::registry::core::pod_warnings;
 use crate::registry::{Subresource, meta};
 use crate::store::Op;
-use coracle_api::{Status, meta as object_meta};
+use coracle_api::{Gvk, Status, meta as object_meta};
 use http::StatusCode;
 use serde_json::Value;
 
@@ -101,6 +101,7 @@ pub(super) async fn write(
     validate(call, &object, &current.value)?;
     if call.subresource.is_none() {
         call.warn(pod_warnings::on_update(&row, &object, &current.value));
+        call.warn(meta::finalizer_warnings(&row, &object, Some(&current.value)));
     }
     let allocated = if call.subresource.is_none() {
         allocate::for_update(call, &mut object, &current.value)?
@@ -149,7 +150,9 @@ fn check_preconditions(call: &Call, current: &Current, object: &Value) -> Result
         "" | "0" => {
             let path = coracle_api::status::FieldPath::new("metadata.resourceVersion");
             let cause = coracle_api::Cause::invalid(&path, 0, "must be specified for an update");
-            Err(Status::invalid(&call.gvk(), &call.name, vec![cause]))
+            // Upstream's store knows the resource's name alone, and gives it for the kind.
+            let gvk = Gvk { kind: call.gvr().resource, ..call.gvk() };
+            Err(Status::invalid(&gvk, &call.name, vec![cause]))
         }
         version => match version.parse::<u64>() {
             Ok(version) if version == current.revision => Ok(()),
