@@ -63,7 +63,7 @@ fn a_second_daemon_moves_nothing_of_the_first() {
     let script = "busybox mount -t tmpfs run /run && exec \"$@\"";
     let words = ["unshare", "-m", "busybox", "sh", "-c", script, "sh", program.to_str().unwrap(), "runtime"];
     let refused = engine.on_host(&[&words[..], &["--data-dir", data.to_str().unwrap()]].concat()).fails();
-    assert!(refused.contains("already open"), "{refused}");
+    assert!(refused.contains(&format!("a runtime works in {}: stop it first", data.display())), "{refused}");
     assert!(!own.is_symlink() && own.join("cri.sock").exists());
 }
 

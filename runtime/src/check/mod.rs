@@ -126,14 +126,7 @@ impl Check {
         if !path.exists() {
             return Err(Error::not_found(format!("{} is not a runtime's data directory", config.data_dir.display())));
         }
-        // The database is locked by who has it open.
-        let catalogue = Catalogue::open(&path).map_err(|error| match error.to_string() {
-            text if text.contains("already open") => Error::precondition(format!(
-                "a runtime works in {}: stop it first; its containers go on",
-                config.data_dir.display()
-            )),
-            _ => error,
-        })?;
+        let catalogue = Catalogue::open(&path)?;
         let build_cache = BuildCache::open(catalogue.database())?;
         Ok(Check { config, catalogue, build_cache })
     }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use parking_lot::RwLock;
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::{Deserialize, Serialize};
 
 use super::{Removed, reference::Reference};
@@ -51,8 +51,15 @@ pub struct Catalogue {
 }
 
 impl Catalogue {
+    /// Fails if a runtime works in the directory of `path`: the database is locked by who has it open.
     pub fn open(path: &Path) -> Result<Catalogue> {
-        let database = Database::create(path)?;
+        let database = Database::create(path).map_err(|error| match error {
+            DatabaseError::DatabaseAlreadyOpen => Error::precondition(format!(
+                "a runtime works in {}: stop it first; its containers go on",
+                path.parent().unwrap_or(path).display()
+            )),
+            error => error.into(),
+        })?;
         let write = database.begin_write()?;
         write.open_table(IMAGES)?;
         write.commit()?;
