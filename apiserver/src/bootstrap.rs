@@ -24,6 +24,8 @@ pub async fn run(server: &Arc<Server>) -> Result<(), Status> {
         ensure(server, ("", "namespaces"), "", namespace).await?;
     }
     server.hooks.done("poststarthook/start-system-namespaces-controller");
+    authentication(server).await?;
+    server.hooks.done("poststarthook/start-cluster-authentication-info-controller");
     // core `scheduling` SystemPriorityClasses
     for (name, value, what) in [
         (
@@ -66,6 +68,27 @@ pub async fn run(server: &Arc<Server>) -> Result<(), Status> {
     put(server, ("discovery.k8s.io", "endpointslices"), "default", slice).await?;
     server.hooks.done("poststarthook/bootstrap-controller");
     Ok(())
+}
+
+/// Tells servers beside this one whose client certificates to trust (controlplane `clusterauthenticationtrust`): upstream's
+/// controller manager, scheduler and extension servers read it. What other servers of the cluster wrote stays.
+async fn authentication(server: &Arc<Server>) -> Result<(), Status> {
+    const RESOURCE: (&str, &str) = ("", "configmaps");
+    const NAME: &str = "extension-apiserver-authentication";
+    const KEY: &str = "client-ca-file";
+    let known = call(server, RESOURCE, "kube-system", NAME)?;
+    server.fresh().await?;
+    let found = known.cache()?.snapshot().get(&known.cache_key()).map(|object| object.parse());
+    let own = server.config.ca_pem.trim();
+    let mut data = found.as_ref().map_or_else(|| json!({}), |found| found["data"].clone());
+    let bundle = data[KEY].as_str().unwrap_or_default();
+    if own.is_empty() || bundle.contains(own) {
+        return Ok(());
+    }
+    let parts = [bundle.trim(), own].into_iter().filter(|part| !part.is_empty());
+    data[KEY] = parts.map(|part| format!("{part}\n")).collect::<String>().into();
+    let map = json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": NAME, "namespace": "kube-system"}, "data": data});
+    put(server, RESOURCE, "kube-system", map).await
 }
 
 /// Says which APIServices are kept by the server, and that it answers for them itself.

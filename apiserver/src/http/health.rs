@@ -15,11 +15,12 @@ use std::time::Duration;
 const STORE_WITHIN: Duration = Duration::from_secs(2);
 
 /// What a server does once before it is ready, under the names that upstream has for it.
-pub const HOOKS: [&str; 9] = [
+pub const HOOKS: [&str; 10] = [
     "poststarthook/priority-and-fairness-config-consumer",
     "poststarthook/start-apiextensions-controllers",
     "poststarthook/crd-informer-synced",
     "poststarthook/start-system-namespaces-controller",
+    "poststarthook/start-cluster-authentication-info-controller",
     "poststarthook/scheduling/bootstrap-system-priority-classes",
     "poststarthook/priority-and-fairness-config-producer",
     "poststarthook/bootstrap-controller",

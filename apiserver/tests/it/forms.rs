@@ -140,6 +140,7 @@ async fn discovery_and_health() {
         "[+]ping ok\n[+]log ok\n",
         "[+]etcd ok\n[+]etcd-readiness ok\n",
         "[+]poststarthook/start-apiextensions-controllers ok\n",
+        "[+]poststarthook/start-cluster-authentication-info-controller ok\n",
         "[+]shutdown ok\nreadyz check passed\n",
     ] {
         assert!(text.contains(line), "{text}");

@@ -1,10 +1,13 @@
 //! Questions about who somebody is and what they may do, and the tokens of service accounts.
 
 use crate::harness::{Client, Harness, identity, pod};
+use coracle_api::clock::SystemClock;
 use coracle_apiserver::UserInfo;
+use coracle_apiserver::store::embedded::Embedded;
 use coracle_pki::{Subject, Usage};
 use http::StatusCode;
 use serde_json::{Value, json};
+use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 const AUTHENTICATION: &str = "/apis/authentication.k8s.io/v1";
@@ -150,4 +153,25 @@ async fn groups_have_api_services() {
         answer["message"].as_str().unwrap().contains("spec.service: Forbidden: this server does not pass requests on"),
         "{answer}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn others_learn_which_authorities_to_trust() {
+    const PATH: &str = "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication";
+    let store = Arc::new(Embedded::in_memory(Arc::new(SystemClock::new())).unwrap());
+    let first = Harness::on(store.clone()).await;
+    let admin = first.admin();
+    let own = first.authority.cert_pem().to_owned();
+    let (code, map) = admin.get(PATH).await;
+    assert_eq!(code, StatusCode::OK, "{map}");
+    assert_eq!(map["data"], json!({"client-ca-file": own}));
+    assert_eq!(admin.merge(PATH, &json!({"data": {"requestheader-username-headers": "[]"}})).await.0, StatusCode::OK);
+
+    // A server with another authority adds its own; one with the same writes nothing.
+    let second = Harness::on(store.clone()).await;
+    let (_, map) = second.admin().get(PATH).await;
+    let both = format!("{own}{}", second.authority.cert_pem());
+    assert_eq!(map["data"], json!({"client-ca-file": both, "requestheader-username-headers": "[]"}));
+    let third = Harness::with(store, |config, _| config.ca_pem = own).await;
+    assert_eq!(third.admin().get(PATH).await.1, map);
 }
