@@ -111,3 +111,15 @@ async fn claims_are_not_filled_from_elsewhere() {
         assert_eq!(code, wanted, "{nth}: {made}");
     }
 }
+
+/// TaintTolerationComparisonOperators: alpha in v1.35, and no more since.
+#[tokio::test]
+async fn tolerations_do_not_compare_numbers() {
+    let harness = Harness::start().await;
+    let toleration = json!({"key": "sla", "operator": "Gt", "value": "950", "effect": "NoSchedule"});
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}], "tolerations": [toleration]}});
+    let (code, answer) = harness.admin().post("/api/v1/namespaces/default/pods", &pod).await;
+    assert_eq!(code, StatusCode::UNPROCESSABLE_ENTITY, "{answer}");
+    let why = r#"Pod "p" is invalid: spec.tolerations[0].operator: Unsupported value: "Gt": supported values: "Equal", "Exists""#;
+    assert_eq!(answer["message"], why);
+}

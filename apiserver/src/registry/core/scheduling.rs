@@ -71,7 +71,8 @@ pub fn tolerations(tolerations: &[Value], path: &FieldPath, causes: &mut Vec<Cau
                     "value must be empty when `operator` is 'Exists'",
                 ));
             }
-            "Exists" | "Lt" | "Gt" => {}
+            "Exists" => {}
+            // Lt and Gt too: TaintTolerationComparisonOperators is alpha, and off.
             other => causes.push(Cause::not_supported(&path.child("operator"), other, &["Equal", "Exists"])),
         }
         one_of(toleration, "effect", &EFFECTS, &path, causes);
