@@ -256,7 +256,8 @@ async fn embedded_comes_back_as_it_was() {
     let store = Embedded::open(&path, clock.clone()).unwrap();
     put(&store, "/a", "1").await;
     let last = put(&store, "/a", "2").await;
-    assert!(Embedded::open(&path, clock.clone()).is_err(), "one process at a time");
+    let refused = Embedded::open(&path, clock.clone()).err().expect("one process at a time").to_string();
+    assert_eq!(refused, "the store is unavailable: another server has it open: stop that one first");
     drop(store);
     let store = Embedded::open(&path, clock).unwrap();
     assert_eq!(store.revision().await.unwrap(), last);

@@ -27,7 +27,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use parking_lot::RwLock;
 use recent::Recent;
-use redb::{Database, StorageBackend};
+use redb::{Database, DatabaseError, StorageBackend};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -236,7 +236,12 @@ fn open_database(opener: &Opener) -> Result<(Database, Revision, Revision), Stor
     let mut database = Database::builder()
         .set_cache_size(PAGE_CACHE)
         .create_with_backend(backend)
-        .map_err(|error| unavailable(error.into()))?;
+        .map_err(|error| match error {
+            DatabaseError::DatabaseAlreadyOpen => {
+                StoreError::Unavailable("another server has it open: stop that one first".to_owned())
+            }
+            error => unavailable(error.into()),
+        })?;
     let write = database.begin_write().map_err(|error| unavailable(error.into()))?;
     let (revision, compacted) = {
         let mut meta = write.open_table(tables::META).map_err(|error| unavailable(error.into()))?;
