@@ -85,7 +85,10 @@ impl Answers {
         Self { one: one.into(), list: list.into(), event: event.into(), events: broadcast::channel(BEHIND).0 }
     }
 
-    async fn to(&self, request: Request<Incoming>) -> Response<impl hyper::body::Body<Data = Bytes, Error = Infallible>> {
+    async fn to(
+        &self,
+        request: Request<Incoming>,
+    ) -> Response<impl hyper::body::Body<Data = Bytes, Error = Infallible>> {
         let is_list = request.method() == Method::GET && request.uri().path().ends_with("/pods");
         let is_watch = request.uri().query().is_some_and(|query| query.contains("watch=true"));
         let is_patch = request.method() == Method::PATCH;

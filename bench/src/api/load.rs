@@ -98,7 +98,8 @@ impl Load {
         let (updates, events) = self.watch(target).await?;
         let end = spent();
         let each = |from: Duration, to: Duration, requests: usize| (to - from).as_secs_f64() * 1e6 / requests as f64;
-        let cost = [each(before, between, self.pods), each(between, after, self.gets), each(start, end, self.updates), 0.0];
+        let cost =
+            [each(before, between, self.pods), each(between, after, self.gets), each(start, end, self.updates), 0.0];
         Ok(Results { create, get, list, updates, events, cost, ..Results::default() })
     }
 

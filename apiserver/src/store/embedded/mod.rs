@@ -233,10 +233,8 @@ fn open_database(opener: &Opener) -> Result<(Database, Revision, Revision), Stor
     let unavailable = |error: redb::Error| StoreError::Unavailable(error.to_string());
     let backend = Backend(opener()?);
     let length = backend.len().map_err(|error| StoreError::Unavailable(error.to_string()))?;
-    let mut database = Database::builder()
-        .set_cache_size(PAGE_CACHE)
-        .create_with_backend(backend)
-        .map_err(|error| match error {
+    let mut database =
+        Database::builder().set_cache_size(PAGE_CACHE).create_with_backend(backend).map_err(|error| match error {
             DatabaseError::DatabaseAlreadyOpen => {
                 StoreError::Unavailable("another server has it open: stop that one first".to_owned())
             }
