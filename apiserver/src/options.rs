@@ -289,9 +289,7 @@ fn flag(value: &str) -> bool {
 }
 
 fn number<T: std::str::FromStr>(name: &str, value: &str) -> Result<T, Status> {
-    value
-        .parse()
-        .map_err(|_| Status::bad_request(format!("strconv.ParseInt: parsing {value:?}: invalid syntax ({name})")))
+    value.parse().map_err(|_| Status::bad_request(format!("strconv.ParseInt: parsing {value:?}: invalid syntax")))
 }
 
 /// Splits and unescapes a query.

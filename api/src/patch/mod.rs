@@ -11,7 +11,7 @@ pub use merge::{merge_diff, three_way_merge};
 
 use crate::decode::MAX_BYTES;
 use crate::schema::{Kind, Strategy, TypeRef, ValueRef};
-use crate::status::{Cause, CauseReason, Reason, Status};
+use crate::status::{Reason, Status};
 
 /// Most operations in one JSON patch (apiserver `maxJSONPatchOperations`).
 const MAX_OPERATIONS: usize = 10_000;
@@ -106,10 +106,16 @@ fn apply_json(current: &Value, patch: &[u8]) -> Result<Value, Status> {
                 return Err(Status::too_large(&format!("limit of copied values is {MAX_BYTES}")));
             }
         }
-        json_patch::patch(&mut object, std::slice::from_ref(operation)).map_err(|error| {
-            let cause = Cause::new(CauseReason::UnexpectedServerResponse, "", error.to_string());
+        if let json_patch::PatchOperation::Test(test) = operation
+            && test.value.is_null()
+            && object.pointer(test.path.as_str()).is_none()
+        {
+            // What is not there is null.
+            continue;
+        }
+        // Why is not told.
+        json_patch::patch(&mut object, std::slice::from_ref(operation)).map_err(|_| {
             Status::new(422, Reason::Invalid, "the server rejected our request due to an error in our request")
-                .with_causes(vec![cause])
         })?;
     }
     Ok(object)
@@ -183,7 +189,9 @@ mod tests {
         );
         let failed = run(PatchType::Json, &current, &json!([{"op": "test", "path": "/metadata/name", "value": "b"}]))
             .unwrap_err();
-        assert_eq!((failed.code, failed.reason, failed.causes().len()), (422, Reason::Invalid, 1));
+        assert_eq!((failed.code, failed.reason, failed.causes().len()), (422, Reason::Invalid, 0));
+        let absent = json!([{"op": "test", "path": "/metadata/uid", "value": null}]);
+        assert_eq!(run(PatchType::Json, &current, &absent).unwrap(), current);
         let merge = json!({"metadata": {"labels": {"x": null, "y": "2"}}});
         assert_eq!(
             run(PatchType::Merge, &current, &merge).unwrap(),

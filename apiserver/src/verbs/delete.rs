@@ -9,7 +9,7 @@ use crate::registry::fields;
 use crate::server::store_status;
 use crate::store::{Compare, Op, Outcome, Revision, Txn};
 use coracle_api::clock::rfc3339;
-use coracle_api::{Status, meta as object_meta};
+use coracle_api::{Gvr, Status, meta as object_meta};
 use futures::StreamExt;
 use http::StatusCode;
 use jiff::SignedDuration;
@@ -141,16 +141,20 @@ fn has_own_finalizers(call: &Call, object: &Value) -> bool {
 
 fn check_preconditions(call: &Call, options: &DeleteOptions, current: &Current) -> Result<(), Status> {
     let uid = object_meta::uid(&current.value);
+    // The kind stands where others name the resource (apiserver `registry/rest/delete.go`).
+    let named = Gvr { resource: call.gvk().kind, ..call.gvr() };
     if let Some(wanted) = options.uid.as_deref().filter(|wanted| *wanted != uid) {
-        let why = format!("Precondition failed: UID in precondition: {wanted}, UID in object meta: {uid}");
-        return Err(Status::conflict(&call.gvr(), &call.name, &why));
+        let why = format!(
+            "the UID in the precondition ({wanted}) does not match the UID in record ({uid}). The object might have been deleted and then recreated"
+        );
+        return Err(Status::conflict(&named, &call.name, &why));
     }
     let revision = current.revision.to_string();
     if let Some(wanted) = options.resource_version.as_deref().filter(|wanted| *wanted != revision) {
         let why = format!(
-            "Precondition failed: ResourceVersion in precondition: {wanted}, ResourceVersion in object meta: {revision}"
+            "the ResourceVersion in the precondition ({wanted}) does not match the ResourceVersion in record ({revision}). The object might have been modified"
         );
-        return Err(Status::conflict(&call.gvr(), &call.name, &why));
+        return Err(Status::conflict(&named, &call.name, &why));
     }
     Ok(())
 }

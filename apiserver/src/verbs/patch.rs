@@ -3,11 +3,13 @@
 use super::manage::Managing;
 use super::{Call, Response, apply, update};
 use crate::http::request::{Body, drop_unknown};
+use crate::registry::meta;
 use coracle_api::decode::{self, FieldValidation};
 use coracle_api::patch::{self, PatchType};
 use coracle_api::status::FieldPath;
-use coracle_api::{Cause, Status, meta as object_meta};
+use coracle_api::{Cause, Gvk, Status, meta as object_meta};
 use http::StatusCode;
+use serde_json::Value;
 use std::borrow::Cow;
 
 /// Which patch a content type means; an apply has a way of its own.
@@ -50,6 +52,9 @@ pub(super) async fn patch(call: Call, body: Body) -> Result<Response, Status> {
             row.strategy.to_served(shown.to_mut(), call.resolved.served);
         }
         let patched = patch::apply(kind, &shown, &body.bytes, type_ref)?;
+        if row.strategy.custom().is_some() {
+            check_kind(&patched, &gvk)?;
+        }
         // The result goes through the same reading as any body: unknown fields are found here.
         let mut decoded = decode::check(patched, type_ref, call.options.field_validation)?;
         let mut object = decoded.object;
@@ -61,16 +66,30 @@ pub(super) async fn patch(call: Call, body: Body) -> Result<Response, Status> {
             // The patch says nothing about it: whatever version is there is meant, and a lost race is run again.
             object_meta::set(&mut object, "resourceVersion", current.revision.to_string());
         }
-        if object_meta::name(&object) != call.name {
-            let path = FieldPath::new("metadata.name");
-            let cause = Cause::immutable(&path, object_meta::name(&object));
-            return Err(Status::invalid(&gvk, &call.name, vec![cause]));
-        }
+        meta::check_name(&call, &object)?;
         if let Some(written) = update::write(&call, &current, object, true, Managing::Tracked).await? {
             return call.answer(StatusCode::OK, written.json);
         }
     }
     Err(Status::modified(&call.gvr(), &call.name))
+}
+
+/// What a custom resource is cannot be patched (apiextensions `registry/customresource/validator.go`).
+fn check_kind(object: &Value, gvk: &Gvk) -> Result<(), Status> {
+    let (kind, version, expected) = (object_meta::kind(object), object_meta::api_version(object), gvk.api_version());
+    let mut causes = Vec::new();
+    if kind != &*gvk.kind {
+        causes.push(Cause::invalid(&FieldPath::new("kind"), kind, format!("must be {}", gvk.kind)));
+    }
+    if version != expected {
+        causes.push(Cause::invalid(&FieldPath::new("apiVersion"), version, format!("must be {expected}")));
+    }
+    if causes.is_empty() {
+        return Ok(());
+    }
+    let group = version.split_once('/').map_or("", |(group, _)| group);
+    let given = Gvk { group: group.into(), version: gvk.version.clone(), kind: kind.into() };
+    Err(Status::invalid(&given, object_meta::name(object), causes))
 }
 
 /// Whether a patch may say something of `metadata.managedFields`.

@@ -30,6 +30,7 @@ pub(super) async fn update(call: Call, body: Body) -> Result<Response, Status> {
         if !std::mem::take(&mut first) && !object_meta::resource_version(&object).is_empty() {
             return Err(Status::modified(&call.gvr(), &call.name));
         }
+        check_uid(&call, &current, &object)?;
         if let Some(written) = write(&call, &current, object.clone(), true, Managing::Tracked).await? {
             return call.answer(StatusCode::OK, written.json);
         }
@@ -138,13 +139,18 @@ async fn replace_allocated(
     call.replace_if(current, new, allocated.compare, allocated.ops).await
 }
 
-fn check_preconditions(call: &Call, current: &Current, object: &Value) -> Result<(), Status> {
+/// A whole object that is put is meant for the one that it was read from; what a patch changes is judged as a change.
+fn check_uid(call: &Call, current: &Current, object: &Value) -> Result<(), Status> {
     let uid = object_meta::uid(object);
     let known = object_meta::uid(&current.value);
     if !uid.is_empty() && uid != known {
         let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {known}");
         return Err(Status::conflict(&call.gvr(), &call.name, &why));
     }
+    Ok(())
+}
+
+fn check_preconditions(call: &Call, current: &Current, object: &Value) -> Result<(), Status> {
     match object_meta::resource_version(object) {
         "" | "0" if call.row().strategy.traits().unconditional_update => Ok(()),
         "" | "0" => {

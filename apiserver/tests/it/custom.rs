@@ -323,6 +323,46 @@ async fn bodies_of_custom_resources() {
     assert_eq!(code, StatusCode::BAD_REQUEST);
     let why = r#"strict decoding error: duplicate field "spec.size", unknown field "metadata.odd", unknown field "above", unknown field "spec.zz""#;
     assert!(answer["message"].as_str().unwrap().ends_with(why), "{answer}");
+    // Nor can a patch or a precondition make something else of it.
+    client.post(WIDGETS, &widget("a", json!({"size": 1}))).await;
+    let (_, made) = client.get(&format!("{WIDGETS}/a")).await;
+    for (patch, code, message) in [
+        (
+            json!({"kind": "Gadget"}),
+            422,
+            "Gadget.example.com \"a\" is invalid: kind: Invalid value: \"Gadget\": must be Widget",
+        ),
+        (
+            json!({"apiVersion": "x/v1"}),
+            422,
+            "Widget.x \"a\" is invalid: apiVersion: Invalid value: \"x/v1\": must be example.com/v1",
+        ),
+        (json!({"metadata": {"name": "b"}}), 400, "the name of the object (b) does not match the name on the URL (a)"),
+        (
+            json!({"metadata": {"uid": "x"}}),
+            422,
+            "Widget.example.com \"a\" is invalid: metadata.uid: Invalid value: \"x\": field is immutable",
+        ),
+    ] {
+        let path = format!("{WIDGETS}/a");
+        let (found, answer) =
+            client.send(Method::PATCH, &path, "application/merge-patch+json", patch.to_string()).await;
+        assert_eq!((found.as_u16(), answer["message"].as_str()), (code, Some(message)), "{patch}");
+    }
+    let (code, answer) = client
+        .send(
+            Method::DELETE,
+            &format!("{WIDGETS}/a"),
+            "application/json",
+            json!({"preconditions": {"uid": "x"}}).to_string(),
+        )
+        .await;
+    assert_eq!(code, StatusCode::CONFLICT);
+    let why = format!(
+        "Operation cannot be fulfilled on Widget.example.com \"a\": the UID in the precondition (x) does not match the UID in record ({}). The object might have been deleted and then recreated",
+        made["metadata"]["uid"].as_str().unwrap()
+    );
+    assert_eq!(answer["message"], why);
     // Numbers of the scale are such.
     let (code, answer) = client.post(WIDGETS, &widget("x", json!({"size": 1, "replicas": -1}))).await;
     assert_eq!(code, StatusCode::UNPROCESSABLE_ENTITY);

@@ -35,7 +35,7 @@ async fn tables_metadata_and_yaml() {
     assert_eq!(table["rows"][0]["object"]["kind"], "PartialObjectMetadata");
     let (_, _, body) = get(&client, &format!("{PODS}/a?includeObject=None"), &[("accept", TABLE)]).await;
     let table: Value = serde_json::from_slice(&body).unwrap();
-    assert_eq!(table["rows"][0].get("object"), None);
+    assert_eq!(table["rows"][0].get("object"), Some(&Value::Null));
     let (_, _, body) = get(&client, PODS, &[("accept", PARTIAL)]).await;
     let list: Value = serde_json::from_slice(&body).unwrap();
     assert_eq!((&list["kind"], list["items"][0].get("spec")), (&json!("PartialObjectMetadataList"), None), "{list}");
