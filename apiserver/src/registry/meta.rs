@@ -42,19 +42,28 @@ pub fn check_location(call: &Call, object: &mut Value) -> Result<(), Status> {
     Ok(())
 }
 
-/// The name must be the one of the path.
+/// Name and namespace must be those of the path; the namespace can be left out (apiserver `checkName`).
 pub fn check_name(call: &Call, object: &Value) -> Result<(), Status> {
     match meta::name(object) {
-        "" => Err(Status::bad_request(format!(
-            "the name of the object ({} based on URL) was undeterminable: name must be provided",
-            call.name
-        ))),
-        name if name != call.name => Err(Status::bad_request(format!(
-            "the name of the object ({name}) does not match the name on the URL ({})",
-            call.name
-        ))),
-        _ => Ok(()),
+        "" => {
+            let why = "was undeterminable: name must be provided";
+            return Err(Status::bad_request(format!("the name of the object ({} based on URL) {why}", call.name)));
+        }
+        name if name != call.name => {
+            return Err(Status::bad_request(format!(
+                "the name of the object ({name}) does not match the name on the URL ({})",
+                call.name
+            )));
+        }
+        _ => {}
     }
+    let (given, asked) = (meta::namespace(object), call.namespace.as_str());
+    if !given.is_empty() && !asked.is_empty() && given != asked {
+        return Err(Status::bad_request(format!(
+            "the namespace of the object ({given}) does not match the namespace on the request ({asked})"
+        )));
+    }
+    Ok(())
 }
 
 /// Fills in what the server decides.

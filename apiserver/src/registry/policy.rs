@@ -5,7 +5,7 @@ use super::fields::{label_selector, one_of};
 use super::strategy::{Strategy, Traits};
 use coracle_api::Cause;
 use coracle_api::status::FieldPath;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// policy/v1 PodDisruptionBudget
 #[derive(Debug)]
@@ -21,7 +21,12 @@ impl Strategy for BudgetStrategy {
         let given = |name: &str| spec.get(name).filter(|value| !value.is_null());
         let (least, most) = (given("minAvailable"), given("maxUnavailable"));
         if least.is_some() && most.is_some() {
-            causes.push(Cause::invalid(&path, Value::Null, "minAvailable and maxUnavailable cannot be both set"));
+            // In the field names of upstream's internal type.
+            let shown = json!({
+                "MinAvailable": least, "Selector": given("selector"), "MaxUnavailable": most,
+                "UnhealthyPodEvictionPolicy": given("unhealthyPodEvictionPolicy"),
+            });
+            causes.push(Cause::invalid(&path, shown, "minAvailable and maxUnavailable cannot be both set"));
         }
         for (value, name) in [(least, "minAvailable"), (most, "maxUnavailable")] {
             rolling::number(value, &path.child(name), causes);

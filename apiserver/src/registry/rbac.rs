@@ -4,7 +4,7 @@ use super::fields::{invalid_all, is_set, items, items_mut, label_selector, objec
 use super::strategy::{NameRule, Strategy, Traits};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, validation};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 
@@ -117,10 +117,12 @@ impl Strategy for BindingStrategy {
     }
 
     fn validate_update(&self, binding: &Value, old: &Value, causes: &mut Vec<Cause>) {
-        if binding["roleRef"] != old["roleRef"] {
+        let role = &binding["roleRef"];
+        if *role != old["roleRef"] {
             causes.push(Cause::invalid(
                 &FieldPath::new("roleRef"),
-                binding["roleRef"].clone(),
+                // In the field names of upstream's internal type.
+                json!({"APIGroup": text(role, "apiGroup"), "Kind": text(role, "kind"), "Name": text(role, "name")}),
                 "cannot change roleRef",
             ));
         }

@@ -295,6 +295,15 @@ impl Strategy for AttachmentStrategy {
         invalid_all(&path.child("nodeName"), node, validation::dns1123_subdomain(node), causes);
     }
 
+    fn validate_create(&self, attachment: &Value, causes: &mut Vec<Cause>) {
+        self.validate(attachment, causes);
+        let volume = text(&attachment["spec"]["source"], "persistentVolumeName");
+        if !volume.is_empty() {
+            let path = FieldPath::new("spec").child("source").child("persistentVolumeName");
+            invalid_all(&path, volume, validation::dns1123_subdomain(volume), causes);
+        }
+    }
+
     fn validate_update(&self, attachment: &Value, old: &Value, causes: &mut Vec<Cause>) {
         if !alike(&attachment["spec"], &old["spec"]) {
             causes.push(Cause::immutable(&FieldPath::new("spec"), attachment["spec"].clone()));

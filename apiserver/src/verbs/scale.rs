@@ -4,6 +4,7 @@ use super::manage::Managing;
 use super::{Call, Current, Response, apply, patch, update};
 use crate::http::render;
 use crate::http::request::Body;
+use crate::registry::meta;
 use coracle_api::selector::LabelSelector;
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, Gvk, Status, decode, meta as object_meta, schema};
@@ -19,13 +20,7 @@ pub(super) async fn get(call: Call) -> Result<Response, Status> {
 
 pub(super) async fn update(call: Call, body: Body) -> Result<Response, Status> {
     let (scale, warnings) = body.of_kind(&SCALE, call.options.field_validation)?;
-    let name = object_meta::name(&scale);
-    if !name.is_empty() && name != call.name {
-        return Err(Status::bad_request(format!(
-            "the name of the object ({name}) does not match the name on the URL ({})",
-            call.name
-        )));
-    }
+    meta::check_name(&call, &scale)?;
     call.warn(warnings);
     write(&call, |_| Ok(scale.clone())).await
 }

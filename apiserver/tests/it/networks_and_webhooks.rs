@@ -258,4 +258,23 @@ async fn signing_requests_and_priorities() {
     let (_, made) = client.post(path, &json!({"metadata": {"name": "a"}, "value": 5})).await;
     let (_, changed) = client.merge(&format!("{path}/a"), &json!({"description": "d"})).await;
     assert_eq!((&made["metadata"]["generation"], &changed["metadata"]["generation"]), (&json!(1), &json!(1)));
+    for (class, wanted) in [
+        (json!({"metadata": {"name": "system-x"}, "value": 5}), "system-x is not a known system priority class"),
+        (
+            json!({"metadata": {"name": "system-node-critical"}, "value": 5}),
+            "value of system-node-critical PriorityClass must be 2000001000",
+        ),
+    ] {
+        let (_, answer) = client.post(&format!("{path}?dryRun=All"), &class).await;
+        let told = "metadata.name: Forbidden: priority class names with 'system-' prefix are reserved for system use only. error";
+        assert_eq!(causes(&answer), [format!("{told}: {wanted}")]);
+    }
+    let (_, answer) = client.merge(&format!("{path}/a"), &json!({"value": 2_000_000_000})).await;
+    assert_eq!(causes(&answer), ["value: Forbidden: may not be changed in an update."]);
+    let path = "/apis/storage.k8s.io/v1/volumeattachments";
+    let attachment = json!({"metadata": {"name": "a"}, "spec": {"attacher": "a", "nodeName": "n", "source": {"persistentVolumeName": "A"}}});
+    let (_, answer) = client.post(path, &attachment).await;
+    assert!(
+        causes(&answer)[0].starts_with("spec.source.persistentVolumeName: Invalid value: \"A\": a lowercase RFC 1123")
+    );
 }

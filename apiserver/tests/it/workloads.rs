@@ -251,6 +251,8 @@ async fn daemon_sets() {
     assert_eq!(counted(&changed), "2");
     let (_, changed) = client.merge(&one, &json!({"metadata": {"annotations": null}})).await;
     assert_eq!(counted(&changed), "2", "it is no client's to remove");
+    let (_, changed) = client.put(&format!("{one}/status"), &good).await;
+    assert_eq!(counted(&changed), "2", "nor through the status");
     let (_, answer) = client.merge(&format!("{one}/status"), &json!({"status": {"numberReady": -1}})).await;
     assert_eq!(causes(&answer), ["status.numberReady: Invalid value: -1: must be greater than or equal to 0"]);
 }
@@ -374,7 +376,23 @@ async fn roles() {
             ],
         ),
     ];
-    creates(&client, &format!("{group}/clusterrolebindings"), &binding, &rows).await;
+    let bindings = format!("{group}/clusterrolebindings");
+    creates(&client, &bindings, &binding, &rows).await;
+    let rows: [(Value, &[&str]); 1] = [(
+        json!({"roleRef": {"name": "edit"}}),
+        &[
+            "roleRef: Invalid value: {\"APIGroup\":\"rbac.authorization.k8s.io\",\"Kind\":\"ClusterRole\",\"Name\":\"edit\"}: cannot change roleRef",
+        ],
+    )];
+    updates(&client, &bindings, &binding, &[], &rows).await;
+    let budget = json!({"metadata": {"name": "a"}, "spec": {"minAvailable": 1, "maxUnavailable": "5%"}});
+    let (_, answer) = client.post("/apis/policy/v1/namespaces/default/poddisruptionbudgets", &budget).await;
+    assert_eq!(
+        causes(&answer),
+        [
+            "spec: Invalid value: {\"MinAvailable\":1,\"Selector\":null,\"MaxUnavailable\":\"5%\",\"UnhealthyPodEvictionPolicy\":null}: minAvailable and maxUnavailable cannot be both set",
+        ]
+    );
 }
 
 /// Kinds whose objects are only overwritten by who has seen them (`AllowUnconditionalUpdate`).
@@ -403,5 +421,32 @@ async fn updates_of_some_kinds_name_a_revision() {
             ["metadata.resourceVersion: Invalid value: 0: must be specified for an update"],
             "{path}"
         );
+    }
+}
+
+/// What is put must be what the path says.
+#[tokio::test]
+async fn names_and_namespaces_are_those_of_the_path() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    let path = "/apis/apps/v1/namespaces/default/deployments";
+    let (_, made) = client.post(path, &workload("a")).await;
+    let scale = json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": {}, "spec": {"replicas": 2}});
+    let mut elsewhere = made.clone();
+    elsewhere["metadata"]["namespace"] = "other".into();
+    let mut nameless = made.clone();
+    nameless["metadata"]["name"] = Value::Null;
+    let mut other = made.clone();
+    other["metadata"]["name"] = "b".into();
+    const NAMELESS: &str = "the name of the object (a based on URL) was undeterminable: name must be provided";
+    const ELSEWHERE: &str = "the namespace of the object (other) does not match the namespace on the request (default)";
+    for (below, object, wanted) in [
+        ("", &nameless, NAMELESS),
+        ("/scale", &scale, NAMELESS),
+        ("/status", &elsewhere, ELSEWHERE),
+        ("", &other, "the name of the object (b) does not match the name on the URL (a)"),
+    ] {
+        let (code, answer) = client.put(&format!("{path}/a{below}"), object).await;
+        assert_eq!((code, answer["message"].as_str()), (StatusCode::BAD_REQUEST, Some(wanted)), "{below}");
     }
 }

@@ -57,6 +57,11 @@ impl Strategy for DaemonSetStrategy {
         count_template(object, known + i64::from(changed));
     }
 
+    fn prepare_status(&self, object: &mut Value, old: &Value, _context: &WriteContext) {
+        // It is part of the spec.
+        count_template(object, template_generation(old).max(1));
+    }
+
     fn validate(&self, object: &Value, causes: &mut Vec<Cause>) {
         let (spec, path) = (&object["spec"], FieldPath::new("spec"));
         let selector = workload::given(spec);

@@ -9,6 +9,7 @@ use crate::registry::strategy::{NameRule, ScalePaths, Strategy, Traits, WriteCon
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, validation};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 /// apps/v1 StatefulSet
 #[derive(Debug)]
@@ -154,10 +155,11 @@ fn pods(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     let mut template = spec.get("template").cloned().unwrap_or(Value::Null);
     let pod = object_mut(&mut template, "spec");
     let claims = items(spec, "volumeClaimTemplates");
-    let names: Vec<&str> =
+    // As many claims as have different names.
+    let names: BTreeSet<&str> =
         claims.iter().filter_map(|claim| claim.pointer("/metadata/name").and_then(Value::as_str)).collect();
     let mut volumes = items(pod, "volumes").to_vec();
-    volumes.retain(|volume| !names.contains(&text(volume, "name")));
+    volumes.retain(|volume| !names.contains(text(volume, "name")));
     volumes.extend(names.iter().map(|name| json!({"name": name, "persistentVolumeClaim": {"claimName": "claim"}})));
     set(pod, "volumes", volumes);
     for field in ["hostname", "subdomain"] {

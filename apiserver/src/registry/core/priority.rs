@@ -28,14 +28,23 @@ impl Strategy for PriorityClassStrategy {
     fn validate(&self, class: &Value, causes: &mut Vec<Cause>) {
         let name = meta::name(class);
         let value = class.get("value").and_then(Value::as_i64).unwrap_or(0);
-        let known = matches!(
-            (name, value),
-            ("system-cluster-critical", 2_000_000_000) | ("system-node-critical", 2_000_001_000)
-        );
-        if name.starts_with(SYSTEM) && !known {
-            let why = "priority class names with 'system-' prefix are reserved for system use only. error: only system priority classes are allowed";
-            causes.push(Cause::forbidden(&FieldPath::new("metadata.name"), why));
-        } else if value > HIGHEST && !known {
+        let known = [("system-node-critical", 2_000_001_000), ("system-cluster-critical", 2_000_000_000)];
+        if name.starts_with(SYSTEM) {
+            let own = known.into_iter().find(|(known, _)| *known == name);
+            let global = class.get("globalDefault").and_then(Value::as_bool) == Some(true);
+            let why = match own {
+                Some((_, wanted)) if value != wanted => format!("value of {name} PriorityClass must be {wanted}"),
+                Some(_) if global => format!("globalDefault of {name} PriorityClass must be false"),
+                Some(_) => String::new(),
+                None => format!("{name} is not a known system priority class"),
+            };
+            if !why.is_empty() {
+                let whole = format!(
+                    "priority class names with '{SYSTEM}' prefix are reserved for system use only. error: {why}"
+                );
+                causes.push(Cause::forbidden(&FieldPath::new("metadata.name"), whole));
+            }
+        } else if value > HIGHEST {
             causes.push(Cause::forbidden(
                 &FieldPath::new("value"),
                 format!("maximum allowed value of a user defined priority is {HIGHEST}"),
@@ -51,6 +60,11 @@ impl Strategy for PriorityClassStrategy {
         if text(class, "preemptionPolicy") != text(old, "preemptionPolicy") {
             causes.push(Cause::immutable(&FieldPath::new("preemptionPolicy"), text(class, "preemptionPolicy")));
         }
+    }
+
+    fn validate_changed(&self, class: &Value, old: &Value, causes: &mut Vec<Cause>) {
+        // What was let in stays so: only what must not change is looked at (scheduling `ValidatePriorityClassUpdate`).
+        self.validate_update(class, old, causes);
     }
 
     fn check_delete(&self, class: &Value, _cacher: &Cacher) -> Result<(), Status> {
