@@ -135,11 +135,11 @@ impl Options {
                 });
             }
             // Below zero is no limit.
-            "limit" => self.limit = usize::try_from(number::<i64>(name, value)?).unwrap_or(0),
+            "limit" => self.limit = usize::try_from(number::<i64>(value)?).unwrap_or(0),
             "continue" if !value.is_empty() => self.continue_token = Some(value.to_owned()),
             "allowWatchBookmarks" => self.bookmarks = flag(value),
             "sendInitialEvents" => self.send_initial_events = Some(flag(value)),
-            "timeoutSeconds" => self.timeout_seconds = u64::try_from(number::<i64>(name, value)?).ok(),
+            "timeoutSeconds" => self.timeout_seconds = u64::try_from(number::<i64>(value)?).ok(),
             "dryRun" => match value {
                 "All" => self.dry_run = true,
                 other => return Err(wrong_dry_run(self.kind, &[other])),
@@ -154,7 +154,7 @@ impl Options {
                     other => return Err(not_supported(self.kind, name, other, &["", "Ignore", "Strict", "Warn"])),
                 }
             }
-            "gracePeriodSeconds" => self.grace_period = Some(number(name, value)?),
+            "gracePeriodSeconds" => self.grace_period = Some(number(value)?),
             "propagationPolicy" => self.propagation = Some(propagation(value)?),
             "orphanDependents" => self.orphan = Some(flag(value)),
             "includeObject" => self.include_object = Some(value.to_owned()),
@@ -288,7 +288,7 @@ fn flag(value: &str) -> bool {
     !matches!(value.to_ascii_lowercase().as_str(), "false" | "0")
 }
 
-fn number<T: std::str::FromStr>(name: &str, value: &str) -> Result<T, Status> {
+fn number<T: std::str::FromStr>(value: &str) -> Result<T, Status> {
     value.parse().map_err(|_| Status::bad_request(format!("strconv.ParseInt: parsing {value:?}: invalid syntax")))
 }
 
