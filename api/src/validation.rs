@@ -132,7 +132,7 @@ pub fn port_name(text: &str) -> Vec<String> {
     if text.len() > 15 {
         messages.push("must be no more than 15 characters".into());
     }
-    if !text.bytes().all(|b| lower(b) || b == b'-') {
+    if text.is_empty() || !text.bytes().all(|b| lower(b) || b == b'-') {
         messages.push("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)".into());
     }
     if !text.bytes().any(|b| b.is_ascii_lowercase()) {

@@ -1,10 +1,10 @@
 //! Events: one stored resource, served by core/v1 and by events.k8s.io/v1 with other names for the same fields.
 
 use super::fields::{object_mut, remove, require, set, text};
-use super::strategy::{Strategy, Traits};
+use super::strategy::{NameRule, Strategy, Traits};
 use crate::cache::Field;
 use coracle_api::status::FieldPath;
-use coracle_api::{Cause, meta};
+use coracle_api::{Cause, meta, validation};
 use serde_json::Value;
 
 /// core/v1 and events.k8s.io/v1 Event
@@ -45,6 +45,11 @@ impl Strategy for EventStrategy {
 
     fn fields(&self) -> &[Field] {
         &FIELDS
+    }
+
+    fn name_rule(&self) -> NameRule {
+        // What can stand in a path: names of events hold what they are about.
+        validation::path_segment
     }
 
     fn default(&self, event: &mut Value) {

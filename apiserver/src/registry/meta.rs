@@ -213,7 +213,7 @@ pub fn validate(row: &Row, object: &Value, causes: &mut Vec<Cause>) {
             invalid_all(&path.child("namespace"), namespace, validation::dns1123_label(namespace), causes);
         }
     }
-    validate_common(object, &path, causes);
+    validate_common(row, object, &path, causes);
 }
 
 /// What to tell whoever gives a custom resource a finalizer that others may take for theirs (apiextensions
@@ -233,36 +233,7 @@ pub fn finalizer_warnings(row: &Row, object: &Value, old: Option<&Value>) -> Vec
         .collect()
 }
 
-/// References to owners; which of them is wrong is not told.
-fn owners(owners: &[Value], path: &FieldPath, causes: &mut Vec<Cause>) {
-    let mut controllers = Vec::new();
-    for owner in owners {
-        let api_version = text(owner, "apiVersion");
-        if api_version.is_empty() {
-            causes.push(Cause::invalid(&path.child("apiVersion"), "", "version must not be empty"));
-        }
-        for field in ["kind", "name", "uid"] {
-            if text(owner, field).is_empty() {
-                causes.push(Cause::invalid(&path.child(field), "", "must not be empty"));
-            }
-        }
-        if api_version == "v1" && text(owner, "kind") == "Event" {
-            let why = "/v1, Kind=Event is disallowed from being an owner";
-            causes.push(Cause::invalid(path, owner.clone(), why));
-        }
-        if owner.get("controller").and_then(Value::as_bool) == Some(true) {
-            controllers.push(format!("{}/{}", text(owner, "kind"), text(owner, "name")));
-        }
-    }
-    if let [first, second, ..] = controllers.as_slice() {
-        let why = format!(
-            "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {second}"
-        );
-        causes.push(Cause::invalid(path, owners.to_vec(), why));
-    }
-}
-
-fn validate_common(object: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+fn validate_common(row: &Row, object: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     let metadata = object.get("metadata").unwrap_or(&Value::Null);
     fields::labels(metadata.get("labels"), &path.child("labels"), causes);
     let mut size = 0;
@@ -273,20 +244,71 @@ fn validate_common(object: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     if size > ANNOTATIONS_MAX {
         causes.push(Cause::too_long(&path.child("annotations"), ANNOTATIONS_MAX));
     }
-    owners(items(metadata, "ownerReferences"), &path.child("ownerReferences"), causes);
+    owners(metadata, &path.child("ownerReferences"), causes);
+    finalizers(row, object, &path.child("finalizers"), causes);
+}
+
+/// The owners, which upstream reports without their place in the list (apimachinery `ValidateOwnerReferences`).
+fn owners(metadata: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    let mut controller = None;
+    for owner in items(metadata, "ownerReferences") {
+        let version = text(owner, "apiVersion");
+        if version.is_empty() || version.matches('/').count() > 1 {
+            causes.push(Cause::invalid(&path.child("apiVersion"), version, "version must not be empty"));
+        }
+        for field in ["kind", "name", "uid"] {
+            if text(owner, field).is_empty() {
+                causes.push(Cause::invalid(&path.child(field), "", "must not be empty"));
+            }
+        }
+        if version == "v1" && text(owner, "kind") == "Event" {
+            let why = "/v1, Kind=Event is disallowed from being an owner";
+            causes.push(Cause::invalid(path, owner.clone(), why));
+        }
+        if owner.get("controller").and_then(Value::as_bool) == Some(true) {
+            let this = format!("{}/{}", text(owner, "kind"), text(owner, "name"));
+            let Some(first) = &controller else {
+                controller = Some(this);
+                continue;
+            };
+            let why = format!(
+                "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {this}"
+            );
+            causes.push(Cause::invalid(path, metadata["ownerReferences"].clone(), why));
+        }
+    }
+}
+
+/// Names of finalizers.
+fn finalizers(row: &Row, object: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     for finalizer in meta::finalizers(object) {
-        let path = path.child("finalizers");
-        invalid_all(&path, finalizer, validation::qualified_name(finalizer), causes);
+        invalid_all(path, finalizer, validation::qualified_name(finalizer), causes);
     }
     let has = |name: &str| meta::finalizers(object).any(|finalizer| finalizer == name);
     if has("orphan") && has("foregroundDeletion") {
-        let why = "finalizer \"orphan\" and \"foregroundDeletion\" cannot be both set";
-        causes.push(Cause::invalid(&path.child("finalizers"), Value::Null, why));
+        let all = object["metadata"]["finalizers"].clone();
+        let why = "finalizer orphan and foregroundDeletion cannot be both set";
+        causes.push(Cause::invalid(path, all, why));
+    }
+    // Servers of their own, which know no core kinds, define these two groups upstream.
+    let apart = row.schema.is_some()
+        || row.served.iter().any(|(group, _)| ["apiextensions.k8s.io", "apiregistration.k8s.io"].contains(&&**group));
+    for (nth, finalizer) in meta::finalizers(object).enumerate().filter(|_| !apart) {
+        standard_finalizer(finalizer, &path.index(nth), causes);
+    }
+}
+
+/// A finalizer of a kind that comes with Kubernetes has a domain, but for a few (core `validateKubeFinalizerName`).
+pub fn standard_finalizer(finalizer: &str, path: &FieldPath, causes: &mut Vec<Cause>) {
+    const STANDARD: [&str; 3] = ["kubernetes", "orphan", "foregroundDeletion"];
+    if !finalizer.contains('/') && !STANDARD.contains(&finalizer) {
+        let why = "name is neither a standard finalizer name nor is it fully qualified";
+        causes.push(Cause::invalid(path, finalizer, why));
     }
 }
 
 /// Checks metadata of a changed object.
-pub fn validate_update(object: &Value, old: &Value, causes: &mut Vec<Cause>) {
+pub fn validate_update(row: &Row, object: &Value, old: &Value, causes: &mut Vec<Cause>) {
     let path = FieldPath::new("metadata");
     for (field, new, known) in [
         ("name", meta::name(object), meta::name(old)),
@@ -313,5 +335,5 @@ pub fn validate_update(object: &Value, old: &Value, causes: &mut Vec<Cause>) {
             causes.push(Cause::forbidden(&path.child("finalizers"), why));
         }
     }
-    validate_common(object, &path, causes);
+    validate_common(row, object, &path, causes);
 }

@@ -25,9 +25,7 @@ pub fn driver_name(name: &str, path: &FieldPath, causes: &mut Vec<Cause>) {
     if name.len() > DRIVER_NAME_MAX {
         causes.push(Cause::too_long(path, DRIVER_NAME_MAX));
     }
-    if !name.is_empty() {
-        invalid_all(path, name, validation::dns1123_subdomain(&name.to_ascii_lowercase()), causes);
-    }
+    invalid_all(path, name, validation::dns1123_subdomain(&name.to_ascii_lowercase()), causes);
 }
 
 fn provisioner(name: &str, path: &FieldPath, causes: &mut Vec<Cause>) {

@@ -176,7 +176,7 @@ fn validate(call: &Call, object: &Value, old: &Value) -> Result<(), Status> {
     let row = call.row();
     let strategy = &*row.strategy;
     let mut causes = Vec::new();
-    meta::validate_update(object, old, &mut causes);
+    meta::validate_update(call.row(), object, old, &mut causes);
     match call.subresource {
         None => strategy.validate_changed(object, old, &mut causes),
         Some(Subresource::Status) => strategy.validate_status(object, old, &mut causes),

@@ -4,6 +4,7 @@ mod answers;
 mod apply;
 mod bad_input;
 mod cluster;
+mod core_validation;
 mod custom;
 mod forms;
 mod fuzz_seeds;

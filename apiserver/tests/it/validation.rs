@@ -367,8 +367,8 @@ async fn volumes_and_claims() {
         (
             json!({"spec": {"hostPath": null, "csi": {"driver": "Bad_Name", "volumeHandle": ""}, "volumeAttributesClassName": ""}}),
             &[
-                "spec.csi.volumeHandle: Required value",
                 "spec.csi.driver: Invalid value: \"Bad_Name\": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')",
+                "spec.csi.volumeHandle: Required value",
                 "spec.volumeAttributesClassName: Required value: an empty string is disallowed",
             ],
         ),
@@ -526,6 +526,7 @@ async fn storage_and_runtime_classes() {
             json!({"spec": {"attacher": "", "source": {"persistentVolumeName": null}}}),
             &[
                 "spec.attacher: Required value",
+                "spec.attacher: Invalid value: \"\": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')",
                 "spec.source: Required value: must specify exactly one of inlineVolumeSpec and persistentVolumeName",
             ],
         )],
@@ -645,9 +646,7 @@ async fn pods() {
         ),
         (
             json!({"spec": {"dnsPolicy": "None"}}),
-            &[
-                "spec.dnsConfig.nameservers: Required value: must provide at least one DNS nameserver when `dnsPolicy` is None",
-            ],
+            &["spec.dnsConfig: Required value: must provide `dnsConfig` when `dnsPolicy` is None"],
         ),
         (
             json!({"spec": {"dnsConfig": {"nameservers": ["1.1.1.1", "x", "1.1.1.2", "1.1.1.3"], "options": [{"value": "1"}]}}}),
@@ -673,10 +672,10 @@ async fn pods() {
             ],
         ),
         (
-            json!({"spec": {"securityContext": {"sysctls": [{"name": "a.b", "value": "1"}, {"name": "a/b", "value": "2"}, {"name": "A", "value": "3"}]}}}),
+            json!({"spec": {"securityContext": {"sysctls": [{"name": "a/b", "value": "1"}, {"name": "a/b", "value": "2"}, {"name": "A", "value": "3"}]}}}),
             &[
                 "spec.securityContext.sysctls[1].name: Duplicate value: \"a/b\"",
-                "spec.securityContext.sysctls[2].name: Invalid value: \"A\": must have at most 253 characters and match regex ^([a-z0-9][-_a-z0-9]*[a-z0-9]?)?([\\./][a-z0-9][-_a-z0-9]*[a-z0-9]?)*$",
+                "spec.securityContext.sysctls[2].name: Invalid value: \"A\": must have at most 253 characters and match regex ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$",
             ],
         ),
         (
@@ -692,6 +691,7 @@ async fn pods() {
             container(json!({"volumeDevices": [{"name": "", "devicePath": ""}]})),
             &[
                 "spec.containers[0].volumeDevices[0].name: Required value",
+                "spec.containers[0].volumeDevices[0].name: Not found: \"\"",
                 "spec.containers[0].volumeDevices[0].devicePath: Required value",
             ],
         ),
@@ -711,11 +711,17 @@ async fn pods() {
                 json!({"name": "t", "projected": {"sources": [{"serviceAccountToken": {"path": "", "expirationSeconds": 5}}]}}),
             ),
             &[
-                "spec.volumes[0].projected.sources[0].serviceAccountToken.path: Required value",
                 "spec.volumes[0].projected.sources[0].serviceAccountToken.expirationSeconds: Invalid value: 5: may not specify a duration less than 10 minutes",
+                "spec.volumes[0].projected.path: Required value",
             ],
         ),
-        (volumes(json!({"name": "c", "csi": {"driver": ""}})), &["spec.volumes[0].csi.driver: Required value"]),
+        (
+            volumes(json!({"name": "c", "csi": {"driver": ""}})),
+            &[
+                "spec.volumes[0].csi.driver: Required value",
+                "spec.volumes[0].csi.driver: Invalid value: \"\": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')",
+            ],
+        ),
         (
             container(json!({"securityContext": {"privileged": true, "allowPrivilegeEscalation": false}})),
             &[

@@ -1,5 +1,6 @@
 //! ConfigMaps and Secrets.
 
+use super::go_json;
 use crate::cache::Field;
 use crate::registry::fields::{invalid_all, is_set, remove, same, set, set_default, text};
 use crate::registry::strategy::{Strategy, WriteContext};
@@ -31,7 +32,7 @@ impl Strategy for ConfigMapStrategy {
             }
         }
         for key in data.keys().filter(|key| binary.contains_key(*key)) {
-            let why = format!("duplicate of key present in binaryData: {key}");
+            let why = "duplicate of key present in binaryData";
             causes.push(Cause::invalid(&FieldPath::new("data").key(key), key.as_str(), why));
         }
         if size > MAX_DATA {
@@ -95,8 +96,16 @@ impl Strategy for SecretStrategy {
         }
         let kind = text(secret, "type");
         for key in REQUIRED_KEYS.iter().filter(|(known, _)| *known == kind).flat_map(|(_, keys)| *keys) {
-            if !data.contains_key(*key) {
-                causes.push(Cause::required(&path.key(key), ""));
+            match data.get(*key).and_then(Value::as_str) {
+                None => causes.push(Cause::required(&path.key(key), "")),
+                Some("") if kind == "kubernetes.io/ssh-auth" => causes.push(Cause::required(&path.key(key), "")),
+                Some(value) if key.starts_with(".docker") => {
+                    let text = STANDARD.decode(value).unwrap_or_default();
+                    if let Err(why) = go_json::object(&text) {
+                        causes.push(Cause::invalid(&path.key(key), "<secret contents redacted>", why));
+                    }
+                }
+                Some(_) => {}
             }
         }
         if kind == "kubernetes.io/basic-auth" && !data.contains_key("username") && !data.contains_key("password") {

@@ -1,7 +1,8 @@
 //! Checks of a container (core `validateContainers`).
 
-use super::{pod_security, probe, resources};
-use crate::registry::fields::{field, invalid_all, is_set, items, one_of, text};
+use super::mounts::Volumes;
+use super::{downward, mounts, pod_security, probe, resources};
+use crate::registry::fields::{field, invalid_all, items, one_of, text};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, validation};
 use serde_json::Value;
@@ -12,7 +13,7 @@ const PROTOCOLS: [&str; 3] = ["SCTP", "TCP", "UDP"];
 const MESSAGE: [&str; 2] = ["File", "FallbackToLogsOnError"];
 
 /// A container that may mount these volumes.
-pub fn validate(container: &Value, volumes: &HashSet<&str>, init: bool, path: &FieldPath, causes: &mut Vec<Cause>) {
+pub fn validate(container: &Value, volumes: &Volumes<'_>, init: bool, path: &FieldPath, causes: &mut Vec<Cause>) {
     match text(container, "name") {
         "" => causes.push(Cause::required(&path.child("name"), "")),
         name => invalid_all(&path.child("name"), name, validation::dns1123_label(name), causes),
@@ -26,13 +27,13 @@ pub fn validate(container: &Value, volumes: &HashSet<&str>, init: bool, path: &F
     one_of(container, "imagePullPolicy", &PULL, path, causes);
     one_of(container, "terminationMessagePolicy", &MESSAGE, path, causes);
     env(container, path, causes);
-    mounts(container, volumes, path, causes);
+    mounts::mounts(container, volumes, &path.child("volumeMounts"), causes);
     let own = field(container, "resources").unwrap_or(&Value::Null);
     resources::validate(own, resources::Level::Container, &path.child("resources"), causes);
     probes(container, init, path, causes);
     let context = field(container, "securityContext").unwrap_or(&Value::Null);
     pod_security::of_container(context, &path.child("securityContext"), causes);
-    devices(container, path, causes);
+    mounts::devices(container, volumes, &path.child("volumeDevices"), causes);
 }
 
 /// A sidecar: an init container that keeps running.
@@ -69,6 +70,7 @@ fn probes(container: &Value, init: bool, path: &FieldPath, causes: &mut Vec<Caus
 }
 
 fn env(container: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    const ONE: &str = "may not have more than one field specified at a time";
     for (nth, env) in items(container, "env").iter().enumerate() {
         let path = path.child("env").index(nth);
         match text(env, "name") {
@@ -77,133 +79,61 @@ fn env(container: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
         }
         let Some(from) = field(env, "valueFrom").filter(|from| !from.is_null()) else { continue };
         let path = path.child("valueFrom");
-        let sources = ["fieldRef", "resourceFieldRef", "configMapKeyRef", "secretKeyRef", "fileKeyRef"];
-        let given: Vec<&str> =
-            sources.into_iter().filter(|source| field(from, source).is_some_and(|value| !value.is_null())).collect();
-        if !text(env, "value").is_empty() && !given.is_empty() {
-            causes.push(Cause::invalid(&path, "", "may not be specified when `value` is not empty"));
+        let given = given(from, &["fieldRef", "resourceFieldRef", "configMapKeyRef", "secretKeyRef", "fileKeyRef"]);
+        for one in &given {
+            env_source(one, &from[*one], &path.child(one), causes);
         }
-        match given.as_slice() {
-            [] => causes.push(Cause::invalid(
-                &path,
-                "",
-                "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`",
-            )),
-            [one] => env_source(one, &from[*one], &path.child(one), causes),
-            _ => causes.push(Cause::invalid(&path, "", "may not have more than one field specified at a time")),
+        if given.is_empty() {
+            let why = "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`";
+            causes.push(Cause::invalid(&path, "", why));
+        } else if !text(env, "value").is_empty() {
+            causes.push(Cause::invalid(&path, "", "may not be specified when `value` is not empty"));
+        } else if given.len() > 1 {
+            causes.push(Cause::invalid(&path, "", ONE));
         }
     }
+    // Upstream reports a source without its place in the list.
+    let path = path.child("envFrom");
     for (nth, from) in items(container, "envFrom").iter().enumerate() {
-        let path = path.child("envFrom").index(nth);
-        let given: Vec<&str> = ["configMapRef", "secretRef"]
-            .into_iter()
-            .filter(|source| field(from, source).is_some_and(|value| !value.is_null()))
-            .collect();
-        match given.as_slice() {
-            [] => causes.push(Cause::invalid(&path, "", "must specify one of: `configMapRef` or `secretRef`")),
-            [one] if text(&from[*one], "name").is_empty() => {
-                causes.push(Cause::required(&path.child(one).child("name"), ""))
+        let at = path.index(nth);
+        let prefix = text(from, "prefix");
+        if !prefix.is_empty() {
+            invalid_all(&at.child("prefix"), prefix, validation::env_var_name(prefix), causes);
+        }
+        let given = given(from, &["configMapRef", "secretRef"]);
+        for one in &given {
+            let at = at.child(one).child("name");
+            match text(&from[*one], "name") {
+                "" => causes.push(Cause::required(&at, "")),
+                name => invalid_all(&at, name, validation::dns1123_subdomain(name), causes),
             }
-            [_] => {}
-            _ => causes.push(Cause::invalid(&path, "", "may not have more than one field specified at a time")),
+        }
+        match given.len() {
+            0 => causes.push(Cause::invalid(&path, "", "must specify one of: `configMapRef` or `secretRef`")),
+            1 => {}
+            _ => causes.push(Cause::invalid(&path, "", ONE)),
         }
     }
 }
 
-/// Fields of a pod that its environment may name (core `validEnvDownwardAPIFieldPathExpressions`).
-const ENV_FIELDS: [&str; 9] = [
-    "metadata.name",
-    "metadata.namespace",
-    "metadata.uid",
-    "spec.nodeName",
-    "spec.serviceAccountName",
-    "status.hostIP",
-    "status.hostIPs",
-    "status.podIP",
-    "status.podIPs",
-];
+/// Those of the fields that are there.
+fn given<'n>(value: &Value, names: &[&'n str]) -> Vec<&'n str> {
+    names.iter().copied().filter(|name| field(value, name).is_some_and(|value| !value.is_null())).collect()
+}
 
 fn env_source(kind: &str, source: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     match kind {
-        "fieldRef" => {
-            let field = text(source, "fieldPath");
-            let subscripted = ["metadata.labels['", "metadata.annotations['"]
-                .iter()
-                .any(|prefix| field.starts_with(prefix) && field.ends_with("']"));
-            if field.is_empty() {
-                causes.push(Cause::required(&path.child("fieldPath"), ""));
-            } else if !subscripted && !ENV_FIELDS.contains(&field) {
-                causes.push(Cause::not_supported(&path.child("fieldPath"), field, &ENV_FIELDS));
+        "fieldRef" => downward::field_ref(source, &downward::ENV_FIELDS, path, causes),
+        "resourceFieldRef" => downward::resource_ref(source, false, path, causes),
+        "configMapKeyRef" | "secretKeyRef" => {
+            let name = text(source, "name");
+            invalid_all(&path.child("name"), name, validation::dns1123_subdomain(name), causes);
+            match text(source, "key") {
+                "" => causes.push(Cause::required(&path.child("key"), "")),
+                key => invalid_all(&path.child("key"), key, validation::config_map_key(key), causes),
             }
         }
-        "resourceFieldRef" if text(source, "resource").is_empty() => {
-            causes.push(Cause::required(&path.child("resource"), ""))
-        }
-        "configMapKeyRef" | "secretKeyRef" => match text(source, "key") {
-            "" => causes.push(Cause::required(&path.child("key"), "")),
-            key => invalid_all(&path.child("key"), key, validation::config_map_key(key), causes),
-        },
         _ => {}
-    }
-}
-
-/// Raw volumes (core `ValidateVolumeDevices`).
-fn devices(container: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
-    let (mut names, mut paths) = (HashSet::new(), HashSet::new());
-    for (nth, device) in items(container, "volumeDevices").iter().enumerate() {
-        let path = path.child("volumeDevices").index(nth);
-        let (name, target) = (text(device, "name"), text(device, "devicePath"));
-        if name.is_empty() {
-            causes.push(Cause::required(&path.child("name"), ""));
-        } else if !names.insert(name) {
-            causes.push(Cause::invalid(&path.child("name"), name, "must be unique"));
-        }
-        if target.is_empty() {
-            causes.push(Cause::required(&path.child("devicePath"), ""));
-        } else if !paths.insert(target) {
-            causes.push(Cause::invalid(&path.child("devicePath"), target, "must be unique"));
-        }
-        let mounts = items(container, "volumeMounts");
-        if !target.is_empty() && mounts.iter().any(|mount| text(mount, "mountPath") == target) {
-            let why = "must not already exist as a path in volumeMounts";
-            causes.push(Cause::invalid(&path.child("devicePath"), target, why));
-        }
-        if !name.is_empty() && mounts.iter().any(|mount| text(mount, "name") == name) {
-            causes.push(Cause::invalid(&path.child("name"), name, "must not already exist in volumeMounts"));
-        }
-    }
-}
-
-fn mounts(container: &Value, volumes: &HashSet<&str>, path: &FieldPath, causes: &mut Vec<Cause>) {
-    let mut paths = HashSet::new();
-    for (nth, mount) in items(container, "volumeMounts").iter().enumerate() {
-        let path = path.child("volumeMounts").index(nth);
-        match text(mount, "name") {
-            "" => causes.push(Cause::required(&path.child("name"), "")),
-            name if !volumes.contains(name) => causes.push(Cause::not_found(&path.child("name"), name)),
-            _ => {}
-        }
-        let target = text(mount, "mountPath");
-        if target.is_empty() {
-            causes.push(Cause::required(&path.child("mountPath"), ""));
-        } else if !paths.insert(target) {
-            causes.push(Cause::invalid(&path.child("mountPath"), target, "must be unique"));
-        }
-        for field in ["subPath", "subPathExpr"] {
-            let sub = text(mount, field);
-            if sub.starts_with('/') {
-                causes.push(Cause::invalid(&path.child(field), sub, "must be a relative path"));
-            } else if sub.split('/').any(|part| part == "..") {
-                causes.push(Cause::invalid(&path.child(field), sub, "must not contain '..'"));
-            }
-        }
-        if is_set(mount, "subPath") && is_set(mount, "subPathExpr") {
-            causes.push(Cause::invalid(
-                &path.child("subPathExpr"),
-                text(mount, "subPathExpr"),
-                "subPathExpr and subPath are mutually exclusive",
-            ));
-        }
     }
 }
 

@@ -35,19 +35,35 @@ impl Strategy for EndpointsStrategy {
             for list in ["addresses", "notReadyAddresses"] {
                 for (nth, address) in items(subset, list).iter().enumerate() {
                     let ip = text(address, "ip");
-                    let path = path.child(list).index(nth).child("ip");
-                    match ip.parse() {
-                        Ok(parsed) if !own => endpoint_ip(parsed, ip, &path, causes),
+                    let path = path.child(list).index(nth);
+                    let (at, host) = (path.child("ip"), text(address, "hostname"));
+                    let parsed = ip.parse();
+                    if parsed.is_err() {
+                        invalid_all(&at, ip, validation::ip(ip), causes);
+                    }
+                    if !host.is_empty() {
+                        invalid_all(&path.child("hostname"), host, validation::dns1123_label(host), causes);
+                    }
+                    if let Some(node) = address.get("nodeName").and_then(Value::as_str) {
+                        invalid_all(&path.child("nodeName"), node, validation::dns1123_subdomain(node), causes);
+                    }
+                    match parsed {
+                        Ok(parsed) if !own => endpoint_ip(parsed, ip, &at, causes),
                         Ok(_) => {}
-                        Err(_) => invalid_all(&path, ip, validation::ip(ip), causes),
+                        Err(_) => causes.push(Cause::invalid(&at, ip, "must be a valid IP address")),
                     }
                 }
             }
             let ports = items(subset, "ports");
             for (nth, port) in ports.iter().enumerate() {
                 let path = path.child("ports").index(nth);
-                if ports.len() > 1 && text(port, "name").is_empty() {
-                    causes.push(Cause::required(&path.child("name"), ""));
+                match text(port, "name") {
+                    "" if ports.len() > 1 => causes.push(Cause::required(&path.child("name"), "")),
+                    "" => {}
+                    name => invalid_all(&path.child("name"), name, validation::dns1123_label(name), causes),
+                }
+                if let Some(protocol) = port.get("appProtocol").and_then(Value::as_str) {
+                    invalid_all(&path.child("appProtocol"), protocol, validation::qualified_name(protocol), causes);
                 }
                 let number = port.get("port").and_then(Value::as_i64).unwrap_or(0);
                 causes.extend(

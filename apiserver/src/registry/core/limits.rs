@@ -1,16 +1,21 @@
 //! ResourceQuotas and LimitRanges (core/v1 `defaults.go`, `validation.go`).
 
-use crate::registry::fields::{invalid_all, is_set, items, items_mut, object_mut, quantity, text};
+use super::resources::{can_overcommit, is_extended};
+use crate::registry::fields::{invalid_all, items, items_mut, object_mut, quantity, text};
 use crate::registry::strategy::Strategy;
+use coracle_api::quantity::Quantity;
+use coracle_api::resources::HUGE_PAGES;
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, validation};
 use serde_json::{Map, Value};
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 /// v1 ResourceQuota
 #[derive(Debug)]
 pub struct QuotaStrategy;
 
+/// What limits are of (core/helper `standardLimitRangeTypes`).
+const TYPES: [&str; 3] = ["Container", "PersistentVolumeClaim", "Pod"];
 const SCOPES: [&str; 7] = [
     "BestEffort",
     "CrossNamespacePodAffinity",
@@ -21,35 +26,176 @@ const SCOPES: [&str; 7] = [
     "VolumeAttributesClass",
 ];
 
+/// What a quota can bound by a name without a domain (core/helper `standardQuotaResources`).
+const QUOTA: [&str; 19] = [
+    "cpu",
+    "memory",
+    "ephemeral-storage",
+    "requests.cpu",
+    "requests.memory",
+    "requests.storage",
+    "requests.ephemeral-storage",
+    "limits.cpu",
+    "limits.memory",
+    "limits.ephemeral-storage",
+    "pods",
+    "resourcequotas",
+    "services",
+    "replicationcontrollers",
+    "secrets",
+    "persistentvolumeclaims",
+    "configmaps",
+    "services.nodeports",
+    "services.loadbalancers",
+];
+/// Resources that are there in whole ones (core/helper `integerResources`).
+const COUNTED: [&str; 9] = [
+    "pods",
+    "resourcequotas",
+    "services",
+    "replicationcontrollers",
+    "secrets",
+    "configmaps",
+    "persistentvolumeclaims",
+    "services.nodeports",
+    "services.loadbalancers",
+];
+/// What pods use (core/helper `podComputeQuotaResources`).
+const POD_RESOURCES: [&str; 7] =
+    ["cpu", "limits.cpu", "limits.memory", "memory", "pods", "requests.cpu", "requests.memory"];
+
 impl Strategy for QuotaStrategy {
     fn validate(&self, object: &Value, causes: &mut Vec<Cause>) {
         let (spec, path) = (&object["spec"], FieldPath::new("spec"));
         for (name, value) in spec.get("hard").and_then(Value::as_object).into_iter().flatten() {
             let path = path.child("hard").key(name);
-            resource_name(name, &path, causes);
-            not_negative(value, &path, causes);
+            quota_resource(name, &path, causes);
+            amount(name, value, &path, causes);
         }
-        let scopes: Vec<&str> = items(spec, "scopes").iter().filter_map(Value::as_str).collect();
-        for scope in scopes.iter().filter(|scope| !SCOPES.contains(*scope)) {
-            causes.push(Cause::invalid(&path.child("scopes"), *scope, "unsupported scope"));
-        }
-        for pair in [["BestEffort", "NotBestEffort"], ["Terminating", "NotTerminating"]] {
-            if pair.iter().all(|scope| scopes.contains(scope)) {
-                let shown: Vec<Value> = scopes.iter().map(|scope| Value::from(*scope)).collect();
-                causes.push(Cause::invalid(&path.child("scopes"), shown, "conflicting scopes"));
-            }
+        scopes(spec, &path, causes);
+        selector(spec, &path.child("scopeSelector"), causes);
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value, causes: &mut Vec<Cause>) {
+        let of = |object: &Value| -> BTreeSet<String> {
+            items(&object["spec"], "scopes").iter().filter_map(Value::as_str).map(str::to_owned).collect()
+        };
+        if of(object) != of(old) {
+            let path = FieldPath::new("spec").child("scopes");
+            causes.push(Cause::immutable(&path, items(&object["spec"], "scopes").to_vec()));
         }
     }
 }
 
+/// A resource that a quota can bound (core `ValidateResourceQuotaResourceName`).
+fn quota_resource(name: &str, path: &FieldPath, causes: &mut Vec<Cause>) {
+    resource_name(name, path, causes);
+    if !name.contains('/') && !is_quota_resource(name) {
+        causes.push(Cause::invalid(path, name, "must be a standard resource for quota"));
+    }
+}
+
+fn is_quota_resource(name: &str) -> bool {
+    QUOTA.contains(&name) || is_huge(name)
+}
+
+fn is_huge(name: &str) -> bool {
+    name.strip_prefix("requests.").unwrap_or(name).starts_with(HUGE_PAGES)
+}
+
+/// A resource of any kind (core `validateResourceName`).
 fn resource_name(name: &str, path: &FieldPath, causes: &mut Vec<Cause>) {
-    invalid_all(path, name, validation::qualified_name(name), causes);
+    let wrong = validation::qualified_name(name);
+    if wrong.is_empty() && !name.contains('/') && !is_quota_resource(name) && name != "storage" {
+        causes.push(Cause::invalid(path, name, "must be a standard resource type or fully qualified"));
+    }
+    invalid_all(path, name, wrong, causes);
 }
 
-fn not_negative(value: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
-    if value.as_str().is_some_and(|text| text.starts_with('-')) {
-        causes.push(Cause::invalid(path, value.clone(), crate::registry::fields::NON_NEGATIVE));
+/// How much there may be: not less than nothing, and of what is counted, whole ones (core `ValidateResourceQuantityValue`).
+pub fn amount(name: &str, value: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    let Some(amount) = quantity(value) else { return };
+    if amount.is_negative() {
+        causes.push(Cause::invalid(path, amount.to_string(), crate::registry::fields::NON_NEGATIVE));
     }
+    if (COUNTED.contains(&name) || is_extended(name)) && !amount.is_integer() {
+        causes.push(Cause::invalid(path, amount.to_string(), "must be an integer"));
+    }
+}
+
+/// Whether pods of a scope use the resource at all (core/helper `IsResourceQuotaScopeValidForResource`).
+fn fits(scope: &str, resource: &str) -> bool {
+    match scope {
+        "Terminating" | "NotTerminating" | "NotBestEffort" | "PriorityClass" | "CrossNamespacePodAffinity" => {
+            POD_RESOURCES.contains(&resource) || is_huge(resource)
+        }
+        "BestEffort" => resource == "pods",
+        _ => true,
+    }
+}
+
+fn unfit(spec: &Value, scope: &str) -> usize {
+    let hard = spec.get("hard").and_then(Value::as_object);
+    hard.into_iter().flatten().filter(|(name, _)| is_quota_resource(name) && !fits(scope, name)).count()
+}
+
+fn scopes(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    let (given, path) = (items(spec, "scopes"), path.child("scopes"));
+    for scope in given.iter().filter_map(Value::as_str) {
+        if !SCOPES.contains(&scope) {
+            causes.push(Cause::invalid(&path, given.to_vec(), "unsupported scope"));
+        }
+        for _ in 0..unfit(spec, scope) {
+            causes.push(Cause::invalid(&path, given.to_vec(), "unsupported scope applied to resource"));
+        }
+    }
+    let names: Vec<&str> = given.iter().filter_map(Value::as_str).collect();
+    conflicts(&names, given, &path, causes);
+}
+
+fn conflicts(names: &[&str], shown: &[Value], path: &FieldPath, causes: &mut Vec<Cause>) {
+    for pair in [["BestEffort", "NotBestEffort"], ["Terminating", "NotTerminating"]] {
+        if pair.iter().all(|scope| names.contains(scope)) {
+            causes.push(Cause::invalid(path, shown.to_vec(), "conflicting scopes"));
+        }
+    }
+}
+
+/// Scopes with values. Upstream reports them without their place in the list (core
+/// `validateScopedResourceSelectorRequirement`).
+fn selector(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    const EXISTS: [&str; 5] =
+        ["BestEffort", "NotBestEffort", "Terminating", "NotTerminating", "CrossNamespacePodAffinity"];
+    let (expressions, path) = (items(&spec["scopeSelector"], "matchExpressions"), path.child("matchExpressions"));
+    for expression in expressions {
+        let (scope, operator) = (text(expression, "scopeName"), text(expression, "operator"));
+        if !SCOPES.contains(&scope) {
+            causes.push(Cause::invalid(&path.child("scopeName"), scope, "unsupported scope"));
+        }
+        for _ in 0..unfit(spec, scope) {
+            let why = "unsupported scope applied to resource";
+            causes.push(Cause::invalid(&path, spec["scopeSelector"].clone(), why));
+        }
+        if EXISTS.contains(&scope) && operator != "Exists" {
+            let why = "must be 'Exists' when scope is any of ResourceQuotaScopeTerminating, ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or ResourceQuotaScopeCrossNamespacePodAffinity";
+            causes.push(Cause::invalid(&path.child("operator"), operator, why));
+        }
+        let values = items(expression, "values");
+        match operator {
+            "In" | "NotIn" if values.is_empty() => {
+                let why = "must be at least one value when `operator` is 'In' or 'NotIn' for scope selector";
+                causes.push(Cause::required(&path.child("values"), why));
+            }
+            "Exists" | "DoesNotExist" if !values.is_empty() => {
+                let why = "must be no value when `operator` is 'Exist' or 'DoesNotExist' for scope selector";
+                causes.push(Cause::invalid(&path.child("values"), values.to_vec(), why));
+            }
+            "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
+            other => causes.push(Cause::invalid(&path.child("operator"), other, "not a valid selector operator")),
+        }
+    }
+    let names: Vec<&str> = expressions.iter().map(|expression| text(expression, "scopeName")).collect();
+    conflicts(&names, items(spec, "scopes"), &path, causes);
 }
 
 /// v1 LimitRange
@@ -70,10 +216,15 @@ impl Strategy for LimitRangeStrategy {
         let mut types = HashSet::new();
         for (nth, limit) in items(&object["spec"], "limits").iter().enumerate() {
             let (kind, path) = (text(limit, "type"), path.index(nth));
+            let wrong = validation::qualified_name(kind);
+            if wrong.is_empty() && !kind.contains('/') && !TYPES.contains(&kind) {
+                let why = "must be a standard limit type or fully qualified";
+                causes.push(Cause::invalid(&path.child("type"), kind, why));
+            }
+            invalid_all(&path.child("type"), kind, wrong, causes);
             if !types.insert(kind) {
                 causes.push(Cause::duplicate(&path.child("type"), kind));
             }
-            invalid_all(&path.child("type"), kind, validation::qualified_name(kind), causes);
             check(limit, &path, causes);
         }
     }
@@ -100,9 +251,18 @@ fn default_container(limit: &mut Value) {
 
 fn check(limit: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     let kind = text(limit, "type");
-    if kind == "Pod" {
-        for field in ["default", "defaultRequest"].into_iter().filter(|field| is_set(limit, field)) {
-            causes.push(Cause::forbidden(&path.child(field), "may not be specified when `type` is 'Pod'"));
+    let mut names = BTreeSet::new();
+    for field in ["max", "min", "default", "defaultRequest", "maxLimitRequestRatio"] {
+        let map = limit.get(field).and_then(Value::as_object);
+        if kind == "Pod" && field.starts_with("default") {
+            if map.is_some_and(|map| !map.is_empty()) {
+                causes.push(Cause::forbidden(&path.child(field), "may not be specified when `type` is 'Pod'"));
+            }
+            continue;
+        }
+        for name in map.into_iter().flat_map(Map::keys) {
+            limited(kind, name, &path.child(field).key(name), causes);
+            names.insert(name.as_str());
         }
     }
     if kind == "PersistentVolumeClaim" {
@@ -112,42 +272,73 @@ fn check(limit: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
             causes.push(Cause::required(&path.child("limits"), why));
         }
     }
-    let mut names: Vec<&String> = ["min", "max", "default", "defaultRequest", "maxLimitRequestRatio"]
-        .iter()
-        .filter_map(|field| limit.get(*field)?.as_object())
-        .flat_map(|map| map.keys())
-        .collect();
-    names.sort();
-    names.dedup();
     for name in names {
-        for (below, above) in [
-            ("min", "max"),
-            ("min", "defaultRequest"),
-            ("defaultRequest", "max"),
-            ("defaultRequest", "default"),
-            ("min", "default"),
-            ("default", "max"),
-        ] {
-            let value = |field: &str| limit.get(field)?.get(name.as_str());
-            let (Some(low), Some(high)) = (value(below), value(above)) else { continue };
-            if let (Some(a), Some(b)) = (quantity(low), quantity(high))
-                && a > b
-            {
-                let shown = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-                let words = |field: &str| match field {
-                    "defaultRequest" => "default request".to_owned(),
-                    other => other.to_owned(),
-                };
-                let why = format!(
-                    "{} value {} is greater than {} value {}",
-                    words(below),
-                    shown(low),
-                    words(above),
-                    shown(high)
-                );
-                causes.push(Cause::invalid(&path.child(below).key(name), low.clone(), why));
-            }
+        bounds(limit, name, path, causes);
+    }
+}
+
+/// A resource that can be limited; those of containers are fewer (core `validateLimitRangeResourceName`).
+fn limited(kind: &str, name: &str, path: &FieldPath, causes: &mut Vec<Cause>) {
+    const OF_CONTAINERS: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
+    resource_name(name, path, causes);
+    if !matches!(kind, "Pod" | "Container") {
+        return;
+    }
+    if !name.contains('/') && !OF_CONTAINERS.contains(&name) && !name.starts_with(HUGE_PAGES) {
+        causes.push(Cause::invalid(path, name, "must be a standard resource for containers"));
+    } else if name.contains('/') && !name.contains("kubernetes.io/") && !is_extended(name) {
+        causes.push(Cause::invalid(path, name, "doesn't follow extended resource name standard"));
+    }
+}
+
+/// What the bounds of one resource say of each other. Which of them is shown is upstream's choice.
+fn bounds(limit: &Value, name: &str, path: &FieldPath, causes: &mut Vec<Cause>) {
+    let value = |field: &str| limit.get(field).and_then(|map| map.get(name)).and_then(quantity);
+    let at = |field: &str| path.child(field).key(name);
+    for (below, above, field, shown, words) in [
+        ("min", "max", "min", "min", ["min", "max"]),
+        ("min", "defaultRequest", "defaultRequest", "defaultRequest", ["min", "default request"]),
+        ("defaultRequest", "max", "defaultRequest", "defaultRequest", ["default request", "max"]),
+        ("defaultRequest", "default", "defaultRequest", "defaultRequest", ["default request", "default limit"]),
+        ("min", "default", "default", "min", ["min", "default"]),
+        ("default", "max", "default", "max", ["default", "max"]),
+    ] {
+        let (Some(low), Some(high)) = (value(below), value(above)) else { continue };
+        if low > high {
+            let why = format!("{} value {low} is greater than {} value {high}", words[0], words[1]);
+            let found = if shown == below { low } else { high };
+            causes.push(Cause::invalid(&at(field), found.to_string(), why));
         }
+    }
+    ratio(value("maxLimitRequestRatio"), value("min"), value("max"), &at("maxLimitRequestRatio"), causes);
+    if let (Some(default), Some(request)) = (value("default"), value("defaultRequest"))
+        && !can_overcommit(name)
+        && default != request
+    {
+        let why = format!("default value {default} must equal to defaultRequest value {request} in {name}");
+        causes.push(Cause::invalid(&at("defaultRequest"), request.to_string(), why));
+    }
+}
+
+/// How much more than its request a limit may be.
+fn ratio(
+    ratio: Option<Quantity>,
+    min: Option<Quantity>,
+    max: Option<Quantity>,
+    path: &FieldPath,
+    causes: &mut Vec<Cause>,
+) {
+    let Some(ratio) = ratio else { return };
+    if ratio < Quantity::from_units(1) {
+        causes.push(Cause::invalid(path, ratio.to_string(), format!("ratio {ratio} is less than 1")));
+    }
+    let (Some(min), Some(max)) = (min, max) else { return };
+    // A fraction that is shown and compared as one, as upstream does.
+    #[expect(clippy::cast_precision_loss, reason = "a ratio of two bounds, not an amount")]
+    let (limit, wanted) = (max.millis() as f64 / min.millis() as f64, ratio.millis() as f64 / 1000.0);
+    if wanted > limit {
+        let why = format!("ratio {ratio} is greater than max/min = {limit:.6}");
+        causes.push(Cause::invalid(path, ratio.to_string(), why));
     }
 }
 

@@ -2,9 +2,12 @@
 
 pub mod config;
 mod container;
+mod downward;
 pub mod endpoints;
 mod families;
+mod go_json;
 pub mod limits;
+mod mounts;
 pub mod namespace;
 pub mod node;
 pub mod pod;
@@ -23,5 +26,6 @@ mod restarts;
 pub(super) mod scheduling;
 pub mod service;
 pub mod volume;
+mod volume_kinds;
 mod volume_source;
 mod windows;

@@ -2,7 +2,8 @@
 
 use crate::admission;
 use crate::cache::{Cacher, Field};
-use crate::registry::fields::{items, object_mut, set, text};
+use crate::registry::fields::{invalid_all, items, object_mut, set, text};
+use crate::registry::meta::standard_finalizer;
 use crate::registry::strategy::{NameRule, Strategy, WriteContext};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, Status, meta, validation};
@@ -59,9 +60,11 @@ impl Strategy for NamespaceStrategy {
     }
 
     fn validate(&self, namespace: &Value, causes: &mut Vec<Cause>) {
-        for (nth, finalizer) in items(&namespace["spec"], "finalizers").iter().filter_map(Value::as_str).enumerate() {
-            let path = FieldPath::new("spec").child("finalizers").index(nth);
-            crate::registry::fields::invalid_all(&path, finalizer, validation::qualified_name(finalizer), causes);
+        // Upstream reports them without their place in the list.
+        let path = FieldPath::new("spec").child("finalizers");
+        for finalizer in items(&namespace["spec"], "finalizers").iter().filter_map(Value::as_str) {
+            invalid_all(&path, finalizer, validation::qualified_name(finalizer), causes);
+            standard_finalizer(finalizer, &path, causes);
         }
     }
 

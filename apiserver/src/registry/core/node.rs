@@ -1,7 +1,7 @@
 //! Nodes.
 
 use crate::cache::Field;
-use crate::registry::fields::{invalid_all, is_set, items, object_mut, quantity, set, text};
+use crate::registry::fields::{invalid_all, is_set, items, object_mut, set, text};
 use crate::registry::strategy::{Strategy, Traits};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, validation};
@@ -32,6 +32,8 @@ impl Strategy for NodeStrategy {
         let first = items(spec, "podCIDRs").first().and_then(Value::as_str).map(str::to_owned);
         match (first, text(spec, "podCIDR").to_owned()) {
             (Some(first), alone) if alone.is_empty() => set(spec, "podCIDR", first),
+            // When both are given and differ, the one wins, as for clients that do not know of several.
+            (Some(first), alone) if alone != first => set(spec, "podCIDRs", vec![alone]),
             (None, alone) if !alone.is_empty() => set(spec, "podCIDRs", vec![alone]),
             _ => {}
         }
@@ -48,7 +50,8 @@ impl Strategy for NodeStrategy {
         let path = FieldPath::new("spec");
         let mut seen = HashSet::new();
         for (nth, taint) in items(&node["spec"], "taints").iter().enumerate() {
-            let path = path.child("taints").index(nth);
+            // Upstream reports them here, where they once stood.
+            let path = FieldPath::new("metadata").child("taints").index(nth);
             let (key, value, effect) = (text(taint, "key"), text(taint, "value"), text(taint, "effect"));
             invalid_all(&path.child("key"), key, validation::qualified_name(key), causes);
             invalid_all(&path.child("value"), value, validation::label_value(value), causes);
@@ -60,9 +63,12 @@ impl Strategy for NodeStrategy {
                 _ => {}
             }
             if !seen.insert((key, effect)) {
-                causes.push(Cause::duplicate(&path, taint.clone()));
+                let mut cause = Cause::duplicate(&path, taint.clone());
+                cause.message.push_str(": taints must be unique by key and effect pair");
+                causes.push(cause);
             }
         }
+        resources(node, causes);
         for (nth, range) in items(&node["spec"], "podCIDRs").iter().filter_map(Value::as_str).enumerate() {
             if range.parse::<ipnet::IpNet>().is_err() {
                 let why = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
@@ -89,22 +95,21 @@ impl Strategy for NodeStrategy {
 
     fn validate_status(&self, node: &Value, _old: &Value, causes: &mut Vec<Cause>) {
         let path = FieldPath::new("status");
-        for list in ["capacity", "allocatable"] {
-            for (name, value) in node["status"].get(list).and_then(Value::as_object).into_iter().flatten() {
-                if quantity(value).is_none_or(|amount| amount.is_negative()) {
-                    causes.push(Cause::invalid(
-                        &path.child(list).key(name),
-                        value.clone(),
-                        "must be greater than or equal to 0",
-                    ));
-                }
-            }
-        }
+        resources(node, causes);
         let mut seen = HashSet::new();
         for (nth, address) in items(&node["status"], "addresses").iter().enumerate() {
             if !seen.insert((text(address, "type"), text(address, "address"))) {
                 causes.push(Cause::duplicate(&path.child("addresses").index(nth), address.clone()));
             }
+        }
+    }
+}
+
+/// How much there is of what (core `ValidateNodeResources`).
+fn resources(node: &Value, causes: &mut Vec<Cause>) {
+    for list in ["capacity", "allocatable"] {
+        for (name, value) in node["status"].get(list).and_then(Value::as_object).into_iter().flatten() {
+            super::limits::amount(name, value, &FieldPath::new("status").child(list).child(name), causes);
         }
     }
 }

@@ -91,6 +91,9 @@ fn container(container: &mut Value, host_network: bool) {
         if let Some(field) = below_mut(env, &["valueFrom", "fieldRef"]).filter(|field| field.is_object()) {
             set_default(field, "apiVersion", "v1");
         }
+        if let Some(resource) = below_mut(env, &["valueFrom", "resourceFieldRef"]).filter(|field| field.is_object()) {
+            set_default(resource, "divisor", "0");
+        }
         if let Some(key) = below_mut(env, &["valueFrom", "fileKeyRef"]).filter(|key| key.is_object()) {
             set_default(key, "optional", false);
         }
@@ -108,10 +111,15 @@ fn container(container: &mut Value, host_network: bool) {
 }
 
 fn probe(probe: &mut Value) {
-    set_default(probe, "timeoutSeconds", 1);
-    set_default(probe, "periodSeconds", 10);
-    set_default(probe, "successThreshold", 1);
-    set_default(probe, "failureThreshold", 3);
+    for (name, value) in
+        [("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)]
+    {
+        // Zero is what was not said.
+        if field(probe, name).and_then(Value::as_i64) == Some(0) {
+            set(probe, name, value);
+        }
+        set_default(probe, name, value);
+    }
     if let Some(get) = field_mut(probe, "httpGet") {
         http_get(get);
     }
@@ -167,6 +175,7 @@ fn volume(volume: &mut Value) {
     {
         set(path, "type", "");
     }
+    volume_systems(volume);
     if let Some(spec) = below_mut(volume, &["ephemeral", "volumeClaimTemplate", "spec"]).filter(|spec| spec.is_object())
     {
         set_default(spec, "volumeMode", "Filesystem");
@@ -177,6 +186,34 @@ fn downward_items(source: &mut Value) {
     for item in items_mut(source, "items") {
         if let Some(field) = field_mut(item, "fieldRef").filter(|field| field.is_object()) {
             set_default(field, "apiVersion", "v1");
+        }
+        if let Some(resource) = field_mut(item, "resourceFieldRef").filter(|field| field.is_object()) {
+            set_default(resource, "divisor", "0");
+        }
+    }
+}
+
+/// What the storage systems of a volume are asked by default, in a pod or in a PersistentVolume.
+pub fn volume_systems(holder: &mut Value) {
+    const DEFAULTS: [(&str, &str, &str); 9] = [
+        ("iscsi", "iscsiInterface", "default"),
+        ("rbd", "pool", "rbd"),
+        ("rbd", "user", "admin"),
+        ("rbd", "keyring", "/etc/ceph/keyring"),
+        ("azureDisk", "cachingMode", "ReadWrite"),
+        ("azureDisk", "kind", "Shared"),
+        ("azureDisk", "fsType", "ext4"),
+        ("scaleIO", "storageMode", "ThinProvisioned"),
+        ("scaleIO", "fsType", "xfs"),
+    ];
+    for (system, name, value) in DEFAULTS {
+        let Some(source) = field_mut(holder, system).filter(|source| source.is_object()) else { continue };
+        // Those of Azure are optional: an empty text is a value there.
+        if system != "azureDisk" || field(source, name).is_none_or(Value::is_null) {
+            set_default(source, name, value);
+        }
+        if system == "azureDisk" {
+            set_default(source, "readOnly", false);
         }
     }
 }

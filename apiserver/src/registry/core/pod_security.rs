@@ -1,6 +1,7 @@
 //! Checks of security contexts, of a pod's and of its containers' (core `validatePodSpecSecurityContext`,
 //! `ValidateSecurityContext`).
 
+use super::volume_kinds::descending;
 use crate::registry::fields::{items, one_of, text};
 use coracle_api::Cause;
 use coracle_api::status::FieldPath;
@@ -8,8 +9,10 @@ use serde_json::Value;
 use std::collections::HashSet;
 
 const PROFILES: [&str; 3] = ["Localhost", "RuntimeDefault", "Unconfined"];
+/// A path without its ending zero.
+const PATH_MAX: usize = 4095;
 const SYSCTL_MAX: usize = 253;
-const SYSCTL: &str = "([a-z0-9][-_a-z0-9]*[a-z0-9]?)?([\\./][a-z0-9][-_a-z0-9]*[a-z0-9]?)*";
+const SYSCTL: &str = "([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?";
 
 /// What pods and containers have in common.
 pub fn context(context: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
@@ -38,7 +41,7 @@ pub fn of_pod(context: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
         } else if !is_sysctl(name) {
             let why = format!("must have at most {SYSCTL_MAX} characters and match regex ^{SYSCTL}$");
             causes.push(Cause::invalid(&path, name, why));
-        } else if !names.insert(name.replace('/', ".")) {
+        } else if !names.insert(name) {
             causes.push(Cause::duplicate(&path, name));
         }
     }
@@ -74,43 +77,49 @@ fn profile(profile: &Value, what: &str, path: &FieldPath, causes: &mut Vec<Cause
     if !profile.is_object() {
         return;
     }
-    let named = profile.get("localhostProfile").is_some_and(|name| !name.is_null());
-    match text(profile, "type") {
+    let (kind, seccomp) = (text(profile, "type"), what == "seccomp");
+    match kind {
         "" => {
-            let field = if what == "seccomp" { "seccompProfile" } else { "appArmorProfile" };
+            let field = if seccomp { "seccompProfile" } else { "appArmorProfile" };
             causes.push(Cause::required(&path.child("type"), &format!("type is required when {field} is set")));
         }
         kind if !PROFILES.contains(&kind) => {
             causes.push(Cause::not_supported(&path.child("type"), kind, &PROFILES));
         }
-        "Localhost" if !named => {
-            let why = format!("must be set when {what} type is Localhost");
-            causes.push(Cause::required(&path.child("localhostProfile"), &why));
-        }
-        "Localhost" => {
-            let name = text(profile, "localhostProfile");
-            let path = path.child("localhostProfile");
-            if name.starts_with('/') {
-                causes.push(Cause::invalid(&path, name, "must be a relative path"));
-            } else if name.split('/').any(|part| part == "..") {
-                causes.push(Cause::invalid(&path, name, "must not contain '..'"));
+        _ => {}
+    }
+    let named = profile.get("localhostProfile").and_then(Value::as_str);
+    let path = path.child("localhostProfile");
+    let needed = format!("must be set when {what} type is Localhost");
+    match (kind, named) {
+        ("Localhost", None) => causes.push(Cause::required(&path, &needed)),
+        ("Localhost", Some(name)) if seccomp => descending(name, &path, causes),
+        ("Localhost", Some(name)) => {
+            if name.trim() != name {
+                causes.push(Cause::invalid(&path, name, "must not be padded with whitespace"));
+            } else if name.is_empty() {
+                causes.push(Cause::required(&path, &needed));
+            }
+            if name.len() > PATH_MAX {
+                causes.push(Cause::too_long(&path, PATH_MAX));
             }
         }
-        _ if named => {
-            let why = format!("can only be set when {what} type is Localhost");
-            causes.push(Cause::invalid(&path.child("localhostProfile"), text(profile, "localhostProfile"), why));
+        (kind, Some(name)) if seccomp || matches!(kind, "RuntimeDefault" | "Unconfined") => {
+            let found = if seccomp { profile.clone() } else { name.into() };
+            causes.push(Cause::invalid(&path, found, format!("can only be set when {what} type is Localhost")));
         }
         _ => {}
     }
 }
 
-/// Parts of lower-case letters, digits, dashes and underscores between dots or slashes; none begins with a dash or
-/// underscore, and each ends with one at most.
+/// Parts of lower-case letters, digits, dashes and underscores between dots or slashes; none begins or ends with a dash or
+/// underscore.
 fn is_sysctl(name: &str) -> bool {
     let part = |part: &str| {
         let bytes = part.as_bytes();
         let plain = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-        bytes.first().is_some_and(plain) && bytes.iter().all(|byte| plain(byte) || matches!(byte, b'-' | b'_'))
+        let edges = bytes.first().is_some_and(plain) && bytes.last().is_some_and(plain);
+        edges && bytes.iter().all(|byte| plain(byte) || matches!(byte, b'-' | b'_'))
     };
     name.len() <= SYSCTL_MAX && name.split(['.', '/']).all(part)
 }

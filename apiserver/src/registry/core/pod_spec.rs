@@ -1,7 +1,8 @@
 //! Checks of a pod's spec, alone or in a template (core/validation).
 
+use super::mounts::Volumes;
 use super::{container, pod_resources, pod_security, restarts, scheduling, volume_source, windows};
-use crate::registry::fields::{self, invalid_all, is_set, items, non_negative, one_of, text};
+use crate::registry::fields::{self, invalid_all, is_set, items, one_of, text};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, validation};
 use serde_json::Value;
@@ -41,7 +42,6 @@ pub fn validate(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
             "must be between 1 and 2147483647, inclusive",
         ));
     }
-    non_negative(spec, "terminationGracePeriodSeconds", path, causes);
     one_of(spec, "preemptionPolicy", &["Never", "PreemptLowerPriority"], path, causes);
     if let Some(os) = spec.get("os").filter(|os| !os.is_null()) {
         let path = path.child("os");
@@ -59,11 +59,6 @@ pub fn validate(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     security_context(spec, path, causes);
     windows::validate(spec, path, causes);
     scheduling::validate(spec, path, causes);
-    for (nth, secret) in items(spec, "imagePullSecrets").iter().enumerate() {
-        if text(secret, "name").is_empty() {
-            causes.push(Cause::required(&path.child("imagePullSecrets").index(nth).child("name"), ""));
-        }
-    }
     for (nth, alias) in items(spec, "hostAliases").iter().enumerate() {
         let path = path.child("hostAliases").index(nth);
         invalid_all(&path.child("ip"), text(alias, "ip"), validation::ip(text(alias, "ip")), causes);
@@ -79,11 +74,16 @@ fn dns(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     const SEARCHES: usize = 32;
     const SEARCH_CHARACTERS: usize = 2048;
     let (config, path) = (&spec["dnsConfig"], path.child("dnsConfig"));
+    if text(spec, "dnsPolicy") == "None" && config.is_null() {
+        causes.push(Cause::required(&path, "must provide `dnsConfig` when `dnsPolicy` is None"));
+        return;
+    }
     let (servers, searches) = (items(config, "nameservers"), items(config, "searches"));
     let at = path.child("nameservers");
     if text(spec, "dnsPolicy") == "None" && servers.is_empty() {
         let why = "must provide at least one DNS nameserver when `dnsPolicy` is None";
         causes.push(Cause::required(&at, why));
+        return;
     }
     if servers.len() > SERVERS {
         let why = format!("must not have more than {SERVERS} nameservers");
@@ -114,7 +114,7 @@ fn dns(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     }
 }
 
-fn containers(spec: &Value, volumes: &HashSet<&str>, path: &FieldPath, causes: &mut Vec<Cause>) {
+fn containers(spec: &Value, volumes: &Volumes<'_>, path: &FieldPath, causes: &mut Vec<Cause>) {
     let host_network = spec.get("hostNetwork").and_then(Value::as_bool) == Some(true);
     let mut names = HashSet::new();
     let main = items(spec, "containers");
@@ -192,6 +192,10 @@ fn security_context(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     let context = spec.get("securityContext").unwrap_or(&Value::Null);
     let path = path.child("securityContext");
     pod_security::of_pod(context, &path, causes);
+    if spec["shareProcessNamespace"] == true && spec["hostPID"] == true {
+        let why = "ShareProcessNamespace and HostPID cannot both be enabled";
+        causes.push(Cause::invalid(&path.child("shareProcessNamespace"), true, why));
+    }
     if spec.get("hostNetwork").and_then(Value::as_bool) == Some(true)
         && spec.get("hostUsers").and_then(Value::as_bool) == Some(false)
     {

@@ -28,8 +28,8 @@ pub fn validate(resources: &Value, level: Level, path: &FieldPath, causes: &mut 
     if named(|name| name.starts_with(HUGE_PAGES)) && !named(|name| matches!(name, "cpu" | "memory")) {
         causes.push(Cause::forbidden(path, "HugePages require cpu or memory"));
     }
+    let (limit_path, path) = (path.child("limits"), path.child("requests"));
     for (name, request) in requests.into_iter().flatten() {
-        let path = path.child("requests");
         let limit = limits.and_then(|limits| limits.get(name));
         match (limit.and_then(quantity), quantity(request)) {
             (Some(limit), Some(request)) if !can_overcommit(name) && request != limit => {
@@ -47,8 +47,7 @@ pub fn validate(resources: &Value, level: Level, path: &FieldPath, causes: &mut 
                 ));
             }
             (None, Some(_)) if !can_overcommit(name) => {
-                causes
-                    .push(Cause::required(&path.child("limits"), "Limit must be set for non overcommitable resources"));
+                causes.push(Cause::required(&limit_path, "Limit must be set for non overcommitable resources"));
             }
             _ => {}
         }
@@ -60,19 +59,33 @@ pub fn can_overcommit(name: &str) -> bool {
     !name.starts_with(HUGE_PAGES) && (!name.contains('/') || name.contains("kubernetes.io/"))
 }
 
+/// Whether the resource is one that nodes offer beyond Kubernetes' own: it has a domain, and a name that a quota can ask requests
+/// for (core/helper `IsExtendedResourceName`).
+pub fn is_extended(name: &str) -> bool {
+    name.contains('/')
+        && !name.contains("kubernetes.io/")
+        && !name.starts_with("requests.")
+        && validation::qualified_name(&format!("requests.{name}")).is_empty()
+}
+
 fn list(list: Option<&Map<String, Value>>, level: Level, path: &FieldPath, causes: &mut Vec<Cause>) {
     for (name, value) in list.into_iter().flatten() {
         let path = path.key(name);
-        invalid_all(&path, name, validation::qualified_name(name), causes);
+        let wrong = validation::qualified_name(name);
+        let valid = wrong.is_empty();
+        invalid_all(&path, name, wrong, causes);
         let standard = name.contains('/') || NATIVE.contains(&name.as_str()) || name.starts_with(HUGE_PAGES);
-        if !standard {
+        if !standard && valid {
             causes.push(Cause::invalid(&path, name.as_str(), "must be a standard resource type or fully qualified"));
         }
         match level {
             Level::Container if !standard => {
                 causes.push(Cause::invalid(&path, name.as_str(), "must be a standard resource for containers"));
             }
-            Level::Pod if standard && !is_pod_level(name) => {
+            Level::Container if name.contains('/') && !name.contains("kubernetes.io/") && !is_extended(name) => {
+                causes.push(Cause::invalid(&path, name.as_str(), "doesn't follow extended resource name standard"));
+            }
+            Level::Pod if standard && valid && !is_pod_level(name) => {
                 causes.push(Cause::not_supported(&path, name.as_str(), &["cpu", HUGE_PAGES, "memory"]));
             }
             _ => {}
@@ -82,7 +95,7 @@ fn list(list: Option<&Map<String, Value>>, level: Level, path: &FieldPath, cause
             Some(amount) if amount.is_negative() => {
                 causes.push(Cause::invalid(&path, amount.to_string(), NON_NEGATIVE))
             }
-            Some(amount) if name.contains('/') && !amount.is_integer() => {
+            Some(amount) if is_extended(name) && !amount.is_integer() => {
                 causes.push(Cause::invalid(&path, amount.to_string(), "must be an integer"));
             }
             Some(_) => {}

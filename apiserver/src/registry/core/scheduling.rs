@@ -1,10 +1,11 @@
 //! Checks of what decides where a pod runs: affinity, tolerations, spreading.
 
-use crate::registry::fields::{self, invalid_all, items, one_of, text};
+use crate::registry::fields::{self, invalid_all, is_set, items, one_of, text};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, validation};
 use serde_json::Value;
 
+const ACTIONS: [&str; 2] = ["DoNotSchedule", "ScheduleAnyway"];
 const EFFECTS: [&str; 3] = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
 
 /// Everything about scheduling in a pod's spec.
@@ -13,25 +14,65 @@ pub fn validate(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     if let Some(affinity) = spec.get("affinity").filter(|affinity| !affinity.is_null()) {
         self::affinity(affinity, &path.child("affinity"), causes);
     }
-    for (nth, constraint) in items(spec, "topologySpreadConstraints").iter().enumerate() {
-        let path = path.child("topologySpreadConstraints").index(nth);
+    spread(items(spec, "topologySpreadConstraints"), &path.child("topologySpreadConstraints"), causes);
+}
+
+/// How pods are spread (core `validateTopologySpreadConstraints`).
+fn spread(constraints: &[Value], path: &FieldPath, causes: &mut Vec<Cause>) {
+    for (nth, constraint) in constraints.iter().enumerate() {
+        let path = path.index(nth);
         let skew = constraint.get("maxSkew").and_then(Value::as_i64).unwrap_or(0);
         if skew <= 0 {
             causes.push(Cause::invalid(&path.child("maxSkew"), skew, "must be greater than zero"));
         }
-        if text(constraint, "topologyKey").is_empty() {
+        let (key, action) = (text(constraint, "topologyKey"), text(constraint, "whenUnsatisfiable"));
+        if key.is_empty() {
             causes.push(Cause::required(&path.child("topologyKey"), "can not be empty"));
         }
-        match text(constraint, "whenUnsatisfiable") {
-            "DoNotSchedule" | "ScheduleAnyway" => {}
-            other => causes.push(Cause::not_supported(
-                &path.child("whenUnsatisfiable"),
-                other,
-                &["DoNotSchedule", "ScheduleAnyway"],
-            )),
+        if !ACTIONS.contains(&action) {
+            causes.push(Cause::not_supported(&path.child("whenUnsatisfiable"), action, &ACTIONS));
         }
-        if let Some(selector) = constraint.get("labelSelector").filter(|selector| !selector.is_null()) {
+        let pair = |other: &Value| (text(other, "topologyKey"), text(other, "whenUnsatisfiable")) == (key, action);
+        if constraints[nth + 1..].iter().any(pair) {
+            let at = path.child("{topologyKey, whenUnsatisfiable}");
+            causes.push(Cause::duplicate(&at, format!("{{{key}, {action}}}")));
+        }
+        if let Some(least) = constraint.get("minDomains").and_then(Value::as_i64) {
+            let at = path.child("minDomains");
+            if least <= 0 {
+                causes.push(Cause::invalid(&at, least, "must be greater than zero"));
+            }
+            if action != "DoNotSchedule" {
+                let why = format!("can only use minDomains if whenUnsatisfiable=DoNotSchedule, not {action}");
+                causes.push(Cause::invalid(&at, least, why));
+            }
+        }
+        for policy in ["nodeAffinityPolicy", "nodeTaintsPolicy"] {
+            one_of(constraint, policy, &["Honor", "Ignore"], &path, causes);
+        }
+        let selector = constraint.get("labelSelector").filter(|selector| !selector.is_null());
+        spread_keys(items(constraint, "matchLabelKeys"), selector, &path.child("matchLabelKeys"), causes);
+        if let Some(selector) = selector {
             fields::label_selector(selector, &path.child("labelSelector"), causes);
+        }
+    }
+}
+
+/// Labels whose values pods have in common, which the selector does not name too.
+fn spread_keys(keys: &[Value], selector: Option<&Value>, path: &FieldPath, causes: &mut Vec<Cause>) {
+    if !keys.is_empty() && selector.is_none() {
+        causes.push(Cause::forbidden(path, "must not be specified when labelSelector is not set"));
+    }
+    let selects = |key: &str| {
+        selector.is_some_and(|selector| {
+            selector.get("matchLabels").is_some_and(|labels| labels.get(key).is_some())
+                || items(selector, "matchExpressions").iter().any(|expression| text(expression, "key") == key)
+        })
+    };
+    for (nth, key) in keys.iter().filter_map(Value::as_str).enumerate() {
+        invalid_all(&path.index(nth), key, validation::qualified_name(key), causes);
+        if selects(key) {
+            causes.push(Cause::invalid(&path.index(nth), key, "exists in both matchLabelKeys and labelSelector"));
         }
     }
 }
@@ -62,12 +103,15 @@ pub fn tolerations(tolerations: &[Value], path: &FieldPath, causes: &mut Vec<Cau
         match operator {
             "Equal" | "" => {
                 let value = text(toleration, "value");
-                invalid_all(&path.child("operator"), value, validation::label_value(value), causes);
+                let wrong = validation::label_value(value);
+                if !wrong.is_empty() {
+                    causes.push(Cause::invalid(&path.child("operator"), value, wrong.join(";")));
+                }
             }
             "Exists" if !text(toleration, "value").is_empty() => {
                 causes.push(Cause::invalid(
                     &path.child("operator"),
-                    operator,
+                    text(toleration, "value"),
                     "value must be empty when `operator` is 'Exists'",
                 ));
             }
@@ -75,7 +119,9 @@ pub fn tolerations(tolerations: &[Value], path: &FieldPath, causes: &mut Vec<Cau
             // Lt and Gt too: TaintTolerationComparisonOperators is alpha, and off.
             other => causes.push(Cause::not_supported(&path.child("operator"), other, &["Equal", "Exists"])),
         }
-        one_of(toleration, "effect", &EFFECTS, &path, causes);
+        if is_set(toleration, "effect") {
+            one_of(toleration, "effect", &EFFECTS, &path, causes);
+        }
     }
 }
 
@@ -90,7 +136,7 @@ fn affinity(affinity: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
         for (nth, preferred) in items(node, "preferredDuringSchedulingIgnoredDuringExecution").iter().enumerate() {
             let path = path.child("preferredDuringSchedulingIgnoredDuringExecution").index(nth);
             weight(preferred, &path, causes);
-            node_term(&preferred["preference"], &path.child("preference"), causes);
+            node_term(&preferred["preference"], false, &path.child("preference"), causes);
         }
     }
     for kind in ["podAffinity", "podAntiAffinity"] {
@@ -115,7 +161,7 @@ pub fn node_selector(selector: &Value, path: &FieldPath, causes: &mut Vec<Cause>
         causes.push(Cause::required(&path, "must have at least one node selector term"));
     }
     for (nth, term) in terms.iter().enumerate() {
-        node_term(term, &path.index(nth), causes);
+        node_term(term, true, &path.index(nth), causes);
     }
 }
 
@@ -126,54 +172,70 @@ fn weight(preferred: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     }
 }
 
-fn node_term(term: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
-    for list in ["matchExpressions", "matchFields"] {
-        for (nth, expression) in items(term, list).iter().enumerate() {
-            let path = path.child(list).index(nth);
-            let values = items(expression, "values").len();
-            match text(expression, "operator") {
-                "In" | "NotIn" if values == 0 => {
-                    causes.push(Cause::required(
-                        &path.child("values"),
-                        "must be specified when `operator` is 'In' or 'NotIn'",
-                    ));
-                }
-                "Exists" | "DoesNotExist" if values > 0 => {
-                    causes.push(Cause::forbidden(
-                        &path.child("values"),
-                        "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
-                    ));
-                }
-                "Gt" | "Lt" if values != 1 => {
-                    causes.push(Cause::required(
-                        &path.child("values"),
-                        "must be specified single value when `operator` is 'Lt' or 'Gt'",
-                    ));
-                }
-                "In" | "NotIn" | "Exists" | "DoesNotExist" | "Gt" | "Lt" => {}
-                other => causes.push(Cause::invalid(&path.child("operator"), other, "not a valid selector operator")),
+/// A term; values that no label can have are let through where a node is only preferred.
+fn node_term(term: &Value, strict: bool, path: &FieldPath, causes: &mut Vec<Cause>) {
+    for (nth, expression) in items(term, "matchExpressions").iter().enumerate() {
+        let path = path.child("matchExpressions").index(nth);
+        let (values, at) = (items(expression, "values"), path.child("values"));
+        match text(expression, "operator") {
+            "In" | "NotIn" if values.is_empty() => {
+                causes.push(Cause::required(&at, "must be specified when `operator` is 'In' or 'NotIn'"));
             }
-            let key = text(expression, "key");
-            if list == "matchExpressions" {
-                invalid_all(&path.child("key"), key, validation::qualified_name(key), causes);
-            } else if key != "metadata.name" {
-                causes.push(Cause::not_supported(&path.child("key"), key, &["metadata.name"]));
+            "Exists" | "DoesNotExist" if !values.is_empty() => {
+                let why = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'";
+                causes.push(Cause::forbidden(&at, why));
+            }
+            "Gt" | "Lt" if values.len() != 1 => {
+                causes.push(Cause::required(&at, "must be specified single value when `operator` is 'Lt' or 'Gt'"));
+            }
+            "In" | "NotIn" | "Exists" | "DoesNotExist" | "Gt" | "Lt" => {}
+            other => causes.push(Cause::invalid(&path.child("operator"), other, "not a valid selector operator")),
+        }
+        let key = text(expression, "key");
+        invalid_all(&path.child("key"), key, validation::qualified_name(key), causes);
+        for (nth, value) in values.iter().filter_map(Value::as_str).enumerate().filter(|_| strict) {
+            invalid_all(&at.index(nth), value, validation::label_value(value), causes);
+        }
+    }
+    for (nth, expression) in items(term, "matchFields").iter().enumerate() {
+        node_field(expression, &path.child("matchFields").index(nth), causes);
+    }
+}
+
+/// The one field that nodes are selected by, their name (core `ValidateNodeFieldSelectorRequirement`).
+fn node_field(expression: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    let (values, at) = (items(expression, "values"), path.child("values"));
+    match text(expression, "operator") {
+        "In" | "NotIn" if values.len() == 1 => {}
+        "In" | "NotIn" => {
+            let why = "must be only one value when `operator` is 'In' or 'NotIn' for node field selector";
+            causes.push(Cause::required(&at, why));
+        }
+        other => causes.push(Cause::invalid(&path.child("operator"), other, "not a valid selector operator")),
+    }
+    match text(expression, "key") {
+        "metadata.name" => {
+            for (nth, value) in values.iter().filter_map(Value::as_str).enumerate() {
+                invalid_all(&at.index(nth), value, validation::dns1123_subdomain(value), causes);
             }
         }
+        key => causes.push(Cause::invalid(&path.child("key"), key, "not a valid field selector key")),
     }
 }
 
 fn pod_term(term: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
-    match text(term, "topologyKey") {
-        "" => causes.push(Cause::required(&path.child("topologyKey"), "can not be empty")),
-        key => invalid_all(&path.child("topologyKey"), key, validation::qualified_name(key), causes),
-    }
     for field in ["labelSelector", "namespaceSelector"] {
         if let Some(selector) = term.get(field).filter(|selector| !selector.is_null()) {
             fields::label_selector(selector, &path.child(field), causes);
         }
     }
-    for (nth, namespace) in items(term, "namespaces").iter().filter_map(Value::as_str).enumerate() {
-        invalid_all(&path.child("namespaces").index(nth), namespace, validation::dns1123_label(namespace), causes);
+    // Upstream reports a namespace as this, without its place in the list.
+    for namespace in items(term, "namespaces").iter().filter_map(Value::as_str) {
+        invalid_all(&path.child("namespace"), namespace, validation::dns1123_label(namespace), causes);
     }
+    let (key, path) = (text(term, "topologyKey"), path.child("topologyKey"));
+    if key.is_empty() {
+        causes.push(Cause::required(&path, "can not be empty"));
+    }
+    invalid_all(&path, key, validation::qualified_name(key), causes);
 }

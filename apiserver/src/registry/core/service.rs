@@ -265,8 +265,7 @@ fn ports(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
             causes.push(Cause::required(&path.child("protocol"), ""));
         }
         one_of(port, "protocol", &PROTOCOLS, &path, causes);
-        let spoken = text(port, "appProtocol");
-        if !spoken.is_empty() {
+        if let Some(spoken) = port.get("appProtocol").and_then(Value::as_str) {
             invalid_all(&path.child("appProtocol"), spoken, validation::qualified_name(spoken), causes);
         }
         match port.get("targetPort") {
@@ -281,7 +280,7 @@ fn ports(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
                         .map(|why| Cause::invalid(&path.child("targetPort"), target, why)),
                 );
             }
-            _ => {}
+            _ => causes.push(Cause::invalid(&path.child("targetPort"), 0, "must be between 1 and 65535, inclusive")),
         }
         if !numbers.insert((text(port, "protocol"), number)) {
             causes.push(Cause::duplicate(&path, json!({"protocol": text(port, "protocol"), "port": number})));

@@ -1,13 +1,13 @@
 //! PersistentVolumes and their claims (core/validation).
 
+use super::volume_kinds::{self, Owner};
 use crate::registry::fields::{
     self, alike, invalid_all, is_set, items, label_selector, object_mut, one_of, quantity, same, set, set_default, text,
 };
-use crate::registry::storage::driver_name;
 use crate::registry::strategy::{Strategy, Traits, WriteContext};
 use coracle_api::quantity::Quantity;
 use coracle_api::status::FieldPath;
-use coracle_api::{Cause, validation};
+use coracle_api::{Cause, meta, validation};
 use serde_json::{Value, json};
 
 const MODES: [&str; 4] = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
@@ -17,30 +17,30 @@ const NOT_POSITIVE: &str = "must be greater than zero";
 const CLAIM_FIXED: &str =
     "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
 
-/// What a volume can be, with the fields that it must have then.
-const SOURCES: [(&str, &[&str]); 22] = [
-    ("awsElasticBlockStore", &["volumeID"]),
-    ("azureDisk", &["diskName", "diskURI"]),
-    ("azureFile", &["secretName", "shareName"]),
-    ("cephfs", &["monitors"]),
-    ("cinder", &["volumeID"]),
-    ("csi", &["volumeHandle"]),
-    ("fc", &[]),
-    ("flexVolume", &["driver"]),
-    ("flocker", &[]),
-    ("gcePersistentDisk", &["pdName"]),
-    ("glusterfs", &["endpoints", "path"]),
-    ("hostPath", &["path"]),
-    ("iscsi", &["targetPortal", "iqn"]),
-    ("local", &["path"]),
-    ("nfs", &["server", "path"]),
-    ("photonPersistentDisk", &["pdID"]),
-    ("portworxVolume", &["volumeID"]),
-    ("quobyte", &["registry", "volume"]),
-    ("rbd", &["monitors", "image"]),
-    ("scaleIO", &["gateway", "system", "volumeName"]),
-    ("storageos", &[]),
-    ("vsphereVolume", &["volumePath"]),
+/// What a volume can be.
+const SOURCES: [&str; 22] = [
+    "awsElasticBlockStore",
+    "azureDisk",
+    "azureFile",
+    "cephfs",
+    "cinder",
+    "csi",
+    "fc",
+    "flexVolume",
+    "flocker",
+    "gcePersistentDisk",
+    "glusterfs",
+    "hostPath",
+    "iscsi",
+    "local",
+    "nfs",
+    "photonPersistentDisk",
+    "portworxVolume",
+    "quobyte",
+    "rbd",
+    "scaleIO",
+    "storageos",
+    "vsphereVolume",
 ];
 
 /// core/v1 PersistentVolume
@@ -51,12 +51,13 @@ impl Strategy for VolumeStrategy {
     fn default(&self, volume: &mut Value) {
         let spec = object_mut(volume, "spec");
         set_default(spec, "persistentVolumeReclaimPolicy", "Retain");
-        set_default(spec, "volumeMode", "Filesystem");
+        volume_mode(spec);
         if let Some(path) = spec.get_mut("hostPath").filter(|path| path.is_object())
             && path.get("type").is_none()
         {
             set(path, "type", "");
         }
+        super::pod_defaults::volume_systems(spec);
     }
 
     fn prepare_create(&self, volume: &mut Value, context: &WriteContext) {
@@ -70,7 +71,7 @@ impl Strategy for VolumeStrategy {
         capacity(spec, &path.child("capacity"), causes);
         one_of(spec, "persistentVolumeReclaimPolicy", &RECLAIM, &path, causes);
         one_of(spec, "volumeMode", &VOLUME_MODES, &path, causes);
-        sources(spec, &path, causes);
+        sources(spec, meta::name(volume), &path, causes);
         classes(spec, &path, causes);
         if is_set(spec, "volumeAttributesClassName") && !is_set(spec, "csi") {
             let why = "has to be specified when using volumeAttributesClassName";
@@ -98,7 +99,7 @@ impl Strategy for VolumeStrategy {
             }
             source
         };
-        if SOURCES.iter().any(|(name, _)| !alike(&source(now, name), &source(before, name))) {
+        if SOURCES.iter().any(|name| !alike(&source(now, name), &source(before, name))) {
             let path = FieldPath::new("spec.persistentvolumesource");
             causes.push(Cause::forbidden(&path, "spec.persistentvolumesource is immutable after creation"));
         }
@@ -115,6 +116,13 @@ impl Strategy for VolumeStrategy {
     }
 }
 
+/// The mode is optional: an empty text is a mode too, though none that is known.
+fn volume_mode(spec: &mut Value) {
+    if fields::field(spec, "volumeMode").is_none_or(Value::is_null) {
+        set(spec, "volumeMode", "Filesystem");
+    }
+}
+
 fn capacity(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     let given = spec.get("capacity").and_then(Value::as_object);
     let count = given.map_or(0, serde_json::Map::len);
@@ -126,7 +134,12 @@ fn capacity(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
         causes.push(Cause::not_supported(path, found, &["storage"]));
     }
     for (name, size) in given.into_iter().flatten() {
-        positive(quantity(size), &path.key(name), causes);
+        let (size, path) = (quantity(size), path.key(name));
+        // Upstream asks for a valid quantity first, whose value it shows rounded up.
+        if let Some(size) = size.filter(|size| size.is_negative()) {
+            causes.push(Cause::invalid(&path, size.units(), "must be a valid resource quantity"));
+        }
+        positive(size, &path, causes);
     }
 }
 
@@ -138,30 +151,16 @@ fn positive(size: Option<Quantity>, path: &FieldPath, causes: &mut Vec<Cause>) {
     }
 }
 
-fn sources(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
-    let given = SOURCES.iter().filter(|(name, _)| spec.get(*name).is_some_and(|source| !source.is_null()));
+fn sources(spec: &Value, volume: &str, path: &FieldPath, causes: &mut Vec<Cause>) {
+    let given = SOURCES.iter().filter(|name| spec.get(*name).is_some_and(|source| !source.is_null()));
     let mut count = 0;
-    for (name, needed) in given {
-        let (source, path) = (&spec[*name], path.child(name));
+    for name in given {
         count += 1;
         if count > 1 {
-            causes.push(Cause::forbidden(&path, "may not specify more than 1 volume type"));
+            causes.push(Cause::forbidden(&path.child(name), "may not specify more than 1 volume type"));
             continue;
         }
-        for field in needed.iter().filter(|field| !is_set(source, field)) {
-            causes.push(Cause::required(&path.child(field), ""));
-        }
-        let at = text(source, "path");
-        match *name {
-            "hostPath" | "local" if at.split('/').any(|part| part == "..") => {
-                causes.push(Cause::invalid(&path.child("path"), at, "must not contain '..'"));
-            }
-            "nfs" if !at.is_empty() && !at.starts_with('/') => {
-                causes.push(Cause::invalid(&path.child("path"), at, "must be an absolute path"));
-            }
-            "csi" => driver_name(text(source, "driver"), &path.child("driver"), causes),
-            _ => {}
-        }
+        volume_kinds::validate(name, &spec[*name], Owner::Persistent { name: volume }, path, causes);
     }
     if count == 0 {
         causes.push(Cause::required(path, "must specify a volume type"));
@@ -207,7 +206,7 @@ impl Strategy for ClaimStrategy {
     }
 
     fn default(&self, claim: &mut Value) {
-        set_default(object_mut(claim, "spec"), "volumeMode", "Filesystem");
+        volume_mode(object_mut(claim, "spec"));
     }
 
     fn prepare_create(&self, claim: &mut Value, _context: &WriteContext) {
@@ -245,14 +244,17 @@ impl Strategy for ClaimStrategy {
         if !alike(&now, &before) {
             causes.push(Cause::forbidden(&FieldPath::new("spec"), CLAIM_FIXED));
         }
-        let size = |value: &Value| value.pointer("/spec/resources/requests/storage").and_then(quantity);
-        let real = old.pointer("/status/capacity/storage").and_then(quantity);
-        if let (Some(now), Some(before)) = (size(claim), size(old))
-            && now < before
-            && real.is_none_or(|real| now <= real)
-        {
+        // What is not said counts as nothing.
+        let none = Quantity::from_units(0);
+        let size = |value: &Value, path: &str| value.pointer(path).and_then(quantity).unwrap_or(none);
+        let asked = |value: &Value| size(value, "/spec/resources/requests/storage");
+        if asked(claim) < asked(old) && asked(claim) <= size(old, "/status/capacity/storage") {
             let path = FieldPath::new("spec").child("resources").child("requests").child("storage");
             causes.push(Cause::forbidden(&path, "field can not be less than status.capacity"));
+        }
+        if !same(&claim["spec"], &old["spec"], "volumeMode") {
+            let mode = claim["spec"].get("volumeMode").cloned().unwrap_or(Value::Null);
+            causes.push(Cause::immutable(&FieldPath::new("volumeMode"), mode));
         }
         attributes_class_stays(&claim["spec"], &old["spec"], causes);
     }

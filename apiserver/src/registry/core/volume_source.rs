@@ -1,33 +1,38 @@
 //! Checks of a pod's volumes.
 
+use super::downward;
+use super::volume_kinds::{self as kinds, Owner, not_reserved};
 use crate::registry::fields::{field, invalid_all, items, labels, quantity, text};
-use crate::registry::storage::driver_name;
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, validation};
 use serde_json::Value;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
-/// Checks all volumes and gives the names of those that can be mounted.
-pub fn validate_all<'a>(volumes: &'a [Value], path: &FieldPath, causes: &mut Vec<Cause>) -> HashSet<&'a str> {
-    let mut names = HashSet::new();
+/// Checks all volumes and gives those that are in order, which alone can be mounted (core `ValidateVolumes`).
+pub fn validate_all<'a>(
+    volumes: &'a [Value],
+    path: &FieldPath,
+    causes: &mut Vec<Cause>,
+) -> HashMap<&'a str, &'a Value> {
+    let mut known = HashMap::new();
     for (nth, volume) in volumes.iter().enumerate() {
-        let path = path.index(nth);
-        let name = text(volume, "name");
-        if name.is_empty() {
-            causes.push(Cause::required(&path.child("name"), ""));
-        } else {
-            let wrong = validation::dns1123_label(name);
-            if wrong.is_empty() && !names.insert(name) {
-                causes.push(Cause::duplicate(&path.child("name"), name));
-            }
-            invalid_all(&path.child("name"), name, wrong, causes);
+        let (path, name, before) = (path.index(nth), text(volume, "name"), causes.len());
+        source(volume, name, &path, causes);
+        match name {
+            "" => causes.push(Cause::required(&path.child("name"), "")),
+            _ => invalid_all(&path.child("name"), name, validation::dns1123_label(name), causes),
         }
-        source(volume, &path, causes);
+        if known.contains_key(name) {
+            causes.push(Cause::duplicate(&path.child("name"), name));
+        }
+        if causes.len() == before {
+            known.insert(name, volume);
+        }
     }
-    names
+    known
 }
 
-fn source(volume: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+fn source(volume: &Value, volume_name: &str, path: &FieldPath, causes: &mut Vec<Cause>) {
     let fields = volume.as_object();
     let mut given = fields.into_iter().flatten().filter(|(name, value)| *name != "name" && !value.is_null());
     let Some((kind, source)) = given.next() else {
@@ -37,54 +42,24 @@ fn source(volume: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     for (other, _) in given {
         causes.push(Cause::forbidden(&path.child(other), "may not specify more than 1 volume type"));
     }
+    let parent = path;
     let path = path.child(kind);
-    let require = |field: &str, causes: &mut Vec<Cause>| {
-        if text(source, field).is_empty() {
-            causes.push(Cause::required(&path.child(field), ""));
-        }
-    };
     match kind.as_str() {
-        "configMap" => {
-            require("name", causes);
-            files(source, &path, causes);
-        }
-        "secret" => {
-            require("secretName", causes);
-            files(source, &path, causes);
-        }
-        "downwardAPI" => files(source, &path, causes),
-        "projected" => {
+        "configMap" | "secret" => {
+            let name = if kind == "secret" { "secretName" } else { "name" };
+            if text(source, name).is_empty() {
+                causes.push(Cause::required(&path.child(name), ""));
+            }
             mode(source, "defaultMode", &path, causes);
-            for (nth, part) in items(source, "sources").iter().enumerate() {
-                let path = path.child("sources").index(nth);
-                for kind in ["configMap", "secret"] {
-                    if let Some(part) = field(part, kind).filter(|part| !part.is_null()) {
-                        let path = path.child(kind);
-                        if text(part, "name").is_empty() {
-                            causes.push(Cause::required(&path.child("name"), ""));
-                        }
-                        files(part, &path, causes);
-                    }
-                }
-                files(&part["downwardAPI"], &path.child("downwardAPI"), causes);
-                token(&part["serviceAccountToken"], &path.child("serviceAccountToken"), causes);
+            files(source, &path, causes);
+        }
+        "downwardAPI" => {
+            mode(source, "defaultMode", &path, causes);
+            for file in items(source, "items") {
+                downward_file(file, &path, causes);
             }
         }
-        "hostPath" => {
-            require("path", causes);
-            if text(source, "path").split('/').any(|part| part == "..") {
-                causes.push(Cause::invalid(&path.child("path"), text(source, "path"), "must not contain '..'"));
-            }
-            const TYPES: [&str; 8] =
-                ["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
-            crate::registry::fields::one_of(source, "type", &TYPES, &path, causes);
-        }
-        "persistentVolumeClaim" => require("claimName", causes),
-        "nfs" => {
-            require("server", causes);
-            require("path", causes);
-        }
-        "csi" => driver_name(text(source, "driver"), &path.child("driver"), causes),
+        "projected" => projected(source, &path, causes),
         "ephemeral" => {
             let path = path.child("volumeClaimTemplate");
             match field(source, "volumeClaimTemplate").filter(|template| !template.is_null()) {
@@ -105,18 +80,47 @@ fn source(volume: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
                 ));
             }
         }
-        _ => {}
+        _ => kinds::validate(kind, source, Owner::Pod { volume: volume_name }, parent, causes),
     }
 }
 
-/// A token that is renewed as a file (core `validateProjectionSources`).
-fn token(token: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
-    if !token.is_object() {
-        return;
+/// Several sources in one folder, in which no two files have one path (core `validateProjectionSources`).
+fn projected(source: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    mode(source, "defaultMode", path, causes);
+    let mut taken = HashSet::new();
+    let mut take = |file: &str, named: &str, causes: &mut Vec<Cause>| {
+        if !file.is_empty() && !taken.insert(file.to_owned()) {
+            causes.push(Cause::invalid(path, named, "conflicting duplicate paths"));
+        }
+    };
+    for (nth, part) in items(source, "sources").iter().enumerate() {
+        let at = path.child("sources").index(nth);
+        let given = |kind: &str| field(part, kind).filter(|part| !part.is_null());
+        for kind in ["secret", "configMap"] {
+            let Some(part) = given(kind) else { continue };
+            let (name, at) = (text(part, "name"), at.child(kind));
+            if name.is_empty() {
+                causes.push(Cause::required(&at.child("name"), ""));
+            }
+            files(part, &at, causes);
+            items(part, "items").iter().for_each(|item| take(text(item, "path"), name, causes));
+        }
+        for file in given("downwardAPI").map_or(&[][..], |part| items(part, "items")) {
+            downward_file(file, &at.child("downwardAPI"), causes);
+            take(text(file, "path"), text(file, "path"), causes);
+        }
+        if let Some(part) = given("serviceAccountToken") {
+            token(part, &at.child("serviceAccountToken"), path, causes);
+        }
+        let kinds = ["secret", "configMap", "downwardAPI", "serviceAccountToken", "clusterTrustBundle"];
+        if kinds.into_iter().filter(|kind| given(kind).is_some()).count() > 1 {
+            causes.push(Cause::forbidden(&at, "may not specify more than 1 volume type per source"));
+        }
     }
-    if text(token, "path").is_empty() {
-        causes.push(Cause::required(&path.child("path"), ""));
-    }
+}
+
+/// A token that is renewed as a file, whose path upstream reports as the volume's.
+fn token(token: &Value, path: &FieldPath, volume: &FieldPath, causes: &mut Vec<Cause>) {
     let seconds = token.get("expirationSeconds").and_then(Value::as_i64).unwrap_or(3600);
     let path = path.child("expirationSeconds");
     if seconds < 600 {
@@ -124,6 +128,10 @@ fn token(token: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     }
     if seconds > 1 << 32 {
         causes.push(Cause::invalid(&path, seconds, "may not specify a duration larger than 2^32 seconds"));
+    }
+    match text(token, "path") {
+        "" => causes.push(Cause::required(&volume.child("path"), "")),
+        file => not_reserved(file, &volume.child("path"), causes),
     }
 }
 
@@ -139,24 +147,35 @@ fn mode(value: &Value, field: &str, path: &FieldPath, causes: &mut Vec<Cause>) {
     }
 }
 
-/// The items that become files: a key and a path that stays inside.
+/// The items that become files: a key and a path that stays inside (core `validateKeyToPath`).
 fn files(source: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
-    mode(source, "defaultMode", path, causes);
     for (nth, item) in items(source, "items").iter().enumerate() {
         let path = path.child("items").index(nth);
+        for field in ["key", "path"].into_iter().filter(|field| text(item, field).is_empty()) {
+            causes.push(Cause::required(&path.child(field), ""));
+        }
+        not_reserved(text(item, "path"), &path.child("path"), causes);
         mode(item, "mode", &path, causes);
-        if item.get("fieldRef").is_none() && item.get("resourceFieldRef").is_none() && text(item, "key").is_empty() {
-            causes.push(Cause::required(&path.child("key"), ""));
-        }
-        let target = text(item, "path");
-        if target.is_empty() {
-            causes.push(Cause::required(&path.child("path"), ""));
-        } else if target.starts_with('/') {
-            causes.push(Cause::invalid(&path.child("path"), target, "must be a relative path"));
-        } else if target.split('/').any(|part| part == "..") {
-            causes.push(Cause::invalid(&path.child("path"), target, "must not contain '..'"));
-        } else if target.starts_with("..") {
-            causes.push(Cause::invalid(&path.child("path"), target, "must not start with '..'"));
-        }
     }
+}
+
+/// A file about the pod, whose place in the list upstream does not report (core `validateDownwardAPIVolumeFile`).
+fn downward_file(file: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    if text(file, "path").is_empty() {
+        causes.push(Cause::required(&path.child("path"), ""));
+    }
+    not_reserved(text(file, "path"), &path.child("path"), causes);
+    let given = |name: &str| field(file, name).filter(|value| !value.is_null());
+    match (given("fieldRef"), given("resourceFieldRef")) {
+        (Some(source), other) => {
+            downward::field_ref(source, &downward::VOLUME_FIELDS, &path.child("fieldRef"), causes);
+            if other.is_some() {
+                let why = "fieldRef and resourceFieldRef can not be specified simultaneously";
+                causes.push(Cause::invalid(path, "resource", why));
+            }
+        }
+        (None, Some(source)) => downward::resource_ref(source, true, &path.child("resourceFieldRef"), causes),
+        (None, None) => causes.push(Cause::required(path, "one of fieldRef and resourceFieldRef is required")),
+    }
+    mode(file, "mode", path, causes);
 }

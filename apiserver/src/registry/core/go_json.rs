@@ -1,0 +1,75 @@
+//! What Go's `encoding/json` says of text that is no JSON object: secrets with a Docker configuration are refused in its words.
+
+use serde_json::error::Category;
+use serde_json::{Error, Value};
+
+/// Reads an object, which null stands for too.
+pub fn object(text: &[u8]) -> Result<(), String> {
+    let kind = match serde_json::from_slice(text) {
+        Ok(Value::Object(_) | Value::Null) => return Ok(()),
+        Ok(Value::Array(_)) => "array",
+        Ok(Value::String(_)) => "string",
+        Ok(Value::Number(_)) => "number",
+        Ok(Value::Bool(_)) => "bool",
+        Err(error) => return Err(syntax(text, &error)),
+    };
+    Err(format!("json: cannot unmarshal {kind} into Go value of type map[string]interface {{}}"))
+}
+
+fn syntax(text: &[u8], error: &Error) -> String {
+    if error.classify() == Category::Eof {
+        return "unexpected end of JSON input".to_owned();
+    }
+    let line = text.split(|byte| *byte == b'\n').nth(error.line().saturating_sub(1)).unwrap_or_default();
+    let found = line.get(error.column().saturating_sub(1)).map_or(' ', |byte| char::from(*byte));
+    let said = error.to_string();
+    let place = [
+        ("expected value", "looking for beginning of value"),
+        ("key must be a string", "looking for beginning of object key string"),
+        ("trailing comma", "looking for beginning of object key string"),
+        ("expected `:`", "after object key"),
+        ("expected `,` or `}`", "after object key:value pair"),
+        ("expected `,` or `]`", "after array element"),
+        ("trailing characters", "after top-level value"),
+        ("invalid escape", "in string escape code"),
+        ("control character", "in string literal"),
+        ("invalid number", "in numeric literal"),
+    ];
+    let place = place
+        .iter()
+        .find(|(known, _)| said.starts_with(known))
+        .map_or("looking for beginning of value", |(_, place)| place);
+    format!("invalid character {} {place}", quoted(found))
+}
+
+/// A character as Go's messages show it.
+fn quoted(found: char) -> String {
+    match found {
+        '\'' => "'\\''".to_owned(),
+        '"' => "'\"'".to_owned(),
+        found => format!("'{}'", found.escape_default()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::object;
+
+    #[test]
+    fn text_that_is_no_object_is_named_as_go_does() {
+        for (text, why) in [
+            ("", "unexpected end of JSON input"),
+            ("{", "unexpected end of JSON input"),
+            ("Bad", "invalid character 'B' looking for beginning of value"),
+            ("{a", "invalid character 'a' looking for beginning of object key string"),
+            ("{\"a\" 1}", "invalid character '1' after object key"),
+            ("{\"a\": 1 2}", "invalid character '2' after object key:value pair"),
+            ("{} x", "invalid character 'x' after top-level value"),
+            ("[]", "json: cannot unmarshal array into Go value of type map[string]interface {}"),
+        ] {
+            assert_eq!(object(text.as_bytes()), Err(why.to_owned()), "{text}");
+        }
+        assert_eq!(object(b" {\"auths\": {}}\n"), Ok(()));
+        assert_eq!(object(b"null"), Ok(()));
+    }
+}
