@@ -353,6 +353,8 @@ impl RuntimeService for Service {
         request: Request<v1::UpdateContainerResourcesRequest>,
     ) -> Answer<v1::UpdateContainerResourcesResponse> {
         let request = request.into_inner();
+        // There is nothing to change, but what is not there is told of all the same.
+        self.engine.container(&request.container_id).map_err(status)?;
         if let Some(linux) = request.linux {
             self.engine.update_container(&request.container_id, convert::resources(linux)).await.map_err(status)?;
         }

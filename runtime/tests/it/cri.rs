@@ -499,6 +499,9 @@ fn use_is_told_in_all_forms() {
             ..Default::default()
         };
         cri.runtime.update_container_resources(request).await.unwrap();
+        let nobody = v1::UpdateContainerResourcesRequest { container_id: "nobody".into(), ..Default::default() };
+        let refused = cri.runtime.update_container_resources(nobody).await.unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::NotFound, "{refused}");
         assert_eq!(cri.status(&id).await.resources.unwrap().linux.unwrap().memory_limit_in_bytes, 96 << 20);
         let score = cri.exec(&id, &["/bin/cat", "/proc/1/oom_score_adj"]).await.stdout;
         assert_eq!(score, b"600\n");
