@@ -1,6 +1,6 @@
 //! A server that does nothing: hyper and rustls, and an answer of the right size. What others reach is to be compared with it.
 
-use std::{convert::Infallible, path::Path, sync::Arc};
+use std::{convert::Infallible, error::Error, path::Path, sync::Arc};
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
@@ -86,9 +86,9 @@ impl Answers {
     }
 
     async fn to(
-        &self,
+        self,
         request: Request<Incoming>,
-    ) -> Response<impl hyper::body::Body<Data = Bytes, Error = Infallible>> {
+    ) -> Response<impl hyper::body::Body<Data = Bytes, Error = Box<dyn Error + Send + Sync>>> {
         let is_list = request.method() == Method::GET && request.uri().path().ends_with("/pods");
         let is_watch = request.uri().query().is_some_and(|query| query.contains("watch=true"));
         let is_patch = request.method() == Method::PATCH;
@@ -97,7 +97,7 @@ impl Answers {
         if is_watch {
             let events = stream::unfold(self.events.subscribe(), |mut events| async {
                 let event = events.recv().await.ok()?;
-                Some((Ok(Frame::data(event)), events))
+                Some((Ok::<_, Infallible>(Frame::data(event)), events))
             });
             return Response::new(Either::Right(StreamBody::new(events.boxed())));
         }
