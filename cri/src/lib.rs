@@ -1,10 +1,9 @@
-//! What of CRI v1 is newer than the messages of the crate k8s-cri: calls and fields by their numbers in kubernetes
-//! `staging/src/k8s.io/cri-api/pkg/apis/runtime/v1/api.proto`.
+//! CRI v1 as it is in Kubernetes 1.36: the messages of the crate k8s-cri, those that have more fields than it knows, and calls
+//! it does not have, by their numbers in kubernetes `staging/src/k8s.io/cri-api/pkg/apis/runtime/v1/api.proto`.
 //!
 //! ```text
-//! kubelet ─ Client ─ CreateContainer with image_sub_path ─┐
-//!                  ─ UpdatePodSandboxResources ───────────┼─ Front ─ Newer
-//!         ─ the generated client ─────────────────────────┘       └─ the generated service
+//! kubelet ─ the generated client ──────────────┐
+//!         ─ Client, for what is newer ─────────┴─ RuntimeServer, ImageServer ─ RuntimeService, ImageService
 //! ```
 
 #![forbid(unsafe_code)]
@@ -12,12 +11,9 @@
 mod client;
 mod messages;
 mod serve;
+mod signal;
 
 pub use client::Client;
-pub use messages::{CreateContainer, UpdatePodSandboxResourcesRequest, UpdatePodSandboxResourcesResponse};
-pub use serve::{Front, Newer};
-
-/// The service's name, as it stands before its methods'.
-const SERVICE: &str = "runtime.v1.RuntimeService";
-const CREATE_CONTAINER: &str = "/runtime.v1.RuntimeService/CreateContainer";
-const UPDATE_POD_SANDBOX_RESOURCES: &str = "/runtime.v1.RuntimeService/UpdatePodSandboxResources";
+pub use messages::{container::*, lists::*, sandbox::*, stats::*};
+pub use serve::{ImageServer, ImageService, Items, RuntimeServer, RuntimeService};
+pub use signal::Signal;

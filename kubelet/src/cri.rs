@@ -1,9 +1,11 @@
 //! The container runtime, over CRI v1 on a unix socket. Every call has a deadline.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use coracle_cri::{CreateContainer, UpdatePodSandboxResourcesRequest};
+use coracle_cri::{CreateContainerRequest, Part, UpdatePodSandboxResourcesRequest};
 use hyper_util::rt::TokioIo;
 use k8s_cri::v1::image_service_client::ImageServiceClient;
 use k8s_cri::v1::runtime_service_client::RuntimeServiceClient;
@@ -26,6 +28,8 @@ pub struct Cri {
     runtime: RuntimeServiceClient<Channel>,
     images: ImageServiceClient<Channel>,
     newer: coracle_cri::Client,
+    /// Whether the runtime gives lists in parts, as far as is known.
+    in_parts: Arc<AtomicBool>,
 }
 
 /// What the runtime answered instead, in the form in which Go's gRPC writes it: people search for these words.
@@ -110,6 +114,7 @@ impl Cri {
             runtime: RuntimeServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE),
             newer: coracle_cri::Client::new(channel.clone()),
             images: ImageServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE),
+            in_parts: Arc::new(AtomicBool::new(true)),
         }
     }
 
@@ -122,10 +127,8 @@ impl Cri {
         runtime.stop_pod_sandbox(StopPodSandboxRequest) -> StopPodSandboxResponse within SANDBOX;
         runtime.remove_pod_sandbox(RemovePodSandboxRequest) -> RemovePodSandboxResponse within CALL;
         runtime.pod_sandbox_status(PodSandboxStatusRequest) -> PodSandboxStatusResponse within CALL;
-        runtime.list_pod_sandbox(ListPodSandboxRequest) -> ListPodSandboxResponse within CALL;
         runtime.start_container(StartContainerRequest) -> StartContainerResponse within CALL;
         runtime.remove_container(RemoveContainerRequest) -> RemoveContainerResponse within CALL;
-        runtime.list_containers(ListContainersRequest) -> ListContainersResponse within CALL;
         runtime.container_status(ContainerStatusRequest) -> ContainerStatusResponse within CALL;
         runtime.update_container_resources(UpdateContainerResourcesRequest) -> UpdateContainerResourcesResponse within CALL;
         runtime.container_stats(ContainerStatsRequest) -> ContainerStatsResponse within CALL;
@@ -137,12 +140,64 @@ impl Cri {
         /// Where to have connections to a pod's ports.
         runtime.port_forward(PortForwardRequest) -> PortForwardResponse within CALL;
         runtime.update_runtime_config(UpdateRuntimeConfigRequest) -> UpdateRuntimeConfigResponse within CALL;
-        images.list_images(ListImagesRequest) -> ListImagesResponse within CALL;
         images.image_status(ImageStatusRequest) -> ImageStatusResponse within CALL;
         images.pull_image(PullImageRequest) -> PullImageResponse within PULL;
     }
 
-    pub async fn create_container(&self, request: CreateContainer) -> Answer<cri::CreateContainerResponse> {
+    pub async fn list_pod_sandbox(&self, request: cri::ListPodSandboxRequest) -> Answer<cri::ListPodSandboxResponse> {
+        let mut client = self.runtime.clone();
+        self.list("/runtime.v1.RuntimeService/StreamPodSandboxes", request, |request| async move {
+            client.list_pod_sandbox(request).await
+        })
+        .await
+    }
+
+    pub async fn list_containers(&self, request: cri::ListContainersRequest) -> Answer<cri::ListContainersResponse> {
+        let mut client = self.runtime.clone();
+        self.list("/runtime.v1.RuntimeService/StreamContainers", request, |request| async move {
+            client.list_containers(request).await
+        })
+        .await
+    }
+
+    pub async fn list_images(&self, request: cri::ListImagesRequest) -> Answer<cri::ListImagesResponse> {
+        let mut client = self.images.clone();
+        self.list("/runtime.v1.ImageService/StreamImages", request, |request| async move {
+            client.list_images(request).await
+        })
+        .await
+    }
+
+    /// A list in parts, which no message has to hold whole; from a runtime that does not have that, in one (KEP-5825).
+    async fn list<Q, P, F>(&self, path: &'static str, request: Q, whole: impl FnOnce(Q) -> F) -> Answer<P>
+    where
+        Q: prost::Message + Clone + 'static,
+        P: Part,
+        F: Future<Output = Result<tonic::Response<P>, tonic::Status>>,
+    {
+        if self.in_parts.load(Ordering::Relaxed) {
+            match within(CALL, self.parts(path, request.clone())).await {
+                Err(error) if error.code == tonic::Code::Unimplemented => self.in_parts.store(false, Ordering::Relaxed),
+                answer => return answer,
+            }
+        }
+        within(CALL, whole(request)).await
+    }
+
+    async fn parts<Q, P>(&self, path: &'static str, request: Q) -> Result<tonic::Response<P>, tonic::Status>
+    where
+        Q: prost::Message + 'static,
+        P: Part,
+    {
+        let mut parts = self.newer.clone().parts::<Q, P>(path, request).await?;
+        let mut items = Vec::new();
+        while let Some(part) = parts.message().await? {
+            items.extend(part.items());
+        }
+        Ok(tonic::Response::new(P::of(items)))
+    }
+
+    pub async fn create_container(&self, request: CreateContainerRequest) -> Answer<cri::CreateContainerResponse> {
         let mut client = self.newer.clone();
         within(CALL, client.create_container(request)).await
     }

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, Pod, Volume};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
-pub use mounts::{MountRequest, Mounts, of_container};
+pub use mounts::{MountRequest, of_container};
 use payload::payload;
 pub use payload::{Tokens, references, token_requests};
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use coracle_cri::{ImageSpec, Mount};
 use k8s_cri::v1 as cri;
 use k8s_openapi::api::core::v1::{Container, Pod, Volume, VolumeMount};
 
@@ -22,27 +23,16 @@ pub struct MountRequest<'a> {
     pub environment: &'a [(String, String)],
 }
 
-/// A container's mounts, and the parts of images among them by their places.
-#[derive(Debug, Default, Clone, PartialEq)]
-pub struct Mounts {
-    pub mounts: Vec<cri::Mount>,
-    pub image_sub_paths: BTreeMap<usize, String>,
-}
-
 /// The mounts of a container: its volumes, /etc/hosts and the file for its termination message. Blocks.
 ///
 /// # Errors
 /// Names the volume that is not there or cannot be mounted in part.
-pub fn of_container(request: &MountRequest<'_>) -> Result<Mounts, String> {
+pub fn of_container(request: &MountRequest<'_>) -> Result<Vec<Mount>, String> {
     let MountRequest { paths, pod, container, attempt, .. } = *request;
     let uid = pod::uid(pod);
-    let (mut mounts, mut image_sub_paths) = (Vec::new(), BTreeMap::new());
+    let mut mounts = Vec::new();
     for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
-        let made = of_volume(request, index, mount)?;
-        if let (Some(_), Some(part)) = (&made.image, part(mount, request.environment)?) {
-            image_sub_paths.insert(index, part);
-        }
-        mounts.push(made);
+        mounts.push(of_volume(request, index, mount)?);
     }
     let taken = |path: &str| container.volume_mounts.iter().flatten().any(|mount| mount.mount_path == path);
     if !taken("/etc/hosts") {
@@ -54,7 +44,7 @@ pub fn of_container(request: &MountRequest<'_>) -> Result<Mounts, String> {
         make_termination_log(&log).map_err(|error| format!("cannot make {}: {error}", log.display()))?;
         mounts.push(plain(termination, &log, false));
     }
-    Ok(Mounts { mounts, image_sub_paths })
+    Ok(mounts)
 }
 
 /// The part of a volume that a mount asks for.
@@ -73,19 +63,20 @@ fn part(mount: &VolumeMount, environment: &[(String, String)]) -> Result<Option<
 }
 
 /// An image as a volume (KEP-4639), read-only. The runtime finds the part of it.
-fn of_image(request: &MountRequest<'_>, mount: &VolumeMount, volume: &Volume) -> Result<cri::Mount, String> {
+fn of_image(request: &MountRequest<'_>, mount: &VolumeMount, volume: &Volume) -> Result<Mount, String> {
     let image = request.images.get(&volume.name);
     let image = image.ok_or_else(|| format!("the image of volume \"{}\" is not there", volume.name))?;
-    Ok(cri::Mount {
+    Ok(Mount {
         container_path: mount.mount_path.clone(),
         readonly: true,
-        image: Some(cri::ImageSpec { image: image.clone(), ..Default::default() }),
+        image: Some(ImageSpec { image: image.clone(), ..Default::default() }),
+        image_sub_path: part(mount, request.environment)?.unwrap_or_default(),
         ..Default::default()
     })
 }
 
-fn plain(container_path: &str, host_path: &Path, readonly: bool) -> cri::Mount {
-    cri::Mount {
+fn plain(container_path: &str, host_path: &Path, readonly: bool) -> Mount {
+    Mount {
         container_path: container_path.to_owned(),
         host_path: host_path.display().to_string(),
         readonly,
@@ -102,7 +93,7 @@ fn make_termination_log(log: &Path) -> std::io::Result<()> {
     std::fs::File::create(log)?.set_permissions(std::fs::Permissions::from_mode(0o666))
 }
 
-fn of_volume(request: &MountRequest<'_>, index: usize, mount: &VolumeMount) -> Result<cri::Mount, String> {
+fn of_volume(request: &MountRequest<'_>, index: usize, mount: &VolumeMount) -> Result<Mount, String> {
     let MountRequest { paths, pod, container, environment, .. } = *request;
     let spec = pod::spec(pod);
     let volume = spec.volumes.iter().flatten().find(|volume| volume.name == mount.name);

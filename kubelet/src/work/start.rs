@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use coracle_client::EventType;
-use coracle_cri::CreateContainer;
+use coracle_cri::{ContainerConfig, CreateContainerRequest, ImageSpec, KeyValue, Mount};
 use k8s_cri::v1 as cri;
 use k8s_openapi::api::core::v1::{Container, Pod};
 
@@ -12,7 +12,7 @@ use super::{Shared, Trouble, sandbox_config, stop, users};
 use crate::allocation;
 use crate::observed::{Observed, annotation, label};
 use crate::pod::{self, env, hosts, security};
-use crate::volumes::{self, MountRequest, Mounts};
+use crate::volumes::{self, MountRequest};
 use crate::{images, objects};
 
 /// Starts a container in the pod's sandbox.
@@ -39,13 +39,12 @@ pub async fn start(
     let volumes = volume_images(&shared, &pod, &container, &sandbox_config).await?;
     let config = config(&shared, &pod, &observed, &container, attempt, &image, volumes).await;
     let config = config.map_err(|message| failed("CreateContainerConfigError", message))?;
-    let (config, image_sub_paths) = config;
-    let request = cri::CreateContainerRequest {
+    let request = CreateContainerRequest {
         pod_sandbox_id: sandbox.id.clone(),
         config: Some(config),
         sandbox_config: Some(sandbox_config),
     };
-    let created = shared.cri.create_container(CreateContainer { request, image_sub_paths }).await;
+    let created = shared.cri.create_container(request).await;
     let id = created.map_err(|error| failed("CreateContainerError", error.to_string()))?.container_id;
     shared.tell(
         &pod,
@@ -110,7 +109,7 @@ async fn post_start(
     Err(Trouble::new("PostStartHookError", why))
 }
 
-/// Everything the runtime needs to know, and the parts of images to be mounted.
+/// Everything the runtime needs to know.
 async fn config(
     shared: &Arc<Shared>,
     pod: &Arc<Pod>,
@@ -119,7 +118,7 @@ async fn config(
     attempt: u32,
     image: &images::Ready,
     volumes: BTreeMap<String, String>,
-) -> Result<(cri::ContainerConfig, BTreeMap<usize, String>), String> {
+) -> Result<ContainerConfig, String> {
     let mut security = security::of_container(pod, container, &image.user)?;
     if let Some(target) = target(pod, observed, container)? {
         let options = security.namespace_options.get_or_insert_default();
@@ -129,14 +128,13 @@ async fn config(
     let facts = shared.facts(pod, observed);
     let objects = objects::fetch(&shared.client, pod::namespace(pod), &env::references(container)).await?;
     let environment = env::compose(pod, container, &objects, &facts)?;
-    let Mounts { mounts, image_sub_paths } =
-        mounts(shared, pod, container, attempt, environment.clone(), facts.pod_ips, volumes).await?;
+    let mounts = mounts(shared, pod, container, attempt, environment.clone(), facts.pod_ips, volumes).await?;
     let expanded =
         |list: &Option<Vec<String>>| list.iter().flatten().map(|text| env::expand(text, &environment)).collect();
     let wanted = images::with_tag(container.image.as_deref().unwrap_or_default());
-    let config = cri::ContainerConfig {
+    Ok(ContainerConfig {
         metadata: Some(cri::ContainerMetadata { name: container.name.clone(), attempt }),
-        image: Some(cri::ImageSpec { image: image.id.clone(), user_specified_image: wanted, ..Default::default() }),
+        image: Some(ImageSpec { image: image.id.clone(), user_specified_image: wanted, ..Default::default() }),
         command: expanded(&container.command),
         args: expanded(&container.args),
         working_dir: container.working_dir.clone().unwrap_or_default(),
@@ -151,10 +149,9 @@ async fn config(
             resources: Some(shared.resources_of(pod, container)),
             security_context: Some(security),
         }),
-        envs: environment.into_iter().map(|(key, value)| cri::KeyValue { key, value }).collect(),
+        envs: environment.into_iter().map(|(key, value)| KeyValue { key, value: value.into() }).collect(),
         ..Default::default()
-    };
-    Ok((config, image_sub_paths))
+    })
 }
 
 /// The run whose processes an ephemeral container is to see, if it names one.
@@ -200,7 +197,7 @@ async fn mounts(
     environment: Vec<(String, String)>,
     addresses: Vec<String>,
     images: BTreeMap<String, String>,
-) -> Result<Mounts, String> {
+) -> Result<Vec<Mount>, String> {
     let (shared, pod, container) = (shared.clone(), pod.clone(), container.clone());
     let made = tokio::task::spawn_blocking(move || {
         let directory =
@@ -217,7 +214,7 @@ async fn mounts(
         })?;
         // Files keep their owners by number: what is the node's root's on the disk is the pod's root's inside (KEP-127).
         if let Some(users) = users::of(&shared.paths, &pod)? {
-            for mount in mounts.mounts.iter_mut().filter(|mount| mount.image.is_none()) {
+            for mount in mounts.iter_mut().filter(|mount| mount.image.is_none()) {
                 mount.uid_mappings = users.uids.clone();
                 mount.gid_mappings = users.gids.clone();
             }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use coracle_cri::{ContainerStats, ContainerStatus, CpuUsage, IoUsage, MemoryUsage, PsiData, PsiStats, Signal};
 use k8s_cri::v1::{self, security_profile::ProfileType};
 
 use crate::{
@@ -12,7 +13,7 @@ use crate::{
             Resources, SandboxConfig, Seccomp, Security, Status,
         },
         namespaces::can_map_users,
-        stats::{Interface, Stats},
+        stats::{Interface, Pressure, Stats, Wait},
     },
     error::{Error, Result},
     images::catalogue::ImageRecord,
@@ -163,16 +164,15 @@ fn resources_message(resources: &Resources) -> v1::LinuxContainerResources {
     }
 }
 
-/// `image_sub_paths` go by their mounts' places.
-pub fn container_config(
-    config: v1::ContainerConfig,
-    image_sub_paths: BTreeMap<usize, String>,
-) -> Result<ContainerConfig> {
+pub fn container_config(config: coracle_cri::ContainerConfig) -> Result<ContainerConfig> {
     let metadata = config.metadata.ok_or_else(|| Error::invalid("container config must include metadata"))?;
     let image = config.image.ok_or_else(|| Error::invalid("container config must include an image"))?;
     if !config.cdi_devices.is_empty() {
         return Err(Error::unimplemented("CDI devices are not supported yet"));
     }
+    let stop_signal = Signal::try_from(config.stop_signal)
+        .map_err(|_| Error::invalid(format!("unknown stop signal {}", config.stop_signal)))?
+        .number();
     let linux = config.linux.unwrap_or_default();
     Ok(ContainerConfig {
         name: metadata.name,
@@ -182,8 +182,13 @@ pub fn container_config(
         command: config.command,
         args: config.args,
         working_dir: config.working_dir,
-        env: config.envs.into_iter().map(|entry| (entry.key, entry.value)).collect(),
-        mounts: mounts(config.mounts, image_sub_paths)?,
+        // The OCI specification is JSON, which has text alone: containerd, too, puts U+FFFD in place of other bytes.
+        env: config
+            .envs
+            .into_iter()
+            .map(|entry| (entry.key, String::from_utf8_lossy(&entry.value).into_owned()))
+            .collect(),
+        mounts: config.mounts.into_iter().map(mount).collect::<Result<_>>()?,
         devices: config
             .devices
             .into_iter()
@@ -199,31 +204,18 @@ pub fn container_config(
         stdin: config.stdin,
         stdin_once: config.stdin_once,
         tty: config.tty,
+        stop_signal,
         resources: linux.resources.map(resources).unwrap_or_default(),
         security: security(linux.security_context.unwrap_or_default())?,
     })
 }
 
-fn mounts(mounts: Vec<v1::Mount>, mut image_sub_paths: BTreeMap<usize, String>) -> Result<Vec<Mount>> {
-    let of = |(index, message): (usize, v1::Mount)| {
-        let mut out = mount(message)?;
-        match (&mut out.image, image_sub_paths.remove(&index)) {
-            (_, None) => {}
-            (Some(image), Some(path)) => image.sub_path = path,
-            (None, Some(path)) => {
-                return Err(Error::invalid(format!(
-                    "mount at {:?} has a part {path:?} of no image",
-                    out.container_path
-                )));
-            }
-        }
-        Ok(out)
-    };
-    mounts.into_iter().enumerate().map(of).collect()
-}
-
-fn mount(mount: v1::Mount) -> Result<Mount> {
+fn mount(mount: coracle_cri::Mount) -> Result<Mount> {
     let image = mount.image.as_ref().filter(|image| !image.image.is_empty());
+    if image.is_none() && !mount.image_sub_path.is_empty() {
+        let (path, part) = (mount.container_path, mount.image_sub_path);
+        return Err(Error::invalid(format!("mount at {path:?} has a part {part:?} of no image")));
+    }
     if image.is_some() && !mount.host_path.is_empty() {
         return Err(Error::invalid(format!("mount at {:?} has both an image and a host path", mount.container_path)));
     }
@@ -240,7 +232,11 @@ fn mount(mount: v1::Mount) -> Result<Mount> {
         recursive_read_only: mount.recursive_read_only,
         propagation,
         owners,
-        image: image.map(|image| MountedImage { name: image.image.clone(), ..MountedImage::default() }),
+        image: image.map(|image| MountedImage {
+            name: image.image.clone(),
+            sub_path: mount.image_sub_path.clone(),
+            ..MountedImage::default()
+        }),
     })
 }
 
@@ -434,9 +430,9 @@ pub fn container_summary(container: &Container) -> v1::Container {
 }
 
 /// `tags` are the image's names now: the status shows the name the user knows.
-pub fn container_status(container: &Container, tags: &[String]) -> v1::ContainerStatus {
+pub fn container_status(container: &Container, tags: &[String]) -> ContainerStatus {
     let (config, state) = (&container.config, container.state());
-    let mounts = config.mounts.iter().map(|mount| v1::Mount {
+    let mounts = config.mounts.iter().map(|mount| coracle_cri::Mount {
         container_path: mount.container_path.clone(),
         host_path: mount.host_path.clone(),
         readonly: mount.readonly,
@@ -448,7 +444,12 @@ pub fn container_status(container: &Container, tags: &[String]) -> v1::Container
         recursive_read_only: mount.recursive_read_only,
         uid_mappings: id_mapping_messages(&mount.owners.users),
         gid_mappings: id_mapping_messages(&mount.owners.groups),
-        image: mount.image.as_ref().map(|image| v1::ImageSpec { image: image.name.clone(), ..Default::default() }),
+        image: mount.image.as_ref().map(|image| coracle_cri::ImageSpec {
+            image: image.name.clone(),
+            image_ref: image.reference.clone(),
+            ..Default::default()
+        }),
+        image_sub_path: mount.image.as_ref().map(|image| image.sub_path.clone()).unwrap_or_default(),
         ..Default::default()
     });
     let user = v1::LinuxContainerUser {
@@ -456,12 +457,12 @@ pub fn container_status(container: &Container, tags: &[String]) -> v1::Container
         gid: container.user.gid.into(),
         supplemental_groups: container.user.groups.iter().map(|&gid| gid.into()).collect(),
     };
-    let image = v1::ImageSpec {
+    let image = coracle_cri::ImageSpec {
         image: tags.first().cloned().unwrap_or_else(|| config.image.clone()),
         user_specified_image: config.user_image.clone(),
         ..Default::default()
     };
-    v1::ContainerStatus {
+    ContainerStatus {
         id: container.id.clone(),
         metadata: Some(container_metadata(container)),
         state: container_state(state.status) as i32,
@@ -480,6 +481,7 @@ pub fn container_status(container: &Container, tags: &[String]) -> v1::Container
         resources: Some(v1::ContainerResources { linux: Some(resources_message(&state.resources)), windows: None }),
         image_id: container.image.id.to_string(),
         user: Some(v1::ContainerUser { linux: Some(user) }),
+        stop_signal: Signal::of_number(container.stop_signal()).unwrap_or_default() as i32,
     }
 }
 
@@ -487,16 +489,17 @@ fn value(value: u64) -> Option<v1::UInt64Value> {
     Some(v1::UInt64Value { value })
 }
 
-pub fn cpu_usage(stats: &Stats) -> v1::CpuUsage {
-    v1::CpuUsage {
+pub fn cpu_usage(stats: &Stats) -> CpuUsage {
+    CpuUsage {
         timestamp: stats.at,
         usage_core_nano_seconds: value(stats.cpu_total),
         usage_nano_cores: value(stats.cpu_rate),
+        psi: stats.cpu_pressure.as_ref().map(pressure),
     }
 }
 
-pub fn memory_usage(stats: &Stats) -> v1::MemoryUsage {
-    v1::MemoryUsage {
+pub fn memory_usage(stats: &Stats) -> MemoryUsage {
+    MemoryUsage {
         timestamp: stats.at,
         working_set_bytes: value(stats.working_set),
         available_bytes: value(stats.available),
@@ -504,7 +507,24 @@ pub fn memory_usage(stats: &Stats) -> v1::MemoryUsage {
         rss_bytes: value(stats.rss),
         page_faults: value(stats.page_faults),
         major_page_faults: value(stats.major_page_faults),
+        psi: stats.memory_pressure.as_ref().map(pressure),
     }
+}
+
+/// None where the kernel does not measure it.
+pub fn io_usage(stats: &Stats) -> Option<IoUsage> {
+    let psi = Some(pressure(stats.io_pressure.as_ref()?));
+    Some(IoUsage { timestamp: stats.at, psi })
+}
+
+fn pressure(pressure: &Pressure) -> PsiStats {
+    let data = |wait: &Wait| PsiData {
+        total: wait.total,
+        avg10: wait.averages[0],
+        avg60: wait.averages[1],
+        avg300: wait.averages[2],
+    };
+    PsiStats { full: Some(data(&pressure.full)), some: Some(data(&pressure.some)) }
 }
 
 /// None where there is no network of one's own. The first interface is the one that CNI made.
@@ -521,8 +541,8 @@ pub fn network_usage(at: i64, interfaces: &[Interface]) -> Option<v1::NetworkUsa
     Some(v1::NetworkUsage { timestamp: at, default_interface, interfaces: interfaces.collect() })
 }
 
-pub fn container_stats(container: &Container, stats: &Stats, writable: v1::FilesystemUsage) -> v1::ContainerStats {
-    v1::ContainerStats {
+pub fn container_stats(container: &Container, stats: &Stats, writable: v1::FilesystemUsage) -> ContainerStats {
+    ContainerStats {
         attributes: Some(v1::ContainerAttributes {
             id: container.id.clone(),
             metadata: Some(container_metadata(container)),
@@ -534,9 +554,10 @@ pub fn container_stats(container: &Container, stats: &Stats, writable: v1::Files
         writable_layer: Some(writable),
         swap: Some(v1::SwapUsage {
             timestamp: stats.at,
-            swap_available_bytes: None,
+            swap_available_bytes: stats.swap_limit.and_then(|limit| value(limit.saturating_sub(stats.swap))),
             swap_usage_bytes: value(stats.swap),
         }),
+        io: io_usage(stats),
     }
 }
 

@@ -5,11 +5,12 @@ mod image_service;
 mod metrics;
 mod runtime_service;
 mod streaming;
+mod usage;
 
 use std::{fs, path::Path, sync::Arc};
 
+use coracle_cri::{ImageServer, RuntimeServer};
 use coracle_link::Place;
-use k8s_cri::v1::{image_service_server::ImageServiceServer, runtime_service_server::RuntimeServiceServer};
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, transport::Server};
@@ -23,6 +24,9 @@ use crate::{
 /// The kubelet's own limit for what it accepts.
 const MAX_MESSAGE: usize = 16 << 20;
 
+/// Runtimes that containers can be started with; there is one.
+const HANDLERS: [&str; 2] = ["", "coracle"];
+
 /// Serves both services until cancelled; `ready` is called once every socket is there.
 pub async fn serve(engine: Arc<Engine>, path: &Path, shutdown: CancellationToken, ready: impl FnOnce()) -> Result<()> {
     let listener = socket::listen(path)?;
@@ -30,14 +34,9 @@ pub async fn serve(engine: Arc<Engine>, path: &Path, shutdown: CancellationToken
     let loopback =
         Place::Current.listen_tcp(([127, 0, 0, 1], 0).into()).context("listen for streams on the loopback")?;
     let streams = coracle_streaming::Server::start(streams, loopback, shutdown.clone()).context("serve streams")?;
-    let service = Arc::new(runtime_service::Service::new(engine.clone(), streams, shutdown.clone()));
-    let runtime = RuntimeServiceServer::from_arc(service.clone())
-        .max_decoding_message_size(MAX_MESSAGE)
-        .max_encoding_message_size(MAX_MESSAGE);
-    let runtime = coracle_cri::Front::new(runtime, service, MAX_MESSAGE);
-    let images = ImageServiceServer::new(image_service::Service::new(engine))
-        .max_decoding_message_size(MAX_MESSAGE)
-        .max_encoding_message_size(MAX_MESSAGE);
+    let runtime = runtime_service::Service::new(engine.clone(), streams, shutdown.clone());
+    let runtime = RuntimeServer::new(runtime, MAX_MESSAGE);
+    let images = ImageServer::new(image_service::Service::new(engine), MAX_MESSAGE);
     let router = Server::builder().add_service(runtime).add_service(images);
     ready();
     let served = router.serve_with_incoming_shutdown(UnixListenerStream::new(listener), shutdown.cancelled()).await;
@@ -64,4 +63,11 @@ fn status(error: Error) -> Status {
 /// A request without the part that it is about.
 fn missing(what: &str) -> Status {
     Status::invalid_argument(format!("{what} is missing"))
+}
+
+fn known_handler(name: &str) -> std::result::Result<(), Status> {
+    if HANDLERS.contains(&name) {
+        return Ok(());
+    }
+    Err(Status::not_found(format!("failed to get sandbox runtime: no runtime for {name:?} is configured")))
 }

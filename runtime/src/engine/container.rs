@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     error::{Context, Error, Result},
-    images::manifest::RunConfig,
+    images::{catalogue::ImageRecord, manifest::RunConfig},
     snapshots::Root,
 };
 
@@ -91,6 +91,19 @@ impl Container {
     }
 }
 
+impl Container {
+    /// What it is asked to end with: its own signal, its image's, or SIGTERM.
+    pub fn stop_signal(&self) -> i32 {
+        let of_image = || signal_number(&self.image.stop_signal).ok();
+        self.config.stop_signal.or_else(of_image).unwrap_or(libc::SIGTERM)
+    }
+}
+
+/// The name of an image that does not change.
+fn reference(image: &ImageRecord) -> String {
+    image.repo_digests.first().cloned().unwrap_or_else(|| image.id.to_string())
+}
+
 impl Engine {
     /// Records a container and makes its file system; nothing runs yet.
     pub async fn create_container(&self, sandbox_id: &str, mut config: ContainerConfig) -> Result<String> {
@@ -110,6 +123,7 @@ impl Engine {
                 Error::not_found(format!("failed to resolve image volume {:?}: not found", mounted.name))
             })?;
             mounted.chains = image.chains.clone();
+            mounted.reference = reference(&image);
         }
         let id = new_id();
         let log_path = match (sandbox.config.log_directory.as_str(), config.log_path.as_str()) {
@@ -118,7 +132,7 @@ impl Engine {
         };
         let container_image = ContainerImage {
             id: image.id.clone(),
-            reference: image.repo_digests.first().cloned().unwrap_or_else(|| image.id.to_string()),
+            reference: reference(&image),
             chains: image.chains.clone(),
             stop_signal: run.stop_signal.clone(),
         };
@@ -417,13 +431,7 @@ impl Engine {
             return Ok(());
         }
         if !grace.is_zero() {
-            let signal = signal_number(if container.image.stop_signal.is_empty() {
-                "SIGTERM"
-            } else {
-                &container.image.stop_signal
-            })
-            .unwrap_or(libc::SIGTERM);
-            self.signal(&container, signal).await?;
+            self.signal(&container, container.stop_signal()).await?;
             if timeout(grace, wait_exited(&container)).await.is_ok() {
                 return Ok(());
             }

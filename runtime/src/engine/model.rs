@@ -126,6 +126,9 @@ pub struct ContainerConfig {
     pub stdin: bool,
     pub stdin_once: bool,
     pub tty: bool,
+    /// What it is asked to end with, in place of the image's signal.
+    #[serde(default)]
+    pub stop_signal: Option<i32>,
     pub resources: Resources,
     pub security: Security,
 }
@@ -149,6 +152,9 @@ pub struct Mount {
 pub struct MountedImage {
     /// As the caller named it.
     pub name: String,
+    /// A digest name of it, or the id; found when the container is made.
+    #[serde(default)]
+    pub reference: String,
     /// Its layers, which must stay while the container is there; found when the container is made.
     pub chains: Vec<Digest>,
     /// The directory of it that is mounted; empty for all.

@@ -38,7 +38,50 @@ pub struct Stats {
     pub page_faults: u64,
     pub major_page_faults: u64,
     pub swap: u64,
+    /// None for no limit of its own.
+    pub swap_limit: Option<u64>,
     pub pids: u64,
+    /// None where the kernel does not measure them: only cgroups v2 have them (psi(7), CONFIG_PSI).
+    pub cpu_pressure: Option<Pressure>,
+    pub memory_pressure: Option<Pressure>,
+    pub io_pressure: Option<Pressure>,
+}
+
+/// How long a group's tasks waited for something.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Pressure {
+    /// One of them, or more.
+    pub some: Wait,
+    /// All that were not idle.
+    pub full: Wait,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Wait {
+    /// Nanoseconds.
+    pub total: u64,
+    /// Percents of the last 10, 60 and 300 seconds.
+    pub averages: [f64; 3],
+}
+
+impl Pressure {
+    /// Reads such a file: a line for each kind, `some avg10=0.00 avg60=0.00 avg300=0.00 total=0`, the total in microseconds.
+    fn parse(text: &str) -> Option<Pressure> {
+        let wait = |kind: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(kind)?.strip_prefix(' '))?;
+            let value = |key: &str| {
+                line.split(' ').find_map(|word| word.strip_prefix(key)?.strip_prefix('=')).unwrap_or_default()
+            };
+            let averages = ["avg10", "avg60", "avg300"].map(|key| value(key).parse().unwrap_or(0.0));
+            Some(Wait { total: value("total").parse::<u64>().ok()?.saturating_mul(1000), averages })
+        };
+        // The processors had no second line before Linux 5.13.
+        Some(Pressure { some: wait("some")?, full: wait("full").unwrap_or_default() })
+    }
+
+    fn of(dir: &Path, file: &str) -> Option<Pressure> {
+        Pressure::parse(&std::fs::read_to_string(dir.join(file)).ok()?)
+    }
 }
 
 /// Counters of a network interface.
@@ -139,8 +182,21 @@ fn sample(group: &Cgroup, at: i64) -> Stats {
         page_faults: key("total_pgfault", "pgfault"),
         major_page_faults: key("total_pgmajfault", "pgmajfault"),
         swap: if v2 { read_number(memory, "memory.swap.current").unwrap_or(0) } else { key("total_swap", "swap") },
+        swap_limit: swap_limit(memory, v2, limit),
         pids: read_number(dir("pids"), "pids.current").unwrap_or(0),
+        cpu_pressure: Pressure::of(dir("cpu"), "cpu.pressure").filter(|_| v2),
+        memory_pressure: Pressure::of(memory, "memory.pressure").filter(|_| v2),
+        io_pressure: Pressure::of(dir("io"), "io.pressure").filter(|_| v2),
     }
+}
+
+/// v1 limits memory and swap together.
+fn swap_limit(memory: &Path, v2: bool, limit: Option<u64>) -> Option<u64> {
+    if v2 {
+        return read_number(memory, "memory.swap.max");
+    }
+    let both = read_number(memory, "memory.memsw.limit_in_bytes").filter(|&both| both < 1 << 60)?;
+    Some(both.saturating_sub(limit?))
 }
 
 #[cfg(test)]
@@ -155,5 +211,17 @@ mod tests {
         assert_eq!(found[0].name, "eth0");
         assert_eq!(found[0].received, Traffic { bytes: 100, packets: 2, errors: 3, dropped: 4 });
         assert_eq!(found[0].sent, Traffic { bytes: 900, packets: 10, errors: 11, dropped: 12 });
+    }
+
+    #[test]
+    fn pressure_is_read_from_the_kernels_lines() {
+        let text =
+            "some avg10=1.50 avg60=0.25 avg300=0.05 total=1234\nfull avg10=0.00 avg60=0.00 avg300=0.01 total=7\n";
+        let found = Pressure::parse(text).unwrap();
+        assert_eq!(found.some, Wait { total: 1_234_000, averages: [1.5, 0.25, 0.05] });
+        assert_eq!(found.full, Wait { total: 7_000, averages: [0.0, 0.0, 0.01] });
+        let before = Pressure::parse("some avg10=0.00 avg60=0.00 avg300=0.00 total=3\n").unwrap();
+        assert_eq!((before.some.total, before.full), (3_000, Wait::default()));
+        assert_eq!(Pressure::parse(""), None);
     }
 }

@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::MetadataExt, path::Path};
 use k8s_cri::v1;
 
 use crate::{
-    harness::{IMAGE, Node, log, sandbox, script},
+    harness::{IMAGE, Node, log, newer, sandbox, script},
     isolation::isolated,
 };
 
@@ -407,14 +407,20 @@ fn images_are_mounted_and_kept_while_they_are() {
         let config = script("reader", &text.replace("grep", "/bin/busybox grep"));
         let id = cri.runtime.create_container(with(volume(&name, ""), config)).await.unwrap().into_inner().container_id;
         // Of a part, only that is seen; nothing leads out of the image.
-        let part = |path: &str, text: &str| coracle_cri::CreateContainer {
-            request: with(volume(&name, ""), script(&format!("part-{}", path.len()), text)),
-            image_sub_paths: [(0, path.to_owned())].into(),
+        let part = |path: &str, text: &str| {
+            let mut request = newer(with(volume(&name, ""), script(&format!("part-{}", path.len()), text)));
+            request.config.as_mut().unwrap().mounts[0].image_sub_path = path.to_owned();
+            request
         };
         let text = "cat /vol/c; ls /vol; echo x > /vol/c || echo refused; ls /vol/..; exit 0";
         let shown = cri.newer.create_container(part("dir", text)).await.unwrap().into_inner().container_id;
         cri.start(&shown).await;
         assert_eq!(cri.wait(&shown).await.exit_code, 0);
+        let request = v1::ContainerStatusRequest { container_id: shown, verbose: false };
+        let status = cri.newer.container_status(request).await.unwrap().into_inner().status.unwrap();
+        let mounted = status.mounts[0].image.clone().unwrap();
+        assert_eq!((status.mounts[0].image_sub_path.as_str(), mounted.image.as_str()), ("dir", name.as_str()));
+        assert!(mounted.image_ref.contains("/test/app@sha256:"), "{}", mounted.image_ref);
         let said = log(&node, "web", "part-3");
         assert!(said.starts_with("threec\n") && said.contains("refused") && said.contains("vol"), "{said}");
         for (path, why) in

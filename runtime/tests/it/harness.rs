@@ -281,3 +281,8 @@ pub fn log(node: &Node, sandbox: &str, container: &str) -> String {
     let text = fs::read_to_string(node.path("logs").join(sandbox).join(container).join("0.log")).unwrap();
     text.lines().map(|line| line.splitn(4, ' ').nth(3).unwrap_or_default().to_owned() + "\n").collect()
 }
+
+/// The same, as a message that has the newer fields, too.
+pub fn newer(request: v1::CreateContainerRequest) -> coracle_cri::CreateContainerRequest {
+    prost::Message::decode(&prost::Message::encode_to_vec(&request)[..]).unwrap()
+}

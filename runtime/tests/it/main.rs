@@ -12,6 +12,7 @@ mod images;
 mod isolation;
 mod launcher;
 mod launcher_features;
+mod newer;
 mod older_kernel;
 mod podman;
 mod shim;

@@ -72,7 +72,7 @@ impl Credentials {
         }
         let config: Config = serde_json::from_slice(json)
             .map_err(|error| Error::invalid(format!("malformed Docker configuration: {error}")))?;
-        let found = config.auths.iter().find(|(key, _)| host_of(key) == registry);
+        let found = config.auths.iter().find(|(key, _)| address_host(key) == registry);
         found.map_or(Ok(Credentials::Anonymous), |(_, entry)| entry.credentials())
     }
 
@@ -102,7 +102,7 @@ impl Entry {
 }
 
 /// Keys are hosts or addresses; Docker Hub's is `https://index.docker.io/v1/`.
-fn host_of(key: &str) -> &str {
+pub fn address_host(key: &str) -> &str {
     let key = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://")).unwrap_or(key);
     match key.split('/').next().unwrap_or(key) {
         "index.docker.io" | "registry-1.docker.io" => "docker.io",

@@ -19,7 +19,7 @@ use std::{
 
 use bytes::Bytes;
 use coracle_link::Place;
-pub use credentials::Credentials;
+pub use credentials::{Credentials, address_host};
 use http::{HeaderValue, Request, Response, Uri, header::USER_AGENT};
 use http_body_util::{BodyExt, Empty, combinators::UnsyncBoxBody};
 use hyper::body::Incoming;
