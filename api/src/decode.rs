@@ -1,19 +1,22 @@
 //! From bytes to an object checked against its schema, in one pass.
 //!
 //! What the schema does not name is left out and, as the client wishes, refused or warned about; what has the wrong type is
-//! refused. Times, quantities and numbers come out in canonical form, fields that are null are left out, as Go's decoder and
-//! encoder leave them after a round trip.
+//! refused. Times, quantities and numbers come out in canonical form, fields that are null or hold nothing are left out, and
+//! others are there without being given, as Go's decoder and encoder leave them after a round trip ([`schema::Nothing`]).
+//!
+//! [`schema::Nothing`]: crate::schema::Nothing
 
 mod conforming;
 mod problem;
 mod scalar;
 mod walk;
 
-use serde::Deserializer;
 use serde::de::DeserializeSeed;
+use serde::{Deserializer, Serialize};
 use serde_json::Value;
 
-use crate::schema::TypeRef;
+use crate::json;
+use crate::schema::{self, TypeRef};
 use crate::status::Status;
 use crate::yaml;
 use walk::{Context, Walk};
@@ -69,6 +72,25 @@ pub struct Decoded {
 /// 400 in upstream's words for what cannot be read, has the wrong type or, in strict mode, is unknown or given twice; 413
 /// for more than [`MAX_BYTES`].
 pub fn decode(bytes: &[u8], format: Format, ty: TypeRef<'_>, validation: FieldValidation) -> Result<Decoded, Status> {
+    read(bytes, format, ty, How { validation, complete: true })
+}
+
+/// Reads a part of an object, to be merged into one: fields are there as they are given, if they are not null.
+///
+/// # Errors
+/// As [`decode`].
+pub fn partial(bytes: &[u8], format: Format, ty: TypeRef<'_>, validation: FieldValidation) -> Result<Decoded, Status> {
+    read(bytes, format, ty, How { validation, complete: false })
+}
+
+#[derive(Clone, Copy)]
+struct How {
+    validation: FieldValidation,
+    /// Fields that hold nothing are left out or there as Go's structures have them.
+    complete: bool,
+}
+
+fn read(bytes: &[u8], format: Format, ty: TypeRef<'_>, how: How) -> Result<Decoded, Status> {
     if bytes.len() > MAX_BYTES {
         return Err(Status::too_large(&format!("limit is {MAX_BYTES}")));
     }
@@ -76,14 +98,14 @@ pub fn decode(bytes: &[u8], format: Format, ty: TypeRef<'_>, validation: FieldVa
         Format::Json => {
             // Looked at whole, text is checked faster than string by string; what is no text fails where it stops being so.
             match std::str::from_utf8(bytes) {
-                Ok(text) => from_json(&mut serde_json::Deserializer::from_str(text), ty, validation),
-                Err(_) => from_json(&mut serde_json::Deserializer::from_slice(bytes), ty, validation),
+                Ok(text) => from_json(&mut serde_json::Deserializer::from_str(text), ty, how),
+                Err(_) => from_json(&mut serde_json::Deserializer::from_slice(bytes), ty, how),
             }
         }
         Format::Yaml => {
             let text = std::str::from_utf8(bytes)
                 .map_err(|error| Status::bad_request(format!("yaml: invalid text: {error}")))?;
-            run(ty, validation, |walk| yaml::with_deserializer(text, |reader| walk.deserialize(reader)))
+            run(ty, how, |walk| yaml::with_deserializer(text, |reader| walk.deserialize(reader)))
         }
     }
 }
@@ -91,9 +113,9 @@ pub fn decode(bytes: &[u8], format: Format, ty: TypeRef<'_>, validation: FieldVa
 fn from_json<'de, R: serde_json::de::Read<'de>>(
     reader: &mut serde_json::Deserializer<R>,
     ty: TypeRef<'_>,
-    validation: FieldValidation,
+    how: How,
 ) -> Result<Decoded, Status> {
-    run(ty, validation, |walk| walk.deserialize(&mut *reader).and_then(|object| reader.end().map(|()| object)))
+    run(ty, how, |walk| walk.deserialize(&mut *reader).and_then(|object| reader.end().map(|()| object)))
 }
 
 /// So much of a body is shown.
@@ -118,7 +140,26 @@ pub fn check(object: Value, ty: TypeRef<'_>, validation: FieldValidation) -> Res
     if object.is_object() && conforming::conforms(&object, ty.value(), 0) {
         return Ok(Decoded { object, warnings: Vec::new() });
     }
-    run(ty, validation, |walk| walk.deserialize(object))
+    run(ty, How { validation, complete: true }, |walk| walk.deserialize(object))
+}
+
+/// An object as reading it would make it; as it is when it cannot be read.
+pub fn completed(object: Value, ty: TypeRef<'_>) -> Value {
+    if object.is_object() && conforming::conforms(&object, ty.value(), 0) {
+        return object;
+    }
+    let how = How { validation: FieldValidation::Ignore, complete: true };
+    run(ty, how, |walk| walk.deserialize(&object)).map_or(object, |decoded| decoded.object)
+}
+
+/// Whether two objects of a type, by its published name, are the same to the API: what holds nothing may be told or not, as the
+/// type has it.
+pub fn same<T: Serialize + PartialEq>(a: &T, b: &T, name: &str) -> bool {
+    let read = |object: &T| {
+        let object = serde_json::to_value(object).ok()?;
+        Some(completed(object, schema::named(name)?))
+    };
+    a == b || read(a).zip(read(b)).is_some_and(|(a, b)| json::same(&a, &b))
 }
 
 /// Reads from any deserializer: a part of a larger document.
@@ -130,15 +171,16 @@ pub fn from_deserializer<'de, D: Deserializer<'de>>(
     ty: TypeRef<'_>,
     validation: FieldValidation,
 ) -> Result<Decoded, Status> {
-    run(ty, validation, |walk| walk.deserialize(reader))
+    run(ty, How { validation, complete: true }, |walk| walk.deserialize(reader))
 }
 
 fn run<E: std::fmt::Display>(
     ty: TypeRef<'_>,
-    validation: FieldValidation,
+    how: How,
     read: impl FnOnce(Walk<'_, '_>) -> Result<Value, E>,
 ) -> Result<Decoded, Status> {
-    let mut context = Context::new(validation != FieldValidation::Ignore);
+    let How { validation, complete } = how;
+    let mut context = Context::new(validation != FieldValidation::Ignore, complete);
     let result = read(Walk::new(ty, &mut context));
     let refuse = |why: String| {
         let (kind, version) = (ty.name(), ty.package());
@@ -163,7 +205,6 @@ fn run<E: std::fmt::Display>(
 mod tests {
     use super::*;
     use crate::gvk::Gvk;
-    use crate::schema;
     use serde_json::json;
 
     fn read(gvk: &Gvk, text: &str, validation: FieldValidation) -> Result<Decoded, Status> {
@@ -200,7 +241,9 @@ mod tests {
         assert_eq!(warned.warnings, problems);
         assert_eq!(
             warned.object,
-            json!({"kind": "Deployment", "spec": {"replicas": 2, "template": {"spec": {"containers": [{"name": "a"}, {"name": "b", "env": []}]}}}, "metadata": {"labels": {"a": "2"}}})
+            json!({"kind": "Deployment", "spec": {"replicas": 2, "selector": null, "strategy": {}, "template": {"metadata": {},
+                "spec": {"containers": [{"name": "a", "resources": {}}, {"name": "b", "resources": {}}]}}},
+                "metadata": {"labels": {"a": "2"}}, "status": {}})
         );
         assert!(read(&DEPLOYMENT, text, FieldValidation::Ignore).unwrap().warnings.is_empty());
     }
@@ -209,7 +252,9 @@ mod tests {
     fn what_is_gated_off_is_known_but_left_out() {
         let text = r#"{"kind":"Pod","spec":{"schedulingGroup":{"podGroupName":"a"},"hostname":"b"}}"#;
         let found = read(&POD, text, FieldValidation::Strict).unwrap().object;
-        assert_eq!(found, json!({"kind": "Pod", "spec": {"hostname": "b"}}));
+        let expected =
+            json!({"kind": "Pod", "metadata": {}, "spec": {"hostname": "b", "containers": null}, "status": {}});
+        assert_eq!(found, expected);
         let patched = check(serde_json::from_str(text).unwrap(), schema::of(&POD).unwrap(), FieldValidation::Strict);
         assert_eq!(patched.unwrap().object, found);
         let wrong = read(&POD, r#"{"spec":{"schedulingGroup":1}}"#, FieldValidation::Ignore).unwrap_err();
@@ -284,8 +329,38 @@ mod tests {
         assert_eq!(
             read(&POD, text, FieldValidation::Strict).unwrap().object,
             json!({"metadata": {"creationTimestamp": "2026-01-01T00:00:00Z", "labels": {"a": ""}},
-                "spec": {"containers": [{}, {"resources": {"limits": {"cpu": "500m", "memory": "1Gi"}}, "ports": [{"containerPort": 80}], "args": ["a", ""]}]}})
+                "spec": {"containers": [{"name": "", "resources": {}}, {"name": "", "resources": {"limits": {"cpu": "500m", "memory": "1Gi"}},
+                    "ports": [{"containerPort": 80}], "args": ["a", ""]}]}, "status": {}})
         );
+    }
+
+    #[test]
+    fn nothing_is_left_out_or_there_as_upstreams_types_have_it() {
+        let text = r#"{"metadata":{"labels":{},"name":"","creationTimestamp":null,"ownerReferences":[{"controller":false}]},
+            "spec":{"hostNetwork":false,"priority":0,"activeDeadlineSeconds":null,"nodeSelector":{"a":""},"securityContext":{},"volumes":[],
+            "containers":[{"name":"c","env":[{"value":""}],"tty":false,"readinessProbe":{"httpGet":{"path":""},"periodSeconds":0}}]},
+            "status":{"conditions":[{"type":"a"}]}}"#;
+        let expected = json!({
+            "metadata": {"ownerReferences": [{"controller": false, "apiVersion": "", "kind": "", "name": "", "uid": ""}]},
+            "spec": {"priority": 0, "nodeSelector": {"a": ""}, "securityContext": {}, "containers": [{"name": "c",
+                "env": [{"name": ""}], "resources": {}, "readinessProbe": {"httpGet": {"port": 0}}}]},
+            "status": {"conditions": [{"type": "a", "status": "", "lastProbeTime": null, "lastTransitionTime": null}]}
+        });
+        let found = read(&POD, text, FieldValidation::Strict).unwrap().object;
+        assert_eq!(found, expected);
+        assert_eq!(completed(serde_json::from_str(text).unwrap(), schema::of(&POD).unwrap()), expected);
+        // It stays so, whether it is looked through or read.
+        let reread = read(&POD, &expected.to_string(), FieldValidation::Strict).unwrap().object;
+        assert!(reread == expected && completed(expected.clone(), schema::of(&POD).unwrap()) == expected);
+        // What is given twice counts as it is given last.
+        let twice =
+            r#"{"spec":{"hostname":"a","hostname":"","containers":[],"containers":[{"name":"c"}],"containers":null}}"#;
+        let found = read(&POD, twice, FieldValidation::Ignore).unwrap().object;
+        assert_eq!(found["spec"], json!({"containers": null}));
+        // A part is what is given.
+        let part = r#"{"spec":{"hostNetwork":false,"containers":[{"env":[]}]},"status":null}"#;
+        let found = partial(part.as_bytes(), Format::Json, schema::of(&POD).unwrap(), FieldValidation::Strict).unwrap();
+        assert_eq!(found.object, json!({"spec": {"hostNetwork": false, "containers": [{"env": []}]}}));
     }
 
     #[test]
@@ -316,7 +391,8 @@ mod tests {
         assert_eq!(decoded.warnings, [r#"duplicate field "spec.replicas""#, r#"unknown field "spec.foo""#]);
         assert_eq!(
             decoded.object,
-            json!({"kind": "Deployment", "spec": {"replicas": 3, "template": {"metadata": {"labels": {"1": "a"}}}}})
+            json!({"kind": "Deployment", "metadata": {}, "spec": {"replicas": 3, "selector": null, "strategy": {},
+                "template": {"metadata": {"labels": {"1": "a"}}, "spec": {"containers": null}}}, "status": {}})
         );
         let wrong = read(&DEPLOYMENT, "spec:\n  replicas: two\n", FieldValidation::Warn).unwrap_err();
         assert!(wrong.message.ends_with("of type int32"), "{wrong}");

@@ -7,7 +7,7 @@ use crate::http::negotiate::Accept;
 use crate::options::Options;
 use crate::server::Server;
 use crate::verbs::{Call, Managing, create_object};
-use coracle_api::Status;
+use coracle_api::{Status, decode};
 use serde_json::{Value, json};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -170,6 +170,7 @@ async fn ensure(server: &Arc<Server>, resource: (&str, &str), namespace: &str, o
     if call.cache()?.snapshot().get(&call.cache_key()).is_some() {
         return Ok(());
     }
+    let object = decode::completed(object, call.row().type_ref(0)?);
     match create_object(&call, object, Managing::Tracked).await {
         // Another server on the same store was faster.
         Err(status) if status.code == 409 => Ok(()),
@@ -187,6 +188,7 @@ async fn put(server: &Arc<Server>, resource: (&str, &str), namespace: &str, obje
     for (field, value) in object.as_object().into_iter().flatten().filter(|(field, _)| *field != "metadata") {
         wanted[field.as_str()] = value.clone();
     }
+    let wanted = decode::completed(wanted, call.row().type_ref(0)?);
     // Somebody else who writes it now writes the same, or knows better.
     call.replace(&current, &current.with(&wanted), Vec::new()).await.map(drop)
 }

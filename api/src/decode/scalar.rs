@@ -89,17 +89,6 @@ pub(super) fn go_type(scalar: Scalar) -> &'static str {
     }
 }
 
-/// What a null inside a list or map stands for: the type's zero value.
-pub(super) fn zero(scalar: Scalar) -> Value {
-    match scalar {
-        Scalar::String => "".into(),
-        Scalar::Int32 | Scalar::Int64 | Scalar::Number | Scalar::IntOrString => 0.into(),
-        Scalar::Bool => false.into(),
-        Scalar::Quantity => "0".into(),
-        Scalar::Time | Scalar::MicroTime | Scalar::Bytes | Scalar::Any | Scalar::RawObject => Value::Null,
-    }
-}
-
 pub(super) fn accept(raw: Raw<'_>, scalar: Scalar) -> Result<Value, Misfit> {
     match (scalar, raw) {
         (Scalar::Any, raw) => Ok(raw.into_value()),

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::problem::{Problems, Step, Trail};
 use super::scalar::{self, Misfit, Raw};
-use crate::schema::{Field, Kind, Scalar, TypeRef, ValueRef};
+use crate::schema::{Field, Kind, Nothing, Scalar, TypeRef, ValueRef};
 
 /// Deepest nesting of arrays and objects; Go's decoder allows 10,000 and none of the built-in kinds needs 50.
 pub(super) const MAX_DEPTH: usize = 120;
@@ -28,10 +28,12 @@ pub(super) struct Context<'s> {
     /// Fields of the structures the reader is in, the innermost last: a structure is built when all are known, in one piece.
     fields: Vec<(String, Value)>,
     collect: bool,
+    /// Whether the object is to be as it is when Go's structures have held it.
+    complete: bool,
 }
 
 impl Context<'_> {
-    pub fn new(collect: bool) -> Self {
+    pub fn new(collect: bool, complete: bool) -> Self {
         Self {
             problems: Problems::default(),
             wrong: None,
@@ -39,7 +41,12 @@ impl Context<'_> {
             owners: Vec::new(),
             fields: Vec::new(),
             collect,
+            complete,
         }
+    }
+
+    fn leaves_out(&self, value: &Value, field: Field<'_>) -> bool {
+        if self.complete { is_left_out(value, field) } else { value.is_null() && !keeps_null(field.value()) }
     }
 
     fn fail<E: Error>(&mut self, message: String) -> E {
@@ -103,11 +110,11 @@ impl<'s, 'c> Walk<'s, 'c> {
     fn object<'de, A: MapAccess<'de>>(mut self, ty: TypeRef<'s>, mut access: A) -> Result<Value, A::Error> {
         self.context.owners.push(ty);
         let start = self.context.fields.len();
-        // Bits of the schema's fields that were met. No kind has 128 fields; the rest is looked for by name.
-        let mut met: u128 = 0;
+        // Bits of the schema's fields that were met, and of those that are there. No kind has 128 fields; the rest is looked for by name.
+        let (mut met, mut there): (u128, u128) = (0, 0);
         while let Some(key) = access.next_key_seed(Name(ty))? {
             let (name, bit) = match &key {
-                Key::Known(field) => (field.name(), 1_u128.checked_shl(field.nth(ty)).unwrap_or(0)),
+                Key::Known(field) => (field.name(), field.bit(ty)),
                 Key::Other(name) => (name.as_str(), 0),
             };
             let again = if bit == 0 { self.has_field(start, name) } else { met & bit != 0 };
@@ -124,15 +131,18 @@ impl<'s, 'c> Walk<'s, 'c> {
                     if field.gated_off() {
                         continue;
                     }
-                    if value.is_null() && !keeps_null(field.value()) {
+                    if self.context.leaves_out(&value, field) {
+                        there &= !bit;
                         // The last one counts, as in Go: null after a value undoes it only where Go's null does, for pointers,
                         // maps and lists; every optional field is one of these on the wire.
                         if again {
                             self.drop_field(start, field.name());
                         }
                     } else if again {
+                        there |= bit;
                         self.replace_field(start, field.name().to_owned(), value);
                     } else {
+                        there |= bit;
                         self.context.fields.push((field.name().to_owned(), value));
                     }
                 }
@@ -152,6 +162,12 @@ impl<'s, 'c> Walk<'s, 'c> {
             }
         }
         self.context.owners.pop();
+        let mut missing = if self.context.complete { ty.shown() & !there } else { 0 };
+        while missing != 0 {
+            let field = ty.nth(missing.trailing_zeros());
+            self.context.fields.extend(field.map(|field| (field.name().to_owned(), field.zero())));
+            missing &= missing - 1;
+        }
         // Defaults will be added to it.
         let mut object = Map::with_capacity(self.context.fields.len() - start + DEFAULTS);
         object.extend(self.context.fields.drain(start..));
@@ -194,14 +210,32 @@ impl<'s, 'c> Walk<'s, 'c> {
 /// What stands for a null among the items of a list or the values of a map.
 fn or_zero(found: Value, value: ValueRef<'_>) -> Value {
     match (found, value.kind()) {
-        (Value::Null, Kind::Scalar(scalar)) => scalar::zero(scalar),
-        (Value::Null, Kind::Object(_)) => Value::Object(Map::new()),
+        (Value::Null, Kind::Scalar(scalar)) => scalar.zero(),
+        (Value::Null, Kind::Object(ty)) => ty.zero(),
         (found, _) => found,
     }
 }
 
 fn keeps_null(value: ValueRef<'_>) -> bool {
     matches!(value.kind(), Kind::Scalar(Scalar::Any))
+}
+
+/// Whether a field that holds this is left out, or written as if it had not been given.
+pub(super) fn is_left_out(value: &Value, field: Field<'_>) -> bool {
+    match value {
+        Value::Null => !keeps_null(field.value()),
+        Value::Array(items) => items.is_empty() && matches!(field.nothing(), Nothing::Dropped | Nothing::Null),
+        Value::Object(fields) => {
+            // A structure that is pointed to is there, though it says nothing.
+            fields.is_empty()
+                && matches!(field.nothing(), Nothing::Dropped | Nothing::Null)
+                && matches!(field.value().kind(), Kind::Map(_))
+        }
+        Value::String(text) => text.is_empty() && field.nothing() == Nothing::Dropped,
+        Value::Bool(true) => false,
+        Value::Bool(false) => field.nothing() == Nothing::Dropped,
+        Value::Number(number) => field.nothing() == Nothing::Dropped && number.as_f64() == Some(0.0),
+    }
 }
 
 /// The Go type of a value, for messages.

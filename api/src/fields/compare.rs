@@ -45,11 +45,12 @@ fn both<'a>(old: Option<&'a Value>, new: Option<&'a Value>, place: Place<'_>) ->
         (Some(Form::Fields(old)), Some(Form::Fields(new))) if !(old.is_empty() && new.is_empty()) => {
             fields(Some(old), Some(new), place)
         }
-        (Some(Form::Fields(old)), None) => fields(Some(old), None, place),
-        (None, Some(Form::Fields(new))) => fields(None, Some(new), place),
         (Some(Form::Items(old)), Some(Form::Items(new))) => items(old, new, place),
-        (Some(Form::Items(old)), None) => items(old, &[], place),
-        (None, Some(Form::Items(new))) => items(&[], new, place),
+        // Where null stands, what comes is compared with nothing, but the place was there before.
+        (Some(Form::Fields(map)), _) if !map.is_empty() && is_nothing(new) => fields(Some(map), None, place),
+        (_, Some(Form::Fields(map))) if !map.is_empty() && is_nothing(old) => fields(None, Some(map), place),
+        (Some(Form::Items(list)), _) if !list.is_empty() && is_nothing(new) => items(list, &[], place),
+        (_, Some(Form::Items(list))) if !list.is_empty() && is_nothing(old) => items(&[], list, place),
         _ => {
             let change = match (old, new) {
                 (Some(old), Some(new)) if !same(old, new) => Change::Changed,
@@ -59,6 +60,10 @@ fn both<'a>(old: Option<&'a Value>, new: Option<&'a Value>, place: Place<'_>) ->
         }
     };
     (below, change)
+}
+
+fn is_nothing(value: Option<&Value>) -> bool {
+    value.is_none_or(Value::is_null)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

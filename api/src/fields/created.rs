@@ -10,29 +10,26 @@ use super::place::{Form, Place};
 use super::set::{Element, Set};
 use crate::schema::{self, TypeRef};
 
-/// Structures that every object has, empty or not, because upstream's types hold them by value: they come with the object and
-/// nobody owns them as a whole.
-const BY_VALUE: [&str; 7] = ["metadata", "spec", "status", "template", "strategy", "updateStrategy", "jobTemplate"];
-
-/// Lists that are there by value, too.
-const LISTS_BY_VALUE: [&str; 1] = ["containers"];
-
 /// Fields that are open at a time in most objects.
 const OPEN: usize = 64;
 
 /// The `managedFields` of an object that a plain create makes, as JSON; None when nothing in it can be owned. `ignored` is what
 /// a create cannot set.
 pub fn encode_created(object: &Value, ty: TypeRef<'_>, writer: &Writer<'_>, ignored: &Set<'_>) -> Option<Vec<u8>> {
-    // Objects of custom resources hold nothing by value but their metadata.
-    let typed = ty.full_name().starts_with("io.k8s.");
-    let mut account = Account { out: Vec::with_capacity(ROOM), open: Vec::with_capacity(OPEN), typed };
+    let mut account = Account { out: Vec::with_capacity(ROOM), open: Vec::with_capacity(OPEN) };
     account.out.push(b'[');
     put_opening(&mut account.out, writer.manager, Operation::Update, writer.api_version, writer.now);
     account.out.push(b'{');
     let start = account.out.len();
     let place = Place::root(ty);
     let Form::Fields(fields) = place.form(object) else { return None };
-    account.put_fields(start, fields, place, true, Sets { ignored: Some(ignored), stripped: Some(&STRIPPED_SET) });
+    account.put_fields(
+        start,
+        fields,
+        place,
+        Depth::Root,
+        Sets { ignored: Some(ignored), stripped: Some(&STRIPPED_SET) },
+    );
     let mut out = account.out;
     if out.len() == start {
         return None;
@@ -66,12 +63,22 @@ struct Entry<'v> {
     value: &'v Value,
 }
 
+/// How far a value is from what is there before anything is set.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Depth {
+    /// The object itself.
+    Root,
+    /// In structures that upstream's types hold by value alone: they come with the object, empty or not, and nobody owns them as
+    /// a whole.
+    ByValue,
+    /// In something that was set.
+    Set,
+}
+
 struct Account<'v> {
     out: Vec<u8>,
     /// The fields of the structures that are being written, the innermost last.
     open: Vec<Entry<'v>>,
-    /// The object is held in a type that has structures by value.
-    typed: bool,
 }
 
 impl<'v> Account<'v> {
@@ -82,7 +89,7 @@ impl<'v> Account<'v> {
         first: usize,
         fields: &'v Map<String, Value>,
         at: Place<'_>,
-        by_value: bool,
+        depth: Depth,
         sets: Sets<'_>,
     ) {
         let start = self.open.len();
@@ -91,8 +98,11 @@ impl<'v> Account<'v> {
         for nth in start..self.open.len() {
             let Entry { name, value, .. } = self.open[nth];
             let Some(place) = at.field(name) else { continue };
-            let by_value = by_value && (self.typed || name == "metadata") && is_by_value(name, value);
-            self.put(first, &Element::field(name), value, place, by_value, sets);
+            // Objects of custom resources hold nothing by value but their metadata.
+            let custom = depth == Depth::Root && name == "metadata";
+            let by_value = depth != Depth::Set && (place.is_by_value() || custom);
+            let depth = if by_value { Depth::ByValue } else { Depth::Set };
+            self.put(first, &Element::field(name), value, place, depth, sets);
         }
         self.open.truncate(start);
     }
@@ -104,25 +114,26 @@ impl<'v> Account<'v> {
         // Of items that occur twice, the first counts.
         items.dedup_by(|(second, _), (first, _)| second == first);
         for (element, value) in items {
-            self.put(first, &element, value, at.item(), false, sets);
+            self.put(first, &element, value, at.item(), Depth::Set, sets);
         }
     }
 
-    /// A child that is owned, followed by what is owned below it; `by_value` is whether it was there before anything was set.
+    /// A child that is owned, followed by what is owned below it.
     fn put(
         &mut self,
         first: usize,
         element: &Element<'_>,
         value: &'v Value,
         place: Place<'_>,
-        by_value: bool,
+        depth: Depth,
         sets: Sets<'_>,
     ) {
         if sets.ignored.is_some_and(|set| set.has(element)) {
             return;
         }
         let form = place.form(value);
-        let whole = !by_value || (matches!(form, Form::Leaf) && !is_bare(value));
+        let form = if depth == Depth::ByValue && place.is_one(value) { Form::Leaf } else { form };
+        let whole = depth == Depth::Set || (matches!(form, Form::Leaf) && !place.is_zero(value));
         let member = whole && !sets.stripped.is_some_and(|set| set.has(element));
         let before = self.out.len();
         if before > first {
@@ -137,7 +148,7 @@ impl<'v> Account<'v> {
             }
             let itself = self.out.len();
             match form {
-                Form::Fields(fields) => self.put_fields(start, fields, place, by_value, sets.below(element)),
+                Form::Fields(fields) => self.put_fields(start, fields, place, depth, sets.below(element)),
                 Form::Items(items) => self.put_items(start, items, place, sets.below(element)),
                 Form::Leaf => {}
             }
@@ -153,20 +164,6 @@ impl<'v> Account<'v> {
     }
 }
 
-/// Whether an entry of a structure is there before anything is set.
-fn is_by_value(name: &str, value: &Value) -> bool {
-    (value.is_object() && BY_VALUE.contains(&name)) || (value.is_array() && LISTS_BY_VALUE.contains(&name))
-}
-
-/// Whether a value that is there by value holds nothing that was set.
-fn is_bare(value: &Value) -> bool {
-    match value {
-        Value::Object(fields) => fields.iter().all(|(name, value)| is_by_value(name, value) && is_bare(value)),
-        Value::Array(items) => items.is_empty(),
-        _ => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::compare;
@@ -176,18 +173,10 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 
-    /// What an object of the kind is before anything is set.
-    fn skeleton(object: &Value) -> Value {
-        let mut empty = Map::new();
-        for (name, value) in object.as_object().into_iter().flatten().filter(|(name, value)| is_by_value(name, value)) {
-            empty.insert(name.clone(), if value.is_array() { json!([]) } else { skeleton(value) });
-        }
-        Value::Object(empty)
-    }
-
     /// The fields as sets find them: what was added to an object that had nothing.
     fn by_sets(object: &Value, ty: TypeRef<'_>, ignored: &Set<'_>) -> Option<Value> {
-        let before = skeleton(object);
+        // What an object of the kind is before anything is set.
+        let before = ty.zero();
         let set = compare(&before, object, ty).changed.without(ignored).difference(&STRIPPED_SET);
         (!set.is_empty()).then(|| set.encode())
     }

@@ -6,7 +6,8 @@ use serde_json::Value;
 
 use super::set::{Element, key_text};
 use crate::gvk::Symbol;
-use crate::schema::{Field, Kind, ListType, Scalar, TypeRef, ValueRef};
+use crate::json;
+use crate::schema::{Field, Kind, ListType, Nothing, Scalar, TypeRef, ValueRef};
 
 /// What the schema says of a place in an object.
 #[derive(Clone, Copy)]
@@ -16,6 +17,8 @@ pub(super) struct Place<'s> {
     atomic: bool,
     list_type: ListType,
     keys: &'s [Symbol],
+    /// The field, where it is one.
+    field: Option<Field<'s>>,
 }
 
 /// What a value is to those who own fields.
@@ -30,10 +33,11 @@ pub(super) enum Form<'v> {
 
 impl<'s> Place<'s> {
     pub fn root(ty: TypeRef<'s>) -> Self {
-        Self { value: Some(ty.value()), atomic: false, list_type: ListType::Atomic, keys: &[] }
+        Self { value: Some(ty.value()), ..Place::UNKNOWN }
     }
 
-    const UNKNOWN: Place<'static> = Place { value: None, atomic: false, list_type: ListType::Atomic, keys: &[] };
+    const UNKNOWN: Place<'static> =
+        Place { value: None, atomic: false, list_type: ListType::Atomic, keys: &[], field: None };
 
     fn inner(value: ValueRef<'s>) -> Self {
         Self { value: Some(value), ..Place::UNKNOWN }
@@ -45,7 +49,30 @@ impl<'s> Place<'s> {
             atomic: field.atomic(),
             list_type: field.list_type().unwrap_or(ListType::Atomic),
             keys: field.list_keys(),
+            field: Some(field),
         }
+    }
+
+    /// Whether what stands here does so before anything is set: upstream's structure holds it by value and shows it always.
+    pub fn is_by_value(self) -> bool {
+        self.field.is_some_and(|field| matches!(field.nothing(), Nothing::Zero | Nothing::Null))
+    }
+
+    /// Whether a value that is there by value is compared as one with what was there before.
+    pub fn is_one(self, value: &Value) -> bool {
+        let is_null = self.field.is_some_and(|field| field.nothing() == Nothing::Null);
+        match (value, self.value.and_then(ValueRef::object)) {
+            (Value::Object(map), _) if map.is_empty() => is_null,
+            (Value::Array(items), _) if items.is_empty() => is_null,
+            // Where more stands than always does, something was set.
+            (Value::Object(map), Some(ty)) if map.len() != ty.shown().count_ones() as usize => false,
+            _ => self.is_zero(value),
+        }
+    }
+
+    /// Whether a value that is there by value is what it was before anything was set.
+    pub fn is_zero(self, value: &Value) -> bool {
+        self.field.is_some_and(|field| json::same(&field.zero(), value))
     }
 
     /// The place of a field or map entry. None for a field that the structure does not have.

@@ -3,7 +3,8 @@
 use super::places::Places;
 use super::table::intern;
 use super::{
-    Base, Extras, FieldRow, ListType, Scalar, Schema, Shape, Strategy, TypeRef, TypeRow, WRAP_LIST, WRAP_MAP, prefix,
+    Base, Extras, FieldRow, ListType, Nothing, Scalar, Schema, Shape, Strategy, TypeRef, TypeRow, WRAP_LIST, WRAP_MAP,
+    prefix,
 };
 use crate::gvk::{Gvk, Symbol};
 
@@ -118,6 +119,7 @@ impl Builder {
             field_count: fields.len() as u32,
             atomic: false,
             keeps_unknown,
+            shown: 0,
         });
         for FieldSpec { name, shape, required, atomic, extras } in fields {
             let extras = intern(&mut self.schema, extras);
@@ -128,6 +130,7 @@ impl Builder {
                 required,
                 atomic,
                 gated: false,
+                nothing: Nothing::Kept,
                 extras,
             });
         }

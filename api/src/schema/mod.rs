@@ -59,6 +59,8 @@ struct TypeRow {
     field_count: u32,
     atomic: bool,
     keeps_unknown: bool,
+    /// Bits of the fields that are always shown.
+    shown: u128,
 }
 
 #[derive(Debug)]
@@ -70,6 +72,7 @@ struct FieldRow {
     required: bool,
     atomic: bool,
     gated: bool,
+    nothing: Nothing,
     extras: u16,
 }
 
@@ -99,6 +102,21 @@ enum Base {
     Own(u32),
     /// A type of the built-in arena, from another one.
     Builtin(u32),
+}
+
+/// What becomes of a field that holds nothing: no text, 0, false, an empty list or map. Upstream reads objects into Go's
+/// structures and writes them from there, so that it follows from how the field is declared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Nothing {
+    /// It stays as it was given (a pointer with `omitempty`).
+    #[default]
+    Kept,
+    /// It is left out (`omitempty`, `omitzero`).
+    Dropped,
+    /// It is there, even when it was not given: an empty text, 0, false, a structure with what such structures always show.
+    Zero,
+    /// It is there as null, even when it was not given; so is an empty list or map.
+    Null,
 }
 
 /// Values without fields.
@@ -163,6 +181,21 @@ pub struct Strategy {
     pub retain_keys: bool,
     /// The patch's value stands as it is, even for a map.
     pub replace: bool,
+}
+
+impl Scalar {
+    /// The zero value of Go's type.
+    pub fn zero(self) -> serde_json::Value {
+        match self {
+            Scalar::String => "".into(),
+            Scalar::Int32 | Scalar::Int64 | Scalar::Number | Scalar::IntOrString => 0.into(),
+            Scalar::Bool => false.into(),
+            Scalar::Quantity => "0".into(),
+            Scalar::Time | Scalar::MicroTime | Scalar::Bytes | Scalar::Any | Scalar::RawObject => {
+                serde_json::Value::Null
+            }
+        }
+    }
 }
 
 impl Schema {
@@ -251,6 +284,28 @@ impl<'s> TypeRef<'s> {
         self.row().atomic
     }
 
+    /// Bits of the fields, by [`Field::nth`], that are there whether they were given or not.
+    pub fn shown(self) -> u128 {
+        self.row().shown
+    }
+
+    /// The field that stands at a place among the structure's.
+    pub fn nth(self, nth: u32) -> Option<Field<'s>> {
+        let row = self.row();
+        (nth < row.field_count).then_some(Field { schema: self.schema, index: row.first_field + nth })
+    }
+
+    /// The structure of which nothing was given.
+    pub fn zero(self) -> serde_json::Value {
+        let mut zero = serde_json::Map::new();
+        let mut shown = self.shown();
+        while shown != 0 {
+            zero.extend(self.nth(shown.trailing_zeros()).map(|field| (field.name().to_owned(), field.zero())));
+            shown &= shown - 1;
+        }
+        zero.into()
+    }
+
     /// Whether fields that the schema does not name are kept (`x-kubernetes-preserve-unknown-fields`).
     pub fn keeps_unknown(self) -> bool {
         self.row().keeps_unknown
@@ -305,6 +360,11 @@ impl<'s> Field<'s> {
         self.index - of.row().first_field
     }
 
+    /// Its bit among those of the structure that it was found in; none behind the 128th field.
+    pub fn bit(self, of: TypeRef<'_>) -> u128 {
+        1_u128.checked_shl(self.nth(of)).unwrap_or(0)
+    }
+
     /// Its name in JSON.
     pub fn name(self) -> &'s str {
         &self.row().name
@@ -325,6 +385,18 @@ impl<'s> Field<'s> {
     /// without being told that it is unknown, and it is described as any other.
     pub fn gated_off(self) -> bool {
         self.row().gated
+    }
+    /// What becomes of it when it holds nothing; custom resources are kept as they are.
+    pub fn nothing(self) -> Nothing {
+        self.row().nothing
+    }
+    /// What stands here when nothing was given, where that is something.
+    pub fn zero(self) -> serde_json::Value {
+        match (self.nothing(), self.value().kind()) {
+            (Nothing::Zero, Kind::Object(ty)) => ty.zero(),
+            (Nothing::Zero, Kind::Scalar(scalar)) => scalar.zero(),
+            _ => serde_json::Value::Null,
+        }
     }
     /// How server-side apply merges the list here. Atomic when nothing is said.
     pub fn list_type(self) -> Option<ListType> {

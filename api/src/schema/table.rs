@@ -3,10 +3,13 @@
 //! A type is a line `NAME KIND [A]` (KIND is `group/version/Kind`, `*/*/Kind` for every group, or `-`), followed by a line
 //! ` field shape flags…` for each of its fields. Types and fields stand sorted by name. A shape is any number of `[` (list of)
 //! and `{` (map of), then the number of a type or the letter of a scalar. Flags: `R` required, `A` atomic map,
-//! `L=set`, `L=atomic`, `L=map:key,…`, `P=strategy,…:mergeKey`, `G` gated off.
+//! `L=set`, `L=atomic`, `L=map:key,…`, `P=strategy,…:mergeKey`, `G` gated off; `E` left out when empty, `Z` always there, as its
+//! zero when not given, `N` always there, as null.
 
 use super::places::Places;
-use super::{Base, Extras, FieldRow, ListType, Scalar, Schema, Shape, Strategy, TypeRow, WRAP_LIST, WRAP_MAP, prefix};
+use super::{
+    Base, Extras, FieldRow, ListType, Nothing, Scalar, Schema, Shape, Strategy, TypeRow, WRAP_LIST, WRAP_MAP, prefix,
+};
 use crate::gvk::{Gvk, Symbol};
 
 pub(super) fn read(text: &'static str) -> Schema {
@@ -38,6 +41,7 @@ fn read_type(schema: &mut Schema, line: &'static str) {
         field_count: 0,
         atomic: words.next() == Some("A"),
         keeps_unknown: false,
+        shown: 0,
     });
 }
 
@@ -45,19 +49,26 @@ fn read_field(schema: &mut Schema, line: &'static str) {
     let mut words = line.split(' ');
     let name = Symbol::new(words.next().unwrap_or_default());
     let shape = read_shape(words.next().unwrap_or_default());
-    let (mut required, mut atomic, mut gated, mut extras) = (false, false, false, Extras::default());
+    let (mut required, mut atomic, mut gated, mut nothing) = (false, false, false, Nothing::Kept);
+    let mut extras = Extras::default();
     for flag in words {
         match flag.split_once('=') {
             None if flag == "R" => required = true,
             None if flag == "G" => gated = true,
+            None if flag == "E" => nothing = Nothing::Dropped,
+            None if flag == "Z" => nothing = Nothing::Zero,
+            None if flag == "N" => nothing = Nothing::Null,
             None => atomic = true,
             Some(("L", list)) => read_list(&mut extras, list),
             Some((_, patch)) => read_patch(&mut extras, patch),
         }
     }
     let extras = intern(schema, extras);
-    schema.fields.push(FieldRow { prefix: prefix(&name), name, shape, required, atomic, gated, extras });
+    schema.fields.push(FieldRow { prefix: prefix(&name), name, shape, required, atomic, gated, nothing, extras });
     if let Some(owner) = schema.types.last_mut() {
+        if matches!(nothing, Nothing::Zero | Nothing::Null) {
+            owner.shown |= 1_u128.checked_shl(owner.field_count).unwrap_or(0);
+        }
         owner.field_count += 1;
     }
 }

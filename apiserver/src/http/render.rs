@@ -76,7 +76,7 @@ impl Form {
     fn converted(&self, json: &[u8]) -> Value {
         let mut object: Value = serde_json::from_slice(json).unwrap_or(Value::Null);
         if self.converts() {
-            self.row.strategy.to_served(&mut object, self.served);
+            self.row.to_served(&mut object, self.served);
             object["apiVersion"] = self.row.gvk(self.served).api_version().into();
         }
         object

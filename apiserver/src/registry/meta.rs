@@ -83,7 +83,14 @@ pub fn prepare_create(row: &Row, object: &mut Value, context: &WriteContext) {
     if row.has(Subresource::Status) && !row.strategy.traits().status_on_create {
         match row.strategy.custom() {
             // In upstream's own types it is no pointer, and so it is written even when it says nothing.
-            None => fields::set(object, "status", serde_json::Map::new()),
+            None => {
+                let status = row.type_ref(0).ok().and_then(|ty| ty.field("status"));
+                fields::set(
+                    object,
+                    "status",
+                    status.map_or_else(|| serde_json::Map::new().into(), |field| field.zero()),
+                );
+            }
             Some(_) => drop(fields::remove(object, "status")),
         }
     }

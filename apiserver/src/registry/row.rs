@@ -5,7 +5,8 @@ use super::strategy::Strategy;
 use coracle_api::gvk::Symbol;
 use coracle_api::printing::{self, Printing};
 use coracle_api::schema::{self, Schema, TypeRef};
-use coracle_api::{Gvk, Gvr, Status};
+use coracle_api::{Gvk, Gvr, Status, decode};
+use serde_json::Value;
 
 /// A part of an object, or an action on it, with a path of its own below the object's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -266,6 +267,28 @@ impl Row {
             Some(own) => {
                 own.named(&reading_name(&self.gvk(served))).ok_or_else(|| Status::internal("no schema to read with"))
             }
+        }
+    }
+
+    /// From the stored version to the nth served one.
+    pub fn to_served(&self, object: &mut Value, served: usize) {
+        self.strategy.to_served(object, served);
+        self.complete(object, served, served);
+    }
+
+    /// From the nth served version to the stored one.
+    pub fn to_stored(&self, object: &mut Value, served: usize) {
+        self.strategy.to_stored(object, served);
+        self.complete(object, served, 0);
+    }
+
+    /// Versions differ in what they show of fields that hold nothing.
+    fn complete(&self, object: &mut Value, served: usize, to: usize) {
+        if served == 0 || self.schema.is_some() {
+            return;
+        }
+        if let Ok(ty) = self.type_ref(to) {
+            *object = decode::completed(std::mem::take(object), ty);
         }
     }
 

@@ -79,7 +79,8 @@ fn read(call: &Call, body: &Body, gvk: &Gvk, ty: TypeRef<'_>, reading: TypeRef<'
         let message = format!("failed to create typed patch object ({namespace}/{name}; {kind}): {why}");
         Status::new(500, Reason::Unknown, message)
     })?;
-    let decoded = decode::decode(&body.bytes, format, reading, call.options.field_validation)?;
+    // What is applied is owned also where it holds nothing.
+    let decoded = decode::partial(&body.bytes, format, reading, call.options.field_validation)?;
     if call.options.field_validation == FieldValidation::Warn {
         call.warn(decoded.warnings);
     }
@@ -135,7 +136,7 @@ async fn create(call: &Call, config: &Value, ty: TypeRef<'_>) -> Result<bytes::B
         return Err(call.not_found());
     }
     let applied = run(call, &Managers::default(), &json!({}), config, ty)?;
-    let mut object = applied.object;
+    let mut object = complete(call, applied.object)?;
     object_meta::set(&mut object, "name", call.name.as_str());
     let managed_fields = applied.managed_fields.map(Bytes::from);
     Ok(create::create_object(call, object, Managing::Applied(managed_fields)).await?.json)
@@ -144,7 +145,7 @@ async fn create(call: &Call, config: &Value, ty: TypeRef<'_>) -> Result<bytes::B
 /// The object as it is to be, in the version of the call, with its owners.
 fn merged(call: &Call, current: &Current, config: &Value, ty: TypeRef<'_>) -> Result<(Value, Option<Bytes>), Status> {
     let mut live = current.value.clone();
-    call.row().strategy.to_served(&mut live, call.resolved.served);
+    call.row().to_served(&mut live, call.resolved.served);
     let known = current.managed_fields.as_deref().and_then(Managers::decode);
     let applied = match known.filter(|managers| !managers.is_empty()) {
         Some(managers) => run(call, &managers, &live, config, ty)?,
@@ -158,7 +159,7 @@ fn merged(call: &Call, current: &Current, config: &Value, ty: TypeRef<'_>) -> Re
             run(call, &before, &live, config, ty)?
         }
     };
-    let mut object = applied.object;
+    let mut object = complete(call, applied.object)?;
     let gvk = call.gvk();
     object["apiVersion"] = gvk.api_version().into();
     object["kind"] = gvk.kind.to_string().into();
@@ -169,6 +170,12 @@ fn merged(call: &Call, current: &Current, config: &Value, ty: TypeRef<'_>) -> Re
         keep_last_applied(&mut object, config);
     }
     Ok((object, applied.managed_fields.map(Bytes::from)))
+}
+
+/// A merged object as reading it would make it.
+fn complete(call: &Call, object: Value) -> Result<Value, Status> {
+    let reading = call.row().reading_type(call.resolved.served)?;
+    Ok(decode::check(object, reading, FieldValidation::Ignore)?.object)
 }
 
 /// One apply on a live object in the call's version.
@@ -183,7 +190,7 @@ fn run(call: &Call, managers: &Managers<'_>, live: &Value, config: &Value, ty: T
     let allowed = if last.is_object() { fields::paths(&last, ty) } else { Set::default() };
     let convert = |api_version: &str, object: &Value| {
         let mut stored = object.clone();
-        call.row().strategy.to_stored(&mut stored, call.resolved.served);
+        call.row().to_stored(&mut stored, call.resolved.served);
         call.in_version(&stored, api_version)
     };
     let how =

@@ -33,7 +33,7 @@ pub(crate) async fn create_object(call: &Call, mut object: Value, managing: Mana
         // What is taken, and which namespaces there are, must be known as of now before the answer can be no.
         call.server.fresh().await?;
     }
-    strategy.to_stored(&mut object, call.resolved.served);
+    row.to_stored(&mut object, call.resolved.served);
     strategy.default(&mut object);
     let managed_fields = match managing {
         Managing::Tracked => manage::created(call, &object)?,

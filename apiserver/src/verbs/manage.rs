@@ -86,7 +86,7 @@ impl Call {
         let row = self.row();
         let served = (0..row.served.len()).find(|served| row.gvk(*served).api_version() == api_version)?;
         let mut object = stored.clone();
-        row.strategy.to_served(&mut object, served);
+        row.to_served(&mut object, served);
         Some((row.type_ref(served).ok()?, object))
     }
 }
@@ -99,7 +99,7 @@ pub(super) fn created(call: &Call, object: &Value) -> Result<Option<Bytes>, Stat
         Cow::Borrowed(object)
     } else {
         let mut shown = object.clone();
-        call.row().strategy.to_served(&mut shown, call.resolved.served);
+        call.row().to_served(&mut shown, call.resolved.served);
         Cow::Owned(shown)
     };
     Ok(call.as_writer(|writer| encode_created(&shown, ty, writer, &ignored)).map(Bytes::from))

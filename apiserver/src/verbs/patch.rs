@@ -49,7 +49,7 @@ pub(super) async fn patch(call: Call, body: Body) -> Result<Response, Status> {
             _ => Cow::Borrowed(&current.value),
         };
         if call.resolved.served != 0 || row.strategy.custom().is_some() {
-            row.strategy.to_served(shown.to_mut(), call.resolved.served);
+            row.to_served(shown.to_mut(), call.resolved.served);
         }
         let patched = patch::apply(kind, &shown, &body.bytes, type_ref)?;
         if row.strategy.custom().is_some() {

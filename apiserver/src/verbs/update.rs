@@ -62,7 +62,7 @@ pub(super) async fn write(
     let strategy = &*row.strategy;
     meta::check_location(call, &mut object)?;
     if converted {
-        strategy.to_stored(&mut object, call.resolved.served);
+        row.to_stored(&mut object, call.resolved.served);
     }
     check_preconditions(call, current, &object)?;
     strategy.default(&mut object);

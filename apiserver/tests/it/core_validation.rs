@@ -268,7 +268,7 @@ async fn what_containers_take_from_outside() {
             ),
             &[
                 "spec.containers[0].securityContext.seccompProfile.type: Required value: type is required when seccompProfile is set",
-                "spec.containers[0].securityContext.seccompProfile.localhostProfile: Invalid value: {\"localhostProfile\":\"a\"}: can only be set when seccomp type is Localhost",
+                "spec.containers[0].securityContext.seccompProfile.localhostProfile: Invalid value: {\"localhostProfile\":\"a\",\"type\":\"\"}: can only be set when seccomp type is Localhost",
                 "spec.containers[0].securityContext.appArmorProfile.localhostProfile: Invalid value: \" a\": must not be padded with whitespace",
             ],
         ),
@@ -376,7 +376,7 @@ async fn names_of_finalizers_and_owners() {
             json!({"metadata": {"ownerReferences": [{"kind": "Event", "apiVersion": "v1", "uid": "u"}]}}),
             &[
                 "metadata.ownerReferences.name: Invalid value: \"\": must not be empty",
-                "metadata.ownerReferences: Invalid value: {\"kind\":\"Event\",\"apiVersion\":\"v1\",\"uid\":\"u\"}: /v1, Kind=Event is disallowed from being an owner",
+                "metadata.ownerReferences: Invalid value: {\"kind\":\"Event\",\"apiVersion\":\"v1\",\"uid\":\"u\",\"name\":\"\"}: /v1, Kind=Event is disallowed from being an owner",
             ],
         ),
         (

@@ -78,7 +78,7 @@ async fn claims_are_not_filled_from_elsewhere() {
     let harness = Harness::start().await;
     let client = harness.admin();
     let path = "/api/v1/namespaces/default/persistentvolumeclaims";
-    let claim = json!({"kind": "PersistentVolumeClaim", "name": "c"});
+    let claim = json!({"apiGroup": null, "kind": "PersistentVolumeClaim", "name": "c"});
     let snapshot = json!({"apiGroup": "snapshot.storage.k8s.io", "kind": "VolumeSnapshot", "name": "s"});
     let sea = json!({"apiGroup": "example.com", "kind": "Sea", "name": "s"});
     let with = |source: &Value, field: &str, value: &str| {

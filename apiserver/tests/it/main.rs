@@ -16,6 +16,7 @@ mod kubectl;
 mod logs;
 mod model;
 mod networks_and_webhooks;
+mod nothing;
 mod operator;
 mod overload;
 mod pods;

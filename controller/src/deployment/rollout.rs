@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use coracle_api::decode;
 use coracle_client::{Action, Context, Plan, Step, action::PatchKind, recorder::reference};
 use k8s_openapi::{
     api::{
@@ -367,7 +368,9 @@ impl<'a> Rollout<'a> {
 
     /// The status as a patch: its writer owns all of it, and the revision's patch before it has changed the version.
     fn write_status(&self) -> Option<Action> {
-        if self.deployment.status.as_ref() == Some(&self.status) {
+        // What counts nothing is told of by some counts only.
+        let same = |known| decode::same(known, &self.status, "io.k8s.api.apps.v1.DeploymentStatus");
+        if self.deployment.status.as_ref().is_some_and(same) {
             return None;
         }
         let old = json!(self.deployment.status);

@@ -5,6 +5,7 @@ mod status;
 
 use std::{sync::Arc, time::Duration};
 
+use coracle_api::decode;
 use coracle_client::{
     Action, Context, Informer, Informers, Key, Plan, Reconciler, Snapshot, Step, Wires, recorder::reference,
 };
@@ -85,7 +86,8 @@ pub fn plan(state: &State, key: &Key, context: &Context<'_>) -> Plan {
     }
     let min_ready = Duration::from_secs(u64::try_from(spec.min_ready_seconds.unwrap_or(0)).unwrap_or(0));
     let status = status::calculate(set, &claim.owned, status::terminating(set, &state.pods), wanted, context);
-    if set.status.as_ref() != Some(&status) {
+    // What counts nothing is told of by some counts only.
+    if set.status.as_ref().is_none_or(|known| !decode::same(known, &status, "io.k8s.api.apps.v1.ReplicaSetStatus")) {
         let mut changed = set.as_ref().clone();
         changed.status = Some(status);
         plan.status = Some(Action::update_status(&changed));

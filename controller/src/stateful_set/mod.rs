@@ -17,6 +17,7 @@ mod status;
 
 use std::sync::Arc;
 
+use coracle_api::decode;
 use coracle_client::{Action, Context, Informer, Informers, Key, Plan, Reconciler, Snapshot, Step, Wires};
 use k8s_openapi::{
     api::{
@@ -113,7 +114,8 @@ pub fn plan(state: &State, key: &Key, context: &Context<'_>) -> Plan {
         plan.actions.extend(history.surplus(&settled, &claim.owned));
     }
     let status = status::calculate(set, &claim.owned, &settled, context.now);
-    if set.status.as_ref() != Some(&status) {
+    // What counts nothing is told of by some counts only.
+    if set.status.as_ref().is_none_or(|known| !decode::same(known, &status, "io.k8s.api.apps.v1.StatefulSetStatus")) {
         let mut changed = set.as_ref().clone();
         changed.status = Some(status);
         plan.status = Some(Action::update_status(&changed));
