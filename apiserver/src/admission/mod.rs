@@ -25,7 +25,11 @@ pub fn mutate_create(call: &Call, object: &mut Value) -> Result<(), Status> {
 }
 
 /// Changes a changed object.
-pub fn mutate_update(_call: &Call, _object: &mut Value, _old: &Value) -> Result<(), Status> {
+pub fn mutate_update(call: &Call, object: &mut Value, old: &Value) -> Result<(), Status> {
+    if let (("", "pods"), None) = ((&*call.row().served[0].0, &*call.row().plural), call.subresource) {
+        pods::default_tolerations(object);
+        pods::keep_priority(object, old);
+    }
     Ok(())
 }
 

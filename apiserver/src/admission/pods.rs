@@ -70,7 +70,7 @@ pub fn priority(call: &Call, pod: &mut Value) -> Result<(), Status> {
             set(&mut pod["spec"], "priorityClassName", meta::name(class));
             (class["value"].as_i64().unwrap_or(0), text(class, "preemptionPolicy").to_owned())
         }
-        None => (0, String::new()),
+        None => (0, "PreemptLowerPriority".to_owned()),
     };
     if let Some(given) = pod["spec"].get("priority").and_then(Value::as_i64)
         && given != value
@@ -81,8 +81,28 @@ pub fn priority(call: &Call, pod: &mut Value) -> Result<(), Status> {
         return Err(Status::forbidden(&Gvr::of("", "v1", "pods"), meta::name(pod), &why));
     }
     set(&mut pod["spec"], "priority", value);
-    set_default(&mut pod["spec"], "preemptionPolicy", if policy.is_empty() { "PreemptLowerPriority" } else { &policy });
+    if policy.is_empty() {
+        return Ok(());
+    }
+    if let Some(given) = pod["spec"].get("preemptionPolicy").and_then(Value::as_str)
+        && given != policy
+    {
+        let why = format!(
+            "the string value of PreemptionPolicy ({given}) must not be provided in pod spec; priority admission controller computed {policy} from the given PriorityClass name"
+        );
+        return Err(Status::forbidden(&Gvr::of("", "v1", "pods"), meta::name(pod), &why));
+    }
+    set(&mut pod["spec"], "preemptionPolicy", policy);
     Ok(())
+}
+
+/// What was computed when the pod was made stays when an update leaves it out.
+pub fn keep_priority(pod: &mut Value, old: &Value) {
+    for field in ["priority", "preemptionPolicy"] {
+        if let Some(known) = old["spec"].get(field) {
+            set_default(&mut pod["spec"], field, known.clone());
+        }
+    }
 }
 
 /// A new node takes no pods before it is known to be ready (upstream's TaintNodesByCondition).

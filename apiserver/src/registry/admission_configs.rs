@@ -3,6 +3,7 @@
 
 use super::fields::{invalid_all, items, items_mut, label_selector, object_mut, one_of, require, set_default, text};
 use super::strategy::{Strategy, Traits};
+use super::webhook_url;
 use crate::custom::rules;
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, validation};
@@ -189,35 +190,10 @@ fn client(client: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
         causes.push(Cause::required(path, "exactly one of url or service is required"));
     }
     if let Some(url) = given("url").and_then(Value::as_str) {
-        check_url(url, &path.child("url"), causes);
+        webhook_url::check(url, &path.child("url"), causes);
     }
     if let Some(service) = given("service") {
         check_service(service, &path.child("service"), causes);
-    }
-}
-
-fn check_url(url: &str, path: &FieldPath, causes: &mut Vec<Cause>) {
-    const FORM: &str = "; desired format: https://host[/path]";
-    let mut wrong = |value: &str, why: &str| causes.push(Cause::invalid(path, value, why));
-    let (rest, fragment) = url.split_once('#').unwrap_or((url, ""));
-    let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
-    let (scheme, rest) = rest.split_once("://").unwrap_or(("", ""));
-    if scheme != "https" {
-        wrong(scheme, &format!("'https' is the only allowed URL scheme{FORM}"));
-    }
-    let authority = rest.split('/').next().unwrap_or_default();
-    let (user, host) = authority.rsplit_once('@').map_or((None, authority), |(user, host)| (Some(user), host));
-    if host.is_empty() {
-        wrong(host, &format!("host must be provided{FORM}"));
-    }
-    if let Some(user) = user {
-        wrong(user, "user information is not permitted in the URL");
-    }
-    if !fragment.is_empty() {
-        wrong(fragment, "fragments are not permitted in the URL");
-    }
-    if !query.is_empty() {
-        wrong(query, "query parameters are not permitted in the URL");
     }
 }
 

@@ -1,6 +1,6 @@
 //! Events: one stored resource, served by core/v1 and by events.k8s.io/v1 with other names for the same fields.
 
-use super::fields::{object_mut, remove, require, set, text};
+use super::fields::{invalid_all, is_set, object_mut, remove, require, same, set, text};
 use super::strategy::{NameRule, Strategy, Traits};
 use crate::cache::Field;
 use coracle_api::status::FieldPath;
@@ -60,8 +60,12 @@ impl Strategy for EventStrategy {
     fn validate(&self, event: &Value, causes: &mut Vec<Cause>) {
         let about = text(&event["involvedObject"], "namespace");
         let namespace = meta::namespace(event);
-        // Events about what is in no namespace live in default.
-        let fits = if about.is_empty() { matches!(namespace, "default" | "kube-system") } else { about == namespace };
+        let timed = is_set(event, "eventTime");
+        // Events about what is in no namespace live in default, those with a time perhaps among the system's.
+        let fits = match about {
+            "" => namespace == "default" || timed && namespace == "kube-system",
+            about => timed || about == namespace,
+        };
         if !fits {
             causes.push(Cause::invalid(
                 &FieldPath::new("involvedObject.namespace"),
@@ -69,14 +73,16 @@ impl Strategy for EventStrategy {
                 "does not match event.namespace",
             ));
         }
-        if event.get("eventTime").is_some_and(|time| !time.is_null()) {
-            let root = FieldPath::default();
-            for field in ["reportingInstance", "action", "reason"] {
-                require(event, field, &root, causes);
-            }
-            if text(event, "reportingComponent").is_empty() {
-                causes.push(Cause::required(&FieldPath::new("reportingController"), ""));
-            }
+    }
+
+    fn validate_served(&self, event: &Value, old: Option<&Value>, served: usize, causes: &mut Vec<Cause>) {
+        if is_set(event, "eventTime") {
+            reported(event, served, causes);
+        }
+        match old {
+            _ if served == 0 => {}
+            None => created(event, causes),
+            Some(old) => changed(event, old, causes),
         }
     }
 
@@ -91,6 +97,91 @@ impl Strategy for EventStrategy {
             rename(event, |(core, new)| (new, core));
             set(event, "apiVersion", "v1");
         }
+    }
+}
+
+/// The most bytes of what an event with a time says (core `validation/events.go`).
+const LONGEST: [(&str, usize); 4] = [("reportingInstance", 128), ("action", 128), ("reason", 128), ("message", 1024)];
+
+/// What an event with a time must say; names are those of the stored version, but for the reporter's.
+fn reported(event: &Value, served: usize, causes: &mut Vec<Cause>) {
+    let root = FieldPath::default();
+    let reporter = text(event, "reportingComponent");
+    let path = root.child(if served == 0 { "reportingComponent" } else { "reportingController" });
+    if reporter.is_empty() {
+        causes.push(Cause::required(&path, ""));
+    }
+    invalid_all(&path, reporter, validation::qualified_name(reporter), causes);
+    for (field, longest) in LONGEST {
+        if field != "message" {
+            require(event, field, &root, causes);
+        }
+        if text(event, field).len() > longest {
+            let why = format!("can have at most {longest} characters");
+            causes.push(Cause::invalid(&root.child(field), "", why));
+        }
+    }
+}
+
+/// What a new event of events.k8s.io must be, and must not say any longer.
+fn created(event: &Value, causes: &mut Vec<Cause>) {
+    let path = FieldPath::new;
+    let name = meta::name(event);
+    invalid_all(&path("metadata.name"), name, validation::dns1123_subdomain(name), causes);
+    series(event, causes);
+    if !is_set(event, "eventTime") {
+        causes.push(Cause::required(&path("eventTime"), ""));
+    }
+    let kind = text(event, "type");
+    if !matches!(kind, "Normal" | "Warning") {
+        causes.push(Cause::invalid(&path("type"), "", format!("has invalid value: {kind}")));
+    }
+    let counts = event.get("count").and_then(Value::as_i64).is_some_and(|count| count != 0);
+    let source = ["component", "host"].into_iter().any(|field| is_set(&event["source"], field));
+    let given = [
+        ("firstTimestamp", is_set(event, "firstTimestamp")),
+        ("lastTimestamp", is_set(event, "lastTimestamp")),
+        ("count", counts),
+        ("source", source),
+    ];
+    for (field, _) in given.into_iter().filter(|(_, given)| *given) {
+        causes.push(Cause::invalid(&path(field), "", "needs to be unset"));
+    }
+}
+
+/// Of an event of events.k8s.io only the series changes.
+fn changed(event: &Value, old: &Value, causes: &mut Vec<Cause>) {
+    const FIXED: [(&str, &str); 14] = [
+        ("involvedObject", "involvedObject"),
+        ("reason", "reason"),
+        ("message", "message"),
+        ("source", "source"),
+        ("firstTimestamp", "firstTimestamp"),
+        ("lastTimestamp", "lastTimestamp"),
+        ("count", "count"),
+        ("reason", "reason"),
+        ("type", "type"),
+        ("eventTime", "eventTime"),
+        ("action", "action"),
+        ("related", "related"),
+        ("reportingComponent", "reportingController"),
+        ("reportingInstance", "reportingInstance"),
+    ];
+    if !same(event, old, "series") {
+        series(event, causes);
+    }
+    for (field, shown) in FIXED.into_iter().filter(|(field, _)| !same(event, old, field)) {
+        causes.push(Cause::immutable(&FieldPath::new(shown), event.get(field).cloned().unwrap_or(Value::Null)));
+    }
+}
+
+fn series(event: &Value, causes: &mut Vec<Cause>) {
+    let Some(series) = event.get("series").filter(|series| !series.is_null()) else { return };
+    if series.get("count").and_then(Value::as_i64).unwrap_or(0) < 2 {
+        causes.push(Cause::invalid(&FieldPath::new("series.count"), "", "should be at least 2"));
+    }
+    if !is_set(series, "lastObservedTime") {
+        causes.push(Cause::required(&FieldPath::new("series.lastObservedTime"), ""));
     }
 }
 

@@ -55,14 +55,20 @@ pub fn is_set(value: &Value, name: &str) -> bool {
     }
 }
 
-/// Puts a value where there is none, null or an empty string.
+/// Puts a value where there is none, or null. An empty string is left out when an object is read, unless upstream's field is a
+/// pointer: then it is given, and mostly wrong.
 pub fn set_default(value: &mut Value, name: &str, default: impl Into<Value>) {
     match field_mut(value, name) {
         Some(absent @ Value::Null) => *absent = default.into(),
-        Some(Value::String(text)) if !text.is_empty() => {}
-        Some(empty @ Value::String(_)) => *empty = default.into(),
         Some(_) => {}
         None => set(value, name, default),
+    }
+}
+
+/// Puts a text where there is none, or an empty one: for fields that are always there.
+pub fn set_default_text(value: &mut Value, name: &str, default: &str) {
+    if text(value, name).is_empty() {
+        set(value, name, default);
     }
 }
 

@@ -66,6 +66,30 @@ pub fn check_name(call: &Call, object: &Value) -> Result<(), Status> {
     Ok(())
 }
 
+/// Leaves out owners that are told of already, and gives the warning about them; `when` is what it says besides
+/// (apiserver `handlers/rest.go`, `dedupOwnerReferences`).
+pub fn merge_owners(object: &mut Value, when: &str) -> Option<String> {
+    let owners = object.get_mut("metadata")?.get_mut("ownerReferences")?.as_array_mut()?;
+    const FIELDS: [&str; 6] = ["uid", "name", "kind", "apiVersion", "controller", "blockOwnerDeletion"];
+    if owners.len() < 2 {
+        return None;
+    }
+    let (mut seen, mut twice) = (HashSet::new(), Vec::new());
+    owners.retain(|owner| {
+        let new = seen.insert(FIELDS.map(|field| owner.get(field).map(Value::to_string)));
+        if !new {
+            twice.push(text(owner, "uid").to_owned());
+        }
+        new
+    });
+    let uids = twice.join(", ");
+    (!twice.is_empty()).then(|| {
+        format!(
+            ".metadata.ownerReferences contains duplicate entries{when}; API server dedups owner references in 1.20+, and may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {uids}"
+        )
+    })
+}
+
 /// Fills in what the server decides.
 pub fn prepare_create(row: &Row, object: &mut Value, context: &WriteContext) {
     for field in SERVER_OWNED {

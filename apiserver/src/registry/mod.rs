@@ -7,6 +7,7 @@ pub mod admission_configs;
 pub mod aggregation;
 pub mod apps;
 pub mod autoscaling;
+mod autoscaling_v1;
 pub mod batch;
 pub mod certificates;
 pub mod coordination;
@@ -25,6 +26,7 @@ mod scaling;
 mod storage;
 pub mod strategy;
 mod table;
+mod webhook_url;
 
 pub use row::{Row, Subresource, VERBS, VERBS_WHILE_ENDING, reading_name};
 pub use strategy::Strategy;

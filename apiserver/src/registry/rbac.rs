@@ -1,6 +1,8 @@
 //! Kinds of rbac.authorization.k8s.io/v1.
 
-use super::fields::{invalid_all, is_set, items, items_mut, label_selector, object_mut, set_default, text};
+use super::fields::{
+    invalid_all, is_set, items, items_mut, label_selector, object_mut, set_default, set_default_text, text,
+};
 use super::strategy::{NameRule, Strategy, Traits};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, validation};
@@ -87,7 +89,7 @@ impl Strategy for BindingStrategy {
     }
 
     fn default(&self, binding: &mut Value) {
-        set_default(object_mut(binding, "roleRef"), "apiGroup", GROUP);
+        set_default_text(object_mut(binding, "roleRef"), "apiGroup", GROUP);
         for subject in items_mut(binding, "subjects") {
             if matches!(text(subject, "kind"), "User" | "Group") {
                 set_default(subject, "apiGroup", GROUP);

@@ -1,5 +1,6 @@
 //! Kinds of storage.k8s.io/v1 (upstream `pkg/apis/storage`).
 
+use super::core::volume;
 use super::fields::{
     self, alike, invalid_all, items, label_selector, labels, non_negative, object_mut, one_of, quantity, same,
     set_default, text,
@@ -274,6 +275,12 @@ impl Strategy for AttachmentStrategy {
         Traits { unconditional_update: false, ..Traits::DEFAULT }
     }
 
+    fn default(&self, attachment: &mut Value) {
+        if let Some(spec) = attachment.pointer_mut("/spec/source/inlineVolumeSpec").filter(|spec| spec.is_object()) {
+            volume::default_source(spec);
+        }
+    }
+
     fn validate(&self, attachment: &Value, causes: &mut Vec<Cause>) {
         let (spec, path) = (&attachment["spec"], FieldPath::new("spec"));
         driver_name(text(spec, "attacher"), &path.child("attacher"), causes);
@@ -286,6 +293,9 @@ impl Strategy for AttachmentStrategy {
             (false, true) if text(source, "persistentVolumeName").is_empty() => {
                 let why = "must specify non empty persistentVolumeName";
                 causes.push(Cause::required(&at.child("persistentVolumeName"), why));
+            }
+            (true, false) => {
+                volume::inline_spec(&source["inlineVolumeSpec"], &at.child("inlineVolumeSpec"), causes);
             }
             _ => {}
         }

@@ -111,6 +111,9 @@ pub trait Strategy: Send + Sync + std::fmt::Debug + 'static {
         self.validate_update(object, old, causes);
     }
 
+    /// Everything else that is wrong with an object that came in the nth served version; `old` is what it replaces.
+    fn validate_served(&self, _object: &Value, _old: Option<&Value>, _served: usize, _causes: &mut Vec<Cause>) {}
+
     /// What the server writes into an object when its delete is asked for, before it is known whether it waits.
     fn prepare_delete(&self, _object: &mut Value, _context: &WriteContext) {}
 

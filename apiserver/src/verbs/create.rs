@@ -19,7 +19,8 @@ use std::time::Duration;
 const ATTEMPTS: usize = 8;
 
 pub(super) async fn create(call: Call, body: Body) -> Result<Response, Status> {
-    let object = body.object(&call)?;
+    let mut object = body.object(&call)?;
+    call.warn(meta::merge_owners(&mut object, ""));
     let written = create_object(&call, object, Managing::Tracked).await?;
     call.answer(StatusCode::CREATED, written.json)
 }
@@ -51,6 +52,7 @@ pub(crate) async fn create_object(call: &Call, mut object: Value, managing: Mana
     let mut causes = Vec::new();
     meta::validate(&row, &object, &mut causes);
     strategy.validate_create(&object, &mut causes);
+    strategy.validate_served(&object, None, call.resolved.served, &mut causes);
     if !causes.is_empty() {
         return Err(Status::invalid(&call.gvk(), object_meta::name(&object), causes));
     }

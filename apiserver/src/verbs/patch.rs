@@ -62,6 +62,7 @@ pub(super) async fn patch(call: Call, body: Body) -> Result<Response, Status> {
         if call.options.field_validation != FieldValidation::Ignore {
             call.warn(decoded.warnings);
         }
+        call.warn(meta::merge_owners(&mut object, " after mutating admission happens"));
         if object_meta::resource_version(&shown) == object_meta::resource_version(&object) {
             // The patch says nothing about it: whatever version is there is meant, and a lost race is run again.
             object_meta::set(&mut object, "resourceVersion", current.revision.to_string());

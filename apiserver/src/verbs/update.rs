@@ -16,7 +16,8 @@ use serde_json::Value;
 pub(super) const ATTEMPTS: usize = 16;
 
 pub(super) async fn update(call: Call, body: Body) -> Result<Response, Status> {
-    let object = body.object(&call)?;
+    let mut object = body.object(&call)?;
+    call.warn(meta::merge_owners(&mut object, ""));
     meta::check_name(&call, &object)?;
     let mut first = true;
     for _ in 0..ATTEMPTS {
@@ -178,7 +179,10 @@ fn validate(call: &Call, object: &Value, old: &Value) -> Result<(), Status> {
     let mut causes = Vec::new();
     meta::validate_update(call.row(), object, old, &mut causes);
     match call.subresource {
-        None => strategy.validate_changed(object, old, &mut causes),
+        None => {
+            strategy.validate_changed(object, old, &mut causes);
+            strategy.validate_served(object, Some(old), call.resolved.served, &mut causes);
+        }
         Some(Subresource::Status) => strategy.validate_status(object, old, &mut causes),
         Some(other) => strategy.validate_subresource(other, object, old, &mut causes),
     }

@@ -19,6 +19,7 @@ mod networks_and_webhooks;
 mod nothing;
 mod operator;
 mod overload;
+mod pod_admission;
 mod pods;
 mod power_loss;
 mod protobuf;

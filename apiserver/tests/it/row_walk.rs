@@ -164,6 +164,9 @@ async fn every_row() {
             if &*gvk.group == "events.k8s.io" {
                 object["regarding"] = object["involvedObject"].take();
                 object.as_object_mut().unwrap().remove("involvedObject");
+                let new = json!({"eventTime": "2026-01-01T00:00:00.000000Z", "type": "Normal", "reason": "r", "action": "a",
+                    "reportingController": "c", "reportingInstance": "i"});
+                object.as_object_mut().unwrap().extend(new.as_object().unwrap().clone());
             }
             let name = object["metadata"]["name"].as_str().unwrap().to_owned();
             let path = format!("{collection}/{name}");

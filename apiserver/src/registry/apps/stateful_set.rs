@@ -51,9 +51,15 @@ impl Strategy for StatefulSetStrategy {
         workload::default_template(spec);
         set_default(spec, "podManagementPolicy", "OrderedReady");
         let strategy = object_mut(spec, "updateStrategy");
-        set_default(strategy, "type", "RollingUpdate");
-        if text(strategy, "type") == "RollingUpdate" {
-            set_default(object_mut(strategy, "rollingUpdate"), "partition", 0);
+        if text(strategy, "type").is_empty() {
+            set(strategy, "type", "RollingUpdate");
+            object_mut(strategy, "rollingUpdate");
+        }
+        if text(strategy, "type") == "RollingUpdate"
+            && let Some(update) = strategy.get_mut("rollingUpdate").filter(|update| update.is_object())
+        {
+            set_default(update, "partition", 0);
+            set_default(update, "maxUnavailable", 1);
         }
         let retention = object_mut(spec, "persistentVolumeClaimRetentionPolicy");
         set_default(retention, "whenDeleted", "Retain");

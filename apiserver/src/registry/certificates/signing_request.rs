@@ -1,7 +1,9 @@
 //! CertificateSigningRequests.
 
 use crate::cache::Field;
-use crate::registry::fields::{is_set, items, items_mut, object_mut, remove, same, set, set_default, text};
+use crate::registry::fields::{
+    is_set, items, items_mut, object_mut, remove, same, set, set_default, set_default_text, text,
+};
 use crate::registry::strategy::{NameRule, Strategy, WriteContext};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -34,7 +36,7 @@ impl Strategy for SigningRequestStrategy {
     fn default(&self, request: &mut Value) {
         if let Some(status) = request.get_mut("status") {
             for condition in items_mut(status, "conditions") {
-                set_default(condition, "status", "True");
+                set_default_text(condition, "status", "True");
             }
         }
     }
@@ -104,14 +106,12 @@ impl Strategy for SigningRequestStrategy {
 
     fn validate_status(&self, request: &Value, old: &Value, causes: &mut Vec<Cause>) {
         let path = FieldPath::new("status").child("conditions");
-        let has = |value: &Value, kind: &str| {
-            items(&value["status"], "conditions").iter().any(|condition| text(condition, "type") == kind)
+        conditions(items(&request["status"], "conditions"), items(&old["status"], "conditions"), &path, causes);
+        let count = |value: &Value, kind: &str| {
+            items(&value["status"], "conditions").iter().filter(|condition| text(condition, "type") == kind).count()
         };
-        if has(request, "Approved") && has(request, "Denied") {
-            causes.push(Cause::invalid(&path, "Denied", "Approved and Denied conditions are mutually exclusive"));
-        }
-        for kind in ["Approved", "Denied", "Failed"] {
-            if has(old, kind) && !has(request, kind) {
+        for kind in DECISIONS {
+            if count(request, kind) < count(old, kind) {
                 causes.push(Cause::forbidden(&path, format!("updates may not remove a condition of type {kind:?}")));
             }
         }
@@ -120,6 +120,39 @@ impl Strategy for SigningRequestStrategy {
                 &FieldPath::new("status.certificate"),
                 "updates may not set certificate content",
             ));
+        }
+    }
+}
+
+/// Conditions that end what becomes of a request: they hold, or they are not there.
+const DECISIONS: [&str; 3] = ["Approved", "Denied", "Failed"];
+
+/// The conditions of a request; what was wrong with them before may stay so (certificates `validateConditions`).
+fn conditions(new: &[Value], old: &[Value], path: &FieldPath, causes: &mut Vec<Cause>) {
+    let nameless = |all: &[Value]| all.iter().any(|condition| text(condition, "type").is_empty());
+    let has = |all: &[Value], kind: &str| all.iter().any(|condition| text(condition, "type") == kind);
+    let twice = |all: &[Value]| all.iter().enumerate().any(|(nth, this)| has(&all[..nth], text(this, "type")));
+    let both = |all: &[Value]| has(all, "Approved") && has(all, "Denied");
+    let (was_nameless, was_twice, were_both) = (nameless(old), twice(old), both(old));
+    for (nth, condition) in new.iter().enumerate() {
+        let (path, kind, status) = (path.index(nth), text(condition, "type"), text(condition, "status"));
+        if kind.is_empty() && !was_nameless {
+            causes.push(Cause::required(&path.child("type"), ""));
+        }
+        let allowed: &[&str] = if DECISIONS.contains(&kind) { &["True"] } else { &["False", "True", "Unknown"] };
+        if status.is_empty() {
+            causes.push(Cause::required(&path.child("status"), ""));
+        } else if !allowed.contains(&status) {
+            causes.push(Cause::not_supported(&path.child("status"), status, allowed));
+        }
+        let before = &new[..nth];
+        let excluded = (kind == "Approved" && has(before, "Denied")) || (kind == "Denied" && has(before, "Approved"));
+        if excluded && !were_both {
+            let why = "Approved and Denied conditions are mutually exclusive";
+            causes.push(Cause::invalid(&path.child("type"), kind, why));
+        }
+        if has(before, kind) && !was_twice {
+            causes.push(Cause::duplicate(&path.child("type"), kind));
         }
     }
 }

@@ -2,11 +2,11 @@
 
 use super::resources::{can_overcommit, is_extended};
 use crate::registry::fields::{invalid_all, items, items_mut, object_mut, quantity, text};
-use crate::registry::strategy::Strategy;
+use crate::registry::strategy::{Strategy, WriteContext};
 use coracle_api::quantity::Quantity;
 use coracle_api::resources::HUGE_PAGES;
 use coracle_api::status::FieldPath;
-use coracle_api::{Cause, validation};
+use coracle_api::{Cause, meta, validation};
 use serde_json::{Map, Value};
 use std::collections::{BTreeSet, HashSet};
 
@@ -208,6 +208,13 @@ impl Strategy for LimitRangeStrategy {
             if text(limit, "type") == "Container" {
                 default_container(limit);
             }
+        }
+    }
+
+    fn prepare_create(&self, object: &mut Value, context: &WriteContext) {
+        // core/limitrange `strategy.go`: it need not be named.
+        if meta::name(object).is_empty() {
+            meta::set(object, "name", context.names.uid());
         }
     }
 

@@ -46,6 +46,7 @@ fn requests_from_limits(container: &mut Value) {
 
 /// The spec of a pod.
 pub fn pod_spec(spec: &mut Value) {
+    service_account(spec);
     set_default(spec, "restartPolicy", "Always");
     set_default(spec, "terminationGracePeriodSeconds", 30);
     set_default(spec, "dnsPolicy", "ClusterFirst");
@@ -59,6 +60,18 @@ pub fn pod_spec(spec: &mut Value) {
     }
     for volume in items_mut(spec, "volumes") {
         self::volume(volume);
+    }
+}
+
+/// The service account's older name says the same (core/v1 `conversion.go`, PodSpec).
+fn service_account(spec: &mut Value) {
+    let name = ["serviceAccountName", "serviceAccount"]
+        .map(|field| text(spec, field))
+        .into_iter()
+        .find(|name| !name.is_empty());
+    if let Some(name) = name.map(str::to_owned) {
+        set(spec, "serviceAccountName", name.as_str());
+        set(spec, "serviceAccount", name);
     }
 }
 
@@ -208,10 +221,7 @@ pub fn volume_systems(holder: &mut Value) {
     ];
     for (system, name, value) in DEFAULTS {
         let Some(source) = field_mut(holder, system).filter(|source| source.is_object()) else { continue };
-        // Those of Azure are optional: an empty text is a value there.
-        if system != "azureDisk" || field(source, name).is_none_or(Value::is_null) {
-            set_default(source, name, value);
-        }
+        set_default(source, name, value);
         if system == "azureDisk" {
             set_default(source, "readOnly", false);
         }

@@ -52,12 +52,7 @@ impl Strategy for VolumeStrategy {
         let spec = object_mut(volume, "spec");
         set_default(spec, "persistentVolumeReclaimPolicy", "Retain");
         volume_mode(spec);
-        if let Some(path) = spec.get_mut("hostPath").filter(|path| path.is_object())
-            && path.get("type").is_none()
-        {
-            set(path, "type", "");
-        }
-        super::pod_defaults::volume_systems(spec);
+        default_source(spec);
     }
 
     fn prepare_create(&self, volume: &mut Value, context: &WriteContext) {
@@ -116,10 +111,42 @@ impl Strategy for VolumeStrategy {
     }
 }
 
-/// The mode is optional: an empty text is a mode too, though none that is known.
 fn volume_mode(spec: &mut Value) {
-    if fields::field(spec, "volumeMode").is_none_or(Value::is_null) {
-        set(spec, "volumeMode", "Filesystem");
+    set_default(spec, "volumeMode", "Filesystem");
+}
+
+/// What a volume's source may leave out.
+pub fn default_source(spec: &mut Value) {
+    if let Some(path) = spec.get_mut("hostPath").filter(|path| path.is_object()) {
+        set_default(path, "type", "");
+    }
+    super::pod_defaults::volume_systems(spec);
+}
+
+/// The specification of a volume that stands in another object, in place of a volume's name (core `ValidatePersistentVolumeSpec`).
+pub fn inline_spec(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    const CONTEXT: &str = "in the context of inline volumes";
+    let never = |field: &str, causes: &mut Vec<Cause>| {
+        if is_set(spec, field) && spec[field].as_object().is_none_or(|map| !map.is_empty() || field != "capacity") {
+            causes.push(Cause::forbidden(&path.child(field), format!("may not be specified {CONTEXT}")));
+        }
+    };
+    never("claimRef", causes);
+    never("capacity", causes);
+    if !is_set(spec, "csi") {
+        causes.push(Cause::required(&path.child("csi"), &format!("has to be specified {CONTEXT}")));
+    }
+    access_modes(spec, "", path, causes);
+    if !matches!(text(spec, "persistentVolumeReclaimPolicy"), "" | "Retain") {
+        let why = format!("may only be Retain {CONTEXT}");
+        causes.push(Cause::forbidden(&path.child("persistentVolumeReclaimPolicy"), why));
+    }
+    never("nodeAffinity", causes);
+    sources(spec, "", path, causes);
+    never("storageClassName", causes);
+    if spec.get("volumeMode").and_then(Value::as_str).is_some_and(|mode| mode != "Filesystem") {
+        let why = format!("may not specify volumeMode other than Filesystem {CONTEXT}");
+        causes.push(Cause::forbidden(&path.child("volumeMode"), why));
     }
 }
 
