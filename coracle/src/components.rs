@@ -187,6 +187,9 @@ pub struct Runtime {
     cni_conf_dir: PathBuf,
     #[arg(long, value_name = "DIR", default_value = "/opt/cni/bin")]
     cni_bin_dir: PathBuf,
+    /// Where devices are described (Container Device Interface), later ones first [default: /etc/cdi and /var/run/cdi]
+    #[arg(long, value_name = "DIR")]
+    cdi_spec_dir: Vec<PathBuf>,
     /// Most bytes that a layer may have unpacked
     #[arg(long, value_name = "BYTES", default_value_t = Limits::default().bytes)]
     max_layer_bytes: u64,
@@ -229,6 +232,10 @@ pub async fn runtime(options: Runtime) -> Result<()> {
         cni_conf_dir: options.cni_conf_dir,
         cni_bin_dir: options.cni_bin_dir,
         cni_own: Some(crate::cni::own()),
+        cdi_dirs: match options.cdi_spec_dir.is_empty() {
+            true => coracle_runtime::Config::default_cdi_dirs(),
+            false => options.cdi_spec_dir,
+        },
         pull_place: Place::Current,
         registries: Default::default(),
         layer_limits: Limits { entries: options.max_layer_files, bytes: options.max_layer_bytes, ..Limits::default() },

@@ -54,6 +54,8 @@ pub struct Config {
     pub cni_bin_dir: PathBuf,
     /// The network plugin that this program is itself, if it is one.
     pub cni_own: Option<cni::OwnPlugin>,
+    /// Descriptions of devices; what is in a later directory goes before what is in an earlier one.
+    pub cdi_dirs: Vec<PathBuf>,
     /// In whose network pulls are dialled.
     pub pull_place: Place,
     pub registries: images::registry::Registries,
@@ -67,6 +69,13 @@ pub struct Config {
 pub struct Runtime {
     config: Config,
     engine: Arc<engine::Engine>,
+}
+
+impl Config {
+    /// Where devices are described by default.
+    pub fn default_cdi_dirs() -> Vec<PathBuf> {
+        engine::cdi::DIRECTORIES.map(PathBuf::from).into()
+    }
 }
 
 impl Runtime {

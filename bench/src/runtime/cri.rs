@@ -49,6 +49,7 @@ pub async fn run(quick: bool, figures: &mut Figures) -> Result<()> {
         cgroup_parent: GROUP.into(),
         cni_conf_dir: paths.conf_dir,
         cni_bin_dir: paths.bin_dir,
+        cdi_dirs: Vec::new(),
         cni_own: Some(OwnPlugin { name: coracle_network::cni::PLUGIN_NAME, call: coracle_network::cni::call }),
         pull_place: Default::default(),
         registries: Default::default(),

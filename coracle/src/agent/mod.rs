@@ -86,6 +86,7 @@ pub async fn run(options: Options) -> Result<()> {
         cni_conf_dir: cni.conf_dir.clone(),
         cni_bin_dir: cni.bin_dir.clone(),
         cni_own: Some(crate::cni::own()),
+        cdi_dirs: coracle_runtime::Config::default_cdi_dirs(),
         pull_place,
         layer_limits: Default::default(),
         registries: Default::default(),

@@ -7,7 +7,7 @@ use k8s_cri::v1::{self, security_profile::ProfileType};
 
 use crate::{
     engine::{
-        Container, Sandbox, apparmor,
+        Container, Sandbox, apparmor, cdi,
         model::{
             ContainerConfig, Device, Dns, IdMappings, IdRange, Mount, MountedImage, PortMapping, Propagation,
             Resources, SandboxConfig, Seccomp, Security, Status,
@@ -167,13 +167,12 @@ fn resources_message(resources: &Resources) -> v1::LinuxContainerResources {
 pub fn container_config(config: coracle_cri::ContainerConfig) -> Result<ContainerConfig> {
     let metadata = config.metadata.ok_or_else(|| Error::invalid("container config must include metadata"))?;
     let image = config.image.ok_or_else(|| Error::invalid("container config must include an image"))?;
-    if !config.cdi_devices.is_empty() {
-        return Err(Error::unimplemented("CDI devices are not supported yet"));
-    }
     let stop_signal = Signal::try_from(config.stop_signal)
         .map_err(|_| Error::invalid(format!("unknown stop signal {}", config.stop_signal)))?
         .number();
     let linux = config.linux.unwrap_or_default();
+    let annotations = ordered(config.annotations);
+    let cdi_devices = config.cdi_devices.into_iter().map(|device| device.name).collect();
     Ok(ContainerConfig {
         name: metadata.name,
         attempt: metadata.attempt,
@@ -199,7 +198,8 @@ pub fn container_config(config: coracle_cri::ContainerConfig) -> Result<Containe
             })
             .collect(),
         labels: ordered(config.labels),
-        annotations: ordered(config.annotations),
+        cdi_devices: cdi::asked_for(cdi_devices, &annotations),
+        annotations,
         log_path: config.log_path,
         stdin: config.stdin,
         stdin_once: config.stdin_once,

@@ -20,7 +20,7 @@ use tokio::{sync::watch, time::timeout};
 use tracing::{info, warn};
 
 use super::{
-    Container, Engine, Sandbox, apparmor,
+    Container, Engine, Sandbox, apparmor, cdi,
     model::{ContainerConfig, ContainerImage, ContainerState, EventKind, Resources, Status, User, new_id, now},
     remove_dir, save, save_volatile,
     spec::{self, Inputs, LauncherAge},
@@ -243,7 +243,7 @@ impl Engine {
             }
             None => None,
         };
-        let config = spec::build(&Inputs {
+        let mut config = spec::build(&Inputs {
             sandbox: &sandbox.config,
             config: &record.config,
             image: run,
@@ -261,6 +261,7 @@ impl Engine {
             huge_pages: self.counts_huge_pages(&record.cgroups_path)?,
             seccomp: spec::seccomp(security, launcher)?,
         })?;
+        cdi::inject(&mut config, &record.config.cdi_devices, &self.cdi_dirs)?;
         let bundle = self.paths.bundle(&record.id);
         fs::create_dir_all(bundle.join("rootfs")).context(format!("create {}", bundle.display()))?;
         save_volatile(&bundle, "config.json", &config)

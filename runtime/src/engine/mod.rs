@@ -11,6 +11,7 @@
 //! shims that are alive say what runs, records of exit say what ended, and the rest ended with an unknown status.
 
 pub mod apparmor;
+pub mod cdi;
 mod container;
 pub mod exec;
 pub mod model;
@@ -70,6 +71,7 @@ pub struct Engine {
     programs: Programs,
     cgroup_parent: String,
     cni: Cni,
+    cdi_dirs: Vec<PathBuf>,
     sandboxes: RwLock<HashMap<String, Arc<Sandbox>>>,
     containers: RwLock<HashMap<String, Arc<Container>>>,
     /// Held while a name is looked up and taken.
@@ -213,6 +215,7 @@ impl Engine {
             programs,
             cgroup_parent: config.cgroup_parent.clone(),
             cni,
+            cdi_dirs: config.cdi_dirs.clone(),
             sandboxes: RwLock::new(HashMap::new()),
             containers: RwLock::new(HashMap::new()),
             naming: Mutex::new(()),

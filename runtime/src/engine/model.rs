@@ -129,6 +129,9 @@ pub struct ContainerConfig {
     /// What it is asked to end with, in place of the image's signal.
     #[serde(default)]
     pub stop_signal: Option<i32>,
+    /// Devices that files on the node describe, as `vendor/class=name`.
+    #[serde(default)]
+    pub cdi_devices: Vec<String>,
     pub resources: Resources,
     pub security: Security,
 }

@@ -188,3 +188,49 @@ fn images_are_pulled_with_what_is_meant_for_their_registry_and_told_of() {
         running.stop().await;
     });
 }
+
+#[test]
+fn containers_have_the_devices_that_the_node_describes() {
+    isolated("newer::containers_have_the_devices_that_the_node_describes", || async {
+        let node = Node::new("newer::containers_have_the_devices_that_the_node_describes");
+        node.install_network();
+        let (given, hooked) = (node.path("given"), node.path("hooked"));
+        std::fs::create_dir(&given).unwrap();
+        std::fs::write(given.join("file"), "from the node\n").unwrap();
+        std::fs::create_dir(node.path("cdi")).unwrap();
+        let edits = serde_json::json!({
+            "env": ["CARD=one"],
+            "deviceNodes": [{"path": "/dev/card", "hostPath": "/dev/zero"}],
+            "mounts": [{"hostPath": given, "containerPath": "/given", "options": ["ro", "rbind"]}],
+            "hooks": [{"hookName": "createRuntime", "path": "/bin/busybox", "args": ["touch", hooked]}],
+            "additionalGids": [4242],
+        });
+        let spec = serde_json::json!({"cdiVersion": "0.7.0", "kind": "vendor.com/card",
+            "devices": [{"name": "one", "containerEdits": edits}]});
+        std::fs::write(node.path("cdi/card.json"), spec.to_string()).unwrap();
+        let running = node.start().await;
+        let mut cri = running.clients.clone();
+        let pod = cri.run_sandbox(sandbox(&node, "web")).await;
+        let text = "echo $CARD; head -c 5 /dev/card > /tmp/five; stat -c %s /tmp/five; cat /given/file; id -G; echo x > /given/file || echo refused";
+        let with = |device: &str, name: &str| v1::ContainerConfig {
+            cdi_devices: vec![v1::CdiDevice { name: device.into() }],
+            ..script(name, text)
+        };
+        let id = cri.run(&pod, with("vendor.com/card=one", "main")).await;
+        cri.wait(&id).await;
+        let said = log(&node, "web", "main");
+        let lines: Vec<&str> = said.lines().collect();
+        assert!(lines.starts_with(&["one"]) && lines.contains(&"5") && lines.contains(&"from the node"), "{said}");
+        assert!(said.contains("4242") && said.contains("refused"), "{said}");
+        assert!(hooked.exists());
+        let request = v1::CreateContainerRequest {
+            pod_sandbox_id: pod.clone(),
+            config: Some(with("vendor.com/card=two", "other")),
+            sandbox_config: None,
+        };
+        let error = cri.runtime.create_container(request).await.unwrap_err();
+        assert!(error.message().contains("unresolvable CDI devices vendor.com/card=two"), "{error}");
+        cri.remove_sandbox(&pod).await;
+        running.stop().await;
+    });
+}

@@ -31,6 +31,7 @@ const SUITES: [(&str, &[&str]); 4] = [
             "hostile::",
             "launcher::",
             "launcher_features::",
+            "newer::",
             "shim::",
             "snapshots::",
         ],
