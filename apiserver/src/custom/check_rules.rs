@@ -1,17 +1,19 @@
 //! What is wrong with rules: how they are written, whether they compile, and what they can cost (apiextensions
 //! `validation.go`).
 
+use super::cel::{Compiled, Declared, Scope, Type};
 use super::check_schema::Place;
-use super::structural::{Node, Type};
-use super::{cost, field_path, rules};
+use super::field_path;
 use crate::registry::fields::{items, text};
 use coracle_api::Cause;
 use coracle_api::status::{CauseReason, FieldPath};
-use kube_cel::cel::IdedExpr;
-use kube_cel::cel::common::ast::{Expr, LiteralValue};
 use serde_json::{Value, json};
 
 const REASONS: [&str; 4] = ["FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid", "FieldValueRequired"];
+
+/// The most that one rule may cost (apiserver `StaticEstimatedCostLimit`), and all rules of a schema together.
+const RULE_MAX: u64 = 10_000_000;
+const SCHEMA_MAX: u64 = 100_000_000;
 
 /// So many of the most expensive rules are named where all together cost too much.
 const NAMED: usize = 4;
@@ -27,7 +29,7 @@ impl Costs {
     fn add(&mut self, path: &FieldPath, cost: u64) {
         self.total = self.total.saturating_add(cost);
         // Less than a hundredth of what all may cost does not count as expensive.
-        if cost >= cost::SCHEMA_MAX / 100 {
+        if cost >= SCHEMA_MAX / 100 {
             self.each.push((path.clone(), cost));
             self.each.sort_by_key(|(_, cost)| std::cmp::Reverse(*cost));
             self.each.truncate(NAMED);
@@ -36,21 +38,31 @@ impl Costs {
 
     /// Says that all together cost too much, where they do.
     pub fn tell(self, path: &FieldPath, causes: &mut Vec<Cause>) {
-        if self.total <= cost::SCHEMA_MAX {
+        if self.total <= SCHEMA_MAX {
             return;
         }
         let why = "contributed to estimated rule cost total exceeding cost limit for entire OpenAPIv3 schema";
         causes.extend(self.each.iter().map(|(path, _)| Cause::forbidden(path, why)));
         let what = "x-kubernetes-validations estimated rule cost total for entire OpenAPIv3 schema";
-        causes.push(Cause::forbidden(path, exceeds(what, self.total, cost::SCHEMA_MAX)));
+        causes.push(Cause::forbidden(path, exceeds(what, self.total, SCHEMA_MAX)));
     }
 }
 
 fn exceeds(what: &str, cost: u64, most: u64) -> String {
-    let factor = cost::shown(cost as f64 / most as f64);
+    let factor = shown(cost as f64 / most as f64);
     format!(
         "{what} exceeds budget by factor of {factor} (try simplifying the rule, or adding maxItems, maxProperties, and maxLength where arrays, maps, and strings are declared)"
     )
+}
+
+/// A factor as upstream writes it.
+fn shown(factor: f64) -> String {
+    match factor {
+        100.0.. => "more than 100x".to_owned(),
+        // "by factor of 1.0x" would say nothing.
+        ..1.5 => format!("{factor:.6}x"),
+        _ => format!("{factor:.1}x"),
+    }
 }
 
 /// How the rules of a schema are written.
@@ -105,55 +117,75 @@ pub fn rules(
 ) {
     let path = path.child("x-kubernetes-validations");
     let list = items(schema, "x-kubernetes-validations");
-    if !list.is_empty() && place.node.ty == Type::Any && !place.node.int_or_string {
+    if list.is_empty() {
+        return;
+    }
+    let Some(declared) = Declared::of(place.node, place.resource || place.node.embedded, SELF_TYPE) else {
         let why = "internal error: failed to construct type information for x-kubernetes-validations rules: unable to convert structural schema to CEL declarations";
         causes.push(Cause::internal(&path, why));
         return;
-    }
+    };
+    let (plain, optional) = (Scope::new(&declared, false), Scope::new(&declared, true));
+    let count = place.count.unwrap_or_else(|| declared.most_in_a_request());
     for (nth, rule) in list.iter().enumerate() {
-        let mut check = Check { rule, place, path: path.index(nth), costs, causes };
-        check.rule(apart);
-        check.message();
+        let is_optional = rule.get("optionalOldSelf").and_then(Value::as_bool).unwrap_or(false);
+        let scope = if is_optional { &optional } else { &plain };
+        let mut check = Check { rule, scope, count, path: path.index(nth), costs, causes };
+        check.all(apart);
     }
 }
 
+/// What the type of an object is called that has no name.
+const SELF_TYPE: &str = "selfType0";
+
 struct Check<'c> {
     rule: &'c Value,
-    place: Place<'c>,
+    scope: &'c Scope<'c>,
+    /// How many values there can be in one object.
+    count: u64,
     path: FieldPath,
     costs: &'c mut Costs,
     causes: &'c mut Vec<Cause>,
 }
 
 impl Check<'_> {
-    fn rule(&mut self, apart: Option<&FieldPath>) {
-        let expression = text(self.rule, "rule");
-        let path = self.path.child("rule");
-        let program = match rules::compile(expression) {
-            Ok(program) => program,
-            Err(why) => return self.wrong(&path, &why),
-        };
-        let estimate = cost::estimate(&program, self.place.node, self.place.resource);
-        let total = estimate.cost.saturating_mul(self.place.count);
-        if total > cost::RULE_MAX {
-            self.causes.push(Cause::forbidden(&path, exceeds("estimated rule cost", total, cost::RULE_MAX)));
+    fn all(&mut self, apart: Option<&FieldPath>) {
+        let compiled = self.rule();
+        if compiled.is_some() {
+            self.message();
         }
-        self.costs.add(&path, total);
-        if let Some(why) = estimate.unknown {
-            self.wrong(&path, &format!("compilation failed: ERROR: <input>: {why}"));
-        } else if estimate.not_a_bool || literal(&program).is_some_and(|kind| kind != "bool") {
-            self.wrong(&path, "cel expression must evaluate to a bool");
-        }
-        let optional = self.rule.get("optionalOldSelf").filter(|flag| !flag.is_null());
-        if program.references().has_variable("oldSelf") {
+        let flag = self.rule.get("optionalOldSelf").filter(|flag| !flag.is_null());
+        if compiled.is_some_and(|compiled| compiled.names_old) {
             if let Some(apart) = apart {
                 let why = format!("oldSelf cannot be used on the uncorrelatable portion of the schema within {apart}");
-                self.causes.push(Cause::invalid(&path, expression, why));
+                self.causes.push(Cause::invalid(&self.path.child("rule"), text(self.rule, "rule"), why));
             }
-        } else if let Some(flag) = optional {
+        } else if let Some(flag) = flag {
             let why = "may not be set if oldSelf is not used in rule";
             self.causes.push(Cause::invalid(&self.path.child("optionalOldSelf"), flag.clone(), why));
         }
+    }
+
+    /// A rule that is none has no message and no cost.
+    fn rule(&mut self) -> Option<Compiled> {
+        let path = self.path.child("rule");
+        let compiled = match self.scope.compile(text(self.rule, "rule")) {
+            Ok(compiled) => compiled,
+            Err(why) => {
+                self.wrong(&path, &why);
+                return None;
+            }
+        };
+        if compiled.ty != Type::Bool {
+            self.wrong(&path, "cel expression must evaluate to a bool");
+            return None;
+        }
+        let total = compiled.cost.saturating_mul(self.count);
+        if total > RULE_MAX {
+            self.causes.push(Cause::forbidden(&path, exceeds("estimated rule cost", total, RULE_MAX)));
+        }
+        self.costs.add(&path, total);
+        Some(compiled)
     }
 
     fn message(&mut self) {
@@ -162,22 +194,18 @@ impl Check<'_> {
             return;
         }
         let path = self.path.child("messageExpression");
-        let program = match rules::compile(expression) {
-            Ok(program) => program,
-            Err(why) => return self.wrong(&path, &format!("messageExpression {why}")),
+        let compiled = match self.scope.compile(expression) {
+            Ok(compiled) => compiled,
+            Err(why) => return self.wrong(&path, &format!("messageExpression {}", why.trim_start_matches("program "))),
         };
-        let estimate = cost::estimate(&program, self.place.node, self.place.resource);
-        if let Some(why) = estimate.unknown {
-            return self.wrong(&path, &format!("messageExpression compilation failed: ERROR: <input>: {why}"));
-        }
-        if estimate.not_text || literal(&program).is_some_and(|kind| kind != "string") {
+        if compiled.ty != Type::String {
             return self.wrong(&path, "messageExpression must evaluate to a string");
         }
-        if estimate.cost > cost::RULE_MAX {
-            let why = exceeds("estimated messageExpression cost", estimate.cost, cost::RULE_MAX);
+        if compiled.cost > RULE_MAX {
+            let why = exceeds("estimated messageExpression cost", compiled.cost, RULE_MAX);
             self.causes.push(Cause::forbidden(&path, why));
         }
-        self.costs.add(&path, estimate.cost);
+        self.costs.add(&path, compiled.cost);
     }
 
     /// Upstream shows the whole rule, under the names of its fields in Go, with what HTML would read escaped.
@@ -196,21 +224,15 @@ impl Check<'_> {
     }
 }
 
-/// The type of an expression that is nothing but a literal.
-fn literal(program: &IdedExpr) -> Option<&'static str> {
-    let Expr::Literal(literal) = &program.expr else { return None };
-    Some(match literal {
-        LiteralValue::Boolean(_) => "bool",
-        LiteralValue::Bytes(_) => "bytes",
-        LiteralValue::Double(_) => "double",
-        LiteralValue::Int(_) => "int",
-        LiteralValue::Null => "null",
-        LiteralValue::String(_) => "string",
-        LiteralValue::UInt(_) => "uint",
-    })
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Whether a node can only be a bool, or can be anything.
-pub fn may_be_bool(node: &Node) -> bool {
-    matches!(node.ty, Type::Boolean | Type::Any) && !node.int_or_string
+    #[test]
+    fn factors_are_shown() {
+        assert_eq!(
+            (shown(1.25), shown(1.94), shown(200.0)),
+            ("1.250000x".into(), "1.9x".into(), "more than 100x".into())
+        );
+    }
 }

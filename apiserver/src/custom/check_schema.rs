@@ -3,8 +3,8 @@
 
 use super::check_rules::{self, Costs};
 use super::check_structural::{self, children, is_set};
-use super::structural::{MAX_DEPTH, Node};
-use super::{cost, prune, rules, validate};
+use super::structural::{Additional, MAX_DEPTH, Node, Type};
+use super::{prune, rules, validate};
 use crate::registry::fields::{items, text};
 use coracle_api::Cause;
 use coracle_api::status::FieldPath;
@@ -73,7 +73,7 @@ pub fn check(schema: &Value, path: &FieldPath, status: bool, causes: &mut Vec<Ca
     let node = sound.then(|| Node::parse(schema));
     let mut checker = Checker { rules: Vec::new(), costs: Costs::default() };
     let scope = Scope { forbidden: None, metadata: false, apart: None, root: true };
-    let rules = node.as_ref().map(|node| Place { node, count: 1, resource: true });
+    let rules = node.as_ref().map(|node| Place { node, count: Some(1), resource: true });
     let mut wrong = Vec::new();
     checker.schema(schema, path, &scope, rules, &mut wrong);
     causes.extend(wrong);
@@ -152,10 +152,24 @@ struct Scope {
 #[derive(Clone, Copy)]
 pub struct Place<'n> {
     pub node: &'n Node,
-    /// How many values of it there can be in one object.
-    pub count: u64,
+    /// How many values of it there can be in one object, where the schema limits that.
+    pub count: Option<u64>,
     /// The value is a resource, whatever the node says.
     pub resource: bool,
+}
+
+impl Place<'_> {
+    /// How many values there can be right below it.
+    fn inner(&self) -> Option<u64> {
+        let checks = &self.node.checks;
+        let each = match (self.node.ty, &self.node.additional) {
+            (Type::Object, Additional::None) => Some(1),
+            (Type::Object, _) => checks.max_properties,
+            (Type::Array, _) => checks.max_items,
+            _ => Some(1),
+        };
+        Some(self.count?.saturating_mul(each?))
+    }
 }
 
 struct Checker {
@@ -229,8 +243,8 @@ impl Checker {
                 inner.forbidden = Some(" inside additionalProperties applying to object metadata".to_owned());
             }
             let place = place.and_then(|place| {
-                let super::structural::Additional::Schema(node) = &place.node.additional else { return None };
-                let count = place.count.saturating_mul(cost::items_of(place.node));
+                let Additional::Schema(node) = &place.node.additional else { return None };
+                let count = place.inner();
                 Some(Place { node, count, resource: false })
             });
             self.schema(values, &path, &inner, place, causes);
@@ -248,7 +262,7 @@ impl Checker {
                 }
             }
             let place = place.and_then(|place| {
-                Some(Place { node: place.node.properties.get(name)?, count: place.count, resource: false })
+                Some(Place { node: place.node.properties.get(name)?, count: place.inner(), resource: false })
             });
             self.schema(child, &path.child("properties").key(name), &inner, place, causes);
         }
@@ -277,7 +291,7 @@ impl Checker {
             }
             item => {
                 let place = place.and_then(|place| {
-                    let count = place.count.saturating_mul(cost::items_of(place.node));
+                    let count = place.inner();
                     Some(Place { node: place.node.items.as_deref()?, count, resource: false })
                 });
                 self.schema(item, &path, &inner, place, causes);

@@ -10,18 +10,19 @@
 //! |---|---|
 //! | [`definition`] | the strategy of definitions themselves |
 //! | [`check`], [`check_schema`], `check_structural`, `check_rules` | what is wrong with a definition |
+//! | [`cel`] | the language of rules: types and costs |
 //! | [`structural`] | a schema as a tree |
 //! | [`prune`], [`defaults`], [`validate`], [`rules`], [`formats`], [`patterns`] | what a schema does to objects |
 //! | [`types`] | the same schema for merging and applying |
 //! | [`strategy`] | one served version |
 //! | [`controller`] | names, conditions, rows, and the end of a definition |
 
+pub mod cel;
 pub mod check;
 mod check_rules;
 pub mod check_schema;
 mod check_structural;
 pub mod controller;
-pub mod cost;
 pub mod defaults;
 pub mod definition;
 mod field_path;

@@ -3,6 +3,7 @@
 //! A rule sees the value it stands at as `self`, and on updates what that was before as `oldSelf`. Values are converted by
 //! their schema: times, durations and bytes are such in a rule, names that CEL cannot write are escaped.
 
+use super::cel;
 use super::structural::{Node, Type};
 use super::validate::{MAX_CAUSES, correlated};
 use base64::Engine;
@@ -10,61 +11,11 @@ use base64::engine::general_purpose::STANDARD;
 use coracle_api::printing::json_path::JsonPath;
 use coracle_api::status::{CauseReason, FieldPath};
 use coracle_api::{Cause, clock};
-use kube_cel::KubeCelExt;
-use kube_cel::cel::extractors::Arguments;
-use kube_cel::cel::objects::{Key, Map as CelMap, OptionalValue};
-use kube_cel::cel::parser::Parser;
-use kube_cel::cel::{Context, ExecutionError, IdedExpr, ResolveResult, Value as Cel};
+use kube_cel::cel::objects::{Key, Map as CelMap};
+use kube_cel::cel::{IdedExpr, Value as Cel};
 use serde_json::Value;
 use std::collections::HashMap;
-use std::sync::{Arc, LazyLock};
-
-/// The functions that rules can call, set up once.
-static FUNCTIONS: LazyLock<Context<'static>> = LazyLock::new(|| {
-    let mut context = Context::default().with_all();
-    context.add_function("type", type_of);
-    for name in TYPES {
-        context.add_variable_from_value(name, Cel::String(Arc::new(name.to_owned())));
-    }
-    context
-});
-
-/// Types by their names in CEL; a type is its name here.
-const TYPES: [&str; 10] =
-    ["int", "uint", "double", "bool", "string", "bytes", "list", "map", "null_type", "google.protobuf.Timestamp"];
-
-/// `type(x)`, which the interpreter does not have.
-fn type_of(Arguments(values): Arguments) -> ResolveResult {
-    match values.as_slice() {
-        [value] => Ok(Cel::String(Arc::new(type_name(value).to_owned()))),
-        other => Err(ExecutionError::InvalidArgumentCount { expected: 1, actual: other.len() }),
-    }
-}
-
-fn type_name(value: &Cel) -> &'static str {
-    match value {
-        Cel::Int(_) => "int",
-        Cel::UInt(_) => "uint",
-        Cel::Float(_) => "double",
-        Cel::Bool(_) => "bool",
-        Cel::String(_) => "string",
-        Cel::Bytes(_) => "bytes",
-        Cel::List(_) => "list",
-        Cel::Map(_) => "map",
-        Cel::Null => "null_type",
-        Cel::Timestamp(_) => "google.protobuf.Timestamp",
-        Cel::Duration(_) => "google.protobuf.Duration",
-        _ => "type",
-    }
-}
-
-/// Longest expression that is compiled, and deepest nesting of brackets in it: the compiler recurses.
-const MAX_LENGTH: usize = 8 << 10;
-const MAX_NESTING: usize = 32;
-/// Most choices (`a ? b : c`), which nest without brackets.
-const MAX_CHOICES: usize = 64;
-/// Most operators and selections: each can be one level of the tree.
-const MAX_OPERATORS: usize = 400;
+use std::sync::Arc;
 
 /// One rule of a node.
 #[derive(Debug)]
@@ -79,52 +30,6 @@ pub struct Rule {
     pub is_transition: bool,
 }
 
-/// Refuses what is nested too deep, or so long a chain that the tree behind it is: compiler and interpreter recurse, and
-/// their stack is the server's.
-fn check_depth(text: &str) -> Result<(), String> {
-    let (mut depth, mut choices, mut operators) = (0_usize, 0_usize, 0_usize);
-    let mut quote = None;
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        match (quote, byte) {
-            (Some(_), b'\\') => drop(bytes.next()),
-            (Some(open), byte) if byte == open => quote = None,
-            (Some(_), _) => {}
-            (None, b'\'' | b'"') => quote = Some(byte),
-            (None, b'(' | b'[' | b'{') => {
-                depth += 1;
-                operators += 1;
-            }
-            (None, b')' | b']' | b'}') => depth = depth.saturating_sub(1),
-            (None, b'?') => choices += 1,
-            (None, b'.' | b'!' | b'-' | b'+' | b'*' | b'/' | b'%' | b'<' | b'>' | b'=' | b'&' | b'|') => operators += 1,
-            _ => {}
-        }
-        if depth > MAX_NESTING || choices > MAX_CHOICES {
-            return Err(format!("the expression is nested deeper than {MAX_NESTING}"));
-        }
-        if operators > MAX_OPERATORS {
-            return Err(format!("the expression has more than {MAX_OPERATORS} operators"));
-        }
-    }
-    Ok(())
-}
-
-/// Compiles an expression.
-///
-/// # Errors
-/// What is wrong with it.
-pub fn compile(text: &str) -> Result<IdedExpr, String> {
-    if text.len() > MAX_LENGTH {
-        return Err(format!("the expression is longer than {MAX_LENGTH} bytes"));
-    }
-    check_depth(text)?;
-    Parser::default().enable_optional_syntax(true).parse(text).map_err(|errors| {
-        // The excerpt below a message is set in by a blank.
-        format!("compilation failed: {errors}").replace("\n| ", "\n | ")
-    })
-}
-
 impl Rule {
     /// The rules of a schema; those that validation would have refused are left out.
     pub fn read_all(schema: &Value) -> Vec<Self> {
@@ -134,7 +39,7 @@ impl Rule {
 
     fn read(rule: &Value) -> Option<Self> {
         let text = |name: &str| rule.get(name).and_then(Value::as_str).unwrap_or_default();
-        let program = compile(text("rule")).ok()?;
+        let program = cel::parse(text("rule")).ok()?;
         let path = JsonPath::parse(text("fieldPath")).ok();
         Some(Self {
             text: text("rule").to_owned(),
@@ -143,7 +48,7 @@ impl Rule {
             message: text("message").to_owned(),
             message_program: Some(text("messageExpression"))
                 .filter(|text| !text.is_empty())
-                .and_then(|text| compile(text).ok()),
+                .and_then(|text| cel::parse(text).ok()),
             reason: match text("reason") {
                 "FieldValueRequired" => CauseReason::Required,
                 "FieldValueForbidden" => CauseReason::Forbidden,
@@ -156,16 +61,16 @@ impl Rule {
     }
 
     fn check(&self, node: &Node, value: &Value, scope: &Scope, path: &FieldPath) -> Option<Cause> {
-        let context = scope.context(self)?;
+        let variables = scope.variables(self)?;
         let mut path = path.clone();
         for name in &self.field_path {
             path = path.child(name);
         }
         let shown = if node.int_or_string { "" } else { node.ty.as_str() };
-        match Cel::resolve(&self.program, &context) {
+        match cel::run(&self.program, variables.clone()) {
             Ok(Cel::Bool(true)) => None,
             Ok(Cel::Bool(false)) => {
-                let message = self.message(&context);
+                let message = self.message(variables);
                 Some(match self.reason {
                     CauseReason::Required => Cause::required(&path, &message),
                     CauseReason::Forbidden => Cause::forbidden(&path, message),
@@ -179,8 +84,14 @@ impl Rule {
                 })
             }
             Ok(_) => Some(Cause::invalid(&path, shown, format!("rule did not give a bool: {}", self.text))),
-            Err(error) => {
-                let why = format!("{} evaluating rule: {}", in_upstreams_words(&error), self.name());
+            Err(why) => {
+                let why = match why.as_str() {
+                    "no such overload" => {
+                        let what = "call arguments did not match a supported operator, function or macro signature";
+                        format!("'{why}': {what} for rule: {}", self.name())
+                    }
+                    _ => format!("{why} evaluating rule: {}", self.name()),
+                };
                 Some(Cause::invalid(&path, shown, why))
             }
         }
@@ -190,8 +101,8 @@ impl Rule {
         if self.message.is_empty() { &self.text } else { &self.message }
     }
 
-    fn message(&self, context: &Context<'_>) -> String {
-        let made = self.message_program.as_ref().and_then(|program| match Cel::resolve(program, context) {
+    fn message(&self, variables: Variables) -> String {
+        let made = self.message_program.as_ref().and_then(|program| match cel::run(program, variables) {
             Ok(Cel::String(text)) => Some(text.trim().to_owned()),
             _ => None,
         });
@@ -203,15 +114,8 @@ impl Rule {
     }
 }
 
-/// What went wrong in a rule, as cel-go says it where that is known.
-fn in_upstreams_words(error: &ExecutionError) -> String {
-    match error {
-        ExecutionError::NoSuchKey(key) => format!("no such key: {key}"),
-        ExecutionError::DivisionByZero(_) => "division by zero".to_owned(),
-        ExecutionError::RemainderByZero(_) => "modulus by zero".to_owned(),
-        error => error.to_string(),
-    }
-}
+/// What a rule names, and the values of it.
+type Variables = Vec<(String, Cel)>;
 
 /// What the rules of one node see.
 struct Scope {
@@ -223,21 +127,20 @@ struct Scope {
 
 impl Scope {
     /// The variables of a rule; None when it does not apply.
-    fn context(&self, rule: &Rule) -> Option<Context<'static>> {
+    fn variables(&self, rule: &Rule) -> Option<Variables> {
         if self.same && !rule.is_transition {
             return None;
         }
-        let mut context = FUNCTIONS.new_inner_scope();
-        context.add_variable_from_value("self", self.own.clone());
+        let mut variables = vec![("self".to_owned(), self.own.clone())];
         if rule.is_transition {
             let old = match (&self.old, rule.optional_old_self) {
-                (old, true) => Cel::Opaque(Arc::new(old.clone().map_or_else(OptionalValue::none, OptionalValue::of))),
+                (old, true) => cel::optional(old.clone()),
                 (Some(old), false) => old.clone(),
                 (None, false) => return None,
             };
-            context.add_variable_from_value("oldSelf", old);
+            variables.push(("oldSelf".to_owned(), old));
         }
-        Some(context)
+        Some(variables)
     }
 }
 
@@ -467,24 +370,24 @@ mod tests {
     #[test]
     fn hostile_expressions_are_refused() {
         for text in ["(".repeat(10_000), "a?".repeat(500), "a".repeat(9000), "1 +".into(), "[".repeat(40)] {
-            assert!(compile(&text).is_err());
+            assert!(cel::parse(&text).is_err());
         }
         // Long without brackets: refused or not, the stack holds.
         for (start, part) in [("true", "!"), ("1", "-")] {
-            for count in [MAX_OPERATORS, 4000] {
-                let program = compile(&(part.repeat(count) + start));
-                assert!(program.is_ok_and(|program| Cel::resolve(&program, &FUNCTIONS).is_ok()) || count > 90);
+            for count in [cel::MAX_OPERATORS, 4000] {
+                let program = cel::parse(&(part.repeat(count) + start));
+                assert!(program.is_ok_and(|program| cel::run(&program, Vec::new()).is_ok()) || count > 90);
             }
         }
         for part in [".a", "[0]", "+1", "*1", "<1", "&&a", ".f()", " in a"] {
-            for count in [MAX_OPERATORS / 2, 2500] {
-                if let Ok(program) = compile(&("a".to_owned() + &part.repeat(count))) {
-                    assert!(Cel::resolve(&program, &FUNCTIONS).is_err());
+            for count in [cel::MAX_OPERATORS / 2, 2500] {
+                if let Ok(program) = cel::parse(&("a".to_owned() + &part.repeat(count))) {
+                    assert!(cel::run(&program, Vec::new()).is_err());
                 }
             }
         }
         let long = vec!["1"; 300].join(" + ");
-        let program = compile(&format!("{long} > 0")).map(|program| Cel::resolve(&program, &FUNCTIONS).is_ok());
+        let program = cel::parse(&format!("{long} > 0")).map(|program| cel::run(&program, Vec::new()).is_ok());
         assert_eq!(program, Ok(true));
     }
 

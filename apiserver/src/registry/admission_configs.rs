@@ -4,7 +4,7 @@
 use super::fields::{invalid_all, items, items_mut, label_selector, object_mut, one_of, require, set_default, text};
 use super::strategy::{Strategy, Traits};
 use super::webhook_url;
-use crate::custom::rules;
+use crate::custom::cel;
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, validation};
 use serde_json::{Map, Value};
@@ -322,8 +322,8 @@ fn expressions(list: &[Value], field: &str, path: &FieldPath, causes: &mut Vec<C
         let expression = text(item, field);
         if expression.trim().is_empty() {
             causes.push(Cause::required(&path, &format!("{field} is not specified")));
-        } else if let Err(why) = rules::compile(expression) {
-            causes.push(Cause::invalid(&path, expression, why));
+        } else if let Err(why) = cel::parse(expression) {
+            causes.push(Cause::invalid(&path, expression, format!("compilation failed: {why}")));
         }
     }
 }

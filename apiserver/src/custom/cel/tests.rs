@@ -1,0 +1,144 @@
+//! Expressions whose answers a real apiextensions-apiserver (v1.36.4) gave: what is wrong with them, what they can cost, and
+//! what they say of an object.
+
+use super::{Declared, Scope, Type};
+use crate::custom::rules;
+use crate::custom::structural::Node;
+use coracle_api::status::FieldPath;
+use serde_json::{Value, json};
+
+/// Expressions that were made up for each seed.
+const MADE: usize = 1500;
+
+fn recorded() -> Vec<Value> {
+    serde_json::from_str(include_str!("recorded.json")).unwrap()
+}
+
+/// What is compiled here, written as it was recorded.
+fn compiled(scope: &Scope<'_>, rule: &Value) -> Value {
+    let text = |name: &str| rule.get(name).and_then(Value::as_str).unwrap_or_default();
+    let mut answer = json!({});
+    let mut set = |name: &str, value: Value| drop(answer.as_object_mut().unwrap().insert(name.to_owned(), value));
+    match scope.compile(text("rule")) {
+        Err(why) => {
+            set("error", why.trim_start_matches("compilation failed: ").into());
+            return answer;
+        }
+        Ok(rule) if rule.ty != Type::Bool => {
+            set("error", "cel expression must evaluate to a bool".into());
+            return answer;
+        }
+        Ok(rule) => {
+            set("cost", rule.cost.into());
+            if rule.names_old {
+                set("old", true.into());
+            }
+        }
+    }
+    if !text("messageExpression").is_empty() {
+        match scope.compile(text("messageExpression")) {
+            Err(why) => set("msgError", why.trim_start_matches("compilation failed: ").into()),
+            Ok(message) if message.ty != Type::String => {
+                set("msgError", "messageExpression must evaluate to a string".into());
+            }
+            Ok(message) => set("msgCost", message.cost.into()),
+        }
+    }
+    answer
+}
+
+/// What a rule says of an object.
+fn said(schema: &Value, rule: &Value, case: &Value) -> Vec<String> {
+    let mut schema = schema.clone();
+    schema["x-kubernetes-validations"] = json!([rule]);
+    let mut causes = Vec::new();
+    let old = case.get("old");
+    rules::validate(&Node::parse(&schema), &case["object"], old, &FieldPath::default(), &mut causes);
+    causes.into_iter().map(|cause| cause.message).collect()
+}
+
+#[test]
+fn expressions_are_judged_as_upstream_judges_them() {
+    let (mut count, mut differ) = (0, Vec::new());
+    for case in recorded() {
+        let node = Node::parse(&case["schema"]);
+        let declared = Declared::of(&node, case["root"] == true, "selfType0").unwrap();
+        for row in case["rows"].as_array().unwrap() {
+            count += 1;
+            let (rule, expected) = (&row[0], &row[1]);
+            let scope = Scope::new(&declared, rule["optionalOldSelf"] == true);
+            let mut found = compiled(&scope, rule);
+            if found.get("error").is_none() {
+                let said = said(&case["schema"], rule, &case);
+                if !said.is_empty() {
+                    found["errs"] = said.into();
+                }
+            }
+            if found != *expected {
+                differ.push(format!("{rule}\n  upstream {expected}\n  here     {found}"));
+            }
+        }
+    }
+    assert!(differ.is_empty(), "{} of {count} differ:\n{}", differ.len(), differ.join("\n"));
+}
+
+/// Parts of an expression: words, and what stands between them.
+fn parts(text: &str) -> Vec<String> {
+    let mut parts: Vec<String> = Vec::new();
+    for c in text.chars() {
+        match parts.last_mut() {
+            Some(last) if c.is_alphanumeric() && last.chars().all(char::is_alphanumeric) => last.push(c),
+            _ => parts.push(c.to_string()),
+        }
+    }
+    parts
+}
+
+/// An expression made of the parts of others.
+fn made_up(random: &mut fastrand::Rng, rules: &[String]) -> String {
+    let mut one = parts(random.choice(rules).unwrap());
+    let other = parts(random.choice(rules).unwrap());
+    for _ in 0..random.usize(1..4) {
+        let at = random.usize(0..=one.len());
+        match random.u8(0..4) {
+            0 if at < one.len() => drop(one.remove(at)),
+            1 if at < one.len() => one[at].clone_from(random.choice(&other).unwrap()),
+            2 => one.insert(at, random.choice(&other).unwrap().clone()),
+            _ => {
+                let from = random.usize(0..other.len());
+                let to = random.usize(from..=other.len().min(from + 8));
+                one.splice(at..at, other[from..to].iter().cloned());
+            }
+        }
+    }
+    one.concat()
+}
+
+/// Whatever is written, the answer is one; and what fits together finds a function for each call, unless its types are
+/// told apart only when it runs.
+#[test]
+fn what_is_accepted_runs() {
+    let recorded = recorded();
+    let case = &recorded[0];
+    let rows = case["rows"].as_array().unwrap();
+    let rules: Vec<String> = rows.iter().map(|row| row[0]["rule"].as_str().unwrap().to_owned()).collect();
+    let declared = Declared::of(&Node::parse(&case["schema"]), true, "selfType0").unwrap();
+    let scope = Scope::new(&declared, false);
+    let (mut accepted, mut seen) = (0, std::collections::HashSet::new());
+    for seed in 0..2 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        for _ in 0..MADE {
+            let rule = made_up(&mut random, &rules);
+            let fits = scope.compile(&rule).is_ok_and(|compiled| compiled.ty == Type::Bool);
+            if !fits || !seen.insert(rule.clone()) {
+                continue;
+            }
+            accepted += 1;
+            let said = said(&case["schema"], &json!({"rule": rule}), case);
+            let open = ["ios", "dyn", "flatten", "type"].iter().any(|word| rule.contains(word));
+            let broken = said.iter().any(|why| why.contains("no such overload") || why.contains("ndeclared"));
+            assert!(open || !broken, "seed {seed}: {rule}: {said:?}");
+        }
+    }
+    assert!(accepted > 100, "{accepted}");
+}
