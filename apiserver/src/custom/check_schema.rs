@@ -128,9 +128,9 @@ fn default_value(node: &Node, default: &Value, path: &FieldPath, causes: &mut Ve
     }
     if found.is_empty() {
         // As a value that stays, and as one that comes.
-        rules::validate(node, default, Some(default), path, &mut found);
+        rules::validate_default(node, default, Some(default), path, &mut found);
         if found.is_empty() {
-            rules::validate(node, default, None, path, &mut found);
+            rules::validate_default(node, default, None, path, &mut found);
         }
     }
     causes.extend(found);

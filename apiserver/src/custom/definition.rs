@@ -3,7 +3,7 @@
 
 use super::strategy::{Scale, Version};
 use super::structural::Node;
-use super::{check, types};
+use super::{check, check_structural, formats, types};
 use crate::cache::Field;
 use crate::registry::fields::{items, items_mut, object_mut, remove, set, set_default, text};
 use crate::registry::strategy::{Strategy, Traits, WriteContext};
@@ -37,6 +37,13 @@ impl Strategy for DefinitionStrategy {
             set_default(names, "listKind", format!("{kind}List"));
         }
         set_default(spec, "conversion", json!({"strategy": "None"}));
+    }
+
+    /// Formats that check nothing, where they were not before.
+    fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
+        let known = old.map(unknown_formats).unwrap_or_default();
+        let formats = unknown_formats(object).into_iter().filter(|format| !known.contains(format));
+        formats.map(|format| format!("unrecognized format {format:?}")).collect()
     }
 
     fn prepare_create(&self, object: &mut Value, _context: &WriteContext) {
@@ -95,6 +102,28 @@ impl Strategy for DefinitionStrategy {
     fn validate_status(&self, object: &Value, _old: &Value, causes: &mut Vec<Cause>) {
         check::stored_versions(object, causes);
     }
+}
+
+/// Formats that the schemas of a definition name and that are none of their types' (apiextensions
+/// `apiserver/validation/formats.go`).
+fn unknown_formats(definition: &Value) -> Vec<String> {
+    let versions = items(&definition["spec"], "versions").iter();
+    let mut next: Vec<&Value> = versions.filter_map(|version| version.pointer("/schema/openAPIV3Schema")).collect();
+    let mut found = Vec::new();
+    while let Some(schema) = next.pop() {
+        let format = text(schema, "format");
+        let known = match text(schema, "type") {
+            "" | "string" => formats::is_known(format),
+            "integer" => matches!(format, "int32" | "int64"),
+            "number" => matches!(format, "float" | "double"),
+            _ => false,
+        };
+        if !format.is_empty() && !known && !found.iter().any(|other| other == format) {
+            found.push(format.to_owned());
+        }
+        next.extend(check_structural::children(schema));
+    }
+    found
 }
 
 /// The version that objects are stored in.
@@ -163,6 +192,7 @@ fn row(definition: &Value, version: &Value, stored: &str, reads: bool) -> Row {
     let empty = json!({});
     let openapi = version.pointer("/schema/openAPIV3Schema").unwrap_or(&empty).clone();
     let node = Node::parse(&openapi);
+    let openapi = with_selectable(openapi, version);
     let subresource = |name: &str| version.pointer(&format!("/subresources/{name}"));
     let mut subresources = Vec::new();
     if subresource("scale").is_some() {
@@ -212,6 +242,17 @@ fn deprecation(spec: &Value, version: &Value, gvk: &Gvk) -> Option<String> {
     let instead = newest.filter(|newest| compare_versions(newest, version).is_lt());
     let instead = instead.map(|newest| format!("; use {group}/{newest} {kind}")).unwrap_or_default();
     Some(format!("{group}/{version} {kind} is deprecated{instead}"))
+}
+
+/// A schema as it is published, with the fields that objects can be selected by.
+fn with_selectable(mut openapi: Value, version: &Value) -> Value {
+    let fields = items(version, "selectableFields").iter();
+    let fields: Vec<Value> =
+        fields.map(|field| json!({"fieldPath": text(field, "jsonPath").trim_start_matches('.')})).collect();
+    if !fields.is_empty() {
+        set(&mut openapi, "x-kubernetes-selectable-fields", fields);
+    }
+    openapi
 }
 
 /// Selectable fields of all versions, in one order; those that this version does not have lose their names.

@@ -45,6 +45,39 @@ pub fn matches(format: &str, text: &str) -> bool {
     }
 }
 
+/// Whether a format is known, however its words are set apart.
+pub fn is_known(format: &str) -> bool {
+    const KNOWN: [&str; 26] = [
+        "bsonobjectid",
+        "uri",
+        "email",
+        "hostname",
+        "ipv4",
+        "ipv6",
+        "cidr",
+        "mac",
+        "uuid",
+        "uuid3",
+        "uuid4",
+        "uuid5",
+        "isbn",
+        "isbn10",
+        "isbn13",
+        "creditcard",
+        "ssn",
+        "hexcolor",
+        "rgbcolor",
+        "byte",
+        "password",
+        "date",
+        "duration",
+        "datetime",
+        "k8sshortname",
+        "k8slongname",
+    ];
+    KNOWN.contains(&format.replace('-', "").as_str())
+}
+
 /// Seconds of a Go duration (`1h2m3.5s`), or of strfmt's longer units (`3 days`).
 pub fn duration(text: &str) -> Option<f64> {
     let (sign, mut rest) = match text.strip_prefix('-') {

@@ -60,7 +60,8 @@ impl Rule {
         })
     }
 
-    fn check(&self, node: &Node, value: &Value, scope: &Scope, path: &FieldPath) -> Option<Cause> {
+    /// What is wrong, and whether the rule says so itself: it can also be that it has no answer.
+    fn check(&self, node: &Node, value: &Value, scope: &Scope, path: &FieldPath) -> Option<(Cause, bool)> {
         let variables = scope.variables(self)?;
         let mut path = path.clone();
         for name in &self.field_path {
@@ -71,7 +72,7 @@ impl Rule {
             Ok(Cel::Bool(true)) => None,
             Ok(Cel::Bool(false)) => {
                 let message = self.message(variables);
-                Some(match self.reason {
+                let cause = match self.reason {
                     CauseReason::Required => Cause::required(&path, &message),
                     CauseReason::Forbidden => Cause::forbidden(&path, message),
                     // Of what holds other values nothing is shown.
@@ -81,18 +82,23 @@ impl Rule {
                     }
                     CauseReason::Duplicate => Cause::duplicate(&path, value.clone()),
                     _ => Cause::invalid(&path, value.clone(), message),
-                })
+                };
+                Some((cause, true))
             }
-            Ok(_) => Some(Cause::invalid(&path, shown, format!("rule did not give a bool: {}", self.text))),
+            Ok(_) => Some((Cause::invalid(&path, shown, format!("rule did not give a bool: {}", self.text)), false)),
             Err(why) => {
                 let why = match why.as_str() {
                     "no such overload" => {
                         let what = "call arguments did not match a supported operator, function or macro signature";
                         format!("'{why}': {what} for rule: {}", self.name())
                     }
+                    why if why.starts_with("operation cancelled") => {
+                        let what = "no further validation rules will be run due to call cost exceeds limit";
+                        format!("'{why}': {what} for rule: {}", self.name())
+                    }
                     _ => format!("{why} evaluating rule: {}", self.name()),
                 };
-                Some(Cause::invalid(&path, shown, why))
+                Some((Cause::invalid(&path, shown, why), false))
             }
         }
     }
@@ -121,16 +127,11 @@ type Variables = Vec<(String, Cel)>;
 struct Scope {
     own: Cel,
     old: Option<Cel>,
-    /// Nothing changed here, so only rules about changes count.
-    same: bool,
 }
 
 impl Scope {
     /// The variables of a rule; None when it does not apply.
     fn variables(&self, rule: &Rule) -> Option<Variables> {
-        if self.same && !rule.is_transition {
-            return None;
-        }
         let mut variables = vec![("self".to_owned(), self.own.clone())];
         if rule.is_transition {
             let old = match (&self.old, rule.optional_old_self) {
@@ -144,34 +145,75 @@ impl Scope {
     }
 }
 
-/// Checks every rule of a schema against a value.
+/// Checks every rule of a schema against a value. What was wrong before and did not change does not stand in the way of a
+/// change elsewhere (KEP-4008, ratcheting).
 pub fn validate(node: &Node, value: &Value, old: Option<&Value>, path: &FieldPath, causes: &mut Vec<Cause>) {
-    if !node.ruled || causes.len() > MAX_CAUSES || value.is_null() {
-        return;
-    }
-    if !node.rules.is_empty() {
-        let old_cel = old.filter(|old| !old.is_null()).map(|old| convert(node, old, path_is_root(path)));
-        let own = convert(node, value, path_is_root(path));
-        let scope = Scope { own, old: old_cel, same: old == Some(value) };
-        causes.extend(node.rules.iter().filter_map(|rule| rule.check(node, value, &scope, path)));
-    }
-    match value {
-        Value::Object(map) => {
-            for (name, value) in map {
-                if let Some(child) = node.field(name) {
-                    let path = if node.properties.contains_key(name) { path.child(name) } else { path.key(name) };
-                    validate(child, value, old.and_then(|old| old.get(name)), &path, causes);
+    Walk { ratchets: true, causes, warnings: &mut Vec::new() }.node(node, value, old, false, path);
+}
+
+/// The same for a default, whatever it was before.
+pub fn validate_default(node: &Node, value: &Value, old: Option<&Value>, path: &FieldPath, causes: &mut Vec<Cause>) {
+    Walk { ratchets: false, causes, warnings: &mut Vec::new() }.node(node, value, old, false, path);
+}
+
+/// What was wrong before, and is still.
+pub fn warnings(node: &Node, value: &Value, old: &Value) -> Vec<String> {
+    let mut warnings = Vec::new();
+    Walk { ratchets: true, causes: &mut Vec::new(), warnings: &mut warnings }.node(
+        node,
+        value,
+        Some(old),
+        false,
+        &FieldPath::default(),
+    );
+    warnings
+}
+
+struct Walk<'w> {
+    ratchets: bool,
+    causes: &'w mut Vec<Cause>,
+    warnings: &'w mut Vec<String>,
+}
+
+impl Walk<'_> {
+    /// `same`: the nearest value around it of which it is known what it was before did not change.
+    fn node(&mut self, node: &Node, value: &Value, old: Option<&Value>, same: bool, path: &FieldPath) {
+        if !node.ruled || self.causes.len() > MAX_CAUSES || value.is_null() {
+            return;
+        }
+        let same = self.ratchets && old.map_or(same, |old| old == value);
+        if !node.rules.is_empty() {
+            let old = old.filter(|old| !old.is_null()).map(|old| convert(node, old, path_is_root(path)));
+            let scope = Scope { own: convert(node, value, path_is_root(path)), old };
+            for rule in &node.rules {
+                match rule.check(node, value, &scope, path) {
+                    Some((cause, true)) if same && !rule.is_transition && self.warnings.len() < MAX_CAUSES => {
+                        self.warnings.push(cause.to_string());
+                    }
+                    Some((_, true)) if same && !rule.is_transition => {}
+                    Some((cause, _)) => self.causes.push(cause),
+                    None => {}
                 }
             }
         }
-        Value::Array(items) => {
-            for (nth, item) in items.iter().enumerate() {
-                if let Some(child) = &node.items {
-                    validate(child, item, correlated(node, item, old), &path.index(nth), causes);
+        match value {
+            Value::Object(map) => {
+                for (name, value) in map {
+                    if let Some(child) = node.field(name) {
+                        let path = if node.properties.contains_key(name) { path.child(name) } else { path.key(name) };
+                        self.node(child, value, old.and_then(|old| old.get(name)), same, &path);
+                    }
                 }
             }
+            Value::Array(items) => {
+                for (nth, item) in items.iter().enumerate() {
+                    if let Some(child) = &node.items {
+                        self.node(child, item, correlated(node, item, old), same, &path.index(nth));
+                    }
+                }
+            }
+            _ => {}
         }
-        _ => {}
     }
 }
 

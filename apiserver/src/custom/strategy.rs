@@ -109,6 +109,10 @@ impl Strategy for Version {
         self.check(object, None, causes);
     }
 
+    fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
+        old.map(|old| rules::warnings(&self.node, object, old)).unwrap_or_default()
+    }
+
     fn to_served(&self, object: &mut Value, _served: usize) {
         Self::set_version(object, &self.api_version);
         if self.converts() {
@@ -151,6 +155,10 @@ impl Custom for Version {
 
     fn converts(&self) -> bool {
         self.api_version != self.stored
+    }
+
+    fn stored_version(&self) -> &str {
+        self.stored.rsplit('/').next().unwrap_or_default()
     }
 
     fn printer(&self) -> &CustomPrinter {

@@ -421,7 +421,11 @@ pub fn list(
 ) -> Result<Response, Status> {
     let form = Form::of(call)?;
     let gvk = form.row.gvk(form.served);
-    let meta = meta.json();
+    let mut meta = meta.json();
+    // Lists of custom resources are written as they are, which is with a place to go on from.
+    if form.row.strategy.custom().is_some() && form.shape == Shape::Object && meta.get("continue").is_none() {
+        meta["continue"] = "".into();
+    }
     if form.protobuf {
         return Ok(protobuf_list(call, &form, &snapshot, &selection, (&prefix, &from), limit, &meta));
     }

@@ -114,6 +114,11 @@ pub trait Strategy: Send + Sync + std::fmt::Debug + 'static {
     /// Everything else that is wrong with an object that came in the nth served version; `old` is what it replaces.
     fn validate_served(&self, _object: &Value, _old: Option<&Value>, _served: usize, _causes: &mut Vec<Cause>) {}
 
+    /// What is allowed, but most likely not what was meant; `old` is what it replaces.
+    fn warnings(&self, _object: &Value, _old: Option<&Value>) -> Vec<String> {
+        Vec::new()
+    }
+
     /// What the server writes into an object when its delete is asked for, before it is known whether it waits.
     fn prepare_delete(&self, _object: &mut Value, _context: &WriteContext) {}
 
@@ -164,6 +169,9 @@ pub trait Custom: Send + Sync {
 
     /// The version served is not the one kept in memory.
     fn converts(&self) -> bool;
+
+    /// The version that is kept.
+    fn stored_version(&self) -> &str;
 
     /// The columns of its tables.
     fn printer(&self) -> &CustomPrinter;

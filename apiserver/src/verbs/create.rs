@@ -57,6 +57,7 @@ pub(crate) async fn create_object(call: &Call, mut object: Value, managing: Mana
         return Err(Status::invalid(&call.gvk(), object_meta::name(&object), causes));
     }
     admission::validate_create(call, &object)?;
+    call.warn(strategy.warnings(&object, None));
     call.warn(pod_warnings::on_create(&row, &object));
     call.warn(meta::finalizer_warnings(&row, &object, None));
     store(call, object, managed_fields.as_deref(), &prefix).await

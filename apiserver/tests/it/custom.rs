@@ -240,6 +240,68 @@ async fn rules_are_judged_as_upstream_judges_them() {
     assert!(differ.is_empty(), "{} differ:\n{}", differ.len(), differ.join("\n"));
 }
 
+/// What is allowed and most likely not meant is told: formats that check nothing, and rules that are broken since before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn warnings_of_schemas_and_rules() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    let mut definition = widgets();
+    let schema = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties";
+    let fields = definition.pointer_mut(schema).unwrap();
+    fields["odd"] = json!({"type": "string", "format": "foo"});
+    fields["level"] = json!({"type": "integer"});
+    fields["levels"] = json!({"type": "array", "maxItems": 5, "items": {"type": "integer"}});
+    define(&client, &definition).await;
+    let (_, list) = client.get(WIDGETS).await;
+    assert_eq!(list["metadata"]["continue"], "", "{list}");
+    // Clients tell by it whether what is stored has changed its version (as upstream gives it for this kind).
+    let (_, found) = client.get("/apis/example.com/v1").await;
+    let resources = found["resources"].as_array().unwrap();
+    let hashes: Vec<&str> =
+        resources.iter().filter_map(|resource| resource.get("storageVersionHash")?.as_str()).collect();
+    assert_eq!(hashes, ["gIwvi5rymmg="]);
+    let (_, published) = client.get("/openapi/v3/apis/example.com/v1").await;
+    let schema_of = &published["components"]["schemas"]["com.example.v1.Widget"];
+    assert_eq!(schema_of["x-kubernetes-selectable-fields"], json!([{"fieldPath": "spec.color"}]));
+    let (code, _) = client.post(WIDGETS, &widget("a", json!({"size": 1, "level": 1, "levels": [1]}))).await;
+    assert_eq!(code, StatusCode::CREATED);
+
+    // A second version with rules that the object breaks.
+    let path = format!("{DEFINITIONS}/widgets.example.com");
+    let (_, mut current) = client.get(&path).await;
+    let mut second = current["spec"]["versions"][0].clone();
+    second["name"] = "v2".into();
+    second["storage"] = false.into();
+    let fields = second.pointer_mut("/schema/openAPIV3Schema/properties/spec/properties").unwrap();
+    let rule = json!([{"rule": "self > 5", "message": "more"}]);
+    fields["level"]["x-kubernetes-validations"] = rule.clone();
+    fields["levels"]["items"]["x-kubernetes-validations"] = rule;
+    current["spec"]["versions"].as_array_mut().unwrap().push(second);
+    let (code, answer) = client.put(&path, &current).await;
+    assert_eq!(code, StatusCode::OK, "{answer}");
+    let v2 = WIDGETS.replace("/v1/", "/v2/");
+    wait_for(&client, &format!("{v2}/a")).await;
+    let patch = async |body: &Value| {
+        let path = format!("{v2}/a?dryRun=All");
+        client.send_for_warnings(Method::PATCH, &path, "application/merge-patch+json", body.to_string()).await
+    };
+    assert_eq!(patch(&json!({"spec": {"level": 2}})).await.0, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(patch(&json!({"spec": {"levels": [1, 9]}})).await.0, StatusCode::UNPROCESSABLE_ENTITY);
+    // What did not change is told of, items of lists too that cannot be told apart.
+    let (code, told) = patch(&json!({"spec": {"size": 2}})).await;
+    assert_eq!(code, StatusCode::OK);
+    assert_eq!(
+        told,
+        ["299 - \"spec.level: Invalid value: 1: more\"", "299 - \"spec.levels[0]: Invalid value: 1: more\""]
+    );
+
+    let mut other = widgets();
+    other.pointer_mut(schema).unwrap()["odd"] = json!({"type": "integer", "format": "date"});
+    let path = format!("{DEFINITIONS}?dryRun=All");
+    let (_, told) = client.send_for_warnings(Method::POST, &path, "application/json", other.to_string()).await;
+    assert_eq!(told, ["299 - \"unrecognized format \\\"date\\\"\""]);
+}
+
 /// The defaults of keys belong to them, and who sets what is told field by field (as upstream does for custom resources).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn applied_field_by_field() {

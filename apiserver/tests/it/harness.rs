@@ -85,6 +85,21 @@ impl Client {
         )
     }
 
+    /// The same, for the warnings that come with the answer.
+    pub async fn send_for_warnings(
+        &self,
+        method: Method,
+        path: &str,
+        content_type: &str,
+        body: impl Into<Body>,
+    ) -> (StatusCode, Vec<String>) {
+        let request =
+            Request::builder().method(method).uri(path).header("content-type", content_type).body(body.into()).unwrap();
+        let response = self.0.clone().oneshot(request).await.unwrap();
+        let warnings = response.headers().get_all("warning").iter();
+        (response.status(), warnings.map(|warning| warning.to_str().unwrap().to_owned()).collect())
+    }
+
     pub async fn get(&self, path: &str) -> (StatusCode, Value) {
         self.send(Method::GET, path, "application/json", Body::empty()).await
     }

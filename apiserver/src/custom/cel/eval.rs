@@ -19,6 +19,11 @@ use std::sync::{Arc, LazyLock};
 pub type Outcome = Result<Value, String>;
 
 pub const NO_OVERLOAD: &str = "no such overload";
+/// What takes too long is given up.
+pub const TOO_COSTLY: &str = "operation cancelled: actual cost limit exceeded";
+
+/// Most nodes that are gone through in one run. What an expression can cost was measured before, but only by its schema.
+const MAX_STEPS: u32 = 5_000_000;
 
 /// The functions that can be called beside those of the language, set up once.
 static FUNCTIONS: LazyLock<Context<'static>> = LazyLock::new(|| Context::default().with_all());
@@ -28,17 +33,22 @@ static FUNCTIONS: LazyLock<Context<'static>> = LazyLock::new(|| Context::default
 /// # Errors
 /// Why it has no value.
 pub fn run(tree: &IdedExpr, variables: Vec<(String, Value)>) -> Outcome {
-    Run { variables, patterns: HashMap::new() }.node(tree)
+    Run { variables, patterns: HashMap::new(), steps: 0 }.node(tree)
 }
 
 struct Run {
     /// The innermost last.
     variables: Vec<(String, Value)>,
     patterns: HashMap<String, Result<Regex, String>>,
+    steps: u32,
 }
 
 impl Run {
     fn node(&mut self, node: &IdedExpr) -> Outcome {
+        self.steps += 1;
+        if self.steps > MAX_STEPS {
+            return Err(TOO_COSTLY.to_owned());
+        }
         match &node.expr {
             Expr::Literal(literal) => Ok(literal_value(literal)),
             Expr::Ident(name) => self.variable(name),

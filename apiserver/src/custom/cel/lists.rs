@@ -1,6 +1,6 @@
 //! Functions on lists (cel-go `ext` lists, apiserver `cel/library/lists.go`).
 
-use super::eval::{NO_OVERLOAD, Outcome};
+use super::eval::{NO_OVERLOAD, Outcome, TOO_COSTLY};
 use super::optionals;
 use super::values::{compare, equal};
 use kube_cel::cel::Value;
@@ -9,7 +9,7 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 /// Most numbers that are listed at once.
-const MAX_RANGE: i64 = 1_000_000;
+const MAX_RANGE: i64 = 100_000;
 
 fn list(items: Vec<Value>) -> Value {
     Value::List(Arc::new(items))
@@ -19,7 +19,7 @@ fn list(items: Vec<Value>) -> Value {
 pub fn call(name: &str, args: &[Value]) -> Option<Outcome> {
     if let ("lists.range", [Value::Int(count)]) = (name, args) {
         return Some(match *count {
-            count if count > MAX_RANGE => Err("operation cancelled: actual cost limit exceeded".to_owned()),
+            count if count > MAX_RANGE => Err(TOO_COSTLY.to_owned()),
             count => Ok(list((0..count).map(Value::Int).collect())),
         });
     }
