@@ -70,25 +70,56 @@ pub async fn run(server: &Arc<Server>) -> Result<(), Status> {
     Ok(())
 }
 
+/// How often a write that lost a race with another server is tried again. Each that loses saw another one win, and no more
+/// servers than this begin on one store at the same moment.
+const ATTEMPTS: usize = 64;
+
 /// Tells servers beside this one whose client certificates to trust (controlplane `clusterauthenticationtrust`): upstream's
-/// controller manager, scheduler and extension servers read it. What other servers of the cluster wrote stays.
+/// controller manager, scheduler and extension servers read it. What other servers of the cluster wrote stays, also when
+/// they write it at the same moment.
 async fn authentication(server: &Arc<Server>) -> Result<(), Status> {
     const RESOURCE: (&str, &str) = ("", "configmaps");
     const NAME: &str = "extension-apiserver-authentication";
-    const KEY: &str = "client-ca-file";
-    let known = call(server, RESOURCE, "kube-system", NAME)?;
-    server.fresh().await?;
-    let found = known.cache()?.snapshot().get(&known.cache_key()).map(|object| object.parse());
     let own = server.config.ca_pem.trim();
-    let mut data = found.as_ref().map_or_else(|| json!({}), |found| found["data"].clone());
-    let bundle = data[KEY].as_str().unwrap_or_default();
-    if own.is_empty() || bundle.contains(own) {
+    if own.is_empty() {
         return Ok(());
     }
+    let call = call(server, RESOURCE, "kube-system", NAME)?;
+    let map = json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": NAME, "namespace": "kube-system"}});
+    for _ in 0..ATTEMPTS {
+        let current = match call.current().await {
+            Err(status) if status.code == 404 => None,
+            found => Some(found?),
+        };
+        let Some(wanted) = trusting(current.as_ref().map_or(&map, |current| &current.value), own) else {
+            return Ok(());
+        };
+        let written = match &current {
+            None => match create_object(&call, wanted, Managing::Tracked).await {
+                Err(status) if status.code == 409 => None,
+                result => Some(result?),
+            },
+            Some(current) => call.replace(current, &current.with(&wanted), Vec::new()).await?,
+        };
+        if written.is_some() {
+            return Ok(());
+        }
+    }
+    Err(Status::modified(&call.gvr(), NAME))
+}
+
+/// The map with an authority added to those that it names; None where it is among them.
+fn trusting(map: &Value, own: &str) -> Option<Value> {
+    const KEY: &str = "client-ca-file";
+    let bundle = map["data"][KEY].as_str().unwrap_or_default();
+    if bundle.contains(own) {
+        return None;
+    }
     let parts = [bundle.trim(), own].into_iter().filter(|part| !part.is_empty());
-    data[KEY] = parts.map(|part| format!("{part}\n")).collect::<String>().into();
-    let map = json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": NAME, "namespace": "kube-system"}, "data": data});
-    put(server, RESOURCE, "kube-system", map).await
+    let bundle: String = parts.map(|part| format!("{part}\n")).collect();
+    let mut wanted = map.clone();
+    crate::registry::fields::object_mut(&mut wanted, "data")[KEY] = bundle.into();
+    Some(wanted)
 }
 
 /// Says which APIServices are kept by the server, and that it answers for them itself.
@@ -166,14 +197,17 @@ pub(crate) fn call(
 async fn ensure(server: &Arc<Server>, resource: (&str, &str), namespace: &str, object: Value) -> Result<(), Status> {
     let name = coracle_api::meta::name(&object).to_owned();
     let call = call(server, resource, namespace, &name)?;
-    server.fresh().await?;
-    if call.cache()?.snapshot().get(&call.cache_key()).is_some() {
+    let is_there = async || -> Result<bool, Status> {
+        server.fresh().await?;
+        Ok(call.cache()?.snapshot().get(&call.cache_key()).is_some())
+    };
+    if is_there().await? {
         return Ok(());
     }
     let object = decode::completed(object, call.row().type_ref(0)?);
     match create_object(&call, object, Managing::Tracked).await {
-        // Another server on the same store was faster.
-        Err(status) if status.code == 409 => Ok(()),
+        // Another server on the same store was faster; with the service it has taken its address, too.
+        Err(_) if is_there().await? => Ok(()),
         result => result.map(drop),
     }
 }

@@ -211,3 +211,19 @@ async fn servers_and_leaders_go_and_nothing_is_lost() {
     let (_, list) = three.admin().get(MAPS).await;
     assert_eq!(numbers(&three.admin()).await[0], 7, "{}", names(&list));
 }
+
+/// Each server adds its own authority to those that are trusted; none writes over another's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn servers_that_start_at_once_are_all_trusted() {
+    let members = Members::start();
+    members.leader().await;
+    let servers = futures::future::join_all((0..4).map(|_| server(&members))).await;
+    let path = "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication";
+    let (code, map) = servers[0].admin().get(path).await;
+    assert_eq!(code, StatusCode::OK, "{map}");
+    let trusted = map["data"]["client-ca-file"].as_str().unwrap();
+    for server in &servers {
+        assert!(trusted.contains(server.authority.cert_pem().trim()), "{trusted}");
+    }
+    assert_eq!(trusted.matches("BEGIN CERTIFICATE").count(), servers.len());
+}
