@@ -17,6 +17,7 @@ pub mod gvk;
 pub mod json;
 pub mod meta;
 pub mod names;
+pub mod node_features;
 pub mod patch;
 pub mod printing;
 pub mod quantity;

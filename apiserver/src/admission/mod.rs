@@ -1,6 +1,7 @@
 //! Admission: what the server adds to, and refuses of, objects of any kind. Mutating first, then validating.
 
 mod namespace_lifecycle;
+mod node_features;
 mod pods;
 
 use crate::store::Compare;
@@ -36,6 +37,14 @@ pub fn mutate_update(call: &Call, object: &mut Value, old: &Value) -> Result<(),
 /// Refuses a new object.
 pub fn validate_create(call: &Call, object: &Value) -> Result<(), Status> {
     namespace_of(call, object).map(drop)
+}
+
+/// Refuses a changed object.
+pub fn validate_update(call: &Call, object: &Value, old: &Value) -> Result<(), Status> {
+    match (&*call.row().served[0].0, &*call.row().plural) {
+        ("", "pods") => node_features::check(call, object, old),
+        _ => Ok(()),
+    }
 }
 
 /// What must hold of the object's namespace while it is written.

@@ -101,6 +101,7 @@ pub(super) async fn write(
     };
     admission::mutate_update(call, &mut object, &current.value)?;
     validate(call, &object, &current.value)?;
+    admission::validate_update(call, &object, &current.value)?;
     if call.subresource.is_none() {
         call.warn(row.strategy.warnings(&object, Some(&current.value)));
         call.warn(pod_warnings::on_update(&row, &object, &current.value));

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use coracle_api::node_features;
 use coracle_api::quantity::Quantity;
 use jiff::Timestamp;
 use k8s_cri::v1 as cri;
@@ -62,6 +63,7 @@ pub(super) async fn make(
         daemon_endpoints: Some(NodeDaemonEndpoints {
             kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(description.port) }),
         }),
+        declared_features: Some(node_features::DECLARED.map(str::to_owned).to_vec()),
         images: Some(images.map(|answer| told_images(answer.images)).unwrap_or_default()),
         node_info: Some(NodeSystemInfo {
             architecture: facts::architecture().into(),

@@ -1,6 +1,7 @@
-//! Pods that this node cannot run as they ask, and so never begins (kubernetes `pkg/kubelet/lifecycle/apparmor_admit_handler.go`,
+//! Pods that this node cannot run as they ask, and so never begins (kubernetes `pkg/kubelet/lifecycle/handlers.go`,
 //! `pkg/security/apparmor/validate.go`, `Kubelet.rejectPod`).
 
+use coracle_api::node_features;
 use k8s_openapi::api::core::v1::{AppArmorProfile, Pod, PodStatus};
 
 use super::{Action, Draft, Input, status};
@@ -8,6 +9,8 @@ use crate::pod::{self, qos};
 
 /// The reason of a pod that asks for AppArmor where there is none.
 const APPARMOR: &str = "AppArmor";
+/// The reason of a pod that needs what the node does not declare.
+const FEATURE: &str = "PodFeatureUnsupported";
 /// How profiles were asked for before Kubernetes 1.30, container by container.
 const ANNOTATION: &str = "container.apparmor.security.beta.kubernetes.io/";
 
@@ -36,6 +39,13 @@ fn apparmor(pod: &Pod, enabled: bool) -> Option<&'static str> {
     used.any(nameless).then_some("missing localhost apparmor profile name")
 }
 
+/// What the pod needs and the node lacks, in upstream's words.
+fn features(pod: &Pod) -> Option<String> {
+    let needed = pod.spec.iter().flat_map(node_features::needed);
+    let missing: Vec<&str> = needed.filter(|name| !node_features::DECLARED.contains(name)).collect();
+    (!missing.is_empty()).then(|| format!("Pod requires node features that are not available: {}", missing.join(", ")))
+}
+
 impl Draft<'_> {
     /// Rejects the pod if it cannot be run here as it asks. One that has begun was admitted.
     pub(super) fn admit(&mut self) {
@@ -43,10 +53,15 @@ impl Draft<'_> {
         if !matches!(phase, None | Some("Pending")) || !self.input.observed.instances.is_empty() {
             return;
         }
-        let Some(why) = apparmor(self.input.pod, self.input.apparmor) else { return };
-        let message = format!("Cannot enforce AppArmor: {why}");
-        self.actions.push(Action::Tell { warning: true, reason: APPARMOR, message: message.clone(), container: None });
-        self.rejected = Some(format!("Pod was rejected: {message}"));
+        let profile = || {
+            let why = apparmor(self.input.pod, self.input.apparmor)?;
+            Some((APPARMOR, format!("Cannot enforce AppArmor: {why}")))
+        };
+        let Some((reason, message)) = features(self.input.pod).map(|why| (FEATURE, why)).or_else(profile) else {
+            return;
+        };
+        self.actions.push(Action::Tell { warning: true, reason, message: message.clone(), container: None });
+        self.rejected = Some((reason.to_owned(), format!("Pod was rejected: {message}")));
     }
 
     /// The status of a pod that was rejected, now or before: it says nothing of containers, which were never to be.
@@ -54,14 +69,14 @@ impl Draft<'_> {
         let Input { pod, now, observed, .. } = self.input;
         let old = self.input.old();
         let before = || {
-            let old =
-                old.filter(|old| old.phase.as_deref() == Some("Failed") && old.reason.as_deref() == Some(APPARMOR))?;
-            old.message.clone().filter(|_| observed.instances.is_empty())
+            let old = old.filter(|old| old.phase.as_deref() == Some("Failed") && observed.instances.is_empty())?;
+            let reason = old.reason.clone().filter(|reason| matches!(reason.as_str(), APPARMOR | FEATURE))?;
+            Some((reason, old.message.clone()?))
         };
-        let message = self.rejected.clone().or_else(before)?;
+        let (reason, message) = self.rejected.clone().or_else(before)?;
         Some(PodStatus {
             phase: Some("Failed".into()),
-            reason: Some(APPARMOR.into()),
+            reason: Some(reason),
             message: Some(message),
             qos_class: old.and_then(|old| old.qos_class.clone()).or_else(|| Some(qos::of(pod).as_str().to_owned())),
             start_time: old.and_then(|old| old.start_time.clone()).or_else(|| status::api_time(Some(now))),

@@ -266,8 +266,8 @@ struct Draft<'a> {
     wake: Option<Timestamp>,
     /// The pod has outlived its activeDeadlineSeconds.
     overdue: bool,
-    /// The pod is not begun, for this reason.
-    rejected: Option<String>,
+    /// The pod is not begun: the reason, and what it means.
+    rejected: Option<(String, String)>,
 }
 
 /// Decides.

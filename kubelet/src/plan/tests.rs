@@ -371,6 +371,19 @@ fn a_pod_may_outlive_its_deadline() {
 }
 
 #[test]
+fn a_pod_that_needs_what_the_node_does_not_declare_is_rejected() {
+    // The server takes no such pod from users: it may come from a server that has the gate on.
+    let pod = case(json!({"hostNetwork": true, "hostUsers": false, "containers": [{"name": "web", "image": "i"}]}));
+    const WHY: &str = "Pod requires node features that are not available: UserNamespacesHostNetworkSupport";
+    assert_eq!(pod.actions(), [format!("tell PodFeatureUnsupported: {WHY}")]);
+    let Plan { status, .. } = pod.plan();
+    let said = |status: &PodStatus| (status.phase.clone(), status.reason.clone(), status.message.clone());
+    let words = (Some("Failed".into()), Some("PodFeatureUnsupported".into()), Some(format!("Pod was rejected: {WHY}")));
+    assert_eq!(said(&status), words);
+    assert_eq!(said(&pod.with(|c| c.last = Some(status)).plan().status), words, "it stays so");
+}
+
+#[test]
 fn a_profile_that_the_node_cannot_enforce_is_no_pod_of_it() {
     let asks = || {
         let mut pod = case(json!({"restartPolicy": "Always", "containers": [{"name": "web", "image": "i",

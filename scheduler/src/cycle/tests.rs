@@ -163,6 +163,22 @@ fn filters_send_pods_where_they_may_go() {
 }
 
 #[test]
+fn a_pod_goes_where_its_features_are_declared() {
+    let rules = json!([{"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [42]}}]);
+    let asks = || json!({"containers": [{"name": "c", "restartPolicy": "Never", "restartPolicyRules": rules}]});
+    let declares = |names: &[&str]| json!({"status": {"declaredFeatures": names}});
+    let all = declares(&["ExtendWebSocketsToKubelet", "RestartAllContainersOnContainerExits"]);
+    let old = node("a", json!({}));
+    let other = node("b", declares(&["ExtendWebSocketsToKubelet"]));
+    let nodes = [old, other, node("c", all)];
+    assert_eq!(Cluster::new(&nodes).place(&pod("p", asks())).unwrap(), "c");
+    let refused = Cluster::new(&nodes[..2]).place(&pod("p", asks())).unwrap_err();
+    assert!(refused.contains("2 node(s) didn't match Pod's required features"), "{refused}");
+    assert!(refused.contains("2 Preemption is not helpful for scheduling"), "{refused}");
+    assert!(Cluster::new(&nodes[..2]).place(&pod("p", json!({}))).is_ok());
+}
+
+#[test]
 fn host_ports_are_had_once() {
     let mut cluster = Cluster::new(&[node("a", json!({}))]);
     let with_port = |address: &str| json!({"containers": [{"name": "c", "ports": [{"containerPort": 80, "hostPort": 80, "hostIP": address}]}]});

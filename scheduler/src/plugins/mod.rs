@@ -4,6 +4,7 @@ mod default_binder;
 mod image_locality;
 mod inter_pod_affinity;
 mod node_affinity;
+mod node_declared_features;
 mod node_name;
 mod node_ports;
 mod node_resources_balanced;
@@ -39,6 +40,7 @@ pub const TABLE: &[Row] = &[
     Row { name: "NodeName", weight: 0, make: |_| Arc::new(node_name::NodeName) },
     Row { name: "TaintToleration", weight: 3, make: |_| Arc::new(taint_toleration::TaintToleration) },
     Row { name: "NodeAffinity", weight: 2, make: |_| Arc::new(node_affinity::NodeAffinity) },
+    Row { name: "NodeDeclaredFeatures", weight: 0, make: |_| Arc::new(node_declared_features::NodeDeclaredFeatures) },
     Row { name: "NodePorts", weight: 0, make: |_| Arc::new(node_ports::NodePorts) },
     Row { name: "NodeResourcesFit", weight: 1, make: |_| Arc::new(node_resources_fit::NodeResourcesFit) },
     Row { name: "PodTopologySpread", weight: 2, make: |_| Arc::new(pod_topology_spread::PodTopologySpread) },

@@ -102,7 +102,40 @@ impl Strategy for NodeStrategy {
                 causes.push(Cause::duplicate(&path.child("addresses").index(nth), address.clone()));
             }
         }
+        declared_features(&node["status"], &path.child("declaredFeatures"), causes);
     }
+}
+
+/// What a node says that it can do: names in their order (core `validateNodeDeclaredFeatures`).
+fn declared_features(status: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    let mut before = "";
+    for (nth, name) in items(status, "declaredFeatures").iter().filter_map(Value::as_str).enumerate() {
+        let path = path.index(nth);
+        if let Some(why) = no_feature(name) {
+            causes.push(Cause::invalid(&path, name, format!("invalid feature name {name:?}: {why}")));
+        }
+        if nth > 0 && name == before {
+            causes.push(Cause::duplicate(&path, name));
+        } else if name < before {
+            causes.push(Cause::invalid(&path, name, "list must be sorted alphabetically"));
+        }
+        before = name;
+    }
+}
+
+/// Why a name is none of a feature.
+fn no_feature(name: &str) -> Option<&'static str> {
+    if name.len() > 253 {
+        return Some("must be no more than 253 characters");
+    }
+    let is_segment = |(nth, segment): (usize, &str)| {
+        let first = segment.bytes().next();
+        let begins = |byte: u8| if nth == 0 { byte.is_ascii_uppercase() } else { byte.is_ascii_alphabetic() };
+        first.is_some_and(begins) && segment.bytes().all(|byte| byte.is_ascii_alphanumeric())
+    };
+    (!name.split('/').enumerate().all(is_segment)).then_some(
+        "must start with an UpperCamelCase segment, with subsequent segments separated by '/' (e.g., MyFeature or MyFeature/mySubFeature), and contain only alphanumeric characters and slashes",
+    )
 }
 
 /// How much there is of what (core `ValidateNodeResources`).
