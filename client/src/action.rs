@@ -140,6 +140,8 @@ pub enum Verb {
     /// Reads the object from the server (or, without a name, one of its resource), for those who must know more than
     /// their snapshot. The reconciler's `observe` gets the answer.
     Probe,
+    /// Reads all objects of the resource in a namespace from the server, for the same.
+    List,
 }
 
 /// The event that is recorded about an action's outcome.
@@ -276,6 +278,7 @@ impl Action {
             Verb::DeleteCollection => ("deletecollection", None),
             Verb::CreateSubresource { subresource, .. } => ("create", Some(*subresource)),
             Verb::Probe => ("get", None),
+            Verb::List => ("list", None),
         };
         let slash = if subresource.is_some() { "/" } else { "" };
         format!("{verb} {}{slash}{} {}", self.resource, subresource.unwrap_or(""), self.key())

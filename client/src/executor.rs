@@ -130,7 +130,7 @@ fn excuse(action: &Action, outcome: Outcome) -> Outcome {
         Verb::Update { .. } | Verb::Patch { .. } | Verb::CreateSubresource { .. } => {
             action.lenient && error.is_not_found()
         }
-        Verb::Probe => false,
+        Verb::Probe | Verb::List => false,
     };
     if excused { Ok(Value::Null) } else { outcome }
 }
@@ -153,6 +153,7 @@ fn request(action: &Action) -> Result<Request<Vec<u8>>, http::Error> {
         // Without a name: whether there is any.
         Verb::Probe if action.name.is_empty() => (Method::GET, format!("{collection}?limit=1"), JSON, Vec::new()),
         Verb::Probe => (Method::GET, object(None), JSON, Vec::new()),
+        Verb::List => (Method::GET, collection, JSON, Vec::new()),
     };
     Request::builder().method(method).uri(path).header(CONTENT_TYPE, content_type).body(body)
 }

@@ -10,6 +10,7 @@
 
 pub mod catalog;
 pub mod certificates;
+pub mod claim_protection;
 pub mod deployment;
 pub mod endpoint_slices;
 pub mod garbage;
@@ -20,11 +21,13 @@ pub mod ownership;
 pub mod pod_gc;
 mod pod_template;
 pub mod pods;
+mod protection;
 pub mod replica_set;
 mod run;
 pub mod service_account;
 pub mod stateful_set;
 pub mod taint_eviction;
+pub mod volume_protection;
 
 pub use node_lifecycle::Grace;
 pub use run::{Clients, Config, run};

@@ -12,8 +12,8 @@ use ipnet::Ipv4Net;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    catalog::Catalog, certificates, deployment, endpoint_slices, garbage, namespace, node_ipam, node_lifecycle, pod_gc,
-    replica_set, service_account, stateful_set, taint_eviction,
+    catalog::Catalog, certificates, claim_protection, deployment, endpoint_slices, garbage, namespace, node_ipam,
+    node_lifecycle, pod_gc, replica_set, service_account, stateful_set, taint_eviction, volume_protection,
 };
 
 /// Gives the client that a controller acts with. In one process with the API server each gets its own identity
@@ -86,6 +86,8 @@ fn table() -> Vec<(&'static str, Run)> {
         row("endpointslice", |setting| Some(endpoint_slices::EndpointSlices::new(&setting.informers))),
         row("generic-garbage-collector", |setting| Some(garbage::Garbage::new(&setting.catalog))),
         row("namespace", |setting| Some(namespace::Namespaces::new(&setting.informers, &setting.catalog))),
+        row("pvc-protection", |setting| Some(claim_protection::ClaimProtection::new(&setting.informers))),
+        row("pv-protection", |setting| Some(volume_protection::VolumeProtection::new(&setting.informers))),
         row("certificate", |setting| {
             Some(certificates::Certificates::new(&setting.informers, setting.config.authority.clone()?))
         }),

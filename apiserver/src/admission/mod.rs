@@ -3,6 +3,7 @@
 mod namespace_lifecycle;
 mod node_features;
 mod pods;
+mod storage_in_use;
 
 use crate::store::Compare;
 use crate::verbs::Call;
@@ -16,6 +17,14 @@ pub fn mutate_create(call: &Call, object: &mut Value) -> Result<(), Status> {
             pods::service_account(object);
             pods::default_tolerations(object);
             pods::priority(call, object)
+        }
+        ("", "persistentvolumeclaims") => {
+            storage_in_use::protect(object, storage_in_use::CLAIM);
+            Ok(())
+        }
+        ("", "persistentvolumes") => {
+            storage_in_use::protect(object, storage_in_use::VOLUME);
+            Ok(())
         }
         ("", "nodes") => {
             pods::taint_new_node(object);

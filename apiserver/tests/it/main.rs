@@ -6,6 +6,7 @@ mod bad_input;
 mod cluster;
 mod core_validation;
 mod custom;
+mod features;
 mod forms;
 mod fuzz_seeds;
 mod gates;

@@ -41,6 +41,16 @@ pub fn claim_name(set: &StatefulSet, template: &str, ordinal: u64) -> String {
     format!("{template}-{}", pod_name(set, ordinal))
 }
 
+/// Whether a claim's name is that of some pod of the set: `TEMPLATE-SET-ORDINAL`.
+pub fn is_claim_of(set: &StatefulSet, name: &str) -> bool {
+    let templates = set.spec.iter().flat_map(|spec| spec.volume_claim_templates.iter().flatten());
+    templates.filter_map(|template| template.metadata.name.as_deref()).any(|template| {
+        let ordinal = name.strip_prefix(template).and_then(|rest| rest.strip_prefix('-'));
+        let ordinal = ordinal.and_then(|rest| rest.strip_prefix(set.metadata.name.as_deref()?)?.strip_prefix('-'));
+        ordinal.is_some_and(|ordinal| ordinal.parse::<u64>().is_ok())
+    })
+}
+
 /// The revision that a pod is of.
 pub fn revision(pod: &Pod) -> &str {
     let label = pod.metadata.labels.as_ref().and_then(|labels| labels.get(REVISION_LABEL));

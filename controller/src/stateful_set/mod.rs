@@ -78,6 +78,14 @@ impl Reconciler for StatefulSets {
         wires.on(&self.revisions, move |event, emit| {
             ownership::owners_of(event, "StatefulSet", &sets.snapshot(), selects, emit);
         });
+        let sets = self.sets.clone();
+        // Also when one goes: a pod whose claim is on its way out is not made before that is gone.
+        wires.on(&self.claims, move |event, emit| {
+            let meta = &event.object().metadata;
+            let (snapshot, name) = (sets.snapshot(), meta.name.as_deref().unwrap_or_default());
+            let near = snapshot.namespace(meta.namespace.as_deref().unwrap_or_default());
+            near.filter(|set| identity::is_claim_of(set, name)).for_each(|set| emit(Key::of(&set.metadata)));
+        });
     }
 
     fn snapshot(&self) -> State {

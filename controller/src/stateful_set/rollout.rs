@@ -117,6 +117,8 @@ impl Work<'_> {
     fn take_away(&self, ordinal: u64, pod: &Arc<Pod>, ordered: bool, first_unwell: Option<u64>, steps: &mut Steps) {
         steps.wait = true;
         if pod.metadata.deletion_timestamp.is_some() {
+            // Whoever deletes it: it does not come back, and its claims go as the policy says.
+            steps.push(claims::owners(self.set, ordinal, Some(pod), &self.state.claims));
             return;
         }
         if ordered && !is_healthy(self.set, pod, self.now) && first_unwell != Some(ordinal) {

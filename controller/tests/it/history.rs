@@ -22,6 +22,10 @@ struct Seen {
     active: BTreeMap<String, BTreeSet<String>>,
     /// The most replicas that a set was ever asked for.
     asked: BTreeMap<String, i64>,
+    /// Pods that have a node, with the keys of the claims that they name.
+    placed: BTreeMap<String, BTreeSet<String>>,
+    /// By the key of a claim that is to go: the pods that had a node by then and name it.
+    users: BTreeMap<String, BTreeSet<String>>,
 }
 
 /// Looks at all writes in their order.
@@ -53,6 +57,9 @@ impl Seen {
         if key.starts_with("/registry/pods/") {
             pod(before, after, bounds)?;
             self.count(before, after, bounds)?;
+            self.place(before, after);
+        } else if key.starts_with("/registry/persistentvolumeclaims/") {
+            self.protect(before, after)?;
         } else if key.starts_with("/registry/replicasets/")
             && let Some(set) = after
         {
@@ -64,6 +71,37 @@ impl Seen {
             forward(before, after, "/status/observedGeneration")?;
             if number(after, "/status/observedGeneration") > number(after, "/metadata/generation") {
                 return Err("the status is ahead of what was asked".to_owned());
+            }
+        }
+        Ok(())
+    }
+
+    /// Follows which pods may run, and what they use then.
+    fn place(&mut self, before: Option<&Value>, after: Option<&Value>) {
+        let Some(pod) = after.or(before) else { return };
+        let uid = text(pod, "/metadata/uid").to_owned();
+        if after.is_none() {
+            self.placed.remove(&uid);
+        } else if !text(pod, "/spec/nodeName").is_empty() {
+            let volumes = pod["spec"]["volumes"].as_array().into_iter().flatten();
+            let names =
+                volumes.map(|volume| text(volume, "/persistentVolumeClaim/claimName")).filter(|name| !name.is_empty());
+            let namespace = text(pod, "/metadata/namespace");
+            self.placed.insert(uid, names.map(|name| format!("{namespace}/{name}")).collect());
+        }
+    }
+
+    /// No claim goes before those who used it when it was to go.
+    fn protect(&mut self, before: Option<&Value>, after: Option<&Value>) -> Result<(), String> {
+        let Some(claim) = after.or(before) else { return Ok(()) };
+        let key = format!("{}/{}", text(claim, "/metadata/namespace"), text(claim, "/metadata/name"));
+        if after.is_some_and(|claim| claim["metadata"].get("deletionTimestamp").is_some()) {
+            let users = self.placed.iter().filter(|(_, claims)| claims.contains(&key)).map(|(pod, _)| pod.clone());
+            self.users.entry(key.clone()).or_insert_with(|| users.collect());
+        } else if after.is_none() {
+            let users = self.users.remove(&key).unwrap_or_default();
+            if let Some(pod) = users.iter().find(|pod| self.placed.contains_key(*pod)) {
+                return Err(format!("the claim is gone while pod {pod} uses it"));
             }
         }
         Ok(())

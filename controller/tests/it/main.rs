@@ -5,6 +5,7 @@ mod history;
 mod kubelet;
 #[path = "../../../apiserver/tests/it/model.rs"]
 mod model;
+mod protection;
 mod simulation;
 
 use std::{collections::BTreeMap, time::Duration};

@@ -109,7 +109,7 @@ impl World {
     async fn step(&mut self) {
         let deployment = DEPLOYMENTS[self.random.usize(..DEPLOYMENTS.len())];
         let replicas = self.random.i64(0..=6);
-        match self.random.u8(..16) {
+        match self.random.u8(..17) {
             0..=2 => {
                 let made = self.deployment(deployment, replicas);
                 self.create(&made).await;
@@ -129,7 +129,7 @@ impl World {
                 let how = if self.random.bool() { DeleteParams::background() } else { DeleteParams::foreground() };
                 let _ = self.cluster.api("apps/v1", "Deployment", "default").delete(deployment, &how).await;
             }
-            9 => self.delete_a_pod().await,
+            9 => self.delete_one("Pod").await,
             10 => self.turn_a_node().await,
             11 => self.cluster.restart_control(),
             12 => self.restart().await,
@@ -138,6 +138,7 @@ impl World {
                 self.create(&stateful_set(replicas)).await;
                 self.merge("StatefulSet", SET, json!({"spec": {"replicas": replicas}})).await;
             }
+            15 => self.delete_one("PersistentVolumeClaim").await,
             _ => {
                 let paused = self.random.bool();
                 self.merge("Deployment", deployment, json!({"spec": {"paused": paused}})).await;
@@ -162,11 +163,11 @@ impl World {
         let _ = api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await;
     }
 
-    async fn delete_a_pod(&mut self) {
-        let api = self.cluster.api("v1", "Pod", "default");
-        let Ok(pods) = api.list(&Default::default()).await else { return };
-        if let Some(pod) = self.random.choice(&pods.items) {
-            let _ = api.delete(pod.metadata.name.as_deref().unwrap(), &DeleteParams::default()).await;
+    async fn delete_one(&mut self, kind: &str) {
+        let api = self.cluster.api("v1", kind, "default");
+        let Ok(found) = api.list(&Default::default()).await else { return };
+        if let Some(one) = self.random.choice(&found.items) {
+            let _ = api.delete(one.metadata.name.as_deref().unwrap(), &DeleteParams::default()).await;
         }
     }
 
@@ -260,6 +261,20 @@ impl World {
                 return Err(format!("stateful set: {:#}", set["status"]));
             }
         }
+        let claims = list("v1", "PersistentVolumeClaim").await;
+        for claim in &claims {
+            let name = text(claim, "/metadata/name");
+            let uses = |pod: &Value| text(pod, "/spec/volumes/0/persistentVolumeClaim/claimName") == name;
+            if claim["metadata"].get("deletionTimestamp").is_some() && !pods.iter().any(uses) {
+                return Err(format!("claim {name} waits for nobody"));
+            }
+        }
+        for pod in &pods {
+            let name = text(pod, "/spec/volumes/0/persistentVolumeClaim/claimName");
+            if !name.is_empty() && !claims.iter().any(|claim| text(claim, "/metadata/name") == name) {
+                return Err(format!("claim {name} is not there"));
+            }
+        }
         if pods.len() as i64 != wanted {
             return Err(format!("{} pods, {wanted} wanted", pods.len()));
         }
@@ -288,6 +303,10 @@ fn with_image(image: &str) -> Value {
 }
 
 fn stateful_set(replicas: i64) -> Value {
+    let mut template = template(SET);
+    template["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "data", "mountPath": "/data"}]);
+    let claim = json!({"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}});
     json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": SET, "namespace": "default"},
-        "spec": {"replicas": replicas, "serviceName": SET, "selector": {"matchLabels": {"app": SET}}, "template": template(SET)}})
+        "spec": {"replicas": replicas, "serviceName": SET, "selector": {"matchLabels": {"app": SET}}, "template": template,
+            "volumeClaimTemplates": [claim], "persistentVolumeClaimRetentionPolicy": {"whenScaled": "Delete"}}})
 }
