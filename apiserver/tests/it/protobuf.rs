@@ -167,6 +167,21 @@ async fn what_has_no_protobuf_form_is_refused_or_json() {
     assert!(body.windows(25).any(|window| window == b"PartialObjectMetadataList"), "{body:?}");
 }
 
+/// Upstream's controllers of StatefulSets and DaemonSets compare a revision's bytes with what Go's encoder writes: when they
+/// differ, there is a new revision, and a rollout, with every look.
+#[tokio::test]
+async fn parts_without_a_type_are_as_go_writes_them() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    let path = "/apis/apps/v1/namespaces/default/controllerrevisions";
+    let data = json!({"spec": {"command": "a <b> && c\u{2028}"}});
+    let (code, made) = client.post(path, &json!({"metadata": {"name": "r"}, "revision": 1, "data": data})).await;
+    assert_eq!(code, StatusCode::CREATED, "{made}");
+    let (_, _, body) = ask(&client, &format!("{path}/r"), MEDIA_TYPE).await;
+    let wanted = br#"{"spec":{"command":"a \u003cb\u003e \u0026\u0026 c\u2028"}}"#;
+    assert!(body.windows(wanted.len()).any(|window| window == wanted), "{}", String::from_utf8_lossy(&body));
+}
+
 #[tokio::test]
 async fn watches_are_framed() {
     let harness = Harness::start().await;

@@ -225,10 +225,21 @@ fn scalar(out: &mut Vec<u8>, at: u64, value: &Value, scalar: Scalar) {
         }
         Scalar::Any | Scalar::RawObject => {
             let mut raw = Vec::new();
-            bytes(&mut raw, 1, value.to_string().as_bytes());
+            bytes(&mut raw, 1, as_go_writes(value.to_string()).as_bytes());
             bytes(out, at, &raw);
         }
     }
+}
+
+/// JSON with those characters escaped that Go escapes for HTML's sake. They stand in strings only. Upstream keeps the bytes of a
+/// part that is no type of its own, and its controllers compare them: a ControllerRevision's data with what Go writes now.
+fn as_go_writes(json: String) -> String {
+    const ESCAPED: [(char, &str); 5] =
+        [('<', "\\u003c"), ('>', "\\u003e"), ('&', "\\u0026"), ('\u{2028}', "\\u2028"), ('\u{2029}', "\\u2029")];
+    if !json.contains(ESCAPED.map(|(c, _)| c)) {
+        return json;
+    }
+    ESCAPED.iter().fold(json, |json, (c, escape)| json.replace(*c, escape))
 }
 
 #[cfg(test)]
