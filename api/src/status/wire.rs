@@ -24,8 +24,8 @@ impl Serialize for Status {
         if let Some(details) = self.details.as_deref().filter(told) {
             map.serialize_entry("details", details)?;
         }
-        // Upstream leaves the code out of the answer to a delete, which is the Status of success it writes.
-        if self.is_failure() {
+        // Upstream leaves the code out of the answer to a delete, and has it in that to a create.
+        if self.is_failure() || self.code != 200 {
             map.serialize_entry("code", &self.code)?;
         }
         map.end()

@@ -16,6 +16,8 @@ pub fn mutate_create(call: &Call, object: &mut Value) -> Result<(), Status> {
         ("", "pods") => {
             pods::service_account(object);
             pods::default_tolerations(object);
+            let node = crate::registry::fields::text(&object["spec"], "nodeName").to_owned();
+            pods::topology_labels(call, object, &node)?;
             pods::priority(call, object)
         }
         ("", "persistentvolumeclaims") => {
@@ -32,6 +34,14 @@ pub fn mutate_create(call: &Call, object: &mut Value) -> Result<(), Status> {
         }
         _ => Ok(()),
     }
+}
+
+/// Changes the binding of a pod to a node.
+pub fn mutate_binding(call: &Call, binding: &mut Value, node: &str) -> Result<(), Status> {
+    if crate::registry::fields::text(&binding["target"], "kind") == "Node" {
+        pods::topology_labels(call, binding, node)?;
+    }
+    Ok(())
 }
 
 /// Changes a changed object.

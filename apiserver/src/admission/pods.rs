@@ -43,6 +43,35 @@ pub fn default_tolerations(pod: &mut Value) {
     set(&mut pod["spec"], "tolerations", tolerations);
 }
 
+/// What tells where a node is.
+const TOPOLOGY: [&str; 2] = ["topology.kubernetes.io/region", "topology.kubernetes.io/zone"];
+
+/// A pod says where its node is, unless it says so itself (upstream's PodTopologyLabels, KEP-4742).
+pub fn topology_labels(call: &Call, object: &mut Value, node: &str) -> Result<(), Status> {
+    if node.is_empty() {
+        return Ok(());
+    }
+    let snapshot = call.server.cache_of("", "nodes")?.snapshot();
+    let Some(node) = snapshot.get(node).map(|node| node.parse()) else { return Ok(()) };
+    for label in TOPOLOGY {
+        if let Some(place) = meta::label(&node, label).map(str::to_owned)
+            && meta::label(object, label).is_none()
+            && let Some(metadata) = meta::metadata_mut(object)
+        {
+            set_label(metadata, label, place);
+        }
+    }
+    Ok(())
+}
+
+fn set_label(metadata: &mut serde_json::Map<String, Value>, label: &str, value: String) {
+    let labels = metadata.entry("labels").or_insert_with(|| json!({}));
+    if !labels.is_object() {
+        *labels = json!({});
+    }
+    labels[label] = value.into();
+}
+
 /// The number behind a priority class (upstream's Priority).
 pub fn priority(call: &Call, pod: &mut Value) -> Result<(), Status> {
     let snapshot = call.server.cache_of("scheduling.k8s.io", "priorityclasses")?.snapshot();

@@ -6,7 +6,7 @@ use super::structural::Node;
 use super::{check, check_structural, formats, types};
 use crate::cache::Field;
 use crate::registry::fields::{items, items_mut, object_mut, remove, set, set_default, text};
-use crate::registry::strategy::{Strategy, Traits, WriteContext};
+use crate::registry::strategy::{Strategy, ThroughStatus, Traits, WriteContext};
 use crate::registry::{Row, Subresource, VERBS, VERBS_WHILE_ENDING};
 use coracle_api::clock::rfc3339;
 use coracle_api::gvk::{Symbol, compare_versions};
@@ -25,7 +25,12 @@ pub struct DefinitionStrategy;
 
 impl Strategy for DefinitionStrategy {
     fn traits(&self) -> Traits {
-        Traits { generation: true, unconditional_update: false, ..Traits::DEFAULT }
+        Traits {
+            generation: true,
+            unconditional_update: false,
+            through_status: ThroughStatus::Nothing,
+            ..Traits::DEFAULT
+        }
     }
 
     fn default(&self, object: &mut Value) {

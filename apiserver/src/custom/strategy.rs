@@ -4,7 +4,7 @@ use super::structural::Node;
 use super::{defaults, prune, rules, validate};
 use crate::cache::Field;
 use crate::registry::fields;
-use crate::registry::strategy::{Custom, ScalePaths, Strategy, Traits, WriteContext};
+use crate::registry::strategy::{Custom, ScalePaths, Strategy, ThroughStatus, Traits, WriteContext};
 use coracle_api::Cause;
 use coracle_api::printing::CustomPrinter;
 use coracle_api::status::{CauseReason, FieldPath};
@@ -81,7 +81,12 @@ impl Version {
 impl Strategy for Version {
     fn traits(&self) -> Traits {
         // Updates of custom resources must say which version they change.
-        Traits { generation: true, unconditional_update: false, ..Traits::DEFAULT }
+        Traits {
+            generation: true,
+            unconditional_update: false,
+            through_status: ThroughStatus::Nothing,
+            ..Traits::DEFAULT
+        }
     }
 
     fn fields(&self) -> &[Field] {

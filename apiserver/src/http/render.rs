@@ -321,6 +321,11 @@ pub fn status(accept: &Accept, status: &Status) -> Response {
     response
 }
 
+/// A Status that says that something was made.
+pub fn created(accept: &Accept) -> Response {
+    status(accept, &Status { code: StatusCode::CREATED.as_u16(), ..Status::success() })
+}
+
 /// Adds `Warning` headers (RFC 7234; code 299, agent `-`).
 pub fn warn(response: &mut Response, warnings: &[String]) {
     for warning in warnings {

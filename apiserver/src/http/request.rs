@@ -277,17 +277,17 @@ pub fn drop_unknown(call: &Call, object: &mut Value, mut found: Vec<String>) -> 
 fn check_kind(object: &mut Value, gvk: &Gvk) -> Result<(), Status> {
     let expected = gvk.api_version();
     let (version, kind) = (meta::api_version(object).to_owned(), meta::kind(object).to_owned());
+    let other = Gvk::parse(&version, &kind).filter(|_| kind != *gvk.kind && version != expected);
+    if let Some(other) = other.filter(|other| !kind.is_empty() && schema::of(other).is_some()) {
+        return Err(no_conversion(&other, gvk));
+    }
     if !version.is_empty() && version != expected {
         return Err(Status::bad_request(format!(
             "the API version in the data ({version}) does not match the expected API version ({expected})"
         )));
     }
     if !kind.is_empty() && kind != *gvk.kind {
-        let group_version = if gvk.group.is_empty() { gvk.version.to_string() } else { expected };
-        return Err(Status::bad_request(format!(
-            "{kind} in version {group_version:?} cannot be handled as a {}: converting ({kind}) to ({}): unknown conversion",
-            gvk.kind, gvk.kind
-        )));
+        return Err(no_conversion(&Gvk { kind: kind.into(), ..gvk.clone() }, gvk));
     }
     if let Some(map) = object.as_object_mut() {
         map.insert("kind".to_owned(), gvk.kind.to_string().into());
@@ -295,6 +295,18 @@ fn check_kind(object: &mut Value, gvk: &Gvk) -> Result<(), Status> {
         return Ok(());
     }
     Err(Status::bad_request("the body is not an object"))
+}
+
+/// 400: one kind stands where another is expected, each by the name of its type in Go.
+fn no_conversion(given: &Gvk, expected: &Gvk) -> Status {
+    let package = match expected.group.split('.').next().unwrap_or_default() {
+        "" | "events" => "core",
+        first => first,
+    };
+    Status::bad_request(format!(
+        "{} in version {:?} cannot be handled as a {}: converting ({}.{}) to ({package}.{}): unknown conversion",
+        given.kind, &*given.version, expected.kind, given.version, given.kind, expected.kind
+    ))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //! `validation.go`).
 
 use super::fields::{invalid_all, items, items_mut, label_selector, object_mut, one_of, require, set_default, text};
-use super::strategy::{Strategy, Traits};
+use super::strategy::{Strategy, ThroughStatus, Traits};
 use super::webhook_url;
 use crate::custom::cel;
 use coracle_api::status::FieldPath;
@@ -27,7 +27,12 @@ const TIMEOUT_MAX: i64 = 30;
 
 impl Strategy for AdmissionConfig {
     fn traits(&self) -> Traits {
-        Traits { generation: true, unconditional_update: false, ..Traits::DEFAULT }
+        Traits {
+            generation: true,
+            unconditional_update: false,
+            through_status: ThroughStatus::Nothing,
+            ..Traits::DEFAULT
+        }
     }
 
     fn default(&self, object: &mut Value) {

@@ -2,7 +2,7 @@
 //! here; another server can not be put in the place of this one.
 
 use super::fields::{is_set, text};
-use super::strategy::{NameRule, Strategy};
+use super::strategy::{NameRule, Strategy, ThroughStatus, Traits};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, validation};
 use serde_json::Value;
@@ -11,6 +11,10 @@ use serde_json::Value;
 pub struct ApiServiceStrategy;
 
 impl Strategy for ApiServiceStrategy {
+    fn traits(&self) -> Traits {
+        Traits { through_status: ThroughStatus::Nothing, ..Traits::DEFAULT }
+    }
+
     fn name_rule(&self) -> NameRule {
         // Of the core group it is `v1.`
         validation::path_segment

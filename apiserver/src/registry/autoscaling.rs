@@ -17,7 +17,7 @@ const DEFAULT_UTILIZATION: i64 = 80;
 
 impl Strategy for AutoscalerStrategy {
     fn traits(&self) -> Traits {
-        Traits { generation: true, labels_through_status: true, ..Traits::DEFAULT }
+        Traits { generation: true, ..Traits::DEFAULT }
     }
 
     fn default(&self, object: &mut Value) {

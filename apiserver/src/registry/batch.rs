@@ -24,7 +24,7 @@ pub struct JobStrategy;
 impl Strategy for JobStrategy {
     fn traits(&self) -> Traits {
         // The garbage collector of old leaves pods alone unless told otherwise.
-        Traits { generation: true, orphan_by_default: true, labels_through_status: true, ..Traits::DEFAULT }
+        Traits { generation: true, orphan_by_default: true, ..Traits::DEFAULT }
     }
 
     fn default(&self, object: &mut Value) {
@@ -201,7 +201,7 @@ pub struct CronJobStrategy;
 
 impl Strategy for CronJobStrategy {
     fn traits(&self) -> Traits {
-        Traits { generation: true, labels_through_status: true, ..Traits::DEFAULT }
+        Traits { generation: true, ..Traits::DEFAULT }
     }
 
     fn default(&self, object: &mut Value) {

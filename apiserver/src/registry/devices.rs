@@ -1,7 +1,7 @@
 //! Devices that pods claim (resource/v1 `validation.go`).
 
 use super::fields::{is_set, items, items_mut, object_mut, require, same, set_default, text};
-use super::strategy::{Strategy, Traits};
+use super::strategy::{Strategy, ThroughStatus, Traits};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, validation};
 use serde_json::Value;
@@ -15,6 +15,10 @@ const DEVICES_MAX: usize = 128;
 pub struct ClaimStrategy;
 
 impl Strategy for ClaimStrategy {
+    fn traits(&self) -> Traits {
+        Traits { through_status: ThroughStatus::Nothing, ..Traits::DEFAULT }
+    }
+
     fn default(&self, object: &mut Value) {
         default_claim(object_mut(object, "spec"));
     }

@@ -1,7 +1,7 @@
 //! Priority and fairness: which requests wait for which (flowcontrol/v1 `defaults.go`, `validation.go`).
 
 use super::fields::{below_mut, field_mut, invalid_all, items, object_mut, set, set_default, text};
-use super::strategy::{Strategy, Traits, WriteContext};
+use super::strategy::{Strategy, ThroughStatus, Traits, WriteContext};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, meta, validation};
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 const PRECEDENCE: i64 = 1000;
 const PRECEDENCE_MAX: i64 = 10_000;
 
-const GENERATION: Traits = Traits { generation: true, ..Traits::DEFAULT };
+const GENERATION: Traits = Traits { generation: true, through_status: ThroughStatus::Nothing, ..Traits::DEFAULT };
 
 #[derive(Debug)]
 pub struct FlowSchemaStrategy;

@@ -118,6 +118,7 @@ pub fn prepare_create(row: &Row, object: &mut Value, context: &WriteContext) {
             Some(_) => drop(fields::remove(object, "status")),
         }
     }
+    fill_status(row, object);
 }
 
 /// Carries over what an update cannot change, so that leaving it out is no change.
@@ -166,15 +167,32 @@ pub fn keep_but_status(row: &Row, object: &mut Value, old: &Value) {
     }
     match status {
         Some(status) => fields::set(object, "status", status),
+        // In upstream's own types it is no pointer.
+        None if row.strategy.custom().is_none() => fields::set(object, "status", serde_json::Map::new()),
         None => drop(fields::remove(object, "status")),
     }
+    fill_status(row, object);
     let old_meta = old.get("metadata").unwrap_or(&Value::Null);
-    let mut kept = vec!["ownerReferences"];
-    if !row.strategy.traits().labels_through_status {
-        kept.push("labels");
-    }
-    for field in kept {
+    for field in row.strategy.traits().through_status.kept() {
         meta::set(object, field, old_meta.get(field).cloned().unwrap_or(Value::Null));
+    }
+}
+
+/// Adds what the status says though it is nothing.
+fn fill_status(row: &Row, object: &mut Value) {
+    let blank = row.strategy.blank_status();
+    if !blank.is_null() {
+        fill(fields::object_mut(object, "status"), &blank);
+    }
+}
+
+fn fill(value: &mut Value, blank: &Value) {
+    for (name, blank) in blank.as_object().into_iter().flatten() {
+        if blank.is_object() {
+            fill(fields::object_mut(value, name), blank);
+        } else if value.get(name).is_none_or(Value::is_null) {
+            fields::set(value, name, blank.clone());
+        }
     }
 }
 
@@ -184,7 +202,11 @@ pub fn keep_but(subresource: Subresource, object: &mut Value, old: &Value) {
     // The revision it is meant for has been compared already; the rest of the metadata stays.
     match subresource {
         Subresource::EphemeralContainers => fields::copy(&mut object["spec"], &new["spec"], "ephemeralContainers"),
-        Subresource::Finalize => fields::copy(&mut object["spec"], &new["spec"], "finalizers"),
+        Subresource::Finalize => {
+            fields::copy(&mut object["spec"], &new["spec"], "finalizers");
+            // Upstream's strategy keeps nothing but the status.
+            fields::copy(object, &new, "metadata");
+        }
         Subresource::Approval => match new.pointer("/status/conditions").filter(|conditions| !conditions.is_null()) {
             Some(conditions) => fields::set(fields::object_mut(object, "status"), "conditions", conditions.clone()),
             None => {

@@ -23,7 +23,7 @@ pub struct IngressStrategy;
 
 impl Strategy for IngressStrategy {
     fn traits(&self) -> Traits {
-        Traits { labels_through_status: true, ..GENERATION }
+        GENERATION
     }
 
     fn validate(&self, object: &Value, causes: &mut Vec<Cause>) {

@@ -13,7 +13,11 @@ pub struct BudgetStrategy;
 
 impl Strategy for BudgetStrategy {
     fn traits(&self) -> Traits {
-        Traits { generation: true, unconditional_update: false, labels_through_status: true, ..Traits::DEFAULT }
+        Traits { generation: true, unconditional_update: false, ..Traits::DEFAULT }
+    }
+
+    fn blank_status(&self) -> Value {
+        json!({"currentHealthy": 0, "desiredHealthy": 0, "disruptionsAllowed": 0, "expectedPods": 0})
     }
 
     fn validate(&self, object: &Value, causes: &mut Vec<Cause>) {

@@ -5,7 +5,7 @@ use super::fields::{
     self, alike, invalid_all, items, label_selector, labels, non_negative, object_mut, one_of, quantity, same,
     set_default, text,
 };
-use super::strategy::{Strategy, Traits};
+use super::strategy::{Strategy, ThroughStatus, Traits};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, meta, validation};
 use serde_json::{Value, json};
@@ -272,7 +272,11 @@ pub struct AttachmentStrategy;
 
 impl Strategy for AttachmentStrategy {
     fn traits(&self) -> Traits {
-        Traits { unconditional_update: false, ..Traits::DEFAULT }
+        Traits { unconditional_update: false, through_status: ThroughStatus::Nothing, ..Traits::DEFAULT }
+    }
+
+    fn blank_status(&self) -> Value {
+        json!({"attached": false})
     }
 
     fn default(&self, attachment: &mut Value) {

@@ -27,6 +27,31 @@ pub enum Allocation {
     Service,
 }
 
+/// What of the metadata an update of the status changes, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ThroughStatus {
+    /// All that an update changes.
+    All,
+    /// All but the owners: older kubelets broke them.
+    NotOwners,
+    /// All but the labels.
+    NotLabels,
+    /// Neither labels and annotations, nor finalizers and owners (apimachinery `ResetObjectMetaForStatus`).
+    Nothing,
+}
+
+impl ThroughStatus {
+    /// The fields of the metadata that stay as they are.
+    pub fn kept(self) -> &'static [&'static str] {
+        match self {
+            ThroughStatus::All => &[],
+            ThroughStatus::NotOwners => &["ownerReferences"],
+            ThroughStatus::NotLabels => &["labels"],
+            ThroughStatus::Nothing => &["labels", "annotations", "finalizers", "ownerReferences"],
+        }
+    }
+}
+
 /// The generic behaviour of a kind.
 #[derive(Clone, Copy, Debug)]
 pub struct Traits {
@@ -42,8 +67,7 @@ pub struct Traits {
     pub orphan_by_default: bool,
     /// A new object may bring its status along.
     pub status_on_create: bool,
-    /// Labels can be changed through status.
-    pub labels_through_status: bool,
+    pub through_status: ThroughStatus,
     pub allocation: Allocation,
     /// How long objects live, in seconds.
     pub ttl: Option<u64>,
@@ -57,7 +81,7 @@ impl Traits {
         unconditional_update: true,
         orphan_by_default: false,
         status_on_create: false,
-        labels_through_status: false,
+        through_status: ThroughStatus::All,
         allocation: Allocation::None,
         ttl: None,
     };
@@ -70,6 +94,11 @@ pub type NameRule = fn(&str) -> Vec<String>;
 pub trait Strategy: Send + Sync + std::fmt::Debug + 'static {
     fn traits(&self) -> Traits {
         Traits::DEFAULT
+    }
+
+    /// What the status says when nothing is known yet: numbers and texts that Go's types write also when they are zero.
+    fn blank_status(&self) -> Value {
+        Value::Null
     }
 
     /// Fields that can be selected by, beside name and namespace.

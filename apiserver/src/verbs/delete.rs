@@ -30,7 +30,7 @@ pub(crate) struct DeleteOptions {
     grace_period: Option<i64>,
     propagation: Option<Propagation>,
     uid: Option<String>,
-    resource_version: Option<String>,
+    pub(super) resource_version: Option<String>,
     pub(super) dry_run: bool,
     /// What cannot be read goes without being looked at.
     unreadable: bool,
@@ -139,7 +139,7 @@ fn has_own_finalizers(call: &Call, object: &Value) -> bool {
         && object.pointer("/spec/finalizers").and_then(Value::as_array).is_some_and(|all| !all.is_empty())
 }
 
-fn check_preconditions(call: &Call, options: &DeleteOptions, current: &Current) -> Result<(), Status> {
+pub(super) fn check_preconditions(call: &Call, options: &DeleteOptions, current: &Current) -> Result<(), Status> {
     let uid = object_meta::uid(&current.value);
     // The kind stands where others name the resource (apiserver `registry/rest/delete.go`).
     let named = Gvr { resource: call.gvk().kind, ..call.gvr() };
@@ -194,12 +194,16 @@ fn mark(call: &Call, object: &mut Value, grace: i64) {
     }
     let end = now.checked_add(SignedDuration::from_secs(grace)).unwrap_or(now);
     object_meta::set(object, "deletionTimestamp", rfc3339(end));
-    object_meta::set(object, "deletionGracePeriodSeconds", grace);
+    let is_namespace = &*call.row().kind == "Namespace";
+    // Upstream's namespaces have a delete of their own, which knows no grace.
+    if !is_namespace {
+        object_meta::set(object, "deletionGracePeriodSeconds", grace);
+    }
     if call.row().strategy.traits().generation {
         let generation = object_meta::generation(object);
         object_meta::set(object, "generation", generation + 1);
     }
-    if &*call.row().kind == "Namespace" {
+    if is_namespace {
         fields::object_mut(object, "status")["phase"] = "Terminating".into();
     }
 }

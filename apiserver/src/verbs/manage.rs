@@ -1,6 +1,7 @@
 //! `metadata.managedFields`: keeping account of who wrote what (apimachinery `util/managedfields`).
 
 use super::{Call, Current};
+use crate::registry::strategy::ThroughStatus;
 use crate::registry::{Subresource, fields as field};
 use bytes::Bytes;
 use coracle_api::fields::{Managers, Set, Version, Writer, encode_created};
@@ -42,17 +43,35 @@ pub fn manager_of(headers: &HeaderMap, user: &str) -> String {
 }
 
 static STATUS: LazyLock<Value> = LazyLock::new(|| json!({"f:status": {}}));
-static NOT_STATUS: LazyLock<Value> = LazyLock::new(|| {
-    let kept = ["spec", "data", "binaryData", "stringData", "immutable", "roleRef", "rules", "subjects", "type"];
-    let mut fields: serde_json::Map<String, Value> = kept.iter().map(|name| (format!("f:{name}"), json!({}))).collect();
-    fields.insert("f:metadata".to_owned(), json!({"f:labels": {}, "f:ownerReferences": {}}));
-    Value::Object(fields)
+
+/// What an update of the status cannot set, by what of the metadata it can.
+static NOT_STATUS: LazyLock<[(ThroughStatus, Value); 4]> = LazyLock::new(|| {
+    use ThroughStatus::{All, NotLabels, NotOwners, Nothing};
+    [All, NotOwners, NotLabels, Nothing].map(|through| {
+        let rest = ["spec", "data", "binaryData", "stringData", "immutable", "roleRef", "rules", "subjects", "type"];
+        let named = |names: &[&str]| -> serde_json::Map<String, Value> {
+            names.iter().map(|name| (format!("f:{name}"), json!({}))).collect()
+        };
+        let mut fields = named(&rest);
+        match through {
+            All => {}
+            Nothing => drop(fields.insert("f:metadata".to_owned(), json!({}))),
+            _ => drop(fields.insert("f:metadata".to_owned(), Value::Object(named(through.kept())))),
+        }
+        (through, Value::Object(fields))
+    })
 });
 
 /// What a write through this path cannot set, and so never owns (upstream's `GetResetFields`).
 pub(super) fn ignored(call: &Call) -> Set<'static> {
+    let through = call.row().strategy.traits().through_status;
+    let not_status = || NOT_STATUS.iter().find(|(known, _)| *known == through).map(|(_, fields)| fields);
     let fields: &'static Value = match call.subresource {
-        Some(Subresource::Status) => &NOT_STATUS,
+        Some(Subresource::Status) => match not_status() {
+            Some(fields) => fields,
+            None => return Set::default(),
+        },
+        Some(Subresource::Finalize) => &STATUS,
         None if call.row().has(Subresource::Status) => &STATUS,
         _ => return Set::default(),
     };

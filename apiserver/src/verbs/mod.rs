@@ -101,6 +101,9 @@ impl Verb {
 /// large as that of the largest verb: moving it took a tenth of a GET.
 pub fn dispatch(call: Call, verb: Verb, body: Body) -> BoxFuture<'static, Result<Response, Status>> {
     match (verb, call.subresource) {
+        (verb, Some(subresource)) if !subresource.verbs().contains(&verb.as_str()) => {
+            Box::pin(std::future::ready(Err(Status::method_not_allowed())))
+        }
         _ if !call.row().is_stored() => Box::pin(crate::registry::reviews::answer(call, verb, body)),
         (Verb::Create, Some(Subresource::Token)) => Box::pin(token::create(call, body)),
         (Verb::Get, Some(Subresource::Log)) => Box::pin(crate::http::logs::log(call)),

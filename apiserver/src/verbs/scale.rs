@@ -7,15 +7,26 @@ use crate::http::request::Body;
 use crate::registry::meta;
 use coracle_api::selector::LabelSelector;
 use coracle_api::status::FieldPath;
-use coracle_api::{Cause, Gvk, Status, decode, meta as object_meta, schema};
+use coracle_api::{Cause, Gvk, Gvr, Status, decode, meta as object_meta, schema};
 use http::StatusCode;
 use serde_json::{Value, json};
 
 pub(super) const SCALE: Gvk = Gvk::of("autoscaling", "v1", "Scale");
 
 pub(super) async fn get(call: Call) -> Result<Response, Status> {
-    let current = call.current().await?;
+    let current = call.current().await.map_err(|status| absent(&call, status))?;
     answer(&call, &current.value, &current.revision.to_string())
+}
+
+/// Upstream's 404 names the scale; of a core kind, in the group of scales.
+fn absent(call: &Call, status: Status) -> Status {
+    // StatefulSets and custom resources tell it of the object.
+    if status.code != 404 || call.row().strategy.custom().is_some() || &*call.row().kind == "StatefulSet" {
+        return status;
+    }
+    let Gvr { group, version, resource } = call.gvr();
+    let group = if group.is_empty() { SCALE.group.clone() } else { group };
+    Status::not_found(&Gvr { group, version, resource: format!("{resource}/scale").into() }, &call.name)
 }
 
 pub(super) async fn update(call: Call, body: Body) -> Result<Response, Status> {
@@ -44,6 +55,8 @@ async fn write(call: &Call, make: impl Fn(&Value) -> Result<Value, Status>) -> R
         let current = call.current().await?;
         let shown = scale_of(call, &current.value, &current.revision.to_string());
         let wanted = make(&shown)?;
+        meta::check_name(call, &wanted)?;
+        update::check_uid(call, &current, &wanted)?;
         let replicas = wanted.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(0);
         if replicas < 0 {
             let cause =

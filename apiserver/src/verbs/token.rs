@@ -21,7 +21,9 @@ const MOST: i64 = 1 << 32;
 
 pub(super) async fn create(call: Call, body: Body) -> Result<Response, Status> {
     let (mut request, warnings) = body.of_kind(&REQUEST, call.options.field_validation)?;
+    check_metadata(&call, &request)?;
     let account = call.current().await?.value;
+    check_uid(&call, &request, &account)?;
     let spec = &mut request["spec"];
     if !spec.is_object() {
         *spec = json!({});
@@ -39,17 +41,46 @@ pub(super) async fn create(call: Call, body: Body) -> Result<Response, Status> {
         causes.push(Cause::invalid(&path, seconds, "may not specify a duration larger than 2^32 seconds"));
     }
     if !causes.is_empty() {
-        return Err(Status::invalid(&REQUEST, &call.name, causes));
+        return Err(Status::invalid(&REQUEST, "", causes));
     }
     let now = call.server.config.clock.now();
     let end = now.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(now);
     let claims = claims(&call, &account, &request["spec"], now.as_second(), end.as_second())?;
     let token = call.server.signer.sign(&claims)?;
     set(&mut request, "status", json!({"token": token, "expirationTimestamp": rfc3339(end)}));
-    let metadata = json!({"name": call.name, "namespace": call.namespace, "creationTimestamp": rfc3339(now)});
-    set(&mut request, "metadata", metadata);
+    for (field, value) in [("name", call.name.as_str()), ("namespace", &call.namespace), ("uid", meta::uid(&account))] {
+        meta::set(&mut request, field, value);
+    }
+    meta::set(&mut request, "creationTimestamp", rfc3339(now));
     call.warn(warnings);
     render::value(&call, StatusCode::CREATED, &REQUEST, &request)
+}
+
+/// What the request says of the account must be the account in the path.
+fn check_metadata(call: &Call, request: &Value) -> Result<(), Status> {
+    let namespace = meta::namespace(request);
+    if !namespace.is_empty() && namespace != call.namespace {
+        return Err(Status::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
+    }
+    let name = meta::name(request);
+    if !name.is_empty() && name != call.name {
+        let why = "must match the service account name if specified";
+        let cause = Cause::invalid(&FieldPath::new("metadata.name"), name, why);
+        return Err(Status::invalid(&REQUEST, &call.name, vec![cause]));
+    }
+    Ok(())
+}
+
+/// A token is asked for the account of one life (TokenRequestServiceAccountUIDValidation, on in v1.36).
+fn check_uid(call: &Call, request: &Value, account: &Value) -> Result<(), Status> {
+    let (asked, known) = (meta::uid(request), meta::uid(account));
+    if asked.is_empty() || asked == known {
+        return Ok(());
+    }
+    let why = format!("the UID in the token request ({asked}) does not match the UID of the service account ({known})");
+    Err(Status::conflict(&Gvr::of("authentication.k8s.io", "v1", "TokenRequest"), &call.name, &why))
 }
 
 fn claims(call: &Call, account: &Value, spec: &Value, now: i64, end: i64) -> Result<Value, Status> {
@@ -67,12 +98,16 @@ fn claims(call: &Call, account: &Value, spec: &Value, now: i64, end: i64) -> Res
 /// Binds a token to an object: when that goes, the token is good for nothing.
 fn bind(call: &Call, reference: &Value, own: &mut Value) -> Result<(), Status> {
     let (kind, name, uid) = (text(reference, "kind"), text(reference, "name"), text(reference, "uid"));
-    let (plural, key) = match (text(reference, "apiVersion"), kind) {
-        ("v1", "Pod") => ("pods", format!("{}/{name}", call.namespace)),
-        ("v1", "Secret") => ("secrets", format!("{}/{name}", call.namespace)),
-        ("v1", "Node") => ("nodes", name.to_owned()),
-        (version, kind) => {
-            return Err(Status::bad_request(format!("cannot bind token to object of type {version}, Kind={kind}")));
+    let given = text(reference, "apiVersion");
+    // Upstream looks at the group, and takes any version of it.
+    let (group, version) = given.split_once('/').unwrap_or(("", given));
+    let (plural, key) = match (group, kind) {
+        ("", "Pod") => ("pods", format!("{}/{name}", call.namespace)),
+        ("", "Secret") => ("secrets", format!("{}/{name}", call.namespace)),
+        ("", "Node") => ("nodes", name.to_owned()),
+        _ => {
+            let asked = format!("{group}/{version}, Kind={kind}");
+            return Err(Status::bad_request(format!("cannot bind token to object of type {asked}")));
         }
     };
     let find = |plural: &'static str, key: &str| {
@@ -81,25 +116,22 @@ fn bind(call: &Call, reference: &Value, own: &mut Value) -> Result<(), Status> {
     };
     let gvr = Gvr::of("", "v1", plural);
     let object = find(plural, &key)?.ok_or_else(|| Status::not_found(&gvr, name))?;
-    let found = meta::uid(&object);
-    if !uid.is_empty() && uid != found {
-        let why = format!(
-            "the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been deleted and then recreated"
-        );
-        return Err(Status::conflict(&gvr, name, &why));
-    }
-    own[kind.to_ascii_lowercase()] = json!({"name": name, "uid": found});
-    if kind != "Pod" {
-        return Ok(());
-    }
     let account = text(&object["spec"], "serviceAccountName");
-    if account != call.name {
+    if kind == "Pod" && account != call.name {
         return Err(Status::bad_request(format!(
             "cannot bind token for serviceaccount {:?} to pod running with different serviceaccount name.",
             call.name
         )));
     }
-    let node = text(&object["spec"], "nodeName");
+    let found = meta::uid(&object);
+    if !uid.is_empty() && uid != found {
+        let why = format!(
+            "the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been deleted and then recreated"
+        );
+        return Err(Status::conflict(&Gvr { resource: kind.to_owned().into(), ..gvr }, name, &why));
+    }
+    own[kind.to_ascii_lowercase()] = json!({"name": name, "uid": found});
+    let node = if kind == "Pod" { text(&object["spec"], "nodeName") } else { "" };
     if !node.is_empty() {
         own["node"] = json!({"name": node});
         if let Some(found) = find("nodes", node)? {

@@ -143,14 +143,22 @@ async fn replace_allocated(
 }
 
 /// A whole object that is put is meant for the one that it was read from; what a patch changes is judged as a change.
-fn check_uid(call: &Call, current: &Current, object: &Value) -> Result<(), Status> {
+pub(super) fn check_uid(call: &Call, current: &Current, object: &Value) -> Result<(), Status> {
     let uid = object_meta::uid(object);
     let known = object_meta::uid(&current.value);
     if !uid.is_empty() && uid != known {
-        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {known}");
-        return Err(Status::conflict(&call.gvr(), &call.name, &why));
+        return Err(precondition_failed(call, "UID", uid, known));
     }
     Ok(())
+}
+
+/// 409: the object is another one than what is written was meant for (apiserver `storage`, `Preconditions.Check`).
+pub(super) fn precondition_failed(call: &Call, what: &str, wanted: &str, found: &str) -> Status {
+    let why = format!(
+        "StorageError: invalid object, Code: 4, Key: {}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {found}",
+        call.store_key(&call.name)
+    );
+    Status::conflict(&call.gvr(), &call.name, &why)
 }
 
 fn check_preconditions(call: &Call, current: &Current, object: &Value) -> Result<(), Status> {

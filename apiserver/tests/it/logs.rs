@@ -58,7 +58,7 @@ async fn a_log_is_passed_on() {
         (StatusCode::OK, Value::String(String::new())),
         "not placed yet"
     );
-    client.post(&format!("{pods}/a/binding"), &json!({"target": {"name": "n1"}})).await;
+    client.post(&format!("{pods}/a/binding"), &json!({"metadata": {"name": "a"}, "target": {"name": "n1"}})).await;
     let (code, log) = client.get(&format!("{pods}/a/log?tailLines=5&container=c&color=red")).await;
     assert_eq!(code, StatusCode::OK);
     assert_eq!(log, "kube-apiserver-kubelet-client said GET /containerLogs/default/a/c?tailLines=5 HTTP/1.1\n");

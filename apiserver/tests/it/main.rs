@@ -30,6 +30,7 @@ mod restart;
 mod reviews;
 mod row_walk;
 mod store;
+mod subresources;
 mod unreadable;
 mod validation;
 mod verbs;

@@ -312,16 +312,19 @@ async fn evictions_respect_budgets() {
         let binding = json!({"metadata": {"name": name}, "target": {"name": "n1"}});
         let (code, answer) = client.post("/api/v1/namespaces/default/bindings", &binding).await;
         assert_eq!(code, StatusCode::CREATED, "{answer}");
-        let (code, answer) =
-            client.merge(&format!("{PODS}/{name}/status"), &json!({"status": {"phase": "Running"}})).await;
+        let (code, answer) = client
+            .merge(
+                &format!("{PODS}/{name}/status"),
+                &json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}}),
+            )
+            .await;
         assert_eq!((code, &answer["status"]["phase"]), (StatusCode::OK, &json!("Running")), "{answer}");
     }
     let budgets = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
     let budget =
         json!({"metadata": {"name": "one"}, "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "a"}}}});
     client.post(budgets, &budget).await;
-    let status =
-        json!({"status": {"disruptionsAllowed": 0, "desiredHealthy": 1, "currentHealthy": 1, "expectedPods": 1}});
+    let status = json!({"status": {"observedGeneration": 1, "disruptionsAllowed": 0, "desiredHealthy": 1, "currentHealthy": 1, "expectedPods": 1}});
     client.merge(&format!("{budgets}/one/status"), &status).await;
     let eviction = |name: &str| json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}});
     let (code, answer) = client.post(&format!("{PODS}/a/eviction"), &eviction("a")).await;

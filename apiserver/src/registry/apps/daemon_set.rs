@@ -29,7 +29,7 @@ pub struct DaemonSetStrategy;
 
 impl Strategy for DaemonSetStrategy {
     fn traits(&self) -> Traits {
-        Traits { generation: true, labels_through_status: true, ..Traits::DEFAULT }
+        Traits { generation: true, ..Traits::DEFAULT }
     }
 
     fn default(&self, object: &mut Value) {
@@ -45,8 +45,11 @@ impl Strategy for DaemonSetStrategy {
         set_default(spec, "revisionHistoryLimit", 10);
     }
 
+    fn blank_status(&self) -> Value {
+        json!({"currentNumberScheduled": 0, "numberMisscheduled": 0, "desiredNumberScheduled": 0, "numberReady": 0})
+    }
+
     fn prepare_create(&self, object: &mut Value, _context: &WriteContext) {
-        object["status"] = json!({"currentNumberScheduled": 0, "numberMisscheduled": 0, "desiredNumberScheduled": 0, "numberReady": 0});
         let generation = template_generation(object).max(1);
         count_template(object, generation);
     }

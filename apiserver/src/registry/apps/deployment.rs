@@ -2,7 +2,7 @@
 
 use super::{rolling, workload};
 use crate::registry::fields::{non_negative, object_mut, set_default, text};
-use crate::registry::strategy::{ScalePaths, Strategy, Traits};
+use crate::registry::strategy::{ScalePaths, Strategy, ThroughStatus, Traits};
 use coracle_api::Cause;
 use coracle_api::status::FieldPath;
 use serde_json::Value;
@@ -23,7 +23,12 @@ pub struct DeploymentStrategy;
 
 impl Strategy for DeploymentStrategy {
     fn traits(&self) -> Traits {
-        Traits { generation: true, annotations_count: true, ..Traits::DEFAULT }
+        Traits {
+            generation: true,
+            annotations_count: true,
+            through_status: ThroughStatus::NotLabels,
+            ..Traits::DEFAULT
+        }
     }
 
     fn default(&self, object: &mut Value) {

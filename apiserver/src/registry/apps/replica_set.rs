@@ -3,7 +3,7 @@
 use super::workload;
 use crate::cache::Field;
 use crate::registry::fields::{non_negative, object_mut, set_default};
-use crate::registry::strategy::{ScalePaths, Strategy, Traits, WriteContext};
+use crate::registry::strategy::{ScalePaths, Strategy, Traits};
 use coracle_api::Cause;
 use coracle_api::status::FieldPath;
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ static FIELDS: [Field; 1] = [Field::of("status.replicas", &["status", "replicas"
 
 impl Strategy for ReplicaSetStrategy {
     fn traits(&self) -> Traits {
-        Traits { generation: true, labels_through_status: true, ..Traits::DEFAULT }
+        Traits { generation: true, ..Traits::DEFAULT }
     }
 
     fn fields(&self) -> &[Field] {
@@ -32,8 +32,8 @@ impl Strategy for ReplicaSetStrategy {
         set_default(spec, "replicas", 1);
     }
 
-    fn prepare_create(&self, object: &mut Value, _context: &WriteContext) {
-        object["status"] = json!({"replicas": 0});
+    fn blank_status(&self) -> Value {
+        json!({"replicas": 0})
     }
 
     fn validate(&self, object: &Value, causes: &mut Vec<Cause>) {

@@ -5,7 +5,7 @@ use crate::registry::core::{pod_spec, volume};
 use crate::registry::fields::{
     alike, copy, invalid_all, items, items_mut, non_negative, object_mut, one_of, remove, set, set_default, text,
 };
-use crate::registry::strategy::{NameRule, ScalePaths, Strategy, Traits, WriteContext};
+use crate::registry::strategy::{NameRule, ScalePaths, Strategy, Traits};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, validation};
 use serde_json::{Value, json};
@@ -38,7 +38,7 @@ const COUNTS: [&str; 7] = [
 
 impl Strategy for StatefulSetStrategy {
     fn traits(&self) -> Traits {
-        Traits { generation: true, labels_through_status: true, ..Traits::DEFAULT }
+        Traits { generation: true, ..Traits::DEFAULT }
     }
 
     fn name_rule(&self) -> NameRule {
@@ -74,8 +74,8 @@ impl Strategy for StatefulSetStrategy {
         }
     }
 
-    fn prepare_create(&self, object: &mut Value, _context: &WriteContext) {
-        object["status"] = json!({"replicas": 0, "availableReplicas": 0});
+    fn blank_status(&self) -> Value {
+        json!({"replicas": 0, "availableReplicas": 0})
     }
 
     fn validate(&self, object: &Value, causes: &mut Vec<Cause>) {

@@ -2,6 +2,7 @@
 
 use crate::admission;
 use crate::cache::{Cacher, Field};
+use crate::registry::Subresource;
 use crate::registry::fields::{invalid_all, items, object_mut, set, text};
 use crate::registry::meta::standard_finalizer;
 use crate::registry::strategy::{NameRule, Strategy, WriteContext};
@@ -77,6 +78,18 @@ impl Strategy for NamespaceStrategy {
         }
         if !terminating && phase != "Active" {
             causes.push(Cause::invalid(&path, phase, "may only be 'Active' if `deletionTimestamp` is empty"));
+        }
+    }
+
+    fn validate_subresource(&self, which: Subresource, namespace: &Value, old: &Value, causes: &mut Vec<Cause>) {
+        if which != Subresource::Finalize {
+            return self.validate_status(namespace, old, causes);
+        }
+        let path = FieldPath::new("spec").child("finalizers");
+        for (nth, finalizer) in items(&namespace["spec"], "finalizers").iter().filter_map(Value::as_str).enumerate() {
+            let path = path.index(nth);
+            invalid_all(&path, finalizer, validation::qualified_name(finalizer), causes);
+            standard_finalizer(finalizer, &path, causes);
         }
     }
 

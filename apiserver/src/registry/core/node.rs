@@ -5,7 +5,7 @@ use crate::registry::fields::{invalid_all, is_set, items, object_mut, set, text}
 use crate::registry::strategy::{Strategy, Traits};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, validation};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::HashSet;
 
 /// core/v1 Node
@@ -19,7 +19,14 @@ const EFFECTS: [&str; 3] = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
 impl Strategy for NodeStrategy {
     fn traits(&self) -> Traits {
         // A kubelet registers its node together with what it knows of it.
-        Traits { labels_through_status: true, status_on_create: true, ..Traits::DEFAULT }
+        Traits { status_on_create: true, ..Traits::DEFAULT }
+    }
+
+    fn blank_status(&self) -> Value {
+        // In this one name upstream's type has a capital.
+        json!({"daemonEndpoints": {"kubeletEndpoint": {"Port": 0}}, "nodeInfo": {"machineID": "", "systemUUID": "",
+            "bootID": "", "kernelVersion": "", "osImage": "", "containerRuntimeVersion": "", "kubeletVersion": "",
+            "kubeProxyVersion": "", "operatingSystem": "", "architecture": ""}})
     }
 
     fn fields(&self) -> &[Field] {

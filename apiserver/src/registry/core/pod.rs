@@ -3,10 +3,12 @@
 use super::{pod_defaults, pod_spec, pod_update, resources};
 use crate::cache::Field;
 use crate::registry::Subresource;
-use crate::registry::fields::{is_set, items, object_mut, same, text};
-use crate::registry::strategy::{Strategy, Traits, WriteContext};
+use crate::registry::fields::{is_set, items, items_mut, object_mut, same, set, text};
+use crate::registry::strategy::{Strategy, ThroughStatus, Traits, WriteContext};
 use coracle_api::Cause;
+use coracle_api::clock::rfc3339;
 use coracle_api::status::FieldPath;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 /// core/v1 Pod
@@ -23,9 +25,48 @@ static FIELDS: [Field; 7] = [
     Field::of("status.nominatedNodeName", &["status", "nominatedNodeName"], ""),
 ];
 
+/// Whether the pod is ready.
+pub fn is_ready(pod: &Value) -> bool {
+    let ready = |condition: &Value| text(condition, "type") == "Ready" && text(condition, "status") == "True";
+    items(&pod["status"], "conditions").iter().any(ready)
+}
+
+/// Sets a condition; since when it holds stays what it was while it holds (core/pod `UpdatePodCondition`).
+pub fn set_condition(pod: &mut Value, mut condition: Value, now: Timestamp) {
+    let status = object_mut(pod, "status");
+    if !status["conditions"].is_array() {
+        status["conditions"] = json!([]);
+    }
+    set(&mut condition, "lastProbeTime", Value::Null);
+    let known = items_mut(status, "conditions").find(|known| text(known, "type") == text(&condition, "type"));
+    let since = known.as_ref().filter(|known| text(known, "status") == text(&condition, "status"));
+    let since = since.map_or_else(|| rfc3339(now).into(), |known| known["lastTransitionTime"].clone());
+    set(&mut condition, "lastTransitionTime", since);
+    match known {
+        Some(known) => *known = condition,
+        None => {
+            if let Some(all) = status["conditions"].as_array_mut() {
+                all.push(condition);
+            }
+        }
+    }
+}
+
+/// A pod's first address stands in two fields; the older one counts where they differ (core/v1 `conversion.go`).
+fn addresses(status: &mut Value) {
+    let first = items(status, "podIPs").first().map(|first| text(first, "ip").to_owned());
+    let own = text(status, "podIP").to_owned();
+    match first {
+        Some(first) if own.is_empty() => set(status, "podIP", first),
+        Some(first) if first == own => {}
+        None if own.is_empty() => {}
+        _ => set(status, "podIPs", json!([{"ip": own}])),
+    }
+}
+
 impl Strategy for PodStrategy {
     fn traits(&self) -> Traits {
-        Traits { generation: true, labels_through_status: true, ..Traits::DEFAULT }
+        Traits { generation: true, through_status: ThroughStatus::NotOwners, ..Traits::DEFAULT }
     }
 
     fn fields(&self) -> &[Field] {
@@ -47,6 +88,7 @@ impl Strategy for PodStrategy {
     }
 
     fn prepare_status(&self, pod: &mut Value, old: &Value, _context: &WriteContext) {
+        addresses(object_mut(pod, "status"));
         // The class follows from the spec and cannot be written.
         if let Some(class) = old.pointer("/status/qosClass") {
             object_mut(pod, "status")["qosClass"] = class.clone();

@@ -3,7 +3,7 @@
 use super::{pod_defaults, pod_spec};
 use crate::cache::Field;
 use crate::registry::fields::{is_set, labels, non_negative, object_mut, set, set_default, text};
-use crate::registry::strategy::{ScalePaths, Strategy, Traits, WriteContext};
+use crate::registry::strategy::{ScalePaths, Strategy, Traits};
 use coracle_api::Cause;
 use coracle_api::status::FieldPath;
 use serde_json::{Value, json};
@@ -41,8 +41,8 @@ impl Strategy for ReplicationControllerStrategy {
         set_default(&mut object["spec"], "replicas", 1);
     }
 
-    fn prepare_create(&self, object: &mut Value, _context: &WriteContext) {
-        object["status"] = json!({"replicas": 0});
+    fn blank_status(&self) -> Value {
+        json!({"replicas": 0})
     }
 
     fn validate(&self, object: &Value, causes: &mut Vec<Cause>) {

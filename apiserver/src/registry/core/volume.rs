@@ -48,6 +48,10 @@ const SOURCES: [&str; 22] = [
 pub struct VolumeStrategy;
 
 impl Strategy for VolumeStrategy {
+    fn blank_status(&self) -> Value {
+        json!({"phase": "Pending"})
+    }
+
     fn default(&self, volume: &mut Value) {
         let spec = object_mut(volume, "spec");
         set_default(spec, "persistentVolumeReclaimPolicy", "Retain");
@@ -228,6 +232,10 @@ fn attributes_class_stays(now: &Value, before: &Value, causes: &mut Vec<Cause>) 
 pub struct ClaimStrategy;
 
 impl Strategy for ClaimStrategy {
+    fn blank_status(&self) -> Value {
+        json!({"phase": "Pending"})
+    }
+
     fn traits(&self) -> Traits {
         Traits::DEFAULT
     }
