@@ -8,18 +8,25 @@
 
 mod conforming;
 mod problem;
+mod refusal;
 mod scalar;
+#[cfg(test)]
+mod tests;
+mod text;
 mod walk;
+mod words;
 
 use serde::de::DeserializeSeed;
 use serde::{Deserializer, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::json;
 use crate::schema::{self, TypeRef};
 use crate::status::Status;
 use crate::yaml;
-use walk::{Context, Walk};
+pub use refusal::unrecognized;
+use refusal::{META, Refusal};
+use walk::{AnyValue, Context, Walk};
 
 /// Largest body that is read (apiserver `MaxRequestBodyBytes`).
 pub const MAX_BYTES: usize = 3 * 1024 * 1024;
@@ -94,19 +101,33 @@ fn read(bytes: &[u8], format: Format, ty: TypeRef<'_>, how: How) -> Result<Decod
     if bytes.len() > MAX_BYTES {
         return Err(Status::too_large(&format!("limit is {MAX_BYTES}")));
     }
-    match format {
-        Format::Json => {
-            // Looked at whole, text is checked faster than string by string; what is no text fails where it stops being so.
-            match std::str::from_utf8(bytes) {
-                Ok(text) => from_json(&mut serde_json::Deserializer::from_str(text), ty, how),
-                Err(_) => from_json(&mut serde_json::Deserializer::from_slice(bytes), ty, how),
-            }
-        }
-        Format::Yaml => {
-            let text = std::str::from_utf8(bytes)
-                .map_err(|error| Status::bad_request(format!("yaml: invalid text: {error}")))?;
-            run(ty, how, |walk| yaml::with_deserializer(text, |reader| walk.deserialize(reader)))
-        }
+    let read = match format {
+        Format::Json => read_json(bytes, ty, how),
+        Format::Yaml => match std::str::from_utf8(bytes) {
+            Ok(text) => run(ty, how, |context| {
+                yaml::with_deserializer(text, |reader| Walk::new(ty, context).deserialize(reader))
+            }),
+            Err(_) => Err(Refusal::Unreadable("yaml: invalid leading UTF-8 octet".to_owned())),
+        },
+    };
+    read.map_err(|refusal| refusal.into_status(ty, bytes))
+}
+
+fn read_json(bytes: &[u8], ty: TypeRef<'_>, how: How) -> Result<Decoded, Refusal> {
+    // Looked at whole, text is checked faster than string by string; what is no text fails where it stops being so.
+    let read = match std::str::from_utf8(bytes) {
+        Ok(text) => from_json(&mut serde_json::Deserializer::from_str(text), ty, how),
+        Err(_) => from_json(&mut serde_json::Deserializer::from_slice(bytes), ty, how),
+    };
+    match read {
+        Err(Refusal::Unreadable(why)) => match words::why_no_json(bytes) {
+            Some(words) => Err(Refusal::NoKind(words)),
+            None => match text::repaired(bytes) {
+                Some(text) => from_json(&mut serde_json::Deserializer::from_str(&text), ty, how),
+                None => Err(Refusal::NoKind(why)),
+            },
+        },
+        read => read,
     }
 }
 
@@ -114,22 +135,48 @@ fn from_json<'de, R: serde_json::de::Read<'de>>(
     reader: &mut serde_json::Deserializer<R>,
     ty: TypeRef<'_>,
     how: How,
-) -> Result<Decoded, Status> {
-    run(ty, how, |walk| walk.deserialize(&mut *reader).and_then(|object| reader.end().map(|()| object)))
+) -> Result<Decoded, Refusal> {
+    run(ty, how, |context| {
+        let object = Walk::new(ty, context).deserialize(&mut *reader)?;
+        reader.end().map(|()| object)
+    })
 }
 
-/// So much of a body is shown.
-const SHOWN: usize = 30;
-
-/// The words for a body of which not even the kind can be told (apiserver `endpoints/handlers/rest.go`).
-pub fn unrecognized(kind: &str, why: &str, body: &[u8]) -> String {
-    let (start, more) = if body.len() > SHOWN { (&body[..SHOWN], " ...") } else { (body, "") };
-    let shown = match std::str::from_utf8(start) {
-        _ if body.is_empty() => "<empty>".to_owned(),
-        Ok(text) if text.starts_with('{') => text.to_owned(),
-        _ => start.iter().map(|byte| format!("{byte:02x}")).collect(),
+/// Any JSON, and what stands in it twice if that is asked for.
+///
+/// # Errors
+/// Why it is none, in the words of Go's decoder.
+pub fn any(bytes: &[u8], collect: bool) -> Result<(Value, Vec<String>), String> {
+    let read = |text: &mut serde_json::Deserializer<serde_json::de::StrRead<'_>>| {
+        let mut context = Context::new(collect, false);
+        let read = AnyValue::new(&mut context).deserialize(&mut *text).and_then(|value| text.end().map(|()| value));
+        match (read, context.wrong.take()) {
+            (Ok(value), None) => Ok((value, context.problems.into_messages())),
+            (_, Some(why)) => Err(why),
+            (Err(error), None) => Err(error.to_string()),
+        }
     };
-    format!("the object provided is unrecognized (must be of type {kind}): {why} ({shown}{more})")
+    let first = match std::str::from_utf8(bytes) {
+        Ok(text) => read(&mut serde_json::Deserializer::from_str(text)),
+        Err(error) => Err(error.to_string()),
+    };
+    first.or_else(|why| match (words::why_no_json(bytes), text::repaired(bytes)) {
+        (Some(words), _) => Err(words),
+        (None, Some(text)) => read(&mut serde_json::Deserializer::from_str(&text)),
+        (None, None) => Err(why),
+    })
+}
+
+/// What a value is, in the words of Go's decoder.
+pub fn described(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
 }
 
 /// Checks an object that was made otherwise: by a patch, by a conversion.
@@ -137,19 +184,61 @@ pub fn unrecognized(kind: &str, why: &str, body: &[u8]) -> String {
 /// # Errors
 /// As [`decode`].
 pub fn check(object: Value, ty: TypeRef<'_>, validation: FieldValidation) -> Result<Decoded, Status> {
-    if object.is_object() && conforming::conforms(&object, ty.value(), 0) {
+    checked(object, ty, validation).map_err(|refusal| refusal.into_status_of(ty))
+}
+
+/// As [`check`].
+///
+/// # Errors
+/// The reason alone, for those who say otherwise what it is the reason of.
+pub(crate) fn examine(object: Value, ty: TypeRef<'_>, validation: FieldValidation) -> Result<Decoded, String> {
+    checked(object, ty, validation).map_err(Refusal::why)
+}
+
+/// As [`examine`], in the words of the reader that goes from Go's maps to structures (apimachinery
+/// `runtime.FromUnstructured`), where it has words of its own.
+pub(crate) fn restore(object: Value, ty: TypeRef<'_>, validation: FieldValidation) -> Result<Decoded, String> {
+    if conforms(&object, ty) {
         return Ok(Decoded { object, warnings: Vec::new() });
     }
-    run(ty, How { validation, complete: true }, |walk| walk.deserialize(object))
+    let mut context = Context::new(validation != FieldValidation::Ignore, true);
+    let read: Result<Value, serde_json::Error> = Walk::new(ty, &mut context).deserialize(object);
+    match (context.restoring.take(), context.wrong.take(), read) {
+        (Some(why), ..) | (None, Some(why), _) => Err(why),
+        (None, None, Ok(object)) => {
+            let mut warnings = context.problems.into_messages();
+            // Go's maps have no order.
+            warnings.sort();
+            Ok(Decoded { object, warnings })
+        }
+        (None, None, Err(error)) => Err(error.to_string()),
+    }
+}
+
+fn checked(object: Value, ty: TypeRef<'_>, validation: FieldValidation) -> Result<Decoded, Refusal> {
+    if conforms(&object, ty) {
+        return Ok(Decoded { object, warnings: Vec::new() });
+    }
+    run(ty, How { validation, complete: true }, |context| Walk::new(ty, context).deserialize(object))
+}
+
+/// Whether reading an object against its schema would change nothing.
+pub(crate) fn conforms(object: &Value, ty: TypeRef<'_>) -> bool {
+    object.is_object() && conforming::conforms(object, ty.value(), 0)
+}
+
+/// Whether a value below `depth` others nests no deeper than documents may.
+pub(crate) fn is_shallow(value: &Value, depth: usize) -> bool {
+    conforming::is_shallow(value, depth)
 }
 
 /// An object as reading it would make it; as it is when it cannot be read.
 pub fn completed(object: Value, ty: TypeRef<'_>) -> Value {
-    if object.is_object() && conforming::conforms(&object, ty.value(), 0) {
+    if conforms(&object, ty) {
         return object;
     }
     let how = How { validation: FieldValidation::Ignore, complete: true };
-    run(ty, how, |walk| walk.deserialize(&object)).map_or(object, |decoded| decoded.object)
+    run(ty, how, |context| Walk::new(ty, context).deserialize(&object)).map_or(object, |decoded| decoded.object)
 }
 
 /// Whether two objects of a type, by its published name, are the same to the API: what holds nothing may be told or not, as the
@@ -171,246 +260,34 @@ pub fn from_deserializer<'de, D: Deserializer<'de>>(
     ty: TypeRef<'_>,
     validation: FieldValidation,
 ) -> Result<Decoded, Status> {
-    run(ty, How { validation, complete: true }, |walk| walk.deserialize(reader))
+    run(ty, How { validation, complete: true }, |context| Walk::new(ty, context).deserialize(reader))
+        .map_err(|refusal| refusal.into_status_of(ty))
 }
 
-fn run<E: std::fmt::Display>(
-    ty: TypeRef<'_>,
+fn run<'s, E: std::fmt::Display>(
+    ty: TypeRef<'s>,
     how: How,
-    read: impl FnOnce(Walk<'_, '_>) -> Result<Value, E>,
-) -> Result<Decoded, Status> {
+    read: impl FnOnce(&mut Context<'s>) -> Result<Value, E>,
+) -> Result<Decoded, Refusal> {
     let How { validation, complete } = how;
     let mut context = Context::new(validation != FieldValidation::Ignore, complete);
-    let result = read(Walk::new(ty, &mut context));
-    let refuse = |why: String| {
-        let (kind, version) = (ty.name(), ty.package());
-        Status::bad_request(format!("{kind} in version \"{version}\" cannot be handled as a {kind}: {why}"))
-    };
+    let result = read(&mut context);
     let object = match (result, context.wrong.take()) {
-        (_, Some(wrong)) => return Err(refuse(wrong)),
-        (Err(error), None) => return Err(refuse(format!("couldn't get version/kind; json parse error: {error}"))),
+        (_, Some(wrong)) if context.of_no_kind => return Err(Refusal::NoKind(wrong)),
+        (_, Some(wrong)) => return Err(Refusal::Wrong(wrong)),
+        (Err(error), None) => return Err(Refusal::Unreadable(error.to_string())),
         (Ok(object), None) if object.is_object() => object,
-        (Ok(_), None) => {
-            return Err(refuse("couldn't get version/kind; json parse error: the document is not an object".into()));
+        // As Go reads it into a structure: nothing is there.
+        (Ok(Value::Null), None) if complete => ty.zero(),
+        (Ok(Value::Null), None) => Value::Object(Map::new()),
+        (Ok(other), None) => {
+            let found = described(&other);
+            return Err(Refusal::NoKind(format!("json: cannot unmarshal {found} into Go value of type {META}")));
         }
     };
     let warnings = context.problems.into_messages();
     if validation == FieldValidation::Strict && !warnings.is_empty() {
-        return Err(refuse(format!("strict decoding error: {}", warnings.join(", "))));
+        return Err(Refusal::Strict(warnings));
     }
     Ok(Decoded { object, warnings })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::gvk::Gvk;
-    use serde_json::json;
-
-    fn read(gvk: &Gvk, text: &str, validation: FieldValidation) -> Result<Decoded, Status> {
-        let format = if text.trim_start().starts_with('{') { Format::Json } else { Format::Yaml };
-        decode(text.as_bytes(), format, schema::of(gvk).unwrap(), validation)
-    }
-
-    const DEPLOYMENT: Gvk = Gvk::of("apps", "v1", "Deployment");
-    const POD: Gvk = Gvk::of("", "v1", "Pod");
-    const SECRET: Gvk = Gvk::of("", "v1", "Secret");
-
-    #[test]
-    fn unknown_and_duplicate_fields() {
-        let text = r#"{"kind":"Deployment","spec":{"foo":{"a":1},"replicas":1,"replicas":2,"template":{"spec":{"containers":[{"name":"a"},{"name":"b","Image":"x","env":null,"env":[]}]}}},"metadata":{"labels":{"a":"1","a":"2"}}}"#;
-        let problems = [
-            r#"unknown field "spec.foo""#,
-            r#"duplicate field "spec.replicas""#,
-            r#"unknown field "spec.template.spec.containers[1].Image""#,
-            r#"duplicate field "spec.template.spec.containers[1].env""#,
-            r#"duplicate field "metadata.labels.a""#,
-        ];
-        let strict = read(&DEPLOYMENT, text, FieldValidation::Strict).unwrap_err();
-        assert_eq!(
-            (strict.code, strict.message),
-            (
-                400,
-                format!(
-                    "Deployment in version \"v1\" cannot be handled as a Deployment: strict decoding error: {}",
-                    problems.join(", ")
-                )
-            )
-        );
-        let warned = read(&DEPLOYMENT, text, FieldValidation::Warn).unwrap();
-        assert_eq!(warned.warnings, problems);
-        assert_eq!(
-            warned.object,
-            json!({"kind": "Deployment", "spec": {"replicas": 2, "selector": null, "strategy": {}, "template": {"metadata": {},
-                "spec": {"containers": [{"name": "a", "resources": {}}, {"name": "b", "resources": {}}]}}},
-                "metadata": {"labels": {"a": "2"}}, "status": {}})
-        );
-        assert!(read(&DEPLOYMENT, text, FieldValidation::Ignore).unwrap().warnings.is_empty());
-    }
-
-    #[test]
-    fn what_is_gated_off_is_known_but_left_out() {
-        let text = r#"{"kind":"Pod","spec":{"schedulingGroup":{"podGroupName":"a"},"hostname":"b"}}"#;
-        let found = read(&POD, text, FieldValidation::Strict).unwrap().object;
-        let expected =
-            json!({"kind": "Pod", "metadata": {}, "spec": {"hostname": "b", "containers": null}, "status": {}});
-        assert_eq!(found, expected);
-        let patched = check(serde_json::from_str(text).unwrap(), schema::of(&POD).unwrap(), FieldValidation::Strict);
-        assert_eq!(patched.unwrap().object, found);
-        let wrong = read(&POD, r#"{"spec":{"schedulingGroup":1}}"#, FieldValidation::Ignore).unwrap_err();
-        assert!(wrong.message.contains("cannot unmarshal number"), "{}", wrong.message);
-    }
-
-    #[test]
-    fn wrong_types_are_refused_in_gos_words() {
-        let rows = [
-            (
-                &DEPLOYMENT,
-                r#"{"spec":{"replicas":"3"}}"#,
-                "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32",
-            ),
-            (
-                &DEPLOYMENT,
-                r#"{"spec":{"replicas":3.5}}"#,
-                "json: cannot unmarshal number 3.5 into Go struct field DeploymentSpec.spec.replicas of type int32",
-            ),
-            (
-                &DEPLOYMENT,
-                r#"{"spec":{"replicas":99999999999}}"#,
-                "json: cannot unmarshal number 99999999999 into Go struct field DeploymentSpec.spec.replicas of type int32",
-            ),
-            (
-                &DEPLOYMENT,
-                r#"{"spec":[]}"#,
-                "json: cannot unmarshal array into Go struct field Deployment.spec of type v1.DeploymentSpec",
-            ),
-            (
-                &POD,
-                r#"{"spec":{"containers":[{"image":1}]}}"#,
-                "json: cannot unmarshal number into Go struct field Container.spec.containers.image of type string",
-            ),
-            (
-                &POD,
-                r#"{"spec":{"containers":{}}}"#,
-                "json: cannot unmarshal object into Go struct field PodSpec.spec.containers of type []v1.Container",
-            ),
-            (
-                &POD,
-                r#"{"metadata":{"labels":{"a":true}}}"#,
-                "json: cannot unmarshal bool into Go struct field ObjectMeta.metadata.labels.a of type string",
-            ),
-            (
-                &POD,
-                r#"{"metadata":{"creationTimestamp":"now"}}"#,
-                r#"parsing time "now" as "2006-01-02T15:04:05Z07:00": cannot parse "now" as "2006""#,
-            ),
-            (&POD, r#"{"spec":{"containers":[{"resources":{"limits":{"cpu":"x"}}}]}}"#, crate::quantity::FORMAT_WRONG),
-            (&SECRET, r#"{"data":{"a":"b!!"}}"#, "illegal base64 data at input byte 1"),
-        ];
-        for (gvk, text, message) in rows {
-            let status = read(gvk, text, FieldValidation::Warn).unwrap_err();
-            assert!(status.message.ends_with(&format!(": {message}")), "{text}: {}", status.message);
-        }
-        for text in ["{", "[]", "3", r#"{"a":1} x"#, "null"] {
-            assert_eq!(
-                decode(text.as_bytes(), Format::Json, schema::of(&POD).unwrap(), FieldValidation::Ignore)
-                    .unwrap_err()
-                    .code,
-                400,
-                "{text}"
-            );
-        }
-    }
-
-    #[test]
-    fn values_come_out_canonical() {
-        let text = r#"{"metadata":{"creationTimestamp":"2026-01-01T02:00:00.5+02:00","labels":{"a":null},"deletionTimestamp":null},
-            "spec":{"containers":[null,{"resources":{"limits":{"cpu":0.5,"memory":"1024Mi"}},"ports":[{"containerPort":80}],"args":["a",null]}]}}"#;
-        assert_eq!(
-            read(&POD, text, FieldValidation::Strict).unwrap().object,
-            json!({"metadata": {"creationTimestamp": "2026-01-01T00:00:00Z", "labels": {"a": ""}},
-                "spec": {"containers": [{"name": "", "resources": {}}, {"name": "", "resources": {"limits": {"cpu": "500m", "memory": "1Gi"}},
-                    "ports": [{"containerPort": 80}], "args": ["a", ""]}]}, "status": {}})
-        );
-    }
-
-    #[test]
-    fn nothing_is_left_out_or_there_as_upstreams_types_have_it() {
-        let text = r#"{"metadata":{"labels":{},"name":"","creationTimestamp":null,"ownerReferences":[{"controller":false}]},
-            "spec":{"hostNetwork":false,"priority":0,"activeDeadlineSeconds":null,"nodeSelector":{"a":""},"securityContext":{},"volumes":[],
-            "containers":[{"name":"c","env":[{"value":""}],"tty":false,"readinessProbe":{"httpGet":{"path":""},"periodSeconds":0}}]},
-            "status":{"conditions":[{"type":"a"}]}}"#;
-        let expected = json!({
-            "metadata": {"ownerReferences": [{"controller": false, "apiVersion": "", "kind": "", "name": "", "uid": ""}]},
-            "spec": {"priority": 0, "nodeSelector": {"a": ""}, "securityContext": {}, "containers": [{"name": "c",
-                "env": [{"name": ""}], "resources": {}, "readinessProbe": {"httpGet": {"port": 0}}}]},
-            "status": {"conditions": [{"type": "a", "status": "", "lastProbeTime": null, "lastTransitionTime": null}]}
-        });
-        let found = read(&POD, text, FieldValidation::Strict).unwrap().object;
-        assert_eq!(found, expected);
-        assert_eq!(completed(serde_json::from_str(text).unwrap(), schema::of(&POD).unwrap()), expected);
-        // It stays so, whether it is looked through or read.
-        let reread = read(&POD, &expected.to_string(), FieldValidation::Strict).unwrap().object;
-        assert!(reread == expected && completed(expected.clone(), schema::of(&POD).unwrap()) == expected);
-        // What is given twice counts as it is given last.
-        let twice =
-            r#"{"spec":{"hostname":"a","hostname":"","containers":[],"containers":[{"name":"c"}],"containers":null}}"#;
-        let found = read(&POD, twice, FieldValidation::Ignore).unwrap().object;
-        assert_eq!(found["spec"], json!({"containers": null}));
-        // A part is what is given.
-        let part = r#"{"spec":{"hostNetwork":false,"containers":[{"env":[]}]},"status":null}"#;
-        let found = partial(part.as_bytes(), Format::Json, schema::of(&POD).unwrap(), FieldValidation::Strict).unwrap();
-        assert_eq!(found.object, json!({"spec": {"hostNetwork": false, "containers": [{"env": []}]}}));
-    }
-
-    #[test]
-    fn checking_a_document_is_reading_it() {
-        let texts = [
-            r#"{"kind":"Pod","metadata":{"name":"a","labels":{"a":"b"},"creationTimestamp":"2026-01-01T00:00:00Z"},"spec":{"containers":[{"name":"c","ports":[{"containerPort":80}],"resources":{"limits":{"cpu":"1"}}}]}}"#,
-            r#"{"metadata":{"name":null,"labels":{"a":null}},"spec":{"containers":[null,{"name":"c","args":["a",null]}]}}"#,
-            r#"{"metadata":{"creationTimestamp":"2026-01-01T02:00:00+02:00"},"spec":{"containers":[{"resources":{"limits":{"cpu":"1000m","memory":1}}}]}}"#,
-            r#"{"spec":{"unknown":1,"containers":[{"ports":[{"containerPort":99999999999}]}]}}"#,
-            r#"{"spec":{"containers":{}}}"#,
-            r#"{"metadata":{"managedFields":[{"manager":"a","fieldsV1":{"f:a":{".":{}}}}]}}"#,
-            r#"{"spec":{"containers":[{"ports":[{"containerPort":"80"}],"readinessProbe":{"httpGet":{"port":1.5}}}]}}"#,
-            "[]",
-        ];
-        for text in texts {
-            for validation in [FieldValidation::Strict, FieldValidation::Warn, FieldValidation::Ignore] {
-                let checked = check(serde_json::from_str(text).unwrap(), schema::of(&POD).unwrap(), validation);
-                let read = decode(text.as_bytes(), Format::Json, schema::of(&POD).unwrap(), validation);
-                assert_eq!(checked.map_err(|status| status.message), read.map_err(|status| status.message), "{text}");
-            }
-        }
-    }
-
-    #[test]
-    fn yaml_goes_the_same_way() {
-        let text = "kind: Deployment\nspec:\n  replicas: 2\n  replicas: 3\n  foo: bar\n  template:\n    metadata:\n      labels: {1: a}\n";
-        let decoded = read(&DEPLOYMENT, text, FieldValidation::Warn).unwrap();
-        assert_eq!(decoded.warnings, [r#"duplicate field "spec.replicas""#, r#"unknown field "spec.foo""#]);
-        assert_eq!(
-            decoded.object,
-            json!({"kind": "Deployment", "metadata": {}, "spec": {"replicas": 3, "selector": null, "strategy": {},
-                "template": {"metadata": {"labels": {"1": "a"}}, "spec": {"containers": null}}}, "status": {}})
-        );
-        let wrong = read(&DEPLOYMENT, "spec:\n  replicas: two\n", FieldValidation::Warn).unwrap_err();
-        assert!(wrong.message.ends_with("of type int32"), "{wrong}");
-    }
-
-    #[test]
-    fn size_and_depth_are_bounded() {
-        let big = vec![b' '; MAX_BYTES + 1];
-        assert_eq!(decode(&big, Format::Json, schema::of(&POD).unwrap(), FieldValidation::Warn).unwrap_err().code, 413);
-        let crd = Gvk::of("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
-        let deep = format!(
-            r#"{{"spec":{{"versions":[{{"schema":{{"openAPIV3Schema":{{"default":{}1{}}}}}}}]}}}}"#,
-            "[".repeat(200),
-            "]".repeat(200)
-        );
-        assert_eq!(
-            decode(deep.as_bytes(), Format::Json, schema::of(&crd).unwrap(), FieldValidation::Warn).unwrap_err().code,
-            400
-        );
-    }
 }

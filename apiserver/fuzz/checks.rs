@@ -41,8 +41,8 @@ pub fn patches(data: &[u8]) {
     let ty = ty("", "Pod");
     let Ok(current) = decode::decode(current, Format::Json, ty, FieldValidation::Ignore) else { return };
     for kind in [PatchType::Json, PatchType::Merge, PatchType::Strategic] {
-        if let Ok(patched) = patch::apply(kind, &current.object, patch, ty) {
-            let _ = decode::check(patched, ty, FieldValidation::Warn);
+        if let Ok(mut patched) = patch::apply(kind, &current.object, patch, ty, true) {
+            let _ = patched.read(ty, FieldValidation::Warn);
         }
     }
     if let Ok(wanted) = decode::decode(patch, Format::Json, ty, FieldValidation::Ignore) {

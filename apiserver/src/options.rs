@@ -2,7 +2,7 @@
 
 use coracle_api::decode::FieldValidation;
 use coracle_api::selector::{FieldSelector, LabelSelector};
-use coracle_api::status::FieldPath;
+use coracle_api::status::{FieldPath, Reason};
 use coracle_api::{Cause, Gvk, Status};
 use http::Method;
 
@@ -43,6 +43,8 @@ pub struct Options {
     pub fields: FieldSelector,
     /// None when absent or empty.
     pub resource_version: Option<u64>,
+    /// Why what was given as a resource version is none; those who need one refuse it.
+    no_version: Option<String>,
     pub version_match: Option<VersionMatch>,
     pub limit: usize,
     pub continue_token: Option<String>,
@@ -79,6 +81,7 @@ impl Options {
             labels: LabelSelector::EVERYTHING,
             fields: FieldSelector::default(),
             resource_version: None,
+            no_version: None,
             version_match: None,
             limit: 0,
             continue_token: None,
@@ -122,10 +125,14 @@ impl Options {
                 self.fields = FieldSelector::parse(value).map_err(|error| Status::bad_request(error.to_string()))?;
             }
             "resourceVersion" if !value.is_empty() => {
-                let number = value.parse().map_err(|_| {
-                    invalid("resourceVersion", value, &format!("strconv.ParseUint: parsing {value:?}: invalid syntax"))
-                })?;
-                self.resource_version = Some(number);
+                self.resource_version = value.parse().ok();
+                if self.resource_version.is_none() {
+                    let is_number = value.bytes().all(|byte| byte.is_ascii_digit());
+                    let why = if is_number { "value out of range" } else { "invalid syntax" };
+                    let why = format!("strconv.ParseUint: parsing {value:?}: {why}");
+                    let cause = Cause::invalid(&FieldPath::new("resourceVersion"), value, why);
+                    self.no_version = Some(cause.to_string());
+                }
             }
             "resourceVersionMatch" if !value.is_empty() => {
                 self.version_match = Some(match value {
@@ -185,6 +192,24 @@ impl Options {
         if causes.is_empty() { Ok(()) } else { Err(invalid_options(self.kind, causes)) }
     }
 
+    /// Refuses what is no resource version, of a list.
+    ///
+    /// # Errors
+    /// 400 (apiserver `storage/cacher/delegator`).
+    pub fn version_of_list(&self) -> Result<(), Status> {
+        self.no_version
+            .as_ref()
+            .map_or(Ok(()), |why| Err(Status::bad_request(format!("invalid resource version: {why}"))))
+    }
+
+    /// Refuses what is no resource version, of a read or a watch.
+    ///
+    /// # Errors
+    /// 500, as the storage's error reaches clients of upstream.
+    pub fn version_of_object(&self) -> Result<(), Status> {
+        self.no_version.as_ref().map_or(Ok(()), |why| Err(Status::new(500, Reason::Unknown, why.as_str())))
+    }
+
     /// What a list may ask (apimachinery `internalversion/validation`).
     fn check_list(&self, causes: &mut Vec<Cause>) {
         let path = FieldPath::new("resourceVersionMatch");
@@ -222,9 +247,9 @@ impl Options {
             if self.version_match == Some(VersionMatch::Exact) {
                 causes.push(Cause::not_supported(&path, "Exact", &["NotOlderThan"]));
             }
-            if self.continue_token.is_some() {
-                causes.push(Cause::forbidden(&path, "resourceVersionMatch is forbidden when continue is provided"));
-            }
+        }
+        if self.continue_token.is_some() {
+            causes.push(Cause::forbidden(&path, "resourceVersionMatch is forbidden when continue is provided"));
         }
     }
 }
@@ -254,10 +279,6 @@ fn kind_of(method: &Method) -> &'static str {
 
 fn invalid_options(kind: &'static str, causes: Vec<Cause>) -> Status {
     Status::invalid(&Gvk::of("meta.k8s.io", "v1", kind), "", causes)
-}
-
-fn invalid(name: &str, value: &str, why: &str) -> Status {
-    invalid_options(LIST, vec![Cause::invalid(&FieldPath::new(name), value, why)])
 }
 
 fn not_supported(kind: &'static str, name: &str, value: &str, supported: &[&str]) -> Status {
@@ -351,7 +372,6 @@ mod tests {
         for (query, code) in [
             ("dryRun=Some", 422),
             ("limit=x", 400),
-            ("resourceVersion=x", 422),
             ("resourceVersionMatch=Exact", 422),
             ("resourceVersionMatch=Exact&resourceVersion=0", 422),
             ("fieldValidation=Maybe", 422),
@@ -360,6 +380,19 @@ mod tests {
             ("sendInitialEvents=true&watch=1", 422),
         ] {
             assert_eq!(parse(Some(query)).unwrap_err().code, code, "{query}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_version_is_refused_by_those_who_read() {
+        for (value, why) in
+            [("x", "invalid syntax"), ("-1", "invalid syntax"), ("18446744073709551616", "value out of range")]
+        {
+            let options = parse(Some(&format!("resourceVersion={value}"))).unwrap();
+            let why = format!("resourceVersion: Invalid value: {value:?}: strconv.ParseUint: parsing {value:?}: {why}");
+            let (list, object) = (options.version_of_list().unwrap_err(), options.version_of_object().unwrap_err());
+            assert_eq!((list.code, list.message), (400, format!("invalid resource version: {why}")));
+            assert_eq!((object.code, object.message), (500, why));
         }
     }
 

@@ -42,7 +42,7 @@ fn may_stand(field: Field<'_>, value: &Value, depth: usize) -> bool {
 }
 
 /// What is taken as it is must not nest too deeply, either.
-fn is_shallow(value: &Value, depth: usize) -> bool {
+pub(super) fn is_shallow(value: &Value, depth: usize) -> bool {
     let below = |value: &Value| is_shallow(value, depth + 1);
     depth < MAX_DEPTH
         && match value {

@@ -28,20 +28,19 @@ impl Trail<'_> {
         text
     }
 
-    /// With or without the indexes of lists: Go's type errors leave them out.
-    pub fn text(&self, indexes: bool) -> String {
+    /// With or without indexes of lists and keys of maps: Go's type errors tell fields alone.
+    pub fn text(&self, whole: bool) -> String {
         let mut text = String::new();
         for step in &self.0 {
             let name = match step {
                 Step::Field(name) => name,
-                Step::Key(key) => key.as_str(),
-                Step::Index(index) => {
-                    if indexes {
-                        // Writing to a String cannot fail.
-                        let _ = write!(text, "[{index}]");
-                    }
+                Step::Key(key) if whole => key.as_str(),
+                Step::Index(index) if whole => {
+                    // Writing to a String cannot fail.
+                    let _ = write!(text, "[{index}]");
                     continue;
                 }
+                Step::Key(_) | Step::Index(_) => continue,
             };
             if !text.is_empty() {
                 text.push('.');

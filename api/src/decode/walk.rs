@@ -8,6 +8,7 @@ use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visito
 use serde_json::{Map, Value};
 
 use super::problem::{Problems, Step, Trail};
+use super::refusal::META;
 use super::scalar::{self, Misfit, Raw};
 use crate::schema::{Field, Kind, Nothing, Scalar, TypeRef, ValueRef};
 
@@ -22,6 +23,10 @@ pub(super) struct Context<'s> {
     pub problems: Problems,
     /// The first thing that made the document unreadable as this kind.
     pub wrong: Option<String>,
+    /// What is wrong is where the document says of what kind it is.
+    pub of_no_kind: bool,
+    /// The same in other words, those of [`super::restore`].
+    pub restoring: Option<String>,
     trail: Trail<'s>,
     /// The structures the reader is in.
     owners: Vec<TypeRef<'s>>,
@@ -37,6 +42,8 @@ impl Context<'_> {
         Self {
             problems: Problems::default(),
             wrong: None,
+            of_no_kind: false,
+            restoring: None,
             trail: Trail::default(),
             owners: Vec::new(),
             fields: Vec::new(),
@@ -56,7 +63,15 @@ impl Context<'_> {
     }
 
     fn misfit<E: Error>(&mut self, found: &str, expected: &str) -> E {
+        self.restoring.get_or_insert_with(|| restoring(found, expected));
         let message = match self.owners.last() {
+            Some(_) if self.owners.len() == 1 && matches!(self.trail.0[..], [Step::Field("kind" | "apiVersion")]) => {
+                self.of_no_kind = true;
+                format!(
+                    "json: cannot unmarshal {found} into Go struct field .{} of type {expected}",
+                    self.trail.text(false)
+                )
+            }
             Some(owner) if !self.trail.0.is_empty() => {
                 format!(
                     "json: cannot unmarshal {found} into Go struct field {}.{} of type {expected}",
@@ -64,9 +79,41 @@ impl Context<'_> {
                     self.trail.text(false)
                 )
             }
-            _ => format!("json: cannot unmarshal {found} into Go value of type {expected}"),
+            _ => {
+                self.of_no_kind = true;
+                format!("json: cannot unmarshal {found} into Go value of type {META}")
+            }
         };
         self.fail(message)
+    }
+}
+
+/// Why one Go value cannot be made of another.
+fn restoring(found: &str, expected: &str) -> String {
+    let is_float = found.contains('.');
+    let from = match found.split(' ').next() {
+        Some("number") => {
+            if is_float {
+                "float64"
+            } else {
+                "int64"
+            }
+        }
+        Some("object") => "map",
+        Some("array") => "slice",
+        _ => found,
+    };
+    if expected.starts_with("[]") {
+        format!("cannot restore slice from {from}")
+    } else if expected.starts_with("map[") {
+        format!("cannot restore map from {from}")
+    } else if expected.starts_with("v1.") || expected.starts_with("runtime.") {
+        format!("cannot restore struct from: {from}")
+    } else if matches!((expected, from), ("string", "int64") | ("int32" | "int64", "float64" | "int64")) {
+        // Go converts between these, but not without loss.
+        format!("cannot convert {from} to {expected}")
+    } else {
+        format!("unrecognized type: {expected}")
     }
 }
 
@@ -396,8 +443,14 @@ impl Visitor<'_> for AnyKey {
 }
 
 /// A value of which nothing is known: taken as it is, but not deeper than anything else.
-struct AnyValue<'s, 'c> {
+pub(super) struct AnyValue<'s, 'c> {
     context: &'c mut Context<'s>,
+}
+
+impl<'s, 'c> AnyValue<'s, 'c> {
+    pub fn new(context: &'c mut Context<'s>) -> Self {
+        Self { context }
+    }
 }
 
 impl<'de> DeserializeSeed<'de> for AnyValue<'_, '_> {

@@ -1,6 +1,7 @@
 //! Patches: JSON patch (RFC 6902), JSON merge patch (RFC 7396) and Kubernetes' strategic merge patch, applied and made.
 
 mod diff;
+mod json;
 mod merge;
 mod strategic;
 
@@ -9,9 +10,10 @@ use serde_json::{Map, Value};
 pub use diff::{strategic_diff, three_way_strategic};
 pub use merge::{merge_diff, three_way_merge};
 
-use crate::decode::MAX_BYTES;
+use crate::decode::{self, FieldValidation, MAX_BYTES};
+use crate::gvk::Gvk;
 use crate::schema::{Kind, Strategy, TypeRef, ValueRef};
-use crate::status::{Reason, Status};
+use crate::status::{Cause, FieldPath, Reason, Status};
 
 /// Most operations in one JSON patch (apiserver `maxJSONPatchOperations`).
 const MAX_OPERATIONS: usize = 10_000;
@@ -48,86 +50,155 @@ impl PatchType {
     }
 }
 
-/// `current` as `patch` changes it. The result is not checked against the schema: [`crate::decode::check`] does that.
+/// What came of a patch.
+#[derive(Debug)]
+pub struct Patched {
+    /// The object, not checked against the schema; null when it was read, and taken.
+    object: Value,
+    /// Fields that are unknown or given twice, in the patch or in what came of it.
+    pub problems: Vec<String>,
+    patch_type: PatchType,
+    /// A strategic patch, to be shown.
+    patch: Value,
+}
+
+impl Patched {
+    /// What came of it, before it was read.
+    pub fn object(&self) -> &Value {
+        &self.object
+    }
+
+    /// The object, read as any body of its type is, but with what is unknown put to the problems.
+    ///
+    /// # Errors
+    /// 422 for an object that is none of its type.
+    pub fn read(&mut self, ty: TypeRef<'_>, validation: FieldValidation) -> Result<Value, Status> {
+        if decode::conforms(&self.object, ty) {
+            return Ok(std::mem::take(&mut self.object));
+        }
+        let validation = if validation == FieldValidation::Strict { FieldValidation::Warn } else { validation };
+        let decoded = match self.patch_type {
+            PatchType::Strategic => decode::restore(self.object.clone(), ty, validation),
+            PatchType::Json | PatchType::Merge => decode::examine(self.object.clone(), ty, validation),
+        }
+        .map_err(|why| self.refuse(&Value::Null, &why))?;
+        self.problems.extend(decoded.warnings);
+        Ok(decoded.object)
+    }
+
+    /// The warnings about the problems. `object`: what was read.
+    ///
+    /// # Errors
+    /// 422 when there are any and fields are validated strictly.
+    pub fn settle(&mut self, object: &Value, validation: FieldValidation) -> Result<Vec<String>, Status> {
+        match validation {
+            FieldValidation::Ignore => Ok(Vec::new()),
+            FieldValidation::Strict if !self.problems.is_empty() => {
+                Err(self.refuse(object, &format!("strict decoding error: {}", self.problems.join(", "))))
+            }
+            _ => Ok(std::mem::take(&mut self.problems)),
+        }
+    }
+
+    /// In the words of apiserver `endpoints/handlers/patch.go`: a strategic patch is shown as Go prints it; of the others,
+    /// what came of them.
+    fn refuse(&self, object: &Value, why: &str) -> Status {
+        let shown = match self.patch_type {
+            PatchType::Strategic => go_text(&self.patch),
+            _ if self.object.is_null() => object.to_string(),
+            _ => self.object.to_string(),
+        };
+        let cause = Cause::invalid(&FieldPath::new("patch"), shown, why);
+        Status::invalid(&Gvk::of("", "", ""), "", vec![cause])
+    }
+}
+
+/// `current` as `patch` changes it. `collect`: look for what stands twice and is unknown.
 ///
 /// # Errors
 /// 400 for what is no patch, 413 for one that is too large, 422 for a JSON patch that cannot be applied.
-pub fn apply(patch_type: PatchType, current: &Value, patch: &[u8], ty: TypeRef<'_>) -> Result<Value, Status> {
+pub fn apply(
+    patch_type: PatchType,
+    current: &Value,
+    patch: &[u8],
+    ty: TypeRef<'_>,
+    collect: bool,
+) -> Result<Patched, Status> {
     if patch.len() > MAX_BYTES {
         return Err(Status::too_large(&format!("limit is {MAX_BYTES}")));
     }
-    match patch_type {
-        PatchType::Json => apply_json(current, patch),
+    let (object, problems, patch) = match patch_type {
+        PatchType::Json => {
+            let (object, problems) = json::apply(current, patch, collect)?;
+            (object, problems, Value::Null)
+        }
         PatchType::Merge => {
-            let patch = read_object(patch)?;
+            let (patch, problems) = read_object(patch, collect).map_err(|why| {
+                // When nothing has read it before the library, no more is told.
+                let told =
+                    if collect { format!("error decoding patch: {why}") } else { "Invalid JSON Patch".to_owned() };
+                Status::bad_request(told)
+            })?;
+            if patch.is_null() {
+                return Err(Status::bad_request("Invalid JSON Patch"));
+            }
             let mut object = current.clone();
             json_patch::merge(&mut object, &patch);
-            Ok(object)
+            (object, problems, Value::Null)
         }
-        PatchType::Strategic => strategic(current, read_object(patch)?, ty),
+        PatchType::Strategic => {
+            let (patch, problems) = read_object(patch, collect).map_err(Status::bad_request)?;
+            let patch = if patch.is_null() { Value::Object(Map::new()) } else { patch };
+            (strategic(current, patch.clone(), ty)?, problems, patch)
+        }
+    };
+    Ok(Patched { object, problems, patch_type, patch })
+}
+
+/// A value as Go's `%v` prints it: members by name, nothing quoted.
+fn go_text(value: &Value) -> String {
+    let list = |parts: Vec<String>| parts.join(" ");
+    match value {
+        Value::Null => "<nil>".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => format!("[{}]", list(items.iter().map(go_text).collect())),
+        Value::Object(map) => {
+            let mut parts: Vec<String> = map.iter().map(|(key, value)| format!("{key}:{}", go_text(value))).collect();
+            parts.sort();
+            format!("map[{}]", list(parts))
+        }
+        other => other.to_string(),
     }
 }
 
 /// `current` as a strategic merge patch changes it.
 ///
 /// # Errors
-/// 400 for a patch with directives that do not fit.
+/// 400 and 500 for a patch with directives that do not fit, as upstream has it.
 pub fn strategic(current: &Value, patch: Value, ty: TypeRef<'_>) -> Result<Value, Status> {
     let (Value::Object(current), Value::Object(patch)) = (current.clone(), patch) else {
         return Err(Status::bad_request("a strategic merge patch must be an object"));
     };
-    strategic::merge_map(current, patch, Some(ty.value())).map(Value::Object).map_err(Status::bad_request)
-}
-
-fn read_object(patch: &[u8]) -> Result<Value, Status> {
-    let read: Value =
-        serde_json::from_slice(patch).map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
-    if read.is_object() {
-        Ok(read)
-    } else {
-        Err(Status::bad_request("error decoding patch: the patch must be an object"))
-    }
-}
-
-fn apply_json(current: &Value, patch: &[u8]) -> Result<Value, Status> {
-    let operations: json_patch::Patch =
-        serde_json::from_slice(patch).map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
-    if operations.0.len() > MAX_OPERATIONS {
-        let message =
-            format!("The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {}", operations.0.len());
-        return Err(Status::too_large(&message));
-    }
-    let mut object = current.clone();
-    let mut copied = 0;
-    for operation in &operations.0 {
-        if let json_patch::PatchOperation::Copy(copy) = operation {
-            copied += object.pointer(copy.from.as_str()).map_or(0, weight);
-            if copied > MAX_BYTES {
-                return Err(Status::too_large(&format!("limit of copied values is {MAX_BYTES}")));
-            }
+    strategic::merge_map(current, patch, Some(ty.value())).map(Value::Object).map_err(|why| {
+        // Apiserver `endpoints/handlers/patch.go`, `interpretStrategicMergePatchError`.
+        if why == strategic::BAD_RETAIN_KEYS {
+            Status::bad_request(why)
+        } else {
+            Status::new(500, Reason::Unknown, why)
         }
-        if let json_patch::PatchOperation::Test(test) = operation
-            && test.value.is_null()
-            && object.pointer(test.path.as_str()).is_none()
-        {
-            // What is not there is null.
-            continue;
-        }
-        // Why is not told.
-        json_patch::patch(&mut object, std::slice::from_ref(operation)).map_err(|_| {
-            Status::new(422, Reason::Invalid, "the server rejected our request due to an error in our request")
-        })?;
-    }
-    Ok(object)
+    })
 }
 
-/// About how many bytes a value takes; copies of copies would otherwise grow without bound.
-fn weight(value: &Value) -> usize {
-    match value {
-        Value::String(text) => text.len() + 2,
-        Value::Array(items) => 2 + items.iter().map(|item| 1 + weight(item)).sum::<usize>(),
-        Value::Object(map) => 2 + map.iter().map(|(key, value)| key.len() + 4 + weight(value)).sum::<usize>(),
-        _ => 5,
+/// A patch that is an object, and what stands twice in it.
+fn read_object(patch: &[u8], collect: bool) -> Result<(Value, Vec<String>), String> {
+    match decode::any(patch, collect)? {
+        (read, problems) if read.is_object() => Ok((read, problems)),
+        // Go's null is an empty map.
+        (Value::Null, problems) => Ok((Value::Null, problems)),
+        (read, _) => Err(format!(
+            "json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
+            decode::described(&read)
+        )),
     }
 }
 
@@ -176,32 +247,88 @@ mod tests {
     }
 
     fn run(patch_type: PatchType, current: &Value, patch: &Value) -> Result<Value, Status> {
-        apply(patch_type, current, patch.to_string().as_bytes(), pod())
+        apply(patch_type, current, patch.to_string().as_bytes(), pod(), false).map(|patched| patched.object)
     }
 
     #[test]
     fn json_and_merge_patches() {
         let current = json!({"metadata": {"name": "a", "labels": {"x": "1"}}});
         let json = json!([{"op": "add", "path": "/metadata/labels/y", "value": "2"}, {"op": "remove", "path": "/metadata/labels/x"}]);
-        assert_eq!(
-            run(PatchType::Json, &current, &json).unwrap(),
-            json!({"metadata": {"name": "a", "labels": {"y": "2"}}})
-        );
+        let expected = json!({"metadata": {"name": "a", "labels": {"y": "2"}}});
+        assert_eq!(run(PatchType::Json, &current, &json).unwrap(), expected);
         let failed = run(PatchType::Json, &current, &json!([{"op": "test", "path": "/metadata/name", "value": "b"}]))
             .unwrap_err();
-        assert_eq!((failed.code, failed.reason, failed.causes().len()), (422, Reason::Invalid, 0));
-        let absent = json!([{"op": "test", "path": "/metadata/uid", "value": null}]);
-        assert_eq!(run(PatchType::Json, &current, &absent).unwrap(), current);
+        assert_eq!((failed.code, failed.reason, failed.causes().len()), (422, crate::status::Reason::Invalid, 0));
         let merge = json!({"metadata": {"labels": {"x": null, "y": "2"}}});
-        assert_eq!(
-            run(PatchType::Merge, &current, &merge).unwrap(),
-            json!({"metadata": {"name": "a", "labels": {"y": "2"}}})
-        );
-        let doubling: Vec<Value> =
-            (0..64).map(|i| json!({"op": "copy", "from": "/metadata", "path": format!("/metadata/x{i}")})).collect();
-        assert_eq!(run(PatchType::Json, &current, &json!(doubling)).unwrap_err().code, 413);
+        assert_eq!(run(PatchType::Merge, &current, &merge).unwrap(), expected);
         for patch_type in [PatchType::Json, PatchType::Merge, PatchType::Strategic] {
-            assert_eq!(apply(patch_type, &current, b"3", pod()).unwrap_err().code, 400);
+            assert_eq!(apply(patch_type, &current, b"3", pod(), true).unwrap_err().code, 400);
+        }
+        // Only a strategic patch may be nothing.
+        assert_eq!(run(PatchType::Merge, &current, &Value::Null).unwrap_err().message, "Invalid JSON Patch");
+        assert_eq!(run(PatchType::Strategic, &current, &Value::Null).unwrap(), current);
+    }
+
+    #[test]
+    fn problems_are_told_or_refused() {
+        let current = json!({"metadata": {"name": "a"}});
+        let patch = br#"{"spec":{"foo":[1,2.5,"s",null,true],"hostname":"a","hostname":"b"}}"#;
+        let read = |patch_type, validation| {
+            let mut patched = apply(patch_type, &current, patch, pod(), validation != FieldValidation::Ignore)?;
+            let object = patched.read(pod(), validation)?;
+            assert_eq!((&object["metadata"]["name"], &object["spec"]["hostname"]), (&json!("a"), &json!("b")));
+            assert!(object["spec"].get("foo").is_none(), "{object}");
+            patched.settle(&object, validation)
+        };
+        let problems = [r#"duplicate field "spec.hostname""#, r#"unknown field "spec.foo""#];
+        for (patch_type, shown) in [
+            (
+                PatchType::Merge,
+                r#"{\"metadata\":{\"name\":\"a\"},\"spec\":{\"foo\":[1,2.5,\"s\",null,true],\"hostname\":\"b\"}}"#,
+            ),
+            (PatchType::Strategic, "map[spec:map[foo:[1 2.5 s <nil> true] hostname:b]]"),
+        ] {
+            assert!(read(patch_type, FieldValidation::Ignore).unwrap().is_empty());
+            assert_eq!(read(patch_type, FieldValidation::Warn).unwrap(), problems);
+            let strict = read(patch_type, FieldValidation::Strict).unwrap_err();
+            let expected = format!(
+                " \"\" is invalid: patch: Invalid value: \"{shown}\": strict decoding error: {}",
+                problems.join(", ")
+            );
+            assert_eq!((strict.code, strict.message), (422, expected));
+        }
+    }
+
+    /// As a kube-apiserver answered.
+    #[test]
+    fn what_a_strategic_patch_makes_unreadable() {
+        let rows = [
+            (r#"{"spec":3}"#, "map[spec:3]", "cannot restore struct from: int64"),
+            (
+                r#"{"metadata":{"labels":{"x":3}}}"#,
+                "map[metadata:map[labels:map[x:3]]]",
+                "cannot convert int64 to string",
+            ),
+            (r#"{"metadata":{"labels":{"x":[]}}}"#, "map[metadata:map[labels:map[x:[]]]]", "unrecognized type: string"),
+            (
+                r#"{"metadata":{"finalizers":{}}}"#,
+                "map[metadata:map[finalizers:map[]]]",
+                "cannot restore slice from map",
+            ),
+            (r#"{"metadata":{"labels":3}}"#, "map[metadata:map[labels:3]]", "cannot restore map from int64"),
+            (r#"{"metadata":{"generation":"3"}}"#, "map[metadata:map[generation:3]]", "unrecognized type: int64"),
+            (
+                r#"{"metadata":{"generation":3.5}}"#,
+                "map[metadata:map[generation:3.5]]",
+                "cannot convert float64 to int64",
+            ),
+            (r#"{"spec":{"hostNetwork":"x"}}"#, "map[spec:map[hostNetwork:x]]", "unrecognized type: bool"),
+        ];
+        for (patch, shown, why) in rows {
+            let mut patched = apply(PatchType::Strategic, &json!({}), patch.as_bytes(), pod(), true).unwrap();
+            let refused = patched.read(pod(), FieldValidation::Warn).unwrap_err();
+            let expected = format!(" \"\" is invalid: patch: Invalid value: \"{shown}\": {why}");
+            assert_eq!((refused.code, refused.message), (422, expected));
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 
-use super::{Inside, Object};
+use super::{Inside, Object, go_text};
 use crate::schema::ValueRef;
 
 pub(super) const PATCH: &str = "$patch";
@@ -23,15 +23,20 @@ pub(super) fn merge_map(
         return match directive.as_str() {
             Some("replace") => Ok(without_directives(patch)),
             Some("delete") => Ok(Object::new()),
-            _ => Err(format!("unknown patch type: {directive} in map: {}", Value::Object(patch))),
+            _ => {
+                let mut map = patch;
+                map.insert(PATCH.to_owned(), directive.clone());
+                Err(unknown_directive(&directive, &Value::Object(map)))
+            }
         };
     }
     retain_keys(&mut original, &mut patch)?;
     let orders = take_orders(&mut patch)?;
     for (key, change) in patch {
         if let Some(field) = key.strip_prefix(DELETE_FROM_LIST) {
-            let Value::Array(gone) = change else { return Err(format!("{key} must be a list")) };
+            // Where there is no list, nobody asks what is to go from it.
             if let Some(Value::Array(items)) = original.get_mut(field) {
+                let Value::Array(gone) = change else { return Err(no_list(&change)) };
                 items.retain(|item| !gone.contains(item));
             }
             continue;
@@ -75,16 +80,33 @@ fn merge_entry(original: &mut Object, key: String, change: Value, inside: Inside
     Ok(())
 }
 
+/// The one problem of these that is the client's (apimachinery `util/mergepatch`); of the others upstream says 500.
+pub(super) const BAD_RETAIN_KEYS: &str = "invalid patch format of retainKeys";
+
+fn unknown_directive(directive: &Value, map: &Value) -> String {
+    format!("unknown patch type: {} in map: {}", go_text(directive), go_text(map))
+}
+
+fn no_list(found: &Value) -> String {
+    let found = match found {
+        Value::Null => "<nil>",
+        Value::Bool(_) => "bool",
+        Value::Number(number) if number.is_f64() => "float64",
+        Value::Number(_) => "int64",
+        Value::String(_) => "string",
+        Value::Array(_) => "[]interface {}",
+        Value::Object(_) => "map[string]interface {}",
+    };
+    format!("expected a []interface {{}}, but received a {found}")
+}
+
 /// Of a map that `$retainKeys` stands in, only the keys it names are kept.
 fn retain_keys(original: &mut Object, patch: &mut Object) -> Result<(), String> {
     let Some(keys) = patch.shift_remove(RETAIN_KEYS) else { return Ok(()) };
-    let Value::Array(keys) = keys else { return Err("$retainKeys must be a list".into()) };
+    let Value::Array(keys) = keys else { return Err(BAD_RETAIN_KEYS.into()) };
     let kept = |key: &str| keys.iter().any(|kept| kept == key);
-    if let Some((key, _)) = patch.iter().find(|(key, change)| !key.starts_with('$') && !change.is_null() && !kept(key))
-    {
-        return Err(format!(
-            "bad patch format for a field with retainKeys strategy: {key} is not in the retainKeys list"
-        ));
+    if patch.iter().any(|(key, change)| !key.starts_with('$') && !change.is_null() && !kept(key)) {
+        return Err(BAD_RETAIN_KEYS.into());
     }
     original.retain(|key, _| kept(key));
     Ok(())
@@ -96,7 +118,7 @@ fn take_orders(patch: &mut Object) -> Result<Vec<(String, Vec<Value>)>, String> 
     for name in names {
         match patch.shift_remove(&name) {
             Some(Value::Array(order)) => orders.push((name[SET_ORDER.len()..].to_owned(), order)),
-            _ => return Err(format!("{name} must be a list")),
+            other => return Err(no_list(&other.unwrap_or_default())),
         }
     }
     Ok(orders)
@@ -114,7 +136,8 @@ fn merge_list(original: Vec<Value>, patch: Vec<Value>, inside: Inside<'_>) -> Re
         return Ok(merged);
     }
     if maps != patch.len() + original.len() {
-        return Err("delta of list has elements of different types".into());
+        let lists = [original, patch].map(Value::Array).to_vec();
+        return Err(format!("list element types are not identical: {}", go_text(&Value::Array(lists))));
     }
     let Some(key) = inside.merge_key else { return Err("cannot merge lists without merge key".into()) };
     let (original, patch) = list_directives(original, patch, key)?;
@@ -135,7 +158,7 @@ fn list_directives(mut original: Vec<Value>, patch: Vec<Value>, key: &str) -> Re
                 }
                 Some("replace") => replace = true,
                 Some("merge") => return Err("merging lists cannot yet be specified in the patch".into()),
-                _ => return Err(format!("unknown patch type: {directive} in map: {item}")),
+                _ => return Err(unknown_directive(directive, &item)),
             },
         }
     }
@@ -143,7 +166,7 @@ fn list_directives(mut original: Vec<Value>, patch: Vec<Value>, key: &str) -> Re
 }
 
 fn no_merge_key(item: &Value, key: &str) -> String {
-    format!("map: {item} does not contain declared merge key: {key}")
+    format!("map: {} does not contain declared merge key: {key}", go_text(item))
 }
 
 fn merge_items(

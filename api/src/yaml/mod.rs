@@ -49,11 +49,28 @@ fn options(duplicate_keys: DuplicateKeyPolicy) -> Options {
     }
 }
 
-/// Hands a reader of the one document in `text` to `read`. Keys given twice reach the reader twice.
+/// The text of the first document: Go's YAML reads no further (`yaml.Unmarshal`).
+fn first_document(text: &str) -> &str {
+    let (mut at, mut began) = (0, false);
+    for line in text.split_inclusive('\n') {
+        let marker = line.strip_prefix("---").or_else(|| line.strip_prefix("..."));
+        let is_marker = marker.is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']));
+        if is_marker && began {
+            return &text[..at];
+        }
+        // Comments and directives come before a document, they do not begin it.
+        began |= is_marker || !(line.trim().is_empty() || line.starts_with(['#', '%']));
+        at += line.len();
+    }
+    text
+}
+
+/// Hands a reader of the first document in `text` to `read`. Keys given twice reach the reader twice.
 pub(crate) fn with_deserializer<T>(
     text: &str,
     read: impl for<'de, 'e> FnOnce(serde_saphyr::Deserializer<'de, 'e>) -> Result<T, serde_saphyr::Error>,
 ) -> Result<T, Error> {
+    let text = first_document(text);
     serde_saphyr::with_deserializer_from_str_with_options(text, options(DuplicateKeyPolicy::PassThrough), read)
         .map_err(|error| Error::new(&error, 0))
 }
@@ -66,12 +83,12 @@ pub fn parse(text: &str) -> Result<Value, Error> {
     parse_at(text, 0)
 }
 
-/// Reads one document as Go's YAML does when it is not strict: of a key that stands twice, the last counts.
+/// Reads the first document as Go's YAML does when it is not strict: of a key that stands twice, the last counts.
 ///
 /// # Errors
 /// When it is no YAML.
 pub fn parse_loosely(text: &str) -> Result<Value, Error> {
-    serde_saphyr::from_str_with_options(text, options(DuplicateKeyPolicy::LastWins))
+    serde_saphyr::from_str_with_options(first_document(text), options(DuplicateKeyPolicy::LastWins))
         .map_err(|error| Error::new(&error, 0))
 }
 
@@ -138,6 +155,23 @@ mod tests {
         assert_eq!(found, [Document { value: json!({"a": 1}), line: 3 }, Document { value: json!({"b": 2}), line: 9 }]);
         assert_eq!(documents("{\"a\": [1, 2]}").unwrap()[0].value, json!({"a": [1, 2]}));
         assert!(documents("").unwrap().is_empty());
+    }
+
+    #[test]
+    fn the_first_document_ends_where_the_next_begins() {
+        let rows = [
+            ("a: 1\n---\nb: 2", "a: 1\n"),
+            ("# c\n%YAML 1.1\n---\na: 1\n--- # x\nb: [\n", "# c\n%YAML 1.1\n---\na: 1\n"),
+            ("---\n---\na: 1\n", "---\n"),
+            ("a: 1\n...\nb: 2\n", "a: 1\n"),
+            ("--- {a: 1}\n---\n", "--- {a: 1}\n"),
+            ("a: |\n  ---\n  x\n", "a: |\n  ---\n  x\n"),
+            ("---a: 1\n", "---a: 1\n"),
+            ("", ""),
+        ];
+        for (text, first) in rows {
+            assert_eq!(first_document(text), first, "{text:?}");
+        }
     }
 
     #[test]

@@ -9,10 +9,12 @@ use http::{HeaderMap, HeaderValue, header};
 pub enum Shape {
     #[default]
     Object,
-    /// meta.k8s.io/v1 Table
+    /// Table of meta.k8s.io
     Table,
-    /// meta.k8s.io/v1 PartialObjectMetadata, and its list
+    /// PartialObjectMetadata of meta.k8s.io
     Partial,
+    /// PartialObjectMetadataList of meta.k8s.io
+    Partials,
 }
 
 /// How an answer is written.
@@ -31,6 +33,26 @@ pub struct Accept {
     pub format: Format,
     /// JSON is laid out for people.
     pub pretty: bool,
+    /// The version of what is neither the object nor its list.
+    pub meta: Meta,
+}
+
+/// A version of meta.k8s.io; both are the same but for their name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Meta {
+    #[default]
+    V1,
+    V1beta1,
+}
+
+impl Meta {
+    /// As objects say it.
+    pub fn api_version(self) -> &'static str {
+        match self {
+            Self::V1 => "meta.k8s.io/v1",
+            Self::V1beta1 => "meta.k8s.io/v1beta1",
+        }
+    }
 }
 
 /// What the server can write.
@@ -74,7 +96,7 @@ impl Accept {
         let format = match parts.next()? {
             "*/*" | "application/*" | "application/json" => Format::Json,
             "application/yaml" => Format::Yaml,
-            protobuf::MEDIA_TYPE if protobuf() => Format::Protobuf,
+            protobuf::MEDIA_TYPE => Format::Protobuf,
             _ => return None,
         };
         let (mut kind, mut group, mut version, mut quality) = ("", "", "", 1000);
@@ -87,17 +109,24 @@ impl Accept {
                 _ => {}
             }
         }
-        let shape = match (kind, group, version) {
-            ("", ..) => Shape::Object,
-            ("Table", "meta.k8s.io", "v1") => Shape::Table,
-            ("PartialObjectMetadata" | "PartialObjectMetadataList", "meta.k8s.io", "v1") => Shape::Partial,
+        let shape = match (kind, group) {
+            ("", _) => Shape::Object,
+            ("Table", "meta.k8s.io") => Shape::Table,
+            ("PartialObjectMetadata", "meta.k8s.io") => Shape::Partial,
+            ("PartialObjectMetadataList", "meta.k8s.io") => Shape::Partials,
             _ => return None,
         };
-        // Tables have no protobuf form.
-        if shape == Shape::Table && format == Format::Protobuf {
+        let meta = match version {
+            "v1beta1" => Meta::V1beta1,
+            "v1" => Meta::V1,
+            _ if shape == Shape::Object => Meta::V1,
+            _ => return None,
+        };
+        // Tables have no protobuf form; metadata has one, whatever it is of.
+        if format == Format::Protobuf && (shape == Shape::Table || shape == Shape::Object && !protobuf()) {
             return None;
         }
-        Some((quality, Self { shape, format, pretty: false }))
+        Some((quality, Self { shape, format, pretty: false, meta }))
     }
 
     /// The same, laid out for people if a request wants that.
@@ -144,7 +173,7 @@ mod tests {
 
     #[test]
     fn the_first_clause_that_can_be_satisfied() {
-        let of = |shape, format| Ok(Accept { shape, format, pretty: false });
+        let of = |shape, format| Ok(Accept { shape, format, ..Accept::default() });
         let rows = [
             ("", of(Shape::Object, Format::Json)),
             ("*/*", of(Shape::Object, Format::Json)),
@@ -154,9 +183,14 @@ mod tests {
                 of(Shape::Object, Format::Json),
             ),
             ("application/json;as=Table;v=v1;g=meta.k8s.io,application/json", of(Shape::Table, Format::Json)),
-            ("application/json;as=Table;v=v1beta1;g=meta.k8s.io, application/json", of(Shape::Object, Format::Json)),
+            (
+                "application/json;as=Table;v=v1beta1;g=meta.k8s.io, application/json",
+                of(Shape::Table, Format::Json).map(|accept| Accept { meta: Meta::V1beta1, ..accept }),
+            ),
+            ("application/json;as=Table;v=v2;g=meta.k8s.io, application/json", of(Shape::Object, Format::Json)),
+            ("application/json;as=Table;v=v1;g=x", Err(406)),
             ("application/json;q=0.1,application/yaml", of(Shape::Object, Format::Yaml)),
-            ("application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1", of(Shape::Partial, Format::Json)),
+            ("application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1", of(Shape::Partials, Format::Json)),
             ("application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io", Err(406)),
             ("application/cbor", Err(406)),
             ("text/html", Err(406)),

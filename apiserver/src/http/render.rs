@@ -1,6 +1,6 @@
 //! Answers: objects, lists, tables, statuses, in the form the client asked for.
 
-use super::negotiate::{Accept, Format, Shape};
+use super::negotiate::{Accept, Format, Meta, Shape};
 use super::pretty::Layout;
 use super::{protobuf, table};
 use crate::cache::watcher::{FrameEncoder, bookmark_object, error_frame, json_frame};
@@ -11,6 +11,7 @@ use crate::verbs::{Call, Response};
 use axum::body::Body;
 use bytes::{BufMut, Bytes, BytesMut};
 use coracle_api::printing::{self, Printing};
+use coracle_api::status::Reason;
 use coracle_api::{Gvk, Status};
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -26,14 +27,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// when the client takes that (upstream compresses from 128 KiB on).
 const PIECE: usize = 128 << 10;
 
-const META_V1: &str = "meta.k8s.io/v1";
-
 /// How a call's objects are written.
 #[derive(Debug)]
 pub struct Form {
     row: Arc<Row>,
     served: usize,
     shape: Shape,
+    meta: Meta,
     protobuf: bool,
     include_object: table::Include,
     now: Timestamp,
@@ -51,11 +51,30 @@ impl Form {
             row: call.row().clone(),
             served: call.resolved.served,
             shape: call.accept.shape,
+            meta: call.accept.meta,
             protobuf: call.accept.format == Format::Protobuf,
             include_object: table::Include::parse(call.options.include_object.as_deref())?,
             now: call.server.config.clock.now(),
             columns_sent: AtomicBool::new(false),
         })
+    }
+
+    /// Refuses the metadata of a list as that of an object, and the other way round (apiserver `handlers/response.go`).
+    fn check_shape(&self, is_list: bool) -> Result<(), Status> {
+        let (asked, is) = match (self.shape, is_list) {
+            (Shape::Partial, true) => ("PartialObjectMetadata", "a list"),
+            (Shape::Partials, false) => ("PartialObjectMetadataList", "not a list"),
+            _ => return Ok(()),
+        };
+        let gvk = self.row.gvk(self.served);
+        let (package, kind) = match gvk.group.split('.').next() {
+            _ if self.row.strategy.custom().is_some() => ("unstructured", "Unstructured"),
+            Some("" | "events") | None => ("core", &*gvk.kind),
+            Some(package) => (package, &*gvk.kind),
+        };
+        let list = if is_list { "List" } else { "" };
+        let why = format!("you requested {asked}, but the requested object is {is} (*{package}.{kind}{list})");
+        Err(Status::new(406, Reason::NotAcceptable, why))
     }
 
     /// The stored bytes are what the client wants.
@@ -108,8 +127,10 @@ impl Form {
         let value = self.converted(object.json_slice());
         match self.shape {
             Shape::Object => value.to_string().into(),
-            Shape::Partial => partial(&value).to_string().into(),
-            Shape::Table => table::row(self.printing(), &value, self.include_object, self.now).to_string().into(),
+            Shape::Partial | Shape::Partials => partial(&value, self.meta).to_string().into(),
+            Shape::Table => {
+                table::row(self.printing(), &value, self.include_object, self.meta, self.now).to_string().into()
+            }
         }
     }
 
@@ -121,15 +142,16 @@ impl Form {
         let value = self.converted(json);
         match self.shape {
             Shape::Object => value.to_string().into(),
-            Shape::Partial => partial(&value).to_string().into(),
+            Shape::Partial | Shape::Partials => partial(&value, self.meta).to_string().into(),
             Shape::Table => {
                 let printing = self.printing();
                 let revision = coracle_api::meta::resource_version(&value).to_owned();
                 table::document(
                     printing,
                     &revision,
-                    vec![table::row(printing, &value, self.include_object, self.now)],
+                    vec![table::row(printing, &value, self.include_object, self.meta, self.now)],
                     true,
+                    self.meta,
                 )
                 .to_string()
                 .into()
@@ -146,14 +168,17 @@ impl Form {
             return object.encoded(encode);
         }
         let value = self.converted(object.json_slice());
-        encode(&if self.shape == Shape::Partial { partial(&value) } else { value })
+        let is_partial = matches!(self.shape, Shape::Partial | Shape::Partials);
+        encode(&if is_partial { partial(&value, self.meta) } else { value })
     }
 
     /// The version and kind that objects are shown in.
     fn shown_kind(&self) -> (String, String) {
         let gvk = self.row.gvk(self.served);
         match self.shape {
-            Shape::Partial => (META_V1.to_owned(), "PartialObjectMetadata".to_owned()),
+            Shape::Partial | Shape::Partials => {
+                (self.meta.api_version().to_owned(), "PartialObjectMetadata".to_owned())
+            }
             _ => (gvk.api_version(), gvk.kind.to_string()),
         }
     }
@@ -170,9 +195,9 @@ impl Form {
         }
         let printing = self.printing();
         let value = self.converted(object.json_slice());
-        let row = table::row(printing, &value, self.include_object, self.now);
+        let row = table::row(printing, &value, self.include_object, self.meta, self.now);
         let columns = !self.columns_sent.swap(true, Ordering::Relaxed);
-        table::document(printing, &object.revision.to_string(), vec![row], columns).to_string().into()
+        table::document(printing, &object.revision.to_string(), vec![row], columns, self.meta).to_string().into()
     }
 
     fn json_bookmark(&self, revision: Revision, initial_end: bool) -> Bytes {
@@ -180,10 +205,10 @@ impl Form {
         if self.shape != Shape::Table {
             return bookmark_object(&kind, &api_version, revision, initial_end);
         }
-        let object = bookmark_object("PartialObjectMetadata", META_V1, revision, initial_end);
+        let object = bookmark_object("PartialObjectMetadata", self.meta.api_version(), revision, initial_end);
         let object: Value = serde_json::from_slice(&object).unwrap_or(Value::Null);
         let rows = vec![json!({"cells": [], "object": object})];
-        table::document(self.printing(), &revision.to_string(), rows, false).to_string().into()
+        table::document(self.printing(), &revision.to_string(), rows, false, self.meta).to_string().into()
     }
 }
 
@@ -224,8 +249,8 @@ pub fn frame_encoder(call: &Call) -> Result<Option<Arc<dyn FrameEncoder>>, Statu
 }
 
 /// Metadata alone.
-pub(super) fn partial(object: &Value) -> Value {
-    json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object.get("metadata").cloned().unwrap_or_else(|| json!({}))})
+pub(super) fn partial(object: &Value, meta: Meta) -> Value {
+    json!({"kind": "PartialObjectMetadata", "apiVersion": meta.api_version(), "metadata": object.get("metadata").cloned().unwrap_or_else(|| json!({}))})
 }
 
 /// An answer of one document that is JSON so far.
@@ -258,6 +283,7 @@ fn finished(accept: &Accept, code: StatusCode, body: Body) -> Response {
 /// Answers with an object of the cache.
 pub fn cached(call: &Call, object: &Object) -> Result<Response, Status> {
     let form = Form::of(call)?;
+    form.check_shape(false)?;
     if form.protobuf {
         return Ok(finished(&call.accept, StatusCode::OK, Body::from(form.enveloped(object))));
     }
@@ -271,19 +297,21 @@ fn yaml(json: &Bytes) -> Bytes {
 
 /// Answers with one object in its stored encoding.
 pub fn object(call: &Call, code: StatusCode, json: Bytes) -> Result<Response, Status> {
-    Ok(respond(&call.accept, code, Form::of(call)?.document(&json)))
+    let form = Form::of(call)?;
+    form.check_shape(false)?;
+    Ok(respond(&call.accept, code, form.document(&json)))
 }
 
 /// Answers with a document that is no stored object: a Scale.
 pub fn value(call: &Call, code: StatusCode, gvk: &Gvk, value: &Value) -> Result<Response, Status> {
     let document = match call.accept.shape {
         Shape::Object => value.clone(),
-        Shape::Partial => partial(value),
+        Shape::Partial | Shape::Partials => partial(value, call.accept.meta),
         Shape::Table => {
             let include = table::Include::parse(call.options.include_object.as_deref())?;
             let printing = Printing::Builtin(printing::of(gvk));
-            let row = table::row(printing, value, include, call.server.config.clock.now());
-            table::document(printing, coracle_api::meta::resource_version(value), vec![row], true)
+            let row = table::row(printing, value, include, call.accept.meta, call.server.config.clock.now());
+            table::document(printing, coracle_api::meta::resource_version(value), vec![row], true, call.accept.meta)
         }
     };
     Ok(respond(&call.accept, code, document.to_string().into()))
@@ -425,12 +453,14 @@ pub fn list(
     meta: ListMeta,
 ) -> Result<Response, Status> {
     let form = Form::of(call)?;
+    form.check_shape(true)?;
     let gvk = form.row.gvk(form.served);
     let mut meta = meta.json();
     // Lists of custom resources are written as they are, which is with a place to go on from.
     if form.row.strategy.custom().is_some() && form.shape == Shape::Object && meta.get("continue").is_none() {
         meta["continue"] = "".into();
     }
+    let api_version = form.meta.api_version();
     if form.protobuf {
         return Ok(protobuf_list(call, &form, &snapshot, &selection, (&prefix, &from), limit, &meta));
     }
@@ -440,15 +470,15 @@ pub fn list(
             gvk.kind,
             gvk.api_version()
         ),
-        Shape::Partial => {
+        Shape::Partial | Shape::Partials => {
             format!(
-                "{{\"kind\":\"PartialObjectMetadataList\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":{meta},\"items\":["
+                "{{\"kind\":\"PartialObjectMetadataList\",\"apiVersion\":\"{api_version}\",\"metadata\":{meta},\"items\":["
             )
         }
         Shape::Table => {
             let columns = form.printing().columns();
             format!(
-                "{{\"kind\":\"Table\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":{meta},\"columnDefinitions\":{columns},\"rows\":["
+                "{{\"kind\":\"Table\",\"apiVersion\":\"{api_version}\",\"metadata\":{meta},\"columnDefinitions\":{columns},\"rows\":["
             )
         }
     };

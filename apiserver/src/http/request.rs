@@ -249,6 +249,13 @@ impl Body {
     }
 }
 
+/// Drops what the schema of a custom resource does not name, and tells of it.
+pub fn unknown_fields(call: &Call, object: &mut Value) -> Vec<String> {
+    let mut unknown = call.row().strategy.custom().map(|custom| custom.prune(object)).unwrap_or_default();
+    unknown.sort();
+    unknown.into_iter().map(|path| format!("unknown field \"{path}\"")).collect()
+}
+
 /// Drops what the schema of a custom resource does not name, and gives the warnings about it behind what was `found` before.
 /// Its documents are read before they are measured against the schema, because their wrong types are invalid values, not
 /// unreadable ones.
@@ -256,10 +263,7 @@ impl Body {
 /// # Errors
 /// 400 when fields are validated strictly.
 pub fn drop_unknown(call: &Call, object: &mut Value, mut found: Vec<String>) -> Result<Vec<String>, Status> {
-    let Some(custom) = call.row().strategy.custom() else { return Ok(found) };
-    let mut unknown = custom.prune(object);
-    unknown.sort();
-    found.extend(unknown.into_iter().map(|path| format!("unknown field \"{path}\"")));
+    found.extend(unknown_fields(call, object));
     match call.options.field_validation {
         FieldValidation::Ignore => Ok(Vec::new()),
         FieldValidation::Strict if !found.is_empty() => {

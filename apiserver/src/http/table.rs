@@ -1,5 +1,6 @@
-//! Tables: what `kubectl get` prints (meta.k8s.io/v1 Table).
+//! Tables: what `kubectl get` prints (meta.k8s.io Table).
 
+use super::negotiate::Meta;
 use super::render::partial;
 use coracle_api::Status;
 use coracle_api::printing::Printing;
@@ -29,23 +30,23 @@ impl Include {
 }
 
 /// The row of an object.
-pub fn row(printing: Printing<'_>, object: &Value, include: Include, now: Timestamp) -> Value {
+pub fn row(printing: Printing<'_>, object: &Value, include: Include, meta: Meta, now: Timestamp) -> Value {
     let cells = printing.row(object, now);
     let mut row = json!({"cells": cells});
     match include {
         Include::None => row["object"] = Value::Null,
-        Include::Metadata => row["object"] = partial(object),
+        Include::Metadata => row["object"] = partial(object, meta),
         Include::Object => row["object"] = object.clone(),
     }
     row
 }
 
 /// A table of rows.
-pub fn document(printing: Printing<'_>, revision: &str, rows: Vec<Value>, with_columns: bool) -> Value {
+pub fn document(printing: Printing<'_>, revision: &str, rows: Vec<Value>, with_columns: bool, meta: Meta) -> Value {
     let columns = if with_columns { printing.columns() } else { json!([]) };
     let mut metadata = json!({});
     if !revision.is_empty() {
         metadata["resourceVersion"] = revision.into();
     }
-    json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "columnDefinitions": columns, "rows": rows})
+    json!({"kind": "Table", "apiVersion": meta.api_version(), "metadata": metadata, "columnDefinitions": columns, "rows": rows})
 }

@@ -178,8 +178,11 @@ fn components(call: &Call, verb: Verb) -> Result<Response, Status> {
             let printing = Printing::Builtin(printing::of(&gvk));
             let include = table::Include::parse(call.options.include_object.as_deref())?;
             let now = call.server.config.clock.now();
-            let rows = names.iter().map(|name| table::row(printing, &component(name), include, now)).collect();
-            render::plain(&call.accept, StatusCode::OK, &table::document(printing, "", rows, true))
+            let rows = names
+                .iter()
+                .map(|name| table::row(printing, &component(name), include, call.accept.meta, now))
+                .collect();
+            render::plain(&call.accept, StatusCode::OK, &table::document(printing, "", rows, true, call.accept.meta))
         }
         _ => {
             let items: Value = names.iter().map(|name| component(name)).collect();

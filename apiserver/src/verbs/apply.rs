@@ -58,14 +58,21 @@ fn read(call: &Call, body: &Body, gvk: &Gvk, ty: TypeRef<'_>, reading: TypeRef<'
         return Err(Status::invalid(&PATCH_OPTIONS, "", vec![cause]));
     }
     let unreadable = |why: String| Status::bad_request(format!("error decoding YAML: {why}"));
-    let text = std::str::from_utf8(&body.bytes).map_err(|error| unreadable(error.to_string()))?;
+    let no_json = |why: &str| unreadable(format!("error converting YAML to JSON: {why}"));
+    let text = std::str::from_utf8(&body.bytes).map_err(|_| no_json("yaml: invalid leading UTF-8 octet"))?;
     let is_json = text.trim_start().starts_with('{');
     let json = if is_json { serde_json::from_str::<Value>(text).ok() } else { None };
     let format = if json.is_some() { Format::Json } else { Format::Yaml };
     let raw = match json {
         Some(raw) => raw,
-        None => yaml::parse_loosely(text).map_err(|error| unreadable(error.to_string()))?,
+        None => yaml::parse_loosely(text).map_err(|error| no_json(&error.to_string()))?,
     };
+    if !raw.is_object() && !raw.is_null() {
+        let found = decode::described(&raw);
+        return Err(unreadable(format!(
+            "error unmarshaling JSON: while decoding JSON: json: cannot unmarshal {found} into Go value of type map[string]interface {{}}"
+        )));
+    }
     let (version, kind) = (object_meta::api_version(&raw), object_meta::kind(&raw));
     if version != gvk.api_version() || kind != &*gvk.kind {
         return Err(Status::bad_request(format!("invalid object type: {}, Kind={kind}", group_version(version))));

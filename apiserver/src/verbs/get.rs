@@ -4,6 +4,7 @@ use super::{Call, Response};
 use coracle_api::Status;
 
 pub(super) async fn get(call: Call) -> Result<Response, Status> {
+    call.options.version_of_object()?;
     match call.options.resource_version {
         None => drop(call.server.fresh().await?),
         Some(0) => {}

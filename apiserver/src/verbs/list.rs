@@ -6,17 +6,18 @@ use crate::http::render::{self, ListMeta};
 use crate::options::VersionMatch;
 use crate::server::store_status;
 use crate::store::{Range, Revision};
-use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::{DecodeError, Engine};
 use coracle_api::Status;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 /// Where the next page begins (apiserver `storage/continue`): the revision, and the key behind the last one sent.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 struct Continue {
     v: String,
-    /// -1: whatever is there by then.
+    /// Below zero: whatever is there by then.
     rv: i64,
     start: String,
 }
@@ -39,12 +40,19 @@ impl Continue {
     fn decode(token: &str) -> Result<Self, Status> {
         let wrong =
             |why: &str| Status::bad_request(format!("invalid continue token: continue key is not valid: {why}"));
-        let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|error| wrong(&error.to_string()))?;
+        let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|error| {
+            // In Go's words: the first byte that cannot be there.
+            let at = match error {
+                DecodeError::InvalidByte(at, _) | DecodeError::InvalidLastSymbol(at, _) => at,
+                _ => token.len() - token.len() % 4,
+            };
+            wrong(&format!("illegal base64 data at input byte {at}"))
+        })?;
         let token: Continue = serde_json::from_slice(&bytes).map_err(|error| wrong(&error.to_string()))?;
         if token.v != CONTINUE_VERSION {
             return Err(wrong(&format!("server does not recognize this encoded version {}", token.v)));
         }
-        if token.rv == 0 || token.rv < INCONSISTENT {
+        if token.rv == 0 {
             return Err(wrong(&format!("incorrect encoded start resourceVersion (version {})", token.v)));
         }
         if token.start.is_empty() {
@@ -60,6 +68,7 @@ impl Continue {
 }
 
 pub(super) async fn list(call: Call) -> Result<Response, Status> {
+    call.options.version_of_list()?;
     let token = call.options.continue_token.as_deref().map(Continue::decode).transpose()?;
     if token.is_some() && call.options.resource_version.is_some_and(|revision| revision != 0) {
         return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
@@ -79,8 +88,9 @@ pub(super) async fn list(call: Call) -> Result<Response, Status> {
     let prefix = selection.prefix();
     let mut meta = ListMeta { revision: snapshot.revision, next: None, remaining: None };
     let mut from = from;
-    if call.options.limit > 0 {
-        let (end, remaining) = page_end(&snapshot, &selection, &prefix, &from, call.options.limit);
+    let limit = if token.is_none() && is_answered_whole(&call) { 0 } else { call.options.limit };
+    if limit > 0 {
+        let (end, remaining) = page_end(&snapshot, &selection, &prefix, &from, limit);
         if let Some(start) = end {
             call.cache()?.keep(snapshot.clone());
             meta.next = Some(Continue::encode(snapshot.revision, start));
@@ -90,9 +100,15 @@ pub(super) async fn list(call: Call) -> Result<Response, Status> {
         if from < prefix {
             from.clone_from(&prefix);
         }
-        return render::list(&call, snapshot, selection, prefix, from, call.options.limit, meta);
+        return render::list(&call, snapshot, selection, prefix, from, limit, meta);
     }
     render::list(&call, snapshot, selection, prefix, from, usize::MAX, meta)
+}
+
+/// Whatever is there is wanted, which upstream answers from its watch cache without pages (`storage/cacher`, `computeListLimit`);
+/// of events it has none.
+fn is_answered_whole(call: &Call) -> bool {
+    call.options.resource_version == Some(0) && &*call.gvk().kind != "Event"
 }
 
 /// Where the page after this one begins, and how many objects follow this one.
@@ -185,7 +201,7 @@ mod tests {
     fn continue_tokens_come_back() {
         let token = Continue::decode(&Continue::encode(7, "default/a\0".to_owned())).unwrap();
         assert_eq!((token.rv, token.start.as_str()), (7, "default/a\0"));
-        for broken in ["", "!!", "e30", &Continue::encoded(0, String::new()), &Continue::encoded(-2, String::new())] {
+        for broken in ["", "!!", "e30", &Continue::encoded(0, String::new())] {
             assert_eq!(Continue::decode(broken).unwrap_err().code, 400, "{broken}");
         }
     }

@@ -2,9 +2,9 @@
 
 use super::manage::Managing;
 use super::{Call, Response, apply, update};
-use crate::http::request::{Body, drop_unknown};
+use crate::http::request::{Body, unknown_fields};
 use crate::registry::meta;
-use coracle_api::decode::{self, FieldValidation};
+use coracle_api::decode::FieldValidation;
 use coracle_api::patch::{self, PatchType};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, Gvk, Status, meta as object_meta};
@@ -37,7 +37,11 @@ pub(super) async fn patch(call: Call, body: Body) -> Result<Response, Status> {
     let row = call.row().clone();
     if kind == PatchType::Strategic && row.strategy.custom().is_some() {
         // Custom resources have no patch strategies (apiextensions `customresource_handler.go`).
-        return Err(Status::unsupported_media_type(&["application/json-patch+json", "application/merge-patch+json"]));
+        return Err(Status::unsupported_media_type(&[
+            "application/json-patch+json",
+            "application/merge-patch+json",
+            apply::MEDIA_TYPE,
+        ]));
     }
     let type_ref = row.reading_type(call.resolved.served)?;
     for _ in 0..update::ATTEMPTS {
@@ -51,17 +55,15 @@ pub(super) async fn patch(call: Call, body: Body) -> Result<Response, Status> {
         if call.resolved.served != 0 || row.strategy.custom().is_some() {
             row.to_served(shown.to_mut(), call.resolved.served);
         }
-        let patched = patch::apply(kind, &shown, &body.bytes, type_ref)?;
+        let validation = call.options.field_validation;
+        let mut patched = patch::apply(kind, &shown, &body.bytes, type_ref, validation != FieldValidation::Ignore)?;
         if row.strategy.custom().is_some() {
-            check_kind(&patched, &gvk)?;
+            check_kind(patched.object(), &gvk)?;
         }
         // The result goes through the same reading as any body: unknown fields are found here.
-        let mut decoded = decode::check(patched, type_ref, call.options.field_validation)?;
-        let mut object = decoded.object;
-        decoded.warnings.extend(drop_unknown(&call, &mut object, Vec::new())?);
-        if call.options.field_validation != FieldValidation::Ignore {
-            call.warn(decoded.warnings);
-        }
+        let mut object = patched.read(type_ref, validation)?;
+        patched.problems.extend(unknown_fields(&call, &mut object));
+        call.warn(patched.settle(&object, validation)?);
         call.warn(meta::merge_owners(&mut object, " after mutating admission happens"));
         if object_meta::resource_version(&shown) == object_meta::resource_version(&object) {
             // The patch says nothing about it: whatever version is there is meant, and a lost race is run again.

@@ -5,9 +5,10 @@ use super::{Call, Current, Response, apply, patch, update};
 use crate::http::render;
 use crate::http::request::Body;
 use crate::registry::meta;
+use coracle_api::decode::FieldValidation;
 use coracle_api::selector::LabelSelector;
 use coracle_api::status::FieldPath;
-use coracle_api::{Cause, Gvk, Gvr, Status, decode, meta as object_meta, schema};
+use coracle_api::{Cause, Gvk, Gvr, Status, meta as object_meta, schema};
 use http::StatusCode;
 use serde_json::{Value, json};
 
@@ -43,8 +44,12 @@ pub(super) async fn patch(call: Call, body: Body) -> Result<Response, Status> {
     let kind = patch::patch_type(&call, &body.content_type)?;
     let type_ref = schema::of(&SCALE).ok_or_else(|| Status::internal("no schema for Scale"))?;
     write(&call, |shown| {
-        let patched = coracle_api::patch::apply(kind, shown, &body.bytes, type_ref)?;
-        Ok(decode::check(patched, type_ref, call.options.field_validation)?.object)
+        let validation = call.options.field_validation;
+        let collect = validation != FieldValidation::Ignore;
+        let mut patched = coracle_api::patch::apply(kind, shown, &body.bytes, type_ref, collect)?;
+        let scale = patched.read(type_ref, validation)?;
+        call.warn(patched.settle(&scale, validation)?);
+        Ok(scale)
     })
     .await
 }

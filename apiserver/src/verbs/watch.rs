@@ -3,6 +3,7 @@
 use super::{Call, Response};
 use crate::cache::Selection;
 use crate::cache::watcher::{WatchStart, Watcher, error_frame};
+use crate::http::negotiate::Format;
 use crate::http::render;
 use axum::body::Body;
 use coracle_api::Status;
@@ -14,7 +15,14 @@ use std::time::Duration;
 /// come back at once (upstream `--min-request-timeout`).
 const DEFAULT_SECONDS: u64 = 1800;
 
+/// What frames can be written in.
+const STREAMED: [&str; 2] = ["application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch"];
+
 pub(super) async fn watch(mut call: Call) -> Result<Response, Status> {
+    call.options.version_of_object()?;
+    if call.accept.format == Format::Yaml {
+        return Err(Status::not_acceptable(&STREAMED));
+    }
     if !call.name.is_empty() {
         // A watch of one object: the old form of a field selector on its name.
         let name = std::mem::take(&mut call.name);

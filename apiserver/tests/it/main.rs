@@ -20,6 +20,7 @@ mod networks_and_webhooks;
 mod nothing;
 mod operator;
 mod overload;
+mod patches;
 mod pod_admission;
 mod pods;
 mod power_loss;
