@@ -121,6 +121,6 @@ impl ImageService for Service {
                 container_filesystems: vec![convert::filesystem_usage(mountpoint, now(), containers.0, containers.1)],
             }
         });
-        Ok(info.await.map_err(|error| status(error.into()))?)
+        info.await.map_err(|error| status(error.into()))
     }
 }

@@ -162,7 +162,6 @@ impl RuntimeService for Service {
     }
 
     async fn run_pod_sandbox(&self, request: v1::RunPodSandboxRequest) -> Answer<v1::RunPodSandboxResponse> {
-        let request = request;
         known_handler(&request.runtime_handler)?;
         let mut config = request.config.ok_or_else(|| missing("config"))?;
         let linux = config.linux.as_mut();
@@ -191,7 +190,6 @@ impl RuntimeService for Service {
     }
 
     async fn pod_sandbox_status(&self, request: v1::PodSandboxStatusRequest) -> Answer<PodSandboxStatusResponse> {
-        let request = request;
         let sandbox = self.engine.sandbox(&request.pod_sandbox_id).map_err(status)?;
         let info = request.verbose.then(|| ("info".to_owned(), convert::sandbox_info(&sandbox).to_string()));
         Ok(PodSandboxStatusResponse {
@@ -239,7 +237,6 @@ impl RuntimeService for Service {
     }
 
     async fn stop_container(&self, request: v1::StopContainerRequest) -> Answer<v1::StopContainerResponse> {
-        let request = request;
         let grace = Duration::from_secs(u64::try_from(request.timeout).unwrap_or(0));
         match self.engine.stop_container(&request.container_id, grace).await {
             Err(error) if !error.is_not_found() => Err(status(error)),
@@ -261,7 +258,6 @@ impl RuntimeService for Service {
     }
 
     async fn container_status(&self, request: v1::ContainerStatusRequest) -> Answer<ContainerStatusResponse> {
-        let request = request;
         let container = self.engine.container(&request.container_id).map_err(status)?;
         let mut info = HashMap::new();
         if request.verbose {
@@ -277,7 +273,6 @@ impl RuntimeService for Service {
         &self,
         request: v1::UpdateContainerResourcesRequest,
     ) -> Answer<v1::UpdateContainerResourcesResponse> {
-        let request = request;
         // There is nothing to change, but what is not there is told of all the same.
         self.engine.container(&request.container_id).map_err(status)?;
         if let Some(linux) = request.linux {
@@ -295,7 +290,6 @@ impl RuntimeService for Service {
     }
 
     async fn exec_sync(&self, request: v1::ExecSyncRequest) -> Answer<v1::ExecSyncResponse> {
-        let request = request;
         let limit = u64::try_from(request.timeout).ok().filter(|&seconds| seconds > 0).map(Duration::from_secs);
         let result = self.engine.exec_sync(&request.container_id, &request.cmd, limit).await.map_err(status)?;
         let (stdout, stderr) = fit(result.stdout, result.stderr);
@@ -319,7 +313,6 @@ impl RuntimeService for Service {
     }
 
     async fn port_forward(&self, request: v1::PortForwardRequest) -> Answer<v1::PortForwardResponse> {
-        let request = request;
         let sandbox = self.engine.sandbox(&request.pod_sandbox_id).map_err(status)?.id.clone();
         let ports = request.port.into_iter().map(|port| u16::try_from(port).ok().filter(|port| *port != 0));
         let ports = ports.collect::<Option<Vec<_>>>().filter(|ports| ports.len() <= MOST_PORTS);
