@@ -93,7 +93,10 @@ pub fn qualified_name(text: &str) -> Vec<String> {
         }
         Some((prefix, name)) => {
             // Of keys upstream counts bytes, of names characters (apimachinery `api/validate/content`, `util/validation`).
-            let told = |m: String| format!("prefix part {}", m.replace("characters", "bytes"));
+            let told = |m: String| match m.strip_suffix(" characters") {
+                Some(counted) => format!("prefix part {counted} bytes"),
+                None => format!("prefix part {m}"),
+            };
             messages.extend(dns1123_subdomain(prefix).into_iter().map(told));
             name
         }

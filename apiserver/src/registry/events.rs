@@ -127,7 +127,9 @@ fn reported(event: &Value, served: usize, causes: &mut Vec<Cause>) {
 fn created(event: &Value, causes: &mut Vec<Cause>) {
     let path = FieldPath::new;
     let name = meta::name(event);
-    invalid_all(&path("metadata.name"), name, validation::dns1123_subdomain(name), causes);
+    if !name.is_empty() {
+        invalid_all(&path("metadata.name"), name, validation::dns1123_subdomain(name), causes);
+    }
     series(event, causes);
     if !is_set(event, "eventTime") {
         causes.push(Cause::required(&path("eventTime"), ""));

@@ -91,7 +91,8 @@ impl Strategy for ClassStrategy {
         for (nth, term) in terms.iter().enumerate() {
             let path = FieldPath::new("allowedTopologies").index(nth).child("matchLabelExpressions");
             topology(term, &path, causes);
-            if terms[..nth].contains(term) {
+            // Upstream compares with as many empty terms as there are terms, too.
+            if terms[..nth].contains(term) || items(term, "matchLabelExpressions").is_empty() {
                 causes.push(Cause::duplicate(&path, ""));
             }
         }
@@ -309,8 +310,7 @@ impl Strategy for AttachmentStrategy {
 
     fn validate_create(&self, attachment: &Value, causes: &mut Vec<Cause>) {
         self.validate(attachment, causes);
-        let volume = text(&attachment["spec"]["source"], "persistentVolumeName");
-        if !volume.is_empty() {
+        if let Some(volume) = attachment["spec"]["source"]["persistentVolumeName"].as_str() {
             let path = FieldPath::new("spec").child("source").child("persistentVolumeName");
             invalid_all(&path, volume, validation::dns1123_subdomain(volume), causes);
         }

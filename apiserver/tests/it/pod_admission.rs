@@ -132,14 +132,31 @@ async fn empty_texts_that_are_given() {
     let harness = Harness::start().await;
     let client = harness.admin();
     let class = json!({"metadata": {"name": "a"}, "provisioner": "p"});
-    let rows: [(Value, &[&str]); 1] = [(
-        json!({"reclaimPolicy": "", "volumeBindingMode": ""}),
-        &[
-            "reclaimPolicy: Unsupported value: \"\": supported values: \"Delete\", \"Retain\"",
-            "volumeBindingMode: Unsupported value: \"\": supported values: \"Immediate\", \"WaitForFirstConsumer\"",
-        ],
-    )];
+    let rows: [(Value, &[&str]); 2] = [
+        (json!({"allowedTopologies": [{}]}), &["allowedTopologies[0].matchLabelExpressions: Duplicate value: \"\""]),
+        (
+            json!({"reclaimPolicy": "", "volumeBindingMode": ""}),
+            &[
+                "reclaimPolicy: Unsupported value: \"\": supported values: \"Delete\", \"Retain\"",
+                "volumeBindingMode: Unsupported value: \"\": supported values: \"Immediate\", \"WaitForFirstConsumer\"",
+            ],
+        ),
+    ];
     creates(&client, "/apis/storage.k8s.io/v1/storageclasses", &class, &rows).await;
+    let slice = json!({"metadata": {"name": "a"}, "addressType": "IPv4", "endpoints": [{"addresses": ["10.0.0.1"]}]});
+    const LABEL: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
+    const SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
+    let (host, node) = (
+        format!("endpoints[0].hostname: Invalid value: \"\": {LABEL}"),
+        format!("endpoints[0].nodeName: Invalid value: \"A_\": {SUBDOMAIN}"),
+    );
+    let wrong = json!({"endpoints": [{"addresses": ["10.0.0.1"], "hostname": "", "nodeName": "A_"}], "ports": [{"name": "", "appProtocol": "A_/b"}]});
+    let protocol = format!("ports[0].appProtocol: Invalid value: \"A_/b\": prefix part {SUBDOMAIN}");
+    let path = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
+    creates(&client, path, &slice, &[(wrong, &[&node, &host, &protocol])]).await;
+    let classes = "/apis/scheduling.k8s.io/v1/priorityclasses";
+    let wrong = json!({"metadata": {"name": "a"}, "value": 1, "preemptionPolicy": ""});
+    assert_eq!(causes(&client.post(classes, &wrong).await.1), ["preemptionPolicy: Required value"]);
 }
 
 #[tokio::test]
@@ -217,9 +234,28 @@ async fn conditions_of_signing_requests() {
         "status.conditions[1].type: Invalid value: \"Denied\": Approved and Denied conditions are mutually exclusive",
         "status.conditions[2].type: Required value",
         "status.conditions[2].status: Unsupported value: \"Maybe\": supported values: \"False\", \"True\", \"Unknown\"",
+        "status.conditions[3].status: Required value",
         "status.conditions[4].type: Duplicate value: \"X\"",
     ];
     assert_eq!(causes(&answer), expected);
+    // What was decided is said elsewhere than what became of it.
+    let approved =
+        json!({"metadata": {"labels": {"a": "b"}}, "status": {"conditions": [{"type": "Approved", "status": "True"}]}});
+    let (code, answer) = client.merge(&format!("{path}/a/status"), &approved).await;
+    let why = "status.conditions: Forbidden: updates may not add a condition of type \"Approved\"";
+    assert_eq!((code, causes(&answer)), (StatusCode::UNPROCESSABLE_ENTITY, vec![why.to_owned()]));
+    let (code, answer) = client.merge(&format!("{path}/a/approval"), &approved).await;
+    let condition = &answer["status"]["conditions"][0];
+    assert_eq!((code, condition["lastUpdateTime"].is_string()), (StatusCode::OK, true), "{answer}");
+    let (code, answer) = client
+        .merge(
+            &format!("{path}/a/status"),
+            &json!({"metadata": {"labels": {"a": "b"}}, "status": {"certificate": "YQ=="}}),
+        )
+        .await;
+    assert_eq!((code, &answer["metadata"]["labels"]), (StatusCode::OK, &json!({"a": "b"})), "{answer}");
+    let (_, answer) = client.merge(&format!("{path}/a/status"), &json!({"status": {"certificate": "Yg=="}})).await;
+    assert_eq!(causes(&answer), ["status.certificate: Forbidden: updates may not modify existing certificate content"]);
 }
 
 #[tokio::test]

@@ -1,9 +1,8 @@
 //! CertificateSigningRequests.
 
 use crate::cache::Field;
-use crate::registry::fields::{
-    is_set, items, items_mut, object_mut, remove, same, set, set_default, set_default_text, text,
-};
+use crate::registry::Subresource;
+use crate::registry::fields::{is_set, items, items_mut, object_mut, remove, same, set, set_default, text};
 use crate::registry::strategy::{NameRule, Strategy, WriteContext};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -33,14 +32,6 @@ impl Strategy for SigningRequestStrategy {
         validation::path_segment
     }
 
-    fn default(&self, request: &mut Value) {
-        if let Some(status) = request.get_mut("status") {
-            for condition in items_mut(status, "conditions") {
-                set_default_text(condition, "status", "True");
-            }
-        }
-    }
-
     fn prepare_create(&self, request: &mut Value, context: &WriteContext) {
         let spec = object_mut(request, "spec");
         for field in REQUESTER {
@@ -66,13 +57,12 @@ impl Strategy for SigningRequestStrategy {
         let now = rfc3339(context.now);
         if let Some(status) = request.get_mut("status") {
             for condition in items_mut(status, "conditions") {
-                let before = known.iter().find(|other| text(other, "type") == text(condition, "type"));
+                let is_known =
+                    |other: &&Value| ["type", "status"].iter().all(|name| text(other, name) == text(condition, name));
+                let before = known.iter().filter(is_known).find(|other| is_set(other, "lastTransitionTime"));
+                let since = before.map_or(now.as_str(), |before| text(before, "lastTransitionTime"));
                 set_default(condition, "lastUpdateTime", now.as_str());
-                if before.is_none_or(|before| text(before, "status") != text(condition, "status")) {
-                    set_default(condition, "lastTransitionTime", now.as_str());
-                } else if let Some(before) = before {
-                    crate::registry::fields::copy(condition, before, "lastTransitionTime");
-                }
+                set_default(condition, "lastTransitionTime", since);
             }
         }
     }
@@ -106,29 +96,45 @@ impl Strategy for SigningRequestStrategy {
 
     fn validate_status(&self, request: &Value, old: &Value, causes: &mut Vec<Cause>) {
         let path = FieldPath::new("status").child("conditions");
-        conditions(items(&request["status"], "conditions"), items(&old["status"], "conditions"), &path, causes);
-        let count = |value: &Value, kind: &str| {
-            items(&value["status"], "conditions").iter().filter(|condition| text(condition, "type") == kind).count()
-        };
-        for kind in DECISIONS {
-            if count(request, kind) < count(old, kind) {
-                causes.push(Cause::forbidden(&path, format!("updates may not remove a condition of type {kind:?}")));
+        conditions(request, old, &path, causes);
+        // That is said through `approval`.
+        for kind in ["Approved", "Denied"] {
+            if count(request, kind) > count(old, kind) {
+                causes.push(Cause::forbidden(&path, format!("updates may not add a condition of type {kind:?}")));
             }
         }
         if is_set(&old["status"], "certificate") && !same(&request["status"], &old["status"], "certificate") {
             causes.push(Cause::forbidden(
                 &FieldPath::new("status.certificate"),
-                "updates may not set certificate content",
+                "updates may not modify existing certificate content",
             ));
         }
     }
+
+    fn validate_subresource(&self, _which: Subresource, request: &Value, old: &Value, causes: &mut Vec<Cause>) {
+        self.validate(request, causes);
+        conditions(request, old, &FieldPath::new("status").child("conditions"), causes);
+    }
+}
+
+fn count(request: &Value, kind: &str) -> usize {
+    items(&request["status"], "conditions").iter().filter(|condition| text(condition, "type") == kind).count()
 }
 
 /// Conditions that end what becomes of a request: they hold, or they are not there.
 const DECISIONS: [&str; 3] = ["Approved", "Denied", "Failed"];
 
 /// The conditions of a request; what was wrong with them before may stay so (certificates `validateConditions`).
-fn conditions(new: &[Value], old: &[Value], path: &FieldPath, causes: &mut Vec<Cause>) {
+fn conditions(request: &Value, old: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    each_condition(items(&request["status"], "conditions"), items(&old["status"], "conditions"), path, causes);
+    for kind in DECISIONS {
+        if count(request, kind) < count(old, kind) {
+            causes.push(Cause::forbidden(path, format!("updates may not remove a condition of type {kind:?}")));
+        }
+    }
+}
+
+fn each_condition(new: &[Value], old: &[Value], path: &FieldPath, causes: &mut Vec<Cause>) {
     let nameless = |all: &[Value]| all.iter().any(|condition| text(condition, "type").is_empty());
     let has = |all: &[Value], kind: &str| all.iter().any(|condition| text(condition, "type") == kind);
     let twice = |all: &[Value]| all.iter().enumerate().any(|(nth, this)| has(&all[..nth], text(this, "type")));

@@ -171,8 +171,10 @@ impl Strategy for EndpointSliceStrategy {
             let path = FieldPath::new("endpoints").index(nth);
             let topology = endpoint.get("deprecatedTopology");
             fields::labels(topology, &path.child("deprecatedTopology"), causes);
-            let host = text(endpoint, "hostname");
-            if !host.is_empty() {
+            if let Some(node) = endpoint.get("nodeName").and_then(Value::as_str) {
+                invalid_all(&path.child("nodeName"), node, validation::dns1123_subdomain(node), causes);
+            }
+            if let Some(host) = endpoint.get("hostname").and_then(Value::as_str) {
                 invalid_all(&path.child("hostname"), host, validation::dns1123_label(host), causes);
             }
         }
@@ -191,8 +193,7 @@ impl Strategy for EndpointSliceStrategy {
             if !names.insert(name) {
                 causes.push(Cause::duplicate(&path.child("name"), name));
             }
-            let protocol = text(port, "appProtocol");
-            if !protocol.is_empty() {
+            if let Some(protocol) = port.get("appProtocol").and_then(Value::as_str) {
                 invalid_all(&path.child("appProtocol"), protocol, validation::qualified_name(protocol), causes);
             }
             one_of(port, "protocol", &["SCTP", "TCP", "UDP"], &path, causes);

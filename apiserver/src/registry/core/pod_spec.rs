@@ -42,7 +42,7 @@ pub fn validate(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
             "must be between 1 and 2147483647, inclusive",
         ));
     }
-    one_of(spec, "preemptionPolicy", &["Never", "PreemptLowerPriority"], path, causes);
+    super::priority::preemption(spec, path, causes);
     if let Some(os) = spec.get("os").filter(|os| !os.is_null()) {
         let path = path.child("os");
         match text(os, "name") {

@@ -50,7 +50,7 @@ impl Strategy for PriorityClassStrategy {
                 format!("maximum allowed value of a user defined priority is {HIGHEST}"),
             ));
         }
-        one_of(class, "preemptionPolicy", &["Never", "PreemptLowerPriority"], &FieldPath::default(), causes);
+        preemption(class, &FieldPath::default(), causes);
     }
 
     fn validate_update(&self, class: &Value, old: &Value, causes: &mut Vec<Cause>) {
@@ -77,5 +77,13 @@ impl Strategy for PriorityClassStrategy {
             ));
         }
         Ok(())
+    }
+}
+
+/// Whom a pod may take the place of (core `ValidatePreemptionPolicy`).
+pub fn preemption(holder: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    match holder.get("preemptionPolicy").and_then(Value::as_str) {
+        Some("") => causes.push(Cause::required(&path.child("preemptionPolicy"), "")),
+        _ => one_of(holder, "preemptionPolicy", &["Never", "PreemptLowerPriority"], path, causes),
     }
 }
