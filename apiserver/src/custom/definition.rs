@@ -5,7 +5,7 @@ use super::strategy::{Scale, Version};
 use super::structural::Node;
 use super::{check, check_structural, formats, types};
 use crate::cache::Field;
-use crate::registry::fields::{items, items_mut, object_mut, remove, set, set_default, text};
+use crate::registry::fields::{items, object_mut, set, set_default, text};
 use crate::registry::strategy::{Strategy, ThroughStatus, Traits, WriteContext};
 use crate::registry::{Row, Subresource, VERBS, VERBS_WHILE_ENDING};
 use coracle_api::clock::rfc3339;
@@ -69,16 +69,6 @@ impl Strategy for DefinitionStrategy {
         if !stored.contains(&version) {
             stored.push(version);
             set(object_mut(object, "status"), "storedVersions", stored);
-        }
-    }
-
-    /// Which generation a condition is of is not told: upstream's gate `CRDObservedGenerationTracking` is off in v1.36, and
-    /// then the fields are wiped.
-    fn prepare_status(&self, object: &mut Value, _old: &Value, _context: &WriteContext) {
-        let Some(status) = object.get_mut("status") else { return };
-        remove(status, "observedGeneration");
-        for condition in items_mut(status, "conditions") {
-            remove(condition, "observedGeneration");
         }
     }
 

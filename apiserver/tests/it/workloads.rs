@@ -54,7 +54,6 @@ async fn stateful_sets() {
             json!({"spec": {"updateStrategy": {"rollingUpdate": {"partition": -1, "maxUnavailable": 0}}, "replicas": -1, "minReadySeconds": -1, "ordinals": {"start": -1}}}),
             &[
                 "spec.updateStrategy.rollingUpdate.partition: Invalid value: -1: must be greater than or equal to 0",
-                "spec.updateStrategy.rollingUpdate.maxUnavailable: Invalid value: 0: cannot be 0",
                 "spec.replicas: Invalid value: -1: must be greater than or equal to 0",
                 "spec.minReadySeconds: Invalid value: -1: must be greater than or equal to 0",
                 "spec.ordinals.start: Invalid value: -1: must be greater than or equal to 0",

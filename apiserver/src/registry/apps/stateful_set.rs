@@ -1,6 +1,6 @@
 //! StatefulSets.
 
-use super::{rolling, workload};
+use super::workload;
 use crate::registry::core::{pod_spec, volume};
 use crate::registry::fields::{
     alike, copy, invalid_all, items, items_mut, non_negative, object_mut, one_of, remove, set, set_default, text,
@@ -55,11 +55,13 @@ impl Strategy for StatefulSetStrategy {
             set(strategy, "type", "RollingUpdate");
             object_mut(strategy, "rollingUpdate");
         }
-        if text(strategy, "type") == "RollingUpdate"
-            && let Some(update) = strategy.get_mut("rollingUpdate").filter(|update| update.is_object())
-        {
-            set_default(update, "partition", 0);
-            set_default(update, "maxUnavailable", 1);
+        let is_rolling = text(strategy, "type") == "RollingUpdate";
+        if let Some(update) = strategy.get_mut("rollingUpdate").filter(|update| update.is_object()) {
+            // Off in v1.35.4 and v1.36 (kubernetes/kubernetes#137904): dropped, as upstream's strategy drops it.
+            remove(update, "maxUnavailable");
+            if is_rolling {
+                set_default(update, "partition", 0);
+            }
         }
         let retention = object_mut(spec, "persistentVolumeClaimRetentionPolicy");
         set_default(retention, "whenDeleted", "Retain");
@@ -185,16 +187,7 @@ fn strategy(strategy: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
             causes.push(Cause::invalid(&path.child("rollingUpdate"), value()["RollingUpdate"].clone(), why));
         }
         ("RollingUpdate", Some(update)) => {
-            let path = path.child("rollingUpdate");
-            non_negative(update, "partition", &path, causes);
-            let path = path.child("maxUnavailable");
-            if let Some(most) = update.get("maxUnavailable").filter(|most| !most.is_null()) {
-                rolling::number(Some(most), &path, causes);
-                if rolling::is_zero(Some(most)) {
-                    causes.push(Cause::invalid(&path, most.clone(), "cannot be 0"));
-                }
-                rolling::at_most_all(Some(most), &path, causes);
-            }
+            non_negative(update, "partition", &path.child("rollingUpdate"), causes);
         }
         _ => causes.push(Cause::invalid(path, value(), "must be 'RollingUpdate' or 'OnDelete'")),
     }
