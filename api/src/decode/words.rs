@@ -2,11 +2,7 @@
 
 /// The words; None for what is JSON.
 pub(super) fn why_no_json(text: &[u8]) -> Option<String> {
-    let mut scan = Scan { text, at: 0, open: Vec::new() };
-    match scan.document() {
-        Ok(()) => None,
-        Err(why) => Some(why),
-    }
+    Scan { text, at: 0, open: Vec::new() }.document().err()
 }
 
 /// Deepest nesting that Go's decoder takes.
