@@ -1,13 +1,15 @@
 //! Comparing and naming pod templates.
 
+use coracle_api::decode;
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 
 /// The label that tells the pods of one template from those of another.
 pub const HASH_LABEL: &str = "pod-template-hash";
 
-/// Whether the templates are the same but for the hash label, which only the ReplicaSet's has.
+/// Whether the templates are the same but for the hash label, which only the ReplicaSet's has. What holds nothing may be there
+/// or not: an older server stored it otherwise, and nothing is rolled out anew for that.
 pub fn same(a: &PodTemplateSpec, b: &PodTemplateSpec) -> bool {
-    if a.spec != b.spec {
+    if !decode::same(&a.spec, &b.spec, "io.k8s.api.core.v1.PodSpec") {
         return false;
     }
     let bare = |template: &PodTemplateSpec| {
@@ -72,6 +74,19 @@ mod tests {
         assert!(same(&plain, &template(json!({"app": "web", "pod-template-hash": "x"}), "v1")));
         assert!(!same(&plain, &template(json!({"app": "web"}), "v2")));
         assert!(!same(&plain, &template(json!({"app": "web", "tier": "x"}), "v1")));
+    }
+
+    #[test]
+    fn what_holds_nothing_is_no_difference() {
+        let plain = template(json!({"app": "web"}), "v1");
+        let mut written = plain.clone();
+        let container = &mut written.spec.as_mut().unwrap().containers[0];
+        container.resources = Some(Default::default());
+        container.env = Some(Vec::new());
+        assert!(written != plain && same(&written, &plain));
+        written.spec.as_mut().unwrap().security_context = Some(Default::default());
+        // A pointer is there or not.
+        assert!(!same(&written, &plain));
     }
 
     #[test]

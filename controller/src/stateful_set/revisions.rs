@@ -61,7 +61,12 @@ impl<'a> History<'a> {
         let next = self.own.last().map_or(0, |last| last.revision) + 1;
         let mut collisions = self.set.status.as_ref().and_then(|status| status.collision_count).unwrap_or(0);
         let mut actions = Vec::new();
-        let update = match self.own.iter().rev().find(|known| known.data.as_ref().map(|data| &data.0) == Some(&data)) {
+        let template = template_of(self.set);
+        let is_of_today = |known: &&Arc<ControllerRevision>| {
+            known.data.as_ref().map(|data| &data.0) == Some(&data)
+                || restore(known).is_some_and(|known| pod_template::same(&known.template, &template))
+        };
+        let update = match self.own.iter().rev().find(is_of_today) {
             Some(known) => {
                 // Back to an older template: its revision becomes the newest.
                 if known.revision + 1 != next {
@@ -76,7 +81,7 @@ impl<'a> History<'a> {
                 name
             }
         };
-        let update = Revision { name: update, template: template_of(self.set) };
+        let update = Revision { name: update, template: template.clone() };
         let before = self.set.status.as_ref().and_then(|status| status.current_revision.as_deref()).unwrap_or_default();
         let current = self.own.iter().find(|known| name_of(known) == before).and_then(|known| restore(known));
         Settled { current: current.unwrap_or_else(|| update.clone()), update, collisions, actions }
