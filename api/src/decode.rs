@@ -20,6 +20,7 @@ use serde::de::DeserializeSeed;
 use serde::{Deserializer, Serialize};
 use serde_json::{Map, Value};
 
+use crate::go;
 use crate::json;
 use crate::schema::{self, TypeRef};
 use crate::status::Status;
@@ -167,18 +168,6 @@ pub fn any(bytes: &[u8], collect: bool) -> Result<(Value, Vec<String>), String> 
     })
 }
 
-/// What a value is, in the words of Go's decoder.
-pub fn described(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "bool",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
-    }
-}
-
 /// Checks an object that was made otherwise: by a patch, by a conversion.
 ///
 /// # Errors
@@ -281,7 +270,7 @@ fn run<'s, E: std::fmt::Display>(
         (Ok(Value::Null), None) if complete => ty.zero(),
         (Ok(Value::Null), None) => Value::Object(Map::new()),
         (Ok(other), None) => {
-            let found = described(&other);
+            let found = go::kind(&other);
             return Err(Refusal::NoKind(format!("json: cannot unmarshal {found} into Go value of type {META}")));
         }
     };

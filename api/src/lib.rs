@@ -13,6 +13,7 @@
 pub mod clock;
 pub mod decode;
 pub mod fields;
+pub mod go;
 pub mod gvk;
 pub mod json;
 pub mod meta;

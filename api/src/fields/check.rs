@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use serde_json::Value;
 
 use super::place::{Form, Place, is_number};
+use crate::go;
 use crate::schema::{Kind, Scalar, TypeRef, ValueRef};
 
 /// Most errors that are told at once.
@@ -79,28 +80,16 @@ fn walk(value: &Value, place: Place<'_>, path: &str, errors: &mut Vec<String>) {
 fn misfit(value: &Value, scalar: Scalar) -> Option<String> {
     match scalar {
         _ if is_number(scalar) && !value.is_number() => {
-            Some(format!("expected numeric (int or float), got {}", go_type(value)))
+            Some(format!("expected numeric (int or float), got {}", go::type_name(value)))
         }
         Scalar::Bool if !value.is_boolean() => Some(format!("expected boolean, got &{{{}}}", plain(value))),
         Scalar::String | Scalar::Time | Scalar::MicroTime | Scalar::Bytes if !value.is_string() => {
             Some(format!("expected string, got &value.valueUnstructured{{Value:{value}}}"))
         }
         Scalar::Quantity | Scalar::IntOrString if !value.is_string() && !value.is_number() => {
-            Some(format!("expected scalar, got {}", go_type(value)))
+            Some(format!("expected scalar, got {}", go::type_name(value)))
         }
         _ => None,
-    }
-}
-
-fn go_type(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "<nil>",
-        Value::Bool(_) => "bool",
-        Value::Number(number) if number.is_f64() => "float64",
-        Value::Number(_) => "int64",
-        Value::String(_) => "string",
-        Value::Array(_) => "[]interface {}",
-        Value::Object(_) => "map[string]interface {}",
     }
 }
 

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::MAX_OPERATIONS;
 use crate::decode::{self, MAX_BYTES};
+use crate::go;
 use crate::status::{Reason, Status};
 
 /// What an operation may hold.
@@ -66,7 +67,7 @@ fn cannot_decode(why: &str, collect: bool) -> String {
 }
 
 fn mistyped(found: &Value, expected: &str, collect: bool) -> Status {
-    let why = format!("json: cannot unmarshal {} into Go value of type {expected}", decode::described(found));
+    let why = format!("json: cannot unmarshal {} into Go value of type {expected}", go::kind(found));
     Status::bad_request(cannot_decode(&why, collect))
 }
 
@@ -76,7 +77,7 @@ fn check_types(operation: &Map<String, Value>) -> Result<(), Status> {
             && !value.is_string()
             && !value.is_null()
         {
-            let found = decode::described(value);
+            let found = go::kind(value);
             let why = format!("json: cannot unmarshal {found} into Go struct field jsonPatchOp.{name} of type string");
             return Err(Status::bad_request(cannot_decode(&why, true)));
         }

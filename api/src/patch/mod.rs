@@ -11,6 +11,7 @@ pub use diff::{strategic_diff, three_way_strategic};
 pub use merge::{merge_diff, three_way_merge};
 
 use crate::decode::{self, FieldValidation, MAX_BYTES};
+use crate::go;
 use crate::gvk::Gvk;
 use crate::schema::{Kind, Strategy, TypeRef, ValueRef};
 use crate::status::{Cause, FieldPath, Reason, Status};
@@ -104,7 +105,7 @@ impl Patched {
     /// what came of them.
     fn refuse(&self, object: &Value, why: &str) -> Status {
         let shown = match self.patch_type {
-            PatchType::Strategic => go_text(&self.patch),
+            PatchType::Strategic => go::print(&self.patch),
             _ if self.object.is_null() => object.to_string(),
             _ => self.object.to_string(),
         };
@@ -155,22 +156,6 @@ pub fn apply(
     Ok(Patched { object, problems, patch_type, patch })
 }
 
-/// A value as Go's `%v` prints it: members by name, nothing quoted.
-fn go_text(value: &Value) -> String {
-    let list = |parts: Vec<String>| parts.join(" ");
-    match value {
-        Value::Null => "<nil>".to_owned(),
-        Value::String(text) => text.clone(),
-        Value::Array(items) => format!("[{}]", list(items.iter().map(go_text).collect())),
-        Value::Object(map) => {
-            let mut parts: Vec<String> = map.iter().map(|(key, value)| format!("{key}:{}", go_text(value))).collect();
-            parts.sort();
-            format!("map[{}]", list(parts))
-        }
-        other => other.to_string(),
-    }
-}
-
 /// `current` as a strategic merge patch changes it.
 ///
 /// # Errors
@@ -195,10 +180,9 @@ fn read_object(patch: &[u8], collect: bool) -> Result<(Value, Vec<String>), Stri
         (read, problems) if read.is_object() => Ok((read, problems)),
         // Go's null is an empty map.
         (Value::Null, problems) => Ok((Value::Null, problems)),
-        (read, _) => Err(format!(
-            "json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
-            decode::described(&read)
-        )),
+        (read, _) => {
+            Err(format!("json: cannot unmarshal {} into Go value of type map[string]interface {{}}", go::kind(&read)))
+        }
     }
 }
 

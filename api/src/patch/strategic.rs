@@ -5,7 +5,8 @@
 
 use serde_json::Value;
 
-use super::{Inside, Object, go_text};
+use super::{Inside, Object};
+use crate::go;
 use crate::schema::ValueRef;
 
 pub(super) const PATCH: &str = "$patch";
@@ -84,20 +85,11 @@ fn merge_entry(original: &mut Object, key: String, change: Value, inside: Inside
 pub(super) const BAD_RETAIN_KEYS: &str = "invalid patch format of retainKeys";
 
 fn unknown_directive(directive: &Value, map: &Value) -> String {
-    format!("unknown patch type: {} in map: {}", go_text(directive), go_text(map))
+    format!("unknown patch type: {} in map: {}", go::print(directive), go::print(map))
 }
 
 fn no_list(found: &Value) -> String {
-    let found = match found {
-        Value::Null => "<nil>",
-        Value::Bool(_) => "bool",
-        Value::Number(number) if number.is_f64() => "float64",
-        Value::Number(_) => "int64",
-        Value::String(_) => "string",
-        Value::Array(_) => "[]interface {}",
-        Value::Object(_) => "map[string]interface {}",
-    };
-    format!("expected a []interface {{}}, but received a {found}")
+    format!("expected a []interface {{}}, but received a {}", go::type_name(found))
 }
 
 /// Of a map that `$retainKeys` stands in, only the keys it names are kept.
@@ -137,7 +129,7 @@ fn merge_list(original: Vec<Value>, patch: Vec<Value>, inside: Inside<'_>) -> Re
     }
     if maps != patch.len() + original.len() {
         let lists = [original, patch].map(Value::Array).to_vec();
-        return Err(format!("list element types are not identical: {}", go_text(&Value::Array(lists))));
+        return Err(format!("list element types are not identical: {}", go::print(&Value::Array(lists))));
     }
     let Some(key) = inside.merge_key else { return Err("cannot merge lists without merge key".into()) };
     let (original, patch) = list_directives(original, patch, key)?;
@@ -166,7 +158,7 @@ fn list_directives(mut original: Vec<Value>, patch: Vec<Value>, key: &str) -> Re
 }
 
 fn no_merge_key(item: &Value, key: &str) -> String {
-    format!("map: {} does not contain declared merge key: {key}", go_text(item))
+    format!("map: {} does not contain declared merge key: {key}", go::print(item))
 }
 
 fn merge_items(

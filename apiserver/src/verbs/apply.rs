@@ -8,7 +8,7 @@ use coracle_api::decode::{self, FieldValidation, Format};
 use coracle_api::fields::{self, Applied, ApplyError, Conflict, How, Managers, Set};
 use coracle_api::schema::TypeRef;
 use coracle_api::status::{CauseReason, FieldPath, Reason};
-use coracle_api::{Cause, Gvk, Status, meta as object_meta, schema, yaml};
+use coracle_api::{Cause, Gvk, Status, go, meta as object_meta, schema, yaml};
 use http::StatusCode;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -68,7 +68,7 @@ fn read(call: &Call, body: &Body, gvk: &Gvk, ty: TypeRef<'_>, reading: TypeRef<'
         None => yaml::parse_loosely(text).map_err(|error| no_json(&error.to_string()))?,
     };
     if !raw.is_object() && !raw.is_null() {
-        let found = decode::described(&raw);
+        let found = go::kind(&raw);
         return Err(unreadable(format!(
             "error unmarshaling JSON: while decoding JSON: json: cannot unmarshal {found} into Go value of type map[string]interface {{}}"
         )));
