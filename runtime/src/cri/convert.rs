@@ -33,6 +33,7 @@ pub fn sandbox_config(config: v1::PodSandboxConfig, runtime_handler: String) -> 
     let metadata = config.metadata.ok_or_else(|| Error::invalid("sandbox config must include metadata"))?;
     let linux = config.linux.unwrap_or_default();
     let security = linux.security_context.unwrap_or_default();
+    refuse_selinux(security.selinux_options.as_ref())?;
     let namespaces = security.namespace_options.unwrap_or_default();
     let users = user_namespace(namespaces.userns_options.as_ref())?;
     if !users.is_empty() {
@@ -240,15 +241,24 @@ fn mount(mount: coracle_cri::Mount) -> Result<Mount> {
     })
 }
 
+/// Options that are given are not passed over: who gives them counts on them.
+fn refuse_selinux(options: Option<&v1::SeLinuxOption>) -> Result<()> {
+    let is_given = |options: &v1::SeLinuxOption| {
+        [&options.user, &options.role, &options.r#type, &options.level].iter().any(|part| !part.is_empty())
+    };
+    if options.is_some_and(is_given) {
+        return Err(Error::unimplemented(
+            "SELinux options are not supported: leave out seLinuxOptions of pod and containers",
+        ));
+    }
+    Ok(())
+}
+
 fn security(security: v1::LinuxContainerSecurityContext) -> Result<Security> {
     let apparmor = apparmor(&security)?;
     let capabilities = security.capabilities.unwrap_or_default();
     let namespaces = security.namespace_options.unwrap_or_default();
-    if security.selinux_options.as_ref().is_some_and(|options| {
-        ![&options.user, &options.role, &options.r#type, &options.level].iter().all(|part| part.is_empty())
-    }) {
-        return Err(Error::unimplemented("SELinux is not supported yet"));
-    }
+    refuse_selinux(security.selinux_options.as_ref())?;
     let seccomp = match security.seccomp {
         None => Seccomp::Unconfined,
         Some(profile) => match profile.profile_type() {
@@ -597,4 +607,29 @@ pub fn image(record: &ImageRecord) -> v1::Image {
 /// Whether every label asked for is there.
 pub fn selected(labels: &BTreeMap<String, String>, selector: &HashMap<String, String>) -> bool {
     selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn selinux_options_are_refused_by_name() {
+        let with = |level: &str| {
+            let selinux_options = Some(v1::SeLinuxOption { level: level.to_owned(), ..Default::default() });
+            let of_sandbox =
+                v1::LinuxSandboxSecurityContext { selinux_options: selinux_options.clone(), ..Default::default() };
+            let config = v1::PodSandboxConfig {
+                metadata: Some(v1::PodSandboxMetadata::default()),
+                linux: Some(v1::LinuxPodSandboxConfig { security_context: Some(of_sandbox), ..Default::default() }),
+                ..Default::default()
+            };
+            let of_container = v1::LinuxContainerSecurityContext { selinux_options, ..Default::default() };
+            [sandbox_config(config, String::new()).map(drop), security(of_container).map(drop)]
+        };
+        for refused in with("s0:c1,c2") {
+            assert!(refused.is_err_and(|error| error.to_string().contains("leave out seLinuxOptions")));
+        }
+        assert!(with("").iter().all(Result::is_ok));
+    }
 }
