@@ -8,11 +8,12 @@ mod invoke;
 
 use std::{
     fs,
+    io::Write,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 pub use config::NetworkList;
@@ -48,8 +49,10 @@ pub struct Attachment {
     pub port_mappings: Vec<PortMapping>,
 }
 
-/// What a sandbox was attached with.
-#[derive(Serialize, Deserialize)]
+/// What a sandbox was attached with. Its file holds it first without a result, as it is before plugins run; the result is
+/// written behind, as a document of its own. So no file takes another's place: on a file system mounted with `discard`, the
+/// block that is given back is waited for.
+#[derive(Deserialize)]
 struct Cached {
     config: Value,
     result: Option<Value>,
@@ -143,34 +146,43 @@ impl Cni {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error).context(format!("read {}", path.display())),
         };
-        serde_json::from_slice(&bytes)
-            .map(Some)
-            .map_err(|error| Error::internal(format!("read {}: {error}", path.display())))
+        let mut documents = serde_json::Deserializer::from_slice(&bytes);
+        let mut cached = Cached::deserialize(&mut documents)
+            .map_err(|error| Error::internal(format!("read {}: {error}", path.display())))?;
+        // Half of it says nothing, and the sandbox is detached without.
+        cached.result = Value::deserialize(&mut documents).ok().or(cached.result);
+        Ok(Some(cached))
     }
 
     fn cache_path(&self, container_id: &str) -> PathBuf {
         self.cache_dir.join(format!("{container_id}.json"))
     }
 
-    fn save(&self, container_id: &str, cached: &Cached) -> Result<()> {
+    /// Before the first plugin runs: a kill from then on leaves something to detach with.
+    fn save(&self, container_id: &str, config: &Value) -> Result<()> {
         fs::create_dir_all(&self.cache_dir).context(format!("create {}", self.cache_dir.display()))?;
-        let bytes = serde_json::to_vec(cached)
-            .map_err(|error| Error::internal(format!("encode the network's result: {error}")))?;
+        let bytes = serde_json::to_vec(&json!({ "config": config }))
+            .map_err(|error| Error::internal(format!("encode the network's configuration: {error}")))?;
         let path = self.cache_path(container_id);
         let part = path.with_extension("part");
         fs::write(&part, bytes).and_then(|()| fs::rename(&part, &path)).context(format!("write {}", path.display()))
     }
 
+    fn save_result(&self, container_id: &str, result: &Value) -> Result<()> {
+        let path = self.cache_path(container_id);
+        let file = fs::OpenOptions::new().append(true).open(&path);
+        file.and_then(|mut file| file.write_all(format!("\n{result}\n").as_bytes()))
+            .context(format!("write {}", path.display()))
+    }
+
     /// Attaches a sandbox; returns its addresses. On failure it is detached again.
     pub async fn add(&self, attachment: &Attachment) -> Result<Vec<String>> {
         let list = NetworkList::find(&self.conf_dir).context("cni plugin not initialized")?;
-        // Before the first plugin runs: a kill from here on leaves something to detach with.
-        self.save(&attachment.container_id, &Cached { config: list.document.clone(), result: None })?;
+        self.save(&attachment.container_id, &list.document)?;
         match self.add_all(&list, attachment).await {
             Ok(result) => {
-                let ips = addresses(&result);
-                self.save(&attachment.container_id, &Cached { config: list.document, result: Some(result) })?;
-                Ok(ips)
+                self.save_result(&attachment.container_id, &result)?;
+                Ok(addresses(&result))
             }
             Err(error) => {
                 if let Err(error) = self.del(attachment).await {
@@ -304,6 +316,8 @@ mod tests {
         assert_eq!((second["name"].as_str(), second["cniVersion"].as_str()), (Some("n"), Some("1.0.0")));
         fs::remove_file(path.join("10-x.conflist")).unwrap();
         cni.del(&attachment()).await.unwrap();
+        let undone: Value = serde_json::from_slice(&fs::read(path.join("second.in")).unwrap()).unwrap();
+        assert_eq!(undone["prevResult"]["ips"][1]["address"], "fd00::2/64");
         cni.del(&attachment()).await.unwrap();
         let lines = fs::read_to_string(&log).unwrap();
         assert_eq!(
@@ -375,6 +389,31 @@ mod tests {
         fs::remove_file(path.join("mine")).unwrap();
         plugin(path, "mine", r#"echo '{"ips":[{"address":"10.9.9.9/24"}]}'"#);
         assert_eq!(cni.add(&attachment()).await.unwrap(), ["10.9.9.9"], "somebody else's program by that name is run");
+    }
+
+    #[tokio::test]
+    async fn what_a_kill_left_of_a_record_is_enough_to_detach() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path();
+        plugin(path, "p", &format!("cat > {0}/in; echo $CNI_COMMAND >> {0}/log", path.display()));
+        let cni = Cni::open(path, path, &path.join("cache"), None);
+        fs::create_dir(path.join("cache")).unwrap();
+        let config = r#"{"cniVersion":"1.1.0","name":"n","plugins":[{"type":"p"}]}"#;
+        let whole = json!({ "ips": [] });
+        // Not attached yet; attached, and half of the result written; and as it was written before.
+        for (record, previous) in [
+            (format!(r#"{{"config":{config}}}"#), Value::Null),
+            (format!("{{\"config\":{config}}}\n{{\"ips\":["), Value::Null),
+            (format!("{{\"config\":{config}}}\n{whole}\n"), whole.clone()),
+            (format!(r#"{{"config":{config},"result":{whole}}}"#), whole),
+        ] {
+            fs::write(path.join("cache/c1.json"), &record).unwrap();
+            cni.del(&attachment()).await.unwrap();
+            let given: Value = serde_json::from_slice(&fs::read(path.join("in")).unwrap()).unwrap();
+            assert_eq!(given["prevResult"], previous, "{record}");
+            assert!(!path.join("cache/c1.json").exists());
+        }
+        assert_eq!(fs::read_to_string(path.join("log")).unwrap(), "DEL\n".repeat(4));
     }
 
     #[tokio::test]
