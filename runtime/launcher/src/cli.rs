@@ -27,10 +27,15 @@ commands: create, start, run, exec, state, kill, delete, ps, list, update, pause
 
 /// Runs one command; the exit code is runc's: the container's own for `run` and `exec`, 1 for an error.
 pub fn main(arguments: &[String]) -> ExitCode {
+    ExitCode::from(run_command_line(arguments))
+}
+
+/// The same for who is no `main`.
+pub fn run_command_line(arguments: &[String]) -> u8 {
     let mut arguments = Arguments { rest: arguments.iter().cloned().collect() };
     let mut options = Options { root: state::DEFAULT_ROOT.into(), bundle: PathBuf::from("."), ..Options::default() };
     match run(&mut arguments, &mut options) {
-        Ok(code) => ExitCode::from(code),
+        Ok(code) => code,
         Err(error) => {
             let message = error.to_string();
             options.log.error(&message);
@@ -39,7 +44,7 @@ pub fn main(arguments: &[String]) -> ExitCode {
                 Some(fd) => drop(sys::send_with_fd(fd, format!("E{message}").as_bytes(), None)),
                 None => eprintln!("ERRO {message}"),
             }
-            ExitCode::FAILURE
+            1
         }
     }
 }
@@ -192,7 +197,7 @@ fn process_flag(arguments: &mut Arguments, options: &mut Options, flag: Flag, co
 }
 
 fn find_bundle(options: &mut Options) -> Result<()> {
-    options.bundle = fs::canonicalize(&options.bundle).context(|| format!("find the bundle {:?}", options.bundle))?;
+    options.bundle = sys::real_path(&options.bundle).context(|| format!("find the bundle {:?}", options.bundle))?;
     Ok(())
 }
 

@@ -91,7 +91,7 @@ impl<'a> Rootfs<'a> {
             sys::move_mount(&fd, &place).context(|| format!("mount the root at {path:?}"))?;
             return Ok(Rootfs { spec, path, fd, prepared });
         }
-        let path = fs::canonicalize(&spec.root).context(|| format!("find the root {:?}", spec.root))?;
+        let path = sys::real_path(&spec.root).context(|| format!("find the root {:?}", spec.root))?;
         if propagation & libc::MS_SHARED != 0 {
             change::make_parent_private(&path)?;
         }
@@ -469,18 +469,18 @@ fn make_entry(parent: &OwnedFd, name: &OsStr, directory: bool) -> io::Result<()>
 /// Shows a hierarchy's group as a directory of a fresh tmpfs.
 fn bind_group(tmpfs: &OwnedFd, name: &OsStr, group: &Path, flags: u64) -> Result<()> {
     let resolve = sys::RESOLVE_IN_ROOT | sys::RESOLVE_NO_MAGICLINKS;
-    let open = || {
-        sys::openat2(tmpfs.as_fd(), Path::new(name), libc::O_PATH, 0, resolve).context(|| "open its directory".into())
-    };
     make_entry(tmpfs, name, true).context(|| "make its directory".into())?;
-    let target = open()?;
     let wanted = MountOptions { flags, ..MountOptions::default() };
     let detached = sys::open_tree(&group.to_string_lossy(), false)
-        .and_then(|tree| bind::set_attributes(&tree, &wanted).and_then(|()| sys::move_mount(&tree, &target)));
+        .and_then(|tree| bind::set_attributes(&tree, &wanted).and_then(|()| sys::move_mount_at(&tree, tmpfs, name)));
     match detached {
         // Before 5.2, or 5.12: only what is mounted can be changed.
         Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {
-            sys::mount(&group.to_string_lossy(), fd_path(&target), "", libc::MS_BIND, "").context(|| "bind".into())?;
+            let open = || {
+                let opened = sys::openat2(tmpfs.as_fd(), Path::new(name), libc::O_PATH, 0, resolve);
+                opened.context(|| "open its directory".into())
+            };
+            sys::mount(&group.to_string_lossy(), fd_path(&open()?), "", libc::MS_BIND, "").context(|| "bind".into())?;
             remount(&open()?, flags, 0)
         }
         result => result.context(|| "bind".into()),
@@ -505,10 +505,15 @@ fn remount(mounted: &OwnedFd, set: u64, clear: u64) -> Result<()> {
 }
 
 fn set_propagation(mounted: &OwnedFd, options: &MountOptions) -> Result<()> {
-    options
-        .propagation
-        .iter()
-        .try_for_each(|&flags| sys::mount("", fd_path(mounted), "", flags, "").context(|| "set propagation".into()))
+    options.propagation.iter().try_for_each(|&flags| {
+        let recursive = flags & libc::MS_REC != 0;
+        let change = sys::MountAttributes { propagation: flags & !libc::MS_REC, ..sys::MountAttributes::default() };
+        match sys::set_mount(mounted, recursive, change) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => sys::mount("", fd_path(mounted), "", flags, ""),
+            result => result,
+        }
+        .context(|| "set propagation".into())
+    })
 }
 
 /// `/proc` and `/sys` must be themselves: a link in the image could put them over something else (CVE-2019-19921).

@@ -7,7 +7,7 @@ use std::{
         fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
         unix::ffi::{OsStrExt, OsStringExt},
     },
-    path::Path,
+    path::{Path, PathBuf},
     sync::OnceLock,
 };
 
@@ -253,17 +253,21 @@ pub fn open_tree(path: &str, recursive: bool) -> io::Result<OwnedFd> {
 
 /// move_mount(2): attaches a mount that is attached nowhere to an open file or directory.
 pub fn move_mount(mount: &impl AsRawFd, target: &impl AsRawFd) -> io::Result<()> {
-    const BOTH_EMPTY: u32 = 0x4 | 0x40;
-    // SAFETY: both paths are terminated and empty, which the flags allow.
+    const TO_EMPTY_PATH: u32 = 0x40;
+    move_mount_to(mount, target, c"", TO_EMPTY_PATH)
+}
+
+/// The same, to what has this name in an open directory. No symbolic link is followed there, but parts of a path are.
+pub fn move_mount_at(mount: &impl AsRawFd, dir: &impl AsRawFd, name: &OsStr) -> io::Result<()> {
+    move_mount_to(mount, dir, &cstr(name)?, 0)
+}
+
+fn move_mount_to(mount: &impl AsRawFd, dir: &impl AsRawFd, path: &CStr, flags: u32) -> io::Result<()> {
+    const FROM_EMPTY_PATH: u32 = 0x4;
+    let (from, flags) = (c"".as_ptr(), flags | FROM_EMPTY_PATH);
+    // SAFETY: both paths are terminated; that of the source is empty, which the flag allows.
     check_long(unsafe {
-        libc::syscall(
-            libc::SYS_move_mount,
-            mount.as_raw_fd(),
-            c"".as_ptr(),
-            target.as_raw_fd(),
-            c"".as_ptr(),
-            BOTH_EMPTY,
-        )
+        libc::syscall(libc::SYS_move_mount, mount.as_raw_fd(), from, dir.as_raw_fd(), path.as_ptr(), flags)
     })
     .map(drop)
 }
@@ -799,6 +803,12 @@ pub fn try_wait(pid: libc::pid_t) -> io::Result<Option<i32>> {
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: never returns.
     unsafe { libc::_exit(code) }
+}
+
+/// Where a path leads, as the kernel names it: two calls, where asking about each part of it takes one a part.
+pub fn real_path(path: impl AsRef<OsStr>) -> io::Result<PathBuf> {
+    let place = open(path, libc::O_PATH, 0)?;
+    std::fs::read_link(format!("/proc/self/fd/{}", place.as_raw_fd()))
 }
 
 pub fn mkfifo(path: impl AsRef<OsStr>, mode: u32) -> io::Result<()> {

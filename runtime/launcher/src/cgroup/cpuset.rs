@@ -16,8 +16,8 @@ pub fn inherit(dir: &Path) -> Result<()> {
 
 /// Has the kernel do the same for groups that are made below from now on, which is cheaper: a value that is written makes it
 /// share the processors out anew (cgroups.rst, "clone_children"). Where it cannot, they are filled one by one.
-pub fn pass_on(dir: &Path) {
-    let _ = write(dir, "cgroup.clone_children", "1");
+pub fn pass_on(dir: &Path) -> bool {
+    write(dir, "cgroup.clone_children", "1").is_ok()
 }
 
 /// What a group's file holds, filled from above where it is empty. The parent may be new itself, and whoever made it not that

@@ -82,20 +82,21 @@ impl Cgroup {
 
     /// Makes the directories, with their parents, ready for processes.
     pub fn create(&self) -> Result<()> {
-        for dir in &self.dirs {
-            if !make_dir(&dir.path)? {
-                let made = ancestors_to_make(&dir.path);
-                for path in &made {
-                    make_dir(path)?;
-                    self.prepare(dir, path)?;
-                    if *path != dir.path && !self.v2 && dir.has("cpuset") {
-                        cpuset::pass_on(path);
-                    }
-                }
-            }
-            self.prepare(dir, &dir.path)?;
+        self.dirs.iter().try_for_each(|dir| self.make(dir, &dir.path))
+    }
+
+    /// Makes one directory; parents that are missing first, so that nothing is asked about those that are there.
+    fn make(&self, dir: &Dir, path: &Path) -> Result<()> {
+        match (make_dir(path)?, path.parent()) {
+            (true, _) => return self.prepare(dir, path),
+            (false, Some(parent)) if path.components().count() > dir.depth_of_mount + 1 => self.make(dir, parent)?,
+            // The hierarchy itself is not there, which the second attempt tells.
+            _ => {}
         }
-        Ok(())
+        let parent = path.parent().unwrap_or(path);
+        let passed_on = !self.v2 && dir.has("cpuset") && cpuset::pass_on(parent);
+        create_dir(path).context(|| format!("create cgroup {}", path.display()))?;
+        if passed_on { Ok(()) } else { self.prepare(dir, path) }
     }
 
     /// What a new group needs before a process may enter: on v1 a cpuset with processors and nodes; on v2 the
@@ -268,20 +269,21 @@ impl Cgroup {
     }
 }
 
-fn make_dir(path: &Path) -> Result<bool> {
+/// Makes a directory, or finds it there.
+fn create_dir(path: &Path) -> std::io::Result<()> {
     match fs::create_dir(path) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(true),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(Error::io(format!("create cgroup {}", path.display()), error)),
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
     }
 }
 
-fn ancestors_to_make(path: &Path) -> Vec<PathBuf> {
-    let mut out: Vec<PathBuf> =
-        path.ancestors().take_while(|ancestor| !ancestor.exists()).map(Path::to_path_buf).collect();
-    out.reverse();
-    out
+/// The same; false if the parent is missing.
+fn make_dir(path: &Path) -> Result<bool> {
+    match create_dir(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(Error::io(format!("create cgroup {}", path.display()), error)),
+    }
 }
 
 /// Best effort: a controller that cannot be enabled shows when a limit is written.
