@@ -9,7 +9,7 @@
 //!
 //! It holds what must not end with the daemon: standard streams, ptys, log files, exit status. It is the parent of
 //! its containers, so it learns of their end, and they are killed if it dies. It has one poll loop, and
-//! one thread unless a log is compressed or must not hold its process back.
+//! one thread unless a log is compressed or must not hold its process back. While it has one, the launcher is a copy of it.
 
 pub mod exit_file;
 pub mod protocol;

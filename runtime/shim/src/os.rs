@@ -70,6 +70,50 @@ pub fn set_nonblocking(fd: &impl AsRawFd) -> io::Result<()> {
     }
 }
 
+/// Whether this process has the one thread that it began with.
+pub fn has_one_thread() -> bool {
+    use std::os::unix::fs::MetadataExt;
+    // A directory a thread, and every directory has two more names (Linux fs/proc/base.c, `proc_task_getattr`).
+    std::fs::metadata("/proc/self/task").is_ok_and(|task| task.nlink() == 3)
+}
+
+/// Makes a copy of this process the launcher: with the streams of what it starts, and of all else only where it reports.
+pub fn become_launcher(streams: &[OwnedFd; 3], report: &impl AsRawFd) -> io::Result<()> {
+    let report = report.as_raw_fd();
+    // SAFETY: plain numbers, a terminated string, and a set that is filled before use. The standard streams are open, so that
+    // neither a stream of the new process nor the report is one of them; who owns what is closed here is never dropped.
+    unsafe {
+        check(libc::prctl(libc::PR_SET_NAME, c"coracle-oci".as_ptr(), 0, 0, 0))?;
+        let mut set: libc::sigset_t = zeroed();
+        libc::sigemptyset(&mut set);
+        check(libc::sigprocmask(libc::SIG_SETMASK, &set, std::ptr::null_mut()))?;
+        for (number, stream) in (0..).zip(streams) {
+            check(libc::dup2(stream.as_raw_fd(), number))?;
+        }
+        close_range(3, report - 1);
+        close_range(report + 1, RawFd::MAX);
+    }
+    Ok(())
+}
+
+/// Closes descriptors from `first` to `last`.
+///
+/// # Safety
+/// Nothing in this process may use them, or think it owns them, afterwards.
+pub unsafe fn close_range(first: RawFd, last: RawFd) {
+    // SAFETY: plain numbers.
+    if first > last || unsafe { libc::syscall(libc::SYS_close_range, first, last, 0u32) } == 0 {
+        return;
+    }
+    // Before close_range(2) (5.9): one by one, as `/proc` lists them.
+    let Ok(entries) = std::fs::read_dir("/proc/self/fd") else { return };
+    let listed: Vec<RawFd> = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    for number in listed.into_iter().filter(|number| (first..=last).contains(number)) {
+        // SAFETY: a number. That of the listing itself is closed already.
+        unsafe { libc::close(number) };
+    }
+}
+
 /// Lets the next program keep a descriptor, or not.
 pub fn inherit(fd: &impl AsRawFd, yes: bool) -> io::Result<()> {
     // SAFETY: no pointers.

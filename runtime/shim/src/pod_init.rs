@@ -4,6 +4,8 @@ use std::{ffi::CString, io, os::unix::ffi::OsStrExt, path::Path};
 
 use coracle_launcher::sys;
 
+use crate::os;
+
 /// What containers see it called, as in upstream's documentation of shared processes.
 const NAME: &[u8] = b"/pause";
 
@@ -60,9 +62,7 @@ fn run(empty: &CString, inside: bool) -> ! {
         libc::prctl(libc::PR_SET_NAME, c"pause".as_ptr());
         // Ended children vanish by themselves (sigaction(2), SIGCHLD).
         libc::signal(libc::SIGCHLD, libc::SIG_IGN);
-        if libc::syscall(libc::SYS_close_range, 0u32, u32::MAX, 0u32) != 0 {
-            close_listed();
-        }
+        os::close_range(0, i32::MAX);
         if libc::chroot(empty.as_ptr()) != 0 || libc::chdir(c"/".as_ptr()) != 0 {
             libc::_exit(1);
         }
@@ -103,14 +103,4 @@ fn arguments_of(stat: &str) -> Option<(usize, usize)> {
     let mut next = || fields.next()?.parse().ok();
     let (start, end) = (next()?, next()?);
     (start != 0).then_some((start, end))
-}
-
-/// Before close_range(2) (5.9): one by one, as `/proc` lists them.
-fn close_listed() {
-    let Ok(entries) = std::fs::read_dir("/proc/self/fd") else { return };
-    let listed: Vec<i32> = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
-    for number in listed {
-        // SAFETY: a number; nothing in this process uses what it had open. That of the listing itself is closed already.
-        unsafe { libc::close(number) };
-    }
 }

@@ -7,6 +7,7 @@ use std::{
     process::{Command, Stdio},
 };
 
+use coracle_launcher::{cli, sys};
 use coracle_shim::{
     exit_file::{self, ExitRecord},
     protocol::{Create, Exit, Kind, LogDriver, ProcessState},
@@ -93,32 +94,32 @@ impl Process {
 
     fn spawn(&mut self, launcher: &OwnedFd, dir: &Path, root: &Path, waiter: Waiter) -> io::Result<()> {
         let (report, theirs) = os::message_pair()?;
-        let mut command = Command::new(format!("/proc/self/fd/{}", launcher.as_raw_fd()));
-        command.env_clear().arg("--root").arg(root);
-        match &self.create.kind {
-            Kind::Container { .. } => command.arg("run"),
-            Kind::Exec { .. } => command.arg("exec"),
-        };
-        command.args(["--detach", "--child-of-caller", "--report-fd", &theirs.as_raw_fd().to_string()]);
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        let mut arguments: Vec<String> = vec!["--root".into(), text(root)];
+        arguments.push(if matches!(self.create.kind, Kind::Container { .. }) { "run" } else { "exec" }.into());
+        arguments.extend(["--detach", "--child-of-caller", "--report-fd"].map(str::to_owned));
+        arguments.push(theirs.as_raw_fd().to_string());
         let mut file = None;
         match &self.create.kind {
             Kind::Container { bundle } => {
-                command.args(["--bundle", bundle, "--", &self.create.id]);
+                arguments.extend(["--bundle".into(), bundle.clone(), "--".into(), self.create.id.clone()]);
             }
             Kind::Exec { container, process } => {
                 let path = dir.join(format!("{}.process.json", self.create.id));
                 fs::write(&path, process)?;
-                command.arg("--process").arg(&path).args(["--", container]);
+                arguments.extend(["--process".into(), text(&path), "--".into(), container.clone()]);
                 file = Some(path);
             }
         }
-        self.connect(&mut command)?;
-        os::inherit(&theirs, true)?;
-        let child = command.spawn();
-        drop((theirs, command));
+        let streams = self.connect()?;
+        let child = if os::has_one_thread() {
+            launch_here(&arguments, &streams, &theirs)
+        } else {
+            launch_program(launcher, &arguments, streams, &theirs)
+        };
         match child {
-            Ok(child) => {
-                self.phase = Phase::Starting { launcher: child.id() as i32, report, waiter };
+            Ok(launcher) => {
+                self.phase = Phase::Starting { launcher, report, waiter };
                 Ok(())
             }
             Err(error) => {
@@ -130,31 +131,27 @@ impl Process {
         }
     }
 
-    /// Gives the process its streams: pipes, `/dev/null`, or nothing for a terminal, which the launcher sends.
-    fn connect(&mut self, command: &mut Command) -> io::Result<()> {
+    /// Makes the process's streams: pipes, `/dev/null`, or nothing for a terminal, which the launcher sends.
+    fn connect(&mut self) -> io::Result<[OwnedFd; 3]> {
+        let null = || fs::File::options().read(true).write(true).open("/dev/null").map(OwnedFd::from);
         if self.create.terminal {
-            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-            return Ok(());
+            return Ok([null()?, null()?, null()?]);
         }
-        if self.create.stdin {
+        let stdin = if self.create.stdin {
             let (read, write) = os::pipe()?;
             os::set_nonblocking(&write)?;
-            command.stdin(Stdio::from(read));
             self.stdin = Some(write);
+            read
         } else {
-            command.stdin(Stdio::null());
-        }
-        for index in 0..2 {
+            null()?
+        };
+        let mut output = |index: usize| {
             let (read, write) = os::pipe()?;
             os::set_nonblocking(&read)?;
-            if index == 0 {
-                command.stdout(Stdio::from(write))
-            } else {
-                command.stderr(Stdio::from(write))
-            };
             self.outputs[index] = Some(read);
-        }
-        Ok(())
+            io::Result::Ok(write)
+        };
+        Ok([stdin, output(0)?, output(1)?])
     }
 
     /// The launcher sent the terminal.
@@ -312,6 +309,34 @@ impl Process {
         let exit = if let Phase::Exited(exit) = &self.phase { Some(exit.clone()) } else { None };
         ProcessState { id: self.create.id.clone(), pid: self.pid as u32, started_at: self.started_at, exit }
     }
+}
+
+/// Runs the launcher in a copy of this process: a program of its own would have to be loaded, and what the C library does
+/// before `main` (it asks the processor for its caches, which in a virtual machine the host answers) takes as long as the
+/// rest. In the copy is nothing but the thread that makes it, so there must be no other: it might hold the heap's lock.
+fn launch_here(arguments: &[String], streams: &[OwnedFd; 3], report: &OwnedFd) -> io::Result<i32> {
+    match sys::clone3(0, None)? {
+        0 => {
+            let code = if os::become_launcher(streams, report).is_ok() { cli::run_command_line(arguments) } else { 1 };
+            sys::exit_now(code.into())
+        }
+        pid => Ok(pid),
+    }
+}
+
+/// Runs the launcher's program.
+fn launch_program(
+    launcher: &OwnedFd,
+    arguments: &[String],
+    streams: [OwnedFd; 3],
+    report: &OwnedFd,
+) -> io::Result<i32> {
+    let [stdin, stdout, stderr] = streams;
+    let mut command = Command::new(format!("/proc/self/fd/{}", launcher.as_raw_fd()));
+    command.env_clear().args(arguments);
+    command.stdin(Stdio::from(stdin)).stdout(Stdio::from(stdout)).stderr(Stdio::from(stderr));
+    os::inherit(report, true)?;
+    command.spawn().map(|child| child.id() as i32)
 }
 
 /// The count behind `oom_kill` in memory.oom_control or memory.events.
