@@ -243,6 +243,8 @@ impl Engine {
             }
             None => None,
         };
+        let shm = Some(self.paths.shm(&sandbox.id)).filter(|shm| shm.exists());
+        let shm = shm.unwrap_or_else(|| self.paths.former_shm(&sandbox.id));
         let mut config = spec::build(&Inputs {
             sandbox: &sandbox.config,
             config: &record.config,
@@ -257,6 +259,7 @@ impl Engine {
             pid: pid.as_deref().map(Path::new),
             snapshots: &*self.snapshots,
             files: &self.paths.sandbox(&sandbox.id),
+            shm: &shm,
             cgroup_v2: self.hierarchy.is_v2(),
             huge_pages: self.counts_huge_pages(&record.cgroups_path)?,
             seccomp: spec::seccomp(security, launcher)?,

@@ -164,6 +164,16 @@ impl Paths {
         self.run_sandbox(id).join("shim")
     }
 
+    /// What a sandbox's containers share as `/dev/shm`.
+    fn shm(&self, id: &str) -> PathBuf {
+        self.run_sandbox(id).join("shm")
+    }
+
+    /// Where earlier daemons put it, whose sandboxes may still run.
+    fn former_shm(&self, id: &str) -> PathBuf {
+        self.sandbox(id).join("shm")
+    }
+
     /// Where the launcher keeps its state.
     fn oci(&self) -> PathBuf {
         self.run.join("oci")

@@ -330,7 +330,7 @@ fn make_files(paths: &Paths, sandbox: &Sandbox) -> Result<()> {
         .map(|users| users.outside(0, 0).ok_or_else(|| Error::invalid("the user namespace has no root")));
     let owner = owner.transpose()?;
     paths.pins(&sandbox.id).create(&wanted)?;
-    let shm = data.join("shm");
+    let shm = paths.shm(&sandbox.id);
     if wanted.ipc {
         fs::create_dir_all(&shm).context(format!("create {}", shm.display()))?;
         let owned = owner.map(|(uid, gid)| format!(",uid={uid},gid={gid}")).unwrap_or_default();
@@ -376,7 +376,8 @@ fn resolv_conf(config: &SandboxConfig) -> String {
 /// Lets go of the namespaces and the shm; what is gone already is fine.
 pub(super) fn release_files(paths: &Paths, id: &str) -> Result<()> {
     paths.pins(id).release()?;
-    unmount(&paths.sandbox(id).join("shm"))
+    unmount(&paths.shm(id))?;
+    unmount(&paths.former_shm(id))
 }
 
 fn unmount(path: &Path) -> Result<()> {

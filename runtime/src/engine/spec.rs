@@ -64,8 +64,10 @@ pub struct Inputs<'a> {
     pub pid: Option<&'a Path>,
     /// Where the layers of images are that are mounted.
     pub snapshots: &'a dyn Snapshotter,
-    /// Files of the sandbox: hosts, hostname, resolv.conf, shm.
+    /// Files of the sandbox: hosts, hostname, resolv.conf.
     pub files: &'a Path,
+    /// The sandbox's `/dev/shm`, where it has one.
+    pub shm: &'a Path,
     pub cgroup_v2: bool,
     /// Whether the kernel counts the huge pages of groups.
     pub huge_pages: bool,
@@ -369,7 +371,7 @@ fn mounts(inputs: &Inputs<'_>) -> Result<Value> {
     out.push(json!({ "destination": "/sys", "type": "sysfs", "source": "sysfs", "options": sys }));
     out.push(json!({ "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["nosuid", "noexec", "nodev", "relatime", if privileged { "rw" } else { "ro" }] }));
     let given = |path: &str| config.mounts.iter().any(|mount| Path::new(&mount.container_path) == Path::new(path));
-    let shm = if inputs.ipc.is_some() { inputs.files.join("shm") } else { "/dev/shm".into() };
+    let shm = if inputs.ipc.is_some() { inputs.shm.to_owned() } else { "/dev/shm".into() };
     if !given("/dev/shm") {
         out.push(
             json!({ "destination": "/dev/shm", "type": "bind", "source": shm, "options": ["rbind", "rprivate", "rw"] }),
