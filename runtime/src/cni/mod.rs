@@ -76,6 +76,36 @@ impl Cni {
         }
     }
 
+    pub fn conf_dir(&self) -> &Path {
+        &self.conf_dir
+    }
+
+    pub fn bin_dir(&self) -> &Path {
+        &self.bin_dir
+    }
+
+    /// The network and where it is from, by the names of go-cni's `ConfigResult`; none without a configuration.
+    pub fn settings(&self) -> Option<Value> {
+        let list = NetworkList::find(&self.conf_dir).ok()?;
+        let plugins: Vec<Value> =
+            list.plugins.iter().map(|plugin| json!({ "Network": { "type": plugin.kind } })).collect();
+        Some(json!({
+            "PluginDirs": [self.bin_dir],
+            "PluginConfDir": self.conf_dir,
+            "PluginMaxConfNum": 1,
+            "Prefix": "eth",
+            "Networks": [{
+                "Config": {
+                    "Name": list.name,
+                    "CNIVersion": list.version,
+                    "Plugins": plugins,
+                    "Source": list.document.to_string(),
+                },
+                "IFName": INTERFACE,
+            }],
+        }))
+    }
+
     /// Why there is no network, in containerd's words; none if there is one.
     pub async fn problem(&self) -> Option<String> {
         let list = match NetworkList::find(&self.conf_dir) {

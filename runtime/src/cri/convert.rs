@@ -7,7 +7,7 @@ use k8s_cri::v1::{self, security_profile::ProfileType};
 
 use crate::{
     engine::{
-        Container, Sandbox, apparmor, cdi,
+        Container, Engine, Sandbox, apparmor, cdi,
         model::{
             ContainerConfig, Device, Dns, IdMappings, IdRange, Mount, MountedImage, PortMapping, Propagation,
             Resources, SandboxConfig, Seccomp, Security, Status,
@@ -366,6 +366,16 @@ pub fn sandbox_info(sandbox: &Sandbox) -> serde_json::Value {
         "overhead": given(state.overhead),
         "resources": given(state.resources),
     })
+}
+
+/// What `Status` tells whoever asks for more, under containerd's names.
+pub fn runtime_info(engine: &Engine, network_problem: Option<&str>) -> HashMap<String, String> {
+    let mut info = HashMap::from([
+        ("config".to_owned(), engine.settings().to_string()),
+        ("lastCNILoadStatus".to_owned(), network_problem.unwrap_or("OK").to_owned()),
+    ]);
+    info.extend(engine.network_settings().map(|network| ("cniconfig".to_owned(), network.to_string())));
+    info
 }
 
 pub fn sandbox_status(sandbox: &Sandbox) -> v1::PodSandboxStatus {

@@ -133,17 +133,16 @@ impl RuntimeService for Service {
         })
     }
 
-    async fn status(&self, _: v1::StatusRequest) -> Answer<v1::StatusResponse> {
+    async fn status(&self, request: v1::StatusRequest) -> Answer<v1::StatusResponse> {
         let condition = |kind: &str, problem: Option<(&str, String)>| {
             let status = problem.is_none();
             let (reason, message) = problem.map(|(reason, message)| (reason.to_owned(), message)).unwrap_or_default();
             v1::RuntimeCondition { r#type: kind.into(), status, reason, message }
         };
-        let network = self
-            .engine
-            .network_problem()
-            .await
-            .map(|message| ("NetworkPluginNotReady", format!("Network plugin returns error: {message}")));
+        let problem = self.engine.network_problem().await;
+        let info = request.verbose.then(|| convert::runtime_info(&self.engine, problem.as_deref()));
+        let network =
+            problem.map(|message| ("NetworkPluginNotReady", format!("Network plugin returns error: {message}")));
         let features = v1::RuntimeHandlerFeatures {
             recursive_read_only_mounts: coracle_launcher::sys::has_mount_setattr(),
             user_namespaces: can_map_users(),
@@ -157,7 +156,7 @@ impl RuntimeService for Service {
                 .map(|name| v1::RuntimeHandler { name: (*name).into(), features: Some(features) })
                 .collect(),
             features: Some(v1::RuntimeFeatures { supplemental_groups_policy: true }),
-            ..Default::default()
+            info: info.unwrap_or_default(),
         })
     }
 

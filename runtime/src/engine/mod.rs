@@ -38,6 +38,7 @@ use std::{
 use coracle_launcher::cgroup::Hierarchy;
 use parking_lot::{Mutex, RwLock};
 use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
 use tokio::sync::{Semaphore, broadcast, watch};
 
 use self::{
@@ -247,6 +248,24 @@ impl Engine {
 
     pub fn data_dir(&self) -> &Path {
         &self.paths.data
+    }
+
+    /// How it was set up, by the names that containerd has for the same (its CRI plugin's configuration), so that what reads
+    /// the one understands the other.
+    pub fn settings(&self) -> Value {
+        json!({
+            "rootDir": self.paths.data,
+            "stateDir": self.paths.run,
+            "containerd": { "snapshotter": self.snapshots.name() },
+            "cgroupParent": self.cgroup_parent,
+            "cdiSpecDirs": self.cdi_dirs,
+            "cni": { "confDir": self.cni.conf_dir(), "binDirs": [self.cni.bin_dir()] },
+        })
+    }
+
+    /// The network that pods get; none without a configuration.
+    pub fn network_settings(&self) -> Option<Value> {
+        self.cni.settings()
     }
 
     /// Why pods cannot get a network now; none if they can.

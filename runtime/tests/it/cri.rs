@@ -25,6 +25,11 @@ fn a_pod_lives_and_leaves_nothing() {
         assert!(
             network_ready(cri.runtime.status(v1::StatusRequest { verbose: false }).await.unwrap().into_inner()).status
         );
+        let told = cri.runtime.status(v1::StatusRequest { verbose: true }).await.unwrap().into_inner().info;
+        let part = |name: &str| serde_json::from_str::<serde_json::Value>(&told[name]).unwrap();
+        assert_eq!(part("config")["rootDir"], node.path("data").to_str().unwrap());
+        assert_eq!(part("cniconfig")["Networks"][0]["Config"]["Plugins"][0]["Network"]["type"], "fake");
+        assert_eq!(told["lastCNILoadStatus"], "OK");
 
         let pod = cri.run_sandbox(sandbox(&node, "web")).await;
         let resources = v1::LinuxContainerResources { cpu_shares: 512, ..Default::default() };
