@@ -101,7 +101,13 @@ impl Veth<'_> {
         if let Some(netns) = self.peer_netns {
             peer = peer.setns_by_fd(netns.as_fd().as_raw_fd());
         }
-        let mut link = LinkVeth::new(self.name, self.peer).set_info_data(InfoData::Veth(InfoVeth::Peer(peer.build())));
+        let mut peer = peer.build();
+        // The kernel makes a queue for each processor there may be, and shows each in sysfs: on a large machine that takes
+        // longer than all the rest. A packet that crosses waits in no queue of the link (`netif_rx` puts it into the
+        // processor's), so one does.
+        let queues = [LinkAttribute::NumTxQueues(1), LinkAttribute::NumRxQueues(1)];
+        peer.attributes.extend(queues.clone());
+        let mut link = LinkVeth::new(self.name, self.peer).set_info_data(InfoData::Veth(InfoVeth::Peer(peer)));
         if let Some(mac) = self.mac {
             link = link.address(mac.to_vec());
         }
@@ -111,7 +117,9 @@ impl Veth<'_> {
         if let Some(bridge) = self.bridge {
             link = link.controller(bridge);
         }
-        link.build()
+        let mut link = link.build();
+        link.attributes.extend(queues);
+        link
     }
 }
 
@@ -501,10 +509,18 @@ mod tests {
         links.add_address("a", "10.9.0.1/24".parse().unwrap()).await.unwrap();
         assert_eq!(links.addresses("a").await.unwrap(), ["10.9.0.1/24".parse().unwrap()]);
 
+        let beyond = there.clone();
         let far = Links::open(&Place::Netns(there)).unwrap();
         let end = far.find("b").await.unwrap().unwrap();
         assert_eq!((end.mac, end.mtu, end.up), (Some(MAC), 1400, false));
         far.up("b").await.unwrap();
+        for (netns, name) in [(&here, "a"), (&beyond, "b")] {
+            // What a program is started with, it keeps: it looks where it is started.
+            let mut ip = std::process::Command::new("ip");
+            let shown = netns.run(|| ip.args(["-details", "link", "show", name]).output()).unwrap();
+            let shown = String::from_utf8(shown.stdout).unwrap();
+            assert!(shown.contains("numtxqueues 1 ") && shown.contains("numrxqueues 1 "), "{shown}");
+        }
 
         let index = links.index("test", "a").await.unwrap();
         let route = Route {
