@@ -190,6 +190,9 @@ pub struct Runtime {
     /// Where devices are described (Container Device Interface), later ones first [default: /etc/cdi and /var/run/cdi]
     #[arg(long, value_name = "DIR")]
     cdi_spec_dir: Vec<PathBuf>,
+    /// Whether containers get SELinux labels where the kernel has SELinux
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    selinux_enabled: bool,
     /// Most bytes that a layer may have unpacked
     #[arg(long, value_name = "BYTES", default_value_t = Limits::default().bytes)]
     max_layer_bytes: u64,
@@ -236,6 +239,7 @@ pub async fn runtime(options: Runtime) -> Result<()> {
             true => coracle_runtime::Config::default_cdi_dirs(),
             false => options.cdi_spec_dir,
         },
+        selinux: options.selinux_enabled,
         pull_place: Place::Current,
         registries: Default::default(),
         layer_limits: Limits { entries: options.max_layer_files, bytes: options.max_layer_bytes, ..Limits::default() },

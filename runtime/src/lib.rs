@@ -56,6 +56,8 @@ pub struct Config {
     pub cni_own: Option<cni::OwnPlugin>,
     /// Descriptions of devices; what is in a later directory goes before what is in an earlier one.
     pub cdi_dirs: Vec<PathBuf>,
+    /// Whether containers get SELinux labels where the kernel has SELinux.
+    pub selinux: bool,
     /// In whose network pulls are dialled.
     pub pull_place: Place,
     pub registries: images::registry::Registries,

@@ -50,6 +50,7 @@ pub async fn run(quick: bool, figures: &mut Figures) -> Result<()> {
         cni_conf_dir: paths.conf_dir,
         cni_bin_dir: paths.bin_dir,
         cdi_dirs: Vec::new(),
+        selinux: true,
         cni_own: Some(OwnPlugin { name: coracle_network::cni::PLUGIN_NAME, call: coracle_network::cni::call }),
         pull_place: Default::default(),
         registries: Default::default(),

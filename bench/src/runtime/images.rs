@@ -51,6 +51,7 @@ pub async fn run(binaries: &Path, quick: bool, figures: &mut Figures) -> Result<
         cni_bin_dir: path("bin"),
         cni_own: None,
         cdi_dirs: Vec::new(),
+        selinux: true,
         pull_place: Default::default(),
         registries: Default::default(),
         layer_limits: Default::default(),

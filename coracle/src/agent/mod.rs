@@ -87,6 +87,7 @@ pub async fn run(options: Options) -> Result<()> {
         cni_bin_dir: cni.bin_dir.clone(),
         cni_own: Some(crate::cni::own()),
         cdi_dirs: coracle_runtime::Config::default_cdi_dirs(),
+        selinux: true,
         pull_place,
         layer_limits: Default::default(),
         registries: Default::default(),

@@ -508,13 +508,13 @@ pub fn begin(process: &Process, doors: Vec<OwnedFd>, options: &Options) -> Resul
     if options.keep_keyring {
         return Ok(());
     }
-    match sys::join_session_keyring() {
+    process.labels.make_keyring(|| match sys::join_session_keyring() {
         // A kernel without keys, or a runtime around this one that forbids them.
         Err(error) if !matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {
             Err(Error::io("join a session keyring", error))
         }
         _ => Ok(()),
-    }
+    })
 }
 
 /// "0" is the writer itself.

@@ -20,7 +20,7 @@ use crate::{
     cgroup::Cgroup,
     copy_up,
     error::{Context, Error, Result},
-    identity, mapped_overlay,
+    identity, labels, mapped_overlay,
     mount_options::MountOptions,
     spec::{MountSpec, NamespaceKind, Spec},
     sys,
@@ -205,12 +205,11 @@ impl<'a> Rootfs<'a> {
                     String::new()
                 };
                 let source = if mount.source.is_empty() { &mount.kind } else { &mount.source };
-                let label = match &self.spec.mount_label {
-                    Some(label) if !matches!(mount.kind.as_str(), "proc" | "sysfs" | "mqueue") => {
-                        let comma = if options.data.is_empty() && mode.is_empty() { "" } else { "," };
-                        format!("{comma}context=\"{label}\"")
-                    }
-                    _ => String::new(),
+                let label = match mount.kind.as_str() {
+                    // Theirs are the kernel's, and a context that was given is not given again.
+                    "proc" | "sysfs" | "mqueue" => String::new(),
+                    _ if options.data.contains("context=") => String::new(),
+                    _ => self.context_option(options.data.is_empty() && mode.is_empty()),
                 };
                 let data = format!("{}{mode}{label}", options.data);
                 if options.copy_up && mount.kind == "tmpfs" {
@@ -218,10 +217,29 @@ impl<'a> Rootfs<'a> {
                 }
                 sys::mount(source, fd_path(&target), &mount.kind, options.flags, &data)
                     .context(|| mount.kind.clone())?;
+                if let Some(label) = self.spec.mount_label.as_ref().filter(|_| mount.kind == "mqueue") {
+                    // It takes no context as an option (runc `libcontainer/rootfs_linux.go`).
+                    let mounted = self.resolve(destination, libc::O_PATH).context(|| "open the new mount".into())?;
+                    match labels::set_file(&mounted, label) {
+                        // Of a pod with users of its own, they belong to the host's root: they stay what the policy calls them.
+                        Err(error) if error.raw_os_error() == Some(libc::EPERM) && self.has_users() => {}
+                        result => result.context(|| "label the queues".into())?,
+                    }
+                }
                 self.narrow(mount)?;
                 self.propagate(mount)
             }
         }
+    }
+
+    fn has_users(&self) -> bool {
+        self.spec.namespace(NamespaceKind::User).is_some()
+    }
+
+    /// The option by which all of a file system is the container's (mount(8), `context=`).
+    fn context_option(&self, first: bool) -> String {
+        let comma = if first { "" } else { "," };
+        self.spec.mount_label.as_ref().map(|label| format!("{comma}context=\"{label}\"")).unwrap_or_default()
     }
 
     /// Shows only a directory of what has been mounted, by a mount of that over the whole, with the same attributes.
@@ -339,7 +357,8 @@ impl<'a> Rootfs<'a> {
                 .context(|| "bind the cgroup".into())?;
         } else {
             let inner = flags & !libc::MS_RDONLY;
-            sys::mount("tmpfs", fd_path(&target), "tmpfs", inner, "mode=755").context(|| "tmpfs".into())?;
+            let data = format!("mode=755{}", self.context_option(false));
+            sys::mount("tmpfs", fd_path(&target), "tmpfs", inner, &data).context(|| "tmpfs".into())?;
             // Nobody else has put anything into it: what is made in it is what is found there.
             let mounted = self.resolve(&mount.destination, libc::O_PATH).context(|| "open the new mount".into())?;
             for (controllers, dir) in group.dirs() {
@@ -372,8 +391,11 @@ impl<'a> Rootfs<'a> {
             let directory =
                 sys::fstat(&target).context(|| format!("stat {path:?}"))?.st_mode & libc::S_IFMT == libc::S_IFDIR;
             let result = if directory {
-                sys::mount("tmpfs", fd_path(&target), "tmpfs", libc::MS_RDONLY, "nr_inodes=1,size=0,mode=755")
-                    .or_else(|_| sys::mount("tmpfs", fd_path(&target), "tmpfs", libc::MS_RDONLY, ""))
+                let small = format!("nr_inodes=1,size=0,mode=755{}", self.context_option(false));
+                sys::mount("tmpfs", fd_path(&target), "tmpfs", libc::MS_RDONLY, &small).or_else(|_| {
+                    let data = self.context_option(true);
+                    sys::mount("tmpfs", fd_path(&target), "tmpfs", libc::MS_RDONLY, &data)
+                })
             } else {
                 sys::mount("/dev/null", fd_path(&target), "", libc::MS_BIND, "")
             };

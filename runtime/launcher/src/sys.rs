@@ -360,6 +360,39 @@ pub fn statfs_flags(fd: &impl AsRawFd) -> io::Result<u64> {
     }
 }
 
+/// The kind of a file system by its number (statfs(2)), and the `ST_*` flags of its mount at a path.
+pub fn statfs(path: impl AsRef<OsStr>) -> io::Result<(i64, u64)> {
+    let path = cstr(path)?;
+    // SAFETY: `path` is terminated, the structures are plain data that the kernel fills.
+    unsafe {
+        let mut kind: libc::statfs = std::mem::zeroed();
+        check(libc::statfs(path.as_ptr(), &mut kind))?;
+        let mut flags: libc::statvfs = std::mem::zeroed();
+        check(libc::statvfs(path.as_ptr(), &mut flags))?;
+        Ok((kind.f_type, flags.f_flag))
+    }
+}
+
+/// Sets an extended attribute; a link at the path's end is followed.
+pub fn setxattr(path: impl AsRef<OsStr>, name: &str, value: &[u8]) -> io::Result<()> {
+    let (path, name) = (cstr(path)?, cstr(name)?);
+    // SAFETY: both strings are terminated, the value is valid for its length.
+    check(unsafe { libc::setxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) }).map(drop)
+}
+
+/// An extended attribute of at most 4 KiB; a link at the path's end is followed.
+pub fn getxattr(path: impl AsRef<OsStr>, name: &str) -> io::Result<Vec<u8>> {
+    let (path, name) = (cstr(path)?, cstr(name)?);
+    let mut out = vec![0; 4096];
+    // SAFETY: both strings are terminated, the buffer is valid for its length.
+    let size = unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), out.as_mut_ptr().cast(), out.len()) };
+    if size < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    out.truncate(size as usize);
+    Ok(out)
+}
+
 pub fn fstat(fd: &impl AsRawFd) -> io::Result<libc::stat> {
     // SAFETY: the structure is plain data that the kernel fills.
     unsafe {

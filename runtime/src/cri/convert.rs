@@ -13,6 +13,7 @@ use crate::{
             Resources, SandboxConfig, Seccomp, Security, Status,
         },
         namespaces::can_map_users,
+        selinux,
         stats::{Interface, Pressure, Stats, Wait},
     },
     error::{Error, Result},
@@ -33,7 +34,7 @@ pub fn sandbox_config(config: v1::PodSandboxConfig, runtime_handler: String) -> 
     let metadata = config.metadata.ok_or_else(|| Error::invalid("sandbox config must include metadata"))?;
     let linux = config.linux.unwrap_or_default();
     let security = linux.security_context.unwrap_or_default();
-    refuse_selinux(security.selinux_options.as_ref())?;
+    let selinux = selinux(security.selinux_options.as_ref())?;
     let namespaces = security.namespace_options.unwrap_or_default();
     let users = user_namespace(namespaces.userns_options.as_ref())?;
     if !users.is_empty() {
@@ -75,6 +76,7 @@ pub fn sandbox_config(config: v1::PodSandboxConfig, runtime_handler: String) -> 
         shared_pid: namespaces.pid == v1::NamespaceMode::Pod as i32,
         privileged: security.privileged,
         runtime_handler,
+        selinux,
         users,
         standalone: false,
     })
@@ -232,6 +234,7 @@ fn mount(mount: coracle_cri::Mount) -> Result<Mount> {
         readonly: mount.readonly,
         recursive_read_only: mount.recursive_read_only,
         propagation,
+        relabel: mount.selinux_relabel,
         owners,
         image: image.map(|image| MountedImage {
             name: image.image.clone(),
@@ -241,24 +244,21 @@ fn mount(mount: coracle_cri::Mount) -> Result<Mount> {
     })
 }
 
-/// Options that are given are not passed over: who gives them counts on them.
-fn refuse_selinux(options: Option<&v1::SeLinuxOption>) -> Result<()> {
-    let is_given = |options: &v1::SeLinuxOption| {
-        [&options.user, &options.role, &options.r#type, &options.level].iter().any(|part| !part.is_empty())
-    };
-    if options.is_some_and(is_given) {
-        return Err(Error::unimplemented(
-            "SELinux options are not supported: leave out seLinuxOptions of pod and containers",
-        ));
-    }
-    Ok(())
+/// SELinux's options as the engine takes them (containerd `internal/cri/server`, `toLabel`). What a level looks like is looked
+/// at everywhere; the rest does nothing where the kernel has no SELinux.
+fn selinux(options: Option<&v1::SeLinuxOption>) -> Result<Vec<String>> {
+    let Some(options) = options else { return Ok(Vec::new()) };
+    selinux::check_level(&options.level).map_err(|error| error.context("failed to init selinux options"))?;
+    let parts =
+        [("user", &options.user), ("role", &options.role), ("type", &options.r#type), ("level", &options.level)];
+    Ok(parts.iter().filter(|(_, value)| !value.is_empty()).map(|(name, value)| format!("{name}:{value}")).collect())
 }
 
 fn security(security: v1::LinuxContainerSecurityContext) -> Result<Security> {
     let apparmor = apparmor(&security)?;
     let capabilities = security.capabilities.unwrap_or_default();
     let namespaces = security.namespace_options.unwrap_or_default();
-    refuse_selinux(security.selinux_options.as_ref())?;
+    let selinux = selinux(security.selinux_options.as_ref())?;
     let seccomp = match security.seccomp {
         None => Seccomp::Unconfined,
         Some(profile) => match profile.profile_type() {
@@ -289,6 +289,7 @@ fn security(security: v1::LinuxContainerSecurityContext) -> Result<Security> {
         readonly_paths: security.readonly_paths,
         seccomp,
         apparmor,
+        selinux,
     })
 }
 
@@ -624,9 +625,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn selinux_options_are_refused_by_name() {
-        let with = |level: &str| {
-            let selinux_options = Some(v1::SeLinuxOption { level: level.to_owned(), ..Default::default() });
+    fn selinux_options_are_passed_on_and_levels_looked_at() {
+        let of = |level: &str| {
+            let given = v1::SeLinuxOption { r#type: "spc_t".into(), level: level.to_owned(), ..Default::default() };
+            let selinux_options = Some(given);
             let of_sandbox =
                 v1::LinuxSandboxSecurityContext { selinux_options: selinux_options.clone(), ..Default::default() };
             let config = v1::PodSandboxConfig {
@@ -635,11 +637,15 @@ mod tests {
                 ..Default::default()
             };
             let of_container = v1::LinuxContainerSecurityContext { selinux_options, ..Default::default() };
-            [sandbox_config(config, String::new()).map(drop), security(of_container).map(drop)]
+            let sandbox = sandbox_config(config, String::new()).map(|config| config.selinux);
+            (sandbox, security(of_container).map(|security| security.selinux))
         };
-        for refused in with("s0:c1,c2") {
-            assert!(refused.is_err_and(|error| error.to_string().contains("leave out seLinuxOptions")));
+        let (sandbox, container) = of("s0:c1,c2");
+        assert_eq!(sandbox.unwrap(), ["type:spc_t", "level:s0:c1,c2"]);
+        assert_eq!(container.unwrap(), ["type:spc_t", "level:s0:c1,c2"]);
+        let (sandbox, container) = of("s0,c1,c2");
+        for refused in [sandbox, container] {
+            assert!(refused.unwrap_err().to_string().contains("the format of 'level' \"s0,c1,c2\" is not correct"));
         }
-        assert!(with("").iter().all(Result::is_ok));
     }
 }

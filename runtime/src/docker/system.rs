@@ -117,6 +117,9 @@ impl Docker {
             security.push("name=apparmor".to_owned());
         }
         security.push("name=seccomp,profile=builtin".to_owned());
+        if self.engine.selinux().enabled() {
+            security.push("name=selinux".to_owned());
+        }
         if v2 {
             security.push("name=cgroupns".into());
         }

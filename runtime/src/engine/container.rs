@@ -23,6 +23,7 @@ use super::{
     Container, Engine, Sandbox, apparmor, cdi,
     model::{ContainerConfig, ContainerImage, ContainerState, EventKind, Resources, Status, User, new_id, now},
     remove_dir, save, save_volatile,
+    selinux::{Labels, Selinux},
     spec::{self, Inputs, LauncherAge},
     stats::CpuMeter,
     user,
@@ -46,6 +47,8 @@ pub(super) struct ContainerRecord {
     pub config: ContainerConfig,
     pub image: ContainerImage,
     pub user: User,
+    #[serde(default)]
+    pub labels: Labels,
     pub log_path: String,
     pub cgroups_path: String,
     pub state: ContainerState,
@@ -60,7 +63,7 @@ impl ContainerRecord {
 
 impl Container {
     pub(super) fn restore(record: ContainerRecord) -> Container {
-        let ContainerRecord { id, sandbox, config, image, user, log_path, cgroups_path, state } = record;
+        let ContainerRecord { id, sandbox, config, image, user, labels, log_path, cgroups_path, state } = record;
         let (state, _) = watch::channel(state);
         Container {
             id,
@@ -68,6 +71,7 @@ impl Container {
             config,
             image,
             user,
+            labels,
             log_path,
             cgroups_path,
             state,
@@ -84,6 +88,7 @@ impl Container {
             config: self.config.clone(),
             image: self.image.clone(),
             user: self.user.clone(),
+            labels: self.labels.clone(),
             log_path: self.log_path.clone(),
             cgroups_path: self.cgroups_path.clone(),
             state: self.state(),
@@ -139,12 +144,13 @@ impl Engine {
         let cgroups_path = format!("{}/{id}", self.sandbox_group(&sandbox).trim_end_matches('/'));
         let state =
             ContainerState { created_at: now(), resources: config.resources.clone(), ..ContainerState::default() };
-        let record = ContainerRecord {
+        let mut record = ContainerRecord {
             id: id.clone(),
             sandbox: sandbox.id.clone(),
             config,
             image: container_image,
             user: User::default(),
+            labels: Labels::default(),
             log_path,
             cgroups_path,
             state,
@@ -169,11 +175,17 @@ impl Engine {
                     other.id
                 )));
             }
+            // A container that says nothing is called as its pod.
+            record.labels = match record.config.security.selinux.as_slice() {
+                [] => self.selinux.init(&Selinux::same(&sandbox.state().labels))?,
+                own => self.selinux.init(own)?,
+            };
             let container = Arc::new(Container::restore(record));
             // Also keeps the image's layers from being collected.
             self.containers.write().insert(id.clone(), container.clone());
             container
         };
+        let labels = container.labels.clone();
         match self.make_container(&sandbox, container, &run).await {
             Ok(()) => {
                 self.announce(EventKind::Created, &id, &sandbox.id);
@@ -181,6 +193,7 @@ impl Engine {
             }
             Err(error) => {
                 self.containers.write().remove(&id);
+                self.selinux.release(&labels);
                 if let Err(error) = self.remove_files(&id).await {
                     warn!(container = id, %error, "cannot clean up after a container that could not be made");
                 }
@@ -251,6 +264,7 @@ impl Engine {
             image: run,
             user: &record.user,
             root,
+            labels: &record.labels,
             cgroups_path: &record.cgroups_path,
             net: net.as_deref(),
             ipc: ipc.as_deref(),
@@ -264,6 +278,7 @@ impl Engine {
             huge_pages: self.counts_huge_pages(&record.cgroups_path)?,
             seccomp: spec::seccomp(security, launcher)?,
         })?;
+        self.selinux.label_mounts(&record.labels, &record.config, &self.paths.sandbox(&sandbox.id), ipc.is_some())?;
         cdi::inject(&mut config, &record.config.cdi_devices, &self.cdi_dirs)?;
         let bundle = self.paths.bundle(&record.id);
         fs::create_dir_all(bundle.join("rootfs")).context(format!("create {}", bundle.display()))?;
@@ -482,6 +497,7 @@ impl Engine {
         self.remove_runtime_state(&container, true).await?;
         self.remove_files(&container.id).await?;
         if self.containers.write().remove(&container.id).is_some() {
+            self.selinux.release(&container.labels);
             self.announce(EventKind::Deleted, &container.id, &container.sandbox);
         }
         self.collect_after(&container).await;

@@ -21,6 +21,7 @@ pub(crate) mod recovery;
 mod removal;
 mod sandbox;
 pub mod seccomp;
+pub mod selinux;
 pub mod shim;
 pub mod spec;
 pub mod standalone;
@@ -47,6 +48,7 @@ use self::{
     },
     namespaces::Pins,
     removal::Removals,
+    selinux::{Labels, Selinux},
     shim::{Programs, Shim},
 };
 use crate::{
@@ -80,6 +82,7 @@ pub struct Engine {
     /// What waits for the disk or the kernel at a time.
     waiting: Semaphore,
     removals: Removals,
+    selinux: Selinux,
     events: broadcast::Sender<Event>,
 }
 
@@ -101,6 +104,8 @@ pub struct Container {
     pub config: ContainerConfig,
     pub image: ContainerImage,
     pub user: User,
+    /// SELinux's names for its processes and files; of a privileged one's processes only their level is its own.
+    pub labels: Labels,
     /// Where its log is written; empty for none.
     pub log_path: String,
     pub cgroups_path: String,
@@ -210,6 +215,8 @@ impl Engine {
         }
         paths.close_to_others()?;
         let snapshots: Arc<dyn Snapshotter> = Arc::new(Overlay::open(&paths.data.join("snapshots"))?);
+        let selinux = Selinux::open(config.selinux);
+        selinux.label_read_only(&paths.data.join("snapshots")).context("label the layers of images")?;
         let (place, registries) = (config.pull_place.clone(), config.registries.clone());
         let images = Images::open(&paths.data, snapshots.clone(), place, registries, config.layer_limits)?;
         let hierarchy = Hierarchy::discover().context("find the cgroup hierarchies")?;
@@ -220,6 +227,7 @@ impl Engine {
             this: this.clone(),
             paths,
             removals,
+            selinux,
             images,
             snapshots,
             hierarchy,
@@ -240,6 +248,10 @@ impl Engine {
 
     pub fn images(&self) -> &Images {
         &self.images
+    }
+
+    pub fn selinux(&self) -> &Selinux {
+        &self.selinux
     }
 
     pub fn snapshots(&self) -> &Arc<dyn Snapshotter> {

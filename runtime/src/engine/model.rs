@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use coracle_launcher::identity::{Mapping, Mappings};
 use serde::{Deserialize, Serialize};
 
+use super::selinux::Labels;
 use crate::digest::Digest;
 
 /// A sandbox as asked for: what a pod's containers share.
@@ -31,6 +32,9 @@ pub struct SandboxConfig {
     pub shared_pid: bool,
     pub privileged: bool,
     pub runtime_handler: String,
+    /// Options of SELinux's labels ([`super::selinux::Selinux::init`]).
+    #[serde(default)]
+    pub selinux: Vec<String>,
     /// Users and groups of its own; empty for the host's.
     #[serde(default)]
     pub users: IdMappings,
@@ -94,6 +98,9 @@ pub struct SandboxState {
     pub ips: Vec<String>,
     /// The network was given back.
     pub network_released: bool,
+    /// SELinux's names for the pod's processes and files.
+    #[serde(default)]
+    pub labels: Labels,
     /// What the kubelet gave the pod's group for the sandbox itself and for its containers together: told in answers, no
     /// limit of ours (CRI, `LinuxPodSandboxConfig`).
     #[serde(default)]
@@ -143,6 +150,9 @@ pub struct Mount {
     pub readonly: bool,
     pub recursive_read_only: bool,
     pub propagation: Propagation,
+    /// Its files get SELinux's label of the container's.
+    #[serde(default)]
+    pub relabel: bool,
     /// Who its owners are; empty for as they are.
     #[serde(default)]
     pub owners: IdMappings,
@@ -231,6 +241,9 @@ pub struct Security {
     /// A profile that the kernel has, or `unconfined`; empty for the default one.
     #[serde(default)]
     pub apparmor: String,
+    /// Options of SELinux's labels; none for the pod's.
+    #[serde(default)]
+    pub selinux: Vec<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -125,6 +125,7 @@ impl Engine {
                     continue;
                 }
             };
+            self.selinux.reserve(&record.state.labels);
             let sandbox = Sandbox {
                 id: record.id,
                 config: record.config,
@@ -147,6 +148,7 @@ impl Engine {
             }
             match record {
                 Ok(record) if self.sandboxes.read().contains_key(&record.sandbox) => {
+                    self.selinux.reserve(&record.labels);
                     let container = Container::restore(record);
                     self.containers.write().insert(container.id.clone(), Arc::new(container));
                 }

@@ -55,10 +55,11 @@ impl Engine {
                     other.id
                 )));
             }
+            let labels = self.selinux.init(&config.selinux)?;
             let sandbox = Sandbox {
                 id: id.clone(),
                 config,
-                state: parking_lot::Mutex::new(state),
+                state: parking_lot::Mutex::new(SandboxState { labels, ..state }),
                 changing: tokio::sync::Mutex::new(()),
                 shim: tokio::sync::Mutex::new(None),
             };
@@ -69,6 +70,7 @@ impl Engine {
         let changing = sandbox.changing.lock().await;
         if let Err(error) = self.make_sandbox(&sandbox).await {
             self.sandboxes.write().remove(&id);
+            self.selinux.release(&sandbox.state().labels);
             if let Err(error) = self.unmake_sandbox(&sandbox).await {
                 warn!(sandbox = id, %error, "cannot clean up after a sandbox that could not be made");
             }
@@ -207,6 +209,7 @@ impl Engine {
         let _changing = sandbox.changing.lock().await;
         self.unmake_sandbox(&sandbox).await?;
         if self.sandboxes.write().remove(&sandbox.id).is_some() {
+            self.selinux.release(&sandbox.state().labels);
             self.announce(EventKind::Deleted, &sandbox.id, &sandbox.id);
         }
         Ok(())

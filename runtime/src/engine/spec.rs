@@ -8,9 +8,12 @@ use std::{
 use coracle_launcher::{mount_options::SUBPATH, sys};
 use serde_json::{Value, json};
 
-use super::model::{
-    ContainerConfig, Device, IdMappings, IdRange, Mount, MountedImage, Propagation, Resources, SandboxConfig, Seccomp,
-    Security, User,
+use super::{
+    model::{
+        ContainerConfig, Device, IdMappings, IdRange, Mount, MountedImage, Propagation, Resources, SandboxConfig,
+        Seccomp, Security, User,
+    },
+    selinux::Labels,
 };
 use crate::{
     error::{Context, Error, Result},
@@ -53,6 +56,7 @@ pub struct Inputs<'a> {
     pub image: &'a RunConfig,
     pub user: &'a User,
     pub root: &'a Root,
+    pub labels: &'a Labels,
     pub cgroups_path: &'a str,
     /// Paths of the sandbox's pinned namespaces; none for the host's.
     pub net: Option<&'a Path>,
@@ -107,6 +111,9 @@ pub fn build(inputs: &Inputs<'_>) -> Result<Value> {
         linux["uidMappings"] = users;
         linux["gidMappings"] = groups;
     }
+    if !inputs.labels.mount.is_empty() {
+        linux["mountLabel"] = json!(inputs.labels.mount);
+    }
     if !inputs.seccomp.is_null() {
         linux["seccomp"] = inputs.seccomp.clone();
     }
@@ -146,6 +153,10 @@ fn process(inputs: &Inputs<'_>) -> Result<Value> {
     });
     if let Some(profile) = super::apparmor::profile(security)? {
         process["apparmorProfile"] = json!(profile);
+    }
+    // A privileged one is as the policy has the runtime's children (containerd `internal/cri/server`, `createContainer`).
+    if !security.privileged && !inputs.labels.process.is_empty() {
+        process["selinuxLabel"] = json!(inputs.labels.process);
     }
     Ok(process)
 }
@@ -352,7 +363,9 @@ fn mounts(inputs: &Inputs<'_>) -> Result<Value> {
     let mapped = inputs.users.is_some();
     match inputs.root {
         Root::Mount { kind, options } => {
-            let options: Vec<&str> = options.iter().map(String::as_str).chain(mapped.then_some("idmap")).collect();
+            let context = inputs.labels.root_option();
+            let options = options.iter().map(String::as_str).chain(mapped.then_some("idmap")).chain(context.as_deref());
+            let options: Vec<&str> = options.collect();
             out.push(json!({ "destination": "/", "type": kind, "source": kind, "options": options }));
         }
         Root::Directory(path) if mapped => {

@@ -71,6 +71,7 @@ impl Engine {
             id: id.to_owned(),
             sandbox: id.to_owned(),
             state: ContainerState { created_at: now(), resources: config.resources.clone(), ..Default::default() },
+            labels: self.selinux.init(&config.security.selinux)?,
             config,
             image,
             user: User::default(),
@@ -83,6 +84,7 @@ impl Engine {
         {
             let mut containers = self.containers.write();
             if containers.contains_key(id) {
+                self.selinux.release(&container.labels);
                 return Err(Error::already_exists(format!("container {id} exists already")));
             }
             containers.insert(id.to_owned(), container.clone());
@@ -301,7 +303,9 @@ impl Engine {
         let (done, removal) = removed.await?;
         removal.finish();
         done?;
-        self.containers.write().remove(&container.id);
+        if self.containers.write().remove(&container.id).is_some() {
+            self.selinux.release(&container.labels);
+        }
         self.sandboxes.write().remove(&container.id);
         self.collect_after(container).await;
         Ok(())

@@ -134,7 +134,7 @@ async fn confine(node: &Node, cri: &mut Clients, pod: &str) {
 }
 
 /// One request to the Docker API; status and body.
-async fn docker(node: &Node, method: &str, path: &str, body: Value) -> (u16, Vec<u8>) {
+pub async fn docker(node: &Node, method: &str, path: &str, body: Value) -> (u16, Vec<u8>) {
     let mut stream = UnixStream::connect(node.path("docker.sock")).await.unwrap();
     let body = body.to_string();
     let request = format!(
@@ -149,13 +149,13 @@ async fn docker(node: &Node, method: &str, path: &str, body: Value) -> (u16, Vec
     (status, answer[end + 4..].to_vec())
 }
 
-async fn docker_json(node: &Node, method: &str, path: &str, body: Value) -> (u16, Value) {
+pub async fn docker_json(node: &Node, method: &str, path: &str, body: Value) -> (u16, Value) {
     let (status, body) = docker(node, method, path, body).await;
     (status, serde_json::from_slice(&body).unwrap_or_default())
 }
 
 /// The text of a log's frames: eight bytes of header, the last four of them its length.
-fn text_of(mut frames: &[u8]) -> String {
+pub fn text_of(mut frames: &[u8]) -> String {
     let mut text = Vec::new();
     while let Some((header, rest)) = frames.split_first_chunk::<8>() {
         let length = u32::from_be_bytes([header[4], header[5], header[6], header[7]]) as usize;

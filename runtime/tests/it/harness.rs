@@ -123,6 +123,7 @@ pub fn config(dir: &Path, group: &str) -> Config {
         cni_bin_dir: dir.join("bin"),
         cni_own: None,
         cdi_dirs: vec![dir.join("cdi")],
+        selinux: true,
         pull_place: Default::default(),
         registries: Default::default(),
         layer_limits: Default::default(),

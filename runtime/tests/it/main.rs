@@ -15,6 +15,7 @@ mod launcher_features;
 mod newer;
 mod older_kernel;
 mod podman;
+mod selinux;
 mod shim;
 
 /// Set for the test that is not one: the runtime as a process that others kill.

@@ -15,7 +15,10 @@ use super::{
     spec::arguments,
 };
 use crate::{
-    engine::model::{ContainerConfig, ContainerImage, new_id, now},
+    engine::{
+        model::{ContainerConfig, ContainerImage, Security, new_id, now},
+        selinux::{DISABLE, Selinux},
+    },
     images::catalogue::ImageRecord,
     snapshots::Root,
 };
@@ -120,6 +123,7 @@ impl Docker {
             stdin_once: record.config.stdin_once && !record.config.tty,
             resources: super::spec::resources(&record.host),
             mounts: self.find_images(&mut mounts).map_err(not_the_image)?,
+            security: Security { selinux: super::spec::security_options(&record.host)?.labels, ..Security::default() },
             ..ContainerConfig::default()
         };
         let kept = ContainerImage {
@@ -267,10 +271,32 @@ impl Docker {
         } else if hostname.len() > 64 || hostname.chars().any(char::is_control) {
             return Err(Problem::bad(format!("invalid hostname format: {hostname}")));
         }
-        if host.privileged && !host.security_opt.iter().flatten().any(|option| option.starts_with("label")) {
-            host.security_opt.get_or_insert_default().push("label=disable".into());
+        if !host.security_opt.iter().flatten().any(|option| option.split('=').next() == Some("label")) {
+            let labels = self.labels_of_others(host)?;
+            if !labels.is_empty() {
+                host.security_opt.get_or_insert_default().extend(labels.iter().map(|option| format!("label={option}")));
+            }
         }
         Ok(Vec::new())
+    }
+
+    /// SELinux's options of a container that names none but shares what it is to be called for: whoever sees the host's
+    /// processes is not told from them, whoever sees a container's is called as that (moby `daemon/daemon_unix.go`,
+    /// `generateSecurityOpt`).
+    fn labels_of_others(&self, host: &HostConfig) -> Result<Vec<String>, Problem> {
+        if host.privileged || host.ipc_mode == "host" || host.pid_mode == "host" {
+            return Ok(vec![DISABLE.to_owned()]);
+        }
+        let of = |mode: &str| match mode.strip_prefix("container:") {
+            Some(target) => self.container(target).map(|other| Some(Selinux::same(&other.engine.labels))),
+            None => Ok(None),
+        };
+        match (of(&host.ipc_mode)?, of(&host.pid_mode)?) {
+            (Some(ipc), Some(pid)) if ipc != pid => {
+                Err(Problem::internal("--ipc and --pid containers SELinux labels aren't the same"))
+            }
+            (ipc, pid) => Ok(pid.or(ipc).unwrap_or_default()),
+        }
     }
 }
 

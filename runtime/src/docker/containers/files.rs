@@ -27,6 +27,11 @@ impl Docker {
             None => container.id.clone(),
         };
         let dir = self.engine.files_of(&owner);
+        let label = |path: &Path| {
+            // Borrowed, they are for both (moby `daemon/container_operations_unix.go`).
+            let labelled = self.engine.selinux().relabel(path, &container.engine.labels.mount, owner != container.id);
+            labelled.map_err(|error| Problem::internal(format!("label {}: {error}", path.display())))
+        };
         let access = if record.host.readonly_rootfs { "ro" } else { "rw" };
         let bind = |source: &Path, destination: &str, access: &str| MountPlan {
             destination: destination.into(),
@@ -40,11 +45,14 @@ impl Docker {
             let destination = format!("/etc/{name}");
             let source = dir.join(name);
             if !given.iter().any(|plan| plan.destination == destination) && source.exists() {
+                label(&source)?;
                 out.push(bind(&source, &destination, access));
             }
         }
         if record.host.init == Some(true) {
-            out.push(bind(&self.init_program()?, INIT_PATH, "ro"));
+            let program = self.init_program()?;
+            self.engine.selinux().label_read_only(&program)?;
+            out.push(bind(&program, INIT_PATH, "ro"));
         }
         Ok(out)
     }

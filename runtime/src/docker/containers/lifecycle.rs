@@ -292,6 +292,7 @@ impl Docker {
                 user: &user,
                 home: &home,
                 root: &docker.engine.root_of(&this.engine)?,
+                labels: &this.engine.labels,
                 cgroups_path: &this.engine.cgroups_path,
                 netns: netns.as_deref(),
                 borrowed: &borrowed,

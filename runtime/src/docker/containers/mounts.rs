@@ -61,11 +61,12 @@ pub fn clean(path: &str) -> String {
 
 fn mode_of(mode: &str, spec: &str, volume: bool) -> Result<(bool, String, bool), Problem> {
     let bad = || Problem::bad(format!("invalid mode: {mode}"));
-    let (mut rw, mut propagation, mut no_copy) = (None, None, false);
+    let (mut rw, mut propagation, mut no_copy, mut labelled) = (None, None, false, false);
     for word in mode.split(',').filter(|word| !word.is_empty()) {
         match word {
             "rw" | "ro" if rw.is_none() => rw = Some(word == "rw"),
-            "z" | "Z" | "consistent" | "cached" | "delegated" | "default" => {}
+            "z" | "Z" if !labelled => labelled = true,
+            "consistent" | "cached" | "delegated" | "default" => {}
             "nocopy" if volume => no_copy = true,
             word if PROPAGATIONS.contains(&word) && propagation.is_none() && !volume => {
                 propagation = Some(word.to_owned())
@@ -436,6 +437,7 @@ impl Docker {
     pub fn mount_plans(&self, container: &Arc<Container>, record: &Record) -> Result<Vec<MountPlan>, Problem> {
         let mut plans = Vec::new();
         for point in &record.mounts {
+            self.label_mount(container, point)?;
             plans.push(match point.kind.as_str() {
                 "tmpfs" => self.tmpfs_mount(record, point),
                 "image" => self.image_plan(container, point)?,
@@ -450,6 +452,25 @@ impl Docker {
         // Outer directories first, or an outer mount would hide an inner one; the order is otherwise as given.
         plans.sort_by_key(|plan| Path::new(&plan.destination).components().count());
         Ok(plans)
+    }
+
+    /// Gives what is mounted the container's label, or one for all containers, where the mode says so (moby
+    /// `volume/mounts/mounts.go`, `Setup`). A volume whose mode says nothing is for all.
+    fn label_mount(&self, container: &Container, point: &MountPoint) -> Result<(), Problem> {
+        let words: Vec<&str> = point.mode.split(',').collect();
+        let all = words.contains(&"z") || point.kind == "volume" && point.mode.is_empty();
+        let label = &container.engine.labels.mount;
+        if label.is_empty() || !matches!(point.kind.as_str(), "bind" | "volume") || !(all || words.contains(&"Z")) {
+            return Ok(());
+        }
+        // Of a part of a volume others can make a link to anywhere.
+        let whole = (point.kind == "volume").then(|| self.volumes.mountpoint(&point.name));
+        // What is not there is told by who mounts it.
+        let source = std::fs::canonicalize(whole.as_deref().unwrap_or(Path::new(&point.source)));
+        let Ok(source) = source else { return Ok(()) };
+        self.engine.selinux().relabel(&source, label, all).map_err(|error| {
+            Problem::internal(format!("error setting label on mount source '{}': {error}", source.display()))
+        })
     }
 
     fn image_plan(&self, container: &Container, point: &MountPoint) -> Result<MountPlan, Problem> {
@@ -576,6 +597,7 @@ mod tests {
         }
         for (spec, word) in [
             ("/a:/b:sideways", "invalid mode: sideways"),
+            ("/a:/b:z,Z", "invalid mode: z,Z"),
             ("/a:/", "destination can't be '/'"),
             ("/a:b:ro:x", "invalid volume specification"),
             ("/a:b", "mount path must be absolute"),

@@ -14,6 +14,7 @@ use crate::{
     engine::{
         apparmor,
         model::{Resources, Seccomp, Security, User},
+        selinux::{self, Labels},
         spec::{self, LauncherAge},
     },
     snapshots::Root,
@@ -67,6 +68,8 @@ pub struct SecurityOptions {
     pub writable_cgroups: bool,
     /// A profile of the kernel's, or `unconfined`; empty for the default one.
     pub apparmor: String,
+    /// Options of SELinux's labels, which do nothing where the kernel has none.
+    pub labels: Vec<String>,
 }
 
 impl SecurityOptions {
@@ -93,7 +96,8 @@ pub fn security_options(host: &HostConfig) -> Result<SecurityOptions, Problem> {
             ("seccomp", "unconfined") => out.unconfined_seccomp = true,
             ("seccomp", "builtin") => {}
             ("seccomp", profile) if profile.trim_start().starts_with('{') => out.seccomp = Some(profile.to_owned()),
-            ("label", _) | ("disable", _) => {}
+            ("label", option) => out.labels.push(option.to_owned()),
+            ("disable", "") => out.labels.push(selinux::DISABLE.to_owned()),
             // Docker's name for what is the default.
             ("apparmor", "docker-default" | apparmor::DEFAULT) => out.apparmor.clear(),
             ("apparmor", apparmor::UNCONFINED) => out.apparmor = apparmor::UNCONFINED.to_owned(),
@@ -155,6 +159,7 @@ fn engine_security(host: &HostConfig, files: &Path) -> Result<Security, Problem>
         no_new_privileges: options.no_new_privileges,
         seccomp,
         apparmor: options.apparmor,
+        selinux: options.labels,
         ..Security::default()
     })
 }
@@ -203,6 +208,7 @@ pub struct Inputs<'a> {
     pub user: &'a User,
     pub home: &'a str,
     pub root: &'a Root,
+    pub labels: &'a Labels,
     pub cgroups_path: &'a str,
     /// The path of the network namespace; none for the daemon's own.
     pub netns: Option<&'a str>,
@@ -243,6 +249,9 @@ pub fn build(inputs: &Inputs<'_>) -> Result<Value, Problem> {
         "rootfsPropagation": propagation,
         "sysctl": sysctls(inputs),
     });
+    if !inputs.labels.mount.is_empty() {
+        linux["mountLabel"] = json!(inputs.labels.mount);
+    }
     let filter = spec::seccomp(&security, inputs.launcher)?;
     if !filter.is_null() {
         linux["seccomp"] = filter;
@@ -310,6 +319,9 @@ fn process(inputs: &Inputs<'_>, security: &Security) -> Result<Value, Problem> {
     }
     if let Some(profile) = apparmor::profile(security)? {
         out["apparmorProfile"] = json!(profile);
+    }
+    if !inputs.labels.process.is_empty() {
+        out["selinuxLabel"] = json!(inputs.labels.process);
     }
     Ok(out)
 }
@@ -459,6 +471,7 @@ fn mounts(inputs: &Inputs<'_>, security: &Security) -> Result<Value, Problem> {
     let given = |path: &str| inputs.mounts.iter().any(|mount| Path::new(&mount.destination) == Path::new(path));
     let mut out = Vec::new();
     if let Root::Mount { kind, options } = inputs.root {
+        let options: Vec<String> = options.iter().cloned().chain(inputs.labels.root_option()).collect();
         out.push(json!({ "destination": "/", "type": kind, "source": kind, "options": options }));
     }
     let mut add = |destination: &str, kind: &str, options: &[&str]| {
@@ -560,6 +573,8 @@ mod tests {
         };
         assert!(with(&["no-new-privileges"]).unwrap().no_new_privileges);
         assert!(with(&["seccomp=unconfined", "label=disable"]).unwrap().unconfined_seccomp);
+        let labels = with(&["label=type:spc_t", "label:level:s0:c1", "disable"]).unwrap().labels;
+        assert_eq!(labels, ["type:spc_t", "level:s0:c1", "disable"]);
         assert_eq!(with(&["seccomp={}"]).unwrap().seccomp.as_deref(), Some("{}"));
         assert_eq!(
             with(&["apparmor=mine"]).ok().map(|options| options.apparmor == "mine"),
