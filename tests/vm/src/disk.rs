@@ -55,6 +55,11 @@ impl Tree {
         Ok(tree)
     }
 
+    /// A file that is not on the disk.
+    pub(crate) fn beside(&self, name: &str) -> PathBuf {
+        self.dir.with_extension(name)
+    }
+
     fn inside(&self, path: &str) -> PathBuf {
         self.dir.join(path.trim_start_matches('/'))
     }

@@ -1,5 +1,5 @@
 //! A second kernel for tests: Debian's cloud kernel in an emulated machine, which has what the host may lack (cgroup v2
-//! alone, AppArmor, real power loss).
+//! alone, AppArmor, SELinux, real power loss).
 //!
 //! ```text
 //! Kernel ─ Debian's package, unpacked      Tree ─ files and programs with their libraries ─ Disk (ext4)
@@ -12,6 +12,7 @@
 mod disk;
 mod kernel;
 mod machine;
+mod selinux;
 
 pub use disk::{Disk, Tree};
 pub use kernel::Kernel;
@@ -22,7 +23,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 /// Debian packages that this needs beside the kernel's, which is fetched by itself.
-pub const PACKAGES: [&str; 4] = ["qemu-system-x86", "busybox-static", "cpio", "e2fsprogs"];
+pub const PACKAGES: [&str; 5] = ["qemu-system-x86", "busybox-static", "cpio", "e2fsprogs", "checkpolicy"];
 
 /// Whether the programs of [`PACKAGES`] are installed; names the first that is not.
 pub fn missing() -> Option<&'static str> {
@@ -31,6 +32,7 @@ pub fn missing() -> Option<&'static str> {
         ("/bin/busybox", PACKAGES[1]),
         ("cpio", PACKAGES[2]),
         ("mke2fs", PACKAGES[3]),
+        ("checkpolicy", PACKAGES[4]),
     ];
     let found = |program: &str| {
         let path = std::env::var("PATH").unwrap_or_default() + ":/sbin:/usr/sbin";

@@ -1,9 +1,10 @@
 //! `cargo xtask test vm`: the launcher's and the shim's tests again on another kernel, with cgroup v2 alone and AppArmor;
-//! Docker's tests of what the host's kernel may lack; and a lab there, which goes on after a power cut.
+//! SELinux's labels; Docker's tests of what the host's kernel may lack; and a lab there, which goes on after a power cut.
 
 mod docker;
 mod lab;
 mod power;
+mod selinux;
 
 use std::{path::PathBuf, process::Stdio, time::Duration};
 
@@ -81,7 +82,9 @@ pub fn run() -> Result<()> {
     let suite = programs.iter().find(|(of, path)| of == "coracle-tests" && is_docker(path));
     docker::run(kernel.clone(), &work, &suite.context("there are no tests of Docker")?.1)?;
     let runtime = programs.into_iter().filter(|(of, _)| of == "coracle-runtime").map(|(_, program)| program);
-    power::run(kernel.clone(), &work, &runtime.collect::<Vec<_>>())?;
+    let runtime: Vec<PathBuf> = runtime.collect();
+    selinux::run(kernel.clone(), &work, &runtime)?;
+    power::run(kernel.clone(), &work, &runtime)?;
     lab::run(kernel, &work)
 }
 
