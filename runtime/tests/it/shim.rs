@@ -181,6 +181,43 @@ fn logs_without_end_take_little_room() {
     });
 }
 
+#[test]
+fn processes_begin_alike_whoever_launches_them() {
+    const TEST: &str = "shim::processes_begin_alike_whoever_launches_them";
+    isolated(TEST, || async {
+        let script = "read line; ls /proc/self/fd; while read -r key rest; do case $key in Sig[BI]*|Umask:) echo $key $rest;; \
+                      esac; done < /proc/self/status; pwd; echo environment: $(env | wc -l)";
+        let bundle = Bundle::new(TEST, script);
+        let programs = Programs::embedded().unwrap();
+        let mut said = Vec::new();
+        // A log that holds nobody back has a thread, beside which the shim makes no launcher of itself.
+        for (name, buffer, threads) in [("alone", 0, 1), ("beside", 64 << 10, 2)] {
+            let dir = bundle.dir.path().join(name);
+            let (shim, mut events) = Shim::spawn(&programs, &dir, &bundle.dir.path().join("oci")).await.unwrap();
+            let path = bundle.dir.path().join(format!("{name}.log")).to_str().unwrap().to_owned();
+            let log = LogDriver::JsonFile(JsonFile { path, buffer, ..JsonFile::default() });
+            let mut session = shim.session().await.unwrap();
+            let attach = Request::Attach { id: "c".into(), stdin: true, output: true };
+            session.send(&[Request::Create(Create { log, ..create("c", &bundle, false) }), attach]).await.unwrap();
+            for _ in 0..3 {
+                session.next().await.unwrap();
+            }
+            let (pid, _) = shim.start_process("c").await.unwrap();
+            let parent = u32::try_from(field(pid, "PPid:")).unwrap();
+            assert_eq!(field(parent, "Threads:"), threads);
+            session.send(&[Request::Stdin { data: b"go\n".to_vec() }]).await.unwrap();
+            let (out, exit) = to_end(&mut session).await;
+            assert_eq!(exit.code, 0, "{out}");
+            said.push(out);
+            assert!(matches!(events.recv().await, Some(ShimEvent::Exited { .. })));
+            end(&shim, &mut events, &bundle).await;
+        }
+        assert_eq!(said[0], said[1]);
+        assert!(said[0].starts_with("0\n1\n2\n3\nUmask:"), "{}", said[0]);
+        assert!(said[0].contains("SigBlk: 0000000000000000\n"), "{}", said[0]);
+    });
+}
+
 /// A number in a process's status.
 fn field(pid: u32, name: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
