@@ -278,7 +278,8 @@ impl Engine {
             huge_pages: self.counts_huge_pages(&record.cgroups_path)?,
             seccomp: spec::seccomp(security, launcher)?,
         })?;
-        self.selinux.label_mounts(&record.labels, &record.config, &self.paths.sandbox(&sandbox.id), ipc.is_some())?;
+        let (files, shm) = (self.paths.sandbox(&sandbox.id), ipc.is_some().then_some(shm.as_path()));
+        self.selinux.label_mounts(&record.labels, &record.config, &files, shm)?;
         cdi::inject(&mut config, &record.config.cdi_devices, &self.cdi_dirs)?;
         let bundle = self.paths.bundle(&record.id);
         fs::create_dir_all(bundle.join("rootfs")).context(format!("create {}", bundle.display()))?;

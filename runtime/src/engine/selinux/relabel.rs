@@ -33,9 +33,15 @@ impl Selinux {
     }
 
     /// Gives a pod's container its mounts: those that are to be relabelled, and the sandbox's files that nothing else is
-    /// mounted in place of (containerd `internal/cri/server`, `linuxContainerMounts`). What a container in the host's IPC
-    /// namespace has as its shared memory is the host's.
-    pub fn label_mounts(&self, labels: &Labels, config: &ContainerConfig, files: &Path, own_ipc: bool) -> Result<()> {
+    /// mounted in place of (containerd `internal/cri/server`, `linuxContainerMounts`). `shm` is the sandbox's shared memory;
+    /// what a container in the host's IPC namespace has is the host's.
+    pub fn label_mounts(
+        &self,
+        labels: &Labels,
+        config: &ContainerConfig,
+        files: &Path,
+        shm: Option<&Path>,
+    ) -> Result<()> {
         if labels.mount.is_empty() {
             return Ok(());
         }
@@ -44,10 +50,11 @@ impl Selinux {
             self.relabel(&source, &labels.mount, false)?;
         }
         let given = |path: &str| config.mounts.iter().any(|mount| Path::new(&mount.container_path) == Path::new(path));
-        let own = [("hosts", "/etc/hosts"), ("hostname", "/etc/hostname"), ("resolv.conf", "/etc/resolv.conf")];
-        let shm = own_ipc.then_some(("shm", "/dev/shm"));
-        for (name, _) in own.into_iter().chain(shm).filter(|(_, path)| !given(path)) {
+        for name in ["hosts", "hostname", "resolv.conf"].iter().filter(|name| !given(&format!("/etc/{name}"))) {
             self.relabel(&files.join(name), &labels.mount, false)?;
+        }
+        if let Some(shm) = shm.filter(|_| !given("/dev/shm")) {
+            self.relabel(shm, &labels.mount, false)?;
         }
         Ok(())
     }
