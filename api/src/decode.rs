@@ -7,6 +7,7 @@
 //! [`schema::Nothing`]: crate::schema::Nothing
 
 mod conforming;
+mod named;
 mod problem;
 mod refusal;
 mod scalar;
@@ -87,8 +88,9 @@ pub fn decode(bytes: &[u8], format: Format, ty: TypeRef<'_>, validation: FieldVa
 ///
 /// # Errors
 /// As [`decode`].
-pub fn partial(bytes: &[u8], format: Format, ty: TypeRef<'_>, validation: FieldValidation) -> Result<Decoded, Status> {
-    read(bytes, format, ty, How { validation, complete: false })
+pub fn partial(object: Value, ty: TypeRef<'_>, validation: FieldValidation) -> Result<Decoded, Status> {
+    let how = How { validation, complete: false };
+    run(ty, how, |context| Walk::new(ty, context).deserialize(object)).map_err(|refusal| refusal.into_status_of(ty))
 }
 
 #[derive(Clone, Copy)]
@@ -104,12 +106,7 @@ fn read(bytes: &[u8], format: Format, ty: TypeRef<'_>, how: How) -> Result<Decod
     }
     let read = match format {
         Format::Json => read_json(bytes, ty, how),
-        Format::Yaml => match std::str::from_utf8(bytes) {
-            Ok(text) => run(ty, how, |context| {
-                yaml::with_deserializer(text, |reader| Walk::new(ty, context).deserialize(reader))
-            }),
-            Err(_) => Err(Refusal::Unreadable("yaml: invalid leading UTF-8 octet".to_owned())),
-        },
+        Format::Yaml => read_yaml(bytes, ty, how),
     };
     read.map_err(|refusal| refusal.into_status(ty, bytes))
 }
@@ -130,6 +127,24 @@ fn read_json(bytes: &[u8], ty: TypeRef<'_>, how: How) -> Result<Decoded, Refusal
         },
         read => read,
     }
+}
+
+/// By way of JSON, in which no key stands twice: those of the document are told by another reader, before all else that is told
+/// (apimachinery `runtime/serializer/json`).
+fn read_yaml(bytes: &[u8], ty: TypeRef<'_>, how: How) -> Result<Decoded, Refusal> {
+    let read = yaml::read(bytes).map_err(|error| Refusal::Unreadable(error.to_string()))?;
+    let lines = if how.validation == FieldValidation::Ignore { Vec::new() } else { read.lines() };
+    let is_strict = how.validation == FieldValidation::Strict;
+    let twice = is_strict && !lines.is_empty();
+    let validation = if twice { FieldValidation::Warn } else { how.validation };
+    let how = How { validation, ..how };
+    let mut decoded = run(ty, how, |context| Walk::new(ty, context).deserialize(read.value))?;
+    if twice {
+        decoded.warnings.insert(0, yaml::unmarshal_errors(&lines));
+        return Err(Refusal::Strict(decoded.warnings));
+    }
+    decoded.warnings.splice(0..0, lines);
+    Ok(decoded)
 }
 
 fn from_json<'de, R: serde_json::de::Read<'de>>(

@@ -187,7 +187,8 @@ fn nothing_is_left_out_or_there_as_upstreams_types_have_it() {
     assert_eq!(found["spec"], json!({"containers": null}));
     // A part is what is given.
     let part = r#"{"spec":{"hostNetwork":false,"containers":[{"env":[]}]},"status":null}"#;
-    let found = partial(part.as_bytes(), Format::Json, schema::of(&POD).unwrap(), FieldValidation::Strict).unwrap();
+    let part = serde_json::from_str(part).unwrap();
+    let found = partial(part, schema::of(&POD).unwrap(), FieldValidation::Strict).unwrap();
     assert_eq!(found.object, json!({"spec": {"hostNetwork": false, "containers": [{"env": []}]}}));
 }
 
@@ -215,12 +216,17 @@ fn checking_a_document_is_reading_it() {
 fn yaml_goes_the_same_way() {
     let text = "kind: Deployment\nspec:\n  replicas: 2\n  replicas: 3\n  foo: bar\n  template:\n    metadata:\n      labels: {1: a}\n";
     let decoded = read(&DEPLOYMENT, text, FieldValidation::Warn).unwrap();
-    assert_eq!(decoded.warnings, [r#"duplicate field "spec.replicas""#, r#"unknown field "spec.foo""#]);
+    assert_eq!(decoded.warnings, [r#"line 4: key "replicas" already set in map"#, r#"unknown field "spec.foo""#]);
     assert_eq!(
         decoded.object,
         json!({"kind": "Deployment", "metadata": {}, "spec": {"replicas": 3, "selector": null, "strategy": {},
             "template": {"metadata": {"labels": {"1": "a"}}, "spec": {"containers": null}}}, "status": {}})
     );
+    let strict = read(&DEPLOYMENT, text, FieldValidation::Strict).unwrap_err();
+    let why = "strict decoding error: yaml: unmarshal errors:\n  line 4: key \"replicas\" already set in map, unknown field \"spec.foo\"";
+    assert!(strict.message.ends_with(why), "{strict}");
+    let ignored = read(&DEPLOYMENT, text, FieldValidation::Ignore).unwrap();
+    assert_eq!((ignored.warnings, ignored.object), (Vec::new(), decoded.object));
     let wrong = read(&DEPLOYMENT, "spec:\n  replicas: two\n", FieldValidation::Warn).unwrap_err();
     assert!(wrong.message.ends_with("of type int32"), "{wrong}");
 }
@@ -239,4 +245,28 @@ fn size_and_depth_are_bounded() {
         decode(deep.as_bytes(), Format::Json, schema::of(&crd).unwrap(), FieldValidation::Warn).unwrap_err().code,
         400
     );
+}
+
+#[test]
+fn types_have_the_names_that_go_has_for_them() {
+    for (text, told) in [
+        (r#"{"metadata":{"uid":3}}"#, "number into Go struct field ObjectMeta.metadata.uid of type types.UID"),
+        (
+            r#"{"spec":{"restartPolicy":[]}}"#,
+            "array into Go struct field PodSpec.spec.restartPolicy of type v1.RestartPolicy",
+        ),
+        (
+            r#"{"spec":{"containers":[{"securityContext":{"capabilities":{"add":[3]}}}]}}"#,
+            "number into Go struct field Capabilities.spec.containers.securityContext.capabilities.add of type v1.Capability",
+        ),
+        (
+            r#"{"spec":{"containers":[{"securityContext":{"capabilities":{"add":"a"}}}]}}"#,
+            "string into Go struct field Capabilities.spec.containers.securityContext.capabilities.add of type []v1.Capability",
+        ),
+        (r#"{"spec":{"nodeName":3}}"#, "number into Go struct field PodSpec.spec.nodeName of type string"),
+    ] {
+        let wrong =
+            decode(text.as_bytes(), Format::Json, schema::of(&POD).unwrap(), FieldValidation::Warn).unwrap_err();
+        assert!(wrong.message.ends_with(&format!("json: cannot unmarshal {told}")), "{wrong}");
+    }
 }

@@ -7,6 +7,7 @@ use serde::Deserializer;
 use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
+use super::named;
 use super::problem::{Problems, Step, Trail};
 use super::refusal::META;
 use super::scalar::{self, Misfit, Raw};
@@ -62,8 +63,18 @@ impl Context<'_> {
         E::custom("")
     }
 
+    /// The name that Go has for the type of the field that the reader is at.
+    fn named(&self, expected: &str) -> Option<String> {
+        let owner = self.owners.last()?;
+        let field =
+            self.trail.0.iter().rev().find_map(|step| if let Step::Field(name) = step { Some(*name) } else { None })?;
+        named::of(expected, owner.package(), owner.name(), field)
+    }
+
     fn misfit<E: Error>(&mut self, found: &str, expected: &str) -> E {
         self.restoring.get_or_insert_with(|| restoring(found, expected));
+        let named = self.named(expected);
+        let expected = named.as_deref().unwrap_or(expected);
         let message = match self.owners.last() {
             Some(_) if self.owners.len() == 1 && matches!(self.trail.0[..], [Step::Field("kind" | "apiVersion")]) => {
                 self.of_no_kind = true;
@@ -133,7 +144,12 @@ impl<'s, 'c> Walk<'s, 'c> {
             Kind::Scalar(Scalar::RawObject) => go_type(self.value),
             Kind::Scalar(scalar) => match scalar::accept(raw, scalar) {
                 Ok(value) => return Ok(value),
-                Err(Misfit::Own(message)) => return Err(self.context.fail(message)),
+                Err(Misfit::Own(message)) => {
+                    if scalar == Scalar::Bytes {
+                        self.context.restoring.get_or_insert_with(|| format!("error decoding from json: {message}"));
+                    }
+                    return Err(self.context.fail(message));
+                }
                 Err(Misfit::Type(found)) => return Err(self.context.misfit(&found, scalar::go_type(scalar))),
             },
             _ => go_type(self.value),

@@ -1,33 +1,39 @@
-//! YAML as kubectl reads and writes it.
+//! YAML as kubectl and the API server read and write it.
 
 mod emit;
+mod events;
+mod read;
+mod scalar;
+mod text;
 
 use serde_json::Value;
-use serde_saphyr::{DefaultMessageFormatter, DuplicateKeyPolicy, MessageFormatter, Options};
 
 pub use emit::to_string;
+pub(crate) use read::Read;
 
-/// Why a text is no YAML, and where.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("yaml: line {line}, column {column}: {message}")]
+/// Why a text is no YAML, or none that JSON could hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
-    /// Counted from 1, from the start of the whole text.
-    pub line: u64,
-    /// Counted from 1.
-    pub column: u64,
-    /// What is wrong.
+    /// As upstream counts it, from the start of the whole text; None where it tells no line.
+    pub line: Option<u64>,
+    /// What is wrong; whole when there is no line.
     pub message: String,
 }
 
-impl Error {
-    fn new(error: &serde_saphyr::Error, offset: u64) -> Self {
-        let error = error.without_snippet();
-        let (line, column) = error.location().map_or((1, 1), |l| (l.line(), l.column()));
-        Self {
-            line: line + offset,
-            column,
-            message: DefaultMessageFormatter.format_message(error).trim().replace('\n', " "),
+impl std::error::Error for Error {}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.line {
+            Some(line) => write!(f, "yaml: line {line}: {}", self.message),
+            None => f.write_str(&self.message),
         }
+    }
+}
+
+impl Error {
+    fn of(message: impl Into<String>) -> Self {
+        Self { line: None, message: message.into() }
     }
 }
 
@@ -40,39 +46,17 @@ pub struct Document {
     pub line: u64,
 }
 
-/// YAML 1.1 scalars, as Go's YAML reads them (`yes` is true, `0644` is octal), and bounds against bombs.
-fn options(duplicate_keys: DuplicateKeyPolicy) -> Options {
-    serde_saphyr::options! {
-        duplicate_keys: duplicate_keys,
-        legacy_octal_numbers: true,
-        with_snippet: false,
-    }
+/// Reads the first document: Go's YAML reads no further (`yaml.Unmarshal`).
+///
+/// # Errors
+/// When it is no YAML.
+pub(crate) fn read(bytes: &[u8]) -> Result<Read, Error> {
+    read::read(bytes)
 }
 
-/// The text of the first document: Go's YAML reads no further (`yaml.Unmarshal`).
-fn first_document(text: &str) -> &str {
-    let (mut at, mut began) = (0, false);
-    for line in text.split_inclusive('\n') {
-        let marker = line.strip_prefix("---").or_else(|| line.strip_prefix("..."));
-        let is_marker = marker.is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']));
-        if is_marker && began {
-            return &text[..at];
-        }
-        // Comments and directives come before a document, they do not begin it.
-        began |= is_marker || !(line.trim().is_empty() || line.starts_with(['#', '%']));
-        at += line.len();
-    }
-    text
-}
-
-/// Hands a reader of the first document in `text` to `read`. Keys given twice reach the reader twice.
-pub(crate) fn with_deserializer<T>(
-    text: &str,
-    read: impl for<'de, 'e> FnOnce(serde_saphyr::Deserializer<'de, 'e>) -> Result<T, serde_saphyr::Error>,
-) -> Result<T, Error> {
-    let text = first_document(text);
-    serde_saphyr::with_deserializer_from_str_with_options(text, options(DuplicateKeyPolicy::PassThrough), read)
-        .map_err(|error| Error::new(&error, 0))
+/// What the strict reader says of keys that stand twice, of which there are `lines`.
+pub fn unmarshal_errors(lines: &[String]) -> String {
+    format!("yaml: unmarshal errors:\n  {}", lines.join("\n  "))
 }
 
 /// Reads one document.
@@ -83,18 +67,24 @@ pub fn parse(text: &str) -> Result<Value, Error> {
     parse_at(text, 0)
 }
 
-/// Reads the first document as Go's YAML does when it is not strict: of a key that stands twice, the last counts.
+/// Reads the first document as Go's YAML does when it is not strict: of a key that stands twice, the last counts. With what
+/// the strict reader says of such keys, a line each.
 ///
 /// # Errors
 /// When it is no YAML.
-pub fn parse_loosely(text: &str) -> Result<Value, Error> {
-    serde_saphyr::from_str_with_options(first_document(text), options(DuplicateKeyPolicy::LastWins))
-        .map_err(|error| Error::new(&error, 0))
+pub fn parse_loosely(bytes: &[u8]) -> Result<(Value, Vec<String>), Error> {
+    read(bytes).map(|read| {
+        let lines = read.lines();
+        (read.value, lines)
+    })
 }
 
 fn parse_at(text: &str, offset: u64) -> Result<Value, Error> {
-    serde_saphyr::from_str_with_options(text, options(DuplicateKeyPolicy::Error))
-        .map_err(|error| Error::new(&error, offset))
+    let read = read(text.as_bytes()).map_err(|error| Error { line: error.line.map(|line| line + offset), ..error })?;
+    match read.twice.first() {
+        Some((line, key)) => Err(Error { line: Some(line + offset), message: format!("key {key} already set in map") }),
+        None => Ok(read.value),
+    }
 }
 
 /// Reads all documents of a text, separated by lines that start with `---`. Documents without content are left out.
@@ -158,27 +148,10 @@ mod tests {
     }
 
     #[test]
-    fn the_first_document_ends_where_the_next_begins() {
-        let rows = [
-            ("a: 1\n---\nb: 2", "a: 1\n"),
-            ("# c\n%YAML 1.1\n---\na: 1\n--- # x\nb: [\n", "# c\n%YAML 1.1\n---\na: 1\n"),
-            ("---\n---\na: 1\n", "---\n"),
-            ("a: 1\n...\nb: 2\n", "a: 1\n"),
-            ("--- {a: 1}\n---\n", "--- {a: 1}\n"),
-            ("a: |\n  ---\n  x\n", "a: |\n  ---\n  x\n"),
-            ("---a: 1\n", "---a: 1\n"),
-            ("", ""),
-        ];
-        for (text, first) in rows {
-            assert_eq!(first_document(text), first, "{text:?}");
-        }
-    }
-
-    #[test]
     fn errors_tell_the_line_of_the_whole_text() {
         let error = documents("a: 1\n---\nb: 2\n  c: : 3\n").unwrap_err();
-        assert_eq!(error.line, 4, "{error}");
+        assert_eq!(error.to_string(), "yaml: line 4: mapping values are not allowed in this context");
         let error = documents("a: 1\nb: 2\na: 3\n").unwrap_err();
-        assert!(error.line == 3 && error.message.contains("duplicate"), "{error}");
+        assert_eq!(error.to_string(), "yaml: line 3: key \"a\" already set in map");
     }
 }

@@ -4,7 +4,7 @@ use super::manage::{self, Managing};
 use super::{Call, Current, Response, create, scale, update};
 use crate::http::request::Body;
 use bytes::Bytes;
-use coracle_api::decode::{self, FieldValidation, Format};
+use coracle_api::decode::{self, FieldValidation};
 use coracle_api::fields::{self, Applied, ApplyError, Conflict, How, Managers, Set};
 use coracle_api::schema::TypeRef;
 use coracle_api::status::{CauseReason, FieldPath, Reason};
@@ -59,14 +59,7 @@ fn read(call: &Call, body: &Body, gvk: &Gvk, ty: TypeRef<'_>, reading: TypeRef<'
     }
     let unreadable = |why: String| Status::bad_request(format!("error decoding YAML: {why}"));
     let no_json = |why: &str| unreadable(format!("error converting YAML to JSON: {why}"));
-    let text = std::str::from_utf8(&body.bytes).map_err(|_| no_json("yaml: invalid leading UTF-8 octet"))?;
-    let is_json = text.trim_start().starts_with('{');
-    let json = if is_json { serde_json::from_str::<Value>(text).ok() } else { None };
-    let format = if json.is_some() { Format::Json } else { Format::Yaml };
-    let raw = match json {
-        Some(raw) => raw,
-        None => yaml::parse_loosely(text).map_err(|error| no_json(&error.to_string()))?,
-    };
+    let (raw, twice) = loosely(&body.bytes).map_err(|error| no_json(&error.to_string()))?;
     if !raw.is_object() && !raw.is_null() {
         let found = go::kind(&raw);
         return Err(unreadable(format!(
@@ -86,12 +79,29 @@ fn read(call: &Call, body: &Body, gvk: &Gvk, ty: TypeRef<'_>, reading: TypeRef<'
         let message = format!("failed to create typed patch object ({namespace}/{name}; {kind}): {why}");
         Status::new(500, Reason::Unknown, message)
     })?;
+    let validation = call.options.field_validation;
+    if validation == FieldValidation::Strict && !twice.is_empty() {
+        let why = yaml::unmarshal_errors(&twice);
+        return Err(Status::bad_request(format!("error strict decoding YAML: error converting YAML to JSON: {why}")));
+    }
     // What is applied is owned also where it holds nothing.
-    let decoded = decode::partial(&body.bytes, format, reading, call.options.field_validation)?;
-    if call.options.field_validation == FieldValidation::Warn {
+    let decoded = decode::partial(raw, reading, validation)?;
+    if validation == FieldValidation::Warn {
+        call.warn(twice);
         call.warn(decoded.warnings);
     }
     Ok(decoded.object)
+}
+
+/// What a configuration says, and what it says twice. Most are JSON, which is read faster as that.
+fn loosely(bytes: &[u8]) -> Result<(Value, Vec<String>), yaml::Error> {
+    if bytes.trim_ascii_start().starts_with(b"{")
+        && let Ok((value, twice)) = decode::any(bytes, true)
+        && twice.is_empty()
+    {
+        return Ok((value, twice));
+    }
+    yaml::parse_loosely(bytes)
 }
 
 /// As Go prints a group and version: the core group leaves its slash.

@@ -155,6 +155,12 @@ async fn what_is_strange_in_a_patch() {
         let (found, _, said) = send(&client, Method::PATCH, "/api/v1/namespaces/default/pods/p", STRATEGIC, body).await;
         assert_eq!((found, said.as_str()), (code, message));
     }
+    let secret = "/api/v1/namespaces/default/secrets";
+    client.post(secret, &json!({"metadata": {"name": "a"}})).await;
+    let path = format!("{secret}/a");
+    let (code, _, said) = send(&client, Method::PATCH, &path, STRATEGIC, br#"{"data":{"a":"../x"}}"#).await;
+    let why = "map[data:map[a:../x]]\": error decoding from json: illegal base64 data at input byte 0";
+    assert!(code == 422 && said.ends_with(why), "{said}");
     // A client that wants no more than to be told is told.
     for (kind, body, told) in [
         (MERGE, br#"{"data":{"x":"1","x":"2"}}"#.as_slice(), r#"duplicate field \"data.x\""#),
@@ -179,6 +185,16 @@ async fn what_is_strange_in_a_patch() {
             "error decoding YAML: error unmarshaling JSON: while decoding JSON: json: cannot unmarshal array into Go value of type map[string]interface {}",
         ),
         (b"a: \"\xff\"", 400, "error decoding YAML: error converting YAML to JSON: yaml: invalid leading UTF-8 octet"),
+        (
+            b"a: b: c",
+            400,
+            "error decoding YAML: error converting YAML to JSON: yaml: mapping values are not allowed in this context",
+        ),
+        (
+            b"a: 1\n~: 2",
+            400,
+            "error decoding YAML: error converting YAML to JSON: unsupported map key of type: %!s(<nil>), key: <nil>, value: 2",
+        ),
         (b"", 400, "invalid object type: /, Kind="),
         (b"kind: ConfigMap\napiVersion: v1\nmetadata: {name: a}\ndata: {x: \"1\"}\n---\nfoo: [\n", 200, ""),
     ] {
@@ -193,7 +209,7 @@ async fn documents_that_are_none_and_documents_behind_the_first() {
     let client = harness.admin();
     let unrecognized = |why: &str| format!("the object provided is unrecognized (must be of type ConfigMap): {why}");
     let named = "ConfigMap \"\" is invalid: metadata.name: Required value: name or generateName is required".to_owned();
-    let rows: [(&str, &[u8], u16, String); 10] = [
+    let rows: [(&str, &[u8], u16, String); 16] = [
         (
             "json",
             b"",
@@ -211,6 +227,22 @@ async fn documents_that_are_none_and_documents_behind_the_first() {
         ("json", b"null", 422, named.clone()),
         ("json", b"{\"metadata\":{\"name\":\"u1\"},\"data\":{\"a\":\"\xff\\ud800\"}}", 201, String::new()),
         ("yaml", b"\xff", 400, unrecognized("yaml: invalid leading UTF-8 octet (ff)")),
+        ("yaml", b"a: [\n", 400, unrecognized("yaml: line 1: did not find expected node content (613a205b0a)")),
+        (
+            "yaml",
+            b"a: 1\n\tb: 2\n",
+            400,
+            unrecognized("yaml: line 2: found a tab character that violates indentation (613a20310a09623a20320a)"),
+        ),
+        (
+            "yaml",
+            b"{{ a }}: 1",
+            400,
+            unrecognized("yaml: invalid map key: map[interface {}]interface {}{\"a\":interface {}(nil)} ({{ a }}: 1)"),
+        ),
+        ("yaml", b"a: *x", 400, unrecognized("yaml: unknown anchor 'x' referenced (613a202a78)")),
+        ("yaml", b"a: .inf", 400, unrecognized("json: unsupported value: +Inf (613a202e696e66)")),
+        ("yaml", b"a: \x01", 400, unrecognized("yaml: control characters are not allowed (613a2001)")),
         ("yaml", b"", 422, named.clone()),
         ("yaml", b"---\n---\nkind: ConfigMap\nmetadata: {name: y2}\n", 422, named.clone()),
         ("yaml", b"kind: ConfigMap\nmetadata: {name: y1}\n---\nkind: [\n", 201, String::new()),
@@ -222,6 +254,56 @@ async fn documents_that_are_none_and_documents_behind_the_first() {
         assert_eq!((found, said), (code, message), "{}", String::from_utf8_lossy(body));
     }
     assert_eq!(client.get(&format!("{MAPS}/u1")).await.1["data"], json!({"a": "\u{fffd}\u{fffd}"}));
+}
+
+/// What upstream 0.36.4 says of keys that stand twice: it reads bodies once loosely, and once more to tell of these.
+#[tokio::test]
+async fn keys_given_twice_are_told_with_their_lines() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    let text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata:\n  x: \"1\"\n  x: \"2\"\n  0x10: a\n  16: b\nfoo: 1\nfoo: 2\n";
+    let lines = [
+        "line 6: key \"x\" already set in map",
+        "line 8: key 16 already set in map",
+        "line 10: key \"foo\" already set in map",
+    ];
+    let told = format!("yaml: unmarshal errors:\n  {}", lines.join("\n  "));
+    let warned = |more: &[&str]| -> Vec<String> {
+        lines.iter().chain(more).map(|line| format!("299 - \"{}\"", line.replace('"', "\\\""))).collect()
+    };
+    for (query, code, warnings, message) in [
+        ("", 201, warned(&["unknown field \"foo\""]), String::new()),
+        ("&fieldValidation=Ignore", 201, Vec::new(), String::new()),
+        (
+            "&fieldValidation=Strict",
+            400,
+            Vec::new(),
+            format!(
+                "ConfigMap in version \"v1\" cannot be handled as a ConfigMap: strict decoding error: {told}, unknown field \"foo\""
+            ),
+        ),
+    ] {
+        let answer =
+            send(&client, Method::POST, &format!("{MAPS}?dryRun=All{query}"), "application/yaml", text.as_bytes())
+                .await;
+        assert_eq!(answer, (code, warnings, message), "{query}");
+    }
+    let text = text.replace("foo: 1\nfoo: 2\n", "");
+    let lines = &lines[..2];
+    let told = format!("yaml: unmarshal errors:\n  {}", lines.join("\n  "));
+    let told = format!("error strict decoding YAML: error converting YAML to JSON: {told}");
+    for (query, code, count, message) in
+        [("", 201, 2, ""), ("&fieldValidation=Ignore", 201, 0, ""), ("&fieldValidation=Strict", 400, 0, &told)]
+    {
+        let path = format!("{MAPS}/a?dryRun=All&fieldManager=m{query}");
+        let (found, warnings, said) = send(&client, Method::PATCH, &path, APPLY, text.as_bytes()).await;
+        assert_eq!((found, warnings.len(), said.as_str()), (code, count, message), "{query}");
+    }
+    // JSON is YAML, too.
+    let json = br#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a"},"data":{"x":"1","x":"2"}}"#;
+    let (_, warnings, _) = send(&client, Method::PATCH, &format!("{MAPS}/a?fieldManager=m"), APPLY, json).await;
+    assert_eq!(warnings, ["299 - \"line 1: key \\\"x\\\" already set in map\""]);
+    assert_eq!(client.get(&format!("{MAPS}/a")).await.1["data"], json!({"x": "2"}));
 }
 
 #[tokio::test]
