@@ -209,6 +209,7 @@ fn row(definition: &Value, version: &Value, stored: &str, reads: bool) -> Row {
         verbs: if meta::deletion_timestamp(definition).is_some() { &VERBS_WHILE_ENDING } else { &VERBS },
         schema: Some(types::schema(&gvk, &node)),
         warning: deprecation(spec, version, &gvk),
+        shows_deleted: false,
         strategy: Box::new(Version {
             reads: reads || node.has_defaults(),
             node,

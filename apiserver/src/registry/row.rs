@@ -126,6 +126,8 @@ pub struct Row {
     pub schema: Option<Schema>,
     /// Whoever asks for it is told this: that it is deprecated.
     pub warning: Option<String>,
+    /// A delete answers with what went (registry/generic `ReturnDeletedObject`).
+    pub shows_deleted: bool,
     pub strategy: Box<dyn Strategy>,
 }
 
@@ -157,6 +159,7 @@ impl Row {
             verbs: &VERBS,
             schema: None,
             warning: None,
+            shows_deleted: false,
             strategy: Box::new(strategy),
         }
     }
@@ -172,6 +175,13 @@ impl Row {
     #[must_use]
     pub fn deprecated(mut self, how: &str) -> Self {
         self.warning = Some(format!("{} {} is deprecated in {how}", self.served[0].1, self.kind));
+        self
+    }
+
+    /// A delete answers with what went.
+    #[must_use]
+    pub fn shown_when_deleted(mut self) -> Self {
+        self.shows_deleted = true;
         self
     }
 

@@ -123,6 +123,11 @@ pub trait Strategy: Send + Sync + std::fmt::Debug + 'static {
     /// The same for an update of the status.
     fn prepare_status(&self, _object: &mut Value, _old: &Value, _context: &WriteContext) {}
 
+    /// The same for an update of any part that is written apart.
+    fn prepare_subresource(&self, _which: Subresource, object: &mut Value, old: &Value, context: &WriteContext) {
+        self.prepare_status(object, old, context);
+    }
+
     /// Everything that is wrong with an object.
     fn validate(&self, _object: &Value, _causes: &mut Vec<Cause>) {}
 

@@ -57,10 +57,15 @@ fn control_rows() -> Vec<Row> {
         Row::new(FLOW, "v1", "PriorityLevelConfiguration", "prioritylevelconfigurations", flow_control::LevelStrategy)
             .cluster()
             .status(),
-        Row::new(DEVICES, "v1", "DeviceClass", "deviceclasses", SPECIFIED).cluster(),
-        Row::new(DEVICES, "v1", "ResourceClaim", "resourceclaims", devices::ClaimStrategy).status(),
-        Row::new(DEVICES, "v1", "ResourceClaimTemplate", "resourceclaimtemplates", devices::TemplateStrategy),
-        Row::new(DEVICES, "v1", "ResourceSlice", "resourceslices", devices::SliceStrategy).cluster(),
+        Row::new(DEVICES, "v1", "DeviceClass", "deviceclasses", SPECIFIED).shown_when_deleted().cluster(),
+        Row::new(DEVICES, "v1", "ResourceClaim", "resourceclaims", devices::ClaimStrategy)
+            .shown_when_deleted()
+            .status(),
+        Row::new(DEVICES, "v1", "ResourceClaimTemplate", "resourceclaimtemplates", devices::TemplateStrategy)
+            .shown_when_deleted(),
+        Row::new(DEVICES, "v1", "ResourceSlice", "resourceslices", devices::SliceStrategy)
+            .shown_when_deleted()
+            .cluster(),
     ]
 }
 
@@ -96,18 +101,21 @@ fn core_rows() -> Vec<Row> {
         Row::new("", "v1", "Event", "events", events::EventStrategy).also("events.k8s.io", "v1").short(&["ev"]),
         Row::new("", "v1", "LimitRange", "limitranges", core::limits::LimitRangeStrategy).short(&["limits"]),
         Row::new("", "v1", "Namespace", "namespaces", core::namespace::NamespaceStrategy)
+            .shown_when_deleted()
             .cluster()
             .short(&["ns"])
             .with(&[Finalize, Status]),
         Row::new("", "v1", "Node", "nodes", core::node::NodeStrategy).cluster().short(&["no"]).with(&[Proxy, Status]),
         Row::new("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", core::volume::ClaimStrategy)
+            .shown_when_deleted()
             .short(&["pvc"])
             .status(),
         Row::new("", "v1", "PersistentVolume", "persistentvolumes", core::volume::VolumeStrategy)
+            .shown_when_deleted()
             .cluster()
             .short(&["pv"])
             .status(),
-        Row::new("", "v1", "Pod", "pods", core::pod::PodStrategy).short(&["po"]).in_all().with(&[
+        Row::new("", "v1", "Pod", "pods", core::pod::PodStrategy).shown_when_deleted().short(&["po"]).in_all().with(&[
             Binding,
             EphemeralContainers,
             Eviction,
@@ -119,7 +127,7 @@ fn core_rows() -> Vec<Row> {
             Resize,
             Status,
         ]),
-        Row::new("", "v1", "PodTemplate", "podtemplates", core::pod_template::PodTemplateStrategy),
+        Row::new("", "v1", "PodTemplate", "podtemplates", core::pod_template::PodTemplateStrategy).shown_when_deleted(),
         Row::new(
             "",
             "v1",
@@ -130,10 +138,17 @@ fn core_rows() -> Vec<Row> {
         .short(&["rc"])
         .in_all()
         .with(&[Scale, Status]),
-        Row::new("", "v1", "ResourceQuota", "resourcequotas", core::limits::QuotaStrategy).short(&["quota"]).status(),
+        Row::new("", "v1", "ResourceQuota", "resourcequotas", core::limits::QuotaStrategy)
+            .shown_when_deleted()
+            .short(&["quota"])
+            .status(),
         Row::new("", "v1", "Secret", "secrets", core::config::SecretStrategy),
-        Row::new("", "v1", "ServiceAccount", "serviceaccounts", PLAIN).short(&["sa"]).with(&[Token]),
+        Row::new("", "v1", "ServiceAccount", "serviceaccounts", PLAIN)
+            .shown_when_deleted()
+            .short(&["sa"])
+            .with(&[Token]),
         Row::new("", "v1", "Service", "services", core::service::ServiceStrategy)
+            .shown_when_deleted()
             .short(&["svc"])
             .in_all()
             .with(&[Proxy, Status]),
@@ -227,14 +242,19 @@ fn other_rows() -> Vec<Row> {
         Row::new("scheduling.k8s.io", "v1", "PriorityClass", "priorityclasses", core::priority::PriorityClassStrategy)
             .cluster()
             .short(&["pc"]),
-        Row::new(STORAGE, "v1", "CSIDriver", "csidrivers", storage::DriverStrategy).cluster(),
-        Row::new(STORAGE, "v1", "CSINode", "csinodes", storage::NodeStrategy).cluster(),
+        Row::new(STORAGE, "v1", "CSIDriver", "csidrivers", storage::DriverStrategy).shown_when_deleted().cluster(),
+        Row::new(STORAGE, "v1", "CSINode", "csinodes", storage::NodeStrategy).shown_when_deleted().cluster(),
         Row::new(STORAGE, "v1", "CSIStorageCapacity", "csistoragecapacities", storage::CapacityStrategy),
-        Row::new(STORAGE, "v1", "StorageClass", "storageclasses", storage::ClassStrategy).cluster().short(&["sc"]),
+        Row::new(STORAGE, "v1", "StorageClass", "storageclasses", storage::ClassStrategy)
+            .shown_when_deleted()
+            .cluster()
+            .short(&["sc"]),
         Row::new(STORAGE, "v1", "VolumeAttachment", "volumeattachments", storage::AttachmentStrategy)
+            .shown_when_deleted()
             .cluster()
             .status(),
         Row::new(STORAGE, "v1", "VolumeAttributesClass", "volumeattributesclasses", storage::AttributesStrategy)
+            .shown_when_deleted()
             .cluster()
             .short(&["vac"]),
     ]

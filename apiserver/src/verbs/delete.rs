@@ -2,6 +2,7 @@
 
 use super::{Call, Current, Response, allocate, update};
 use crate::cache::Selection;
+use crate::cache::with_revision;
 use crate::http::render;
 use crate::http::request::Body;
 use crate::options::{self, Propagation};
@@ -34,6 +35,8 @@ pub(crate) struct DeleteOptions {
     pub(super) dry_run: bool,
     /// What cannot be read goes without being looked at.
     unreadable: bool,
+    /// What goes is to be told whole.
+    shown: bool,
 }
 
 impl DeleteOptions {
@@ -47,6 +50,7 @@ impl DeleteOptions {
             resource_version: text("/preconditions/resourceVersion"),
             dry_run: call.options.dry_run,
             unreadable: value.get(UNREADABLE).and_then(Value::as_bool) == Some(true),
+            shown: false,
         };
         let policy = value.get("propagationPolicy").and_then(Value::as_str).map(options::propagation).transpose()?;
         let orphan = value.get("orphanDependents").and_then(Value::as_bool);
@@ -70,12 +74,15 @@ impl DeleteOptions {
 /// What a delete did.
 pub(crate) enum Deleted {
     Gone(Value),
+    /// The same, with what it was at last.
+    Shown(bytes::Bytes),
     /// It goes when its grace has passed or its finalizers are done.
     Going(bytes::Bytes),
 }
 
 pub(super) async fn delete(mut call: Call, body: Body) -> Result<Response, Status> {
-    let options = DeleteOptions::read(&call, &body)?;
+    let mut options = DeleteOptions::read(&call, &body)?;
+    options.shown = call.row().shows_deleted;
     call.options.dry_run |= options.dry_run;
     if options.unreadable {
         call.server.fresh().await?;
@@ -84,7 +91,7 @@ pub(super) async fn delete(mut call: Call, body: Body) -> Result<Response, Statu
         }
     }
     match delete_object(&call, &options).await? {
-        Deleted::Going(json) => call.answer(StatusCode::OK, json),
+        Deleted::Going(json) | Deleted::Shown(json) => call.answer(StatusCode::OK, json),
         Deleted::Gone(object) => {
             let status = Status::deleted(&call.gvr(), &call.name, object_meta::uid(&object));
             Ok(render::status(&call.accept, &status))
@@ -121,11 +128,21 @@ async fn delete_once(call: &Call, options: &DeleteOptions, mut current: Current)
     let mut object = current.take();
     set_finalizers(call, &mut object, options.propagation);
     call.row().strategy.prepare_delete(&mut object, &call.context());
-    let grace = call.row().strategy.grace_period(&object, options.grace_period).unwrap_or(0).max(0);
-    let waits = object_meta::finalizers(&object).next().is_some() || has_own_finalizers(call, &object);
+    let period = call.row().strategy.grace_period(&object, options.grace_period);
+    let grace = period.unwrap_or(0).max(0);
+    let waits = object_meta::finalizers(&object).next().is_some() || namespace_waits(call, &object);
     if !waits && grace == 0 {
         let removed = call.remove(&current, allocate::release(call, &object)).await?;
-        return Ok(removed.then_some(Deleted::Gone(object)));
+        return Ok(removed.map(|revision| {
+            if !options.shown {
+                return Deleted::Gone(object);
+            }
+            // What could have been given time says that it was not.
+            if period.is_some() {
+                mark(call, &mut object, 0);
+            }
+            Deleted::Shown(with_revision(&current.with(&object).encode(), revision))
+        }));
     }
     mark(call, &mut object, grace);
     current.restore();
@@ -133,10 +150,11 @@ async fn delete_once(call: &Call, options: &DeleteOptions, mut current: Current)
     Ok(written.map(|written| Deleted::Going(written.json)))
 }
 
-/// A namespace has finalizers of its own kind, in its spec.
-fn has_own_finalizers(call: &Call, object: &Value) -> bool {
+/// A namespace has finalizers of its own kind, in its spec; its first delete ends it in no case (core/namespace/storage).
+fn namespace_waits(call: &Call, object: &Value) -> bool {
     &*call.row().kind == "Namespace"
-        && object.pointer("/spec/finalizers").and_then(Value::as_array).is_some_and(|all| !all.is_empty())
+        && (object_meta::deletion_timestamp(object).is_none()
+            || !fields::items(&object["spec"], "finalizers").is_empty())
 }
 
 pub(super) fn check_preconditions(call: &Call, options: &DeleteOptions, current: &Current) -> Result<(), Status> {

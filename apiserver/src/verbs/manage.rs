@@ -6,7 +6,7 @@ use crate::registry::{Subresource, fields as field};
 use bytes::Bytes;
 use coracle_api::fields::{Managers, Set, Version, Writer, encode_created};
 use coracle_api::schema::TypeRef;
-use coracle_api::{Status, json};
+use coracle_api::{Gvk, Status, json, schema};
 use http::{HeaderMap, header};
 use serde_json::{Value, json};
 use std::borrow::Cow;
@@ -122,6 +122,13 @@ pub(super) fn created(call: &Call, object: &Value) -> Result<Option<Bytes>, Stat
         Cow::Owned(shown)
     };
     Ok(call.as_writer(|writer| encode_created(&shown, ty, writer, &ignored)).map(Bytes::from))
+}
+
+/// The same of what is answered and not kept, which has a kind of its own.
+pub(super) fn answered(call: &Call, object: &Value, kind: &Gvk) -> Option<Value> {
+    let (api_version, now) = (kind.api_version(), coracle_api::clock::rfc3339(call.server.config.clock.now()));
+    let account = encode_created(object, schema::of(kind)?, &call.writer(&api_version, &now), &Set::default())?;
+    serde_json::from_slice(&account).ok()
 }
 
 /// The `managedFields` of an object that takes the place of `current`, as JSON; both are in the stored version. `given` is what

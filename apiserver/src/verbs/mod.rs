@@ -372,16 +372,20 @@ impl Call {
         }
     }
 
-    /// Removes the object, with further writes in the same transaction. False when somebody else wrote meanwhile.
-    pub async fn remove(&self, current: &Current, extra: Vec<Op>) -> Result<bool, Status> {
+    /// Removes the object, with further writes in the same transaction, and gives the revision it went at. None when somebody
+    /// else wrote meanwhile.
+    pub async fn remove(&self, current: &Current, extra: Vec<Op>) -> Result<Option<Revision>, Status> {
         if self.options.dry_run {
-            return Ok(true);
+            return Ok(Some(current.revision));
         }
         let key = self.store_key(&self.name);
         let mut ops = vec![Op::delete(key.clone())];
         ops.extend(extra);
         let txn = Txn { compare: vec![Compare::modified(key, current.revision)], ops };
         let outcome = self.server.store().txn(txn).await.map_err(store_status)?;
-        Ok(matches!(outcome, Outcome::Committed(_)))
+        Ok(match outcome {
+            Outcome::Committed(revision) => Some(revision),
+            Outcome::Conflict(_) => None,
+        })
     }
 }

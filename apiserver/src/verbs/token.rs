@@ -1,6 +1,6 @@
 //! `serviceaccounts/token`: a token for a service account (KEP-1205; core/serviceaccount/storage `token.go`).
 
-use super::{Call, Response};
+use super::{Call, Response, manage};
 use crate::auth::tokens::ISSUER;
 use crate::http::render;
 use crate::http::request::Body;
@@ -28,11 +28,14 @@ pub(super) async fn create(call: Call, body: Body) -> Result<Response, Status> {
     if !spec.is_object() {
         *spec = json!({});
     }
+    let seconds = spec.get("expirationSeconds").and_then(Value::as_i64).unwrap_or(DEFAULT);
+    set(spec, "expirationSeconds", seconds);
+    // The audience that the server chooses is nobody's.
+    let managed_fields = manage::answered(&call, &request, &REQUEST);
+    let spec = &mut request["spec"];
     if items(spec, "audiences").is_empty() {
         set(spec, "audiences", json!([ISSUER]));
     }
-    let seconds = spec.get("expirationSeconds").and_then(Value::as_i64).unwrap_or(DEFAULT);
-    set(spec, "expirationSeconds", seconds);
     let mut causes = Vec::new();
     let path = FieldPath::new("spec.expirationSeconds");
     if seconds < LEAST {
@@ -52,6 +55,9 @@ pub(super) async fn create(call: Call, body: Body) -> Result<Response, Status> {
         meta::set(&mut request, field, value);
     }
     meta::set(&mut request, "creationTimestamp", rfc3339(now));
+    if let Some(managed_fields) = managed_fields {
+        meta::set(&mut request, "managedFields", managed_fields);
+    }
     call.warn(warnings);
     render::value(&call, StatusCode::CREATED, &REQUEST, &request)
 }

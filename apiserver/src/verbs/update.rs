@@ -68,6 +68,14 @@ pub(super) async fn write(
     check_preconditions(call, current, &object)?;
     strategy.default(&mut object);
     let given = object_meta::metadata_mut(&mut object).and_then(|metadata| metadata.shift_remove("managedFields"));
+    let manage = |object: &Value| match managing {
+        Managing::Tracked => manage::updated(call, object, current, given),
+        Managing::Applied(managed_fields) => managed_fields,
+    };
+    // They follow what was asked for, not what becomes of it (apiserver `endpoints/handlers/update.go`); of a part that is
+    // written apart, nothing else was asked for.
+    let (managed_fields, manage) =
+        if call.subresource.is_none() { (manage(&object), None) } else { (None, Some(manage)) };
     {
         let context = call.context();
         let old = &current.value;
@@ -75,12 +83,12 @@ pub(super) async fn write(
             Some(Subresource::Status) => {
                 meta::keep_but_status(&row, &mut object, old);
                 meta::prepare_update(&mut object, old);
-                strategy.prepare_status(&mut object, old, &context);
+                strategy.prepare_subresource(Subresource::Status, &mut object, old, &context);
             }
             Some(subresource) => {
                 meta::keep_but(subresource, &mut object, old);
                 meta::prepare_update(&mut object, old);
-                strategy.prepare_status(&mut object, old, &context);
+                strategy.prepare_subresource(subresource, &mut object, old, &context);
                 if matches!(subresource, Subresource::EphemeralContainers | Subresource::Resize) {
                     meta::count_generation(&row, &mut object, old);
                 }
@@ -95,10 +103,7 @@ pub(super) async fn write(
             }
         }
     }
-    let managed_fields = match managing {
-        Managing::Tracked => manage::updated(call, &object, current, given),
-        Managing::Applied(managed_fields) => managed_fields,
-    };
+    let managed_fields = manage.map_or(managed_fields, |manage| manage(&object));
     admission::mutate_update(call, &mut object, &current.value)?;
     validate(call, &object, &current.value)?;
     admission::validate_update(call, &object, &current.value)?;
@@ -118,7 +123,7 @@ pub(super) async fn write(
         let mut extra = allocate::release(call, &current.value);
         extra.extend(allocated.ops.into_iter().filter(|op| matches!(op, Op::Delete { .. })));
         let removed = call.remove(current, dedup(extra)).await?;
-        return Ok(removed.then(|| Written { json: with_revision(&new.encode(), current.revision) }));
+        return Ok(removed.map(|_| Written { json: with_revision(&new.encode(), current.revision) }));
     }
     replace_allocated(call, current, &new, allocated).await
 }

@@ -200,7 +200,8 @@ async fn a_signing_request_says_who_asked() {
     let (code, answer) = admin.merge(&format!("{path}/n1/approval"), &approved).await;
     assert_eq!(code, StatusCode::OK, "{answer}");
     assert!(answer["status"]["conditions"][0]["lastUpdateTime"].is_string());
-    let (_, answer) = admin.merge(&format!("{path}/n1/status"), &json!({"status": {"certificate": "YQ=="}})).await;
-    assert_eq!(answer["status"]["certificate"], "YQ==", "{answer}");
+    let certificate = base64::engine::general_purpose::STANDARD.encode(harness.authority.cert_pem());
+    let (_, answer) = admin.merge(&format!("{path}/n1/status"), &json!({"status": {"certificate": certificate}})).await;
+    assert_eq!(answer["status"]["certificate"], certificate, "{answer}");
     assert_eq!(answer["status"]["conditions"][0]["type"], "Approved");
 }

@@ -30,6 +30,7 @@ mod python;
 mod restart;
 mod reviews;
 mod row_walk;
+mod statuses;
 mod store;
 mod subresources;
 mod unreadable;

@@ -247,14 +247,13 @@ async fn conditions_of_signing_requests() {
     let (code, answer) = client.merge(&format!("{path}/a/approval"), &approved).await;
     let condition = &answer["status"]["conditions"][0];
     assert_eq!((code, condition["lastUpdateTime"].is_string()), (StatusCode::OK, true), "{answer}");
-    let (code, answer) = client
-        .merge(
-            &format!("{path}/a/status"),
-            &json!({"metadata": {"labels": {"a": "b"}}, "status": {"certificate": "YQ=="}}),
-        )
-        .await;
+    let encode = |pem: String| base64::engine::general_purpose::STANDARD.encode(pem);
+    let [certificate, other] =
+        [encode(harness.authority.cert_pem().to_owned()), encode(format!("{}\n", harness.authority.cert_pem()))];
+    let issued = json!({"metadata": {"labels": {"a": "b"}}, "status": {"certificate": certificate}});
+    let (code, answer) = client.merge(&format!("{path}/a/status"), &issued).await;
     assert_eq!((code, &answer["metadata"]["labels"]), (StatusCode::OK, &json!({"a": "b"})), "{answer}");
-    let (_, answer) = client.merge(&format!("{path}/a/status"), &json!({"status": {"certificate": "Yg=="}})).await;
+    let (_, answer) = client.merge(&format!("{path}/a/status"), &json!({"status": {"certificate": other}})).await;
     assert_eq!(causes(&answer), ["status.certificate: Forbidden: updates may not modify existing certificate content"]);
 }
 

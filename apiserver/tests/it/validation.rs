@@ -467,6 +467,14 @@ async fn storage_and_runtime_classes() {
             &["allowedTopologies[0].matchLabelExpressions[0].values: Required value",
               "allowedTopologies[0].matchLabelExpressions[1].values[1]: Duplicate value: \"a\"",
               "allowedTopologies[0].matchLabelExpressions[1].key: Duplicate value: \"zone\""]),
+        (json!({"allowedTopologies": [{"matchLabelExpressions": [{"key": "a b", "values": ["x", "x"]}]}]}),
+            &["allowedTopologies[0].matchLabelExpressions[0].values[1]: Duplicate value: \"x\"",
+              "allowedTopologies[0].matchLabelExpressions[0].key: Invalid value: \"a b\": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"]),
+        (json!({"allowedTopologies": [{"matchLabelExpressions": [{"key": "a", "values": ["b", "c"]}]}, {"matchLabelExpressions": [{"key": "a", "values": ["c", "b"]}]}, {}]}),
+            &["allowedTopologies[1].matchLabelExpressions: Duplicate value: \"\"",
+              "allowedTopologies[2].matchLabelExpressions: Duplicate value: \"\"",
+              "allowedTopologies[2].matchLabelExpressions: Duplicate value: \"\"",
+              "allowedTopologies[2].matchLabelExpressions: Duplicate value: \"\""]),
     ]).await;
     updates(
         &client,

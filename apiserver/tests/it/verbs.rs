@@ -29,8 +29,8 @@ async fn create_get_update_delete() {
     let (_, same) = client.put(&format!("{PODS}/a"), &second).await;
     assert_eq!(same, second, "an update without a change writes nothing");
 
-    let (code, status) = client.delete(&format!("{PODS}/a")).await;
-    assert_eq!((code, status["status"].as_str()), (StatusCode::OK, Some("Success")));
+    let (code, gone) = client.delete(&format!("{PODS}/a")).await;
+    assert_eq!((code, gone["kind"].as_str(), &gone["spec"]), (StatusCode::OK, Some("Pod"), &second["spec"]));
     assert_eq!(client.get(&format!("{PODS}/a")).await.0, StatusCode::NOT_FOUND);
 }
 

@@ -1,5 +1,6 @@
 //! CertificateSigningRequests.
 
+use super::certificate;
 use crate::cache::Field;
 use crate::registry::Subresource;
 use crate::registry::fields::{is_set, items, items_mut, object_mut, remove, same, set, set_default, text};
@@ -67,6 +68,13 @@ impl Strategy for SigningRequestStrategy {
         }
     }
 
+    fn prepare_subresource(&self, which: Subresource, request: &mut Value, old: &Value, context: &WriteContext) {
+        if which == Subresource::Status {
+            APPROVALS.iter().for_each(|kind| keep_conditions(request, old, kind));
+        }
+        self.prepare_status(request, old, context);
+    }
+
     fn validate(&self, request: &Value, causes: &mut Vec<Cause>) {
         let (spec, path) = (&request["spec"], FieldPath::new("spec"));
         match STANDARD.decode(text(spec, "request")) {
@@ -96,14 +104,22 @@ impl Strategy for SigningRequestStrategy {
 
     fn validate_status(&self, request: &Value, old: &Value, causes: &mut Vec<Cause>) {
         let path = FieldPath::new("status").child("conditions");
-        conditions(request, old, &path, causes);
+        each_condition(items(&request["status"], "conditions"), items(&old["status"], "conditions"), &path, causes);
+        let changes = !same(&request["status"], &old["status"], "certificate");
+        if changes && certificate::check(text(&old["status"], "certificate")).is_ok() {
+            let shown = "<certificate data>";
+            let told = certificate::check(text(&request["status"], "certificate"));
+            let path = FieldPath::new("status.certificate");
+            causes.extend(told.err().map(|why| Cause::invalid(&path, shown, why)));
+        }
+        none_removed(request, old, &path, causes);
         // That is said through `approval`.
-        for kind in ["Approved", "Denied"] {
+        for kind in APPROVALS {
             if count(request, kind) > count(old, kind) {
                 causes.push(Cause::forbidden(&path, format!("updates may not add a condition of type {kind:?}")));
             }
         }
-        if is_set(&old["status"], "certificate") && !same(&request["status"], &old["status"], "certificate") {
+        if changes && is_set(&old["status"], "certificate") {
             causes.push(Cause::forbidden(
                 &FieldPath::new("status.certificate"),
                 "updates may not modify existing certificate content",
@@ -113,7 +129,9 @@ impl Strategy for SigningRequestStrategy {
 
     fn validate_subresource(&self, _which: Subresource, request: &Value, old: &Value, causes: &mut Vec<Cause>) {
         self.validate(request, causes);
-        conditions(request, old, &FieldPath::new("status").child("conditions"), causes);
+        let path = FieldPath::new("status").child("conditions");
+        each_condition(items(&request["status"], "conditions"), items(&old["status"], "conditions"), &path, causes);
+        none_removed(request, old, &path, causes);
     }
 }
 
@@ -121,12 +139,27 @@ fn count(request: &Value, kind: &str) -> usize {
     items(&request["status"], "conditions").iter().filter(|condition| text(condition, "type") == kind).count()
 }
 
+/// Conditions that are set through `approval` alone.
+const APPROVALS: [&str; 2] = ["Approved", "Denied"];
+
 /// Conditions that end what becomes of a request: they hold, or they are not there.
 const DECISIONS: [&str; 3] = ["Approved", "Denied", "Failed"];
 
-/// The conditions of a request; what was wrong with them before may stay so (certificates `validateConditions`).
-fn conditions(request: &Value, old: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
-    each_condition(items(&request["status"], "conditions"), items(&old["status"], "conditions"), path, causes);
+/// Conditions of a kind stay what they were, if there are as many (certificates `preserveConditionInstances`).
+fn keep_conditions(request: &mut Value, old: &Value, kind: &str) {
+    if count(request, kind) != count(old, kind) {
+        return;
+    }
+    let mut known = items(&old["status"], "conditions").iter().filter(|condition| text(condition, "type") == kind);
+    let Some(status) = request.get_mut("status") else { return };
+    for condition in items_mut(status, "conditions").filter(|condition| text(condition, "type") == kind) {
+        if let Some(known) = known.next() {
+            condition.clone_from(known);
+        }
+    }
+}
+
+fn none_removed(request: &Value, old: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     for kind in DECISIONS {
         if count(request, kind) < count(old, kind) {
             causes.push(Cause::forbidden(path, format!("updates may not remove a condition of type {kind:?}")));
@@ -134,6 +167,7 @@ fn conditions(request: &Value, old: &Value, path: &FieldPath, causes: &mut Vec<C
     }
 }
 
+/// The conditions of a request; what was wrong with them before may stay so (certificates `validateConditions`).
 fn each_condition(new: &[Value], old: &[Value], path: &FieldPath, causes: &mut Vec<Cause>) {
     let nameless = |all: &[Value]| all.iter().any(|condition| text(condition, "type").is_empty());
     let has = |all: &[Value], kind: &str| all.iter().any(|condition| text(condition, "type") == kind);

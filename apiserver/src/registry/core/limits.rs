@@ -85,6 +85,16 @@ impl Strategy for QuotaStrategy {
             causes.push(Cause::immutable(&path, items(&object["spec"], "scopes").to_vec()));
         }
     }
+
+    fn validate_status(&self, object: &Value, _old: &Value, causes: &mut Vec<Cause>) {
+        for part in ["hard", "used"] {
+            let path = FieldPath::new("status").child(part);
+            for (name, value) in object["status"].get(part).and_then(Value::as_object).into_iter().flatten() {
+                quota_resource(name, &path.key(name), causes);
+                amount(name, value, &path.key(name), causes);
+            }
+        }
+    }
 }
 
 /// A resource that a quota can bound (core `ValidateResourceQuotaResourceName`).

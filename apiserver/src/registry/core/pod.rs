@@ -3,11 +3,11 @@
 use super::{pod_defaults, pod_spec, pod_update, resources};
 use crate::cache::Field;
 use crate::registry::Subresource;
-use crate::registry::fields::{is_set, items, items_mut, object_mut, same, set, text};
+use crate::registry::fields::{invalid_all, is_set, items, items_mut, object_mut, same, set, set_default, text};
 use crate::registry::strategy::{Strategy, ThroughStatus, Traits, WriteContext};
-use coracle_api::Cause;
 use coracle_api::clock::rfc3339;
 use coracle_api::status::FieldPath;
+use coracle_api::{Cause, validation};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -64,6 +64,24 @@ fn addresses(status: &mut Value) {
     }
 }
 
+/// What was observed is not forgotten by those who know nothing of it (core/pod `preserveOldObservedGeneration`).
+fn keep_observed(status: &mut Value, old: &Value) {
+    const FIELD: &str = "observedGeneration";
+    let of = |from: &Value| from.get(FIELD).and_then(Value::as_i64).filter(|generation| *generation != 0);
+    if let Some(known) = of(old).filter(|_| of(&*status).is_none()) {
+        set(status, FIELD, known);
+    }
+    // A type may stand several times.
+    let mut rest: Vec<&Value> = items(old, "conditions").iter().collect();
+    for condition in items_mut(status, "conditions") {
+        let known = rest.iter().position(|known| text(known, "type") == text(condition, "type"));
+        let known = known.and_then(|at| of(rest.remove(at)));
+        if let Some(known) = known.filter(|_| of(&*condition).is_none()) {
+            set(condition, FIELD, known);
+        }
+    }
+}
+
 impl Strategy for PodStrategy {
     fn traits(&self) -> Traits {
         Traits { generation: true, through_status: ThroughStatus::NotOwners, ..Traits::DEFAULT }
@@ -88,11 +106,13 @@ impl Strategy for PodStrategy {
     }
 
     fn prepare_status(&self, pod: &mut Value, old: &Value, _context: &WriteContext) {
-        addresses(object_mut(pod, "status"));
-        // The class follows from the spec and cannot be written.
+        let status = object_mut(pod, "status");
+        addresses(status);
+        // Older kubelets drop the class, which follows from the spec.
         if let Some(class) = old.pointer("/status/qosClass") {
-            object_mut(pod, "status")["qosClass"] = class.clone();
+            set_default(status, "qosClass", class.clone());
         }
+        keep_observed(status, &old["status"]);
     }
 
     fn validate(&self, pod: &Value, causes: &mut Vec<Cause>) {
@@ -120,8 +140,26 @@ impl Strategy for PodStrategy {
     }
 
     fn validate_status(&self, pod: &Value, old: &Value, causes: &mut Vec<Cause>) {
+        for (nth, condition) in items(&pod["status"], "conditions").iter().enumerate() {
+            let kind = text(condition, "type");
+            if !["PodScheduled", "Ready", "Initialized"].contains(&kind) {
+                // The place is upstream's.
+                let path = FieldPath::new("metadata").child("conditions").index(nth).child("Type");
+                invalid_all(&path, kind, validation::qualified_name(kind), causes);
+            }
+        }
+        let path = FieldPath::new("status");
         if !same(&pod["spec"], &old["spec"], "nodeName") {
-            causes.push(Cause::forbidden(&FieldPath::new("spec.nodeName"), "may not be changed directly"));
+            causes.push(Cause::forbidden(&path.child("nodeName"), "may not be changed directly"));
+        }
+        let nominated = text(&pod["status"], "nominatedNodeName");
+        if !nominated.is_empty() && nominated != text(&old["status"], "nominatedNodeName") {
+            let told = validation::dns1123_subdomain(nominated);
+            invalid_all(&path.child("nominatedNodeName"), nominated, told, causes);
+        }
+        let class = text(&pod["status"], "qosClass");
+        if class != text(&old["status"], "qosClass") {
+            causes.push(Cause::immutable(&path.child("qosClass"), class));
         }
         for (nth, address) in items(&pod["status"], "podIPs").iter().enumerate() {
             let ip = text(address, "ip");
