@@ -23,6 +23,7 @@ pub struct Rule {
     pub text: String,
     program: IdedExpr,
     message: String,
+    message_text: String,
     message_program: Option<IdedExpr>,
     reason: CauseReason,
     field_path: Vec<String>,
@@ -46,6 +47,7 @@ impl Rule {
             is_transition: program.references().has_variable("oldSelf"),
             program,
             message: text("message").to_owned(),
+            message_text: text("messageExpression").to_owned(),
             message_program: Some(text("messageExpression"))
                 .filter(|text| !text.is_empty())
                 .and_then(|text| cel::parse(text).ok()),
@@ -61,45 +63,62 @@ impl Rule {
     }
 
     /// What is wrong, and whether the rule says so itself: it can also be that it has no answer.
-    fn check(&self, node: &Node, value: &Value, scope: &Scope, path: &FieldPath) -> Option<(Cause, bool)> {
+    fn check(
+        &self,
+        node: &Node,
+        value: &Value,
+        scope: &Scope,
+        path: &FieldPath,
+        budget: &mut Budget,
+    ) -> Option<(Cause, bool)> {
         let variables = scope.variables(self)?;
-        let mut path = path.clone();
-        for name in &self.field_path {
-            path = path.child(name);
+        let shown = shown(node);
+        let (outcome, cost) = cel::measure(&self.program, variables.clone());
+        if !budget.pay(cost) {
+            return Some((Cause::invalid(path, shown, OUT_OF_BUDGET), false));
         }
-        let shown = if node.int_or_string { "" } else { node.ty.as_str() };
-        match cel::run(&self.program, variables.clone()) {
+        let mut place = path.clone();
+        for name in &self.field_path {
+            place = place.child(name);
+        }
+        match outcome {
             Ok(Cel::Bool(true)) => None,
             Ok(Cel::Bool(false)) => {
-                let message = self.message(variables);
+                let message = match self.message(variables, budget) {
+                    Ok(message) => message,
+                    Err(why) => return Some((Cause::invalid(&place, shown, why), true)),
+                };
                 let cause = match self.reason {
-                    CauseReason::Required => Cause::required(&path, &message),
-                    CauseReason::Forbidden => Cause::forbidden(&path, message),
+                    CauseReason::Required => Cause::required(&place, &message),
+                    CauseReason::Forbidden => Cause::forbidden(&place, message),
                     // Of what holds other values nothing is shown.
                     reason if matches!(node.ty, Type::Object | Type::Array) => {
                         let word = if reason == CauseReason::Duplicate { "Duplicate" } else { "Invalid" };
-                        Cause::new(reason, path, format!("{word} value: {message}"))
+                        Cause::new(reason, place, format!("{word} value: {message}"))
                     }
-                    CauseReason::Duplicate => Cause::duplicate(&path, value.clone()),
-                    _ => Cause::invalid(&path, value.clone(), message),
+                    CauseReason::Duplicate => Cause::duplicate(&place, value.clone()),
+                    _ => Cause::invalid(&place, value.clone(), message),
                 };
                 Some((cause, true))
             }
-            Ok(_) => Some((Cause::invalid(&path, shown, format!("rule did not give a bool: {}", self.text)), false)),
-            Err(why) => {
-                let why = match why.as_str() {
-                    "no such overload" => {
-                        let what = "call arguments did not match a supported operator, function or macro signature";
-                        format!("'{why}': {what} for rule: {}", self.name())
-                    }
-                    why if why.starts_with("operation cancelled") => {
-                        let what = "no further validation rules will be run due to call cost exceeds limit";
-                        format!("'{why}': {what} for rule: {}", self.name())
-                    }
-                    _ => format!("{why} evaluating rule: {}", self.name()),
-                };
-                Some((Cause::invalid(&path, shown, why), false))
+            Ok(_) => Some((Cause::invalid(path, shown, format!("rule did not give a bool: {}", self.text)), false)),
+            Err(why) => Some((Cause::invalid(path, shown, self.failure(&why, budget)), false)),
+        }
+    }
+
+    /// Why there is no answer.
+    fn failure(&self, why: &str, budget: &mut Budget) -> String {
+        match why {
+            "no such overload" => {
+                let what = "call arguments did not match a supported operator, function or macro signature";
+                format!("'{why}': {what} for rule: {}", self.name())
             }
+            cel::TOO_COSTLY => {
+                budget.end();
+                let what = "no further validation rules will be run due to call cost exceeds limit";
+                format!("'{why}': {what} for rule: {}", self.name())
+            }
+            _ => format!("{why} evaluating rule: {}", self.name()),
         }
     }
 
@@ -107,16 +126,57 @@ impl Rule {
         if self.message.is_empty() { &self.text } else { &self.message }
     }
 
-    fn message(&self, variables: Variables) -> String {
-        let made = self.message_program.as_ref().and_then(|program| match cel::run(program, variables) {
-            Ok(Cel::String(text)) => Some(text.trim().to_owned()),
-            _ => None,
-        });
-        match made.filter(|text| !text.is_empty() && !text.contains('\n') && text.len() <= 5 << 10) {
+    /// What a rule that does not hold says, or why nothing more is run.
+    fn message(&self, variables: Variables, budget: &mut Budget) -> Result<String, String> {
+        let made = match &self.message_program {
+            Some(program) => {
+                let (outcome, cost) = cel::measure(program, variables);
+                if !budget.pay(cost) {
+                    let why = "messageExpression evaluation failed due to running out of cost budget, no further validation rules will be run";
+                    return Err(why.to_owned());
+                }
+                match outcome {
+                    Err(why) if why == cel::TOO_COSTLY => {
+                        budget.end();
+                        let what = "no further validation rules will be run due to call cost exceeds limit for messageExpression";
+                        return Err(format!("{what}: {:?}", self.message_text));
+                    }
+                    Ok(Cel::String(text)) => Some(text.trim().to_owned()),
+                    _ => None,
+                }
+            }
+            None => None,
+        };
+        Ok(match made.filter(|text| !text.is_empty() && !text.contains('\n') && text.len() <= 5 << 10) {
             Some(text) => text,
             None if self.message.is_empty() => format!("failed rule: {}", self.text),
             None => self.message.clone(),
-        }
+        })
+    }
+}
+
+fn shown(node: &Node) -> &'static str {
+    if node.int_or_string { "" } else { node.ty.as_str() }
+}
+
+/// What the rules of one object may cost together (apiserver `RuntimeCELCostBudget`).
+const BUDGET: u64 = 10_000_000;
+
+const OUT_OF_BUDGET: &str =
+    "validation failed due to running out of cost budget, no further validation rules will be run";
+
+/// What is left of it; None when no more rules are run.
+struct Budget(Option<u64>);
+
+impl Budget {
+    /// False when there is not so much left, and nothing will be.
+    fn pay(&mut self, cost: u64) -> bool {
+        self.0 = self.0.and_then(|left| left.checked_sub(cost));
+        self.0.is_some()
+    }
+
+    fn end(&mut self) {
+        self.0 = None;
     }
 }
 
@@ -148,24 +208,22 @@ impl Scope {
 /// Checks every rule of a schema against a value. What was wrong before and did not change does not stand in the way of a
 /// change elsewhere (KEP-4008, ratcheting).
 pub fn validate(node: &Node, value: &Value, old: Option<&Value>, path: &FieldPath, causes: &mut Vec<Cause>) {
-    Walk { ratchets: true, causes, warnings: &mut Vec::new() }.node(node, value, old, false, path);
+    Walk { ratchets: true, causes, warnings: &mut Vec::new(), budget: Budget(Some(BUDGET)) }
+        .node(node, value, old, false, path);
 }
 
 /// The same for a default, whatever it was before.
 pub fn validate_default(node: &Node, value: &Value, old: Option<&Value>, path: &FieldPath, causes: &mut Vec<Cause>) {
-    Walk { ratchets: false, causes, warnings: &mut Vec::new() }.node(node, value, old, false, path);
+    Walk { ratchets: false, causes, warnings: &mut Vec::new(), budget: Budget(Some(BUDGET)) }
+        .node(node, value, old, false, path);
 }
 
 /// What was wrong before, and is still.
 pub fn warnings(node: &Node, value: &Value, old: &Value) -> Vec<String> {
     let mut warnings = Vec::new();
-    Walk { ratchets: true, causes: &mut Vec::new(), warnings: &mut warnings }.node(
-        node,
-        value,
-        Some(old),
-        false,
-        &FieldPath::default(),
-    );
+    let budget = Budget(Some(BUDGET));
+    let mut walk = Walk { ratchets: true, causes: &mut Vec::new(), warnings: &mut warnings, budget };
+    walk.node(node, value, Some(old), false, &FieldPath::default());
     warnings
 }
 
@@ -173,26 +231,35 @@ struct Walk<'w> {
     ratchets: bool,
     causes: &'w mut Vec<Cause>,
     warnings: &'w mut Vec<String>,
+    budget: Budget,
 }
 
 impl Walk<'_> {
     /// `same`: the nearest value around it of which it is known what it was before did not change.
     fn node(&mut self, node: &Node, value: &Value, old: Option<&Value>, same: bool, path: &FieldPath) {
-        if !node.ruled || self.causes.len() > MAX_CAUSES || value.is_null() {
+        if !node.ruled || self.causes.len() > MAX_CAUSES || value.is_null() || self.budget.0.is_none() {
             return;
         }
         let same = self.ratchets && old.map_or(same, |old| old == value);
         if !node.rules.is_empty() {
+            if self.budget.0 == Some(0) {
+                self.budget.end();
+                self.causes.push(Cause::invalid(path, shown(node), OUT_OF_BUDGET));
+                return;
+            }
             let old = old.filter(|old| !old.is_null()).map(|old| convert(node, old, path_is_root(path)));
             let scope = Scope { own: convert(node, value, path_is_root(path)), old };
             for rule in &node.rules {
-                match rule.check(node, value, &scope, path) {
+                match rule.check(node, value, &scope, path, &mut self.budget) {
                     Some((cause, true)) if same && !rule.is_transition && self.warnings.len() < MAX_CAUSES => {
                         self.warnings.push(cause.to_string());
                     }
                     Some((_, true)) if same && !rule.is_transition => {}
                     Some((cause, _)) => self.causes.push(cause),
                     None => {}
+                }
+                if self.budget.0.is_none() {
+                    return;
                 }
             }
         }
@@ -222,7 +289,7 @@ fn path_is_root(path: &FieldPath) -> bool {
 }
 
 /// A value as rules see it.
-fn convert(node: &Node, value: &Value, resource: bool) -> Cel {
+pub(super) fn convert(node: &Node, value: &Value, resource: bool) -> Cel {
     match value {
         Value::Null => Cel::Null,
         Value::Bool(flag) => Cel::Bool(*flag),
@@ -418,18 +485,18 @@ mod tests {
         for (start, part) in [("true", "!"), ("1", "-")] {
             for count in [cel::MAX_OPERATORS, 4000] {
                 let program = cel::parse(&(part.repeat(count) + start));
-                assert!(program.is_ok_and(|program| cel::run(&program, Vec::new()).is_ok()) || count > 90);
+                assert!(program.is_ok_and(|program| cel::measure(&program, Vec::new()).0.is_ok()) || count > 90);
             }
         }
         for part in [".a", "[0]", "+1", "*1", "<1", "&&a", ".f()", " in a"] {
             for count in [cel::MAX_OPERATORS / 2, 2500] {
                 if let Ok(program) = cel::parse(&("a".to_owned() + &part.repeat(count))) {
-                    assert!(cel::run(&program, Vec::new()).is_err());
+                    assert!(cel::measure(&program, Vec::new()).0.is_err());
                 }
             }
         }
         let long = vec!["1"; 300].join(" + ");
-        let program = cel::parse(&format!("{long} > 0")).map(|program| cel::run(&program, Vec::new()).is_ok());
+        let program = cel::parse(&format!("{long} > 0")).map(|program| cel::measure(&program, Vec::new()).0.is_ok());
         assert_eq!(program, Ok(true));
     }
 

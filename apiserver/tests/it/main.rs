@@ -3,6 +3,7 @@
 mod answers;
 mod apply;
 mod bad_input;
+mod budgets;
 mod cluster;
 mod core_validation;
 mod custom;

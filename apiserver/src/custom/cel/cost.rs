@@ -46,8 +46,8 @@ impl Size {
 
 /// What a text costs for each of its characters.
 pub const TEXT: f64 = 0.1;
-const NEW_LIST: u64 = 10;
-const NEW_MAP: u64 = 30;
+pub const NEW_LIST: u64 = 10;
+pub const NEW_MAP: u64 = 30;
 
 /// A part of a cost, rounded up.
 pub fn scaled(cost: u64, factor: f64) -> u64 {

@@ -27,7 +27,7 @@ pub struct Call<'c> {
 type Cost = (u64, Option<Size>);
 
 /// An expression of a pattern is taken to be four characters long.
-const PATTERN: f64 = 0.25;
+pub const PATTERN: f64 = 0.25;
 const LONGEST_FORMAT: f64 = 128.0;
 const NEW_LIST: u64 = 10;
 

@@ -1,9 +1,10 @@
 //! Running an expression (the language's definition, "Evaluation"). What is the language's own is done here; functions on
 //! values that are only passed on (quantities, addresses, versions) are those of the library of functions.
 
+use super::cost::NEW_LIST;
 use super::macros::{INSERT, SORT_BY, path};
 use super::parser::RESERVED;
-use super::{format, lists, optionals, values, words};
+use super::{format, lists, optionals, spend, values, words};
 use crate::custom::patterns;
 use kube_cel::KubeCelExt;
 use kube_cel::cel::common::ast::{
@@ -22,18 +23,18 @@ pub const NO_OVERLOAD: &str = "no such overload";
 /// What takes too long is given up.
 pub const TOO_COSTLY: &str = "operation cancelled: actual cost limit exceeded";
 
-/// Most nodes that are gone through in one run. What an expression can cost was measured before, but only by its schema.
+/// Most nodes that are gone through in one run: constants cost nothing.
 const MAX_STEPS: u32 = 5_000_000;
 
 /// The functions that can be called beside those of the language, set up once.
 static FUNCTIONS: LazyLock<Context<'static>> = LazyLock::new(|| Context::default().with_all());
 
-/// Runs a tree with variables.
-///
-/// # Errors
-/// Why it has no value.
-pub fn run(tree: &IdedExpr, variables: Vec<(String, Value)>) -> Outcome {
-    Run { variables, patterns: HashMap::new(), steps: 0 }.node(tree)
+/// Runs a tree with variables: what it gives, or why it has no value, and what it cost.
+pub fn measure(tree: &IdedExpr, variables: Vec<(String, Value)>) -> (Outcome, u64) {
+    let mut run = Run { variables, patterns: HashMap::new(), steps: 0, cost: 0 };
+    let outcome = run.node(tree);
+    let outcome = if run.cost > spend::LIMIT { Err(TOO_COSTLY.to_owned()) } else { outcome };
+    (outcome, run.cost)
 }
 
 struct Run {
@@ -41,14 +42,37 @@ struct Run {
     variables: Vec<(String, Value)>,
     patterns: HashMap<String, Result<Regex, String>>,
     steps: u32,
+    cost: u64,
 }
 
 impl Run {
     fn node(&mut self, node: &IdedExpr) -> Outcome {
         self.steps += 1;
-        if self.steps > MAX_STEPS {
+        if self.steps > MAX_STEPS || self.cost > spend::LIMIT {
             return Err(TOO_COSTLY.to_owned());
         }
+        if matches!(node.expr, Expr::List(_) | Expr::Map(_) | Expr::Call(_)) && spend::is_constant(node) {
+            let before = self.cost;
+            let value = self.composed(node);
+            self.cost = before;
+            return value;
+        }
+        self.spend(spend::made(node));
+        self.composed(node)
+    }
+
+    fn spend(&mut self, cost: u64) {
+        self.cost = self.cost.saturating_add(cost);
+    }
+
+    /// A branch of a choice, or an index.
+    fn inner(&mut self, node: &IdedExpr) -> Outcome {
+        let value = self.node(node);
+        self.cost = self.cost.saturating_sub(spend::discount(node));
+        value
+    }
+
+    fn composed(&mut self, node: &IdedExpr) -> Outcome {
         match &node.expr {
             Expr::Literal(literal) => Ok(literal_value(literal)),
             Expr::Ident(name) => self.variable(name),
@@ -69,7 +93,11 @@ impl Run {
             false => self.variables.iter().find(|(variable, _)| variable == plain),
         };
         match found {
-            Some((_, value)) => Ok(value.clone()),
+            Some((_, value)) => {
+                let value = value.clone();
+                self.spend(1);
+                Ok(value)
+            }
             None => values::type_named(plain).ok_or_else(|| format!("no such attribute(s): {name}")),
         }
     }
@@ -82,6 +110,9 @@ impl Run {
                 return full.and_then(|full| values::type_named(&full)).ok_or(why);
             }
         };
+        if !select.test {
+            self.spend(spend::selected(&select.operand));
+        }
         let (of, wrapped) = match optionals::inner(&operand) {
             Some(None) if select.test => return Ok(Value::Bool(false)),
             Some(None) => return Ok(operand),
@@ -175,6 +206,8 @@ impl Run {
     /// What a round adds is not copied into what was there, but taken over.
     fn step(&mut self, of: &ComprehensionExpr, depth: usize) -> Outcome {
         if let Some((Value::List(_), item)) = self.variables.get(depth).map(|(_, value)| value).zip(appended(of)) {
+            // What has been gathered, a list of the item, and putting them together.
+            self.spend(if spend::is_constant(item) { 2 } else { 2 + NEW_LIST });
             let value = self.node(item)?;
             if let Some((_, Value::List(list))) = self.variables.get_mut(depth) {
                 Arc::make_mut(list).push(value);
@@ -187,13 +220,14 @@ impl Run {
     fn call(&mut self, call: &CallExpr) -> Outcome {
         match (call.func_name.as_str(), call.args.as_slice()) {
             (operators::CONDITIONAL, [condition, yes, no]) => match self.node(condition)? {
-                Value::Bool(true) => self.node(yes),
-                Value::Bool(false) => self.node(no),
+                Value::Bool(true) => self.inner(yes),
+                Value::Bool(false) => self.inner(no),
                 other => Err(reason(&other)),
             },
             (operators::LOGICAL_AND, [one, other]) => self.logic(one, other, false),
             (operators::LOGICAL_OR, [one, other]) => self.logic(one, other, true),
             (operators::NOT_STRICTLY_FALSE, [arg]) => {
+                self.spend(1);
                 Ok(Value::Bool(!matches!(self.node(arg), Ok(Value::Bool(false)))))
             }
             ("or" | "orValue", [other]) if call.target.is_some() => self.or(call, other),
@@ -232,14 +266,29 @@ impl Run {
         if let Some(target) = &call.target {
             args.push(self.node(target)?);
         }
-        for arg in &call.args {
-            args.push(self.node(arg)?);
+        let is_index = spend::is_index(call);
+        for (nth, arg) in call.args.iter().enumerate() {
+            args.push(if is_index && nth > 0 { self.inner(arg)? } else { self.node(arg)? });
         }
         let name = call.func_name.strip_prefix('.').unwrap_or(&call.func_name);
-        if let Some(outcome) = values::operator(name, &args) {
+        match call.args.first() {
+            Some(of) if is_index => self.spend(spend::selected(of)),
+            _ if spend::is_membership(call) => {}
+            _ if spend::by_result(name) => {
+                let outcome = self.called(name, call, &args);
+                self.spend(spend::call(name, &args, outcome.as_ref().ok()));
+                return outcome;
+            }
+            _ => self.spend(spend::call(name, &args, None)),
+        }
+        self.called(name, call, &args)
+    }
+
+    fn called(&mut self, name: &str, call: &CallExpr, args: &[Value]) -> Outcome {
+        if let Some(outcome) = values::operator(name, args) {
             return outcome;
         }
-        match (name, args.as_slice()) {
+        match (name, args) {
             ("matches" | "find" | "findAll", [Value::String(text), Value::String(pattern), rest @ ..]) => {
                 let pattern = self.pattern(pattern)?;
                 return Ok(matched(name, text, pattern, rest));
@@ -251,9 +300,9 @@ impl Run {
             }
             _ => {}
         }
-        let own = lists::call(name, &args).or_else(|| optionals::call(name, &args));
+        let own = lists::call(name, args).or_else(|| optionals::call(name, args));
         own.unwrap_or_else(|| {
-            let value = Self::library(name, call.target.is_some(), &args)?;
+            let value = Self::library(name, call.target.is_some(), args)?;
             Ok(match name {
                 // The library has no values that may not be there.
                 "validate" | "format.named" => optionals::from_library(value),

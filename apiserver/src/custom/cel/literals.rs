@@ -52,7 +52,7 @@ pub fn unfit(tree: &IdedExpr) -> Option<String> {
     nodes.into_iter().find_map(|node| match &node.expr {
         Expr::Call(CallExpr { func_name, target: None, args }) if TURNED.contains(&func_name.as_str()) => {
             matches!(args.as_slice(), [IdedExpr { expr: Expr::Literal(_), .. }])
-                .then(|| eval::run(node, Vec::new()).err())?
+                .then(|| eval::measure(node, Vec::new()).0.err())?
         }
         _ => None,
     })

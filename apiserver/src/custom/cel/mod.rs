@@ -12,6 +12,7 @@
 //! | `checker`, `literals` | whether it fits together |
 //! | `cost`, `cost_calls` | what it can cost |
 //! | `eval`, `values`, `lists`, `optionals`, `format`, `words` | running it |
+//! | `spend` | what that costs |
 //! | `source` | messages, with the place marked |
 
 mod checker;
@@ -28,13 +29,14 @@ mod optionals;
 mod parser;
 mod schema;
 mod source;
+mod spend;
 #[cfg(test)]
 mod tests;
 mod types;
 mod values;
 mod words;
 
-pub use eval::run;
+pub use eval::{TOO_COSTLY, measure};
 pub use optionals::of as optional;
 pub use schema::Declared;
 pub use types::Type;

@@ -142,3 +142,21 @@ fn what_is_accepted_runs() {
     }
     assert!(accepted > 100, "{accepted}");
 }
+
+/// What runs cost there, to the last unit.
+#[test]
+fn runs_cost_what_upstream_counts() {
+    let recorded: Value = serde_json::from_str(include_str!("costs.json")).unwrap();
+    let node = Node::parse(&recorded["schema"]);
+    let mut wrong = Vec::new();
+    for row in recorded["costs"].as_array().unwrap() {
+        let (rule, wanted) = (row[0].as_str().unwrap(), row[1].as_u64().unwrap());
+        let own = rules::convert(&node, &recorded["object"], true);
+        let program = super::parse(rule).unwrap();
+        let (_, cost) = super::measure(&program, vec![("self".to_owned(), own)]);
+        if cost != wanted {
+            wrong.push(format!("{rule}: {cost}, there {wanted}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
