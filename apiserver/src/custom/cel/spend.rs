@@ -131,19 +131,10 @@ pub fn call(name: &str, args: &[Value], result: Option<&Value>) -> u64 {
         "find" | "findAll" | "matches" => pattern(1),
         "cidr" | "isIP" | "isCIDR" | "ip" | "quantity" | "isQuantity" | "semver" | "isSemver" => text(of(0)),
         "validate" => text(of(1).saturating_add(1)).saturating_mul(scaled(FORMAT, PATTERN)),
-        "containsIP" => {
-            if is_text(1) {
-                text(of(1)).saturating_add(1)
-            } else {
-                1
-            }
-        }
-        "containsCIDR" => {
-            if is_text(1) {
-                text(of(1)).saturating_add(3)
-            } else {
-                3
-            }
+        // A text is read first.
+        "containsIP" | "containsCIDR" => {
+            let read = if is_text(1) { text(of(1)) } else { 0 };
+            read.saturating_add(if name == "containsIP" { 1 } else { 3 })
         }
         "startsWith" | "endsWith" => text(of(1)),
         "contains" if is_text(0) => text(of(0)).saturating_mul(text(of(1))),
