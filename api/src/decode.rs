@@ -17,9 +17,9 @@ mod text;
 mod walk;
 mod words;
 
+use crate::json::{Map, Value};
 use serde::de::DeserializeSeed;
 use serde::{Deserializer, Serialize};
-use serde_json::{Map, Value};
 
 use crate::go;
 use crate::json;
@@ -249,7 +249,7 @@ pub fn completed(object: Value, ty: TypeRef<'_>) -> Value {
 /// type has it.
 pub fn same<T: Serialize + PartialEq>(a: &T, b: &T, name: &str) -> bool {
     let read = |object: &T| {
-        let object = serde_json::to_value(object).ok()?;
+        let object = crate::json::to_value(object).ok()?;
         Some(completed(object, schema::named(name)?))
     };
     a == b || read(a).zip(read(b)).is_some_and(|(a, b)| json::same(&a, &b))

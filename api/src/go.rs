@@ -1,6 +1,6 @@
 //! How Go names and prints the values of JSON, which upstream's messages show.
 
-use serde_json::Value;
+use crate::json::Value;
 
 /// What a value is, in the words of the JSON decoder.
 pub fn kind(value: &Value) -> &'static str {

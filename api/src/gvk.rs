@@ -1,11 +1,13 @@
 //! Names of kinds and resources, cheap to copy around.
 
-use std::borrow::Borrow;
+use std::borrow::{Borrow, Cow};
 use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::ops::Deref;
 use std::sync::Arc;
+
+use crate::schema;
 
 /// A short string that is either part of the program or shared: cloning it never copies the text.
 #[derive(Clone)]
@@ -24,6 +26,19 @@ impl Symbol {
     /// A symbol of the program's own text.
     pub const fn new(text: &'static str) -> Self {
         Self(Repr::Static(text))
+    }
+
+    /// A symbol with text of its own.
+    pub(crate) fn shared(text: &str) -> Self {
+        if text.is_empty() { Self::EMPTY } else { Self(Repr::Shared(text.into())) }
+    }
+
+    /// The text, if it is part of the program.
+    pub fn program(&self) -> Option<&'static str> {
+        match self.0 {
+            Repr::Static(text) => Some(text),
+            Repr::Shared(_) => None,
+        }
     }
 
     /// The text.
@@ -51,14 +66,45 @@ impl Borrow<str> for Symbol {
         self
     }
 }
+/// Text of the program where some built-in kind has such a field; what is shared costs memory.
 impl From<&str> for Symbol {
     fn from(text: &str) -> Self {
-        if text.is_empty() { Self::EMPTY } else { Self(Repr::Shared(text.into())) }
+        schema::symbol(text)
     }
 }
 impl From<String> for Symbol {
     fn from(text: String) -> Self {
-        Self(Repr::Shared(text.into()))
+        text.as_str().into()
+    }
+}
+impl From<&String> for Symbol {
+    fn from(text: &String) -> Self {
+        text.as_str().into()
+    }
+}
+impl From<&Symbol> for Symbol {
+    fn from(text: &Symbol) -> Self {
+        text.clone()
+    }
+}
+impl From<Cow<'_, str>> for Symbol {
+    fn from(text: Cow<'_, str>) -> Self {
+        (*text).into()
+    }
+}
+impl From<Symbol> for String {
+    fn from(text: Symbol) -> Self {
+        text.as_str().to_owned()
+    }
+}
+impl Default for Symbol {
+    fn default() -> Self {
+        Self::EMPTY
+    }
+}
+impl PartialEq<String> for Symbol {
+    fn eq(&self, other: &String) -> bool {
+        self.as_str() == other
     }
 }
 impl PartialEq for Symbol {
@@ -75,6 +121,21 @@ impl PartialEq<str> for Symbol {
 impl PartialEq<&str> for Symbol {
     fn eq(&self, other: &&str) -> bool {
         self.as_str() == *other
+    }
+}
+impl PartialEq<Symbol> for str {
+    fn eq(&self, other: &Symbol) -> bool {
+        self == other.as_str()
+    }
+}
+impl PartialEq<Symbol> for &str {
+    fn eq(&self, other: &Symbol) -> bool {
+        *self == other.as_str()
+    }
+}
+impl PartialEq<Symbol> for String {
+    fn eq(&self, other: &Symbol) -> bool {
+        self == other.as_str()
     }
 }
 impl PartialOrd for Symbol {

@@ -6,7 +6,7 @@
 //!                └── Status ◄── every refusal        └── printing ──► table cells
 //! ```
 //!
-//! Objects are JSON documents ([`serde_json::Value`]) checked against the compact [`schema`] table; typed structs
+//! Objects are JSON documents ([`crate::json::Value`]) checked against the compact [`schema`] table; typed structs
 //! (`k8s_openapi`) are used where logic needs them. Nothing here opens a file or a socket, reads a clock or draws a
 //! random number unless it is handed one ([`clock`], [`names`]).
 

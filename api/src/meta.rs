@@ -1,6 +1,6 @@
 //! Cheap readers on an object's metadata: nothing is copied.
 
-use serde_json::{Map, Value};
+use crate::json::{Map, Value};
 
 use crate::gvk::Gvk;
 
@@ -21,17 +21,12 @@ pub struct Owner<'a> {
     pub block_owner_deletion: bool,
 }
 
-/// Objects and their metadata have few fields: comparing names costs less than hashing one.
-fn field<'a>(fields: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
-    fields.iter().find(|(known, _)| *known == name).map(|(_, value)| value)
-}
-
-fn metadata(object: &Value) -> Option<&Map<String, Value>> {
-    field(object.as_object()?, "metadata")?.as_object()
+fn metadata(object: &Value) -> Option<&Map> {
+    object.as_object()?.get("metadata")?.as_object()
 }
 
 fn text<'a>(object: &'a Value, name: &str) -> &'a str {
-    metadata(object).and_then(|m| field(m, name)).and_then(Value::as_str).unwrap_or_default()
+    metadata(object).and_then(|m| m.get(name)).and_then(Value::as_str).unwrap_or_default()
 }
 
 /// `metadata.name`, empty when there is none. So are the other readers of text.
@@ -60,27 +55,27 @@ pub fn creation_timestamp(object: &Value) -> &str {
 }
 /// `metadata.deletionTimestamp`, RFC 3339
 pub fn deletion_timestamp(object: &Value) -> Option<&str> {
-    field(metadata(object)?, "deletionTimestamp")?.as_str()
+    metadata(object)?.get("deletionTimestamp")?.as_str()
 }
 /// `metadata.deletionGracePeriodSeconds`
 pub fn deletion_grace_period(object: &Value) -> Option<i64> {
-    field(metadata(object)?, "deletionGracePeriodSeconds")?.as_i64()
+    metadata(object)?.get("deletionGracePeriodSeconds")?.as_i64()
 }
 /// `metadata.generation`, 0 when there is none.
 pub fn generation(object: &Value) -> i64 {
-    metadata(object).and_then(|m| field(m, "generation")).and_then(Value::as_i64).unwrap_or(0)
+    metadata(object).and_then(|m| m.get("generation")).and_then(Value::as_i64).unwrap_or(0)
 }
 /// `metadata.labels`
-pub fn labels(object: &Value) -> Option<&Map<String, Value>> {
-    field(metadata(object)?, "labels")?.as_object()
+pub fn labels(object: &Value) -> Option<&Map> {
+    metadata(object)?.get("labels")?.as_object()
 }
 /// One label.
 pub fn label<'a>(object: &'a Value, key: &str) -> Option<&'a str> {
     labels(object)?.get(key)?.as_str()
 }
 /// `metadata.annotations`
-pub fn annotations(object: &Value) -> Option<&Map<String, Value>> {
-    field(metadata(object)?, "annotations")?.as_object()
+pub fn annotations(object: &Value) -> Option<&Map> {
+    metadata(object)?.get("annotations")?.as_object()
 }
 /// One annotation.
 pub fn annotation<'a>(object: &'a Value, key: &str) -> Option<&'a str> {
@@ -89,7 +84,7 @@ pub fn annotation<'a>(object: &'a Value, key: &str) -> Option<&'a str> {
 /// `metadata.finalizers`
 pub fn finalizers(object: &Value) -> impl Iterator<Item = &str> {
     metadata(object)
-        .and_then(|m| field(m, "finalizers"))
+        .and_then(|m| m.get("finalizers"))
         .and_then(Value::as_array)
         .into_iter()
         .flatten()
@@ -97,7 +92,7 @@ pub fn finalizers(object: &Value) -> impl Iterator<Item = &str> {
 }
 /// `metadata.ownerReferences`
 pub fn owners(object: &Value) -> impl Iterator<Item = Owner<'_>> {
-    let references = metadata(object).and_then(|m| field(m, "ownerReferences")).and_then(Value::as_array);
+    let references = metadata(object).and_then(|m| m.get("ownerReferences")).and_then(Value::as_array);
     references.into_iter().flatten().map(|reference| {
         let text = |field: &str| reference.get(field).and_then(Value::as_str).unwrap_or_default();
         let flag = |field: &str| reference.get(field).and_then(Value::as_bool).unwrap_or(false);
@@ -137,7 +132,7 @@ pub fn key(object: &Value) -> String {
 }
 
 /// `metadata` for writing, made when it is missing or is not an object. `None` when `object` itself is not one.
-pub fn metadata_mut(object: &mut Value) -> Option<&mut Map<String, Value>> {
+pub fn metadata_mut(object: &mut Value) -> Option<&mut Map> {
     let metadata = object.as_object_mut()?.entry("metadata").or_insert_with(|| Value::Object(Map::new()));
     if !metadata.is_object() {
         *metadata = Value::Object(Map::new());
@@ -148,15 +143,15 @@ pub fn metadata_mut(object: &mut Value) -> Option<&mut Map<String, Value>> {
 pub fn set(object: &mut Value, field: &str, value: impl Into<Value>) {
     let Some(metadata) = metadata_mut(object) else { return };
     match value.into() {
-        Value::Null => drop(metadata.shift_remove(field)),
-        value => drop(metadata.insert(field.to_owned(), value)),
+        Value::Null => drop(metadata.remove(field)),
+        value => drop(metadata.insert(field, value)),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use crate::json::json;
 
     #[test]
     fn readers_answer_for_any_document() {

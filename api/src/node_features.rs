@@ -30,12 +30,12 @@ pub fn needed(spec: &PodSpec) -> impl Iterator<Item = &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use crate::json::json;
 
     #[test]
     fn a_pod_needs_what_its_specification_asks_for() {
-        let of = |spec: serde_json::Value| -> Vec<&str> {
-            let spec: PodSpec = serde_json::from_value(spec).unwrap();
+        let of = |spec: crate::json::Value| -> Vec<&str> {
+            let spec: PodSpec = crate::json::from_value(spec).unwrap();
             needed(&spec).collect()
         };
         let rule = |action: &str| json!({"name": "c", "restartPolicyRules": [{"action": action, "exitCodes": {"operator": "In", "values": [1]}}]});

@@ -2,12 +2,12 @@
 
 use coracle_api::decode::{self, FieldValidation, Format};
 use coracle_api::fields::{self, How, Managers, Set, Writer};
+use coracle_api::json::Value;
 use coracle_api::patch::{self, PatchType};
 use coracle_api::schema::{self, TypeRef};
 use coracle_api::selector::{FieldSelector, LabelSelector};
 use coracle_api::{Gvk, meta};
 use coracle_apiserver::http::protobuf;
-use serde_json::Value;
 
 fn ty(group: &'static str, kind: &'static str) -> TypeRef<'static> {
     schema::of(&Gvk::of(group, "v1", kind)).expect("a kind of the table")
@@ -63,7 +63,7 @@ pub fn apply(data: &[u8]) {
     }
     let Ok(config) = decode::check(raw, ty, FieldValidation::Ignore) else { return };
     let (mut live, config) = (live.object, config.object);
-    let known = meta::metadata_mut(&mut live).and_then(|metadata| metadata.shift_remove("managedFields"));
+    let known = meta::metadata_mut(&mut live).and_then(|metadata| metadata.remove("managedFields"));
     let set = fields::paths(&config, ty);
     assert_eq!(Set::decode(&set.encode()).as_ref(), Some(&set), "a set survives its encoding");
     let known = known.map(|known| known.to_string());

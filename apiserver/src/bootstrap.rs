@@ -7,8 +7,8 @@ use crate::http::negotiate::Accept;
 use crate::options::Options;
 use crate::server::Server;
 use crate::verbs::{Call, Managing, create_object};
+use coracle_api::json::{Value, json};
 use coracle_api::{Status, decode};
-use serde_json::{Value, json};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 

@@ -2,10 +2,10 @@
 
 use std::{borrow::Cow, fmt, time::Duration};
 
+use coracle_api::json::{Value, json};
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{Resource, core::ApiResource};
 use serde::Serialize;
-use serde_json::{Value, json};
 
 use crate::{Key, recorder::EventType};
 
@@ -287,7 +287,7 @@ impl Action {
 
 /// The object as JSON. A k8s-openapi type always serialises: its maps have string keys.
 fn body<K: Serialize>(object: &K) -> Value {
-    serde_json::to_value(object).unwrap_or(Value::Null)
+    coracle_api::json::to_value(&object).unwrap_or(Value::Null)
 }
 
 fn add_uid(patch: &mut Value, kind: PatchKind, uid: Option<&str>) {

@@ -13,9 +13,9 @@ use std::{
 };
 
 use coracle_api::clock::Clock;
+use coracle_api::json::Value;
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
 use parking_lot::Mutex;
-use serde_json::Value;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 

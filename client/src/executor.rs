@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use coracle_api::json::{Value, json};
 use http::{Method, Request, header::CONTENT_TYPE};
 use kube::{Client, core::Status};
-use serde_json::{Value, json};
 use thiserror::Error;
 
 use crate::{

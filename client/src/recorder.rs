@@ -3,9 +3,9 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use coracle_api::clock::{Clock, rfc3339};
+use coracle_api::json::{Value, json};
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{Client, Resource};
-use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use crate::correlator::{Correlator, Report, Verdict};

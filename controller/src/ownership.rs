@@ -1,11 +1,11 @@
 //! Owning by controller reference: who owns what, and the adoption and release that keep it in line with selectors
 //! (upstream's pkg/controller/controller_ref_manager.go).
 
+use coracle_api::json::json;
 use coracle_api::selector::LabelSelector;
 use coracle_client::{Action, Key, Snapshot, action::PatchKind, informer::Event, store::IndexFn};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector as Selector, ObjectMeta, OwnerReference};
 use kube::Resource;
-use serde_json::json;
 use std::sync::Arc;
 
 /// The index of objects by their controller's uid; those without a controller are under [`orphans_of`].

@@ -59,10 +59,10 @@ impl Fnv {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use coracle_api::json::json;
 
-    fn template(labels: serde_json::Value, image: &str) -> PodTemplateSpec {
-        serde_json::from_value(
+    fn template(labels: coracle_api::json::Value, image: &str) -> PodTemplateSpec {
+        coracle_api::json::from_value(
             json!({"metadata": {"labels": labels}, "spec": {"containers": [{"name": "c", "image": image}]}}),
         )
         .unwrap()

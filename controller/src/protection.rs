@@ -1,9 +1,9 @@
 //! Finalizers that keep an object while it is used (upstream's pkg/controller/volume/protectionutil).
 
+use coracle_api::json::json;
 use coracle_client::{Action, action::PatchKind};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
-use serde_json::json;
 
 /// Whether the object is to go and waits for the finalizer.
 pub fn is_leaving(meta: &ObjectMeta, finalizer: &str) -> bool {

@@ -1,6 +1,6 @@
 //! What the server serves: names to resources.
 
-use serde_json::Value;
+use coracle_api::json::Value;
 
 use crate::{
     error::{Error, Result},
@@ -171,7 +171,7 @@ fn strings(value: &Value) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use coracle_api::json::json;
 
     use super::*;
 

@@ -108,12 +108,13 @@ impl From<Status> for Error {
 impl From<kube::Error> for Error {
     fn from(error: kube::Error) -> Self {
         match error {
-            kube::Error::Api(status) => match serde_json::to_value(&*status).and_then(serde_json::from_value::<Status>)
-            {
-                Ok(status) if status.reason.as_str() != "Failed to parse error data" => status.into(),
-                // A node answers in plain words.
-                _ => Self::usage(format!("unable to upgrade connection: {}", status.message)),
-            },
+            kube::Error::Api(status) => {
+                match coracle_api::json::to_value(&*status).and_then(coracle_api::json::from_value::<Status>) {
+                    Ok(status) if status.reason.as_str() != "Failed to parse error data" => status.into(),
+                    // A node answers in plain words.
+                    _ => Self::usage(format!("unable to upgrade connection: {}", status.message)),
+                }
+            }
             error => Self::Unreachable(format!("Unable to connect to the server: {error}")),
         }
     }

@@ -1,7 +1,7 @@
 //! kubectl's dialect of JSONPath (https://kubernetes.io/docs/reference/kubectl/jsonpath/), which is a template language
 //! and not RFC 9535: text outside braces, `{range}…{end}`, quoted text, filters, unions, slices and `..`.
 
-use serde_json::Value;
+use coracle_api::json::Value;
 
 use crate::error::{Error, Result};
 
@@ -466,7 +466,7 @@ impl<'t> Parser<'t> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use coracle_api::json::json;
 
     use super::*;
 

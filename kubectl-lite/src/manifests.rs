@@ -6,8 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use coracle_api::json::Value;
 use coracle_api::{meta, yaml};
-use serde_json::Value;
 
 use crate::{
     discovery::Resource,

@@ -2,8 +2,8 @@
 
 use std::{fs, io::Write};
 
+use coracle_api::json::Value;
 use coracle_api::{meta, yaml};
-use serde_json::Value;
 use tabwriter::{Alignment, TabWriter};
 
 use crate::{
@@ -91,7 +91,7 @@ pub fn hide_managed_fields(value: &mut Value) {
         items.iter_mut().for_each(hide_managed_fields);
     }
     if let Some(metadata) = meta::metadata_mut(value) {
-        metadata.shift_remove("managedFields");
+        metadata.remove("managedFields");
     }
 }
 

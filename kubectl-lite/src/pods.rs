@@ -1,7 +1,7 @@
 //! From what the user names to one pod and one container of it.
 
+use coracle_api::json::Value;
 use coracle_api::{meta, selector::LabelSelector};
-use serde_json::Value;
 
 use crate::{
     cmd::get::{encode, select},
@@ -75,14 +75,14 @@ fn is_ready(pod: &Value) -> bool {
 /// A selector as text, from a metav1 selector or a plain map (services, replication controllers).
 fn selector_text(selector: &Value) -> Result<String> {
     let plain = selector.get("matchLabels").is_none() && selector.get("matchExpressions").is_none();
-    let selector = if plain { serde_json::json!({"matchLabels": selector}) } else { selector.clone() };
+    let selector = if plain { coracle_api::json::json!({"matchLabels": selector}) } else { selector.clone() };
     let parsed = LabelSelector::from_json(&selector).map_err(|error| Error::usage(error.to_string()))?;
     Ok(parsed.to_string())
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use coracle_api::json::json;
 
     use super::*;
 

@@ -4,6 +4,7 @@ use std::{collections::HashSet, sync::Mutex, time::Duration};
 
 use bytes::Bytes;
 use coracle_api::Status;
+use coracle_api::json::Value;
 use coracle_client::Client;
 use http::{Method, Request, Response, header};
 use http_body_util::BodyExt;
@@ -11,7 +12,6 @@ use kube::{
     client::Body,
     config::{KubeConfigOptions, Kubeconfig},
 };
-use serde_json::Value;
 use tokio::sync::OnceCell;
 
 use crate::{

@@ -2,10 +2,10 @@
 
 use std::io::IsTerminal;
 
+use coracle_api::json::Value;
 use futures::SinkExt;
 use kube::api::{AttachParams, AttachedProcess, TerminalSize};
 use rustix::termios::{self, OptionalActions, Termios};
-use serde_json::Value;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, copy},
     signal::unix::{SignalKind, signal},
@@ -91,7 +91,7 @@ pub async fn join(mut process: AttachedProcess, wanted: Wanted) -> Result<()> {
         None => None,
     };
     drop(raw);
-    ended(serde_json::to_value(status).unwrap_or_default())
+    ended(coracle_api::json::to_value(&status).unwrap_or_default())
 }
 
 /// Passes a stream on as it comes.

@@ -302,11 +302,11 @@ fn move_zone(in_zones: &mut imbl::HashMap<ControllerId, Arc<Vec<i64>>>, info: &m
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use coracle_api::json::json;
 
     fn node(name: &str) -> Arc<Node> {
         let status = json!({"allocatable": {"cpu": "4", "memory": "8Gi", "pods": "110"}, "images": [{"names": ["i:1"], "sizeBytes": 5}]});
-        Arc::new(serde_json::from_value(json!({"metadata": {"name": name}, "status": status})).unwrap())
+        Arc::new(coracle_api::json::from_value(json!({"metadata": {"name": name}, "status": status})).unwrap())
     }
 
     fn pod(name: &str, cpu: &str) -> Arc<PodInfo> {
@@ -314,7 +314,7 @@ mod tests {
             "spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": cpu}}}],
                 "topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "DoNotSchedule",
                     "labelSelector": {"matchLabels": {"app": name}}}]}});
-        Arc::new(PodInfo::new(Arc::new(serde_json::from_value(pod).unwrap())))
+        Arc::new(PodInfo::new(Arc::new(coracle_api::json::from_value(pod).unwrap())))
     }
 
     fn requested(snapshot: &Snapshot, node: &str) -> i64 {

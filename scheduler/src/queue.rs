@@ -314,13 +314,13 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use coracle_api::json::json;
     use coracle_client::clock::TokioClock;
     use futures::FutureExt;
-    use serde_json::json;
 
     fn pod(name: &str, priority: i32) -> Arc<PodInfo> {
         let pod = json!({"metadata": {"name": name, "namespace": "d", "uid": name}, "spec": {"containers": [], "priority": priority}});
-        Arc::new(PodInfo::new(Arc::new(serde_json::from_value(pod).unwrap())))
+        Arc::new(PodInfo::new(Arc::new(coracle_api::json::from_value(pod).unwrap())))
     }
 
     /// Pods called "picky" are helped by nothing.

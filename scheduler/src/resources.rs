@@ -224,14 +224,14 @@ fn sum(pod: &Pod, of: impl Fn(&Container) -> Resources) -> Resources {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use coracle_api::json::json;
 
     #[test]
     fn what_a_pod_asks_for_as_a_whole_goes_first() {
-        let of = |own: serde_json::Value, container: serde_json::Value| {
+        let of = |own: coracle_api::json::Value, container: coracle_api::json::Value| {
             let pod = json!({"metadata": {}, "spec": {"resources": {"requests": own}, "overhead": {"cpu": "10m"},
                 "containers": [{"name": "a", "resources": {"requests": container}}, {"name": "b"}]}});
-            of_pod(&serde_json::from_value(pod).unwrap())
+            of_pod(&coracle_api::json::from_value(pod).unwrap())
         };
         let (asked, cpu, memory) =
             of(json!({"cpu": "2", "hugepages-2Mi": "4Mi"}), json!({"memory": "1Gi", "cpu": "1"}));
@@ -247,7 +247,7 @@ mod tests {
     fn a_pod_that_is_resized_counts_with_the_most() {
         let pod = |condition: &str| -> Pod {
             let amount = |cpu: &str, memory: &str| json!({"cpu": cpu, "memory": memory});
-            serde_json::from_value(json!({"metadata": {},
+            coracle_api::json::from_value(json!({"metadata": {},
                 "spec": {"containers": [{"name": "c", "resources": {"requests": amount("3", "1Gi")}}]},
                 "status": {"conditions": [{"type": "PodResizePending", "status": "True", "reason": condition}],
                     "containerStatuses": [{"name": "c", "image": "", "imageID": "", "ready": true, "restartCount": 0,
@@ -267,7 +267,7 @@ mod tests {
     fn a_whole_pod_that_is_resized_counts_with_the_most() {
         let pod = |condition: &str, has: &str| -> Pod {
             let amount = |cpu: &str, memory: &str| json!({"cpu": cpu, "memory": memory});
-            serde_json::from_value(json!({"metadata": {},
+            coracle_api::json::from_value(json!({"metadata": {},
                 "spec": {"resources": {"requests": amount("3", "1Gi")}, "containers": [{"name": "c"}]},
                 "status": {"conditions": [{"type": "PodResizePending", "status": "True", "reason": condition}],
                     "allocatedResources": amount("2", "1Gi"), "resources": {"requests": amount("1", has)}}}))
@@ -287,7 +287,7 @@ mod tests {
         let container = |cpu: &str| json!({"name": "c", "resources": {"requests": {"cpu": cpu, "memory": "1Gi", "example.com/gpu": "1"}}});
         let mut sidecar = container("300m");
         sidecar["restartPolicy"] = "Always".into();
-        let pod: Pod = serde_json::from_value(json!({"spec": {
+        let pod: Pod = coracle_api::json::from_value(json!({"spec": {
             "containers": [container("100m"), {"name": "nothing"}],
             "initContainers": [sidecar, container("2")],
             "overhead": {"cpu": "50m"},

@@ -9,6 +9,7 @@
 use std::sync::Arc;
 
 use coracle_api::clock::{Clock, SystemClock};
+use coracle_api::json::json;
 use coracle_client::{
     Action, Client, Event, EventType, Informers, LeaderLease, Metrics, Recorder, Scope, Subscription,
     action::PatchKind, executor::Executor, recorder::reference,
@@ -18,7 +19,6 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::Time,
 };
 use parking_lot::Mutex;
-use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 

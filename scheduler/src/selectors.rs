@@ -177,14 +177,14 @@ pub fn selects(selector: &LabelSelector, labels: Option<&BTreeMap<String, String
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use coracle_api::json::json;
 
     #[test]
     fn demands_on_labels_and_names() {
         let node: Node =
-            serde_json::from_value(json!({"metadata": {"name": "a", "labels": {"disk": "ssd", "cores": "8"}}}))
+            coracle_api::json::from_value(json!({"metadata": {"name": "a", "labels": {"disk": "ssd", "cores": "8"}}}))
                 .unwrap();
-        let expression = |key: &str, operator: &str, values: serde_json::Value| {
+        let expression = |key: &str, operator: &str, values: coracle_api::json::Value| {
             json!({"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
                 {"matchExpressions": [{"key": key, "operator": operator, "values": values}]}]}}}})
         };
@@ -207,7 +207,7 @@ mod tests {
         ];
         for (mut spec, expected) in cases {
             spec["containers"] = json!([]);
-            let pod: Pod = serde_json::from_value(json!({"spec": spec})).unwrap();
+            let pod: Pod = coracle_api::json::from_value(json!({"spec": spec})).unwrap();
             assert_eq!(NodeRequirements::of(&pod).matches(&node), expected, "{spec}");
         }
     }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use serde_json::Value;
+use crate::json::Value;
 
 use super::scalar::{self, Raw};
 use super::walk::{MAX_DEPTH, is_left_out};

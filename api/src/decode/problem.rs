@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use crate::gvk::Symbol;
+
 /// No more than this many are told (sigs.k8s.io/json stops there too).
 const MAX_PROBLEMS: usize = 100;
 
@@ -9,7 +11,7 @@ const MAX_PROBLEMS: usize = 100;
 #[derive(Debug, Clone)]
 pub(super) enum Step<'s> {
     Field(&'s str),
-    Key(String),
+    Key(Symbol),
     Index(usize),
 }
 

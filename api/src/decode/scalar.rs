@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 
+use crate::json::{Number, Value};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::{Number, Value};
 
 use crate::clock;
 use crate::quantity::{self, Quantity};

@@ -3,7 +3,7 @@
 use super::refusal::NO_KIND;
 use super::*;
 use crate::gvk::Gvk;
-use serde_json::json;
+use crate::json::json;
 
 fn read(gvk: &Gvk, text: &str, validation: FieldValidation) -> Result<Decoded, Status> {
     let format = if text.trim_start().starts_with('{') { Format::Json } else { Format::Yaml };

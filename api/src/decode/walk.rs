@@ -3,14 +3,15 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use crate::json::{Map, Value};
 use serde::Deserializer;
 use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Value};
 
 use super::named;
 use super::problem::{Problems, Step, Trail};
 use super::refusal::META;
 use super::scalar::{self, Misfit, Raw};
+use crate::gvk::Symbol;
 use crate::schema::{Field, Kind, Nothing, Scalar, TypeRef, ValueRef};
 
 /// Deepest nesting of arrays and objects; Go's decoder allows 10,000 and none of the built-in kinds needs 50.
@@ -32,7 +33,7 @@ pub(super) struct Context<'s> {
     /// The structures the reader is in.
     owners: Vec<TypeRef<'s>>,
     /// Fields of the structures the reader is in, the innermost last: a structure is built when all are known, in one piece.
-    fields: Vec<(String, Value)>,
+    fields: Vec<(Symbol, Value)>,
     collect: bool,
     /// Whether the object is to be as it is when Go's structures have held it.
     complete: bool,
@@ -203,10 +204,10 @@ impl<'s, 'c> Walk<'s, 'c> {
                         }
                     } else if again {
                         there |= bit;
-                        self.replace_field(start, field.name().to_owned(), value);
+                        self.replace_field(start, field.symbol(), value);
                     } else {
                         there |= bit;
-                        self.context.fields.push((field.name().to_owned(), value));
+                        self.context.fields.push((field.symbol(), value));
                     }
                 }
                 Key::Other(name) if ty.keeps_unknown() => {
@@ -228,13 +229,13 @@ impl<'s, 'c> Walk<'s, 'c> {
         let mut missing = if self.context.complete { ty.shown() & !there } else { 0 };
         while missing != 0 {
             let field = ty.nth(missing.trailing_zeros());
-            self.context.fields.extend(field.map(|field| (field.name().to_owned(), field.zero())));
+            self.context.fields.extend(field.map(|field| (field.symbol(), field.zero())));
             missing &= missing - 1;
         }
         // Defaults will be added to it.
-        let mut object = Map::with_capacity(self.context.fields.len() - start + DEFAULTS);
-        object.extend(self.context.fields.drain(start..));
-        Ok(Value::Object(object))
+        let mut fields = Vec::with_capacity(self.context.fields.len() - start + DEFAULTS);
+        fields.extend(self.context.fields.drain(start..));
+        Ok(Value::Object(Map::of_distinct(fields)))
     }
 
     fn has_field(&self, start: usize, name: &str) -> bool {
@@ -247,7 +248,7 @@ impl<'s, 'c> Walk<'s, 'c> {
         }
     }
 
-    fn replace_field(&mut self, start: usize, name: String, value: Value) {
+    fn replace_field(&mut self, start: usize, name: Symbol, value: Value) {
         match self.context.fields[start..].iter_mut().find(|(known, _)| *known == name) {
             Some((_, known)) => *known = value,
             None => self.context.fields.push((name, value)),
@@ -390,7 +391,7 @@ struct Name<'s>(TypeRef<'s>);
 
 enum Key<'s> {
     Known(Field<'s>),
-    Other(String),
+    Other(Symbol),
 }
 
 impl<'de, 's> DeserializeSeed<'de> for Name<'s> {
@@ -406,20 +407,20 @@ impl<'s> Visitor<'_> for Name<'s> {
         f.write_str("a field name")
     }
     fn visit_str<E>(self, v: &str) -> Result<Key<'s>, E> {
-        Ok(self.0.field(v).map_or_else(|| Key::Other(v.to_owned()), Key::Known))
+        Ok(self.0.field(v).map_or_else(|| Key::Other(v.into()), Key::Known))
     }
     // YAML has keys that are not text; JSON made of it has their text.
     fn visit_bool<E>(self, v: bool) -> Result<Key<'s>, E> {
-        Ok(Key::Other(v.to_string()))
+        Ok(Key::Other(v.to_string().into()))
     }
     fn visit_i64<E>(self, v: i64) -> Result<Key<'s>, E> {
-        Ok(Key::Other(v.to_string()))
+        Ok(Key::Other(v.to_string().into()))
     }
     fn visit_u64<E>(self, v: u64) -> Result<Key<'s>, E> {
-        Ok(Key::Other(v.to_string()))
+        Ok(Key::Other(v.to_string().into()))
     }
     fn visit_f64<E>(self, v: f64) -> Result<Key<'s>, E> {
-        Ok(Key::Other(v.to_string()))
+        Ok(Key::Other(v.to_string().into()))
     }
 }
 
@@ -427,34 +428,34 @@ impl<'s> Visitor<'_> for Name<'s> {
 pub(crate) struct AnyKey;
 
 impl<'de> DeserializeSeed<'de> for AnyKey {
-    type Value = String;
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<String, D::Error> {
+    type Value = Symbol;
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Symbol, D::Error> {
         deserializer.deserialize_any(self)
     }
 }
 
 impl Visitor<'_> for AnyKey {
-    type Value = String;
+    type Value = Symbol;
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a key")
     }
-    fn visit_str<E>(self, v: &str) -> Result<String, E> {
-        Ok(v.to_owned())
+    fn visit_str<E>(self, v: &str) -> Result<Symbol, E> {
+        Ok(v.into())
     }
-    fn visit_string<E>(self, v: String) -> Result<String, E> {
-        Ok(v)
+    fn visit_string<E>(self, v: String) -> Result<Symbol, E> {
+        Ok(v.into())
     }
-    fn visit_bool<E>(self, v: bool) -> Result<String, E> {
-        Ok(v.to_string())
+    fn visit_bool<E>(self, v: bool) -> Result<Symbol, E> {
+        Ok(v.to_string().into())
     }
-    fn visit_i64<E>(self, v: i64) -> Result<String, E> {
-        Ok(v.to_string())
+    fn visit_i64<E>(self, v: i64) -> Result<Symbol, E> {
+        Ok(v.to_string().into())
     }
-    fn visit_u64<E>(self, v: u64) -> Result<String, E> {
-        Ok(v.to_string())
+    fn visit_u64<E>(self, v: u64) -> Result<Symbol, E> {
+        Ok(v.to_string().into())
     }
-    fn visit_f64<E>(self, v: f64) -> Result<String, E> {
-        Ok(v.to_string())
+    fn visit_f64<E>(self, v: f64) -> Result<Symbol, E> {
+        Ok(v.to_string().into())
     }
 }
 

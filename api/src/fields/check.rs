@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use serde_json::Value;
+use crate::json::Value;
 
 use super::place::{Form, Place, is_number};
 use crate::go;
@@ -104,8 +104,8 @@ fn plain(value: &Value) -> String {
 mod tests {
     use super::*;
     use crate::gvk::Gvk;
+    use crate::json::json;
     use crate::schema;
-    use serde_json::json;
 
     #[test]
     fn upstreams_words() {

@@ -1,6 +1,6 @@
 //! What changed between two objects.
 
-use serde_json::Value;
+use crate::json::Value;
 
 use super::place::{Form, Place};
 use super::set::{Element, Set};
@@ -73,7 +73,7 @@ enum Change {
     Removed,
 }
 
-type Fields = serde_json::Map<String, Value>;
+type Fields = crate::json::Map;
 
 fn fields<'a>(old: Option<&'a Fields>, new: Option<&'a Fields>, place: Place<'_>) -> Comparison<'a> {
     let mut found = Comparison::default();
@@ -130,8 +130,8 @@ fn add<'a>(found: &mut Comparison<'a>, element: Element<'a>, (below, change): (C
 mod tests {
     use super::*;
     use crate::gvk::Gvk;
+    use crate::json::json;
     use crate::schema;
-    use serde_json::json;
 
     #[test]
     fn added_changed_and_removed() {

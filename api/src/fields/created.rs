@@ -3,7 +3,7 @@
 //! Every object that is created gets one and few are ever read, so it is written as JSON in one walk over the object, without
 //! the sets that comparing and merging need.
 
-use serde_json::{Map, Value};
+use crate::json::{Map, Value};
 
 use super::managers::{Operation, ROOM, STRIPPED_SET, Writer, put_closing, put_opening};
 use super::place::{Form, Place};
@@ -84,14 +84,7 @@ struct Account<'v> {
 impl<'v> Account<'v> {
     /// The fields of a structure or map; what stands in one that is there by value may be there by value itself. `first` is
     /// where nothing precedes a field.
-    fn put_fields(
-        &mut self,
-        first: usize,
-        fields: &'v Map<String, Value>,
-        at: Place<'_>,
-        depth: Depth,
-        sets: Sets<'_>,
-    ) {
+    fn put_fields(&mut self, first: usize, fields: &'v Map, at: Place<'_>, depth: Depth, sets: Sets<'_>) {
         let start = self.open.len();
         self.open.extend(fields.iter().map(|(name, value)| Entry { prefix: schema::prefix(name), name, value }));
         self.open[start..].sort_unstable_by(|a, b| a.prefix.cmp(&b.prefix).then_with(|| a.name.cmp(b.name)));
@@ -169,9 +162,9 @@ mod tests {
     use super::super::compare;
     use super::*;
     use crate::gvk::Gvk;
+    use crate::json::json;
     use crate::schema;
     use proptest::prelude::*;
-    use serde_json::json;
 
     /// The fields as sets find them: what was added to an object that had nothing.
     fn by_sets(object: &Value, ty: TypeRef<'_>, ignored: &Set<'_>) -> Option<Value> {

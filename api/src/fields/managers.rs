@@ -3,9 +3,9 @@
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
+use crate::json::{Value, json};
 use jiff::Timestamp;
 use serde::Deserialize;
-use serde_json::{Value, json};
 
 use super::compare::{Comparison, compare};
 use super::merge::{merge, remove};
@@ -557,7 +557,7 @@ mod tests {
         let mut managed = None;
         for nth in 0..12 {
             let before = object.clone();
-            object["metadata"]["labels"][format!("l{nth}")] = "x".into();
+            object["metadata"]["labels"][&format!("l{nth}")] = "x".into();
             let manager: &'static str = Box::leak(format!("m{nth:02}").into_boxed_str());
             managed = update(&before, &object, &managed, manager);
         }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use serde_json::{Map, Value};
+use crate::json::{Map, Value};
 
 use super::place::{Form, Place};
 use super::set::{Element, Set};
@@ -116,8 +116,8 @@ fn without(value: &Value, paths: &Set<'_>, place: Place<'_>) -> Option<Value> {
 mod tests {
     use super::*;
     use crate::gvk::Gvk;
+    use crate::json::json;
     use crate::schema;
-    use serde_json::json;
 
     fn pod() -> TypeRef<'static> {
         schema::of(&Gvk::of("", "v1", "Pod")).unwrap()

@@ -1,6 +1,6 @@
 //! The paths that an object sets: what its applier owns.
 
-use serde_json::Value;
+use crate::json::Value;
 
 use super::place::{Form, Place};
 use super::set::{Element, Set};
@@ -40,8 +40,8 @@ fn below<'v>(value: &'v Value, place: Place<'_>) -> Set<'v> {
 mod tests {
     use super::*;
     use crate::gvk::Gvk;
+    use crate::json::json;
     use crate::schema;
-    use serde_json::json;
 
     #[test]
     fn what_a_deployment_sets() {

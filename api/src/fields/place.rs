@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use serde_json::Value;
+use crate::json::Value;
 
 use super::set::{Element, key_text};
 use crate::gvk::Symbol;
@@ -26,7 +26,7 @@ pub(super) enum Form<'v> {
     /// One value, owned as a whole.
     Leaf,
     /// Owned field by field.
-    Fields(&'v serde_json::Map<String, Value>),
+    Fields(&'v crate::json::Map),
     /// Owned item by item.
     Items(&'v [Value]),
 }

@@ -4,8 +4,8 @@ use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::fmt;
 
+use crate::json::{Map, Value};
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, MapAccess, Visitor};
-use serde_json::{Map, Value};
 
 use crate::json::{put_field, put_inside};
 use crate::schema::{Kind, ValueRef};
@@ -39,7 +39,7 @@ impl<'a> Element<'a> {
             "f" => None,
             "k" => {
                 let Value::Object(keys) = serde_json::from_str(rest).ok()? else { return None };
-                let mut keys: Vec<(String, Value)> = keys.into_iter().collect();
+                let mut keys: Vec<_> = keys.into_iter().collect();
                 keys.sort_by(|a, b| a.0.cmp(&b.0));
                 Some(key_text(keys.iter().map(|(name, value)| (name.as_str(), value))))
             }
@@ -74,7 +74,7 @@ impl<'a> Element<'a> {
         match self {
             Self::Field(name) => format!(".{name}"),
             Self::Key(keys) => {
-                let keys: Map<String, Value> = serde_json::from_str(keys).unwrap_or_default();
+                let keys: Map = serde_json::from_str(keys).unwrap_or_default();
                 let each: Vec<String> = keys.iter().map(|(name, value)| format!("{name}={value}")).collect();
                 format!("[{}]", each.join(","))
             }
@@ -420,7 +420,7 @@ fn order(a: &Element<'_>, b: &Element<'_>) -> Ordering {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use crate::json::json;
 
     fn set(fields: &Value) -> Set<'_> {
         Set::decode(fields).unwrap()

@@ -1,6 +1,6 @@
 //! Strategic merge patches made from documents (apimachinery `util/strategicpatch`, `CreateThreeWayMergePatch`).
 
-use serde_json::{Value, json};
+use crate::json::{Value, json};
 
 use super::strategic::{DELETE_FROM_LIST, PATCH, RETAIN_KEYS, SET_ORDER};
 use super::{Inside, Object};
@@ -78,7 +78,7 @@ fn diff_maps(
         }
     }
     if retain_keys && !patch.is_empty() {
-        let mut keys: Vec<&String> = modified.keys().collect();
+        let mut keys: Vec<&str> = modified.keys().map(|key| key.as_str()).collect();
         keys.sort_unstable();
         patch.insert(RETAIN_KEYS.to_owned(), json!(keys));
     }

@@ -2,7 +2,7 @@
 //! are negative, what stands before a path's first slash is nobody's, a member that is not there is null to `test` and `copy`
 //! and can be replaced, a value that is not given is null.
 
-use serde_json::{Map, Value};
+use crate::json::{Map, Value};
 
 use super::MAX_OPERATIONS;
 use crate::decode::{self, MAX_BYTES};
@@ -71,7 +71,7 @@ fn mistyped(found: &Value, expected: &str, collect: bool) -> Status {
     Status::bad_request(cannot_decode(&why, collect))
 }
 
-fn check_types(operation: &Map<String, Value>) -> Result<(), Status> {
+fn check_types(operation: &Map) -> Result<(), Status> {
     for name in ["op", "path", "from"] {
         if let Some(value) = operation.get(name)
             && !value.is_string()
@@ -85,7 +85,7 @@ fn check_types(operation: &Map<String, Value>) -> Result<(), Status> {
     Ok(())
 }
 
-fn run(object: &mut Value, operation: &Map<String, Value>, copied: &mut usize) -> Result<(), Rejected> {
+fn run(object: &mut Value, operation: &Map, copied: &mut usize) -> Result<(), Rejected> {
     let text = |name: &str| operation.get(name).and_then(Value::as_str).ok_or(Rejected);
     let value = || operation.get("value").cloned().unwrap_or_default();
     match text("op")? {
@@ -122,7 +122,7 @@ fn run(object: &mut Value, operation: &Map<String, Value>, copied: &mut usize) -
 
 /// A place in an object or list, there or not.
 enum Place<'o> {
-    Member(&'o mut Map<String, Value>, String),
+    Member(&'o mut Map, String),
     Item(&'o mut Vec<Value>, String),
 }
 
@@ -210,7 +210,7 @@ impl<'o> Place<'o> {
 
     fn remove(self) -> Result<Value, Rejected> {
         match self {
-            Self::Member(members, name) => members.shift_remove(&name).ok_or(Rejected),
+            Self::Member(members, name) => members.remove(&name).ok_or(Rejected),
             Self::Item(items, part) => Ok(items.remove(index(&part, items.len())?)),
         }
     }
@@ -236,7 +236,7 @@ fn weight(value: &Value) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use crate::json::json;
 
     fn run(current: &Value, patch: &Value) -> Result<Value, u16> {
         let patched = apply(current, patch.to_string().as_bytes(), false);

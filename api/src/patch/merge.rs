@@ -1,6 +1,25 @@
-//! JSON merge patches made from documents, for types without a schema.
+//! JSON merge patches (RFC 7396), and how they are made from documents, for types without a schema.
 
-use serde_json::{Map, Value};
+use crate::json::{Map, Value};
+
+/// Applies a patch: null removes, objects are merged, anything else replaces.
+pub fn merge(to: &mut Value, patch: Value) {
+    let Value::Object(patch) = patch else {
+        *to = patch;
+        return;
+    };
+    if !to.is_object() {
+        *to = Map::with_capacity(patch.len()).into();
+    }
+    let Value::Object(to) = to else { return };
+    for (name, change) in patch {
+        match change {
+            Value::Null => drop(to.remove(&name)),
+            // What is new is merged into nothing, for it may hold nulls.
+            change => merge(to.entry(name).or_insert(Value::Null), change),
+        }
+    }
+}
 
 /// The merge patch that makes `modified` of `original`; null when nothing differs but for types that are no objects.
 pub fn merge_diff(original: &Value, modified: &Value) -> Value {
@@ -61,7 +80,7 @@ fn join(patch: &mut Value, deletions: Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use crate::json::json;
 
     #[test]
     fn deletes_what_was_ours_and_keeps_what_was_not() {
@@ -72,7 +91,7 @@ mod tests {
         let patch = three_way_merge(&original, &modified, &current);
         assert_eq!(patch, json!({"spec": {"a": 2, "b": {"y": null}, "gone": null}}));
         let mut result = current;
-        json_patch::merge(&mut result, &patch);
+        merge(&mut result, patch);
         assert_eq!(result, json!({"spec": {"a": 2, "b": {"x": 1, "theirs": 3}, "server": 1}, "status": {}}));
         assert_eq!(three_way_merge(&modified, &modified, &modified), json!({}));
     }

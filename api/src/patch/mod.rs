@@ -5,10 +5,10 @@ mod json;
 mod merge;
 mod strategic;
 
-use serde_json::{Map, Value};
+use crate::json::{Map, Value};
 
 pub use diff::{strategic_diff, three_way_strategic};
-pub use merge::{merge_diff, three_way_merge};
+pub use merge::{merge, merge_diff, three_way_merge};
 
 use crate::decode::{self, FieldValidation, MAX_BYTES};
 use crate::go;
@@ -144,7 +144,7 @@ pub fn apply(
                 return Err(Status::bad_request("Invalid JSON Patch"));
             }
             let mut object = current.clone();
-            json_patch::merge(&mut object, &patch);
+            merge::merge(&mut object, patch);
             (object, problems, Value::Null)
         }
         PatchType::Strategic => {
@@ -217,14 +217,14 @@ impl<'s> Inside<'s> {
     }
 }
 
-type Object = Map<String, Value>;
+type Object = Map;
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::gvk::Gvk;
+    use crate::json::json;
     use crate::schema;
-    use serde_json::json;
 
     fn pod() -> TypeRef<'static> {
         schema::of(&Gvk::of("", "v1", "Pod")).unwrap()

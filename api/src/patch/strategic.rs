@@ -3,10 +3,11 @@
 //! Directives: `$patch: replace|delete` in a map or an item of a list; `$retainKeys`; `$deleteFromPrimitiveList/FIELD`;
 //! `$setElementOrder/FIELD`.
 
-use serde_json::Value;
+use crate::json::Value;
 
 use super::{Inside, Object};
 use crate::go;
+use crate::gvk::Symbol;
 use crate::schema::ValueRef;
 
 pub(super) const PATCH: &str = "$patch";
@@ -20,7 +21,7 @@ pub(super) fn merge_map(
     mut patch: Object,
     value: Option<ValueRef<'_>>,
 ) -> Result<Object, String> {
-    if let Some(directive) = patch.shift_remove(PATCH) {
+    if let Some(directive) = patch.remove(PATCH) {
         return match directive.as_str() {
             Some("replace") => Ok(without_directives(patch)),
             Some("delete") => Ok(Object::new()),
@@ -46,7 +47,7 @@ pub(super) fn merge_map(
         let before = original.get(&key).and_then(Value::as_array).cloned();
         merge_entry(&mut original, key.clone(), change, inside)?;
         if let (Some((_, order)), Some(Value::Array(items))) =
-            (orders.iter().find(|(field, _)| *field == key), original.get_mut(&key))
+            (orders.iter().find(|(field, _)| key == *field), original.get_mut(&key))
         {
             reorder(items, order, &before.unwrap_or_default(), inside.merge_key);
         }
@@ -62,10 +63,10 @@ pub(super) fn merge_map(
     Ok(original)
 }
 
-fn merge_entry(original: &mut Object, key: String, change: Value, inside: Inside<'_>) -> Result<(), String> {
+fn merge_entry(original: &mut Object, key: Symbol, change: Value, inside: Inside<'_>) -> Result<(), String> {
     let merged = match (original.get_mut(&key), change) {
         (_, Value::Null) => {
-            original.shift_remove(&key);
+            original.remove(&key);
             return Ok(());
         }
         (Some(Value::Object(old)), Value::Object(change)) if !inside.strategy.replace => {
@@ -94,7 +95,7 @@ fn no_list(found: &Value) -> String {
 
 /// Of a map that `$retainKeys` stands in, only the keys it names are kept.
 fn retain_keys(original: &mut Object, patch: &mut Object) -> Result<(), String> {
-    let Some(keys) = patch.shift_remove(RETAIN_KEYS) else { return Ok(()) };
+    let Some(keys) = patch.remove(RETAIN_KEYS) else { return Ok(()) };
     let Value::Array(keys) = keys else { return Err(BAD_RETAIN_KEYS.into()) };
     let kept = |key: &str| keys.iter().any(|kept| kept == key);
     if patch.iter().any(|(key, change)| !key.starts_with('$') && !change.is_null() && !kept(key)) {
@@ -105,10 +106,10 @@ fn retain_keys(original: &mut Object, patch: &mut Object) -> Result<(), String> 
 }
 
 fn take_orders(patch: &mut Object) -> Result<Vec<(String, Vec<Value>)>, String> {
-    let names: Vec<String> = patch.keys().filter(|key| key.starts_with(SET_ORDER)).cloned().collect();
+    let names: Vec<Symbol> = patch.keys().filter(|key| key.starts_with(SET_ORDER)).cloned().collect();
     let mut orders = Vec::with_capacity(names.len());
     for name in names {
-        match patch.shift_remove(&name) {
+        match patch.remove(&name) {
             Some(Value::Array(order)) => orders.push((name[SET_ORDER.len()..].to_owned(), order)),
             other => return Err(no_list(&other.unwrap_or_default())),
         }
@@ -230,9 +231,9 @@ fn without_directives(map: Object) -> Object {
 #[cfg(test)]
 mod tests {
     use crate::gvk::Gvk;
+    use crate::json::{Value, json};
     use crate::patch::strategic;
     use crate::schema;
-    use serde_json::{Value, json};
 
     fn apply(kind: Gvk, current: Value, patch: Value) -> Result<Value, String> {
         strategic(&current, patch, schema::of(&kind).unwrap()).map_err(|status| status.message)

@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use serde_json::{Map, Value};
+use crate::json::{Map, Value};
 
 /// Text at a JSON pointer, empty when there is none.
 pub(super) fn str_at<'v>(value: &'v Value, pointer: &str) -> &'v str {
@@ -20,7 +20,7 @@ pub(super) fn list_at<'v>(value: &'v Value, pointer: &str) -> &'v [Value] {
 }
 
 /// The entries of a map at a JSON pointer.
-pub(super) fn map_at<'v>(value: &'v Value, pointer: &str) -> Option<&'v Map<String, Value>> {
+pub(super) fn map_at<'v>(value: &'v Value, pointer: &str) -> Option<&'v Map> {
     value.pointer(pointer)?.as_object()
 }
 
@@ -51,7 +51,7 @@ pub(super) fn joined<T: Display>(items: impl IntoIterator<Item = T>) -> String {
 }
 
 /// Labels as `a=1,b=2`, sorted; `<none>` when there are none.
-pub(super) fn labels(map: Option<&Map<String, Value>>) -> String {
+pub(super) fn labels(map: Option<&Map>) -> String {
     let mut pairs: Vec<String> =
         map.into_iter().flatten().map(|(key, value)| format!("{key}={}", shown(value))).collect();
     pairs.sort_unstable();

@@ -1,7 +1,7 @@
 //! Jobs and cron jobs.
 
+use crate::json::Value;
 use jiff::Timestamp;
-use serde_json::Value;
 
 use super::access::{containers, int_at, list_at, or_none, selector, str_at};
 use super::duration::{since, whole_seconds};
@@ -117,7 +117,7 @@ static CRON_JOB: Printer = Printer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use crate::json::json;
 
     #[test]
     fn a_job() {

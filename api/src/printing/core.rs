@@ -1,7 +1,7 @@
 //! Namespaces, events, configuration and accounts.
 
+use crate::json::Value;
 use jiff::Timestamp;
-use serde_json::Value;
 
 use super::access::{int_at, joined, list_at, map_at, or_none, str_at};
 use super::duration::since;
@@ -186,7 +186,7 @@ fn csr_condition(o: &Value) -> String {
 mod tests {
     use super::*;
     use crate::clock::parse_rfc3339;
-    use serde_json::json;
+    use crate::json::json;
 
     #[test]
     fn events_of_both_groups() {

@@ -1,7 +1,7 @@
 //! Tables of custom resources, from the columns that their definition names (apiextensions `tableconvertor`).
 
+use crate::json::{Value, json};
 use jiff::Timestamp;
-use serde_json::{Value, json};
 
 use super::json_path::JsonPath;
 use super::{Cell, Printer, duration};

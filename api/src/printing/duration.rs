@@ -1,7 +1,7 @@
 //! Durations as people read them.
 
+use crate::json::Value;
 use jiff::Timestamp;
-use serde_json::Value;
 
 use crate::{clock, meta};
 

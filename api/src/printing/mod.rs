@@ -13,8 +13,8 @@ mod policy;
 mod storage;
 mod workloads;
 
+use crate::json::Value;
 use jiff::Timestamp;
-use serde_json::Value;
 
 pub use custom::{CustomPrinter, Printing};
 pub use duration::{age, human_duration};
@@ -109,8 +109,8 @@ const fn date(name: &'static str) -> Column {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::json::json;
     use crate::schema;
-    use serde_json::json;
 
     /// Every kind there is, with objects that are as empty and as odd as they can be: a row always has a cell a column.
     #[test]

@@ -1,6 +1,6 @@
 //! Services, endpoints and what routes to them.
 
-use serde_json::Value;
+use crate::json::Value;
 
 use super::access::{int_at, joined, labels, list_at, map_at, or_none, selector, shown, str_at};
 use super::{AGE, NAME, Printer, age, text, wide};
@@ -164,8 +164,8 @@ static NETWORK_POLICY: Printer = Printer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::json::json;
     use jiff::Timestamp;
-    use serde_json::json;
 
     #[test]
     fn a_service() {

@@ -1,6 +1,6 @@
 //! Nodes.
 
-use serde_json::Value;
+use crate::json::Value;
 
 use super::access::{list_at, or_none, str_at};
 use super::{AGE, NAME, Printer, age, text, wide};
@@ -85,8 +85,8 @@ static RUNTIME_CLASS: Printer = Printer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::json::json;
     use jiff::Timestamp;
-    use serde_json::json;
 
     #[test]
     fn a_node() {

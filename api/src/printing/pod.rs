@@ -1,7 +1,7 @@
 //! Pods: the state of a pod in one word.
 
+use crate::json::Value;
 use jiff::Timestamp;
-use serde_json::Value;
 
 use super::access::{int_at, list_at, or_none, str_at};
 use super::duration::since;
@@ -186,12 +186,12 @@ fn readiness_gates(pod: &Value) -> String {
 mod tests {
     use super::*;
     use crate::clock::parse_rfc3339;
-    use serde_json::json;
+    use crate::json::json;
 
     fn row(status: Value, extra: Value) -> (String, String, String) {
         let mut pod = json!({"metadata": {"name": "a", "creationTimestamp": "2026-01-01T00:00:00Z"},
             "spec": {"containers": [{"name": "c"}, {"name": "d"}], "initContainers": [{"name": "i"}, {"name": "s", "restartPolicy": "Always"}]}, "status": status});
-        json_patch::merge(&mut pod, &extra);
+        crate::patch::merge(&mut pod, extra);
         let cells = POD.row(&pod, parse_rfc3339("2026-01-01T00:01:30Z").unwrap());
         let text = |i: usize| cells[i].as_str().unwrap().to_owned();
         (text(1), text(2), text(3))

@@ -1,6 +1,6 @@
 //! Disruption budgets, autoscalers, priorities, quotas.
 
-use serde_json::Value;
+use crate::json::Value;
 
 use super::access::{int_at, joined, map_at, or_none, shown, str_at};
 use super::{AGE, Column, NAME, Printer, age, number, text};
@@ -282,8 +282,8 @@ static SLICE: Printer = Printer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::json::json;
     use jiff::Timestamp;
-    use serde_json::json;
 
     #[test]
     fn a_budget_and_an_autoscaler() {

@@ -1,6 +1,6 @@
 //! Volumes, claims and storage classes.
 
-use serde_json::Value;
+use crate::json::Value;
 
 use super::access::{list_at, or_none, shown, str_at};
 use super::{AGE, Column, NAME, Printer, age, text, wide};
@@ -146,8 +146,8 @@ static CLASS: Printer = Printer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::json::json;
     use jiff::Timestamp;
-    use serde_json::json;
 
     #[test]
     fn a_claim() {

@@ -1,6 +1,6 @@
 //! Deployments and what else makes pods.
 
-use serde_json::{Value, json};
+use crate::json::{Value, json};
 
 use super::access::{containers, int_at, labels, list_at, map_at, selector, str_at};
 use super::{AGE, Cell, NAME, Printer, age, number, text, wide};

@@ -78,7 +78,7 @@ impl FieldSpec {
         self
     }
     /// What stands there where nothing is given.
-    pub fn default(mut self, default: Option<serde_json::Value>) -> Self {
+    pub fn default(mut self, default: Option<crate::json::Value>) -> Self {
         self.extras.default = default;
         self
     }

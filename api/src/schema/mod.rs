@@ -11,12 +11,14 @@
 //! borrowed and `Copy`: nothing is allocated to walk a schema.
 
 mod build;
+mod names;
 mod places;
 mod table;
 
 use std::sync::LazyLock;
 
 pub use build::{Builder, FieldSpec, TypeId};
+pub use names::symbol;
 
 use crate::gvk::{Gvk, Symbol};
 use places::Places;
@@ -82,7 +84,7 @@ struct Extras {
     list_keys: Vec<Symbol>,
     strategy: Strategy,
     merge_key: Option<Symbol>,
-    default: Option<serde_json::Value>,
+    default: Option<crate::json::Value>,
 }
 
 /// A value's form: a scalar or a structure, inside up to four lists and maps (two bits each, the outermost lowest).
@@ -185,14 +187,14 @@ pub struct Strategy {
 
 impl Scalar {
     /// The zero value of Go's type.
-    pub fn zero(self) -> serde_json::Value {
+    pub fn zero(self) -> crate::json::Value {
         match self {
             Scalar::String => "".into(),
             Scalar::Int32 | Scalar::Int64 | Scalar::Number | Scalar::IntOrString => 0.into(),
             Scalar::Bool => false.into(),
             Scalar::Quantity => "0".into(),
             Scalar::Time | Scalar::MicroTime | Scalar::Bytes | Scalar::Any | Scalar::RawObject => {
-                serde_json::Value::Null
+                crate::json::Value::Null
             }
         }
     }
@@ -296,11 +298,11 @@ impl<'s> TypeRef<'s> {
     }
 
     /// The structure of which nothing was given.
-    pub fn zero(self) -> serde_json::Value {
-        let mut zero = serde_json::Map::new();
+    pub fn zero(self) -> crate::json::Value {
+        let mut zero = crate::json::Map::new();
         let mut shown = self.shown();
         while shown != 0 {
-            zero.extend(self.nth(shown.trailing_zeros()).map(|field| (field.name().to_owned(), field.zero())));
+            zero.extend(self.nth(shown.trailing_zeros()).map(|field| (field.symbol(), field.zero())));
             shown &= shown - 1;
         }
         zero.into()
@@ -369,6 +371,10 @@ impl<'s> Field<'s> {
     pub fn name(self) -> &'s str {
         &self.row().name
     }
+    /// Its name, to be kept.
+    pub fn symbol(self) -> Symbol {
+        self.row().name.clone()
+    }
     /// What it holds.
     pub fn value(self) -> ValueRef<'s> {
         ValueRef { schema: self.schema, shape: self.row().shape }
@@ -391,11 +397,11 @@ impl<'s> Field<'s> {
         self.row().nothing
     }
     /// What stands here when nothing was given, where that is something.
-    pub fn zero(self) -> serde_json::Value {
+    pub fn zero(self) -> crate::json::Value {
         match (self.nothing(), self.value().kind()) {
             (Nothing::Zero, Kind::Object(ty)) => ty.zero(),
             (Nothing::Zero, Kind::Scalar(scalar)) => scalar.zero(),
-            _ => serde_json::Value::Null,
+            _ => crate::json::Value::Null,
         }
     }
     /// How server-side apply merges the list here. Atomic when nothing is said.
@@ -411,7 +417,7 @@ impl<'s> Field<'s> {
         self.extras().strategy
     }
     /// What stands here where nothing is given; only custom resources tell.
-    pub fn default(self) -> Option<&'s serde_json::Value> {
+    pub fn default(self) -> Option<&'s crate::json::Value> {
         self.extras().default.as_ref()
     }
     /// What tells the items of a merged list of objects apart in a strategic merge patch.

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use crate::json::{Map, Value};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as metav1;
-use serde_json::{Map, Value};
 
 use super::ParseError;
 use crate::validation;
@@ -20,7 +20,7 @@ impl Labels for BTreeMap<String, String> {
         self.get(key).map(String::as_str)
     }
 }
-impl Labels for Map<String, Value> {
+impl Labels for Map {
     fn label(&self, key: &str) -> Option<&str> {
         self.get(key)?.as_str()
     }
@@ -475,13 +475,13 @@ mod tests {
     #[test]
     fn an_objects_selector() {
         let of = labels(&[("app", "web")]);
-        let json = serde_json::json!({"matchLabels": {"app": "web"}, "matchExpressions": [{"key": "x", "operator": "DoesNotExist"}]});
+        let json = crate::json::json!({"matchLabels": {"app": "web"}, "matchExpressions": [{"key": "x", "operator": "DoesNotExist"}]});
         assert!(LabelSelector::from_json(&json).unwrap().matches(&of));
-        assert!(LabelSelector::from_json(&serde_json::json!({})).unwrap().matches(&of));
+        assert!(LabelSelector::from_json(&crate::json::json!({})).unwrap().matches(&of));
         assert!(!LabelSelector::from_json(&Value::Null).unwrap().matches(&of));
         assert!(LabelSelector::from_map(&of).matches(&of));
         assert_eq!(
-            LabelSelector::from_json(&serde_json::json!({"matchExpressions": [{"key": "x", "operator": "Like"}]}))
+            LabelSelector::from_json(&crate::json::json!({"matchExpressions": [{"key": "x", "operator": "Like"}]}))
                 .unwrap_err()
                 .to_string(),
             r#""Like" is not a valid label selector operator"#

@@ -199,8 +199,8 @@ impl Status {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::json::{Value, json};
     use crate::status::FieldPath;
-    use serde_json::{Value, json};
 
     const DEPLOYMENTS: Gvr = Gvr::of("apps", "v1", "deployments");
     const PODS: Gvr = Gvr::of("", "v1", "pods");

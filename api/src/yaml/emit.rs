@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::fmt::Write;
 
-use serde_json::{Map, Value};
+use crate::json::{Map, Value};
 
 /// The value as a YAML document, ending in a line break.
 pub fn to_string(value: &Value) -> String {
@@ -23,7 +23,7 @@ fn indent(out: &mut String, columns: usize) {
     out.extend(std::iter::repeat_n(' ', columns));
 }
 
-fn write_map(out: &mut String, map: &Map<String, Value>, columns: usize) {
+fn write_map(out: &mut String, map: &Map, columns: usize) {
     let mut entries: Vec<_> = map.iter().collect();
     entries.sort_by(|(a, _), (b, _)| natural_order(a, b));
     for (i, (key, value)) in entries.into_iter().enumerate() {
@@ -242,7 +242,7 @@ fn natural_order(a: &str, b: &str) -> Ordering {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use crate::json::json;
 
     #[test]
     fn documents_look_like_kubectls() {

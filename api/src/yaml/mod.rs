@@ -6,7 +6,7 @@ mod read;
 mod scalar;
 mod text;
 
-use serde_json::Value;
+use crate::json::Value;
 
 pub use emit::to_string;
 pub(crate) use read::Read;
@@ -128,7 +128,7 @@ fn chunks(text: &str) -> Vec<(u64, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use crate::json::json;
 
     #[test]
     fn scalars_are_those_of_yaml_1_1() {

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use serde_json::{Map, Value};
+use crate::json::{Map, Value};
 
 use super::events::{Event, Events};
 use super::scalar::{self, Key};

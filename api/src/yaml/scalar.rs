@@ -2,9 +2,9 @@
 
 use std::cmp::Ordering;
 
+use crate::json::{Number, Value};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::{Number, Value};
 
 const STR: &str = "!!str";
 const PREFIX: &str = "tag:yaml.org,2002:";

@@ -8,7 +8,7 @@ mod storage_in_use;
 use crate::store::Compare;
 use crate::verbs::Call;
 use coracle_api::Status;
-use serde_json::Value;
+use coracle_api::json::Value;
 
 /// Changes a new object.
 pub fn mutate_create(call: &Call, object: &mut Value) -> Result<(), Status> {

@@ -3,9 +3,9 @@
 use crate::cache::store_key;
 use crate::store::Compare;
 use crate::verbs::Call;
+use coracle_api::json::Value;
 use coracle_api::status::CauseReason;
 use coracle_api::{Cause, Gvr, Status, meta};
-use serde_json::Value;
 
 const NAMESPACES: Gvr = Gvr::of("", "v1", "namespaces");
 

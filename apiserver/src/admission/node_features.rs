@@ -3,9 +3,9 @@
 use crate::registry::Subresource;
 use crate::registry::fields::{field, items, text};
 use crate::verbs::Call;
+use coracle_api::json::Value;
 use coracle_api::node_features::{RESIZE_INIT, RESIZE_POD};
 use coracle_api::{Status, json, meta};
-use serde_json::Value;
 
 /// 403 where the node does not declare what the change needs.
 pub fn check(call: &Call, pod: &Value, old: &Value) -> Result<(), Status> {

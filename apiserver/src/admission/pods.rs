@@ -2,8 +2,8 @@
 
 use crate::registry::fields::{items, set, set_default, text};
 use crate::verbs::Call;
+use coracle_api::json::{Value, json};
 use coracle_api::{Gvr, Status, meta};
-use serde_json::{Value, json};
 
 /// Seconds that a pod tolerates its node being away (upstream's DefaultTolerationSeconds).
 const TOLERATION_SECONDS: i64 = 300;
@@ -64,7 +64,7 @@ pub fn topology_labels(call: &Call, object: &mut Value, node: &str) -> Result<()
     Ok(())
 }
 
-fn set_label(metadata: &mut serde_json::Map<String, Value>, label: &str, value: String) {
+fn set_label(metadata: &mut coracle_api::json::Map, label: &str, value: String) {
     let labels = metadata.entry("labels").or_insert_with(|| json!({}));
     if !labels.is_object() {
         *labels = json!({});

@@ -1,8 +1,8 @@
 //! Claims and volumes do not go while they are used (upstream's StorageObjectInUseProtection): each is made with a finalizer,
 //! which a controller takes off when it is to go and nobody uses it.
 
+use coracle_api::json::Value;
 use coracle_api::meta;
-use serde_json::Value;
 
 /// The finalizer of PersistentVolumeClaims.
 pub const CLAIM: &str = "kubernetes.io/pvc-protection";

@@ -5,8 +5,8 @@ use crate::cache::Snapshot;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use coracle_api::clock::parse_rfc3339;
+use coracle_api::json::Value;
 use jiff::Timestamp;
-use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 /// What a connection or a header proves.
@@ -78,11 +78,11 @@ fn equal_in_constant_time(a: &[u8], b: &[u8]) -> bool {
 mod tests {
     use super::*;
     use crate::cache::{Change, Object, encode};
-    use serde_json::json;
+    use coracle_api::json::json;
     use std::sync::Arc;
 
     fn snapshot(data: &[(&str, &str)]) -> Snapshot {
-        let data: serde_json::Map<_, _> =
+        let data: coracle_api::json::Map =
             data.iter().map(|(k, v)| ((*k).to_owned(), json!(STANDARD.encode(v)))).collect();
         let secret = json!({"kind": "Secret", "apiVersion": "v1", "metadata": {"name": "bootstrap-token-abcdef", "namespace": "kube-system"},
             "type": "bootstrap.kubernetes.io/token", "data": data});

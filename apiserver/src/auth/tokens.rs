@@ -11,11 +11,11 @@ use aws_lc_rs::signature::{
 };
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use coracle_api::json::{Value, json};
 use coracle_api::{Status, meta};
 use jiff::Timestamp;
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::pki_types::pem::PemObject;
-use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 /// Who issues the tokens, and who they are for when a request does not say (kubeadm's `--service-account-issuer`).

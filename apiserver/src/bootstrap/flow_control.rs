@@ -1,7 +1,7 @@
 //! The priority levels and flow schemas of every cluster: the mandatory and the suggested ones (apiserver
 //! `apis/flowcontrol/bootstrap/default.go`).
 
-use serde_json::{Value, json};
+use coracle_api::json::{Value, json};
 
 pub const GROUP: &str = "flowcontrol.apiserver.k8s.io";
 const VERSION: &str = "flowcontrol.apiserver.k8s.io/v1";

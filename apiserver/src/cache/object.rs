@@ -10,8 +10,8 @@ use super::index::{Index, Labels};
 use crate::registry::Row;
 use crate::store::Revision;
 use bytes::{BufMut, Bytes, BytesMut};
+use coracle_api::json::Value;
 use coracle_api::json::{self, put, put_field, put_text};
-use serde_json::Value;
 use std::sync::{Arc, OnceLock};
 
 /// What a watch frame says happened.
@@ -262,7 +262,7 @@ pub fn encode_managed(object: &Value, managed_fields: Option<&[u8]>) -> Bytes {
             None => out.extend_from_slice(absent),
         }
     }
-    for (name, value) in map.iter().filter(|(name, _)| FIRST.iter().all(|(first, _)| first != name)) {
+    for (name, value) in map.iter().filter(|(name, _)| FIRST.iter().all(|(first, _)| **name != **first)) {
         out.push(b',');
         put_field(&mut out, name, value);
     }
@@ -275,7 +275,7 @@ pub fn encode_managed(object: &Value, managed_fields: Option<&[u8]>) -> Bytes {
 /// What most objects fit in without growing.
 const ROOM: usize = 4096;
 
-fn put_metadata(out: &mut Vec<u8>, metadata: &serde_json::Map<String, Value>, managed_fields: Option<&[u8]>) {
+fn put_metadata(out: &mut Vec<u8>, metadata: &coracle_api::json::Map, managed_fields: Option<&[u8]>) {
     out.push(b'{');
     let mut separator = None;
     for (name, value) in metadata.iter().filter(|(name, _)| *name != "resourceVersion") {
@@ -304,7 +304,7 @@ pub fn with_revision(stored: &Bytes, revision: Revision) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use coracle_api::json::json;
 
     fn object(change: Change) -> Object {
         let value = json!({"apiVersion": "v1", "spec": {"nodeName": "n\"1"}, "kind": "Pod",

@@ -295,11 +295,11 @@ pub fn error_frame(status: &Status) -> Bytes {
 
 /// A bookmark's object: kind and revision only.
 pub fn bookmark_object(kind: &str, api_version: &str, revision: Revision, initial_end: bool) -> Bytes {
-    let mut metadata = serde_json::json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
+    let mut metadata = coracle_api::json::json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
     if initial_end {
-        metadata["annotations"] = serde_json::json!({"k8s.io/initial-events-end": "true"});
+        metadata["annotations"] = coracle_api::json::json!({"k8s.io/initial-events-end": "true"});
     }
-    let object = serde_json::json!({"kind": kind, "apiVersion": api_version, "metadata": metadata});
+    let object = coracle_api::json::json!({"kind": kind, "apiVersion": api_version, "metadata": metadata});
     object.to_string().into()
 }
 

@@ -3,9 +3,9 @@
 use super::definition::{has_condition, storage_version};
 use super::{check_schema, field_path};
 use crate::registry::fields::{items, text};
+use coracle_api::json::Value;
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, meta, validation};
-use serde_json::Value;
 use std::collections::HashSet;
 
 /// Says that a group that belongs to the project may be used (KEP-1111).

@@ -6,8 +6,8 @@ use super::check_schema::Place;
 use super::field_path;
 use crate::registry::fields::{items, text};
 use coracle_api::Cause;
+use coracle_api::json::{Value, json};
 use coracle_api::status::{CauseReason, FieldPath};
-use serde_json::{Value, json};
 
 const REASONS: [&str; 4] = ["FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid", "FieldValueRequired"];
 

@@ -7,8 +7,8 @@ use super::structural::{Additional, MAX_DEPTH, Node, Type};
 use super::{prune, rules, validate};
 use crate::registry::fields::{items, text};
 use coracle_api::Cause;
+use coracle_api::json::Value;
 use coracle_api::status::FieldPath;
-use serde_json::Value;
 
 const TYPES: [&str; 6] = ["array", "boolean", "integer", "number", "object", "string"];
 
@@ -262,7 +262,7 @@ impl Checker {
                 }
             }
             let place = place.and_then(|place| {
-                Some(Place { node: place.node.properties.get(name)?, count: place.inner(), resource: false })
+                Some(Place { node: place.node.properties.get(name.as_str())?, count: place.inner(), resource: false })
             });
             self.schema(child, &path.child("properties").key(name), &inner, place, causes);
         }

@@ -4,8 +4,8 @@
 use super::patterns;
 use crate::registry::fields::{items, text};
 use coracle_api::Cause;
+use coracle_api::json::{Value, json};
 use coracle_api::status::FieldPath;
-use serde_json::{Value, json};
 
 /// Where a schema stands.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -284,13 +284,13 @@ fn int_or_string() -> Value {
 
 /// Of the metadata a schema can only say what names look like.
 fn says_more_than_names(schema: &Value) -> bool {
-    let more = |name: &String| match name.as_str() {
+    let more = |name: &str| match name {
         "type" | "default" | "example" | "externalDocs" => false,
         "properties" => {
-            let fields = schema.get("properties").and_then(Value::as_object).into_iter().flatten();
-            fields.into_iter().any(|(name, _)| !matches!(name.as_str(), "name" | "generateName"))
+            let mut fields = schema.get("properties").and_then(Value::as_object).into_iter().flatten();
+            fields.any(|(name, _)| !matches!(name.as_str(), "name" | "generateName"))
         }
         _ => is_set(schema, name),
     };
-    schema.as_object().is_some_and(|schema| schema.keys().any(more))
+    schema.as_object().is_some_and(|schema| schema.keys().any(|name| more(name)))
 }

@@ -1,7 +1,7 @@
 //! Filling in what a schema gives a default for (apiextensions `schema/defaulting`).
 
 use super::structural::Node;
-use serde_json::Value;
+use coracle_api::json::Value;
 
 /// Drops nulls where null is no value, and then puts defaults where there is nothing.
 pub fn apply(node: &Node, value: &mut Value) {
@@ -40,7 +40,7 @@ pub fn apply(node: &Node, value: &mut Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use coracle_api::json::json;
 
     #[test]
     fn defaults_fill_in() {

@@ -10,9 +10,9 @@ use crate::registry::strategy::{Strategy, ThroughStatus, Traits, WriteContext};
 use crate::registry::{Row, Subresource, VERBS, VERBS_WHILE_ENDING};
 use coracle_api::clock::rfc3339;
 use coracle_api::gvk::{Symbol, compare_versions};
+use coracle_api::json::{Value, json};
 use coracle_api::printing::CustomPrinter;
 use coracle_api::{Cause, Gvk, meta};
-use serde_json::{Value, json};
 
 /// Where definitions are stored.
 pub const STORAGE: &str = "apiextensions.k8s.io/customresourcedefinitions";

@@ -1,7 +1,7 @@
 //! Paths that rules and selectable fields name fields of a schema by: `.spec.labels['a']` (apiextensions
 //! `schema/cel/validation.go`, `ValidFieldPath`).
 
-use serde_json::Value;
+use coracle_api::json::Value;
 
 /// Follows a path into a schema, and gives the schema it leads to.
 ///
@@ -91,7 +91,7 @@ impl<'t> Iterator for Tokens<'t> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use coracle_api::json::json;
 
     #[test]
     fn paths_lead_or_say_why() {

@@ -1,8 +1,8 @@
 //! Dropping what a schema does not name (apiextensions `schema/pruning`).
 
 use super::structural::{Additional, Node};
+use coracle_api::json::{Map, Value};
 use coracle_api::schema;
-use serde_json::{Map, Value};
 
 /// Paths of what was dropped are told up to this many.
 const MAX_TOLD: usize = 100;
@@ -64,9 +64,9 @@ impl Dropped {
         }
     }
 
-    fn object(&mut self, node: &Node, map: &mut Map<String, Value>, resource: bool) {
+    fn object(&mut self, node: &Node, map: &mut Map, resource: bool) {
         let keeps = node.preserves || matches!(node.additional, Additional::Any);
-        let names: Vec<String> = map.keys().cloned().collect();
+        let names: Vec<_> = map.keys().cloned().collect();
         for name in names {
             if resource && matches!(name.as_str(), "apiVersion" | "kind") {
                 continue;
@@ -80,12 +80,12 @@ impl Dropped {
             }
             match (node.field(&name), map.get_mut(&name)) {
                 (Some(node), Some(value)) => {
-                    self.trail.push(name);
+                    self.trail.push(name.into());
                     self.value(node, value, false);
                     self.trail.pop();
                 }
                 (None, Some(_)) if !keeps => {
-                    map.shift_remove(&name);
+                    map.remove(&name);
                     self.tell(&name);
                 }
                 _ => {}
@@ -93,13 +93,13 @@ impl Dropped {
         }
     }
 
-    fn metadata(&mut self, map: &mut Map<String, Value>) {
+    fn metadata(&mut self, map: &mut Map) {
         let Some(ty) = schema::named("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta") else { return };
         let Some(metadata) = map.get_mut("metadata").and_then(Value::as_object_mut) else { return };
-        let unknown: Vec<String> = metadata.keys().filter(|name| ty.field(name).is_none()).cloned().collect();
+        let unknown: Vec<_> = metadata.keys().filter(|name| ty.field(name).is_none()).cloned().collect();
         self.trail.push("metadata".to_owned());
         for name in unknown {
-            metadata.shift_remove(&name);
+            metadata.remove(&name);
             self.tell(&name);
         }
         self.trail.pop();
@@ -109,7 +109,7 @@ impl Dropped {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use coracle_api::json::json;
 
     #[test]
     fn unknown_fields_go() {

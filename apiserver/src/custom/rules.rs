@@ -8,12 +8,12 @@ use super::structural::{Node, Type};
 use super::validate::{MAX_CAUSES, correlated};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use coracle_api::json::Value;
 use coracle_api::printing::json_path::JsonPath;
 use coracle_api::status::{CauseReason, FieldPath};
 use coracle_api::{Cause, clock};
 use kube_cel::cel::objects::{Key, Map as CelMap};
 use kube_cel::cel::{IdedExpr, Value as Cel};
-use serde_json::Value;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -267,7 +267,8 @@ impl Walk<'_> {
             Value::Object(map) => {
                 for (name, value) in map {
                     if let Some(child) = node.field(name) {
-                        let path = if node.properties.contains_key(name) { path.child(name) } else { path.key(name) };
+                        let path =
+                            if node.properties.contains_key(name.as_str()) { path.child(name) } else { path.key(name) };
                         self.node(child, value, old.and_then(|old| old.get(name)), same, &path);
                     }
                 }
@@ -309,20 +310,20 @@ pub(super) fn convert(node: &Node, value: &Value, resource: bool) -> Cel {
     }
 }
 
-fn object(node: &Node, map: &serde_json::Map<String, Value>, resource: bool) -> Cel {
+fn object(node: &Node, map: &coracle_api::json::Map, resource: bool) -> Cel {
     let mut fields = HashMap::with_capacity(map.len());
     for (name, value) in map {
-        let (key, value) = match node.properties.get(name) {
+        let (key, value) = match node.properties.get(name.as_str()) {
             Some(child) if !(resource && name == "metadata") => (escaped(name), convert(child, value, false)),
             _ if resource && matches!(name.as_str(), "apiVersion" | "kind" | "metadata") => {
-                (name.clone(), convert(&Node::default(), value, false))
+                (name.to_string(), convert(&Node::default(), value, false))
             }
             _ => match node.field(name) {
                 // Keys of maps are data and stay as they are.
-                Some(child) => (name.clone(), convert(child, value, false)),
+                Some(child) => (name.to_string(), convert(child, value, false)),
                 // What is kept without being known cannot be reached by rules.
                 None if node.ty == Type::Object && !node.preserves => continue,
-                None => (name.clone(), convert(&Node::default(), value, false)),
+                None => (name.to_string(), convert(&Node::default(), value, false)),
             },
         };
         fields.insert(Key::String(Arc::new(key)), value);
@@ -388,7 +389,7 @@ pub fn escaped(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use coracle_api::json::json;
 
     fn causes(schema: &Value, object: &Value, old: Option<&Value>) -> Vec<String> {
         let mut causes = Vec::new();

@@ -6,9 +6,9 @@ use crate::cache::Field;
 use crate::registry::fields;
 use crate::registry::strategy::{Custom, ScalePaths, Strategy, ThroughStatus, Traits, WriteContext};
 use coracle_api::Cause;
+use coracle_api::json::Value;
 use coracle_api::printing::CustomPrinter;
 use coracle_api::status::{CauseReason, FieldPath};
-use serde_json::Value;
 
 /// Pointers to the numbers of `scale`.
 #[derive(Debug)]

@@ -3,8 +3,8 @@
 
 use super::patterns;
 use super::rules::Rule;
+use coracle_api::json::Value;
 use regex::Regex;
-use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// Deepest nesting that is read; validation refuses what is deeper.
@@ -140,7 +140,7 @@ impl Node {
                 "map" => Items::Map(keys),
                 _ => Items::Atomic,
             },
-            properties: properties.map(|(name, schema)| (name.clone(), Self::read(schema, depth + 1))).collect(),
+            properties: properties.map(|(name, schema)| (name.to_string(), Self::read(schema, depth + 1))).collect(),
             additional: match schema.get("additionalProperties") {
                 Some(Value::Bool(true)) => Additional::Any,
                 Some(schema @ Value::Object(_)) => Additional::Schema(Box::new(Self::read(schema, depth + 1))),

@@ -56,7 +56,7 @@ fn field(builder: &mut Builder, name: &str, node: &Node) -> FieldSpec {
     };
     let field = if node.atomic_map { field.atomic() } else { field };
     // Only scalars can be keys, and what else is a default may be large.
-    let scalar = |value: &&serde_json::Value| !value.is_object() && !value.is_array();
+    let scalar = |value: &&coracle_api::json::Value| !value.is_object() && !value.is_array();
     field.default(node.default.as_ref().filter(scalar).cloned())
 }
 

@@ -6,9 +6,9 @@
 
 use super::formats;
 use super::structural::{Additional, Items, Node, Type};
+use coracle_api::json::{Map, Value};
 use coracle_api::status::{CauseReason, FieldPath};
 use coracle_api::{Cause, validation};
-use serde_json::{Map, Value};
 use std::collections::HashSet;
 
 /// The largest whole number up to which JSON's numbers are exact.
@@ -74,7 +74,7 @@ pub fn correlated<'a>(node: &Node, item: &Value, old: Option<&'a Value>) -> Opti
     old?.as_array()?.iter().find(same)
 }
 
-fn embedded(map: &Map<String, Value>, path: &FieldPath, causes: &mut Vec<Cause>) {
+fn embedded(map: &Map, path: &FieldPath, causes: &mut Vec<Cause>) {
     for name in ["apiVersion", "kind"] {
         let path = path.child(name);
         match map.get(name) {
@@ -290,7 +290,7 @@ impl Measure<'_> {
         }
     }
 
-    fn object(&mut self, node: &Node, map: &Map<String, Value>, old: Option<&Value>, path: &FieldPath) {
+    fn object(&mut self, node: &Node, map: &Map, old: Option<&Value>, path: &FieldPath) {
         let count = map.len() as u64;
         if let Some(least) = node.checks.min_properties.filter(|least| count < *least) {
             self.invalid(path, &count.into(), &format!("should have at least {least} properties"));
@@ -302,7 +302,7 @@ impl Measure<'_> {
             self.causes.push(Cause::required(&path.child(name), ""));
         }
         for (name, value) in map {
-            let child = node.properties.get(name).or(match &node.additional {
+            let child = node.properties.get(name.as_str()).or(match &node.additional {
                 Additional::Schema(child) => Some(child),
                 _ => None,
             });
@@ -391,7 +391,7 @@ fn same(a: &Value, b: &Value) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use coracle_api::json::json;
 
     fn causes(schema: &Value, object: &Value, old: Option<&Value>) -> Vec<String> {
         let node = Node::parse(schema);

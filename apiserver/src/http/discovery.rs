@@ -8,8 +8,8 @@ use axum::body::Body;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use coracle_api::Gvk;
+use coracle_api::json::{Value, json};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 /// Aggregated discovery (KEP-3352).

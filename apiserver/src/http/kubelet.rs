@@ -2,10 +2,10 @@
 
 use crate::registry::fields::{items, text};
 use crate::verbs::Call;
+use coracle_api::json::Value;
 use coracle_api::{Gvr, Status};
 use coracle_link::Place;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
-use serde_json::Value;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;

@@ -194,7 +194,7 @@ async fn non_resource(
                 "/readyz",
                 "/version",
             ];
-            return Ok(render::raw(&serde_json::json!({"paths": paths})));
+            return Ok(render::raw(&coracle_api::json::json!({"paths": paths})));
         }
         _ => {}
     }

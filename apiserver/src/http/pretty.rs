@@ -79,7 +79,7 @@ impl Layout {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use coracle_api::json::json;
 
     #[test]
     fn as_others_lay_it_out() {

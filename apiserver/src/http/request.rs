@@ -5,12 +5,12 @@ use crate::options::unescape;
 use crate::verbs::Call;
 use bytes::Bytes;
 use coracle_api::decode::{self, FieldValidation};
+use coracle_api::json::Value;
 use coracle_api::schema::TypeRef;
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, Gvk, Status, meta, schema};
 use http::{HeaderMap, header};
 use http_body_util::{BodyExt, Limited};
-use serde_json::Value;
 
 /// The largest body (apiserver `MaxRequestBodyBytes`).
 pub const MAX_BODY: usize = 3 << 20;
@@ -294,8 +294,8 @@ fn check_kind(object: &mut Value, gvk: &Gvk) -> Result<(), Status> {
         return Err(no_conversion(&Gvk { kind: kind.into(), ..gvk.clone() }, gvk));
     }
     if let Some(map) = object.as_object_mut() {
-        map.insert("kind".to_owned(), gvk.kind.to_string().into());
-        map.insert("apiVersion".to_owned(), expected.into());
+        map.insert("kind", gvk.kind.to_string().into());
+        map.insert("apiVersion", expected.into());
         return Ok(());
     }
     Err(Status::bad_request("the body is not an object"))

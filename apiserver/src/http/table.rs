@@ -3,9 +3,9 @@
 use super::negotiate::Meta;
 use super::render::partial;
 use coracle_api::Status;
+use coracle_api::json::{Value, json};
 use coracle_api::printing::Printing;
 use jiff::Timestamp;
-use serde_json::{Value, json};
 
 /// What a row carries of its object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

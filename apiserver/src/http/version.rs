@@ -1,6 +1,6 @@
 //! /version.
 
-use serde_json::{Value, json};
+use coracle_api::json::{Value, json};
 
 /// The version of the API that is served, and by what.
 pub const GIT_VERSION: &str = "v1.36.0+coracle";

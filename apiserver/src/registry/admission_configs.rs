@@ -5,9 +5,9 @@ use super::fields::{invalid_all, items, items_mut, label_selector, object_mut, o
 use super::strategy::{Strategy, ThroughStatus, Traits};
 use super::webhook_url;
 use crate::custom::cel;
+use coracle_api::json::{Map, Value};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, validation};
-use serde_json::{Map, Value};
 use std::collections::HashSet;
 
 /// admissionregistration.k8s.io/v1: one strategy for its kinds, which share most of their rules.

@@ -5,9 +5,9 @@ use super::fields::{invalid_all, is_set, items, text};
 use super::strategy::{NameRule, Strategy, ThroughStatus, Traits};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use coracle_api::json::Value;
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, validation};
-use serde_json::Value;
 
 #[derive(Debug)]
 pub struct ApiServiceStrategy;

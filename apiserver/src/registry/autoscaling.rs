@@ -5,8 +5,8 @@ use super::fields::{is_set, non_negative, object_mut, set, set_default};
 use super::scaling;
 use super::strategy::{Strategy, Traits};
 use coracle_api::Cause;
+use coracle_api::json::{Value, json};
 use coracle_api::status::FieldPath;
-use serde_json::{Value, json};
 
 /// autoscaling/v2 and v1 HorizontalPodAutoscaler
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 //! of its own (upstream `pkg/apis/autoscaling/v1/conversion.go`, `types.go` of autoscaling/v1).
 
 use super::fields::{object_mut, remove, set, text};
-use serde_json::{Map, Value, json};
+use coracle_api::json::{Map, Value, json};
 
 /// The annotations; what stands there is what the conversion put there.
 const METRICS: &str = "autoscaling.alpha.kubernetes.io/metrics";
@@ -210,7 +210,7 @@ fn utilization(metric: &Value, part: &str) -> Option<i64> {
 }
 
 fn to_v1(metric: &Value, kinds: &[(&str, &[Pair])]) -> Value {
-    let mut told = Map::from_iter([("type".to_owned(), text(metric, "type").into())]);
+    let mut told = Map::from_iter([("type", text(metric, "type"))]);
     for (field, pairs) in kinds {
         let Some(source) = metric.get(*field).filter(|source| source.is_object()) else { continue };
         let mut inner = Map::new();

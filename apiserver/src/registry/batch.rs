@@ -4,9 +4,9 @@ use super::apps::workload;
 use super::core::pod_spec;
 use super::fields::{is_set, label_selector, non_negative, object_mut, one_of, require, same, set, set_default, text};
 use super::strategy::{Strategy, Traits, WriteContext};
+use coracle_api::json::Value;
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, meta};
-use serde_json::Value;
 
 /// Tries before a job counts as failed.
 const BACKOFF: i64 = 6;
@@ -46,7 +46,7 @@ impl Strategy for JobStrategy {
             super::fields::remove(spec, "manualSelector");
         }
         // A new job's pods get labels of their own first: see `prepare_create`.
-        let complete = |labels: &serde_json::Map<String, Value>| labels.contains_key(UID_LABELS[1]);
+        let complete = |labels: &coracle_api::json::Map| labels.contains_key(UID_LABELS[1]);
         if has(spec, "manualSelector") || workload::template_labels(spec).is_some_and(complete) {
             default_labels(object);
         }
@@ -115,7 +115,7 @@ impl Strategy for JobStrategy {
 fn default_labels(job: &mut Value) {
     let labels = workload::template_labels(&job["spec"]).filter(|labels| !labels.is_empty()).cloned();
     if let Some(labels) = labels
-        && meta::labels(job).is_none_or(serde_json::Map::is_empty)
+        && meta::labels(job).is_none_or(coracle_api::json::Map::is_empty)
     {
         meta::set(job, "labels", labels);
     }
@@ -131,7 +131,7 @@ fn generated_selector(job: &Value, causes: &mut Vec<Cause>) {
     let Some(selector) = workload::given(spec).filter(|_| !manual(spec)) else { return };
     let path = FieldPath::new("spec.template.metadata.labels");
     let labels = workload::template_labels(spec);
-    let mut expected = serde_json::Map::new();
+    let mut expected = coracle_api::json::Map::new();
     for nth in [1, 0] {
         for (key, value) in [(UID_LABELS[nth], meta::uid(job)), (NAME_LABELS[nth], meta::name(job))] {
             expected.insert(key.to_owned(), value.into());
@@ -329,7 +329,7 @@ fn check_range(part: &str, least: u32, most: u32, names: &[&str]) -> Result<(), 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use coracle_api::json::json;
 
     #[test]
     fn schedules() {

@@ -2,9 +2,9 @@
 
 use super::fields::{is_set, items, items_mut, object_mut, require, same, set_default, text};
 use super::strategy::{Strategy, ThroughStatus, Traits};
+use coracle_api::json::Value;
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, validation};
-use serde_json::Value;
 use std::collections::HashSet;
 
 /// Most requests of a claim, and devices of a slice.

@@ -3,9 +3,9 @@
 use super::fields::{invalid_all, is_set, object_mut, remove, require, same, set, text};
 use super::strategy::{NameRule, Strategy, Traits};
 use crate::cache::Field;
+use coracle_api::json::Value;
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, meta, validation};
-use serde_json::Value;
 
 /// core/v1 and events.k8s.io/v1 Event
 #[derive(Debug)]
@@ -198,7 +198,7 @@ fn rename(event: &mut Value, direction: impl Fn((&'static str, &'static str)) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use coracle_api::json::json;
 
     #[test]
     fn versions_go_round() {

@@ -1,28 +1,19 @@
 //! Reading, filling in and checking fields of an object, as strategies do.
 
 use coracle_api::json;
+use coracle_api::json::{Map, Value};
 use coracle_api::quantity::Quantity;
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, validation};
-use serde_json::{Map, Value};
-
-/// Structures of up to so many fields are looked through: that costs less than hashing a name.
-const FEW: usize = 24;
 
 /// A field.
 pub fn field<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
-    let map = value.as_object()?;
-    if map.len() > FEW { map.get(name) } else { map.iter().find(|(key, _)| *key == name).map(|(_, value)| value) }
+    value.as_object()?.get(name)
 }
 
 /// A field, for writing.
 pub fn field_mut<'a>(value: &'a mut Value, name: &str) -> Option<&'a mut Value> {
-    let map = value.as_object_mut()?;
-    if map.len() > FEW {
-        map.get_mut(name)
-    } else {
-        map.iter_mut().find(|(key, _)| *key == name).map(|(_, value)| value)
-    }
+    value.as_object_mut()?.get_mut(name)
 }
 
 /// A value below others, for writing.
@@ -75,13 +66,13 @@ pub fn set_default_text(value: &mut Value, name: &str, default: &str) {
 /// Sets a field.
 pub fn set(value: &mut Value, name: &str, to: impl Into<Value>) {
     if let Some(map) = value.as_object_mut() {
-        map.insert(name.to_owned(), to.into());
+        map.insert(name, to.into());
     }
 }
 
 /// Removes a field.
 pub fn remove(value: &mut Value, name: &str) -> Option<Value> {
-    value.as_object_mut()?.shift_remove(name)
+    value.as_object_mut()?.remove(name)
 }
 
 /// Carries a field over from another object, absent where it is absent there.

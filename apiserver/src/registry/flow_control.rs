@@ -2,9 +2,9 @@
 
 use super::fields::{below_mut, field_mut, invalid_all, items, object_mut, set, set_default, text};
 use super::strategy::{Strategy, ThroughStatus, Traits, WriteContext};
+use coracle_api::json::{Value, json};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, meta, validation};
-use serde_json::{Value, json};
 
 /// How early a schema is tried when it does not say, and the last place.
 const PRECEDENCE: i64 = 1000;
@@ -62,7 +62,7 @@ impl Strategy for FlowSchemaStrategy {
 
 /// Upstream's number is no pointer: none is as good as zero.
 fn unless_zero(value: &mut Value, name: &str, default: i64) {
-    if value.get(name).is_none_or(|number| number.is_null() || number == 0) {
+    if value.get(name).is_none_or(|number| number.is_null() || *number == 0) {
         set(value, name, default);
     }
 }

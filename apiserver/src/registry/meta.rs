@@ -6,9 +6,9 @@ use super::strategy::WriteContext;
 use super::{Row, Subresource};
 use crate::verbs::Call;
 use coracle_api::clock::rfc3339;
+use coracle_api::json::Value;
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, Status, meta, validation};
-use serde_json::Value;
 use std::collections::HashSet;
 
 /// The most bytes that all annotations may take together.
@@ -112,7 +112,7 @@ pub fn prepare_create(row: &Row, object: &mut Value, context: &WriteContext) {
                 fields::set(
                     object,
                     "status",
-                    status.map_or_else(|| serde_json::Map::new().into(), |field| field.zero()),
+                    status.map_or_else(|| coracle_api::json::Map::new().into(), |field| field.zero()),
                 );
             }
             Some(_) => drop(fields::remove(object, "status")),
@@ -149,7 +149,7 @@ pub fn count_generation(row: &Row, object: &mut Value, old: &Value) {
     let apart = row.strategy.custom().is_none() || row.has(Subresource::Status);
     let meta_fields = ["metadata", "apiVersion", "kind", if apart { "status" } else { "kind" }];
     let names =
-        |value: &Value| -> Vec<String> { value.as_object().into_iter().flat_map(|map| map.keys().cloned()).collect() };
+        |value: &Value| -> Vec<_> { value.as_object().into_iter().flat_map(|map| map.keys().cloned()).collect() };
     let desired = names(object).into_iter().chain(names(old)).filter(|name| !meta_fields.contains(&name.as_str()));
     let annotated = row.strategy.traits().annotations_count && meta::annotations(object) != meta::annotations(old);
     if annotated || desired.into_iter().any(|name| !fields::same(object, old, &name)) {
@@ -168,7 +168,7 @@ pub fn keep_but_status(row: &Row, object: &mut Value, old: &Value) {
     match status {
         Some(status) => fields::set(object, "status", status),
         // In upstream's own types it is no pointer.
-        None if row.strategy.custom().is_none() => fields::set(object, "status", serde_json::Map::new()),
+        None if row.strategy.custom().is_none() => fields::set(object, "status", coracle_api::json::Map::new()),
         None => drop(fields::remove(object, "status")),
     }
     fill_status(row, object);

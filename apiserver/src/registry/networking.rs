@@ -4,10 +4,10 @@ use super::fields::{
     invalid_all, is_set, items, items_mut, label_selector, object_mut, one_of, require, same, set, set_default, text,
 };
 use super::strategy::{NameRule, Strategy, Traits};
+use coracle_api::json::{Value, json};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, validation};
 use ipnet::IpNet;
-use serde_json::{Value, json};
 use std::net::IpAddr;
 
 const PATH_TYPES: [&str; 3] = ["Exact", "ImplementationSpecific", "Prefix"];

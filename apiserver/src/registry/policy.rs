@@ -4,8 +4,8 @@ use super::apps::rolling;
 use super::fields::{label_selector, one_of};
 use super::strategy::{Strategy, Traits};
 use coracle_api::Cause;
+use coracle_api::json::{Value, json};
 use coracle_api::status::FieldPath;
-use serde_json::{Value, json};
 
 /// policy/v1 PodDisruptionBudget
 #[derive(Debug)]

@@ -4,9 +4,9 @@ use super::fields::{
     invalid_all, is_set, items, items_mut, label_selector, object_mut, set_default, set_default_text, text,
 };
 use super::strategy::{NameRule, Strategy, Traits};
+use coracle_api::json::{Value, json};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, validation};
-use serde_json::{Value, json};
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 

@@ -9,11 +9,11 @@ use crate::http::render;
 use crate::http::request::Body;
 use crate::http::table;
 use crate::verbs::{Call, Response, Verb};
+use coracle_api::json::{Value, json};
 use coracle_api::printing::{self, Printing};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, Gvk, Status, meta};
 use http::StatusCode;
-use serde_json::{Value, json};
 
 /// A kind that is answered.
 #[derive(Debug)]

@@ -3,10 +3,10 @@
 
 use super::strategy::Strategy;
 use coracle_api::gvk::Symbol;
+use coracle_api::json::Value;
 use coracle_api::printing::{self, Printing};
 use coracle_api::schema::{self, Schema, TypeRef};
 use coracle_api::{Gvk, Gvr, Status, decode};
-use serde_json::Value;
 
 /// A part of an object, or an action on it, with a path of its own below the object's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,9 +1,9 @@
 //! What an autoscaler measures, and how fast it scales (autoscaling/v2 `defaults.go`, `validation.go`).
 
 use super::fields::{is_set, items, one_of, quantity, require, set_default, text};
+use coracle_api::json::{Value, json};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, validation};
-use serde_json::{Value, json};
 
 /// Sources of metrics: the type, and the field that it is in.
 const SOURCES: [(&str, &str); 5] = [

@@ -6,9 +6,9 @@ use super::fields::{
     set_default, text,
 };
 use super::strategy::{Strategy, ThroughStatus, Traits};
+use coracle_api::json::{Value, json};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, meta, validation};
-use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 const PARAMETERS_MAX: usize = 512;
@@ -40,7 +40,7 @@ fn provisioner(name: &str, path: &FieldPath, causes: &mut Vec<Cause>) {
 fn parameters(object: &Value, needed: bool, causes: &mut Vec<Cause>) {
     let path = FieldPath::new("parameters");
     let given = object.get("parameters").and_then(Value::as_object);
-    let count = given.map_or(0, serde_json::Map::len);
+    let count = given.map_or(0, coracle_api::json::Map::len);
     if needed && count == 0 {
         causes.push(Cause::required(&path, "must contain at least one key/value pair"));
     }

@@ -6,11 +6,11 @@
 use super::row::Subresource;
 use crate::auth::UserInfo;
 use crate::cache::{Cacher, Field};
+use coracle_api::json::Value;
 use coracle_api::names::Names;
 use coracle_api::printing::CustomPrinter;
 use coracle_api::{Cause, Status, validation};
 use jiff::Timestamp;
-use serde_json::Value;
 
 /// Who writes, and when.
 pub struct WriteContext<'a> {

@@ -10,9 +10,9 @@ use crate::registry::fields::{items, items_mut, set, text};
 use crate::registry::strategy::Allocation;
 use crate::store::{Compare, Op};
 use coracle_api::clock::rfc3339;
+use coracle_api::json::{Value, json};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, Status, meta};
-use serde_json::{Value, json};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 

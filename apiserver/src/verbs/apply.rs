@@ -6,11 +6,11 @@ use crate::http::request::Body;
 use bytes::Bytes;
 use coracle_api::decode::{self, FieldValidation};
 use coracle_api::fields::{self, Applied, ApplyError, Conflict, How, Managers, Set};
+use coracle_api::json::{Value, json};
 use coracle_api::schema::TypeRef;
 use coracle_api::status::{CauseReason, FieldPath, Reason};
 use coracle_api::{Cause, Gvk, Status, go, meta as object_meta, schema, yaml};
 use http::StatusCode;
-use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 /// The media type of an applied configuration.
@@ -223,7 +223,7 @@ fn keep_last_applied(object: &mut Value, config: &Value) {
     }
     let mut config = config.clone();
     if let Some(annotations) = config.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
-        annotations.shift_remove(LAST_APPLIED);
+        annotations.remove(LAST_APPLIED);
     }
     let text = format!("{config}\n");
     let others: usize = object_meta::annotations(object)
@@ -234,7 +234,7 @@ fn keep_last_applied(object: &mut Value, config: &Value) {
         .sum();
     let Some(Value::Object(annotations)) = object.pointer_mut("/metadata/annotations") else { return };
     if others + LAST_APPLIED.len() + text.len() > ANNOTATIONS_MAX {
-        annotations.shift_remove(LAST_APPLIED);
+        annotations.remove(LAST_APPLIED);
     } else {
         annotations.insert(LAST_APPLIED.to_owned(), text.into());
     }

@@ -6,9 +6,9 @@ use crate::http::render;
 use crate::http::request::Body;
 use crate::registry::core::pod::set_condition;
 use crate::registry::meta;
+use coracle_api::json::{Map, Value, json};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, Gvk, Reason, Status, meta as object_meta};
-use serde_json::{Map, Value, json};
 
 const BINDING: Gvk = Gvk::of("", "v1", "Binding");
 
@@ -89,8 +89,7 @@ fn assign(call: &Call, pod: &mut Value, binding: &Value, node: &str) -> Result<(
     for field in ["annotations", "labels"] {
         let given = binding["metadata"].get(field).and_then(Value::as_object).filter(|given| !given.is_empty());
         if let Some(given) = given {
-            let mut merged: Map<String, Value> =
-                pod["metadata"].get(field).and_then(Value::as_object).cloned().unwrap_or_default();
+            let mut merged: Map = pod["metadata"].get(field).and_then(Value::as_object).cloned().unwrap_or_default();
             merged.extend(given.clone());
             object_meta::set(pod, field, Value::Object(merged));
         }

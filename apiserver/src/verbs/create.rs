@@ -10,9 +10,9 @@ use crate::registry::meta;
 use crate::registry::strategy::Allocation;
 use crate::server::store_status;
 use crate::store::{Compare, Op, Outcome, Txn};
+use coracle_api::json::Value;
 use coracle_api::{Status, meta as object_meta};
 use http::StatusCode;
-use serde_json::Value;
 use std::time::Duration;
 
 /// How often a taken generated name is replaced (upstream's RetryGenerateName: 8), and a lost race is run again.

@@ -10,11 +10,11 @@ use crate::registry::fields;
 use crate::server::store_status;
 use crate::store::{Compare, Op, Outcome, Revision, Txn};
 use coracle_api::clock::rfc3339;
+use coracle_api::json::{Value, json};
 use coracle_api::{Gvr, Status, meta as object_meta};
 use futures::StreamExt;
 use http::StatusCode;
 use jiff::SignedDuration;
-use serde_json::{Value, json};
 
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";

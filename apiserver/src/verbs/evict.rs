@@ -9,10 +9,10 @@ use crate::registry::core::pod::{is_ready, set_condition};
 use crate::registry::fields::{items, items_mut, object_mut, text};
 use crate::registry::{Subresource, meta};
 use coracle_api::clock::rfc3339;
+use coracle_api::json::{Value, json};
 use coracle_api::selector::LabelSelector;
 use coracle_api::status::CauseReason;
 use coracle_api::{Cause, Gvk, Gvr, Reason, Status, meta as object_meta};
-use serde_json::{Value, json};
 
 const EVICTION: Gvk = Gvk::of("policy", "v1", "Eviction");
 /// As upstream names it when a budget's own numbers are wrong: in the singular.

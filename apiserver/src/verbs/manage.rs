@@ -4,11 +4,12 @@ use super::{Call, Current};
 use crate::registry::strategy::ThroughStatus;
 use crate::registry::{Subresource, fields as field};
 use bytes::Bytes;
+use coracle_api::Status;
 use coracle_api::fields::{Managers, Set, Version, Writer, encode_created};
+use coracle_api::json::{self, Value};
 use coracle_api::schema::TypeRef;
-use coracle_api::{Gvk, Status, json, schema};
+use coracle_api::{Gvk, schema};
 use http::{HeaderMap, header};
-use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
@@ -42,21 +43,21 @@ pub fn manager_of(headers: &HeaderMap, user: &str) -> String {
     }
 }
 
-static STATUS: LazyLock<Value> = LazyLock::new(|| json!({"f:status": {}}));
+static STATUS: LazyLock<Value> = LazyLock::new(|| json::json!({"f:status": {}}));
 
 /// What an update of the status cannot set, by what of the metadata it can.
 static NOT_STATUS: LazyLock<[(ThroughStatus, Value); 4]> = LazyLock::new(|| {
     use ThroughStatus::{All, NotLabels, NotOwners, Nothing};
     [All, NotOwners, NotLabels, Nothing].map(|through| {
         let rest = ["spec", "data", "binaryData", "stringData", "immutable", "roleRef", "rules", "subjects", "type"];
-        let named = |names: &[&str]| -> serde_json::Map<String, Value> {
-            names.iter().map(|name| (format!("f:{name}"), json!({}))).collect()
+        let named = |names: &[&str]| -> coracle_api::json::Map {
+            names.iter().map(|name| (format!("f:{name}"), json::json!({}))).collect()
         };
         let mut fields = named(&rest);
         match through {
             All => {}
-            Nothing => drop(fields.insert("f:metadata".to_owned(), json!({}))),
-            _ => drop(fields.insert("f:metadata".to_owned(), Value::Object(named(through.kept())))),
+            Nothing => drop(fields.insert("f:metadata", json::json!({}))),
+            _ => drop(fields.insert("f:metadata", Value::Object(named(through.kept())))),
         }
         (through, Value::Object(fields))
     })

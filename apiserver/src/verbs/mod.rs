@@ -31,11 +31,11 @@ use crate::registry::{Resolved, Row, Subresource};
 use crate::server::{Server, store_status};
 use crate::store::{Compare, Op, Outcome, Revision, Txn};
 use bytes::Bytes;
+use coracle_api::json::{Map, Value};
 use coracle_api::{Gvk, Gvr, Status, json};
 use futures::future::BoxFuture;
 use http::StatusCode;
 use parking_lot::Mutex;
-use serde_json::{Map, Value};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -186,8 +186,8 @@ fn is_same(a: &Value, b: &Value) -> bool {
     a.len() == b.len() && a.iter().all(|(name, value)| same(name, value))
 }
 
-fn same_metadata(a: &Map<String, Value>, b: &Map<String, Value>) -> bool {
-    let count = |map: &Map<String, Value>| map.len() - usize::from(map.contains_key("resourceVersion"));
+fn same_metadata(a: &Map, b: &Map) -> bool {
+    let count = |map: &Map| map.len() - usize::from(map.contains_key("resourceVersion"));
     let same = |name: &str, value: &Value| b.get(name).is_some_and(|other| json::same(other, value));
     count(a) == count(b) && a.iter().all(|(name, value)| name == "resourceVersion" || same(name, value))
 }

@@ -5,11 +5,11 @@ use super::{Call, Response, apply, update};
 use crate::http::request::{Body, unknown_fields};
 use crate::registry::meta;
 use coracle_api::decode::FieldValidation;
+use coracle_api::json::Value;
 use coracle_api::patch::{self, PatchType};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, Gvk, Status, meta as object_meta};
 use http::StatusCode;
-use serde_json::Value;
 use std::borrow::Cow;
 
 /// Which patch a content type means; an apply has a way of its own.

@@ -6,11 +6,11 @@ use crate::http::render;
 use crate::http::request::Body;
 use crate::registry::meta;
 use coracle_api::decode::FieldValidation;
+use coracle_api::json::{Value, json};
 use coracle_api::selector::LabelSelector;
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, Gvk, Gvr, Status, meta as object_meta, schema};
 use http::StatusCode;
-use serde_json::{Value, json};
 
 pub(super) const SCALE: Gvk = Gvk::of("autoscaling", "v1", "Scale");
 

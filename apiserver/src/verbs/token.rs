@@ -6,11 +6,11 @@ use crate::http::render;
 use crate::http::request::Body;
 use crate::registry::fields::{is_set, items, set, text};
 use coracle_api::clock::rfc3339;
+use coracle_api::json::{Value, json};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, Gvk, Gvr, Status, meta};
 use http::StatusCode;
 use jiff::SignedDuration;
-use serde_json::{Value, json};
 
 const REQUEST: Gvk = Gvk::of("authentication.k8s.io", "v1", "TokenRequest");
 
@@ -136,7 +136,7 @@ fn bind(call: &Call, reference: &Value, own: &mut Value) -> Result<(), Status> {
         );
         return Err(Status::conflict(&Gvr { resource: kind.to_owned().into(), ..gvr }, name, &why));
     }
-    own[kind.to_ascii_lowercase()] = json!({"name": name, "uid": found});
+    own[&kind.to_ascii_lowercase()] = json!({"name": name, "uid": found});
     let node = if kind == "Pod" { text(&object["spec"], "nodeName") } else { "" };
     if !node.is_empty() {
         own["node"] = json!({"name": node});

@@ -8,9 +8,9 @@ use crate::http::request::Body;
 use crate::registry::core::pod_warnings;
 use crate::registry::{Subresource, meta};
 use crate::store::Op;
+use coracle_api::json::Value;
 use coracle_api::{Gvk, Status, meta as object_meta};
 use http::StatusCode;
-use serde_json::Value;
 
 /// How often a write that lost a race is tried again.
 pub(super) const ATTEMPTS: usize = 16;
@@ -67,7 +67,7 @@ pub(super) async fn write(
     }
     check_preconditions(call, current, &object)?;
     strategy.default(&mut object);
-    let given = object_meta::metadata_mut(&mut object).and_then(|metadata| metadata.shift_remove("managedFields"));
+    let given = object_meta::metadata_mut(&mut object).and_then(|metadata| metadata.remove("managedFields"));
     let manage = |object: &Value| match managing {
         Managing::Tracked => manage::updated(call, object, current, given),
         Managing::Applied(managed_fields) => managed_fields,

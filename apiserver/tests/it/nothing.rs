@@ -68,7 +68,7 @@ async fn every_way_of_writing_leaves_out_what_holds_nothing() {
         let (code, patched) = client.send(Method::PATCH, &path, kind, patch.to_string()).await;
         assert_eq!((code, patched), (StatusCode::OK, created.clone()), "{kind}");
     }
-    let stored = encode(&deployment()).unwrap();
+    let stored = encode(&deployment().into()).unwrap();
     client.delete(&path).await;
     let (code, created) = client.send(Method::POST, DEPLOYMENTS, MEDIA_TYPE, stored).await;
     assert_eq!((code, &created["spec"]), (StatusCode::CREATED, &expected()));

@@ -3,7 +3,7 @@
 use crate::harness::{Client, Harness, LIMIT, pod};
 use axum::body::Body;
 use coracle_api::Gvk;
-use coracle_apiserver::http::protobuf::{MEDIA_TYPE, decode, encode};
+use coracle_apiserver::http::protobuf::{self, MEDIA_TYPE};
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
@@ -17,6 +17,14 @@ async fn ask(client: &Client, path: &str, accept: &str) -> (StatusCode, String, 
     let (head, body) = response.into_parts();
     let kind = head.headers["content-type"].to_str().unwrap().to_owned();
     (head.status, kind, body.collect().await.unwrap().to_bytes().to_vec())
+}
+
+fn encode(object: &Value) -> Option<Vec<u8>> {
+    protobuf::encode(&object.clone().into())
+}
+
+fn decode(body: &[u8], gvk: &Gvk) -> Option<Value> {
+    protobuf::decode(body, gvk).ok().map(Value::from)
 }
 
 fn read(body: &[u8], kind: &'static str) -> Value {

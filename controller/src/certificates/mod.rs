@@ -211,8 +211,8 @@ fn deliver(request: &CertificateSigningRequest, certificate: String) -> Action {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use coracle_api::json::json;
     use coracle_pki::{Subject, request as make_request};
-    use serde_json::json;
 
     fn now() -> Timestamp {
         "2026-01-01T00:00:00Z".parse().unwrap()
@@ -241,7 +241,7 @@ mod tests {
     fn request(asked: &Asked) -> CertificateSigningRequest {
         let (pem, _) = make_request(&asked.subject, &asked.names).unwrap();
         CertificateSigningRequest {
-            metadata: serde_json::from_value(
+            metadata: coracle_api::json::from_value(
                 json!({"name": "r", "uid": "r", "creationTimestamp": "2026-01-01T00:00:00Z"}),
             )
             .unwrap(),
@@ -258,7 +258,7 @@ mod tests {
     }
 
     fn planned(request: CertificateSigningRequest, at: Timestamp) -> Plan {
-        let node: Node = serde_json::from_value(json!({"metadata": {"name": "a"}, "status": {"addresses": [{"type": "InternalIP", "address": "10.0.0.1"}]}})).unwrap();
+        let node: Node = coracle_api::json::from_value(json!({"metadata": {"name": "a"}, "status": {"addresses": [{"type": "InternalIP", "address": "10.0.0.1"}]}})).unwrap();
         let state =
             State { requests: Arc::new(Snapshot::of([request], &[])), nodes: Arc::new(Snapshot::of([node], &[])) };
         plan(&state, &Key::cluster("r"), &Authority::create("ca", now()).unwrap(), at)
@@ -301,7 +301,7 @@ mod tests {
         let mut request = request(asked);
         let condition =
             json!({"conditions": [{"type": "Approved", "status": "True"}, {"type": kind, "status": "True"}]});
-        request.status = Some(serde_json::from_value(condition).unwrap());
+        request.status = Some(coracle_api::json::from_value(condition).unwrap());
         request
     }
 

@@ -6,6 +6,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use coracle_api::json::Value;
 use coracle_client::{
     Action, Context, Informer, Informers, Key, Plan, Reconciler, ResourceId, Snapshot, Step, Verb, Wires,
     executor::Outcome,
@@ -13,7 +14,6 @@ use coracle_client::{
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Volume};
 use parking_lot::Mutex;
 use serde::Deserialize;
-use serde_json::Value;
 
 use crate::{ownership, pods, protection};
 

@@ -1,10 +1,12 @@
 use super::*;
-use serde_json::json;
+use coracle_api::json::json;
 
 fn claim(name: &str, finalizers: &[&str], going: bool) -> PersistentVolumeClaim {
     let owner = json!({"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "p", "controller": true});
-    serde_json::from_value(json!({"metadata": {"name": name, "namespace": "d", "uid": name, "finalizers": finalizers,
-        "ownerReferences": [owner], "deletionTimestamp": going.then_some("2026-01-01T00:00:00Z")}}))
+    coracle_api::json::from_value(
+        json!({"metadata": {"name": name, "namespace": "d", "uid": name, "finalizers": finalizers,
+        "ownerReferences": [owner], "deletionTimestamp": going.then_some("2026-01-01T00:00:00Z")}}),
+    )
     .unwrap()
 }
 
@@ -16,7 +18,7 @@ fn pod(node: Option<&str>, volume: Value, status: Value) -> Pod {
     if let Some(node) = node {
         pod["spec"]["nodeName"] = node.into();
     }
-    serde_json::from_value(pod).unwrap()
+    coracle_api::json::from_value(pod).unwrap()
 }
 
 fn named(name: &str) -> Value {

@@ -92,15 +92,15 @@ fn remember(annotations: &mut BTreeMap<String, String>, revision: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use coracle_api::json::json;
 
     #[test]
     fn a_rollback_keeps_the_old_revisions_and_the_change_cause() {
-        let deployment: Deployment = serde_json::from_value(json!({"metadata": {"annotations": {
+        let deployment: Deployment = coracle_api::json::from_value(json!({"metadata": {"annotations": {
             "kubernetes.io/change-cause": "undo", "kubectl.kubernetes.io/last-applied-configuration": "{}", REVISION: "4"}}}))
         .unwrap();
         let mut set: ReplicaSet =
-            serde_json::from_value(json!({"metadata": {"annotations": {REVISION: "3", REVISION_HISTORY: "1"}}}))
+            coracle_api::json::from_value(json!({"metadata": {"annotations": {REVISION: "3", REVISION_HISTORY: "1"}}}))
                 .unwrap();
         assert!(sync(&deployment, &mut set, 5));
         let expected = json!({"kubernetes.io/change-cause": "undo", REVISION: "5", REVISION_HISTORY: "1,3"});

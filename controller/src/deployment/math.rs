@@ -52,7 +52,7 @@ fn scaled(value: &IntOrString, total: i32, round_up: bool) -> i32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use coracle_api::json::json;
 
     #[test]
     fn percentages_round_away_from_standstill() {
@@ -69,7 +69,7 @@ mod tests {
             (3, json!(null), json!(null), (1, 0)),
         ];
         for (replicas, surge, unavailable, expected) in cases {
-            let spec: DeploymentSpec = serde_json::from_value(json!({
+            let spec: DeploymentSpec = coracle_api::json::from_value(json!({
                 "replicas": replicas, "selector": {}, "template": {},
                 "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": surge, "maxUnavailable": unavailable}},
             }))

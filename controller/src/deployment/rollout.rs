@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use coracle_api::decode;
+use coracle_api::json::json;
 use coracle_client::{Action, Context, Plan, Step, action::PatchKind, recorder::reference};
 use k8s_openapi::{
     api::{
@@ -11,7 +12,6 @@ use k8s_openapi::{
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
-use serde_json::json;
 
 use super::{State, annotations, conditions, math};
 use crate::{ownership, pod_template};
@@ -379,7 +379,7 @@ impl<'a> Rollout<'a> {
             for field in old.keys() {
                 if !new.contains_key(field) {
                     // A merge patch removes what is null.
-                    new.insert(field.clone(), serde_json::Value::Null);
+                    new.insert(field.clone(), coracle_api::json::Value::Null);
                 }
             }
         }

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::*;
+use coracle_api::json::{Value, json};
 use coracle_client::{Action, Failure, Step, Verb};
 use jiff::Timestamp;
-use serde_json::{Value, json};
 
 /// Applies actions as the server would, and lets ReplicaSets reach their sizes.
 struct Model {
@@ -40,8 +40,9 @@ impl Model {
     }
 
     fn plan(&self, failure: Option<&Failure>) -> Plan {
-        let sets: Vec<ReplicaSet> = self.sets.iter().map(|set| serde_json::from_value(set.clone()).unwrap()).collect();
-        let deployment: Deployment = serde_json::from_value(self.deployment.clone()).unwrap();
+        let sets: Vec<ReplicaSet> =
+            self.sets.iter().map(|set| coracle_api::json::from_value(set.clone()).unwrap()).collect();
+        let deployment: Deployment = coracle_api::json::from_value(self.deployment.clone()).unwrap();
         let state = State {
             deployments: Arc::new(Snapshot::of([deployment], &[])),
             sets: Arc::new(Snapshot::of(sets, &[ownership::controller_index()])),
@@ -186,7 +187,7 @@ fn a_new_deployment_comes_up() {
 }
 
 fn hash(image: &str) -> String {
-    crate::pod_template::hash(&serde_json::from_value(template(image)).unwrap(), None)
+    crate::pod_template::hash(&coracle_api::json::from_value(template(image)).unwrap(), None)
 }
 
 #[test]

@@ -1,9 +1,9 @@
 use super::*;
+use coracle_api::json::{Value, json};
 use coracle_client::{Action, Step, Verb};
-use serde_json::{Value, json};
 
 fn service(ports: Value) -> Service {
-    serde_json::from_value(
+    coracle_api::json::from_value(
         json!({"metadata": {"name": "web", "namespace": "d", "uid": "s", "labels": {"tier": "front"}},
         "spec": {"selector": {"app": "web"}, "ports": ports, "clusterIP": "10.0.0.1", "ipFamilies": ["IPv4"]}}),
     )
@@ -11,10 +11,12 @@ fn service(ports: Value) -> Service {
 }
 
 fn pod(name: &str, address: &str, ready: bool) -> Pod {
-    serde_json::from_value(json!({"metadata": {"name": name, "namespace": "d", "uid": name, "labels": {"app": "web"}},
+    coracle_api::json::from_value(
+        json!({"metadata": {"name": name, "namespace": "d", "uid": name, "labels": {"app": "web"}},
         "spec": {"nodeName": "n1", "containers": [{"name": "c", "ports": [{"name": "http", "containerPort": 8080}]}]},
         "status": {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}],
-            "conditions": [{"type": "Ready", "status": if ready { "True" } else { "False" }}]}}))
+            "conditions": [{"type": "Ready", "status": if ready { "True" } else { "False" }}]}}),
+    )
     .unwrap()
 }
 
@@ -49,17 +51,17 @@ impl World {
         match &action.verb {
             Verb::Create(body) if slices => {
                 self.made += 1;
-                let mut slice: EndpointSlice = serde_json::from_value(body.clone()).unwrap();
+                let mut slice: EndpointSlice = coracle_api::json::from_value(body.clone()).unwrap();
                 slice.metadata.name = Some(format!("web-{}", self.made));
                 self.slices.push(slice);
             }
-            Verb::Create(body) => self.endpoints.push(serde_json::from_value(body.clone()).unwrap()),
+            Verb::Create(body) => self.endpoints.push(coracle_api::json::from_value(body.clone()).unwrap()),
             Verb::Update { body, .. } if slices => {
                 let slice =
                     self.slices.iter_mut().find(|slice| slice.metadata.name.as_deref() == Some(&action.name)).unwrap();
-                *slice = serde_json::from_value(body.clone()).unwrap();
+                *slice = coracle_api::json::from_value(body.clone()).unwrap();
             }
-            Verb::Update { body, .. } => self.endpoints = vec![serde_json::from_value(body.clone()).unwrap()],
+            Verb::Update { body, .. } => self.endpoints = vec![coracle_api::json::from_value(body.clone()).unwrap()],
             Verb::Delete { .. } if slices => {
                 self.slices.retain(|slice| slice.metadata.name.as_deref() != Some(&action.name))
             }

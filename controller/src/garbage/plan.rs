@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
+use coracle_api::json::{Value, json};
 use coracle_client::{
     Action, Key, Plan, Step, Verb,
     action::{PatchKind, Propagation},
     recorder::EventType,
 };
 use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::OwnerReference};
-use serde_json::{Value, json};
 
 use super::{
     Graph, Node, Owner, State, Uid, Verdict,

@@ -1,5 +1,6 @@
 use super::*;
 use crate::catalog::{Change, Handler, Objects};
+use coracle_api::json::{Value, json};
 use coracle_client::{Key, ResourceId, Verb};
 use futures::future::BoxFuture;
 use k8s_openapi::{
@@ -9,7 +10,6 @@ use k8s_openapi::{
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
-use serde_json::{Value, json};
 
 struct Nothing;
 
@@ -57,7 +57,7 @@ impl World {
         let mut full = json!({"namespace": "d", "resourceVersion": "1"});
         full.as_object_mut().unwrap().extend(meta.as_object().unwrap().clone());
         full["uid"] = full["name"].clone();
-        let meta: ObjectMeta = serde_json::from_value(full).unwrap();
+        let meta: ObjectMeta = coracle_api::json::from_value(full).unwrap();
         let queued = &mut self.queued;
         self.state.graph.observe(entry, &Change { meta: &meta, deleted }, &mut |uid| queued.push(uid));
     }

@@ -239,11 +239,11 @@ fn status(namespace: &Namespace, content: &[Content], now: Timestamp) -> Option<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use coracle_api::json::json;
     use k8s_openapi::api::core::v1::Pod;
-    use serde_json::json;
 
     fn state(content: Vec<Content>, answers: &[(&str, bool)]) -> State {
-        let namespace: Namespace = serde_json::from_value(json!({
+        let namespace: Namespace = coracle_api::json::from_value(json!({
             "metadata": {"name": "n", "uid": "u", "deletionTimestamp": "2026-01-01T00:00:00Z"},
             "spec": {"finalizers": ["kubernetes", "other"]}}))
         .unwrap();

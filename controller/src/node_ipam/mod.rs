@@ -5,13 +5,13 @@
 
 use std::{collections::HashSet, net::Ipv4Addr, sync::Arc};
 
+use coracle_api::json::json;
 use coracle_client::{
     Action, Context, EventType, Informer, Informers, Key, Plan, Reconciler, Snapshot, Wires, action::PatchKind,
     recorder::reference,
 };
 use ipnet::Ipv4Net;
 use k8s_openapi::api::core::v1::Node;
-use serde_json::json;
 
 /// The prefix length of a node's range (upstream's `node-cidr-mask-size`).
 const NODE_PREFIX: u8 = 24;
@@ -106,8 +106,10 @@ mod tests {
     use coracle_client::{Step, Verb};
 
     fn node(name: &str, range: &str) -> Node {
-        serde_json::from_value(json!({"metadata": {"name": name, "resourceVersion": "1"}, "spec": {"podCIDR": range}}))
-            .unwrap()
+        coracle_api::json::from_value(
+            json!({"metadata": {"name": name, "resourceVersion": "1"}, "spec": {"podCIDR": range}}),
+        )
+        .unwrap()
     }
 
     fn given(plan: &Plan) -> Vec<String> {

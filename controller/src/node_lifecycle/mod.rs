@@ -8,6 +8,7 @@ mod taints;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use coracle_api::clock::Clock;
+use coracle_api::json::json;
 use coracle_client::{
     Action, Context, EventType, Informer, Informers, Key, Plan, Reconciler, Snapshot, Step, Wires, action::PatchKind,
     recorder::reference,
@@ -21,7 +22,6 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::Time,
 };
 use parking_lot::Mutex;
-use serde_json::json;
 
 use crate::pods;
 

@@ -1,13 +1,13 @@
 use super::*;
+use coracle_api::json::Value;
 use coracle_client::Verb;
-use serde_json::Value;
 
 fn now() -> Timestamp {
     "2026-01-01T01:00:00Z".parse().unwrap()
 }
 
 fn node(name: &str, ready: &str, taints: Value) -> Node {
-    serde_json::from_value(json!({
+    coracle_api::json::from_value(json!({
         "metadata": {"name": name, "uid": name, "resourceVersion": "9"},
         "spec": {"taints": taints},
         "status": {"conditions": [{"type": "Ready", "status": ready, "lastHeartbeatTime": "2026-01-01T00:00:00Z"}]},
@@ -16,7 +16,7 @@ fn node(name: &str, ready: &str, taints: Value) -> Node {
 }
 
 fn pod(name: &str, node: &str) -> Pod {
-    serde_json::from_value(
+    coracle_api::json::from_value(
         json!({"metadata": {"name": name, "namespace": "d"}, "spec": {"nodeName": node, "containers": []},
         "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}}),
     )

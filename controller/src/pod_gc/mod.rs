@@ -3,6 +3,7 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
+use coracle_api::json::json;
 use coracle_client::{
     Action, Context, Informer, Informers, Key, Plan, Reconciler, ResourceId, Snapshot, Step, Verb, Wires,
     action::PatchKind, executor::Outcome,
@@ -13,7 +14,6 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::Time,
 };
 use parking_lot::Mutex;
-use serde_json::json;
 
 use crate::{
     node_lifecycle::{BY_NODE, by_node},
@@ -169,9 +169,9 @@ fn remove(pod: &Pod) -> Action {
 mod tests {
     use super::*;
 
-    fn state(pods: Vec<serde_json::Value>, absent: &[&str]) -> State {
-        let pods = pods.into_iter().map(|pod| serde_json::from_value::<Pod>(pod).unwrap());
-        let node: Node = serde_json::from_value(json!({"metadata": {"name": "there"}})).unwrap();
+    fn state(pods: Vec<coracle_api::json::Value>, absent: &[&str]) -> State {
+        let pods = pods.into_iter().map(|pod| coracle_api::json::from_value::<Pod>(pod).unwrap());
+        let node: Node = coracle_api::json::from_value(json!({"metadata": {"name": "there"}})).unwrap();
         State {
             nodes: Arc::new(Snapshot::of([node], &[])),
             pods: Arc::new(Snapshot::of(pods, &[(BY_NODE, by_node), (BY_STATE, by_state)])),
@@ -179,7 +179,7 @@ mod tests {
         }
     }
 
-    fn pod(name: &str, node: Option<&str>, going: bool) -> serde_json::Value {
+    fn pod(name: &str, node: Option<&str>, going: bool) -> coracle_api::json::Value {
         json!({"metadata": {"name": name, "namespace": "d", "uid": name, "deletionTimestamp": going.then_some("2026-01-01T00:00:00Z")},
             "spec": {"nodeName": node, "containers": []}, "status": {"phase": "Running"}})
     }

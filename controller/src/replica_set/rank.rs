@@ -91,7 +91,7 @@ mod tests {
         for number in 0..times.len() * times.len() * 8 {
             let (ready, made) = (times[number % 3], times[number / 3 % 3]);
             let bit = |at: usize| (number / 9) >> at & 1;
-            let text = serde_json::json!({
+            let text = coracle_api::json::json!({
                 "metadata": {
                     "name": format!("p{number}"), "uid": format!("{:02}", number * 41 % 72),
                     "creationTimestamp": format!("2026-01-01T{made}Z"),
@@ -104,7 +104,7 @@ mod tests {
                     "containerStatuses": [{"name": "c", "image": "i", "imageID": "", "ready": true, "restartCount": bit(2)}],
                 },
             });
-            all.push(serde_json::from_value(text).unwrap());
+            all.push(coracle_api::json::from_value(text).unwrap());
         }
         all
     }

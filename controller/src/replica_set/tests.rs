@@ -1,6 +1,6 @@
 use super::*;
+use coracle_api::json::{Value, json};
 use coracle_client::Failure;
-use serde_json::{Value, json};
 
 fn set(replicas: i32) -> ReplicaSet {
     from(json!({
@@ -41,7 +41,7 @@ fn merge(into: &mut Value, from: Value) {
 }
 
 fn from<T: serde::de::DeserializeOwned>(value: Value) -> T {
-    serde_json::from_value(value).unwrap()
+    coracle_api::json::from_value(value).unwrap()
 }
 
 fn context() -> Context<'static> {

@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
+use coracle_api::json::json;
 use coracle_client::{Action, Context, Informer, Informers, Key, Plan, Reconciler, Scope, Snapshot, Wires};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, ServiceAccount};
-use serde_json::json;
 
 const ROOT_CA: &str = "kube-root-ca.crt";
 
@@ -93,7 +93,7 @@ pub fn plan(state: &State, namespace: &str, ca: Option<&str>) -> Plan {
             map.metadata.namespace = Some(namespace.to_owned());
             let about = json!({"kubernetes.io/description": "Contains a CA bundle that can be used to verify the kube-apiserver when using \
                 internal endpoints such as the internal service IP or kubernetes.default.svc. No other usage is guaranteed across distributions of Kubernetes clusters."});
-            map.metadata.annotations = serde_json::from_value(about).ok();
+            map.metadata.annotations = coracle_api::json::from_value(about).ok();
             map.data = Some([("ca.crt".to_owned(), ca.to_owned())].into());
             plan.push(Action::create(&map).lenient());
         }
@@ -105,9 +105,9 @@ pub fn plan(state: &State, namespace: &str, ca: Option<&str>) -> Plan {
 mod tests {
     use super::*;
 
-    fn state(namespace: serde_json::Value, maps: Vec<ConfigMap>) -> State {
+    fn state(namespace: coracle_api::json::Value, maps: Vec<ConfigMap>) -> State {
         State {
-            namespaces: Arc::new(Snapshot::of([serde_json::from_value(namespace).unwrap()], &[])),
+            namespaces: Arc::new(Snapshot::of([coracle_api::json::from_value(namespace).unwrap()], &[])),
             accounts: Arc::default(),
             maps: Arc::new(Snapshot::of(maps, &[])),
         }
@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn a_changed_authority_is_published() {
         let map = |content: &str| -> ConfigMap {
-            serde_json::from_value(
+            coracle_api::json::from_value(
                 json!({"metadata": {"name": ROOT_CA, "namespace": "n"}, "data": {"ca.crt": content}}),
             )
             .unwrap()

@@ -70,7 +70,7 @@ impl<'a> History<'a> {
             Some(known) => {
                 // Back to an older template: its revision becomes the newest.
                 if known.revision + 1 != next {
-                    let patch = json!({"revision": next});
+                    let patch = coracle_api::json!({"revision": next});
                     actions.push(Action::patch(known.as_ref(), PatchKind::Merge, patch).lenient());
                 }
                 name_of(known)

@@ -1,6 +1,6 @@
 use super::*;
+use coracle_api::json::{Value, json};
 use coracle_client::Verb;
-use serde_json::{Value, json};
 
 fn set(more: Value) -> StatefulSet {
     let mut set = json!({
@@ -29,7 +29,7 @@ fn merge(into: &mut Value, from: Value) {
 }
 
 fn from<T: serde::de::DeserializeOwned>(value: Value) -> T {
-    serde_json::from_value(value).unwrap()
+    coracle_api::json::from_value(value).unwrap()
 }
 
 /// A world in which plans are carried out.

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use coracle_api::json::json;
 use coracle_client::{
     Action, Context, Informer, Informers, Key, Plan, Reconciler, Snapshot, Step, Wires, action::PatchKind,
     recorder::reference,
@@ -11,7 +12,6 @@ use k8s_openapi::{
     api::core::v1::{Node, Pod, Taint, Toleration},
     apimachinery::pkg::apis::meta::v1::Time,
 };
-use serde_json::json;
 
 use crate::{
     node_lifecycle::{BY_NODE, by_node},
@@ -164,16 +164,16 @@ mod tests {
 
     #[test]
     fn pods_leave_when_their_toleration_ends() {
-        let node: Node = serde_json::from_value(json!({"metadata": {"name": "a"}, "spec": {"taints": [
+        let node: Node = coracle_api::json::from_value(json!({"metadata": {"name": "a"}, "spec": {"taints": [
             {"key": "node.kubernetes.io/unreachable", "effect": "NoExecute", "timeAdded": "2026-01-01T00:00:00Z"},
             {"key": "other", "effect": "NoSchedule"}]}}))
         .unwrap();
-        let pod = |name: &str, tolerations: serde_json::Value| -> Pod {
-            serde_json::from_value(json!({"metadata": {"name": name, "namespace": "d", "uid": name},
+        let pod = |name: &str, tolerations: coracle_api::json::Value| -> Pod {
+            coracle_api::json::from_value(json!({"metadata": {"name": name, "namespace": "d", "uid": name},
                 "spec": {"nodeName": "a", "containers": [], "tolerations": tolerations}}))
             .unwrap()
         };
-        let unreachable = |more: serde_json::Value| {
+        let unreachable = |more: coracle_api::json::Value| {
             let mut toleration =
                 json!({"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute"});
             toleration.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());

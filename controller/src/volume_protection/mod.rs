@@ -58,12 +58,12 @@ pub fn plan(volumes: &Snapshot<PersistentVolume>, key: &Key) -> Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use coracle_api::json::json;
     use coracle_client::Verb;
-    use serde_json::json;
 
     /// The finalizers that the plan leaves; None where it changes nothing.
     fn left(finalizers: &[&str], going: bool, phase: &str) -> Option<Vec<String>> {
-        let volume: PersistentVolume = serde_json::from_value(json!({
+        let volume: PersistentVolume = coracle_api::json::from_value(json!({
             "metadata": {"name": "v", "uid": "u", "resourceVersion": "7", "finalizers": finalizers, "deletionTimestamp": going.then_some("2026-01-01T00:00:00Z")},
             "status": {"phase": phase}}))
         .unwrap();
@@ -72,7 +72,7 @@ mod tests {
         assert_eq!(plan.describe(), ["patch persistentvolumes v"]);
         let Verb::Patch { body, .. } = action.verb else { panic!() };
         assert_eq!(body["metadata"]["resourceVersion"], "7");
-        Some(serde_json::from_value(body["metadata"]["finalizers"].clone()).unwrap())
+        Some(coracle_api::json::from_value(body["metadata"]["finalizers"].clone()).unwrap())
     }
 
     #[test]

@@ -10,9 +10,9 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use base64::{Engine, engine::general_purpose::STANDARD};
+use coracle_api::json::json;
 use coracle_pki::{Authority, Identity, Subject, Usage, write_private};
 use jiff::Timestamp;
-use serde_json::json;
 
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Names of the API inside the cluster (upstream's certificate of the API server), and its service address.

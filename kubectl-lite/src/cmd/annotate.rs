@@ -1,8 +1,8 @@
 //! `label` and `annotate`.
 
 use clap::Args;
+use coracle_api::json::{Map, Value, json};
 use coracle_api::meta;
-use serde_json::{Map, Value, json};
 
 use super::get::select;
 use crate::{
@@ -68,12 +68,7 @@ pub async fn run(session: &Session, options: &Options, what: What) -> Result<()>
     Ok(())
 }
 
-fn changed(
-    current: &Map<String, Value>,
-    changes: &[(&str, Option<&str>)],
-    overwrite: bool,
-    field: &str,
-) -> Result<Map<String, Value>> {
+fn changed(current: &Map, changes: &[(&str, Option<&str>)], overwrite: bool, field: &str) -> Result<Map> {
     let mut patch = Map::new();
     for (key, value) in changes {
         match (current.get(*key), value) {

@@ -4,9 +4,9 @@
 //! https://kubernetes.io/docs/tasks/manage-kubernetes-objects/declarative-config/
 
 use clap::Args;
+use coracle_api::json::{Value, json};
 use coracle_api::status::CauseReason;
 use coracle_api::{meta, patch, schema};
-use serde_json::{Value, json};
 
 use crate::{
     cli::{DryRun, Files, Output},
@@ -145,7 +145,7 @@ async fn change(
 ) -> Result<(Value, &'static str)> {
     for attempt in 1.. {
         let (media_type, patch) = three_way(modified, &current)?;
-        if patch.as_object().is_none_or(serde_json::Map::is_empty) {
+        if patch.as_object().is_none_or(coracle_api::json::Map::is_empty) {
             return Ok((current, "unchanged"));
         }
         if dry {
@@ -192,7 +192,7 @@ fn annotated(object: &Value, namespace: Option<&str>) -> Result<Value> {
         meta::set(&mut object, "namespace", namespace);
     }
     if let Some(annotations) = object["metadata"].get_mut("annotations").and_then(Value::as_object_mut) {
-        annotations.shift_remove(LAST_APPLIED);
+        annotations.remove(LAST_APPLIED);
     }
     if !object["metadata"]["annotations"].is_object() {
         object["metadata"]["annotations"] = json!({});

@@ -32,7 +32,7 @@ pub fn run(connection: &Connection, action: &Action) -> Result<()> {
     };
     match action {
         Action::View { raw } => {
-            let mut value = serde_json::to_value(&config)?;
+            let mut value = coracle_api::json::to_value(&config)?;
             if !raw {
                 redact(&mut value);
             }
@@ -71,7 +71,7 @@ fn use_context(connection: &Connection, mut config: Kubeconfig, name: &str) -> R
         (None, Ok(path)) => path.into(),
         (None, Err(_)) => std::env::home_dir().unwrap_or_default().join(".kube/config"),
     };
-    let text = yaml::to_string(&serde_json::to_value(&config)?);
+    let text = yaml::to_string(&coracle_api::json::to_value(&config)?);
     let beside = path.with_extension("new");
     let write = || {
         use std::{io::Write, os::unix::fs::OpenOptionsExt};
@@ -84,10 +84,10 @@ fn use_context(connection: &Connection, mut config: Kubeconfig, name: &str) -> R
     Ok(())
 }
 
-fn redact(value: &mut serde_json::Value) {
+fn redact(value: &mut coracle_api::json::Value) {
     const SECRET: [&str; 4] = ["client-key-data", "token", "password", "client-certificate-data"];
     match value {
-        serde_json::Value::Object(fields) => {
+        coracle_api::json::Value::Object(fields) => {
             for (key, value) in fields {
                 match key.as_str() {
                     "certificate-authority-data" => *value = "DATA+OMITTED".into(),
@@ -98,7 +98,7 @@ fn redact(value: &mut serde_json::Value) {
                 }
             }
         }
-        serde_json::Value::Array(items) => items.iter_mut().for_each(redact),
+        coracle_api::json::Value::Array(items) => items.iter_mut().for_each(redact),
         _ => {}
     }
 }

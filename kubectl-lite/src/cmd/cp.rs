@@ -92,7 +92,7 @@ impl Place {
             task.await.map_err(|error| Error::usage(error.to_string()))??;
         }
         match status {
-            Some(status) => ended(serde_json::to_value(status.await).unwrap_or_default()),
+            Some(status) => ended(coracle_api::json::to_value(&status.await).unwrap_or_default()),
             None => Ok(()),
         }
     }

@@ -4,8 +4,8 @@ use std::fs;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use clap::{Args, Subcommand};
+use coracle_api::json::{Map, Value, json};
 use coracle_api::meta;
-use serde_json::{Map, Value, json};
 
 use crate::{
     cli::{DryRun, Files, Output},
@@ -212,8 +212,7 @@ fn config_map(options: &Data) -> Result<Value> {
 }
 
 fn secret(options: &Data) -> Result<Value> {
-    let data: Map<String, Value> =
-        entries(options)?.into_iter().map(|(key, value)| (key, STANDARD.encode(value).into())).collect();
+    let data: Map = entries(options)?.into_iter().map(|(key, value)| (key, STANDARD.encode(value))).collect();
     Ok(
         json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": options.name}, "type": "Opaque", "data": data}),
     )

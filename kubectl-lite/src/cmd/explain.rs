@@ -1,7 +1,7 @@
 //! `explain`: what the fields of a resource are, from the server's OpenAPI v3 document.
 
 use clap::Args;
-use serde_json::Value;
+use coracle_api::json::Value;
 
 use crate::{
     discovery::Resource,
@@ -131,7 +131,7 @@ impl<'d> Document<'d> {
     }
 
     /// The fields of a schema, of what it refers to, or of its items.
-    fn fields(&self, schema: &'d Value) -> Option<&'d serde_json::Map<String, Value>> {
+    fn fields(&self, schema: &'d Value) -> Option<&'d coracle_api::json::Map> {
         let mut schema = schema;
         for _ in 0..MAX_DEPTH {
             if let Some(Value::Object(fields)) = schema.get("properties") {
@@ -172,10 +172,10 @@ impl<'d> Document<'d> {
     fn print(&self, schema: &'d Value, recursive: bool, level: usize, out: &mut String) {
         let Some(fields) = self.fields(schema) else { return };
         let required = self.required(schema);
-        let mut names: Vec<&String> = fields.keys().collect();
+        let mut names: Vec<_> = fields.keys().collect();
         names.sort();
         for name in names {
-            let field = &fields[name];
+            let field = &fields[name.as_str()];
             let needed = if required.contains(&name.as_str()) { " -required-" } else { "" };
             *out += &format!("{}{name}\t<{}>{needed}\n", "  ".repeat(level), self.type_of(field));
             if recursive {
@@ -217,7 +217,7 @@ impl<'d> Document<'d> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use coracle_api::json::json;
 
     fn resource() -> Resource {
         Resource {

@@ -3,10 +3,10 @@
 use std::{collections::HashMap, io::Write};
 
 use clap::Args;
+use coracle_api::json::{Value, json};
 use coracle_api::{meta, yaml};
 use futures::StreamExt;
 use http_body_util::BodyExt;
-use serde_json::{Value, json};
 
 use crate::{
     cli::{Files, Output},
@@ -288,7 +288,7 @@ async fn watch(session: &Session, target: &Target, options: &Options, format: &F
             match kind {
                 "BOOKMARK" => {}
                 "ERROR" => {
-                    let status = serde_json::from_value::<coracle_api::Status>(event["object"].clone())?;
+                    let status = coracle_api::json::from_value::<coracle_api::Status>(event["object"].clone())?;
                     return Err(status.into());
                 }
                 _ => printer.print(&event["object"])?,

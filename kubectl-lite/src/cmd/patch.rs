@@ -1,8 +1,8 @@
 //! `patch`.
 
 use clap::Args;
+use coracle_api::json::Value;
 use coracle_api::{meta, yaml};
-use serde_json::Value;
 
 use crate::{
     cli::Output,

@@ -3,10 +3,10 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use clap::Args;
+use coracle_api::json::Value;
 use coracle_api::meta;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
-use serde_json::Value;
 use tokio::{
     io::copy_bidirectional,
     net::{TcpListener, TcpStream},
@@ -167,7 +167,7 @@ async fn forward(mut stream: TcpStream, pods: &Api<Pod>, pod: &str, target: u16)
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use coracle_api::json::json;
 
     use super::*;
 

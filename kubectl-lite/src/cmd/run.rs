@@ -3,10 +3,10 @@
 use std::io::Write;
 
 use clap::Args;
+use coracle_api::json::{Value, json};
 use coracle_api::meta;
 use futures::StreamExt;
 use http_body_util::BodyExt;
-use serde_json::{Value, json};
 
 use super::{
     create::{self, Common},
@@ -153,11 +153,8 @@ fn pod(options: &Options) -> Result<Value> {
             .ok_or_else(|| Error::usage(format!("invalid {what}: {text}")))
     };
     let labels = match &options.labels {
-        Some(labels) => labels
-            .split(',')
-            .map(|label| Ok((pair(label, "label")?.0, pair(label, "label")?.1.into())))
-            .collect::<Result<_>>()?,
-        None => serde_json::Map::from_iter([("run".to_owned(), options.name.as_str().into())]),
+        Some(labels) => labels.split(',').map(|label| pair(label, "label")).collect::<Result<_>>()?,
+        None => coracle_api::json::Map::from_iter([("run", options.name.as_str())]),
     };
     let mut container = json!({"name": options.name, "image": options.image});
     if options.stdin {

@@ -1,8 +1,8 @@
 //! `scale`.
 
 use clap::Args;
+use coracle_api::json::json;
 use coracle_api::meta;
-use serde_json::json;
 
 use super::get::select;
 use crate::{

@@ -1,8 +1,8 @@
 //! `cordon` and `uncordon`.
 
 use clap::Args;
+use coracle_api::json::json;
 use coracle_api::meta;
-use serde_json::json;
 
 use super::get::select;
 use crate::{error::Result, session::Session, targets::Target};
@@ -33,7 +33,7 @@ pub async fn run(session: &Session, options: &Options, schedulable: bool) -> Res
             println!("node/{name} {already}");
             continue;
         }
-        let value = if schedulable { serde_json::Value::Null } else { json!(true) };
+        let value = if schedulable { coracle_api::json::Value::Null } else { json!(true) };
         let path = resource.object_path("", name);
         session.patch(&path, "application/merge-patch+json", &json!({"spec": {"unschedulable": value}})).await?;
         println!("node/{name} {now}");

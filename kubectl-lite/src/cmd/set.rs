@@ -1,8 +1,8 @@
 //! `set image`, `set env`.
 
 use clap::{Args, Subcommand};
+use coracle_api::json::{Value, json};
 use coracle_api::meta;
-use serde_json::{Value, json};
 
 use super::get::select;
 use crate::{

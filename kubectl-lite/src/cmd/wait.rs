@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use clap::Args;
+use coracle_api::json::Value;
 use coracle_api::meta;
 use futures::StreamExt;
 use http_body_util::BodyExt;
-use serde_json::Value;
 
 use super::get::{encode, select};
 use crate::{

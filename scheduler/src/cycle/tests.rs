@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::{cache::Cache, plugins::Handle};
-use serde_json::{Value, json};
+use coracle_api::json::{Value, json};
 
 struct Cluster {
     cache: Cache,
@@ -25,7 +25,7 @@ impl Cluster {
             merge(&mut node, more);
             let name = node["metadata"]["name"].clone();
             merge(&mut node, &json!({"metadata": {"labels": {"kubernetes.io/hostname": name}}}));
-            cluster.cache.set_node(&Arc::new(serde_json::from_value(node).unwrap()));
+            cluster.cache.set_node(&Arc::new(coracle_api::json::from_value(node).unwrap()));
         }
         cluster
     }
@@ -64,7 +64,7 @@ fn pod(name: &str, spec: Value) -> Arc<PodInfo> {
     let mut pod = json!({"metadata": {"name": name, "namespace": "d", "uid": name, "labels": {"app": "web"}},
         "spec": {"containers": [{"name": "c", "image": "i", "resources": {"requests": {"cpu": "1", "memory": "1Gi"}}}]}});
     merge(&mut pod["spec"], &spec);
-    Arc::new(PodInfo::new(Arc::new(serde_json::from_value(pod).unwrap())))
+    Arc::new(PodInfo::new(Arc::new(coracle_api::json::from_value(pod).unwrap())))
 }
 
 fn merge(into: &mut Value, from: &Value) {
@@ -83,10 +83,10 @@ fn pods_of_one_controller_are_spread() {
     let mut cluster = Cluster::new(&[node("a", json!({})), node("b", json!({})), node("c", json!({}))]);
     let mut counts = BTreeMap::new();
     for number in 0..9 {
-        let mut pod = serde_json::to_value(pod(&format!("p{number}"), json!({})).pod.as_ref()).unwrap();
+        let mut pod = coracle_api::json::to_value(&pod(&format!("p{number}"), json!({})).pod.as_ref()).unwrap();
         pod["metadata"]["ownerReferences"] =
             json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "w", "uid": "w", "controller": true}]);
-        let pod = Arc::new(PodInfo::new(Arc::new(serde_json::from_value(pod).unwrap())));
+        let pod = Arc::new(PodInfo::new(Arc::new(coracle_api::json::from_value(pod).unwrap())));
         *counts.entry(cluster.place(&pod).unwrap()).or_insert(0) += 1;
     }
     assert_eq!(counts.values().collect::<Vec<_>>(), [&3, &3, &3]);

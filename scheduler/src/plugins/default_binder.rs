@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use coracle_api::json::{Value, json};
 use coracle_client::Client;
 use futures::{FutureExt, future::BoxFuture};
-use serde_json::{Value, json};
 
 use super::Handle;
 use crate::{

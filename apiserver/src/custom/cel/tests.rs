@@ -4,8 +4,8 @@
 use super::{Declared, Scope, Type};
 use crate::custom::rules;
 use crate::custom::structural::Node;
+use coracle_api::json::{Value, json};
 use coracle_api::status::FieldPath;
-use serde_json::{Value, json};
 
 /// Expressions that were made up for each seed.
 const MADE: usize = 1500;

@@ -8,7 +8,7 @@ use crate::registry::fields::text;
 use crate::server::Server;
 use coracle_api::Status;
 use coracle_api::clock::rfc3339;
-use serde_json::Value;
+use coracle_api::json::Value;
 use std::sync::Arc;
 
 const SCHEMAS: (&str, &str) = (GROUP, "flowschemas");

@@ -27,13 +27,13 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use coracle_api::Status;
+use coracle_api::json::Value;
 use http::HeaderMap;
 use lending::Wanted;
 pub use meters::Meters;
 use meters::{Raised, Why};
 use parking_lot::Mutex;
 use prometheus_client::metrics::histogram::Histogram;
-use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 

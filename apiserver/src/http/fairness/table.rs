@@ -6,9 +6,9 @@ use super::meters::{Meter, Meters};
 use super::turns::{Settings, Turns};
 use crate::auth::{Attributes, UserInfo};
 use crate::registry::fields::{items, text};
+use coracle_api::json::Value;
 use coracle_api::meta;
 use http::HeaderValue;
-use serde_json::Value;
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -360,7 +360,7 @@ fn last_level(known: &BTreeMap<String, Arc<Turns>>, seats: usize) -> Level {
 mod tests {
     use super::super::turns::{Entry, Request};
     use super::*;
-    use serde_json::json;
+    use coracle_api::json::json;
 
     fn table() -> Table {
         let level = |name: &str, shares: u64| {

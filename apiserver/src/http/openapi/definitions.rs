@@ -1,8 +1,8 @@
 //! Definitions of types, from the schema table and the descriptions.
 
 use super::descriptions::Descriptions;
+use coracle_api::json::{Map, Value, json};
 use coracle_api::schema::{Field, Kind, ListType, Scalar, TypeRef, ValueRef};
-use serde_json::{Map, Value, json};
 
 /// How a document refers to its definitions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +61,7 @@ fn zero(scalar: Scalar) -> Option<Value> {
 pub(super) struct Definitions<'d> {
     style: Style,
     descriptions: &'d Descriptions,
-    found: Map<String, Value>,
+    found: Map,
 }
 
 impl<'d> Definitions<'d> {
@@ -75,10 +75,10 @@ impl<'d> Definitions<'d> {
     }
 
     /// The definitions, in order of their names.
-    pub fn finish(self) -> Map<String, Value> {
-        let mut pairs: Vec<(String, Value)> = self.found.into_iter().collect();
-        pairs.sort_by(|a, b| a.0.cmp(&b.0));
-        pairs.into_iter().collect()
+    pub fn finish(self) -> Map {
+        let mut found = self.found;
+        found.sort_keys();
+        found
     }
 
     /// A definition that stands for itself: a custom resource's.
@@ -111,7 +111,7 @@ impl<'d> Definitions<'d> {
             .ends_with("List")
             .then(|| format!("{} is a list of {}.", ty.name(), ty.name().trim_end_matches("List")));
         if let Some(description) = self.descriptions.of_type(name).map(str::to_owned).or(list) {
-            definition.insert("description".to_owned(), description.into());
+            definition.insert("description", description.into());
         }
         let mut properties = Map::new();
         let mut required = Vec::new();
@@ -122,14 +122,14 @@ impl<'d> Definitions<'d> {
             }
         }
         if !required.is_empty() {
-            definition.insert("required".to_owned(), json!(required));
+            definition.insert("required", json!(required));
         }
-        definition.insert("type".to_owned(), "object".into());
+        definition.insert("type", "object".into());
         if !properties.is_empty() {
-            definition.insert("properties".to_owned(), Value::Object(properties));
+            definition.insert("properties", Value::Object(properties));
         }
         if ty.atomic() {
-            definition.insert("x-kubernetes-map-type".to_owned(), "atomic".into());
+            definition.insert("x-kubernetes-map-type", "atomic".into());
         }
         self.found.insert(name.to_owned(), Value::Object(definition));
     }
@@ -147,13 +147,13 @@ impl<'d> Definitions<'d> {
         }
         let Value::Object(map) = &mut property else { return property };
         if let Some(default) = self.default(owner, field) {
-            map.insert("default".to_owned(), default);
+            map.insert("default", default);
         }
         if let Some(described) = described {
-            map.insert("description".to_owned(), described.into());
+            map.insert("description", described.into());
         }
         if field.atomic() {
-            map.insert("x-kubernetes-map-type".to_owned(), "atomic".into());
+            map.insert("x-kubernetes-map-type", "atomic".into());
         }
         if let Some(list_type) = field.list_type() {
             let text = match list_type {
@@ -161,21 +161,21 @@ impl<'d> Definitions<'d> {
                 ListType::Set => "set",
                 ListType::Map => "map",
             };
-            map.insert("x-kubernetes-list-type".to_owned(), text.into());
+            map.insert("x-kubernetes-list-type", text.into());
         }
         if !field.list_keys().is_empty() {
             let keys: Vec<&str> = field.list_keys().iter().map(|key| &**key).collect();
-            map.insert("x-kubernetes-list-map-keys".to_owned(), json!(keys));
+            map.insert("x-kubernetes-list-map-keys", json!(keys));
         }
         if let Some(key) = field.merge_key() {
-            map.insert("x-kubernetes-patch-merge-key".to_owned(), key.into());
+            map.insert("x-kubernetes-patch-merge-key", key.into());
         }
         let strategy = field.strategy();
         let strategies =
             [(strategy.merge, "merge"), (strategy.retain_keys, "retainKeys"), (strategy.replace, "replace")];
         let strategies: Vec<&str> = strategies.into_iter().filter(|(has, _)| *has).map(|(_, name)| name).collect();
         if !strategies.is_empty() {
-            map.insert("x-kubernetes-patch-strategy".to_owned(), strategies.join(",").into());
+            map.insert("x-kubernetes-patch-strategy", strategies.join(",").into());
         }
         property
     }
@@ -218,7 +218,7 @@ impl<'d> Definitions<'d> {
         if let (Kind::Scalar(scalar), Some(map)) = (value.kind(), inner.as_object_mut())
             && let Some(zero) = zero(scalar)
         {
-            map.insert("default".to_owned(), zero);
+            map.insert("default", zero);
         }
         inner
     }

@@ -15,6 +15,7 @@ use crate::registry::{Registry, Row, Rows};
 use crate::verbs::Response;
 use axum::body::Body;
 use bytes::Bytes;
+use coracle_api::json::{Map, Value, json};
 use coracle_api::schema;
 use definitions::{Definitions, Style};
 use descriptions::Descriptions;
@@ -23,7 +24,6 @@ use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use parking_lot::Mutex;
-use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -77,7 +77,7 @@ impl Documents {
                 let hash = hash(&rows, &group, &version);
                 (path.clone(), json!({"serverRelativeURL": format!("/openapi/v3/{path}?hash={hash}")}))
             });
-            let root = json!({"paths": list.collect::<Map<_, _>>()}).to_string();
+            let root = json!({"paths": list.collect::<Map>()}).to_string();
             return Some(respond(headers, compress(root.as_bytes()), "application/json", &hash_of_all(&rows)));
         }
         let (_, group, version) = group_versions(&rows).find(|(known, ..)| known == path)?;
@@ -241,7 +241,7 @@ fn collect(
     base: &str,
     (group, version): (&str, &str),
     style: Style,
-    found: &mut Map<String, Value>,
+    found: &mut Map,
     definitions: &mut Definitions<'_>,
 ) {
     for name in ["DeleteOptions", "Status", "WatchEvent"] {
@@ -311,11 +311,11 @@ fn add_custom(definitions: &mut Definitions<'_>, style: Style, name: &str, opena
 fn keep_what_v2_has(schema: &mut Value) {
     let Some(map) = schema.as_object_mut() else { return };
     for unknown in ["oneOf", "anyOf", "not", "nullable", "x-kubernetes-validations"] {
-        map.shift_remove(unknown);
+        map.remove(unknown);
     }
     for (name, value) in map.iter_mut() {
         match name.as_str() {
-            "properties" => value.as_object_mut().into_iter().flatten().for_each(|(_, inner)| keep_what_v2_has(inner)),
+            "properties" => value.as_object_mut().into_iter().flat_map(Map::values_mut).for_each(keep_what_v2_has),
             "items" | "additionalProperties" => keep_what_v2_has(value),
             _ => {}
         }

@@ -3,7 +3,7 @@
 use super::definitions::Style;
 use crate::registry::{Row, Subresource};
 use coracle_api::Gvk;
-use serde_json::{Map, Value, json};
+use coracle_api::json::{Map, Value, json};
 
 const WRITE: [&str; 4] = ["dryRun", "fieldManager", "fieldValidation", "pretty"];
 const PATCH: [&str; 5] = ["dryRun", "fieldManager", "fieldValidation", "force", "pretty"];
@@ -90,7 +90,7 @@ impl Operations<'_> {
                     operation["requestBody"] = json!({"content": {"*/*": {"schema": self.style.reference(&takes)}}});
                 } else if action == "patch" {
                     let each = PATCHES.iter().map(|kind| ((*kind).to_owned(), json!({"schema": {"type": "object"}})));
-                    operation["requestBody"] = json!({"required": true, "content": each.collect::<Map<_, _>>()});
+                    operation["requestBody"] = json!({"required": true, "content": each.collect::<Map>()});
                 }
             }
             Style::V2 => {
@@ -135,16 +135,16 @@ fn in_path(style: Style, name: &str) -> Value {
 }
 
 /// Adds the paths of a row below `base`.
-pub(super) fn add(paths: &mut Map<String, Value>, style: Style, base: &str, row: &Row, gvk: &Gvk, definition: &str) {
+pub(super) fn add(paths: &mut Map, style: Style, base: &str, row: &Row, gvk: &Gvk, definition: &str) {
     let operations = Operations { style, gvk, definition };
     let can = |verb: &str| row.verbs.contains(&verb);
     let everywhere = format!("/{base}/{}", row.plural);
     let collection =
         if row.namespaced { format!("/{base}/namespaces/{{namespace}}/{}", row.plural) } else { everywhere.clone() };
     let with = |names: &[&str], pairs: Vec<(&str, Value)>| -> Value {
-        let mut item: Map<String, Value> = pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        let mut item: Map = pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         let parameters: Vec<Value> = names.iter().map(|name| in_path(style, name)).collect();
-        item.insert("parameters".to_owned(), Value::Array(parameters));
+        item.insert("parameters", Value::Array(parameters));
         Value::Object(item)
     };
     let place: &[&str] = if row.namespaced { &["namespace"] } else { &[] };

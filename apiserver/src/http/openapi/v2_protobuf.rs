@@ -3,7 +3,7 @@
 //! Each message is a list of its fields: the JSON name, the number, and what the field holds.
 
 use super::wire::{self, any, bytes, flag, map, texts, wrap};
-use serde_json::Value;
+use coracle_api::json::Value;
 
 /// What a field holds.
 #[derive(Clone, Copy)]
@@ -158,7 +158,7 @@ impl wire::Holds for Holds {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use coracle_api::json::json;
 
     #[test]
     fn a_small_document() {

@@ -3,7 +3,7 @@
 //! Each message is a list of its fields: the JSON name, the number, and what the field holds.
 
 use super::wire::{self, any, bytes, flag, map, named, texts, varint, wrap};
-use serde_json::Value;
+use coracle_api::json::Value;
 
 /// Where a message may be a reference instead: the message under 1, the reference under 2.
 const REFERENCE: &str = "$ref";
@@ -212,7 +212,7 @@ fn default(out: &mut Vec<u8>, number: u32, value: &Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use coracle_api::json::json;
 
     #[test]
     fn what_a_schema_says_besides() {

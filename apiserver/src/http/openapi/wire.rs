@@ -1,6 +1,6 @@
 //! How an OpenAPI document is put into protobuf: messages as tables of their fields, and the wire format's few forms.
 
-use serde_json::Value;
+use coracle_api::json::Value;
 
 /// What a field holds, in one version of OpenAPI.
 pub(super) trait Holds: Copy + 'static {

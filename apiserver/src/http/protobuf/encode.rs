@@ -4,10 +4,10 @@ use super::MAGIC;
 use super::numbers::{Either, NUMBERS, Numbers};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use coracle_api::json::{Map, Value};
 use coracle_api::schema::{self, Kind, Scalar, TypeRef, ValueRef};
 use coracle_api::{Gvk, meta};
 use jiff::Timestamp;
-use serde_json::{Map, Value};
 
 /// Whether objects of a kind can be answered in protobuf: it has field numbers. Custom resources have none, as upstream.
 pub fn is_offered(gvk: &Gvk) -> bool {
@@ -106,7 +106,7 @@ fn number(out: &mut Vec<u8>, at: u64, value: i64) {
     varint(out, value.cast_unsigned());
 }
 
-fn structure(object: &Map<String, Value>, ty: TypeRef<'static>) -> Vec<u8> {
+fn structure(object: &Map, ty: TypeRef<'static>) -> Vec<u8> {
     let mut out = Vec::new();
     if let Some(numbers) = NUMBERS.get(ty.full_name()) {
         fields(&mut out, object, numbers, ty);
@@ -114,7 +114,7 @@ fn structure(object: &Map<String, Value>, ty: TypeRef<'static>) -> Vec<u8> {
     out
 }
 
-fn fields(out: &mut Vec<u8>, object: &Map<String, Value>, numbers: &Numbers, ty: TypeRef<'static>) {
+fn fields(out: &mut Vec<u8>, object: &Map, numbers: &Numbers, ty: TypeRef<'static>) {
     for (number, numbered) in &numbers.fields {
         let (Some(value), Some(field)) = (object.get(numbered.name), ty.field(numbered.name)) else { continue };
         match (numbered.either, field.value().kind(), value) {
@@ -246,7 +246,7 @@ fn as_go_writes(json: String) -> String {
 mod tests {
     use super::super::decode;
     use super::*;
-    use serde_json::json;
+    use coracle_api::json::json;
     use std::collections::{BTreeSet, HashSet};
 
     fn has(numbers: &Numbers, field: &str) -> bool {

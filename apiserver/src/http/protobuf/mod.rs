@@ -14,11 +14,11 @@ pub use encode::{encode, envelope, envelope_head, frame, is_offered, length_of, 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use coracle_api::clock::{rfc3339, rfc3339_micro};
+use coracle_api::json::{Map, Value};
 use coracle_api::schema::{self, Field, Kind, Scalar, TypeRef, ValueRef};
 use coracle_api::{Gvk, Status};
 use jiff::Timestamp;
 use numbers::{Either, NUMBERS, Numbers};
-use serde_json::{Map, Value};
 
 /// The media type.
 pub const MEDIA_TYPE: &str = "application/vnd.kubernetes.protobuf";
@@ -56,8 +56,8 @@ pub fn decode(body: &[u8], expected: &Gvk) -> std::result::Result<Value, Status>
     let ty = schema::of(&gvk)
         .ok_or_else(|| Status::bad_request(format!("no kind {kind:?} is registered for version {version:?}")))?;
     let mut object = Map::new();
-    object.insert("kind".to_owned(), gvk.kind.to_string().into());
-    object.insert("apiVersion".to_owned(), gvk.api_version().into());
+    object.insert("kind", gvk.kind.to_string().into());
+    object.insert("apiVersion", gvk.api_version().into());
     structure(raw, ty, &mut object, 0).map_err(wrong)?;
     Ok(Value::Object(object))
 }
@@ -161,7 +161,7 @@ fn utf8(bytes: &[u8]) -> Result<String> {
 }
 
 /// A message of a type, into its JSON fields.
-fn structure(bytes: &[u8], ty: TypeRef<'static>, object: &mut Map<String, Value>, depth: usize) -> Result<()> {
+fn structure(bytes: &[u8], ty: TypeRef<'static>, object: &mut Map, depth: usize) -> Result<()> {
     match NUMBERS.get(ty.full_name()) {
         Some(numbers) => fields(bytes, numbers, ty, object, depth),
         // A type without fields.
@@ -170,13 +170,7 @@ fn structure(bytes: &[u8], ty: TypeRef<'static>, object: &mut Map<String, Value>
     }
 }
 
-fn fields(
-    bytes: &[u8],
-    numbers: &Numbers,
-    ty: TypeRef<'static>,
-    object: &mut Map<String, Value>,
-    depth: usize,
-) -> Result<()> {
+fn fields(bytes: &[u8], numbers: &Numbers, ty: TypeRef<'static>, object: &mut Map, depth: usize) -> Result<()> {
     if depth > MAX_DEPTH {
         return Err(Malformed("nested too deeply"));
     }
@@ -198,7 +192,7 @@ fn fields(
 }
 
 /// Adds one occurrence of a field, of which a zero may count.
-fn add(object: &mut Map<String, Value>, field: Field<'static>, wire: Wire, zero: bool, depth: usize) -> Result<()> {
+fn add(object: &mut Map, field: Field<'static>, wire: Wire, zero: bool, depth: usize) -> Result<()> {
     let name = field.name();
     match field.value().kind() {
         Kind::List(item) => {
@@ -236,7 +230,7 @@ fn says_nothing(found: &Value, kind: Kind<'_>) -> bool {
 
 /// Adds one occurrence of a field that may be one of two things.
 fn add_either(
-    object: &mut Map<String, Value>,
+    object: &mut Map,
     field: Field<'static>,
     wire: Wire,
     form: Either,
@@ -290,7 +284,7 @@ fn entry(wire: Wire<'_>) -> Result<(String, Option<Wire<'_>>)> {
 }
 
 /// The map that a field holds, or will.
-fn map_of<'o>(object: &'o mut Map<String, Value>, name: &str) -> Result<&'o mut Map<String, Value>> {
+fn map_of<'o>(object: &'o mut Map, name: &str) -> Result<&'o mut Map> {
     let map = object.entry(name).or_insert_with(|| Value::Object(Map::new()));
     map.as_object_mut().ok_or(Malformed("a map that is none"))
 }
@@ -338,7 +332,7 @@ fn scalar(wire: Wire, scalar: Scalar) -> Result<Option<Value>> {
         (Scalar::Bool, Wire::Varint(number)) => (number != 0).into(),
         (Scalar::Int32 | Scalar::Int64 | Scalar::Number, Wire::Varint(number)) => number.cast_signed().into(),
         (Scalar::Number, Wire::Fixed64(bits)) => f64::from_bits(bits).into(),
-        (Scalar::Number, Wire::Fixed32(bits)) => f32::from_bits(bits).into(),
+        (Scalar::Number, Wire::Fixed32(bits)) => f64::from(f32::from_bits(bits)).into(),
         (Scalar::Quantity, Wire::Bytes(bytes)) => match member(bytes, 1)? {
             Some(Wire::Bytes(text)) => utf8(text)?.into(),
             _ => return Ok(None),
@@ -389,7 +383,7 @@ fn time(bytes: &[u8], micro: bool) -> Result<Option<Value>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use coracle_api::json::json;
 
     /// A field of bytes.
     fn field(number: u8, bytes: &[u8]) -> Vec<u8> {

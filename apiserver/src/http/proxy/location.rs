@@ -3,8 +3,8 @@
 use super::super::kubelet;
 use crate::registry::fields::{items, text};
 use crate::verbs::Call;
+use coracle_api::json::Value;
 use coracle_api::{Gvr, Status};
-use serde_json::Value;
 use std::net::{IpAddr, SocketAddr};
 
 /// An address, and how it is spoken to.

@@ -3,8 +3,8 @@
 use crate::registry::fields::same;
 use crate::registry::strategy::Strategy;
 use coracle_api::Cause;
+use coracle_api::json::Value;
 use coracle_api::status::FieldPath;
-use serde_json::Value;
 
 /// apps/v1 ControllerRevision
 #[derive(Debug)]

@@ -4,9 +4,9 @@ use super::{rolling, workload};
 use crate::registry::core::pod_spec;
 use crate::registry::fields::{alike, label_selector, non_negative, object_mut, set, set_default, text};
 use crate::registry::strategy::{Strategy, Traits, WriteContext};
+use coracle_api::json::{Value, json};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, meta};
-use serde_json::{Value, json};
 
 /// Counts the changes of the template: a field in extensions/v1beta1, an annotation since (apps/v1 `conversion.go`).
 const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";

@@ -4,8 +4,8 @@ use super::{rolling, workload};
 use crate::registry::fields::{non_negative, object_mut, set_default, text};
 use crate::registry::strategy::{ScalePaths, Strategy, ThroughStatus, Traits};
 use coracle_api::Cause;
+use coracle_api::json::Value;
 use coracle_api::status::FieldPath;
-use serde_json::Value;
 
 const COUNTS: [&str; 7] = [
     "observedGeneration",

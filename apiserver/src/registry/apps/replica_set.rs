@@ -5,8 +5,8 @@ use crate::cache::Field;
 use crate::registry::fields::{non_negative, object_mut, set_default};
 use crate::registry::strategy::{ScalePaths, Strategy, Traits};
 use coracle_api::Cause;
+use coracle_api::json::{Value, json};
 use coracle_api::status::FieldPath;
-use serde_json::{Value, json};
 
 /// apps/v1 ReplicaSet
 #[derive(Debug)]

@@ -1,8 +1,8 @@
 //! Numbers of a rolling update: whole or in percent.
 
 use coracle_api::Cause;
+use coracle_api::json::Value;
 use coracle_api::status::FieldPath;
-use serde_json::Value;
 
 /// What a number of pods can be: not negative, or a percentage (`ValidatePositiveIntOrPercent`).
 pub fn number(value: Option<&Value>, path: &FieldPath, causes: &mut Vec<Cause>) {

@@ -6,9 +6,9 @@ use crate::registry::fields::{
     alike, copy, invalid_all, items, items_mut, non_negative, object_mut, one_of, remove, set, set_default, text,
 };
 use crate::registry::strategy::{NameRule, ScalePaths, Strategy, Traits};
+use coracle_api::json::{Value, json};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, validation};
-use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
 /// apps/v1 StatefulSet

@@ -4,8 +4,8 @@
 use crate::registry::core::{pod_defaults, pod_spec};
 use crate::registry::fields::{self, is_set, non_negative, object_mut, same, text};
 use coracle_api::Cause;
+use coracle_api::json::{Map, Value};
 use coracle_api::status::FieldPath;
-use serde_json::{Map, Value};
 
 /// Defaults of the template, which is there even when a client says nothing of it: upstream's is no pointer.
 pub fn default_template(spec: &mut Value) {
@@ -39,7 +39,7 @@ pub fn given(spec: &Value) -> Option<&Value> {
 }
 
 /// Whether the selector takes pods with these labels; no selector takes none. None when it cannot be read.
-pub fn selects(selector: Option<&Value>, labels: Option<&Map<String, Value>>) -> Option<bool> {
+pub fn selects(selector: Option<&Value>, labels: Option<&Map>) -> Option<bool> {
     let Some(selector) = selector else { return Some(false) };
     let mut wrong = Vec::new();
     fields::label_selector(selector, &FieldPath::default(), &mut wrong);
@@ -51,7 +51,7 @@ pub fn selects(selector: Option<&Value>, labels: Option<&Map<String, Value>>) ->
 }
 
 /// The labels that a template's pods get.
-pub fn template_labels(spec: &Value) -> Option<&Map<String, Value>> {
+pub fn template_labels(spec: &Value) -> Option<&Map> {
     spec.pointer("/template/metadata/labels").and_then(Value::as_object)
 }
 
@@ -119,7 +119,7 @@ pub fn strategy_value(strategy: &Value, rolling: &[(&str, &str, Value)]) -> Valu
         };
         Value::Object(rolling.iter().map(field).collect())
     });
-    serde_json::json!({"Type": text(strategy, "type"), "RollingUpdate": update})
+    coracle_api::json::json!({"Type": text(strategy, "type"), "RollingUpdate": update})
 }
 
 fn number(status: &Value, field: &str) -> i64 {

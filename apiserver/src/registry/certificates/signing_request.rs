@@ -8,9 +8,9 @@ use crate::registry::strategy::{NameRule, Strategy, WriteContext};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use coracle_api::clock::rfc3339;
+use coracle_api::json::{Value, json};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, validation};
-use serde_json::{Value, json};
 use x509_parser::prelude::FromDer;
 
 /// certificates.k8s.io/v1 CertificateSigningRequest

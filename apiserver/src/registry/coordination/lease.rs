@@ -2,8 +2,8 @@
 
 use crate::registry::strategy::{Strategy, Traits};
 use coracle_api::Cause;
+use coracle_api::json::Value;
 use coracle_api::status::FieldPath;
-use serde_json::Value;
 
 /// coordination.k8s.io/v1 Lease
 #[derive(Debug)]

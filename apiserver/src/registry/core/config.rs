@@ -6,9 +6,9 @@ use crate::registry::fields::{invalid_all, is_set, remove, same, set, set_defaul
 use crate::registry::strategy::{Strategy, WriteContext};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use coracle_api::json::{Map, Value};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, meta, validation};
-use serde_json::{Map, Value};
 
 /// The most bytes that all values may take together.
 const MAX_DATA: usize = 1 << 20;

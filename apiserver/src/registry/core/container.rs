@@ -3,9 +3,9 @@
 use super::mounts::Volumes;
 use super::{downward, mounts, pod_security, probe, resources};
 use crate::registry::fields::{field, invalid_all, items, one_of, text};
+use coracle_api::json::Value;
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, validation};
-use serde_json::Value;
 use std::collections::HashSet;
 
 const PULL: [&str; 3] = ["Always", "IfNotPresent", "Never"];

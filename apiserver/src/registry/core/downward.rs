@@ -2,10 +2,10 @@
 //! `validateContainerResourceFieldSelector`).
 
 use crate::registry::fields::{field, invalid_all, quantity, text};
+use coracle_api::json::Value;
 use coracle_api::resources::HUGE_PAGES;
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, validation};
-use serde_json::Value;
 
 /// Fields of a pod that its environment may name (core `validEnvDownwardAPIFieldPathExpressions`).
 pub const ENV_FIELDS: [&str; 9] = [

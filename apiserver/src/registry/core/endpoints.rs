@@ -2,9 +2,9 @@
 
 use crate::registry::fields::{self, invalid_all, items, items_mut, one_of, require, set_default, text};
 use crate::registry::strategy::{Strategy, Traits};
+use coracle_api::json::Value;
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, meta, validation};
-use serde_json::Value;
 use std::collections::HashSet;
 use std::net::IpAddr;
 

@@ -2,9 +2,9 @@
 //! `alloc.go`). Clusters have one family: IPv4.
 
 use crate::registry::fields::{invalid_all, is_set, items, one_of, set, set_default, text};
+use coracle_api::json::{Value, json};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, validation};
-use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::net::IpAddr;
 
@@ -19,7 +19,7 @@ fn is_headless(spec: &Value) -> bool {
 }
 
 fn without_selector(spec: &Value) -> bool {
-    spec.get("selector").and_then(Value::as_object).is_none_or(serde_json::Map::is_empty)
+    spec.get("selector").and_then(Value::as_object).is_none_or(coracle_api::json::Map::is_empty)
 }
 
 fn family_of(ip: &str) -> Option<&'static str> {

@@ -1,7 +1,8 @@
 //! What Go's `encoding/json` says of text that is no JSON object: secrets with a Docker configuration are refused in its words.
 
+use coracle_api::json::Value;
+use serde_json::Error;
 use serde_json::error::Category;
-use serde_json::{Error, Value};
 
 /// Reads an object, which null stands for too.
 pub fn object(text: &[u8]) -> Result<(), String> {

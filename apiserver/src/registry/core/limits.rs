@@ -3,11 +3,11 @@
 use super::resources::{can_overcommit, is_extended};
 use crate::registry::fields::{invalid_all, items, items_mut, object_mut, quantity, text};
 use crate::registry::strategy::{Strategy, WriteContext};
+use coracle_api::json::{Map, Value};
 use coracle_api::quantity::Quantity;
 use coracle_api::resources::HUGE_PAGES;
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, meta, validation};
-use serde_json::{Map, Value};
 use std::collections::{BTreeSet, HashSet};
 
 /// v1 ResourceQuota
@@ -250,7 +250,7 @@ impl Strategy for LimitRangeStrategy {
 /// What a limit says for containers that say nothing: defaults follow from the most and the least.
 fn default_container(limit: &mut Value) {
     let of = |limit: &Value, name: &str| limit.get(name).and_then(Value::as_object).cloned().unwrap_or_default();
-    let fill = |limit: &mut Value, name: &str, from: Map<String, Value>| {
+    let fill = |limit: &mut Value, name: &str, from: Map| {
         for (resource, value) in from {
             let map = object_mut(limit, name);
             if map.get(&resource).is_none() {
@@ -362,7 +362,7 @@ fn ratio(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use coracle_api::json::json;
 
     #[test]
     fn limits_default_and_contradict() {

@@ -3,8 +3,8 @@
 use super::volume_kinds::{descending, steps_back};
 use crate::registry::fields::{field, is_set, items, one_of, text};
 use coracle_api::Cause;
+use coracle_api::json::Value;
 use coracle_api::status::FieldPath;
-use serde_json::Value;
 use std::collections::{HashMap, HashSet};
 
 /// A pod's volumes that are in order, by name.

@@ -6,9 +6,9 @@ use crate::registry::Subresource;
 use crate::registry::fields::{invalid_all, items, object_mut, set, text};
 use crate::registry::meta::standard_finalizer;
 use crate::registry::strategy::{NameRule, Strategy, WriteContext};
+use coracle_api::json::{Value, json};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, Status, meta, validation};
-use serde_json::{Value, json};
 
 /// core/v1 Namespace
 #[derive(Debug)]

@@ -3,9 +3,9 @@
 use crate::cache::Field;
 use crate::registry::fields::{invalid_all, is_set, items, object_mut, set, text};
 use crate::registry::strategy::{Strategy, Traits};
+use coracle_api::json::{Value, json};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, validation};
-use serde_json::{Value, json};
 use std::collections::HashSet;
 
 /// core/v1 Node

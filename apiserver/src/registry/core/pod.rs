@@ -6,10 +6,10 @@ use crate::registry::Subresource;
 use crate::registry::fields::{invalid_all, is_set, items, items_mut, object_mut, same, set, set_default, text};
 use crate::registry::strategy::{Strategy, ThroughStatus, Traits, WriteContext};
 use coracle_api::clock::rfc3339;
+use coracle_api::json::{Value, json};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, validation};
 use jiff::Timestamp;
-use serde_json::{Value, json};
 
 /// core/v1 Pod
 #[derive(Debug)]

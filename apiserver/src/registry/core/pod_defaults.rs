@@ -2,7 +2,7 @@
 
 use super::pod_resources;
 use crate::registry::fields::{below_mut, field, field_mut, items_mut, object_mut, remove, set, set_default, text};
-use serde_json::{Map, Value, json};
+use coracle_api::json::{Map, Value, json};
 
 /// Mode of the files that volumes make: 0644.
 const FILE_MODE: i64 = 0o644;

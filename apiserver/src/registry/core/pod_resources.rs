@@ -3,10 +3,10 @@
 use super::resources::{self, Level};
 use crate::registry::fields::{field, items, object_mut, quantity, set, text};
 use coracle_api::Cause;
+use coracle_api::json::{Map, Value};
 use coracle_api::quantity::Quantity;
 use coracle_api::resources::{HUGE_PAGES, Part, is_pod_level, together};
 use coracle_api::status::FieldPath;
-use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
 /// Amounts by resource.
@@ -21,13 +21,13 @@ fn amounts_of_kind(spec: &Value, kind: &str) -> bool {
     own(spec, kind).is_some_and(|own| own.keys().any(|name| is_pod_level(name)))
 }
 
-fn own<'a>(spec: &'a Value, kind: &str) -> Option<&'a Map<String, Value>> {
+fn own<'a>(spec: &'a Value, kind: &str) -> Option<&'a Map> {
     field(field(spec, "resources")?, kind)?.as_object()
 }
 
 fn of(holder: &Value, kind: &str) -> Amounts {
     let list = field(holder, "resources").and_then(|resources| field(resources, kind)).and_then(Value::as_object);
-    list.into_iter().flatten().filter_map(|(name, value)| Some((name.clone(), quantity(value)?))).collect()
+    list.into_iter().flatten().filter_map(|(name, value)| Some((name.to_string(), quantity(value)?))).collect()
 }
 
 /// What the containers have together.
@@ -122,7 +122,7 @@ fn consistent(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use coracle_api::json::json;
 
     fn spec(own: Value, containers: &[Value]) -> Value {
         let containers: Vec<Value> = containers.iter().map(|own| json!({"name": "c", "resources": own})).collect();

@@ -4,8 +4,8 @@
 use super::volume_kinds::descending;
 use crate::registry::fields::{items, one_of, text};
 use coracle_api::Cause;
+use coracle_api::json::Value;
 use coracle_api::status::FieldPath;
-use serde_json::Value;
 use std::collections::HashSet;
 
 const PROFILES: [&str; 3] = ["Localhost", "RuntimeDefault", "Unconfined"];

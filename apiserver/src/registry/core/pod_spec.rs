@@ -3,9 +3,9 @@
 use super::mounts::Volumes;
 use super::{container, pod_resources, pod_security, restarts, scheduling, volume_source, windows};
 use crate::registry::fields::{self, invalid_all, is_set, items, one_of, text};
+use coracle_api::json::Value;
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, validation};
-use serde_json::Value;
 use std::collections::HashSet;
 
 /// What a pod's policy of restarts can be.
@@ -175,7 +175,7 @@ const EPHEMERAL: [&str; 17] = [
 /// An ephemeral container is there to look, not to serve.
 fn ephemeral(one: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     const WHY: &str = "cannot be set for an Ephemeral Container";
-    let empty = |value: &Value| value.as_object().is_some_and(serde_json::Map::is_empty);
+    let empty = |value: &Value| value.as_object().is_some_and(coracle_api::json::Map::is_empty);
     for field in one.as_object().into_iter().flat_map(|map| map.keys()) {
         if !EPHEMERAL.contains(&field.as_str()) && is_set(one, field) && !empty(&one[field.as_str()]) {
             causes.push(Cause::forbidden(&path.child(field), WHY));

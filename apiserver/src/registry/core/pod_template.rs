@@ -3,8 +3,8 @@
 use super::{pod_defaults, pod_spec};
 use crate::registry::strategy::{Strategy, Traits};
 use coracle_api::Cause;
+use coracle_api::json::Value;
 use coracle_api::status::FieldPath;
-use serde_json::Value;
 
 /// core/v1 PodTemplate
 #[derive(Debug)]

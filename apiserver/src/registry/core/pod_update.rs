@@ -3,10 +3,9 @@
 
 use super::resources::qos_class;
 use crate::registry::fields::{self, alike, copy, is_set, items, text};
+use coracle_api::json::Value;
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, json, meta};
-use serde_json::Value;
-use std::collections::BTreeMap;
 
 /// Why most of a pod's spec does not change.
 const FIXED: &str = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,\
@@ -108,8 +107,9 @@ fn gated(new: &Value, known: &Value, path: &FieldPath, causes: &mut Vec<Cause>) 
     if before.iter().any(|(key, value)| now.get(key) != Some(value)) {
         let why = "only additions to spec.nodeSelector are allowed (no mutations or deletions)";
         // In Go's order.
-        let shown: BTreeMap<String, Value> = now.into_iter().collect();
-        causes.push(Cause::invalid(&path.child("nodeSelector"), Value::Object(shown.into_iter().collect()), why));
+        let mut shown = now;
+        shown.sort_keys();
+        causes.push(Cause::invalid(&path.child("nodeSelector"), Value::Object(shown), why));
     }
     let terms = |spec: &Value| {
         let affinity = spec.pointer("/affinity/nodeAffinity").unwrap_or(&Value::Null);
@@ -146,9 +146,9 @@ fn gated(new: &Value, known: &Value, path: &FieldPath, causes: &mut Vec<Cause>) 
 /// Where a pod may run has been compared already; the other affinities are as fixed as ever.
 fn keep_node_affinity(expected: &mut Value, known: &Value) {
     let mut affinity =
-        expected.get("affinity").cloned().filter(Value::is_object).unwrap_or_else(|| serde_json::json!({}));
+        expected.get("affinity").cloned().filter(Value::is_object).unwrap_or_else(|| coracle_api::json::json!({}));
     copy(&mut affinity, known.get("affinity").unwrap_or(&Value::Null), "nodeAffinity");
-    let empty = affinity.as_object().is_some_and(serde_json::Map::is_empty);
+    let empty = affinity.as_object().is_some_and(coracle_api::json::Map::is_empty);
     if empty && known.get("affinity").is_none() {
         fields::remove(expected, "affinity");
     } else {
@@ -303,13 +303,15 @@ fn undo_resize(container: &mut Value, before: &Value) {
                     }
                 }
             }
-            let empty = resources.get(kind).and_then(Value::as_object).is_some_and(serde_json::Map::is_empty);
+            let empty = resources.get(kind).and_then(Value::as_object).is_some_and(coracle_api::json::Map::is_empty);
             if empty && before.pointer(&format!("/resources/{kind}")).is_none() {
                 fields::remove(resources, kind);
             }
         }
     }
-    if before.get("resources").is_none() && container["resources"].as_object().is_some_and(serde_json::Map::is_empty) {
+    if before.get("resources").is_none()
+        && container["resources"].as_object().is_some_and(coracle_api::json::Map::is_empty)
+    {
         fields::remove(container, "resources");
     }
 }

@@ -2,9 +2,9 @@
 
 use crate::registry::Row;
 use crate::registry::fields::{field, items, quantity, text};
+use coracle_api::json::Value;
 use coracle_api::meta;
 use coracle_api::status::FieldPath;
-use serde_json::Value;
 
 /// Labels of nodes that have other names now.
 const NODE_LABELS: [(&str, &str, &str); 5] = [
@@ -184,7 +184,7 @@ fn container(container: &Value, path: &FieldPath, told: &mut Vec<String>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use coracle_api::json::json;
 
     #[test]
     fn what_was_hardly_meant_is_told() {

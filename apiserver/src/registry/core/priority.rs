@@ -3,9 +3,9 @@
 use crate::cache::Cacher;
 use crate::registry::fields::{one_of, set_default, text};
 use crate::registry::strategy::{Strategy, WriteContext};
+use coracle_api::json::Value;
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, Gvr, Status, meta};
-use serde_json::Value;
 
 /// scheduling.k8s.io/v1 PriorityClass
 #[derive(Debug)]

@@ -1,9 +1,9 @@
 //! Checks of probes and of lifecycle handlers.
 
 use crate::registry::fields::{field, invalid_all, items, non_negative, one_of, text};
+use coracle_api::json::Value;
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, validation};
-use serde_json::Value;
 
 const HANDLERS: [&str; 5] = ["exec", "httpGet", "tcpSocket", "grpc", "sleep"];
 

@@ -5,8 +5,8 @@ use crate::cache::Field;
 use crate::registry::fields::{is_set, labels, non_negative, object_mut, set, set_default, text};
 use crate::registry::strategy::{ScalePaths, Strategy, Traits};
 use coracle_api::Cause;
+use coracle_api::json::{Value, json};
 use coracle_api::status::FieldPath;
-use serde_json::{Value, json};
 
 /// core/v1 ReplicationController
 #[derive(Debug)]
@@ -33,7 +33,7 @@ impl Strategy for ReplicationControllerStrategy {
             }
             if object
                 .pointer("/metadata/labels")
-                .is_none_or(|labels| labels.as_object().is_none_or(serde_json::Map::is_empty))
+                .is_none_or(|labels| labels.as_object().is_none_or(coracle_api::json::Map::is_empty))
             {
                 coracle_api::meta::set(object, "labels", from);
             }

@@ -2,11 +2,11 @@
 
 use super::pod_resources;
 use crate::registry::fields::{NON_NEGATIVE, field, invalid_all, items, quantity};
+use coracle_api::json::{Map, Value};
 use coracle_api::quantity::Quantity;
 use coracle_api::resources::{HUGE_PAGES, is_pod_level};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, validation};
-use serde_json::{Map, Value};
 
 /// Resources that need no domain in their name.
 const NATIVE: [&str; 4] = ["cpu", "memory", "ephemeral-storage", "storage"];
@@ -68,7 +68,7 @@ pub fn is_extended(name: &str) -> bool {
         && validation::qualified_name(&format!("requests.{name}")).is_empty()
 }
 
-fn list(list: Option<&Map<String, Value>>, level: Level, path: &FieldPath, causes: &mut Vec<Cause>) {
+fn list(list: Option<&Map>, level: Level, path: &FieldPath, causes: &mut Vec<Cause>) {
     for (name, value) in list.into_iter().flatten() {
         let path = path.key(name);
         let wrong = validation::qualified_name(name);
@@ -142,7 +142,7 @@ pub fn qos_class(spec: &Value) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use coracle_api::json::json;
 
     #[test]
     fn classes() {

@@ -2,8 +2,8 @@
 
 use crate::registry::fields::{items, text};
 use coracle_api::Cause;
+use coracle_api::json::Value;
 use coracle_api::status::FieldPath;
-use serde_json::Value;
 
 const POLICIES: [&str; 3] = ["Always", "Never", "OnFailure"];
 const MOST_RULES: usize = 20;
@@ -88,7 +88,7 @@ pub fn resize(container: &Value, init: bool, restarts: &str, path: &FieldPath, c
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use coracle_api::json::json;
 
     fn told(causes: &[Cause]) -> Vec<String> {
         causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect()

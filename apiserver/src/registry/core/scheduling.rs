@@ -1,9 +1,9 @@
 //! Checks of what decides where a pod runs: affinity, tolerations, spreading.
 
 use crate::registry::fields::{self, invalid_all, is_set, items, one_of, text};
+use coracle_api::json::Value;
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, validation};
-use serde_json::Value;
 
 const ACTIONS: [&str; 2] = ["DoNotSchedule", "ScheduleAnyway"];
 const EFFECTS: [&str; 3] = ["NoSchedule", "PreferNoSchedule", "NoExecute"];

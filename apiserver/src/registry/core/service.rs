@@ -6,9 +6,9 @@ use crate::registry::fields::{
     self, invalid_all, is_set, items, items_mut, object_mut, one_of, remove, set, set_default, text,
 };
 use crate::registry::strategy::{Allocation, NameRule, Strategy, Traits, WriteContext};
+use coracle_api::json::{Value, json};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, validation};
-use serde_json::{Value, json};
 use std::collections::HashSet;
 
 /// core/v1 Service

@@ -5,10 +5,10 @@ use crate::registry::fields::{
     self, alike, invalid_all, is_set, items, label_selector, object_mut, one_of, quantity, same, set, set_default, text,
 };
 use crate::registry::strategy::{Strategy, Traits, WriteContext};
+use coracle_api::json::{Value, json};
 use coracle_api::quantity::Quantity;
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, meta, validation};
-use serde_json::{Value, json};
 
 const MODES: [&str; 4] = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
 const VOLUME_MODES: [&str; 2] = ["Block", "Filesystem"];
@@ -156,7 +156,7 @@ pub fn inline_spec(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
 
 fn capacity(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     let given = spec.get("capacity").and_then(Value::as_object);
-    let count = given.map_or(0, serde_json::Map::len);
+    let count = given.map_or(0, coracle_api::json::Map::len);
     if count == 0 {
         causes.push(Cause::required(path, ""));
     }

@@ -3,9 +3,9 @@
 
 use crate::registry::fields::{field, invalid_all, is_set, items, one_of, text};
 use crate::registry::storage::driver_name;
+use coracle_api::json::Value;
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, validation};
-use serde_json::Value;
 
 /// Whose volume it is.
 #[derive(Clone, Copy)]
@@ -221,7 +221,7 @@ fn fibre_channel(source: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
 
 /// Options of a flex driver: none that Kubernetes keeps for itself.
 fn options(source: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
-    for name in source["options"].as_object().into_iter().flat_map(serde_json::Map::keys) {
+    for name in source["options"].as_object().into_iter().flat_map(coracle_api::json::Map::keys) {
         let domain = format!(".{}", name.split('/').next().unwrap_or(name).to_ascii_lowercase());
         if domain.ends_with(".kubernetes.io") || domain.ends_with(".k8s.io") {
             let why = "kubernetes.io and k8s.io namespaces are reserved";

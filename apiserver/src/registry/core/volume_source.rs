@@ -3,9 +3,9 @@
 use super::downward;
 use super::volume_kinds::{self as kinds, Owner, not_reserved};
 use crate::registry::fields::{field, invalid_all, items, labels, quantity, text};
+use coracle_api::json::Value;
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, validation};
-use serde_json::Value;
 use std::collections::{HashMap, HashSet};
 
 /// Checks all volumes and gives those that are in order, which alone can be mounted (core `ValidateVolumes`).

@@ -2,9 +2,9 @@
 //! `validateWindowsSecurityContextOptions`, `validateWindowsHostProcessPod`). No node here runs Windows; the API takes such pods.
 
 use crate::registry::fields::{invalid_all, is_set, items, text};
+use coracle_api::json::Value;
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, validation};
-use serde_json::Value;
 
 const FOR_LINUX: &str = "cannot be set for a windows pod";
 const FOR_WINDOWS: &str = "windows options cannot be set for a linux pod";
@@ -206,7 +206,7 @@ fn host_process(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use coracle_api::json::json;
 
     fn causes(spec: Value) -> Vec<String> {
         let mut causes = Vec::new();

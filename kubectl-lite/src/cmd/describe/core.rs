@@ -1,7 +1,7 @@
 //! Nodes, services, config maps, secrets, namespaces, and whatever has no description of its own.
 
+use coracle_api::json::Value;
 use coracle_api::{meta, yaml};
-use serde_json::Value;
 
 use super::{Text, moment, text};
 use crate::{cmd::get::encode, error::Result, session::Session};
@@ -182,7 +182,7 @@ pub fn anything(object: &Value) -> String {
     let mut out = Text::new();
     out.head(object).labels(object);
     out.line(0, "API Version", meta::api_version(object)).line(0, "Kind", meta::kind(object));
-    let rest: serde_json::Map<String, Value> = object
+    let rest: coracle_api::json::Map = object
         .as_object()
         .into_iter()
         .flatten()

@@ -7,9 +7,9 @@ mod workloads;
 use std::io::Write;
 
 use clap::Args;
+use coracle_api::json::Value;
 use coracle_api::{meta, printing};
 use jiff::Timestamp;
-use serde_json::Value;
 use tabwriter::TabWriter;
 
 use super::get::{encode, select};
@@ -92,7 +92,7 @@ impl Text {
         &mut self,
         level: usize,
         name: &str,
-        map: Option<&serde_json::Map<String, Value>>,
+        map: Option<&coracle_api::json::Map>,
         separator: &str,
     ) -> &mut Self {
         let mut pairs: Vec<String> = map

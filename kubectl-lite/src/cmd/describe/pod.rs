@@ -1,7 +1,7 @@
 //! Pods and pod templates.
 
+use coracle_api::json::Value;
 use coracle_api::meta;
-use serde_json::Value;
 
 use super::{Text, moment, text};
 

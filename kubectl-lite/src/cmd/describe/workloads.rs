@@ -1,7 +1,7 @@
 //! Deployments and replica sets.
 
+use coracle_api::json::Value;
 use coracle_api::{meta, selector::LabelSelector};
-use serde_json::Value;
 
 use super::{Text, moment, pod_template, text};
 use crate::{error::Result, session::Session};

@@ -2,8 +2,8 @@
 
 use std::io::Write;
 
+use coracle_api::json::Value;
 use coracle_api::meta;
-use serde_json::Value;
 
 use super::{CHANGE_CAUSE, display, revisions};
 use crate::{

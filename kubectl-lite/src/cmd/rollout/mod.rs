@@ -6,9 +6,9 @@ mod status;
 mod undo;
 
 use clap::{Args, Subcommand};
+use coracle_api::json::{Value, json};
 use coracle_api::meta;
 use jiff::Timestamp;
-use serde_json::{Value, json};
 
 use super::get::select;
 use crate::{

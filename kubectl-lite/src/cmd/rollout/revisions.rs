@@ -1,7 +1,7 @@
 //! The revisions of a workload: the replica sets of a deployment, the controller revisions of the other kinds.
 
+use coracle_api::json::Value;
 use coracle_api::meta;
-use serde_json::Value;
 
 use super::REVISION;
 use crate::{discovery::Resource, error::Result, session::Session};
@@ -39,6 +39,6 @@ fn replica_set(object: &Value) -> Option<Revision> {
 /// Its data is a strategic merge patch that replaces the template.
 fn controller_revision(object: &Value) -> Option<Revision> {
     let mut template = object.pointer("/data/spec/template")?.clone();
-    template.as_object_mut()?.shift_remove("$patch");
+    template.as_object_mut()?.remove("$patch");
     Some(Revision { number: object["revision"].as_i64()?, template, object: object.clone() })
 }

@@ -1,9 +1,9 @@
 //! How far a rollout is (k8s.io/kubectl/pkg/polymorphichelpers/rollout_status.go).
 
+use coracle_api::json::Value;
 use coracle_api::meta;
 use futures::StreamExt;
 use http_body_util::BodyExt;
-use serde_json::Value;
 
 use super::REVISION;
 use crate::{
@@ -160,7 +160,7 @@ fn daemon_set(object: &Value) -> Result<(String, bool)> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use coracle_api::json::json;
 
     use super::*;
 

@@ -1,7 +1,7 @@
 //! Going back (k8s.io/kubectl/pkg/polymorphichelpers/rollback.go): the old pod template is put in place of the new one.
 
+use coracle_api::json::{Map, Value, json};
 use coracle_api::meta;
-use serde_json::{Map, Value, json};
 
 use super::{display, revisions};
 use crate::{
@@ -45,7 +45,7 @@ pub async fn undo(session: &Session, resource: &Resource, object: &Value, revisi
     };
     let mut template = found.template.clone();
     if let Some(labels) = template["metadata"]["labels"].as_object_mut() {
-        labels.shift_remove(TEMPLATE_HASH);
+        labels.remove(TEMPLATE_HASH);
     }
     if template == object["spec"]["template"] {
         println!("{display} skipped rollback (current template already matches revision {})", found.number);
@@ -64,7 +64,7 @@ pub async fn undo(session: &Session, resource: &Resource, object: &Value, revisi
 }
 
 /// The annotations that a deployment had at a revision, but for those of the rollout itself.
-fn restored_annotations(deployment: &Value, set: &Value) -> Map<String, Value> {
+fn restored_annotations(deployment: &Value, set: &Value) -> Map {
     let skipped = |key: &str| SKIPPED.contains(&key) || key == DEPRECATED_ROLLBACK;
     let kept = meta::annotations(deployment).into_iter().flatten().filter(|(key, _)| skipped(key));
     let restored = meta::annotations(set).into_iter().flatten().filter(|(key, _)| !skipped(key));

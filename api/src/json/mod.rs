@@ -1,111 +1,18 @@
-//! Reading, writing and comparing JSON: as serde_json does it, but faster where nothing has to be escaped, which is nearly
-//! everywhere, and where fields have the same order, which they have in two states of one object.
+//! JSON values; reading, writing and comparing them, as serde_json does it, but faster: names are mostly the schema's and cost
+//! nothing, an object is a list of its fields, and where nothing has to be escaped, which is nearly everywhere, text is copied.
 
-use std::fmt;
+mod map;
+mod read;
+mod value;
+mod write;
 
-use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
-use serde_json::value::RawValue;
-use serde_json::{Number, Value};
+pub use map::{Entry, Iter, IterMut, Map};
+pub use read::{from_value, read, read_apart};
+pub use serde_json::Number;
+pub use value::{Index, Value};
+pub use write::to_value;
 
-/// Reads a value.
-///
-/// # Errors
-/// For what is no JSON.
-pub fn read(bytes: &[u8]) -> serde_json::Result<Value> {
-    read_apart(bytes, &[]).map(|(value, _)| value)
-}
-
-/// Reads a value, but for the field at `path`: that is left out, and given as the JSON it is.
-///
-/// # Errors
-/// As [`read`].
-pub fn read_apart<'b>(bytes: &'b [u8], path: &[&str]) -> serde_json::Result<(Value, Option<&'b str>)> {
-    // Looked at whole, text is checked faster than string by string; what is no text fails where it stops being so.
-    match std::str::from_utf8(bytes) {
-        Ok(text) => read_from(&mut serde_json::Deserializer::from_str(text), path),
-        Err(_) => read_from(&mut serde_json::Deserializer::from_slice(bytes), path),
-    }
-}
-
-fn read_from<'b, R: serde_json::de::Read<'b>>(
-    reader: &mut serde_json::Deserializer<R>,
-    path: &[&str],
-) -> serde_json::Result<(Value, Option<&'b str>)> {
-    let mut open = Open::default();
-    let value = Read { open: &mut open, path }.deserialize(&mut *reader)?;
-    reader.end().map(|()| (value, open.apart))
-}
-
-/// What is in the lists and objects that are open, the innermost last: each is made in one piece when it ends.
-#[derive(Default)]
-struct Open<'de> {
-    fields: Vec<(String, Value)>,
-    items: Vec<Value>,
-    /// The field that is not read.
-    apart: Option<&'de str>,
-}
-
-struct Read<'o, 'de> {
-    open: &'o mut Open<'de>,
-    /// The way to the field that is not read; empty where it does not lie below.
-    path: &'o [&'o str],
-}
-
-impl<'de> DeserializeSeed<'de> for Read<'_, 'de> {
-    type Value = Value;
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Read<'_, 'de> {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("any valid JSON value")
-    }
-    fn visit_bool<E>(self, v: bool) -> Result<Value, E> {
-        Ok(Value::Bool(v))
-    }
-    fn visit_i64<E>(self, v: i64) -> Result<Value, E> {
-        Ok(v.into())
-    }
-    fn visit_u64<E>(self, v: u64) -> Result<Value, E> {
-        Ok(v.into())
-    }
-    fn visit_f64<E: Error>(self, v: f64) -> Result<Value, E> {
-        Ok(Number::from_f64(v).map_or(Value::Null, Value::Number))
-    }
-    fn visit_str<E>(self, v: &str) -> Result<Value, E> {
-        Ok(v.into())
-    }
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
-        let start = self.open.items.len();
-        while let Some(item) = access.next_element_seed(Read { open: self.open, path: &[] })? {
-            self.open.items.push(item);
-        }
-        Ok(Value::Array(self.open.items.drain(start..).collect()))
-    }
-    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
-        let start = self.open.fields.len();
-        while let Some(name) = access.next_key::<String>()? {
-            let below = match self.path {
-                [first, rest @ ..] if name == *first => Some(rest),
-                _ => None,
-            };
-            if below == Some(&[]) {
-                self.open.apart = Some(access.next_value::<&RawValue>()?.get());
-                continue;
-            }
-            let value = access.next_value_seed(Read { open: self.open, path: below.unwrap_or_default() })?;
-            self.open.fields.push((name, value));
-        }
-        Ok(Value::Object(self.open.fields.drain(start..).collect()))
-    }
-}
+pub use crate::json;
 
 /// Appends a value.
 pub fn put(out: &mut Vec<u8>, value: &Value) {
@@ -232,15 +139,76 @@ mod tests {
         assert!(read_apart(br#"{"a":{"b":[1,]}}"#, &["a", "b"]).is_err());
     }
 
+    #[test]
+    fn values_are_written_as_in_a_document() {
+        let (name, list) = ("b".to_owned(), vec![1, 2]);
+        let value = json!({"a": [null, true, {"x": -1.5}, [], list], name.as_str(): {}, format!("{name}c"): Some(name.len()), "d": false,});
+        assert_eq!(value.to_string(), r#"{"a":[null,true,{"x":-1.5},[],[1,2]],"b":{},"bc":1,"d":false}"#);
+        assert_eq!(json!([1, "two"])[1], "two");
+        assert_eq!((json!(null), json!(list.len())), (Value::Null, 2.into()));
+    }
+
+    #[test]
+    fn values_become_what_they_say_and_back() {
+        #[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+        enum Choice {
+            Plain,
+            One(u8),
+            Two(u8, String),
+            Fields { a: Option<bool> },
+        }
+        #[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+        struct Whole {
+            choices: Vec<Choice>,
+            map: std::collections::BTreeMap<String, f64>,
+            nothing: Option<String>,
+            pair: (i64, char),
+        }
+        let whole = Whole {
+            choices: vec![Choice::Plain, Choice::One(1), Choice::Two(2, "b".into()), Choice::Fields { a: Some(true) }],
+            map: [("three".to_owned(), 0.5)].into(),
+            nothing: None,
+            pair: (i64::MIN, 'ü'),
+        };
+        let value = to_value(&whole).unwrap();
+        let text = serde_json::to_string(&whole).unwrap();
+        assert_eq!(value.to_string(), text);
+        assert_eq!(read(text.as_bytes()).unwrap(), value);
+        assert_eq!(from_value::<Whole>(value).unwrap(), whole);
+        for wrong in [json!({}), json!([]), json!({"choices": ["One"]}), json!({"choices": [{"Plain": 1}]}), json!(3)] {
+            assert!(from_value::<Whole>(wrong).is_err());
+        }
+        assert!(from_value::<Vec<u8>>(json!([1, 300])).is_err());
+        assert_eq!(Value::from(serde_json::Value::from(to_value(&whole).unwrap())), to_value(&whole).unwrap());
+    }
+
+    #[test]
+    fn pointers_lead_to_members() {
+        let mut value = json!({"a": [{"b/c": 1, "d~e": 2}], "": 3});
+        for (pointer, found) in [
+            ("/a/0/b~1c", Some(1)),
+            ("/a/0/d~0e", Some(2)),
+            ("/", Some(3)),
+            ("/a/00", None),
+            ("/a/+0", None),
+            ("a", None),
+        ] {
+            assert_eq!(value.pointer(pointer).and_then(Value::as_i64), found, "{pointer}");
+        }
+        assert_eq!(value.pointer(""), Some(&value));
+        *value.pointer_mut("/a/0/b~1c").unwrap() = 4.into();
+        assert_eq!(value["a"][0]["b/c"], 4);
+        assert_eq!((&value["no"]["such"], &value["a"][7]), (&Value::Null, &Value::Null));
+        value["new"]["below"] = true.into();
+        assert_eq!(value.pointer("/new/below"), Some(&true.into()));
+    }
+
     /// The same with its fields in another order.
     fn reversed(value: &Value) -> Value {
         match value {
-            Value::Object(fields) => fields
-                .iter()
-                .rev()
-                .map(|(name, value)| (name.clone(), reversed(value)))
-                .collect::<serde_json::Map<_, _>>()
-                .into(),
+            Value::Object(fields) => {
+                fields.iter().rev().map(|(name, value)| (name.clone(), reversed(value))).collect::<Map>().into()
+            }
             Value::Array(items) => items.iter().map(reversed).collect(),
             other => other.clone(),
         }
