@@ -231,3 +231,76 @@ impl Cri {
         within(CALL, client.get_container_events(cri::GetEventsRequest {})).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{convert::Infallible, pin::Pin, task};
+
+    use futures::stream;
+    use tokio::net::UnixListener;
+    use tokio_stream::wrappers::UnixListenerStream;
+    use tonic::{Response, Status, body::Body, server::Grpc};
+
+    use super::*;
+
+    /// A runtime that has one list, in parts alone: sandboxes, until the last part fails for who asks for a failure.
+    #[derive(Clone)]
+    struct InParts;
+
+    impl tonic::server::NamedService for InParts {
+        const NAME: &'static str = "runtime.v1.RuntimeService";
+    }
+
+    type Parts = Pin<Box<dyn futures::Stream<Item = Result<cri::ListPodSandboxResponse, Status>> + Send>>;
+
+    async fn sandboxes(request: tonic::Request<cri::ListPodSandboxRequest>) -> Result<Response<Parts>, Status> {
+        let fails = request.into_inner().filter.is_some_and(|filter| filter.id == "fails");
+        let part = |ids: &[&str]| {
+            let of = |id: &&str| cri::PodSandbox { id: (*id).to_owned(), ..Default::default() };
+            Ok(cri::ListPodSandboxResponse { items: ids.iter().map(of).collect() })
+        };
+        let last = if fails { Err(Status::internal("the disk is gone")) } else { part(&["d"]) };
+        Ok(Response::new(Box::pin(stream::iter([part(&["a", "b"]), part(&["c"]), last]))))
+    }
+
+    impl tower::Service<http::Request<Body>> for InParts {
+        type Response = http::Response<Body>;
+        type Error = Infallible;
+        type Future = Pin<Box<dyn Future<Output = Result<http::Response<Body>, Infallible>> + Send>>;
+
+        fn poll_ready(&mut self, _: &mut task::Context<'_>) -> task::Poll<Result<(), Infallible>> {
+            task::Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+            Box::pin(async move {
+                if !request.uri().path().ends_with("/StreamPodSandboxes") {
+                    return Ok(Status::unimplemented("").into_http());
+                }
+                let codec = tonic_prost::ProstCodec::default();
+                Ok(Grpc::new(codec).server_streaming(tower::service_fn(sandboxes), request).await)
+            })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_list_in_parts_is_one_list() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("cri.sock");
+        let incoming = UnixListenerStream::new(UnixListener::bind(&socket).unwrap());
+        let server = tonic::transport::Server::builder().add_service(InParts).serve_with_incoming(incoming);
+        let server = tokio::spawn(server);
+        let cri = Cri::new(&socket);
+        let list = cri.list_pod_sandbox(Default::default()).await.unwrap();
+        assert_eq!(list.items.iter().map(|item| item.id.as_str()).collect::<Vec<_>>(), ["a", "b", "c", "d"]);
+        // Half a list is none: what is missing in it would be taken for gone.
+        let filter = cri::PodSandboxFilter { id: "fails".into(), ..Default::default() };
+        let error = cri.list_pod_sandbox(cri::ListPodSandboxRequest { filter: Some(filter) }).await.unwrap_err();
+        assert_eq!(error.message, "the disk is gone");
+        // It asks for parts again the next time, and what is not there in parts it asks for whole.
+        assert_eq!(cri.list_pod_sandbox(Default::default()).await.unwrap().items.len(), 4);
+        let error = cri.list_containers(Default::default()).await.unwrap_err();
+        assert!(error.code == tonic::Code::Unimplemented && !cri.in_parts.load(Ordering::Relaxed));
+        server.abort();
+    }
+}

@@ -48,6 +48,9 @@ pub fn references(container: &Container) -> Vec<Reference> {
     found
 }
 
+/// Variables by name. Values are any bytes but NUL: a Secret's need not be text, and CRI passes them on as they are.
+pub type Variables = [(String, Vec<u8>)];
+
 /// The container's variables in the order in which they are set.
 ///
 /// # Errors
@@ -57,9 +60,9 @@ pub fn compose(
     container: &Container,
     objects: &Objects,
     facts: &Facts,
-) -> Result<Vec<(String, String)>, String> {
-    let mut variables: Vec<(String, String)> = Vec::new();
-    let mut set = |key: String, value: String| match variables.iter_mut().find(|(have, _)| *have == key) {
+) -> Result<Vec<(String, Vec<u8>)>, String> {
+    let mut variables: Vec<(String, Vec<u8>)> = Vec::new();
+    let mut set = |key: String, value: Vec<u8>| match variables.iter_mut().find(|(have, _)| *have == key) {
         Some((_, old)) => *old = value,
         None => variables.push((key, value)),
     };
@@ -67,12 +70,14 @@ pub fn compose(
         let prefix = from.prefix.as_deref().unwrap_or_default();
         if let Some(reference) = &from.config_map_ref {
             let data = config_map(objects, &reference.name, reference.optional)?.and_then(|map| map.data.as_ref());
-            data.into_iter().flatten().for_each(|(key, value)| set(format!("{prefix}{key}"), value.clone()));
+            data.into_iter()
+                .flatten()
+                .for_each(|(key, value)| set(format!("{prefix}{key}"), value.clone().into_bytes()));
         }
         if let Some(reference) = &from.secret_ref {
             let data = secret(objects, &reference.name, reference.optional)?.and_then(|secret| secret.data.as_ref());
             for (key, value) in data.into_iter().flatten() {
-                set(format!("{prefix}{key}"), String::from_utf8_lossy(&value.0).into_owned());
+                set(format!("{prefix}{key}"), value.0.clone());
             }
         }
     }
@@ -83,7 +88,7 @@ pub fn compose(
                 // Optional and not there: the variable is not set.
                 None => continue,
             },
-            (value, None) => expand(value.as_deref().unwrap_or_default(), &variables),
+            (value, None) => expand_bytes(value.as_deref().unwrap_or_default(), &variables),
         };
         match variables.iter_mut().find(|(have, _)| *have == variable.name) {
             Some((_, old)) => *old = value,
@@ -113,12 +118,12 @@ fn from_source(
     source: &EnvVarSource,
     objects: &Objects,
     facts: &Facts,
-) -> Result<Option<String>, String> {
+) -> Result<Option<Vec<u8>>, String> {
     if let Some(reference) = &source.field_ref {
-        return field(pod, &reference.field_path, facts).map(Some);
+        return field(pod, &reference.field_path, facts).map(|value| Some(value.into_bytes()));
     }
     if let Some(reference) = &source.resource_field_ref {
-        return resource(pod, Some(container), reference, facts).map(Some);
+        return resource(pod, Some(container), reference, facts).map(|value| Some(value.into_bytes()));
     }
     if let Some(reference) = &source.config_map_key_ref {
         let data = config_map(objects, &reference.name, reference.optional)?.and_then(|map| map.data.as_ref());
@@ -126,7 +131,7 @@ fn from_source(
             None if reference.optional != Some(true) => {
                 Err(format!("couldn't find key {} in ConfigMap {}/{}", reference.key, namespace(pod), reference.name))
             }
-            found => Ok(found.cloned()),
+            found => Ok(found.map(|value| value.clone().into_bytes())),
         };
     }
     if let Some(reference) = &source.secret_key_ref {
@@ -135,7 +140,7 @@ fn from_source(
             None if reference.optional != Some(true) => {
                 Err(format!("couldn't find key {} in Secret {}/{}", reference.key, namespace(pod), reference.name))
             }
-            found => Ok(found.map(|value| String::from_utf8_lossy(&value.0).into_owned())),
+            found => Ok(found.map(|value| value.0.clone())),
         };
     }
     Err("environment variable source is not supported by this node".into())
@@ -211,27 +216,34 @@ pub fn resource(
         .to_string())
 }
 
+/// The same as text, for what is text in CRI: commands, arguments and paths.
+pub fn expand(text: &str, variables: &Variables) -> String {
+    let bytes = expand_bytes(text, variables);
+    String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
+}
+
 /// Replaces `$(NAME)` by the variable's value; `$$` is a dollar, and a name that is not set stays as it is.
-pub fn expand(text: &str, variables: &[(String, String)]) -> String {
-    let mut out = String::with_capacity(text.len());
+fn expand_bytes(text: &str, variables: &Variables) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find('$') {
-        out.push_str(&rest[..at]);
+        out.extend_from_slice(&rest.as_bytes()[..at]);
         rest = &rest[at + 1..];
         if let Some(after) = rest.strip_prefix('$') {
-            out.push('$');
+            out.push(b'$');
             rest = after;
         } else if let Some((name, after)) = rest.strip_prefix('(').and_then(|inner| inner.split_once(')')) {
             match variables.iter().find(|(have, _)| have == name) {
-                Some((_, value)) => out.push_str(value),
-                None => out.extend(["$(", name, ")"]),
+                Some((_, value)) => out.extend_from_slice(value),
+                None => ["$(", name, ")"].iter().for_each(|part| out.extend_from_slice(part.as_bytes())),
             }
             rest = after;
         } else {
-            out.push('$');
+            out.push(b'$');
         }
     }
-    out + rest
+    out.extend_from_slice(rest.as_bytes());
+    out
 }
 
 #[cfg(test)]
@@ -249,11 +261,11 @@ mod tests {
 
     fn objects() -> Objects {
         let map = serde_json::from_value(json!({"data": {"A": "1", "B": "2"}})).unwrap();
-        let secret = serde_json::from_value(json!({"data": {"K": "c2VjcmV0"}})).unwrap();
+        let secret = serde_json::from_value(json!({"data": {"K": "c2VjcmV0", "RAW": "/wD+"}})).unwrap();
         Objects { config_maps: [("c".to_owned(), Some(map))].into(), secrets: [("s".to_owned(), Some(secret))].into() }
     }
 
-    fn env(container: Value) -> Result<Vec<(String, String)>, String> {
+    fn env(container: Value) -> Result<Vec<(String, Vec<u8>)>, String> {
         let pod = pod(container);
         let facts = Facts {
             pod_ips: vec!["10.0.0.1".into()],
@@ -284,8 +296,19 @@ mod tests {
             ("C", "2"),
             ("Y", "1-$(NONE)-$(P_A)-$secret"),
         ];
-        let expected: Vec<_> = expected.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+        let expected: Vec<_> = expected.map(|(k, v)| (k.to_owned(), v.as_bytes().to_vec())).into();
         assert_eq!(env(container).unwrap(), expected);
+    }
+
+    #[test]
+    fn values_are_the_bytes_that_they_are() {
+        let container = json!({"name": "a", "envFrom": [{"secretRef": {"name": "s"}}], "env": [
+            {"name": "ONE", "valueFrom": {"secretKeyRef": {"name": "s", "key": "RAW"}}}, {"name": "IN", "value": "<$(RAW)>"}]});
+        let raw = b"\xff\x00\xfe";
+        let variables = env(container).unwrap();
+        let of = |name: &str| variables.iter().find(|(have, _)| have == name).unwrap().1.clone();
+        assert_eq!((of("RAW"), of("ONE"), of("IN")), (raw.to_vec(), raw.to_vec(), [b"<", &raw[..], b">"].concat()));
+        assert_eq!(expand("$(ONE)", &variables), "\u{fffd}\0\u{fffd}");
     }
 
     #[test]

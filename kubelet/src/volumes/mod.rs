@@ -292,6 +292,27 @@ mod tests {
     }
 
     #[test]
+    fn what_is_made_for_a_pod_gets_its_containers_labels() {
+        let root = tempfile::tempdir().unwrap();
+        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}, "spec": {"containers": [
+            {"name": "c", "volumeMounts": [
+                {"name": "e", "mountPath": "/e"}, {"name": "h", "mountPath": "/h"}, {"name": "s", "mountPath": "/s", "readOnly": true},
+                {"name": "e", "mountPath": "/again"}, {"name": "i", "mountPath": "/i"}]}],
+            "volumes": [{"name": "e", "emptyDir": {}}, {"name": "h", "hostPath": {"path": "/"}}, {"name": "s", "secret": {"secretName": "s"}},
+                {"name": "i", "image": {"reference": "i:1"}}]}})).unwrap();
+        let images = [("i".to_owned(), "i:1".to_owned())].into();
+        let container = &pod.spec.as_ref().unwrap().containers[0];
+        let paths = Paths::new(root.path());
+        let request =
+            MountRequest { paths: &paths, pod: &pod, container, attempt: 0, images: &images, environment: &[] };
+        let mounts = of_container(&request).unwrap();
+        let relabelled: Vec<&str> =
+            mounts.iter().filter(|mount| mount.selinux_relabel).map(|mount| mount.container_path.as_str()).collect();
+        assert_eq!(relabelled, ["/e", "/s", "/etc/hosts", "/dev/termination-log"]);
+        assert_eq!(mounts.len(), 7);
+    }
+
+    #[test]
     fn what_cannot_be_made_is_named() {
         let root = tempfile::tempdir().unwrap();
         let why = |volume: serde_json::Value| {

@@ -7,8 +7,11 @@ use coracle_cri::{ImageSpec, Mount};
 use k8s_cri::v1 as cri;
 use k8s_openapi::api::core::v1::{Container, Pod, Volume, VolumeMount};
 
-use super::{Paths, path, subpath};
-use crate::pod::{self, env::expand};
+use super::{Kind, Paths, path, subpath};
+use crate::pod::{
+    self,
+    env::{Variables, expand},
+};
 
 /// What a container's mounts depend on.
 #[derive(Debug)]
@@ -20,7 +23,7 @@ pub struct MountRequest<'a> {
     /// The images of image volumes, by the volume's name.
     pub images: &'a BTreeMap<String, String>,
     /// For `subPathExpr`.
-    pub environment: &'a [(String, String)],
+    pub environment: &'a Variables,
 }
 
 /// The mounts of a container: its volumes, /etc/hosts and the file for its termination message. Blocks.
@@ -35,20 +38,40 @@ pub fn of_container(request: &MountRequest<'_>) -> Result<Vec<Mount>, String> {
         mounts.push(of_volume(request, index, mount)?);
     }
     let taken = |path: &str| container.volume_mounts.iter().flatten().any(|mount| mount.mount_path == path);
+    relabel(pod, container, &mut mounts);
+    // What is the pod's alone is its containers' by name, too (kubernetes `kubelet_pods.go`, `makeHostsMount`, and
+    // `kuberuntime_container.go`, `makeMounts`). A runtime where the kernel has no SELinux has nothing to do.
+    let own = |path: &str, place: &Path| Mount { selinux_relabel: true, ..plain(path, place, false) };
     if !taken("/etc/hosts") {
-        mounts.push(plain("/etc/hosts", &paths.etc_hosts(uid), false));
+        mounts.push(own("/etc/hosts", &paths.etc_hosts(uid)));
     }
     let termination = container.termination_message_path.as_deref().unwrap_or("/dev/termination-log");
     if !termination.is_empty() {
         let log = paths.termination_log(uid, &container.name, attempt);
         make_termination_log(&log).map_err(|error| format!("cannot make {}: {error}", log.display()))?;
-        mounts.push(plain(termination, &log, false));
+        mounts.push(own(termination, &log));
     }
     Ok(mounts)
 }
 
+/// Volumes that are made for the pod get its containers' SELinux labels, each once for a container; what is the node's keeps
+/// its own (kubernetes `kubelet_pods.go`, `makeMounts`, by the plugins' `GetAttributes`).
+fn relabel(pod: &Pod, container: &Container, mounts: &mut [Mount]) {
+    let spec = pod::spec(pod);
+    let mut done: Vec<&str> = Vec::new();
+    for (wanted, mount) in container.volume_mounts.iter().flatten().zip(mounts) {
+        let volume = spec.volumes.iter().flatten().find(|volume| volume.name == wanted.name);
+        let made = volume.and_then(|volume| Kind::of(volume).ok());
+        let made = made.is_some_and(|kind| !matches!(kind, Kind::HostPath | Kind::Image));
+        if made && !done.contains(&wanted.name.as_str()) {
+            done.push(&wanted.name);
+            mount.selinux_relabel = true;
+        }
+    }
+}
+
 /// The part of a volume that a mount asks for.
-fn part(mount: &VolumeMount, environment: &[(String, String)]) -> Result<Option<String>, String> {
+fn part(mount: &VolumeMount, environment: &Variables) -> Result<Option<String>, String> {
     match (&mount.sub_path, &mount.sub_path_expr) {
         (Some(part), _) if !part.is_empty() => Ok(Some(part.clone())),
         (_, Some(expression)) if !expression.is_empty() => {

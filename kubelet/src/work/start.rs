@@ -194,7 +194,7 @@ async fn mounts(
     pod: &Arc<Pod>,
     container: &Container,
     attempt: u32,
-    environment: Vec<(String, String)>,
+    environment: Vec<(String, Vec<u8>)>,
     addresses: Vec<String>,
     images: BTreeMap<String, String>,
 ) -> Result<Vec<Mount>, String> {
