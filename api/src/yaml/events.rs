@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::ptr;
 
-use unsafe_libyaml::{
+use libyaml_rs::{
     yaml_encoding_t, yaml_error_type_t, yaml_event_delete, yaml_event_t, yaml_event_type_t, yaml_parser_delete,
     yaml_parser_initialize, yaml_parser_parse, yaml_parser_set_encoding, yaml_parser_set_input_string, yaml_parser_t,
 };
