@@ -107,7 +107,8 @@ fn files(path: &Path, recursive: bool) -> Result<Vec<PathBuf>> {
 
 /// Adds the objects of `text`, those of lists one by one.
 fn parse(text: &str, source: &str, manifests: &mut Vec<Manifest>) -> Result<()> {
-    let documents = yaml::documents(text).map_err(|error| Error::usage(format!("error parsing {source}: {error}")))?;
+    let documents = yaml::documents(text)
+        .map_err(|error| Error::usage(format!("error parsing {source}: error converting YAML to JSON: {error}")))?;
     for document in documents {
         add(document.value, source, manifests)?;
     }
