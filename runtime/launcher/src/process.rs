@@ -109,6 +109,9 @@ impl Process {
         sys::setgid(self.gid).context(|| format!("set group {}", self.gid))?;
         sys::setuid(self.uid).context(|| format!("set user {}", self.uid))?;
         sys::prctl(libc::PR_SET_KEEPCAPS, 0).context(|| "keep capabilities no longer".into())?;
+        // From here on the container's own processes have what this one has, and could read its memory, which is more than the
+        // program's (CVE-2016-9962); the program is read as any other again (execve(2)).
+        sys::prctl(libc::PR_SET_DUMPABLE, 0).context(|| "keep memory from others".into())?;
         self.capabilities.apply().context(|| "set capabilities".into())?;
         if self.no_new_privileges {
             sys::prctl(libc::PR_SET_NO_NEW_PRIVS, 1).context(|| "set no_new_privs".into())?;

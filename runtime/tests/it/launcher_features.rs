@@ -100,6 +100,32 @@ fn root_inside_is_nobody_outside() {
     });
 }
 
+/// What the launcher knows is in the memory of a container that is not started yet.
+#[test]
+fn memory_is_roots_alone_until_the_program_runs() {
+    const TEST: &str = "launcher_features::memory_is_roots_alone_until_the_program_runs";
+    isolated(TEST, || async {
+        let mut bundle = Bundle::new(TEST, "busybox stat -c %u /proc/self/environ");
+        with_users(&mut bundle);
+        let (code, out, error) = bundle.run();
+        if error.contains("map the owners") {
+            return;
+        }
+        assert_eq!((code, out.as_str()), (0, "0\n"), "{error}");
+        let program = coracle_programs::LAUNCHER.memfd().unwrap();
+        let mut create = Command::new(coracle_programs::exec_path(&program));
+        create.arg("--root").arg(bundle.dir.path().join("state"));
+        create.args(["create", "--pid-file", "pid", "created"]).current_dir(bundle.write());
+        assert!(create.status().unwrap().success());
+        let pid = fs::read_to_string(bundle.dir.path().join("pid")).unwrap();
+        let owner = |name: &str| fs::metadata(format!("/proc/{pid}/{name}")).unwrap().uid();
+        let owners = (owner(""), owner("environ"), owner("mem"));
+        assert!(bundle.oci(&["delete", "--force", "created"]).status.success());
+        // The kernel shows the directory's owner as the process's user, and the files' as root when they are kept from it.
+        assert_eq!(owners, (OUTSIDE, 0, 0));
+    });
+}
+
 #[test]
 fn namespaces_are_joined_by_path() {
     const TEST: &str = "launcher_features::namespaces_are_joined_by_path";
