@@ -113,7 +113,7 @@ fn memory_is_roots_alone_until_the_program_runs() {
         }
         assert_eq!((code, out.as_str()), (0, "0\n"), "{error}");
         let program = coracle_programs::LAUNCHER.memfd().unwrap();
-        let mut create = Command::new(coracle_programs::exec_path(&program));
+        let mut create = std::process::Command::new(coracle_programs::exec_path(&program));
         create.arg("--root").arg(bundle.dir.path().join("state"));
         create.args(["create", "--pid-file", "pid", "created"]).current_dir(bundle.write());
         assert!(create.status().unwrap().success());
