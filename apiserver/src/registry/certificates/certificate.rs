@@ -43,27 +43,41 @@ struct Block<'t> {
     content: Vec<u8>,
 }
 
-/// The next block that is well-formed: as Go's `pem.Decode`, which goes past all else.
+/// The next block that is well-formed: as Go's `pem.Decode`, which goes past all else. Every line is looked at once, however
+/// many begin a block that does not end.
 fn next_block<'t>(text: &mut &'t str) -> Option<Block<'t>> {
-    const BEGIN: &str = "-----BEGIN ";
-    const DASHES: &str = "-----";
-    loop {
-        let at = if text.starts_with(BEGIN) { 0 } else { text.find("\n-----BEGIN ")? + 1 };
-        let after = &text[at + BEGIN.len()..];
-        let (line, body) = after.split_once('\n').unwrap_or((after, ""));
-        *text = body;
-        let Some(label) = line.trim_end().strip_suffix(DASHES) else { continue };
-        let end = format!("{DASHES}END {label}{DASHES}");
-        let Some((content, rest)) = body.split_once(end.as_str()) else { continue };
-        // Nothing but blanks may follow on the line.
-        let (tail, rest) = rest.split_once('\n').unwrap_or((rest, ""));
-        if !tail.trim().is_empty() || !(content.is_empty() || content.ends_with('\n')) {
-            continue;
+    let mut begun: Option<(&str, &str)> = None;
+    while !text.is_empty() {
+        let here = *text;
+        let (line, rest) = here.split_once('\n').unwrap_or((here, ""));
+        *text = rest;
+        let labelled = |dashes: &str| line.trim_end().strip_prefix(dashes)?.strip_suffix("-----");
+        if let Some(label) = labelled("-----BEGIN ") {
+            begun = Some((label, rest));
         }
+        let Some(ended) = labelled("-----END ") else { continue };
+        let Some((label, body)) = begun.take().filter(|(label, _)| *label == ended) else { continue };
+        let content = &body[..body.len() - here.len()];
         let headers = content.lines().take_while(|line| line.contains(':')).count();
         let packed: String = content.lines().skip(headers).flat_map(|line| line.split_whitespace()).collect();
         let Ok(content) = STANDARD.decode(packed) else { continue };
-        *text = rest;
         return Some(Block { label, has_headers: headers > 0, content });
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn beginnings_without_ends_are_passed_over() {
+        // Looked through to the end for each of them, this would take a minute.
+        let begun: String = (0..100_000).map(|nth| format!("-----BEGIN {nth}-----\n")).collect();
+        let of = |text: String| check(&STANDARD.encode(text));
+        let nothing = "must contain at least one CERTIFICATE PEM block";
+        assert_eq!(of(begun.clone()), Err(nothing.to_owned()));
+        let other = format!("{begun}-----BEGIN X-----\nAAAA\n-----END X-----\n");
+        assert_eq!(of(other), Err("only CERTIFICATE PEM blocks are allowed, found \"X\"".to_owned()));
     }
 }
