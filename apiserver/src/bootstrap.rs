@@ -1,6 +1,13 @@
 //! What every cluster has from the start: namespaces, priority classes, and the `kubernetes` Service with its endpoints.
 
+mod authentication;
 mod flow_control;
+mod keep;
+mod kubernetes_service;
+mod service_range;
+
+pub use keep::run as keep;
+pub use kubernetes_service::{hold as hold_lease, leave};
 
 use crate::auth::UserInfo;
 use crate::http::negotiate::Accept;
@@ -19,12 +26,9 @@ const NAMESPACES: [&str; 4] = ["kube-system", "kube-public", "kube-node-lease", 
 /// # Errors
 /// When the store cannot be written.
 pub async fn run(server: &Arc<Server>) -> Result<(), Status> {
-    for name in NAMESPACES {
-        let namespace = json!({"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": name}});
-        ensure(server, ("", "namespaces"), "", namespace).await?;
-    }
+    namespaces(server).await?;
     server.hooks.done("poststarthook/start-system-namespaces-controller");
-    authentication(server).await?;
+    authentication::run(server).await?;
     server.hooks.done("poststarthook/start-cluster-authentication-info-controller");
     // core `scheduling` SystemPriorityClasses
     for (name, value, what) in [
@@ -43,90 +47,41 @@ pub async fn run(server: &Arc<Server>) -> Result<(), Status> {
         ensure(server, ("scheduling.k8s.io", "priorityclasses"), "", class).await?;
     }
     server.hooks.done("poststarthook/scheduling/bootstrap-system-priority-classes");
-    for (resource, object) in flow_control::objects() {
-        ensure(server, (flow_control::GROUP, resource), "", object).await?;
-    }
+    flow_control::make(server).await?;
     server.hooks.done("poststarthook/priority-and-fairness-config-producer");
-    api_services(server).await?;
+    api_services(server, Built::In).await?;
     server.hooks.done("poststarthook/kube-apiserver-autoregistration");
     server.hooks.done("autoregister-completion");
-    let service_ip = first_address(server);
-    let labels = json!({"component": "apiserver", "provider": "kubernetes"});
-    let service = json!({"kind": "Service", "apiVersion": "v1", "metadata": {"name": "kubernetes", "namespace": "default", "labels": labels},
-        "spec": {"clusterIP": service_ip.to_string(), "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": server.config.advertise.port()}]}});
-    ensure(server, ("", "services"), "default", service).await?;
-    let (address, port) = (server.config.advertise.ip().to_string(), server.config.advertise.port());
-    let family = if server.config.advertise.is_ipv4() { "IPv4" } else { "IPv6" };
-    let endpoints = json!({"kind": "Endpoints", "apiVersion": "v1",
-        "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
-        "subsets": [{"addresses": [{"ip": address}], "ports": [{"name": "https", "port": port, "protocol": "TCP"}]}]});
-    put(server, ("", "endpoints"), "default", endpoints).await?;
-    let slice = json!({"kind": "EndpointSlice", "apiVersion": "discovery.k8s.io/v1",
-        "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"kubernetes.io/service-name": "kubernetes"}},
-        "addressType": family, "endpoints": [{"addresses": [address], "conditions": {"ready": true}}],
-        "ports": [{"name": "https", "port": port, "protocol": "TCP"}]});
-    put(server, ("discovery.k8s.io", "endpointslices"), "default", slice).await?;
+    kubernetes_service::service(server).await?;
+    kubernetes_service::announce(server).await?;
+    kubernetes_service::endpoints(server).await?;
+    service_range::make(server).await?;
     server.hooks.done("poststarthook/bootstrap-controller");
     Ok(())
 }
 
-/// How often a write that lost a race with another server is tried again. Each that loses saw another one win, and no more
-/// servers than this begin on one store at the same moment.
-const ATTEMPTS: usize = 64;
-
-/// Tells servers beside this one whose client certificates to trust (controlplane `clusterauthenticationtrust`): upstream's
-/// controller manager, scheduler and extension servers read it. What other servers of the cluster wrote stays, also when
-/// they write it at the same moment.
-async fn authentication(server: &Arc<Server>) -> Result<(), Status> {
-    const RESOURCE: (&str, &str) = ("", "configmaps");
-    const NAME: &str = "extension-apiserver-authentication";
-    let own = server.config.ca_pem.trim();
-    if own.is_empty() {
-        return Ok(());
+async fn namespaces(server: &Arc<Server>) -> Result<(), Status> {
+    for name in NAMESPACES {
+        let namespace = json!({"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": name}});
+        ensure(server, ("", "namespaces"), "", namespace).await?;
     }
-    let call = call(server, RESOURCE, "kube-system", NAME)?;
-    let map = json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": NAME, "namespace": "kube-system"}});
-    for _ in 0..ATTEMPTS {
-        let current = match call.current().await {
-            Err(status) if status.code == 404 => None,
-            found => Some(found?),
-        };
-        let Some(wanted) = trusting(current.as_ref().map_or(&map, |current| &current.value), own) else {
-            return Ok(());
-        };
-        let written = match &current {
-            None => match create_object(&call, wanted, Managing::Tracked).await {
-                Err(status) if status.code == 409 => None,
-                result => Some(result?),
-            },
-            Some(current) => call.replace(current, &current.with(&wanted), Vec::new()).await?,
-        };
-        if written.is_some() {
-            return Ok(());
-        }
-    }
-    Err(Status::modified(&call.gvr(), NAME))
-}
-
-/// The map with an authority added to those that it names; None where it is among them.
-fn trusting(map: &Value, own: &str) -> Option<Value> {
-    const KEY: &str = "client-ca-file";
-    let bundle = map["data"][KEY].as_str().unwrap_or_default();
-    if bundle.contains(own) {
-        return None;
-    }
-    let parts = [bundle.trim(), own].into_iter().filter(|part| !part.is_empty());
-    let bundle: String = parts.map(|part| format!("{part}\n")).collect();
-    let mut wanted = map.clone();
-    crate::registry::fields::object_mut(&mut wanted, "data")[KEY] = bundle.into();
-    Some(wanted)
+    Ok(())
 }
 
 /// Says which APIServices are kept by the server, and that it answers for them itself.
 const MANAGED: &str = "kube-aggregator.kubernetes.io/automanaged";
 
+/// Which groups and versions get an APIService.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Built {
+    /// All: those of the built-in kinds are made at the start, and not again (kube-aggregator `autoregister`).
+    In,
+    /// Those of custom resources alone.
+    FromDefinitions,
+}
+
 /// An APIService for each group and version that is served, and none for those that are not any more.
-pub(crate) async fn api_services(server: &Arc<Server>) -> Result<(), Status> {
+pub(crate) async fn api_services(server: &Arc<Server>, built: Built) -> Result<(), Status> {
     const RESOURCE: (&str, &str) = ("apiregistration.k8s.io", "apiservices");
     let rows = server.registry.current();
     let known = server.cache_of(RESOURCE.0, RESOURCE.1)?.snapshot();
@@ -141,6 +96,9 @@ pub(crate) async fn api_services(server: &Arc<Server>) -> Result<(), Status> {
             let custom = rows.rows().any(|row| {
                 row.strategy.custom().is_some() && row.served.iter().any(|(g, v)| *g == group && *v == version)
             });
+            if built == Built::FromDefinitions && !custom {
+                continue;
+            }
             let (managed, minimum) = if custom { ("true", 1000) } else { ("onstart", 17_000) };
             let now = coracle_api::clock::rfc3339(server.config.clock.now());
             let service = json!({"kind": "APIService", "apiVersion": "apiregistration.k8s.io/v1", "metadata": {"name": name, "labels": {MANAGED: managed}},

@@ -145,6 +145,8 @@ impl ApiServer {
         server.hooks.done("poststarthook/priority-and-fairness-config-consumer");
         tasks.spawn(http::fairness::follow(server.clone()));
         tasks.spawn(custom::run(server.clone(), definitions));
+        tasks.spawn(bootstrap::keep(server.clone()));
+        tasks.spawn(bootstrap::hold_lease(server.clone()));
         server.hooks.done("poststarthook/start-apiextensions-controllers");
         Ok(Arc::new(Self { server, tasks }))
     }
@@ -180,6 +182,7 @@ impl ApiServer {
 
     /// Ends watches, listeners and background work, and waits for the latter.
     pub async fn stop(&self) {
+        bootstrap::leave(&self.server).await;
         self.server.stop.cancel();
         self.tasks.close();
         self.tasks.wait().await;

@@ -1,7 +1,11 @@
 //! The priority levels and flow schemas of every cluster: the mandatory and the suggested ones (apiserver
 //! `apis/flowcontrol/bootstrap/default.go`).
 
+use super::ensure;
+use crate::server::Server;
+use coracle_api::Status;
 use coracle_api::json::{Value, json};
+use std::sync::Arc;
 
 pub const GROUP: &str = "flowcontrol.apiserver.k8s.io";
 const VERSION: &str = "flowcontrol.apiserver.k8s.io/v1";
@@ -21,6 +25,14 @@ const LEVELS: [Level; 7] = [
     ("workload-low", 100, 90, 128, 6),
     ("global-default", 20, 50, 128, 6),
 ];
+
+/// Makes those that are missing.
+pub async fn make(server: &Arc<Server>) -> Result<(), Status> {
+    for (resource, object) in objects() {
+        ensure(server, (GROUP, resource), "", object).await?;
+    }
+    Ok(())
+}
 
 /// The resources' plurals and the objects, levels first.
 pub fn objects() -> impl Iterator<Item = (&'static str, Value)> {

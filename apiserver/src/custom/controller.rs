@@ -87,7 +87,7 @@ pub async fn run(server: Arc<Server>, mut definitions: Definitions) {
         let mut done = definitions.reconcile(&server, &cache.snapshot()).await;
         let now = server.registry.current().generation;
         if done.is_ok() && generation != now {
-            done = bootstrap::api_services(&server).await;
+            done = bootstrap::api_services(&server, bootstrap::Built::FromDefinitions).await;
             if done.is_ok() {
                 generation = now;
             }

@@ -96,10 +96,18 @@ impl Drop for Members {
 }
 
 async fn server(members: &Members) -> Harness {
+    server_at(members, "127.0.0.1:6443").await
+}
+
+/// One that is reached at this address.
+async fn server_at(members: &Members, address: &str) -> Harness {
     let deadline = Instant::now() + LIMIT;
     loop {
         match Etcd::connect(members.config()).await {
-            Ok(store) => return Harness::on(Arc::new(store)).await,
+            Ok(store) => {
+                let address = address.parse().unwrap();
+                return Harness::with(Arc::new(store), |config, _| config.advertise = address).await;
+            }
             Err(error) => assert!(Instant::now() < deadline, "{error}"),
         }
     }
@@ -226,4 +234,29 @@ async fn servers_that_start_at_once_are_all_trusted() {
         assert!(trusted.contains(server.authority.cert_pem().trim()), "{trusted}");
     }
     assert_eq!(trusted.matches("BEGIN CERTIFICATE").count(), servers.len());
+}
+
+/// The `kubernetes` Service leads to all servers, and to one that stops no longer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_server_is_an_endpoint_while_it_is_there() {
+    let members = Members::start();
+    members.leader().await;
+    let one = server_at(&members, "10.0.0.1:6443").await;
+    let two = server_at(&members, "10.0.0.2:6443").await;
+    let client = two.admin();
+    let addresses = async || {
+        let (_, endpoints) = client.get("/api/v1/namespaces/default/endpoints/kubernetes").await;
+        let (_, slice) = client.get("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes").await;
+        let of = |list: &Value, pointer: &str| -> Vec<String> {
+            let found = list.as_array().into_iter().flatten();
+            found.filter_map(|address| Some(address.pointer(pointer)?.as_str()?.to_owned())).collect()
+        };
+        let (endpoints, slice) =
+            (of(&endpoints["subsets"][0]["addresses"], "/ip"), of(&slice["endpoints"], "/addresses/0"));
+        assert_eq!(endpoints, slice);
+        endpoints
+    };
+    assert_eq!(addresses().await, ["10.0.0.1", "10.0.0.2"]);
+    one.server.stop().await;
+    assert_eq!(addresses().await, ["10.0.0.2"]);
 }

@@ -12,6 +12,7 @@ mod forms;
 mod fuzz_seeds;
 mod gates;
 mod harness;
+mod kept;
 mod kills;
 mod kube_rs;
 mod kubectl;

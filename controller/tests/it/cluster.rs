@@ -57,8 +57,16 @@ pub struct Cluster {
 
 impl Cluster {
     /// A cluster of so many ready nodes called n1, n2, …
+    /// With nodes that take pods.
     pub async fn start(nodes: usize, grace: Grace) -> Self {
-        Self::on(Ground::real(grace), nodes).await
+        let cluster = Self::on(Ground::real(grace), nodes).await;
+        let free = async |cluster: &Self| {
+            let found = cluster.list("v1", "Node", "").await;
+            let tainted = found.iter().any(|node| node.pointer("/spec/taints/0").is_some());
+            (found.len() == nodes && !tainted, found)
+        };
+        cluster.wait("nodes without taints", free).await;
+        cluster
     }
 
     pub async fn on(ground: Ground, nodes: usize) -> Self {
