@@ -110,6 +110,10 @@ fn parse(text: &str, source: &str, manifests: &mut Vec<Manifest>) -> Result<()> 
     let documents = yaml::documents(text)
         .map_err(|error| Error::usage(format!("error parsing {source}: error converting YAML to JSON: {error}")))?;
     for document in documents {
+        // kubectl does not tell of it.
+        for line in &document.twice {
+            eprintln!("Warning: {source}: {line}");
+        }
         add(document.value, source, manifests)?;
     }
     Ok(())

@@ -44,6 +44,8 @@ pub struct Document {
     pub value: Value,
     /// The line it starts at, counted from 1.
     pub line: u64,
+    /// Keys that stand twice, of which the last counts: a line of text each.
+    pub twice: Vec<String>,
 }
 
 /// Reads the first document: Go's YAML reads no further (`yaml.Unmarshal`).
@@ -64,7 +66,11 @@ pub fn unmarshal_errors(lines: &[String]) -> String {
 /// # Errors
 /// When it is no YAML, or a key stands twice in a mapping.
 pub fn parse(text: &str) -> Result<Value, Error> {
-    parse_at(text, 0)
+    let read = read_at(text, 0)?;
+    match read.twice.first() {
+        Some((line, key)) => Err(Error { line: Some(*line), message: format!("key {key} already set in map") }),
+        None => Ok(read.value),
+    }
 }
 
 /// Reads the first document as Go's YAML does when it is not strict: of a key that stands twice, the last counts. With what
@@ -79,12 +85,12 @@ pub fn parse_loosely(bytes: &[u8]) -> Result<(Value, Vec<String>), Error> {
     })
 }
 
-fn parse_at(text: &str, offset: u64) -> Result<Value, Error> {
-    let read = read(text.as_bytes()).map_err(|error| Error { line: error.line.map(|line| line + offset), ..error })?;
-    match read.twice.first() {
-        Some((line, key)) => Err(Error { line: Some(line + offset), message: format!("key {key} already set in map") }),
-        None => Ok(read.value),
-    }
+/// Reads a part of a text that begins after so many lines.
+fn read_at(text: &str, offset: u64) -> Result<Read, Error> {
+    let mut read =
+        read(text.as_bytes()).map_err(|error| Error { line: error.line.map(|line| line + offset), ..error })?;
+    read.twice.iter_mut().for_each(|(line, _)| *line += offset);
+    Ok(read)
 }
 
 /// Reads all documents of a text, separated by lines that start with `---`. Documents without content are left out.
@@ -97,10 +103,11 @@ pub fn documents(text: &str) -> Result<Vec<Document>, Error> {
         if chunk.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
             continue;
         }
-        let value = parse_at(chunk, offset)?;
+        let read = read_at(chunk, offset)?;
+        let (twice, value) = (read.lines(), read.value);
         if !value.is_null() {
             let blank = chunk.lines().take_while(|line| line.trim().is_empty() || line.starts_with('#')).count() as u64;
-            found.push(Document { value, line: offset + blank + 1 });
+            found.push(Document { value, line: offset + blank + 1, twice });
         }
     }
     Ok(found)
@@ -142,7 +149,8 @@ mod tests {
     #[test]
     fn documents_are_split_and_counted() {
         let found = documents("# head\n---\na: 1\n---\n\n--- # next\n\n# c\nb: 2\n---\n").unwrap();
-        assert_eq!(found, [Document { value: json!({"a": 1}), line: 3 }, Document { value: json!({"b": 2}), line: 9 }]);
+        let document = |value, line| Document { value, line, twice: Vec::new() };
+        assert_eq!(found, [document(json!({"a": 1}), 3), document(json!({"b": 2}), 9)]);
         assert_eq!(documents("{\"a\": [1, 2]}").unwrap()[0].value, json!({"a": [1, 2]}));
         assert!(documents("").unwrap().is_empty());
     }
@@ -151,7 +159,10 @@ mod tests {
     fn errors_tell_the_line_of_the_whole_text() {
         let error = documents("a: 1\n---\nb: 2\n  c: : 3\n").unwrap_err();
         assert_eq!(error.to_string(), "yaml: line 4: mapping values are not allowed in this context");
-        let error = documents("a: 1\nb: 2\na: 3\n").unwrap_err();
+        let error = parse("a: 1\nb: 2\na: 3\n").unwrap_err();
         assert_eq!(error.to_string(), "yaml: line 3: key \"a\" already set in map");
+        let found = documents("a: 1\n---\nb: 2\nb: 3\n").unwrap();
+        assert_eq!(found[1].value, json!({"b": 3}));
+        assert_eq!(found[1].twice, ["line 4: key \"b\" already set in map"]);
     }
 }
