@@ -62,6 +62,28 @@ fn options_reach_the_container() {
 }
 
 #[test]
+fn memory_is_shared_with_who_joins() {
+    let engine = Engine::start();
+    engine.ok(&["run", "-d", "--name", "one", "--ipc", "shareable", "--shm-size", "1m", IMAGE, "sleep", "1000"]);
+    let namespace = engine.ok(&["exec", "one", "readlink", "/proc/self/ns/ipc"]);
+    let script = "readlink /proc/self/ns/ipc; df -k /dev/shm | grep -c ' 1024 '; echo there > /dev/shm/x";
+    let joined = engine.ok(&["run", "--rm", "--ipc", "container:one", IMAGE, "sh", "-c", script]);
+    assert_eq!(joined, format!("{namespace}\n1"));
+    assert_eq!(engine.ok(&["exec", "one", "cat", "/dev/shm/x"]), "there");
+    // Also by way of another.
+    engine.ok(&["run", "-d", "--name", "two", "--ipc", "container:one", IMAGE, "sleep", "1000"]);
+    assert_eq!(engine.ok(&["run", "--rm", "--ipc", "container:two", IMAGE, "cat", "/dev/shm/x"]), "there");
+    // A start begins with nothing, and ends nothing of the others'.
+    engine.ok(&["restart", "-t", "0", "one"]);
+    assert_eq!(engine.ok(&["exec", "one", "ls", "/dev/shm"]), "");
+    assert_eq!(engine.ok(&["exec", "two", "cat", "/dev/shm/x"]), "there");
+    engine.ok(&["run", "-d", "--name", "private", "--ipc", "private", IMAGE, "sleep", "1000"]);
+    let (code, message) = outcome(&engine, &["run", "--rm", "--ipc", "container:private", IMAGE, "true"]);
+    assert_eq!(code, Some(125));
+    assert!(message.contains("non-shareable IPC"), "{message}");
+}
+
+#[test]
 fn a_container_lives_and_dies() {
     let engine = Engine::start();
     let id = engine.ok(&["run", "-d", "--name", "web", IMAGE, "sleep", "1000"]);

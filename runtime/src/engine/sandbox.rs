@@ -335,11 +335,8 @@ fn make_files(paths: &Paths, sandbox: &Sandbox) -> Result<()> {
     paths.pins(&sandbox.id).create(&wanted)?;
     let shm = paths.shm(&sandbox.id);
     if wanted.ipc {
-        fs::create_dir_all(&shm).context(format!("create {}", shm.display()))?;
         let owned = owner.map(|(uid, gid)| format!(",uid={uid},gid={gid}")).unwrap_or_default();
-        let options = format!("{SHM_OPTIONS}{owned}");
-        sys::mount("shm", &shm, "tmpfs", libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC, &options)
-            .context("mount the sandbox's shm")?;
+        mount_shm(&shm, &format!("{SHM_OPTIONS}{owned}"))?;
     }
     let write = |name: &str, text: String| {
         let path = data.join(name);
@@ -357,6 +354,13 @@ fn make_files(paths: &Paths, sandbox: &Sandbox) -> Result<()> {
     write("hostname", format!("{hostname}\n"))?;
     write("hosts", fs::read_to_string("/etc/hosts").unwrap_or_else(|_| "127.0.0.1\tlocalhost\n".into()))?;
     write("resolv.conf", resolv_conf(config))
+}
+
+/// Mounts what several containers see as `/dev/shm`.
+pub(super) fn mount_shm(shm: &Path, options: &str) -> Result<()> {
+    fs::create_dir_all(shm).context(format!("create {}", shm.display()))?;
+    sys::mount("shm", shm, "tmpfs", libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC, options)
+        .context(format!("mount {}", shm.display()))
 }
 
 /// What the caller wants in `/etc/resolv.conf`, or a copy of the host's.
@@ -383,7 +387,7 @@ pub(super) fn release_files(paths: &Paths, id: &str) -> Result<()> {
     unmount(&paths.former_shm(id))
 }
 
-fn unmount(path: &Path) -> Result<()> {
+pub(super) fn unmount(path: &Path) -> Result<()> {
     loop {
         match sys::umount(path, libc::MNT_DETACH) {
             Ok(()) => {}

@@ -16,7 +16,7 @@ use super::{
     model::{ContainerConfig, ContainerImage, ContainerState, SandboxConfig, SandboxState, Status, User, now},
     namespaces::Wanted,
     remove_dir,
-    sandbox::release_files,
+    sandbox::{mount_shm, release_files, unmount},
     save, save_volatile,
     shim::Session,
     spec::LauncherAge,
@@ -129,6 +129,20 @@ impl Engine {
         pins.release_kind("net")?;
         let done = pins.create_with(&Wanted { net: true, ..Wanted::default() }, inside)?;
         Ok((pins.path("net"), done))
+    }
+
+    /// Where the `/dev/shm` is that a container shares with others, if it does.
+    pub fn shm_of(&self, container: &Container) -> PathBuf {
+        self.paths.shm(&container.sandbox)
+    }
+
+    /// Mounts the `/dev/shm` of a container that shares it, until it rests. Where only the container sees it nobody else could:
+    /// before Linux 6.15 what is mounted in one mount namespace cannot be bound in another.
+    pub fn make_shm(&self, container: &Container, options: &str) -> Result<PathBuf> {
+        let shm = self.shm_of(container);
+        unmount(&shm)?;
+        mount_shm(&shm, options)?;
+        Ok(shm)
     }
 
     /// Starts the container's shim, which is needed soon: it comes up while other things are done. Whose launcher it has.

@@ -1,6 +1,7 @@
 //! Start, end, stop, kill, restart, pause, wait: what changes whether a container runs.
 
 use std::{
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -20,6 +21,7 @@ use super::{
     },
     Container, Moments, Record,
     log_options::{self, Attributes},
+    mounts::MountPlan,
     spec::{self, Borrowed},
 };
 use crate::{
@@ -273,7 +275,7 @@ impl Docker {
         let attached = attached?;
         let launcher = shim.map_err(start_problem)?;
         let netns = attached.netns.as_ref().map(|path| path.to_string_lossy().into_owned());
-        let borrowed = self.borrow(&record)?;
+        let mut borrowed = self.borrow(&record)?;
         let (docker, this, shared) = (self.clone(), container.clone(), record.clone());
         let addresses = attached.addresses.clone();
         let (peers, embedded) = (attached.peers.clone(), attached.embedded_dns);
@@ -285,6 +287,11 @@ impl Docker {
             docker.acquire_volumes(&this, &record)?;
             this.live.lock().holds_volumes = true;
             let mounts = docker.mount_plans(&this, &record)?;
+            let is_shm = |mount: &MountPlan| Path::new(&mount.destination) == Path::new("/dev/shm");
+            if record.host.ipc_mode == "shareable" && !mounts.iter().any(is_shm) {
+                let options = spec::shm_options(&record.host, &this.engine.labels);
+                borrowed.shm = Some(docker.engine.make_shm(&this.engine, &options)?);
+            }
             let groups = record.host.group_add.clone().unwrap_or_default();
             let (user, home) = docker.resolve_user(&this, &record.config.user, &groups)?;
             spec::build(&spec::Inputs {
@@ -341,7 +348,7 @@ impl Docker {
         }))
     }
 
-    pub fn log_path(&self, container: &Container) -> std::path::PathBuf {
+    pub fn log_path(&self, container: &Container) -> PathBuf {
         if container.pod {
             return container.engine.log_path.clone().into();
         }
@@ -369,9 +376,28 @@ impl Docker {
         let ipc = pid_of(&record.host.ipc_mode, "IPC")?;
         Ok(Borrowed {
             pid: pid_of(&record.host.pid_mode, "PID")?,
-            ipc_shm: ipc.map(|pid| format!("/proc/{pid}/root/dev/shm")),
+            shm: match record.host.ipc_mode.strip_prefix("container:") {
+                Some(target) => Some(self.shm_of(&*self.container(target)?)?),
+                None => None,
+            },
             ipc,
         })
+    }
+
+    /// The `/dev/shm` that goes with the IPC namespace of a container that runs.
+    fn shm_of(&self, container: &Container) -> Result<PathBuf, Problem> {
+        let shm = self.engine.shm_of(&container.engine);
+        if shm.exists() {
+            return Ok(shm);
+        }
+        let mode = container.with(|record| record.host.ipc_mode.clone());
+        match mode.strip_prefix("container:") {
+            // Whose namespace was joined was there before: this ends.
+            Some(target) => self.shm_of(&*self.container(target)?),
+            None if mode == "host" => Ok("/dev/shm".into()),
+            // It mounted something there itself, or runs since another version of the daemon.
+            None => Ok(format!("/proc/{}/root/dev/shm", container.engine.state().pid).into()),
+        }
     }
 
     fn acquire_volumes(&self, container: &Container, record: &Record) -> Result<(), Problem> {

@@ -45,9 +45,6 @@ pub fn fill(host: &mut HostConfig, cgroup_v2: bool) {
     default(&mut host.network_mode, "bridge");
     default(&mut host.log_config.kind, "json-file");
     default(&mut host.ipc_mode, "private");
-    if host.ipc_mode == "shareable" && host.privileged {
-        host.ipc_mode = "shareable".into();
-    }
     default(&mut host.cgroupns_mode, if cgroup_v2 && !host.privileged { "private" } else { "host" });
     default(&mut host.restart_policy.name, "no");
     default(&mut host.runtime, "runc");

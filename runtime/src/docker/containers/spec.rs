@@ -1,6 +1,6 @@
 //! The OCI configuration of a container as Docker defines it (moby `daemon/oci_linux.go`).
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
@@ -199,7 +199,8 @@ pub fn arguments(record: &Record) -> Vec<String> {
 pub struct Borrowed {
     pub pid: Option<u32>,
     pub ipc: Option<u32>,
-    pub ipc_shm: Option<String>,
+    /// What `/dev/shm` is, where several containers have the same.
+    pub shm: Option<PathBuf>,
 }
 
 /// Everything a configuration is made of.
@@ -217,6 +218,12 @@ pub struct Inputs<'a> {
     pub files: &'a Path,
     pub cgroup_v2: bool,
     pub launcher: LauncherAge,
+}
+
+/// The options of the `/dev/shm` that a container shares.
+pub fn shm_options(host: &HostConfig, labels: &Labels) -> String {
+    let label = labels.root_option().map(|option| format!(",{option}")).unwrap_or_default();
+    format!("mode=1777,size={}{label}", host.shm_size)
 }
 
 /// Makes `config.json`.
@@ -486,7 +493,7 @@ fn mounts(inputs: &Inputs<'_>, security: &Security) -> Result<Value, Problem> {
     add("/sys/fs/cgroup", "cgroup", &["nosuid", "noexec", "nodev", if writable_cgroups { "rw" } else { "ro" }]);
     add("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]);
     let size = format!("size={}", host.shm_size);
-    match (&inputs.borrowed.ipc_shm, host.ipc_mode.as_str()) {
+    match (&inputs.borrowed.shm, host.ipc_mode.as_str()) {
         _ if given("/dev/shm") => {}
         (Some(source), _) => {
             out.push(json!({ "destination": "/dev/shm", "type": "bind", "source": source, "options": ["rbind", "rprivate", "rw"] }));
