@@ -217,6 +217,23 @@ async fn labels_are_asked_for(node: &Node, cri: &mut Clients, web: &str) {
     assert!(seen_there.contains("keyring   _ses"), "{seen_there}");
     cri.remove_sandbox(&pod).await;
 
+    // The host's shared memory stays the host's.
+    let mut hosts = sandbox(node, "hosts-ipc");
+    let context = hosts.linux.as_mut().unwrap().security_context.as_mut().unwrap();
+    context.namespace_options.as_mut().unwrap().ipc = v1::NamespaceMode::Node as i32;
+    let pod = cri.run_sandbox(hosts).await;
+    let before = label_of("/dev/shm");
+    let mut config = script("hosts-ipc", &format!("{NAME}; echo x > /dev/shm/hosts && cat /dev/shm/hosts"));
+    security(&mut config).namespace_options.as_mut().unwrap().ipc = v1::NamespaceMode::Node as i32;
+    let seen_there = seen(node, cri, (&pod, "hosts-ipc"), config).await;
+    level(seen_there.lines().next().unwrap());
+    assert!(seen_there.ends_with("\nx\n"), "{seen_there}");
+    assert!(before.contains("kernel_file_t"), "{before}");
+    assert_eq!(label_of("/dev/shm"), before);
+    assert!(label_of("/dev/shm/hosts").contains("kernel_file_t"));
+    fs::remove_file("/dev/shm/hosts").unwrap();
+    cri.remove_sandbox(&pod).await;
+
     // Also a process that may gain no rights changes to its label.
     let mut config = script("no-new-privileges", NAME);
     security(&mut config).no_new_privs = true;
@@ -260,6 +277,7 @@ fn dockers_options_choose_the_labels() {
         assert_eq!(named, has_selinux());
         if has_selinux() {
             docker_labels(&node).await;
+            docker_labels_of_others(&node).await;
         } else {
             let host = json!({ "SecurityOpt": ["label=type:nonsense_t"], "Binds": [format!("{}:/data:Z", node.path("logs").display())] });
             let (shown, seen) = run(&node, host, "echo runs").await;
@@ -269,7 +287,52 @@ fn dockers_options_choose_the_labels() {
             );
         }
         running.stop().await;
+        // Told so, it is as if the kernel had none.
+        let mut config = node.config();
+        config.docker = vec![Listener::Unix(node.path("docker.sock"))];
+        config.selinux = false;
+        let running = node.start_with(config).await;
+        let (_, info) = docker_json(&node, "GET", "/info", json!({})).await;
+        assert!(!info["SecurityOptions"].as_array().unwrap().contains(&json!("name=selinux")), "{info}");
+        let (shown, seen) = run(&node, json!({}), &format!("{NAME} 2>/dev/null; echo end")).await;
+        assert_eq!((&shown["ProcessLabel"], &shown["MountLabel"]), (&json!(""), &json!("")));
+        assert!(seen.ends_with("end\n") && !seen.contains("container_t"), "{seen}");
+        running.stop().await;
     });
+}
+
+/// Starts a container that lasts; its id and its processes' label.
+async fn begin(node: &Node) -> (String, String) {
+    let host = json!({ "NetworkMode": "none", "IpcMode": "shareable" });
+    let config = json!({ "Image": "test/busybox:1", "Cmd": ["sleep", "1000"], "HostConfig": host });
+    let (status, created) = docker_json(node, "POST", "/containers/create", config).await;
+    assert_eq!(status, 201, "{created}");
+    let id = created["Id"].as_str().unwrap().to_owned();
+    let (status, started) = docker_json(node, "POST", &format!("/containers/{id}/start"), json!({})).await;
+    assert_eq!(status, 204, "{started}");
+    let (_, shown) = docker_json(node, "GET", &format!("/containers/{id}/json"), json!({})).await;
+    (id, shown["ProcessLabel"].as_str().unwrap().to_owned())
+}
+
+/// Who shares another container's processes or shared memory is called as it is.
+async fn docker_labels_of_others(node: &Node) {
+    let ((one, label), (two, other)) = (begin(node).await, begin(node).await);
+    assert_ne!(level(&label), level(&other));
+    for host in [json!({ "IpcMode": format!("container:{one}") }), json!({ "PidMode": format!("container:{one}") })] {
+        let (shown, seen) = run(node, host, &format!("{NAME}; echo x > /dev/shm/x && echo written")).await;
+        assert_eq!((&shown["ProcessLabel"], seen), (&json!(label), format!("{label}\nwritten\n")));
+    }
+    let both = json!({ "IpcMode": format!("container:{one}"), "PidMode": format!("container:{two}") });
+    let config = json!({ "Image": "test/busybox:1", "HostConfig": both });
+    let (status, answer) = docker_json(node, "POST", "/containers/create", config).await;
+    let why = answer["message"].as_str().unwrap();
+    assert!(
+        status == 500 && why.contains("--ipc and --pid containers SELinux labels aren't the same"),
+        "{status} {why}"
+    );
+    for id in [one, two] {
+        docker(node, "DELETE", &format!("/containers/{id}?force=1"), json!({})).await;
+    }
 }
 
 async fn docker_labels(node: &Node) {
