@@ -65,8 +65,9 @@ fn options_reach_the_container() {
 fn memory_is_shared_with_who_joins() {
     let engine = Engine::start();
     engine.ok(&["run", "-d", "--name", "one", "--ipc", "shareable", "--shm-size", "1m", IMAGE, "sleep", "1000"]);
-    let namespace = engine.ok(&["exec", "one", "readlink", "/proc/self/ns/ipc"]);
-    let script = "readlink /proc/self/ns/ipc; df -k /dev/shm | grep -c ' 1024 '; echo there > /dev/shm/x";
+    let namespace = engine.ok(&["exec", "one", "busybox", "readlink", "/proc/self/ns/ipc"]);
+    let script =
+        "busybox readlink /proc/self/ns/ipc; busybox df -k /dev/shm | grep -c ' 1024 '; echo there > /dev/shm/x";
     let joined = engine.ok(&["run", "--rm", "--ipc", "container:one", IMAGE, "sh", "-c", script]);
     assert_eq!(joined, format!("{namespace}\n1"));
     assert_eq!(engine.ok(&["exec", "one", "cat", "/dev/shm/x"]), "there");
