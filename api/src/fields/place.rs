@@ -135,7 +135,7 @@ impl<'s> Place<'s> {
         let ty = self.item().value.and_then(ValueRef::object);
         let mut found: Vec<(&str, Cow<'_, Value>)> = Vec::with_capacity(self.keys.len());
         for key in self.keys {
-            match fields.get(&**key) {
+            match fields.get(key) {
                 Some(value) => found.push((key, Cow::Borrowed(value))),
                 None => found.extend(key_default(ty, key).map(|value| (&**key, Cow::Owned(value)))),
             }

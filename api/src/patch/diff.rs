@@ -73,7 +73,7 @@ fn diff_maps(
         }
     }
     if tell.changes {
-        for (key, new) in modified.iter().filter(|(key, _)| !original.contains_key(*key)) {
+        for (key, new) in modified.iter().filter(|(key, _)| !original.contains_key(key)) {
             patch.insert(key.clone(), new.clone());
         }
     }

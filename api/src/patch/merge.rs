@@ -25,7 +25,7 @@ pub fn merge(to: &mut Value, patch: Value) {
 pub fn merge_diff(original: &Value, modified: &Value) -> Value {
     let (Value::Object(original), Value::Object(modified)) = (original, modified) else { return modified.clone() };
     let mut patch = Map::new();
-    for key in original.keys().filter(|key| !modified.contains_key(*key)) {
+    for key in original.keys().filter(|key| !modified.contains_key(key)) {
         patch.insert(key.clone(), Value::Null);
     }
     for (key, value) in modified {

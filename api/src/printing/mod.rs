@@ -102,6 +102,9 @@ const fn wide(name: &'static str) -> Column {
 const fn number(name: &'static str) -> Column {
     Column { name, kind: "integer", format: "", priority: 0 }
 }
+const fn boolean(name: &'static str) -> Column {
+    Column { name, kind: "boolean", format: "", priority: 0 }
+}
 const fn date(name: &'static str) -> Column {
     Column { name, kind: "date", format: "", priority: 0 }
 }

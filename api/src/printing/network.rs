@@ -14,9 +14,36 @@ pub(super) fn find(group: &str, kind: &str) -> Option<&'static Printer> {
         ("networking.k8s.io", "Ingress") => &INGRESS,
         ("networking.k8s.io", "IngressClass") => &INGRESS_CLASS,
         ("networking.k8s.io", "NetworkPolicy") => &NETWORK_POLICY,
+        ("networking.k8s.io", "ServiceCIDR") => &SERVICE_RANGE,
+        ("networking.k8s.io", "IPAddress") => &ADDRESS,
         _ => return None,
     })
 }
+
+static SERVICE_RANGE: Printer = Printer {
+    columns: &[NAME, text("CIDRs"), AGE],
+    cells: |o, now| {
+        let ranges = joined(list_at(o, "/spec/cidrs").iter().map(shown));
+        vec![meta::name(o).into(), ranges.into(), age(o, now).into()]
+    },
+};
+
+/// Whose address it is: `services/default/kubernetes`.
+static ADDRESS: Printer = Printer {
+    columns: &[NAME, text("ParentRef")],
+    cells: |o, _| {
+        let of = |parent: &Value| {
+            let resource = str_at(parent, "/resource").to_lowercase();
+            let kind = crate::gvk::qualified(&resource, str_at(parent, "/group"));
+            match str_at(parent, "/namespace") {
+                "" => format!("{kind}/{}", str_at(parent, "/name")),
+                namespace => format!("{kind}/{namespace}/{}", str_at(parent, "/name")),
+            }
+        };
+        let parent = o.pointer("/spec/parentRef").filter(|parent| parent.is_object()).map(of);
+        vec![meta::name(o).into(), parent.unwrap_or_else(|| "<none>".into()).into()]
+    },
+};
 
 static SERVICE: Printer = Printer {
     columns: &[NAME, text("Type"), text("Cluster-IP"), text("External-IP"), text("Port(s)"), AGE, wide("Selector")],
@@ -178,6 +205,19 @@ mod tests {
         let balanced = json!({"spec": {"type": "LoadBalancer"}, "status": {"loadBalancer": {"ingress": [{"hostname": "a.very.long.host.example"}]}}});
         assert_eq!(external_ip(&balanced), "a.very.long.h...");
         assert_eq!(external_ip(&json!({"spec": {"type": "LoadBalancer"}})), "<pending>");
+    }
+
+    #[test]
+    fn ranges_and_whose_addresses_are() {
+        let at = Timestamp::UNIX_EPOCH;
+        let range = json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": ["10.96.0.0/16", "fd00::/108"]}});
+        assert_eq!(SERVICE_RANGE.row(&range, at), ["kubernetes", "10.96.0.0/16,fd00::/108", "<unknown>"]);
+        let of = |parent: Value| ADDRESS.row(&json!({"metadata": {"name": "a"}, "spec": {"parentRef": parent}}), at);
+        let service = json!({"resource": "services", "namespace": "default", "name": "kubernetes"});
+        assert_eq!(of(service), ["a", "services/default/kubernetes"]);
+        let gateway = json!({"group": "net.example", "resource": "Gateways", "name": "g"});
+        assert_eq!(of(gateway), ["a", "gateways.net.example/g"]);
+        assert_eq!(of(Value::Null), ["a", "<none>"]);
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use crate::json::Value;
 
-use super::access::{list_at, or_none, shown, str_at};
-use super::{AGE, Column, NAME, Printer, age, text, wide};
+use super::access::{joined, list_at, or_none, shown, str_at};
+use super::{AGE, Cell, Column, NAME, Printer, age, boolean, number, text, wide};
 use crate::meta;
 
 pub(super) fn find(group: &str, kind: &str) -> Option<&'static Printer> {
@@ -11,6 +11,11 @@ pub(super) fn find(group: &str, kind: &str) -> Option<&'static Printer> {
         ("", "PersistentVolume") => &VOLUME,
         ("", "PersistentVolumeClaim") => &CLAIM,
         ("storage.k8s.io", "StorageClass") => &CLASS,
+        ("storage.k8s.io", "VolumeAttributesClass") => &ATTRIBUTES_CLASS,
+        ("storage.k8s.io", "VolumeAttachment") => &ATTACHMENT,
+        ("storage.k8s.io", "CSINode") => &CSI_NODE,
+        ("storage.k8s.io", "CSIDriver") => &CSI_DRIVER,
+        ("storage.k8s.io", "CSIStorageCapacity") => &CSI_CAPACITY,
         _ => return None,
     })
 }
@@ -116,13 +121,79 @@ static CLAIM: Printer = Printer {
     },
 };
 
+static ATTRIBUTES_CLASS: Printer = Printer {
+    columns: &[NAME, text("DriverName"), AGE],
+    cells: |o, now| vec![meta::name(o).into(), str_at(o, "/driverName").into(), age(o, now).into()],
+};
+
+static ATTACHMENT: Printer = Printer {
+    columns: &[NAME, Column { format: "name", ..text("Attacher") }, text("PV"), text("Node"), boolean("Attached"), AGE],
+    cells: |o, now| {
+        vec![
+            meta::name(o).into(),
+            str_at(o, "/spec/attacher").into(),
+            str_at(o, "/spec/source/persistentVolumeName").into(),
+            str_at(o, "/spec/nodeName").into(),
+            flag(o, "/status/attached", false),
+            age(o, now).into(),
+        ]
+    },
+};
+
+static CSI_NODE: Printer = Printer {
+    columns: &[NAME, number("Drivers"), AGE],
+    cells: |o, now| vec![meta::name(o).into(), list_at(o, "/spec/drivers").len().into(), age(o, now).into()],
+};
+
+static CSI_DRIVER: Printer = Printer {
+    columns: &[
+        NAME,
+        boolean("AttachRequired"),
+        boolean("PodInfoOnMount"),
+        boolean("StorageCapacity"),
+        text("TokenRequests"),
+        boolean("RequiresRepublish"),
+        text("Modes"),
+        AGE,
+    ],
+    cells: |o, now| {
+        let audiences = o
+            .pointer("/spec/tokenRequests")
+            .and_then(Value::as_array)
+            .map(|requests| joined(requests.iter().map(|request| str_at(request, "/audience"))));
+        vec![
+            meta::name(o).into(),
+            flag(o, "/spec/attachRequired", true),
+            flag(o, "/spec/podInfoOnMount", false),
+            flag(o, "/spec/storageCapacity", false),
+            audiences.unwrap_or_else(|| "<unset>".into()).into(),
+            flag(o, "/spec/requiresRepublish", false),
+            or_none(&joined(list_at(o, "/spec/volumeLifecycleModes").iter().map(shown))).into(),
+            age(o, now).into(),
+        ]
+    },
+};
+
+static CSI_CAPACITY: Printer = Printer {
+    columns: &[NAME, text("StorageClassName"), text("Capacity")],
+    cells: |o, _| {
+        let capacity = o.get("capacity").map(shown).unwrap_or_default();
+        vec![meta::name(o).into(), str_at(o, "/storageClassName").into(), or_unset(&capacity).into()]
+    },
+};
+
+/// true or false at a JSON pointer, or what counts when neither is said.
+fn flag(object: &Value, pointer: &str, absent: bool) -> Cell {
+    object.pointer(pointer).and_then(Value::as_bool).unwrap_or(absent).into()
+}
+
 static CLASS: Printer = Printer {
     columns: &[
         NAME,
         text("Provisioner"),
         text("ReclaimPolicy"),
         text("VolumeBindingMode"),
-        Column { kind: "boolean", ..text("AllowVolumeExpansion") },
+        boolean("AllowVolumeExpansion"),
         AGE,
     ],
     cells: |o, now| {
@@ -148,6 +219,26 @@ mod tests {
     use super::*;
     use crate::json::json;
     use jiff::Timestamp;
+
+    #[test]
+    fn what_drivers_are_and_do() {
+        let at = Timestamp::UNIX_EPOCH;
+        let driver = json!({"metadata": {"name": "d"}, "spec": {"attachRequired": false, "storageCapacity": true,
+            "tokenRequests": [{"audience": "a"}, {"audience": "b"}], "volumeLifecycleModes": ["Persistent", "Ephemeral"]}});
+        let expected = json!(["d", false, false, true, "a,b", false, "Persistent,Ephemeral", "<unknown>"]);
+        assert_eq!(Value::from(CSI_DRIVER.row(&driver, at)), expected);
+        let plain = json!(["d", true, false, false, "<unset>", false, "<none>", "<unknown>"]);
+        assert_eq!(Value::from(CSI_DRIVER.row(&json!({"metadata": {"name": "d"}}), at)), plain);
+        let attachment = json!({"metadata": {"name": "a"}, "status": {"attached": true},
+            "spec": {"attacher": "d", "nodeName": "n", "source": {"persistentVolumeName": "v"}}});
+        assert_eq!(Value::from(ATTACHMENT.row(&attachment, at)), json!(["a", "d", "v", "n", true, "<unknown>"]));
+        let node = json!({"metadata": {"name": "n"}, "spec": {"drivers": [{"name": "d"}, {"name": "e"}]}});
+        assert_eq!(Value::from(CSI_NODE.row(&node, at)), json!(["n", 2, "<unknown>"]));
+        let capacity = json!({"metadata": {"name": "c"}, "storageClassName": "fast"});
+        assert_eq!(CSI_CAPACITY.row(&capacity, at), ["c", "fast", "<unset>"]);
+        let class = json!({"metadata": {"name": "gold"}, "driverName": "d"});
+        assert_eq!(ATTRIBUTES_CLASS.row(&class, at), ["gold", "d", "<unknown>"]);
+    }
 
     #[test]
     fn a_claim() {

@@ -16,6 +16,8 @@ pub(super) fn find(group: &str, kind: &str) -> Option<&'static Printer> {
         ("apps", "DaemonSet") => &DAEMON_SET,
         ("apps", "ControllerRevision") => &CONTROLLER_REVISION,
         ("", "ReplicationController") => &REPLICATION_CONTROLLER,
+        ("", "PodTemplate") => &POD_TEMPLATE,
+        ("autoscaling", "Scale") => &SCALE,
         _ => return None,
     })
 }
@@ -131,6 +133,26 @@ static DAEMON_SET: Printer = Printer {
     },
 };
 
+static POD_TEMPLATE: Printer = Printer {
+    columns: &[NAME, text("Containers"), text("Images"), text("Pod Labels")],
+    cells: |o, _| {
+        let (names, images) = containers(o, "/template/spec/containers");
+        vec![meta::name(o).into(), names.into(), images.into(), labels(map_at(o, "/template/metadata/labels")).into()]
+    },
+};
+
+static SCALE: Printer = Printer {
+    columns: &[text("Name"), number("Desired"), number("Available"), AGE],
+    cells: |o, now| {
+        vec![
+            meta::name(o).into(),
+            int_at(o, "/spec/replicas").into(),
+            int_at(o, "/status/replicas").into(),
+            age(o, now).into(),
+        ]
+    },
+};
+
 static CONTROLLER_REVISION: Printer = Printer {
     columns: &[NAME, text("Controller"), number("Revision"), AGE],
     cells: |o, now| {
@@ -152,6 +174,15 @@ static CONTROLLER_REVISION: Printer = Printer {
 mod tests {
     use super::*;
     use jiff::Timestamp;
+
+    #[test]
+    fn templates_and_scales() {
+        let template = json!({"metadata": {"name": "t"}, "template": {"metadata": {"labels": {"b": "2", "a": "1"}},
+            "spec": {"containers": [{"name": "x", "image": "i:1"}, {"name": "y", "image": "j:2"}]}}});
+        assert_eq!(POD_TEMPLATE.row(&template, Timestamp::UNIX_EPOCH), ["t", "x,y", "i:1,j:2", "a=1,b=2"]);
+        let scale = json!({"metadata": {"name": "s"}, "spec": {"replicas": 3}, "status": {"replicas": 2}});
+        assert_eq!(Value::from(SCALE.row(&scale, Timestamp::UNIX_EPOCH)), json!(["s", 3, 2, "<unknown>"]));
+    }
 
     #[test]
     fn a_deployment() {
