@@ -256,7 +256,7 @@ pub fn encode_managed(object: &Value, managed_fields: Option<&[u8]>) -> Bytes {
         out.push(if nth == 0 { b'{' } else { b',' });
         put_text(&mut out, name);
         out.push(b':');
-        match map.get(*name) {
+        match map.get(name) {
             Some(Value::Object(metadata)) if *name == "metadata" => put_metadata(&mut out, metadata, managed_fields),
             Some(value) => put(&mut out, value),
             None => out.extend_from_slice(absent),

@@ -298,7 +298,7 @@ impl Measure<'_> {
         if let Some(most) = node.checks.max_properties.filter(|most| count > *most) {
             self.causes.push(Cause::too_many(path, map.len(), usize::try_from(most).unwrap_or(usize::MAX)));
         }
-        for name in node.checks.required.iter().filter(|name| !map.contains_key(*name)) {
+        for name in node.checks.required.iter().filter(|name| !map.contains_key(name)) {
             self.causes.push(Cause::required(&path.child(name), ""));
         }
         for (name, value) in map {

@@ -71,7 +71,7 @@ pub async fn run(session: &Session, options: &Options, what: What) -> Result<()>
 fn changed(current: &Map, changes: &[(&str, Option<&str>)], overwrite: bool, field: &str) -> Result<Map> {
     let mut patch = Map::new();
     for (key, value) in changes {
-        match (current.get(*key), value) {
+        match (current.get(key), value) {
             (None, None) => println!("{} \"{key}\" not found.", field.trim_end_matches('s')),
             (Some(_), None) => drop(patch.insert((*key).to_owned(), Value::Null)),
             (Some(old), Some(new)) if old == new => {}

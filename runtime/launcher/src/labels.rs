@@ -118,7 +118,7 @@ impl Labels {
 
 /// Gives an open file or directory, also one that is open for nothing (O_PATH), its SELinux context.
 pub fn set_file(file: &impl AsRawFd, label: &str) -> std::io::Result<()> {
-    sys::setxattr(&format!("/proc/self/fd/{}", file.as_raw_fd()), SELINUX, label.as_bytes())
+    sys::setxattr(format!("/proc/self/fd/{}", file.as_raw_fd()), SELINUX, label.as_bytes())
 }
 
 /// Where labels are written.

@@ -21,7 +21,7 @@ impl<H: Holds> Message<H> {
         let mut out = Vec::new();
         let Some(map) = value.as_object() else { return out };
         for (name, number, holds) in self.fields {
-            if let Some(value) = map.get(*name) {
+            if let Some(value) = map.get(name) {
                 holds.put(&mut out, *number, value);
             }
         }

@@ -31,7 +31,7 @@ impl Strategy for ConfigMapStrategy {
                 size += value.as_str().map_or(0, str::len);
             }
         }
-        for key in data.keys().filter(|key| binary.contains_key(*key)) {
+        for key in data.keys().filter(|key| binary.contains_key(key)) {
             let why = "duplicate of key present in binaryData";
             causes.push(Cause::invalid(&FieldPath::new("data").key(key), key.as_str(), why));
         }
@@ -96,7 +96,7 @@ impl Strategy for SecretStrategy {
         }
         let kind = text(secret, "type");
         for key in REQUIRED_KEYS.iter().filter(|(known, _)| *known == kind).flat_map(|(_, keys)| *keys) {
-            match data.get(*key).and_then(Value::as_str) {
+            match data.get(key).and_then(Value::as_str) {
                 None => causes.push(Cause::required(&path.key(key), "")),
                 Some("") if kind == "kubernetes.io/ssh-auth" => causes.push(Cause::required(&path.key(key), "")),
                 Some(value) if key.starts_with(".docker") => {
