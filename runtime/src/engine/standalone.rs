@@ -137,7 +137,7 @@ impl Engine {
     }
 
     /// Mounts the `/dev/shm` of a container that shares it, until it rests. Where only the container sees it nobody else could:
-    /// before Linux 6.15 what is mounted in one mount namespace cannot be bound in another.
+    /// what is mounted in another mount namespace cannot be bound by older kernels (Linux 6.1 refuses it, 6.18 does not).
     pub fn make_shm(&self, container: &Container, options: &str) -> Result<PathBuf> {
         let shm = self.shm_of(container);
         unmount(&shm)?;
