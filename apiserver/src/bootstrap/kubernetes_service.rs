@@ -10,6 +10,7 @@
 //! A store that one server has to itself needs no such keys.
 
 use super::{ensure, first_address, put};
+use crate::cache::is_shared;
 use crate::server::{Server, store_status};
 use crate::store::{Op, Range, Txn};
 use coracle_api::Status;
@@ -77,7 +78,7 @@ fn subsets(servers: &[SocketAddr]) -> Vec<Value> {
 
 /// Where the servers of the cluster are reached, in order.
 async fn servers(server: &Arc<Server>) -> Result<Vec<SocketAddr>, Status> {
-    if !is_shared(server) {
+    if !is_shared(&**server.store()) {
         return Ok(vec![server.config.advertise]);
     }
     let range = Range { prefix: LEASES.to_owned(), from: None, limit: 0, at: None };
@@ -88,18 +89,13 @@ async fn servers(server: &Arc<Server>) -> Result<Vec<SocketAddr>, Status> {
     Ok(servers)
 }
 
-/// Whether there may be other servers.
-fn is_shared(server: &Server) -> bool {
-    server.store().revision_now().is_none()
-}
-
 fn lease_key(server: &Server) -> String {
     format!("{LEASES}{}", server.config.advertise)
 }
 
 /// Tells other servers that this one is there.
 pub async fn announce(server: &Arc<Server>) -> Result<(), Status> {
-    if !is_shared(server) {
+    if !is_shared(&**server.store()) {
         return Ok(());
     }
     let lease = json!({"kind": "Endpoints", "apiVersion": "v1", "metadata": {}, "subsets": subsets(&[server.config.advertise])});
@@ -112,7 +108,7 @@ pub async fn announce(server: &Arc<Server>) -> Result<(), Status> {
 
 /// Says again and again that this server is there, and sees which others are, until the server stops.
 pub async fn hold(server: Arc<Server>) {
-    if !is_shared(&server) {
+    if !is_shared(&**server.store()) {
         return;
     }
     let mut renew = tokio::time::interval(RENEW);
@@ -139,7 +135,7 @@ pub async fn hold(server: Arc<Server>) {
 
 /// Takes this server's address away, so that nobody turns to it any more.
 pub async fn leave(server: &Arc<Server>) {
-    if !is_shared(server) {
+    if !is_shared(&**server.store()) {
         return;
     }
     let gone = async {

@@ -67,7 +67,7 @@ struct Command {
 }
 
 /// Whether others may write to a store, too.
-fn is_shared(store: &dyn Store) -> bool {
+pub(crate) fn is_shared(store: &dyn Store) -> bool {
     store.revision_now().is_none()
 }
 
