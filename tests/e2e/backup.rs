@@ -92,4 +92,18 @@ fn a_backup_is_taken_while_the_server_runs_and_put_back() {
     let said = run(command.args(["server", "defragment", "--data-dir"]).arg(&dir), "").ok();
     assert!(said.contains("bytes before"), "{said}");
     Server::start(&dir).stop();
+
+    // And of one that was killed: what it acknowledged last is in its journal alone.
+    let killed = Server::start(&dir);
+    kubectl("create configmap newest").ok();
+    drop(killed);
+    chore("backup").ok();
+    let killed = Server::start(&dir);
+    kubectl("delete configmap newest").ok();
+    drop(killed);
+    chore("restore").ok();
+    assert!(dir.join("store.redb.before-restore.journal-0").exists(), "what was there is kept whole");
+    let server = Server::start(&dir);
+    kubectl("get configmap newest").ok();
+    server.stop();
 }

@@ -1,13 +1,14 @@
 //! The embedded store on a disk that fails: power loss, errors, no space.
 
 use coracle_api::clock::SystemClock;
-use coracle_apiserver::store::embedded::{Embedded, Opener};
+use coracle_apiserver::store::embedded::{Embedded, Opener, Part};
 use coracle_apiserver::store::{Op, Outcome, Range, Store, StoreError, Txn};
 use redb::{BackendError, StorageBackend};
 use std::collections::HashMap;
 use std::io;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 /// Sectors survive whole or not at all.
 const SECTOR: usize = 512;
@@ -15,32 +16,45 @@ const SECTOR: usize = 512;
 /// A disk with a cache that power loss empties: what was written since the last sync survives in part.
 #[derive(Debug)]
 struct Disk {
+    /// The database and the two files of its journal.
+    files: [File; 3],
+    /// Operations until the power goes; every later one fails.
+    power: Option<u64>,
+    /// Operations that were tried.
+    tried: u64,
+    /// Writes fail, as on a full disk.
+    full: bool,
+    /// The next sync of the database fails, and what it was about is gone from the cache, too.
+    broken_sync: bool,
+    random: fastrand::Rng,
+}
+
+#[derive(Debug, Default)]
+struct File {
     /// What is on the platter.
     durable: Vec<u8>,
     /// What a reader sees.
     cached: Vec<u8>,
     /// Writes since the last sync.
     pending: Vec<(usize, Vec<u8>)>,
-    /// Operations until the power goes; every later one fails.
-    power: Option<u64>,
-    /// Writes fail, as on a full disk.
-    full: bool,
-    random: fastrand::Rng,
+    /// Syncs that were done.
+    syncs: u64,
 }
 
 impl Disk {
     fn new(seed: u64) -> Arc<Mutex<Self>> {
         Arc::new(Mutex::new(Self {
-            durable: Vec::new(),
-            cached: Vec::new(),
-            pending: Vec::new(),
+            files: Default::default(),
             power: None,
+            tried: 0,
             full: false,
+            broken_sync: false,
             random: fastrand::Rng::with_seed(seed),
         }))
     }
 
     fn spend(&mut self) -> io::Result<()> {
+        self.tried += 1;
         match &mut self.power {
             Some(0) => Err(io::Error::other("the power is gone")),
             Some(left) => {
@@ -53,32 +67,49 @@ impl Disk {
 
     /// Power comes back: any part of what was not synced may have reached the platter, in any order.
     fn restart(&mut self) {
-        for (offset, data) in std::mem::take(&mut self.pending) {
-            for (nth, sector) in data.chunks(SECTOR).enumerate() {
-                let at = offset + nth * SECTOR;
-                if self.random.bool() && at + sector.len() <= self.durable.len() {
-                    self.durable[at..at + sector.len()].copy_from_slice(sector);
+        for file in &mut self.files {
+            for (offset, data) in std::mem::take(&mut file.pending) {
+                for (nth, sector) in data.chunks(SECTOR).enumerate() {
+                    let at = offset + nth * SECTOR;
+                    if self.random.bool() && at + sector.len() <= file.durable.len() {
+                        file.durable[at..at + sector.len()].copy_from_slice(sector);
+                    }
                 }
             }
+            file.cached = file.durable.clone();
         }
-        self.cached = self.durable.clone();
         self.power = None;
     }
 }
 
 #[derive(Debug)]
-struct Handle(Arc<Mutex<Disk>>);
+struct Handle(Arc<Mutex<Disk>>, usize);
+
+impl Handle {
+    /// The sync of a database takes as long as some operations on the journal, if there are any.
+    fn linger(&self) {
+        const AT_MOST: Duration = Duration::from_millis(5);
+        let until = {
+            let mut disk = self.0.lock().unwrap();
+            disk.tried + disk.random.u64(0..30)
+        };
+        let began = Instant::now();
+        while self.0.lock().unwrap().tried < until && began.elapsed() < AT_MOST {
+            std::thread::yield_now();
+        }
+    }
+}
 
 impl StorageBackend for Handle {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.0.lock().unwrap().cached.len() as u64)
+        Ok(self.0.lock().unwrap().files[self.1].cached.len() as u64)
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let disk = self.0.lock().unwrap();
         let start = usize::try_from(offset).unwrap();
-        let bytes = disk.cached.get(start..start + out.len()).ok_or_else(|| io::Error::other("read past the end"))?;
-        out.copy_from_slice(bytes);
+        let bytes = disk.files[self.1].cached.get(start..start + out.len());
+        out.copy_from_slice(bytes.ok_or_else(|| io::Error::other("read past the end"))?);
         Ok(())
     }
 
@@ -86,19 +117,31 @@ impl StorageBackend for Handle {
         let mut disk = self.0.lock().unwrap();
         disk.spend()?;
         let len = usize::try_from(len).unwrap();
-        if disk.full && len > disk.cached.len() {
+        let full = disk.full;
+        let file = &mut disk.files[self.1];
+        if full && len > file.cached.len() {
             return Err(io::Error::from(io::ErrorKind::StorageFull));
         }
-        disk.cached.resize(len, 0);
-        disk.durable.resize(len, 0);
+        file.cached.resize(len, 0);
+        file.durable.resize(len, 0);
         Ok(())
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        if self.1 == 0 {
+            self.linger();
+        }
         let mut disk = self.0.lock().unwrap();
         disk.spend()?;
-        disk.pending.clear();
-        disk.durable = disk.cached.clone();
+        let broken = self.1 == 0 && std::mem::take(&mut disk.broken_sync);
+        let file = &mut disk.files[self.1];
+        file.syncs += 1;
+        file.pending.clear();
+        if broken {
+            file.cached = file.durable.clone();
+            return Err(io::Error::other("the disk is broken"));
+        }
+        file.durable = file.cached.clone();
         Ok(())
     }
 
@@ -109,8 +152,9 @@ impl StorageBackend for Handle {
             return Err(io::Error::from(io::ErrorKind::StorageFull));
         }
         let start = usize::try_from(offset).unwrap();
-        disk.cached[start..start + data.len()].copy_from_slice(data);
-        disk.pending.push((start, data.to_vec()));
+        let file = &mut disk.files[self.1];
+        file.cached[start..start + data.len()].copy_from_slice(data);
+        file.pending.push((start, data.to_vec()));
         Ok(())
     }
 
@@ -125,7 +169,13 @@ impl StorageBackend for Handle {
 
 fn opener(disk: &Arc<Mutex<Disk>>) -> Opener {
     let disk = disk.clone();
-    Box::new(move || Ok(Box::new(Handle(disk.clone()))))
+    Box::new(move |part| {
+        let file = match part {
+            Part::Database => 0,
+            Part::Journal(nth) => 1 + nth,
+        };
+        Ok(Box::new(Handle(disk.clone(), file)))
+    })
 }
 
 /// Each writer counts up in two keys at once.
@@ -154,11 +204,16 @@ async fn counts(store: &dyn Store, prefix: &str) -> HashMap<String, u64> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn power_goes_at_any_moment() {
     const WRITERS: usize = 8;
+    let mut database_syncs = 0;
     for seed in 0..25 {
         let disk = Disk::new(seed);
         let mut acknowledged = [0u64; WRITERS];
         for round in 0..4 {
-            let store = Arc::new(Embedded::with_backend(opener(&disk), Arc::new(SystemClock::new())).unwrap());
+            // The journal is full again and again.
+            let full = disk.lock().unwrap().random.u64(500..20_000);
+            let store = Embedded::with_journal(opener(&disk), Arc::new(SystemClock::new()), full).unwrap();
+            let store = Arc::new(store);
+            let opened = disk.lock().unwrap().files[0].syncs;
             let (left, right) = (counts(&*store, "/l/").await, counts(&*store, "/r/").await);
             assert_eq!(left, right, "seed {seed} round {round}: half a transaction");
             let budget = disk.lock().unwrap().random.u64(20..600);
@@ -179,10 +234,41 @@ async fn power_goes_at_any_moment() {
                 assert!(tried >= done);
                 acknowledged[writer] = done;
             }
+            database_syncs += disk.lock().unwrap().files[0].syncs - opened;
             drop(store);
             disk.lock().unwrap().restart();
         }
     }
+    assert!(database_syncs > 100, "{database_syncs}: power went between the journal and the database, too");
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_outlives_a_sync_of_the_database_that_fails() {
+    let disk = Disk::new(3);
+    let store = Embedded::with_journal(opener(&disk), Arc::new(SystemClock::new()), 2000).unwrap();
+    let put = |key: String| {
+        let txn = Txn { compare: vec![], ops: vec![Op::put(key, "x".repeat(100))] };
+        store.txn(txn)
+    };
+    let mut acknowledged = 0;
+    for nth in 0..400 {
+        disk.lock().unwrap().broken_sync |= nth % 40 == 20;
+        match put(format!("/{nth}")).await {
+            Ok(_) => acknowledged += 1,
+            // A write on whose way the database was found broken is told so.
+            Err(error) => assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}"),
+        }
+        let there = store.range(Range { prefix: "/".to_owned(), ..Range::default() }).await;
+        if let Ok(page) = there {
+            assert!(page.records.len() >= acknowledged, "after {nth}: {} of {acknowledged}", page.records.len());
+        }
+    }
+    assert!(acknowledged > 380, "{acknowledged}");
+    drop(store);
+    disk.lock().unwrap().restart();
+    let store = Embedded::with_journal(opener(&disk), Arc::new(SystemClock::new()), 2000).unwrap();
+    let there = store.range(Range { prefix: "/".to_owned(), ..Range::default() }).await.unwrap();
+    assert!(there.records.len() >= acknowledged, "{} of {acknowledged}", there.records.len());
 }
 
 #[tokio::test]

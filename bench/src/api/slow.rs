@@ -4,7 +4,10 @@ use std::{io, net::SocketAddr, ops::Bound, path::Path, sync::Arc, thread, time::
 
 use anyhow::{Context, Result};
 use coracle_api::clock::SystemClock;
-use coracle_apiserver::{ApiServer, Config, store::embedded::Embedded};
+use coracle_apiserver::{
+    ApiServer, Config,
+    store::embedded::{Embedded, Part, journal_path},
+};
 use coracle_pki::{Authority, Subject, Usage};
 use redb::{BackendError, StorageBackend, backends::FileBackend};
 use tokio::net::TcpListener;
@@ -52,8 +55,12 @@ pub async fn serve(dir: &Path) -> Result<()> {
     let authority = Authority::create("slow", now)?;
     let identity = authority.issue(&Subject::user("slow"), &["127.0.0.1".to_owned()], Usage::Server, now, DAY)?;
     let admin = authority.issue(&Subject::member("bench", "system:masters"), &[], Usage::Client, now, DAY)?;
-    let file = dir.join("slow.redb");
-    let opener = move || {
+    let database = dir.join("slow.redb");
+    let opener = move |part| {
+        let file = match part {
+            Part::Database => database.clone(),
+            Part::Journal(nth) => journal_path(&database, nth),
+        };
         let open = std::fs::File::options().read(true).write(true).create(true).truncate(false).open(&file);
         let backend = open.and_then(|file| FileBackend::new(file).map_err(io::Error::other));
         let backend = backend.map_err(|error| coracle_apiserver::store::StoreError::Unavailable(error.to_string()))?;

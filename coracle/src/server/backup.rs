@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Subcommand};
 use coracle_apiserver::http::BACKUP;
-use coracle_apiserver::store::embedded::snapshot;
+use coracle_apiserver::store::embedded::{journal_path, snapshot};
 use futures::StreamExt;
 use http_body_util::BodyExt;
 
@@ -107,6 +107,13 @@ fn restore(files: &Files) -> Result<()> {
     if store.exists() {
         let kept = beside(&store, "before-restore");
         fs::rename(&store, &kept)?;
+        // The newest writes of a server that was killed are in its journal alone.
+        for nth in 0..2 {
+            match fs::rename(journal_path(&store, nth), journal_path(&kept, nth)) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+                _ => {}
+            }
+        }
         println!("what was there is kept as {}", kept.display());
     }
     fs::rename(&fresh, &store)?;

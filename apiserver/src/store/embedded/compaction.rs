@@ -12,7 +12,7 @@ const CHUNK: usize = 1000;
 
 impl Writer {
     /// Goes a part of the way to `revision`, and says how far it came.
-    pub(super) fn compact(&self, revision: Revision) -> Result<Revision, StoreError> {
+    pub(super) fn compact(&mut self, revision: Revision) -> Result<Revision, StoreError> {
         let current = *self.shared.revision.borrow();
         if revision > current {
             return Err(StoreError::Future { asked: revision, current });
@@ -22,7 +22,7 @@ impl Writer {
     }
 
     /// Walks the log after `from`, and says up to where it came.
-    fn compact_chunk(&self, from: Revision, to: Revision) -> Result<Revision, StoreError> {
+    fn compact_chunk(&mut self, from: Revision, to: Revision) -> Result<Revision, StoreError> {
         let write = self.begin()?;
         let mut reached = to;
         {
@@ -62,7 +62,8 @@ impl Writer {
         }
         // Before the commit: a reader that begins after it must not be told that the revision is still whole.
         self.shared.compacted.store(reached, Ordering::Release);
-        write.commit().map_err(unavailable).inspect_err(|error| self.close(error))?;
+        // Nothing of it is in the journal: after a power loss it is done again.
+        self.commit(write, true).inspect_err(|error| self.close(error))?;
         Ok(reached)
     }
 }

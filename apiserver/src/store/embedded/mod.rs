@@ -1,20 +1,23 @@
 //! The embedded store: redb below, one writer thread above, group commit between.
 //!
 //! ```text
-//!  txn ─┐                         ┌─ commit + one sync ─► replies
+//!  txn ─┐                         ┌─ journal + one sync ─► replies
 //!  txn ─┼─► queue ─► writer thread┤
 //!  txn ─┘   (bounded)             └─ recent events ─► watchers (they pull; a slow one falls back to the log)
 //!  get, range ─► redb read transactions, never waiting for the writer
 //! ```
 //!
-//! All transactions that wait when the writer comes round are applied in one redb transaction and share its sync, so
-//! the number of writes a second does not depend on how long a sync takes. A redb transaction becomes visible only when
-//! it is synced, so nobody reads what a power loss could still take back.
+//! All transactions that wait when the writer comes round are applied in one redb transaction and share one sync, so the
+//! number of writes a second does not depend on how long a sync takes. They are synced in the journal; redb's own pages
+//! follow now and then. A redb transaction becomes visible only when the journal has it, so nobody reads what a power loss
+//! could still take back.
 //!
 //! After an I/O error redb refuses further commits until the file is opened again. The writer does that by itself, when
 //! the next transaction comes, so a full disk is an error while it is full and nothing more.
 
 mod compaction;
+mod deferred;
+mod journal;
 mod read;
 mod recent;
 pub mod snapshot;
@@ -23,18 +26,44 @@ mod writer;
 
 use super::{Batches, Outcome, Page, Pieces, Range, Record, Revision, Store, StoreError, Txn, Watch, check_txn};
 use coracle_api::clock::Clock;
+use deferred::Deferred;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use journal::Journal;
 use parking_lot::RwLock;
+use read::unavailable;
 use recent::Recent;
-use redb::{Database, DatabaseError, StorageBackend};
-use std::path::PathBuf;
+use redb::{Database, DatabaseError, ReadableTable, StorageBackend};
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tables::{COMPACTED, EXPIRIES, JOURNAL, LATEST, LOG, LogRecord, META, REVISION};
 use tokio::sync::{mpsc, oneshot, watch};
 
-/// Opens the storage under the database; called again after an I/O error.
-pub type Opener = Box<dyn Fn() -> Result<Box<dyn StorageBackend>, StoreError> + Send + Sync>;
+/// What the store keeps on the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    Database,
+    /// One of the journal's two files.
+    Journal(usize),
+}
+
+/// Opens the storage of a part; called again after an I/O error.
+pub type Opener = Box<dyn Fn(Part) -> Result<Box<dyn StorageBackend>, StoreError> + Send + Sync>;
+
+/// What is below the database.
+struct Disk {
+    storage: Deferred,
+    journal: Journal,
+}
+
+struct Opened {
+    database: Database,
+    disk: Disk,
+    revision: Revision,
+    compacted: Revision,
+}
 
 /// Transactions that may wait for the writer before callers have to.
 const QUEUE: usize = 4096;
@@ -76,8 +105,7 @@ impl Embedded {
     /// # Errors
     /// When the file cannot be opened, is locked by another process, or is damaged beyond repair.
     pub fn open(path: impl Into<PathBuf>, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
-        let path = path.into();
-        Self::with_backend(Box::new(move || open_file(&path)), clock)
+        Self::with_backend(files(path.into()), clock)
     }
 
     /// A store that lives in memory and is gone when dropped.
@@ -85,7 +113,7 @@ impl Embedded {
     /// # Errors
     /// When the writer's thread cannot be started.
     pub fn in_memory(clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
-        Self::with_backend(Box::new(|| Ok(Box::new(redb::backends::InMemoryBackend::new()))), clock)
+        Self::with_backend(Box::new(|_| Ok(Box::new(redb::backends::InMemoryBackend::new()))), clock)
     }
 
     /// Opens a database on any storage; tests put a faulty one here.
@@ -93,7 +121,15 @@ impl Embedded {
     /// # Errors
     /// As [`Embedded::open`].
     pub fn with_backend(opener: Opener, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
-        let (database, revision, compacted) = open_database(&opener)?;
+        Self::with_journal(opener, clock, journal::FULL)
+    }
+
+    /// As [`Embedded::with_backend`], with files of the journal that are done with at `full` bytes.
+    ///
+    /// # Errors
+    /// As [`Embedded::open`].
+    pub fn with_journal(opener: Opener, clock: Arc<dyn Clock>, full: u64) -> Result<Self, StoreError> {
+        let Opened { database, disk, revision, compacted } = open_database(&opener, full)?;
         let shared = Arc::new(Shared {
             database: RwLock::new(Some(database)),
             recent: RwLock::new(Recent::starting_after(revision)),
@@ -102,7 +138,7 @@ impl Embedded {
             clock,
         });
         let (queue, commands) = mpsc::channel(QUEUE);
-        let writer = writer::Writer::new(shared.clone(), opener);
+        let writer = writer::Writer::new(shared.clone(), opener, full, disk);
         let writer = std::thread::Builder::new()
             .name("store-writer".to_owned())
             .spawn(move || writer.run(commands))
@@ -207,104 +243,98 @@ impl Store for Embedded {
     }
 }
 
-fn open_file(path: &std::path::Path) -> Result<Box<dyn StorageBackend>, StoreError> {
+/// Opens the parts of the store at `path`.
+fn files(path: PathBuf) -> Opener {
+    let opened = AtomicBool::new(false);
+    Box::new(move |part| match part {
+        Part::Database => {
+            let file = open_file(&path)?;
+            // A sync that failed leaves pages in memory that the disk does not have. What it does have counts.
+            if opened.swap(true, Ordering::Relaxed) {
+                let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
+            }
+            backend(file, &path)
+        }
+        Part::Journal(nth) => {
+            let path = journal_path(&path, nth);
+            backend(open_file(&path)?, &path)
+        }
+    })
+}
+
+/// Where a file of the journal of the store at `path` is.
+#[must_use]
+pub fn journal_path(path: &Path, nth: usize) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".journal-{nth}"));
+    path.with_file_name(name)
+}
+
+fn open_file(path: &Path) -> Result<File, StoreError> {
     use std::os::unix::fs::OpenOptionsExt;
-    let failed = |error: String| StoreError::Unavailable(format!("opening {}: {error}", path.display()));
-    let file = std::fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)
-        .map_err(|error| failed(error.to_string()))?;
+    let file = File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
     // A new file is only there after power loss when its directory entry is.
-    if let Some(parent) = path.parent() {
-        std::fs::File::open(if parent.as_os_str().is_empty() { ".".as_ref() } else { parent })
-            .and_then(|directory| directory.sync_all())
-            .map_err(|error| failed(error.to_string()))?;
-    }
-    let backend = redb::backends::FileBackend::new(file).map_err(|error| failed(error.to_string()))?;
+    let synced = file.and_then(|file| {
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        File::open(parent.unwrap_or(".".as_ref()))?.sync_all()?;
+        Ok(file)
+    });
+    synced.map_err(|error| StoreError::Unavailable(format!("opening {}: {error}", path.display())))
+}
+
+fn backend(file: File, path: &Path) -> Result<Box<dyn StorageBackend>, StoreError> {
+    let backend = redb::backends::FileBackend::new(file);
+    let backend = backend.map_err(|error| StoreError::Unavailable(format!("opening {}: {error}", path.display())))?;
     Ok(Box::new(backend))
 }
 
-/// Opens the database, makes its tables, and reads where it stands.
-fn open_database(opener: &Opener) -> Result<(Database, Revision, Revision), StoreError> {
-    let unavailable = |error: redb::Error| StoreError::Unavailable(error.to_string());
-    let backend = Backend(opener()?);
-    let length = backend.len().map_err(|error| StoreError::Unavailable(error.to_string()))?;
-    let mut database =
-        Database::builder().set_cache_size(PAGE_CACHE).create_with_backend(backend).map_err(|error| match error {
-            DatabaseError::DatabaseAlreadyOpen => {
-                StoreError::Unavailable("another server has it open: stop that one first".to_owned())
-            }
-            error => unavailable(error.into()),
-        })?;
-    let write = database.begin_write().map_err(|error| unavailable(error.into()))?;
-    let (revision, compacted) = {
-        let mut meta = write.open_table(tables::META).map_err(|error| unavailable(error.into()))?;
-        write.open_table(tables::LOG).map_err(|error| unavailable(error.into()))?;
-        write.open_table(tables::LATEST).map_err(|error| unavailable(error.into()))?;
-        write.open_table(tables::EXPIRIES).map_err(|error| unavailable(error.into()))?;
+/// Opens the database, makes its tables, gives it what the journal has more, and reads where it stands.
+fn open_database(opener: &Opener, full: u64) -> Result<Opened, StoreError> {
+    let storage = Deferred::new(opener(Part::Database)?);
+    let length = storage.len().map_err(|error| StoreError::Unavailable(error.to_string()))?;
+    let database = Database::builder().set_cache_size(PAGE_CACHE).create_with_backend(storage.clone());
+    let mut database = database.map_err(|error| match error {
+        DatabaseError::DatabaseAlreadyOpen => {
+            StoreError::Unavailable("another server has it open: stop that one first".to_owned())
+        }
+        error => unavailable(error),
+    })?;
+    // After the database, whose lock says that nobody else writes to them.
+    let mut journal = Journal::new([opener(Part::Journal(0))?, opener(Part::Journal(1))?], full);
+    let write = database.begin_write().map_err(unavailable)?;
+    let (revision, compacted, epoch) = {
+        let mut meta = write.open_table(META).map_err(unavailable)?;
+        let mut log = write.open_table(LOG).map_err(unavailable)?;
+        let mut latest = write.open_table(LATEST).map_err(unavailable)?;
+        let mut expiries = write.open_table(EXPIRIES).map_err(unavailable)?;
         let stored = |name, meta: &redb::Table<&str, u64>| -> Result<Option<u64>, StoreError> {
-            use redb::ReadableTable;
-            Ok(meta.get(name).map_err(|error| unavailable(error.into()))?.map(|value| value.value()))
+            Ok(meta.get(name).map_err(unavailable)?.map(|value| value.value()))
         };
-        let revision = match stored(tables::REVISION, &meta)? {
-            Some(revision) => revision,
-            None => {
-                meta.insert(tables::REVISION, super::FIRST_REVISION).map_err(|error| unavailable(error.into()))?;
-                super::FIRST_REVISION
+        let mut revision = stored(REVISION, &meta)?.unwrap_or(super::FIRST_REVISION);
+        let epoch = match stored(JOURNAL, &meta)? {
+            Some(epoch) => {
+                revision = journal.replay(epoch, revision, |entry| {
+                    let record = LogRecord::decode(entry.bytes)?;
+                    log.insert(entry.place, entry.bytes).map_err(unavailable)?;
+                    let newest = (entry.place, record.created, record.value.is_some());
+                    latest.insert(record.key, newest).map_err(unavailable)?;
+                    if entry.expires != 0 {
+                        expiries.insert((entry.expires, record.key), entry.place).map_err(unavailable)?;
+                    }
+                    Ok(())
+                })?;
+                // Past the epoch that was begun while the database was on its way to the disk.
+                epoch + 2
             }
+            // By chance, so that a journal that another database left here is none of this one's.
+            None => fastrand::u64(1..1 << 62),
         };
-        (revision, stored(tables::COMPACTED, &meta)?.unwrap_or(0))
+        meta.insert(REVISION, revision).map_err(unavailable)?;
+        meta.insert(JOURNAL, epoch).map_err(unavailable)?;
+        (revision, stored(COMPACTED, &meta)?.unwrap_or(0), epoch)
     };
-    write.commit().map_err(|error| unavailable(error.into()))?;
+    write.commit().map_err(unavailable)?;
     snapshot::compact_sparse(&mut database, length)?;
-    Ok((database, revision, compacted))
-}
-
-/// A boxed back end as a back end, forwarding every call.
-#[derive(Debug)]
-struct Backend(Box<dyn StorageBackend>);
-
-type LockBounds = std::ops::Bound<u64>;
-
-impl StorageBackend for Backend {
-    fn len(&self) -> std::io::Result<u64> {
-        self.0.len()
-    }
-    fn read(&self, offset: u64, out: &mut [u8]) -> std::io::Result<()> {
-        self.0.read(offset, out)
-    }
-    fn set_len(&self, len: u64) -> std::io::Result<()> {
-        self.0.set_len(len)
-    }
-    fn sync_data(&self) -> std::io::Result<()> {
-        self.0.sync_data()
-    }
-    fn write(&self, offset: u64, data: &[u8]) -> std::io::Result<()> {
-        self.0.write(offset, data)
-    }
-    fn close(&self) -> std::io::Result<()> {
-        self.0.close()
-    }
-    fn try_lock_range(&self, start: LockBounds, end: LockBounds) -> Result<bool, redb::BackendError> {
-        self.0.try_lock_range(start, end)
-    }
-    fn try_lock_shared_range(&self, start: LockBounds, end: LockBounds) -> Result<bool, redb::BackendError> {
-        self.0.try_lock_shared_range(start, end)
-    }
-    fn lock_range(&self, start: LockBounds, end: LockBounds) -> Result<(), redb::BackendError> {
-        self.0.lock_range(start, end)
-    }
-    fn lock_shared_range(&self, start: LockBounds, end: LockBounds) -> Result<(), redb::BackendError> {
-        self.0.lock_shared_range(start, end)
-    }
-    fn unlock_range(&self, start: LockBounds, end: LockBounds) -> Result<(), redb::BackendError> {
-        self.0.unlock_range(start, end)
-    }
-    fn query_lock_range(&self, start: LockBounds, end: LockBounds) -> Result<bool, redb::BackendError> {
-        self.0.query_lock_range(start, end)
-    }
+    journal.begin(epoch)?;
+    Ok(Opened { database, disk: Disk { storage, journal }, revision, compacted })
 }

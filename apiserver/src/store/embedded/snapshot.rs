@@ -13,9 +13,11 @@
 //! `etcdutl snapshot restore --bump-revision --mark-compacted`).
 
 use super::super::{MAX_VALUE, Pieces, Revision, StoreError};
+use super::deferred::Deferred;
+use super::journal::FULL;
 use super::read::unavailable;
 use super::tables::{COMPACTED, EXPIRIES, LATEST, LOG, LogRecord, META, REVISION, revision_of};
-use super::{Backend, Embedded, PAGE_CACHE, open_file};
+use super::{Embedded, PAGE_CACHE, backend, files, open_database, open_file};
 use bytes::Bytes;
 use futures::StreamExt;
 use redb::{Database, DatabaseError, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata};
@@ -174,19 +176,25 @@ pub fn is_in_use(path: &Path) -> Result<bool, StoreError> {
     if !path.exists() {
         return Ok(false);
     }
-    match open(path) {
+    match open_alone(path) {
         Ok(_) => Ok(false),
         Err(DatabaseError::DatabaseAlreadyOpen) => Ok(true),
         Err(error) => Err(unavailable(error)),
     }
 }
 
-fn open(path: &Path) -> Result<Database, DatabaseError> {
-    let backend = open_file(path).map_err(|error| {
+/// The database without its journal.
+fn open_alone(path: &Path) -> Result<Database, DatabaseError> {
+    let backend = open_file(path).and_then(|file| backend(file, path)).map_err(|error| {
         let error = io::Error::other(error.to_string());
         DatabaseError::Storage(redb::StorageError::Io(error))
     })?;
-    Database::builder().set_cache_size(PAGE_CACHE).create_with_backend(Backend(backend))
+    Database::builder().set_cache_size(PAGE_CACHE).create_with_backend(Deferred::new(backend))
+}
+
+/// The database with all that the journal has.
+fn open(path: &Path) -> Result<Database, StoreError> {
+    Ok(open_database(&files(path.to_owned()), FULL)?.database)
 }
 
 /// Writes a backup of a store that nobody has open.
@@ -194,7 +202,7 @@ fn open(path: &Path) -> Result<Database, DatabaseError> {
 /// # Errors
 /// When the store is in use or damaged, or `out` cannot be written.
 pub fn back_up_file(path: &Path, out: &mut impl Write) -> Result<Summary, StoreError> {
-    let database = open(path).map_err(unavailable)?;
+    let database = open(path)?;
     let read = database.begin_read().map_err(unavailable)?;
     write_backup(&read, out)
 }
@@ -216,7 +224,7 @@ pub fn verify(backup: impl Read) -> Result<Summary, StoreError> {
 pub fn restore(backup: impl Read, path: &Path) -> Result<Summary, StoreError> {
     let mut reader = Reader::new(backup)?;
     let revision = reader.revision.saturating_add(BUMP);
-    let database = open(path).map_err(unavailable)?;
+    let database = open_alone(path).map_err(unavailable)?;
     loop {
         let write = database.begin_write().map_err(unavailable)?;
         let mut more = true;
@@ -337,7 +345,7 @@ impl<R: Read> Reader<R> {
 /// # Errors
 /// When the store is in use or damaged.
 pub fn defragment(path: &Path) -> Result<bool, StoreError> {
-    let mut database = open(path).map_err(unavailable)?;
+    let mut database = open(path)?;
     compact(&mut database)
 }
 

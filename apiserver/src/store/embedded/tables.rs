@@ -5,7 +5,7 @@
 //! | `log` | position of a write | the [`LogRecord`]: key, value or tombstone, and where the key's previous write is |
 //! | `latest` | key | position of its newest write, revision of its creation, whether it lives |
 //! | `expiries` | time in ms, key | position of the write that has this time to live |
-//! | `meta` | name | number: `revision`, `compacted` |
+//! | `meta` | name | number: `revision`, `compacted`, `journal` (the epoch from which on the journal counts) |
 //!
 //! A position is `revision << 8 | index of the write in its transaction`, so the log is ordered by revision.
 //! Example: `put a`, then `put a` and `delete b` in one transaction on a store at revision 5 gives positions 0x600,
@@ -23,6 +23,7 @@ pub(super) const META: TableDefinition<&str, u64> = TableDefinition::new("meta")
 
 pub(super) const REVISION: &str = "revision";
 pub(super) const COMPACTED: &str = "compacted";
+pub(super) const JOURNAL: &str = "journal";
 
 /// Position, revision of creation, alive.
 pub(super) type Latest = (u64, u64, bool);

@@ -1,11 +1,12 @@
-//! The writer: one thread that applies waiting transactions together and syncs them once.
+//! The writer: one thread that applies waiting transactions together and syncs them once, in the journal.
 
 use super::super::{Event, Op, Outcome, Record, Revision, StoreError, Txn};
+use super::journal::Entry;
 use super::read::unavailable;
-use super::tables::{EXPIRIES, LATEST, LOG, Latest, LogRecord, META, REVISION, position, revision_of};
-use super::{Command, Opener, Recent, Shared, open_database};
+use super::tables::{EXPIRIES, JOURNAL, LATEST, LOG, Latest, LogRecord, META, REVISION, position, revision_of};
+use super::{Command, Disk, Journal, Opener, Recent, Shared, open_database};
 use bytes::Bytes;
-use redb::{Durability, ReadableTable, Table, WriteTransaction};
+use redb::{Durability, ReadableTable, StorageError, Table, WriteTransaction};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -20,6 +21,10 @@ const EXPIRE_CHUNK: usize = 100;
 pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
     opener: Opener,
+    /// How long a file of the journal gets.
+    full: u64,
+    /// What is below the database; None while that is closed.
+    disk: Option<Disk>,
 }
 
 type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
@@ -28,12 +33,12 @@ type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 struct Pending(Reply<Outcome>, Result<Outcome, StoreError>);
 
 impl Writer {
-    pub(super) fn new(shared: Arc<Shared>, opener: Opener) -> Self {
-        Self { shared, opener }
+    pub(super) fn new(shared: Arc<Shared>, opener: Opener, full: u64, disk: Disk) -> Self {
+        Self { shared, opener, full, disk: Some(disk) }
     }
 
     /// Serves commands until the queue is closed and empty.
-    pub(super) fn run(self, mut commands: mpsc::Receiver<Command>) {
+    pub(super) fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         let mut waiting = Vec::new();
         let mut busy = false;
         while commands.blocking_recv_many(&mut waiting, GROUP) > 0 {
@@ -64,38 +69,42 @@ impl Writer {
             }
             self.commit_group(&mut group);
         }
+        if let Err(error) = self.settle() {
+            tracing::warn!(%error, "the newest writes stay in the journal alone until the store is opened again");
+        }
     }
 
     /// Opens the database again if an I/O error closed it.
-    fn ready(&self) -> Result<(), StoreError> {
-        if self.shared.database.read().is_some() {
-            return Ok(());
+    fn ready(&mut self) -> Result<(), StoreError> {
+        match self.disk.as_ref().map(|disk| disk.storage.is_settled()) {
+            Some(Ok(_)) => return Ok(()),
+            Some(Err(error)) => self.close(&unavailable(StorageError::Io(error))),
+            None => {}
         }
-        let (database, revision, compacted) = open_database(&self.opener)?;
-        tracing::info!(revision, "the store is open again");
+        let opened = open_database(&self.opener, self.full)?;
+        tracing::info!(revision = opened.revision, "the store is open again");
         // What a failed commit left behind, if it did get through, was never published: watchers find it in the log.
-        *self.shared.database.write() = Some(database);
-        *self.shared.recent.write() = Recent::starting_after(revision);
-        self.shared.compacted.store(compacted, Ordering::Release);
-        self.shared.revision.send_replace(revision);
+        self.disk = Some(opened.disk);
+        *self.shared.database.write() = Some(opened.database);
+        *self.shared.recent.write() = Recent::starting_after(opened.revision);
+        self.shared.compacted.store(opened.compacted, Ordering::Release);
+        self.shared.revision.send_replace(opened.revision);
         Ok(())
     }
 
     /// Closes the database after an I/O error: redb takes no commit before the file is opened again.
-    pub(super) fn close(&self, error: &StoreError) {
+    pub(super) fn close(&mut self, error: &StoreError) {
         tracing::error!(%error, "the store cannot write and will be opened again");
         drop(self.shared.database.write().take());
+        self.disk = None;
     }
 
     pub(super) fn begin(&self) -> Result<WriteTransaction, StoreError> {
-        let database = self.shared.database.read();
-        let database = database.as_ref();
-        let database = database.ok_or_else(|| StoreError::Unavailable("the database is closed".to_owned()))?;
-        database.begin_write().map_err(unavailable)
+        begin(&self.shared)
     }
 
     /// Applies the group as one redb transaction; every reply follows the sync.
-    fn commit_group(&self, group: &mut Vec<(Txn, Reply<Outcome>)>) {
+    fn commit_group(&mut self, group: &mut Vec<(Txn, Reply<Outcome>)>) {
         if group.is_empty() {
             return;
         }
@@ -123,12 +132,13 @@ impl Writer {
     }
 
     fn apply_group(
-        &self,
+        &mut self,
         group: &mut Vec<(Txn, Reply<Outcome>)>,
         pending: &mut Vec<Pending>,
     ) -> Result<(), StoreError> {
-        let write = self.begin()?;
-        let mut batch = Applying::open(&write, &self.shared)?;
+        let write = begin(&self.shared)?;
+        let disk = self.disk.as_mut().ok_or_else(closed)?;
+        let mut batch = Applying::open(&write, &self.shared, &mut disk.journal)?;
         for (txn, reply) in group.drain(..) {
             let outcome = batch.apply(txn);
             let failed = outcome.as_ref().err().cloned();
@@ -141,31 +151,56 @@ impl Writer {
         self.sync(write, revision, events)
     }
 
-    /// Commits, syncs and publishes.
-    pub(super) fn sync(
-        &self,
-        mut write: WriteTransaction,
-        revision: Revision,
-        events: Vec<Event>,
-    ) -> Result<(), StoreError> {
+    /// Syncs in the journal, commits and publishes.
+    fn sync(&mut self, write: WriteTransaction, revision: Revision, events: Vec<Event>) -> Result<(), StoreError> {
         if events.is_empty() {
             return write.abort().map_err(unavailable);
         }
-        write.set_durability(Durability::Immediate).map_err(unavailable)?;
-        write.commit().map_err(unavailable)?;
+        let disk = self.disk.as_mut().ok_or_else(closed)?;
+        let first = *self.shared.revision.borrow() + 1;
+        disk.journal.commit(first, revision)?;
+        let full = disk.journal.is_full();
+        self.commit(write, full)?;
         self.shared.recent.write().extend(events);
         self.shared.revision.send_replace(revision);
         Ok(())
     }
 
+    /// Commits, in memory or, if `to_disk`, to the disk, unless it has not yet done with the commit before; nobody waits
+    /// for it, since the journal has every write.
+    pub(super) fn commit(&mut self, mut write: WriteTransaction, to_disk: bool) -> Result<(), StoreError> {
+        let disk = self.disk.as_mut().ok_or_else(closed)?;
+        let settled = to_disk && disk.storage.is_settled().map_err(|error| unavailable(StorageError::Io(error)))?;
+        if !settled && !disk.journal.is_overfull() {
+            write.set_durability(Durability::None).map_err(unavailable)?;
+            return write.commit().map_err(unavailable);
+        }
+        let epoch = begin_epoch(&write, &disk.journal)?;
+        write.set_durability(Durability::Immediate).map_err(unavailable)?;
+        disk.storage.without_waiting(|| write.commit()).map_err(unavailable)?;
+        disk.journal.begin(epoch)
+    }
+
+    /// Leaves nothing to the journal.
+    fn settle(&mut self) -> Result<(), StoreError> {
+        let Some(disk) = &mut self.disk else { return Ok(()) };
+        if disk.journal.is_empty() {
+            return Ok(());
+        }
+        let write = begin(&self.shared)?;
+        let epoch = begin_epoch(&write, &disk.journal)?;
+        write.commit().map_err(unavailable)?;
+        disk.journal.begin(epoch)
+    }
+
     /// Deletes some of the keys whose time to live has passed, each as a revision of its own.
-    fn expire(&self) -> Result<(usize, bool), StoreError> {
+    fn expire(&mut self) -> Result<(usize, bool), StoreError> {
         let (rows, deleted) = self.expire_chunk().inspect_err(|error| self.close(error))?;
         Ok((deleted, rows == EXPIRE_CHUNK))
     }
 
     /// How many rows of the table of expiries went, and how many keys with them.
-    fn expire_chunk(&self) -> Result<(usize, usize), StoreError> {
+    fn expire_chunk(&mut self) -> Result<(usize, usize), StoreError> {
         let now = now_ms(&self.shared);
         let write = self.begin()?;
         let mut due = Vec::new();
@@ -183,7 +218,8 @@ impl Writer {
             write.abort().map_err(unavailable)?;
             return Ok((0, 0));
         }
-        let mut batch = Applying::open(&write, &self.shared)?;
+        let disk = self.disk.as_mut().ok_or_else(closed)?;
+        let mut batch = Applying::open(&write, &self.shared, &mut disk.journal)?;
         let mut deleted = 0;
         for (_, key, place) in &due {
             // Only if the key was not written since: a later write has its own time to live, or none.
@@ -194,12 +230,27 @@ impl Writer {
         }
         let (revision, events) = batch.finish()?;
         if events.is_empty() {
-            write.commit().map_err(unavailable)?;
+            self.commit(write, false)?;
         } else {
             self.sync(write, revision, events)?;
         }
         Ok((due.len(), deleted))
     }
+}
+
+fn closed() -> StoreError {
+    StoreError::Unavailable("the database is closed".to_owned())
+}
+
+fn begin(shared: &Shared) -> Result<WriteTransaction, StoreError> {
+    shared.database.read().as_ref().ok_or_else(closed)?.begin_write().map_err(unavailable)
+}
+
+/// Says in the transaction that what the journal has so far is in the database with it.
+fn begin_epoch(write: &WriteTransaction, journal: &Journal) -> Result<u64, StoreError> {
+    let epoch = journal.epoch() + 1;
+    write.open_table(META).map_err(unavailable)?.insert(JOURNAL, epoch).map_err(unavailable)?;
+    Ok(epoch)
 }
 
 fn now_ms(shared: &Shared) -> u64 {
@@ -211,6 +262,7 @@ struct Applying<'txn> {
     log: Table<'txn, u64, &'static [u8]>,
     latest: Table<'txn, &'static str, Latest>,
     write: &'txn WriteTransaction,
+    journal: &'txn mut Journal,
     /// Opened for the first write that expires: most groups have none.
     expiries: Option<Table<'txn, (u64, &'static str), u64>>,
     revision: Revision,
@@ -221,12 +273,13 @@ struct Applying<'txn> {
 }
 
 impl<'txn> Applying<'txn> {
-    fn open(write: &'txn WriteTransaction, shared: &Shared) -> Result<Self, StoreError> {
+    fn open(write: &'txn WriteTransaction, shared: &Shared, journal: &'txn mut Journal) -> Result<Self, StoreError> {
         let revision = *shared.revision.borrow();
         Ok(Self {
             log: write.open_table(LOG).map_err(unavailable)?,
             latest: write.open_table(LATEST).map_err(unavailable)?,
             write,
+            journal,
             expiries: None,
             revision,
             first: revision,
@@ -278,10 +331,10 @@ impl<'txn> Applying<'txn> {
             None => (0, revision),
         };
         let place = position(revision, index);
-        self.append(place, LogRecord { previous, created, key: &key, value: Some(&value) })?;
+        let due = ttl.map(|ttl| self.now.saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)));
+        self.append(place, due, LogRecord { previous, created, key: &key, value: Some(&value) })?;
         self.latest.insert(&*key, (place, created, true)).map_err(unavailable)?;
-        if let Some(ttl) = ttl {
-            let due = self.now.saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
+        if let Some(due) = due {
             let expiries = match &mut self.expiries {
                 Some(expiries) => expiries,
                 none => none.insert(self.write.open_table(EXPIRIES).map_err(unavailable)?),
@@ -295,15 +348,16 @@ impl<'txn> Applying<'txn> {
     fn delete(&mut self, revision: Revision, index: usize, key: Arc<str>) -> Result<(), StoreError> {
         let Some((previous, created, true)) = self.latest(&key)? else { return Ok(()) };
         let place = position(revision, index);
-        self.append(place, LogRecord { previous, created, key: &key, value: None })?;
+        self.append(place, None, LogRecord { previous, created, key: &key, value: None })?;
         self.latest.insert(&*key, (place, created, false)).map_err(unavailable)?;
         self.events.push(Event { key, value: None, previous: None, created, modified: revision });
         Ok(())
     }
 
-    fn append(&mut self, place: u64, record: LogRecord<'_>) -> Result<(), StoreError> {
+    fn append(&mut self, place: u64, due: Option<u64>, record: LogRecord<'_>) -> Result<(), StoreError> {
         self.buffer.clear();
         record.encode(&mut self.buffer);
+        self.journal.push(Entry { place, expires: due.unwrap_or(0), bytes: &self.buffer });
         self.log.insert(place, self.buffer.as_slice()).map_err(unavailable)?;
         Ok(())
     }
