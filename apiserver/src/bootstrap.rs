@@ -2,12 +2,14 @@
 
 mod authentication;
 mod flow_control;
+mod identity;
 mod keep;
 mod kubernetes_service;
 mod service_range;
 
+pub use identity::hold as hold_identity;
 pub use keep::run as keep;
-pub use kubernetes_service::{hold as hold_lease, leave};
+pub use kubernetes_service::{Lease, hold as hold_lease, leave};
 
 use crate::auth::UserInfo;
 use crate::http::negotiate::Accept;

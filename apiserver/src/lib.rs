@@ -133,6 +133,7 @@ impl ApiServer {
             log: http::health::Log::default(),
             openapi: http::openapi::Documents::default(),
             kubelet,
+            lease: tokio::sync::Mutex::default(),
             stop: CancellationToken::new(),
         });
         let tasks = TaskTracker::new();
@@ -147,6 +148,7 @@ impl ApiServer {
         tasks.spawn(custom::run(server.clone(), definitions));
         tasks.spawn(bootstrap::keep(server.clone()));
         tasks.spawn(bootstrap::hold_lease(server.clone()));
+        tasks.spawn(bootstrap::hold_identity(server.clone()));
         server.hooks.done("poststarthook/start-apiextensions-controllers");
         Ok(Arc::new(Self { server, tasks }))
     }

@@ -1,6 +1,7 @@
 //! The server's parts, and what every request finds in them.
 
 use crate::Config;
+use crate::bootstrap::Lease;
 use crate::cache::{Cacher, ResourceCache};
 use crate::http::fairness::Limits;
 use crate::http::metrics::Metrics;
@@ -33,6 +34,8 @@ pub struct Server {
     pub kubelet: crate::http::kubelet::KubeletClient,
     /// Signs the tokens of service accounts.
     pub signer: crate::auth::tokens::Signer,
+    /// Of the key that tells other servers of this one.
+    pub lease: tokio::sync::Mutex<Lease>,
     /// Ends watches and background work.
     pub stop: CancellationToken,
 }

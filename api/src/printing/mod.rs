@@ -76,6 +76,13 @@ pub fn of(gvk: &Gvk) -> &'static Printer {
     groups.iter().find_map(|find| find(&gvk.group, kind)).unwrap_or(&DEFAULT)
 }
 
+/// The column by whose numbers the rows of a list of `gvk` are in order, where that is not the order of the list
+/// (`printFlowSchemaList`); those with the same number are in the order of their names.
+pub fn sorted_by(gvk: &Gvk) -> Option<usize> {
+    let kind = gvk.kind.strip_suffix("List").unwrap_or(&gvk.kind);
+    (&*gvk.group == "flowcontrol.apiserver.k8s.io" && kind == "FlowSchema").then_some(policy::PRECEDENCE)
+}
+
 /// Name and age.
 fn aged() -> &'static Printer {
     static AGED: Printer = Printer {

@@ -154,6 +154,9 @@ fn count(o: &Value, pointer: &str) -> usize {
     super::access::list_at(o, pointer).len()
 }
 
+/// Where the precedence stands among the columns of flow schemas.
+pub(super) const PRECEDENCE: usize = 2;
+
 static FLOW_SCHEMA: Printer = Printer {
     columns: &[
         NAME,

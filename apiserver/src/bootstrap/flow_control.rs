@@ -1,10 +1,10 @@
 //! The priority levels and flow schemas of every cluster: the mandatory and the suggested ones (apiserver
 //! `apis/flowcontrol/bootstrap/default.go`).
 
-use super::ensure;
+use super::{call, ensure};
 use crate::server::Server;
-use coracle_api::Status;
 use coracle_api::json::{Value, json};
+use coracle_api::{Status, decode, meta};
 use std::sync::Arc;
 
 pub const GROUP: &str = "flowcontrol.apiserver.k8s.io";
@@ -26,10 +26,86 @@ const LEVELS: [Level; 7] = [
     ("global-default", 20, 50, 128, 6),
 ];
 
-/// Makes those that are missing.
+/// Those that every server needs: nobody else says what is in them.
+const MANDATORY: [&str; 2] = ["exempt", "catch-all"];
+
+/// Makes those that are missing, brings those up to date that nobody else has taken over, and removes those that an older
+/// server had (kubernetes `flowcontrol/ensurer/strategy.go`).
 pub async fn make(server: &Arc<Server>) -> Result<(), Status> {
     for (resource, object) in objects() {
-        ensure(server, (GROUP, resource), "", object).await?;
+        ensure(server, (GROUP, resource), "", object.clone()).await?;
+        revise(server, resource, object).await?;
+    }
+    for resource in ["flowschemas", "prioritylevelconfigurations"] {
+        remove_others(server, resource).await?;
+    }
+    Ok(())
+}
+
+async fn revise(server: &Arc<Server>, resource: &str, wanted: Value) -> Result<(), Status> {
+    let call = call(server, (GROUP, resource), "", meta::name(&wanted))?;
+    let wanted = decode::completed(wanted, call.row().type_ref(0)?);
+    let current = match call.current().await {
+        Err(status) if status.code == 404 => return Ok(()),
+        current => current?,
+    };
+    let Some(revised) = revised(&current.value, &wanted) else { return Ok(()) };
+    match call.replace(&current, &current.with(&revised), Vec::new()).await {
+        // The news of what somebody else wrote bring this here again.
+        Err(status) if status.code == 409 => Ok(()),
+        result => result.map(drop),
+    }
+}
+
+/// What the object should be; None when it is that.
+fn revised(current: &Value, wanted: &Value) -> Option<Value> {
+    let own = match (MANDATORY.contains(&meta::name(current)), is_updated(current)) {
+        (true, _) | (_, Some(true)) => true,
+        (_, Some(false)) => false,
+        // Nobody says: what was never changed is still ours.
+        (_, None) => meta::generation(current) == 1,
+    };
+    let mut spec = wanted["spec"].clone();
+    // The shares of the exempt level are anybody's.
+    if meta::name(current) == "exempt"
+        && spec.get("exempt").is_some()
+        && let Some(exempt) = current.pointer("/spec/exempt")
+    {
+        spec["exempt"] = exempt.clone();
+    }
+    let mut revised = current.clone();
+    if own && revised["spec"] != spec {
+        revised["spec"] = spec;
+    }
+    if is_updated(current) != Some(own) {
+        revised["metadata"]["annotations"][AUTO_UPDATE] = own.to_string().into();
+    }
+    (revised != *current).then_some(revised)
+}
+
+/// Whether the object says that the server keeps it up to date; None when it does not say (Go's `strconv.ParseBool`).
+fn is_updated(object: &Value) -> Option<bool> {
+    match meta::annotation(object, AUTO_UPDATE)? {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
+}
+
+/// Removes what the server kept up to date and has no longer.
+async fn remove_others(server: &Arc<Server>, resource: &str) -> Result<(), Status> {
+    let known: Vec<String> =
+        objects().filter(|(of, _)| *of == resource).map(|(_, object)| meta::name(&object).to_owned()).collect();
+    let snapshot = server.cache_of(GROUP, resource)?.snapshot();
+    for (name, object) in &snapshot.objects {
+        if known.iter().any(|known| known == &**name) || is_updated(&object.parse()) != Some(true) {
+            continue;
+        }
+        let call = call(server, (GROUP, resource), "", name)?;
+        match crate::verbs::delete_object(&call, &crate::verbs::DeleteOptions::default()).await {
+            Err(status) if status.code != 404 => return Err(status),
+            _ => {}
+        }
     }
     Ok(())
 }
@@ -149,4 +225,52 @@ fn schemas() -> Vec<Value> {
         schema("global-default", "global-default", 9900, "ByUser", vec![everything(&all)]),
         schema("catch-all", "catch-all", 10_000, "ByUser", vec![everything(&all)]),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stored(name: &str, spec: &Value, updated: Option<&str>, generation: i64) -> Value {
+        let mut object = json!({"metadata": {"name": name, "generation": generation}, "spec": spec});
+        if let Some(updated) = updated {
+            object["metadata"]["annotations"] = json!({AUTO_UPDATE: updated});
+        }
+        object
+    }
+
+    #[test]
+    fn what_somebody_took_over_is_left_alone() {
+        let (ours, theirs) = (json!({"limited": 1}), json!({"limited": 2}));
+        // Name, whose spec is there, what its annotation says, generation; then whose spec is there, and what it says.
+        for (name, spec, says, generation, expected) in [
+            ("workload-low", &ours, Some("true"), 1, None),
+            ("workload-low", &theirs, Some("true"), 2, Some((&ours, "true"))),
+            ("workload-low", &theirs, Some("T"), 2, Some((&ours, "T"))),
+            ("workload-low", &theirs, Some("false"), 2, None),
+            ("workload-low", &theirs, None, 2, Some((&theirs, "false"))),
+            ("workload-low", &theirs, Some("perhaps"), 2, Some((&theirs, "false"))),
+            ("workload-low", &theirs, None, 1, Some((&ours, "true"))),
+            ("workload-low", &ours, None, 1, Some((&ours, "true"))),
+            ("catch-all", &theirs, Some("false"), 5, Some((&ours, "true"))),
+            ("catch-all", &ours, None, 5, Some((&ours, "true"))),
+        ] {
+            let expected = expected.map(|(spec, says)| stored(name, spec, Some(says), generation));
+            let wanted = stored(name, &ours, Some("true"), 0);
+            assert_eq!(
+                revised(&stored(name, spec, says, generation), &wanted),
+                expected,
+                "{name} {says:?} {generation}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_shares_of_the_exempt_level_are_kept() {
+        let spec = |shares: i64, kind: &str| json!({"type": kind, "exempt": {"nominalConcurrencyShares": shares}});
+        let wanted = stored("exempt", &spec(0, "Exempt"), Some("true"), 0);
+        assert_eq!(revised(&stored("exempt", &spec(7, "Exempt"), Some("true"), 2), &wanted), None);
+        let mended = revised(&stored("exempt", &spec(7, "Other"), Some("true"), 2), &wanted).unwrap();
+        assert_eq!(mended["spec"], spec(7, "Exempt"));
+    }
 }

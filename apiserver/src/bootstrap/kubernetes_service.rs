@@ -26,6 +26,14 @@ const LEASES: &str = "/registry/masterleases/";
 const LEASE: Duration = Duration::from_secs(15);
 const RENEW: Duration = Duration::from_secs(10);
 
+/// Whether this server's key is written anew; whoever writes or deletes it holds the lock on this.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Lease {
+    #[default]
+    Held,
+    Left,
+}
+
 /// How long a server that stops tries to take its address away.
 const LEAVE_WITHIN: Duration = Duration::from_secs(2);
 
@@ -119,15 +127,16 @@ pub async fn hold(server: Arc<Server>) {
             () = server.stop.cancelled() => return,
             _ = renew.tick() => {}
         }
+        let turn = server.lease.lock().await;
+        if *turn == Lease::Left {
+            return;
+        }
+        // Not given up when the server stops: a write that is on its way would come after that which takes the address away.
         let done = async {
             announce(&server).await?;
             endpoints(&server).await
         };
-        let done = tokio::select! {
-            () = server.stop.cancelled() => return,
-            done = done => done,
-        };
-        if let Err(status) = done {
+        if let Err(status) = done.await {
             tracing::warn!(%status, "telling that this server is there");
         }
     }
@@ -139,6 +148,7 @@ pub async fn leave(server: &Arc<Server>) {
         return;
     }
     let gone = async {
+        *server.lease.lock().await = Lease::Left;
         let txn = Txn { compare: Vec::new(), ops: vec![Op::delete(lease_key(server))] };
         server.store().txn(txn).await.map_err(store_status)?;
         endpoints(server).await

@@ -442,6 +442,18 @@ impl Writing {
     }
 }
 
+/// Rows in the order of the numbers in a column.
+fn sorted_rows<'a>(form: &Form, column: usize, objects: impl Iterator<Item = &'a Arc<Object>>) -> Vec<Value> {
+    let row = |object: &Arc<Object>| {
+        let value = form.converted(object.json_slice());
+        table::row(form.printing(), &value, form.include_object, form.meta, form.now)
+    };
+    let mut rows: Vec<Value> = objects.map(row).collect();
+    // Stable, and the objects come by their names.
+    rows.sort_by_key(|row| row["cells"][column].as_i64());
+    rows
+}
+
 /// Answers with the objects of a snapshot that are selected, from a key on.
 pub fn list(
     call: &Call,
@@ -463,6 +475,13 @@ pub fn list(
     let api_version = form.meta.api_version();
     if form.protobuf {
         return Ok(protobuf_list(call, &form, &snapshot, &selection, (&prefix, &from), limit, &meta));
+    }
+    if let (Shape::Table, Some(column)) = (form.shape, printing::sorted_by(&gvk)) {
+        let selected = snapshot.range(&prefix, &from).filter(|object| selection.matches(object)).take(limit);
+        let rows = sorted_rows(&form, column, selected);
+        let columns = form.printing().columns();
+        let table = json!({"kind": "Table", "apiVersion": api_version, "metadata": meta, "columnDefinitions": columns, "rows": rows});
+        return Ok(respond(&call.accept, StatusCode::OK, format!("{table}\n").into()));
     }
     let opening = match form.shape {
         Shape::Object => format!(

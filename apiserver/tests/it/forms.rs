@@ -48,6 +48,21 @@ async fn tables_metadata_and_yaml() {
     assert_eq!(serde_json::from_slice::<Value>(&body).unwrap()["kind"], "Status");
 }
 
+#[tokio::test]
+async fn flow_schemas_are_shown_in_the_order_in_which_they_are_asked() {
+    let harness = Harness::start().await;
+    let path = "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas";
+    let (_, _, body) = get(&harness.admin(), path, &[("accept", TABLE)]).await;
+    let table: Value = serde_json::from_slice(&body).unwrap();
+    let cells = table["rows"].as_array().unwrap().iter().map(|row| &row["cells"]);
+    let order: Vec<_> = cells.map(|cells| (cells[2].as_i64().unwrap(), cells[0].as_str().unwrap())).collect();
+    assert!(order.len() > 10 && order.is_sorted(), "{order:?}");
+    let (_, _, body) = get(&harness.admin(), &format!("{path}?limit=3"), &[("accept", TABLE)]).await;
+    let table: Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!(table["rows"].as_array().unwrap().len(), 3, "a page has its first objects by name: {table}");
+    assert_eq!(table["rows"][2]["cells"][0], "catch-all");
+}
+
 /// Go's typed lists say once what their items are; a list of custom resources says it of each.
 #[tokio::test]
 async fn a_lists_items_say_no_kind() {

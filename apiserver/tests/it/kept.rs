@@ -82,6 +82,84 @@ async fn who_serves_is_told_whatever_others_write() {
 }
 
 #[tokio::test]
+async fn flow_schemas_are_brought_up_to_date_unless_taken_over() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    let schema = |name: &str| format!("/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas/{name}");
+    let annotated = |says: Value, precedence: u32| {
+        let annotations = json!({"apf.kubernetes.io/autoupdate-spec": says});
+        json!({"metadata": {"annotations": annotations}, "spec": {"matchingPrecedence": precedence}})
+    };
+    // Somebody's, and said to be.
+    let path = schema("service-accounts");
+    assert_eq!(client.merge(&path, &annotated("false".into(), 8000)).await.0, StatusCode::OK);
+    // Changed, and not said whose.
+    let path = schema("global-default");
+    assert_eq!(client.merge(&path, &annotated(Value::Null, 9800)).await.0, StatusCode::OK);
+    let is = |says: &'static str, precedence: u32| {
+        move |found: &Value| {
+            found["metadata"]["annotations"]["apf.kubernetes.io/autoupdate-spec"] == says
+                && found["spec"]["matchingPrecedence"] == precedence
+        }
+    };
+    until(&client, &path, is("false", 9800)).await;
+    // Changed, and still the server's.
+    let path = schema("system-nodes");
+    assert_eq!(client.merge(&path, &json!({"spec": {"matchingPrecedence": 600}})).await.0, StatusCode::OK);
+    until(&client, &path, is("true", 500)).await;
+    // Nobody takes over what every server needs.
+    let path = schema("catch-all");
+    assert_eq!(client.merge(&path, &annotated("false".into(), 10_000)).await.0, StatusCode::OK);
+    until(&client, &path, is("true", 10_000)).await;
+    until(&client, &schema("service-accounts"), is("false", 8000)).await;
+    // One that an older server had goes, one of a user stays.
+    let schemas = "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas";
+    let (_, mut own) = client.get(&schema("probes")).await;
+    for (name, says) in [("of-a-user", "false"), ("of-an-older-server", "true")] {
+        own["metadata"] = json!({"name": name, "annotations": {"apf.kubernetes.io/autoupdate-spec": says}});
+        let (code, answer) = client.post(schemas, &own).await;
+        assert_eq!(code, StatusCode::CREATED, "{answer}");
+    }
+    assert_eq!(client.delete(&schema("probes")).await.0, StatusCode::OK);
+    until(&client, &schema("probes"), is("true", 2)).await;
+    let deadline = Instant::now() + LIMIT;
+    while client.get(&schema("of-an-older-server")).await.0 != StatusCode::NOT_FOUND {
+        assert!(Instant::now() < deadline);
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(client.get(&schema("of-a-user")).await.0, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_server_is_known_by_a_lease_and_removes_those_of_servers_that_are_gone() {
+    let store: Arc<dyn Store> = Arc::new(Embedded::in_memory(Arc::new(SystemClock::new())).unwrap());
+    let harness = Harness::on(store.clone()).await;
+    let leases = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases";
+    let selected = format!("{leases}?labelSelector=apiserver.kubernetes.io%2Fidentity%3Dkube-apiserver");
+    let found = until(&harness.admin(), &selected, |found| found["items"][0].is_object()).await;
+    let lease = &found["items"][0];
+    assert!(lease["metadata"]["name"].as_str().unwrap().starts_with("apiserver-"), "{lease}");
+    assert!(lease["metadata"]["labels"]["kubernetes.io/hostname"].is_string(), "{lease}");
+    assert_eq!(lease["spec"]["leaseDurationSeconds"], 3600);
+    let mut gone = lease.clone();
+    gone["metadata"] = json!({"name": "apiserver-gone", "labels": lease["metadata"]["labels"]});
+    gone["spec"]["renewTime"] = "2020-01-01T00:00:00.000000Z".into();
+    let mut other = gone.clone();
+    other["metadata"] = json!({"name": "of-another-component"});
+    for lease in [&gone, &other] {
+        let (code, answer) = harness.admin().post(leases, lease).await;
+        assert_eq!(code, StatusCode::CREATED, "{answer}");
+    }
+    harness.server.stop().await;
+    let again = Harness::with(store, |config, _| config.ca_pem = harness.authority.cert_pem().to_owned()).await;
+    let client = again.admin();
+    let renewed =
+        until(&client, &selected, |found| found["items"].as_array().is_some_and(|items| items.len() == 1)).await;
+    assert_eq!(renewed["items"][0]["metadata"]["uid"], lease["metadata"]["uid"]);
+    assert_eq!(client.get(&format!("{leases}/of-another-component")).await.0, StatusCode::OK);
+}
+
+#[tokio::test]
 async fn a_server_that_starts_again_writes_nothing_anew() {
     let store: Arc<dyn Store> = Arc::new(Embedded::in_memory(Arc::new(SystemClock::new())).unwrap());
     let harness = Harness::on(store.clone()).await;
