@@ -3,7 +3,7 @@
 //! A rule sees the value it stands at as `self`, and on updates what that was before as `oldSelf`. Values are converted by
 //! their schema: times, durations and bytes are such in a rule, names that CEL cannot write are escaped.
 
-use super::cel;
+use super::cel::{self, Program};
 use super::structural::{Node, Type};
 use super::validate::{MAX_CAUSES, correlated};
 use base64::Engine;
@@ -12,8 +12,8 @@ use coracle_api::json::Value;
 use coracle_api::printing::json_path::JsonPath;
 use coracle_api::status::{CauseReason, FieldPath};
 use coracle_api::{Cause, clock};
+use kube_cel::cel::Value as Cel;
 use kube_cel::cel::objects::{Key, Map as CelMap};
-use kube_cel::cel::{IdedExpr, Value as Cel};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -21,10 +21,10 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct Rule {
     pub text: String,
-    program: IdedExpr,
+    program: Program,
     message: String,
     message_text: String,
-    message_program: Option<IdedExpr>,
+    message_program: Option<Program>,
     reason: CauseReason,
     field_path: Vec<String>,
     optional_old_self: bool,
@@ -40,17 +40,17 @@ impl Rule {
 
     fn read(rule: &Value) -> Option<Self> {
         let text = |name: &str| rule.get(name).and_then(Value::as_str).unwrap_or_default();
-        let program = cel::parse(text("rule")).ok()?;
+        let program = Program::parse(text("rule")).ok()?;
         let path = JsonPath::parse(text("fieldPath")).ok();
         Some(Self {
             text: text("rule").to_owned(),
-            is_transition: program.references().has_variable("oldSelf"),
+            is_transition: program.names("oldSelf"),
             program,
             message: text("message").to_owned(),
             message_text: text("messageExpression").to_owned(),
             message_program: Some(text("messageExpression"))
                 .filter(|text| !text.is_empty())
-                .and_then(|text| cel::parse(text).ok()),
+                .and_then(|text| Program::parse(text).ok()),
             reason: match text("reason") {
                 "FieldValueRequired" => CauseReason::Required,
                 "FieldValueForbidden" => CauseReason::Forbidden,
@@ -73,7 +73,7 @@ impl Rule {
     ) -> Option<(Cause, bool)> {
         let variables = scope.variables(self)?;
         let shown = shown(node);
-        let (outcome, cost) = cel::measure(&self.program, variables.clone());
+        let (outcome, cost) = self.program.measure(variables.clone());
         if !budget.pay(cost) {
             return Some((Cause::invalid(path, shown, OUT_OF_BUDGET), false));
         }
@@ -130,7 +130,7 @@ impl Rule {
     fn message(&self, variables: Variables, budget: &mut Budget) -> Result<String, String> {
         let made = match &self.message_program {
             Some(program) => {
-                let (outcome, cost) = cel::measure(program, variables);
+                let (outcome, cost) = program.measure(variables);
                 if !budget.pay(cost) {
                     let why = "messageExpression evaluation failed due to running out of cost budget, no further validation rules will be run";
                     return Err(why.to_owned());
@@ -478,27 +478,57 @@ mod tests {
     }
 
     #[test]
-    fn hostile_expressions_are_refused() {
-        for text in ["(".repeat(10_000), "a?".repeat(500), "a".repeat(9000), "1 +".into(), "[".repeat(40)] {
-            assert!(cel::parse(&text).is_err());
+    fn hostile_expressions_are_refused_and_the_stack_holds() {
+        let brackets = |start: &str, count: usize| format!("{start}{}true{}", "(".repeat(count), ")".repeat(count));
+        let limit = "ERROR: <input>:-1:0: expression recursion limit exceeded: 250";
+        // However the brackets hide behind quotes.
+        let starts =
+            ["", "a == 'x' || ", r"a == r'\' || ", r#"a == """x"y""" || "#, r#"a == '''"''' || "#, r"a == '\'' || "];
+        for start in starts {
+            assert!(Program::parse(&brackets(start, 240)).is_ok(), "{start}");
+            for count in [250, 3000, 40_000] {
+                assert_eq!(Program::parse(&brackets(start, count)).unwrap_err(), limit, "{start} {count}");
+            }
         }
-        // Long without brackets: refused or not, the stack holds.
+        assert_eq!(Program::parse(&("a ? b : ".repeat(4000) + "c")).unwrap_err(), limit);
+        assert_eq!(Program::parse(&("a[".repeat(4000) + "c")).unwrap_err(), limit);
+        let unclosed = format!("'{}", "(".repeat(40_000));
+        for text in [&*"(".repeat(200), &*"a?".repeat(500), "1 +", &*"[".repeat(40), &unclosed] {
+            assert!(Program::parse(text).is_err());
+        }
+        let long = "a".repeat(100_001);
+        let size = "ERROR: <input>:-1:0: expression code point size exceeds limit: size: 100001, limit 100000";
+        assert_eq!(Program::parse(&long).unwrap_err(), size);
+        assert!(Program::parse(&long[1..]).is_ok());
+        // What nests without brackets.
+        let variables = || vec![("a".to_owned(), Cel::Int(1))];
         for (start, part) in [("true", "!"), ("1", "-")] {
-            for count in [cel::MAX_OPERATORS, 4000] {
-                let program = cel::parse(&(part.repeat(count) + start));
-                assert!(program.is_ok_and(|program| cel::measure(&program, Vec::new()).0.is_ok()) || count > 90);
-            }
+            let program = Program::parse(&(part.repeat(4000) + start)).unwrap();
+            assert!(program.measure(variables()).0.is_ok());
         }
-        for part in [".a", "[0]", "+1", "*1", "<1", "&&a", ".f()", " in a"] {
-            for count in [cel::MAX_OPERATORS / 2, 2500] {
-                if let Ok(program) = cel::parse(&("a".to_owned() + &part.repeat(count))) {
-                    assert!(cel::measure(&program, Vec::new()).0.is_err());
-                }
-            }
+        for part in [".a", "[0]", "+1", "*1", "<1", ".f()", " in a"] {
+            let fits = Program::parse(&("a".to_owned() + &part.repeat(250))).unwrap();
+            let _ = fits.measure(variables());
+            let deep = Program::parse(&("a".to_owned() + &part.repeat(251))).unwrap_err();
+            assert_eq!(deep, "ERROR: <input>:-1:0: max recursion depth exceeded", "{part}");
+            assert!(Program::parse(&("a".to_owned() + &part.repeat(10_000))).is_err());
         }
-        let long = vec!["1"; 300].join(" + ");
-        let program = cel::parse(&format!("{long} > 0")).map(|program| cel::measure(&program, Vec::new()).0.is_ok());
-        assert_eq!(program, Ok(true));
+        let flat = Program::parse(&vec!["a == 1"; 10_000].join(" && ")).unwrap();
+        assert_eq!(flat.measure(variables()).0, Ok(Cel::Bool(true)));
+        // All that there is of levels, one in another.
+        let nested = (0..240).fold("a".to_owned(), |inner, _| format!("-({inner} + 1)"));
+        let nested = Program::parse(&nested).unwrap();
+        assert!(nested.measure(variables()).0.is_ok());
+        assert!(!nested.names("b"));
+    }
+
+    #[test]
+    fn a_backslash_in_a_raw_text_is_one() {
+        let variables = || vec![("a".to_owned(), Cel::String(Arc::new(r"\d".to_owned())))];
+        for rule in [r"a == r'\d'", r"a == r'\' + 'd'", r#"a == R"""\d""""#, r"a == '\\d'", r"r'\'.size() == 1"] {
+            assert_eq!(Program::parse(rule).unwrap().measure(variables()).0, Ok(Cel::Bool(true)), "{rule}");
+        }
+        assert!(Program::parse(r"a == r'\''").is_err(), "the quote behind the backslash ends it");
     }
 
     #[test]

@@ -327,7 +327,7 @@ fn expressions(list: &[Value], field: &str, path: &FieldPath, causes: &mut Vec<C
         let expression = text(item, field);
         if expression.trim().is_empty() {
             causes.push(Cause::required(&path, &format!("{field} is not specified")));
-        } else if let Err(why) = cel::parse(expression) {
+        } else if let Err(why) = cel::Program::parse(expression) {
             causes.push(Cause::invalid(&path, expression, format!("compilation failed: {why}")));
         }
     }

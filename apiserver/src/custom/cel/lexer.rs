@@ -153,14 +153,8 @@ impl Lexer<'_> {
             let c = self.peek(0).filter(|c| lines || !matches!(c, '\n' | '\r')).ok_or(Unreadable)?;
             self.at += 1;
             match c {
-                '\\' if raw => {
-                    content.push('\\');
-                    // In a raw text a quote behind a backslash does not end it.
-                    let next = self.peek(0).ok_or(Unreadable)?;
-                    self.at += 1;
-                    content.push(next);
-                }
-                '\\' => self.escape(&mut content)?,
+                // In a raw text a backslash is one, also before a quote, which ends the text.
+                '\\' if !raw => self.escape(&mut content)?,
                 c => content.push(c),
             }
         }
@@ -242,8 +236,7 @@ mod tests {
                 Token::End
             ]
         );
-        let texts =
-            [(r"'a\x41\u00e9\101'", "aAéA"), (r#"r"\d\"""#, r#"\d\""#), ("'''a\n'b'''", "a\n'b"), (r#"'"'"#, "\"")];
+        let texts = [(r"'a\x41\u00e9\101'", "aAéA"), (r#"r"\d\""#, r"\d\"), ("'''a\n'b'''", "a\n'b"), (r#"'"'"#, "\"")];
         for (text, expected) in texts {
             assert_eq!(words(text)[0], Token::Text(expected.into()), "{text}");
         }

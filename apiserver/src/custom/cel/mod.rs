@@ -36,24 +36,31 @@ mod types;
 mod values;
 mod words;
 
-pub use eval::{TOO_COSTLY, measure};
+pub use eval::TOO_COSTLY;
 pub use optionals::of as optional;
 pub use schema::Declared;
 pub use types::Type;
 
 use checker::Environment;
-use kube_cel::cel::IdedExpr;
 use kube_cel::cel::parser::Parser;
-use parser::{Failure, Parsed};
+use kube_cel::cel::{IdedExpr, Value};
+use lexer::Token;
+use parser::{Failure, Parsed, Words};
 use std::collections::HashMap;
 
-/// Longest expression that is compiled, and deepest nesting of brackets in it: the compiler recurses.
-const MAX_LENGTH: usize = 8 << 10;
-const MAX_NESTING: usize = 32;
-/// Most choices (`a ? b : c`), which nest without brackets.
-const MAX_CHOICES: usize = 64;
-/// Most operators and selections: each can be one level of the tree.
-pub const MAX_OPERATORS: usize = 400;
+/// Longest expression, in characters (cel-go `parser/options.go`).
+const MAX_LENGTH: usize = 100_000;
+
+/// What is nested no deeper, and has no more choices, operators and selections, each of which can be one level of the tree,
+/// is done on the stack that there is. All else gets one of its own, with room for whatever the parser takes.
+const SHALLOW_NESTING: usize = 32;
+const SHALLOW_CHOICES: usize = 64;
+const SHALLOW_SIGNS: usize = 400;
+const ROOM: usize = 64 << 20;
+
+/// How many brackets and choices the library's parser is given, which is asked for its words alone: it has no bounds that
+/// are known.
+const MAX_OPEN: usize = 64;
 
 /// What rules of a schema are checked and measured by.
 pub struct Scope<'d> {
@@ -82,8 +89,12 @@ impl<'d> Scope<'d> {
     /// # Errors
     /// What is wrong with it, as upstream says it.
     pub fn compile(&self, text: &str) -> Result<Compiled, String> {
-        let failed = |why: String| format!("compilation failed: {why}");
-        let Parsed { mut tree, offsets } = read(text).map_err(failed)?;
+        let words = words_of(text).map_err(failed)?;
+        with_room(is_shallow(&words), || self.compile_words(text, words))?
+    }
+
+    fn compile_words(&self, text: &str, words: Words) -> Result<Compiled, String> {
+        let Parsed { mut tree, offsets } = read(text, words).map_err(failed)?;
         let told = |issues| failed(source::show(text, issues));
         let checked = checker::check(&mut tree, &offsets, &self.environment).map_err(told)?;
         let issues = literals::check(&tree, &offsets, &checked);
@@ -103,28 +114,101 @@ impl<'d> Scope<'d> {
     }
 }
 
-/// Reads an expression whose names and types are not known.
-///
-/// # Errors
-/// What is wrong with it.
-pub fn parse(text: &str) -> Result<IdedExpr, String> {
-    read(text).map(|parsed| parsed.tree)
+fn failed(why: String) -> String {
+    format!("compilation failed: {why}")
 }
 
-fn read(text: &str) -> Result<Parsed, String> {
-    if text.len() > MAX_LENGTH {
-        return Err(format!("the expression is longer than {MAX_LENGTH} bytes"));
+/// An expression that can be run.
+#[derive(Debug)]
+pub struct Program {
+    tree: IdedExpr,
+    shallow: bool,
+}
+
+impl Program {
+    /// Reads an expression whose names and types are not known.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let words = words_of(text)?;
+        let shallow = is_shallow(&words);
+        let tree = with_room(shallow, || read(text, words))??.tree;
+        Ok(Self { tree, shallow })
     }
-    check_depth(text)?;
-    parser::parse(text).map_err(|failure| match failure {
-        Failure::Issues(issues) => source::show(text, issues),
-        // The interpreter's parser is made from the same grammar as upstream's, and has its words for what is amiss.
-        Failure::Syntax => match Parser::default().enable_optional_syntax(true).parse(text) {
-            // The excerpt below a message is set in by a blank.
-            Err(errors) => narrowed(&errors.to_string().replace("\n| ", "\n | ")),
-            Ok(_) => "ERROR: <input>:1:1: Syntax error: the expression cannot be read".to_owned(),
-        },
+
+    /// Whether a variable is named in it.
+    pub fn names(&self, variable: &str) -> bool {
+        with_room(self.shallow, || self.tree.references().has_variable(variable)).unwrap_or(true)
+    }
+
+    /// Runs it with variables: what it gives, or why it has no value, and what it cost.
+    pub fn measure(&self, variables: Vec<(String, Value)>) -> (eval::Outcome, u64) {
+        with_room(self.shallow, || eval::measure(&self.tree, variables)).unwrap_or_else(|why| (Err(why), 0))
+    }
+}
+
+/// Does something here, or where there is room for what is not shallow.
+fn with_room<T: Send>(shallow: bool, work: impl FnOnce() -> T + Send) -> Result<T, String> {
+    if shallow {
+        return Ok(work());
+    }
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("cel".to_owned()).stack_size(ROOM).spawn_scoped(scope, work);
+        let thread = thread.map_err(|error| format!("starting a thread for a deep expression: {error}"))?;
+        thread.join().map_err(|_| "running a deep expression failed".to_owned())
     })
+}
+
+fn is_shallow(words: &Words) -> bool {
+    let (mut depth, mut deepest, mut choices, mut signs) = (0_usize, 0, 0, 0);
+    for (token, _) in words {
+        let Token::Sign(sign) = token else { continue };
+        signs += 1;
+        match *sign {
+            "(" | "[" | "{" => depth += 1,
+            ")" | "]" | "}" => depth = depth.saturating_sub(1),
+            "?" => choices += 1,
+            _ => {}
+        }
+        deepest = deepest.max(depth);
+    }
+    deepest <= SHALLOW_NESTING && choices <= SHALLOW_CHOICES && signs <= SHALLOW_SIGNS
+}
+
+/// A message that points at no place.
+fn placeless(why: &str) -> String {
+    format!("ERROR: <input>:-1:0: {why}")
+}
+
+fn words_of(text: &str) -> Result<Words, String> {
+    let size = text.chars().count();
+    if size > MAX_LENGTH {
+        return Err(placeless(&format!("expression code point size exceeds limit: size: {size}, limit {MAX_LENGTH}")));
+    }
+    lexer::tokens(text).map_err(|_| unreadable(text))
+}
+
+fn read(text: &str, words: Words) -> Result<Parsed, String> {
+    parser::parse(words).map_err(|failure| match failure {
+        Failure::Issues(issues) => source::show(text, issues),
+        Failure::TooDeep(why) => placeless(why),
+        Failure::Syntax => unreadable(text),
+    })
+}
+
+/// What is wrong with the grammar. The library's parser is made from the same as upstream's, and has its words for it.
+fn unreadable(text: &str) -> String {
+    let open = text.bytes().filter(|byte| matches!(byte, b'(' | b'[' | b'{' | b'?')).count();
+    let told = match open {
+        0..=MAX_OPEN => with_room(false, || Parser::default().enable_optional_syntax(true).parse(text).err()),
+        _ => Ok(None),
+    };
+    match told {
+        // The excerpt below a message is set in by a blank.
+        Ok(Some(errors)) => narrowed(&errors.to_string().replace("\n| ", "\n | ")),
+        _ => "ERROR: <input>:1:1: Syntax error: the expression cannot be read".to_owned(),
+    }
 }
 
 /// Upstream names what must come, where all that could have come instead is named here.
@@ -135,35 +219,4 @@ fn narrowed(errors: &str) -> String {
         _ => line.to_owned(),
     };
     errors.lines().map(line).collect::<Vec<_>>().join("\n")
-}
-
-/// Refuses what is nested too deep, or so long a chain that the tree behind it is: compiler and interpreter recurse, and
-/// their stack is the server's.
-fn check_depth(text: &str) -> Result<(), String> {
-    let (mut depth, mut choices, mut operators) = (0_usize, 0_usize, 0_usize);
-    let mut quote = None;
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        match (quote, byte) {
-            (Some(_), b'\\') => drop(bytes.next()),
-            (Some(open), byte) if byte == open => quote = None,
-            (Some(_), _) => {}
-            (None, b'\'' | b'"') => quote = Some(byte),
-            (None, b'(' | b'[' | b'{') => {
-                depth += 1;
-                operators += 1;
-            }
-            (None, b')' | b']' | b'}') => depth = depth.saturating_sub(1),
-            (None, b'?') => choices += 1,
-            (None, b'.' | b'!' | b'-' | b'+' | b'*' | b'/' | b'%' | b'<' | b'>' | b'=' | b'&' | b'|') => operators += 1,
-            _ => {}
-        }
-        if depth > MAX_NESTING || choices > MAX_CHOICES {
-            return Err(format!("the expression is nested deeper than {MAX_NESTING}"));
-        }
-        if operators > MAX_OPERATORS {
-            return Err(format!("the expression has more than {MAX_OPERATORS} operators"));
-        }
-    }
-    Ok(())
 }

@@ -4,7 +4,7 @@
 //! Where nodes stand is what messages point at, as cel-go's parser has it: operators at their sign, calls at the bracket
 //! that opens their arguments, what a macro makes at the macro's call.
 
-use super::lexer::{Token, Unreadable, tokens};
+use super::lexer::{Token, Unreadable};
 use super::macros;
 use super::source::Issue;
 use kube_cel::cel::IdedExpr;
@@ -51,6 +51,8 @@ pub struct Parsed {
 pub enum Failure {
     /// It does not follow the grammar.
     Syntax,
+    /// It is nested deeper than upstream takes.
+    TooDeep(&'static str),
     Issues(Vec<Issue>),
 }
 
@@ -60,33 +62,45 @@ impl From<Unreadable> for Failure {
     }
 }
 
-/// Reads an expression, which must not be nested deeper than the stack allows.
+/// How deep expressions may stand in each other, and how high a tree may be of what upstream's parser counts (cel-go
+/// `parser/options.go`, `maxRecursionDepth`).
+const MAX_DEPTH: u32 = 250;
+
+/// The words of an expression, and where each stands.
+pub type Words = Vec<(Token, u32)>;
+
+/// Reads an expression from its words.
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn parse(text: &str) -> Result<Parsed, Failure> {
-    let nodes = Nodes { offsets: HashMap::new(), next: 1, issues: Vec::new() };
-    let mut parser = Parser { tokens: tokens(text)?, at: 0, nodes };
+pub fn parse(words: Words) -> Result<Parsed, Failure> {
+    let mut parser = Parser { tokens: words, at: 0, depth: 0, nodes: Nodes::new() };
     let tree = parser.expression()?;
     if parser.peek() != &Token::End {
         return Err(Failure::Syntax);
     }
     let nodes = parser.nodes;
-    if nodes.issues.is_empty() {
-        Ok(Parsed { tree, offsets: nodes.offsets })
-    } else {
-        Err(Failure::Issues(nodes.issues))
+    if !nodes.issues.is_empty() {
+        return Err(Failure::Issues(nodes.issues));
     }
+    Ok(Parsed { tree, offsets: nodes.offsets })
 }
 
 /// Makes nodes.
 pub struct Nodes {
     offsets: HashMap<u64, u32>,
+    heights: HashMap<u64, u32>,
+    /// A node is higher than upstream takes.
+    too_high: bool,
     next: u64,
     pub issues: Vec<Issue>,
 }
 
 impl Nodes {
+    fn new() -> Self {
+        Self { offsets: HashMap::new(), heights: HashMap::new(), too_high: false, next: 1, issues: Vec::new() }
+    }
+
     pub fn id(&mut self, offset: u32) -> u64 {
         let id = self.next;
         self.next += 1;
@@ -95,7 +109,11 @@ impl Nodes {
     }
 
     pub fn node(&mut self, offset: u32, expr: Expr) -> IdedExpr {
-        IdedExpr { id: self.id(offset), expr }
+        let height = self.height(&expr);
+        let id = self.id(offset);
+        self.too_high |= height > MAX_DEPTH;
+        self.heights.insert(id, height);
+        IdedExpr { id, expr }
     }
 
     pub fn call(&mut self, offset: u32, name: &str, args: Vec<IdedExpr>) -> IdedExpr {
@@ -105,11 +123,63 @@ impl Nodes {
     pub fn offset(&self, node: &IdedExpr) -> u32 {
         self.offsets.get(&node.id).copied().unwrap_or_default()
     }
+
+    /// How high a tree is, of what upstream's parser counts: choices, comparisons, calculations, selections, calls of methods.
+    fn height(&self, expr: &Expr) -> u32 {
+        let of = |node: &IdedExpr| self.heights.get(&node.id).copied().unwrap_or(0);
+        let of_entry = |entry: &IdedEntryExpr| match &entry.expr {
+            EntryExpr::StructField(field) => of(&field.value),
+            EntryExpr::MapEntry(entry) => of(&entry.key).max(of(&entry.value)),
+        };
+        match expr {
+            Expr::Call(call) => {
+                let below = call.target.iter().map(|target| of(target)).chain(call.args.iter().map(of)).max();
+                let counts = call.target.is_some() || COUNTED.contains(&call.func_name.as_str());
+                below.unwrap_or(0) + u32::from(counts)
+            }
+            Expr::Select(select) => 1 + of(&select.operand),
+            Expr::List(list) => list.elements.iter().map(of).max().unwrap_or(0),
+            Expr::Map(map) => map.entries.iter().map(of_entry).max().unwrap_or(0),
+            Expr::Struct(message) => message.entries.iter().map(of_entry).max().unwrap_or(0),
+            Expr::Comprehension(loops) => {
+                let parts = [&loops.iter_range, &loops.accu_init, &loops.loop_cond, &loops.loop_step, &loops.result];
+                1 + parts.into_iter().map(|part| of(part)).max().unwrap_or(0)
+            }
+            Expr::Ident(_) | Expr::Literal(_) | Expr::Unspecified => 0,
+        }
+    }
+
+    /// Ends what gets too high while it is made, so that no tree is higher than what goes through it can bear.
+    fn bounded(&self) -> Parse<()> {
+        if self.too_high { Err(Failure::TooDeep("max recursion depth exceeded")) } else { Ok(()) }
+    }
 }
 
+/// Operators that count.
+const COUNTED: [&str; 16] = [
+    operators::CONDITIONAL,
+    operators::LESS,
+    operators::LESS_EQUALS,
+    operators::GREATER_EQUALS,
+    operators::GREATER,
+    operators::EQUALS,
+    operators::NOT_EQUALS,
+    operators::IN,
+    operators::ADD,
+    operators::SUBSTRACT,
+    operators::MULTIPLY,
+    operators::DIVIDE,
+    operators::MODULO,
+    operators::INDEX,
+    operators::OPT_INDEX,
+    operators::OPT_SELECT,
+];
+
 struct Parser {
-    tokens: Vec<(Token, u32)>,
+    tokens: Words,
     at: usize,
+    /// Expressions that this one stands in.
+    depth: u32,
     nodes: Nodes,
 }
 
@@ -169,6 +239,17 @@ impl Parser {
     }
 
     fn expression(&mut self) -> Parse<IdedExpr> {
+        if self.depth == MAX_DEPTH {
+            return Err(Failure::TooDeep("expression recursion limit exceeded: 250"));
+        }
+        self.depth += 1;
+        let expression = self.choice()?;
+        self.depth -= 1;
+        self.nodes.bounded()?;
+        Ok(expression)
+    }
+
+    fn choice(&mut self) -> Parse<IdedExpr> {
         let condition = self.logic("||")?;
         let Some(at) = self.accept("?") else { return Ok(condition) };
         let yes = self.logic("||")?;
@@ -207,6 +288,7 @@ impl Parser {
             self.at += 1;
             let right = self.binary(level + 1)?;
             left = self.nodes.call(at, name, vec![left, right]);
+            self.nodes.bounded()?;
         }
     }
 
@@ -231,6 +313,7 @@ impl Parser {
     fn member(&mut self) -> Parse<IdedExpr> {
         let mut node = self.primary()?;
         loop {
+            self.nodes.bounded()?;
             if let Some(at) = self.accept(".") {
                 node = self.select(node, at)?;
             } else if let Some(at) = self.accept("[") {

@@ -3,7 +3,7 @@
 use super::types::Type;
 use crate::custom::structural::{Additional, Node, Type as Kind};
 use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::sync::Arc;
 
 /// The largest object that there can be.
 const REQUEST_MAX: u64 = 3 << 20;
@@ -16,9 +16,9 @@ pub struct Declared {
     pub most: u64,
     /// The fewest bytes in JSON.
     pub least_bytes: u64,
-    pub fields: BTreeMap<String, Rc<Declared>>,
-    pub key: Option<Rc<Declared>>,
-    pub item: Option<Rc<Declared>>,
+    pub fields: BTreeMap<String, Arc<Declared>>,
+    pub key: Option<Arc<Declared>>,
+    pub item: Option<Arc<Declared>>,
 }
 
 impl Declared {
@@ -44,7 +44,7 @@ impl Declared {
                 let item = Self::of(item, item.embedded, &format!("{name}.@idx"))?;
                 let most = node.checks.max_items.unwrap_or((REQUEST_MAX - 2) / (item.least_bytes + 1));
                 let ty = Type::list(item.ty.clone());
-                Self { item: Some(Rc::new(item)), ..Self::simple(ty, most, 2) }
+                Self { item: Some(Arc::new(item)), ..Self::simple(ty, most, 2) }
             }
             Kind::Object => match &node.additional {
                 Additional::Schema(values) => Self::map(node, values, name)?,
@@ -57,8 +57,8 @@ impl Declared {
         let item = Self::of(values, values.embedded, &format!("{name}.@elem"))?;
         let most = node.checks.max_properties.unwrap_or((REQUEST_MAX - 2) / (item.least_bytes + 6));
         let ty = Type::map(Type::String, item.ty.clone());
-        let key = Some(Rc::new(Self::simple(Type::String, 0, 2)));
-        Some(Self { key, item: Some(Rc::new(item)), ..Self::simple(ty, most, 2) })
+        let key = Some(Arc::new(Self::simple(Type::String, 0, 2)));
+        Some(Self { key, item: Some(Arc::new(item)), ..Self::simple(ty, most, 2) })
     }
 
     fn text(node: &Node) -> Self {
@@ -108,7 +108,7 @@ impl Declared {
             self.least_bytes += name.len() as u64 + value.least_bytes + 4;
         }
         if let Some(name) = escape(name) {
-            self.fields.insert(name, Rc::new(value));
+            self.fields.insert(name, Arc::new(value));
         }
     }
 

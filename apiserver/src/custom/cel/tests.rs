@@ -152,8 +152,8 @@ fn runs_cost_what_upstream_counts() {
     for row in recorded["costs"].as_array().unwrap() {
         let (rule, wanted) = (row[0].as_str().unwrap(), row[1].as_u64().unwrap());
         let own = rules::convert(&node, &recorded["object"], true);
-        let program = super::parse(rule).unwrap();
-        let (_, cost) = super::measure(&program, vec![("self".to_owned(), own)]);
+        let program = super::Program::parse(rule).unwrap();
+        let (_, cost) = program.measure(vec![("self".to_owned(), own)]);
         if cost != wanted {
             wrong.push(format!("{rule}: {cost}, there {wanted}"));
         }
