@@ -38,6 +38,7 @@ use bytes::Bytes;
 use coracle_api::clock::{Clock, SystemClock};
 use coracle_api::names::{Names, RandomNames};
 use coracle_link::Place;
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use ipnet::IpNet;
 use std::convert::Infallible;
@@ -101,6 +102,8 @@ pub enum StartError {
     Bootstrap(#[from] coracle_api::Status),
 }
 
+// What is awaited from other crates is boxed: so it is compiled once, here, and not in every program that awaits it.
+
 /// A running API server, without a listener until [`serve`](ApiServer::serve) is called.
 pub struct ApiServer {
     server: Arc<Server>,
@@ -112,7 +115,11 @@ impl ApiServer {
     ///
     /// # Errors
     /// When the store cannot be read or written, or a PEM cannot be read.
-    pub async fn start(config: Config) -> Result<Arc<Self>, StartError> {
+    pub fn start(config: Config) -> BoxFuture<'static, Result<Arc<Self>, StartError>> {
+        Self::begin(config).boxed()
+    }
+
+    async fn begin(config: Config) -> Result<Arc<Self>, StartError> {
         let registry = registry::Registry::builtin();
         let definitions = custom::Definitions::load(&*config.store).await?;
         registry.set_custom(definitions.rows());
@@ -160,18 +167,26 @@ impl ApiServer {
     }
 
     /// Serves HTTPS on a listener until told to stop. Can be called for several listeners.
-    pub async fn serve(&self, listener: TcpListener, tls: Arc<rustls::ServerConfig>, stop: CancellationToken) {
+    pub fn serve(
+        &self,
+        listener: TcpListener,
+        tls: Arc<rustls::ServerConfig>,
+        stop: CancellationToken,
+    ) -> BoxFuture<'static, ()> {
         let either = stop.child_token();
         let own = self.server.stop.clone();
         let serving = http::serve::serve(self.server.clone(), listener, tls, either.clone());
-        tokio::pin!(serving);
-        tokio::select! {
-            () = &mut serving => {}
-            () = own.cancelled() => {
-                either.cancel();
-                serving.await;
+        async move {
+            tokio::pin!(serving);
+            tokio::select! {
+                () = &mut serving => {}
+                () = own.cancelled() => {
+                    either.cancel();
+                    serving.await;
+                }
             }
         }
+        .boxed()
     }
 
     /// A TLS configuration for [`serve`](ApiServer::serve): asks clients for a certificate of the cluster's authority.
@@ -183,11 +198,14 @@ impl ApiServer {
     }
 
     /// Ends watches, listeners and background work, and waits for the latter.
-    pub async fn stop(&self) {
-        bootstrap::leave(&self.server).await;
-        self.server.stop.cancel();
-        self.tasks.close();
-        self.tasks.wait().await;
+    pub fn stop(&self) -> BoxFuture<'_, ()> {
+        async {
+            bootstrap::leave(&self.server).await;
+            self.server.stop.cancel();
+            self.tasks.close();
+            self.tasks.wait().await;
+        }
+        .boxed()
     }
 }
 
@@ -219,6 +237,14 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let (server, identity) = (self.server.clone(), http::Identity::User(self.user.clone()));
-        Box::pin(async move { Ok(http::handle(server, request.map(Body::new), identity).await) })
+        answer(server, request.map(Body::new), identity)
     }
+}
+
+fn answer(
+    server: Arc<Server>,
+    request: Request<Body>,
+    identity: http::Identity,
+) -> BoxFuture<'static, Result<Response<Body>, Infallible>> {
+    http::handle(server, request, identity).map(Ok).boxed()
 }

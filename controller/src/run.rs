@@ -7,7 +7,7 @@ use coracle_client::{
     Client, Driver, Informers, LeaderLease, Metrics, Reconciler, Recorder, Scope, executor::Executor,
     supervise::supervise,
 };
-use futures::future::BoxFuture;
+use futures::{FutureExt, future::BoxFuture};
 use ipnet::Ipv4Net;
 use tokio_util::sync::CancellationToken;
 
@@ -115,7 +115,13 @@ fn row<R: Reconciler>(
 }
 
 /// Runs the controllers until `shutdown`.
-pub async fn run(config: Config, shutdown: CancellationToken) {
+///
+/// Boxed, so that it is compiled once, here, and not in every program that awaits it.
+pub fn run(config: Config, shutdown: CancellationToken) -> BoxFuture<'static, ()> {
+    led(config, shutdown).boxed()
+}
+
+async fn led(config: Config, shutdown: CancellationToken) {
     if !config.leader_elect {
         return controllers(config, shutdown).await;
     }

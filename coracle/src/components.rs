@@ -250,7 +250,7 @@ pub async fn runtime(options: Runtime) -> Result<()> {
     }
     let stop = shutdown::on_signal()?;
     let runtime = coracle_runtime::Runtime::start(config).await.context("start the container runtime")?;
-    Ok(runtime.serve_then(stop, || readiness::ready("ready")).await?)
+    Ok(runtime.serve_then(stop, Box::new(|| readiness::ready("ready"))).await?)
 }
 
 /// Prints what is wrong in a data directory, and what became of it; fails if something is left to be done.

@@ -39,6 +39,7 @@ use coracle_client::informers::Scope;
 use coracle_client::{Informers, Recorder};
 use coracle_link::Place;
 use coracle_pki::Identity;
+use futures::{FutureExt, future::BoxFuture};
 use k8s_openapi::api::core::v1::{Node, Pod, Taint};
 use kube::Client;
 use tokio::sync::{Semaphore, watch};
@@ -134,7 +135,13 @@ pub enum Error {
 ///
 /// # Errors
 /// Only for what cannot get better by itself: everything else is tried again.
-pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Error> {
+///
+/// Boxed, so that it is compiled once, here, and not in every program that awaits it.
+pub fn run(config: Config, shutdown: CancellationToken) -> BoxFuture<'static, Result<(), Error>> {
+    work_on(config, shutdown).boxed()
+}
+
+async fn work_on(config: Config, shutdown: CancellationToken) -> Result<(), Error> {
     // Whatever ends this ends everything that was begun here.
     let shutdown = shutdown.child_token();
     let _end = shutdown.clone().drop_guard();

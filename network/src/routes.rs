@@ -4,6 +4,7 @@ use std::{collections::HashSet, net::IpAddr, time::Duration};
 
 use coracle_client::Informers;
 use coracle_link::{Error, IpNet, Links, Place, Route};
+use futures::{FutureExt, future::BoxFuture};
 use k8s_openapi::api::core::v1::Node;
 use tokio_util::sync::CancellationToken;
 
@@ -14,7 +15,18 @@ const RETRY: Duration = Duration::from_secs(5);
 
 /// Keeps the routes of the node `name`, whose network is `place`, until `shutdown`. The routes stay behind: pods that
 /// outlive the agent keep their network.
-pub async fn run(informers: &Informers, name: &str, place: &Place, shutdown: CancellationToken) -> Result<(), Error> {
+///
+/// Boxed, so that it is compiled once, here, and not in every program that awaits it.
+pub fn run<'a>(
+    informers: &'a Informers,
+    name: &'a str,
+    place: &'a Place,
+    shutdown: CancellationToken,
+) -> BoxFuture<'a, Result<(), Error>> {
+    follow(informers, name, place, shutdown).boxed()
+}
+
+async fn follow(informers: &Informers, name: &str, place: &Place, shutdown: CancellationToken) -> Result<(), Error> {
     let links = Links::open(place)?;
     let nodes = informers.get::<Node>();
     let mut changes = nodes.changes();

@@ -33,6 +33,7 @@ pub mod volumes;
 use std::{path::PathBuf, sync::Arc};
 
 use coracle_link::Place;
+use futures::{FutureExt, future::BoxFuture};
 use tokio_util::sync::CancellationToken;
 
 pub use error::{Error, Kind, Result};
@@ -80,11 +81,16 @@ impl Config {
     }
 }
 
+// What is awaited from other crates is boxed: so it is compiled once, here, and not in every program that awaits it.
+
 impl Runtime {
     /// Opens the directories and finds what ran before.
-    pub async fn start(config: Config) -> Result<Runtime> {
-        let engine = engine::Engine::open(&config).await?;
-        Ok(Runtime { config, engine })
+    pub fn start(config: Config) -> BoxFuture<'static, Result<Runtime>> {
+        async {
+            let engine = engine::Engine::open(&config).await?;
+            Ok(Runtime { config, engine })
+        }
+        .boxed()
     }
 
     pub fn images(&self) -> &images::Images {
@@ -96,12 +102,20 @@ impl Runtime {
     }
 
     /// Serves CRI, and the Docker API where it was asked for, until cancelled. Containers go on without it.
-    pub async fn serve(&self, shutdown: CancellationToken) -> Result<()> {
-        self.serve_then(shutdown, || ()).await
+    pub fn serve(&self, shutdown: CancellationToken) -> BoxFuture<'_, Result<()>> {
+        self.serve_then(shutdown, Box::new(|| ()))
     }
 
     /// The same; `ready` is called once every socket is there.
-    pub async fn serve_then(&self, shutdown: CancellationToken, ready: impl FnOnce()) -> Result<()> {
+    pub fn serve_then(
+        &self,
+        shutdown: CancellationToken,
+        ready: Box<dyn FnOnce() + Send>,
+    ) -> BoxFuture<'_, Result<()>> {
+        self.serve_parts(shutdown, ready).boxed()
+    }
+
+    async fn serve_parts(&self, shutdown: CancellationToken, ready: Box<dyn FnOnce() + Send>) -> Result<()> {
         let mut listeners = Vec::new();
         for listener in &self.config.docker {
             listeners.push(listener.bind().await?);
@@ -125,6 +139,6 @@ impl Runtime {
 }
 
 /// Starts a runtime and serves it.
-pub async fn run(config: Config, shutdown: CancellationToken) -> Result<()> {
-    Runtime::start(config).await?.serve(shutdown).await
+pub fn run(config: Config, shutdown: CancellationToken) -> BoxFuture<'static, Result<()>> {
+    async { Runtime::start(config).await?.serve(shutdown).await }.boxed()
 }

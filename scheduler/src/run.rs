@@ -14,6 +14,7 @@ use coracle_client::{
     Action, Client, Event, EventType, Informers, LeaderLease, Metrics, Recorder, Scope, Subscription,
     action::PatchKind, executor::Executor, recorder::reference,
 };
+use futures::{FutureExt, future::BoxFuture};
 use k8s_openapi::{
     api::core::v1::{Node, Pod},
     apimachinery::pkg::apis::meta::v1::Time,
@@ -77,7 +78,13 @@ impl Config {
 }
 
 /// Schedules until `shutdown`.
-pub async fn run(config: Config, shutdown: CancellationToken) {
+///
+/// Boxed, so that it is compiled once, here, and not in every program that awaits it.
+pub fn run(config: Config, shutdown: CancellationToken) -> BoxFuture<'static, ()> {
+    led(config, shutdown).boxed()
+}
+
+async fn led(config: Config, shutdown: CancellationToken) {
     if !config.leader_elect {
         return schedule(config, shutdown).await;
     }
