@@ -2,11 +2,14 @@
 
 use coracle_api::decode::{self, FieldValidation, Format};
 use coracle_api::fields::{self, How, Managers, Set, Writer};
-use coracle_api::json::Value;
+use coracle_api::json::{Value, json};
 use coracle_api::patch::{self, PatchType};
 use coracle_api::schema::{self, TypeRef};
 use coracle_api::selector::{FieldSelector, LabelSelector};
 use coracle_api::{Gvk, meta};
+use coracle_apiserver::custom::cel::{Declared, Program, Scope};
+use coracle_apiserver::custom::rules;
+use coracle_apiserver::custom::structural::Node;
 use coracle_apiserver::http::protobuf;
 
 fn ty(group: &'static str, kind: &'static str) -> TypeRef<'static> {
@@ -105,5 +108,23 @@ pub fn protobuf(data: &[u8]) {
         let Some(encoded) = protobuf::encode(&object) else { continue };
         let again = protobuf::decode(&encoded, &gvk).expect("what was written can be read");
         assert_eq!(protobuf::encode(&again), Some(encoded));
+    }
+}
+
+/// An expression is refused in words, or it runs to an end; what fits together is what can be read.
+pub fn expressions(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let schema = json!({"type": "object", "properties": {
+        "s": {"type": "string"}, "i": {"type": "integer"}, "l": {"type": "array", "items": {"type": "string"}},
+        "li": {"type": "array", "items": {"type": "integer"}},
+        "m": {"type": "object", "additionalProperties": {"type": "string"}},
+        "o": {"type": "object", "properties": {"x": {"type": "string"}, "y": {"type": "integer"}}}}});
+    let node = Node::parse(&schema);
+    let object = json!({"s": "abc", "i": 3, "l": ["a", "bb"], "li": [1, 2], "m": {"a": "b"}, "o": {"x": "q", "y": 2}});
+    let declared = Declared::of(&node, true, "selfType0").expect("the schema has a type");
+    let compiled = Scope::new(&declared, false).compile(text);
+    match Program::parse(text) {
+        Ok(program) => drop(program.measure(vec![("self".to_owned(), rules::convert(&node, &object, true))])),
+        Err(why) => assert!(!why.is_empty() && compiled.is_err(), "{text}"),
     }
 }

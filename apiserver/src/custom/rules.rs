@@ -290,7 +290,7 @@ fn path_is_root(path: &FieldPath) -> bool {
 }
 
 /// A value as rules see it.
-pub(super) fn convert(node: &Node, value: &Value, resource: bool) -> Cel {
+pub fn convert(node: &Node, value: &Value, resource: bool) -> Cel {
     match value {
         Value::Null => Cel::Null,
         Value::Bool(flag) => Cel::Bool(*flag),

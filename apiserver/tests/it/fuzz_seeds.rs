@@ -32,3 +32,8 @@ fn selectors() {
 fn protobuf() {
     run("protobuf", checks::protobuf);
 }
+
+#[test]
+fn expressions() {
+    run("expressions", checks::expressions);
+}
