@@ -143,7 +143,7 @@ impl Nodes {
             Expr::Struct(message) => message.entries.iter().map(of_entry).max().unwrap_or(0),
             Expr::Comprehension(loops) => {
                 let parts = [&loops.iter_range, &loops.accu_init, &loops.loop_cond, &loops.loop_step, &loops.result];
-                1 + parts.into_iter().map(|part| of(part)).max().unwrap_or(0)
+                1 + parts.into_iter().map(of).max().unwrap_or(0)
             }
             Expr::Ident(_) | Expr::Literal(_) | Expr::Unspecified => 0,
         }
