@@ -17,6 +17,7 @@ use crate::options::Options;
 use crate::server::Server;
 use crate::verbs::{Call, Managing, create_object};
 use coracle_api::json::{Value, json};
+use coracle_api::schema::TypeRef;
 use coracle_api::{Status, decode};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -111,11 +112,7 @@ pub(crate) async fn api_services(server: &Arc<Server>, built: Built) -> Result<(
     }
     for (name, object) in &known.objects {
         if coracle_api::meta::label(&object.parse(), MANAGED) == Some("true") && !wanted.contains(&**name) {
-            let call = call(server, RESOURCE, "", name)?;
-            match crate::verbs::delete_object(&call, &crate::verbs::DeleteOptions::default()).await {
-                Err(status) if status.code != 404 => return Err(status),
-                _ => {}
-            }
+            remove(server, RESOURCE, "", name).await?;
         }
     }
     Ok(())
@@ -168,6 +165,37 @@ async fn ensure(server: &Arc<Server>, resource: (&str, &str), namespace: &str, o
     match create_object(&call, object, Managing::Tracked).await {
         // Another server on the same store was faster; with the service it has taken its address, too.
         Err(_) if is_there().await? => Ok(()),
+        result => result.map(drop),
+    }
+}
+
+/// Deletes an object, if it is there.
+async fn remove(server: &Arc<Server>, resource: (&str, &str), namespace: &str, name: &str) -> Result<(), Status> {
+    let call = call(server, resource, namespace, name)?;
+    match crate::verbs::delete_object(&call, &crate::verbs::DeleteOptions::default()).await {
+        Err(status) if status.code != 404 => Err(status),
+        _ => Ok(()),
+    }
+}
+
+/// Writes what `change` makes of an object, if that is another. One that is gone, or that somebody else has just written, is
+/// left as it is: whoever wants it so comes here again.
+async fn change(
+    server: &Arc<Server>,
+    resource: (&str, &str),
+    namespace: &str,
+    name: &str,
+    change: impl FnOnce(&Value, TypeRef<'_>) -> Option<Value>,
+) -> Result<(), Status> {
+    let call = call(server, resource, namespace, name)?;
+    let ty = call.row().type_ref(0)?;
+    let current = match call.current().await {
+        Err(status) if status.code == 404 => return Ok(()),
+        current => current?,
+    };
+    let Some(changed) = change(&current.value, ty) else { return Ok(()) };
+    match call.replace(&current, &current.with(&decode::completed(changed, ty)), Vec::new()).await {
+        Err(status) if status.code == 409 => Ok(()),
         result => result.map(drop),
     }
 }

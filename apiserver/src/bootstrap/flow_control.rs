@@ -1,9 +1,10 @@
 //! The priority levels and flow schemas of every cluster: the mandatory and the suggested ones (apiserver
 //! `apis/flowcontrol/bootstrap/default.go`).
 
-use super::{call, ensure};
+use super::{change, ensure, remove};
 use crate::server::Server;
 use coracle_api::json::{Value, json};
+use coracle_api::schema::TypeRef;
 use coracle_api::{Status, decode, meta};
 use std::sync::Arc;
 
@@ -34,27 +35,14 @@ const MANDATORY: [&str; 2] = ["exempt", "catch-all"];
 pub async fn make(server: &Arc<Server>) -> Result<(), Status> {
     for (resource, object) in objects() {
         ensure(server, (GROUP, resource), "", object.clone()).await?;
-        revise(server, resource, object).await?;
+        let name = meta::name(&object).to_owned();
+        let revise = |current: &Value, ty: TypeRef<'_>| revised(current, &decode::completed(object, ty));
+        change(server, (GROUP, resource), "", &name, revise).await?;
     }
     for resource in ["flowschemas", "prioritylevelconfigurations"] {
         remove_others(server, resource).await?;
     }
     Ok(())
-}
-
-async fn revise(server: &Arc<Server>, resource: &str, wanted: Value) -> Result<(), Status> {
-    let call = call(server, (GROUP, resource), "", meta::name(&wanted))?;
-    let wanted = decode::completed(wanted, call.row().type_ref(0)?);
-    let current = match call.current().await {
-        Err(status) if status.code == 404 => return Ok(()),
-        current => current?,
-    };
-    let Some(revised) = revised(&current.value, &wanted) else { return Ok(()) };
-    match call.replace(&current, &current.with(&revised), Vec::new()).await {
-        // The news of what somebody else wrote bring this here again.
-        Err(status) if status.code == 409 => Ok(()),
-        result => result.map(drop),
-    }
 }
 
 /// What the object should be; None when it is that.
@@ -101,11 +89,7 @@ async fn remove_others(server: &Arc<Server>, resource: &str) -> Result<(), Statu
         if known.iter().any(|known| known == &**name) || is_updated(&object.parse()) != Some(true) {
             continue;
         }
-        let call = call(server, (GROUP, resource), "", name)?;
-        match crate::verbs::delete_object(&call, &crate::verbs::DeleteOptions::default()).await {
-            Err(status) if status.code != 404 => return Err(status),
-            _ => {}
-        }
+        remove(server, (GROUP, resource), "", name).await?;
     }
     Ok(())
 }

@@ -1,10 +1,11 @@
 //! The Lease by which a server is known (controlplane `apiserver/server.go` and `controller/apiserverleasegc`; feature
 //! `APIServerIdentity`): one for each machine, named after its host name. Those of servers that are gone are removed.
 
-use super::{call, ensure};
+use super::{change, ensure, remove};
 use crate::server::Server;
 use coracle_api::json::{Value, json};
-use coracle_api::{Status, clock, decode, meta};
+use coracle_api::schema::TypeRef;
+use coracle_api::{Status, clock, meta};
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
@@ -35,8 +36,8 @@ pub async fn hold(server: Arc<Server>) {
         let done = async {
             renewed(&server, &host, &holder).await?;
             if looked.is_none_or(|looked| looked.elapsed() >= REMOVE) {
-                looked = Some(Instant::now());
                 remove_expired(&server).await?;
+                looked = Some(Instant::now());
             }
             Ok::<(), Status>(())
         };
@@ -84,23 +85,12 @@ async fn renewed(server: &Arc<Server>, host: &str, holder: &str) -> Result<(), S
         "metadata": {"name": name, "namespace": NAMESPACE, "labels": {LABEL: COMPONENT, "kubernetes.io/hostname": host}},
         "spec": {"holderIdentity": holder, "leaseDurationSeconds": HOLDS.as_secs(), "renewTime": now}});
     ensure(server, RESOURCE, NAMESPACE, lease).await?;
-    let call = call(server, RESOURCE, NAMESPACE, &name)?;
-    let current = match call.current().await {
-        // Deleted just now: the next turn makes it.
-        Err(status) if status.code == 404 => return Ok(()),
-        current => current?,
+    let renewed = |current: &Value, _: TypeRef<'_>| {
+        let mut renewed = current.clone();
+        renewed["spec"]["renewTime"] = now.into();
+        (renewed != *current).then_some(renewed)
     };
-    if current.value.pointer("/spec/renewTime").is_some_and(|renewed| *renewed == *now) {
-        return Ok(());
-    }
-    let mut renewed = current.value.clone();
-    renewed["spec"]["renewTime"] = now.into();
-    let renewed = decode::completed(renewed, call.row().type_ref(0)?);
-    match call.replace(&current, &current.with(&renewed), Vec::new()).await {
-        // Another server on this host was faster.
-        Err(status) if status.code == 409 => Ok(()),
-        result => result.map(drop),
-    }
+    change(server, RESOURCE, NAMESPACE, &name, renewed).await
 }
 
 async fn remove_expired(server: &Arc<Server>) -> Result<(), Status> {
@@ -110,11 +100,7 @@ async fn remove_expired(server: &Arc<Server>) -> Result<(), Status> {
         if meta::label(&lease, LABEL) != Some(COMPONENT) || !has_expired(&lease, server.config.clock.now()) {
             continue;
         }
-        let call = call(server, RESOURCE, NAMESPACE, meta::name(&lease))?;
-        match crate::verbs::delete_object(&call, &crate::verbs::DeleteOptions::default()).await {
-            Err(status) if status.code != 404 => return Err(status),
-            _ => {}
-        }
+        remove(server, RESOURCE, NAMESPACE, meta::name(&lease)).await?;
     }
     Ok(())
 }

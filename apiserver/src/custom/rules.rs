@@ -496,6 +496,9 @@ mod tests {
         for text in [&*"(".repeat(200), &*"a?".repeat(500), "1 +", &*"[".repeat(40), &unclosed] {
             assert!(Program::parse(text).is_err());
         }
+        // Long and flat with a slip keeps its words.
+        let slip = vec!["(a == 1)"; 500].join(" && ") + " && (a ==";
+        assert!(Program::parse(&slip).unwrap_err().contains("Syntax error: mismatched input '<EOF>'"), "{slip}");
         let long = "a".repeat(100_001);
         let size = "ERROR: <input>:-1:0: expression code point size exceeds limit: size: 100001, limit 100000";
         assert_eq!(Program::parse(&long).unwrap_err(), size);

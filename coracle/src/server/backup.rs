@@ -109,8 +109,13 @@ fn restore(files: &Files) -> Result<()> {
         fs::rename(&store, &kept)?;
         // The newest writes of a server that was killed are in its journal alone.
         for nth in 0..2 {
-            match fs::rename(journal_path(&store, nth), journal_path(&kept, nth)) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+            let (journal, kept) = (journal_path(&store, nth), journal_path(&kept, nth));
+            match fs::rename(&journal, &kept) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    let what =
+                        format!("keep {} as {}; do so by hand, and restore again", journal.display(), kept.display());
+                    return Err(error).context(what);
+                }
                 _ => {}
             }
         }

@@ -58,9 +58,10 @@ const SHALLOW_CHOICES: usize = 64;
 const SHALLOW_SIGNS: usize = 400;
 const ROOM: usize = 64 << 20;
 
-/// How many brackets and choices the library's parser is given, which is asked for its words alone: it has no bounds that
-/// are known.
-const MAX_OPEN: usize = 64;
+/// What the library's parser is given, which is asked for its words alone and has no bounds that are known: so many brackets
+/// and choices, and no deeper.
+const MAX_OPEN: usize = 2000;
+const MAX_OPEN_DEPTH: usize = 64;
 
 /// What rules of a schema are checked and measured by.
 pub struct Scope<'d> {
@@ -199,14 +200,20 @@ fn read(text: &str, words: Words) -> Result<Parsed, String> {
 
 /// What is wrong with the grammar. The library's parser is made from the same as upstream's, and has its words for it.
 fn unreadable(text: &str) -> String {
-    let open = text.bytes().filter(|byte| matches!(byte, b'(' | b'[' | b'{' | b'?')).count();
-    let told = match open {
-        0..=MAX_OPEN => with_room(false, || Parser::default().enable_optional_syntax(true).parse(text).err()),
-        _ => Ok(None),
-    };
-    match told {
+    let (mut open, mut depth, mut deepest) = (0, 0_usize, 0);
+    for byte in text.bytes() {
+        match byte {
+            b'(' | b'[' | b'{' | b'?' => (open, depth) = (open + 1, depth + 1),
+            b')' | b']' | b'}' | b':' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        deepest = deepest.max(depth);
+    }
+    let fits = open <= MAX_OPEN && deepest <= MAX_OPEN_DEPTH;
+    let parse = || Parser::default().enable_optional_syntax(true).parse(text).err();
+    match fits.then(|| with_room(false, parse)) {
         // The excerpt below a message is set in by a blank.
-        Ok(Some(errors)) => narrowed(&errors.to_string().replace("\n| ", "\n | ")),
+        Some(Ok(Some(errors))) => narrowed(&errors.to_string().replace("\n| ", "\n | ")),
         _ => "ERROR: <input>:1:1: Syntax error: the expression cannot be read".to_owned(),
     }
 }

@@ -4,7 +4,7 @@
 //! Where nodes stand is what messages point at, as cel-go's parser has it: operators at their sign, calls at the bracket
 //! that opens their arguments, what a macro makes at the macro's call.
 
-use super::lexer::{Token, Unreadable};
+use super::lexer::Token;
 use super::macros;
 use super::source::Issue;
 use kube_cel::cel::IdedExpr;
@@ -54,12 +54,6 @@ pub enum Failure {
     /// It is nested deeper than upstream takes.
     TooDeep(&'static str),
     Issues(Vec<Issue>),
-}
-
-impl From<Unreadable> for Failure {
-    fn from(_: Unreadable) -> Self {
-        Self::Syntax
-    }
 }
 
 /// How deep expressions may stand in each other, and how high a tree may be of what upstream's parser counts (cel-go

@@ -100,7 +100,7 @@ impl Writer {
     }
 
     pub(super) fn begin(&self) -> Result<WriteTransaction, StoreError> {
-        begin(&self.shared)
+        self.shared.database.read().as_ref().ok_or_else(closed)?.begin_write().map_err(unavailable)
     }
 
     /// Applies the group as one redb transaction; every reply follows the sync.
@@ -136,7 +136,7 @@ impl Writer {
         group: &mut Vec<(Txn, Reply<Outcome>)>,
         pending: &mut Vec<Pending>,
     ) -> Result<(), StoreError> {
-        let write = begin(&self.shared)?;
+        let write = self.begin()?;
         let disk = self.disk.as_mut().ok_or_else(closed)?;
         let mut batch = Applying::open(&write, &self.shared, &mut disk.journal)?;
         for (txn, reply) in group.drain(..) {
@@ -183,11 +183,11 @@ impl Writer {
 
     /// Leaves nothing to the journal.
     fn settle(&mut self) -> Result<(), StoreError> {
-        let Some(disk) = &mut self.disk else { return Ok(()) };
-        if disk.journal.is_empty() {
+        if self.disk.as_ref().is_none_or(|disk| disk.journal.is_empty()) {
             return Ok(());
         }
-        let write = begin(&self.shared)?;
+        let write = self.begin()?;
+        let disk = self.disk.as_mut().ok_or_else(closed)?;
         let epoch = begin_epoch(&write, &disk.journal)?;
         write.commit().map_err(unavailable)?;
         disk.journal.begin(epoch)
@@ -240,10 +240,6 @@ impl Writer {
 
 fn closed() -> StoreError {
     StoreError::Unavailable("the database is closed".to_owned())
-}
-
-fn begin(shared: &Shared) -> Result<WriteTransaction, StoreError> {
-    shared.database.read().as_ref().ok_or_else(closed)?.begin_write().map_err(unavailable)
 }
 
 /// Says in the transaction that what the journal has so far is in the database with it.
