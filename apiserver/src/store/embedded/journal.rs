@@ -11,7 +11,9 @@
 //!
 //! The database says of which epoch on the journal counts. What opens it applies the records of that epoch and of the
 //! next, in order, whose revisions it does not have. A record is whole or it is not there: its sum covers its epoch, so
-//! neither a torn one nor what an earlier epoch left behind it is taken for one.
+//! neither a torn one nor what an earlier epoch left behind it is taken for one. Only the last of an epoch can be torn,
+//! since each is synced before the next is written: one that is not whole although others follow was damaged, and took
+//! acknowledged writes with it.
 //!
 //! | bytes | |
 //! |---|---|
@@ -35,6 +37,9 @@ const AHEAD: usize = 256 << 10;
 
 /// The most memory that is kept for records between groups.
 const KEPT: usize = 1 << 20;
+
+/// What is looked through at a time for records behind a broken one.
+const CHUNK: u64 = 256 << 10;
 
 /// Length and sum.
 const FRAME: usize = 8;
@@ -78,7 +83,8 @@ impl Journal {
     /// revision there were some.
     ///
     /// # Errors
-    /// When a file cannot be read, or records between what it has and what the database has are missing.
+    /// When a file cannot be read, or is damaged: a record is not whole though others follow, or revisions after those that the
+    /// database has are missing.
     pub(super) fn replay(
         &self,
         epoch: u64,
@@ -88,7 +94,7 @@ impl Journal {
         for epoch in [epoch, epoch + 1] {
             for file in &self.files {
                 let mut reader = Reader { file: &**file, offset: 0, length: file.len().map_err(failed)?, epoch };
-                while let Some(record) = reader.next().map_err(failed)? {
+                while let Some(record) = reader.next()? {
                     if record.first > revision + 1 {
                         let (from, to) = (revision + 1, record.first - 1);
                         return Err(StoreError::Damaged(format!("the journal misses revisions {from} to {to}")));
@@ -208,13 +214,32 @@ struct Record {
 }
 
 impl Reader<'_> {
-    fn next(&mut self) -> io::Result<Option<Record>> {
-        let left = self.length.saturating_sub(self.offset);
+    /// The next record, or None behind the last.
+    fn next(&mut self) -> Result<Option<Record>, StoreError> {
+        let record = self.at(self.offset).map_err(failed)?;
+        match &record {
+            Some(record) => self.offset += (FRAME + record.body.len()) as u64,
+            None => {
+                if let Some(place) = self.find_behind().map_err(failed)? {
+                    let damaged = format!(
+                        "its journal is broken from byte {} on and goes on at byte {place}; restore a backup of before",
+                        self.offset
+                    );
+                    return Err(StoreError::Damaged(damaged));
+                }
+            }
+        }
+        Ok(record)
+    }
+
+    /// The record that begins there, if a whole one of this epoch does.
+    fn at(&self, offset: u64) -> io::Result<Option<Record>> {
+        let left = self.length.saturating_sub(offset);
         if left < (FRAME + HEAD) as u64 {
             return Ok(None);
         }
         let mut frame = [0; FRAME + HEAD];
-        self.file.read(self.offset, &mut frame)?;
+        self.file.read(offset, &mut frame)?;
         let length = number(&frame[..4]);
         let epoch = number(&frame[8..16]);
         if epoch != self.epoch || length < HEAD as u64 || length > left - FRAME as u64 {
@@ -222,12 +247,29 @@ impl Reader<'_> {
         }
         // At most the rest of the file.
         let mut body = vec![0; length as usize];
-        self.file.read(self.offset + FRAME as u64, &mut body)?;
-        if u64::from(sum(&body)) != number(&frame[4..8]) {
-            return Ok(None);
+        self.file.read(offset + FRAME as u64, &mut body)?;
+        let whole = u64::from(sum(&body)) == number(&frame[4..8]);
+        Ok(whole.then(|| Record { first: number(&body[8..16]), last: number(&body[16..24]), body }))
+    }
+
+    /// Where behind what is not a record another one of this epoch begins.
+    fn find_behind(&self) -> io::Result<Option<u64>> {
+        let epoch = self.epoch.to_be_bytes();
+        let mut chunk = Vec::new();
+        let mut from = self.offset + FRAME as u64 + 1;
+        while from + (epoch.len() as u64) <= self.length {
+            chunk.resize((self.length - from).min(CHUNK) as usize, 0);
+            self.file.read(from, &mut chunk)?;
+            for found in memchr::memmem::find_iter(&chunk, &epoch) {
+                let place = from + found as u64 - FRAME as u64;
+                if self.at(place)?.is_some() {
+                    return Ok(Some(place));
+                }
+            }
+            // An epoch may lie across the end of the chunk.
+            from += (chunk.len() - (epoch.len() - 1)) as u64;
         }
-        self.offset += FRAME as u64 + length;
-        Ok(Some(Record { first: number(&body[8..16]), last: number(&body[16..24]), body }))
+        Ok(None)
     }
 }
 
@@ -346,6 +388,49 @@ mod tests {
             files[1].write(at, &byte).unwrap();
         }
         assert_eq!(replay(&files, 1, 0).unwrap(), (2, vec![1, 2]));
+    }
+
+    #[test]
+    fn a_broken_record_with_others_behind_it_is_damage() {
+        let files = files();
+        let mut journal = journal(&files);
+        // What an epoch of before left here.
+        journal.begin(1).unwrap();
+        (1..=9).for_each(|revision| write(&mut journal, revision, 100));
+        (2..=3).for_each(|epoch| journal.begin(epoch).unwrap());
+        write(&mut journal, 10, 100);
+        let end = journal.end;
+        // So much that it is read in parts.
+        write(&mut journal, 11, CHUNK as usize - 100);
+        let next = journal.end;
+        write(&mut journal, 12, 100);
+        assert_eq!(replay(&files, 3, 9).unwrap(), (12, vec![10, 11, 12]));
+        for at in (end..end + 200).chain(next - 100..next) {
+            let mut byte = [0];
+            files[1].read(at, &mut byte).unwrap();
+            files[1].write(at, &[byte[0] ^ 0x10]).unwrap();
+            let Err(StoreError::Damaged(why)) = replay(&files, 3, 9) else { panic!("byte {at} is another") };
+            assert_eq!(
+                why,
+                format!(
+                    "its journal is broken from byte {end} on and goes on at byte {next}; restore a backup of before"
+                )
+            );
+            files[1].write(at, &byte).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_record_is_found_wherever_the_next_part_begins() {
+        for size in CHUNK as usize - 70..CHUNK as usize - 30 {
+            let files = files();
+            let mut journal = journal(&files);
+            journal.begin(1).unwrap();
+            write(&mut journal, 1, size);
+            write(&mut journal, 2, 1);
+            files[1].write(0, &[0xff]).unwrap();
+            assert!(matches!(replay(&files, 1, 0), Err(StoreError::Damaged(_))), "behind {size} bytes");
+        }
     }
 
     #[test]
