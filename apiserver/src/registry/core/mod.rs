@@ -15,6 +15,7 @@ pub mod pod_defaults;
 mod pod_resources;
 mod pod_security;
 pub mod pod_spec;
+mod pod_status;
 pub mod pod_template;
 mod pod_update;
 pub mod pod_warnings;

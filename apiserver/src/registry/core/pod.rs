@@ -1,14 +1,14 @@
 //! Pods.
 
-use super::{pod_defaults, pod_spec, pod_update, resources};
+use super::{pod_defaults, pod_spec, pod_status, pod_update, resources};
 use crate::cache::Field;
 use crate::registry::Subresource;
-use crate::registry::fields::{invalid_all, is_set, items, items_mut, object_mut, same, set, set_default, text};
+use crate::registry::fields::{is_set, items, items_mut, object_mut, set, set_default, text};
 use crate::registry::strategy::{Strategy, ThroughStatus, Traits, WriteContext};
+use coracle_api::Cause;
 use coracle_api::clock::rfc3339;
 use coracle_api::json::{Value, json};
 use coracle_api::status::FieldPath;
-use coracle_api::{Cause, validation};
 use jiff::Timestamp;
 
 /// core/v1 Pod
@@ -140,34 +140,7 @@ impl Strategy for PodStrategy {
     }
 
     fn validate_status(&self, pod: &Value, old: &Value, causes: &mut Vec<Cause>) {
-        for (nth, condition) in items(&pod["status"], "conditions").iter().enumerate() {
-            let kind = text(condition, "type");
-            if !["PodScheduled", "Ready", "Initialized"].contains(&kind) {
-                // The place is upstream's.
-                let path = FieldPath::new("metadata").child("conditions").index(nth).child("Type");
-                invalid_all(&path, kind, validation::qualified_name(kind), causes);
-            }
-        }
-        let path = FieldPath::new("status");
-        if !same(&pod["spec"], &old["spec"], "nodeName") {
-            causes.push(Cause::forbidden(&path.child("nodeName"), "may not be changed directly"));
-        }
-        let nominated = text(&pod["status"], "nominatedNodeName");
-        if !nominated.is_empty() && nominated != text(&old["status"], "nominatedNodeName") {
-            let told = validation::dns1123_subdomain(nominated);
-            invalid_all(&path.child("nominatedNodeName"), nominated, told, causes);
-        }
-        let class = text(&pod["status"], "qosClass");
-        if class != text(&old["status"], "qosClass") {
-            causes.push(Cause::immutable(&path.child("qosClass"), class));
-        }
-        for (nth, address) in items(&pod["status"], "podIPs").iter().enumerate() {
-            let ip = text(address, "ip");
-            if ip.parse::<std::net::IpAddr>().is_err() {
-                let path = FieldPath::new("status").child("podIPs").index(nth);
-                causes.push(Cause::invalid(&path, ip, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"));
-            }
-        }
+        pod_status::validate(pod, old, causes);
     }
 
     fn grace_period(&self, pod: &Value, requested: Option<i64>) -> Option<i64> {

@@ -67,7 +67,8 @@ fn is_admin(capability: &Value) -> bool {
     capability == "CAP_SYS_ADMIN"
 }
 
-fn id(id: i64, path: &FieldPath, causes: &mut Vec<Cause>) {
+/// A user's or a group's number.
+pub(super) fn id(id: i64, path: &FieldPath, causes: &mut Vec<Cause>) {
     if !(0..=i64::from(i32::MAX)).contains(&id) {
         causes.push(Cause::invalid(path, id, "must be between 0 and 2147483647, inclusive"));
     }
