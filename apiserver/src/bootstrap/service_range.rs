@@ -4,20 +4,20 @@
 use super::{call, ensure};
 use crate::registry::fields::{items, text};
 use crate::server::Server;
+use crate::verbs::service_ranges::OWN;
 use coracle_api::Status;
 use coracle_api::clock::rfc3339;
 use coracle_api::json::{Value, json};
 use std::sync::Arc;
 
 const RESOURCE: (&str, &str) = ("networking.k8s.io", "servicecidrs");
-const NAME: &str = "kubernetes";
 
 /// Makes it, if there is none, and says that it is ready, unless somebody said otherwise. One with another range stays as it is.
 pub async fn make(server: &Arc<Server>) -> Result<(), Status> {
     let range = server.config.service_cidr.to_string();
-    let object = json!({"kind": "ServiceCIDR", "apiVersion": "networking.k8s.io/v1", "metadata": {"name": NAME}, "spec": {"cidrs": [range]}});
+    let object = json!({"kind": "ServiceCIDR", "apiVersion": "networking.k8s.io/v1", "metadata": {"name": OWN}, "spec": {"cidrs": [range]}});
     ensure(server, RESOURCE, "", object).await?;
-    let call = call(server, RESOURCE, "", NAME)?;
+    let call = call(server, RESOURCE, "", OWN)?;
     let current = call.current().await?;
     let Some(wanted) = ready(&current.value, &range, &rfc3339(server.config.clock.now())) else { return Ok(()) };
     // Somebody else who writes it now has news of it, which come here, too.
@@ -49,7 +49,7 @@ mod tests {
 
     #[test]
     fn it_is_ready_unless_somebody_says_otherwise() {
-        let object = |range: &str, status: Value| json!({"metadata": {"name": NAME}, "spec": {"cidrs": [range]}, "status": status});
+        let object = |range: &str, status: Value| json!({"metadata": {"name": OWN}, "spec": {"cidrs": [range]}, "status": status});
         let said = |status: &str| json!({"conditions": [{"type": "Other", "status": "True"}, {"type": "Ready", "status": status}]});
         let now = "2026-01-01T00:00:00Z";
         for status in [json!({}), said("Unknown")] {

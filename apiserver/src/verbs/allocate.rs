@@ -5,6 +5,7 @@
 //! store cannot give out the same one.
 
 use super::Call;
+use super::service_ranges::{self, RANDOM_PICKS};
 use crate::cache::{NODE_PORTS, PREFIX, encode, store_key};
 use crate::registry::fields::{items, items_mut, set, text};
 use crate::registry::strategy::Allocation;
@@ -13,11 +14,7 @@ use coracle_api::clock::rfc3339;
 use coracle_api::json::{Value, json};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, Status, meta};
-use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
-
-/// How many random picks are tried before the range is walked from end to end.
-const RANDOM_PICKS: usize = 32;
 
 /// Conditions and writes that go with an object.
 #[derive(Debug, Default)]
@@ -157,12 +154,9 @@ fn cluster_ip(
     let after = cluster_ips(object);
     for ip in after.iter().filter(|ip| !before.contains(ip)) {
         let path = FieldPath::new("spec").child("clusterIPs").index(0);
-        let inside = ip.parse::<IpAddr>().is_ok_and(|ip| call.server.config.service_cidr.contains(&ip));
-        if !inside {
-            let why = format!(
-                "failed to allocate IP {ip}: the provided IP ({ip}) is not in the valid range. The range of valid IPs is {}",
-                call.server.config.service_cidr
-            );
+        let ranges = service_ranges::ready(&call.server)?;
+        if !ip.parse().is_ok_and(|ip| ranges.iter().any(|range| service_ranges::contains(range, ip))) {
+            let why = format!("failed to allocate IP {ip}: the provided network does not match the current range");
             causes.push(Cause::invalid(&path, json!([ip]), why));
             continue;
         }
@@ -199,28 +193,10 @@ fn taken_ip(call: &Call, ip: &str) -> Result<bool, Status> {
     Ok(call.server.cache_of("networking.k8s.io", "ipaddresses")?.snapshot().get(ip).is_some())
 }
 
-/// A free address of the upper part of the range: the lower part is kept for addresses that are asked for by number
-/// (KEP-3070), its size being between 16 and 256 and a sixteenth of the range.
+/// A free address of the first range that has one.
 fn free_ip(call: &Call) -> Result<String, Status> {
-    let cidr = call.server.config.service_cidr;
-    let ipnet::IpNet::V4(v4) = cidr else {
-        return Err(Status::internal("service ranges of IPv6 are not allocated from"));
-    };
-    let first = u32::from(v4.network()) + 1;
-    let last = u32::from(v4.broadcast()).saturating_sub(1).max(first);
-    let size = last - first + 1;
-    let band = if size <= 16 { 0 } else { (size / 16).clamp(16, 256).min(size - 1) };
-    let free = |ip: u32| -> Result<Option<String>, Status> {
-        let ip = Ipv4Addr::from(ip).to_string();
-        Ok((!taken_ip(call, &ip)?).then_some(ip))
-    };
-    for _ in 0..RANDOM_PICKS {
-        if let Some(ip) = free(fastrand::u32(first + band..=last))? {
-            return Ok(ip);
-        }
-    }
-    for ip in (first + band..=last).chain(first..first + band) {
-        if let Some(ip) = free(ip)? {
+    for range in service_ranges::ready(&call.server)? {
+        if let Some(ip) = service_ranges::free(&range, |ip| taken_ip(call, ip))? {
             return Ok(ip);
         }
     }

@@ -15,6 +15,7 @@ mod update;
 mod watch;
 
 pub mod allocate;
+pub mod service_ranges;
 pub(crate) use create::create_object;
 pub(crate) use delete::{DeleteOptions, delete_object};
 pub(crate) use manage::{Managing, manager_of};

@@ -234,6 +234,45 @@ async fn cluster_ips_and_node_ports_are_given_once_and_given_back() {
 }
 
 #[tokio::test]
+async fn services_get_addresses_of_every_range_that_is_ready() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    let (services, ranges) = ("/api/v1/namespaces/default/services", "/apis/networking.k8s.io/v1/servicecidrs");
+    let service =
+        |name: &str, ip: &str| json!({"metadata": {"name": name}, "spec": {"clusterIP": ip, "ports": [{"port": 80}]}});
+    for outside in ["10.100.0.9", "10.96.0.0", "10.96.255.255"] {
+        let (code, status) = client.post(services, &service("a", outside)).await;
+        let why = format!(
+            "spec.clusterIPs[0]: Invalid value: [\"{outside}\"]: failed to allocate IP {outside}: the provided network does not match the current range"
+        );
+        assert_eq!(code, StatusCode::UNPROCESSABLE_ENTITY, "{status}");
+        assert!(status["message"].as_str().unwrap().contains(&why), "{status}");
+    }
+    // Of which nobody says yet that it is ready.
+    let range = json!({"metadata": {"name": "more"}, "spec": {"cidrs": ["10.100.0.0/30"]}});
+    assert_eq!(client.post(ranges, &range).await.0, StatusCode::CREATED);
+    assert_eq!(client.post(services, &service("a", "10.100.0.1")).await.0, StatusCode::CREATED);
+    let ready = |name: &str, status: &str| {
+        let path = format!("{ranges}/{name}/status");
+        let condition = json!({"type": "Ready", "status": status, "reason": "Test", "message": "",
+            "lastTransitionTime": "2026-01-01T00:00:00Z"});
+        (path, json!({"status": {"conditions": [condition]}}))
+    };
+    let (path, not_ready) = ready("kubernetes", "False");
+    assert_eq!(client.merge(&path, &not_ready).await.0, StatusCode::OK);
+    let free = |name: &str| json!({"metadata": {"name": name}, "spec": {"ports": [{"port": 80}]}});
+    let (_, made) = client.post(services, &free("b")).await;
+    assert_eq!(made["spec"]["clusterIP"], "10.100.0.2", "the only one that is left: {made}");
+    let (code, status) = client.post(services, &free("c")).await;
+    assert_eq!(code, StatusCode::INTERNAL_SERVER_ERROR, "{status}");
+    assert!(status["message"].as_str().unwrap().contains("failed to allocate a serviceIP: range is full"), "{status}");
+    let (path, ready) = ready("kubernetes", "True");
+    assert_eq!(client.merge(&path, &ready).await.0, StatusCode::OK);
+    let (_, made) = client.post(services, &free("c")).await;
+    assert!(made["spec"]["clusterIP"].as_str().unwrap().starts_with("10.96."), "{made}");
+}
+
+#[tokio::test]
 async fn scale_and_status_are_written_apart() {
     let harness = Harness::start().await;
     let client = harness.admin();
