@@ -25,6 +25,7 @@ mod protection;
 pub mod replica_set;
 mod run;
 pub mod service_account;
+pub mod service_cidrs;
 pub mod stateful_set;
 pub mod taint_eviction;
 pub mod volume_protection;

@@ -13,7 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     catalog::Catalog, certificates, claim_protection, deployment, endpoint_slices, garbage, namespace, node_ipam,
-    node_lifecycle, pod_gc, replica_set, service_account, stateful_set, taint_eviction, volume_protection,
+    node_lifecycle, pod_gc, replica_set, service_account, service_cidrs, stateful_set, taint_eviction,
+    volume_protection,
 };
 
 /// Gives the client that a controller acts with. In one process with the API server each gets its own identity
@@ -88,6 +89,7 @@ fn table() -> Vec<(&'static str, Run)> {
         row("namespace", |setting| Some(namespace::Namespaces::new(&setting.informers, &setting.catalog))),
         row("pvc-protection", |setting| Some(claim_protection::ClaimProtection::new(&setting.informers))),
         row("pv-protection", |setting| Some(volume_protection::VolumeProtection::new(&setting.informers))),
+        row("service-cidrs", |setting| Some(service_cidrs::ServiceCidrs::new(&setting.informers))),
         row("certificate", |setting| {
             Some(certificates::Certificates::new(&setting.informers, setting.config.authority.clone()?))
         }),

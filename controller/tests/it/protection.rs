@@ -155,3 +155,37 @@ async fn a_claim_that_lost_its_protection_gets_it_again() {
         .await;
     cluster.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_range_of_services_goes_when_no_service_has_an_address_of_it() {
+    const KIND: (&str, &str) = ("networking.k8s.io/v1", "ServiceCIDR");
+    let cluster = Cluster::start(0, Grace::default()).await;
+    let condition = async |name: &str, status: &str, reason: &str| {
+        cluster
+            .wait("what the range says", async |cluster| {
+                let found = cluster.get(KIND.0, KIND.1, "", name).await.unwrap();
+                let ready = &found["status"]["conditions"][0];
+                ((text(ready, "/status"), text(ready, "/reason")) == (status, reason), found.clone())
+            })
+            .await
+    };
+    condition("kubernetes", "True", "").await;
+    let range = json!({"apiVersion": KIND.0, "kind": KIND.1, "metadata": {"name": "more"}, "spec": {"cidrs": ["10.100.0.0/24"]}});
+    cluster.create(&range).await;
+    let ready = condition("more", "True", "").await;
+    assert_eq!(ready["metadata"]["finalizers"], json!(["networking.k8s.io/service-cidr-finalizer"]));
+    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a", "namespace": "default"},
+        "spec": {"clusterIP": "10.100.0.9", "ports": [{"port": 80}]}});
+    cluster.create(&service).await;
+
+    cluster.delete(KIND.0, KIND.1, "", "more", DeleteParams::default()).await;
+    condition("more", "False", "Terminating").await;
+    cluster.delete("v1", "Service", "default", "a", DeleteParams::default()).await;
+    cluster
+        .wait("the range gone", async |cluster| {
+            let found = cluster.get(KIND.0, KIND.1, "", "more").await;
+            (found.is_none(), found)
+        })
+        .await;
+    cluster.stop().await;
+}
