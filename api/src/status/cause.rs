@@ -117,6 +117,10 @@ impl Cause {
     pub fn invalid(field: &FieldPath, value: impl Into<Value>, detail: impl AsRef<str>) -> Self {
         Self::with_detail(CauseReason::Invalid, field, Some(&value.into()), detail.as_ref())
     }
+    /// `Invalid value: detail`, of a field whose value says nothing more (field `OmitValueType`)
+    pub fn invalid_omitted(field: &FieldPath, detail: impl AsRef<str>) -> Self {
+        Self::with_detail(CauseReason::Invalid, field, None, detail.as_ref())
+    }
     /// `Duplicate value: "x"`
     pub fn duplicate(field: &FieldPath, value: impl Into<Value>) -> Self {
         Self::with_detail(CauseReason::Duplicate, field, Some(&value.into()), "")
