@@ -2,6 +2,10 @@
 //!
 //! Each check answers with the messages of what is wrong; none means that the text is valid.
 
+mod addresses;
+
+pub use addresses::{canonical_cidr, canonical_ip, cidr, ip, sloppy_cidr, sloppy_ip};
+
 /// Longest DNS label (RFC 1123).
 pub const DNS_LABEL_MAX: usize = 63;
 /// Longest DNS subdomain (RFC 1123).
@@ -173,15 +177,6 @@ pub fn config_map_key(text: &str) -> Vec<String> {
         _ => {}
     }
     messages
-}
-
-/// An IP address as new fields take it: no leading zeros, no zone.
-pub fn ip(text: &str) -> Vec<String> {
-    if text.parse::<std::net::IpAddr>().is_ok() {
-        Vec::new()
-    } else {
-        vec!["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".into()]
-    }
 }
 
 #[cfg(test)]

@@ -6,11 +6,13 @@ use super::fields::{
 use super::strategy::{NameRule, Strategy, Traits};
 use coracle_api::json::{Value, json};
 use coracle_api::status::FieldPath;
-use coracle_api::{Cause, validation};
-use ipnet::IpNet;
+use coracle_api::{Cause, meta, validation};
 use std::net::IpAddr;
 
 const PATH_TYPES: [&str; 3] = ["Exact", "ImplementationSpecific", "Prefix"];
+
+/// Says what `spec.ingressClassName` says, as Ingresses did before v1.18.
+const CLASS: &str = "kubernetes.io/ingress.class";
 
 /// The longest name of a controller of ingresses.
 const CONTROLLER_MAX: usize = 250;
@@ -28,12 +30,9 @@ impl Strategy for IngressStrategy {
 
     fn validate(&self, object: &Value, causes: &mut Vec<Cause>) {
         let (spec, path) = (&object["spec"], FieldPath::new("spec"));
-        if let Some(class) = spec.get("ingressClassName").and_then(Value::as_str) {
-            invalid_all(&path.child("ingressClassName"), class, validation::dns1123_subdomain(class), causes);
-        }
         if items(spec, "rules").is_empty() && !is_set(spec, "defaultBackend") {
             let why = "either `defaultBackend` or `rules` must be specified";
-            causes.push(Cause::invalid(&path, Value::Null, why));
+            causes.push(Cause::invalid(&path, spec["rules"].clone(), why));
         }
         if is_set(spec, "defaultBackend") {
             backend(&spec["defaultBackend"], &path.child("defaultBackend"), causes);
@@ -55,6 +54,28 @@ impl Strategy for IngressStrategy {
                 invalid_all(&path.child("secretName"), secret, validation::dns1123_subdomain(secret), causes);
             }
         }
+        if let Some(class) = spec.get("ingressClassName").and_then(Value::as_str) {
+            invalid_all(&path.child("ingressClassName"), class, validation::dns1123_subdomain(class), causes);
+        }
+    }
+
+    fn validate_create(&self, object: &Value, causes: &mut Vec<Cause>) {
+        self.validate(object, causes);
+        let class = object["spec"].get("ingressClassName").and_then(Value::as_str);
+        if let (Some(annotated), Some(class)) = (meta::annotation(object, CLASS), class)
+            && annotated != class
+        {
+            let path = FieldPath::new("annotations").child(CLASS);
+            causes.push(Cause::invalid(&path, annotated, "must match `ingressClassName` when both are specified"));
+        }
+    }
+
+    fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
+        let annotated = old.is_none() && meta::annotation(object, CLASS).is_some();
+        if !annotated || object["spec"].get("ingressClassName").is_some_and(|class| !class.is_null()) {
+            return Vec::new();
+        }
+        vec![format!("annotation {CLASS:?} is deprecated, please use 'spec.ingressClassName' instead")]
     }
 
     fn validate_status(&self, object: &Value, _old: &Value, causes: &mut Vec<Cause>) {
@@ -80,14 +101,19 @@ fn host_messages(name: &str) -> Vec<String> {
     if !name.contains('*') {
         return validation::dns1123_subdomain(name);
     }
+    let mut told = Vec::new();
+    if name.len() > validation::DNS_SUBDOMAIN_MAX {
+        told.push(format!("must be no more than {} characters", validation::DNS_SUBDOMAIN_MAX));
+    }
     let plain = name.strip_prefix("*.").is_some_and(|rest| validation::dns1123_subdomain(rest).is_empty());
     if plain {
-        return Vec::new();
+        return told;
     }
-    vec![
+    told.push(
         "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must consist of lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character (e.g. '*.example.com', regex used for validation is '\\*\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"
             .to_owned(),
-    ]
+    );
+    told
 }
 
 fn host(name: &str, path: &FieldPath, causes: &mut Vec<Cause>) {
@@ -107,12 +133,11 @@ fn paths(list: &[Value], path: &FieldPath, causes: &mut Vec<Cause>) {
     for (nth, one) in list.iter().enumerate() {
         let path = path.index(nth);
         let (value, path_path) = (text(one, "path"), path.child("path"));
-        let kind = one.get("pathType").and_then(Value::as_str);
-        if kind.is_none() {
+        let Some(kind) = one.get("pathType").and_then(Value::as_str) else {
             causes.push(Cause::required(&path.child("pathType"), "pathType must be specified"));
-        }
-        match kind.unwrap_or("ImplementationSpecific") {
-            _ if kind.is_none() => {}
+            continue;
+        };
+        match kind {
             "Exact" | "Prefix" => {
                 if !value.starts_with('/') {
                     causes.push(Cause::invalid(&path_path, value, "must be an absolute path"));
@@ -145,7 +170,7 @@ fn backend(backend: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
             let (service, at) = (&backend["service"], path.child("service"));
             let name = text(service, "name");
             if require(service, "name", &at, causes) {
-                invalid_all(&at.child("name"), name, validation::dns1035_label(name), causes);
+                invalid_all(&at.child("name"), name, validation::dns1123_label(name), causes);
             }
             let (port, at) = (&service["port"], at.child("port"));
             let (number, name) = (port.get("number").and_then(Value::as_i64).unwrap_or(0), text(port, "name"));
@@ -215,12 +240,16 @@ impl Strategy for IngressClassStrategy {
             let (parameters, path) = (&spec["parameters"], path.child("parameters"));
             reference(parameters, &path, causes);
             one_of(parameters, "scope", &["Cluster", "Namespace"], &path, causes);
-            match (text(parameters, "scope"), is_set(parameters, "namespace")) {
-                ("Namespace", false) => {
+            match (text(parameters, "scope"), parameters.get("namespace").and_then(Value::as_str)) {
+                ("Namespace", None) => {
                     let why = "`parameters.scope` is set to 'Namespace'";
                     causes.push(Cause::required(&path.child("namespace"), why));
                 }
-                ("Cluster", true) => {
+                ("Namespace", Some(namespace)) => {
+                    let told = validation::dns1123_label(namespace);
+                    invalid_all(&path.child("namespace"), namespace, told, causes);
+                }
+                ("Cluster", Some(_)) => {
                     let why = "`parameters.scope` is set to 'Cluster'";
                     causes.push(Cause::forbidden(&path.child("namespace"), why));
                 }
@@ -229,10 +258,11 @@ impl Strategy for IngressClassStrategy {
         }
     }
 
-    fn validate_update(&self, object: &Value, old: &Value, causes: &mut Vec<Cause>) {
+    fn validate_changed(&self, object: &Value, old: &Value, causes: &mut Vec<Cause>) {
         if !same(&object["spec"], &old["spec"], "controller") {
             causes.push(Cause::immutable(&FieldPath::new("spec.controller"), text(&object["spec"], "controller")));
         }
+        self.validate(object, causes);
     }
 }
 
@@ -282,31 +312,35 @@ impl Strategy for NetworkPolicyStrategy {
             return;
         }
         for (nth, kind) in types.iter().filter_map(Value::as_str).enumerate() {
-            if !["Egress", "Ingress"].contains(&kind) {
-                causes.push(Cause::not_supported(&path.child("policyTypes").index(nth), kind, &["Egress", "Ingress"]));
+            if !["Ingress", "Egress"].contains(&kind) {
+                causes.push(Cause::not_supported(&path.child("policyTypes").index(nth), kind, &["Ingress", "Egress"]));
             }
         }
     }
 }
 
 fn policy_port(port: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
-    one_of(port, "protocol", &["SCTP", "TCP", "UDP"], path, causes);
+    one_of(port, "protocol", &["TCP", "UDP", "SCTP"], path, causes);
     let end = port.get("endPort").and_then(Value::as_i64);
     match port.get("port") {
         Some(Value::Number(number)) => {
             let number = number.as_i64().unwrap_or(0);
             let messages = validation::port_number(number);
             causes.extend(messages.into_iter().map(|why| Cause::invalid(&path.child("port"), number, why)));
-            if let Some(end) = end.filter(|end| *end < number) {
-                causes.push(Cause::invalid(&path.child("endPort"), end, "must be greater than or equal to `port`"));
+            if let Some(end) = end {
+                let path = path.child("endPort");
+                if end < number {
+                    causes.push(Cause::invalid(&path, end, "must be greater than or equal to `port`"));
+                }
+                causes.extend(validation::port_number(end).into_iter().map(|why| Cause::invalid(&path, end, why)));
             }
         }
         Some(Value::String(name)) => {
-            invalid_all(&path.child("port"), name, validation::port_name(name), causes);
             if let Some(end) = end {
                 let why = "may not be specified when `port` is non-numeric";
                 causes.push(Cause::invalid(&path.child("endPort"), end, why));
             }
+            invalid_all(&path.child("port"), name, validation::port_name(name), causes);
         }
         _ => {
             if let Some(end) = end {
@@ -322,35 +356,30 @@ fn policy_peer(peer: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     for name in ["podSelector", "namespaceSelector"].into_iter().filter(|name| is(name)) {
         label_selector(&peer[name], &path.child(name), causes);
     }
-    let selects = is("podSelector") || is("namespaceSelector");
-    match (is("ipBlock"), selects) {
+    if is("ipBlock") {
+        ip_block(&peer["ipBlock"], &path.child("ipBlock"), causes);
+    }
+    match (is("ipBlock"), is("podSelector") || is("namespaceSelector")) {
         (false, false) => causes.push(Cause::required(path, "must specify a peer")),
         (true, true) => causes.push(Cause::forbidden(path, "may not specify both ipBlock and another peer")),
-        (true, false) => ip_block(&peer["ipBlock"], &path.child("ipBlock"), causes),
-        (false, true) => {}
+        _ => {}
     }
 }
-
-const NO_RANGE: &str = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
 
 fn ip_block(block: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     if !require(block, "cidr", path, causes) {
         return;
     }
     let cidr = text(block, "cidr");
-    let Ok(range) = cidr.parse::<IpNet>() else {
-        causes.push(Cause::invalid(&path.child("cidr"), cidr, NO_RANGE));
-        return;
-    };
+    invalid_all(&path.child("cidr"), cidr, validation::cidr(cidr), causes);
+    let Some(range) = validation::sloppy_cidr(cidr) else { return };
     for (nth, except) in items(block, "except").iter().filter_map(Value::as_str).enumerate() {
         let path = path.child("except").index(nth);
-        match except.parse::<IpNet>() {
-            Err(_) => causes.push(Cause::invalid(&path, except, NO_RANGE)),
-            Ok(part) if !range.contains(&part) || range.prefix_len() >= part.prefix_len() => {
-                let why = format!("must be a strict subset of `cidr`: {cidr:?}");
-                causes.push(Cause::invalid(&path, except, why));
-            }
-            Ok(_) => {}
+        invalid_all(&path, except, validation::cidr(except), causes);
+        if let Some(part) = validation::sloppy_cidr(except)
+            && (!range.contains(&part.network()) || range.prefix_len() >= part.prefix_len())
+        {
+            causes.push(Cause::invalid(&path, except, "must be a strict subset of `cidr`"));
         }
     }
 }
@@ -365,11 +394,7 @@ impl Strategy for AddressStrategy {
     }
 
     fn name_rule(&self) -> NameRule {
-        |name| match name.parse::<IpAddr>() {
-            Ok(address) if address.to_string() == name => Vec::new(),
-            Ok(_) => vec!["must be a canonical form of an IP address".into()],
-            Err(_) => vec!["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".into()],
-        }
+        validation::canonical_ip
     }
 
     fn validate(&self, object: &Value, causes: &mut Vec<Cause>) {
@@ -379,14 +404,29 @@ impl Strategy for AddressStrategy {
             causes.push(Cause::required(&path, ""));
             return;
         }
-        for field in ["resource", "name"] {
-            require(parent, field, &path, causes);
+        if !text(parent, "group").is_empty() {
+            let group = text(parent, "group");
+            invalid_all(&path.child("group"), group, validation::dns1123_subdomain(group), causes);
+        }
+        for field in ["resource", "name", "namespace"] {
+            let value = text(parent, field);
+            if !value.is_empty() {
+                invalid_all(&path.child(field), value, validation::path_segment(value), causes);
+            } else if field != "namespace" {
+                causes.push(Cause::required(&path.child(field), ""));
+            }
         }
     }
 
-    fn validate_update(&self, object: &Value, old: &Value, causes: &mut Vec<Cause>) {
+    fn validate_changed(&self, object: &Value, old: &Value, causes: &mut Vec<Cause>) {
         if !same(&object["spec"], &old["spec"], "parentRef") {
-            causes.push(Cause::immutable(&FieldPath::new("spec.parentRef"), object["spec"]["parentRef"].clone()));
+            let parent = &object["spec"]["parentRef"];
+            let shown = match parent.is_null() {
+                true => Value::Null,
+                false => json!({"Group": text(parent, "group"), "Resource": text(parent, "resource"),
+                    "Namespace": text(parent, "namespace"), "Name": text(parent, "name")}),
+            };
+            causes.push(Cause::immutable(&FieldPath::new("spec.parentRef"), shown));
         }
     }
 }
@@ -402,34 +442,45 @@ impl Strategy for ServiceRangeStrategy {
 
     fn validate(&self, object: &Value, causes: &mut Vec<Cause>) {
         let path = FieldPath::new("spec").child("cidrs");
-        let ranges: Vec<&str> = items(&object["spec"], "cidrs").iter().filter_map(Value::as_str).collect();
+        let ranges = cidrs(object);
         if ranges.is_empty() {
             causes.push(Cause::required(&path, "at least one CIDR required"));
+            return;
         }
         if ranges.len() > 2 {
-            let why = "may only hold up to 2 values";
-            causes.push(Cause::invalid(&path, ranges.iter().map(|range| Value::from(*range)).collect::<Vec<_>>(), why));
+            causes.push(Cause::invalid(&path, json!({"CIDRs": ranges}), "may only hold up to 2 values"));
+            return;
         }
-        let mut families = Vec::new();
         for (nth, range) in ranges.iter().enumerate() {
-            match range.parse::<IpNet>() {
-                Ok(parsed) => families.push(parsed.addr().is_ipv4()),
-                Err(_) => causes.push(Cause::invalid(&path.index(nth), *range, NO_RANGE)),
-            }
+            invalid_all(&path.index(nth), range, validation::canonical_cidr(range), causes);
         }
-        if let [first, second] = families.as_slice()
-            && first == second
+        let is_v4 = |range: &str| validation::sloppy_cidr(range).map(|range| range.addr().is_ipv4());
+        if let [first, second] = ranges.as_slice()
+            && (is_v4(first).is_none() || is_v4(second).is_none() || is_v4(first) == is_v4(second))
         {
             let why = "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64";
-            causes.push(Cause::invalid(&path, Value::Null, why));
+            causes.push(Cause::invalid(&path, ranges, why));
         }
     }
 
-    fn validate_update(&self, object: &Value, old: &Value, causes: &mut Vec<Cause>) {
-        if !same(&object["spec"], &old["spec"], "cidrs") {
-            causes.push(Cause::immutable(&FieldPath::new("spec.cidrs"), object["spec"]["cidrs"].clone()));
+    /// The second family can be added later; nothing else changes (`ValidateServiceCIDRUpdate`).
+    fn validate_changed(&self, object: &Value, old: &Value, causes: &mut Vec<Cause>) {
+        let path = FieldPath::new("spec").child("cidrs");
+        let (now, before) = (cidrs(object), cidrs(old));
+        match (before.len(), now.len()) {
+            (1, 2) if now[0] == before[0] => self.validate(object, causes),
+            (1, 2) => causes.push(Cause::immutable(&path.index(0), now[0])),
+            (had, have) if had != have => causes.push(Cause::immutable(&path, now)),
+            _ => {
+                let changed = now.iter().zip(&before).enumerate().filter(|(_, (now, before))| now != before);
+                causes.extend(changed.map(|(nth, (now, _))| Cause::immutable(&path.index(nth), *now)));
+            }
         }
     }
+}
+
+fn cidrs(object: &Value) -> Vec<&str> {
+    items(&object["spec"], "cidrs").iter().filter_map(Value::as_str).collect()
 }
 
 #[cfg(test)]
@@ -471,6 +522,93 @@ mod tests {
     }
 
     #[test]
+    fn ingresses_name_their_class_once() {
+        let with = |annotation: Value, class: Value| {
+            json!({"metadata": {"annotations": {CLASS: annotation}}, "spec": {"ingressClassName": class,
+                "defaultBackend": {"service": {"name": "0web", "port": {"number": 80}}}}})
+        };
+        let mut causes = Vec::new();
+        for class in [json!("a"), Value::Null] {
+            IngressStrategy.validate_create(&with("a".into(), class), &mut causes);
+        }
+        assert_eq!(causes, []);
+        IngressStrategy.validate_create(&with("a".into(), "b".into()), &mut causes);
+        let why = "annotations.kubernetes.io/ingress.class: Invalid value: \"a\": must match `ingressClassName` when both are specified";
+        assert_eq!(causes[0].to_string(), why);
+        let old = with("a".into(), Value::Null);
+        let told =
+            "annotation \"kubernetes.io/ingress.class\" is deprecated, please use 'spec.ingressClassName' instead";
+        assert_eq!(IngressStrategy.warnings(&old, None), [told]);
+        assert!(IngressStrategy.warnings(&old, Some(&old)).is_empty());
+        assert!(IngressStrategy.warnings(&with("a".into(), "a".into()), None).is_empty());
+    }
+
+    #[test]
+    fn classes_of_namespaces_name_one() {
+        let with = |parameters: Value| json!({"spec": {"controller": "a.io/b", "parameters": parameters}});
+        let check = |more: Value| {
+            let mut parameters = json!({"kind": "K", "name": "n"});
+            more.as_object().unwrap().iter().for_each(|(key, value)| parameters[&**key] = value.clone());
+            causes(&IngressClassStrategy, with(parameters))
+        };
+        assert!(check(json!({"scope": "Namespace", "namespace": "a"})).is_empty());
+        assert!(check(json!({"scope": "Namespace", "namespace": "A"}))[0].contains("RFC 1123 label"));
+        let why = "spec.parameters.namespace: Forbidden: `parameters.scope` is set to 'Cluster'";
+        assert_eq!(check(json!({"namespace": ""})), [why]);
+    }
+
+    #[test]
+    fn ranges_get_their_second_family_later() {
+        let of = |ranges: Value| json!({"spec": {"cidrs": ranges}});
+        let made = |ranges: Value| causes(&ServiceRangeStrategy, of(ranges));
+        let (v4, v6) = ("10.1.0.0/16", "fd00::/112");
+        assert!(made(json!([v4])).is_empty() && made(json!([v6, v4])).is_empty());
+        assert_eq!(made(json!([])), ["spec.cidrs: Required value: at least one CIDR required"]);
+        assert_eq!(
+            made(json!([v4, "10.2.0.0/16"])),
+            [
+                "spec.cidrs: Invalid value: [\"10.1.0.0/16\",\"10.2.0.0/16\"]: may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64"
+            ]
+        );
+        let shown = "{\"CIDRs\":[\"10.1.0.0/16\",\"fd00::/112\",\"x\"]}";
+        assert_eq!(
+            made(json!([v4, v6, "x"])),
+            [format!("spec.cidrs: Invalid value: {shown}: may only hold up to 2 values")]
+        );
+        let why = "spec.cidrs[0]: Invalid value: \"10.1.2.0/16\": must not have bits set beyond the prefix length";
+        assert_eq!(made(json!(["10.1.2.0/16"])), [why]);
+        let changed = |now: Value, before: Value| {
+            let mut causes = Vec::new();
+            ServiceRangeStrategy.validate_changed(&of(now), &of(before), &mut causes);
+            causes.iter().map(Cause::to_string).collect::<Vec<_>>()
+        };
+        assert!(changed(json!([v4, v6]), json!([v4])).is_empty());
+        let fixed = "Invalid value: \"10.9.0.0/16\": field is immutable";
+        assert_eq!(changed(json!(["10.9.0.0/16", v6]), json!([v4])), [format!("spec.cidrs[0]: {fixed}")]);
+        assert_eq!(changed(json!(["10.9.0.0/16"]), json!([v4])), [format!("spec.cidrs[0]: {fixed}")]);
+        assert_eq!(
+            changed(json!([v4]), json!([v4, v6])),
+            ["spec.cidrs: Invalid value: [\"10.1.0.0/16\"]: field is immutable"]
+        );
+    }
+
+    #[test]
+    fn addresses_name_their_parent() {
+        let of = |parent: Value| causes(&AddressStrategy, json!({"spec": {"parentRef": parent}}));
+        assert!(of(json!({"resource": "services", "namespace": "default", "name": "a"})).is_empty());
+        assert_eq!(
+            of(json!({"group": "A", "namespace": "a/b"})),
+            [
+                "spec.parentRef.group: Invalid value: \"A\": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')",
+                "spec.parentRef.resource: Required value",
+                "spec.parentRef.name: Required value",
+                "spec.parentRef.namespace: Invalid value: \"a/b\": may not contain '/'",
+            ]
+        );
+        assert_eq!((AddressStrategy.name_rule())("010.0.0.1"), ["must not have leading 0s"]);
+    }
+
+    #[test]
     fn network_policies() {
         let mut policy = json!({"spec": {"podSelector": {}, "egress": [{"ports": [{"port": 53}]}]}});
         NetworkPolicyStrategy.default(&mut policy);
@@ -480,7 +618,7 @@ mod tests {
             (json!({"from": [{}]}), "spec.ingress[0].from[0]: Required value: must specify a peer"),
             (
                 json!({"from": [{"ipBlock": {"cidr": "10.0.0.0/8", "except": ["11.0.0.0/16"]}}]}),
-                "spec.ingress[0].from[0].ipBlock.except[0]: Invalid value: \"11.0.0.0/16\": must be a strict subset of `cidr`: \"10.0.0.0/8\"",
+                "spec.ingress[0].from[0].ipBlock.except[0]: Invalid value: \"11.0.0.0/16\": must be a strict subset of `cidr`",
             ),
             (
                 json!({"from": [{"podSelector": {}, "ipBlock": {"cidr": "10.0.0.0/8"}}]}),
@@ -489,6 +627,14 @@ mod tests {
             (
                 json!({"ports": [{"port": 80, "endPort": 79}]}),
                 "spec.ingress[0].ports[0].endPort: Invalid value: 79: must be greater than or equal to `port`",
+            ),
+            (
+                json!({"ports": [{"port": 80, "endPort": 65536}]}),
+                "spec.ingress[0].ports[0].endPort: Invalid value: 65536: must be between 1 and 65535, inclusive",
+            ),
+            (
+                json!({"from": [{"ipBlock": {"cidr": "10.0.0.5/8"}}]}),
+                "spec.ingress[0].from[0].ipBlock.cidr: Invalid value: \"10.0.0.5/8\": must not have bits set beyond the prefix length",
             ),
         ];
         for (rule, expected) in rows {

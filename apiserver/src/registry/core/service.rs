@@ -36,7 +36,8 @@ impl Strategy for ServiceStrategy {
     }
 
     fn name_rule(&self) -> NameRule {
-        validation::dns1035_label
+        // RelaxedServiceNameValidation, on since v1.36 (KEP-5311).
+        validation::dns1123_label
     }
 
     fn default(&self, service: &mut Value) {
