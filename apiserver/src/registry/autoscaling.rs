@@ -30,24 +30,11 @@ impl Strategy for AutoscalerStrategy {
     }
 
     fn validate(&self, object: &Value, causes: &mut Vec<Cause>) {
-        let (spec, path) = (&object["spec"], FieldPath::new("spec"));
-        let number = |field: &str| spec.get(field).and_then(Value::as_i64);
-        let (least, most) = (number("minReplicas").unwrap_or(1), number("maxReplicas").unwrap_or(0));
-        if least < 1 {
-            causes.push(Cause::invalid(&path.child("minReplicas"), least, "must be greater than or equal to 1"));
-        }
-        if most < 1 {
-            causes.push(Cause::invalid(&path.child("maxReplicas"), most, "must be greater than 0"));
-        }
-        if most < least {
-            causes.push(Cause::invalid(
-                &path.child("maxReplicas"),
-                most,
-                "must be greater than or equal to `minReplicas`",
-            ));
-        }
-        scaling::reference(&spec["scaleTargetRef"], &path.child("scaleTargetRef"), causes);
-        scaling::validate(spec, &path, causes);
+        validate(object, None, causes);
+    }
+
+    fn validate_changed(&self, object: &Value, old: &Value, causes: &mut Vec<Cause>) {
+        validate(object, Some(&old["spec"]), causes);
     }
 
     fn validate_status(&self, object: &Value, _old: &Value, causes: &mut Vec<Cause>) {
@@ -67,4 +54,26 @@ impl Strategy for AutoscalerStrategy {
             autoscaling_v1::to_v2(object);
         }
     }
+}
+
+/// What a spec says; `old` is the one that it replaces.
+fn validate(object: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
+    let (spec, path) = (&object["spec"], FieldPath::new("spec"));
+    let number = |field: &str| spec.get(field).and_then(Value::as_i64);
+    let (least, most) = (number("minReplicas").unwrap_or(1), number("maxReplicas").unwrap_or(0));
+    // One that was made while scaling to zero was on may stay.
+    let floor = i64::from(old.and_then(|old| old.get("minReplicas")?.as_i64()) != Some(0));
+    if least < floor {
+        let why = format!("must be greater than or equal to {floor}");
+        causes.push(Cause::invalid(&path.child("minReplicas"), least, why));
+    }
+    if most < 1 {
+        causes.push(Cause::invalid(&path.child("maxReplicas"), most, "must be greater than 0"));
+    }
+    if most < least {
+        causes.push(Cause::invalid(&path.child("maxReplicas"), most, "must be greater than or equal to `minReplicas`"));
+    }
+    let before = old.map(|old| &old["scaleTargetRef"]);
+    scaling::target_reference(&spec["scaleTargetRef"], before, &path.child("scaleTargetRef"), causes);
+    scaling::validate(spec, old, &path, causes);
 }

@@ -2,10 +2,10 @@
 
 use super::apps::rolling;
 use super::fields::{label_selector, one_of};
-use super::strategy::{Strategy, Traits};
-use coracle_api::Cause;
+use super::strategy::{NameRule, Strategy, Traits};
 use coracle_api::json::{Value, json};
 use coracle_api::status::FieldPath;
+use coracle_api::{Cause, validation};
 
 /// policy/v1 PodDisruptionBudget
 #[derive(Debug)]
@@ -14,6 +14,11 @@ pub struct BudgetStrategy;
 impl Strategy for BudgetStrategy {
     fn traits(&self) -> Traits {
         Traits { generation: true, unconditional_update: false, ..Traits::DEFAULT }
+    }
+
+    fn name_rule(&self) -> NameRule {
+        // Upstream leaves the name to what every object's must be.
+        validation::path_segment
     }
 
     fn blank_status(&self) -> Value {

@@ -146,7 +146,7 @@ fn subject(subject: &Value, namespaced: bool, path: &FieldPath, causes: &mut Vec
         }
         "User" | "Group" => GROUP,
         other => {
-            let kinds = ["Group", "ServiceAccount", "User"];
+            let kinds = ["ServiceAccount", "User", "Group"];
             causes.push(Cause::not_supported(&path.child("kind"), other, &kinds));
             return;
         }

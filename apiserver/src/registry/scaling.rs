@@ -1,18 +1,20 @@
 //! What an autoscaler measures, and how fast it scales (autoscaling/v2 `defaults.go`, `validation.go`).
 
-use super::fields::{is_set, items, one_of, quantity, require, set_default, text};
+use super::core::limits;
+use super::fields::{invalid_all, is_set, items, one_of, quantity, require, set_default, text};
 use coracle_api::json::{Value, json};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, validation};
 
-/// Sources of metrics: the type, and the field that it is in.
+/// Sources of metrics: the type, and the field that it is in; the first that is there is looked at.
 const SOURCES: [(&str, &str); 5] = [
-    ("ContainerResource", "containerResource"),
-    ("External", "external"),
     ("Object", "object"),
+    ("External", "external"),
     ("Pods", "pods"),
     ("Resource", "resource"),
+    ("ContainerResource", "containerResource"),
 ];
+const KINDS: [&str; 5] = ["ContainerResource", "External", "Object", "Pods", "Resource"];
 const WINDOW_MAX: i64 = 3600;
 const PERIOD_MAX: i64 = 1800;
 
@@ -31,25 +33,42 @@ pub fn default_behavior(spec: &mut Value) {
     }
 }
 
-/// The object that is scaled, or measured.
-pub fn reference(target: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+/// The object that is scaled (`ValidateCrossVersionObjectReference`). `old` is what was there: its API version may stay as it was.
+pub fn target_reference(target: &Value, old: Option<&Value>, path: &FieldPath, causes: &mut Vec<Cause>) {
+    let version = text(target, "apiVersion");
+    let is_old =
+        old.is_some_and(|old| ["apiVersion", "kind"].iter().all(|field| text(old, field) == text(target, field)));
+    reference(target, is_old, path, causes);
+    if !is_old && !version.contains('/') && text(target, "kind") != "ReplicationController" {
+        causes.push(Cause::invalid(&path.child("apiVersion"), version, "apiVersion must specify API group"));
+    }
+}
+
+/// An object. What was wrong about its API version before may stay so.
+fn reference(target: &Value, may_be_malformed: bool, path: &FieldPath, causes: &mut Vec<Cause>) {
     for field in ["kind", "name"] {
         if require(target, field, path, causes) {
             let value = text(target, field);
-            super::fields::invalid_all(&path.child(field), value, validation::path_segment(value), causes);
+            invalid_all(&path.child(field), value, validation::path_segment(value), causes);
         }
     }
     let version = text(target, "apiVersion");
-    if version.matches('/').count() > 1 {
+    if !may_be_malformed && is_malformed(target) {
         let why = format!("unexpected GroupVersion string: {version}");
         causes.push(Cause::invalid(&path.child("apiVersion"), version, why));
     }
 }
 
-pub fn validate(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+fn is_malformed(target: &Value) -> bool {
+    text(target, "apiVersion").matches('/').count() > 1
+}
+
+pub fn validate(spec: &Value, old: Option<&Value>, path: &FieldPath, causes: &mut Vec<Cause>) {
     let metrics = items(spec, "metrics");
+    let before = old.map_or(&[][..], |old| items(old, "metrics"));
+    let may_be_malformed = before.iter().any(|metric| is_malformed(&metric["object"]["describedObject"]));
     for (nth, one) in metrics.iter().enumerate() {
-        metric(one, &path.child("metrics").index(nth), causes);
+        metric(one, may_be_malformed, &path.child("metrics").index(nth), causes);
     }
     let from_zero = spec.get("minReplicas").and_then(Value::as_i64) == Some(0);
     if from_zero && !metrics.iter().any(|metric| matches!(text(metric, "type"), "Object" | "External")) {
@@ -63,15 +82,14 @@ pub fn validate(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     }
 }
 
-fn metric(metric: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+fn metric(metric: &Value, may_be_malformed: bool, path: &FieldPath, causes: &mut Vec<Cause>) {
     let kind = text(metric, "type");
     let known = SOURCES.iter().find(|(known, _)| *known == kind);
     if kind.is_empty() {
         causes.push(Cause::required(&path.child("type"), "must specify a metric source type"));
     }
     if known.is_none() {
-        let kinds: Vec<&str> = SOURCES.iter().map(|(kind, _)| *kind).collect();
-        causes.push(Cause::not_supported(&path.child("type"), kind, &kinds));
+        causes.push(Cause::not_supported(&path.child("type"), kind, &KINDS));
     }
     let present = || SOURCES.iter().filter(|(_, field)| is_set(metric, field));
     if let Some((_, field)) = known
@@ -81,34 +99,39 @@ fn metric(metric: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
         causes.push(Cause::required(&path.child(field), why));
     }
     if let Some((kind, field)) = present().next() {
-        source(kind, &metric[*field], &path.child(field), causes);
+        source(kind, &metric[*field], may_be_malformed, &path.child(field), causes);
     }
     for (_, field) in present().filter(|found| Some(*found) != known) {
         causes.push(Cause::forbidden(&path.child(field), "must populate the given metric source only"));
     }
 }
 
-fn source(kind: &str, source: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+fn source(kind: &str, source: &Value, may_be_malformed: bool, path: &FieldPath, causes: &mut Vec<Cause>) {
     let target = &source["target"];
     let has = |field: &str| is_set(target, field);
     let at = |field: &str| path.child("target").child(field);
     if kind == "Object" {
-        reference(&source["describedObject"], &path.child("describedObject"), causes);
+        reference(&source["describedObject"], may_be_malformed, &path.child("describedObject"), causes);
     }
     match kind {
         "Resource" | "ContainerResource" => {
-            if !is_set(source, "name") {
+            let (name, container) = (text(source, "name"), text(source, "container"));
+            if name.is_empty() {
                 causes.push(Cause::required(&path.child("name"), "must specify a resource name"));
+            } else if kind == "ContainerResource" {
+                limits::container_resource(name, &path.child("name"), causes);
             }
-            if kind == "ContainerResource" && !is_set(source, "container") {
+            if kind == "ContainerResource" && container.is_empty() {
                 causes.push(Cause::required(&path.child("container"), "must specify a container"));
+            } else if kind == "ContainerResource" {
+                invalid_all(&path.child("container"), container, validation::dns1123_label(container), causes);
             }
         }
         _ => match text(&source["metric"], "name") {
             "" => causes.push(Cause::required(&path.child("metric").child("name"), "must specify a metric name")),
             name => {
                 let path = path.child("metric").child("name");
-                super::fields::invalid_all(&path, name, validation::path_segment(name), causes);
+                invalid_all(&path, name, validation::path_segment(name), causes);
             }
         },
     }
@@ -126,17 +149,16 @@ fn source(kind: &str, source: &Value, path: &FieldPath, causes: &mut Vec<Cause>)
             _ => {}
         },
         "Pods" => {
-            if !target
-                .get("averageValue")
-                .and_then(quantity)
-                .is_some_and(|value| !value.is_zero() && !value.is_negative())
-            {
+            if !has("averageValue") {
                 causes.push(Cause::required(&at("averageValue"), "must specify a positive target averageValue"));
             }
         }
         _ => {
             if !has("value") && !has("averageValue") {
-                let why = "must set either a target value for metric or a per-pod target";
+                let why = match kind {
+                    "Object" => "must set either a target value or averageValue",
+                    _ => "must set either a target value for metric or a per-pod target",
+                };
                 causes.push(Cause::required(&at("averageValue"), why));
             }
             if kind == "External" && has("value") && has("averageValue") {

@@ -8,13 +8,15 @@ use super::fields::{
 use super::strategy::{Strategy, ThroughStatus, Traits};
 use coracle_api::json::{Value, json};
 use coracle_api::status::FieldPath;
-use coracle_api::{Cause, meta, validation};
+use coracle_api::{Cause, validation};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 const PARAMETERS_MAX: usize = 512;
 const PARAMETERS_SIZE: usize = 256 << 10;
 const DRIVER_NAME_MAX: usize = 63;
-const NODE_ID_MAX: usize = 192;
+const NODE_ID_MAX: usize = 256;
+const ATTACHMENT_METADATA_MAX: usize = 256 << 10;
+const ERROR_MAX: usize = 1024;
 const TOKEN_SECONDS_LEAST: i64 = 600;
 const TOKEN_SECONDS_MOST: i64 = 1 << 32;
 
@@ -26,14 +28,16 @@ pub fn driver_name(name: &str, path: &FieldPath, causes: &mut Vec<Cause>) {
     if name.len() > DRIVER_NAME_MAX {
         causes.push(Cause::too_long(path, DRIVER_NAME_MAX));
     }
-    invalid_all(path, name, validation::dns1123_subdomain(&name.to_ascii_lowercase()), causes);
+    let lower = name.to_lowercase();
+    invalid_all(path, &lower, validation::dns1123_subdomain(&lower), causes);
 }
 
 fn provisioner(name: &str, path: &FieldPath, causes: &mut Vec<Cause>) {
     if name.is_empty() {
         causes.push(Cause::required(path, ""));
     } else {
-        invalid_all(path, name, validation::qualified_name(&name.to_ascii_lowercase()), causes);
+        let lower = name.to_lowercase();
+        invalid_all(path, &lower, validation::qualified_name(&lower), causes);
     }
 }
 
@@ -162,20 +166,14 @@ impl Strategy for DriverStrategy {
     }
 
     fn validate(&self, driver: &Value, causes: &mut Vec<Cause>) {
-        driver_name(meta::name(driver), &FieldPath::new("name"), causes);
         let (spec, path) = (&driver["spec"], FieldPath::new("spec"));
         one_of(spec, "fsGroupPolicy", &["File", "None", "ReadWriteOnceWithFSType"], &path, causes);
-        for mode in items(spec, "volumeLifecycleModes").iter().filter_map(Value::as_str) {
-            if !matches!(mode, "Ephemeral" | "Persistent") {
-                let path = path.child("volumeLifecycleModes");
-                causes.push(Cause::not_supported(&path, mode, &["Ephemeral", "Persistent"]));
-            }
-        }
         let mut audiences = HashSet::new();
         for (nth, request) in items(spec, "tokenRequests").iter().enumerate() {
             let path = path.child("tokenRequests").index(nth);
             if !audiences.insert(text(request, "audience")) {
                 causes.push(Cause::duplicate(&path.child("audience"), text(request, "audience")));
+                continue;
             }
             let seconds = request.get("expirationSeconds").and_then(Value::as_i64).unwrap_or(TOKEN_SECONDS_LEAST);
             let path = path.child("expirationSeconds");
@@ -184,6 +182,12 @@ impl Strategy for DriverStrategy {
             }
             if seconds > TOKEN_SECONDS_MOST {
                 causes.push(Cause::invalid(&path, seconds, "may not specify a duration larger than 2^32 seconds"));
+            }
+        }
+        for mode in items(spec, "volumeLifecycleModes").iter().filter_map(Value::as_str) {
+            if !matches!(mode, "Persistent" | "Ephemeral") {
+                let path = path.child("volumeLifecycleModes");
+                causes.push(Cause::not_supported(&path, mode, &["Persistent", "Ephemeral"]));
             }
         }
         if let Some(seconds) = spec.get("nodeAllocatableUpdatePeriodSeconds").and_then(Value::as_i64)
@@ -196,8 +200,8 @@ impl Strategy for DriverStrategy {
 
     fn validate_update(&self, driver: &Value, old: &Value, causes: &mut Vec<Cause>) {
         // The first path is upstream's own spelling.
-        immutable(&driver["spec"], &old["spec"], "attachRequired", "attachedRequired", causes);
-        immutable(&driver["spec"], &old["spec"], "volumeLifecycleModes", "volumeLifecycleModes", causes);
+        immutable(&driver["spec"], &old["spec"], "attachRequired", "spec.attachedRequired", causes);
+        immutable(&driver["spec"], &old["spec"], "volumeLifecycleModes", "spec.volumeLifecycleModes", causes);
     }
 }
 
@@ -215,9 +219,6 @@ impl Strategy for NodeStrategy {
             let path = FieldPath::new("spec").child("drivers").index(nth);
             let name = text(driver, "name");
             driver_name(name, &path.child("name"), causes);
-            if !names.insert(name) {
-                causes.push(Cause::duplicate(&path.child("name"), name));
-            }
             match text(driver, "nodeID") {
                 "" => causes.push(Cause::required(&path.child("nodeID"), "")),
                 id if id.len() > NODE_ID_MAX => {
@@ -227,17 +228,19 @@ impl Strategy for NodeStrategy {
                 _ => {}
             }
             non_negative(&driver["allocatable"], "count", &path.child("allocatable"), causes);
-            let keys = items(driver, "topologyKeys");
-            for (at, key) in keys.iter().enumerate() {
-                let (path, text) = (path.child("topologyKeys"), key.as_str().unwrap_or_default());
-                if text.is_empty() {
+            if !names.insert(name) {
+                causes.push(Cause::duplicate(&path.child("name"), name));
+            }
+            // The place is upstream's.
+            let mut keys = HashSet::new();
+            for key in items(driver, "topologyKeys").iter().filter_map(Value::as_str) {
+                if key.is_empty() {
                     causes.push(Cause::required(&path, ""));
-                } else {
-                    invalid_all(&path, text, validation::qualified_name(text), causes);
                 }
-                if keys[..at].contains(key) {
-                    causes.push(Cause::duplicate(&path, text));
+                if !keys.insert(key) {
+                    causes.push(Cause::duplicate(&path, key));
                 }
+                invalid_all(&path, key, validation::qualified_name(key), causes);
             }
         }
     }
@@ -253,7 +256,10 @@ impl Strategy for NodeStrategy {
             if let Some(now) = now
                 && !alike(&fixed(now), &fixed(known))
             {
-                causes.push(Cause::immutable(&FieldPath::new("CSINodeDriver"), now.clone()));
+                // In the field names of upstream's internal type.
+                let shown = json!({"Name": text(now, "name"), "NodeID": text(now, "nodeID"),
+                    "TopologyKeys": now.get("topologyKeys"), "Allocatable": null});
+                causes.push(Cause::immutable(&FieldPath::new("spec.drivers"), shown));
             }
         }
     }
@@ -263,16 +269,18 @@ impl Strategy for NodeStrategy {
 pub struct CapacityStrategy;
 
 impl Strategy for CapacityStrategy {
+    fn traits(&self) -> Traits {
+        Traits { unconditional_update: false, ..Traits::DEFAULT }
+    }
+
     fn validate(&self, capacity: &Value, causes: &mut Vec<Cause>) {
         label_selector(&capacity["nodeTopology"], &FieldPath::new("nodeTopology"), causes);
         let class = text(capacity, "storageClassName");
         invalid_all(&FieldPath::new("storageClassName"), class, validation::dns1123_subdomain(class), causes);
-        for field in ["capacity", "maximumVolumeSize"] {
-            if let Some(size) = capacity.get(field).and_then(quantity)
-                && size.is_negative()
-            {
-                causes.push(Cause::invalid(&FieldPath::new(field), size.to_string(), fields::NON_NEGATIVE));
-            }
+        if let Some(size) = capacity.get("capacity").and_then(quantity)
+            && size.is_negative()
+        {
+            causes.push(Cause::invalid(&FieldPath::new("capacity"), size.to_string(), fields::NON_NEGATIVE));
         }
     }
 
@@ -303,7 +311,9 @@ impl Strategy for AttachmentStrategy {
 
     fn validate(&self, attachment: &Value, causes: &mut Vec<Cause>) {
         let (spec, path) = (&attachment["spec"], FieldPath::new("spec"));
-        driver_name(text(spec, "attacher"), &path.child("attacher"), causes);
+        if text(spec, "attacher").is_empty() {
+            causes.push(Cause::required(&path.child("attacher"), ""));
+        }
         const ONE: &str = "must specify exactly one of inlineVolumeSpec and persistentVolumeName";
         let (source, at) = (&spec["source"], path.child("source"));
         let has = |field: &str| source.get(field).is_some_and(|value| !value.is_null());
@@ -321,10 +331,13 @@ impl Strategy for AttachmentStrategy {
         }
         let node = text(spec, "nodeName");
         invalid_all(&path.child("nodeName"), node, validation::dns1123_subdomain(node), causes);
+        attachment_status(&attachment["status"], causes);
     }
 
     fn validate_create(&self, attachment: &Value, causes: &mut Vec<Cause>) {
         self.validate(attachment, causes);
+        let attacher = text(&attachment["spec"], "attacher");
+        driver_name(attacher, &FieldPath::new("spec.attacher"), causes);
         if let Some(volume) = attachment["spec"]["source"]["persistentVolumeName"].as_str() {
             let path = FieldPath::new("spec").child("source").child("persistentVolumeName");
             invalid_all(&path, volume, validation::dns1123_subdomain(volume), causes);
@@ -334,6 +347,34 @@ impl Strategy for AttachmentStrategy {
     fn validate_update(&self, attachment: &Value, old: &Value, causes: &mut Vec<Cause>) {
         if !alike(&attachment["spec"], &old["spec"]) {
             causes.push(Cause::immutable(&FieldPath::new("spec"), attachment["spec"].clone()));
+        }
+    }
+
+    fn validate_status(&self, attachment: &Value, _old: &Value, causes: &mut Vec<Cause>) {
+        self.validate(attachment, causes);
+    }
+}
+
+/// What was attached and what went wrong (`validateVolumeAttachmentStatus`).
+fn attachment_status(status: &Value, causes: &mut Vec<Cause>) {
+    let path = FieldPath::new("status");
+    let metadata = status.get("attachmentMetadata").and_then(Value::as_object);
+    let size: usize =
+        metadata.into_iter().flatten().map(|(key, value)| key.len() + value.as_str().map_or(0, str::len)).sum();
+    if size > ATTACHMENT_METADATA_MAX {
+        causes.push(Cause::too_long(&path.child("attachmentMetadata"), ATTACHMENT_METADATA_MAX));
+    }
+    for field in ["attachError", "detachError"] {
+        let (error, path) = (&status[field], path.child(field));
+        if text(error, "message").len() > ERROR_MAX {
+            // The number that is told is upstream's.
+            causes.push(Cause::too_long(&path.child("message"), ATTACHMENT_METADATA_MAX));
+        }
+        if let Some(code) = error.get("errorCode").and_then(Value::as_i64)
+            && !(0..=i64::from(i32::MAX)).contains(&code)
+        {
+            let why = "must be between 0 and 2147483647, inclusive";
+            causes.push(Cause::invalid(&path.child("errorCode"), code, why));
         }
     }
 }
@@ -347,9 +388,11 @@ impl Strategy for AttributesStrategy {
         parameters(class, true, causes);
     }
 
-    fn validate_update(&self, class: &Value, old: &Value, causes: &mut Vec<Cause>) {
-        immutable(class, old, "driverName", "driverName", causes);
-        unchanged(class, old, "parameters", causes);
+    fn validate_changed(&self, class: &Value, old: &Value, causes: &mut Vec<Cause>) {
+        for field in ["driverName", "parameters"] {
+            unchanged(class, old, field, causes);
+        }
+        self.validate(class, causes);
     }
 }
 
@@ -374,8 +417,17 @@ impl Strategy for RuntimeClassStrategy {
         labels(scheduling.get("nodeSelector"), &path.child("nodeSelector"), causes);
         let tolerations = items(scheduling, "tolerations");
         super::core::scheduling::tolerations(tolerations, &path.child("tolerations"), causes);
-        for (nth, toleration) in tolerations.iter().enumerate().filter(|(nth, it)| tolerations[..*nth].contains(it)) {
-            causes.push(Cause::duplicate(&path.child("tolerations").index(nth), toleration.clone()));
+        let mut known = HashSet::new();
+        for (nth, toleration) in tolerations.iter().enumerate() {
+            let part = |field| text(toleration, field);
+            let (key, operator, value, effect) = (part("key"), part("operator"), part("value"), part("effect"));
+            // For how long does not tell them apart.
+            if !known.insert((key, operator, value, effect)) {
+                // In the field names of upstream's internal type.
+                let shown = json!({"Key": key, "Operator": operator, "Value": value, "Effect": effect,
+                    "TolerationSeconds": toleration.get("tolerationSeconds")});
+                causes.push(Cause::duplicate(&path.child("tolerations").index(nth), shown));
+            }
         }
     }
 

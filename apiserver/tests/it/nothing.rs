@@ -128,7 +128,7 @@ async fn what_go_always_writes_is_there() {
         ),
         (
             "/apis/autoscaling/v1/namespaces/default/horizontalpodautoscalers",
-            json!({"metadata": {"name": "a"}, "spec": {"maxReplicas": 3, "scaleTargetRef": {"kind": "A", "name": "a"}}}),
+            json!({"metadata": {"name": "a"}, "spec": {"maxReplicas": 3, "scaleTargetRef": {"apiVersion": "a/v1", "kind": "A", "name": "a"}}}),
             json!({"status": {"currentReplicas": 0, "desiredReplicas": 0}}),
         ),
         (

@@ -38,7 +38,7 @@ fn least(kind: &str) -> Value {
         }
         "LimitRange" => json!({"spec": {"limits": []}}),
         "HorizontalPodAutoscaler" => {
-            json!({"spec": {"maxReplicas": 2, "scaleTargetRef": {"kind": "Deployment", "name": "x"}}})
+            json!({"spec": {"maxReplicas": 2, "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "x"}}})
         }
         "CertificateSigningRequest" => {
             let (pem, _) = coracle_pki::request(&coracle_pki::Subject::user("x"), &[]).unwrap();

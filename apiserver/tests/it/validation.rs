@@ -46,7 +46,7 @@ async fn autoscalers() {
     let path = "/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers";
     let metric = |kind: &str, field: &str, source: Value| json!({"spec": {"metrics": [{"type": kind, field: source}]}});
     let good = json!({"metadata": {"name": "a"}, "spec": {"maxReplicas": 3, "scaleTargetRef": {"kind": "Deployment", "name": "d", "apiVersion": "apps/v1"}}});
-    let rows: [(Value, &[&str]); 14] = [
+    let rows: [(Value, &[&str]); 17] = [
         (
             json!({"spec": {"maxReplicas": 0, "minReplicas": 2}}),
             &[
@@ -59,6 +59,25 @@ async fn autoscalers() {
             &[
                 "spec.scaleTargetRef.kind: Required value",
                 "spec.scaleTargetRef.name: Invalid value: \"a/b\": may not contain '/'",
+            ],
+        ),
+        (
+            json!({"spec": {"scaleTargetRef": {"apiVersion": "v1"}}}),
+            &["spec.scaleTargetRef.apiVersion: Invalid value: \"v1\": apiVersion must specify API group"],
+        ),
+        (
+            json!({"spec": {"scaleTargetRef": {"apiVersion": "a/b/c"}}}),
+            &["spec.scaleTargetRef.apiVersion: Invalid value: \"a/b/c\": unexpected GroupVersion string: a/b/c"],
+        ),
+        (
+            metric(
+                "ContainerResource",
+                "containerResource",
+                json!({"name": "storage", "container": "C", "target": {"type": "Utilization", "averageUtilization": 1}}),
+            ),
+            &[
+                "spec.metrics[0].containerResource.name: Invalid value: \"storage\": must be a standard resource for containers",
+                "spec.metrics[0].containerResource.container: Invalid value: \"C\": a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')",
             ],
         ),
         (
@@ -92,10 +111,7 @@ async fn autoscalers() {
                 "pods",
                 json!({"metric": {"name": "m"}, "target": {"type": "AverageValue", "averageValue": "0"}}),
             ),
-            &[
-                "spec.metrics[0].pods.target.averageValue: Invalid value: \"0\": must be positive",
-                "spec.metrics[0].pods.target.averageValue: Required value: must specify a positive target averageValue",
-            ],
+            &["spec.metrics[0].pods.target.averageValue: Invalid value: \"0\": must be positive"],
         ),
         (
             metric(
@@ -105,7 +121,7 @@ async fn autoscalers() {
             ),
             &[
                 "spec.metrics[0].object.metric.name: Required value: must specify a metric name",
-                "spec.metrics[0].object.target.averageValue: Required value: must set either a target value for metric or a per-pod target",
+                "spec.metrics[0].object.target.averageValue: Required value: must set either a target value or averageValue",
             ],
         ),
         (
@@ -367,7 +383,7 @@ async fn volumes_and_claims() {
         (
             json!({"spec": {"hostPath": null, "csi": {"driver": "Bad_Name", "volumeHandle": ""}, "volumeAttributesClassName": ""}}),
             &[
-                "spec.csi.driver: Invalid value: \"Bad_Name\": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')",
+                "spec.csi.driver: Invalid value: \"bad_name\": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')",
                 "spec.csi.volumeHandle: Required value",
                 "spec.volumeAttributesClassName: Required value: an empty string is disallowed",
             ],
@@ -500,9 +516,8 @@ async fn storage_and_runtime_classes() {
     creates(&client, &format!("{base}/csidrivers"), &driver, &[
         (json!({"spec": {"fsGroupPolicy": "x", "volumeLifecycleModes": ["y"], "tokenRequests": [{"audience": "a"}, {"audience": "a", "expirationSeconds": 5}]}}),
             &["spec.fsGroupPolicy: Unsupported value: \"x\": supported values: \"File\", \"None\", \"ReadWriteOnceWithFSType\"",
-              "spec.volumeLifecycleModes: Unsupported value: \"y\": supported values: \"Ephemeral\", \"Persistent\"",
               "spec.tokenRequests[1].audience: Duplicate value: \"a\"",
-              "spec.tokenRequests[1].expirationSeconds: Invalid value: 5: may not specify a duration less than 10 minutes"]),
+              "spec.volumeLifecycleModes: Unsupported value: \"y\": supported values: \"Persistent\", \"Ephemeral\""]),
     ]).await;
     updates(
         &client,
@@ -511,7 +526,7 @@ async fn storage_and_runtime_classes() {
         &[json!({"spec": {"podInfoOnMount": true}})],
         &[(
             json!({"spec": {"attachRequired": false}}),
-            &["attachedRequired: Invalid value: false: field is immutable"],
+            &["spec.attachedRequired: Invalid value: false: field is immutable"],
         )],
     )
     .await;
@@ -519,11 +534,11 @@ async fn storage_and_runtime_classes() {
         json!({"metadata": {"name": "n"}, "spec": {"drivers": [{"name": "d", "nodeID": "1", "topologyKeys": ["a"]}]}});
     creates(&client, &format!("{base}/csinodes"), &node, &[
         (json!({"spec": {"drivers": [{"name": "d", "nodeID": "", "topologyKeys": null}, {"name": "d", "nodeID": "2", "topologyKeys": ["a", "a"]}]}}),
-            &["spec.drivers[0].nodeID: Required value", "spec.drivers[1].name: Duplicate value: \"d\"", "spec.drivers[1].topologyKeys: Duplicate value: \"a\""]),
+            &["spec.drivers[0].nodeID: Required value", "spec.drivers[1].name: Duplicate value: \"d\"", "spec.drivers[1]: Duplicate value: \"a\""]),
     ]).await;
     updates(&client, &format!("{base}/csinodes"), &node, &[], &[
         (json!({"spec": {"drivers": [{"name": "d", "nodeID": "2", "topologyKeys": ["a"]}]}}),
-            &["CSINodeDriver: Invalid value: {\"name\":\"d\",\"nodeID\":\"2\",\"topologyKeys\":[\"a\"]}: field is immutable"]),
+            &["spec.drivers: Invalid value: {\"Name\":\"d\",\"NodeID\":\"2\",\"TopologyKeys\":[\"a\"],\"Allocatable\":null}: field is immutable"]),
     ]).await;
     let attachment = json!({"metadata": {"name": "a"}, "spec": {"attacher": "d", "nodeName": "n", "source": {"persistentVolumeName": "v"}}});
     creates(
@@ -534,18 +549,45 @@ async fn storage_and_runtime_classes() {
             json!({"spec": {"attacher": "", "source": {"persistentVolumeName": null}}}),
             &[
                 "spec.attacher: Required value",
-                "spec.attacher: Invalid value: \"\": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')",
                 "spec.source: Required value: must specify exactly one of inlineVolumeSpec and persistentVolumeName",
+                "spec.attacher: Required value",
+                "spec.attacher: Invalid value: \"\": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')",
             ],
         )],
     )
     .await;
+    updates(
+        &client,
+        &format!("{base}/volumeattachments"),
+        &attachment,
+        &[],
+        &[(json!({"spec": {"nodeName": "other"}}), &["spec: Invalid value: {\"attacher\":\"d\",\"nodeName\":\"other\",\"source\":{\"persistentVolumeName\":\"v\"}}: field is immutable"])],
+    )
+    .await;
+    let failed = json!({"status": {"attachError": {"message": "x".repeat(1025), "errorCode": -1}}});
+    let (code, status) = client.merge(&format!("{base}/volumeattachments/a/status"), &failed).await;
+    assert_eq!(code, StatusCode::UNPROCESSABLE_ENTITY, "{status}");
+    assert_eq!(
+        causes(&status),
+        [
+            "status.attachError.message: Too long: may not be more than 262144 bytes",
+            "status.attachError.errorCode: Invalid value: -1: must be between 0 and 2147483647, inclusive"
+        ]
+    );
     let attributes = json!({"metadata": {"name": "a"}, "driverName": "d", "parameters": {"a": "b"}});
     creates(
         &client,
         &format!("{base}/volumeattributesclasses"),
         &attributes,
         &[(json!({"parameters": null}), &["parameters: Required value: must contain at least one key/value pair"])],
+    )
+    .await;
+    updates(
+        &client,
+        &format!("{base}/volumeattributesclasses"),
+        &attributes,
+        &[],
+        &[(json!({"driverName": "e"}), &["driverName: Forbidden: updates to driverName are forbidden."])],
     )
     .await;
     let capacity = json!({"metadata": {"name": "c"}, "storageClassName": "s", "capacity": "1Gi"});

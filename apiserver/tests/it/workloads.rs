@@ -62,7 +62,7 @@ async fn stateful_sets() {
         (
             json!({"spec": {"persistentVolumeClaimRetentionPolicy": {"whenScaled": "Keep"}, "volumeClaimTemplates": [{"metadata": {"name": "d"}, "spec": {"resources": {"requests": {"storage": "1Gi"}}}}]}}),
             &[
-                "spec.persistentVolumeClaimRetentionPolicy.whenScaled: Unsupported value: \"Keep\": supported values: \"Delete\", \"Retain\"",
+                "spec.persistentVolumeClaimRetentionPolicy.whenScaled: Unsupported value: \"Keep\": supported values: \"Retain\", \"Delete\"",
                 "spec.volumeClaimTemplates[0].spec.accessModes: Required value: at least 1 access mode is required",
             ],
         ),
@@ -227,7 +227,7 @@ async fn daemon_sets() {
         (
             json!({"spec": {"updateStrategy": {"type": "Late", "rollingUpdate": {"maxUnavailable": 2}}}}),
             &[
-                "spec.updateStrategy: Unsupported value: {\"Type\":\"Late\",\"RollingUpdate\":{\"MaxUnavailable\":2,\"MaxSurge\":0}}: supported values: \"OnDelete\", \"RollingUpdate\"",
+                "spec.updateStrategy: Unsupported value: {\"Type\":\"Late\",\"RollingUpdate\":{\"MaxUnavailable\":2,\"MaxSurge\":0}}: supported values: \"RollingUpdate\", \"OnDelete\"",
             ],
         ),
         (
@@ -371,7 +371,7 @@ async fn roles() {
             subject(json!({"kind": "X"})),
             &[
                 "subjects[0].name: Required value",
-                "subjects[0].kind: Unsupported value: \"X\": supported values: \"Group\", \"ServiceAccount\", \"User\"",
+                "subjects[0].kind: Unsupported value: \"X\": supported values: \"ServiceAccount\", \"User\", \"Group\"",
             ],
         ),
     ];

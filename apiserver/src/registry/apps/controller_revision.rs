@@ -12,9 +12,6 @@ pub struct ControllerRevisionStrategy;
 
 impl Strategy for ControllerRevisionStrategy {
     fn validate(&self, object: &Value, causes: &mut Vec<Cause>) {
-        if object.get("data").is_none_or(Value::is_null) {
-            causes.push(Cause::required(&FieldPath::new("data"), "data is mandatory"));
-        }
         if object.get("revision").and_then(Value::as_i64).unwrap_or(0) < 0 {
             causes.push(Cause::invalid(
                 &FieldPath::new("revision"),
@@ -24,10 +21,16 @@ impl Strategy for ControllerRevisionStrategy {
         }
     }
 
+    fn validate_create(&self, object: &Value, causes: &mut Vec<Cause>) {
+        self.validate(object, causes);
+        if object.get("data").is_none_or(Value::is_null) {
+            causes.push(Cause::required(&FieldPath::new("data"), "data is mandatory"));
+        }
+    }
+
     fn validate_update(&self, object: &Value, old: &Value, causes: &mut Vec<Cause>) {
         if !same(object, old, "data") {
-            let given = object.get("data").filter(|data| !data.is_null()).cloned().unwrap_or_else(|| "null".into());
-            causes.push(Cause::immutable(&FieldPath::new("data"), given));
+            causes.push(Cause::immutable(&FieldPath::new("data"), object["data"].clone()));
         }
     }
 }

@@ -129,7 +129,7 @@ fn strategy(strategy: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
         _ => {
             let fields = [("maxUnavailable", "MaxUnavailable", 0.into()), ("maxSurge", "MaxSurge", 0.into())];
             let value = workload::strategy_value(strategy, &fields);
-            causes.push(Cause::not_supported(path, value, &["OnDelete", "RollingUpdate"]));
+            causes.push(Cause::not_supported(path, value, &["RollingUpdate", "OnDelete"]));
         }
     }
 }

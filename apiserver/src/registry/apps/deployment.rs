@@ -7,13 +7,14 @@ use coracle_api::Cause;
 use coracle_api::json::Value;
 use coracle_api::status::FieldPath;
 
-const COUNTS: [&str; 7] = [
+const COUNTS: [&str; 8] = [
     "observedGeneration",
     "replicas",
     "updatedReplicas",
     "readyReplicas",
     "availableReplicas",
     "unavailableReplicas",
+    "terminatingReplicas",
     "collisionCount",
 ];
 
@@ -76,6 +77,10 @@ impl Strategy for DeploymentStrategy {
         workload::counts(status, &COUNTS, &within, causes);
         workload::available(status, "cannot be greater than readyReplicas", causes);
         workload::collisions(status, &old["status"], causes);
+    }
+
+    fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
+        workload::name_warnings(object, old)
     }
 
     fn scale(&self) -> Option<ScalePaths<'_>> {

@@ -12,8 +12,14 @@ use coracle_api::status::FieldPath;
 #[derive(Debug)]
 pub struct ReplicaSetStrategy;
 
-const COUNTS: [&str; 5] =
-    ["replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas", "observedGeneration"];
+const COUNTS: [&str; 6] = [
+    "replicas",
+    "fullyLabeledReplicas",
+    "readyReplicas",
+    "availableReplicas",
+    "observedGeneration",
+    "terminatingReplicas",
+];
 
 static FIELDS: [Field; 1] = [Field::of("status.replicas", &["status", "replicas"], "0")];
 
@@ -54,6 +60,10 @@ impl Strategy for ReplicaSetStrategy {
         let within = ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"];
         workload::counts(status, &COUNTS, &within, causes);
         workload::available(status, "cannot be greater than readyReplicas", causes);
+    }
+
+    fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
+        workload::name_warnings(object, old)
     }
 
     fn scale(&self) -> Option<ScalePaths<'_>> {

@@ -116,6 +116,14 @@ impl Strategy for StatefulSetStrategy {
         workload::collisions(status, &old["status"], causes);
     }
 
+    fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
+        let keeps_all =
+            object["spec"].get("revisionHistoryLimit").and_then(Value::as_i64).is_some_and(|limit| limit < 0);
+        let told =
+            "spec.revisionHistoryLimit: a negative value retains all historical revisions; a value >= 0 is recommended";
+        if keeps_all { vec![told.to_owned()] } else { Vec::new() }
+    }
+
     fn scale(&self) -> Option<ScalePaths<'_>> {
         Some(ScalePaths { structured_selector: true, custom: None })
     }
@@ -133,7 +141,7 @@ fn check(spec: &Value, new: bool, template: bool, causes: &mut Vec<Cause>) {
     strategy(&spec["updateStrategy"], &path.child("updateStrategy"), causes);
     let retention = path.child("persistentVolumeClaimRetentionPolicy");
     for when in ["whenDeleted", "whenScaled"] {
-        one_of(&spec["persistentVolumeClaimRetentionPolicy"], when, &["Delete", "Retain"], &retention, causes);
+        one_of(&spec["persistentVolumeClaimRetentionPolicy"], when, &["Retain", "Delete"], &retention, causes);
     }
     if new {
         for (nth, claim) in items(spec, "volumeClaimTemplates").iter().enumerate() {
@@ -157,7 +165,7 @@ fn check(spec: &Value, new: bool, template: bool, causes: &mut Vec<Cause>) {
     workload::lasting(spec, "StatefulSet", &path, causes);
 }
 
-/// The pods of a template: each has its claims as volumes, instead of any of the same name, and a name and domain that
+/// The pods of a template: each has its claims as its first volumes, instead of any of the same name, and a name and domain that
 /// are not the template's.
 fn pods(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     let mut template = spec.get("template").cloned().unwrap_or(Value::Null);
@@ -166,9 +174,9 @@ fn pods(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     // As many claims as have different names.
     let names: BTreeSet<&str> =
         claims.iter().filter_map(|claim| claim.pointer("/metadata/name").and_then(Value::as_str)).collect();
-    let mut volumes = items(pod, "volumes").to_vec();
-    volumes.retain(|volume| !names.contains(text(volume, "name")));
-    volumes.extend(names.iter().map(|name| json!({"name": name, "persistentVolumeClaim": {"claimName": "claim"}})));
+    let of_claim = |name: &&str| json!({"name": name, "persistentVolumeClaim": {"claimName": name}});
+    let mut volumes: Vec<Value> = names.iter().map(of_claim).collect();
+    volumes.extend(items(pod, "volumes").iter().filter(|volume| !names.contains(text(volume, "name"))).cloned());
     set(pod, "volumes", volumes);
     for field in ["hostname", "subdomain"] {
         remove(pod, field);

@@ -3,9 +3,9 @@
 
 use crate::registry::core::{pod_defaults, pod_spec};
 use crate::registry::fields::{self, is_set, non_negative, object_mut, same, text};
-use coracle_api::Cause;
 use coracle_api::json::{Map, Value};
 use coracle_api::status::FieldPath;
+use coracle_api::{Cause, meta, validation};
 
 /// Defaults of the template, which is there even when a client says nothing of it: upstream's is no pointer.
 pub fn default_template(spec: &mut Value) {
@@ -155,4 +155,15 @@ pub fn collisions(status: &Value, old: &Value, causes: &mut Vec<Cause>) {
         let path = FieldPath::new("status.collisionCount");
         causes.push(Cause::invalid(&path, of(status).unwrap_or(0), "cannot be decremented"));
     }
+}
+/// What pods and hosts that are named after a new object are told (`WarningsOnCreate` of the strategies).
+pub fn name_warnings(object: &Value, old: Option<&Value>) -> Vec<String> {
+    let told = validation::dns1123_label(meta::name(object));
+    if old.is_some() || told.is_empty() {
+        return Vec::new();
+    }
+    vec![format!(
+        "metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label is recommended: [{}]",
+        told.join(" ")
+    )]
 }

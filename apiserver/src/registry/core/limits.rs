@@ -296,11 +296,17 @@ fn check(limit: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
 
 /// A resource that can be limited; those of containers are fewer (core `validateLimitRangeResourceName`).
 fn limited(kind: &str, name: &str, path: &FieldPath, causes: &mut Vec<Cause>) {
+    if matches!(kind, "Pod" | "Container") {
+        container_resource(name, path, causes);
+    } else {
+        resource_name(name, path, causes);
+    }
+}
+
+/// A resource that a container can have (core `ValidateContainerResourceName`).
+pub fn container_resource(name: &str, path: &FieldPath, causes: &mut Vec<Cause>) {
     const OF_CONTAINERS: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
     resource_name(name, path, causes);
-    if !matches!(kind, "Pod" | "Container") {
-        return;
-    }
     if !name.contains('/') && !OF_CONTAINERS.contains(&name) && !name.starts_with(HUGE_PAGES) {
         causes.push(Cause::invalid(path, name, "must be a standard resource for containers"));
     } else if name.contains('/') && !name.contains("kubernetes.io/") && !is_extended(name) {
