@@ -3,7 +3,7 @@
 use super::definition::{has_condition, storage_version};
 use super::{check_schema, field_path};
 use crate::registry::fields::{items, text};
-use coracle_api::json::Value;
+use coracle_api::json::{Value, json};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, meta, validation};
 use std::collections::HashSet;
@@ -51,12 +51,12 @@ impl Places {
 }
 
 /// Checks a definition as it is.
-pub fn definition(object: &Value, causes: &mut Vec<Cause>) {
+pub fn definition(object: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
     let path = FieldPath::new("spec");
     let spec = &object["spec"];
     let (group, plural) = (text(spec, "group"), text(&spec["names"], "plural"));
     let wanted = format!("{plural}.{group}");
-    for name in ["generateName", "name"] {
+    for name in ["generateName", "name"].into_iter().filter(|_| old.is_none()) {
         let given = text(&object["metadata"], name);
         if !given.is_empty() && given != wanted {
             let why = "must be spec.names.plural+\".\"+spec.group";
@@ -71,11 +71,14 @@ pub fn definition(object: &Value, causes: &mut Vec<Cause>) {
     }
     let places = Places::of(spec, &path);
     versions(spec, &places, causes);
+    required_names(&spec["names"], &path.child("names"), causes);
     names(&spec["names"], &path.child("names"), causes);
     shared(spec, &places, causes);
     conversion(spec, &path.child("conversion"), causes);
-    approval(object, group, causes);
-    if spec.get("preserveUnknownFields").and_then(Value::as_bool) == Some(true) {
+    accepted_names(object, causes);
+    approval(object, old, group, causes);
+    let keeps_unknown = |spec: &Value| spec.get("preserveUnknownFields").and_then(Value::as_bool) == Some(true);
+    if keeps_unknown(spec) && !old.is_some_and(|old| keeps_unknown(&old["spec"])) {
         let why =
             "cannot set to true, set x-kubernetes-preserve-unknown-fields to true in spec.versions[*].schema instead";
         causes.push(Cause::invalid(&path.child("preserveUnknownFields"), true, why));
@@ -83,20 +86,41 @@ pub fn definition(object: &Value, causes: &mut Vec<Cause>) {
 }
 
 /// A group of the project needs its approval, or a word that there is none (apiextensions `helpers.go`).
-fn approval(object: &Value, group: &str, causes: &mut Vec<Cause>) {
-    if !is_protected(group) {
+fn approval(object: &Value, old: Option<&Value>, group: &str, causes: &mut Vec<Cause>) {
+    let given = |object| meta::annotation(object, APPROVAL).unwrap_or_default();
+    if !is_protected(group) || old.is_some_and(|old| Approval::of(given(old)) == Approval::of(given(object))) {
         return;
     }
     let path = FieldPath::new("metadata").child("annotations").key(APPROVAL);
     let see = "see https://github.com/kubernetes/enhancements/pull/1111";
     let must = format!("protected groups must have approval annotation {APPROVAL:?}");
-    match meta::annotation(object, APPROVAL).unwrap_or_default() {
-        "" => causes.push(Cause::required(&path, &format!("{must}, {see}"))),
-        given if given.starts_with("unapproved") => {}
-        given if given.parse::<http::Uri>().is_ok_and(|uri| uri.scheme().is_some() && uri.host().is_some()) => {}
-        given => {
+    match Approval::of(given(object)) {
+        Approval::Missing => causes.push(Cause::required(&path, &format!("{must}, {see}"))),
+        Approval::Bypassed | Approval::Given => {}
+        Approval::Invalid => {
             let why = format!("{must} with either a URL or a reason starting with \"unapproved\", {see}");
-            causes.push(Cause::invalid(&path, given, why));
+            causes.push(Cause::invalid(&path, given(object), why));
+        }
+    }
+}
+
+/// What the annotation says; while it says the same, nothing is asked (apiextensions `GetAPIApprovalState`).
+#[derive(PartialEq, Eq)]
+enum Approval {
+    Missing,
+    Bypassed,
+    Given,
+    Invalid,
+}
+
+impl Approval {
+    fn of(given: &str) -> Self {
+        let is_url = || given.parse::<http::Uri>().is_ok_and(|uri| uri.scheme().is_some() && uri.host().is_some());
+        match given {
+            "" => Self::Missing,
+            _ if given.starts_with("unapproved") => Self::Bypassed,
+            _ if is_url() => Self::Given,
+            _ => Self::Invalid,
         }
     }
 }
@@ -114,10 +138,19 @@ fn check_group(group: &str, path: &FieldPath, causes: &mut Vec<Cause>) {
     }
 }
 
-fn names(names: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
-    const NAMES: [&str; 4] = ["plural", "singular", "kind", "listKind"];
+const NAMES: [&str; 4] = ["plural", "singular", "kind", "listKind"];
+
+fn required_names(names: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     let missing = NAMES.iter().filter(|name| text(names, name).is_empty());
     causes.extend(missing.map(|name| Cause::required(&path.child(name), "")));
+}
+
+/// The names that its status says it has (apiextensions `ValidateCustomResourceDefinitionStatus`).
+pub fn accepted_names(object: &Value, causes: &mut Vec<Cause>) {
+    names(&object["status"]["acceptedNames"], &FieldPath::new("status.acceptedNames"), causes);
+}
+
+fn names(names: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     for name in NAMES {
         let value = text(names, name);
         let mixed = matches!(name, "kind" | "listKind");
@@ -377,20 +410,29 @@ pub fn change(object: &Value, old: &Value, causes: &mut Vec<Cause>) {
             causes.push(Cause::immutable(&path, new.cloned().unwrap_or(Value::Null)));
         }
     };
-    fixed("/spec/group", path.child("group"));
-    fixed("/spec/names/plural", path.child("names").child("plural"));
     if has_condition(old, "Established") {
         fixed("/spec/scope", path.child("scope"));
         fixed("/spec/names/kind", path.child("names").child("kind"));
     }
+    fixed("/spec/group", path.child("group"));
+    fixed("/spec/names/plural", path.child("names").child("plural"));
     stored_versions(object, causes);
 }
 
 /// Versions that objects may still be stored in cannot go.
-pub fn stored_versions(object: &Value, causes: &mut Vec<Cause>) {
+fn stored_versions(object: &Value, causes: &mut Vec<Cause>) {
     let path = FieldPath::new("status.storedVersions");
     let stored = items(&object["status"], "storedVersions");
     let versions = items(&object["spec"], "versions");
+    if stored.is_empty() {
+        causes.push(Cause::invalid(&path, json!([]), "must have at least one stored version"));
+        return;
+    }
+    if let Some(version) = storage_version(object)
+        && !stored.iter().any(|known| known.as_str() == Some(version))
+    {
+        causes.push(Cause::invalid(&path, stored.to_vec(), format!("must have the storage version {version}")));
+    }
     for (nth, version) in stored.iter().filter_map(Value::as_str).enumerate() {
         if !versions.iter().any(|known| text(known, "name") == version) {
             let why = format!(
@@ -398,10 +440,5 @@ pub fn stored_versions(object: &Value, causes: &mut Vec<Cause>) {
             );
             causes.push(Cause::invalid(&path.index(nth), version, why));
         }
-    }
-    if let Some(version) = storage_version(object)
-        && !stored.iter().any(|known| known.as_str() == Some(version))
-    {
-        causes.push(Cause::invalid(&path, stored.to_vec(), format!("must have the storage version {version}")));
     }
 }

@@ -87,15 +87,17 @@ impl Strategy for DefinitionStrategy {
     }
 
     fn validate(&self, object: &Value, causes: &mut Vec<Cause>) {
-        check::definition(object, causes);
+        check::definition(object, None, causes);
     }
 
-    fn validate_update(&self, object: &Value, old: &Value, causes: &mut Vec<Cause>) {
+    fn validate_changed(&self, object: &Value, old: &Value, causes: &mut Vec<Cause>) {
+        check::definition(object, Some(old), causes);
         check::change(object, old, causes);
     }
 
+    /// A migration takes versions out of what is stored there.
     fn validate_status(&self, object: &Value, _old: &Value, causes: &mut Vec<Cause>) {
-        check::stored_versions(object, causes);
+        check::accepted_names(object, causes);
     }
 }
 

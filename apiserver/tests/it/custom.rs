@@ -501,6 +501,41 @@ async fn schemas_change_and_versions_are_added() {
         causes(&answer)[0].starts_with("status.storedVersions[0]: Invalid value: \"v1\": missing from spec.versions"),
         "{answer}"
     );
+    // Until a migration says that nothing of it is left.
+    let migrated = json!({"status": {"storedVersions": ["v2"]}});
+    let (code, answer) = client.merge(&format!("{path}/status"), &migrated).await;
+    assert_eq!((code, &answer["status"]["storedVersions"]), (StatusCode::OK, &json!(["v2"])), "{answer}");
+    definition["metadata"]["resourceVersion"] = answer["metadata"]["resourceVersion"].clone();
+    definition["status"] = answer["status"].clone();
+    let (code, answer) = client.put(&path, &definition).await;
+    assert_eq!(code, StatusCode::OK, "{answer}");
+    let bad = json!({"status": {"acceptedNames": {"plural": "A"}}});
+    let (code, answer) = client.merge(&format!("{path}/status"), &bad).await;
+    assert_eq!(code, StatusCode::UNPROCESSABLE_ENTITY, "{answer}");
+    assert!(causes(&answer)[0].starts_with("status.acceptedNames.plural: Invalid value: \"A\""), "{answer}");
+}
+
+#[tokio::test]
+async fn an_approval_that_stays_is_not_asked_for_again() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    let mut definition = widgets();
+    definition["metadata"]["name"] = "widgets.example.k8s.io".into();
+    definition["spec"]["group"] = "example.k8s.io".into();
+    let approval = "api-approved.kubernetes.io";
+    definition["metadata"]["annotations"] = json!({approval: "unapproved, an experiment"});
+    let (code, answer) = client.post(DEFINITIONS, &definition).await;
+    assert_eq!(code, StatusCode::CREATED, "{answer}");
+    let path = format!("{DEFINITIONS}/widgets.example.k8s.io");
+    for (given, code) in [
+        (json!("https://example.com/1"), StatusCode::OK),
+        (json!("neither"), StatusCode::UNPROCESSABLE_ENTITY),
+        (json!(null), StatusCode::UNPROCESSABLE_ENTITY),
+        (json!("https://example.com/2"), StatusCode::OK),
+    ] {
+        let (found, answer) = client.merge(&path, &json!({"metadata": {"annotations": {approval: given}}})).await;
+        assert_eq!(found, code, "{given}: {answer}");
+    }
 }
 
 /// Waits until a path is served.
