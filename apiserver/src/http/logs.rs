@@ -1,10 +1,11 @@
 //! `pods/log`: streamed through from the kubelet of the pod's node.
 
 use super::kubelet;
-use crate::registry::fields::text;
+use crate::registry::fields::{NON_NEGATIVE, text};
 use crate::verbs::{Call, Response};
 use axum::body::Body;
-use coracle_api::Status;
+use coracle_api::status::FieldPath;
+use coracle_api::{Cause, Gvk, Status};
 use http::{HeaderValue, Request, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
@@ -17,11 +18,40 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 const ERROR_MAX: usize = 16 << 10;
 
 /// Query options of a log that are passed on to the kubelet.
-const PASSED: [&str; 8] =
-    ["follow", "previous", "sinceSeconds", "sinceTime", "timestamps", "tailLines", "limitBytes", "stream"];
+const PASSED: [&str; 7] = ["follow", "previous", "sinceSeconds", "sinceTime", "timestamps", "tailLines", "limitBytes"];
+
+/// What cannot be asked of a log (core `ValidatePodLogOptions`); `stream` is alpha in v1.36.
+fn check(call: &Call) -> Result<(), Status> {
+    let option =
+        |name: &str| call.options.pairs.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
+    let number = |name: &str| option(name).and_then(|value| value.parse::<i64>().ok());
+    let mut causes = Vec::new();
+    let mut at_least = |name: &str, least: i64, why: &str| {
+        if let Some(given) = number(name).filter(|given| *given < least) {
+            causes.push(Cause::invalid(&FieldPath::new(name), given, why));
+        }
+    };
+    at_least("tailLines", 0, NON_NEGATIVE);
+    at_least("limitBytes", 1, "must be greater than 0");
+    let both = option("sinceSeconds").is_some() && option("sinceTime").is_some();
+    if !both {
+        at_least("sinceSeconds", 1, "must be greater than 0");
+    }
+    if both {
+        // So upstream shows a path of nothing.
+        let why = "at most one of `sinceTime` or `sinceSeconds` may be specified";
+        causes.push(Cause::forbidden(&FieldPath::new("[]"), why));
+    }
+    if option("stream").is_some() {
+        causes.push(Cause::forbidden(&FieldPath::new("stream"), "may not be specified"));
+    }
+    let options = Gvk { group: "".into(), version: "v1".into(), kind: "PodLogOptions".into() };
+    if causes.is_empty() { Ok(()) } else { Err(Status::invalid(&options, &call.name, causes)) }
+}
 
 /// GET …/pods/NAME/log
 pub async fn log(call: Call) -> Result<Response, Status> {
+    check(&call)?;
     let pod = call.current().await?.value;
     let container = kubelet::container(&call, &pod)?;
     let node = text(&pod["spec"], "nodeName").to_owned();

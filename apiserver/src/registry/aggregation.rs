@@ -14,7 +14,7 @@ pub struct ApiServiceStrategy;
 
 impl Strategy for ApiServiceStrategy {
     fn traits(&self) -> Traits {
-        Traits { through_status: ThroughStatus::Nothing, ..Traits::DEFAULT }
+        Traits { through_status: ThroughStatus::Nothing, unconditional_update: false, ..Traits::DEFAULT }
     }
 
     fn name_rule(&self) -> NameRule {

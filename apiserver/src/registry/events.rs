@@ -173,7 +173,32 @@ fn changed(event: &Value, old: &Value, causes: &mut Vec<Cause>) {
         series(event, causes);
     }
     for (field, shown) in FIXED.into_iter().filter(|(field, _)| !same(event, old, field)) {
-        causes.push(Cause::immutable(&FieldPath::new(shown), event.get(field).cloned().unwrap_or(Value::Null)));
+        causes.push(Cause::immutable(&FieldPath::new(shown), internal(event, field)));
+    }
+}
+
+/// A field as upstream's internal type has it.
+fn internal(event: &Value, field: &str) -> Value {
+    let value = &event[field];
+    let texts = |names: &[(&str, &str)]| -> Value {
+        names.iter().map(|(shown, field)| ((*shown).to_owned(), Value::from(text(value, field)))).collect()
+    };
+    match field {
+        "related" if value.is_null() => Value::Null,
+        "involvedObject" | "related" => texts(&[
+            ("Kind", "kind"),
+            ("Namespace", "namespace"),
+            ("Name", "name"),
+            ("UID", "uid"),
+            ("APIVersion", "apiVersion"),
+            ("ResourceVersion", "resourceVersion"),
+            ("FieldPath", "fieldPath"),
+        ]),
+        "source" => texts(&[("Component", "component"), ("Host", "host")]),
+        "count" if value.is_null() => 0.into(),
+        "firstTimestamp" | "lastTimestamp" | "eventTime" => value.clone(),
+        _ if value.is_null() => "".into(),
+        _ => value.clone(),
     }
 }
 

@@ -389,10 +389,6 @@ fn ip_block(block: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
 pub struct AddressStrategy;
 
 impl Strategy for AddressStrategy {
-    fn traits(&self) -> Traits {
-        GENERATION
-    }
-
     fn name_rule(&self) -> NameRule {
         validation::canonical_ip
     }
@@ -436,10 +432,6 @@ impl Strategy for AddressStrategy {
 pub struct ServiceRangeStrategy;
 
 impl Strategy for ServiceRangeStrategy {
-    fn traits(&self) -> Traits {
-        GENERATION
-    }
-
     fn validate(&self, object: &Value, causes: &mut Vec<Cause>) {
         let path = FieldPath::new("spec").child("cidrs");
         let ranges = cidrs(object);

@@ -224,7 +224,13 @@ fn other_rows() -> Vec<Row> {
         .short(&["csr"])
         .with(&[Approval, Status]),
         Row::new("coordination.k8s.io", "v1", "Lease", "leases", coordination::lease::LeaseStrategy),
-        Row::new("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", core::endpoints::EndpointSliceStrategy),
+        Row::new(
+            "discovery.k8s.io",
+            "v1",
+            "EndpointSlice",
+            "endpointslices",
+            core::endpoint_slices::EndpointSliceStrategy,
+        ),
         Row::new(NETWORKING, "v1", "IngressClass", "ingressclasses", networking::IngressClassStrategy).cluster(),
         Row::new(NETWORKING, "v1", "Ingress", "ingresses", networking::IngressStrategy).short(&["ing"]).status(),
         Row::new(NETWORKING, "v1", "IPAddress", "ipaddresses", networking::AddressStrategy).cluster().short(&["ip"]),

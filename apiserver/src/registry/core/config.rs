@@ -25,18 +25,21 @@ impl Strategy for ConfigMapStrategy {
         let field = |name: &str| map.get(name).and_then(Value::as_object).unwrap_or(&empty);
         let (data, binary) = (field("data"), field("binaryData"));
         let mut size = 0;
-        for (name, entries) in [("data", data), ("binaryData", binary)] {
-            for (key, value) in entries {
-                invalid_all(&FieldPath::new(name).key(key), key, validation::config_map_key(key), causes);
-                size += value.as_str().map_or(0, str::len);
+        for (key, value) in data {
+            let path = || FieldPath::new("data").key(key);
+            invalid_all(&path(), key, validation::config_map_key(key), causes);
+            if binary.contains_key(key) {
+                causes.push(Cause::invalid(&path(), key.as_str(), "duplicate of key present in binaryData"));
             }
+            size += value.as_str().map_or(0, str::len);
         }
-        for key in data.keys().filter(|key| binary.contains_key(key)) {
-            let why = "duplicate of key present in binaryData";
-            causes.push(Cause::invalid(&FieldPath::new("data").key(key), key.as_str(), why));
+        for (key, value) in binary {
+            invalid_all(&FieldPath::new("binaryData").key(key), key, validation::config_map_key(key), causes);
+            size += value.as_str().map_or(0, decoded_len);
         }
         if size > MAX_DATA {
-            causes.push(Cause::too_long(&FieldPath::default(), MAX_DATA));
+            // So upstream shows a path of nothing.
+            causes.push(Cause::too_long(&FieldPath::new("[]"), MAX_DATA));
         }
     }
 
@@ -89,7 +92,7 @@ impl Strategy for SecretStrategy {
         let mut size = 0;
         for (key, value) in data {
             invalid_all(&path.key(key), key, validation::config_map_key(key), causes);
-            size += value.as_str().map_or(0, |value| value.len() / 4 * 3);
+            size += value.as_str().map_or(0, decoded_len);
         }
         if size > MAX_DATA {
             causes.push(Cause::too_long(&path, MAX_DATA));
@@ -128,6 +131,12 @@ impl Strategy for SecretStrategy {
         }
         immutable(secret, old, &["data"], causes);
     }
+}
+
+/// How many bytes a text of base64 stands for.
+fn decoded_len(text: &str) -> usize {
+    let padding = text.bytes().rev().take_while(|byte| *byte == b'=').count();
+    (text.len() / 4 * 3).saturating_sub(padding)
 }
 
 fn immutable(new: &Value, old: &Value, fields: &[&str], causes: &mut Vec<Cause>) {

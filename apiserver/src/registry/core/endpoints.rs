@@ -1,11 +1,10 @@
-//! Endpoints and EndpointSlices.
+//! Endpoints.
 
-use crate::registry::fields::{self, invalid_all, items, items_mut, one_of, require, set_default, text};
+use crate::registry::fields::{invalid_all, items, items_mut, one_of, same, set_default, text};
 use crate::registry::strategy::{Strategy, Traits};
 use coracle_api::json::Value;
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, meta, validation};
-use std::collections::HashSet;
 use std::net::IpAddr;
 
 /// core/v1 Endpoints
@@ -22,6 +21,13 @@ impl Strategy for EndpointsStrategy {
             for port in items_mut(subset, "ports") {
                 set_default(port, "protocol", "TCP");
             }
+        }
+    }
+
+    /// What stays as it was is not judged again.
+    fn validate_changed(&self, endpoints: &Value, old: &Value, causes: &mut Vec<Cause>) {
+        if !same(endpoints, old, "subsets") {
+            self.validate(endpoints, causes);
         }
     }
 
@@ -62,9 +68,6 @@ impl Strategy for EndpointsStrategy {
                     "" => {}
                     name => invalid_all(&path.child("name"), name, validation::dns1123_label(name), causes),
                 }
-                if let Some(protocol) = port.get("appProtocol").and_then(Value::as_str) {
-                    invalid_all(&path.child("appProtocol"), protocol, validation::qualified_name(protocol), causes);
-                }
                 let number = port.get("port").and_then(Value::as_i64).unwrap_or(0);
                 causes.extend(
                     validation::port_number(number)
@@ -72,13 +75,16 @@ impl Strategy for EndpointsStrategy {
                         .map(|why| Cause::invalid(&path.child("port"), number, why)),
                 );
                 one_of(port, "protocol", &["SCTP", "TCP", "UDP"], &path, causes);
+                if let Some(protocol) = port.get("appProtocol").and_then(Value::as_str) {
+                    invalid_all(&path.child("appProtocol"), protocol, validation::qualified_name(protocol), causes);
+                }
             }
         }
     }
 }
 
 /// The server's own endpoints are where it says it is reached, on one machine that is a loopback address.
-fn is_api_server(object: &Value, name: &str) -> bool {
+pub fn is_api_server(object: &Value, name: &str) -> bool {
     (meta::namespace(object), meta::name(object)) == ("default", name)
 }
 
@@ -101,108 +107,5 @@ pub fn endpoint_ip(ip: IpAddr, text: &str, path: &FieldPath, causes: &mut Vec<Ca
     ];
     for (_, why) in rules.into_iter().filter(|(holds, _)| *holds) {
         causes.push(Cause::invalid(path, text, why));
-    }
-}
-
-fn slice_address(kind: &str, text: &str, path: &FieldPath, causes: &mut Vec<Cause>) {
-    match (kind, text.parse::<IpAddr>()) {
-        ("FQDN", _) => {
-            let wrong = validation::dns1123_subdomain(text);
-            if wrong.is_empty() && !text.contains('.') {
-                let why = "should be a domain with at least two segments separated by dots";
-                causes.push(Cause::invalid(path, text, why));
-            }
-            invalid_all(path, text, wrong, causes);
-        }
-        (_, Err(_)) => invalid_all(path, text, validation::ip(text), causes),
-        ("IPv4", Ok(IpAddr::V6(_))) => causes.push(Cause::invalid(path, text, "must be an IPv4 address")),
-        ("IPv6", Ok(IpAddr::V4(_))) => causes.push(Cause::invalid(path, text, "must be an IPv6 address")),
-        (_, Ok(ip)) => endpoint_ip(ip, text, path, causes),
-    }
-}
-
-/// discovery.k8s.io/v1 EndpointSlice
-#[derive(Debug)]
-pub struct EndpointSliceStrategy;
-
-const FAMILIES: [&str; 3] = ["FQDN", "IPv4", "IPv6"];
-const MAX_ENDPOINTS: usize = 1000;
-const MAX_ADDRESSES: usize = 100;
-const MAX_PORTS: usize = 100;
-
-impl Strategy for EndpointSliceStrategy {
-    fn traits(&self) -> Traits {
-        Traits { generation: true, ..Traits::DEFAULT }
-    }
-
-    fn default(&self, slice: &mut Value) {
-        for port in items_mut(slice, "ports") {
-            set_default(port, "name", "");
-            set_default(port, "protocol", "TCP");
-        }
-    }
-
-    fn validate(&self, slice: &Value, causes: &mut Vec<Cause>) {
-        let root = FieldPath::default();
-        if require(slice, "addressType", &root, causes) {
-            one_of(slice, "addressType", &FAMILIES, &root, causes);
-        }
-        let endpoints = items(slice, "endpoints");
-        if endpoints.len() > MAX_ENDPOINTS {
-            causes.push(Cause::too_many(&FieldPath::new("endpoints"), endpoints.len(), MAX_ENDPOINTS));
-            return;
-        }
-        for (nth, endpoint) in endpoints.iter().enumerate() {
-            let path = FieldPath::new("endpoints").index(nth).child("addresses");
-            let addresses = items(endpoint, "addresses");
-            if addresses.is_empty() {
-                causes.push(Cause::required(&path, "must contain at least 1 address"));
-            }
-            if addresses.len() > MAX_ADDRESSES {
-                causes.push(Cause::too_many(&path, addresses.len(), MAX_ADDRESSES));
-            }
-            for (nth, address) in addresses.iter().filter_map(Value::as_str).enumerate() {
-                let mut found = Vec::new();
-                slice_address(text(slice, "addressType"), address, &path.index(nth), &mut found);
-                if !is_api_server(slice, "kubernetes") {
-                    causes.append(&mut found);
-                }
-            }
-            let path = FieldPath::new("endpoints").index(nth);
-            let topology = endpoint.get("deprecatedTopology");
-            fields::labels(topology, &path.child("deprecatedTopology"), causes);
-            if let Some(node) = endpoint.get("nodeName").and_then(Value::as_str) {
-                invalid_all(&path.child("nodeName"), node, validation::dns1123_subdomain(node), causes);
-            }
-            if let Some(host) = endpoint.get("hostname").and_then(Value::as_str) {
-                invalid_all(&path.child("hostname"), host, validation::dns1123_label(host), causes);
-            }
-        }
-        let mut names = HashSet::new();
-        let ports = items(slice, "ports");
-        if ports.len() > MAX_PORTS {
-            causes.push(Cause::too_many(&FieldPath::new("ports"), ports.len(), MAX_PORTS));
-            return;
-        }
-        for (nth, port) in ports.iter().enumerate() {
-            let path = FieldPath::new("ports").index(nth);
-            let name = text(port, "name");
-            if !name.is_empty() {
-                invalid_all(&path.child("name"), name, validation::dns1123_label(name), causes);
-            }
-            if !names.insert(name) {
-                causes.push(Cause::duplicate(&path.child("name"), name));
-            }
-            if let Some(protocol) = port.get("appProtocol").and_then(Value::as_str) {
-                invalid_all(&path.child("appProtocol"), protocol, validation::qualified_name(protocol), causes);
-            }
-            one_of(port, "protocol", &["SCTP", "TCP", "UDP"], &path, causes);
-        }
-    }
-
-    fn validate_update(&self, slice: &Value, old: &Value, causes: &mut Vec<Cause>) {
-        if text(slice, "addressType") != text(old, "addressType") {
-            causes.push(Cause::immutable(&FieldPath::new("addressType"), text(slice, "addressType")));
-        }
     }
 }

@@ -3,7 +3,7 @@
 use super::resources::{can_overcommit, is_extended};
 use crate::registry::fields::{invalid_all, items, items_mut, object_mut, quantity, text};
 use crate::registry::strategy::{Strategy, WriteContext};
-use coracle_api::json::{Map, Value};
+use coracle_api::json::{Map, Value, json};
 use coracle_api::quantity::Quantity;
 use coracle_api::resources::HUGE_PAGES;
 use coracle_api::status::FieldPath;
@@ -82,7 +82,7 @@ impl Strategy for QuotaStrategy {
         };
         if of(object) != of(old) {
             let path = FieldPath::new("spec").child("scopes");
-            causes.push(Cause::immutable(&path, items(&object["spec"], "scopes").to_vec()));
+            causes.push(Cause::immutable(&path, object["spec"]["scopes"].clone()));
         }
     }
 
@@ -137,8 +137,9 @@ pub fn amount(name: &str, value: &Value, path: &FieldPath, causes: &mut Vec<Caus
 fn fits(scope: &str, resource: &str) -> bool {
     match scope {
         "Terminating" | "NotTerminating" | "NotBestEffort" | "PriorityClass" | "CrossNamespacePodAffinity" => {
-            POD_RESOURCES.contains(&resource) || is_huge(resource)
+            POD_RESOURCES.contains(&resource)
         }
+        "VolumeAttributesClass" => matches!(resource, "persistentvolumeclaims" | "requests.storage"),
         "BestEffort" => resource == "pods",
         _ => true,
     }
@@ -160,13 +161,13 @@ fn scopes(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
         }
     }
     let names: Vec<&str> = given.iter().filter_map(Value::as_str).collect();
-    conflicts(&names, given, &path, causes);
+    conflicts(&names, &spec["scopes"], &path, causes);
 }
 
-fn conflicts(names: &[&str], shown: &[Value], path: &FieldPath, causes: &mut Vec<Cause>) {
+fn conflicts(names: &[&str], shown: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     for pair in [["BestEffort", "NotBestEffort"], ["Terminating", "NotTerminating"]] {
         if pair.iter().all(|scope| names.contains(scope)) {
-            causes.push(Cause::invalid(path, shown.to_vec(), "conflicting scopes"));
+            causes.push(Cause::invalid(path, shown.clone(), "conflicting scopes"));
         }
     }
 }
@@ -184,7 +185,13 @@ fn selector(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
         }
         for _ in 0..unfit(spec, scope) {
             let why = "unsupported scope applied to resource";
-            causes.push(Cause::invalid(&path, spec["scopeSelector"].clone(), why));
+            // In the field names of upstream's internal type.
+            let shown = |expression: &Value| {
+                json!({"ScopeName": text(expression, "scopeName"),
+                "Operator": text(expression, "operator"), "Values": expression.get("values")})
+            };
+            let shown = json!({"MatchExpressions": expressions.iter().map(shown).collect::<Vec<_>>()});
+            causes.push(Cause::invalid(&path, shown, why));
         }
         if EXISTS.contains(&scope) && operator != "Exists" {
             let why = "must be 'Exists' when scope is any of ResourceQuotaScopeTerminating, ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or ResourceQuotaScopeCrossNamespacePodAffinity";
@@ -205,7 +212,7 @@ fn selector(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
         }
     }
     let names: Vec<&str> = expressions.iter().map(|expression| text(expression, "scopeName")).collect();
-    conflicts(&names, items(spec, "scopes"), &path, causes);
+    conflicts(&names, &spec["scopes"], &path, causes);
 }
 
 /// v1 LimitRange
@@ -270,6 +277,9 @@ fn check(limit: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     let kind = text(limit, "type");
     let mut names = BTreeSet::new();
     for field in ["max", "min", "default", "defaultRequest", "maxLimitRequestRatio"] {
+        if kind == "PersistentVolumeClaim" && field == "maxLimitRequestRatio" {
+            storage_is_bounded(limit, path, causes);
+        }
         let map = limit.get(field).and_then(Value::as_object);
         if kind == "Pod" && field.starts_with("default") {
             if map.is_some_and(|map| !map.is_empty()) {
@@ -282,15 +292,15 @@ fn check(limit: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
             names.insert(name.as_str());
         }
     }
-    if kind == "PersistentVolumeClaim" {
-        let bounded = ["min", "max"].iter().any(|field| limit.pointer(&format!("/{field}/storage")).is_some());
-        if !bounded {
-            let why = "either minimum or maximum storage value is required, but neither was provided";
-            causes.push(Cause::required(&path.child("limits"), why));
-        }
-    }
     for name in names {
         bounds(limit, name, path, causes);
+    }
+}
+
+fn storage_is_bounded(limit: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    if ["min", "max"].iter().all(|field| limit[*field].get("storage").is_none()) {
+        let why = "either minimum or maximum storage value is required, but neither was provided";
+        causes.push(Cause::required(&path.child("limits"), why));
     }
 }
 
@@ -316,7 +326,12 @@ pub fn container_resource(name: &str, path: &FieldPath, causes: &mut Vec<Cause>)
 
 /// What the bounds of one resource say of each other. Which of them is shown is upstream's choice.
 fn bounds(limit: &Value, name: &str, path: &FieldPath, causes: &mut Vec<Cause>) {
-    let value = |field: &str| limit.get(field).and_then(|map| map.get(name)).and_then(quantity);
+    // What pods cannot have is not compared.
+    let is_pod = text(limit, "type") == "Pod";
+    let value = |field: &str| match field {
+        "default" | "defaultRequest" if is_pod => None,
+        field => limit.get(field).and_then(|map| map.get(name)).and_then(quantity),
+    };
     let at = |field: &str| path.child(field).key(name);
     for (below, above, field, shown, words) in [
         ("min", "max", "min", "min", ["min", "max"]),

@@ -3,6 +3,7 @@
 pub mod config;
 mod container;
 mod downward;
+pub mod endpoint_slices;
 pub mod endpoints;
 mod families;
 mod go_json;

@@ -1,8 +1,8 @@
 //! Nodes.
 
 use crate::cache::Field;
-use crate::registry::fields::{invalid_all, is_set, items, object_mut, set, text};
-use crate::registry::strategy::{Strategy, Traits};
+use crate::registry::fields::{invalid_all, is_set, items, object_mut, remove, set, text};
+use crate::registry::strategy::{Strategy, Traits, WriteContext};
 use coracle_api::json::{Value, json};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, validation};
@@ -13,6 +13,9 @@ use std::collections::HashSet;
 pub struct NodeStrategy;
 
 static FIELDS: [Field; 1] = [Field::of("spec.unschedulable", &["spec", "unschedulable"], "false")];
+
+/// Kubelets took their configuration from there until v1.22; it is dropped.
+const CONFIG_SOURCE: &str = "configSource";
 
 const EFFECTS: [&str; 3] = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
 
@@ -61,7 +64,10 @@ impl Strategy for NodeStrategy {
             let path = FieldPath::new("metadata").child("taints").index(nth);
             let (key, value, effect) = (text(taint, "key"), text(taint, "value"), text(taint, "effect"));
             invalid_all(&path.child("key"), key, validation::qualified_name(key), causes);
-            invalid_all(&path.child("value"), value, validation::label_value(value), causes);
+            let wrong = validation::label_value(value);
+            if !wrong.is_empty() {
+                causes.push(Cause::invalid(&path.child("value"), value, wrong.join(";")));
+            }
             match effect {
                 "" => causes.push(Cause::required(&path.child("effect"), "")),
                 effect if !EFFECTS.contains(&effect) => {
@@ -70,33 +76,59 @@ impl Strategy for NodeStrategy {
                 _ => {}
             }
             if !seen.insert((key, effect)) {
-                let mut cause = Cause::duplicate(&path, taint.clone());
+                // In the field names of upstream's internal type.
+                let shown = json!({"Key": key, "Value": value, "Effect": effect, "TimeAdded": taint.get("timeAdded")});
+                let mut cause = Cause::duplicate(&path, shown);
                 cause.message.push_str(": taints must be unique by key and effect pair");
                 causes.push(cause);
             }
         }
         resources(node, causes);
-        for (nth, range) in items(&node["spec"], "podCIDRs").iter().filter_map(Value::as_str).enumerate() {
-            if range.parse::<ipnet::IpNet>().is_err() {
-                let why = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
-                causes.push(Cause::invalid(&path.child("podCIDRs").index(nth), range, why));
-            }
+        if let Some(swap) = node.pointer("/status/nodeInfo/swap/capacity").and_then(Value::as_i64)
+            && swap <= 0
+        {
+            let path = FieldPath::new("metadata.nodeSwapStatus.capacity");
+            causes.push(Cause::invalid(&path, swap, "must be greater than zero"));
         }
+        declared_features(&node["status"], &FieldPath::new("status.declaredFeatures"), causes);
+        pod_ranges(&node["spec"], &path.child("podCIDRs"), causes);
     }
 
     fn validate_update(&self, node: &Value, old: &Value, causes: &mut Vec<Cause>) {
         let path = FieldPath::new("spec");
-        if is_set(&old["spec"], "podCIDRs") && node["spec"]["podCIDRs"] != old["spec"]["podCIDRs"] {
-            causes.push(Cause::forbidden(
-                &path.child("podCIDRs"),
-                "node updates may not change podCIDR except from \"\" to valid",
-            ));
+        let (now, before) = (items(&node["spec"], "podCIDRs"), items(&old["spec"], "podCIDRs"));
+        const FIXED: &str = "node updates may not change podCIDR except from \"\" to valid";
+        if !before.is_empty() && now.len() != before.len() {
+            causes.push(Cause::forbidden(&path.child("podCIDRs"), FIXED));
+        }
+        if now.len() == before.len() {
+            let changed = now.iter().zip(before).filter(|(now, before)| now != before);
+            causes.extend(changed.map(|_| Cause::forbidden(&path.child("podCIDRs"), FIXED)));
         }
         if is_set(&old["spec"], "providerID") && text(&node["spec"], "providerID") != text(&old["spec"], "providerID") {
             causes.push(Cause::forbidden(
                 &path.child("providerID"),
                 "node updates may not change providerID except from \"\" to valid",
             ));
+        }
+        if text(&node["spec"], "externalID") != text(&old["spec"], "externalID") {
+            causes.push(Cause::forbidden(&path.child("externalID"), "may not be updated"));
+        }
+    }
+
+    fn prepare_create(&self, node: &mut Value, _context: &WriteContext) {
+        remove(object_mut(node, "spec"), CONFIG_SOURCE);
+    }
+
+    fn prepare_update(&self, node: &mut Value, old: &Value, _context: &WriteContext) {
+        if !is_set(&old["spec"], CONFIG_SOURCE) {
+            remove(object_mut(node, "spec"), CONFIG_SOURCE);
+        }
+    }
+
+    fn prepare_status(&self, node: &mut Value, old: &Value, _context: &WriteContext) {
+        if !is_set(&old["status"], "config") {
+            remove(object_mut(node, "status"), "config");
         }
     }
 
@@ -106,10 +138,26 @@ impl Strategy for NodeStrategy {
         let mut seen = HashSet::new();
         for (nth, address) in items(&node["status"], "addresses").iter().enumerate() {
             if !seen.insert((text(address, "type"), text(address, "address"))) {
-                causes.push(Cause::duplicate(&path.child("addresses").index(nth), address.clone()));
+                let shown = json!({"Type": text(address, "type"), "Address": text(address, "address")});
+                causes.push(Cause::duplicate(&path.child("addresses").index(nth), shown));
             }
         }
         declared_features(&node["status"], &path.child("declaredFeatures"), causes);
+    }
+}
+
+/// Ranges for pods: one, or one of each family.
+fn pod_ranges(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    let ranges: Vec<&str> = items(spec, "podCIDRs").iter().filter_map(Value::as_str).collect();
+    for (nth, range) in ranges.iter().enumerate() {
+        invalid_all(&path.index(nth), range, validation::cidr(range), causes);
+    }
+    let count = |is_v4: bool| {
+        let parsed = ranges.iter().filter_map(|range| validation::sloppy_cidr(range));
+        parsed.filter(|range| range.addr().is_ipv4() == is_v4).count()
+    };
+    if ranges.len() > 1 && (count(true), count(false)) != (1, 1) {
+        causes.push(Cause::invalid(path, ranges, "may specify no more than one CIDR for each IP family"));
     }
 }
 

@@ -2,7 +2,8 @@
 
 use super::{pod_defaults, pod_spec};
 use crate::cache::Field;
-use crate::registry::fields::{is_set, labels, non_negative, object_mut, set, set_default, text};
+use crate::registry::apps::workload;
+use crate::registry::fields::{is_set, non_negative, object_mut, set, set_default, text};
 use crate::registry::strategy::{ScalePaths, Strategy, Traits};
 use coracle_api::Cause;
 use coracle_api::json::{Value, json};
@@ -11,6 +12,9 @@ use coracle_api::status::FieldPath;
 /// core/v1 ReplicationController
 #[derive(Debug)]
 pub struct ReplicationControllerStrategy;
+
+const COUNTS: [&str; 5] =
+    ["replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas", "observedGeneration"];
 
 static FIELDS: [Field; 1] = [Field::of("status.replicas", &["status", "replicas"], "0")];
 
@@ -47,19 +51,17 @@ impl Strategy for ReplicationControllerStrategy {
 
     fn validate(&self, object: &Value, causes: &mut Vec<Cause>) {
         let (spec, path) = (&object["spec"], FieldPath::new("spec"));
-        non_negative(spec, "replicas", &path, causes);
         non_negative(spec, "minReadySeconds", &path, causes);
         let selector = spec.get("selector").and_then(Value::as_object).filter(|selector| !selector.is_empty());
-        labels(spec.get("selector"), &path.child("selector"), causes);
         if selector.is_none() {
             causes.push(Cause::required(&path.child("selector"), ""));
         }
+        non_negative(spec, "replicas", &path, causes);
         let Some(template) = spec.get("template") else {
             causes.push(Cause::required(&path.child("template"), ""));
             return;
         };
         let path = path.child("template");
-        pod_spec::template(template, &path, causes);
         let found = template.pointer("/metadata/labels").cloned().unwrap_or(Value::Null);
         if selector.is_some_and(|selector| selector.iter().any(|(key, value)| found.get(key) != Some(value))) {
             causes.push(Cause::invalid(
@@ -68,10 +70,22 @@ impl Strategy for ReplicationControllerStrategy {
                 "`selector` does not match template `labels`",
             ));
         }
+        pod_spec::template(template, &path, causes);
         let restart = text(&template["spec"], "restartPolicy");
+        let path = path.child("spec");
         if restart != "Always" {
-            causes.push(Cause::not_supported(&path.child("spec").child("restartPolicy"), restart, &["Always"]));
+            causes.push(Cause::not_supported(&path.child("restartPolicy"), restart, &["Always"]));
         }
+        if template["spec"].get("activeDeadlineSeconds").is_some_and(|seconds| !seconds.is_null()) {
+            let why = "activeDeadlineSeconds in ReplicationController is not Supported";
+            causes.push(Cause::forbidden(&path.child("activeDeadlineSeconds"), why));
+        }
+    }
+
+    fn validate_status(&self, object: &Value, _old: &Value, causes: &mut Vec<Cause>) {
+        let within = ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"];
+        workload::counts(&object["status"], &COUNTS, &within, causes);
+        workload::available(&object["status"], "cannot be greater than readyReplicas", causes);
     }
 
     fn scale(&self) -> Option<ScalePaths<'_>> {
