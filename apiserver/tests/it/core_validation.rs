@@ -538,3 +538,98 @@ async fn defaults_of_volumes_and_probes() {
     assert_eq!((&probe["periodSeconds"], &probe["successThreshold"]), (&10.into(), &1.into()));
     assert_eq!(container["env"][0]["valueFrom"]["resourceFieldRef"]["divisor"], "0");
 }
+
+#[tokio::test]
+async fn what_nodes_are() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    let node = json!({"metadata": {"name": "n"}, "spec": {"podCIDRs": ["10.1.0.0/24", "fd00::/64"]}});
+    let range = "may specify no more than one CIDR for each IP family";
+    let rows: [(Value, &[&str]); 5] = [
+        (
+            json!({"spec": {"podCIDRs": ["10.1.0.0/24", "10.2.0.0/24"]}}),
+            &[&format!("spec.podCIDRs: Invalid value: [\"10.1.0.0/24\",\"10.2.0.0/24\"]: {range}")],
+        ),
+        (
+            json!({"spec": {"podCIDRs": ["10.1.0.9/24"]}}),
+            &["spec.podCIDRs[0]: Invalid value: \"10.1.0.9/24\": must not have bits set beyond the prefix length"],
+        ),
+        (
+            json!({"spec": {"taints": [{"key": "a", "value": "-", "effect": "NoSchedule"}, {"key": "a", "effect": "NoSchedule"}]}}),
+            &[
+                "metadata.taints[0].value: Invalid value: \"-\": a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')",
+                "metadata.taints[1]: Duplicate value: {\"Key\":\"a\",\"Value\":\"\",\"Effect\":\"NoSchedule\",\"TimeAdded\":null}: taints must be unique by key and effect pair",
+            ],
+        ),
+        (
+            json!({"status": {"nodeInfo": {"swap": {"capacity": 0}}}}),
+            &["metadata.nodeSwapStatus.capacity: Invalid value: 0: must be greater than zero"],
+        ),
+        (
+            json!({"status": {"declaredFeatures": ["B", "A"]}}),
+            &["status.declaredFeatures[1]: Invalid value: \"A\": list must be sorted alphabetically"],
+        ),
+    ];
+    creates(&client, "/api/v1/nodes", &node, &rows).await;
+    let fixed = "spec.podCIDRs: Forbidden: node updates may not change podCIDR except from \"\" to valid";
+    updates(
+        &client,
+        "/api/v1/nodes",
+        &node,
+        &[json!({"spec": {"unschedulable": true}})],
+        &[
+            (json!({"spec": {"podCIDR": "10.9.0.0/24", "podCIDRs": ["10.9.0.0/24", "fd00::/64"]}}), &[fixed]),
+            (json!({"spec": {"podCIDRs": ["10.1.0.0/24"]}}), &[fixed]),
+            (json!({"spec": {"externalID": "x"}}), &["spec.externalID: Forbidden: may not be updated"]),
+        ],
+    )
+    .await;
+    let source =
+        json!({"spec": {"configSource": {"configMap": {"name": "a", "namespace": "b", "kubeletConfigKey": "k"}}}});
+    let (_, changed) = client.merge("/api/v1/nodes/n", &source).await;
+    assert_eq!(changed["spec"].get("configSource"), None, "{changed}");
+}
+
+#[tokio::test]
+async fn sizes_are_those_of_what_is_stored() {
+    const MOST: usize = 1 << 20;
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    let base64 = |size: usize| format!("{}{}", "AAAA".repeat(size / 3), ["", "AA==", "AAA="][size % 3]);
+    let (maps, secrets) = ("/api/v1/namespaces/default/configmaps", "/api/v1/namespaces/default/secrets");
+    for (path, field, at) in [(maps, "binaryData", "[]"), (secrets, "data", "data")] {
+        for (size, code) in [(MOST, StatusCode::CREATED), (MOST + 1, StatusCode::UNPROCESSABLE_ENTITY)] {
+            let object = json!({"metadata": {"name": format!("a{size}")}, field: {"a": base64(size)}});
+            let (found, answer) = client.post(path, &object).await;
+            assert_eq!(found, code, "{size}: {}", answer["message"]);
+            if code != StatusCode::CREATED {
+                let wanted = format!("{at}: Too long: may not be more than 1048576 bytes");
+                assert_eq!(crate::validation::causes(&answer), [wanted]);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_replication_controllers_say() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    let path = "/api/v1/namespaces/default/replicationcontrollers";
+    let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let good = json!({"metadata": {"name": "r"}, "spec": {"selector": {"a": "b"}, "template": template}});
+    creates(
+        &client,
+        path,
+        &good,
+        &[(
+            json!({"spec": {"template": {"spec": {"activeDeadlineSeconds": 5}}}}),
+            &["spec.template.spec.activeDeadlineSeconds: Forbidden: activeDeadlineSeconds in ReplicationController is not Supported"],
+        )],
+    )
+    .await;
+    assert_eq!(client.post(path, &good).await.0, StatusCode::CREATED);
+    let (code, answer) = client.merge(&format!("{path}/r/status"), &json!({"status": {"readyReplicas": 1}})).await;
+    assert_eq!(code, StatusCode::UNPROCESSABLE_ENTITY, "{answer}");
+    let why = "status.readyReplicas: Invalid value: 1: cannot be greater than status.replicas";
+    assert_eq!(crate::validation::causes(&answer), [why]);
+}

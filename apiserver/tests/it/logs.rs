@@ -72,3 +72,32 @@ async fn a_log_is_passed_on() {
     );
     kubelet.abort();
 }
+
+#[tokio::test]
+async fn what_cannot_be_asked_of_a_log() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    for (query, causes) in [
+        (
+            "tailLines=-1&limitBytes=0",
+            &[
+                ("tailLines", "Invalid value: -1: must be greater than or equal to 0"),
+                ("limitBytes", "Invalid value: 0: must be greater than 0"),
+            ][..],
+        ),
+        ("sinceSeconds=0", &[("sinceSeconds", "Invalid value: 0: must be greater than 0")]),
+        (
+            "sinceSeconds=0&sinceTime=2026-01-01T00:00:00Z",
+            &[("[]", "Forbidden: at most one of `sinceTime` or `sinceSeconds` may be specified")],
+        ),
+        ("stream=Stdout", &[("stream", "Forbidden: may not be specified")]),
+    ] {
+        let (code, status) = client.get(&format!("/api/v1/namespaces/default/pods/p/log?{query}")).await;
+        assert_eq!(code, StatusCode::UNPROCESSABLE_ENTITY, "{query}: {status}");
+        assert_eq!((&status["details"]["kind"], &status["details"]["name"]), (&json!("PodLogOptions"), &json!("p")));
+        let found = status["details"]["causes"].as_array().unwrap().iter();
+        let found: Vec<_> =
+            found.map(|cause| (cause["field"].as_str().unwrap(), cause["message"].as_str().unwrap())).collect();
+        assert_eq!(found, causes, "{query}");
+    }
+}
