@@ -1,5 +1,6 @@
 //! Causes of an invalid object, in the words of upstream's `field.Error`.
 
+use std::collections::HashSet;
 use std::fmt::{self, Write};
 
 use crate::json::Value;
@@ -170,12 +171,8 @@ impl fmt::Display for Cause {
 
 /// Several messages as one, as upstream's aggregate writes them: one stands alone, more stand in brackets, each once.
 pub fn aggregate(messages: impl IntoIterator<Item = String>) -> String {
-    let mut unique: Vec<String> = Vec::new();
-    for message in messages {
-        if !unique.contains(&message) {
-            unique.push(message);
-        }
-    }
+    let mut seen = HashSet::new();
+    let unique: Vec<String> = messages.into_iter().filter(|message| seen.insert(message.clone())).collect();
     match unique.as_slice() {
         [one] => one.clone(),
         many => format!("[{}]", many.join(", ")),
