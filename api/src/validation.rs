@@ -6,6 +6,8 @@ mod addresses;
 
 pub use addresses::{canonical_cidr, canonical_ip, cidr, ip, sloppy_cidr, sloppy_ip};
 
+use std::borrow::Cow;
+
 /// Longest DNS label (RFC 1123).
 pub const DNS_LABEL_MAX: usize = 63;
 /// Longest DNS subdomain (RFC 1123).
@@ -75,11 +77,23 @@ pub fn dns1035_label(text: &str) -> Vec<String> {
     messages
 }
 
+/// What the beginning of a name is judged as. A dash at its end is none, for something follows: two characters go for a letter
+/// (apimachinery `maskTrailingDash`).
+pub fn masked(prefix: &str) -> Cow<'_, str> {
+    let start = prefix.strip_suffix('-').and_then(|rest| prefix.get(..rest.len().checked_sub(1)?));
+    start.map_or(Cow::Borrowed(prefix), |start| Cow::Owned(format!("{start}a")))
+}
+
 /// A name that may stand in a path: RBAC objects.
 pub fn path_segment(text: &str) -> Vec<String> {
     if matches!(text, "." | "..") {
         return vec![format!("may not be '{text}'")];
     }
+    path_prefix(text)
+}
+
+/// The beginning of such a name.
+pub fn path_prefix(text: &str) -> Vec<String> {
     ["/", "%"].iter().filter(|part| text.contains(**part)).map(|part| format!("may not contain '{part}'")).collect()
 }
 
@@ -205,5 +219,16 @@ mod tests {
             }
         }
         assert!(!label_value(&"a".repeat(64)).is_empty());
+    }
+
+    #[test]
+    fn a_beginning_may_end_with_one_dash() {
+        for (prefix, judged) in
+            [("a-", "a"), ("ab-", "aa"), ("a.-", "aa"), ("a--", "aa"), ("-", "-"), ("", ""), ("a", "a"), ("é-", "é-")]
+        {
+            assert_eq!(masked(prefix), judged, "{prefix}");
+        }
+        assert!(!dns1123_subdomain(&masked("a.-b.--")).is_empty());
+        assert!(path_prefix("..").is_empty() && !path_segment("..").is_empty() && !path_prefix("a/").is_empty());
     }
 }

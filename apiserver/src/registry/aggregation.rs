@@ -22,6 +22,10 @@ impl Strategy for ApiServiceStrategy {
         validation::path_segment
     }
 
+    fn wrong_prefix(&self, prefix: &str) -> Vec<String> {
+        validation::path_prefix(prefix)
+    }
+
     fn validate(&self, object: &Value, causes: &mut Vec<Cause>) {
         let (spec, path) = (&object["spec"], FieldPath::new("spec"));
         let (group, version) = (text(spec, "group"), text(spec, "version"));

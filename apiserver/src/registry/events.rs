@@ -52,6 +52,10 @@ impl Strategy for EventStrategy {
         validation::path_segment
     }
 
+    fn wrong_prefix(&self, prefix: &str) -> Vec<String> {
+        validation::path_prefix(prefix)
+    }
+
     fn default(&self, event: &mut Value) {
         object_mut(event, "involvedObject");
         object_mut(event, "metadata");

@@ -6,13 +6,16 @@ use super::strategy::WriteContext;
 use super::{Row, Subresource};
 use crate::verbs::Call;
 use coracle_api::clock::rfc3339;
-use coracle_api::json::Value;
+use coracle_api::json::{Map, Value};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, Status, meta, validation};
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 /// The most bytes that all annotations may take together.
 const ANNOTATIONS_MAX: usize = 256 << 10;
+
+/// The most controllers beside the first that are told of.
+const CONTROLLERS_TOLD: usize = 8;
 
 /// Fields of metadata that a create may not bring along.
 const SERVER_OWNED: [&str; 8] = [
@@ -124,11 +127,18 @@ pub fn prepare_create(row: &Row, object: &mut Value, context: &WriteContext) {
 /// Carries over what an update cannot change, so that leaving it out is no change.
 pub fn prepare_update(object: &mut Value, old: &Value) {
     let known = old.get("metadata").unwrap_or(&Value::Null);
-    // When the object goes is nothing that an update says: giving another time is an error, giving none is not.
-    let ends = meta::deletion_timestamp(object).is_some_and(|time| known["deletionTimestamp"] != time);
-    let kept = ["generation", "selfLink", "deletionGracePeriodSeconds", "deletionTimestamp"];
-    for field in kept.into_iter().filter(|field| !(ends && *field == "deletionTimestamp")) {
+    for field in ["generation", "selfLink"] {
         meta::set(object, field, known.get(field).cloned().unwrap_or(Value::Null));
+    }
+    // An object that goes goes when it does, whatever an update says; that one goes that does not is an error, and so is a
+    // period that is given and another one (apiserver `registry/rest` `BeforeUpdate`).
+    if let Some(time) = meta::deletion_timestamp(old) {
+        meta::set(object, "deletionTimestamp", time);
+    }
+    if meta::deletion_grace_period(object).is_none()
+        && let Some(seconds) = meta::deletion_grace_period(old)
+    {
+        meta::set(object, "deletionGracePeriodSeconds", seconds);
     }
     for field in ["uid", "creationTimestamp"] {
         let given = object["metadata"].get(field).and_then(Value::as_str).unwrap_or_default();
@@ -250,9 +260,7 @@ pub fn validate(row: &Row, object: &Value, causes: &mut Vec<Cause>) {
     let path = FieldPath::new("metadata");
     let generate = meta::generate_name(object);
     if !generate.is_empty() {
-        // The last character may be a dash here, because a suffix follows.
-        let prefix = generate.trim_end_matches('-');
-        invalid_all(&path.child("generateName"), generate, (row.strategy.name_rule())(prefix), causes);
+        invalid_all(&path.child("generateName"), generate, row.strategy.wrong_prefix(generate), causes);
     }
     match meta::name(object) {
         "" => causes.push(Cause::required(&path.child("name"), "name or generateName is required")),
@@ -266,7 +274,9 @@ pub fn validate(row: &Row, object: &Value, causes: &mut Vec<Cause>) {
             invalid_all(&path.child("namespace"), namespace, validation::dns1123_label(namespace), causes);
         }
     }
-    validate_common(row, object, &path, causes);
+    shared(object, &path, causes);
+    finalizers(object, &path.child("finalizers"), causes);
+    standard_finalizers(row, object, &path.child("finalizers"), causes);
 }
 
 /// What to tell whoever gives a custom resource a finalizer that others may take for theirs (apiextensions
@@ -286,27 +296,33 @@ pub fn finalizer_warnings(row: &Row, object: &Value, old: Option<&Value>) -> Vec
         .collect()
 }
 
-fn validate_common(row: &Row, object: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+/// What is judged when an object is made, and twice when it is changed.
+fn shared(object: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     let metadata = object.get("metadata").unwrap_or(&Value::Null);
     fields::labels(metadata.get("labels"), &path.child("labels"), causes);
+    annotations(metadata.get("annotations"), &path.child("annotations"), causes);
+    owners(metadata, &path.child("ownerReferences"), causes);
+}
+
+/// Annotations: their keys, in which case does not matter, and how much they are together (apimachinery `ValidateAnnotations`).
+pub fn annotations(map: Option<&Value>, path: &FieldPath, causes: &mut Vec<Cause>) {
     let mut size = 0;
-    for (key, value) in meta::annotations(object).into_iter().flatten() {
+    for (key, value) in map.and_then(Value::as_object).into_iter().flatten() {
         size += key.len() + value.as_str().map_or(0, str::len);
-        invalid_all(&path.child("annotations"), key, validation::qualified_name(&key.to_ascii_lowercase()), causes);
+        invalid_all(path, key, validation::qualified_name(&key.to_ascii_lowercase()), causes);
     }
     if size > ANNOTATIONS_MAX {
-        causes.push(Cause::too_long(&path.child("annotations"), ANNOTATIONS_MAX));
+        causes.push(Cause::too_long(path, ANNOTATIONS_MAX));
     }
-    owners(metadata, &path.child("ownerReferences"), causes);
-    finalizers(row, object, &path.child("finalizers"), causes);
 }
 
 /// The owners, which upstream reports without their place in the list (apimachinery `ValidateOwnerReferences`).
 fn owners(metadata: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
-    let mut controller = None;
-    for owner in items(metadata, "ownerReferences") {
-        let version = text(owner, "apiVersion");
-        if version.is_empty() || version.matches('/').count() > 1 {
+    let (all, mut controller, mut told) = (items(metadata, "ownerReferences"), None, 0);
+    for owner in all {
+        let (version, kind) = (text(owner, "apiVersion"), text(owner, "kind"));
+        let (group, short) = version.split_once('/').unwrap_or(("", version));
+        if short.is_empty() || short.contains('/') {
             causes.push(Cause::invalid(&path.child("apiVersion"), version, "version must not be empty"));
         }
         for field in ["kind", "name", "uid"] {
@@ -314,26 +330,44 @@ fn owners(metadata: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
                 causes.push(Cause::invalid(&path.child(field), "", "must not be empty"));
             }
         }
-        if version == "v1" && text(owner, "kind") == "Event" {
+        if (group, short, kind) == ("", "v1", "Event") {
             let why = "/v1, Kind=Event is disallowed from being an owner";
-            causes.push(Cause::invalid(path, owner.clone(), why));
+            causes.push(Cause::invalid(path, owner_in_go(owner), why));
         }
         if owner.get("controller").and_then(Value::as_bool) == Some(true) {
-            let this = format!("{}/{}", text(owner, "kind"), text(owner, "name"));
+            let this = format!("{kind}/{}", text(owner, "name"));
             let Some(first) = &controller else {
                 controller = Some(this);
                 continue;
             };
-            let why = format!(
-                "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {this}"
-            );
-            causes.push(Cause::invalid(path, metadata["ownerReferences"].clone(), why));
+            // Each of these shows all owners: upstream tells of every one, however many there are.
+            if told < CONTROLLERS_TOLD {
+                told += 1;
+                let why = format!(
+                    "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {this}"
+                );
+                causes.push(Cause::invalid(path, all.iter().map(owner_in_go).collect::<Vec<_>>(), why));
+            }
         }
     }
 }
 
-/// Names of finalizers.
-fn finalizers(row: &Row, object: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+/// An owner as Go writes it, whichever way round the client did.
+fn owner_in_go(owner: &Value) -> Value {
+    let mut shown = Map::new();
+    for field in ["apiVersion", "kind", "name", "uid"] {
+        shown.insert(field, Value::from(text(owner, field)));
+    }
+    for field in ["controller", "blockOwnerDeletion"] {
+        if let Some(flag) = owner.get(field).filter(|flag| flag.is_boolean()) {
+            shown.insert(field, flag.clone());
+        }
+    }
+    shown.into()
+}
+
+/// Names of finalizers (apimachinery `ValidateFinalizers`).
+fn finalizers(object: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     for finalizer in meta::finalizers(object) {
         invalid_all(path, finalizer, validation::qualified_name(finalizer), causes);
     }
@@ -343,9 +377,16 @@ fn finalizers(row: &Row, object: &Value, path: &FieldPath, causes: &mut Vec<Caus
         let why = "finalizer orphan and foregroundDeletion cannot be both set";
         causes.push(Cause::invalid(path, all, why));
     }
-    // Servers of their own, which know no core kinds, define these two groups upstream.
+}
+
+/// What core asks of finalizers, and so most kinds do.
+fn standard_finalizers(row: &Row, object: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    // Kinds of servers of their own, which know no core kinds, and some whose metadata is judged by apimachinery's rules alone.
+    const APART: [&str; 4] =
+        ["admissionregistration.k8s.io", "apiextensions.k8s.io", "apiregistration.k8s.io", "coordination.k8s.io"];
     let apart = row.schema.is_some()
-        || row.served.iter().any(|(group, _)| ["apiextensions.k8s.io", "apiregistration.k8s.io"].contains(&&**group));
+        || row.kind == "PodDisruptionBudget"
+        || row.served.iter().any(|(group, _)| APART.contains(&&**group));
     for (nth, finalizer) in meta::finalizers(object).enumerate().filter(|_| !apart) {
         standard_finalizer(finalizer, &path.index(nth), causes);
     }
@@ -360,9 +401,25 @@ pub fn standard_finalizer(finalizer: &str, path: &FieldPath, causes: &mut Vec<Ca
     }
 }
 
-/// Checks metadata of a changed object.
+/// Checks metadata of a changed object. Upstream's server judges it as that of a new one and then as a change, and most kinds judge
+/// the change once more (apiserver `validateCommonFields`, core `ValidateObjectMetaUpdate`): what is wrong is told as often, though it
+/// is looked at once.
 pub fn validate_update(row: &Row, object: &Value, old: &Value, causes: &mut Vec<Cause>) {
     let path = FieldPath::new("metadata");
+    let (mut common, mut change) = (Vec::new(), Vec::new());
+    shared(object, &path, &mut common);
+    no_new_finalizers(object, old, &path.child("finalizers"), &mut change);
+    immutable(object, old, &path, &mut change);
+    causes.extend(common.iter().cloned());
+    finalizers(object, &path.child("finalizers"), causes);
+    change.append(&mut common);
+    causes.extend(change.iter().cloned());
+    causes.append(&mut change);
+    standard_finalizers(row, object, &path.child("finalizers"), causes);
+}
+
+/// What no change touches (apimachinery `ValidateObjectMetaAccessorUpdate`).
+fn immutable(object: &Value, old: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     for (field, new, known) in [
         ("name", meta::name(object), meta::name(old)),
         ("namespace", meta::namespace(object), meta::namespace(old)),
@@ -372,21 +429,128 @@ pub fn validate_update(row: &Row, object: &Value, old: &Value, causes: &mut Vec<
             causes.push(Cause::immutable(&path.child(field), new));
         }
     }
-    if object["metadata"]["deletionTimestamp"] != old["metadata"]["deletionTimestamp"] {
-        let new = object["metadata"]["deletionTimestamp"].clone();
-        causes.push(Cause::immutable(&path.child("deletionTimestamp"), new));
-    }
-    if meta::deletion_timestamp(old).is_some() {
-        let known: HashSet<&str> = meta::finalizers(old).collect();
-        let added: Vec<&str> = meta::finalizers(object).filter(|finalizer| !known.contains(finalizer)).collect();
-        if !added.is_empty() {
-            let quoted: Vec<String> = added.iter().map(|finalizer| format!("{finalizer:?}")).collect();
-            let why = format!(
-                "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
-                quoted.join(", ")
-            );
-            causes.push(Cause::forbidden(&path.child("finalizers"), why));
+    for field in ["deletionTimestamp", "deletionGracePeriodSeconds"] {
+        let new = object.get("metadata").unwrap_or(&Value::Null);
+        if !fields::same(new, old.get("metadata").unwrap_or(&Value::Null), field) {
+            causes.push(Cause::immutable(&path.child(field), new.get(field).cloned().unwrap_or(Value::Null)));
         }
     }
-    validate_common(row, object, &path, causes);
+}
+
+/// What waits to go waits for nothing else (apimachinery `ValidateNoNewFinalizers`).
+fn no_new_finalizers(object: &Value, old: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    if meta::deletion_timestamp(old).is_none() {
+        return;
+    }
+    let known: HashSet<&str> = meta::finalizers(old).collect();
+    let added: BTreeSet<&str> = meta::finalizers(object).filter(|finalizer| !known.contains(finalizer)).collect();
+    if !added.is_empty() {
+        let quoted: Vec<String> = added.iter().map(|finalizer| format!("{finalizer:?}")).collect();
+        let why = format!(
+            "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
+            quoted.join(", ")
+        );
+        causes.push(Cause::forbidden(path, why));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::strategy::PLAIN;
+    use coracle_api::json::json;
+
+    fn told(causes: &[Cause]) -> Vec<String> {
+        causes.iter().map(Cause::to_string).collect()
+    }
+
+    fn maps() -> Row {
+        Row::new("", "v1", "ConfigMap", "configmaps", PLAIN)
+    }
+
+    /// What an update with this metadata of an object with that is refused for.
+    fn changed(row: &Row, new: Value, old: Value) -> Vec<String> {
+        let (mut new, old) = (json!({"metadata": new}), json!({"metadata": old}));
+        prepare_update(&mut new, &old);
+        let mut causes = Vec::new();
+        validate_update(row, &new, &old, &mut causes);
+        told(&causes)
+    }
+
+    #[test]
+    fn when_an_object_goes_is_nothing_that_an_update_says() {
+        let going = || json!({"deletionTimestamp": "2026-01-01T00:00:00Z", "deletionGracePeriodSeconds": 30});
+        for new in [json!({}), going(), json!({"deletionTimestamp": "2027-01-01T00:00:00Z"})] {
+            assert_eq!(changed(&maps(), new.clone(), going()), [""; 0], "{new}");
+        }
+        let period = "metadata.deletionGracePeriodSeconds: Invalid value: 5: field is immutable";
+        assert_eq!(changed(&maps(), json!({"deletionGracePeriodSeconds": 5}), going()), [period; 2]);
+        assert_eq!(changed(&maps(), json!({"deletionGracePeriodSeconds": 5}), json!({})), [period; 2]);
+        let time = "metadata.deletionTimestamp: Invalid value: \"2027-01-01T00:00:00Z\": field is immutable";
+        assert_eq!(
+            changed(&maps(), json!({"deletionTimestamp": "2027-01-01T00:00:00Z"}), json!({})),
+            [time; 2],
+            "one that stays is not made to go"
+        );
+    }
+
+    #[test]
+    fn a_change_is_judged_as_often_as_upstream_does() {
+        let found = changed(
+            &maps(),
+            json!({"uid": "b", "labels": {"a": "-"}, "finalizers": ["x", "y.io/z", "y.io/a"]}),
+            json!({"uid": "a", "deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["x"]}),
+        );
+        let fields: Vec<&str> = found.iter().filter_map(|cause| cause.split(": ").next()).collect();
+        let change = ["metadata.finalizers", "metadata.uid", "metadata.labels"];
+        assert_eq!(fields, [&["metadata.labels"], &change[..], &change, &["metadata.finalizers[0]"]].concat());
+        assert_eq!(
+            found[1],
+            "metadata.finalizers: Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers []string{\"y.io/a\", \"y.io/z\"}"
+        );
+    }
+
+    #[test]
+    fn some_kinds_take_finalizers_without_a_domain() {
+        for (group, kind, strict) in [
+            ("", "ConfigMap", true),
+            ("policy", "PodDisruptionBudget", false),
+            ("coordination.k8s.io", "Lease", false),
+            ("admissionregistration.k8s.io", "MutatingWebhookConfiguration", false),
+            ("storage.k8s.io", "StorageClass", true),
+        ] {
+            let (row, mut causes) = (Row::new(group, "v1", kind, "x", PLAIN).cluster(), Vec::new());
+            validate(&row, &json!({"metadata": {"name": "a", "finalizers": ["x"]}}), &mut causes);
+            assert_eq!(causes.is_empty(), !strict, "{kind}: {:?}", told(&causes));
+        }
+    }
+
+    #[test]
+    fn owners_have_a_version_and_are_shown_as_go_does() {
+        let owned = |owners: Value| {
+            let mut causes = Vec::new();
+            owners_of(&json!({"ownerReferences": owners}), &mut causes);
+            told(&causes)
+        };
+        let plain = |version: &str, kind: &str| json!({"uid": "u", "name": "n", "kind": kind, "apiVersion": version});
+        for fine in ["v1", "/v1", "apps/v1"] {
+            assert_eq!(owned(json!([plain(fine, "Node")])), [""; 0], "{fine}");
+        }
+        for wrong in ["", "/", "apps/", "a/b/c", "//"] {
+            let told = format!("o.apiVersion: Invalid value: {wrong:?}: version must not be empty");
+            assert_eq!(owned(json!([plain(wrong, "Event")])), [told]);
+        }
+        for version in ["v1", "/v1"] {
+            let shown = format!(r#"{{"apiVersion":"{version}","kind":"Event","name":"n","uid":"u"}}"#);
+            let told = format!("o: Invalid value: {shown}: /v1, Kind=Event is disallowed from being an owner");
+            assert_eq!(owned(json!([plain(version, "Event")])), [told]);
+        }
+        assert_eq!(owned(json!([plain("apps/v1", "Event")])), [""; 0]);
+        let many = vec![json!({"controller": true, "apiVersion": "v1", "kind": "A", "name": "n", "uid": "u"}); 500];
+        assert_eq!(owned(many.into()).len(), CONTROLLERS_TOLD, "what is told of them does not grow with their square");
+    }
+
+    fn owners_of(metadata: &Value, causes: &mut Vec<Cause>) {
+        owners(metadata, &FieldPath::new("o"), causes);
+    }
 }

@@ -23,6 +23,10 @@ impl Strategy for RoleStrategy {
         validation::path_segment
     }
 
+    fn wrong_prefix(&self, prefix: &str) -> Vec<String> {
+        validation::path_prefix(prefix)
+    }
+
     fn validate(&self, role: &Value, causes: &mut Vec<Cause>) {
         let namespaced = !coracle_api::meta::namespace(role).is_empty();
         for (nth, rule) in items(role, "rules").iter().enumerate() {
@@ -86,6 +90,10 @@ impl Strategy for BindingStrategy {
 
     fn name_rule(&self) -> NameRule {
         validation::path_segment
+    }
+
+    fn wrong_prefix(&self, prefix: &str) -> Vec<String> {
+        validation::path_prefix(prefix)
     }
 
     fn default(&self, binding: &mut Value) {

@@ -111,6 +111,11 @@ pub trait Strategy: Send + Sync + std::fmt::Debug + 'static {
         validation::dns1123_subdomain
     }
 
+    /// What is wrong with the beginning of a name, the rest of which the server makes.
+    fn wrong_prefix(&self, prefix: &str) -> Vec<String> {
+        self.name_rule()(&validation::masked(prefix))
+    }
+
     /// Fills in what a client may leave out. Also called on updates.
     fn default(&self, _object: &mut Value) {}
 

@@ -376,7 +376,7 @@ async fn names_of_finalizers_and_owners() {
             json!({"metadata": {"ownerReferences": [{"kind": "Event", "apiVersion": "v1", "uid": "u"}]}}),
             &[
                 "metadata.ownerReferences.name: Invalid value: \"\": must not be empty",
-                "metadata.ownerReferences: Invalid value: {\"kind\":\"Event\",\"apiVersion\":\"v1\",\"uid\":\"u\",\"name\":\"\"}: /v1, Kind=Event is disallowed from being an owner",
+                "metadata.ownerReferences: Invalid value: {\"apiVersion\":\"v1\",\"kind\":\"Event\",\"name\":\"\",\"uid\":\"u\"}: /v1, Kind=Event is disallowed from being an owner",
             ],
         ),
         (

@@ -33,6 +33,10 @@ impl Strategy for SigningRequestStrategy {
         validation::path_segment
     }
 
+    fn wrong_prefix(&self, prefix: &str) -> Vec<String> {
+        validation::path_prefix(prefix)
+    }
+
     fn prepare_create(&self, request: &mut Value, context: &WriteContext) {
         let spec = object_mut(request, "spec");
         for field in REQUESTER {

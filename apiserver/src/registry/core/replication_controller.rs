@@ -27,6 +27,11 @@ impl Strategy for ReplicationControllerStrategy {
         &FIELDS
     }
 
+    fn wrong_prefix(&self, _prefix: &str) -> Vec<String> {
+        // Upstream's declared rules, which took over the name's, know of no beginnings.
+        Vec::new()
+    }
+
     fn default(&self, object: &mut Value) {
         pod_defaults::template(object_mut(object, "spec"));
         // Labels and selector come from the template where they are left out.
