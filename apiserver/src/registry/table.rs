@@ -106,7 +106,7 @@ fn core_rows() -> Vec<Row> {
             .short(&["ns"])
             .with(&[Finalize, Status]),
         Row::new("", "v1", "Node", "nodes", core::node::NodeStrategy).cluster().short(&["no"]).with(&[Proxy, Status]),
-        Row::new("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", core::volume::ClaimStrategy)
+        Row::new("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", core::claim::ClaimStrategy)
             .shown_when_deleted()
             .short(&["pvc"])
             .status(),

@@ -8,7 +8,7 @@ use coracle_api::status::FieldPath;
 use coracle_api::{Cause, validation};
 use std::collections::HashSet;
 
-const PULL: [&str; 3] = ["Always", "IfNotPresent", "Never"];
+pub const PULL: [&str; 3] = ["Always", "IfNotPresent", "Never"];
 const PROTOCOLS: [&str; 3] = ["SCTP", "TCP", "UDP"];
 const MESSAGE: [&str; 2] = ["File", "FallbackToLogsOnError"];
 
@@ -105,7 +105,8 @@ fn env(container: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
             let at = at.child(one).child("name");
             match text(&from[*one], "name") {
                 "" => causes.push(Cause::required(&at, "")),
-                name => invalid_all(&at, name, validation::dns1123_subdomain(name), causes),
+                // Upstream takes it for the beginning of a name.
+                name => invalid_all(&at, name, validation::dns1123_subdomain(&validation::masked(name)), causes),
             }
         }
         match given.len() {
@@ -133,6 +134,7 @@ fn env_source(kind: &str, source: &Value, path: &FieldPath, causes: &mut Vec<Cau
                 key => invalid_all(&path.child("key"), key, validation::config_map_key(key), causes),
             }
         }
+        "fileKeyRef" => downward::file_key_ref(source, path, causes),
         _ => {}
     }
 }

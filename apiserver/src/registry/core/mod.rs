@@ -1,5 +1,6 @@
 //! Kinds of core/v1, and of groups that grew out of it.
 
+pub mod claim;
 pub mod config;
 mod container;
 mod downward;

@@ -1,6 +1,6 @@
 //! Pods.
 
-use super::{pod_defaults, pod_spec, pod_status, pod_update, resources};
+use super::{pod_defaults, pod_spec, pod_status, pod_update, resources, volume_source};
 use crate::cache::Field;
 use crate::registry::Subresource;
 use crate::registry::fields::{is_set, items, items_mut, object_mut, set, set_default, text};
@@ -116,7 +116,9 @@ impl Strategy for PodStrategy {
     }
 
     fn validate(&self, pod: &Value, causes: &mut Vec<Cause>) {
+        volume_source::claims_made(pod, causes);
         pod_spec::validate(&pod["spec"], &FieldPath::new("spec"), causes);
+        volume_source::tokens_of_nobody(&pod["spec"], causes);
     }
 
     fn validate_create(&self, pod: &Value, causes: &mut Vec<Cause>) {

@@ -88,7 +88,7 @@ fn stop_signal(container: &mut Value) {
 fn container(container: &mut Value, host_network: bool) {
     stop_signal(container);
     if text(container, "imagePullPolicy").is_empty() {
-        let policy = if is_latest(text(container, "image")) { "Always" } else { "IfNotPresent" };
+        let policy = pull_policy(text(container, "image"));
         set(container, "imagePullPolicy", policy);
     }
     set_default(container, "terminationMessagePath", "/dev/termination-log");
@@ -148,9 +148,18 @@ fn http_get(get: &mut Value) {
     }
 }
 
+/// When an image is pulled unless somebody says.
+fn pull_policy(image: &str) -> &'static str {
+    if is_latest(image) { "Always" } else { "IfNotPresent" }
+}
+
 /// Whether an image is named without a tag or digest, or by `latest`.
 fn is_latest(image: &str) -> bool {
     if image.contains('@') {
+        return false;
+    }
+    // No name is no name of a newest image.
+    if image.is_empty() {
         return false;
     }
     // A colon before the last slash belongs to the registry's port.
@@ -187,6 +196,12 @@ fn volume(volume: &mut Value) {
         && field(path, "type").is_none_or(Value::is_null)
     {
         set(path, "type", "");
+    }
+    if let Some(image) = field_mut(volume, "image").filter(|image| image.is_object())
+        && text(image, "pullPolicy").is_empty()
+    {
+        let policy = pull_policy(text(image, "reference"));
+        set(image, "pullPolicy", policy);
     }
     volume_systems(volume);
     if let Some(spec) = below_mut(volume, &["ephemeral", "volumeClaimTemplate", "spec"]).filter(|spec| spec.is_object())
@@ -241,6 +256,7 @@ mod tests {
             ("r:5000/a", true),
             ("r:5000/a:1", false),
             ("a@sha256:x", false),
+            ("", false),
         ] {
             assert_eq!(is_latest(image), latest, "{image}");
         }
@@ -251,7 +267,7 @@ mod tests {
         let mut object = json!({"spec": {
             "containers": [{"name": "a", "image": "a:1", "ports": [{"containerPort": 80}], "resources": {"limits": {"cpu": "1"}},
                 "livenessProbe": {"httpGet": {"port": 80}}}],
-            "volumes": [{"name": "v"}, {"name": "c", "configMap": {"name": "x"}}]}});
+            "volumes": [{"name": "v"}, {"name": "c", "configMap": {"name": "x"}}, {"name": "i", "image": {"reference": "a:1"}}]}});
         pod(&mut object);
         let spec = &object["spec"];
         assert_eq!(spec["restartPolicy"], "Always");
@@ -260,7 +276,8 @@ mod tests {
         assert_eq!(spec["containers"][0]["livenessProbe"]["httpGet"]["path"], "/");
         assert_eq!(
             spec["volumes"],
-            json!([{"name": "v", "emptyDir": {}}, {"name": "c", "configMap": {"name": "x", "defaultMode": 420}}])
+            json!([{"name": "v", "emptyDir": {}}, {"name": "c", "configMap": {"name": "x", "defaultMode": 420}},
+                {"name": "i", "image": {"reference": "a:1", "pullPolicy": "IfNotPresent"}}])
         );
         let again = object.clone();
         pod(&mut object);

@@ -1,7 +1,7 @@
 //! Checks of a pod's spec, alone or in a template (core/validation).
 
 use super::mounts::Volumes;
-use super::{container, pod_resources, pod_security, restarts, scheduling, volume_source, windows};
+use super::{container, downward, pod_resources, pod_security, restarts, scheduling, volume_source, windows};
 use crate::registry::fields::{self, invalid_all, is_set, items, one_of, text};
 use coracle_api::json::Value;
 use coracle_api::status::FieldPath;
@@ -66,6 +66,7 @@ pub fn validate(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
             invalid_all(&path.child("hostnames").index(at), name, validation::dns1123_subdomain(name), causes);
         }
     }
+    downward::files_in_volumes(spec, path, causes);
 }
 
 /// Where names are looked up (core `validatePodDNSConfig`).

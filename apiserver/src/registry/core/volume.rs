@@ -1,46 +1,59 @@
-//! PersistentVolumes and their claims (core/validation).
+//! PersistentVolumes (core `ValidatePersistentVolumeSpec`, `ValidatePersistentVolumeUpdate`).
 
-use super::volume_kinds::{self, Owner};
+use super::volume_kinds::{self, Owner, surplus};
 use crate::registry::fields::{
-    self, alike, invalid_all, is_set, items, label_selector, object_mut, one_of, quantity, same, set, set_default, text,
+    self, alike, below_mut, field, invalid_all, is_set, items, items_mut, object_mut, one_of, quantity, same,
+    set_default, text,
 };
-use crate::registry::strategy::{Strategy, Traits, WriteContext};
-use coracle_api::json::{Value, json};
+use crate::registry::strategy::{Strategy, WriteContext};
+use coracle_api::json::{Map, Value, json};
 use coracle_api::quantity::Quantity;
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, meta, validation};
+use std::collections::BTreeMap;
+
+pub use super::claim::claim_spec;
 
 const MODES: [&str; 4] = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
-const VOLUME_MODES: [&str; 2] = ["Block", "Filesystem"];
+/// A volume for one pod.
+const ALONE: &str = "ReadWriteOncePod";
+pub const VOLUME_MODES: [&str; 2] = ["Block", "Filesystem"];
 const RECLAIM: [&str; 3] = ["Delete", "Recycle", "Retain"];
 const NOT_POSITIVE: &str = "must be greater than zero";
-const CLAIM_FIXED: &str =
-    "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
 
-/// What a volume can be.
+/// What a volume can be, in the order in which upstream looks.
 const SOURCES: [&str; 22] = [
+    "hostPath",
+    "gcePersistentDisk",
     "awsElasticBlockStore",
-    "azureDisk",
-    "azureFile",
+    "glusterfs",
+    "flocker",
+    "nfs",
+    "rbd",
+    "quobyte",
     "cephfs",
+    "iscsi",
     "cinder",
-    "csi",
     "fc",
     "flexVolume",
-    "flocker",
-    "gcePersistentDisk",
-    "glusterfs",
-    "hostPath",
-    "iscsi",
-    "local",
-    "nfs",
+    "azureFile",
+    "vsphereVolume",
     "photonPersistentDisk",
     "portworxVolume",
-    "quobyte",
-    "rbd",
+    "azureDisk",
     "scaleIO",
+    "local",
     "storageos",
-    "vsphereVolume",
+    "csi",
+];
+
+/// Labels of nodes that a volume may name by another name than before: the one that followed.
+const RENAMED: [(&str, &str); 5] = [
+    ("failure-domain.beta.kubernetes.io/zone", "topology.kubernetes.io/zone"),
+    ("failure-domain.beta.kubernetes.io/region", "topology.kubernetes.io/region"),
+    ("beta.kubernetes.io/os", "kubernetes.io/os"),
+    ("beta.kubernetes.io/arch", "kubernetes.io/arch"),
+    ("beta.kubernetes.io/instance-type", "node.kubernetes.io/instance-type"),
 ];
 
 /// core/v1 PersistentVolume
@@ -66,26 +79,22 @@ impl Strategy for VolumeStrategy {
 
     fn validate(&self, volume: &Value, causes: &mut Vec<Cause>) {
         let (spec, path) = (&volume["spec"], FieldPath::new("spec"));
-        access_modes(spec, "", &path, causes);
+        some_mode(spec, "", &path, causes);
+        access_modes(spec, &path, causes);
         capacity(spec, &path.child("capacity"), causes);
         one_of(spec, "persistentVolumeReclaimPolicy", &RECLAIM, &path, causes);
-        one_of(spec, "volumeMode", &VOLUME_MODES, &path, causes);
-        sources(spec, meta::name(volume), &path, causes);
-        classes(spec, &path, causes);
-        if is_set(spec, "volumeAttributesClassName") && !is_set(spec, "csi") {
-            let why = "has to be specified when using volumeAttributesClassName";
-            causes.push(Cause::required(&path.child("csi"), why));
-        }
-        let affinity = spec.get("nodeAffinity").filter(|affinity| !affinity.is_null());
+        let affinity = field(spec, "nodeAffinity").filter(|affinity| !affinity.is_null());
         if let Some(affinity) = affinity {
             let path = path.child("nodeAffinity").child("required");
             match affinity.get("required").filter(|required| !required.is_null()) {
                 None => causes.push(Cause::required(&path, "must specify required node constraints")),
                 Some(required) => super::scheduling::node_selector(required, &path, causes),
             }
-        } else if is_set(spec, "local") {
-            causes.push(Cause::required(&path.child("nodeAffinity"), "Local volume requires node affinity"));
         }
+        sources(spec, meta::name(volume), affinity.is_some(), &path, causes);
+        storage_class(spec, &path, causes);
+        one_of(spec, "volumeMode", &VOLUME_MODES, &path, causes);
+        attributes_class(spec, &path, causes);
     }
 
     fn validate_update(&self, volume: &Value, old: &Value, causes: &mut Vec<Cause>) {
@@ -102,20 +111,69 @@ impl Strategy for VolumeStrategy {
             let path = FieldPath::new("spec.persistentvolumesource");
             causes.push(Cause::forbidden(&path, "spec.persistentvolumesource is immutable after creation"));
         }
-        let immutable = |field: &str, causes: &mut Vec<Cause>| {
-            if !same(now, before, field) {
-                causes.push(Cause::immutable(&FieldPath::new(field), now.get(field).cloned().unwrap_or(Value::Null)));
-            }
-        };
-        immutable("volumeMode", causes);
-        if is_set(before, "nodeAffinity") {
-            immutable("nodeAffinity", causes);
+        if !same(now, before, "volumeMode") {
+            let mode = now.get("volumeMode").cloned().unwrap_or(Value::Null);
+            causes.push(Cause::immutable(&FieldPath::new("volumeMode"), mode));
         }
-        attributes_class_stays(now, before, causes);
+        affinity_stays(now, before, causes);
+        if is_given(before, "volumeAttributesClassName") && !is_given(now, "volumeAttributesClassName") {
+            let path = FieldPath::new("spec.volumeAttributesClassName");
+            causes.push(Cause::forbidden(&path, "update from non-nil value to nil is forbidden"));
+        }
     }
 }
 
-fn volume_mode(spec: &mut Value) {
+/// Whether a field is there, though it may hold nothing.
+pub fn is_given(value: &Value, name: &str) -> bool {
+    field(value, name).is_some_and(|field| !field.is_null())
+}
+
+/// Where a volume can be used stays as it is, when it was said; labels go by their new names (core `validatePvNodeAffinity`).
+fn affinity_stays(now: &Value, before: &Value, causes: &mut Vec<Cause>) {
+    const TERMS: &str = "/nodeAffinity/required/nodeSelectorTerms";
+    if !is_given(before, "nodeAffinity") {
+        return;
+    }
+    let mut known = before["nodeAffinity"].clone();
+    let wanted = now.pointer(TERMS).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let terms = below_mut(&mut known, &["required"]).map(|required| items_mut(required, "nodeSelectorTerms"));
+    for (term, wanted) in terms.into_iter().flatten().zip(wanted) {
+        for (known, wanted) in items_mut(term, "matchExpressions").zip(items(wanted, "matchExpressions")) {
+            if RENAMED.contains(&(text(known, "key"), text(wanted, "key"))) {
+                fields::copy(known, wanted, "key");
+            }
+        }
+    }
+    let affinity = field(now, "nodeAffinity").unwrap_or(&Value::Null);
+    if !alike(affinity, &known) {
+        // Upstream writes a type of its own, whose fields have their names in Go, and a text for none.
+        let shown = if affinity.is_null() { "null".into() } else { affinity_in_go(affinity) };
+        let why = "field is immutable, except for updating from beta label to GA";
+        causes.push(Cause::invalid(&FieldPath::new("nodeAffinity"), shown, why));
+    }
+}
+
+fn affinity_in_go(affinity: &Value) -> Value {
+    let list = |value: &Value, name: &str, show: &dyn Fn(&Value) -> Value| match value.get(name) {
+        Some(Value::Array(all)) => all.iter().map(show).collect::<Vec<_>>().into(),
+        _ => Value::Null,
+    };
+    let requirement = |one: &Value| {
+        let values = list(one, "values", &Value::clone);
+        json!({"Key": text(one, "key"), "Operator": text(one, "operator"), "Values": values})
+    };
+    let term = |one: &Value| {
+        let expressions = list(one, "matchExpressions", &requirement);
+        let fields = list(one, "matchFields", &requirement);
+        json!({"MatchExpressions": expressions, "MatchFields": fields})
+    };
+    match affinity.get("required").filter(|required| !required.is_null()) {
+        None => json!({"Required": null}),
+        Some(required) => json!({"Required": {"NodeSelectorTerms": list(required, "nodeSelectorTerms", &term)}}),
+    }
+}
+
+pub fn volume_mode(spec: &mut Value) {
     set_default(spec, "volumeMode", "Filesystem");
 }
 
@@ -140,18 +198,21 @@ pub fn inline_spec(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     if !is_set(spec, "csi") {
         causes.push(Cause::required(&path.child("csi"), &format!("has to be specified {CONTEXT}")));
     }
-    access_modes(spec, "", path, causes);
+    some_mode(spec, "", path, causes);
+    access_modes(spec, path, causes);
     if !matches!(text(spec, "persistentVolumeReclaimPolicy"), "" | "Retain") {
         let why = format!("may only be Retain {CONTEXT}");
         causes.push(Cause::forbidden(&path.child("persistentVolumeReclaimPolicy"), why));
     }
     never("nodeAffinity", causes);
-    sources(spec, "", path, causes);
+    // Where a local volume is cannot be said here, and so there is none.
+    sources(spec, "", false, path, causes);
     never("storageClassName", causes);
     if spec.get("volumeMode").and_then(Value::as_str).is_some_and(|mode| mode != "Filesystem") {
         let why = format!("may not specify volumeMode other than Filesystem {CONTEXT}");
         causes.push(Cause::forbidden(&path.child("volumeMode"), why));
     }
+    attributes_class(spec, path, causes);
 }
 
 fn capacity(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
@@ -161,20 +222,28 @@ fn capacity(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
         causes.push(Cause::required(path, ""));
     }
     if count > 1 || given.is_none_or(|given| !given.contains_key("storage")) {
-        let found = spec.get("capacity").cloned().unwrap_or_else(|| json!({}));
-        causes.push(Cause::not_supported(path, found, &["storage"]));
+        // Go writes maps by the order of their keys.
+        let sorted: Option<BTreeMap<_, _>> = given.map(|given| given.iter().collect());
+        let shown = sorted.map_or(Value::Null, |sorted| {
+            sorted.into_iter().map(|(name, size)| (name.clone(), size.clone())).collect::<Map>().into()
+        });
+        causes.push(Cause::not_supported(path, shown, &["storage"]));
     }
     for (name, size) in given.into_iter().flatten() {
         let (size, path) = (quantity(size), path.key(name));
-        // Upstream asks for a valid quantity first, whose value it shows rounded up.
-        if let Some(size) = size.filter(|size| size.is_negative()) {
-            causes.push(Cause::invalid(&path, size.units(), "must be a valid resource quantity"));
-        }
+        not_negative(size, &path, causes);
         positive(size, &path, causes);
     }
 }
 
-fn positive(size: Option<Quantity>, path: &FieldPath, causes: &mut Vec<Cause>) {
+/// A quantity that is none, whose value upstream shows rounded up (core `validateBasicResource`).
+pub fn not_negative(size: Option<Quantity>, path: &FieldPath, causes: &mut Vec<Cause>) {
+    if let Some(size) = size.filter(|size| size.is_negative()) {
+        causes.push(Cause::invalid(path, size.units(), "must be a valid resource quantity"));
+    }
+}
+
+pub fn positive(size: Option<Quantity>, path: &FieldPath, causes: &mut Vec<Cause>) {
     if let Some(size) = size
         && (size.is_zero() || size.is_negative())
     {
@@ -182,200 +251,223 @@ fn positive(size: Option<Quantity>, path: &FieldPath, causes: &mut Vec<Cause>) {
     }
 }
 
-fn sources(spec: &Value, volume: &str, path: &FieldPath, causes: &mut Vec<Cause>) {
-    let given = SOURCES.iter().filter(|name| spec.get(*name).is_some_and(|source| !source.is_null()));
-    let mut count = 0;
-    for name in given {
-        count += 1;
-        if count > 1 {
-            causes.push(Cause::forbidden(&path.child(name), "may not specify more than 1 volume type"));
+/// What the volume is: one thing. The first that is found is judged, and any other is one too many.
+fn sources(spec: &Value, volume: &str, affinity: bool, path: &FieldPath, causes: &mut Vec<Cause>) {
+    let mut counted = false;
+    for name in SOURCES.into_iter().filter(|name| is_given(spec, name)) {
+        // Upstream counts a flexVolume, but does not ask whether it is alone.
+        if counted && name != "flexVolume" {
+            causes.push(surplus(name, path));
             continue;
         }
-        volume_kinds::validate(name, &spec[*name], Owner::Persistent { name: volume }, path, causes);
+        counted = true;
+        volume_kinds::validate(name, &spec[name], Owner::Persistent { name: volume }, path, causes);
+        if name == "local" && !affinity {
+            causes.push(Cause::required(&path.child("nodeAffinity"), "Local volume requires node affinity"));
+        }
     }
-    if count == 0 {
+    if !counted {
         causes.push(Cause::required(path, "must specify a volume type"));
     }
-    let root = spec
-        .pointer("/hostPath/path")
-        .and_then(Value::as_str)
-        .is_some_and(|path| path.trim_matches('/').is_empty() && !path.is_empty());
+    let root = spec.pointer("/hostPath/path").and_then(Value::as_str).is_some_and(is_root);
     if root && text(spec, "persistentVolumeReclaimPolicy") == "Recycle" {
         let path = path.child("persistentVolumeReclaimPolicy");
         causes.push(Cause::forbidden(&path, "may not be 'recycle' for a hostPath mount of '/'"));
     }
 }
 
-/// Names of classes, which may be left out but not be anything.
-fn classes(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+/// Whether a path leads to `/`, whatever way it takes (Go's `path.Clean`).
+fn is_root(path: &str) -> bool {
+    let depth = path.split('/').fold(0usize, |depth, part| match part {
+        "" | "." => depth,
+        ".." => depth.saturating_sub(1),
+        _ => depth + 1,
+    });
+    path.starts_with('/') && depth == 0
+}
+
+/// The name of a storage class, which may be left out.
+pub fn storage_class(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     let class = text(spec, "storageClassName");
     if !class.is_empty() {
         invalid_all(&path.child("storageClassName"), class, validation::dns1123_subdomain(class), causes);
     }
-    let path = path.child("volumeAttributesClassName");
-    match spec.get("volumeAttributesClassName").and_then(Value::as_str) {
-        None => {}
-        Some("") => causes.push(Cause::required(&path, "an empty string is disallowed")),
-        Some(class) => invalid_all(&path, class, validation::dns1123_subdomain(class), causes),
+}
+
+/// The class of a volume's attributes, which only CSI has.
+fn attributes_class(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    let Some(class) = field(spec, "volumeAttributesClassName").and_then(Value::as_str) else { return };
+    let at = path.child("volumeAttributesClassName");
+    match class {
+        "" => causes.push(Cause::required(&at, "an empty string is disallowed")),
+        class => invalid_all(&at, class, validation::dns1123_subdomain(class), causes),
+    }
+    if !is_given(spec, "csi") {
+        let why = "has to be specified when using volumeAttributesClassName";
+        causes.push(Cause::required(&path.child("csi"), why));
     }
 }
 
-fn attributes_class_stays(now: &Value, before: &Value, causes: &mut Vec<Cause>) {
-    if is_set(before, "volumeAttributesClassName") && !is_set(now, "volumeAttributesClassName") {
-        let path = FieldPath::new("spec.volumeAttributesClassName");
-        causes.push(Cause::forbidden(&path, "update from non-nil value to nil is forbidden"));
+/// There are ways to use it.
+pub fn some_mode(spec: &Value, why: &str, path: &FieldPath, causes: &mut Vec<Cause>) {
+    if items(spec, "accessModes").is_empty() {
+        causes.push(Cause::required(&path.child("accessModes"), why));
     }
 }
 
-/// core/v1 PersistentVolumeClaim
-#[derive(Debug)]
-pub struct ClaimStrategy;
-
-impl Strategy for ClaimStrategy {
-    fn blank_status(&self) -> Value {
-        json!({"phase": "Pending"})
-    }
-
-    fn traits(&self) -> Traits {
-        Traits::DEFAULT
-    }
-
-    fn default(&self, claim: &mut Value) {
-        volume_mode(object_mut(claim, "spec"));
-    }
-
-    fn prepare_create(&self, claim: &mut Value, _context: &WriteContext) {
-        let spec = object_mut(claim, "spec");
-        drop_sources(spec, &Value::Null);
-        data_source(spec);
-        claim["status"] = json!({"phase": "Pending"});
-    }
-
-    fn prepare_update(&self, claim: &mut Value, old: &Value, _context: &WriteContext) {
-        drop_sources(object_mut(claim, "spec"), &old["spec"]);
-    }
-
-    fn validate(&self, claim: &Value, causes: &mut Vec<Cause>) {
-        claim_spec(&claim["spec"], &FieldPath::new("spec"), causes);
-    }
-
-    fn validate_update(&self, claim: &Value, old: &Value, causes: &mut Vec<Cause>) {
-        let (mut now, mut before) = (claim["spec"].clone(), old["spec"].clone());
-        // A claim is bound once, and gets the default class once.
-        for field in ["volumeName", "storageClassName"] {
-            if before.get(field).is_none_or(Value::is_null) || field == "volumeName" && !is_set(&before, field) {
-                fields::copy(&mut before, &now, field);
-            }
-        }
-        let bound = text(&old["status"], "phase") == "Bound";
-        if bound {
-            fields::copy(&mut now, &before, "volumeAttributesClassName");
-            if let Some(size) = before.pointer("/resources/requests/storage").cloned()
-                && now.pointer("/resources/requests").is_some()
-            {
-                set(object_mut(object_mut(&mut now, "resources"), "requests"), "storage", size);
-            }
-        }
-        if !alike(&now, &before) {
-            causes.push(Cause::forbidden(&FieldPath::new("spec"), CLAIM_FIXED));
-        }
-        // What is not said counts as nothing.
-        let none = Quantity::from_units(0);
-        let size = |value: &Value, path: &str| value.pointer(path).and_then(quantity).unwrap_or(none);
-        let asked = |value: &Value| size(value, "/spec/resources/requests/storage");
-        if asked(claim) < asked(old) && asked(claim) <= size(old, "/status/capacity/storage") {
-            let path = FieldPath::new("spec").child("resources").child("requests").child("storage");
-            causes.push(Cause::forbidden(&path, "field can not be less than status.capacity"));
-        }
-        if !same(&claim["spec"], &old["spec"], "volumeMode") {
-            let mode = claim["spec"].get("volumeMode").cloned().unwrap_or(Value::Null);
-            causes.push(Cause::immutable(&FieldPath::new("volumeMode"), mode));
-        }
-        attributes_class_stays(&claim["spec"], &old["spec"], causes);
-    }
-}
-
-/// Leaves out what a claim cannot be filled from: something in another namespace, for the gate CrossNamespaceVolumeDataSource is
-/// alpha, and off; and in the older field, for that is how servers did before the newer one, all but claims and snapshots
-/// (core/persistentvolumeclaim `DropDisabledFields`, `EnforceDataSourceBackwardsCompatibility`). What the claim has, it keeps.
-fn drop_sources(spec: &mut Value, old: &Value) {
-    let elsewhere = fields::field(spec, "dataSourceRef").is_some_and(|source| is_set(source, "namespace"));
-    if elsewhere && !is_set(old, "dataSourceRef") {
-        fields::remove(spec, "dataSourceRef");
-    }
-    let has_source = [&*spec, old].into_iter().any(|spec| is_set(spec, "dataSourceRef")) || is_set(old, "dataSource");
-    let known = fields::field(spec, "dataSource").is_some_and(|source| {
-        let of = (text(source, "apiGroup"), text(source, "kind"));
-        [("", "PersistentVolumeClaim"), ("snapshot.storage.k8s.io", "VolumeSnapshot")].contains(&of)
-    });
-    if !has_source && !known {
-        fields::remove(spec, "dataSource");
-    }
-}
-
-/// What a claim is filled from stands in two fields, the older of which follows the newer (core/persistentvolumeclaim
-/// `NormalizeDataSources`).
-fn data_source(spec: &mut Value) {
-    let elsewhere = spec.pointer("/dataSourceRef/namespace").is_some_and(|namespace| namespace.as_str() != Some(""));
-    for (from, to) in [("dataSource", "dataSourceRef"), ("dataSourceRef", "dataSource")] {
-        if is_set(spec, from) && !is_set(spec, to) && !(elsewhere && to == "dataSource") {
-            let source = spec[from].clone();
-            set(spec, to, source);
-        }
-    }
-}
-
-/// A claim, alone or in a template.
-pub fn claim_spec(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
-    access_modes(spec, "at least 1 access mode is required", path, causes);
-    if let Some(selector) = spec.get("selector").filter(|selector| !selector.is_null()) {
-        label_selector(selector, &path.child("selector"), causes);
-    }
-    let storage = path.child("resources").key("storage");
-    match spec.pointer("/resources/requests/storage").and_then(quantity) {
-        None => causes.push(Cause::required(&storage, "")),
-        size => positive(size, &storage, causes),
-    }
-    one_of(spec, "volumeMode", &VOLUME_MODES, path, causes);
-    classes(spec, path, causes);
-    let core = |source: &Value| text(source, "apiGroup").is_empty();
-    for field in ["dataSource", "dataSourceRef"] {
-        let Some(source) = spec.get(field).filter(|source| !source.is_null()) else { continue };
-        let path = path.child(field);
-        for part in ["name", "kind"].into_iter().filter(|part| text(source, part).is_empty()) {
-            causes.push(Cause::required(&path.child(part), ""));
-        }
-        let kind = text(source, "kind");
-        if core(source) && !kind.is_empty() && kind != "PersistentVolumeClaim" {
-            let why = "must be 'PersistentVolumeClaim' when referencing the default apiGroup";
-            causes.push(Cause::invalid(&path, kind, why));
-        }
-    }
-    let (source, by_ref) = (&spec["dataSource"], &spec["dataSourceRef"]);
-    let path = path.child("dataSource");
-    if !text(by_ref, "namespace").is_empty() {
-        if !source.is_null() {
-            let why = "may not be specified when dataSourceRef.namespace is specified";
-            causes.push(Cause::invalid(&path, source.clone(), why));
-        }
-    } else if !source.is_null() && !by_ref.is_null() {
-        let different = ["kind", "name", "apiGroup"].iter().any(|part| text(source, part) != text(by_ref, part));
-        if different {
-            causes.push(Cause::invalid(&path, source.clone(), "must match dataSourceRef"));
-        }
-    }
-}
-
-fn access_modes(spec: &Value, why: &str, path: &FieldPath, causes: &mut Vec<Cause>) {
+/// The ways to use it are known ones, and one pod alone is not together with others.
+pub fn access_modes(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     let (modes, path) = (items(spec, "accessModes"), path.child("accessModes"));
-    if modes.is_empty() {
-        causes.push(Cause::required(&path, why));
-    }
     for mode in modes.iter().filter_map(Value::as_str).filter(|mode| !MODES.contains(mode)) {
         causes.push(Cause::not_supported(&path, mode, &MODES));
     }
-    let single = modes.iter().any(|mode| mode == "ReadWriteOncePod");
-    if single && modes.iter().any(|mode| mode != "ReadWriteOncePod") {
+    let has = |wanted: &dyn Fn(&str) -> bool| modes.iter().filter_map(Value::as_str).any(wanted);
+    if has(&|mode| mode == ALONE) && has(&|mode| mode != ALONE && MODES.contains(&mode)) {
         causes.push(Cause::forbidden(&path, "may not use ReadWriteOncePod with other access modes"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(causes: &[Cause]) -> Vec<String> {
+        causes.iter().map(Cause::to_string).collect()
+    }
+
+    fn with(more: Value) -> Value {
+        let mut spec = json!({"accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"}});
+        for (name, value) in more.as_object().into_iter().flatten() {
+            fields::set(&mut spec, name, value.clone());
+        }
+        spec
+    }
+
+    fn new(more: Value) -> Vec<String> {
+        let mut causes = Vec::new();
+        VolumeStrategy.validate(&json!({"metadata": {"name": "v"}, "spec": with(more)}), &mut causes);
+        told(&causes)
+    }
+
+    fn changed(new: Value, old: Value) -> Vec<String> {
+        let mut causes = Vec::new();
+        VolumeStrategy.validate_update(&json!({"spec": with(new)}), &json!({"spec": with(old)}), &mut causes);
+        told(&causes)
+    }
+
+    #[test]
+    fn an_unknown_mode_is_told_as_that_alone() {
+        let modes = |modes: Value| new(json!({"nfs": {"server": "s", "path": "/"}, "accessModes": modes}));
+        assert_eq!(modes(json!(["ReadWriteOncePod", "Foo"])).len(), 1);
+        assert!(modes(json!(["ReadWriteOncePod", "ReadWriteOncePod"])).is_empty());
+        assert_eq!(
+            modes(json!(["ReadWriteOncePod", "ReadOnlyMany"])),
+            ["spec.accessModes: Forbidden: may not use ReadWriteOncePod with other access modes"]
+        );
+    }
+
+    #[test]
+    fn a_second_source_is_told_after_what_is_wrong_with_the_first() {
+        assert_eq!(
+            new(json!({"cephfs": {}, "hostPath": {}, "flexVolume": {}, "local": {}})),
+            [
+                "spec.hostPath.path: Required value",
+                "spec.cephFS: Forbidden: may not specify more than 1 volume type",
+                "spec.flexVolume.driver: Required value",
+                "spec.local: Forbidden: may not specify more than 1 volume type",
+            ]
+        );
+        assert_eq!(
+            new(json!({"flexVolume": {"driver": "a/b"}, "csi": {}})),
+            ["spec.csi: Forbidden: may not specify more than 1 volume type"]
+        );
+    }
+
+    #[test]
+    fn causes_come_in_upstreams_order() {
+        let found = new(json!({"accessModes": [], "capacity": null, "persistentVolumeReclaimPolicy": "Recycle",
+            "nodeAffinity": {}, "hostPath": {"path": "/a/.."}, "storageClassName": "A", "volumeMode": "Tape",
+            "volumeAttributesClassName": ""}));
+        assert_eq!(found[2], "spec.capacity: Unsupported value: null: supported values: \"storage\"");
+        let fields: Vec<&str> = found.iter().filter_map(|cause| cause.split(": ").next()).collect();
+        assert_eq!(
+            fields,
+            [
+                "spec.accessModes",
+                "spec.capacity",
+                "spec.capacity",
+                "spec.nodeAffinity.required",
+                "spec.hostPath.path",
+                "spec.persistentVolumeReclaimPolicy",
+                "spec.storageClassName",
+                "spec.volumeMode",
+                "spec.volumeAttributesClassName",
+                "spec.csi"
+            ]
+        );
+        assert_eq!(
+            new(json!({"local": {"path": ".."}, "volumeMode": "Tape"}))[..2],
+            [
+                "spec.local.path: Invalid value: \"..\": must not contain '..'",
+                "spec.nodeAffinity: Required value: Local volume requires node affinity"
+            ]
+        );
+    }
+
+    #[test]
+    fn roots_are_roots_whatever_way_leads_there() {
+        for (path, root) in [
+            ("/", true),
+            ("//", true),
+            ("/.", true),
+            ("/./", true),
+            ("/a/..", true),
+            ("/../..", true),
+            ("", false),
+            (".", false),
+            ("a/..", false),
+            ("/a", false),
+            ("/../a", false),
+        ] {
+            assert_eq!(is_root(path), root, "{path}");
+        }
+    }
+
+    #[test]
+    fn labels_of_nodes_may_go_by_their_new_names() {
+        let on = |key: &str, value: &str| {
+            json!({"nodeAffinity": {"required": {"nodeSelectorTerms": [
+                {"matchExpressions": [{"key": key, "operator": "In", "values": [value]}]}]}}})
+        };
+        for (old, new) in RENAMED {
+            assert!(changed(on(new, "a"), on(old, "a")).is_empty(), "{old}");
+            assert_eq!(changed(on(old, "a"), on(new, "a")).len(), 1, "the old name of {new} does not come back");
+        }
+        const WHY: &str = "field is immutable, except for updating from beta label to GA";
+        let shown = r#"{"Required":{"NodeSelectorTerms":[{"MatchExpressions":[{"Key":"kubernetes.io/os","Operator":"In","Values":["b"]}],"MatchFields":null}]}}"#;
+        assert_eq!(
+            changed(on("kubernetes.io/os", "b"), on("beta.kubernetes.io/os", "a")),
+            [format!("nodeAffinity: Invalid value: {shown}: {WHY}")]
+        );
+        assert_eq!(changed(json!({}), on("a", "b")), [format!("nodeAffinity: Invalid value: \"null\": {WHY}")]);
+        assert!(changed(on("a", "b"), json!({})).is_empty(), "where there was none there may be one");
+    }
+
+    #[test]
+    fn an_inline_volume_is_never_local() {
+        let mut causes = Vec::new();
+        inline_spec(
+            &json!({"accessModes": ["ReadWriteOnce"], "local": {"path": "/x"}, "nodeAffinity": {}}),
+            &FieldPath::new("spec"),
+            &mut causes,
+        );
+        assert_eq!(
+            told(&causes),
+            [
+                "spec.csi: Required value: has to be specified in the context of inline volumes",
+                "spec.nodeAffinity: Forbidden: may not be specified in the context of inline volumes",
+                "spec.nodeAffinity: Required value: Local volume requires node affinity",
+            ]
+        );
     }
 }

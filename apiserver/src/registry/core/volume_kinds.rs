@@ -11,7 +11,7 @@ use coracle_api::{Cause, validation};
 #[derive(Clone, Copy)]
 pub enum Owner<'a> {
     /// A pod that mounts it directly.
-    Pod { volume: &'a str },
+    Pod,
     /// A PersistentVolume.
     Persistent { name: &'a str },
 }
@@ -19,13 +19,6 @@ pub enum Owner<'a> {
 impl Owner<'_> {
     fn is_persistent(self) -> bool {
         matches!(self, Owner::Persistent { .. })
-    }
-
-    fn name(&self) -> &str {
-        match self {
-            Owner::Pod { volume } => volume,
-            Owner::Persistent { name } => name,
-        }
     }
 }
 
@@ -41,7 +34,7 @@ const NEEDED: [(&str, &[&str]); 20] = [
     ("gitRepo", &["repository"]),
     ("glusterfs", &["endpoints", "path"]),
     ("hostPath", &["path"]),
-    ("iscsi", &["targetPortal", "iqn"]),
+    ("image", &["reference", "pullPolicy"]),
     ("local", &["path"]),
     ("nfs", &["server", "path"]),
     ("persistentVolumeClaim", &["claimName"]),
@@ -55,7 +48,18 @@ const NEEDED: [(&str, &[&str]); 20] = [
 const HOST_PATHS: [&str; 8] =
     ["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
 const REGISTRY: &str = "must be a host:port pair or multiple pairs separated by commas";
-const LONG_TARGET: &str = "Total length of <volume name>:<iscsi.targetPortal> must be under 64 characters if iscsi.initiatorName is specified.";
+const ISCSI_NAMES: &str = "must be valid format starting with iqn, eui, or naa";
+pub const LONG_TARGET: &str = "Total length of <volume name>:<iscsi.targetPortal> must be under 64 characters if iscsi.initiatorName is specified.";
+
+/// What is told of a second source, in upstream's spelling of two of them.
+pub fn surplus(kind: &str, parent: &FieldPath) -> Cause {
+    let spelled = match kind {
+        "cephfs" => "cephFS",
+        "downwardAPI" => "downwarAPI",
+        kind => kind,
+    };
+    Cause::forbidden(&parent.child(spelled), "may not specify more than 1 volume type")
+}
 
 /// The source of a volume, at the path of what holds it.
 pub fn validate(kind: &str, source: &Value, owner: Owner<'_>, parent: &FieldPath, causes: &mut Vec<Cause>) {
@@ -100,7 +104,8 @@ pub fn validate(kind: &str, source: &Value, owner: Owner<'_>, parent: &FieldPath
                 Some(namespace) => invalid_all(&path, namespace, validation::dns1123_label(namespace), causes),
             }
         }
-        "iscsi" => iscsi(source, owner, parent, causes),
+        "image" if is_set(source, "pullPolicy") => one_of(source, "pullPolicy", &super::container::PULL, &path, causes),
+        "iscsi" => iscsi(source, owner, &path, causes),
         "quobyte" => quobyte(source, &path, causes),
         "storageos" => storageos(source, owner, &path, causes),
         _ => {}
@@ -123,7 +128,8 @@ pub fn not_reserved(target: &str, path: &FieldPath, causes: &mut Vec<Cause>) {
     }
 }
 
-fn no_backsteps(target: &str, path: &FieldPath, causes: &mut Vec<Cause>) {
+/// A path without steps back (core `validatePathNoBacksteps`).
+pub fn no_backsteps(target: &str, path: &FieldPath, causes: &mut Vec<Cause>) {
     if steps_back(target) {
         causes.push(Cause::invalid(path, target, "must not contain '..'"));
     }
@@ -247,22 +253,23 @@ fn flocker(source: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     }
 }
 
-fn iscsi(source: &Value, owner: Owner<'_>, parent: &FieldPath, causes: &mut Vec<Cause>) {
-    let path = parent.child("iscsi");
+fn iscsi(source: &Value, owner: Owner<'_>, path: &FieldPath, causes: &mut Vec<Cause>) {
     let (portal, iqn) = (text(source, "targetPortal"), text(source, "iqn"));
-    let initiator = field(source, "initiatorName").and_then(Value::as_str);
-    if initiator.is_some() && owner.name().len() + 1 + portal.len() > 64 {
-        match owner {
-            Owner::Pod { volume } => causes.push(Cause::invalid(&parent.child("name"), volume, LONG_TARGET)),
-            Owner::Persistent { .. } => {
-                causes.push(Cause::invalid(&path.child("targetportal"), portal, LONG_TARGET));
-            }
-        }
+    if portal.is_empty() {
+        causes.push(Cause::required(&path.child("targetPortal"), ""));
     }
-    if !iqn.is_empty() {
-        iscsi_name(iqn, owner, &path.child("iqn"), causes);
+    if let Owner::Persistent { name } = owner
+        && is_long_target(source, name)
+    {
+        causes.push(Cause::invalid(&path.child("targetportal"), portal, LONG_TARGET));
     }
-    number(source, "lun", "must be between 0 and 255, inclusive", &path, causes);
+    if iqn.is_empty() {
+        causes.push(Cause::required(&path.child("iqn"), ""));
+    } else {
+        let why = if owner.is_persistent() { "must be valid format" } else { ISCSI_NAMES };
+        iscsi_name(iqn, why, &path.child("iqn"), causes);
+    }
+    number(source, "lun", "must be between 0 and 255, inclusive", path, causes);
     let asks = ["chapAuthDiscovery", "chapAuthSession"].iter().any(|flag| source[*flag] == true);
     match field(source, "secretRef").filter(|secret| !secret.is_null()) {
         None if asks => causes.push(Cause::required(&path.child("secretRef"), "")),
@@ -271,49 +278,56 @@ fn iscsi(source: &Value, owner: Owner<'_>, parent: &FieldPath, causes: &mut Vec<
         }
         _ => {}
     }
-    if let Some(initiator) = initiator {
-        iscsi_name(initiator, owner, &path.child("initiatorname"), causes);
+    if let Some(initiator) = field(source, "initiatorName").and_then(Value::as_str) {
+        iscsi_name(initiator, ISCSI_NAMES, &path.child("initiatorname"), causes);
     }
 }
 
-/// A qualified, an EUI or a network address authority name (RFC 3720, 3.2.6).
-fn iscsi_name(name: &str, owner: Owner<'_>, path: &FieldPath, causes: &mut Vec<Cause>) {
+/// Whether the volume's name and where it is are too long together to be the name of an interface.
+pub fn is_long_target(source: &Value, volume: &str) -> bool {
+    let named = field(source, "initiatorName").is_some_and(Value::is_string);
+    named && volume.len() + 1 + text(source, "targetPortal").len() > 64
+}
+
+/// A qualified, an EUI or a network address authority name (RFC 3720, 3.2.6); `why` is told of any other.
+fn iscsi_name(name: &str, why: &str, path: &FieldPath, causes: &mut Vec<Cause>) {
     let id = |rest: &str, length: usize| {
         let mut rest = rest.chars();
         rest.next().is_some() && rest.as_str().len() == length && rest.all(|c| c.is_ascii_alphanumeric())
     };
     let valid = match (name.get(..3), name.get(3..)) {
-        (Some("iqn"), Some(rest)) => is_iqn(rest),
+        (Some("iqn"), Some(_)) => has_iqn(name),
         (Some("eui"), Some(rest)) => id(rest, 16),
         (Some("naa"), Some(rest)) => id(rest, 32),
-        _ => {
-            let why = if owner.is_persistent() {
-                "must be valid format"
-            } else {
-                "must be valid format starting with iqn, eui, or naa"
-            };
-            causes.push(Cause::invalid(path, name, why));
-            return;
-        }
+        _ => return causes.push(Cause::invalid(path, name, why)),
     };
     if !valid {
         causes.push(Cause::invalid(path, name, "must be valid format"));
     }
 }
 
-/// What follows `iqn`: `.yyyy-mm.`, a domain turned around, a colon and a name.
-fn is_iqn(rest: &str) -> bool {
-    let digits = |text: Option<&str>| text.is_some_and(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
-    let Some((domain, name)) = rest.get(9..).and_then(|rest| rest.split_once(':')) else { return false };
-    rest.starts_with('.')
-        && digits(rest.get(1..5))
-        && rest.get(5..6) == Some("-")
-        && digits(rest.get(6..8))
-        && rest.get(8..9) == Some(".")
-        && !domain.is_empty()
-        && domain.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.'))
-        && !name.is_empty()
-        && !name.contains(|c: char| ",;*&$|".contains(c) || c.is_ascii_whitespace())
+/// Whether a text ends with `iqn.yyyy-mm.`, a domain turned around, a colon and a name. Upstream's expression is not tied to the
+/// beginning.
+fn has_iqn(text: &str) -> bool {
+    // All of it is behind what can stand in no part of it, and all but the name before a colon.
+    let end = text.rfind(|c: char| ",;*&$|\t\n\x0c\r ".contains(c)).map_or(0, |at| at + 1);
+    let mut rest = text.get(end..).unwrap_or_default();
+    while let Some((before, name)) = rest.split_once(':') {
+        let start = before.rfind(|c: char| !c.is_ascii_alphanumeric() && !matches!(c, '-' | '.'));
+        let own = start.and_then(|at| before.get(at..)).unwrap_or(before);
+        if !name.is_empty() && own.match_indices("iqn.").any(|(at, _)| is_iqn(&own.as_bytes()[at..])) {
+            return true;
+        }
+        rest = name;
+    }
+    false
+}
+
+/// What comes before the colon: the year, the month and at least one character of a domain.
+fn is_iqn(text: &[u8]) -> bool {
+    let form = b"iqn.0000-00.";
+    text.len() > form.len()
+        && form.iter().zip(text).all(|(form, byte)| if *form == b'0' { byte.is_ascii_digit() } else { form == byte })
 }
 
 fn quobyte(source: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
@@ -349,4 +363,68 @@ fn storageos(source: &Value, owner: Owner<'_>, path: &FieldPath, causes: &mut Ve
         }
     }
     secret(source, "secretRef", owner, path, causes);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use coracle_api::json::json;
+
+    fn told(kind: &str, source: Value, owner: Owner<'_>) -> Vec<String> {
+        let mut causes = Vec::new();
+        validate(kind, &source, owner, &FieldPath::new("v"), &mut causes);
+        causes.iter().map(Cause::to_string).collect()
+    }
+
+    #[test]
+    fn images_are_named_and_pulled_in_known_ways() {
+        assert_eq!(
+            told("image", json!({}), Owner::Pod),
+            ["v.image.reference: Required value", "v.image.pullPolicy: Required value"]
+        );
+        assert_eq!(
+            told("image", json!({"reference": "a", "pullPolicy": "Soon"}), Owner::Pod),
+            [
+                "v.image.pullPolicy: Unsupported value: \"Soon\": supported values: \"Always\", \"IfNotPresent\", \"Never\""
+            ]
+        );
+        assert!(told("image", json!({"reference": "a", "pullPolicy": "Never"}), Owner::Pod).is_empty());
+    }
+
+    #[test]
+    fn an_iscsi_targets_length_is_told_between_what_it_needs() {
+        let found = told("iscsi", json!({"initiatorName": "x"}), Owner::Persistent { name: &"n".repeat(64) });
+        assert_eq!(
+            found,
+            [
+                "v.iscsi.targetPortal: Required value".to_owned(),
+                format!("v.iscsi.targetportal: Invalid value: \"\": {LONG_TARGET}"),
+                "v.iscsi.iqn: Required value".to_owned(),
+                format!("v.iscsi.initiatorname: Invalid value: \"x\": {ISCSI_NAMES}"),
+            ]
+        );
+    }
+
+    #[test]
+    fn iscsi_names_end_as_they_must() {
+        for (name, valid) in [
+            ("iqn.2015-02.example.com:a", true),
+            ("iqn.2015-02.example.com:a:b", true),
+            ("iqn, iqn.2015-02.com:a", true),
+            ("iqn:iqn.2015-02.com:a", true),
+            ("iqn_iqn.2015-02.com:a", true),
+            ("iqn.2015-02.com:", false),
+            ("iqn.2015-02.:a", false),
+            ("iqn.2015-02:a", false),
+            ("iqn.201-502.com:a", false),
+            ("iqn.2015-02.com:a b", false),
+            ("iqn.2015-02.c_m:a", false),
+            ("iqn é:a", false),
+        ] {
+            assert_eq!(has_iqn(name), valid, "{name}");
+        }
+        let started = std::time::Instant::now();
+        assert!(!has_iqn(&"iqn.2015-02.".repeat(100_000)) && !has_iqn(&"iqn.2015-02:".repeat(100_000)));
+        assert!(started.elapsed().as_secs() < 5, "a long name is read in one go");
+    }
 }
