@@ -167,6 +167,44 @@ async fn volumes_of_every_kind() {
 }
 
 #[tokio::test]
+async fn what_pods_take_from_each_other() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    let file = |volume: &str| json!({"name": "A", "valueFrom": {"fileKeyRef": {"key": "K", "volumeName": volume, "path": "f"}}});
+    let claim = json!({"spec": {"accessModes": ["ReadWriteOnce"], "volumeAttributesClassName": "", "resources": {"requests": {"storage": "1"}}}});
+    let good = pod(json!({
+        "volumes": [{"name": "e", "emptyDir": {}}, {"name": "m", "ephemeral": {"volumeClaimTemplate": claim}}, {"name": "i", "image": {"reference": "a:1"}}],
+        "containers": [{"name": "c", "image": "i", "env": [file("e")], "envFrom": [{"configMapRef": {"name": "begins-"}}],
+            "volumeMounts": [{"name": "i", "mountPath": "/i", "subPath": "part"}]}],
+    }));
+    let rows: [(Value, &[&str]); 2] = [
+        (
+            json!({"spec": {"containers": [{"name": "c", "image": "i", "env": [file("x"), {"name": "B", "valueFrom": {"fileKeyRef": {}}}]}]}}),
+            &[
+                "spec.containers[0].env[1].valueFrom.fileKeyRef.key: Required value",
+                "spec.containers[0].env[1].valueFrom.fileKeyRef.volumeName: Required value",
+                "spec.containers[0].env[1].valueFrom.fileKeyRef.path: Required value",
+                "spec.containers[0].env[0].valueFrom.fileKeyRef.volumeName: Not found: \"x\"",
+                "spec.containers[0].env[1].valueFrom.fileKeyRef.volumeName: Not found: \"\"",
+            ],
+        ),
+        (
+            json!({"spec": {"containers": [{"name": "c", "image": "i"}], "volumes": [
+                {"name": "m", "ephemeral": {"volumeClaimTemplate": claim}},
+                {"name": "i", "image": {}},
+                {"name": "n", "persistentVolumeClaim": {"claimName": "a-m"}}]}}),
+            &[
+                "spec.volumes[2].persistentVolumeClaim.claimName: Invalid value: \"a-m\": must not reference a PVC that gets created for an ephemeral volume",
+                "spec.volumes[1].image.reference: Required value",
+            ],
+        ),
+    ];
+    creates(&client, PODS, &good, &rows).await;
+    let (_, made) = client.post(PODS, &good).await;
+    assert_eq!(made["spec"]["volumes"][2]["image"], json!({"reference": "a:1", "pullPolicy": "IfNotPresent"}));
+}
+
+#[tokio::test]
 async fn what_containers_take_from_outside() {
     let harness = Harness::start().await;
     let client = harness.admin();

@@ -459,6 +459,15 @@ async fn volumes_and_claims() {
     let (code, status) =
         client.merge(&format!("{path}/c"), &json!({"spec": {"resources": {"requests": {"storage": "3Gi"}}}})).await;
     assert_eq!(code, StatusCode::OK, "{status}");
+    let negative = json!({"status": {"capacity": {"storage": "-1"}}});
+    let (_, status) = client.merge(&format!("{path}/c/status"), &negative).await;
+    assert_eq!(causes(&status), ["status.capacity[storage]: Invalid value: -1: must be a valid resource quantity"]);
+    let annotated = json!({"metadata": {"annotations": {"volume.beta.kubernetes.io/storage-class": "x"}}});
+    let (_, status) = client.merge(&format!("{path}/c"), &annotated).await;
+    assert_eq!(
+        causes(&status),
+        ["metadata.annotations.volume.beta.kubernetes.io/storage-class: Invalid value: \"x\": field is immutable"]
+    );
     let (_, status) =
         client.merge(&format!("{path}/c"), &json!({"spec": {"resources": {"requests": {"storage": "1Gi"}}}})).await;
     assert_eq!(
