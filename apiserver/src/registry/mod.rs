@@ -10,6 +10,7 @@ pub mod autoscaling;
 mod autoscaling_v1;
 pub mod batch;
 pub mod certificates;
+pub mod conditions;
 pub mod coordination;
 pub mod core;
 pub mod devices;
