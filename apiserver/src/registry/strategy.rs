@@ -238,8 +238,5 @@ impl Strategy for Plain {
     }
 }
 
-/// A kind with no rules of its own, with a spec that counts generations.
-pub const SPECIFIED: Plain = Plain(Traits { generation: true, ..Traits::DEFAULT });
-
 /// A kind with no rules of its own at all.
 pub const PLAIN: Plain = Plain(Traits::DEFAULT);

@@ -7,7 +7,7 @@ use super::Subresource::{
 use super::admission_configs::AdmissionConfig;
 use super::reviews::ReviewStrategy;
 use super::row::Row;
-use super::strategy::{PLAIN, SPECIFIED};
+use super::strategy::PLAIN;
 use super::{
     aggregation, apps, autoscaling, batch, certificates, coordination, core, devices, events, flow_control, networking,
     policy, rbac, storage,
@@ -57,7 +57,7 @@ fn control_rows() -> Vec<Row> {
         Row::new(FLOW, "v1", "PriorityLevelConfiguration", "prioritylevelconfigurations", flow_control::LevelStrategy)
             .cluster()
             .status(),
-        Row::new(DEVICES, "v1", "DeviceClass", "deviceclasses", SPECIFIED).shown_when_deleted().cluster(),
+        Row::new(DEVICES, "v1", "DeviceClass", "deviceclasses", devices::ClassStrategy).shown_when_deleted().cluster(),
         Row::new(DEVICES, "v1", "ResourceClaim", "resourceclaims", devices::ClaimStrategy)
             .shown_when_deleted()
             .status(),
