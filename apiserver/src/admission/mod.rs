@@ -1,5 +1,6 @@
 //! Admission: what the server adds to, and refuses of, objects of any kind. Mutating first, then validating.
 
+mod device_admin;
 mod namespace_lifecycle;
 mod node_features;
 mod pods;
@@ -55,13 +56,18 @@ pub fn mutate_update(call: &Call, object: &mut Value, old: &Value) -> Result<(),
 
 /// Refuses a new object.
 pub fn validate_create(call: &Call, object: &Value) -> Result<(), Status> {
-    namespace_of(call, object).map(drop)
+    namespace_of(call, object)?;
+    match (&*call.row().served[0].0, &*call.row().plural) {
+        ("resource.k8s.io", "resourceclaims" | "resourceclaimtemplates") => device_admin::check_create(call, object),
+        _ => Ok(()),
+    }
 }
 
 /// Refuses a changed object.
 pub fn validate_update(call: &Call, object: &Value, old: &Value) -> Result<(), Status> {
     match (&*call.row().served[0].0, &*call.row().plural) {
         ("", "pods") => node_features::check(call, object, old),
+        ("resource.k8s.io", "resourceclaims") => device_admin::check_status(call, object, old),
         _ => Ok(()),
     }
 }
