@@ -2,9 +2,11 @@
 //! `validation.go`).
 
 mod bindings;
+mod conditions;
 mod expressions;
 mod policies;
 mod rules;
+mod status;
 mod webhooks;
 
 use super::fields::{items_mut, object_mut, set_default};
@@ -66,6 +68,10 @@ impl Strategy for AdmissionConfig {
 
     fn validate_changed(&self, object: &Value, old: &Value, causes: &mut Vec<Cause>) {
         self.judge(object, Some(old), causes);
+    }
+
+    fn validate_status(&self, object: &Value, _old: &Value, causes: &mut Vec<Cause>) {
+        status::check(&object["status"], causes);
     }
 }
 
