@@ -1,7 +1,7 @@
 //! What every cluster has from the start: namespaces, priority classes, and the `kubernetes` Service with its endpoints.
 
 mod authentication;
-mod flow_control;
+pub(crate) mod flow_control;
 mod identity;
 mod keep;
 mod kubernetes_service;

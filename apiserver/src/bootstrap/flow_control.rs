@@ -28,7 +28,7 @@ const LEVELS: [Level; 7] = [
 ];
 
 /// Those that every server needs: nobody else says what is in them.
-const MANDATORY: [&str; 2] = ["exempt", "catch-all"];
+pub const MANDATORY: [&str; 2] = ["exempt", "catch-all"];
 
 /// Makes those that are missing, brings those up to date that nobody else has taken over, and removes those that an older
 /// server had (kubernetes `flowcontrol/ensurer/strategy.go`).

@@ -1,10 +1,13 @@
 //! Priority and fairness: which requests wait for which (flowcontrol/v1 `defaults.go`, `validation.go`).
 
+mod mandatory;
+
 use super::fields::{below_mut, field_mut, invalid_all, items, object_mut, set, set_default, text};
 use super::strategy::{Strategy, ThroughStatus, Traits, WriteContext};
 use coracle_api::json::{Value, json};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, meta, validation};
+use std::collections::HashSet;
 
 /// How early a schema is tried when it does not say, and the last place.
 const PRECEDENCE: i64 = 1000;
@@ -49,6 +52,7 @@ impl Strategy for FlowSchemaStrategy {
         for (nth, rule) in items(spec, "rules").iter().enumerate() {
             check_rule(rule, &path.child("rules").index(nth), causes);
         }
+        mandatory::schema(object, causes);
     }
 
     fn prepare_status(&self, object: &mut Value, old: &Value, _context: &WriteContext) {
@@ -75,11 +79,11 @@ fn keep_metadata(object: &mut Value, old: &Value) {
 }
 
 fn conditions(status: &Value, causes: &mut Vec<Cause>) {
-    let list = items(status, "conditions");
-    for (nth, condition) in list.iter().enumerate() {
+    let mut seen = HashSet::new();
+    for (nth, condition) in items(status, "conditions").iter().enumerate() {
         let path = FieldPath::new("status").child("conditions").index(nth).child("type");
         let kind = text(condition, "type");
-        if list[..nth].iter().any(|before| text(before, "type") == kind) {
+        if !seen.insert(kind) {
             causes.push(Cause::duplicate(&path, kind));
         }
         if kind.is_empty() {
@@ -239,17 +243,19 @@ impl Strategy for LevelStrategy {
 
     fn validate(&self, object: &Value, causes: &mut Vec<Cause>) {
         let (spec, path) = (&object["spec"], FieldPath::new("spec"));
-        let is_exempt = coracle_api::meta::name(object) == "exempt";
+        let is_exempt = meta::name(object) == "exempt";
         let kind = text(spec, "type");
+        if is_exempt != (kind == "Exempt") {
+            let why = "type must be 'Exempt' if and only if name is 'exempt'";
+            causes.push(Cause::invalid(&path.child("type"), kind, why));
+        }
         match kind {
-            "Exempt" | "Limited" if is_exempt != (kind == "Exempt") => {
-                let why = "type must be 'Exempt' if and only if name is 'exempt'";
-                causes.push(Cause::invalid(&path.child("type"), kind, why));
+            "Exempt" => {
+                if has(spec, "limited") {
+                    causes.push(Cause::forbidden(&path.child("limited"), "must be nil if the type is not Limited"));
+                }
+                check_exempt(&spec["exempt"], &path.child("exempt"), causes);
             }
-            "Exempt" if has(spec, "limited") => {
-                causes.push(Cause::forbidden(&path.child("limited"), "must be nil if the type is not Limited"));
-            }
-            "Exempt" => {}
             "Limited" => {
                 if has(spec, "exempt") {
                     causes.push(Cause::forbidden(&path.child("exempt"), "must be nil if the type is Limited"));
@@ -262,6 +268,7 @@ impl Strategy for LevelStrategy {
             }
             other => causes.push(Cause::not_supported(&path.child("type"), other, &["Exempt", "Limited"])),
         }
+        mandatory::level(object, causes);
     }
 
     fn prepare_status(&self, object: &mut Value, old: &Value, _context: &WriteContext) {
@@ -277,12 +284,27 @@ fn has(value: &Value, field: &str) -> bool {
     value.get(field).is_some_and(|value| !value.is_null())
 }
 
-fn check_limited(limited: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
-    let shares = limited.get("nominalConcurrencyShares").and_then(Value::as_i64).unwrap_or(0);
-    if shares < 0 {
+fn check_exempt(exempt: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    check_shares(exempt, path, causes);
+    check_lendable(exempt, path, causes);
+}
+
+fn check_shares(level: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    if let Some(shares) = level["nominalConcurrencyShares"].as_i64().filter(|shares| *shares < 0) {
         let why = "must be a non-negative integer";
         causes.push(Cause::invalid(&path.child("nominalConcurrencyShares"), shares, why));
     }
+}
+
+fn check_lendable(level: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    if let Some(percent) = level["lendablePercent"].as_i64().filter(|percent| !(0..=100).contains(percent)) {
+        let why = "must be between 0 and 100, inclusive";
+        causes.push(Cause::invalid(&path.child("lendablePercent"), percent, why));
+    }
+}
+
+fn check_limited(limited: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    check_shares(limited, path, causes);
     let (response, at) = (&limited["limitResponse"], path.child("limitResponse"));
     match (text(response, "type"), has(response, "queuing")) {
         ("Reject", false) => {}
@@ -298,10 +320,10 @@ fn check_limited(limited: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
         ("Queue", true) => check_queuing(&response["queuing"], &at.child("queuing"), causes),
         (other, _) => causes.push(Cause::not_supported(&at.child("type"), other, &["Queue", "Reject"])),
     }
-    let percent = limited.get("lendablePercent").and_then(Value::as_i64).unwrap_or(0);
-    if !(0..=100).contains(&percent) {
-        let why = "must be between 0 and 100, inclusive";
-        causes.push(Cause::invalid(&path.child("lendablePercent"), percent, why));
+    check_lendable(limited, path, causes);
+    if let Some(percent) = limited["borrowingLimitPercent"].as_i64().filter(|percent| *percent < 0) {
+        let why = "if specified, must be a non-negative integer";
+        causes.push(Cause::invalid(&path.child("borrowingLimitPercent"), percent, why));
     }
 }
 
@@ -367,5 +389,42 @@ mod tests {
         );
         let bits = "required entropy bits of deckSize 1024 and handSize 7 should not be greater than 60";
         assert_eq!(told(1024, 7, 1), [format!("{path}.handSize: Invalid value: 7: {bits}")]);
+    }
+
+    #[test]
+    fn a_level_lends_and_borrows_parts_of_its_shares() {
+        let told = |name: &str, spec: Value| {
+            let mut causes = Vec::new();
+            LevelStrategy.validate(&json!({"metadata": {"name": name}, "spec": spec}), &mut causes);
+            causes.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let limited = |lent: i64, borrowed: i64| {
+            json!({"type": "Limited", "limited": {"nominalConcurrencyShares": 1, "lendablePercent": lent,
+                "borrowingLimitPercent": borrowed, "limitResponse": {"type": "Reject"}}})
+        };
+        assert_eq!(told("a", limited(100, 200)), [""; 0]);
+        assert_eq!(
+            told("a", limited(101, -1)),
+            [
+                "spec.limited.lendablePercent: Invalid value: 101: must be between 0 and 100, inclusive",
+                "spec.limited.borrowingLimitPercent: Invalid value: -1: if specified, must be a non-negative integer",
+            ]
+        );
+        assert_eq!(
+            told("a", json!({"type": "Exempt", "limited": {}, "exempt": {"lendablePercent": -1}})),
+            [
+                "spec.type: Invalid value: \"Exempt\": type must be 'Exempt' if and only if name is 'exempt'",
+                "spec.limited: Forbidden: must be nil if the type is not Limited",
+                "spec.exempt.lendablePercent: Invalid value: -1: must be between 0 and 100, inclusive",
+            ]
+        );
+        let unknown = told("exempt", json!({"type": "X"}));
+        assert_eq!(
+            unknown[..2],
+            [
+                "spec.type: Invalid value: \"X\": type must be 'Exempt' if and only if name is 'exempt'",
+                "spec.type: Unsupported value: \"X\": supported values: \"Exempt\", \"Limited\"",
+            ]
+        );
     }
 }
