@@ -231,7 +231,7 @@ async fn conditions_of_signing_requests() {
     assert_eq!(code, StatusCode::UNPROCESSABLE_ENTITY, "{answer}");
     let expected = [
         "status.conditions[0].status: Unsupported value: \"False\": supported values: \"True\"",
-        "status.conditions[1].type: Invalid value: \"Denied\": Approved and Denied conditions are mutually exclusive",
+        "status.conditions: Invalid value: \"Denied\": Approved and Denied conditions are mutually exclusive",
         "status.conditions[2].type: Required value",
         "status.conditions[2].status: Unsupported value: \"Maybe\": supported values: \"False\", \"True\", \"Unknown\"",
         "status.conditions[3].status: Required value",

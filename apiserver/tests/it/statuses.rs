@@ -58,7 +58,7 @@ async fn an_approval_is_not_changed_by_who_issues() {
         format!("status.conditions: Forbidden: updates may not {what} a condition of type \"{kind}\"")
     };
     let excluded =
-        "status.conditions[2].type: Invalid value: \"Denied\": Approved and Denied conditions are mutually exclusive";
+        "status.conditions: Invalid value: \"Denied\": Approved and Denied conditions are mutually exclusive";
     let (approved, other) = (one("Approved", "True", "m"), one("X", "True", ""));
     for (part, conditions, told) in [
         ("status", json!([approved]), Err(cannot("add", "Approved"))),

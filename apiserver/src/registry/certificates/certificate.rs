@@ -37,15 +37,15 @@ fn all_certificates(mut der: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
-struct Block<'t> {
-    label: &'t str,
+pub(super) struct Block<'t> {
+    pub label: &'t str,
     has_headers: bool,
-    content: Vec<u8>,
+    pub content: Vec<u8>,
 }
 
 /// The next block that is well-formed: as Go's `pem.Decode`, which goes past all else. Every line is looked at once, however
 /// many begin a block that does not end.
-fn next_block<'t>(text: &mut &'t str) -> Option<Block<'t>> {
+pub(super) fn next_block<'t>(text: &mut &'t str) -> Option<Block<'t>> {
     let mut begun: Option<(&str, &str)> = None;
     while !text.is_empty() {
         let here = *text;

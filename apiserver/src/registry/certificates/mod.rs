@@ -1,4 +1,5 @@
 //! Kinds of certificates.k8s.io/v1.
 
 mod certificate;
+mod request;
 pub mod signing_request;

@@ -1,17 +1,15 @@
 //! CertificateSigningRequests.
 
-use super::certificate;
+use super::{certificate, request};
 use crate::cache::Field;
 use crate::registry::Subresource;
 use crate::registry::fields::{is_set, items, items_mut, object_mut, remove, same, set, set_default, text};
 use crate::registry::strategy::{NameRule, Strategy, WriteContext};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use coracle_api::clock::rfc3339;
 use coracle_api::json::{Value, json};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, validation};
-use x509_parser::prelude::FromDer;
+use std::collections::HashSet;
 
 /// certificates.k8s.io/v1 CertificateSigningRequest
 #[derive(Debug)]
@@ -81,17 +79,8 @@ impl Strategy for SigningRequestStrategy {
 
     fn validate(&self, request: &Value, causes: &mut Vec<Cause>) {
         let (spec, path) = (&request["spec"], FieldPath::new("spec"));
-        match STANDARD.decode(text(spec, "request")) {
-            Ok(pem) if is_request(&pem) => {}
-            Ok(pem) => {
-                let shown = String::from_utf8_lossy(&pem).into_owned();
-                causes.push(Cause::invalid(
-                    &path.child("request"),
-                    shown,
-                    "PEM block type must be CERTIFICATE REQUEST",
-                ));
-            }
-            Err(error) => causes.push(Cause::invalid(&path.child("request"), text(spec, "request"), error.to_string())),
+        if let Err(why) = request::check(text(spec, "request")) {
+            causes.push(Cause::invalid(&path.child("request"), spec["request"].clone(), why));
         }
         usages(items(spec, "usages"), &path.child("usages"), causes);
         signer(text(spec, "signerName"), &path.child("signerName"), causes);
@@ -173,30 +162,31 @@ fn none_removed(request: &Value, old: &Value, path: &FieldPath, causes: &mut Vec
 
 /// The conditions of a request; what was wrong with them before may stay so (certificates `validateConditions`).
 fn each_condition(new: &[Value], old: &[Value], path: &FieldPath, causes: &mut Vec<Cause>) {
-    let nameless = |all: &[Value]| all.iter().any(|condition| text(condition, "type").is_empty());
-    let has = |all: &[Value], kind: &str| all.iter().any(|condition| text(condition, "type") == kind);
-    let twice = |all: &[Value]| all.iter().enumerate().any(|(nth, this)| has(&all[..nth], text(this, "type")));
-    let both = |all: &[Value]| has(all, "Approved") && has(all, "Denied");
-    let (was_nameless, was_twice, were_both) = (nameless(old), twice(old), both(old));
+    let before: HashSet<&str> = old.iter().map(|condition| text(condition, "type")).collect();
+    let excluded = |kinds: &HashSet<&str>, kind: &str| match kind {
+        "Approved" => kinds.contains("Denied"),
+        "Denied" => kinds.contains("Approved"),
+        _ => false,
+    };
+    let (was_nameless, was_twice, were_both) =
+        (before.contains(""), before.len() < old.len(), excluded(&before, "Denied") && excluded(&before, "Approved"));
+    let mut seen = HashSet::new();
     for (nth, condition) in new.iter().enumerate() {
-        let (path, kind, status) = (path.index(nth), text(condition, "type"), text(condition, "status"));
+        let (at, kind, status) = (path.index(nth), text(condition, "type"), text(condition, "status"));
         if kind.is_empty() && !was_nameless {
-            causes.push(Cause::required(&path.child("type"), ""));
+            causes.push(Cause::required(&at.child("type"), ""));
         }
         let allowed: &[&str] = if DECISIONS.contains(&kind) { &["True"] } else { &["False", "True", "Unknown"] };
         if status.is_empty() {
-            causes.push(Cause::required(&path.child("status"), ""));
+            causes.push(Cause::required(&at.child("status"), ""));
         } else if !allowed.contains(&status) {
-            causes.push(Cause::not_supported(&path.child("status"), status, allowed));
+            causes.push(Cause::not_supported(&at.child("status"), status, allowed));
         }
-        let before = &new[..nth];
-        let excluded = (kind == "Approved" && has(before, "Denied")) || (kind == "Denied" && has(before, "Approved"));
-        if excluded && !were_both {
-            let why = "Approved and Denied conditions are mutually exclusive";
-            causes.push(Cause::invalid(&path.child("type"), kind, why));
+        if excluded(&seen, kind) && !were_both {
+            causes.push(Cause::invalid(path, kind, "Approved and Denied conditions are mutually exclusive"));
         }
-        if has(before, kind) && !was_twice {
-            causes.push(Cause::duplicate(&path.child("type"), kind));
+        if !seen.insert(kind) && !was_twice {
+            causes.push(Cause::duplicate(&at.child("type"), kind));
         }
     }
 }
@@ -230,15 +220,15 @@ const USAGES: [&str; 23] = [
 
 fn usages(usages: &[Value], path: &FieldPath, causes: &mut Vec<Cause>) {
     if usages.is_empty() {
-        causes.push(Cause::required(path, "usages must be provided"));
+        causes.push(Cause::required(path, ""));
     }
-    for (nth, usage) in usages.iter().enumerate() {
-        if !usage.as_str().is_some_and(|usage| USAGES.contains(&usage)) {
-            causes.push(Cause::not_supported(&path.index(nth), usage.clone(), &USAGES));
-        }
-        if usages[..nth].contains(usage) {
-            causes.push(Cause::duplicate(&path.index(nth), usage.clone()));
-        }
+    let named = || usages.iter().filter_map(Value::as_str).enumerate();
+    for (nth, usage) in named().filter(|(_, usage)| !USAGES.contains(usage)) {
+        causes.push(Cause::not_supported(&path.index(nth), usage, &USAGES));
+    }
+    let mut seen = HashSet::new();
+    for (nth, usage) in named().filter(|(_, usage)| !seen.insert(*usage)) {
+        causes.push(Cause::duplicate(&path.index(nth), usage));
     }
 }
 
@@ -279,10 +269,43 @@ fn signer(name: &str, path: &FieldPath, causes: &mut Vec<Cause>) {
     }
 }
 
-/// Whether these bytes are a PEM certificate request.
-fn is_request(pem: &[u8]) -> bool {
-    x509_parser::pem::Pem::iter_from_buffer(pem).next().and_then(Result::ok).is_some_and(|pem| {
-        matches!(pem.label.as_str(), "CERTIFICATE REQUEST" | "NEW CERTIFICATE REQUEST")
-            && x509_parser::certification_request::X509CertificationRequest::from_der(&pem.contents).is_ok()
-    })
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(check: impl FnOnce(&FieldPath, &mut Vec<Cause>)) -> Vec<String> {
+        let mut causes = Vec::new();
+        check(&FieldPath::new("a"), &mut causes);
+        causes.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn unknown_usages_are_told_before_those_that_stand_twice() {
+        let of = |list: Value| told(|path, causes| usages(list.as_array().unwrap(), path, causes));
+        assert_eq!(of(json!(["any", "signing"])), [""; 0]);
+        assert_eq!(of(json!([])), ["a: Required value"]);
+        let told = of(json!(["any", "any", "x", "x"]));
+        assert!(
+            told[0].starts_with("a[2]: Unsupported value: \"x\": supported values: \"any\", \"cert sign\""),
+            "{told:?}"
+        );
+        assert!(told[1].starts_with("a[3]: Unsupported value"), "{told:?}");
+        assert_eq!(told[2..], ["a[1]: Duplicate value: \"any\"", "a[3]: Duplicate value: \"x\""]);
+    }
+
+    #[test]
+    fn nobody_approves_and_denies() {
+        let of = |new: &[&str], old: &[&str]| {
+            let all =
+                |kinds: &[&str]| kinds.iter().map(|kind| json!({"type": kind, "status": "True"})).collect::<Vec<_>>();
+            told(|path, causes| each_condition(&all(new), &all(old), path, causes))
+        };
+        assert_eq!(of(&["Approved", "x"], &[]), [""; 0]);
+        let both = "Approved and Denied conditions are mutually exclusive";
+        assert_eq!(of(&["Approved", "Denied"], &["Approved"]), [format!("a: Invalid value: \"Denied\": {both}")]);
+        assert_eq!(of(&["Denied", "Approved"], &["Denied"]), [format!("a: Invalid value: \"Approved\": {both}")]);
+        assert_eq!(of(&["Approved", "Denied"], &["Approved", "Denied"]), [""; 0]);
+        assert_eq!(of(&["x", "x", ""], &[]), ["a[1].type: Duplicate value: \"x\"", "a[2].type: Required value"]);
+        assert_eq!(of(&["x", "x", ""], &["x", "x", ""]), [""; 0]);
+    }
 }
