@@ -122,6 +122,21 @@ pub fn invalid_all(path: &FieldPath, value: &str, messages: Vec<String>, causes:
     causes.extend(messages.into_iter().map(|message| Cause::invalid(path, value, message)));
 }
 
+/// A path that a domain stands before, as `acme.io/foo` (validation `IsDomainPrefixedPath`).
+pub fn domain_prefixed_path(value: &str, path: &FieldPath, causes: &mut Vec<Cause>) {
+    match value.split_once('/') {
+        _ if value.is_empty() => causes.push(Cause::required(path, "")),
+        Some((domain, rest)) if !domain.is_empty() && !rest.is_empty() => {
+            invalid_all(path, domain, validation::dns1123_subdomain(domain), causes);
+            if !rest.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&byte)) {
+                let why = "Invalid path (regex used for validation is '[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+')";
+                causes.push(Cause::invalid(path, rest, why));
+            }
+        }
+        _ => causes.push(Cause::invalid(path, value, "must be a domain-prefixed path (such as \"acme.io/foo\")")),
+    }
+}
+
 /// A field that must be there; true when it is.
 pub fn require(value: &Value, name: &str, path: &FieldPath, causes: &mut Vec<Cause>) -> bool {
     let there = is_set(value, name);

@@ -1,7 +1,8 @@
 //! Ingresses, their classes, network policies and service ranges (networking/v1 `defaults.go`, `validation.go`).
 
 use super::fields::{
-    invalid_all, is_set, items, items_mut, label_selector, object_mut, one_of, require, same, set, set_default, text,
+    domain_prefixed_path, invalid_all, is_set, items, items_mut, label_selector, object_mut, one_of, require, same,
+    set, set_default, text,
 };
 use super::strategy::{NameRule, Strategy, Traits};
 use coracle_api::json::{Value, json};
@@ -222,20 +223,7 @@ impl Strategy for IngressClassStrategy {
         if controller.len() > CONTROLLER_MAX {
             causes.push(Cause::too_long(&at, CONTROLLER_MAX));
         }
-        match controller.split_once('/') {
-            _ if controller.is_empty() => causes.push(Cause::required(&at, "")),
-            Some((domain, rest)) if !domain.is_empty() && !rest.is_empty() => {
-                invalid_all(&at, domain, validation::dns1123_subdomain(domain), causes);
-                if !rest.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&byte)) {
-                    let why = "Invalid path (regex used for validation is '[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+')";
-                    causes.push(Cause::invalid(&at, rest, why));
-                }
-            }
-            _ => {
-                let why = "must be a domain-prefixed path (such as \"acme.io/foo\")";
-                causes.push(Cause::invalid(&at, controller, why));
-            }
-        }
+        domain_prefixed_path(controller, &at, causes);
         if is_set(spec, "parameters") {
             let (parameters, path) = (&spec["parameters"], path.child("parameters"));
             reference(parameters, &path, causes);
