@@ -309,7 +309,7 @@ async fn jobs() {
             job(json!({"manualSelector": true, "selector": {"matchLabels": {"app": "a"}}})),
             &[
                 "spec.jobTemplate.spec.selector: Invalid value: {\"matchLabels\":{\"app\":\"a\"}}: `selector` will be auto-generated",
-                "spec.jobTemplate.spec.manualSelector: Unsupported value: true: supported values: \"false\", \"nil\"",
+                "spec.jobTemplate.spec.manualSelector: Unsupported value: true: supported values: \"nil\", \"false\"",
             ],
         ),
         (

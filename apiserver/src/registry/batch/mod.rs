@@ -1,8 +1,15 @@
 //! Jobs and CronJobs (batch/v1 `defaults.go`, `validation.go`, registry/batch `strategy.go`).
 
+mod cron_job;
+mod duration;
+mod schedule;
+mod time_zone;
+
+pub use cron_job::CronJobStrategy;
+
 use super::apps::workload;
 use super::core::pod_spec;
-use super::fields::{is_set, label_selector, non_negative, object_mut, one_of, require, same, set, set_default, text};
+use super::fields::{is_set, label_selector, non_negative, object_mut, one_of, same, set, set_default, text};
 use super::strategy::{Strategy, Traits, WriteContext};
 use coracle_api::json::Value;
 use coracle_api::status::FieldPath;
@@ -10,9 +17,6 @@ use coracle_api::{Cause, meta};
 
 /// Tries before a job counts as failed.
 const BACKOFF: i64 = 6;
-/// Longest name of a CronJob: its jobs' names get eleven characters more.
-const CRON_NAME_MAX: usize = 52;
-
 /// Labels that tell a job's pods; the bare ones are older.
 const UID_LABELS: [&str; 2] = ["batch.kubernetes.io/controller-uid", "controller-uid"];
 const NAME_LABELS: [&str; 2] = ["batch.kubernetes.io/job-name", "job-name"];
@@ -195,161 +199,10 @@ fn job_spec(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     }
 }
 
-/// batch/v1 CronJob
-#[derive(Debug)]
-pub struct CronJobStrategy;
-
-impl Strategy for CronJobStrategy {
-    fn traits(&self) -> Traits {
-        Traits { generation: true, ..Traits::DEFAULT }
-    }
-
-    fn default(&self, object: &mut Value) {
-        let spec = object_mut(object, "spec");
-        set_default(spec, "concurrencyPolicy", "Allow");
-        set_default(spec, "suspend", false);
-        set_default(spec, "successfulJobsHistoryLimit", 3);
-        set_default(spec, "failedJobsHistoryLimit", 1);
-        let job = object_mut(object_mut(spec, "jobTemplate"), "spec");
-        workload::default_template(job);
-        object_mut(&mut spec["jobTemplate"], "metadata");
-    }
-
-    fn validate(&self, object: &Value, causes: &mut Vec<Cause>) {
-        let (spec, path) = (&object["spec"], FieldPath::new("spec"));
-        let name = meta::name(object);
-        if name.len() > CRON_NAME_MAX {
-            let why = format!("must be no more than {CRON_NAME_MAX} characters");
-            causes.push(Cause::invalid(&FieldPath::new("metadata.name"), name, why));
-        }
-        if require(spec, "schedule", &path, causes) {
-            let schedule = text(spec, "schedule");
-            if schedule.contains("TZ") {
-                let why = "cannot use TZ or CRON_TZ in schedule, use timeZone field instead";
-                causes.push(Cause::invalid(&path.child("schedule"), schedule, why));
-            } else if let Err(why) = check_schedule(schedule) {
-                causes.push(Cause::invalid(&path.child("schedule"), schedule, why));
-            }
-        }
-        let zone = text(spec, "timeZone");
-        if spec.get("timeZone").is_some_and(Value::is_string) {
-            if zone.is_empty() {
-                causes.push(Cause::invalid(&path.child("timeZone"), zone, "timeZone must be nil or non-empty string"));
-            } else if zone.eq_ignore_ascii_case("Local") {
-                causes.push(Cause::invalid(
-                    &path.child("timeZone"),
-                    zone,
-                    "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones",
-                ));
-            } else if jiff::tz::TimeZone::get(zone).is_err() {
-                causes.push(Cause::invalid(&path.child("timeZone"), zone, format!("unknown time zone {zone}")));
-            }
-        }
-        for field in ["startingDeadlineSeconds", "successfulJobsHistoryLimit", "failedJobsHistoryLimit"] {
-            non_negative(spec, field, &path, causes);
-        }
-        one_of(spec, "concurrencyPolicy", &["Allow", "Forbid", "Replace"], &path, causes);
-        let (job, path) = (&spec["jobTemplate"]["spec"], path.child("jobTemplate").child("spec"));
-        job_spec(job, &path, causes);
-        if let Some(selector) = workload::given(job) {
-            let why = "`selector` will be auto-generated";
-            causes.push(Cause::invalid(&path.child("selector"), selector.clone(), why));
-        }
-        if manual(job) {
-            causes.push(Cause::not_supported(&path.child("manualSelector"), true, &["false", "nil"]));
-        }
-    }
-}
-
-/// Whether a schedule can be read: five fields, or a name (robfig/cron `ParseStandard`).
-pub fn check_schedule(schedule: &str) -> Result<(), String> {
-    if schedule.starts_with('@') {
-        let named = ["@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly"];
-        return match schedule.strip_prefix("@every ") {
-            Some(every) if crate::custom::formats::duration(every).is_some() => Ok(()),
-            Some(every) => Err(format!("failed to parse duration {schedule}: time: invalid duration {every:?}")),
-            None if named.contains(&schedule) => Ok(()),
-            None => Err(format!("unrecognized descriptor: {schedule}")),
-        };
-    }
-    let fields: Vec<&str> = schedule.split_whitespace().collect();
-    if fields.len() != 5 {
-        return Err(format!("expected exactly 5 fields, found {}: [{}]", fields.len(), fields.join(" ")));
-    }
-    const MONTHS: [&str; 12] = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
-    const DAYS: [&str; 7] = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
-    let bounds: [(u32, u32, &[&str]); 5] = [(0, 59, &[]), (0, 23, &[]), (1, 31, &[]), (1, 12, &MONTHS), (0, 6, &DAYS)];
-    for (field, (least, most, names)) in fields.into_iter().zip(bounds) {
-        for part in field.split(',') {
-            check_range(part, least, most, names)?;
-        }
-    }
-    Ok(())
-}
-
-fn check_range(part: &str, least: u32, most: u32, names: &[&str]) -> Result<(), String> {
-    if part.split('/').next().is_some_and(|range| range.matches('-').count() > 1) {
-        return Err(format!("too many hyphens: {part}"));
-    }
-    if part.matches('/').count() > 1 {
-        return Err(format!("too many slashes: {part}"));
-    }
-    let (range, step) = part.split_once('/').map_or((part, None), |(range, step)| (range, Some(step)));
-    let number = |text: &str| {
-        let named = names.iter().position(|name| name.eq_ignore_ascii_case(text)).and_then(|at| u32::try_from(at).ok());
-        match named {
-            Some(at) => Ok(at + least),
-            None => text.parse::<u32>().map_err(|_| {
-                format!("failed to parse int from {text}: strconv.Atoi: parsing {text:?}: invalid syntax")
-            }),
-        }
-    };
-    if let Some(step) = step
-        && number(step)? == 0
-    {
-        return Err(format!("step of range should be a positive number: {part}"));
-    }
-    if matches!(range, "*" | "?") {
-        return Ok(());
-    }
-    let (start, end) = range.split_once('-').unwrap_or((range, range));
-    let (start, end) = (number(start)?, number(end)?);
-    if start < least {
-        return Err(format!("beginning of range ({start}) below minimum ({least}): {part}"));
-    }
-    if end > most {
-        return Err(format!("end of range ({end}) above maximum ({most}): {part}"));
-    }
-    if start > end {
-        return Err(format!("beginning of range ({start}) beyond end of range ({end}): {part}"));
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use coracle_api::json::json;
-
-    #[test]
-    fn schedules() {
-        for valid in ["* * * * *", "*/5 0-6 1,15 jan-dec MON", "@hourly", "@every 1h30m", "0 0 ? * 0"] {
-            assert_eq!(check_schedule(valid), Ok(()), "{valid}");
-        }
-        for invalid in [
-            "",
-            "* * * *",
-            "60 * * * *",
-            "* * * * 7",
-            "x * * * *",
-            "5-1 * * * *",
-            "*/0 * * * *",
-            "@sometimes",
-            "@every x",
-        ] {
-            assert!(check_schedule(invalid).is_err(), "{invalid}");
-        }
-    }
 
     #[test]
     fn a_job_gets_a_selector_of_its_own() {
