@@ -271,7 +271,7 @@ async fn jobs() {
     for (change, wanted) in [
         (
             json!({"template": {"spec": {"restartPolicy": "Sometimes"}}}),
-            "spec.template.spec.restartPolicy: Unsupported value: \"Sometimes\": supported values: \"Never\", \"OnFailure\"",
+            "spec.template.spec.restartPolicy: Unsupported value: \"Sometimes\": supported values: \"OnFailure\", \"Never\"",
         ),
         (
             json!({"template": {"spec": {"restartPolicy": "Always"}}}),
@@ -322,6 +322,33 @@ async fn jobs() {
         (schedule("1-2-3 * * * *"), &["spec.schedule: Invalid value: \"1-2-3 * * * *\": too many hyphens: 1-2-3"]),
     ];
     creates(&client, "/apis/batch/v1/namespaces/default/cronjobs", &cron, &rows).await;
+}
+
+#[tokio::test]
+async fn jobs_wait() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    let path = "/apis/batch/v1/namespaces/default/jobs";
+    let policy = json!({"rules": [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]}]});
+    let mut job =
+        json!({"metadata": {"name": "a"}, "spec": {"suspend": true, "template": pod(), "podFailurePolicy": policy}});
+    job["spec"]["template"]["spec"]["restartPolicy"] = "Never".into();
+    let (_, made) = client.post(path, &job).await;
+    let pattern = &made["spec"]["podFailurePolicy"]["rules"][0]["onPodConditions"][0];
+    assert_eq!(pattern, &json!({"type": "DisruptionTarget", "status": "True"}));
+    let one = format!("{path}/a");
+    let template = |spec: Value| json!({"spec": {"template": {"spec": spec}}});
+    let placed = template(json!({"nodeSelector": {"disk": "ssd"}, "schedulingGates": [{"name": "a.io/b"}]}));
+    assert_eq!(client.merge(&one, &placed).await.0, StatusCode::OK);
+    let (_, answer) = client.merge(&one, &template(json!({"hostNetwork": true}))).await;
+    let found = causes(&answer);
+    assert!(found[0].starts_with("spec.template.spec: Invalid value: {"), "{found:?}");
+    assert!(found[0].ends_with(": field is immutable"), "{found:?}");
+    let (_, answer) =
+        client.merge(&one, &json!({"spec": {"suspend": false, "template": {"spec": {"nodeSelector": null}}}})).await;
+    assert_eq!(answer["spec"]["suspend"], false, "it goes on elsewhere at once: {answer}");
+    let (_, answer) = client.merge(&one, &placed).await;
+    assert!(causes(&answer)[0].starts_with("spec.template: Invalid value: {"), "{answer}");
 }
 
 #[tokio::test]

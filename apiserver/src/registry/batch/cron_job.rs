@@ -1,6 +1,6 @@
 //! CronJobs.
 
-use super::{has, job_spec, manual, schedule, time_zone};
+use super::{default_policy, has, job_spec, on, schedule, time_zone};
 use crate::registry::apps::workload;
 use crate::registry::fields::{non_negative, object_mut, one_of, require, same, set_default, text};
 use crate::registry::strategy::{Strategy, Traits};
@@ -28,6 +28,7 @@ impl Strategy for CronJobStrategy {
         set_default(spec, "failedJobsHistoryLimit", 1);
         let job = object_mut(object_mut(spec, "jobTemplate"), "spec");
         workload::default_template(job);
+        default_policy(job);
         object_mut(&mut spec["jobTemplate"], "metadata");
     }
 
@@ -93,12 +94,12 @@ fn times(spec: &Value, may_be_zoned: bool, path: &FieldPath, causes: &mut Vec<Ca
 
 /// The jobs, whose selectors are made with them (`ValidateJobTemplateSpec`).
 fn template(job: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
-    job_spec(job, path, causes);
+    job_spec::validate(job, path, causes);
     if let Some(selector) = workload::given(job) {
         let why = "`selector` will be auto-generated";
         causes.push(Cause::invalid(&path.child("selector"), selector.clone(), why));
     }
-    if manual(job) {
+    if on(job, "manualSelector") {
         causes.push(Cause::not_supported(&path.child("manualSelector"), true, &["nil", "false"]));
     }
 }
@@ -201,5 +202,14 @@ mod tests {
         assert!(changed(&gone, &gone).is_empty());
         let why = "spec.timeZone: Invalid value: \"Mars/Base\": unknown time zone Mars/Base";
         assert_eq!(changed(&gone, &cron("a", |_| {})), [why]);
+    }
+
+    #[test]
+    fn jobs_of_a_cron_job_get_what_is_checked_in_them() {
+        let cron = cron("a.b", |spec| {
+            spec["jobTemplate"]["spec"]["podFailurePolicy"] =
+                json!({"rules": [{"action": "Ignore", "onPodConditions": [{"type": "a"}]}]});
+        });
+        assert!(created(&cron).is_empty());
     }
 }
