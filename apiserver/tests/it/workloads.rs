@@ -325,7 +325,7 @@ async fn jobs() {
 }
 
 #[tokio::test]
-async fn jobs_wait() {
+async fn jobs_wait_and_end() {
     let harness = Harness::start().await;
     let client = harness.admin();
     let path = "/apis/batch/v1/namespaces/default/jobs";
@@ -349,6 +349,21 @@ async fn jobs_wait() {
     assert_eq!(answer["spec"]["suspend"], false, "it goes on elsewhere at once: {answer}");
     let (_, answer) = client.merge(&one, &placed).await;
     assert!(causes(&answer)[0].starts_with("spec.template: Invalid value: {"), "{answer}");
+
+    let done = |kind: &str| json!({"type": kind, "status": "True"});
+    let status = json!({"status": {"startTime": "2026-01-01T00:00:00Z", "completionTime": "2026-01-01T00:01:00Z", "succeeded": 1,
+        "conditions": [done("SuccessCriteriaMet"), done("Complete")]}});
+    assert_eq!(client.merge(&format!("{one}/status"), &status).await.0, StatusCode::OK);
+    let again = json!({"status": {"succeeded": 0, "conditions": [done("SuccessCriteriaMet")]}});
+    let (_, answer) = client.merge(&format!("{one}/status"), &again).await;
+    assert_eq!(
+        causes(&answer),
+        [
+            "status.completionTime: Invalid value: \"2026-01-01T00:01:00Z\": cannot set completionTime when there is no Complete=True condition",
+            "status.conditions: Invalid value: cannot disable the terminal Complete=True condition",
+            "status.succeeded: Invalid value: 0: cannot decrease the succeeded counter",
+        ]
+    );
 }
 
 #[tokio::test]

@@ -22,6 +22,23 @@ pub fn count(text: &str, completions: i64) -> Result<i64, String> {
     Ok(total)
 }
 
+/// An index that two texts name; what cannot be read of them is passed over (`validateFailedIndexesNotOverlapCompleted`).
+pub fn overlap(a: &str, b: &str, completions: i64) -> Option<i64> {
+    let mut left = a.split(',').filter_map(|part| interval(part, completions).ok());
+    let mut right = b.split(',').filter_map(|part| interval(part, completions).ok());
+    let (mut one, mut other) = (left.next()?, right.next()?);
+    loop {
+        if one.0 <= other.1 && other.0 <= one.1 {
+            return Some(one.0.max(other.0));
+        }
+        if one.0 <= other.0 {
+            one = left.next()?;
+        } else {
+            other = right.next()?;
+        }
+    }
+}
+
 fn interval(part: &str, completions: i64) -> Result<Interval, String> {
     let Some((start, end)) = part.split_once('-') else {
         let index = index(part, completions)?;
@@ -83,6 +100,21 @@ mod tests {
             ("5,1", "non-increasing order, previous: 5, current: 1"),
         ] {
             assert_eq!(count(text, 10), Err(wanted.to_owned()), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_index_of_two_texts_is_found() {
+        for (a, b, wanted) in [
+            ("", "0", None),
+            ("0", "", None),
+            ("0-2,6", "3-5,7", None),
+            ("0-2,6", "1", Some(1)),
+            ("0,2,4,6", "1,3,5-8", Some(6)),
+            ("x,4", "2,y,4-5", Some(4)),
+            ("5-6", "0,1,6-7", Some(6)),
+        ] {
+            assert_eq!(overlap(a, b, 10), wanted, "{a} {b}");
         }
     }
 }

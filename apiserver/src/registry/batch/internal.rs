@@ -39,3 +39,8 @@ pub fn success_policy(policy: &Value) -> Value {
         "SucceededCount": given(rule, "succeededCount"),
     }))})
 }
+
+/// Pods that ended and are not counted yet.
+pub fn uncounted(pods: &Value) -> Value {
+    json!({"Succeeded": given(pods, "succeeded"), "Failed": given(pods, "failed")})
+}

@@ -1,6 +1,6 @@
 //! Jobs.
 
-use super::{default_policy, has, indexed, job_spec, job_update, number, on};
+use super::{default_policy, has, indexed, job_spec, job_status, job_update, number, on};
 use crate::registry::apps::workload;
 use crate::registry::fields::{label_selector, object_mut, remove, set, set_default};
 use crate::registry::strategy::{Strategy, Traits, WriteContext};
@@ -80,8 +80,8 @@ impl Strategy for JobStrategy {
         job_update::validate(object, old, causes);
     }
 
-    fn validate_status(&self, object: &Value, _old: &Value, causes: &mut Vec<Cause>) {
-        workload::counts(&object["status"], &["active", "succeeded", "failed", "ready", "terminating"], &[], causes);
+    fn validate_status(&self, object: &Value, old: &Value, causes: &mut Vec<Cause>) {
+        job_status::validate(object, old, causes);
     }
 }
 

@@ -6,6 +6,7 @@ mod indexes;
 mod internal;
 mod job;
 mod job_spec;
+mod job_status;
 mod job_update;
 mod pod_failure_policy;
 mod schedule;
