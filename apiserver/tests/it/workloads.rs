@@ -364,6 +364,10 @@ async fn jobs_wait_and_end() {
             "status.succeeded: Invalid value: 0: cannot decrease the succeeded counter",
         ]
     );
+    for (successful, count) in [(1, 1), (0, 0)] {
+        let (_, list) = client.get(&format!("{path}?fieldSelector=status.successful%3D{successful}")).await;
+        assert_eq!(list["items"].as_array().map(Vec::len), Some(count), "{list}");
+    }
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! CronJobs.
 
-use super::{default_policy, has, job_spec, on, schedule, time_zone};
+use super::{default_policy, has, job_spec, on, schedule, time_zone, warnings};
 use crate::registry::apps::workload;
 use crate::registry::fields::{non_negative, object_mut, one_of, require, same, set_default, text};
 use crate::registry::strategy::{Strategy, Traits};
@@ -47,6 +47,21 @@ impl Strategy for CronJobStrategy {
 
     fn validate_changed(&self, object: &Value, old: &Value, causes: &mut Vec<Cause>) {
         validate(&object["spec"], Some(&old["spec"]), causes);
+    }
+
+    fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
+        let mut told = Vec::new();
+        if old.is_none() {
+            warnings::name(object, &mut told);
+        }
+        if warnings::due(object, old) {
+            warnings::spec(&object["spec"]["jobTemplate"]["spec"], "spec.jobTemplate.spec", &mut told);
+        }
+        if old.is_some() && zoned(&object["spec"]) {
+            // The place is upstream's.
+            told.push("cannot use TZ or CRON_TZ in spec.spec.schedule, use timeZone instead, see https://kubernetes.io/docs/concepts/workloads/controllers/cron-jobs/ for more details".to_owned());
+        }
+        told
     }
 }
 
@@ -194,6 +209,9 @@ mod tests {
             changed(&old, &cron("a", |_| {})),
             [format!("{schedule}: cannot use TZ or CRON_TZ in schedule, use timeZone field instead")]
         );
+        assert!(CronJobStrategy.warnings(&old, None).is_empty());
+        let why = "cannot use TZ or CRON_TZ in spec.spec.schedule, use timeZone instead, see https://kubernetes.io/docs/concepts/workloads/controllers/cron-jobs/ for more details";
+        assert_eq!(CronJobStrategy.warnings(&old, Some(&old)), [why]);
     }
 
     #[test]
@@ -211,5 +229,7 @@ mod tests {
                 json!({"rules": [{"action": "Ignore", "onPodConditions": [{"type": "a"}]}]});
         });
         assert!(created(&cron).is_empty());
+        let told = CronJobStrategy.warnings(&cron, None);
+        assert!(told[0].ends_with("a DNS label is recommended: [must not contain dots]"), "{told:?}");
     }
 }

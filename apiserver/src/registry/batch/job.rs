@@ -1,6 +1,7 @@
 //! Jobs.
 
-use super::{default_policy, has, indexed, job_spec, job_status, job_update, number, on};
+use super::{default_policy, has, indexed, job_spec, job_status, job_update, number, on, warnings};
+use crate::cache::Field;
 use crate::registry::apps::workload;
 use crate::registry::fields::{label_selector, object_mut, remove, set, set_default};
 use crate::registry::strategy::{Strategy, Traits, WriteContext};
@@ -19,10 +20,16 @@ const NAME_LABELS: [&str; 2] = ["batch.kubernetes.io/job-name", "job-name"];
 #[derive(Debug)]
 pub struct JobStrategy;
 
+static FIELDS: [Field; 1] = [Field::of("status.successful", &["status", "succeeded"], "0")];
+
 impl Strategy for JobStrategy {
     fn traits(&self) -> Traits {
         // The garbage collector of old leaves pods alone unless told otherwise.
         Traits { generation: true, orphan_by_default: true, ..Traits::DEFAULT }
+    }
+
+    fn fields(&self) -> &[Field] {
+        &FIELDS
     }
 
     fn default(&self, object: &mut Value) {
@@ -82,6 +89,17 @@ impl Strategy for JobStrategy {
 
     fn validate_status(&self, object: &Value, old: &Value, causes: &mut Vec<Cause>) {
         job_status::validate(object, old, causes);
+    }
+
+    fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
+        let mut told = Vec::new();
+        if old.is_none() {
+            warnings::name(object, &mut told);
+        }
+        if warnings::due(object, old) {
+            warnings::spec(&object["spec"], "spec", &mut told);
+        }
+        told
     }
 }
 
@@ -240,5 +258,23 @@ mod tests {
         assert_eq!(patterns, &json!([{"type": "a", "status": "True"}, {"type": "b", "status": "False"}]));
         assert_eq!(job["spec"]["podReplacementPolicy"], "Failed");
         assert!(told(&job).is_empty());
+    }
+
+    #[test]
+    fn jobs_with_unusual_names_and_many_indexes_are_warned_of() {
+        let wide = json!({"completionMode": "Indexed", "completions": 100_001, "parallelism": 10_001});
+        let mut job = made("a.b", wide);
+        let spec = "spec: In Indexed Jobs with a number of completions higher than 10^5 and a parallelism higher than 10^4, Kubernetes might not be able to track completedIndexes when a big number of indexes fail";
+        assert_eq!(
+            JobStrategy.warnings(&job, None),
+            [
+                "metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label is recommended: [must not contain dots]",
+                spec
+            ]
+        );
+        let old = job.clone();
+        assert!(JobStrategy.warnings(&job, Some(&old)).is_empty());
+        meta::set(&mut job, "generation", 2);
+        assert_eq!(JobStrategy.warnings(&job, Some(&old)), [spec]);
     }
 }

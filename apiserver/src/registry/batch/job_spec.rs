@@ -64,7 +64,7 @@ fn completion_mode(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     if indexed(spec) {
         limits(spec, path, causes);
     }
-    if matches!(text(spec, "completionMode"), "" | "NonIndexed") {
+    if !has(spec, "completionMode") || text(spec, "completionMode") == "NonIndexed" {
         for field in ["backoffLimitPerIndex", "maxFailedIndexes"].into_iter().filter(|field| has(spec, field)) {
             let why = "requires indexed completion mode";
             causes.push(Cause::invalid(&path.child(field), spec[field].clone(), why));

@@ -12,6 +12,7 @@ mod pod_failure_policy;
 mod schedule;
 mod success_policy;
 mod time_zone;
+mod warnings;
 
 pub use cron_job::CronJobStrategy;
 pub use job::JobStrategy;

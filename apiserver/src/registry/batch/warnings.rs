@@ -1,0 +1,34 @@
+//! What is hardly meant in jobs and CronJobs (registry/batch `WarningsOnCreate`, api/job `WarningsForJobSpec`).
+
+use super::{indexed, number};
+use coracle_api::json::Value;
+use coracle_api::{meta, validation};
+
+const COMPLETIONS_MANY: i64 = 100_000;
+const PARALLELISM_MANY: i64 = 10_000;
+
+/// A name that its pods cannot have.
+pub fn name(object: &Value, told: &mut Vec<String>) {
+    let wrong = validation::dns1123_label(meta::name(object));
+    if !wrong.is_empty() {
+        told.push(format!(
+            "metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label is recommended: [{}]",
+            wrong.join(" ")
+        ));
+    }
+}
+
+/// Whether there is a new spec to tell of.
+pub fn due(object: &Value, old: Option<&Value>) -> bool {
+    old.is_none_or(|old| meta::generation(object) != meta::generation(old))
+}
+
+/// The spec of a job; its template is looked at with those of other kinds.
+pub fn spec(spec: &Value, path: &str, told: &mut Vec<String>) {
+    let above = |field: &str, many: i64| number(spec, field).is_some_and(|number| number > many);
+    if indexed(spec) && above("completions", COMPLETIONS_MANY) && above("parallelism", PARALLELISM_MANY) {
+        told.push(format!(
+            "{path}: In Indexed Jobs with a number of completions higher than 10^5 and a parallelism higher than 10^4, Kubernetes might not be able to track completedIndexes when a big number of indexes fail"
+        ));
+    }
+}
