@@ -200,7 +200,8 @@ async fn services() {
     let client = harness.admin();
     let path = "/api/v1/namespaces/default/services";
     let good = json!({"metadata": {"name": "a"}, "spec": {"selector": {"app": "a"}, "ports": [{"port": 80}]}});
-    let rows: [(Value, &[&str]); 17] = [
+    const NAME: &str = "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
+    let rows: [(Value, &[&str]); 22] = [
         (
             json!({"spec": {"type": "ExternalName", "ipFamilies": ["IPv4"]}}),
             &[
@@ -213,15 +214,41 @@ async fn services() {
             &["spec.clusterIPs: Invalid value: [\"10.96.0.8\"]: first value must match `clusterIP`"],
         ),
         (
-            json!({"spec": {"clusterIPs": ["None", "10.96.0.8"]}}),
+            json!({"spec": {"clusterIPs": ["10.96.0.8"]}}),
+            &["spec.clusterIPs: Invalid value: [\"10.96.0.8\"]: must be empty when `clusterIP` is not specified"],
+        ),
+        (
+            json!({"spec": {"clusterIP": "None", "clusterIPs": ["None", "10.96.0.8"]}}),
             &["spec.clusterIPs: Invalid value: [\"None\",\"10.96.0.8\"]: 'None' must be the first and only value"],
         ),
         (
-            json!({"spec": {"clusterIPs": ["10.96.0.8", "10.96.0.9"]}}),
+            json!({"metadata": {"labels": {"a": "b c"}}, "spec": {"clusterIP": "10.96.0.8", "clusterIPs": ["10.96.0.8", "10.96.0.9", "10.96.0.10"], "ports": null}}),
             &[
-                "spec.clusterIPs: Invalid value: [\"10.96.0.8\",\"10.96.0.9\"]: may specify no more than one IP for each IP family",
-                "spec.ipFamilies[1]: Duplicate value: \"IPv4\"",
+                "spec.clusterIPs: Invalid value: [\"10.96.0.8\",\"10.96.0.9\",\"10.96.0.10\"]: may only hold up to 2 values",
+                "spec.clusterIPs: Invalid value: [\"10.96.0.8\",\"10.96.0.9\",\"10.96.0.10\"]: may specify no more than one IP for each IP family",
             ],
+        ),
+        (
+            json!({"spec": {"clusterIP": "10.96.0.8", "clusterIPs": ["10.96.0.8", "fd00::8"]}}),
+            &[
+                "spec.ipFamilyPolicy: Invalid value: \"SingleStack\": must be 'RequireDualStack' or 'PreferDualStack' when multiple cluster IPs are specified",
+                "spec.clusterIPs[1]: Invalid value: [\"10.96.0.8\",\"fd00::8\"]: IPv6 is not configured on this cluster",
+            ],
+        ),
+        (
+            json!({"spec": {"clusterIP": "fd00::8"}}),
+            &["spec.clusterIPs[0]: Invalid value: [\"fd00::8\"]: IPv6 is not configured on this cluster"],
+        ),
+        (
+            json!({"spec": {"clusterIP": "fd00::8", "ipFamilies": ["IPv4", "IPv4"]}}),
+            &[
+                "spec.ipFamilies[1]: Duplicate value: \"IPv4\"",
+                "spec.clusterIPs[0]: Invalid value: \"fd00::8\": expected an IPv4 value as indicated by `ipFamilies[0]`",
+            ],
+        ),
+        (
+            json!({"spec": {"clusterIP": "::ffff:10.96.0.8", "ipFamilies": ["IPv6"]}}),
+            &["spec.clusterIPs[0]: Invalid value: \"::ffff:10.96.0.8\": must not be an IPv4-mapped IPv6 address"],
         ),
         (
             json!({"spec": {"ipFamilyPolicy": "RequireDualStack"}}),
@@ -237,19 +264,14 @@ async fn services() {
             json!({"spec": {"ipFamilies": ["IPv4", "IPv6"]}}),
             &[
                 "spec.ipFamilyPolicy: Invalid value: \"SingleStack\": must be 'RequireDualStack' or 'PreferDualStack' when multiple IP families are specified",
-                "spec.ipFamilies[1]: Invalid value: \"IPv6\": not configured on this cluster",
             ],
         ),
         (
             json!({"spec": {"ipFamilies": ["IPv5"], "ipFamilyPolicy": "Some"}}),
             &[
-                "spec.ipFamilyPolicy: Unsupported value: \"Some\": supported values: \"PreferDualStack\", \"RequireDualStack\", \"SingleStack\"",
                 "spec.ipFamilies[0]: Unsupported value: \"IPv5\": supported values: \"IPv4\", \"IPv6\"",
+                "spec.ipFamilyPolicy: Unsupported value: \"Some\": supported values: \"PreferDualStack\", \"RequireDualStack\", \"SingleStack\"",
             ],
-        ),
-        (
-            json!({"spec": {"sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 1}}}}),
-            &["spec.sessionAffinityConfig: Forbidden: must not be set when session affinity is None"],
         ),
         (
             json!({"spec": {"sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 86401}}}}),
@@ -270,23 +292,22 @@ async fn services() {
             ],
         ),
         (
-            json!({"spec": {"loadBalancerClass": "a/b", "loadBalancerSourceRanges": ["10.0.0.0/8"]}}),
+            json!({"spec": {"loadBalancerClass": "", "loadBalancerSourceRanges": ["10.0.0.0/8"]}}),
             &[
-                "spec.loadBalancerSourceRanges: Forbidden: may only be used when `type` is 'LoadBalancer'",
+                "spec.LoadBalancerSourceRanges: Forbidden: may only be used when `type` is 'LoadBalancer'",
                 "spec.loadBalancerClass: Forbidden: may only be used when `type` is 'LoadBalancer'",
             ],
         ),
         (
-            json!({"spec": {"type": "LoadBalancer", "loadBalancerSourceRanges": ["10.0.0.0"], "ports": [{"port": 10250}]}}),
+            json!({"spec": {"type": "LoadBalancer", "loadBalancerSourceRanges": [" 10.0.0.0 "], "ports": [{"port": 10250}]}}),
             &[
-                "spec.ports[0]: Invalid value: 10250: may not expose port 10250 externally since it is used by kubelet",
-                "spec.loadBalancerSourceRanges[0]: Invalid value: \"10.0.0.0\": must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)",
+                "spec.LoadBalancerSourceRanges[0]: Invalid value: \"10.0.0.0\": must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)",
             ],
         ),
         (
             json!({"spec": {"trafficDistribution": "Near"}}),
             &[
-                "spec.trafficDistribution: Unsupported value: \"Near\": supported values: \"PreferClose\", \"PreferSameNode\", \"PreferSameZone\"",
+                "spec.trafficDistribution: Unsupported value: \"Near\": supported values: \"PreferClose\", \"PreferSameZone\", \"PreferSameNode\"",
             ],
         ),
         (
@@ -299,6 +320,17 @@ async fn services() {
         (
             json!({"spec": {"type": "NodePort", "clusterIP": "None"}}),
             &["spec.clusterIPs[0]: Invalid value: \"None\": may not be set to 'None' for NodePort services"],
+        ),
+        (
+            json!({"spec": {"type": "Other", "clusterIP": "None", "sessionAffinity": "Some", "ports": [{"port": 80, "name": "a", "nodePort": 30080}, {"port": 80, "name": "b", "nodePort": 30080, "targetPort": 70000, "appProtocol": "a b"}]}}),
+            &[
+                "spec.ports[1].targetPort: Invalid value: 70000: must be between 1 and 65535, inclusive",
+                &format!("spec.ports[1].appProtocol: Invalid value: \"a b\": {NAME}"),
+                "spec.sessionAffinity: Unsupported value: \"Some\": supported values: \"ClientIP\", \"None\"",
+                "spec.type: Unsupported value: \"Other\": supported values: \"ClusterIP\", \"ExternalName\", \"LoadBalancer\", \"NodePort\"",
+                "spec.ports[1].nodePort: Duplicate value: 30080",
+                "spec.ports[1]: Duplicate value: {\"Name\":\"\",\"Protocol\":\"TCP\",\"AppProtocol\":null,\"Port\":80,\"TargetPort\":0,\"NodePort\":0}",
+            ],
         ),
     ];
     creates(&client, path, &good, &rows).await;
