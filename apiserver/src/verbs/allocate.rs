@@ -7,14 +7,19 @@
 use super::Call;
 use super::service_ranges::{self, RANDOM_PICKS};
 use crate::cache::{NODE_PORTS, PREFIX, encode, store_key};
-use crate::registry::fields::{items, items_mut, set, text};
+use crate::registry::core::service::{gets_node_ports, has_health_check, has_node_ports, number};
+use crate::registry::fields::{items, items_mut, remove, set, text};
 use crate::registry::strategy::Allocation;
 use crate::store::{Compare, Op};
 use coracle_api::clock::rfc3339;
 use coracle_api::json::{Value, json};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, Status, meta};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+
+const TAKEN: &str = "provided port is already allocated";
+const FULL: &str = "range is full";
 
 /// Conditions and writes that go with an object.
 #[derive(Debug, Default)]
@@ -28,7 +33,7 @@ pub struct Allocated {
 #[derive(Debug, Default)]
 pub struct Undo {
     cluster_ip: bool,
-    node_ports: Vec<usize>,
+    node_ports: HashSet<usize>,
     health_port: bool,
 }
 
@@ -37,16 +42,16 @@ impl Undo {
         let Some(spec) = service.get_mut("spec") else { return };
         if self.cluster_ip {
             for field in ["clusterIP", "clusterIPs"] {
-                crate::registry::fields::remove(spec, field);
+                remove(spec, field);
             }
         }
         for (nth, port) in items_mut(spec, "ports").enumerate() {
             if self.node_ports.contains(&nth) {
-                crate::registry::fields::remove(port, "nodePort");
+                remove(port, "nodePort");
             }
         }
         if self.health_port {
-            crate::registry::fields::remove(spec, "healthCheckNodePort");
+            remove(spec, "healthCheckNodePort");
         }
     }
 }
@@ -56,11 +61,11 @@ fn allocates(call: &Call) -> bool {
 }
 
 pub fn for_create(call: &Call, object: &mut Value) -> Result<Allocated, Status> {
-    if !allocates(call) { Ok(Allocated::default()) } else { service(call, object, &Value::Null) }
+    if !allocates(call) { Ok(Allocated::default()) } else { service(call, object, None) }
 }
 
 pub fn for_update(call: &Call, object: &mut Value, old: &Value) -> Result<Allocated, Status> {
-    if !allocates(call) { Ok(Allocated::default()) } else { service(call, object, old) }
+    if !allocates(call) { Ok(Allocated::default()) } else { service(call, object, Some(old)) }
 }
 
 /// Gives back what a deleted object had.
@@ -69,7 +74,7 @@ pub fn release(call: &Call, object: &Value) -> Vec<Op> {
         return Vec::new();
     }
     let ips = cluster_ips(object).into_iter().map(|ip| Op::Delete { key: ip_key(call, &ip) });
-    ips.chain(node_ports(object).into_iter().map(|(_, port)| Op::Delete { key: port_key(port) })).collect()
+    ips.chain(held(object).map(|port| Op::Delete { key: port_key(port) })).collect()
 }
 
 fn ip_key(call: &Call, ip: &str) -> Arc<str> {
@@ -85,14 +90,6 @@ fn wants_cluster_ip(service: &Value) -> bool {
     text(&service["spec"], "type") != "ExternalName" && text(&service["spec"], "clusterIP") != "None"
 }
 
-fn wants_node_ports(service: &Value) -> bool {
-    match text(&service["spec"], "type") {
-        "NodePort" => true,
-        "LoadBalancer" => service["spec"].get("allocateLoadBalancerNodePorts").and_then(Value::as_bool) != Some(false),
-        _ => false,
-    }
-}
-
 fn cluster_ips(service: &Value) -> Vec<String> {
     if !wants_cluster_ip(service) {
         return Vec::new();
@@ -103,70 +100,72 @@ fn cluster_ips(service: &Value) -> Vec<String> {
     }
 }
 
-/// Node ports with the place of their port in the list; the health check's comes with none.
-fn node_ports(service: &Value) -> Vec<(Option<usize>, i64)> {
-    let ports = items(&service["spec"], "ports").iter().enumerate();
-    let mut found: Vec<(Option<usize>, i64)> = Vec::new();
-    let health = service["spec"].get("healthCheckNodePort").and_then(Value::as_i64).map(|port| (None, port));
-    for (nth, port) in ports.filter_map(|(nth, port)| Some((Some(nth), port.get("nodePort")?.as_i64()?))).chain(health)
-    {
-        // The same number for TCP and UDP is one allocation.
-        if port > 0 && !found.iter().any(|(_, known)| *known == port) {
-            found.push((nth, port));
-        }
+/// The ports of the nodes that a Service has for its own ports, with their places in the list. The same number for TCP and
+/// UDP is one allocation.
+fn node_ports(service: &Value) -> Vec<(usize, i64)> {
+    let spec = &service["spec"];
+    if !has_node_ports(spec) {
+        // A number that stands there all the same is no more than that.
+        return Vec::new();
     }
-    found
+    let mut seen = HashSet::new();
+    let ports = items(spec, "ports").iter().map(|port| number(port, "nodePort")).enumerate();
+    ports.filter(|(_, port)| *port != 0 && seen.insert(*port)).collect()
 }
 
-fn service(call: &Call, object: &mut Value, old: &Value) -> Result<Allocated, Status> {
+fn health_port(service: &Value) -> Option<i64> {
+    let spec = &service["spec"];
+    has_health_check(spec).then(|| number(spec, "healthCheckNodePort")).filter(|port| *port != 0)
+}
+
+/// Every port of the nodes that a Service has.
+fn held(service: &Value) -> impl Iterator<Item = i64> {
+    let all: HashSet<i64> = node_ports(service).into_iter().map(|(_, port)| port).chain(health_port(service)).collect();
+    all.into_iter()
+}
+
+/// Addresses first, then ports, and the first that cannot be had is the only one that is told of (core/service/storage
+/// `allocateCreate`, `allocateUpdate`).
+fn service(call: &Call, object: &mut Value, old: Option<&Value>) -> Result<Allocated, Status> {
+    if text(&object["spec"], "type") == "ExternalName" {
+        // It is checked, but nobody is shown it (core/service/storage `defaultOnReadInternalTrafficPolicy`).
+        remove(&mut object["spec"], "internalTrafficPolicy");
+    }
     let mut allocated = Allocated::default();
-    let mut causes = Vec::new();
-    cluster_ip(call, object, old, &mut allocated, &mut causes)?;
-    ports(call, object, old, &mut allocated, &mut causes)?;
-    if causes.is_empty() { Ok(allocated) } else { Err(Status::invalid(&call.gvk(), meta::name(object), causes)) }
+    cluster_ip(call, object, &old.map(cluster_ips).unwrap_or_default(), &mut allocated)?;
+    let chosen = if gets_node_ports(&object["spec"]) {
+        choose_ports(call, object, old.is_none(), &mut allocated.undo)?
+    } else {
+        HashSet::new()
+    };
+    let had: HashSet<i64> = old.map(node_ports).into_iter().flatten().map(|(_, port)| port).collect();
+    take_ports(call, object, &had, &chosen, &mut allocated)?;
+    health_check(call, object, old.and_then(health_port), &mut allocated)?;
+    let after: HashSet<i64> = held(object).collect();
+    let lost = old.into_iter().flat_map(held).filter(|port| !after.contains(port));
+    allocated.ops.extend(lost.map(|port| Op::Delete { key: port_key(port) }));
+    Ok(allocated)
 }
 
-fn cluster_ip(
-    call: &Call,
-    object: &mut Value,
-    old: &Value,
-    allocated: &mut Allocated,
-    causes: &mut Vec<Cause>,
-) -> Result<(), Status> {
-    let before = cluster_ips(old);
+fn refused(call: &Call, object: &Value, cause: Cause) -> Status {
+    Status::invalid(&call.gvk(), meta::name(object), vec![cause])
+}
+
+fn cluster_ip(call: &Call, object: &mut Value, before: &[String], allocated: &mut Allocated) -> Result<(), Status> {
     if wants_cluster_ip(object) && text(&object["spec"], "clusterIP").is_empty() {
-        let ip = match before.first() {
-            Some(ip) => ip.clone(),
-            None => {
-                allocated.undo.cluster_ip = true;
-                free_ip(call)?
-            }
-        };
+        let ip = free_ip(call)?;
+        allocated.undo.cluster_ip = true;
         set(&mut object["spec"], "clusterIP", ip.as_str());
-    }
-    let ip = text(&object["spec"], "clusterIP").to_owned();
-    if !ip.is_empty() {
-        let ips = items(&object["spec"], "clusterIPs");
-        if ips.first().and_then(Value::as_str) != Some(&ip) {
-            set(&mut object["spec"], "clusterIPs", json!([ip]));
-        }
+        set(&mut object["spec"], "clusterIPs", json!([ip]));
     }
     let after = cluster_ips(object);
     for ip in after.iter().filter(|ip| !before.contains(ip)) {
-        let path = FieldPath::new("spec").child("clusterIPs").index(0);
-        let ranges = service_ranges::ready(&call.server)?;
-        if !ip.parse().is_ok_and(|ip| ranges.iter().any(|range| service_ranges::contains(range, ip))) {
-            let why = format!("failed to allocate IP {ip}: the provided network does not match the current range");
-            causes.push(Cause::invalid(&path, json!([ip]), why));
-            continue;
-        }
-        if !allocated.undo.cluster_ip && taken_ip(call, ip)? {
-            causes.push(Cause::invalid(
-                &path,
-                json!([ip]),
-                format!("failed to allocate IP {ip}: provided IP is already allocated"),
-            ));
-            continue;
+        if !allocated.undo.cluster_ip
+            && let Err(why) = may_take_ip(call, ip)?
+        {
+            let path = FieldPath::new("spec").child("clusterIPs");
+            let why = format!("failed to allocate IP {ip}: {why}");
+            return Err(refused(call, object, Cause::invalid(&path, object["spec"]["clusterIPs"].clone(), why)));
         }
         let key = ip_key(call, ip);
         allocated.compare.push(Compare::absent(key.clone()));
@@ -176,6 +175,14 @@ fn cluster_ip(
         allocated.ops.push(Op::Delete { key: ip_key(call, ip) });
     }
     Ok(())
+}
+
+fn may_take_ip(call: &Call, ip: &str) -> Result<Result<(), &'static str>, Status> {
+    let ranges = service_ranges::ready(&call.server)?;
+    if !ip.parse().is_ok_and(|ip| ranges.iter().any(|range| service_ranges::contains(range, ip))) {
+        return Ok(Err("the provided network does not match the current range"));
+    }
+    Ok(if taken_ip(call, ip)? { Err("provided IP is already allocated") } else { Ok(()) })
 }
 
 fn ip_object(call: &Call, ip: &str, service: &Value) -> Value {
@@ -203,118 +210,109 @@ fn free_ip(call: &Call) -> Result<String, Status> {
     Err(Status::internal("failed to allocate a serviceIP: range is full"))
 }
 
-fn ports(
-    call: &Call,
-    object: &mut Value,
-    old: &Value,
-    allocated: &mut Allocated,
-    causes: &mut Vec<Cause>,
-) -> Result<(), Status> {
-    let before: Vec<i64> = node_ports(old).into_iter().map(|(_, port)| port).collect();
-    if wants_node_ports(object) {
-        keep_node_ports(object, old);
-        let mut used: Vec<i64> = node_ports(object).into_iter().map(|(_, port)| port).collect();
-        let mut by_port: Vec<(i64, String, i64)> = Vec::new();
-        for (nth, port) in items_mut(&mut object["spec"], "ports").enumerate() {
-            let (number, protocol) =
-                (port.get("port").and_then(Value::as_i64).unwrap_or(0), text(port, "protocol").to_owned());
-            if port.get("nodePort").and_then(Value::as_i64).unwrap_or(0) == 0 {
-                // TCP and UDP of one port share a node port.
-                let shared = by_port
-                    .iter()
-                    .find(|(known, other, _)| *known == number && *other != protocol)
-                    .map(|(.., node_port)| *node_port);
-                let chosen = match shared {
-                    Some(node_port) => node_port,
-                    None => free_port(call, &used)?,
-                };
-                set(port, "nodePort", chosen);
-                used.push(chosen);
-                allocated.undo.node_ports.push(nth);
+/// Gives a port of the nodes to every port that has none, and says which were free. Ports of a new Service that have one number, for TCP and UDP, share
+/// one; a Service that is there gets one for each (core/service/storage `initNodePorts`, `updateNodePorts`).
+fn choose_ports(call: &Call, object: &mut Value, is_new: bool, undo: &mut Undo) -> Result<HashSet<i64>, Status> {
+    let mut all = HashSet::new();
+    let mut used: HashSet<i64> = held(object).collect();
+    let mut shared: HashMap<i64, i64> = HashMap::new();
+    for port in items(&object["spec"], "ports").iter().filter(|port| is_new && number(port, "nodePort") != 0) {
+        shared.entry(number(port, "port")).or_insert(number(port, "nodePort"));
+    }
+    for (nth, port) in items_mut(&mut object["spec"], "ports").enumerate() {
+        if number(port, "nodePort") != 0 {
+            continue;
+        }
+        let chosen = match shared.get(&number(port, "port")) {
+            Some(shared) => *shared,
+            None => {
+                let chosen = free_port(call, &used)
+                    .ok_or_else(|| Status::internal(format!("failed to allocate a nodePort: {FULL}")))?;
+                used.insert(chosen);
+                all.insert(chosen);
+                chosen
             }
-            by_port.push((number, protocol, port["nodePort"].as_i64().unwrap_or(0)));
-        }
-        let local = text(&object["spec"], "externalTrafficPolicy") == "Local"
-            && text(&object["spec"], "type") == "LoadBalancer";
-        if local && object["spec"].get("healthCheckNodePort").and_then(Value::as_i64).unwrap_or(0) == 0 {
-            let chosen = free_port(call, &used)?;
-            set(&mut object["spec"], "healthCheckNodePort", chosen);
-            allocated.undo.health_port = true;
-        }
-    }
-    let after = node_ports(object);
-    let range = &call.server.config.node_port_range;
-    for (nth, port) in after.iter().filter(|(_, port)| !before.contains(port)) {
-        let path = match nth {
-            Some(nth) => FieldPath::new("spec").child("ports").index(*nth).child("nodePort"),
-            None => FieldPath::new("spec").child("healthCheckNodePort"),
         };
-        if !u16::try_from(*port).is_ok_and(|port| range.contains(&port)) {
-            let why = format!(
-                "provided port is not in the valid range. The range of valid ports is {}-{}",
-                range.start(),
-                range.end()
-            );
-            causes.push(Cause::invalid(&path, *port, why));
-            continue;
+        if is_new {
+            shared.insert(number(port, "port"), chosen);
         }
-        let chosen = nth.map_or(allocated.undo.health_port, |nth| allocated.undo.node_ports.contains(&nth));
-        if !chosen && taken_port(call, *port) {
-            causes.push(Cause::invalid(&path, *port, "provided port is already allocated"));
-            continue;
-        }
-        let key = port_key(*port);
-        allocated.compare.push(Compare::absent(key.clone()));
-        let owner = format!("{}/{}", meta::namespace(object), meta::name(object));
-        allocated.ops.push(Op::put(key, owner));
+        undo.node_ports.insert(nth);
+        set(port, "nodePort", chosen);
     }
-    for port in before.iter().filter(|port| !after.iter().any(|(_, kept)| kept == *port)) {
-        allocated.ops.push(Op::Delete { key: port_key(*port) });
+    Ok(all)
+}
+
+/// Takes the ports that the Service did not have: those that were chosen, and those that it asks for, if it may.
+fn take_ports(
+    call: &Call,
+    object: &Value,
+    had: &HashSet<i64>,
+    chosen: &HashSet<i64>,
+    allocated: &mut Allocated,
+) -> Result<(), Status> {
+    for (nth, port) in node_ports(object).into_iter().filter(|(_, port)| !had.contains(port)) {
+        if !chosen.contains(&port)
+            && let Err(why) = may_take_port(call, port)
+        {
+            let path = FieldPath::new("spec").child("ports").index(nth).child("nodePort");
+            return Err(refused(call, object, Cause::invalid(&path, port, why)));
+        }
+        take_port(port, object, allocated);
     }
     Ok(())
 }
 
-/// A port that is left without a number keeps the one it had.
-fn keep_node_ports(object: &mut Value, old: &Value) {
-    let known: Vec<(String, i64, i64)> = items(&old["spec"], "ports")
-        .iter()
-        .map(|port| {
-            (
-                text(port, "protocol").to_owned(),
-                port["port"].as_i64().unwrap_or(0),
-                port["nodePort"].as_i64().unwrap_or(0),
-            )
-        })
-        .collect();
-    let mut used: Vec<i64> = node_ports(object).into_iter().map(|(_, port)| port).collect();
-    for port in items_mut(&mut object["spec"], "ports") {
-        if port.get("nodePort").and_then(Value::as_i64).unwrap_or(0) != 0 {
-            continue;
+/// The port where nodes say whether they have pods of the Service (core/service/storage `allocHealthCheckNodePort`).
+fn health_check(call: &Call, object: &mut Value, had: Option<i64>, allocated: &mut Allocated) -> Result<(), Status> {
+    if !has_health_check(&object["spec"]) {
+        return Ok(());
+    }
+    let others: HashSet<i64> = node_ports(object).into_iter().map(|(_, port)| port).collect();
+    match health_port(object) {
+        Some(port) if had == Some(port) => {}
+        Some(port) => {
+            let taken = if others.contains(&port) { Err(TAKEN.to_owned()) } else { may_take_port(call, port) };
+            taken.map_err(|why| {
+                Status::internal(format!("failed to allocate requested HealthCheck NodePort {port}: {why}"))
+            })?;
+            take_port(port, object, allocated);
         }
-        let same = known.iter().find(|(protocol, number, node_port)| {
-            *node_port != 0
-                && protocol == text(port, "protocol")
-                && Some(*number) == port["port"].as_i64()
-                && !used.contains(node_port)
-        });
-        if let Some((.., node_port)) = same {
-            set(port, "nodePort", *node_port);
-            used.push(*node_port);
+        None => {
+            let chosen = free_port(call, &others)
+                .ok_or_else(|| Status::internal(format!("failed to allocate a HealthCheck NodePort 0: {FULL}")))?;
+            set(&mut object["spec"], "healthCheckNodePort", chosen);
+            allocated.undo.health_port = true;
+            take_port(chosen, object, allocated);
         }
     }
+    Ok(())
+}
+
+fn take_port(port: i64, owner: &Value, allocated: &mut Allocated) {
+    let key = port_key(port);
+    allocated.compare.push(Compare::absent(key.clone()));
+    allocated.ops.push(Op::put(key, format!("{}/{}", meta::namespace(owner), meta::name(owner))));
+}
+
+fn may_take_port(call: &Call, port: i64) -> Result<(), String> {
+    let range = &call.server.config.node_port_range;
+    if !u16::try_from(port).is_ok_and(|port| range.contains(&port)) {
+        let (first, last) = (range.start(), range.end());
+        return Err(format!("provided port is not in the valid range. The range of valid ports is {first}-{last}"));
+    }
+    if taken_port(call, port) { Err(TAKEN.to_owned()) } else { Ok(()) }
 }
 
 fn taken_port(call: &Call, port: i64) -> bool {
     call.server.cacher.node_port_taken(port)
 }
 
-fn free_port(call: &Call, used: &[i64]) -> Result<i64, Status> {
+fn free_port(call: &Call, used: &HashSet<i64>) -> Option<i64> {
     let range = &call.server.config.node_port_range;
     let free = |port: u16| {
         let port = i64::from(port);
         (!used.contains(&port) && !taken_port(call, port)).then_some(port)
     };
     let random = (0..RANDOM_PICKS).find_map(|_| free(fastrand::u16(range.clone())));
-    let port = random.or_else(|| range.clone().find_map(free));
-    port.ok_or_else(|| Status::internal("failed to allocate a nodePort: range is full"))
+    random.or_else(|| range.clone().find_map(free))
 }

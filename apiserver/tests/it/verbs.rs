@@ -221,7 +221,11 @@ async fn cluster_ips_and_node_ports_are_given_once_and_given_back() {
     let (code, status) = client.post(services, &service("b", Some("10.96.7.7"))).await;
     assert_eq!(code, StatusCode::UNPROCESSABLE_ENTITY);
     assert!(status["message"].as_str().unwrap().contains("provided IP is already allocated"), "{status}");
-    assert!(status["message"].as_str().unwrap().contains("provided port is already allocated"), "{status}");
+    assert!(!status["message"].as_str().unwrap().contains("provided port"), "the address comes first: {status}");
+    let (code, status) = client.post(services, &service("b", None)).await;
+    assert_eq!(code, StatusCode::UNPROCESSABLE_ENTITY);
+    let why = "spec.ports[0].nodePort: Invalid value: 30080: provided port is already allocated";
+    assert!(status["message"].as_str().unwrap().ends_with(why), "{status}");
     let (_, addresses) = client.get("/apis/networking.k8s.io/v1/ipaddresses").await;
     assert_eq!(addresses["items"].as_array().unwrap().len(), 2, "this one's and that of the kubernetes service");
     client.delete(&format!("{services}/a")).await;
@@ -231,6 +235,83 @@ async fn cluster_ips_and_node_ports_are_given_once_and_given_back() {
     assert_eq!(changed["spec"]["ports"][0].get("nodePort"), None, "{changed}");
     let (code, _) = client.post(services, &service("c", None)).await;
     assert_eq!(code, StatusCode::CREATED);
+}
+
+/// A Service without an address of its own that has these ports of the nodes.
+fn with_ports(name: &str, spec: &Value) -> Value {
+    let mut object = json!({"metadata": {"name": name}, "spec": {"type": "LoadBalancer"}});
+    json_patch::merge(&mut object["spec"], spec);
+    object
+}
+
+#[tokio::test]
+async fn ports_of_nodes_go_with_what_needs_them() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    let services = "/api/v1/namespaces/default/services";
+    let one = format!("{services}/a");
+    let dns = |tcp: Value, udp: Value| json!([{"name": "udp", "port": 53, "protocol": "UDP", "nodePort": udp}, {"name": "tcp", "port": 53, "nodePort": tcp}]);
+    let is_free = async |port: i64| {
+        let spec = json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": port}]});
+        client.post(&format!("{services}?dryRun=All"), &with_ports("probe", &spec)).await.0 == StatusCode::CREATED
+    };
+
+    let checked = json!({"allocateLoadBalancerNodePorts": false, "externalTrafficPolicy": "Local", "healthCheckNodePort": 30001, "ports": [{"port": 80, "nodePort": 30080}]});
+    let (code, made) = client.post(services, &with_ports("a", &checked)).await;
+    assert_eq!(code, StatusCode::CREATED, "{made}");
+    assert!(!is_free(30001).await && !is_free(30080).await);
+    let (code, status) = client.post(services, &with_ports("b", &checked)).await;
+    assert_eq!(code, StatusCode::UNPROCESSABLE_ENTITY, "the first that is taken: {status}");
+    let mut other = checked.clone();
+    other["ports"] = json!([{"port": 80}]);
+    let (code, status) = client.post(services, &with_ports("b", &other)).await;
+    let why = "Internal error occurred: failed to allocate requested HealthCheck NodePort 30001: provided port is already allocated";
+    assert_eq!((code, &status["message"]), (StatusCode::INTERNAL_SERVER_ERROR, &json!(why)));
+    other["healthCheckNodePort"] = Value::Null;
+    let (_, made) = client.post(services, &with_ports("b", &other)).await;
+    let chosen = made["spec"]["healthCheckNodePort"].as_i64().unwrap();
+    assert!(chosen != 30001 && !is_free(chosen).await, "one is needed without node ports, too: {made}");
+    assert!(made["spec"]["ports"][0].get("nodePort").is_none(), "{made}");
+
+    let (code, changed) = client.merge(&one, &json!({"spec": {"externalTrafficPolicy": "Cluster"}})).await;
+    assert_eq!((code, changed["spec"].get("healthCheckNodePort")), (StatusCode::OK, None), "{changed}");
+    assert!(is_free(30001).await && !is_free(30080).await);
+    let name = json!({"spec": {"type": "ExternalName", "externalName": "a.example"}});
+    let (code, changed) = client.merge(&one, &name).await;
+    assert_eq!(code, StatusCode::OK, "{changed}");
+    for gone in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"] {
+        assert!(changed["spec"].get(gone).is_none(), "{changed}");
+    }
+    assert!(is_free(30080).await);
+    let (_, addresses) = client.get("/apis/networking.k8s.io/v1/ipaddresses").await;
+    assert_eq!(addresses["items"].as_array().unwrap().len(), 2, "b's and that of the kubernetes service");
+
+    // A number at a Service that has no ports of the nodes is nobody's.
+    let (code, _) = client.merge(&one, &json!({"spec": {"ports": [{"port": 80, "nodePort": 30080}]}})).await;
+    assert_eq!(code, StatusCode::OK);
+    assert!(is_free(30080).await);
+    let (code, changed) = client.merge(&one, &json!({"spec": {"type": "NodePort"}})).await;
+    assert_eq!(code, StatusCode::OK, "{changed}");
+    assert!(!is_free(30080).await && changed["spec"]["clusterIP"].is_string(), "{changed}");
+    client.delete(&one).await;
+    assert!(is_free(30080).await);
+
+    let both =
+        |made: &Value| (0..2).map(|nth| made["spec"]["ports"][nth]["nodePort"].as_i64().unwrap()).collect::<Vec<_>>();
+    let (_, made) = client.post(services, &with_ports("a", &json!({"ports": dns(Value::Null, Value::Null)}))).await;
+    assert_eq!(both(&made)[0], both(&made)[1], "TCP and UDP share one: {made}");
+    let (_, made) = client.post(services, &with_ports("c", &json!({"ports": dns(json!(30053), Value::Null)}))).await;
+    assert_eq!(both(&made), [30053, 30053], "{made}");
+    let (code, status) =
+        client.post(services, &with_ports("d", &json!({"ports": dns(json!(30053), Value::Null)}))).await;
+    assert_eq!(code, StatusCode::UNPROCESSABLE_ENTITY, "{status}");
+    let (_, changed) =
+        client.merge(&format!("{services}/c"), &json!({"spec": {"ports": dns(Value::Null, json!(30054))}})).await;
+    assert_eq!(both(&changed), [30054, 30053], "the name keeps it: {changed}");
+    let outside = json!({"spec": {"ports": dns(json!(80), json!(30054))}});
+    let (_, status) = client.merge(&format!("{services}/c"), &outside).await;
+    let why = "spec.ports[1].nodePort: Invalid value: 80: provided port is not in the valid range. The range of valid ports is 30000-32767";
+    assert!(status["message"].as_str().unwrap().ends_with(why), "{status}");
 }
 
 #[tokio::test]
@@ -243,7 +324,7 @@ async fn services_get_addresses_of_every_range_that_is_ready() {
     for outside in ["10.100.0.9", "10.96.0.0", "10.96.255.255"] {
         let (code, status) = client.post(services, &service("a", outside)).await;
         let why = format!(
-            "spec.clusterIPs[0]: Invalid value: [\"{outside}\"]: failed to allocate IP {outside}: the provided network does not match the current range"
+            "spec.clusterIPs: Invalid value: [\"{outside}\"]: failed to allocate IP {outside}: the provided network does not match the current range"
         );
         assert_eq!(code, StatusCode::UNPROCESSABLE_ENTITY, "{status}");
         assert!(status["message"].as_str().unwrap().contains(&why), "{status}");
