@@ -1,7 +1,8 @@
 //! Disruption budgets (policy/v1 `validation.go`).
 
 use super::apps::rolling;
-use super::fields::{label_selector, one_of};
+use super::conditions::conditions;
+use super::fields::{items, label_selector, non_negative, one_of};
 use super::strategy::{NameRule, Strategy, Traits};
 use coracle_api::json::{Value, json};
 use coracle_api::status::FieldPath;
@@ -43,5 +44,13 @@ impl Strategy for BudgetStrategy {
         }
         label_selector(&spec["selector"], &path.child("selector"), causes);
         one_of(spec, "unhealthyPodEvictionPolicy", &["AlwaysAllow", "IfHealthyBudget"], &path, causes);
+    }
+
+    fn validate_status(&self, object: &Value, _old: &Value, causes: &mut Vec<Cause>) {
+        let (status, path) = (&object["status"], FieldPath::new("status"));
+        conditions(items(status, "conditions"), &path.child("conditions"), causes);
+        for field in ["disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"] {
+            non_negative(status, field, &path, causes);
+        }
     }
 }

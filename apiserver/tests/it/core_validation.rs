@@ -671,3 +671,24 @@ async fn what_replication_controllers_say() {
     let why = "status.readyReplicas: Invalid value: 1: cannot be greater than status.replicas";
     assert_eq!(crate::validation::causes(&answer), [why]);
 }
+
+#[tokio::test]
+async fn what_budgets_say() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    let path = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
+    // Upstream leaves the name to what every object's must be.
+    let budget = json!({"metadata": {"name": "A_b"}, "spec": {"minAvailable": 1}});
+    assert_eq!(client.post(path, &budget).await.0, StatusCode::CREATED);
+    let bad = json!({"status": {"disruptionsAllowed": -1, "conditions": [{"type": "Ready", "status": "Yes", "reason": "A", "message": "",
+        "lastTransitionTime": "2026-01-01T00:00:00Z"}]}});
+    let (code, status) = client.merge(&format!("{path}/A_b/status"), &bad).await;
+    assert_eq!(code, StatusCode::UNPROCESSABLE_ENTITY, "{status}");
+    assert_eq!(
+        crate::validation::causes(&status),
+        [
+            "status.conditions[0].status: Unsupported value: \"Yes\": supported values: \"False\", \"True\", \"Unknown\"",
+            "status.disruptionsAllowed: Invalid value: -1: must be greater than or equal to 0",
+        ]
+    );
+}

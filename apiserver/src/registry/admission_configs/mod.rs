@@ -2,7 +2,6 @@
 //! `validation.go`).
 
 mod bindings;
-mod conditions;
 mod expressions;
 mod policies;
 mod rules;

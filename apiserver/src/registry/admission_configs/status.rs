@@ -1,6 +1,6 @@
 //! What the server found out about a policy (admissionregistration `validation.go`, validateValidatingAdmissionPolicyStatus).
 
-use super::conditions;
+use crate::registry::conditions::conditions;
 use crate::registry::fields::{items, require, text};
 use coracle_api::Cause;
 use coracle_api::json::Value;
@@ -15,7 +15,7 @@ pub(super) fn check(status: &Value, causes: &mut Vec<Cause>) {
         require(warning, "warning", &path, causes);
         check_reference(text(warning, "fieldRef").trim(), &path.child("fieldRef"), causes);
     }
-    conditions::check(items(status, "conditions"), &path.child("conditions"), causes);
+    conditions(items(status, "conditions"), &path.child("conditions"), causes);
 }
 
 /// The field that a warning is about.

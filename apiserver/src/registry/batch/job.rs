@@ -92,10 +92,7 @@ impl Strategy for JobStrategy {
     }
 
     fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
-        let mut told = Vec::new();
-        if old.is_none() {
-            warnings::name(object, &mut told);
-        }
+        let mut told = workload::name_warnings(object, old);
         if warnings::due(object, old) {
             warnings::spec(&object["spec"], "spec", &mut told);
         }

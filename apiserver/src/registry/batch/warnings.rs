@@ -2,21 +2,10 @@
 
 use super::{indexed, number};
 use coracle_api::json::Value;
-use coracle_api::{meta, validation};
+use coracle_api::meta;
 
 const COMPLETIONS_MANY: i64 = 100_000;
 const PARALLELISM_MANY: i64 = 10_000;
-
-/// A name that its pods cannot have.
-pub fn name(object: &Value, told: &mut Vec<String>) {
-    let wrong = validation::dns1123_label(meta::name(object));
-    if !wrong.is_empty() {
-        told.push(format!(
-            "metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label is recommended: [{}]",
-            wrong.join(" ")
-        ));
-    }
-}
 
 /// Whether there is a new spec to tell of.
 pub fn due(object: &Value, old: Option<&Value>) -> bool {
