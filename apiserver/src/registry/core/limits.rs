@@ -114,7 +114,7 @@ fn is_huge(name: &str) -> bool {
 }
 
 /// A resource of any kind (core `validateResourceName`).
-fn resource_name(name: &str, path: &FieldPath, causes: &mut Vec<Cause>) {
+pub(super) fn resource_name(name: &str, path: &FieldPath, causes: &mut Vec<Cause>) {
     let wrong = validation::qualified_name(name);
     if wrong.is_empty() && !name.contains('/') && !is_quota_resource(name) && name != "storage" {
         causes.push(Cause::invalid(path, name, "must be a standard resource type or fully qualified"));

@@ -84,6 +84,6 @@ impl Strategy for PriorityClassStrategy {
 pub fn preemption(holder: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     match holder.get("preemptionPolicy").and_then(Value::as_str) {
         Some("") => causes.push(Cause::required(&path.child("preemptionPolicy"), "")),
-        _ => one_of(holder, "preemptionPolicy", &["Never", "PreemptLowerPriority"], path, causes),
+        _ => one_of(holder, "preemptionPolicy", &["PreemptLowerPriority", "Never"], path, causes),
     }
 }

@@ -1,15 +1,15 @@
 //! Requests and limits.
 
-use super::pod_resources;
-use crate::registry::fields::{NON_NEGATIVE, field, invalid_all, items, quantity};
+use super::{limits, pod_resources};
+use crate::registry::fields::{field, items, quantity};
 use coracle_api::json::{Map, Value};
 use coracle_api::quantity::Quantity;
 use coracle_api::resources::{HUGE_PAGES, is_pod_level};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, validation};
 
-/// Resources that need no domain in their name.
-const NATIVE: [&str; 4] = ["cpu", "memory", "ephemeral-storage", "storage"];
+/// Resources of containers that need no domain in their name.
+const NATIVE: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
 
 /// Whose resources they are.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -18,39 +18,44 @@ pub enum Level {
     Pod,
 }
 
-/// The resources of a container or of a pod (core `ValidateResourceRequirements`).
+/// The resources of a container or of a pod (core `ValidateResourceRequirements`), but for its claims.
 pub fn validate(resources: &Value, level: Level, path: &FieldPath, causes: &mut Vec<Cause>) {
     let limits = field(resources, "limits").and_then(Value::as_object);
     let requests = field(resources, "requests").and_then(Value::as_object);
-    list(limits, level, &path.child("limits"), causes);
-    list(requests, level, &path.child("requests"), causes);
+    let (limit_path, request_path) = (path.child("limits"), path.child("requests"));
+    for (name, value) in limits.into_iter().flatten() {
+        let path = limit_path.key(name);
+        one(name, value, level, &path, causes);
+        huge_pages(name, value, &path, causes);
+    }
+    for (name, value) in requests.into_iter().flatten() {
+        let path = request_path.key(name);
+        one(name, value, level, &path, causes);
+        compare(name, value, limits, [&limit_path, &request_path], causes);
+        huge_pages(name, value, &path, causes);
+    }
     let named = |wanted: fn(&str) -> bool| limits.into_iter().chain(requests).flatten().any(|(name, _)| wanted(name));
     if named(|name| name.starts_with(HUGE_PAGES)) && !named(|name| matches!(name, "cpu" | "memory")) {
         causes.push(Cause::forbidden(path, "HugePages require cpu or memory"));
     }
-    let (limit_path, path) = (path.child("limits"), path.child("requests"));
-    for (name, request) in requests.into_iter().flatten() {
-        let limit = limits.and_then(|limits| limits.get(name));
-        match (limit.and_then(quantity), quantity(request)) {
-            (Some(limit), Some(request)) if !can_overcommit(name) && request != limit => {
-                causes.push(Cause::invalid(
-                    &path,
-                    request.to_string(),
-                    format!("must be equal to {name} limit of {limit}"),
-                ));
-            }
-            (Some(limit), Some(request)) if request > limit => {
-                causes.push(Cause::invalid(
-                    &path,
-                    request.to_string(),
-                    format!("must be less than or equal to {name} limit of {limit}"),
-                ));
-            }
-            (None, Some(_)) if !can_overcommit(name) => {
-                causes.push(Cause::required(&limit_path, "Limit must be set for non overcommitable resources"));
-            }
-            _ => {}
+}
+
+/// A request is no more than its limit, and as much of what cannot be shared.
+fn compare(name: &str, request: &Value, limits: Option<&Map>, paths: [&FieldPath; 2], causes: &mut Vec<Cause>) {
+    let limit = limits.and_then(|limits| limits.get(name)).and_then(quantity);
+    match (limit, quantity(request)) {
+        (Some(limit), Some(request)) if !can_overcommit(name) && request != limit => {
+            let why = format!("must be equal to {name} limit of {limit}");
+            causes.push(Cause::invalid(paths[1], request.to_string(), why));
         }
+        (Some(limit), Some(request)) if request > limit => {
+            let why = format!("must be less than or equal to {name} limit of {limit}");
+            causes.push(Cause::invalid(paths[1], request.to_string(), why));
+        }
+        (None, Some(_)) if !can_overcommit(name) => {
+            causes.push(Cause::required(paths[0], "Limit must be set for non overcommitable resources"));
+        }
+        _ => {}
     }
 }
 
@@ -68,39 +73,33 @@ pub fn is_extended(name: &str) -> bool {
         && validation::qualified_name(&format!("requests.{name}")).is_empty()
 }
 
-fn list(list: Option<&Map>, level: Level, path: &FieldPath, causes: &mut Vec<Cause>) {
-    for (name, value) in list.into_iter().flatten() {
-        let path = path.key(name);
-        let wrong = validation::qualified_name(name);
-        let valid = wrong.is_empty();
-        invalid_all(&path, name, wrong, causes);
-        let standard = name.contains('/') || NATIVE.contains(&name.as_str()) || name.starts_with(HUGE_PAGES);
-        if !standard && valid {
-            causes.push(Cause::invalid(&path, name.as_str(), "must be a standard resource type or fully qualified"));
-        }
+/// One resource and how much of it.
+fn one(name: &str, value: &Value, level: Level, path: &FieldPath, causes: &mut Vec<Cause>) {
+    if !matches!(name, "cpu" | "memory") {
+        let before = causes.len();
+        limits::resource_name(name, path, causes);
         match level {
-            Level::Container if !standard => {
-                causes.push(Cause::invalid(&path, name.as_str(), "must be a standard resource for containers"));
+            Level::Container => of_containers(name, path, causes),
+            Level::Pod if causes.len() == before && !is_pod_level(name) => {
+                causes.push(Cause::not_supported(path, name, &["cpu", HUGE_PAGES, "memory"]));
             }
-            Level::Container if name.contains('/') && !name.contains("kubernetes.io/") && !is_extended(name) => {
-                causes.push(Cause::invalid(&path, name.as_str(), "doesn't follow extended resource name standard"));
-            }
-            Level::Pod if standard && valid && !is_pod_level(name) => {
-                causes.push(Cause::not_supported(&path, name.as_str(), &["cpu", HUGE_PAGES, "memory"]));
-            }
-            _ => {}
+            Level::Pod => {}
         }
-        huge_pages(name, value, &path, causes);
-        match quantity(value) {
-            Some(amount) if amount.is_negative() => {
-                causes.push(Cause::invalid(&path, amount.to_string(), NON_NEGATIVE))
-            }
-            Some(amount) if is_extended(name) && !amount.is_integer() => {
-                causes.push(Cause::invalid(&path, amount.to_string(), "must be an integer"));
-            }
-            Some(_) => {}
-            None => causes.push(Cause::invalid(&path, value.clone(), "must be a quantity")),
+    }
+    match quantity(value) {
+        Some(_) => limits::amount(name, value, path, causes),
+        None => causes.push(Cause::invalid(path, value.clone(), "must be a quantity")),
+    }
+}
+
+/// A resource that containers can have (core `validateContainerResourceName`).
+fn of_containers(name: &str, path: &FieldPath, causes: &mut Vec<Cause>) {
+    if !name.contains('/') {
+        if !NATIVE.contains(&name) && !name.starts_with(HUGE_PAGES) {
+            causes.push(Cause::invalid(path, name, "must be a standard resource for containers"));
         }
+    } else if !name.contains("kubernetes.io/") && !is_extended(name) {
+        causes.push(Cause::invalid(path, name, "doesn't follow extended resource name standard"));
     }
 }
 
@@ -177,6 +176,45 @@ mod tests {
         assert!(
             text.iter().any(|cause| cause.contains("must be a standard resource type or fully qualified")),
             "{text:?}"
+        );
+    }
+
+    #[test]
+    fn names_are_those_of_what_containers_have() {
+        let check = |resources: Value, level: Level| {
+            let mut causes = Vec::new();
+            validate(&resources, level, &FieldPath::new("r"), &mut causes);
+            causes.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let container = |name: &str| check(json!({"limits": {name: "1"}}), Level::Container);
+        for good in ["cpu", "ephemeral-storage", "example.com/card", "kubernetes.io/x"] {
+            assert!(container(good).is_empty(), "{good}");
+        }
+        for of_others in ["storage", "pods", "limits.cpu"] {
+            let why = "must be a standard resource for containers";
+            assert_eq!(container(of_others), [format!("r.limits[{of_others}]: Invalid value: \"{of_others}\": {why}")]);
+        }
+        assert_eq!(container("nonsense").len(), 2);
+        let whole = check(json!({"limits": {"storage": "1"}}), Level::Pod);
+        assert_eq!(
+            whole,
+            [
+                "r.limits[storage]: Unsupported value: \"storage\": supported values: \"cpu\", \"hugepages-\", \"memory\""
+            ]
+        );
+        assert_eq!(
+            check(json!({"limits": {"example.com/card": "-1500m"}}), Level::Container),
+            [
+                "r.limits[example.com/card]: Invalid value: \"-1500m\": must be greater than or equal to 0",
+                "r.limits[example.com/card]: Invalid value: \"-1500m\": must be an integer",
+            ]
+        );
+        assert_eq!(
+            check(json!({"requests": {"example.com/card": "2", "cpu": "2"}, "limits": {"cpu": "1"}}), Level::Container),
+            [
+                "r.limits: Required value: Limit must be set for non overcommitable resources",
+                "r.requests: Invalid value: \"2\": must be less than or equal to cpu limit of 1",
+            ]
         );
     }
 }
