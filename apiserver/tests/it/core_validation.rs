@@ -306,7 +306,7 @@ async fn what_containers_take_from_outside() {
             ),
             &[
                 "spec.containers[0].securityContext.seccompProfile.type: Required value: type is required when seccompProfile is set",
-                "spec.containers[0].securityContext.seccompProfile.localhostProfile: Invalid value: {\"localhostProfile\":\"a\",\"type\":\"\"}: can only be set when seccomp type is Localhost",
+                "spec.containers[0].securityContext.seccompProfile.localhostProfile: Invalid value: {\"Type\":\"\",\"LocalhostProfile\":\"a\"}: can only be set when seccomp type is Localhost",
                 "spec.containers[0].securityContext.appArmorProfile.localhostProfile: Invalid value: \" a\": must not be padded with whitespace",
             ],
         ),
@@ -382,8 +382,8 @@ async fn where_pods_run() {
         (
             json!({"spec": {"dnsPolicy": "None", "securityContext": {"sysctls": [{"name": "kernel.a-", "value": "1"}]}}}),
             &[
-                "spec.dnsConfig: Required value: must provide `dnsConfig` when `dnsPolicy` is None",
                 "spec.securityContext.sysctls[0].name: Invalid value: \"kernel.a-\": must have at most 253 characters and match regex ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$",
+                "spec.dnsConfig: Required value: must provide `dnsConfig` when `dnsPolicy` is None",
             ],
         ),
     ];

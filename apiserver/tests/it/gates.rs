@@ -120,6 +120,6 @@ async fn tolerations_do_not_compare_numbers() {
     let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}], "tolerations": [toleration]}});
     let (code, answer) = harness.admin().post("/api/v1/namespaces/default/pods", &pod).await;
     assert_eq!(code, StatusCode::UNPROCESSABLE_ENTITY, "{answer}");
-    let why = r#"Pod "p" is invalid: spec.tolerations[0].operator: Unsupported value: "Gt": supported values: "Equal", "Exists""#;
+    let why = r#"Pod "p" is invalid: spec.tolerations[0].operator: Unsupported value: "Gt": supported values: "Equal", "Exists", "Lt", "Gt""#;
     assert_eq!(answer["message"], why);
 }

@@ -307,7 +307,7 @@ async fn little_of_a_pod_may_change() {
         ),
         (
             json!({"spec": {"activeDeadlineSeconds": null}}),
-            "spec.activeDeadlineSeconds: Invalid value: null: must not update from a positive integer to nil value",
+            "spec.activeDeadlineSeconds: Invalid value: \"null\": must not update from a positive integer to nil value",
         ),
         (
             json!({"spec": {"tolerations": null}}),
@@ -339,4 +339,44 @@ async fn little_of_a_pod_may_change() {
     assert_eq!(code, StatusCode::OK);
     let (code, _) = client.merge(&path, &json!({"spec": {"nodeSelector": {"more": "x"}}})).await;
     assert_eq!(code, StatusCode::UNPROCESSABLE_ENTITY, "past the gates, where it runs is fixed");
+}
+
+#[tokio::test]
+async fn a_new_pod_is_completed_from_its_labels_and_annotations() {
+    const APP_ARMOR: &str = "container.apparmor.security.beta.kubernetes.io/c";
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    let mut object = pod("a");
+    object["metadata"]["labels"] = json!({"app": "x"});
+    object["metadata"]["annotations"] = json!({APP_ARMOR: "unconfined"});
+    object["spec"]["topologySpreadConstraints"] = json!([{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule",
+        "labelSelector": {"matchLabels": {"a": "b"}}, "matchLabelKeys": ["app"]}]);
+    let (code, made) = client.post(PODS, &object).await;
+    assert_eq!(code, StatusCode::CREATED, "{made}");
+    let selector = &made["spec"]["topologySpreadConstraints"][0]["labelSelector"];
+    assert_eq!(selector["matchExpressions"], json!([{"key": "app", "operator": "In", "values": ["x"]}]));
+    assert_eq!(made["spec"]["containers"][0]["securityContext"], json!({"appArmorProfile": {"type": "Unconfined"}}));
+    for path in [format!("{PODS}/a")] {
+        let (code, status) = client.merge(&path, &json!({"metadata": {"annotations": {APP_ARMOR: null}}})).await;
+        assert_eq!(code, StatusCode::UNPROCESSABLE_ENTITY, "{status}");
+        let why =
+            format!("metadata.annotations[{APP_ARMOR}]: Forbidden: may not remove or update AppArmor annotations");
+        assert_eq!(causes(&status), [why]);
+    }
+    let (code, status) = client.merge(&format!("{PODS}/a"), &json!({"metadata": {"annotations": {"b": "c"}}})).await;
+    assert_eq!(code, StatusCode::OK, "{status}");
+    let mut early = pod("early");
+    early["spec"]["nodeName"] = "n".into();
+    early["spec"]["schedulingGates"] = json!([{"name": "a"}]);
+    early["metadata"]["annotations"] = json!({"seccomp.security.alpha.kubernetes.io/pod": "unconfined"});
+    early["spec"]["securityContext"] = json!({"seccompProfile": {"type": "RuntimeDefault"}});
+    let (code, status) = client.post(PODS, &early).await;
+    assert_eq!(code, StatusCode::UNPROCESSABLE_ENTITY, "{status}");
+    assert_eq!(
+        causes(&status),
+        [
+            "spec.nodeName: Forbidden: cannot be set until all schedulingGates have been cleared",
+            "spec.securityContext.seccompProfile.type: Forbidden: seccomp type in annotation and field must match",
+        ]
+    );
 }

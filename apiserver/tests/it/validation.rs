@@ -728,7 +728,7 @@ async fn pods() {
     let rows: [(Value, &[&str]); 13] = [
         (
             json!({"spec": {"os": {"name": "plan9"}}}),
-            &["spec.os.name: Unsupported value: \"plan9\": supported values: \"linux\", \"windows\""],
+            &["spec.os: Unsupported value: \"plan9\": supported values: \"linux\", \"windows\""],
         ),
         (
             json!({"spec": {"dnsPolicy": "None"}}),
@@ -753,8 +753,8 @@ async fn pods() {
             json!({"spec": {"securityContext": {"runAsUser": -1, "seccompProfile": {"type": "Localhost"}, "fsGroupChangePolicy": "Never"}}}),
             &[
                 "spec.securityContext.runAsUser: Invalid value: -1: must be between 0 and 2147483647, inclusive",
-                "spec.securityContext.seccompProfile.localhostProfile: Required value: must be set when seccomp type is Localhost",
                 "spec.securityContext.fsGroupChangePolicy: Unsupported value: \"Never\": supported values: \"Always\", \"OnRootMismatch\"",
+                "spec.securityContext.seccompProfile.localhostProfile: Required value: must be set when seccomp type is Localhost",
             ],
         ),
         (
@@ -769,8 +769,8 @@ async fn pods() {
                 json!({"securityContext": {"procMount": "Half", "appArmorProfile": {"type": "Unconfined", "localhostProfile": "x"}}}),
             ),
             &[
-                "spec.containers[0].securityContext.appArmorProfile.localhostProfile: Invalid value: \"x\": can only be set when AppArmor type is Localhost",
                 "spec.containers[0].securityContext.procMount: Unsupported value: \"Half\": supported values: \"Default\", \"Unmasked\"",
+                "spec.containers[0].securityContext.appArmorProfile.localhostProfile: Invalid value: \"x\": can only be set when AppArmor type is Localhost",
             ],
         ),
         (
@@ -811,7 +811,7 @@ async fn pods() {
         (
             container(json!({"securityContext": {"privileged": true, "allowPrivilegeEscalation": false}})),
             &[
-                "spec.containers[0].securityContext: Invalid value: {\"privileged\":true,\"allowPrivilegeEscalation\":false}: cannot set `allowPrivilegeEscalation` to false and `privileged` to true",
+                "spec.containers[0].securityContext: Invalid value: {\"Capabilities\":null,\"Privileged\":true,\"SELinuxOptions\":null,\"WindowsOptions\":null,\"RunAsUser\":null,\"RunAsGroup\":null,\"RunAsNonRoot\":null,\"ReadOnlyRootFilesystem\":null,\"AllowPrivilegeEscalation\":false,\"ProcMount\":null,\"SeccompProfile\":null,\"AppArmorProfile\":null}: cannot set `allowPrivilegeEscalation` to false and `privileged` to true",
             ],
         ),
     ];

@@ -1,71 +1,75 @@
-//! Checks of a container (core `validateContainers`).
+//! Checks of a container.
 
 use super::mounts::Volumes;
-use super::{downward, mounts, pod_security, probe, resources};
+use super::{downward, mounts, pod_claims, pod_security, resources, restarts};
 use crate::registry::fields::{field, invalid_all, items, one_of, text};
 use coracle_api::json::Value;
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, validation};
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 pub const PULL: [&str; 3] = ["Always", "IfNotPresent", "Never"];
 const PROTOCOLS: [&str; 3] = ["SCTP", "TCP", "UDP"];
 const MESSAGE: [&str; 2] = ["File", "FallbackToLogsOnError"];
 
-/// A container that may mount these volumes.
-pub fn validate(container: &Value, volumes: &Volumes<'_>, init: bool, path: &FieldPath, causes: &mut Vec<Cause>) {
+/// What a container is in.
+pub struct Around<'a> {
+    /// The volumes that it may mount.
+    volumes: &'a Volumes<'a>,
+    /// The names of the pod's claims.
+    claims: BTreeSet<&'a str>,
+    /// When the pod's containers are run again.
+    restarts: &'a str,
+    /// How long the pod may take to end.
+    pub grace: Option<i64>,
+    /// Whether the pod's users are not the host's.
+    own_users: bool,
+}
+
+impl<'a> Around<'a> {
+    /// A pod of this spec with these volumes.
+    pub fn of(spec: &'a Value, volumes: &'a Volumes<'a>) -> Self {
+        Self {
+            volumes,
+            claims: pod_claims::names(spec),
+            restarts: text(spec, "restartPolicy"),
+            grace: field(spec, "terminationGracePeriodSeconds").and_then(Value::as_i64),
+            own_users: field(spec, "hostUsers").and_then(Value::as_bool) == Some(false),
+        }
+    }
+}
+
+/// What holds for containers of all lists (core `validateContainerCommon`).
+pub fn validate(container: &Value, around: &Around<'_>, path: &FieldPath, causes: &mut Vec<Cause>) {
     match text(container, "name") {
         "" => causes.push(Cause::required(&path.child("name"), "")),
         name => invalid_all(&path.child("name"), name, validation::dns1123_label(name), causes),
     }
-    let image = text(container, "image");
-    if image.is_empty() {
+    if text(container, "image").is_empty() {
         causes.push(Cause::required(&path.child("image"), ""));
-    } else if image != image.trim() {
-        causes.push(Cause::invalid(&path.child("image"), image, "must not have leading or trailing whitespace"));
     }
-    one_of(container, "imagePullPolicy", &PULL, path, causes);
     one_of(container, "terminationMessagePolicy", &MESSAGE, path, causes);
+    ports(container, path, causes);
     env(container, path, causes);
-    mounts::mounts(container, volumes, &path.child("volumeMounts"), causes);
-    let own = field(container, "resources").unwrap_or(&Value::Null);
-    resources::validate(own, resources::Level::Container, &path.child("resources"), causes);
-    probes(container, init, path, causes);
-    let context = field(container, "securityContext").unwrap_or(&Value::Null);
-    pod_security::of_container(context, &path.child("securityContext"), causes);
-    mounts::devices(container, volumes, &path.child("volumeDevices"), causes);
+    mounts::mounts(container, around.volumes, &path.child("volumeMounts"), causes);
+    mounts::devices(container, around.volumes, &path.child("volumeDevices"), causes);
+    one_of(container, "imagePullPolicy", &PULL, path, causes);
+    if let Some(own) = field(container, "resources") {
+        let path = path.child("resources");
+        resources::validate(own, resources::Level::Container, &path, causes);
+        pod_claims::used(own, &around.claims, &path, causes);
+    }
+    restarts::resize(container, around.restarts, path, causes);
+    if let Some(context) = field(container, "securityContext") {
+        pod_security::of_container(context, around.own_users, &path.child("securityContext"), causes);
+    }
 }
 
-/// A sidecar: an init container that keeps running.
-fn is_sidecar(container: &Value) -> bool {
-    text(container, "restartPolicy") == "Always"
-}
-
-fn probes(container: &Value, init: bool, path: &FieldPath, causes: &mut Vec<Cause>) {
-    let allowed = !init || is_sidecar(container);
-    for name in ["livenessProbe", "readinessProbe", "startupProbe"] {
-        let Some(value) = field(container, name).filter(|value| !value.is_null()) else { continue };
-        if allowed {
-            probe::validate(value, name != "readinessProbe", &path.child(name), causes);
-        } else {
-            causes.push(Cause::forbidden(
-                &path.child(name),
-                "may not be set for init containers without restartPolicy=Always",
-            ));
-        }
-    }
-    let Some(lifecycle) = field(container, "lifecycle").filter(|value| !value.is_null()) else { return };
-    if !allowed {
-        causes.push(Cause::forbidden(
-            &path.child("lifecycle"),
-            "may not be set for init containers without restartPolicy=Always",
-        ));
-        return;
-    }
-    for hook in ["postStart", "preStop"] {
-        if let Some(handler) = field(lifecycle, hook).filter(|value| !value.is_null()) {
-            probe::handler(handler, &path.child("lifecycle").child(hook), causes);
-        }
+/// An image of a container that is run as it is: templates may hold tokens in its place (core `validateContainerOnlyForPod`).
+pub fn trimmed_image(container: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    let image = text(container, "image");
+    if image.len() != image.trim().len() {
+        causes.push(Cause::invalid(&path.child("image"), image, "must not have leading or trailing whitespace"));
     }
 }
 
@@ -139,14 +143,8 @@ fn env_source(kind: &str, source: &Value, path: &FieldPath, causes: &mut Vec<Cau
     }
 }
 
-/// A container's ports; host ports are taken once in a pod.
-pub fn ports(
-    container: &Value,
-    host_network: bool,
-    host_ports: &mut HashSet<(i64, String, String)>,
-    path: &FieldPath,
-    causes: &mut Vec<Cause>,
-) {
+/// A container's ports (core `validateContainerPorts`).
+fn ports(container: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     let mut names = HashSet::new();
     for (nth, port) in items(container, "ports").iter().enumerate() {
         let path = path.child("ports").index(nth);
@@ -158,39 +156,19 @@ pub fn ports(
             }
             invalid_all(&path.child("name"), name, wrong, causes);
         }
-        let number = field(port, "containerPort").and_then(Value::as_i64).unwrap_or(0);
-        if number == 0 {
+        let number = |name: &str| field(port, name).and_then(Value::as_i64).unwrap_or(0);
+        if number("containerPort") == 0 {
             causes.push(Cause::required(&path.child("containerPort"), ""));
-        } else {
-            causes.extend(
-                validation::port_number(number)
-                    .into_iter()
-                    .map(|why| Cause::invalid(&path.child("containerPort"), number, why)),
-            );
+        }
+        for name in ["containerPort", "hostPort"] {
+            if number(name) != 0 {
+                let wrong = validation::port_number(number(name)).into_iter();
+                causes.extend(wrong.map(|why| Cause::invalid(&path.child(name), number(name), why)));
+            }
         }
         if text(port, "protocol").is_empty() {
             causes.push(Cause::required(&path.child("protocol"), ""));
         }
         one_of(port, "protocol", &PROTOCOLS, &path, causes);
-        let host = field(port, "hostPort").and_then(Value::as_i64).unwrap_or(0);
-        if host == 0 {
-            continue;
-        }
-        causes.extend(
-            validation::port_number(host).into_iter().map(|why| Cause::invalid(&path.child("hostPort"), host, why)),
-        );
-        if host_network && host != number {
-            causes.push(Cause::invalid(
-                &path.child("hostPort"),
-                host,
-                "must match `containerPort` when `hostNetwork` is true",
-            ));
-        }
-        if !host_ports.insert((host, text(port, "protocol").to_owned(), text(port, "hostIP").to_owned())) {
-            causes.push(Cause::duplicate(
-                &path.child("hostPort"),
-                format!("{}/{}/{host}", text(port, "protocol"), text(port, "hostIP")),
-            ));
-        }
     }
 }

@@ -6,15 +6,39 @@ use serde_json::error::Category;
 
 /// Reads an object, which null stands for too.
 pub fn object(text: &[u8]) -> Result<(), String> {
-    let kind = match serde_json::from_slice(text) {
-        Ok(Value::Object(_) | Value::Null) => return Ok(()),
-        Ok(Value::Array(_)) => "array",
-        Ok(Value::String(_)) => "string",
-        Ok(Value::Number(_)) => "number",
-        Ok(Value::Bool(_)) => "bool",
+    match serde_json::from_slice(text) {
+        Ok(Value::Object(_) | Value::Null) => Ok(()),
+        Ok(other) => {
+            Err(format!("json: cannot unmarshal {} into Go value of type map[string]interface {{}}", kind(&other)))
+        }
+        Err(error) => Err(syntax(text, &error)),
+    }
+}
+
+/// Reads a list of objects of a type of Go's, which null stands for too.
+pub fn list(text: &[u8], of: &str) -> Result<Vec<Value>, String> {
+    let wrong = |kind: &str, of: String| format!("json: cannot unmarshal {kind} into Go value of type {of}");
+    let list = match serde_json::from_slice(text) {
+        Ok(Value::Array(list)) => list,
+        Ok(Value::Null) => Vec::new(),
+        Ok(other) => return Err(wrong(kind(&other), format!("[]{of}"))),
         Err(error) => return Err(syntax(text, &error)),
     };
-    Err(format!("json: cannot unmarshal {kind} into Go value of type map[string]interface {{}}"))
+    match list.iter().find(|one| !one.is_object() && !one.is_null()) {
+        Some(other) => Err(wrong(kind(other), of.to_owned())),
+        None => Ok(list),
+    }
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Object(_) => "object",
+        Value::Array(_) => "array",
+        Value::String(_) => "string",
+        Value::Number(_) => "number",
+        Value::Bool(_) => "bool",
+        Value::Null => "null",
+    }
 }
 
 fn syntax(text: &[u8], error: &Error) -> String {

@@ -1,14 +1,18 @@
 //! Pods.
 
-use super::{pod_defaults, pod_spec, pod_status, pod_update, resources, volume_source};
+use super::pod_spec::Holder;
+use super::{
+    label_keys, pod_annotations, pod_containers, pod_defaults, pod_resize, pod_spec, pod_status, pod_update, profiles,
+    resources, volume_source,
+};
 use crate::cache::Field;
 use crate::registry::Subresource;
 use crate::registry::fields::{is_set, items, items_mut, object_mut, set, set_default, text};
 use crate::registry::strategy::{Strategy, ThroughStatus, Traits, WriteContext};
-use coracle_api::Cause;
 use coracle_api::clock::rfc3339;
 use coracle_api::json::{Value, json};
 use coracle_api::status::FieldPath;
+use coracle_api::{Cause, meta};
 use jiff::Timestamp;
 
 /// core/v1 Pod
@@ -82,6 +86,19 @@ fn keep_observed(status: &mut Value, old: &Value) {
     }
 }
 
+/// The pod itself, as it is without what it was before but for what others let in (core `validatePodMetadataAndSpec`).
+fn whole(pod: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
+    let (spec, path) = (&pod["spec"], FieldPath::new("spec"));
+    if let Some(annotations) = meta::annotations(pod) {
+        let at = FieldPath::new("metadata").child("annotations");
+        pod_annotations::validate(annotations, old.and_then(meta::annotations), spec, &at, causes);
+    }
+    volume_source::claims_made(pod, causes);
+    pod_spec::validate(spec, Holder { pod: Some(pod), old: old.map(|old| &old["spec"]) }, &path, causes);
+    volume_source::tokens_of_nobody(spec, causes);
+    pod_containers::of_pod(spec, &path, causes);
+}
+
 impl Strategy for PodStrategy {
     fn traits(&self) -> Traits {
         Traits { generation: true, through_status: ThroughStatus::NotOwners, ..Traits::DEFAULT }
@@ -96,6 +113,8 @@ impl Strategy for PodStrategy {
     }
 
     fn prepare_create(&self, pod: &mut Value, _context: &WriteContext) {
+        label_keys::merge(pod);
+        profiles::take_over(pod);
         let class = resources::qos_class(&pod["spec"]);
         let mut status = json!({"phase": "Pending", "qosClass": class});
         if !items(&pod["spec"], "schedulingGates").is_empty() {
@@ -116,27 +135,35 @@ impl Strategy for PodStrategy {
     }
 
     fn validate(&self, pod: &Value, causes: &mut Vec<Cause>) {
-        volume_source::claims_made(pod, causes);
-        pod_spec::validate(&pod["spec"], &FieldPath::new("spec"), causes);
-        volume_source::tokens_of_nobody(&pod["spec"], causes);
+        whole(pod, None, causes);
     }
 
     fn validate_create(&self, pod: &Value, causes: &mut Vec<Cause>) {
         self.validate(pod, causes);
-        if !items(&pod["spec"], "ephemeralContainers").is_empty() {
-            causes.push(Cause::forbidden(&FieldPath::new("spec.ephemeralContainers"), "cannot be set on create"));
+        let (spec, path) = (&pod["spec"], FieldPath::new("spec"));
+        if !items(spec, "ephemeralContainers").is_empty() {
+            causes.push(Cause::forbidden(&path.child("ephemeralContainers"), "cannot be set on create"));
+        }
+        if is_set(spec, "nodeName") && !items(spec, "schedulingGates").is_empty() {
+            let why = "cannot be set until all schedulingGates have been cleared";
+            causes.push(Cause::forbidden(&path.child("nodeName"), why));
+        }
+        if let Some(annotations) = meta::annotations(pod) {
+            profiles::agree(annotations, spec, &path, causes);
         }
     }
 
-    fn validate_update(&self, pod: &Value, old: &Value, causes: &mut Vec<Cause>) {
+    fn validate_changed(&self, pod: &Value, old: &Value, causes: &mut Vec<Cause>) {
+        whole(pod, Some(old), causes);
+        pod_annotations::changed(pod, old, causes);
         pod_update::spec(pod, old, causes);
     }
 
     fn validate_subresource(&self, which: Subresource, pod: &Value, old: &Value, causes: &mut Vec<Cause>) {
-        self.validate(pod, causes);
+        whole(pod, Some(old), causes);
         match which {
             Subresource::EphemeralContainers => pod_update::ephemeral_containers(pod, old, causes),
-            Subresource::Resize => pod_update::resize(pod, old, causes),
+            Subresource::Resize => pod_resize::resize(pod, old, causes),
             _ => self.validate_status(pod, old, causes),
         }
     }

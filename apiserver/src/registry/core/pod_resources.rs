@@ -1,5 +1,6 @@
 //! Requests and limits of a whole pod (KEP-2837).
 
+use super::pod_claims;
 use super::resources::{self, Level};
 use crate::registry::fields::{field, items, object_mut, quantity, set, text};
 use coracle_api::Cause;
@@ -90,9 +91,10 @@ pub fn validate(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
         return;
     }
     if field(own, "claims").is_some() {
-        causes.push(Cause::forbidden(&path.child("claims"), "claims cannot be set for Resources at pod-level"));
+        causes.push(Cause::forbidden(&path.child("claims"), "claims may not be set for Resources at pod-level"));
     }
     resources::validate(own, Level::Pod, &path, causes);
+    pod_claims::used(own, &pod_claims::names(spec), &path, causes);
     consistent(spec, &path, causes);
 }
 
@@ -196,7 +198,8 @@ mod tests {
         );
         assert_eq!(
             said(json!({"claims": [{"name": "a"}]}), &[]),
-            "spec.resources.claims: Forbidden: claims cannot be set for Resources at pod-level"
+            "spec.resources.claims: Forbidden: claims may not be set for Resources at pod-level\n\
+             spec.resources.claims[0]: Not found: \"a\": must be one of the names in pod.spec.resourceClaims which is empty"
         );
         let mut windows = spec(cpu("limits", "1"), &[]);
         windows["os"] = json!({"name": "windows"});

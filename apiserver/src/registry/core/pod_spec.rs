@@ -1,64 +1,100 @@
-//! Checks of a pod's spec, alone or in a template (core/validation).
+//! Checks of a pod's spec, alone or in a template (core `ValidatePodSpec`), in upstream's order.
 
-use super::mounts::Volumes;
-use super::{container, downward, pod_resources, pod_security, restarts, scheduling, volume_source, windows};
-use crate::registry::fields::{self, invalid_all, is_set, items, one_of, text};
-use coracle_api::json::Value;
+use super::{
+    downward, pod_annotations, pod_claims, pod_containers, pod_dns, pod_resources, pod_security, priority, profiles,
+    resources, scheduling, volume_source, windows,
+};
+use crate::registry::fields::{self, field, invalid_all, items, one_of, text};
+use crate::registry::strategy::NameRule;
+use coracle_api::json::{Value, json};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, validation};
-use std::collections::HashSet;
 
 /// What a pod's policy of restarts can be.
 const RESTART: [&str; 3] = ["Always", "OnFailure", "Never"];
 const DNS: [&str; 4] = ["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"];
 
+/// Whose spec it is.
+#[derive(Clone, Copy, Default)]
+pub struct Holder<'a> {
+    /// The pod itself; none of a template.
+    pub pod: Option<&'a Value>,
+    /// The spec that is replaced: some of what others let in stays.
+    pub old: Option<&'a Value>,
+}
+
 /// A pod's spec.
-pub fn validate(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+pub fn validate(spec: &Value, holder: Holder<'_>, path: &FieldPath, causes: &mut Vec<Cause>) {
     let volumes = volume_source::validate_all(items(spec, "volumes"), &path.child("volumes"), causes);
-    containers(spec, &volumes, path, causes);
+    pod_claims::validate(spec, holder.pod, path, causes);
+    pod_containers::validate(spec, &volumes, path, causes);
     pod_resources::validate(spec, path, causes);
+    pod_containers::host_network(spec, holder.pod.is_some(), path, causes);
     one_of(spec, "restartPolicy", &RESTART, path, causes);
     one_of(spec, "dnsPolicy", &DNS, path, causes);
     fields::labels(spec.get("nodeSelector"), &path.child("nodeSelector"), causes);
-    for (name, rule) in [
-        ("serviceAccountName", validation::dns1123_subdomain as fn(&str) -> Vec<String>),
-        ("nodeName", validation::dns1123_subdomain),
-        ("hostname", validation::dns1123_label),
-        ("subdomain", validation::dns1123_label),
-        ("priorityClassName", validation::dns1123_subdomain),
-        ("runtimeClassName", validation::dns1123_subdomain),
-    ] {
-        let value = text(spec, name);
-        if !value.is_empty() {
-            invalid_all(&path.child(name), value, rule(value), causes);
-        }
-    }
+    pod_security::of_pod(spec, holder.old, path, causes);
+    scheduling::affinity(spec, path, causes);
+    pod_dns::validate(spec, path, causes);
+    readiness_gates(spec, path, causes);
+    pod_containers::gates(spec, path, causes);
+    scheduling::spread(spec, holder.old, path, causes);
+    windows::host_process(spec, path, causes);
+    own_users(spec, holder.old, path, causes);
+    pod_dns::hostname_override(spec, path, causes);
+    name(spec, "serviceAccountName", validation::dns1123_subdomain, path, causes);
+    name(spec, "nodeName", validation::dns1123_subdomain, path, causes);
     if let Some(seconds) = spec.get("activeDeadlineSeconds").and_then(Value::as_i64)
         && !(1..=i64::from(i32::MAX)).contains(&seconds)
     {
-        causes.push(Cause::invalid(
-            &path.child("activeDeadlineSeconds"),
-            seconds,
-            "must be between 1 and 2147483647, inclusive",
-        ));
+        let why = "must be between 1 and 2147483647, inclusive";
+        causes.push(Cause::invalid(&path.child("activeDeadlineSeconds"), seconds, why));
     }
-    super::priority::preemption(spec, path, causes);
-    if let Some(os) = spec.get("os").filter(|os| !os.is_null()) {
-        let path = path.child("os");
-        match text(os, "name") {
-            "" => causes.push(Cause::required(&path.child("name"), "cannot be empty")),
-            _ => one_of(os, "name", &["linux", "windows"], &path, causes),
-        }
+    name(spec, "hostname", validation::dns1123_label, path, causes);
+    name(spec, "subdomain", validation::dns1123_label, path, causes);
+    scheduling::tolerations(items(spec, "tolerations"), &path.child("tolerations"), causes);
+    host_aliases(spec, path, causes);
+    name(spec, "priorityClassName", validation::dns1123_subdomain, path, causes);
+    if let Some(class) = spec.get("runtimeClassName").and_then(Value::as_str) {
+        // A pointer upstream: an empty one is given, and wrong.
+        invalid_all(&path.child("runtimeClassName"), class, validation::dns1123_subdomain(class), causes);
     }
-    dns(spec, path, causes);
+    priority::preemption(spec, path, causes);
+    if let Some(overhead) = field(spec, "overhead").filter(|overhead| overhead.is_object()) {
+        // It is told as if it were a limit.
+        let limits = json!({"limits": overhead.clone()});
+        resources::validate(&limits, resources::Level::Container, &path.child("overhead"), causes);
+    }
+    system(spec, path, causes);
+    downward::files_in_volumes(spec, path, causes);
+}
+
+fn name(spec: &Value, field: &str, rule: NameRule, path: &FieldPath, causes: &mut Vec<Cause>) {
+    let value = text(spec, field);
+    if !value.is_empty() {
+        invalid_all(&path.child(field), value, rule(value), causes);
+    }
+}
+
+/// The system that the pod is made for, and what it does not have (core `validateOS`).
+fn system(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    let Some(os) = field(spec, "os").filter(|os| !os.is_null()) else { return };
+    match text(os, "name") {
+        "" => causes.push(Cause::required(&path.child("os").child("name"), "")),
+        "linux" | "windows" => windows::validate(spec, path, causes),
+        other => causes.push(Cause::not_supported(&path.child("os"), other, &["linux", "windows"])),
+    }
+}
+
+fn readiness_gates(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     for (nth, gate) in items(spec, "readinessGates").iter().enumerate() {
         let kind = text(gate, "conditionType");
         let path = path.child("readinessGates").index(nth).child("conditionType");
         invalid_all(&path, kind, validation::qualified_name(kind), causes);
     }
-    security_context(spec, path, causes);
-    windows::validate(spec, path, causes);
-    scheduling::validate(spec, path, causes);
+}
+
+fn host_aliases(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     for (nth, alias) in items(spec, "hostAliases").iter().enumerate() {
         let path = path.child("hostAliases").index(nth);
         invalid_all(&path.child("ip"), text(alias, "ip"), validation::ip(text(alias, "ip")), causes);
@@ -66,156 +102,152 @@ pub fn validate(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
             invalid_all(&path.child("hostnames").index(at), name, validation::dns1123_subdomain(name), causes);
         }
     }
-    downward::files_in_volumes(spec, path, causes);
 }
 
-/// Where names are looked up (core `validatePodDNSConfig`).
-fn dns(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
-    const SERVERS: usize = 3;
-    const SEARCHES: usize = 32;
-    const SEARCH_CHARACTERS: usize = 2048;
-    let (config, path) = (&spec["dnsConfig"], path.child("dnsConfig"));
-    if text(spec, "dnsPolicy") == "None" && config.is_null() {
-        causes.push(Cause::required(&path, "must provide `dnsConfig` when `dnsPolicy` is None"));
+/// Users that are not the host's go with no other namespace of the host's, and with no raw devices (core `validateHostUsers`).
+fn own_users(spec: &Value, old: Option<&Value>, path: &FieldPath, causes: &mut Vec<Cause>) {
+    const WHY: &str = "when `hostUsers` is false";
+    let own = |spec: &Value| field(spec, "hostUsers").and_then(Value::as_bool) == Some(false);
+    if !own(spec) {
         return;
     }
-    let (servers, searches) = (items(config, "nameservers"), items(config, "searches"));
-    let at = path.child("nameservers");
-    if text(spec, "dnsPolicy") == "None" && servers.is_empty() {
-        let why = "must provide at least one DNS nameserver when `dnsPolicy` is None";
-        causes.push(Cause::required(&at, why));
+    // Two of the names are upstream's, with its capitals.
+    for (name, told) in [("hostNetwork", "hostNetwork"), ("hostPID", "HostPID"), ("hostIPC", "HostIPC")] {
+        if field(spec, name).and_then(Value::as_bool) == Some(true) {
+            causes.push(Cause::forbidden(&path.child(told), WHY));
+        }
+    }
+    let has_devices = |container: &Value| !items(container, "volumeDevices").is_empty();
+    let nowhere = FieldPath::default();
+    if old.is_some_and(|old| own(old) && windows::containers(old, &nowhere).any(|(one, _)| has_devices(one))) {
         return;
     }
-    if servers.len() > SERVERS {
-        let why = format!("must not have more than {SERVERS} nameservers");
-        causes.push(Cause::invalid(&at, servers.to_vec(), why));
-    }
-    for (nth, ip) in servers.iter().filter_map(Value::as_str).enumerate() {
-        invalid_all(&at.index(nth), ip, validation::ip(ip), causes);
-    }
-    let at = path.child("searches");
-    if searches.len() > SEARCHES {
-        let why = format!("must not have more than {SEARCHES} search paths");
-        causes.push(Cause::invalid(&at, searches.to_vec(), why));
-    }
-    let names: Vec<&str> = searches.iter().filter_map(Value::as_str).collect();
-    if names.join(" ").len() > SEARCH_CHARACTERS {
-        let why =
-            format!("must not have more than {SEARCH_CHARACTERS} characters (including spaces) in the search list");
-        causes.push(Cause::invalid(&at, searches.to_vec(), why));
-    }
-    for (nth, name) in names.iter().enumerate().filter(|(_, name)| **name != ".") {
-        let plain = name.strip_suffix('.').unwrap_or(name).replace('_', "a");
-        invalid_all(&at.index(nth), name, validation::dns1123_subdomain(&plain), causes);
-    }
-    for (nth, option) in items(config, "options").iter().enumerate() {
-        if text(option, "name").is_empty() {
-            causes.push(Cause::required(&path.child("options").index(nth), "must not be empty"));
-        }
+    for (_, path) in windows::containers(spec, path).filter(|(container, _)| has_devices(container)) {
+        causes.push(Cause::forbidden(&path.child("volumeDevices"), WHY));
     }
 }
 
-fn containers(spec: &Value, volumes: &Volumes<'_>, path: &FieldPath, causes: &mut Vec<Cause>) {
-    let host_network = spec.get("hostNetwork").and_then(Value::as_bool) == Some(true);
-    let mut names = HashSet::new();
-    let main = items(spec, "containers");
-    if main.is_empty() {
-        causes.push(Cause::required(&path.child("containers"), ""));
-    }
-    let mut host_ports = HashSet::new();
-    for (list, init) in [("initContainers", true), ("containers", false)] {
-        for (nth, one) in items(spec, list).iter().enumerate() {
-            let path = path.child(list).index(nth);
-            container::validate(one, volumes, init, &path, causes);
-            restarts::rules(one, &path, causes);
-            restarts::resize(one, init, text(spec, "restartPolicy"), &path, causes);
-            container::ports(one, host_network, &mut host_ports, &path, causes);
-            let name = text(one, "name");
-            if !name.is_empty() && !names.insert(name) {
-                causes.push(Cause::duplicate(&path.child("name"), name));
-            }
-        }
-    }
-    let others: HashSet<&str> = names.clone();
-    for (nth, one) in items(spec, "ephemeralContainers").iter().enumerate() {
-        let path = path.child("ephemeralContainers").index(nth);
-        container::validate(one, volumes, false, &path, causes);
-        let name = text(one, "name");
-        if !name.is_empty() && !names.insert(name) {
-            causes.push(Cause::duplicate(&path.child("name"), name));
-        }
-        let target = text(one, "targetContainerName");
-        if !target.is_empty() && !others.contains(target) {
-            causes.push(Cause::not_found(&path.child("targetContainerName"), target));
-        }
-        ephemeral(one, &path, causes);
-    }
-}
-
-/// What an ephemeral container can have (core `allowedEphemeralContainerFields`).
-const EPHEMERAL: [&str; 17] = [
-    "name",
-    "image",
-    "command",
-    "args",
-    "workingDir",
-    "envFrom",
-    "env",
-    "volumeMounts",
-    "volumeDevices",
-    "terminationMessagePath",
-    "terminationMessagePolicy",
-    "imagePullPolicy",
-    "securityContext",
-    "stdin",
-    "stdinOnce",
-    "tty",
-    "targetContainerName",
-];
-
-/// An ephemeral container is there to look, not to serve.
-fn ephemeral(one: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
-    const WHY: &str = "cannot be set for an Ephemeral Container";
-    let empty = |value: &Value| value.as_object().is_some_and(coracle_api::json::Map::is_empty);
-    for field in one.as_object().into_iter().flat_map(|map| map.keys()) {
-        if !EPHEMERAL.contains(&field.as_str()) && is_set(one, field) && !empty(&one[field.as_str()]) {
-            causes.push(Cause::forbidden(&path.child(field), WHY));
-        }
-    }
-    for (nth, mount) in items(one, "volumeMounts").iter().enumerate() {
-        for field in ["subPath", "subPathExpr"].into_iter().filter(|field| is_set(mount, field)) {
-            causes.push(Cause::forbidden(&path.child("volumeMounts").index(nth).child(field), WHY));
-        }
-    }
-}
-
-fn security_context(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
-    let context = spec.get("securityContext").unwrap_or(&Value::Null);
-    let path = path.child("securityContext");
-    pod_security::of_pod(context, &path, causes);
-    if spec["shareProcessNamespace"] == true && spec["hostPID"] == true {
-        let why = "ShareProcessNamespace and HostPID cannot both be enabled";
-        causes.push(Cause::invalid(&path.child("shareProcessNamespace"), true, why));
-    }
-    if spec.get("hostNetwork").and_then(Value::as_bool) == Some(true)
-        && spec.get("hostUsers").and_then(Value::as_bool) == Some(false)
-    {
-        causes.push(Cause::forbidden(&path.child("hostNetwork"), "when `pod.Spec.HostUsers` is false"));
-    }
-}
-
-/// A template of pods.
+/// A template of pods (core `ValidatePodTemplateSpec`).
 pub fn template(template: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
-    let metadata = template.get("metadata").unwrap_or(&Value::Null);
+    let metadata = field(template, "metadata").unwrap_or(&Value::Null);
+    let spec = field(template, "spec").unwrap_or(&Value::Null);
     fields::labels(metadata.get("labels"), &path.child("labels"), causes);
-    for key in metadata.get("annotations").and_then(Value::as_object).into_iter().flat_map(|map| map.keys()) {
-        invalid_all(&path.child("annotations"), key, validation::qualified_name(&key.to_ascii_lowercase()), causes);
+    let annotations = field(metadata, "annotations").and_then(Value::as_object).filter(|map| !map.is_empty());
+    if let Some(annotations) = annotations {
+        let path = path.child("annotations");
+        pod_annotations::of_template(annotations, &path, causes);
+        pod_annotations::validate(annotations, None, spec, &path, causes);
     }
-    validate(template.get("spec").unwrap_or(&Value::Null), &path.child("spec"), causes);
-    if !items(&template["spec"], "ephemeralContainers").is_empty() {
-        causes.push(Cause::forbidden(
-            &path.child("spec").child("ephemeralContainers"),
-            "ephemeral containers not allowed in pod template",
-        ));
+    let path = path.child("spec");
+    validate(spec, Holder::default(), &path, causes);
+    if let Some(annotations) = annotations {
+        profiles::agree(annotations, spec, &path, causes);
+    }
+    if !items(spec, "ephemeralContainers").is_empty() {
+        let why = "ephemeral containers not allowed in pod template";
+        causes.push(Cause::forbidden(&path.child("ephemeralContainers"), why));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(spec: Value, check: impl Fn(&Value, &FieldPath, &mut Vec<Cause>)) -> Vec<String> {
+        let mut causes = Vec::new();
+        check(&spec, &FieldPath::new("spec"), &mut causes);
+        causes.iter().map(ToString::to_string).collect()
+    }
+
+    fn whole(more: Value) -> Vec<String> {
+        let mut spec = json!({"containers": [{"name": "a", "image": "i"}]});
+        for (name, value) in more.as_object().unwrap() {
+            spec[name.as_str()] = value.clone();
+        }
+        told(spec, |spec, path, causes| validate(spec, Holder::default(), path, causes))
+    }
+
+    #[test]
+    fn own_users_go_with_nothing_of_the_hosts() {
+        let why = "Forbidden: when `hostUsers` is false";
+        let spec = json!({"hostUsers": false, "hostNetwork": true, "hostPID": true, "hostIPC": true,
+            "containers": [{"volumeDevices": [{}]}], "initContainers": [{"volumeDevices": [{}]}]});
+        let check = |old: Option<&Value>| told(spec.clone(), |spec, path, causes| own_users(spec, old, path, causes));
+        let fields = ["hostNetwork", "HostPID", "HostIPC"].map(|field| format!("spec.{field}: {why}"));
+        let devices = ["initContainers", "containers"].map(|list| format!("spec.{list}[0].volumeDevices: {why}"));
+        assert_eq!(check(None), [&fields[..], &devices].concat());
+        assert_eq!(check(Some(&spec)), fields, "raw devices that were there may stay");
+        assert!(whole(json!({"hostUsers": true, "hostPID": true, "hostIPC": true})).is_empty());
+    }
+
+    #[test]
+    fn systems_are_known() {
+        let known = "supported values: \"linux\", \"windows\"";
+        assert_eq!(whole(json!({"os": {"name": "x"}})), [format!("spec.os: Unsupported value: \"x\": {known}")]);
+        assert_eq!(whole(json!({"os": {}})), ["spec.os.name: Required value"]);
+        assert!(whole(json!({"os": {"name": "linux"}})).is_empty());
+    }
+
+    #[test]
+    fn overhead_is_told_as_a_limit() {
+        assert!(whole(json!({"overhead": {"cpu": "1", "memory": "1Mi"}})).is_empty());
+        assert_eq!(
+            whole(json!({"overhead": {"cpu": "-1"}})),
+            ["spec.overhead.limits[cpu]: Invalid value: \"-1\": must be greater than or equal to 0"]
+        );
+    }
+
+    #[test]
+    fn a_class_that_is_given_has_a_name() {
+        let found = whole(json!({"runtimeClassName": ""}));
+        assert!(found[0].starts_with("spec.runtimeClassName: Invalid value: \"\": a lowercase RFC 1123"), "{found:?}");
+    }
+
+    #[test]
+    fn causes_are_told_in_upstreams_order() {
+        let found = whole(
+            json!({"preemptionPolicy": "x", "serviceAccountName": "A", "tolerations": [{}], "hostname": "A",
+            "securityContext": {"runAsUser": -1, "fsGroup": -1}, "activeDeadlineSeconds": 0, "restartPolicy": "x",
+            "schedulingGates": [{"name": "-"}], "dnsConfig": {"nameservers": ["01.2.3.4"]}, "hostUsers": false, "hostPID": true,
+            "topologySpreadConstraints": [{"maxSkew": 0, "topologyKey": "a", "whenUnsatisfiable": "DoNotSchedule"}]}),
+        );
+        let fields: Vec<&str> = found.iter().filter_map(|cause| cause.split(": ").next()).collect();
+        assert_eq!(
+            fields,
+            [
+                "spec.restartPolicy",
+                "spec.securityContext.fsGroup",
+                "spec.securityContext.runAsUser",
+                "spec.dnsConfig.nameservers[0]",
+                "spec.schedulingGates[0]",
+                "spec.topologySpreadConstraints[0].maxSkew",
+                "spec.HostPID",
+                "spec.serviceAccountName",
+                "spec.activeDeadlineSeconds",
+                "spec.hostname",
+                "spec.tolerations[0].operator",
+                "spec.preemptionPolicy",
+            ]
+        );
+        assert_eq!(found[3], "spec.dnsConfig.nameservers[0]: Invalid value: \"01.2.3.4\": must not have leading 0s");
+    }
+
+    #[test]
+    fn templates_are_asked_for_their_annotations() {
+        let check = |template: Value| {
+            let mut causes = Vec::new();
+            super::template(&template, &FieldPath::new("template"), &mut causes);
+            causes.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let spec = json!({"containers": [{"name": "a", "image": " "}], "securityContext": {"seccompProfile": {"type": "Unconfined"}}});
+        assert!(check(json!({"spec": spec})).is_empty(), "a blank stands for an image that is put in later");
+        assert_eq!(
+            check(json!({"spec": spec, "metadata": {"annotations":
+                {"controller.kubernetes.io/pod-deletion-cost": "x", profiles::SECCOMP_OF_POD: "runtime/default"}}})),
+            [
+                "template.annotations[controller.kubernetes.io/pod-deletion-cost]: Invalid value: \"x\": must be a 32bit integer",
+                "template.spec.securityContext.seccompProfile.type: Forbidden: seccomp type in annotation and field must match",
+            ]
+        );
     }
 }

@@ -1,11 +1,12 @@
-//! What may change in a pod that is there (core `ValidatePodUpdate`, `ValidatePodEphemeralContainersUpdate`,
-//! `ValidatePodResize`).
+//! What may change in a pod that is there (core `ValidatePodUpdate`, `ValidatePodEphemeralContainersUpdate`).
 
-use super::resources::qos_class;
+use super::pod_annotations::{self, MIRROR};
+use super::{container, scheduling};
 use crate::registry::fields::{self, alike, copy, is_set, items, text};
-use coracle_api::json::Value;
+use coracle_api::json::{Value, json};
 use coracle_api::status::FieldPath;
-use coracle_api::{Cause, json, meta};
+use coracle_api::{Cause, meta};
+use std::collections::{HashMap, HashSet};
 
 /// Why most of a pod's spec does not change.
 const FIXED: &str = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,\
@@ -15,17 +16,11 @@ const FIXED: &str = "pod updates may not change fields other than `spec.containe
 const DEADLINE: &str = "activeDeadlineSeconds";
 const REQUIRED_TERMS: &str = "/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms";
 
-/// What resources may change in.
-const RESIZED: [&str; 2] = ["cpu", "memory"];
-
-/// A pod of a file on its node's disk: what the API says of it is a mirror.
-const MIRROR: &str = "kubernetes.io/config.mirror";
-
 /// A change of the pod itself.
 pub fn spec(pod: &Value, old: &Value, causes: &mut Vec<Cause>) {
     let path = FieldPath::new("spec");
     let (new, known) = (&pod["spec"], &old["spec"]);
-    if json::same(new, known) {
+    if coracle_api::json::same(new, known) {
         return;
     }
     let mut expected = new.clone();
@@ -34,6 +29,7 @@ pub fn spec(pod: &Value, old: &Value, causes: &mut Vec<Cause>) {
             causes.push(Cause::forbidden(&path.child(list), "pod updates may not add or remove containers"));
             return;
         }
+        images(items(new, list), &path.child(list), causes);
         for (container, before) in fields::items_mut(&mut expected, list).zip(items(known, list)) {
             copy(container, before, "image");
         }
@@ -60,16 +56,30 @@ pub fn spec(pod: &Value, old: &Value, causes: &mut Vec<Cause>) {
     }
 }
 
-/// The deadline may be set, and shortened. False when it was not.
+/// Images, which are told once more of a pod that changes (core `ValidateContainerUpdates`).
+fn images(containers: &[Value], path: &FieldPath, causes: &mut Vec<Cause>) {
+    for (nth, container) in containers.iter().enumerate() {
+        if text(container, "image").is_empty() {
+            causes.push(Cause::required(&path.index(nth).child("image"), ""));
+        }
+        container::trimmed_image(container, &path.index(nth), causes);
+    }
+}
+
+/// The deadline may be set, and shortened. False when it is none that could be compared with what was there.
 fn deadline(new: &Value, known: &Value, path: &FieldPath, causes: &mut Vec<Cause>) -> bool {
     let path = path.child(DEADLINE);
     let of = |spec: &Value| spec.get(DEADLINE).and_then(Value::as_i64);
     let why = match (of(new), of(known)) {
         (Some(after), _) if !(0..=i64::from(i32::MAX)).contains(&after) => {
-            (after.into(), "must be between 0 and 2147483647, inclusive")
+            (after, "must be between 0 and 2147483647, inclusive")
         }
-        (Some(after), Some(before)) if after > before => (after.into(), "must be less than or equal to previous value"),
-        (None, Some(_)) => (Value::Null, "must not update from a positive integer to nil value"),
+        (Some(after), Some(before)) if after > before => (after, "must be less than or equal to previous value"),
+        (None, Some(_)) => {
+            // A pointer to nothing is shown as this text.
+            causes.push(Cause::invalid(&path, "null", "must not update from a positive integer to nil value"));
+            return true;
+        }
         _ => return true,
     };
     causes.push(Cause::invalid(&path, why.0, why.1));
@@ -86,14 +96,20 @@ fn tolerations(new: &Value, known: &Value, path: &FieldPath, causes: &mut Vec<Ca
     let now: Vec<Value> = items(new, "tolerations").iter().map(strip).collect();
     if items(known, "tolerations").iter().any(|toleration| !now.contains(&strip(toleration))) {
         causes.push(Cause::forbidden(path, "existing toleration can not be modified except its tolerationSeconds"));
+        return;
     }
+    // They are told once more.
+    scheduling::tolerations(items(new, "tolerations"), path, causes);
 }
 
 /// Gates may only go (core `validateOnlyDeletedSchedulingGates`).
 fn gates(new: &Value, known: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
-    for (nth, gate) in items(new, "schedulingGates").iter().enumerate() {
-        if !items(known, "schedulingGates").contains(gate) {
-            let name = text(gate, "name");
+    let gates = items(new, "schedulingGates");
+    let before: HashSet<&str> = items(known, "schedulingGates").iter().map(|gate| text(gate, "name")).collect();
+    let places: HashMap<&str, usize> = gates.iter().enumerate().map(|(nth, gate)| (text(gate, "name"), nth)).collect();
+    for (nth, name) in gates.iter().map(|gate| text(gate, "name")).enumerate() {
+        // One that is there twice is told in its last place.
+        if !before.contains(name) && places.get(name) == Some(&nth) {
             let why = format!("only deletion is allowed, but found new scheduling gate '{name}'");
             causes.push(Cause::forbidden(&path.index(nth).child("name"), why));
         }
@@ -102,14 +118,17 @@ fn gates(new: &Value, known: &Value, path: &FieldPath, causes: &mut Vec<Cause>) 
 
 /// While a pod waits at a gate, where it may run can be narrowed down (KEP-3838).
 fn gated(new: &Value, known: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
-    let selector = |spec: &Value| spec.get("nodeSelector").and_then(Value::as_object).cloned().unwrap_or_default();
-    let (now, before) = (selector(new), selector(known));
-    if before.iter().any(|(key, value)| now.get(key) != Some(value)) {
+    let selector = |spec: &Value| spec.get("nodeSelector").and_then(Value::as_object).cloned();
+    let (now, before) = (selector(new), selector(known).unwrap_or_default());
+    let get = |key: &str| now.as_ref().and_then(|now| now.get(key));
+    if before.iter().any(|(key, value)| get(key) != Some(value)) {
         let why = "only additions to spec.nodeSelector are allowed (no mutations or deletions)";
         // In Go's order.
-        let mut shown = now;
-        shown.sort_keys();
-        causes.push(Cause::invalid(&path.child("nodeSelector"), Value::Object(shown), why));
+        let shown = now.map_or(Value::Null, |mut now| {
+            now.sort_keys();
+            Value::Object(now)
+        });
+        causes.push(Cause::invalid(&path.child("nodeSelector"), shown, why));
     }
     let terms = |spec: &Value| {
         let affinity = spec.pointer("/affinity/nodeAffinity").unwrap_or(&Value::Null);
@@ -126,7 +145,8 @@ fn gated(new: &Value, known: &Value, path: &FieldPath, causes: &mut Vec<Cause>) 
         .child("nodeSelectorTerms");
     if now.len() != before.len() {
         let why = "no additions/deletions to non-empty NodeSelectorTerms list are allowed";
-        causes.push(Cause::invalid(&path, Value::Array(now), why));
+        let shown = if now.is_empty() { Value::Null } else { now.iter().map(internal).collect() };
+        causes.push(Cause::invalid(&path, shown, why));
         return;
     }
     for (nth, (term, before)) in now.into_iter().zip(&before).enumerate() {
@@ -138,15 +158,28 @@ fn gated(new: &Value, known: &Value, path: &FieldPath, causes: &mut Vec<Cause>) 
         let empty = !is_set(before, "matchExpressions") && !is_set(before, "matchFields");
         if !only_added("matchExpressions") || !only_added("matchFields") || empty && term != *before {
             let why = "only additions are allowed (no mutations or deletions)";
-            causes.push(Cause::invalid(&path.index(nth), term, why));
+            causes.push(Cause::invalid(&path.index(nth), internal(&term), why));
         }
     }
 }
 
+/// A term as upstream shows it: all fields, by their names in Go.
+fn internal(term: &Value) -> Value {
+    let requirement = |one: &Value| json!({"Key": text(one, "key"), "Operator": text(one, "operator"), "Values": fields::field(one, "values").cloned()});
+    let list = |name: &str| {
+        let list = fields::field(term, name).and_then(Value::as_array).filter(|list| !list.is_empty());
+        list.map(|list| list.iter().map(requirement).collect::<Value>())
+    };
+    json!({"MatchExpressions": list("matchExpressions"), "MatchFields": list("matchFields")})
+}
+
 /// Where a pod may run has been compared already; the other affinities are as fixed as ever.
 fn keep_node_affinity(expected: &mut Value, known: &Value) {
-    let mut affinity =
-        expected.get("affinity").cloned().filter(Value::is_object).unwrap_or_else(|| coracle_api::json::json!({}));
+    let of = |spec: &Value| spec.pointer("/affinity/nodeAffinity").filter(|affinity| !affinity.is_null()).cloned();
+    if of(expected) == of(known) {
+        return;
+    }
+    let mut affinity = expected.get("affinity").cloned().filter(Value::is_object).unwrap_or_else(|| json!({}));
     copy(&mut affinity, known.get("affinity").unwrap_or(&Value::Null), "nodeAffinity");
     let empty = affinity.as_object().is_some_and(coracle_api::json::Map::is_empty);
     if empty && known.get("affinity").is_none() {
@@ -158,8 +191,10 @@ fn keep_node_affinity(expected: &mut Value, known: &Value) {
 
 /// A change of the ephemeral containers: there are only ever more.
 pub fn ephemeral_containers(pod: &Value, old: &Value, causes: &mut Vec<Cause>) {
+    pod_annotations::changed(pod, old, causes);
     if meta::annotation(old, MIRROR).is_some() {
-        *causes = vec![Cause::forbidden(&FieldPath::new(""), "static pods do not support ephemeral containers")];
+        // What the path of nothing is printed as.
+        *causes = vec![Cause::forbidden(&FieldPath::new("[]"), "static pods do not support ephemeral containers")];
         return;
     }
     let path = FieldPath::new("spec").child("ephemeralContainers");
@@ -175,143 +210,75 @@ pub fn ephemeral_containers(pod: &Value, old: &Value, causes: &mut Vec<Cause>) {
     }
 }
 
-/// A change of the resources of containers, and of the pod as a whole.
-pub fn resize(pod: &Value, old: &Value, causes: &mut Vec<Cause>) {
-    if meta::annotation(old, MIRROR).is_some() {
-        *causes = vec![Cause::forbidden(&FieldPath::new(""), "static pods cannot be resized")];
-        return;
-    }
-    if old.pointer("/spec/os/name").and_then(Value::as_str) == Some("windows") {
-        *causes = vec![Cause::forbidden(&FieldPath::new(""), "windows pods cannot be resized")];
-        return;
-    }
-    let path = FieldPath::new("spec");
-    let (new, known) = (&pod["spec"], &old["spec"]);
-    let class = qos_class(known);
-    if class != qos_class(new) {
-        causes.push(Cause::invalid(&path, class, "Pod QOS Class may not change as a result of resizing"));
-    }
-    if !node_resizes(&old["status"]) {
-        causes.push(Cause::forbidden(&path, "Pod running on node without support for resize"));
-    }
-    let mut expected = new.clone();
-    whole(&mut expected, known, &path, causes);
-    if !same_containers(new, known, &path, causes) {
-        return;
-    }
-    for list in ["initContainers", "containers"] {
-        for (nth, (new, known)) in items(new, list).iter().zip(items(known, list)).enumerate() {
-            keeps(&new["resources"], &known["resources"], "", &path.child(list).index(nth).child("resources"), causes);
-        }
-    }
-    for (container, before) in fields::items_mut(&mut expected, "containers").zip(items(known, "containers")) {
-        undo_resize(container, before);
-        if !alike(container, before) {
-            causes.push(Cause::forbidden(&path, "only cpu and memory resources are mutable"));
-        }
-    }
-    let inits = fields::items_mut(&mut expected, "initContainers").zip(items(known, "initContainers"));
-    for (nth, (container, before)) in inits.enumerate() {
-        init_container(container, before, &path.child("initContainers").index(nth), causes);
-    }
-    if causes.is_empty() && !alike(&expected, known) {
-        causes.push(Cause::forbidden(&path, "only cpu and memory resources are mutable"));
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// What changes in an init container, which may be put back. One that does not stay is not run again to be changed.
-fn init_container(container: &mut Value, before: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
-    let changed = !alike(container, before);
-    undo_resize(container, before);
-    if !alike(container, before) {
-        let why = "only cpu and memory resources for init or sidecar containers are mutable";
-        causes.push(Cause::forbidden(path, why));
+    fn told(new: Value, known: Value) -> Vec<String> {
+        let mut causes = Vec::new();
+        spec(&json!({"spec": new}), &json!({"spec": known}), &mut causes);
+        causes.iter().map(ToString::to_string).collect()
     }
-    let restarts = |policy: &Value| text(policy, "restartPolicy") == "RestartContainer";
-    if changed && text(container, "restartPolicy") != "Always" && items(container, "resizePolicy").iter().any(restarts)
-    {
-        let why = "non-sidecar init containers with a resize policy of RestartContainer cannot be resized";
-        causes.push(Cause::forbidden(path, why));
-    }
-}
 
-/// What changes in the resources of the pod as a whole, which are put back. That what its containers ask for and may have
-/// fits in them is a rule of the specification besides (KEP-5419).
-fn whole(expected: &mut Value, known: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
-    let own = path.child("resources");
-    if is_set(known, "resources") && !is_set(expected, "resources") {
-        causes.push(Cause::forbidden(&own, "pod-level resources cannot be removed"));
-        copy(expected, known, "resources");
-        return;
+    #[test]
+    fn a_deadline_that_goes_does_not_hide_what_else_changes() {
+        assert_eq!(
+            told(json!({"hostname": "b"}), json!({"activeDeadlineSeconds": 5, "hostname": "a"})),
+            [
+                "spec.activeDeadlineSeconds: Invalid value: \"null\": must not update from a positive integer to nil value"
+                    .to_owned(),
+                format!("spec: Forbidden: {FIXED}"),
+            ]
+        );
+        assert_eq!(
+            told(
+                json!({"activeDeadlineSeconds": 6, "hostname": "b"}),
+                json!({"activeDeadlineSeconds": 5, "hostname": "a"})
+            ),
+            ["spec.activeDeadlineSeconds: Invalid value: 6: must be less than or equal to previous value"]
+        );
     }
-    keeps(&expected["resources"], &known["resources"], "pod-level ", &own, causes);
-    undo_resize(expected, known);
-    let of = |spec: &Value| spec.get("resources").cloned().unwrap_or_default();
-    if !alike(&of(expected), &of(known)) {
-        causes.push(Cause::forbidden(path, "only cpu and memory resources are mutable at pod-level"));
-        copy(expected, known, "resources");
+
+    #[test]
+    fn gates_only_go() {
+        let gates = |names: &[&str]| -> Value { names.iter().map(|name| json!({"name": name})).collect() };
+        let spec = |names: &[&str]| json!({"schedulingGates": gates(names)});
+        assert!(told(spec(&["a"]), spec(&["a", "b"])).is_empty());
+        assert_eq!(
+            told(spec(&["c", "a", "c"]), spec(&["a"])),
+            ["spec.schedulingGates[2].name: Forbidden: only deletion is allowed, but found new scheduling gate 'c'"]
+        );
     }
-}
 
-/// Whether the containers are the same in the same order, so that they can be compared one by one.
-fn same_containers(new: &Value, known: &Value, path: &FieldPath, causes: &mut Vec<Cause>) -> bool {
-    let before = causes.len();
-    for list in ["containers", "initContainers"] {
-        let (path, new, known) = (path.child(list), items(new, list), items(known, list));
-        if new.len() != known.len() {
-            causes.push(Cause::forbidden(&path, format!("{list} may not be added or removed on resize")));
-            continue;
-        }
-        for (nth, _) in
-            new.iter().zip(known).enumerate().filter(|(_, (new, known))| text(new, "name") != text(known, "name"))
-        {
-            let why = format!("{list} may not be renamed or reordered on resize");
-            causes.push(Cause::forbidden(&path.index(nth).child("name"), why));
-        }
-    }
-    causes.len() == before
-}
-
-/// A kubelet that resizes says of a running container what it has (core `isPodResizeRequestSupported`).
-fn node_resizes(status: &Value) -> bool {
-    let running = items(status, "containerStatuses").iter().find(|status| status.pointer("/state/running").is_some());
-    running.is_none_or(|status| status.get("resources").is_some_and(|resources| !resources.is_null()))
-}
-
-/// What is limited or requested stays so (core `resourcesRemoved`). `whose` names the pod's own.
-fn keeps(new: &Value, known: &Value, whose: &str, path: &FieldPath, causes: &mut Vec<Cause>) {
-    for kind in ["requests", "limits"] {
-        let of = |resources: &Value| resources.get(kind).and_then(Value::as_object).cloned().unwrap_or_default();
-        let new = of(new);
-        if of(known).iter().any(|(name, amount)| !amount.is_null() && new.get(name).is_none_or(Value::is_null)) {
-            causes.push(Cause::forbidden(&path.child(kind), format!("{whose}resource {kind} cannot be removed")));
-        }
-    }
-}
-
-/// Puts CPU and memory of a container or of a pod's specification back to what they were, so that every other difference shows.
-fn undo_resize(container: &mut Value, before: &Value) {
-    for kind in ["limits", "requests"] {
-        for name in RESIZED {
-            let known = before.pointer(&format!("/resources/{kind}/{name}")).cloned();
-            let resources = fields::object_mut(container, "resources");
-            match known {
-                Some(known) => fields::set(fields::object_mut(resources, kind), name, known),
-                None => {
-                    if let Some(amounts) = resources.get_mut(kind) {
-                        fields::remove(amounts, name);
-                    }
-                }
+    #[test]
+    fn pods_at_a_gate_are_narrowed_down() {
+        let gated = |more: Value| {
+            let mut spec = json!({"schedulingGates": [{"name": "a"}]});
+            for (name, value) in more.as_object().unwrap() {
+                spec[name.as_str()] = value.clone();
             }
-            let empty = resources.get(kind).and_then(Value::as_object).is_some_and(coracle_api::json::Map::is_empty);
-            if empty && before.pointer(&format!("/resources/{kind}")).is_none() {
-                fields::remove(resources, kind);
-            }
-        }
-    }
-    if before.get("resources").is_none()
-        && container["resources"].as_object().is_some_and(coracle_api::json::Map::is_empty)
-    {
-        fields::remove(container, "resources");
+            spec
+        };
+        let terms = |terms: Value| {
+            let required = json!({"nodeSelectorTerms": terms});
+            gated(json!({"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}}}))
+        };
+        let one = |values: Value| json!([{"matchExpressions": [{"key": "a", "operator": "In", "values": values}]}]);
+        let path = "spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms";
+        let shown = r#"{"MatchExpressions":[{"Key":"a","Operator":"In","Values":["c"]}],"MatchFields":null}"#;
+        let why = "only additions are allowed (no mutations or deletions)";
+        assert_eq!(
+            told(terms(one(json!(["c"]))), terms(one(json!(["b"])))),
+            [format!("{path}[0]: Invalid value: {shown}: {why}")]
+        );
+        let why = "no additions/deletions to non-empty NodeSelectorTerms list are allowed";
+        assert_eq!(told(gated(json!({})), terms(one(json!(["b"])))), [format!("{path}: Invalid value: null: {why}")]);
+        let why = "only additions to spec.nodeSelector are allowed (no mutations or deletions)";
+        assert_eq!(
+            told(gated(json!({})), gated(json!({"nodeSelector": {"a": "b"}}))),
+            [format!("spec.nodeSelector: Invalid value: null: {why}")]
+        );
+        assert!(told(terms(one(json!(["b"]))), gated(json!({}))).is_empty());
+        assert_eq!(told(gated(json!({"affinity": {}})), gated(json!({}))), [format!("spec: Forbidden: {FIXED}")]);
     }
 }

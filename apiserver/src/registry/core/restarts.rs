@@ -4,6 +4,7 @@ use crate::registry::fields::{items, text};
 use coracle_api::Cause;
 use coracle_api::json::Value;
 use coracle_api::status::FieldPath;
+use std::collections::HashSet;
 
 const POLICIES: [&str; 3] = ["Always", "Never", "OnFailure"];
 const MOST_RULES: usize = 20;
@@ -14,9 +15,21 @@ const ACTIONS: [&str; 2] = ["Restart", "RestartAllContainers"];
 
 /// A container's own policy and its rules by exit code (KEP-5307).
 pub fn rules(container: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
-    let rules = items(container, "restartPolicyRules");
+    policy(container, path, causes);
+    by_exit_code(items(container, "restartPolicyRules"), path, causes);
+}
+
+/// An init container's: its rules are not looked at without a policy.
+pub fn init_rules(container: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    policy(container, path, causes);
+    if container.get("restartPolicy").is_some_and(Value::is_string) {
+        by_exit_code(items(container, "restartPolicyRules"), path, causes);
+    }
+}
+
+fn policy(container: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     match container.get("restartPolicy").and_then(Value::as_str) {
-        None if !rules.is_empty() => {
+        None if !items(container, "restartPolicyRules").is_empty() => {
             let why = "must specify restartPolicy when restart rules are used";
             causes.push(Cause::required(&path.child("restartPolicy"), why));
         }
@@ -24,6 +37,12 @@ pub fn rules(container: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
             causes.push(Cause::not_supported(&path.child("restartPolicy"), policy, &POLICIES));
         }
         _ => {}
+    }
+}
+
+fn by_exit_code(rules: &[Value], path: &FieldPath, causes: &mut Vec<Cause>) {
+    if rules.is_empty() {
+        return;
     }
     let path = path.child("restartPolicyRules");
     if rules.len() > MOST_RULES {
@@ -52,18 +71,18 @@ pub fn rules(container: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
 }
 
 /// What a change of a resource means for a container that runs. `restarts` is the pod's policy.
-pub fn resize(container: &Value, init: bool, restarts: &str, path: &FieldPath, causes: &mut Vec<Cause>) {
+pub fn resize(container: &Value, restarts: &str, path: &FieldPath, causes: &mut Vec<Cause>) {
     let policies = items(container, "resizePolicy");
+    if policies.is_empty() {
+        return;
+    }
     let path = path.child("resizePolicy");
-    // It is resized while it runs, and is not run again for that (kubernetes #137352, #137458).
-    let once = init && text(container, "restartPolicy") != "Always";
-    let mut seen = Vec::new();
+    let mut seen = HashSet::new();
     for (nth, policy) in policies.iter().enumerate() {
         let (resource, restart) = (text(policy, "resourceName"), text(policy, "restartPolicy"));
-        if seen.contains(&resource) {
+        if !seen.insert(resource) {
             causes.push(Cause::duplicate(&path.index(nth), resource));
         }
-        seen.push(resource);
         match resource {
             "cpu" | "memory" => {}
             "" => causes.push(Cause::required(&path, "")),
@@ -78,9 +97,17 @@ pub fn resize(container: &Value, init: bool, restarts: &str, path: &FieldPath, c
             let why = "must be 'NotRequired' when `restartPolicy` is 'Never'";
             causes.push(Cause::invalid(&path, restart, why));
         }
-        if once && restart == "RestartContainer" {
+    }
+}
+
+/// An init container that ends is resized while it runs, and is not run again for that (kubernetes #137352, #137458).
+pub fn resized_at_once(container: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    for (nth, policy) in items(container, "resizePolicy").iter().enumerate() {
+        let restart = text(policy, "restartPolicy");
+        if restart == "RestartContainer" {
             let why = "must not be set to 'RestartContainer' for non-sidecar initContainers";
-            causes.push(Cause::invalid(&path.index(nth).child("restartPolicy"), restart, why));
+            let path = path.child("resizePolicy").index(nth).child("restartPolicy");
+            causes.push(Cause::invalid(&path, restart, why));
         }
     }
 }
@@ -114,13 +141,28 @@ mod tests {
             "c.restartPolicyRules[0].exitCodes: Required value: must be specified",
         ];
         assert_eq!(found, wanted);
+        let mut causes = Vec::new();
+        init_rules(&json!({"restartPolicyRules": rule("Is")}), &FieldPath::new("c"), &mut causes);
+        let why = "c.restartPolicy: Required value: must specify restartPolicy when restart rules are used";
+        assert_eq!(told(&causes), [why]);
+        causes.clear();
+        init_rules(
+            &json!({"restartPolicy": "Never", "restartPolicyRules": rule("Is")}),
+            &FieldPath::new("c"),
+            &mut causes,
+        );
+        assert_eq!(causes.len(), 1);
     }
 
     #[test]
     fn what_never_restarts_is_not_restarted_to_be_resized() {
         let check = |policies: Value, init: bool, restarts: &str| {
             let mut causes = Vec::new();
-            resize(&json!({"resizePolicy": policies}), init, restarts, &FieldPath::new("c"), &mut causes);
+            let container = json!({"resizePolicy": policies});
+            resize(&container, restarts, &FieldPath::new("c"), &mut causes);
+            if init {
+                resized_at_once(&container, &FieldPath::new("c"), &mut causes);
+            }
             told(&causes)
         };
         let restart = json!([{"resourceName": "cpu", "restartPolicy": "RestartContainer"}]);

@@ -1,5 +1,6 @@
 //! Checks of what decides where a pod runs: affinity, tolerations, spreading.
 
+use super::label_keys;
 use crate::registry::fields::{self, invalid_all, is_set, items, one_of, text};
 use coracle_api::json::Value;
 use coracle_api::status::FieldPath;
@@ -8,17 +9,14 @@ use coracle_api::{Cause, validation};
 const ACTIONS: [&str; 2] = ["DoNotSchedule", "ScheduleAnyway"];
 const EFFECTS: [&str; 3] = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
 
-/// Everything about scheduling in a pod's spec.
-pub fn validate(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
-    tolerations(items(spec, "tolerations"), &path.child("tolerations"), causes);
-    if let Some(affinity) = spec.get("affinity").filter(|affinity| !affinity.is_null()) {
-        self::affinity(affinity, &path.child("affinity"), causes);
+/// How a pod is spread with others (core `validateTopologySpreadConstraints`); `old` is the spec that it replaces.
+pub fn spread(spec: &Value, old: Option<&Value>, path: &FieldPath, causes: &mut Vec<Cause>) {
+    let constraints = items(spec, "topologySpreadConstraints");
+    if constraints.is_empty() {
+        return;
     }
-    spread(items(spec, "topologySpreadConstraints"), &path.child("topologySpreadConstraints"), causes);
-}
-
-/// How pods are spread (core `validateTopologySpreadConstraints`).
-fn spread(constraints: &[Value], path: &FieldPath, causes: &mut Vec<Cause>) {
+    let path = path.child("topologySpreadConstraints");
+    let as_before = old.is_some_and(label_keys::spreads_as_before);
     for (nth, constraint) in constraints.iter().enumerate() {
         let path = path.index(nth);
         let skew = constraint.get("maxSkew").and_then(Value::as_i64).unwrap_or(0);
@@ -50,29 +48,9 @@ fn spread(constraints: &[Value], path: &FieldPath, causes: &mut Vec<Cause>) {
         for policy in ["nodeAffinityPolicy", "nodeTaintsPolicy"] {
             one_of(constraint, policy, &["Honor", "Ignore"], &path, causes);
         }
-        let selector = constraint.get("labelSelector").filter(|selector| !selector.is_null());
-        spread_keys(items(constraint, "matchLabelKeys"), selector, &path.child("matchLabelKeys"), causes);
-        if let Some(selector) = selector {
+        label_keys::of_spread(constraint, as_before, &path, causes);
+        if let Some(selector) = constraint.get("labelSelector").filter(|selector| !selector.is_null()) {
             fields::label_selector(selector, &path.child("labelSelector"), causes);
-        }
-    }
-}
-
-/// Labels whose values pods have in common, which the selector does not name too.
-fn spread_keys(keys: &[Value], selector: Option<&Value>, path: &FieldPath, causes: &mut Vec<Cause>) {
-    if !keys.is_empty() && selector.is_none() {
-        causes.push(Cause::forbidden(path, "must not be specified when labelSelector is not set"));
-    }
-    let selects = |key: &str| {
-        selector.is_some_and(|selector| {
-            selector.get("matchLabels").is_some_and(|labels| labels.get(key).is_some())
-                || items(selector, "matchExpressions").iter().any(|expression| text(expression, "key") == key)
-        })
-    };
-    for (nth, key) in keys.iter().filter_map(Value::as_str).enumerate() {
-        invalid_all(&path.index(nth), key, validation::qualified_name(key), causes);
-        if selects(key) {
-            causes.push(Cause::invalid(&path.index(nth), key, "exists in both matchLabelKeys and labelSelector"));
         }
     }
 }
@@ -116,7 +94,11 @@ pub fn tolerations(tolerations: &[Value], path: &FieldPath, causes: &mut Vec<Cau
                 ));
             }
             "Exists" => {}
-            // Lt and Gt too: TaintTolerationComparisonOperators is alpha, and off.
+            // TaintTolerationComparisonOperators is alpha, and off.
+            other @ ("Lt" | "Gt") => {
+                let known = ["Equal", "Exists", "Lt", "Gt"];
+                causes.push(Cause::not_supported(&path.child("operator"), other, &known));
+            }
             other => causes.push(Cause::not_supported(&path.child("operator"), other, &["Equal", "Exists"])),
         }
         if is_set(toleration, "effect") {
@@ -125,7 +107,10 @@ pub fn tolerations(tolerations: &[Value], path: &FieldPath, causes: &mut Vec<Cau
     }
 }
 
-fn affinity(affinity: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+/// Beside which pods, and on which nodes, a pod runs (core `validateAffinity`).
+pub fn affinity(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    let Some(affinity) = spec.get("affinity").filter(|affinity| !affinity.is_null()) else { return };
+    let path = path.child("affinity");
     if let Some(node) = affinity.get("nodeAffinity") {
         let path = path.child("nodeAffinity");
         if let Some(required) =
@@ -233,6 +218,7 @@ fn pod_term(term: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     for namespace in items(term, "namespaces").iter().filter_map(Value::as_str) {
         invalid_all(&path.child("namespace"), namespace, validation::dns1123_label(namespace), causes);
     }
+    label_keys::validate(term, path, causes);
     let (key, path) = (text(term, "topologyKey"), path.child("topologyKey"));
     if key.is_empty() {
         causes.push(Cause::required(&path, "can not be empty"));

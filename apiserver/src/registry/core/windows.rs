@@ -13,18 +13,23 @@ const CREDENTIALS_KIB: usize = 64;
 const DOMAIN_LENGTH: usize = 256;
 const USER_LENGTH: usize = 104;
 
-/// What a Windows pod's security context must not say.
-const POD_FIELDS: [&str; 10] = [
-    "appArmorProfile",
-    "seLinuxOptions",
-    "seccompProfile",
-    "fsGroup",
-    "fsGroupChangePolicy",
-    "sysctls",
-    "runAsUser",
-    "runAsGroup",
-    "supplementalGroups",
-    "supplementalGroupsPolicy",
+/// What a Windows pod must not say, some of it in its security context, in the order in which it is told.
+const POD_FIELDS: [(&str, bool); 15] = [
+    ("appArmorProfile", true),
+    ("seLinuxOptions", true),
+    ("hostUsers", false),
+    ("hostPID", false),
+    ("hostIPC", false),
+    ("seccompProfile", true),
+    ("fsGroup", true),
+    ("fsGroupChangePolicy", true),
+    ("sysctls", true),
+    ("shareProcessNamespace", false),
+    ("runAsUser", true),
+    ("runAsGroup", true),
+    ("supplementalGroups", true),
+    ("supplementalGroupsPolicy", true),
+    ("seLinuxChangePolicy", true),
 ];
 
 /// What its containers' must not say.
@@ -41,41 +46,42 @@ const CONTAINER_FIELDS: [&str; 10] = [
     "runAsGroup",
 ];
 
-/// A pod's spec.
+/// What a pod's own system forbids: Windows or Linux.
 pub fn validate(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     match text(&spec["os"], "name") {
         "windows" => on_windows(spec, path, causes),
         "linux" => on_linux(spec, path, causes),
         _ => {}
     }
-    options(&spec["securityContext"], &path.child("securityContext"), causes);
-    for (container, path) in containers(spec, path) {
-        options(&container["securityContext"], &path.child("securityContext"), causes);
-    }
-    host_process(spec, path, causes);
 }
 
-fn containers<'a>(spec: &'a Value, path: &'a FieldPath) -> impl Iterator<Item = (&'a Value, FieldPath)> {
+/// All containers of a pod, with where they are (`podshelper.VisitContainersWithPath`).
+pub(super) fn containers<'a>(spec: &'a Value, path: &'a FieldPath) -> impl Iterator<Item = (&'a Value, FieldPath)> {
     ["initContainers", "containers", "ephemeralContainers"].into_iter().flat_map(move |list| {
         items(spec, list).iter().enumerate().map(move |(nth, one)| (one, path.child(list).index(nth)))
     })
 }
 
 fn on_windows(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
-    if spec.get("hostUsers").is_some_and(|value| !value.is_null()) {
-        causes.push(Cause::forbidden(&path.child("hostUsers"), FOR_LINUX));
-    }
-    for field in ["hostPID", "hostIPC"] {
-        if spec.get(field).and_then(Value::as_bool) == Some(true) {
-            causes.push(Cause::forbidden(&path.child(field), FOR_LINUX));
+    for (name, in_context) in POD_FIELDS {
+        let (holder, path) = match in_context {
+            true => (&spec["securityContext"], &path.child("securityContext")),
+            false => (spec, path),
+        };
+        // These two are no pointers upstream: false is what they are when they are not given.
+        let given = match name {
+            "hostPID" | "hostIPC" => holder[name] == true,
+            _ => is_set(holder, name),
+        };
+        if given {
+            causes.push(Cause::forbidden(&path.child(name), FOR_LINUX));
         }
     }
-    if spec.get("shareProcessNamespace").is_some_and(|value| !value.is_null()) {
-        causes.push(Cause::forbidden(&path.child("shareProcessNamespace"), FOR_LINUX));
-    }
-    forbid(&spec["securityContext"], &POD_FIELDS, &path.child("securityContext"), causes);
     for (container, path) in containers(spec, path) {
-        forbid(&container["securityContext"], &CONTAINER_FIELDS, &path.child("securityContext"), causes);
+        let (context, path) = (&container["securityContext"], path.child("securityContext"));
+        for name in CONTAINER_FIELDS.iter().filter(|name| is_set(context, name)) {
+            causes.push(Cause::forbidden(&path.child(name), FOR_LINUX));
+        }
     }
 }
 
@@ -88,14 +94,10 @@ fn on_linux(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     }
 }
 
-fn forbid(context: &Value, fields: &[&str], path: &FieldPath, causes: &mut Vec<Cause>) {
-    for field in fields.iter().filter(|field| is_set(context, field)) {
-        causes.push(Cause::forbidden(&path.child(field), FOR_LINUX));
-    }
-}
-
-fn options(context: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
-    let (options, path) = (&context["windowsOptions"], path.child("windowsOptions"));
+/// The options of Windows in a security context, of a pod or of a container.
+pub(super) fn options(context: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    let Some(options) = context.get("windowsOptions").filter(|options| options.is_object()) else { return };
+    let path = path.child("windowsOptions");
     let field = |name: &str| options.get(name).and_then(Value::as_str);
     if let Some(name) = field("gmsaCredentialSpecName") {
         invalid_all(&path.child("gmsaCredentialSpecName"), name, validation::dns1123_subdomain(name), causes);
@@ -174,8 +176,8 @@ fn is_dns(domain: &str) -> bool {
     })
 }
 
-/// Either all of a pod's containers are processes of the host, or none.
-fn host_process(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+/// Either all of a pod's containers are processes of the host, or none (core `validateWindowsHostProcessPod`).
+pub(super) fn host_process(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     let flag = |object: &Value| object.pointer("/securityContext/windowsOptions/hostProcess").and_then(Value::as_bool);
     let (of_pod, mut all, mut of_host) = (flag(spec), 0, 0);
     for (container, path) in containers(spec, path) {
@@ -210,7 +212,9 @@ mod tests {
 
     fn causes(spec: Value) -> Vec<String> {
         let mut causes = Vec::new();
-        validate(&spec, &FieldPath::new("spec"), &mut causes);
+        let path = FieldPath::new("spec");
+        host_process(&spec, &path, &mut causes);
+        validate(&spec, &path, &mut causes);
         causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect()
     }
 
