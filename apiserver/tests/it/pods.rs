@@ -356,7 +356,7 @@ async fn a_new_pod_is_completed_from_its_labels_and_annotations() {
     let selector = &made["spec"]["topologySpreadConstraints"][0]["labelSelector"];
     assert_eq!(selector["matchExpressions"], json!([{"key": "app", "operator": "In", "values": ["x"]}]));
     assert_eq!(made["spec"]["containers"][0]["securityContext"], json!({"appArmorProfile": {"type": "Unconfined"}}));
-    for path in [format!("{PODS}/a")] {
+    for path in [format!("{PODS}/a"), format!("{PODS}/a/status")] {
         let (code, status) = client.merge(&path, &json!({"metadata": {"annotations": {APP_ARMOR: null}}})).await;
         assert_eq!(code, StatusCode::UNPROCESSABLE_ENTITY, "{status}");
         let why =

@@ -168,7 +168,7 @@ async fn statuses_that_say_what_cannot_be() {
             format!("{NAMESPACED}/pods/a"),
             json!({"conditions": [{"type": "a b", "status": "True"}], "qosClass": "Guaranteed", "nominatedNodeName": "A_"}),
             vec![
-                "metadata.conditions[0].Type".to_owned(),
+                "status.conditions[0].Type".to_owned(),
                 "status.nominatedNodeName".to_owned(),
                 "status.qosClass: Invalid value: \"Guaranteed\": field is immutable".to_owned(),
             ],

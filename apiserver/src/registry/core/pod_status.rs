@@ -1,11 +1,12 @@
 //! What a pod's status can say, and what it cannot say after what it said before (core `ValidatePodStatusUpdate`).
 
 use super::pod_security::id;
-use crate::registry::fields::{invalid_all, items, same, text};
-use coracle_api::json::Value;
+use super::{pod_annotations, transitions};
+use crate::registry::fields::{field, invalid_all, items, same, text};
+use coracle_api::json::{Value, json};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, validation};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 /// The conditions of the system, whose names are no qualified ones.
@@ -14,15 +15,16 @@ const HEALTH: [&str; 3] = ["Healthy", "Unhealthy", "Unknown"];
 
 pub fn validate(pod: &Value, old: &Value, causes: &mut Vec<Cause>) {
     let (status, before, spec) = (&pod["status"], &old["status"], &pod["spec"]);
+    pod_annotations::changed(pod, old, causes);
+    let path = FieldPath::new("status");
     for (nth, condition) in items(status, "conditions").iter().enumerate() {
-        let kind = text(condition, "type");
+        let (kind, path) = (text(condition, "type"), path.child("conditions").index(nth));
+        observed(condition, &path, causes);
         if !CONDITIONS.contains(&kind) {
-            // The place is upstream's.
-            let path = FieldPath::new("metadata").child("conditions").index(nth).child("Type");
-            invalid_all(&path, kind, validation::qualified_name(kind), causes);
+            // The capital is upstream's.
+            invalid_all(&path.child("Type"), kind, validation::qualified_name(kind), causes);
         }
     }
-    let path = FieldPath::new("status");
     if !same(spec, &old["spec"], "nodeName") {
         causes.push(Cause::forbidden(&path.child("nodeName"), "may not be changed directly"));
     }
@@ -30,19 +32,23 @@ pub fn validate(pod: &Value, old: &Value, causes: &mut Vec<Cause>) {
     if !nominated.is_empty() && nominated != text(before, "nominatedNodeName") {
         let told = validation::dns1123_subdomain(nominated);
         invalid_all(&path.child("nominatedNodeName"), nominated, told, causes);
+        if !text(&old["spec"], "nodeName").is_empty() {
+            let why = "may not be set on pods that are already bound to a node";
+            causes.push(Cause::forbidden(&path.child("nominatedNodeName"), why));
+        }
     }
+    observed(status, &path, causes);
     let class = text(status, "qosClass");
     if class != text(before, "qosClass") {
         causes.push(Cause::immutable(&path.child("qosClass"), class));
     }
-    for (list, containers) in LISTS {
-        let policy = if containers == "ephemeralContainers" { "Never" } else { text(&old["spec"], "restartPolicy") };
-        let containers = items(&old["spec"], containers);
-        transitions(items(status, list), items(before, list), policy, containers, &path.child(list), causes);
-    }
+    transitions::validate(status, old, &path, causes);
     claims(status, spec, &path.child("resourceClaimStatuses"), causes);
-    pod_ips(status, &path.child("podIPs"), causes);
-    host_ips(status, &path.child("hostIPs"), causes);
+    if let Some(made) = field(status, "extendedResourceClaimStatus").filter(|made| !made.is_null()) {
+        extended(made, spec, &path.child("extendedResourceClaimStatus"), causes);
+    }
+    pod_ips(status, before, &path.child("podIPs"), causes);
+    host_ips(status, before, &path.child("hostIPs"), causes);
     for (list, _) in LISTS {
         users(items(status, list), spec, &path.child(list), causes);
     }
@@ -62,122 +68,125 @@ pub fn validate(pod: &Value, old: &Value, causes: &mut Vec<Cause>) {
 }
 
 /// Statuses, and the containers that they are of, in the order in which they are judged.
-const LISTS: [(&str, &str); 3] = [
+pub(super) const LISTS: [(&str, &str); 3] = [
     ("containerStatuses", "containers"),
     ("initContainerStatuses", "initContainers"),
     ("ephemeralContainerStatuses", "ephemeralContainers"),
 ];
 
-/// A container that ended for good does not run again.
-fn transitions(
-    now: &[Value],
-    before: &[Value],
-    policy: &str,
-    containers: &[Value],
-    path: &FieldPath,
-    causes: &mut Vec<Cause>,
-) {
-    if policy == "Always" {
+/// What was observed is a generation.
+fn observed(holder: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    if let Some(generation) = field(holder, "observedGeneration").and_then(Value::as_i64)
+        && generation < 0
+    {
+        let path = path.child("observedGeneration");
+        causes.push(Cause::invalid(&path, generation, "must be a non-negative integer"));
+    }
+}
+
+/// Claims made for a pod are those that it asks for (core `validatePodResourceClaimStatuses`).
+fn claims(status: &Value, spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    let statuses = items(status, "resourceClaimStatuses");
+    if statuses.is_empty() {
         return;
     }
-    let ended = |status: &Value| status.pointer("/state/terminated").is_some_and(|state| !state.is_null());
-    for (nth, old) in before.iter().enumerate().filter(|(_, old)| ended(old)) {
-        let (name, code) = (text(old, "name"), old.pointer("/state/terminated/exitCode").and_then(Value::as_i64));
-        let container = containers.iter().find(|container| text(container, "name") == name);
-        if restarts(container, policy, code.unwrap_or(0)) {
-            continue;
-        }
-        for _ in now.iter().filter(|status| text(status, "name") == name && !ended(status)) {
-            let why = "may not be transitioned to non-terminated state";
-            causes.push(Cause::forbidden(&path.index(nth).child("state"), why));
-        }
-    }
-}
-
-/// Whether a container that ended so is run again, by its own rules (KEP-5307), its own policy, or its pod's.
-fn restarts(container: Option<&Value>, policy: &str, code: i64) -> bool {
-    let Some(container) = container else { return policy == "OnFailure" && code != 0 };
-    let applies = |rule: &&Value| {
-        let listed = items(&rule["exitCodes"], "values").iter().any(|value| value.as_i64() == Some(code));
-        listed == (text(&rule["exitCodes"], "operator") == "In")
-    };
-    if items(container, "restartPolicyRules").iter().any(|rule| applies(&rule)) {
-        return true;
-    }
-    match text(container, "restartPolicy") {
-        "Always" => true,
-        "Never" => false,
-        "OnFailure" => code != 0,
-        _ => policy == "OnFailure" && code != 0,
-    }
-}
-
-/// Claims made for a pod are those that it asks for.
-fn claims(status: &Value, spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    let wanted: HashSet<&str> = items(spec, "resourceClaims").iter().map(|claim| text(claim, "name")).collect();
     let mut seen = HashSet::new();
-    for (nth, claim) in items(status, "resourceClaimStatuses").iter().enumerate() {
-        let (path, name) = (path.index(nth).child("name"), text(claim, "name"));
-        if !items(spec, "resourceClaims").iter().any(|wanted| text(wanted, "name") == name) {
-            causes.push(Cause::invalid(&path, name, "must match the name of an entry in `spec.resourceClaims`"));
+    for (nth, claim) in statuses.iter().enumerate() {
+        let (path, name) = (path.index(nth), text(claim, "name"));
+        if !wanted.contains(name) {
+            let why = "must match the name of an entry in `spec.resourceClaims`";
+            causes.push(Cause::invalid(&path.child("name"), name, why));
         }
         if !seen.insert(name) {
-            causes.push(Cause::duplicate(&path, name));
+            causes.push(Cause::duplicate(&path.child("name"), name));
         }
         if let Some(made) = claim.get("resourceClaimName").and_then(Value::as_str) {
-            // The place is upstream's.
-            invalid_all(&path, made, validation::dns1123_subdomain(made), causes);
+            invalid_all(&path.child("resourceClaimName"), made, validation::dns1123_subdomain(made), causes);
         }
     }
 }
 
-fn pod_ips(status: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
-    let ips = items(status, "podIPs");
-    for (nth, ip) in ips.iter().enumerate() {
-        let ip = text(ip, "ip");
-        invalid_all(&path.index(nth), ip, validation::ip(ip), causes);
+/// The claim made for what a pod asks for by other names (core `validatePodExtendedResourceClaimStatus`, KEP-5004).
+fn extended(made: &Value, spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    let containers: HashMap<&str, &Value> = ["initContainers", "containers"]
+        .iter()
+        .flat_map(|list| items(spec, list))
+        .map(|container| (text(container, "name"), container))
+        .collect();
+    let (mappings, mut seen) = (items(made, "requestMappings"), HashSet::new());
+    if mappings.is_empty() {
+        causes.push(Cause::required(&path.child("requestMappings"), "at least one request mapping is required"));
     }
-    if ips.len() > 1 {
-        of_two_families(ips, path, causes);
-        duplicates(ips, |nth| path.index(nth), causes);
+    for (nth, mapping) in mappings.iter().enumerate() {
+        let at = path.child("requestMappings").index(nth);
+        let [container, resource, request] =
+            ["containerName", "resourceName", "requestName"].map(|name| (name, text(mapping, name)));
+        match containers.get(container.1) {
+            None => {
+                let why = "must match the name of an entry in spec.initContainers.name or spec.containers.name";
+                causes.push(Cause::invalid(&at.child(container.0), container.1, why));
+            }
+            Some(found) if found["resources"]["requests"].get(resource.1).is_none() => {
+                let why = "must match the extended resource name of an entry in spec.initContainers.resources.requests or spec.containers.resources.requests";
+                causes.push(Cause::invalid(&at.child(resource.0), resource.1, why));
+            }
+            Some(_) => {}
+        }
+        // The place is upstream's.
+        invalid_all(&path.child(request.0), request.1, validation::dns1123_label(request.1), causes);
+        if !seen.insert([container.1, resource.1, request.1]) {
+            let again = [container, resource, request];
+            causes.extend(again.map(|(name, value)| Cause::duplicate(&at.child(name), value)));
+        }
+    }
+    match text(made, "resourceClaimName") {
+        "" => causes.push(Cause::required(&path.child("resourceClaimName"), "")),
+        name => invalid_all(&path.child("resourceClaimName"), name, validation::dns1123_subdomain(name), causes),
     }
 }
 
-fn host_ips(status: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+fn pod_ips(status: &Value, before: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    addresses(items(status, "podIPs"), items(before, "podIPs"), path, causes);
+}
+
+fn host_ips(status: &Value, before: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     let ips = items(status, "hostIPs");
     let Some(first) = ips.first() else { return };
     if text(status, "hostIP") != text(first, "ip") {
         let path = path.index(0).child("ip");
         causes.push(Cause::invalid(&path, text(first, "ip"), "must be equal to `hostIP`"));
     }
+    addresses(ips, items(before, "hostIPs"), path, causes);
+}
+
+/// Addresses, no two of one family; those that were there may be wrong.
+fn addresses(ips: &[Value], before: &[Value], path: &FieldPath, causes: &mut Vec<Cause>) {
+    let mut known: Option<HashSet<&str>> = None;
     for (nth, ip) in ips.iter().enumerate() {
         let ip = text(ip, "ip");
-        invalid_all(&path.index(nth), ip, validation::ip(ip), causes);
-    }
-    if ips.len() > 1 {
-        duplicates(ips, |nth| path.index(nth).child("ip"), causes);
-        of_two_families(ips, path, causes);
-    }
-}
-
-fn duplicates(ips: &[Value], path: impl Fn(usize) -> FieldPath, causes: &mut Vec<Cause>) {
-    let mut seen = HashSet::new();
-    for (nth, ip) in ips.iter().enumerate() {
-        if !seen.insert(text(ip, "ip")) {
-            causes.push(Cause::duplicate(&path(nth), ip.clone()));
+        let wrong = validation::ip(ip);
+        if wrong.is_empty() {
+            continue;
+        }
+        let known = known.get_or_insert_with(|| before.iter().map(|ip| text(ip, "ip")).collect());
+        if !known.contains(ip) {
+            invalid_all(&path.index(nth), ip, wrong, causes);
         }
     }
-}
-
-fn of_two_families(ips: &[Value], path: &FieldPath, causes: &mut Vec<Cause>) {
+    if ips.len() < 2 {
+        return;
+    }
     let parsed: Result<Vec<IpAddr>, &str> =
-        ips.iter().map(|ip| text(ip, "ip").parse().map_err(|_| text(ip, "ip"))).collect();
+        ips.iter().map(|ip| validation::sloppy_ip(text(ip, "ip")).ok_or(text(ip, "ip"))).collect();
     if let Err(wrong) = &parsed {
         let why = format!("failed to check for dual stack with error:invalid IPs: {wrong}");
         causes.push(Cause::internal(path, why));
     }
     let families = |ips: &[IpAddr]| ips.iter().any(IpAddr::is_ipv4) && ips.iter().any(IpAddr::is_ipv6);
     if ips.len() > 2 || !parsed.is_ok_and(|ips| families(&ips)) {
-        causes.push(Cause::invalid(path, ips.to_vec(), "may specify no more than one IP for each IP family"));
+        let shown: Value = ips.iter().map(|ip| json!({"IP": text(ip, "ip")})).collect();
+        causes.push(Cause::invalid(path, shown, "may specify no more than one IP for each IP family"));
     }
 }
 
@@ -186,7 +195,7 @@ fn users(statuses: &[Value], spec: &Value, path: &FieldPath, causes: &mut Vec<Ca
     let system = spec.pointer("/os/name").and_then(Value::as_str).unwrap_or("linux");
     for (nth, status) in statuses.iter().enumerate() {
         let Some(user) = status.pointer("/user/linux").filter(|user| !user.is_null()) else { continue };
-        let path = path.index(nth).child("linux");
+        let path = path.index(nth).child("user").child("linux");
         match system {
             "windows" => causes.push(Cause::forbidden(&path, "cannot be set for a windows pod")),
             "linux" => {
@@ -244,7 +253,6 @@ fn unasked(container: &Value, name: &str) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use coracle_api::json::json;
 
     fn told(pod: &Value, old: &Value) -> Vec<String> {
         let mut causes = Vec::new();
@@ -257,75 +265,18 @@ mod tests {
     }
 
     #[test]
-    fn what_ended_for_good_does_not_run_again() {
-        let of = |list: &str, state: Value| json!({list: [{"name": "a", "state": state}]});
-        let ended = |code: i64| json!({"terminated": {"exitCode": code}});
-        let running = || json!({"running": {}});
-        let try_it = |container: Value, policy: &str, list: &str, code: i64| {
-            let containers = LISTS.iter().find(|known| known.0 == list).unwrap().1;
-            let spec = json!({"restartPolicy": policy, containers: [container]});
-            changed(spec, of(list, ended(code)), of(list, running()))
-        };
-        let refused = |list: &str| {
-            vec![format!("status.{list}[0].state: Forbidden: may not be transitioned to non-terminated state")]
-        };
-        let plain = || json!({"name": "a"});
-        for (container, policy, code, may) in [
-            (plain(), "Always", 0, true),
-            (plain(), "Never", 1, false),
-            (plain(), "OnFailure", 1, true),
-            (plain(), "OnFailure", 0, false),
-            (json!({"name": "b"}), "Never", 1, false),
-            (json!({"name": "b"}), "OnFailure", 1, true),
-            (json!({"name": "a", "restartPolicy": "Always"}), "Never", 0, true),
-            (json!({"name": "a", "restartPolicy": "OnFailure"}), "Never", 7, true),
-            (json!({"name": "a", "restartPolicy": "Never"}), "OnFailure", 7, false),
-            (
-                json!({"name": "a", "restartPolicy": "Never", "restartPolicyRules":
-                [{"action": "Restart", "exitCodes": {"operator": "In", "values": [42]}}]}),
-                "Never",
-                42,
-                true,
-            ),
-            (
-                json!({"name": "a", "restartPolicy": "Never", "restartPolicyRules":
-                [{"action": "Restart", "exitCodes": {"operator": "NotIn", "values": [42]}}]}),
-                "Never",
-                42,
-                false,
-            ),
-        ] {
-            for list in ["containerStatuses", "initContainerStatuses"] {
-                let wanted = if may { Vec::new() } else { refused(list) };
-                assert_eq!(try_it(container.clone(), policy, list, code), wanted, "{container} {policy} {code}");
-            }
-        }
-        let list = "ephemeralContainerStatuses";
-        assert_eq!(try_it(plain(), "Always", list, 1), refused(list));
-        let gone = changed(json!({"restartPolicy": "Never"}), of("containerStatuses", ended(0)), json!({}));
-        assert!(gone.is_empty(), "one that is no longer told of is no transition: {gone:?}");
-    }
-
-    #[test]
     fn addresses() {
         let check = |status: Value| changed(json!({}), json!({}), status);
         let two = json!([{"ip": "10.0.0.1"}, {"ip": "fd00::1"}]);
         assert!(check(json!({"podIPs": two, "hostIPs": two, "hostIP": "10.0.0.1"})).is_empty());
         let why = "may specify no more than one IP for each IP family";
         let same = json!([{"ip": "10.0.0.1"}, {"ip": "10.0.0.1"}]);
-        let shown = r#"[{"ip":"10.0.0.1"},{"ip":"10.0.0.1"}]"#;
-        assert_eq!(
-            check(json!({"podIPs": same})),
-            [
-                format!("status.podIPs: Invalid value: {shown}: {why}"),
-                "status.podIPs[1]: Duplicate value: {\"ip\":\"10.0.0.1\"}".to_owned()
-            ]
-        );
+        let shown = r#"[{"IP":"10.0.0.1"},{"IP":"10.0.0.1"}]"#;
+        assert_eq!(check(json!({"podIPs": same})), [format!("status.podIPs: Invalid value: {shown}: {why}")]);
         assert_eq!(
             check(json!({"hostIPs": same, "hostIP": "10.0.0.2"})),
             [
                 "status.hostIPs[0].ip: Invalid value: \"10.0.0.1\": must be equal to `hostIP`".to_owned(),
-                "status.hostIPs[1].ip: Duplicate value: {\"ip\":\"10.0.0.1\"}".to_owned(),
                 format!("status.hostIPs: Invalid value: {shown}: {why}"),
             ]
         );
@@ -334,6 +285,9 @@ mod tests {
             wrong,
             ["status.podIPs[0]: Invalid value: \"x\": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"]
         );
+        let known = json!({"podIPs": [{"ip": "010.0.0.1"}]});
+        assert_eq!(check(known.clone()), ["status.podIPs[0]: Invalid value: \"010.0.0.1\": must not have leading 0s"]);
+        assert!(changed(json!({}), known.clone(), known).is_empty(), "one that was there may stay");
     }
 
     #[test]
@@ -350,6 +304,11 @@ mod tests {
                 "status.resourceClaimStatuses[1].name: Duplicate value: \"gpu\"",
                 "status.resourceClaimStatuses[2].name: Invalid value: \"other\": must match the name of an entry in `spec.resourceClaims`",
             ]
+        );
+        let made = check(json!({"resourceClaimStatuses": [{"name": "gpu", "resourceClaimName": "A"}]}));
+        assert!(
+            made[0].starts_with("status.resourceClaimStatuses[0].resourceClaimName: Invalid value: \"A\""),
+            "{made:?}"
         );
         let health = |name: &str, health: &str| {
             json!({"containerStatuses": [{"name": "a", "allocatedResourcesStatus":
@@ -385,11 +344,70 @@ mod tests {
         assert_eq!(
             changed(json!({}), json!({}), user(1 << 31)),
             [
-                "status.containerStatuses[0].linux.uid: Invalid value: 2147483648: must be between 0 and 2147483647, inclusive",
-                "status.containerStatuses[0].linux.supplementalGroups[1]: Invalid value: -1: must be between 0 and 2147483647, inclusive",
+                "status.containerStatuses[0].user.linux.uid: Invalid value: 2147483648: must be between 0 and 2147483647, inclusive",
+                "status.containerStatuses[0].user.linux.supplementalGroups[1]: Invalid value: -1: must be between 0 and 2147483647, inclusive",
             ]
         );
         let windows = changed(json!({"os": {"name": "windows"}}), json!({}), user(0));
-        assert_eq!(windows, ["status.containerStatuses[0].linux: Forbidden: cannot be set for a windows pod"]);
+        assert_eq!(windows, ["status.containerStatuses[0].user.linux: Forbidden: cannot be set for a windows pod"]);
+    }
+
+    #[test]
+    fn generations_and_conditions_are_what_there_can_be() {
+        let check = |status: Value| changed(json!({}), json!({}), status);
+        let why = "Invalid value: -1: must be a non-negative integer";
+        let found = check(
+            json!({"observedGeneration": -1, "conditions": [{"type": "Ready", "observedGeneration": -1}, {"type": "a b"}]}),
+        );
+        assert_eq!(found[0], format!("status.conditions[0].observedGeneration: {why}"));
+        assert!(found[1].starts_with("status.conditions[1].Type: Invalid value: \"a b\""), "{found:?}");
+        assert_eq!(found[2], format!("status.observedGeneration: {why}"));
+    }
+
+    #[test]
+    fn pods_that_have_a_node_are_promised_none() {
+        let bound = || json!({"nodeName": "n"});
+        let why = "status.nominatedNodeName: Forbidden: may not be set on pods that are already bound to a node";
+        assert_eq!(changed(bound(), json!({}), json!({"nominatedNodeName": "m"})), [why]);
+        assert!(changed(json!({}), json!({}), json!({"nominatedNodeName": "m"})).is_empty());
+        let known = || json!({"nominatedNodeName": "m"});
+        assert!(changed(bound(), known(), known()).is_empty());
+        assert!(changed(bound(), known(), json!({})).is_empty());
+    }
+
+    #[test]
+    fn claims_for_extended_resources_are_for_what_was_asked_for() {
+        let spec = json!({"containers": [{"name": "a", "resources": {"requests": {"example.com/card": "1"}}}]});
+        let check = |made: Value| changed(spec.clone(), json!({}), json!({"extendedResourceClaimStatus": made}));
+        let map = |container: &str, resource: &str| json!({"containerName": container, "resourceName": resource, "requestName": "r"});
+        let good = map("a", "example.com/card");
+        assert!(check(json!({"resourceClaimName": "x", "requestMappings": [good]})).is_empty());
+        let path = "status.extendedResourceClaimStatus";
+        assert_eq!(
+            check(json!({})),
+            [
+                format!("{path}.requestMappings: Required value: at least one request mapping is required"),
+                format!("{path}.resourceClaimName: Required value"),
+            ]
+        );
+        let found =
+            check(json!({"resourceClaimName": "x", "requestMappings": [good, good, map("b", "y"), map("a", "y")]}));
+        let at = |nth: usize, name: &str, value: &str| {
+            format!("{path}.requestMappings[{nth}].{name}: Duplicate value: \"{value}\"")
+        };
+        assert_eq!(
+            found,
+            [
+                at(1, "containerName", "a"),
+                at(1, "resourceName", "example.com/card"),
+                at(1, "requestName", "r"),
+                format!(
+                    "{path}.requestMappings[2].containerName: Invalid value: \"b\": must match the name of an entry in spec.initContainers.name or spec.containers.name"
+                ),
+                format!(
+                    "{path}.requestMappings[3].resourceName: Invalid value: \"y\": must match the extended resource name of an entry in spec.initContainers.resources.requests or spec.containers.resources.requests"
+                ),
+            ]
+        );
     }
 }
