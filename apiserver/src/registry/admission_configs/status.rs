@@ -85,11 +85,13 @@ impl Reader<'_> {
             let found = self.0[at..].chars().next().unwrap_or_default();
             self.skip(at);
             match found {
-                ']' => return Ok(self.skip(1)),
+                ']' => break,
                 '\'' | '"' => self.quoted(found)?,
                 _ => return Err("unterminated array".into()),
             }
         }
+        self.skip(1);
+        Ok(())
     }
 }
 
