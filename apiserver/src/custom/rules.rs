@@ -354,7 +354,7 @@ fn string(node: &Node, text: &str) -> Cel {
 }
 
 /// Words that cannot be names in CEL.
-const RESERVED: [&str; 21] = [
+pub const RESERVED: [&str; 21] = [
     "true",
     "false",
     "null",

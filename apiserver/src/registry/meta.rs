@@ -316,6 +316,34 @@ pub fn annotations(map: Option<&Value>, path: &FieldPath, causes: &mut Vec<Cause
     }
 }
 
+/// The metadata of which claims get the labels and annotations: the rest is not to choose (core `ValidateTemplateObjectMeta`).
+pub fn of_template(metadata: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    // In the order of Go's fields, whose names they are but for the first letter.
+    const CHOSEN: [(&str, &str); 13] = [
+        ("name", "name"),
+        ("generateName", "generateName"),
+        ("namespace", "namespace"),
+        ("selfLink", "selfLink"),
+        ("uid", "uID"),
+        ("resourceVersion", "resourceVersion"),
+        ("generation", "generation"),
+        ("creationTimestamp", "creationTimestamp"),
+        ("deletionTimestamp", "deletionTimestamp"),
+        ("deletionGracePeriodSeconds", "deletionGracePeriodSeconds"),
+        ("ownerReferences", "ownerReferences"),
+        ("finalizers", "finalizers"),
+        ("managedFields", "managedFields"),
+    ];
+    annotations(metadata.get("annotations"), &path.child("annotations"), causes);
+    fields::labels(metadata.get("labels"), &path.child("labels"), causes);
+    for (name, shown) in CHOSEN {
+        let zero = name == "generation" && metadata[name] == 0;
+        if fields::is_set(metadata, name) && !zero {
+            causes.push(Cause::forbidden(&path.child(shown), "cannot be set"));
+        }
+    }
+}
+
 /// The owners, which upstream reports without their place in the list (apimachinery `ValidateOwnerReferences`).
 fn owners(metadata: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     let (all, mut controller, mut told) = (items(metadata, "ownerReferences"), None, 0);

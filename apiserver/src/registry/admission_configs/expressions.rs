@@ -1,6 +1,7 @@
 //! Expressions in CEL, which must compile (admissionregistration `validation.go`).
 
 use crate::custom::cel;
+use crate::custom::rules::RESERVED;
 use crate::registry::fields::{invalid_all, text};
 use coracle_api::json::Value;
 use coracle_api::status::FieldPath;
@@ -48,29 +49,6 @@ pub(super) fn compiles(expression: &str, path: &FieldPath, causes: &mut Vec<Caus
 
 /// Whether a variable can be named so (`isCELIdentifier`).
 pub(super) fn is_identifier(name: &str) -> bool {
-    const RESERVED: [&str; 21] = [
-        "true",
-        "false",
-        "null",
-        "in",
-        "as",
-        "break",
-        "const",
-        "continue",
-        "else",
-        "for",
-        "function",
-        "if",
-        "import",
-        "let",
-        "loop",
-        "package",
-        "namespace",
-        "return",
-        "var",
-        "void",
-        "while",
-    ];
     name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
         && !RESERVED.contains(&name)

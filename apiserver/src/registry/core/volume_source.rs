@@ -2,8 +2,8 @@
 
 use super::downward;
 use super::volume_kinds::{self as kinds, Owner, not_reserved};
-use crate::registry::fields::{field, invalid_all, is_set, items, labels, quantity, text};
-use crate::registry::meta::annotations;
+use crate::registry::fields::{field, invalid_all, is_set, items, quantity, text};
+use crate::registry::meta::of_template;
 use coracle_api::json::Value;
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, meta, validation};
@@ -111,7 +111,7 @@ fn source(kind: &str, source: &Value, parent: &FieldPath, causes: &mut Vec<Cause
             match field(source, "volumeClaimTemplate").filter(|template| !template.is_null()) {
                 None => causes.push(Cause::required(&path, "")),
                 Some(template) => {
-                    claim_metadata(&template["metadata"], &path.child("metadata"), causes);
+                    of_template(&template["metadata"], &path.child("metadata"), causes);
                     super::claim::claim_spec(&template["spec"], &path.child("spec"), causes);
                 }
             }
@@ -127,35 +127,6 @@ fn source(kind: &str, source: &Value, parent: &FieldPath, causes: &mut Vec<Cause
             }
         }
         _ => kinds::validate(kind, source, Owner::Pod, parent, causes),
-    }
-}
-
-/// The metadata of a claim that is made for a pod: labels and annotations, for the rest is not to choose (core
-/// `ValidateTemplateObjectMeta`).
-fn claim_metadata(metadata: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
-    // In the order of Go's fields, whose names they are but for the first letter.
-    const CHOSEN: [(&str, &str); 13] = [
-        ("name", "name"),
-        ("generateName", "generateName"),
-        ("namespace", "namespace"),
-        ("selfLink", "selfLink"),
-        ("uid", "uID"),
-        ("resourceVersion", "resourceVersion"),
-        ("generation", "generation"),
-        ("creationTimestamp", "creationTimestamp"),
-        ("deletionTimestamp", "deletionTimestamp"),
-        ("deletionGracePeriodSeconds", "deletionGracePeriodSeconds"),
-        ("ownerReferences", "ownerReferences"),
-        ("finalizers", "finalizers"),
-        ("managedFields", "managedFields"),
-    ];
-    annotations(field(metadata, "annotations"), &path.child("annotations"), causes);
-    labels(field(metadata, "labels"), &path.child("labels"), causes);
-    for (name, shown) in CHOSEN {
-        let zero = name == "generation" && metadata[name] == 0;
-        if is_set(metadata, name) && !zero {
-            causes.push(Cause::forbidden(&path.child(shown), "cannot be set"));
-        }
     }
 }
 

@@ -1,11 +1,12 @@
 //! ResourceClaims, and templates of them.
 
 use super::{claim_status, config, internal, request};
-use crate::registry::fields::{alike, invalid_all, items_mut, labels, object_mut, set_default, set_default_text, text};
+use crate::registry::fields::{alike, items_mut, object_mut, set_default, set_default_text, text};
+use crate::registry::meta::of_template;
 use crate::registry::strategy::{Strategy, ThroughStatus, Traits, WriteContext};
+use coracle_api::Cause;
 use coracle_api::json::Value;
 use coracle_api::status::FieldPath;
-use coracle_api::{Cause, validation};
 
 #[derive(Debug)]
 pub struct ClaimStrategy;
@@ -53,7 +54,7 @@ impl Strategy for TemplateStrategy {
 
     fn validate(&self, object: &Value, causes: &mut Vec<Cause>) {
         let (spec, path) = (&object["spec"], FieldPath::new("spec"));
-        metadata(&spec["metadata"], &path.child("metadata"), causes);
+        of_template(&spec["metadata"], &path.child("metadata"), causes);
         request::devices(&spec["spec"]["devices"], &path.child("spec").child("devices"), causes);
     }
 
@@ -98,46 +99,6 @@ pub fn default_tolerations(of: &mut Value) {
         set_default_text(toleration, "operator", "Equal");
     }
 }
-
-/// Metadata of which claims get the labels and annotations, and which holds nothing else (core
-/// `ValidateTemplateObjectMeta`).
-fn metadata(metadata: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
-    /// The fields as upstream's messages name them, from their names in Go.
-    const OTHERS: [(&str, &str); 13] = [
-        ("name", "name"),
-        ("generateName", "generateName"),
-        ("namespace", "namespace"),
-        ("selfLink", "selfLink"),
-        ("uid", "uID"),
-        ("resourceVersion", "resourceVersion"),
-        ("generation", "generation"),
-        ("creationTimestamp", "creationTimestamp"),
-        ("deletionTimestamp", "deletionTimestamp"),
-        ("deletionGracePeriodSeconds", "deletionGracePeriodSeconds"),
-        ("ownerReferences", "ownerReferences"),
-        ("finalizers", "finalizers"),
-        ("managedFields", "managedFields"),
-    ];
-    let at = path.child("annotations");
-    let mut size = 0;
-    for (key, value) in metadata.get("annotations").and_then(Value::as_object).into_iter().flatten() {
-        size += key.len() + value.as_str().map_or(0, str::len);
-        invalid_all(&at, key, validation::qualified_name(&key.to_ascii_lowercase()), causes);
-    }
-    if size > ANNOTATIONS_MAX {
-        causes.push(Cause::too_long(&at, ANNOTATIONS_MAX));
-    }
-    labels(metadata.get("labels"), &path.child("labels"), causes);
-    for (field, shown) in OTHERS.iter().filter(|(field, _)| crate::registry::fields::is_set(metadata, field)) {
-        // A zero is as good as none.
-        if metadata[*field] != 0 {
-            causes.push(Cause::forbidden(&path.child(shown), "cannot be set"));
-        }
-    }
-}
-
-/// The most bytes that all annotations may take together.
-const ANNOTATIONS_MAX: usize = 256 << 10;
 
 #[cfg(test)]
 mod tests {
