@@ -110,8 +110,11 @@ impl Draft<'_> {
         let latest = observed.latest(&container.name);
         match latest {
             Some(latest) if latest.running() => self.keep(role, container, latest),
+            // What ended for good does so in every sandbox; only those that prepare one run anew in another.
             Some(latest)
-                if latest.sandbox == sandbox && latest.ended() && !restarts(&self.input, role, container, latest) => {}
+                if (role == Role::App || latest.sandbox == sandbox)
+                    && latest.ended()
+                    && !restarts(&self.input, role, container, latest) => {}
             _ => self.start(role, container, latest),
         }
     }

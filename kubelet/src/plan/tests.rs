@@ -305,6 +305,15 @@ fn a_lost_sandbox_is_made_again() {
     assert_eq!(ended().actions(), ["create sandbox #1"]);
     let again = ended().sandbox("t", true);
     assert_eq!(again.actions(), ["start web #1"]);
+    // What ended for good beside it stays so: its status would not be taken any more.
+    let beside = || json!({"name": "job", "image": "i", "restartPolicy": "Never"});
+    let both = case(json!({"containers": [beside(), {"name": "web", "image": "i"}]}))
+        .sandbox("s", true)
+        .run("web", 0, State::Unknown, 0, 0)
+        .run("job", 0, State::Exited, 0, 0)
+        .with(|c| c.observed.sandboxes[0].ready = false)
+        .sandbox("t", true);
+    assert_eq!(both.actions(), ["start web #1"]);
     // A job that is done is left alone.
     let job = web("Never").run("web", 0, State::Exited, 0, 990).with(|c| c.observed.sandboxes[0].ready = false);
     assert!(job.actions().is_empty());
