@@ -189,7 +189,7 @@ fn ip_object(call: &Call, ip: &str, service: &Value) -> Value {
     json!({
         "kind": "IPAddress", "apiVersion": "networking.k8s.io/v1",
         "metadata": {
-            "name": ip, "uid": call.server.config.names.uid(), "creationTimestamp": rfc3339(call.server.config.clock.now()), "generation": 1,
+            "name": ip, "uid": call.server.config.names.uid(), "creationTimestamp": rfc3339(call.server.config.clock.now()),
             "labels": { "ipaddress.kubernetes.io/managed-by": "ipallocator.k8s.io", "ipaddress.kubernetes.io/ip-family": if ip.contains(':') { "IPv6" } else { "IPv4" } },
         },
         "spec": { "parentRef": { "resource": "services", "namespace": meta::namespace(service), "name": meta::name(service) } },
