@@ -42,6 +42,13 @@ impl Strategy for DefinitionStrategy {
             set_default(names, "listKind", format!("{kind}List"));
         }
         set_default(spec, "conversion", json!({"strategy": "None"}));
+        let stored = storage_version(object).map(str::to_owned);
+        if let Some(stored) = stored
+            && let Some(status) = object.get_mut("status").filter(|status| status.is_object())
+            && items(status, "storedVersions").is_empty()
+        {
+            set(status, "storedVersions", vec![stored]);
+        }
     }
 
     /// Formats that check nothing, where they were not before.

@@ -3,7 +3,7 @@
 use super::autoscaling_v1::{self, cpu};
 use super::fields::{is_set, non_negative, object_mut, set, set_default};
 use super::scaling;
-use super::strategy::{Strategy, Traits};
+use super::strategy::Strategy;
 use coracle_api::Cause;
 use coracle_api::json::{Value, json};
 use coracle_api::status::FieldPath;
@@ -16,10 +16,6 @@ pub struct AutoscalerStrategy;
 const DEFAULT_UTILIZATION: i64 = 80;
 
 impl Strategy for AutoscalerStrategy {
-    fn traits(&self) -> Traits {
-        Traits { generation: true, ..Traits::DEFAULT }
-    }
-
     fn default(&self, object: &mut Value) {
         let spec = object_mut(object, "spec");
         set_default(spec, "minReplicas", 1);

@@ -4,7 +4,7 @@ use super::fields::{
     domain_prefixed_path, invalid_all, is_set, items, items_mut, label_selector, object_mut, one_of, require, same,
     set, set_default, text,
 };
-use super::strategy::{NameRule, Strategy, Traits};
+use super::strategy::{NameRule, Strategy, ThroughStatus, Traits};
 use coracle_api::json::{Value, json};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, meta, validation};
@@ -420,6 +420,10 @@ impl Strategy for AddressStrategy {
 pub struct ServiceRangeStrategy;
 
 impl Strategy for ServiceRangeStrategy {
+    fn traits(&self) -> Traits {
+        Traits { through_status: ThroughStatus::Nothing, ..Traits::DEFAULT }
+    }
+
     fn validate(&self, object: &Value, causes: &mut Vec<Cause>) {
         let path = FieldPath::new("spec").child("cidrs");
         let ranges = cidrs(object);

@@ -402,7 +402,7 @@ pub struct RuntimeClassStrategy;
 
 impl Strategy for RuntimeClassStrategy {
     fn traits(&self) -> Traits {
-        Traits { unconditional_update: false, ..Traits::DEFAULT }
+        Traits { unconditional_update: false, create_on_update: true, ..Traits::DEFAULT }
     }
 
     fn validate(&self, class: &Value, causes: &mut Vec<Cause>) {

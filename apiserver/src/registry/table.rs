@@ -7,7 +7,6 @@ use super::Subresource::{
 use super::admission_configs::AdmissionConfig;
 use super::reviews::ReviewStrategy;
 use super::row::Row;
-use super::strategy::PLAIN;
 use super::{
     aggregation, apps, autoscaling, batch, certificates, coordination, core, devices, events, flow_control, networking,
     policy, rbac, storage,
@@ -143,7 +142,7 @@ fn core_rows() -> Vec<Row> {
             .short(&["quota"])
             .status(),
         Row::new("", "v1", "Secret", "secrets", core::config::SecretStrategy),
-        Row::new("", "v1", "ServiceAccount", "serviceaccounts", PLAIN)
+        Row::new("", "v1", "ServiceAccount", "serviceaccounts", core::service_account::ServiceAccountStrategy)
             .shown_when_deleted()
             .short(&["sa"])
             .with(&[Token]),

@@ -217,8 +217,9 @@ fn mark(call: &Call, object: &mut Value, grace: i64) {
     if !is_namespace {
         object_meta::set(object, "deletionGracePeriodSeconds", grace);
     }
-    if call.row().strategy.traits().generation {
-        let generation = object_meta::generation(object);
+    // Of whatever has one (rest `BeforeDelete`).
+    let generation = object_meta::generation(object);
+    if generation > 0 {
         object_meta::set(object, "generation", generation + 1);
     }
     if is_namespace {

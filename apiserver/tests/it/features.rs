@@ -139,3 +139,46 @@ async fn what_a_node_declares_is_in_order() {
     ];
     assert_eq!((code, causes), (StatusCode::UNPROCESSABLE_ENTITY, wanted.to_vec()));
 }
+
+/// What clients write back as it was made, or leave out, counts as upstream's strategies count it.
+#[tokio::test]
+async fn what_is_left_out_is_filled_in() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    let size = json!({"storage": "1Gi"});
+    let claims = "/api/v1/namespaces/default/persistentvolumeclaims";
+    let claim = json!({"metadata": {"name": "c"}, "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": size},
+        "dataSource": {"kind": "PersistentVolumeClaim", "name": "other"}}});
+    assert_eq!(client.post(claims, &claim).await.0, StatusCode::CREATED);
+    let (code, answer) = client.put(&format!("{claims}/c"), &claim).await;
+    assert_eq!((code, &answer["spec"]["dataSourceRef"]["name"]), (StatusCode::OK, &json!("other")), "{answer}");
+
+    let volume = json!({"metadata": {"name": "v"}, "spec": {"capacity": size, "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/v"}}});
+    assert_eq!(client.post("/api/v1/persistentvolumes", &volume).await.0, StatusCode::CREATED);
+    let status = "/api/v1/persistentvolumes/v/status";
+    let since = |answer: &Value| answer["status"]["lastPhaseTransitionTime"].clone();
+    let told = json!("2026-01-01T00:00:00Z");
+    let (_, answer) =
+        client.merge(status, &json!({"status": {"phase": "Pending", "lastPhaseTransitionTime": told}})).await;
+    assert_eq!(since(&answer), told, "as it was said");
+    let (_, answer) = client.merge(status, &json!({"status": {"message": "m", "lastPhaseTransitionTime": null}})).await;
+    assert_eq!(since(&answer), told, "as it was");
+    let (_, answer) = client.merge(status, &json!({"status": {"phase": "Available"}})).await;
+    assert!(answer["status"]["phase"] == "Available" && since(&answer) != told, "{answer}");
+
+    let limits = "/api/v1/namespaces/default/limitranges/l";
+    assert_eq!(
+        client.put(limits, &json!({"metadata": {"name": "l"}, "spec": {"limits": []}})).await.0,
+        StatusCode::CREATED
+    );
+    let class = json!({"metadata": {"name": "r"}, "handler": "h"});
+    assert_eq!(client.put("/apis/node.k8s.io/v1/runtimeclasses/r", &class).await.0, StatusCode::CREATED);
+
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    assert_eq!(client.post(PODS, &pod).await.0, StatusCode::CREATED);
+    client.merge(&format!("{PODS}/p/status"), &json!({"status": {"podIPs": [{"ip": "10.1.1.9"}]}})).await;
+    for (ip, count) in [("10.1.1.9", 1), ("10.1.1.8", 0)] {
+        let (code, list) = client.get(&format!("{PODS}?fieldSelector=status.podIP%3D{ip}")).await;
+        assert_eq!((code, list["items"].as_array().map(Vec::len)), (StatusCode::OK, Some(count)), "{ip}");
+    }
+}

@@ -50,7 +50,9 @@ impl Strategy for ClaimStrategy {
     }
 
     fn prepare_update(&self, claim: &mut Value, old: &Value, _context: &WriteContext) {
-        drop_sources(object_mut(claim, "spec"), &old["spec"]);
+        let spec = object_mut(claim, "spec");
+        drop_sources(spec, &old["spec"]);
+        data_source(spec);
     }
 
     fn validate(&self, claim: &Value, causes: &mut Vec<Cause>) {

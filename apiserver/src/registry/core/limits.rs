@@ -2,7 +2,7 @@
 
 use super::resources::{can_overcommit, is_extended};
 use crate::registry::fields::{invalid_all, items, items_mut, object_mut, quantity, text};
-use crate::registry::strategy::{Strategy, WriteContext};
+use crate::registry::strategy::{Strategy, Traits, WriteContext};
 use coracle_api::json::{Map, Value, json};
 use coracle_api::quantity::Quantity;
 use coracle_api::resources::HUGE_PAGES;
@@ -220,6 +220,10 @@ fn selector(spec: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
 pub struct LimitRangeStrategy;
 
 impl Strategy for LimitRangeStrategy {
+    fn traits(&self) -> Traits {
+        Traits { create_on_update: true, ..Traits::DEFAULT }
+    }
+
     fn default(&self, object: &mut Value) {
         for limit in items_mut(object_mut(object, "spec"), "limits") {
             if text(limit, "type") == "Container" {

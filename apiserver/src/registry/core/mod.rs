@@ -35,6 +35,7 @@ pub mod resources;
 mod restarts;
 pub(super) mod scheduling;
 pub mod service;
+pub mod service_account;
 mod transitions;
 pub mod volume;
 mod volume_kinds;

@@ -19,12 +19,14 @@ use jiff::Timestamp;
 #[derive(Debug)]
 pub struct PodStrategy;
 
-static FIELDS: [Field; 7] = [
+static FIELDS: [Field; 8] = [
     Field::of("spec.nodeName", &["spec", "nodeName"], ""),
     Field::of("spec.restartPolicy", &["spec", "restartPolicy"], ""),
     Field::of("spec.schedulerName", &["spec", "schedulerName"], ""),
     Field::of("spec.serviceAccountName", &["spec", "serviceAccountName"], ""),
     Field::of("spec.hostNetwork", &["spec", "hostNetwork"], "false"),
+    // The first of `podIPs`, as it is kept.
+    Field::of("status.podIP", &["status", "podIP"], ""),
     Field::of("status.phase", &["status", "phase"], ""),
     Field::of("status.nominatedNodeName", &["status", "nominatedNodeName"], ""),
 ];

@@ -2,7 +2,7 @@
 
 use super::volume_kinds::{self, Owner, surplus};
 use crate::registry::fields::{
-    self, alike, below_mut, field, invalid_all, is_set, items, items_mut, object_mut, one_of, quantity, same,
+    self, alike, below_mut, field, invalid_all, is_set, items, items_mut, object_mut, one_of, quantity, same, set,
     set_default, text,
 };
 use crate::registry::strategy::{Strategy, WriteContext};
@@ -75,6 +75,20 @@ impl Strategy for VolumeStrategy {
     fn prepare_create(&self, volume: &mut Value, context: &WriteContext) {
         let now = coracle_api::clock::rfc3339(context.now);
         volume["status"] = json!({"phase": "Pending", "lastPhaseTransitionTime": now});
+    }
+
+    /// Since when it is in its phase, unless that is said with it (core/persistentvolume `PrepareForUpdate` of its status).
+    fn prepare_status(&self, volume: &mut Value, old: &Value, context: &WriteContext) {
+        const SINCE: &str = "lastPhaseTransitionTime";
+        let (status, before) = (object_mut(volume, "status"), &old["status"]);
+        let given = is_set(status, SINCE);
+        if text(status, "phase") == text(before, "phase") {
+            if !given {
+                fields::copy(status, before, SINCE);
+            }
+        } else if !given || same(status, before, SINCE) {
+            set(status, SINCE, coracle_api::clock::rfc3339(context.now));
+        }
     }
 
     fn validate(&self, volume: &Value, causes: &mut Vec<Cause>) {
