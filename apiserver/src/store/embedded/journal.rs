@@ -222,7 +222,7 @@ impl Reader<'_> {
             None => {
                 if let Some(place) = self.find_behind().map_err(failed)? {
                     let damaged = format!(
-                        "its journal is broken from byte {} on and goes on at byte {place}; restore a backup of before",
+                        "its journal is broken from byte {} on and goes on at byte {place}: put a backup in its place with `coracle server restore`",
                         self.offset
                     );
                     return Err(StoreError::Damaged(damaged));
@@ -413,7 +413,7 @@ mod tests {
             assert_eq!(
                 why,
                 format!(
-                    "its journal is broken from byte {end} on and goes on at byte {next}; restore a backup of before"
+                    "its journal is broken from byte {end} on and goes on at byte {next}: put a backup in its place with `coracle server restore`"
                 )
             );
             files[1].write(at, &byte).unwrap();
