@@ -18,6 +18,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 pub const IMAGE: &str = "busybox:test";
+/// In a daemon's directory: what it says.
+const LOG: &str = "daemon.log";
 /// The minor version of the API that tests are written for.
 const NEWEST: u32 = 50;
 
@@ -104,7 +106,7 @@ impl Engine {
         let daemon = self.daemon();
         let Some(output) = &mut self.output else { panic!("a peer is not started again") };
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(daemon as i32), nix::sys::signal::Signal::SIGKILL).unwrap();
-        assert_ready(output);
+        assert_ready(output, self.dir.path(), &mut self.process);
     }
 
     /// The cgroup that its containers are in.
@@ -259,10 +261,11 @@ fn spawn(dir: &Path, socket: &Path, group: &str, more: &[&str]) -> (Child, BufRe
     command.args(["busybox", "sh", "-c", script, "sh"]).arg(binary("coracle")).arg("runtime");
     command.arg("--data-dir").arg(dir.join("data")).arg("--docker-socket").arg(socket);
     command.args(["--cgroup-parent", &format!("/{group}")]).args(more);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let log = fs::File::create(dir.join(LOG)).unwrap();
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
     let mut child = command.spawn().expect("util-linux and busybox-static are installed");
     let mut output = BufReader::new(child.stdout.take().unwrap());
-    assert_ready(&mut output);
+    assert_ready(&mut output, dir, &mut child);
     (child, output)
 }
 
@@ -290,10 +293,16 @@ fn spawn_peer(program: &Path, dir: &Path, socket: &Path, group: &str, more: &[&s
     child
 }
 
-fn assert_ready(output: &mut impl BufRead) {
+/// Waits for a daemon to serve. One that does not has said why, and what kept it has ended with it.
+#[track_caller]
+fn assert_ready(output: &mut impl BufRead, dir: &Path, keeper: &mut Child) {
     let mut line = String::new();
     output.read_line(&mut line).unwrap();
-    assert_eq!(line.trim(), "ready", "the daemon did not start");
+    if line.trim() != "ready" {
+        let said = fs::read_to_string(dir.join(LOG)).unwrap_or_default();
+        let ended = if line.is_empty() { keeper.wait().ok() } else { None };
+        panic!("the daemon did not start: it printed {line:?}, ended with {ended:?}, and said: {said}");
+    }
 }
 
 impl Drop for Engine {
