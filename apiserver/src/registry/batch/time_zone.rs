@@ -2,7 +2,7 @@
 
 use coracle_api::Cause;
 use coracle_api::status::FieldPath;
-use jiff::tz::TimeZone;
+use jiff::tz::{TimeZone, TimeZoneDatabase};
 
 /// Longest part of a name between slashes.
 const PART_MAX: usize = 14;
@@ -36,7 +36,9 @@ pub fn load(zone: &str) -> Result<(), String> {
     }
     // Names are those of files, small and capital letters as they are. The unknown zone has none.
     let is_it = |found: TimeZone| found.iana_name() == Some(zone) && zone != "Etc/Unknown";
-    if TimeZone::get(zone).is_ok_and(is_it) { Ok(()) } else { Err(unknown(zone)) }
+    // The host's zones are the newer ones, but there may be none, or none of those that have a new name.
+    let known = [jiff::tz::db(), &TimeZoneDatabase::bundled()].iter().any(|zones| zones.get(zone).is_ok_and(is_it));
+    if known { Ok(()) } else { Err(unknown(zone)) }
 }
 
 fn unknown(zone: &str) -> String {
