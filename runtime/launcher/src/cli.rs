@@ -566,6 +566,7 @@ fn list_command(arguments: &mut Arguments, options: &Options) -> Result<u8> {
 fn update_command(arguments: &mut Arguments, options: &Options) -> Result<u8> {
     let mut resources: Option<Json> = None;
     let (mut cpu, mut memory, mut pids, mut io) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut cache, mut bandwidth) = (None, None);
     while let Some(flag) = arguments.flag() {
         let integer = |arguments: &mut Arguments, flag| arguments.number::<i64>(flag).map(Json::from);
         match flag.name.as_str() {
@@ -583,6 +584,8 @@ fn update_command(arguments: &mut Arguments, options: &Options) -> Result<u8> {
             "cpu-idle" => cpu.push(("idle".to_owned(), integer(arguments, flag)?)),
             "cpu-rt-period" => cpu.push(("realtimePeriod".to_owned(), integer(arguments, flag)?)),
             "cpu-rt-runtime" => cpu.push(("realtimeRuntime".to_owned(), integer(arguments, flag)?)),
+            "l3-cache-schema" => cache = Some(arguments.value(flag)?),
+            "mem-bw-schema" => bandwidth = Some(arguments.value(flag)?),
             "blkio-weight" => io.push(("weight".to_owned(), integer(arguments, flag)?)),
             // Kernel memory has had no limit of its own since 5.4; runc takes and ignores these too.
             "kernel-memory" | "kernel-memory-tcp" => drop(arguments.value(flag)?),
@@ -595,7 +598,16 @@ fn update_command(arguments: &mut Arguments, options: &Options) -> Result<u8> {
         let parts = [("cpu", cpu), ("memory", memory), ("pids", pids), ("blockIO", io)];
         object(parts.map(|(key, members)| (key, Json::Obj(members))))
     });
-    State::load(&options.root, &id)?.cgroup()?.apply(&resources)?;
+    let state = State::load(&options.root, &id)?;
+    state.cgroup()?.apply(&resources)?;
+    let schemata: Vec<String> = cache.into_iter().chain(bandwidth).collect();
+    match &state.class {
+        Some(class) => class.write_schemata(&schemata)?,
+        None if schemata.is_empty() => {}
+        None => {
+            return Err(Error::new(format!("container {id} has no linux.intelRdt, whose schemata could be changed")));
+        }
+    }
     Ok(0)
 }
 
@@ -641,7 +653,7 @@ fn features() -> Json {
         ("seccomp", seccomp::features()),
         ("apparmor", flag(true)),
         ("selinux", flag(true)),
-        ("intelRdt", flag(false)),
+        ("intelRdt", flag(true)),
         ("mountExtensions", object([("idmap", flag(true))])),
     ]);
     object([

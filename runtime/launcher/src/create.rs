@@ -21,6 +21,7 @@ use crate::{
     log::Log,
     process::Report,
     process_fd::ProcessFd,
+    rdt::Class,
     rootfs::{Prepared, Rootfs},
     seccomp::Filter,
     spec::{Namespace, NamespaceKind, Process, Spec},
@@ -66,10 +67,13 @@ pub fn create(id: &str, options: &Options, wait: bool) -> Result<State> {
     let cgroups_path = spec.cgroups_path.clone().unwrap_or_else(|| format!("/{id}"));
     let group = Hierarchy::discover()?.group(&cgroups_path)?;
     let dir = state::reserve(&options.root, id)?;
+    let mut class = None;
     let made = (|| {
         group.create().and_then(|()| group.apply(&spec.resources))?;
+        class = spec.intel_rdt.as_ref().map(|rdt| rdt.open(id)).transpose()?;
         let start = if wait { Some(make_fifo(&dir)?) } else { None };
         let mut state = State::new(dir.clone(), id, &options.bundle, 0, &cgroups_path, &spec.annotations);
+        state.class.clone_from(&class);
         let pid = launch(&spec, &process, filter.as_ref(), &group, options, start, &mut state)?;
         state.set_process(pid);
         state.keep_hooks(&spec.hooks);
@@ -84,6 +88,9 @@ pub fn create(id: &str, options: &Options, wait: bool) -> Result<State> {
         // What was there before stays; what was made goes. The first error is the one to report.
         let _ = group.remove();
         let _ = fs::remove_dir_all(&dir);
+        if let Some(class) = class {
+            class.leave();
+        }
     }
     made
 }
@@ -205,7 +212,7 @@ fn launch(
         filter,
         group,
         options,
-        doors: Vec::new(),
+        doors: state.class.as_ref().map_or(Ok(Vec::new()), Class::doors)?,
         joined,
         console,
         start,
@@ -306,7 +313,7 @@ pub fn spawn_into(
             result => return result.context(|| "clone3".into()),
         }
     }
-    *doors = group.doors()?;
+    doors.extend(group.doors()?);
     clone_as(flags, options, None).context(|| "clone3".into())
 }
 
@@ -520,7 +527,7 @@ pub fn begin(process: &Process, doors: Vec<OwnedFd>, options: &Options) -> Resul
 /// "0" is the writer itself.
 pub fn enter_groups(doors: Vec<OwnedFd>) -> Result<()> {
     for door in doors {
-        std::io::Write::write_all(&mut fs::File::from(door), b"0").context(|| "enter the cgroup".into())?;
+        std::io::Write::write_all(&mut fs::File::from(door), b"0").context(|| "enter the cgroup or class".into())?;
     }
     Ok(())
 }

@@ -15,6 +15,7 @@ use crate::{
     error::{Context, Error, Result},
     json::{Json, object},
     process_fd::ProcessFd,
+    rdt::Class,
     state::{State, Status},
     sys,
 };
@@ -47,7 +48,7 @@ pub fn stats(state: &State) -> Result<Json> {
         ),
         ("blkio", blkio(&group)),
         ("hugetlb", object([])),
-        ("intel_rdt", object([])),
+        ("intel_rdt", state.class.as_ref().map_or_else(|| object([]), Class::stats)),
         ("network_interfaces", Json::Null),
     ]);
     Ok(event("stats", &state.id, Some(data)))

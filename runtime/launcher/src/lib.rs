@@ -28,6 +28,7 @@ mod mapped_overlay;
 pub mod mount_options;
 pub mod process;
 pub mod process_fd;
+pub mod rdt;
 pub mod rootfs;
 pub mod scheduling;
 pub mod seccomp;

@@ -16,6 +16,7 @@ use crate::{
     json::Json,
     labels::Labels,
     mount_options::MountOptions,
+    rdt::IntelRdt,
     scheduling::{self, Scheduling},
 };
 
@@ -51,6 +52,7 @@ pub struct Spec {
     pub sysctls: Vec<(String, String)>,
     pub cgroups_path: Option<String>,
     pub resources: Json,
+    pub intel_rdt: Option<IntelRdt>,
     pub seccomp: Json,
     pub annotations: Json,
     /// `linux.uidMappings` and `linux.gidMappings`.
@@ -180,7 +182,7 @@ impl Spec {
         }
         refuse(config, &["vm", "windows", "solaris", "zos"], "")?;
         let linux = config.get("linux");
-        refuse(linux, &["intelRdt", "netDevices", "memoryPolicy"], "linux.")?;
+        refuse(linux, &["netDevices", "memoryPolicy"], "linux.")?;
         let mount_label = linux.get("mountLabel").str().filter(|label| !label.is_empty()).map(str::to_owned);
         if mount_label.is_some() && !crate::labels::has_selinux() {
             return Err(Error::new("linux.mountLabel: a label is specified but SELinux is not enabled on the host"));
@@ -220,6 +222,7 @@ impl Spec {
                 .collect(),
             cgroups_path: linux.get("cgroupsPath").str().filter(|path| !path.is_empty()).map(str::to_owned),
             resources: linux.get("resources").clone(),
+            intel_rdt: IntelRdt::parse(linux.get("intelRdt"))?,
             seccomp: linux.get("seccomp").clone(),
             annotations: config.get("annotations").clone(),
             mappings,
@@ -489,7 +492,8 @@ mod tests {
             (r#","sysctl":{"kernel.panic":"1"}"#, "kernel.panic"),
             (r#","sysctl":{"net.ipv4.ip_forward":"1"}"#, "net.ipv4.ip_forward"),
             (r#","uidMappings":[{"containerID":0}]"#, "uidMappings"),
-            (r#","intelRdt":{"closID":"x"}"#, "linux.intelRdt is not supported"),
+            (r#","intelRdt":{"closID":".."}"#, "intelRdt.ClosID"),
+            (r#","netDevices":{"eth0":{"name":"net1"}}"#, "linux.netDevices is not supported"),
             (r#","timeOffsets":{"monotonic":{"secs":1}}"#, "time namespace"),
             (r#","personality":{"domain":"SVR4"}"#, "SVR4"),
             (r#","mountLabel":"a:b:c""#, "SELinux"),

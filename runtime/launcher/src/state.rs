@@ -15,6 +15,7 @@ use crate::{
     json::{Json, object},
     log::rfc3339,
     process_fd::ProcessFd,
+    rdt::Class,
     spec::read_json,
     sys,
 };
@@ -37,6 +38,8 @@ pub struct State {
     pub annotations: Json,
     /// `hooks` of the configuration, as far as they are still to run.
     pub hooks: Json,
+    /// What it has of cache and memory bandwidth.
+    pub class: Option<Class>,
     dir: PathBuf,
 }
 
@@ -108,6 +111,7 @@ impl State {
             cgroups_path: cgroups_path.to_owned(),
             annotations: annotations.clone(),
             hooks: Json::Null,
+            class: None,
             dir,
         }
     }
@@ -142,6 +146,7 @@ impl State {
             cgroups_path: text("cgroupsPath"),
             annotations: json.get("annotations").clone(),
             hooks: json.get("hooks").clone(),
+            class: Class::kept(json.get("intelRdt")),
             dir,
         })
     }
@@ -154,6 +159,9 @@ impl State {
             members.push(("cgroupsPath".into(), self.cgroups_path.as_str().into()));
             if !self.hooks.members().is_empty() {
                 members.push(("hooks".into(), self.hooks.clone()));
+            }
+            if let Some(class) = &self.class {
+                members.push(("intelRdt".into(), class.keep()));
             }
         }
         let (path, part) = (self.dir.join("state.json"), self.dir.join("state.json.part"));
@@ -258,6 +266,9 @@ impl State {
         if group.remove_empty().is_err() {
             group.kill()?;
             group.remove()?;
+        }
+        if let Some(class) = &self.class {
+            class.leave();
         }
         let gone = |result: io::Result<()>| match result {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(error),

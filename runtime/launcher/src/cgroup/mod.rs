@@ -10,7 +10,7 @@ pub mod cpu;
 pub mod cpuset;
 pub mod devices;
 pub mod freezer;
-mod hierarchy;
+pub(crate) mod hierarchy;
 pub mod io;
 pub mod memory;
 pub mod pids;
