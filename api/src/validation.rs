@@ -4,7 +4,7 @@
 
 mod addresses;
 
-pub use addresses::{canonical_cidr, canonical_ip, cidr, ip, sloppy_cidr, sloppy_ip};
+pub use addresses::{canonical_cidr, canonical_ip, cidr, ip, sloppy_cidr, sloppy_ip, unusual_cidr, unusual_ip};
 
 use std::borrow::Cow;
 

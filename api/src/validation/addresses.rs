@@ -49,6 +49,48 @@ pub fn canonical_cidr(text: &str) -> Vec<String> {
     }
 }
 
+/// What is told of an address that is taken, though not in the form that will be the only one (`GetWarningsForIP`); of what is
+/// none nothing is.
+pub fn unusual_ip(text: &str) -> Option<String> {
+    let ip = sloppy_ip(text)?;
+    if text.parse::<IpAddr>().is_err() || is_mapped(ip) {
+        let plain = ip.to_canonical().to_string();
+        let when = "will be considered invalid in a future Kubernetes release";
+        return Some(format!("non-standard IP address {text:?} {when}: use {plain:?}"));
+    }
+    let plain = ip.to_string();
+    (ip.is_ipv6() && plain != text)
+        .then(|| format!("IPv6 address {text:?} should be in RFC 5952 canonical format ({plain:?})"))
+}
+
+/// The same of a range of addresses (`GetWarningsForCIDR`).
+pub fn unusual_cidr(text: &str) -> Vec<String> {
+    let Some(range) = sloppy_cidr(text) else { return Vec::new() };
+    let network = unmapped(range.trunc()).to_string();
+    let mut told = Vec::new();
+    if range.addr() != range.network() {
+        // The length is that of the address as it is written, also where an IPv4 one is mapped.
+        let alone = format!("{}/{}", range.addr().to_canonical(), range.max_prefix_len());
+        told.push(format!("CIDR value {text:?} is ambiguous in this context (should be {network:?} or {alone:?}?)"));
+    }
+    if strict_cidr(text).is_none() || is_mapped(range.addr()) {
+        let when = "will be considered invalid in a future Kubernetes release";
+        told.push(format!("non-standard CIDR value {text:?} {when}: use {network:?}"));
+    }
+    let plain = range.to_string();
+    if told.is_empty() && range.addr().is_ipv6() && plain != text {
+        told.push(format!("IPv6 CIDR value {text:?} should be in RFC 5952 canonical format ({plain:?})"));
+    }
+    told
+}
+
+/// The range of IPv4 that a range of mapped addresses is.
+fn unmapped(range: IpNet) -> IpNet {
+    const PREFIX: u8 = 96;
+    let inner = range.prefix_len().checked_sub(PREFIX).filter(|_| is_mapped(range.addr()));
+    inner.and_then(|length| IpNet::new(range.addr().to_canonical(), length).ok()).unwrap_or(range)
+}
+
 fn is_mapped(ip: IpAddr) -> bool {
     matches!(ip, IpAddr::V6(ip) if ip.to_ipv4_mapped().is_some())
 }
@@ -128,6 +170,68 @@ mod tests {
             ("/8", NO_RANGE, NO_RANGE),
         ] {
             assert_eq!((cidr(text).concat(), canonical_cidr(text).concat()), (any.into(), canonical.into()), "{text}");
+        }
+    }
+
+    #[test]
+    fn addresses_that_will_be_written_otherwise() {
+        let old = |text: &str, plain: &str| {
+            format!(
+                "non-standard IP address \"{text}\" will be considered invalid in a future Kubernetes release: use \"{plain}\""
+            )
+        };
+        let long = |text: &str, plain: &str| {
+            format!("IPv6 address \"{text}\" should be in RFC 5952 canonical format (\"{plain}\")")
+        };
+        for (text, told) in [
+            ("10.0.0.1", None),
+            ("fd00::1", None),
+            ("010.0.00.1", Some(old("010.0.00.1", "10.0.0.1"))),
+            ("::ffff:1.2.3.4", Some(old("::ffff:1.2.3.4", "1.2.3.4"))),
+            ("::FFFF:01.2.3.4", Some(old("::FFFF:01.2.3.4", "1.2.3.4"))),
+            ("FD00:0::1", Some(long("FD00:0::1", "fd00::1"))),
+            ("::1.2.3.4", Some(long("::1.2.3.4", "::102:304"))),
+            ("10.0.0", None),
+            ("fe80::1%eth0", None),
+            ("example.com", None),
+            ("", None),
+        ] {
+            assert_eq!(unusual_ip(text), told, "{text}");
+        }
+    }
+
+    #[test]
+    fn ranges_that_will_be_written_otherwise() {
+        let unclear = |text: &str, network: &str, alone: &str| {
+            format!("CIDR value \"{text}\" is ambiguous in this context (should be \"{network}\" or \"{alone}\"?)")
+        };
+        let old = |text: &str, plain: &str| {
+            format!(
+                "non-standard CIDR value \"{text}\" will be considered invalid in a future Kubernetes release: use \"{plain}\""
+            )
+        };
+        let long = |text: &str, plain: &str| {
+            format!("IPv6 CIDR value \"{text}\" should be in RFC 5952 canonical format (\"{plain}\")")
+        };
+        for (text, told) in [
+            ("10.0.0.0/8", vec![]),
+            ("fd00::/8", vec![]),
+            ("1.2.3.4/24", vec![unclear("1.2.3.4/24", "1.2.3.0/24", "1.2.3.4/32")]),
+            ("fd00::1/64", vec![unclear("fd00::1/64", "fd00::/64", "fd00::1/128")]),
+            ("010.0.0.0/8", vec![old("010.0.0.0/8", "10.0.0.0/8")]),
+            ("10.0.0.0/08", vec![old("10.0.0.0/08", "10.0.0.0/8")]),
+            ("01.2.3.4/24", vec![unclear("01.2.3.4/24", "1.2.3.0/24", "1.2.3.4/32"), old("01.2.3.4/24", "1.2.3.0/24")]),
+            ("::ffff:1.2.3.0/120", vec![old("::ffff:1.2.3.0/120", "1.2.3.0/24")]),
+            (
+                "::ffff:1.2.3.4/64",
+                vec![unclear("::ffff:1.2.3.4/64", "::/64", "1.2.3.4/128"), old("::ffff:1.2.3.4/64", "::/64")],
+            ),
+            ("FD00::/8", vec![long("FD00::/8", "fd00::/8")]),
+            ("FD00::1/8", vec![unclear("FD00::1/8", "fd00::/8", "fd00::1/128")]),
+            ("10.0.0.0/33", vec![]),
+            ("10.0.0.0", vec![]),
+        ] {
+            assert_eq!(unusual_cidr(text), told, "{text}");
         }
     }
 }
