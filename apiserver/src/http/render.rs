@@ -6,6 +6,7 @@ use super::{protobuf, table};
 use crate::cache::watcher::{FrameEncoder, bookmark_object, error_frame, json_frame};
 use crate::cache::{Change, Object, Selection, Snapshot};
 use crate::registry::Row;
+use crate::registry::warnings::Warnings;
 use crate::store::Revision;
 use crate::verbs::{Call, Response};
 use axum::body::Body;
@@ -355,14 +356,11 @@ pub fn created(accept: &Accept) -> Response {
 }
 
 /// Adds `Warning` headers (RFC 7234; code 299, agent `-`).
-pub fn warn(response: &mut Response, warnings: &[String]) {
-    for warning in warnings {
-        let escaped: String = warning
-            .chars()
-            .flat_map(|c| if matches!(c, '"' | '\\') { vec!['\\', c] } else { vec![c] })
-            .filter(|c| !c.is_control())
-            .collect();
-        if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{escaped}\"")) {
+pub fn warn(response: &mut Response, warnings: &Warnings) {
+    for warning in warnings.shown() {
+        let escaped = warning.replace('\\', "\\\\").replace('"', "\\\"");
+        // Also with letters that are not ASCII, as they are.
+        if let Ok(value) = HeaderValue::from_bytes(format!("299 - \"{escaped}\"").as_bytes()) {
             response.headers_mut().append(header::WARNING, value);
         }
     }

@@ -27,6 +27,7 @@ mod scaling;
 mod storage;
 pub mod strategy;
 mod table;
+pub mod warnings;
 mod webhook_url;
 
 pub use row::{Row, Subresource, VERBS, VERBS_WHILE_ENDING, reading_name};

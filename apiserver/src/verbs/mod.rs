@@ -28,6 +28,7 @@ use crate::http::render;
 use crate::http::request::Body;
 use crate::options::Options;
 use crate::registry::strategy::WriteContext;
+use crate::registry::warnings::Warnings;
 use crate::registry::{Resolved, Row, Subresource};
 use crate::server::{Server, store_status};
 use crate::store::{Compare, Op, Outcome, Revision, Txn};
@@ -59,7 +60,7 @@ pub struct Call {
     /// The object is written because its scale is.
     pub of_scale: bool,
     /// What the client is told besides the answer.
-    pub warnings: Arc<Mutex<Vec<String>>>,
+    pub warnings: Arc<Mutex<Warnings>>,
     /// What a watch holds until it has begun.
     pub begins: Option<Box<Permit>>,
 }
@@ -285,11 +286,7 @@ impl Call {
     /// Tells the client something, whatever becomes of the call; each thing once.
     pub fn warn(&self, warnings: impl IntoIterator<Item = String>) {
         let mut told = self.warnings.lock();
-        for warning in warnings {
-            if !told.contains(&warning) {
-                told.push(warning);
-            }
-        }
+        warnings.into_iter().for_each(|warning| told.add(warning));
     }
 
     pub fn not_found(&self) -> Status {
