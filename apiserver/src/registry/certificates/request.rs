@@ -54,8 +54,8 @@ fn check_outer(der: &[u8]) -> Result<(), String> {
     if rest.len() < bytes + length { Err("asn1: syntax error: data truncated".into()) } else { Ok(()) }
 }
 
-/// The public key that a request brings along.
-enum Key {
+/// The public key that a request or a certificate brings along.
+pub(super) enum Key {
     Rsa { bits: usize },
     Curve(Curve),
     Edwards,
@@ -63,7 +63,7 @@ enum Key {
 }
 
 #[derive(Clone, Copy)]
-enum Curve {
+pub(super) enum Curve {
     P224,
     P256,
     P384,
@@ -71,7 +71,7 @@ enum Curve {
 }
 
 impl Key {
-    fn of(info: &SubjectPublicKeyInfo) -> Result<Self, String> {
+    pub(super) fn of(info: &SubjectPublicKeyInfo) -> Result<Self, String> {
         Ok(match &*info.algorithm.algorithm.to_id_string() {
             "1.2.840.113549.1.1.1" => match info.parsed() {
                 Ok(PublicKey::RSA(key)) => Self::Rsa { bits: bits(key.modulus) },
@@ -80,13 +80,7 @@ impl Key {
             "1.2.840.10045.2.1" => {
                 let curve = info.algorithm.parameters.as_ref().and_then(|curve| curve.as_oid().ok());
                 let curve = curve.ok_or("x509: invalid ECDSA parameters")?;
-                Self::Curve(match &*curve.to_id_string() {
-                    "1.3.132.0.33" => Curve::P224,
-                    "1.2.840.10045.3.1.7" => Curve::P256,
-                    "1.3.132.0.34" => Curve::P384,
-                    "1.3.132.0.35" => Curve::P521,
-                    _ => return Err("x509: unsupported elliptic curve".into()),
-                })
+                Self::Curve(curve_of(&curve.to_id_string()).ok_or("x509: unsupported elliptic curve")?)
             }
             "1.3.101.112" => Self::Edwards,
             _ => Self::Other,
@@ -104,8 +98,19 @@ impl Key {
     }
 }
 
+/// The curve of an object identifier.
+pub(super) fn curve_of(oid: &str) -> Option<Curve> {
+    Some(match oid {
+        "1.3.132.0.33" => Curve::P224,
+        "1.2.840.10045.3.1.7" => Curve::P256,
+        "1.3.132.0.34" => Curve::P384,
+        "1.3.132.0.35" => Curve::P521,
+        _ => return None,
+    })
+}
+
 /// How long a number is that is written in these bytes.
-fn bits(number: &[u8]) -> usize {
+pub(super) fn bits(number: &[u8]) -> usize {
     let zeros = number.iter().take_while(|byte| **byte == 0).count();
     number[zeros..].first().map_or(0, |first| (number.len() - zeros) * 8 - first.leading_zeros() as usize)
 }

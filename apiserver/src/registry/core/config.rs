@@ -2,6 +2,7 @@
 
 use super::go_json;
 use crate::cache::Field;
+use crate::registry::certificates::key_pair;
 use crate::registry::fields::{invalid_all, is_set, remove, same, set, set_default, text};
 use crate::registry::strategy::{Strategy, WriteContext};
 use base64::Engine;
@@ -123,6 +124,14 @@ impl Strategy for SecretStrategy {
                 "",
             ));
         }
+    }
+
+    fn warnings(&self, secret: &Value, _old: Option<&Value>) -> Vec<String> {
+        if text(secret, "type") != "kubernetes.io/tls" {
+            return Vec::new();
+        }
+        let part = |key: &str| STANDARD.decode(text(&secret["data"], key)).unwrap_or_default();
+        key_pair::check(&part("tls.crt"), &part("tls.key")).err().into_iter().collect()
     }
 
     fn validate_update(&self, secret: &Value, old: &Value, causes: &mut Vec<Cause>) {
