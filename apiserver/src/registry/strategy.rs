@@ -158,6 +158,16 @@ pub trait Strategy: Send + Sync + std::fmt::Debug + 'static {
         Vec::new()
     }
 
+    /// The same of a new object before the server has filled it in: what comes of it cannot be told from what was given.
+    fn early_warnings(&self, _object: &Value) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// The same of a changed status.
+    fn status_warnings(&self, _object: &Value) -> Vec<String> {
+        Vec::new()
+    }
+
     /// What the server writes into an object when its delete is asked for, before it is known whether it waits.
     fn prepare_delete(&self, _object: &mut Value, _context: &WriteContext) {}
 

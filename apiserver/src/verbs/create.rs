@@ -5,7 +5,6 @@ use super::{Call, Response, Written, allocate};
 use crate::admission;
 use crate::cache::{encode_managed, store_key, with_revision};
 use crate::http::request::Body;
-use crate::registry::core::pod_warnings;
 use crate::registry::meta;
 use crate::registry::strategy::Allocation;
 use crate::server::store_status;
@@ -44,6 +43,7 @@ pub(crate) async fn create_object(call: &Call, mut object: Value, managing: Mana
     // A name that the client chose is never replaced.
     let prefix =
         if object_meta::name(&object).is_empty() { object_meta::generate_name(&object) } else { "" }.to_owned();
+    call.warn(strategy.early_warnings(&object));
     {
         let context = call.context();
         meta::prepare_create(&row, &mut object, &context);
@@ -56,10 +56,9 @@ pub(crate) async fn create_object(call: &Call, mut object: Value, managing: Mana
     if !causes.is_empty() {
         return Err(Status::invalid(&call.gvk(), object_meta::name(&object), causes));
     }
-    admission::validate_create(call, &object)?;
     call.warn(strategy.warnings(&object, None));
-    call.warn(pod_warnings::on_create(&row, &object));
     call.warn(meta::finalizer_warnings(&row, &object, None));
+    admission::validate_create(call, &object)?;
     store(call, object, managed_fields.as_deref(), &prefix).await
 }
 

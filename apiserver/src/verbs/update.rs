@@ -5,7 +5,6 @@ use super::{Call, Current, Replacement, Response, Written, allocate, create};
 use crate::admission;
 use crate::cache::with_revision;
 use crate::http::request::Body;
-use crate::registry::core::pod_warnings;
 use crate::registry::{Subresource, meta};
 use crate::store::Op;
 use coracle_api::json::Value;
@@ -106,12 +105,15 @@ pub(super) async fn write(
     let managed_fields = manage.map_or(managed_fields, |manage| manage(&object));
     admission::mutate_update(call, &mut object, &current.value)?;
     validate(call, &object, &current.value)?;
-    admission::validate_update(call, &object, &current.value)?;
-    if call.subresource.is_none() {
-        call.warn(row.strategy.warnings(&object, Some(&current.value)));
-        call.warn(pod_warnings::on_update(&row, &object, &current.value));
-        call.warn(meta::finalizer_warnings(&row, &object, Some(&current.value)));
+    match call.subresource {
+        None => {
+            call.warn(strategy.warnings(&object, Some(&current.value)));
+            call.warn(meta::finalizer_warnings(&row, &object, Some(&current.value)));
+        }
+        Some(Subresource::Status) => call.warn(strategy.status_warnings(&object)),
+        Some(_) => {}
     }
+    admission::validate_update(call, &object, &current.value)?;
     let allocated = if call.subresource.is_none() {
         allocate::for_update(call, &mut object, &current.value)?
     } else {

@@ -1,7 +1,7 @@
 //! DaemonSets.
 
 use super::{rolling, workload};
-use crate::registry::core::pod_spec;
+use crate::registry::core::{pod_spec, pod_warnings};
 use crate::registry::fields::{alike, label_selector, non_negative, object_mut, set, set_default, text};
 use crate::registry::strategy::{Strategy, Traits, WriteContext};
 use coracle_api::json::{Value, json};
@@ -43,6 +43,10 @@ impl Strategy for DaemonSetStrategy {
             set_default(rolling, "maxSurge", 0);
         }
         set_default(spec, "revisionHistoryLimit", 10);
+    }
+
+    fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
+        pod_warnings::of_template(object, old, "/spec/template")
     }
 
     fn blank_status(&self) -> Value {

@@ -80,7 +80,7 @@ impl Strategy for DeploymentStrategy {
     }
 
     fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
-        workload::name_warnings(object, old)
+        workload::warnings(object, old)
     }
 
     fn scale(&self) -> Option<ScalePaths<'_>> {

@@ -1,11 +1,12 @@
 //! StatefulSets.
 
 use super::workload;
-use crate::registry::core::{pod_spec, volume};
+use crate::registry::core::{claim, pod_spec, pod_warnings, volume};
 use crate::registry::fields::{
     alike, copy, invalid_all, items, items_mut, non_negative, object_mut, one_of, remove, set, set_default, text,
 };
 use crate::registry::strategy::{NameRule, ScalePaths, Strategy, Traits};
+use crate::registry::warnings::Warnings;
 use coracle_api::json::{Value, json};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, validation};
@@ -116,12 +117,20 @@ impl Strategy for StatefulSetStrategy {
         workload::collisions(status, &old["status"], causes);
     }
 
-    fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
-        let keeps_all =
-            object["spec"].get("revisionHistoryLimit").and_then(Value::as_i64).is_some_and(|limit| limit < 0);
-        let told =
-            "spec.revisionHistoryLimit: a negative value retains all historical revisions; a value >= 0 is recommended";
-        if keeps_all { vec![told.to_owned()] } else { Vec::new() }
+    fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
+        let mut told = Warnings::default();
+        pod_warnings::of_template(object, old, "/spec/template").into_iter().for_each(|why| told.add(why));
+        let (spec, path) = (&object["spec"], FieldPath::new("spec"));
+        let claims = items(spec, "volumeClaimTemplates").iter().filter(|_| old.is_none());
+        for (nth, claim) in claims.enumerate() {
+            // Their own spec is not in the path upstream.
+            claim::sizes(&claim["spec"], &path.child("volumeClaimTemplates").index(nth), &mut told);
+        }
+        if spec.get("revisionHistoryLimit").and_then(Value::as_i64).is_some_and(|limit| limit < 0) {
+            let why = "a negative value retains all historical revisions; a value >= 0 is recommended";
+            told.at(&path.child("revisionHistoryLimit"), why);
+        }
+        told.into()
     }
 
     fn scale(&self) -> Option<ScalePaths<'_>> {

@@ -1,7 +1,7 @@
 //! What workloads have in common: a selector, a template whose pods it selects, and counts of them (apps
 //! `validation.go`).
 
-use crate::registry::core::{pod_defaults, pod_spec};
+use crate::registry::core::{pod_defaults, pod_spec, pod_warnings};
 use crate::registry::fields::{self, is_set, non_negative, object_mut, same, text};
 use coracle_api::json::{Map, Value};
 use coracle_api::status::FieldPath;
@@ -156,6 +156,13 @@ pub fn collisions(status: &Value, old: &Value, causes: &mut Vec<Cause>) {
         causes.push(Cause::invalid(&path, of(status).unwrap_or(0), "cannot be decremented"));
     }
 }
+/// What is told of a workload (`WarningsOnCreate`, `WarningsOnUpdate` of the strategies): of its name, and of its pods.
+pub fn warnings(object: &Value, old: Option<&Value>) -> Vec<String> {
+    let mut told = name_warnings(object, old);
+    told.extend(pod_warnings::of_template(object, old, "/spec/template"));
+    told
+}
+
 /// What pods and hosts that are named after a new object are told (`WarningsOnCreate` of the strategies).
 pub fn name_warnings(object: &Value, old: Option<&Value>) -> Vec<String> {
     let told = validation::dns1123_label(meta::name(object));

@@ -51,9 +51,7 @@ impl Strategy for CronJobStrategy {
 
     fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
         let mut told = workload::name_warnings(object, old);
-        if warnings::due(object, old) {
-            warnings::spec(&object["spec"]["jobTemplate"]["spec"], "spec.jobTemplate.spec", &mut told);
-        }
+        warnings::spec(object, old, "/spec/jobTemplate/spec", &mut told);
         if old.is_some() && zoned(&object["spec"]) {
             // The place is upstream's.
             told.push("cannot use TZ or CRON_TZ in spec.spec.schedule, use timeZone instead, see https://kubernetes.io/docs/concepts/workloads/controllers/cron-jobs/ for more details".to_owned());

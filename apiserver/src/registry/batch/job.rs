@@ -93,9 +93,7 @@ impl Strategy for JobStrategy {
 
     fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
         let mut told = workload::name_warnings(object, old);
-        if warnings::due(object, old) {
-            warnings::spec(&object["spec"], "spec", &mut told);
-        }
+        warnings::spec(object, old, "/spec", &mut told);
         told
     }
 }

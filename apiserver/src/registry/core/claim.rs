@@ -7,6 +7,7 @@ use crate::registry::fields::{
     self, alike, field, invalid_all, is_set, label_selector, object_mut, one_of, quantity, same, set, text,
 };
 use crate::registry::strategy::{Strategy, Traits, WriteContext};
+use crate::registry::warnings::Warnings;
 use coracle_api::json::{Value, json};
 use coracle_api::quantity::Quantity;
 use coracle_api::status::FieldPath;
@@ -102,8 +103,31 @@ impl Strategy for ClaimStrategy {
         attributes_class_stays(claim, old, causes);
     }
 
+    fn warnings(&self, claim: &Value, _old: Option<&Value>) -> Vec<String> {
+        let mut told = Warnings::default();
+        class_annotation(claim, &mut told);
+        sizes(&claim["spec"], &FieldPath::new("spec"), &mut told);
+        told.into()
+    }
+
     fn validate_status(&self, claim: &Value, _old: &Value, causes: &mut Vec<Cause>) {
         status(&claim["status"], causes);
+    }
+}
+
+/// What is told of a class in an annotation, of a claim or a volume.
+pub fn class_annotation(object: &Value, told: &mut Warnings) {
+    if meta::annotation(object, CLASS_ANNOTATION).is_some() {
+        let path = FieldPath::new("metadata.annotations").key(CLASS_ANNOTATION);
+        told.at(&path, "deprecated since v1.8; use \"storageClassName\" attribute instead");
+    }
+}
+
+/// What is told of how much a claim wants (persistentvolumeclaim `GetWarningsForPersistentVolumeClaimSpec`).
+pub fn sizes(spec: &Value, path: &FieldPath, told: &mut Warnings) {
+    let resources = field(spec, "resources").unwrap_or(&Value::Null);
+    for list in ["requests", "limits"] {
+        told.fraction(field(resources, list), "storage", || path.child("resources").child(list));
     }
 }
 

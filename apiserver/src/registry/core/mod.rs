@@ -13,6 +13,7 @@ pub mod limits;
 mod mounts;
 pub mod namespace;
 pub mod node;
+pub mod node_labels;
 pub mod pod;
 mod pod_annotations;
 mod pod_claims;

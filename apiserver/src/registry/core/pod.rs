@@ -2,8 +2,8 @@
 
 use super::pod_spec::Holder;
 use super::{
-    label_keys, pod_annotations, pod_containers, pod_defaults, pod_resize, pod_spec, pod_status, pod_update, profiles,
-    resources, volume_source,
+    label_keys, pod_annotations, pod_containers, pod_defaults, pod_resize, pod_spec, pod_status, pod_update,
+    pod_warnings, profiles, resources, volume_source,
 };
 use crate::cache::Field;
 use crate::registry::Subresource;
@@ -112,6 +112,18 @@ impl Strategy for PodStrategy {
 
     fn default(&self, pod: &mut Value) {
         pod_defaults::pod(pod);
+    }
+
+    fn early_warnings(&self, pod: &Value) -> Vec<String> {
+        profiles::warnings(pod)
+    }
+
+    fn warnings(&self, pod: &Value, old: Option<&Value>) -> Vec<String> {
+        if old.is_none() { pod_warnings::of_pod(pod) } else { Vec::new() }
+    }
+
+    fn status_warnings(&self, pod: &Value) -> Vec<String> {
+        pod_warnings::of_status(pod)
     }
 
     fn prepare_create(&self, pod: &mut Value, _context: &WriteContext) {

@@ -1,6 +1,6 @@
 //! PodTemplates.
 
-use super::{pod_defaults, pod_spec};
+use super::{pod_defaults, pod_spec, pod_warnings};
 use crate::registry::strategy::{Strategy, Traits};
 use coracle_api::Cause;
 use coracle_api::json::Value;
@@ -17,6 +17,10 @@ impl Strategy for PodTemplateStrategy {
 
     fn default(&self, object: &mut Value) {
         pod_defaults::template(object);
+    }
+
+    fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
+        pod_warnings::of_template(object, old, "/template")
     }
 
     fn validate(&self, object: &Value, causes: &mut Vec<Cause>) {

@@ -3,6 +3,7 @@
 
 use super::windows::containers;
 use crate::registry::fields::{alike, field, items_mut, object_mut, set, text};
+use crate::registry::warnings::Warnings;
 use coracle_api::json::{Map, Value, json};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, meta};
@@ -11,6 +12,9 @@ pub const SECCOMP_OF_POD: &str = "seccomp.security.alpha.kubernetes.io/pod";
 pub const SECCOMP_OF_CONTAINER: &str = "container.seccomp.security.alpha.kubernetes.io/";
 pub const APP_ARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
 pub const LOCALHOST: &str = "localhost/";
+
+/// What is told of annotations that name profiles of AppArmor.
+pub const DEPRECATED: &str = "deprecated since v1.30; use the \"appArmorProfile\" field instead";
 
 /// How long the name of a profile of AppArmor can be: a path without its ending zero.
 const NAME_MAX: usize = 4095;
@@ -65,6 +69,27 @@ fn same(what: &str, profile: &Value, given: &str, path: &FieldPath, causes: &mut
         let why = format!("{what} profile in annotation and field must match");
         causes.push(Cause::forbidden(&path.child("localhostProfile"), why));
     }
+}
+
+/// What to tell of the annotations of a new pod, before [`take_over`] makes fields of them. One that says what the pod does is
+/// as good as none.
+pub fn warnings(pod: &Value) -> Vec<String> {
+    let mut told = Warnings::default();
+    let spec = &pod["spec"];
+    let named = |annotations: &&Map| annotations.keys().any(|key| key.starts_with(APP_ARMOR)) && !is_windows(spec);
+    let Some(annotations) = meta::annotations(pod).filter(named) else { return Vec::new() };
+    let of_pod = of_context(spec, "appArmorProfile");
+    for (container, _) in containers(spec, &FieldPath::default()) {
+        let key = format!("{APP_ARMOR}{}", text(container, "name"));
+        let Some(given) = annotations.get(&key).filter(|_| of_context(container, "appArmorProfile").is_none()) else {
+            continue;
+        };
+        let profile = given.as_str().and_then(read);
+        if profile.is_none() || !of_pod.is_some_and(|of_pod| profile.is_some_and(|profile| alike(of_pod, &profile))) {
+            told.at(&FieldPath::new("metadata.annotations").key(&key), DEPRECATED);
+        }
+    }
+    told.into()
 }
 
 /// Gives the containers of a new pod the profiles of AppArmor that its annotations name (core/pod `applyAppArmorVersionSkew`).
@@ -172,5 +197,23 @@ mod tests {
         assert_eq!(pod("unconfined", none(), json!({"type": "RuntimeDefault"})), json!({"type": "RuntimeDefault"}));
         assert_eq!(pod("localhost/", none(), none()), none());
         assert_eq!(pod("localhost/ x", none(), none()), none());
+    }
+
+    #[test]
+    fn annotations_that_fields_are_made_of_are_told() {
+        let told = |annotation: &str, of_pod: Value, own: Value| {
+            warnings(&json!({"metadata": {"annotations": {format!("{APP_ARMOR}c"): annotation}},
+                "spec": {"securityContext": {"appArmorProfile": of_pod}, "containers": [with("appArmorProfile", &own), {"name": "d"}]}}))
+        };
+        let (none, profile) = (|| Value::Null, json!({"type": "Unconfined"}));
+        let why = format!("metadata.annotations[{APP_ARMOR}c]: {DEPRECATED}");
+        assert_eq!(told("unconfined", none(), none()), [&*why]);
+        assert_eq!(told("runtime/default", profile.clone(), none()), [&*why]);
+        assert_eq!(told("nothing", none(), none()), [&*why]);
+        assert!(told("unconfined", profile.clone(), none()).is_empty(), "the pod's is the same");
+        assert!(told("unconfined", none(), profile).is_empty(), "the field is there");
+        let windows = json!({"metadata": {"annotations": {format!("{APP_ARMOR}c"): "unconfined"}},
+            "spec": {"os": {"name": "windows"}, "containers": [{"name": "c"}]}});
+        assert!(warnings(&windows).is_empty());
     }
 }

@@ -87,6 +87,10 @@ impl Strategy for ReplicationControllerStrategy {
         }
     }
 
+    fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
+        workload::warnings(object, old)
+    }
+
     fn validate_status(&self, object: &Value, _old: &Value, causes: &mut Vec<Cause>) {
         let within = ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"];
         workload::counts(&object["status"], &COUNTS, &within, causes);

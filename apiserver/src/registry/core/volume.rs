@@ -1,11 +1,13 @@
 //! PersistentVolumes (core `ValidatePersistentVolumeSpec`, `ValidatePersistentVolumeUpdate`).
 
 use super::volume_kinds::{self, Owner, surplus};
+use super::{claim, node_labels};
 use crate::registry::fields::{
     self, alike, below_mut, field, invalid_all, is_set, items, items_mut, object_mut, one_of, quantity, same, set,
     set_default, text,
 };
 use crate::registry::strategy::{Strategy, WriteContext};
+use crate::registry::warnings::Warnings;
 use coracle_api::json::{Map, Value, json};
 use coracle_api::quantity::Quantity;
 use coracle_api::status::FieldPath;
@@ -47,13 +49,14 @@ const SOURCES: [&str; 22] = [
     "csi",
 ];
 
-/// Labels of nodes that a volume may name by another name than before: the one that followed.
-const RENAMED: [(&str, &str); 5] = [
-    ("failure-domain.beta.kubernetes.io/zone", "topology.kubernetes.io/zone"),
-    ("failure-domain.beta.kubernetes.io/region", "topology.kubernetes.io/region"),
-    ("beta.kubernetes.io/os", "kubernetes.io/os"),
-    ("beta.kubernetes.io/arch", "kubernetes.io/arch"),
-    ("beta.kubernetes.io/instance-type", "node.kubernetes.io/instance-type"),
+/// Those that are gone: the field, its name upstream, and what is told (persistentvolume `warningsForPersistentVolumeSpecAndMeta`).
+const DEPRECATED: [(&str, &str, &str); 6] = [
+    ("cephfs", "cephfs", "deprecated in v1.28, non-functional in v1.31+"),
+    ("photonPersistentDisk", "photonPersistentDisk", "deprecated in v1.11, non-functional in v1.16+"),
+    ("scaleIO", "scaleIO", "deprecated in v1.16, non-functional in v1.22+"),
+    ("storageos", "storageOS", "deprecated in v1.22, non-functional in v1.25+"),
+    ("glusterfs", "glusterfs", "deprecated in v1.25, non-functional in v1.26+"),
+    ("rbd", "rbd", "deprecated in v1.28, non-functional in v1.31+"),
 ];
 
 /// core/v1 PersistentVolume
@@ -111,6 +114,27 @@ impl Strategy for VolumeStrategy {
         attributes_class(spec, &path, causes);
     }
 
+    fn warnings(&self, volume: &Value, _old: Option<&Value>) -> Vec<String> {
+        let (mut told, spec, path) = (Warnings::default(), &volume["spec"], FieldPath::new("spec"));
+        claim::class_annotation(volume, &mut told);
+        if text(spec, "persistentVolumeReclaimPolicy") == "Recycle" {
+            let why = "The Recycle reclaim policy is deprecated. Instead, the recommended approach is to use dynamic provisioning.";
+            told.at(&path.child("persistentVolumeReclaimPolicy"), why);
+        }
+        if let Some(required) = spec.pointer("/nodeAffinity/required") {
+            let path = path.child("nodeAffinity").child("required").child("nodeSelectorTerms");
+            for (nth, term) in items(required, "nodeSelectorTerms").iter().enumerate() {
+                node_labels::term(term, false, &path.index(nth), &mut told);
+            }
+        }
+        for (source, shown, why) in DEPRECATED {
+            if is_given(spec, source) {
+                told.at(&path.child(shown), why);
+            }
+        }
+        told.into()
+    }
+
     fn validate_update(&self, volume: &Value, old: &Value, causes: &mut Vec<Cause>) {
         let (now, before) = (&volume["spec"], &old["spec"]);
         let source = |spec: &Value, name: &str| {
@@ -153,7 +177,8 @@ fn affinity_stays(now: &Value, before: &Value, causes: &mut Vec<Cause>) {
     let terms = below_mut(&mut known, &["required"]).map(|required| items_mut(required, "nodeSelectorTerms"));
     for (term, wanted) in terms.into_iter().flatten().zip(wanted) {
         for (known, wanted) in items_mut(term, "matchExpressions").zip(items(wanted, "matchExpressions")) {
-            if RENAMED.contains(&(text(known, "key"), text(wanted, "key"))) {
+            let (before, now) = (text(known, "key"), text(wanted, "key"));
+            if node_labels::RENAMED.iter().any(|(old, _, new)| (*old, *new) == (before, now)) {
                 fields::copy(known, wanted, "key");
             }
         }
@@ -453,7 +478,7 @@ mod tests {
             json!({"nodeAffinity": {"required": {"nodeSelectorTerms": [
                 {"matchExpressions": [{"key": key, "operator": "In", "values": [value]}]}]}}})
         };
-        for (old, new) in RENAMED {
+        for (old, _, new) in node_labels::RENAMED {
             assert!(changed(on(new, "a"), on(old, "a")).is_empty(), "{old}");
             assert_eq!(changed(on(old, "a"), on(new, "a")).len(), 1, "the old name of {new} does not come back");
         }
