@@ -5,6 +5,7 @@ use super::fields::{
     set, set_default, text,
 };
 use super::strategy::{NameRule, Strategy, ThroughStatus, Traits};
+use super::warnings::Warnings;
 use coracle_api::json::{Value, json};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, meta, validation};
@@ -304,6 +305,23 @@ impl Strategy for NetworkPolicyStrategy {
                 causes.push(Cause::not_supported(&path.child("policyTypes").index(nth), kind, &["Ingress", "Egress"]));
             }
         }
+    }
+
+    fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
+        let (mut told, path) = (Warnings::default(), FieldPath::new("spec"));
+        for (direction, peers) in [("ingress", "from"), ("egress", "to")] {
+            for (nth, rule) in items(&object["spec"], direction).iter().enumerate() {
+                for (at, peer) in items(rule, peers).iter().enumerate() {
+                    let Some(block) = peer.get("ipBlock") else { continue };
+                    let path = || path.child(direction).index(nth).child(peers).index(at).child("ipBlock");
+                    told.cidr(|| path().child("cidr"), text(block, "cidr"));
+                    for (at, range) in items(block, "except").iter().filter_map(Value::as_str).enumerate() {
+                        told.cidr(|| path().child("except").index(at), range);
+                    }
+                }
+            }
+        }
+        told.into()
     }
 }
 

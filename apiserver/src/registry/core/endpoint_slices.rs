@@ -3,9 +3,10 @@
 use super::endpoints::{endpoint_ip, is_api_server};
 use crate::registry::fields::{self, invalid_all, items, items_mut, one_of, remove, require, same, set_default, text};
 use crate::registry::strategy::{Strategy, Traits, WriteContext};
+use crate::registry::warnings::Warnings;
 use coracle_api::json::Value;
 use coracle_api::status::FieldPath;
-use coracle_api::{Cause, validation};
+use coracle_api::{Cause, meta, validation};
 use std::collections::HashSet;
 use std::net::IpAddr;
 
@@ -75,6 +76,8 @@ fn drop_topology(slice: &mut Value) {
 pub struct EndpointSliceStrategy;
 
 const FAMILIES: [&str; 3] = ["FQDN", "IPv4", "IPv6"];
+/// Who writes slices and need not be told of what they copy.
+const CONTROLLERS: [&str; 2] = ["endpointslice-controller.k8s.io", "endpointslicemirroring-controller.k8s.io"];
 const MAX_ENDPOINTS: usize = 1000;
 const MAX_ADDRESSES: usize = 100;
 const MAX_PORTS: usize = 20_000;
@@ -101,6 +104,24 @@ impl Strategy for EndpointSliceStrategy {
         if !same(slice, old, "endpoints") {
             drop_topology(slice);
         }
+    }
+
+    fn warnings(&self, slice: &Value, old: Option<&Value>) -> Vec<String> {
+        let mut told = Warnings::default();
+        if old.is_none() && text(slice, "addressType") == "FQDN" {
+            // The place is upstream's.
+            told.at(&FieldPath::new("spec.addressType"), "FQDN endpoints are deprecated");
+        }
+        if meta::label(slice, "endpointslice.kubernetes.io/managed-by").is_some_and(|by| CONTROLLERS.contains(&by)) {
+            return told.into();
+        }
+        let path = FieldPath::new("endpoints");
+        for (at, endpoint) in items(slice, "endpoints").iter().enumerate() {
+            for (nth, address) in items(endpoint, "addresses").iter().filter_map(Value::as_str).enumerate() {
+                told.ip(|| path.index(at).child("addresses").index(nth), address);
+            }
+        }
+        told.into()
     }
 
     fn validate(&self, slice: &Value, causes: &mut Vec<Cause>) {

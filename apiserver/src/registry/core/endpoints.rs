@@ -2,6 +2,7 @@
 
 use crate::registry::fields::{invalid_all, items, items_mut, one_of, same, set_default, text};
 use crate::registry::strategy::{Strategy, Traits};
+use crate::registry::warnings::Warnings;
 use coracle_api::json::Value;
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, meta, validation};
@@ -29,6 +30,23 @@ impl Strategy for EndpointsStrategy {
         if !same(endpoints, old, "subsets") {
             self.validate(endpoints, causes);
         }
+    }
+
+    /// Of what a controller writes nobody needs to be told.
+    fn warnings(&self, endpoints: &Value, _old: Option<&Value>) -> Vec<String> {
+        let mut told = Warnings::default();
+        if meta::label(endpoints, "endpoints.kubernetes.io/managed-by") == Some("endpoint-controller") {
+            return Vec::new();
+        }
+        let path = FieldPath::new("subsets");
+        for (at, subset) in items(endpoints, "subsets").iter().enumerate() {
+            for list in ["addresses", "notReadyAddresses"] {
+                for (nth, address) in items(subset, list).iter().enumerate() {
+                    told.ip(|| path.index(at).child(list).index(nth).child("ip"), text(address, "ip"));
+                }
+            }
+        }
+        told.into()
     }
 
     fn validate(&self, endpoints: &Value, causes: &mut Vec<Cause>) {

@@ -4,6 +4,7 @@ mod kept;
 mod ports;
 mod spec;
 mod status;
+mod warnings;
 
 use super::families;
 use crate::cache::Field;
@@ -87,6 +88,14 @@ impl Strategy for ServiceStrategy {
             spec::validate_update(&service["spec"], &old["spec"], causes);
             spec::validate(service, Some(old), causes);
         }
+    }
+
+    fn warnings(&self, service: &Value, _old: Option<&Value>) -> Vec<String> {
+        warnings::of_service(service)
+    }
+
+    fn status_warnings(&self, service: &Value) -> Vec<String> {
+        warnings::of_status(service)
     }
 
     fn validate_status(&self, service: &Value, old: &Value, causes: &mut Vec<Cause>) {
