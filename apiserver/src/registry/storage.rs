@@ -1,11 +1,12 @@
 //! Kinds of storage.k8s.io/v1 (upstream `pkg/apis/storage`).
 
-use super::core::volume;
+use super::core::{node_labels, volume};
 use super::fields::{
     self, alike, invalid_all, items, label_selector, labels, non_negative, object_mut, one_of, quantity, same,
     set_default, text,
 };
 use super::strategy::{Strategy, ThroughStatus, Traits};
+use super::warnings::Warnings;
 use coracle_api::json::{Value, json};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, validation};
@@ -104,6 +105,18 @@ impl Strategy for ClassStrategy {
             told += repeats;
             *same += 1;
         }
+    }
+
+    fn warnings(&self, class: &Value, _old: Option<&Value>) -> Vec<String> {
+        let (mut told, path) = (Warnings::default(), FieldPath::new("allowedTopologies"));
+        for (nth, term) in items(class, "allowedTopologies").iter().enumerate() {
+            for (at, expression) in items(term, "matchLabelExpressions").iter().enumerate() {
+                if let Some(why) = node_labels::deprecated(text(expression, "key")) {
+                    told.at(&path.index(nth).child("matchLabelExpressions").index(at).child("key"), why);
+                }
+            }
+        }
+        told.into()
     }
 
     fn validate_update(&self, class: &Value, old: &Value, causes: &mut Vec<Cause>) {
@@ -284,6 +297,19 @@ impl Strategy for CapacityStrategy {
         }
     }
 
+    fn warnings(&self, capacity: &Value, old: Option<&Value>) -> Vec<String> {
+        let (mut told, path) = (Warnings::default(), FieldPath::new("nodeTopology"));
+        // It stays what it is.
+        let Some(topology) = capacity.get("nodeTopology").filter(|_| old.is_none()) else { return Vec::new() };
+        node_labels::term(topology, false, &path, &mut told);
+        for (label, _) in topology.get("matchLabels").and_then(Value::as_object).into_iter().flatten() {
+            if let Some(why) = node_labels::deprecated(label) {
+                told.at(&path.child("matchLabels").child(label), why);
+            }
+        }
+        told.into()
+    }
+
     fn validate_update(&self, capacity: &Value, old: &Value, causes: &mut Vec<Cause>) {
         for field in ["nodeTopology", "storageClassName"] {
             immutable(capacity, old, field, field, causes);
@@ -433,5 +459,14 @@ impl Strategy for RuntimeClassStrategy {
 
     fn validate_update(&self, class: &Value, old: &Value, causes: &mut Vec<Cause>) {
         immutable(class, old, "handler", "handler", causes);
+    }
+
+    fn warnings(&self, class: &Value, _old: Option<&Value>) -> Vec<String> {
+        let (mut told, path) = (Warnings::default(), FieldPath::new("scheduling.nodeSelector"));
+        let selector = class.pointer("/scheduling/nodeSelector").and_then(Value::as_object);
+        for why in selector.into_iter().flatten().filter_map(|(label, _)| node_labels::deprecated(label)) {
+            told.at(&path, why);
+        }
+        told.into()
     }
 }

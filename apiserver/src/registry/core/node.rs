@@ -3,6 +3,7 @@
 use crate::cache::Field;
 use crate::registry::fields::{invalid_all, is_set, items, object_mut, remove, set, text};
 use crate::registry::strategy::{Strategy, Traits, WriteContext};
+use crate::registry::warnings::Warnings;
 use coracle_api::json::{Value, json};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, validation};
@@ -114,6 +115,20 @@ impl Strategy for NodeStrategy {
         if text(&node["spec"], "externalID") != text(&old["spec"], "externalID") {
             causes.push(Cause::forbidden(&path.child("externalID"), "may not be updated"));
         }
+    }
+
+    fn warnings(&self, node: &Value, _old: Option<&Value>) -> Vec<String> {
+        let (mut told, spec, path) = (Warnings::default(), &node["spec"], FieldPath::new("spec"));
+        if spec.get(CONFIG_SOURCE).is_some_and(|source| !source.is_null()) {
+            told.at(&path.child(CONFIG_SOURCE), "the feature is removed");
+        }
+        if is_set(spec, "externalID") {
+            told.at(&path.child("externalID"), "this field is deprecated, and is unused by Kubernetes");
+        }
+        for (nth, range) in items(spec, "podCIDRs").iter().filter_map(Value::as_str).enumerate() {
+            told.cidr(|| path.child("podCIDRs").index(nth), range);
+        }
+        told.into()
     }
 
     fn prepare_create(&self, node: &mut Value, _context: &WriteContext) {
