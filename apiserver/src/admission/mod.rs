@@ -13,6 +13,8 @@ use coracle_api::json::Value;
 
 /// Changes a new object.
 pub fn mutate_create(call: &Call, object: &mut Value) -> Result<(), Status> {
+    // Nothing is told of an object that has no place to be.
+    namespace_of(call, object)?;
     match (&*call.row().served[0].0, &*call.row().plural) {
         ("", "pods") => {
             pods::service_account(object);
@@ -56,7 +58,6 @@ pub fn mutate_update(call: &Call, object: &mut Value, old: &Value) -> Result<(),
 
 /// Refuses a new object.
 pub fn validate_create(call: &Call, object: &Value) -> Result<(), Status> {
-    namespace_of(call, object)?;
     match (&*call.row().served[0].0, &*call.row().plural) {
         ("resource.k8s.io", "resourceclaims" | "resourceclaimtemplates") => device_admin::check_create(call, object),
         _ => Ok(()),

@@ -39,4 +39,5 @@ mod subresources;
 mod unreadable;
 mod validation;
 mod verbs;
+mod warnings;
 mod workloads;
