@@ -156,6 +156,7 @@ pub fn collisions(status: &Value, old: &Value, causes: &mut Vec<Cause>) {
         causes.push(Cause::invalid(&path, of(status).unwrap_or(0), "cannot be decremented"));
     }
 }
+
 /// What is told of a workload (`WarningsOnCreate`, `WarningsOnUpdate` of the strategies): of its name, and of its pods.
 pub fn warnings(object: &Value, old: Option<&Value>) -> Vec<String> {
     let mut told = name_warnings(object, old);

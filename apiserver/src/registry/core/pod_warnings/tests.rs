@@ -158,6 +158,8 @@ fn ports_that_clash() {
         at(3, "dangerously ambiguous", 1),
     ];
     assert_eq!(all, expected);
+    let all = of_container(json!({"ports": [port("", 80), port("", 0), port("", 80)]}));
+    assert_eq!(all, [at(1, "overlapping", 0), at(2, "duplicate", 0), at(2, "overlapping", 1)]);
 }
 
 #[test]
