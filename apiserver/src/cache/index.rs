@@ -13,6 +13,8 @@ pub struct Field {
     path: Path,
     /// What an absent field counts as.
     pub absent: &'static str,
+    /// The row's field that counts where this one is empty.
+    pub instead: Option<&'static str>,
 }
 
 /// The names on the way from an object to one of its fields.
@@ -42,12 +44,22 @@ impl Path {
 impl Field {
     /// A field of a built-in kind.
     pub const fn of(name: &'static str, path: &'static [&'static str], absent: &'static str) -> Self {
-        Self { name: Symbol::new(name), path: Path::Static(path), absent }
+        Self { name: Symbol::new(name), path: Path::Static(path), absent, instead: None }
+    }
+
+    /// A field of a built-in kind; where it is empty, another one counts.
+    pub const fn either(name: &'static str, path: &'static [&'static str], instead: &'static str) -> Self {
+        Self { name: Symbol::new(name), path: Path::Static(path), absent: "", instead: Some(instead) }
     }
 
     /// A field of a custom resource, `spec.color`.
     pub fn custom(name: &str) -> Self {
-        Self { name: name.into(), path: Path::Own(name.split('.').map(Into::into).collect()), absent: "" }
+        Self {
+            name: name.into(),
+            path: Path::Own(name.split('.').map(Into::into).collect()),
+            absent: "",
+            instead: None,
+        }
     }
 }
 

@@ -10,8 +10,8 @@ use coracle_api::selector::{FieldSelector, LabelSelector};
 enum Source {
     Name,
     Namespace,
-    /// The row's nth selectable field.
-    Nth(usize),
+    /// The row's nth selectable field, or another where that one is empty.
+    Nth(usize, Option<usize>),
 }
 
 /// A namespace, a name, labels and fields, bound to a row.
@@ -32,12 +32,20 @@ pub struct Selection {
 const INDEX: (&str, &str) = ("pods", "spec.nodeName");
 
 impl Selection {
-    /// Binds selectors to a row.
+    /// Binds selectors to a row, in the words of its nth served version.
     ///
     /// # Errors
     /// 400 when the row does not have a field.
-    pub fn new(row: &Row, namespace: &str, labels: LabelSelector, fields: &FieldSelector) -> Result<Self, Status> {
+    pub fn new(
+        row: &Row,
+        served: usize,
+        namespace: &str,
+        labels: LabelSelector,
+        fields: &FieldSelector,
+    ) -> Result<Self, Status> {
         let mut bound = Vec::new();
+        let known = row.strategy.fields();
+        let nth = |name: &str| known.iter().position(|known| known.name == name);
         let (mut name, mut indexed) = (None, false);
         for requirement in fields.requirements() {
             let source = match requirement.field.as_str() {
@@ -47,14 +55,15 @@ impl Selection {
                     }
                     Source::Name
                 }
-                "metadata.namespace" if row.namespaced => Source::Namespace,
-                field => match row.strategy.fields().iter().position(|known| known.name == field) {
-                    Some(nth) => {
-                        indexed |= (&*row.plural, field) == INDEX && requirement.equal && !requirement.value.is_empty();
-                        Source::Nth(nth)
-                    }
-                    None => return Err(unknown_field(row, field)),
-                },
+                // Of what is in no namespace it is empty.
+                "metadata.namespace" if row.namespaced || has_default_fields(row) => Source::Namespace,
+                field => {
+                    let name = row.strategy.selected(field, served);
+                    let found = name.and_then(|name| Some((name, nth(name)?)));
+                    let (name, at) = found.ok_or_else(|| unknown_field(row, field))?;
+                    indexed |= (&*row.plural, name) == INDEX && requirement.equal && !requirement.value.is_empty();
+                    Source::Nth(at, known[at].instead.and_then(nth))
+                }
             };
             bound.push((source, requirement.value.clone(), requirement.equal));
         }
@@ -94,7 +103,8 @@ impl Selection {
             let found = match source {
                 Source::Name => object.name(),
                 Source::Namespace => object.namespace(),
-                Source::Nth(nth) => object.field(*nth),
+                Source::Nth(nth, Some(instead)) if object.field(*nth).is_empty() => object.field(*instead),
+                Source::Nth(nth, _) => object.field(*nth),
             };
             (found == value) == *equal
         });
@@ -102,10 +112,15 @@ impl Selection {
     }
 }
 
-/// In the words of the conversion functions that upstream registers: kinds with fields of their own have another than the
-/// rest (apimachinery `runtime.DefaultMetaV1FieldSelectorConversion`).
+/// Whether upstream registers no conversion of fields for the kind, as it does for those that have some of their own
+/// (apimachinery `runtime.DefaultMetaV1FieldSelectorConversion`).
+fn has_default_fields(row: &Row) -> bool {
+    row.strategy.fields().is_empty() && row.strategy.custom().is_none()
+}
+
+/// In the words of the conversion functions that upstream registers.
 fn unknown_field(row: &Row, field: &str) -> Status {
-    Status::bad_request(if row.strategy.fields().is_empty() && row.strategy.custom().is_none() {
+    Status::bad_request(if has_default_fields(row) {
         format!("{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
     } else {
         format!("field label not supported: {field}")
@@ -127,6 +142,7 @@ mod tests {
             ("namespaces", "", "metadata.name=myns", Some(("", "myns"))),
             ("pods", "foo", "spec.nodeName=", Some(("foo", ""))),
             ("pods", "foo", "spec.nodeName=node1", None),
+            ("pods", "foo", "spec.host=node1", None),
             ("pods", "", "status.phase!=Failed,spec.nodeName==node1", None),
             ("pods", "foo", "spec.nodeName!=node1", Some(("foo", ""))),
             ("pods", "foo", "status.phase=Running", Some(("foo", ""))),
@@ -137,7 +153,7 @@ mod tests {
         for (plural, namespace, fields, wanted) in rows {
             let row = registry.rows().find(|row| &*row.plural == plural).unwrap();
             let fields = FieldSelector::parse(fields).unwrap();
-            let selection = Selection::new(row, namespace, LabelSelector::default(), &fields).unwrap();
+            let selection = Selection::new(row, 0, namespace, LabelSelector::default(), &fields).unwrap();
             let interest = selection.interest();
             let found = interest.as_ref().map(|(namespace, name)| (namespace.as_str(), name.as_str()));
             assert_eq!(found, wanted, "{plural} {namespace} {}", fields.requirements().len());

@@ -14,7 +14,7 @@ pub struct EventStrategy;
 /// An hour (upstream `--event-ttl`).
 const TTL: u64 = 3600;
 
-static FIELDS: [Field; 10] = [
+static FIELDS: [Field; 11] = [
     Field::of("involvedObject.kind", &["involvedObject", "kind"], ""),
     Field::of("involvedObject.namespace", &["involvedObject", "namespace"], ""),
     Field::of("involvedObject.name", &["involvedObject", "name"], ""),
@@ -24,7 +24,22 @@ static FIELDS: [Field; 10] = [
     Field::of("involvedObject.fieldPath", &["involvedObject", "fieldPath"], ""),
     Field::of("reason", &["reason"], ""),
     Field::of("reportingComponent", &["reportingComponent"], ""),
+    Field::either("source", &["source", "component"], "reportingComponent"),
     Field::of("type", &["type"], ""),
+];
+
+/// What fields are called in selectors of events.k8s.io, and in the table (events/v1 `AddFieldLabelConversionsForEvent`).
+const SELECTED: [(&str, &str); 10] = [
+    ("regarding.kind", "involvedObject.kind"),
+    ("regarding.namespace", "involvedObject.namespace"),
+    ("regarding.name", "involvedObject.name"),
+    ("regarding.uid", "involvedObject.uid"),
+    ("regarding.apiVersion", "involvedObject.apiVersion"),
+    ("regarding.resourceVersion", "involvedObject.resourceVersion"),
+    ("regarding.fieldPath", "involvedObject.fieldPath"),
+    ("reason", "reason"),
+    ("reportingController", "reportingComponent"),
+    ("type", "type"),
 ];
 
 /// (core name, name in events.k8s.io)
@@ -45,6 +60,13 @@ impl Strategy for EventStrategy {
 
     fn fields(&self) -> &[Field] {
         &FIELDS
+    }
+
+    fn selected<'f>(&self, name: &'f str, served: usize) -> Option<&'f str> {
+        if served == 0 {
+            return Some(name);
+        }
+        SELECTED.iter().find(|(new, _)| *new == name).map(|(_, core)| *core)
     }
 
     fn name_rule(&self) -> NameRule {

@@ -106,6 +106,11 @@ pub trait Strategy: Send + Sync + std::fmt::Debug + 'static {
         &[]
     }
 
+    /// The field that a selector of the nth served version names; None when that version has none of this name.
+    fn selected<'f>(&self, name: &'f str, _served: usize) -> Option<&'f str> {
+        Some(name)
+    }
+
     /// What names must look like.
     fn name_rule(&self) -> NameRule {
         validation::dns1123_subdomain

@@ -1,7 +1,6 @@
 //! DELETE and DELETECOLLECTION: preconditions, grace, finalizers, orphans.
 
 use super::{Call, Current, Response, allocate, update};
-use crate::cache::Selection;
 use crate::cache::with_revision;
 use crate::http::render;
 use crate::http::request::Body;
@@ -231,7 +230,7 @@ pub(super) async fn delete_collection(mut call: Call, body: Body) -> Result<Resp
     let options = DeleteOptions::read(&call, &body)?;
     call.options.dry_run |= options.dry_run;
     call.server.fresh().await?;
-    let selection = Selection::new(call.row(), &call.namespace, call.options.labels.clone(), &call.options.fields)?;
+    let selection = call.selection()?;
     let snapshot = call.cache()?.snapshot();
     let prefix = selection.prefix();
     call.check_readable(&prefix)?;

@@ -73,7 +73,7 @@ pub(super) async fn list(call: Call) -> Result<Response, Status> {
     if token.is_some() && call.options.resource_version.is_some_and(|revision| revision != 0) {
         return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
     }
-    let selection = Selection::new(call.row(), &call.namespace, call.options.labels.clone(), &call.options.fields)?;
+    let selection = call.selection()?;
     call.check_readable(&selection.prefix())?;
     let (snapshot, from) = match &token {
         Some(token) => {

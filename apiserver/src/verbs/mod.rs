@@ -21,7 +21,7 @@ pub(crate) use delete::{DeleteOptions, delete_object};
 pub(crate) use manage::{Managing, manager_of};
 
 use crate::auth::UserInfo;
-use crate::cache::{Object, ResourceCache, encode_managed, store_key, with_revision};
+use crate::cache::{Object, ResourceCache, Selection, encode_managed, store_key, with_revision};
 use crate::http::fairness::Permit;
 use crate::http::negotiate::Accept;
 use crate::http::render;
@@ -243,6 +243,12 @@ impl Call {
 
     pub fn cache(&self) -> Result<Arc<ResourceCache>, Status> {
         self.server.cache(self.row())
+    }
+
+    /// What a list, a watch or a delete of a collection is about.
+    fn selection(&self) -> Result<Selection, Status> {
+        let (labels, fields) = (self.options.labels.clone(), &self.options.fields);
+        Selection::new(self.row(), self.resolved.served, &self.namespace, labels, fields)
     }
 
     /// The cache's key of the object in the path.

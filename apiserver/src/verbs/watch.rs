@@ -1,7 +1,6 @@
 //! WATCH: a stream of frames.
 
 use super::{Call, Response};
-use crate::cache::Selection;
 use crate::cache::watcher::{WatchStart, Watcher, error_frame};
 use crate::http::negotiate::Format;
 use crate::http::render;
@@ -28,7 +27,7 @@ pub(super) async fn watch(mut call: Call) -> Result<Response, Status> {
         let name = std::mem::take(&mut call.name);
         call.options.fields = coracle_api::selector::FieldSelector::equals("metadata.name", &name);
     }
-    let selection = Selection::new(call.row(), &call.namespace, call.options.labels.clone(), &call.options.fields)?;
+    let selection = call.selection()?;
     let options = &call.options;
     let cache = call.cache()?.clone();
     let wants_state = options.send_initial_events.unwrap_or(matches!(options.resource_version, None | Some(0)));

@@ -33,6 +33,7 @@ mod python;
 mod restart;
 mod reviews;
 mod row_walk;
+mod selectors;
 mod statuses;
 mod store;
 mod subresources;

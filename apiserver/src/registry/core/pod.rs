@@ -19,7 +19,7 @@ use jiff::Timestamp;
 #[derive(Debug)]
 pub struct PodStrategy;
 
-static FIELDS: [Field; 8] = [
+static FIELDS: [Field; 9] = [
     Field::of("spec.nodeName", &["spec", "nodeName"], ""),
     Field::of("spec.restartPolicy", &["spec", "restartPolicy"], ""),
     Field::of("spec.schedulerName", &["spec", "schedulerName"], ""),
@@ -27,6 +27,8 @@ static FIELDS: [Field; 8] = [
     Field::of("spec.hostNetwork", &["spec", "hostNetwork"], "false"),
     // The first of `podIPs`, as it is kept.
     Field::of("status.podIP", &["status", "podIP"], ""),
+    // Upstream takes the selector and gives the field no value: a list has none here, either.
+    Field::of("status.podIPs", &["status", "podIPs"], ""),
     Field::of("status.phase", &["status", "phase"], ""),
     Field::of("status.nominatedNodeName", &["status", "nominatedNodeName"], ""),
 ];
@@ -108,6 +110,11 @@ impl Strategy for PodStrategy {
 
     fn fields(&self) -> &[Field] {
         &FIELDS
+    }
+
+    fn selected<'f>(&self, name: &'f str, _served: usize) -> Option<&'f str> {
+        // What it was called before v1 (core/v1 `AddFieldLabelConversionsForPod`).
+        Some(if name == "spec.host" { "spec.nodeName" } else { name })
     }
 
     fn default(&self, pod: &mut Value) {
