@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::compare::{Comparison, compare};
+use super::filter::Filter;
 use super::merge::{merge, remove};
 use super::paths::paths;
 use super::set::Set;
@@ -209,8 +210,8 @@ impl<'a> Managers<'a> {
 
     /// A write that is no apply: what it changed is the writer's now, what it removed is nobody's. The first version is the
     /// writer's own. False when nothing changed that is owned.
-    pub fn update(&mut self, versions: &'a [Version<'a>], writer: &Writer<'a>) -> bool {
-        let comparisons = comparisons(versions, &Set::default());
+    pub fn update(&mut self, versions: &'a [Version<'a>], writer: &Writer<'a>, filter: &Filter<'_>) -> bool {
+        let comparisons = comparisons(versions, filter);
         let Some(own) = comparisons.first().filter(|_| comparisons.iter().any(|each| !each.is_empty())) else {
             return false;
         };
@@ -265,7 +266,7 @@ impl<'a> Managers<'a> {
         self.entries.retain(|entry| !entry.set.is_empty());
     }
 
-    /// Applies a configuration. `ignored` is what this way of writing cannot set; conflicts within `allowed` count as none.
+    /// Applies a configuration. What `filter` leaves out this way of writing cannot set; conflicts within `allowed` count as none.
     /// `versions` converts what was before and what comes out to the versions of other owners.
     ///
     /// # Errors
@@ -280,7 +281,7 @@ impl<'a> Managers<'a> {
     ) -> Result<Applied, ApplyError> {
         let own = self.entries.iter().find(|entry| entry.is(Operation::Apply, writer));
         let mut object = merge(live, applied, ty);
-        let set = paths(applied, ty).without(how.ignored).difference(&STRIPPED_SET);
+        let set = how.filter.of(paths(applied, ty)).difference(&STRIPPED_SET);
         let others = || self.entries.iter().filter(|entry| !entry.is(Operation::Apply, writer));
         if let Some(last) = own.filter(|last| !last.set.is_empty()) {
             let value = Some(ty.value());
@@ -309,7 +310,7 @@ impl<'a> Managers<'a> {
                 versions.push(Version { api_version, ty, old: Cow::Owned(old), new: Cow::Owned(new) });
             }
         }
-        let comparisons = comparisons(&versions, how.ignored);
+        let comparisons = comparisons(&versions, how.filter);
         let conflicts = self.conflicts(&versions, &comparisons, writer, how.allowed);
         if !conflicts.is_empty() && !how.force {
             return Err(ApplyError::Conflicts(conflicts));
@@ -355,8 +356,8 @@ impl<'a> Managers<'a> {
 pub struct How<'h> {
     /// Take what others own.
     pub force: bool,
-    /// Paths that this way of writing cannot set.
-    pub ignored: &'h Set<'h>,
+    /// What this way of writing can set.
+    pub filter: &'h Filter<'h>,
     /// Paths that may be taken from others without force.
     pub allowed: &'h Set<'h>,
     /// An object in another version, with that version's schema.
@@ -396,13 +397,10 @@ fn new_entry<'a>(operation: Operation, writer: &Writer<'a>, set: Set<'a>) -> Ent
     }
 }
 
-fn comparisons<'v>(versions: &'v [Version<'_>], ignored: &Set<'_>) -> Vec<Comparison<'v>> {
+fn comparisons<'v>(versions: &'v [Version<'_>], filter: &Filter<'_>) -> Vec<Comparison<'v>> {
     let each = versions.iter().map(|version| {
         let found = compare(&version.old, &version.new, version.ty);
-        let owned = |set: Set<'v>| {
-            let set = if ignored.is_empty() { set } else { set.without(ignored) };
-            set.difference(&STRIPPED_SET)
-        };
+        let owned = |set: Set<'v>| filter.of(set).difference(&STRIPPED_SET);
         Comparison { changed: owned(found.changed), removed: owned(found.removed) }
     });
     each.collect()
@@ -438,7 +436,7 @@ mod tests {
         force: bool,
     ) -> Result<Applied, ApplyError> {
         let none = Set::default();
-        let how = How { force, ignored: &none, allowed: &none, convert: &|_, _| None };
+        let how = How { force, filter: &Filter::all(), allowed: &none, convert: &|_, _| None };
         decoded(managed).apply(live, config, ty(), &writer(manager, T1), &how)
     }
 
@@ -454,7 +452,7 @@ mod tests {
         let versions =
             [Version { api_version: "apps/v1".into(), ty: ty(), old: Cow::Borrowed(old), new: Cow::Borrowed(new) }];
         let mut managers = decoded(managed);
-        managers.update(&versions, &writer(manager, T2));
+        managers.update(&versions, &writer(manager, T2), &Filter::all());
         managers.encode()
     }
 
@@ -513,7 +511,7 @@ mod tests {
     fn an_apply_that_changes_nothing_keeps_its_time() {
         let config = json!({"spec": {"replicas": 2}});
         let none = Set::default();
-        let how = How { force: false, ignored: &none, allowed: &none, convert: &|_, _| None };
+        let how = How { force: false, filter: &Filter::all(), allowed: &none, convert: &|_, _| None };
         let made = Managers::default().apply(&json!({}), &config, ty(), &writer("one", T1), &how).unwrap();
         let again = decoded(&made.managed_fields).apply(&made.object, &config, ty(), &writer("one", T2), &how).unwrap();
         assert_eq!(again.managed_fields, made.managed_fields);

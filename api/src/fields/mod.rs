@@ -13,6 +13,7 @@
 mod check;
 mod compare;
 mod created;
+mod filter;
 mod managers;
 mod merge;
 mod paths;
@@ -22,6 +23,7 @@ mod set;
 pub use check::check;
 pub use compare::{Comparison, compare};
 pub use created::encode_created;
+pub use filter::Filter;
 pub use managers::{Applied, ApplyError, Conflict, Convert, How, Managers, Operation, Version, Writer};
 pub use merge::{merge, remove};
 pub use paths::paths;

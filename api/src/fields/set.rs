@@ -258,6 +258,28 @@ impl<'a> Set<'a> {
         Set { nodes: nodes.collect() }
     }
 
+    /// What lies on one of these ways, or below its end; `*` is any one step.
+    pub(super) fn only(&self, ways: &[&[&str]]) -> Set<'a> {
+        if ways.iter().any(|way| way.is_empty()) {
+            return self.clone();
+        }
+        let nodes = self.nodes.iter().filter_map(|node| {
+            let leads = |step: &str| step == "*" || matches!(&node.element, Element::Field(name) if name == step);
+            let ways: Vec<&[&str]> = ways
+                .iter()
+                .filter_map(|way| way.split_first())
+                .filter(|(step, _)| leads(step))
+                .map(|(_, rest)| rest)
+                .collect();
+            if ways.is_empty() {
+                return None;
+            }
+            let kept = Node { element: node.element.clone(), member: node.member, below: node.below.only(&ways) };
+            (!kept.is_empty()).then_some(kept)
+        });
+        Set { nodes: nodes.collect() }
+    }
+
     /// With every structure's field that has paths below it as a member: what leaves such a field without children leaves it
     /// out (`EnsureNamedFieldsAreMembers`).
     #[must_use]
@@ -446,6 +468,16 @@ mod tests {
             left.subtract(other);
             assert_eq!(left, from.difference(other));
         }
+    }
+
+    #[test]
+    fn only_what_leads_somewhere_stays() {
+        let a = json!({".": {}, "f:x": {".": {}, "f:deep": {}}, "f:y": {}});
+        let fields = json!({"f:list": {"k:{\"name\":\"a\"}": a, "k:{\"name\":\"b\"}": {"f:y": {}}}, "f:x": {}});
+        let wanted = json!({"f:list": {"k:{\"name\":\"a\"}": {".": {}, "f:x": {".": {}, "f:deep": {}}}}});
+        assert_eq!(set(&fields).only(&[&["list", "*", "x"], &["other"]]), set(&wanted));
+        assert_eq!(set(&fields).only(&[]), Set::default());
+        assert_eq!(set(&fields).only(&[&[]]), set(&fields));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Events: one stored resource, served by core/v1 and by events.k8s.io/v1 with other names for the same fields.
 
 use super::fields::{invalid_all, is_set, object_mut, remove, require, same, set, text};
-use super::strategy::{NameRule, Strategy, Traits};
+use super::strategy::{Dependents, NameRule, Strategy, Traits};
 use crate::cache::Field;
 use coracle_api::json::Value;
 use coracle_api::status::FieldPath;
@@ -55,7 +55,7 @@ const RENAMED: [(&str, &str); 7] = [
 
 impl Strategy for EventStrategy {
     fn traits(&self) -> Traits {
-        Traits { create_on_update: true, ttl: Some(TTL), ..Traits::DEFAULT }
+        Traits { create_on_update: true, dependents: Dependents::None, ttl: Some(TTL), ..Traits::DEFAULT }
     }
 
     fn fields(&self) -> &[Field] {

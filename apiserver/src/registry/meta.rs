@@ -18,13 +18,12 @@ const ANNOTATIONS_MAX: usize = 256 << 10;
 const CONTROLLERS_TOLD: usize = 8;
 
 /// Fields of metadata that a create may not bring along.
-const SERVER_OWNED: [&str; 8] = [
+const SERVER_OWNED: [&str; 7] = [
     "uid",
     "resourceVersion",
     "creationTimestamp",
     "deletionTimestamp",
     "deletionGracePeriodSeconds",
-    "generation",
     "selfLink",
     "managedFields",
 ];
@@ -99,12 +98,13 @@ pub fn prepare_create(row: &Row, object: &mut Value, context: &WriteContext) {
         meta::set(object, field, Value::Null);
     }
     if meta::name(object).is_empty() && !meta::generate_name(object).is_empty() {
-        let name = context.names.generate(meta::generate_name(object));
+        let name = row.strategy.generate_name(meta::generate_name(object), context.names);
         meta::set(object, "name", name);
     }
     meta::set(object, "uid", context.names.uid());
     meta::set(object, "creationTimestamp", rfc3339(context.now));
-    if row.strategy.traits().generation {
+    // Of what is not counted, the client's stays.
+    if row.strategy.traits().generation && row.strategy.traits().generation_of_new {
         meta::set(object, "generation", 1);
     }
     if row.has(Subresource::Status) && !row.strategy.traits().status_on_create {
@@ -161,8 +161,10 @@ pub fn count_generation(row: &Row, object: &mut Value, old: &Value) {
     let names =
         |value: &Value| -> Vec<_> { value.as_object().into_iter().flat_map(|map| map.keys().cloned()).collect() };
     let desired = names(object).into_iter().chain(names(old)).filter(|name| !meta_fields.contains(&name.as_str()));
-    let annotated = row.strategy.traits().annotations_count && meta::annotations(object) != meta::annotations(old);
-    if annotated || desired.into_iter().any(|name| !fields::same(object, old, &name)) {
+    let traits = row.strategy.traits();
+    let annotated = traits.annotations_count && meta::annotations(object) != meta::annotations(old);
+    let labelled = traits.labels_count && meta::labels(object) != meta::labels(old);
+    if annotated || labelled || desired.into_iter().any(|name| !fields::same(object, old, &name)) {
         meta::set(object, "generation", meta::generation(old) + 1);
     }
 }
@@ -217,14 +219,18 @@ pub fn keep_but(subresource: Subresource, object: &mut Value, old: &Value) {
             // Upstream's strategy keeps nothing but the status.
             fields::copy(object, &new, "metadata");
         }
-        Subresource::Approval => match new.pointer("/status/conditions").filter(|conditions| !conditions.is_null()) {
-            Some(conditions) => fields::set(fields::object_mut(object, "status"), "conditions", conditions.clone()),
-            None => {
-                if let Some(status) = object.get_mut("status") {
-                    fields::remove(status, "conditions");
+        Subresource::Approval => {
+            match new.pointer("/status/conditions").filter(|conditions| !conditions.is_null()) {
+                Some(conditions) => fields::set(fields::object_mut(object, "status"), "conditions", conditions.clone()),
+                None => {
+                    if let Some(status) = object.get_mut("status") {
+                        fields::remove(status, "conditions");
+                    }
                 }
             }
-        },
+            // Upstream's strategy keeps the spec, and the rest of the status.
+            fields::copy(object, &new, "metadata");
+        }
         Subresource::Resize => {
             fields::copy(&mut object["spec"], &new["spec"], "resources");
             for list in ["containers", "initContainers"] {
@@ -274,6 +280,7 @@ pub fn validate(row: &Row, object: &Value, causes: &mut Vec<Cause>) {
             invalid_all(&path.child("namespace"), namespace, validation::dns1123_label(namespace), causes);
         }
     }
+    fields::non_negative(object.get("metadata").unwrap_or(&Value::Null), "generation", &path, causes);
     shared(object, &path, causes);
     finalizers(object, &path.child("finalizers"), causes);
     standard_finalizers(row, object, &path.child("finalizers"), causes);

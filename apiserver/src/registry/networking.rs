@@ -1,5 +1,6 @@
 //! Ingresses, their classes, network policies and service ranges (networking/v1 `defaults.go`, `validation.go`).
 
+use super::Subresource;
 use super::fields::{
     domain_prefixed_path, invalid_all, is_set, items, items_mut, label_selector, object_mut, one_of, require, same,
     set, set_default, text,
@@ -7,6 +8,7 @@ use super::fields::{
 use super::strategy::{NameRule, Strategy, ThroughStatus, Traits};
 use super::warnings::Warnings;
 use coracle_api::json::{Value, json};
+use coracle_api::names::Names;
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, meta, validation};
 use std::net::IpAddr;
@@ -399,6 +401,11 @@ impl Strategy for AddressStrategy {
         validation::canonical_ip
     }
 
+    fn generate_name(&self, prefix: &str, _names: &dyn Names) -> String {
+        // With something behind it would be no address (networking/ipaddress `noopNameGenerator`).
+        prefix.to_owned()
+    }
+
     fn validate(&self, object: &Value, causes: &mut Vec<Cause>) {
         let path = FieldPath::new("spec").child("parentRef");
         let parent = &object["spec"]["parentRef"];
@@ -440,6 +447,11 @@ pub struct ServiceRangeStrategy;
 impl Strategy for ServiceRangeStrategy {
     fn traits(&self) -> Traits {
         Traits { through_status: ThroughStatus::Nothing, ..Traits::DEFAULT }
+    }
+
+    fn reset_fields(&self, _through: Option<Subresource>) -> Option<&'static Value> {
+        // Upstream's are those of a version that there is not (networking/servicecidr `GetResetFields`).
+        Some(&Value::Null)
     }
 
     fn validate(&self, object: &Value, causes: &mut Vec<Cause>) {

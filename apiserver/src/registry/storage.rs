@@ -163,7 +163,7 @@ pub struct DriverStrategy;
 
 impl Strategy for DriverStrategy {
     fn traits(&self) -> Traits {
-        Traits { generation: true, unconditional_update: false, ..Traits::DEFAULT }
+        Traits { generation: true, generation_of_new: false, unconditional_update: false, ..Traits::DEFAULT }
     }
 
     fn default(&self, driver: &mut Value) {

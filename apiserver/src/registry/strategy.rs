@@ -27,6 +27,15 @@ pub enum Allocation {
     Service,
 }
 
+/// What becomes of an object's dependents when a delete does not say (apiserver `rest.GarbageCollectionPolicy`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dependents {
+    Deleted,
+    Orphaned,
+    /// There are none, and what a delete says of them does not count.
+    None,
+}
+
 /// What of the metadata an update of the status changes, too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ThroughStatus {
@@ -57,14 +66,17 @@ impl ThroughStatus {
 pub struct Traits {
     /// `metadata.generation` counts changes of the spec.
     pub generation: bool,
+    /// New objects begin with the first; otherwise their first change does.
+    pub generation_of_new: bool,
     /// A change of the annotations counts as well.
     pub annotations_count: bool,
+    /// A change of the labels counts as well.
+    pub labels_count: bool,
     /// PUT to a name that does not exist creates it.
     pub create_on_update: bool,
     /// An update without resourceVersion overwrites whatever is there.
     pub unconditional_update: bool,
-    /// Dependents are orphaned when a delete does not say otherwise.
-    pub orphan_by_default: bool,
+    pub dependents: Dependents,
     /// A new object may bring its status along.
     pub status_on_create: bool,
     pub through_status: ThroughStatus,
@@ -76,10 +88,12 @@ pub struct Traits {
 impl Traits {
     pub const DEFAULT: Traits = Traits {
         generation: false,
+        generation_of_new: true,
         annotations_count: false,
+        labels_count: false,
         create_on_update: false,
         unconditional_update: true,
-        orphan_by_default: false,
+        dependents: Dependents::Deleted,
         status_on_create: false,
         through_status: ThroughStatus::All,
         allocation: Allocation::None,
@@ -111,6 +125,11 @@ pub trait Strategy: Send + Sync + std::fmt::Debug + 'static {
         Some(name)
     }
 
+    /// What a write through a path cannot set, as `fieldsV1`; None when it is what the path tells of any kind.
+    fn reset_fields(&self, _through: Option<Subresource>) -> Option<&'static Value> {
+        None
+    }
+
     /// What names must look like.
     fn name_rule(&self) -> NameRule {
         validation::dns1123_subdomain
@@ -119,6 +138,11 @@ pub trait Strategy: Send + Sync + std::fmt::Debug + 'static {
     /// What is wrong with the beginning of a name, the rest of which the server makes.
     fn wrong_prefix(&self, prefix: &str) -> Vec<String> {
         self.name_rule()(&validation::masked(prefix))
+    }
+
+    /// A name that begins with what the client gave.
+    fn generate_name(&self, prefix: &str, names: &dyn Names) -> String {
+        names.generate(prefix)
     }
 
     /// Fills in what a client may leave out. Also called on updates.

@@ -197,7 +197,7 @@ fn complete(call: &Call, object: Value) -> Result<Value, Status> {
 
 /// One apply on a live object in the call's version.
 fn run(call: &Call, managers: &Managers<'_>, live: &Value, config: &Value, ty: TypeRef<'_>) -> Result<Applied, Status> {
-    let ignored = manage::ignored(call);
+    let filter = manage::filter(call);
     // kubectl's own client-side apply does not stand in the way of its server-side apply (fieldmanager
     // `lastappliedmanager.go`).
     let last: Value = match object_meta::annotation(live, LAST_APPLIED) {
@@ -210,8 +210,7 @@ fn run(call: &Call, managers: &Managers<'_>, live: &Value, config: &Value, ty: T
         call.row().to_stored(&mut stored, call.resolved.served);
         call.in_version(&stored, api_version)
     };
-    let how =
-        How { force: call.options.force.unwrap_or(false), ignored: &ignored, allowed: &allowed, convert: &convert };
+    let how = How { force: call.options.force.unwrap_or(false), filter: &filter, allowed: &allowed, convert: &convert };
     let applied = call.as_writer(|writer| managers.apply(live, config, ty, writer, &how));
     applied.map_err(|ApplyError::Conflicts(conflicts)| conflict(&conflicts))
 }

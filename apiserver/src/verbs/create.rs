@@ -102,7 +102,8 @@ async fn store(
                     return Err(Status::already_exists(&call.gvr(), &name));
                 }
                 object = read(&stored)?;
-                object_meta::set(&mut object, "name", call.server.config.names.generate(prefix));
+                let name = row.strategy.generate_name(prefix, &*call.server.config.names);
+                object_meta::set(&mut object, "name", name);
             }
             Outcome::Conflict(current) => {
                 // The namespace changed, or somebody took what was to be allocated: see what there is now.

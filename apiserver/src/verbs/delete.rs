@@ -6,9 +6,10 @@ use crate::http::render;
 use crate::http::request::Body;
 use crate::options::{self, Propagation};
 use crate::registry::fields;
+use crate::registry::strategy::Dependents;
 use crate::server::store_status;
 use crate::store::{Compare, Op, Outcome, Revision, Txn};
-use coracle_api::clock::rfc3339;
+use coracle_api::clock::{parse_rfc3339, rfc3339};
 use coracle_api::json::{Value, json};
 use coracle_api::{Gvr, Status, meta as object_meta};
 use futures::StreamExt;
@@ -122,13 +123,22 @@ pub(crate) async fn delete_object(call: &Call, options: &DeleteOptions) -> Resul
 
 async fn delete_once(call: &Call, options: &DeleteOptions, mut current: Current) -> Result<Option<Deleted>, Status> {
     check_preconditions(call, options, &current)?;
-    call.row().strategy.check_delete(&current.value, &call.server.cacher)?;
+    let strategy = &*call.row().strategy;
+    strategy.check_delete(&current.value, &call.server.cacher)?;
+    let period = strategy.grace_period(&current.value, options.grace_period);
+    let grace = match period {
+        Some(_) if object_meta::deletion_timestamp(&current.value).is_some() => {
+            match sooner(&current.value, options.grace_period) {
+                Some(sooner) => sooner,
+                None => return Ok(Some(Deleted::Going(current.object.json()))),
+            }
+        }
+        first => first.unwrap_or(0).max(0),
+    };
     // Most objects go at once, and what they were is not looked at again.
     let mut object = current.take();
     set_finalizers(call, &mut object, options.propagation);
-    call.row().strategy.prepare_delete(&mut object, &call.context());
-    let period = call.row().strategy.grace_period(&object, options.grace_period);
-    let grace = period.unwrap_or(0).max(0);
+    strategy.prepare_delete(&mut object, &call.context());
     let waits = object_meta::finalizers(&object).next().is_some() || namespace_waits(call, &object);
     if !waits && grace == 0 {
         let removed = call.remove(&current, allocate::release(call, &object)).await?;
@@ -147,6 +157,18 @@ async fn delete_once(call: &Call, options: &DeleteOptions, mut current: Current)
     current.restore();
     let written = call.replace(&current, &current.with(&object), Vec::new()).await?;
     Ok(written.map(|written| Deleted::Going(written.json)))
+}
+
+/// The period that a further delete leaves an object; None when it goes no sooner than was said (rest `BeforeDelete`).
+fn sooner(object: &Value, requested: Option<i64>) -> Option<i64> {
+    match object_meta::deletion_grace_period(object) {
+        // A negative period means the shortest there is.
+        Some(standing) if standing > 0 => {
+            requested.map(|period| if period < 0 { 1 } else { period }).filter(|period| *period < standing)
+        }
+        // It waits for its finalizers alone.
+        _ => Some(0),
+    }
 }
 
 /// A namespace has finalizers of its own kind, in its spec; its first delete ends it in no case (core/namespace/storage).
@@ -180,16 +202,15 @@ pub(super) fn check_preconditions(call: &Call, options: &DeleteOptions, current:
 fn set_finalizers(call: &Call, object: &mut Value, propagation: Option<Propagation>) {
     let known: Vec<String> = object_meta::finalizers(object).map(str::to_owned).collect();
     let has = |name: &str| known.iter().any(|finalizer| finalizer == name);
-    let policy = propagation.unwrap_or_else(|| {
+    let policy = match (call.row().strategy.traits().dependents, propagation) {
+        (Dependents::None, _) => Propagation::Background,
+        (_, Some(asked)) => asked,
         // A finalizer that is there already decides, then the kind.
-        if has(ORPHAN) || call.row().strategy.traits().orphan_by_default {
-            Propagation::Orphan
-        } else if has(FOREGROUND) {
-            Propagation::Foreground
-        } else {
-            Propagation::Background
-        }
-    });
+        _ if has(ORPHAN) => Propagation::Orphan,
+        _ if has(FOREGROUND) => Propagation::Foreground,
+        (Dependents::Orphaned, None) => Propagation::Orphan,
+        (Dependents::Deleted, None) => Propagation::Background,
+    };
     let mut finalizers: Vec<String> =
         known.iter().filter(|name| *name != ORPHAN && *name != FOREGROUND).cloned().collect();
     match policy {
@@ -202,11 +223,16 @@ fn set_finalizers(call: &Call, object: &mut Value, propagation: Option<Propagati
     }
 }
 
-/// Sets when the object goes. A second delete can only bring that forward.
+/// Sets when the object goes. A further delete can only bring that forward, from when the first was asked for.
 fn mark(call: &Call, object: &mut Value, grace: i64) {
     let now = call.server.config.clock.now();
-    let before = object_meta::deletion_grace_period(object);
-    if object_meta::deletion_timestamp(object).is_some() && before.is_none_or(|before| before <= grace) {
+    if let Some(end) = object_meta::deletion_timestamp(object) {
+        let before = object_meta::deletion_grace_period(object).filter(|before| *before > grace);
+        if let Some((end, before)) = parse_rfc3339(end).zip(before) {
+            let end = end.checked_sub(SignedDuration::from_secs(before - grace)).unwrap_or(end);
+            object_meta::set(object, "deletionTimestamp", rfc3339(end));
+            object_meta::set(object, "deletionGracePeriodSeconds", grace);
+        }
         return;
     }
     let end = now.checked_add(SignedDuration::from_secs(grace)).unwrap_or(now);

@@ -5,7 +5,7 @@ use crate::registry::strategy::ThroughStatus;
 use crate::registry::{Subresource, fields as field};
 use bytes::Bytes;
 use coracle_api::Status;
-use coracle_api::fields::{Managers, Set, Version, Writer, encode_created};
+use coracle_api::fields::{Filter, Managers, Set, Version, Writer, encode_created};
 use coracle_api::json::{self, Value};
 use coracle_api::schema::TypeRef;
 use coracle_api::{Gvk, schema};
@@ -63,20 +63,37 @@ static NOT_STATUS: LazyLock<[(ThroughStatus, Value); 4]> = LazyLock::new(|| {
     })
 });
 
+/// What alone a write through a path sets that takes little else (registry/core/pod `GetResetFieldsFilter`).
+fn parts(subresource: Subresource) -> Option<&'static [&'static [&'static str]]> {
+    match subresource {
+        Subresource::EphemeralContainers => Some(&[&["spec", "ephemeralContainers"]]),
+        Subresource::Resize => Some(&[
+            &["spec", "containers", "*", "resources"],
+            &["spec", "containers", "*", "resizePolicy"],
+            &["spec", "initContainers", "*", "resources"],
+            &["spec", "initContainers", "*", "resizePolicy"],
+        ]),
+        _ => None,
+    }
+}
+
+/// What a write through this path can own.
+pub(super) fn filter(call: &Call) -> Filter<'static> {
+    call.subresource.and_then(parts).map_or_else(|| Filter::AllBut(ignored(call)), Filter::Only)
+}
+
 /// What a write through this path cannot set, and so never owns (upstream's `GetResetFields`).
-pub(super) fn ignored(call: &Call) -> Set<'static> {
-    let through = call.row().strategy.traits().through_status;
-    let not_status = || NOT_STATUS.iter().find(|(known, _)| *known == through).map(|(_, fields)| fields);
-    let fields: &'static Value = match call.subresource {
-        Some(Subresource::Status) => match not_status() {
-            Some(fields) => fields,
-            None => return Set::default(),
-        },
-        Some(Subresource::Finalize) => &STATUS,
-        None if call.row().has(Subresource::Status) => &STATUS,
-        _ => return Set::default(),
+fn ignored(call: &Call) -> Set<'static> {
+    let strategy = &call.row().strategy;
+    let not_status = |through| NOT_STATUS.iter().find(|(known, _)| *known == through).map(|(_, fields)| fields);
+    let fields: Option<&'static Value> = match (strategy.reset_fields(call.subresource), call.subresource) {
+        (Some(own), _) => Some(own),
+        (None, Some(Subresource::Status)) => not_status(strategy.traits().through_status),
+        (None, Some(Subresource::Finalize)) => Some(&STATUS),
+        (None, None) if call.row().has(Subresource::Status) => Some(&STATUS),
+        _ => None,
     };
-    Set::decode(fields).unwrap_or_default()
+    fields.and_then(Set::decode).unwrap_or_default()
 }
 
 impl Call {
@@ -151,7 +168,7 @@ pub(super) fn updated(call: &Call, object: &Value, current: &Current, given: Opt
     let (api_version, now) = (call.gvk().api_version(), coracle_api::clock::rfc3339(call.server.config.clock.now()));
     let others: Vec<String> = owners.versions().map(str::to_owned).collect();
     let versions = versions(call, &current.value, object, &api_version, &others);
-    let changed = owners.update(&versions, &call.writer(&api_version, &now));
+    let changed = owners.update(&versions, &call.writer(&api_version, &now), &filter(call));
     if changed || replaced { owners.encode().map(Bytes::from) } else { known.cloned() }
 }
 

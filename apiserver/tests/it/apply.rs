@@ -201,6 +201,40 @@ async fn bad_applies_are_refused() {
 }
 
 #[tokio::test]
+async fn what_a_path_cannot_set_is_not_owned() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    let path = "/api/v1/namespaces/default/pods";
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i",
+        "resources": {"requests": {"cpu": "1"}}}]}});
+    assert_eq!(client.post(&format!("{path}?fieldManager=maker"), &pod).await.0, StatusCode::CREATED);
+    let resize = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "labels": {"a": "b"}},
+        "spec": {"containers": [{"name": "c", "image": "other", "resources": {"requests": {"cpu": "1"}}}]}});
+    let (code, now) = apply(&client, &format!("{path}/p/resize"), "fieldManager=sizer", &resize).await;
+    assert_eq!(code, StatusCode::OK, "{now}");
+    assert_eq!((now["metadata"].get("labels"), &now["spec"]["containers"][0]["image"]), (None, &json!("i")));
+    assert_eq!(owners(&now), ["sizer Apply v1 resize", "maker Update v1"]);
+    let container = json!({".": {}, "f:resources": {"f:requests": {"f:cpu": {}}}});
+    assert_eq!(fields(&now, 0), &json!({"f:spec": {"f:containers": {"k:{\"name\":\"c\"}": container}}}));
+
+    // A status that comes with the whole object changes nothing, and nobody's account.
+    client.post(&format!("{DEPLOYMENTS}?fieldManager=maker"), &web(&json!({}))).await;
+    client.merge(&format!("{WEB}/status?fieldManager=controller"), &json!({"status": {"observedGeneration": 1}})).await;
+    let (_, now) = client
+        .merge(
+            &format!("{WEB}?fieldManager=other"),
+            &json!({"status": {"observedGeneration": 2}, "spec": {"paused": true}}),
+        )
+        .await;
+    assert_eq!(now["status"]["observedGeneration"], 1);
+    // In the order of their names, if they wrote in the same second.
+    let all = owners(&now);
+    assert!(all.contains(&"controller Update apps/v1 status".to_owned()), "{all:?}");
+    let other = all.iter().position(|owner| owner == "other Update apps/v1").unwrap();
+    assert_eq!(fields(&now, other), &json!({"f:spec": {"f:paused": {}}}));
+}
+
+#[tokio::test]
 async fn clients_can_write_the_account() {
     let harness = Harness::start().await;
     let client = harness.admin();

@@ -12,6 +12,7 @@ mod features;
 mod forms;
 mod fuzz_seeds;
 mod gates;
+mod generations;
 mod harness;
 mod kept;
 mod kills;

@@ -49,6 +49,39 @@ async fn what_is_no_certificate_is_not_issued() {
 }
 
 #[tokio::test]
+async fn who_approves_may_write_metadata_and_own_it() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    request(&client, "a").await;
+    client.merge(&format!("{REQUESTS}/a?fieldManager=maker"), &json!({"metadata": {"labels": {"made": ""}}})).await;
+    let (_, none) = client.get(&format!("{REQUESTS}/a")).await;
+    assert_eq!(none["metadata"].get("managedFields"), None, "what is asked for belongs to nobody");
+    let own = json!({"apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest", "metadata": {"name": "a", "labels": {"x": "y"}}});
+    let applied = format!("{REQUESTS}/a?fieldManager=first");
+    client.send(Method::PATCH, &applied, "application/apply-patch+yaml", own.to_string()).await;
+    let approved = json!({"metadata": {"labels": {"a": "b"}, "annotations": {"c": "d"}}, "spec": {"username": "x"},
+        "status": {"certificate": "AAAA", "conditions": [{"type": "Approved", "status": "True"}]}});
+    let (code, answer) = client.merge(&format!("{REQUESTS}/a/approval?fieldManager=m"), &approved).await;
+    assert_eq!(code, StatusCode::OK, "{answer}");
+    assert_eq!(
+        (&answer["metadata"]["labels"]["a"], &answer["metadata"]["annotations"]["c"]),
+        (&json!("b"), &json!("d"))
+    );
+    assert_ne!(answer["spec"]["username"], "x");
+    assert_eq!(
+        (answer["status"].get("certificate"), &answer["status"]["conditions"][0]["type"]),
+        (None, &json!("Approved"))
+    );
+    let owned = |manager: &str| {
+        let entries = answer["metadata"]["managedFields"].as_array().unwrap();
+        entries.iter().find(|entry| entry["manager"] == manager).map(|entry| entry["fieldsV1"].clone())
+    };
+    let fields = owned("m").unwrap();
+    assert_eq!(fields["f:metadata"]["f:labels"]["f:a"], json!({}));
+    assert!(fields["f:status"]["f:conditions"].is_object() && fields.get("f:spec").is_none(), "{fields}");
+}
+
+#[tokio::test]
 async fn an_approval_is_not_changed_by_who_issues() {
     let harness = Harness::start().await;
     let client = harness.admin();

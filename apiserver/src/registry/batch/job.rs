@@ -4,7 +4,7 @@ use super::{default_policy, has, indexed, job_spec, job_status, job_update, numb
 use crate::cache::Field;
 use crate::registry::apps::workload;
 use crate::registry::fields::{label_selector, object_mut, remove, set, set_default};
-use crate::registry::strategy::{Strategy, Traits, WriteContext};
+use crate::registry::strategy::{Dependents, Strategy, Traits, WriteContext};
 use coracle_api::json::{Map, Value};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, meta, validation};
@@ -25,7 +25,7 @@ static FIELDS: [Field; 1] = [Field::of("status.successful", &["status", "succeed
 impl Strategy for JobStrategy {
     fn traits(&self) -> Traits {
         // The garbage collector of old leaves pods alone unless told otherwise.
-        Traits { generation: true, orphan_by_default: true, ..Traits::DEFAULT }
+        Traits { generation: true, dependents: Dependents::Orphaned, ..Traits::DEFAULT }
     }
 
     fn fields(&self) -> &[Field] {

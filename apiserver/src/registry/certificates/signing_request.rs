@@ -10,12 +10,19 @@ use coracle_api::json::{Value, json};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, validation};
 use std::collections::HashSet;
+use std::sync::LazyLock;
 
 /// certificates.k8s.io/v1 CertificateSigningRequest
 #[derive(Debug)]
 pub struct SigningRequestStrategy;
 
 static FIELDS: [Field; 1] = [Field::of("spec.signerName", &["spec", "signerName"], "")];
+
+/// What cannot be set: with the whole request, through its status, through its approval.
+static RESET: LazyLock<[Value; 3]> = LazyLock::new(|| {
+    let but = |status: Value| json!({"f:spec": {}, "f:status": status});
+    [but(json!({})), but(json!({"f:conditions": {}})), but(json!({"f:certificate": {}}))]
+});
 
 /// What only the server says about who asks.
 const REQUESTER: [&str; 4] = ["username", "uid", "groups", "extra"];
@@ -25,6 +32,16 @@ const SHORTEST: i64 = 600;
 impl Strategy for SigningRequestStrategy {
     fn fields(&self) -> &[Field] {
         &FIELDS
+    }
+
+    fn reset_fields(&self, through: Option<Subresource>) -> Option<&'static Value> {
+        let [whole, status, approval] = &*RESET;
+        match through {
+            None => Some(whole),
+            Some(Subresource::Status) => Some(status),
+            Some(Subresource::Approval) => Some(approval),
+            _ => None,
+        }
     }
 
     fn name_rule(&self) -> NameRule {

@@ -86,7 +86,7 @@ const MAX_TOPOLOGY: usize = 16;
 
 impl Strategy for EndpointSliceStrategy {
     fn traits(&self) -> Traits {
-        Traits { generation: true, ..Traits::DEFAULT }
+        Traits { generation: true, labels_count: true, ..Traits::DEFAULT }
     }
 
     fn default(&self, slice: &mut Value) {

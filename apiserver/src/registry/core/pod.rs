@@ -14,6 +14,7 @@ use coracle_api::json::{Value, json};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, meta};
 use jiff::Timestamp;
+use std::sync::LazyLock;
 
 /// core/v1 Pod
 #[derive(Debug)]
@@ -32,6 +33,10 @@ static FIELDS: [Field; 9] = [
     Field::of("status.phase", &["status", "phase"], ""),
     Field::of("status.nominatedNodeName", &["status", "nominatedNodeName"], ""),
 ];
+
+/// What an update of the status cannot set.
+static NOT_STATUS: LazyLock<Value> =
+    LazyLock::new(|| json!({"f:spec": {}, "f:metadata": {"f:deletionTimestamp": {}, "f:ownerReferences": {}}}));
 
 /// Whether the pod is ready.
 pub fn is_ready(pod: &Value) -> bool {
@@ -115,6 +120,10 @@ impl Strategy for PodStrategy {
     fn selected<'f>(&self, name: &'f str, _served: usize) -> Option<&'f str> {
         // What it was called before v1 (core/v1 `AddFieldLabelConversionsForPod`).
         Some(if name == "spec.host" { "spec.nodeName" } else { name })
+    }
+
+    fn reset_fields(&self, through: Option<Subresource>) -> Option<&'static Value> {
+        (through == Some(Subresource::Status)).then_some(&NOT_STATUS)
     }
 
     fn default(&self, pod: &mut Value) {

@@ -4,7 +4,7 @@ use super::{pod_defaults, pod_spec};
 use crate::cache::Field;
 use crate::registry::apps::workload;
 use crate::registry::fields::{is_set, non_negative, object_mut, set, set_default, text};
-use crate::registry::strategy::{ScalePaths, Strategy, Traits};
+use crate::registry::strategy::{Dependents, ScalePaths, Strategy, Traits};
 use coracle_api::Cause;
 use coracle_api::json::{Value, json};
 use coracle_api::status::FieldPath;
@@ -20,7 +20,7 @@ static FIELDS: [Field; 1] = [Field::of("status.replicas", &["status", "replicas"
 
 impl Strategy for ReplicationControllerStrategy {
     fn traits(&self) -> Traits {
-        Traits { generation: true, orphan_by_default: true, ..Traits::DEFAULT }
+        Traits { generation: true, dependents: Dependents::Orphaned, ..Traits::DEFAULT }
     }
 
     fn fields(&self) -> &[Field] {
