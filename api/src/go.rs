@@ -14,6 +14,21 @@ pub fn kind(value: &Value) -> &'static str {
     }
 }
 
+/// A whole number in decimal.
+///
+/// # Errors
+/// What Go says of one that is none (`strconv.ParseInt`).
+pub fn parse_int(text: &str) -> Result<i64, String> {
+    use std::num::IntErrorKind::{NegOverflow, PosOverflow};
+    text.parse::<i64>().map_err(|error| {
+        let why = match error.kind() {
+            PosOverflow | NegOverflow => "value out of range",
+            _ => "invalid syntax",
+        };
+        format!("strconv.ParseInt: parsing {text:?}: {why}")
+    })
+}
+
 /// The type of a value that was read without a structure (`%T`).
 pub(crate) fn type_name(value: &Value) -> &'static str {
     match value {

@@ -81,6 +81,16 @@ pub fn annotations(object: &Value) -> Option<&Map> {
 pub fn annotation<'a>(object: &'a Value, key: &str) -> Option<&'a str> {
     annotations(object)?.get(key)?.as_str()
 }
+/// Takes annotations away, and with the last one their map.
+pub fn drop_annotations(object: &mut Value, keys: &[&str]) {
+    let Some(metadata) = metadata_mut(object) else { return };
+    let Some(Value::Object(annotations)) = metadata.get_mut("annotations") else { return };
+    let before = annotations.len();
+    keys.iter().for_each(|key| drop(annotations.remove(key)));
+    if annotations.is_empty() && before > 0 {
+        metadata.remove("annotations");
+    }
+}
 /// `metadata.finalizers`
 pub fn finalizers(object: &Value) -> impl Iterator<Item = &str> {
     metadata(object)

@@ -91,6 +91,11 @@ impl Quantity {
     pub fn millis(self) -> i64 {
         Self::saturate(div_away(self.nanos, NANO / 1000))
     }
+    /// The same in whole thousandths, rounded up (away from zero), as upstream's `RoundUp(Milli)`.
+    pub fn round_up_to_millis(self) -> Self {
+        const MILLI: i128 = NANO / 1000;
+        Self { nanos: div_away(self.nanos, MILLI) * MILLI, ..self }
+    }
     /// As a floating point number, for ratios and graphs only.
     pub fn as_f64(self) -> f64 {
         self.nanos as f64 / NANO as f64

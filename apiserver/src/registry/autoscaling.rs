@@ -17,6 +17,8 @@ const DEFAULT_UTILIZATION: i64 = 80;
 
 impl Strategy for AutoscalerStrategy {
     fn default(&self, object: &mut Value) {
+        // What v1 has no fields for; v2 has, and does without.
+        coracle_api::meta::drop_annotations(object, &autoscaling_v1::ANNOTATIONS);
         let spec = object_mut(object, "spec");
         set_default(spec, "minReplicas", 1);
         if !is_set(spec, "metrics") {

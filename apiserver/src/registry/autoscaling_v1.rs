@@ -9,6 +9,8 @@ const METRICS: &str = "autoscaling.alpha.kubernetes.io/metrics";
 const CURRENT_METRICS: &str = "autoscaling.alpha.kubernetes.io/current-metrics";
 const BEHAVIOR: &str = "autoscaling.alpha.kubernetes.io/behavior";
 const CONDITIONS: &str = "autoscaling.alpha.kubernetes.io/conditions";
+/// All of them.
+pub const ANNOTATIONS: [&str; 4] = [METRICS, CURRENT_METRICS, BEHAVIOR, CONDITIONS];
 /// The target when none is given, in percent.
 const DEFAULT_UTILIZATION: i64 = 80;
 

@@ -2,7 +2,7 @@
 
 use super::apps::rolling;
 use super::conditions::conditions;
-use super::fields::{items, label_selector, non_negative, one_of};
+use super::fields::{alike, items, label_selector, non_negative, one_of, remove, text};
 use super::strategy::{NameRule, Strategy, Traits};
 use coracle_api::json::{Value, json};
 use coracle_api::status::FieldPath;
@@ -24,6 +24,12 @@ impl Strategy for BudgetStrategy {
 
     fn blank_status(&self) -> Value {
         json!({"currentHealthy": 0, "desiredHealthy": 0, "disruptionsAllowed": 0, "expectedPods": 0})
+    }
+
+    fn default(&self, object: &mut Value) {
+        if let Some(selector) = object.pointer_mut("/spec/selector") {
+            strip_marks(selector);
+        }
     }
 
     fn validate(&self, object: &Value, causes: &mut Vec<Cause>) {
@@ -51,6 +57,47 @@ impl Strategy for BudgetStrategy {
         conditions(items(status, "conditions"), &path.child("conditions"), causes);
         for field in ["disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"] {
             non_negative(status, field, &path, causes);
+        }
+    }
+}
+
+/// What v1beta1 told selectors of nothing from those of everything by.
+const MARK: &str = "pdb.kubernetes.io/deprecated-v1beta1-empty-selector-match";
+
+/// Takes the mark from requirements, but where it is all there is (policy/v1 `conversion.go`).
+fn strip_marks(selector: &mut Value) {
+    if alike(selector, &json!({"matchExpressions": [{"key": MARK, "operator": "Exists"}]})) {
+        return;
+    }
+    let Some(requirements) = selector.get_mut("matchExpressions").and_then(Value::as_array_mut) else { return };
+    requirements.retain(|requirement| text(requirement, "key") != MARK);
+    if requirements.is_empty() {
+        remove(selector, "matchExpressions");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mark_of_v1beta1_stands_alone_or_not_at_all() {
+        let mark = |operator: &str| json!({"key": MARK, "operator": operator});
+        let other = json!({"key": "a", "operator": "Exists"});
+        for (given, kept) in [
+            (json!({"matchExpressions": [mark("Exists")]}), json!({"matchExpressions": [mark("Exists")]})),
+            (json!({"matchExpressions": [mark("DoesNotExist")]}), json!({})),
+            (json!({"matchExpressions": [mark("Exists"), mark("Exists")]}), json!({})),
+            (json!({"matchExpressions": [other, mark("Exists")]}), json!({"matchExpressions": [other]})),
+            (
+                json!({"matchLabels": {"a": "b"}, "matchExpressions": [mark("Exists")]}),
+                json!({"matchLabels": {"a": "b"}}),
+            ),
+            (json!({}), json!({})),
+        ] {
+            let mut budget = json!({"spec": {"selector": given}});
+            BudgetStrategy.default(&mut budget);
+            assert_eq!(budget["spec"]["selector"], kept, "{given}");
         }
     }
 }

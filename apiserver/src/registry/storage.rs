@@ -1,6 +1,6 @@
 //! Kinds of storage.k8s.io/v1 (upstream `pkg/apis/storage`).
 
-use super::core::{node_labels, volume};
+use super::core::{amounts, node_labels, volume};
 use super::fields::{
     self, alike, invalid_all, items, label_selector, labels, non_negative, object_mut, one_of, quantity, same,
     set_default, text,
@@ -429,6 +429,10 @@ pub struct RuntimeClassStrategy;
 impl Strategy for RuntimeClassStrategy {
     fn traits(&self) -> Traits {
         Traits { unconditional_update: false, create_on_update: true, ..Traits::DEFAULT }
+    }
+
+    fn default(&self, class: &mut Value) {
+        amounts::round(class, amounts::RUNTIME_CLASS);
     }
 
     fn validate(&self, class: &Value, causes: &mut Vec<Cause>) {

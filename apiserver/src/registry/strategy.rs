@@ -162,6 +162,11 @@ pub trait Strategy: Send + Sync + std::fmt::Debug + 'static {
         self.prepare_status(object, old, context);
     }
 
+    /// Why upstream could not read an object as one of its own kind, in Go's words.
+    fn misfit(&self, _object: &Value) -> Option<String> {
+        None
+    }
+
     /// Everything that is wrong with an object.
     fn validate(&self, _object: &Value, _causes: &mut Vec<Cause>) {}
 

@@ -34,6 +34,7 @@ pub(crate) async fn create_object(call: &Call, mut object: Value, managing: Mana
         call.server.fresh().await?;
     }
     row.to_stored(&mut object, call.resolved.served);
+    call.check_fit(&object, None)?;
     strategy.default(&mut object);
     let managed_fields = match managing {
         Managing::Tracked => manage::created(call, &object)?,

@@ -295,6 +295,17 @@ impl Call {
         warnings.into_iter().for_each(|warning| told.add(warning));
     }
 
+    /// Refuses what upstream could not read (apiserver `transformDecodeError`), unless an older server let it in.
+    fn check_fit(&self, object: &Value, old: Option<&Value>) -> Result<(), Status> {
+        let strategy = &self.row().strategy;
+        let Some(why) = strategy.misfit(object) else { return Ok(()) };
+        if old.is_some_and(|old| strategy.misfit(old).is_some()) {
+            return Ok(());
+        }
+        let Gvk { kind, version, .. } = self.gvk();
+        Err(Status::bad_request(format!("{kind} in version \"{version}\" cannot be handled as a {kind}: {why}")))
+    }
+
     pub fn not_found(&self) -> Status {
         Status::not_found(&self.gvr(), &self.name)
     }

@@ -64,6 +64,7 @@ pub(super) async fn write(
     if converted {
         row.to_stored(&mut object, call.resolved.served);
     }
+    call.check_fit(&object, Some(&current.value))?;
     check_preconditions(call, current, &object)?;
     strategy.default(&mut object);
     let given = object_meta::metadata_mut(&mut object).and_then(|metadata| metadata.remove("managedFields"));

@@ -7,6 +7,7 @@ mod budgets;
 mod cluster;
 mod core_validation;
 mod custom;
+mod defaults;
 mod devices;
 mod features;
 mod forms;

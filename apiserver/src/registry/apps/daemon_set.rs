@@ -6,7 +6,7 @@ use crate::registry::fields::{alike, label_selector, non_negative, object_mut, s
 use crate::registry::strategy::{Strategy, Traits, WriteContext};
 use coracle_api::json::{Value, json};
 use coracle_api::status::FieldPath;
-use coracle_api::{Cause, meta};
+use coracle_api::{Cause, go, meta};
 
 /// Counts the changes of the template: a field in extensions/v1beta1, an annotation since (apps/v1 `conversion.go`).
 const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
@@ -67,6 +67,10 @@ impl Strategy for DaemonSetStrategy {
     fn prepare_status(&self, object: &mut Value, old: &Value, _context: &WriteContext) {
         // It is part of the spec.
         count_template(object, template_generation(old).max(1));
+    }
+
+    fn misfit(&self, object: &Value) -> Option<String> {
+        go::parse_int(meta::annotation(object, TEMPLATE_GENERATION)?).err()
     }
 
     fn validate(&self, object: &Value, causes: &mut Vec<Cause>) {

@@ -1,11 +1,11 @@
 //! Deployments.
 
 use super::{rolling, workload};
-use crate::registry::fields::{non_negative, object_mut, set_default, text};
+use crate::registry::fields::{below_mut, non_negative, object_mut, set, set_default, text};
 use crate::registry::strategy::{ScalePaths, Strategy, ThroughStatus, Traits};
-use coracle_api::Cause;
 use coracle_api::json::Value;
 use coracle_api::status::FieldPath;
+use coracle_api::{Cause, go, meta};
 
 const COUNTS: [&str; 8] = [
     "observedGeneration",
@@ -17,6 +17,21 @@ const COUNTS: [&str; 8] = [
     "terminatingReplicas",
     "collisionCount",
 ];
+
+/// The revision to go back to: a field in extensions/v1beta1, an annotation since (apps/v1 `conversion.go`).
+const ROLLBACK_TO: &str = "deprecated.deployment.rollback.to";
+
+/// It is a number, or it is not there.
+fn settle_rollback(deployment: &mut Value) {
+    let Some(given) = meta::annotation(deployment, ROLLBACK_TO) else { return };
+    if given.is_empty() {
+        meta::drop_annotations(deployment, &[ROLLBACK_TO]);
+    } else if let Ok(revision) = go::parse_int(given)
+        && let Some(annotations) = below_mut(deployment, &["metadata", "annotations"])
+    {
+        set(annotations, ROLLBACK_TO, revision.to_string());
+    }
+}
 
 /// apps/v1 Deployment
 #[derive(Debug)]
@@ -33,6 +48,7 @@ impl Strategy for DeploymentStrategy {
     }
 
     fn default(&self, object: &mut Value) {
+        settle_rollback(object);
         let spec = object_mut(object, "spec");
         workload::default_template(spec);
         set_default(spec, "replicas", 1);
@@ -45,6 +61,12 @@ impl Strategy for DeploymentStrategy {
         }
         set_default(spec, "revisionHistoryLimit", 10);
         set_default(spec, "progressDeadlineSeconds", 600);
+    }
+
+    fn misfit(&self, object: &Value) -> Option<String> {
+        let given = meta::annotation(object, ROLLBACK_TO).filter(|given| !given.is_empty())?;
+        let why = go::parse_int(given).err()?;
+        Some(format!("failed to parse annotation[{ROLLBACK_TO}]={given} as int64: {why}"))
     }
 
     fn validate(&self, object: &Value, causes: &mut Vec<Cause>) {

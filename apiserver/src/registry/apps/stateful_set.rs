@@ -1,7 +1,7 @@
 //! StatefulSets.
 
 use super::workload;
-use crate::registry::core::{claim, pod_spec, pod_warnings, volume};
+use crate::registry::core::{amounts, claim, pod_spec, pod_warnings, volume};
 use crate::registry::fields::{
     alike, copy, invalid_all, items, items_mut, non_negative, object_mut, one_of, remove, set, set_default, text,
 };
@@ -70,8 +70,7 @@ impl Strategy for StatefulSetStrategy {
         set_default(spec, "replicas", 1);
         set_default(spec, "revisionHistoryLimit", 10);
         for claim in items_mut(spec, "volumeClaimTemplates") {
-            set_default(claim, "apiVersion", "v1");
-            set_default(claim, "kind", "PersistentVolumeClaim");
+            settle_claim(claim);
             set_default(object_mut(claim, "spec"), "volumeMode", "Filesystem");
             set_default(object_mut(claim, "status"), "phase", "Pending");
         }
@@ -102,7 +101,7 @@ impl Strategy for StatefulSetStrategy {
         for field in FREE {
             copy(&mut expected, &old["spec"], field);
         }
-        if !alike(&expected, &old["spec"]) {
+        if !alike(&expected, &old["spec"]) && !alike(&expected, &settled(&old["spec"])) {
             let why = "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', \
                        'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden";
             causes.push(Cause::forbidden(&FieldPath::new("spec"), why));
@@ -136,6 +135,20 @@ impl Strategy for StatefulSetStrategy {
     fn scale(&self) -> Option<ScalePaths<'_>> {
         Some(ScalePaths { structured_selector: true, custom: None })
     }
+}
+
+/// A template of claims is one whatever it says (apps/v1 `Convert_apps_StatefulSetSpec_To_v1_StatefulSetSpec`).
+fn settle_claim(claim: &mut Value) {
+    set(claim, "apiVersion", "v1");
+    set(claim, "kind", "PersistentVolumeClaim");
+    amounts::round(claim, amounts::CLAIM);
+}
+
+/// A spec that an older server kept, as it would be kept now.
+fn settled(spec: &Value) -> Value {
+    let mut spec = spec.clone();
+    items_mut(&mut spec, "volumeClaimTemplates").for_each(settle_claim);
+    spec
 }
 
 /// Everything that is wrong with a spec (apps `ValidateStatefulSetSpec`). What no update can change is looked at in new

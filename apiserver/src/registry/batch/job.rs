@@ -3,7 +3,7 @@
 use super::{default_policy, has, indexed, job_spec, job_status, job_update, number, on, warnings};
 use crate::cache::Field;
 use crate::registry::apps::workload;
-use crate::registry::fields::{label_selector, object_mut, remove, set, set_default};
+use crate::registry::fields::{label_selector, object_mut, set, set_default};
 use crate::registry::strategy::{Dependents, Strategy, Traits, WriteContext};
 use coracle_api::json::{Map, Value};
 use coracle_api::status::FieldPath;
@@ -47,13 +47,9 @@ impl Strategy for JobStrategy {
         let replaced = if has(spec, "podFailurePolicy") { "Failed" } else { "TerminatingOrFailed" };
         set_default(spec, "podReplacementPolicy", replaced);
         default_policy(spec);
-        if spec["manualSelector"] == false {
-            // Upstream leaves it out when it says nothing.
-            remove(spec, "manualSelector");
-        }
         // A new job's pods get labels of their own first: see `prepare_create`.
         let complete = |labels: &Map| labels.contains_key(UID_LABELS[1]);
-        if has(spec, "manualSelector") || workload::template_labels(spec).is_some_and(complete) {
+        if on(spec, "manualSelector") || workload::template_labels(spec).is_some_and(complete) {
             default_labels(object);
         }
     }
@@ -171,7 +167,7 @@ fn generated_selector(job: &Value, prefixed: bool, causes: &mut Vec<Cause>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::registry::fields::below_mut;
+    use crate::registry::fields::{below_mut, remove};
     use coracle_api::json::json;
 
     fn made(name: &str, spec: Value) -> Value {

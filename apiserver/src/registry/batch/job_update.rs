@@ -1,6 +1,7 @@
 //! What may change in a job that is there (batch `ValidateJobSpecUpdate`).
 
 use super::{condition, indexed, internal, number, on};
+use crate::registry::core::pod_defaults;
 use crate::registry::fields::{alike, below_mut, field_mut, items, items_mut, remove, same, text};
 use coracle_api::Cause;
 use coracle_api::json::{Map, Value};
@@ -46,7 +47,7 @@ fn template(job: &Value, old: &Value, causes: &mut Vec<Cause>) {
     let (new, known) = (&job["spec"]["template"], &old["spec"]["template"]);
     let path = FieldPath::new("spec.template");
     if !at_rest(old) {
-        if !alike(new, known) {
+        if !alike(new, known) && !alike(&pod_defaults::settled(new), &pod_defaults::settled(known)) {
             causes.push(Cause::immutable(&path, new.clone()));
         }
         return;
@@ -55,6 +56,7 @@ fn template(job: &Value, old: &Value, causes: &mut Vec<Cause>) {
     let (mut fixed, mut before) = (new.clone(), known.clone());
     for spec in [&mut fixed, &mut before] {
         drop_placement(spec);
+        pod_defaults::settle_spec(spec);
     }
     for list in ["containers", "initContainers"] {
         if items(new, list).len() == items(known, list).len() {

@@ -1,10 +1,11 @@
 //! PersistentVolumeClaims (core `ValidatePersistentVolumeClaim` and what follows it).
 
+use super::amounts;
 use super::volume::{
     VOLUME_MODES, access_modes, is_given, not_negative, positive, some_mode, storage_class, volume_mode,
 };
 use crate::registry::fields::{
-    self, alike, field, invalid_all, is_set, label_selector, object_mut, one_of, quantity, same, set, text,
+    self, field, invalid_all, is_set, label_selector, object_mut, one_of, quantity, same, set, text,
 };
 use crate::registry::strategy::{Strategy, Traits, WriteContext};
 use crate::registry::warnings::Warnings;
@@ -41,6 +42,7 @@ impl Strategy for ClaimStrategy {
 
     fn default(&self, claim: &mut Value) {
         volume_mode(object_mut(claim, "spec"));
+        amounts::round(claim, amounts::CLAIM);
     }
 
     fn prepare_create(&self, claim: &mut Value, _context: &WriteContext) {
@@ -85,7 +87,7 @@ impl Strategy for ClaimStrategy {
                 set(object_mut(object_mut(&mut now, "resources"), "requests"), "storage", size);
             }
         }
-        if !alike(&now, &before) {
+        if !amounts::alike(&json!({"spec": now}), &json!({"spec": before}), amounts::CLAIM) {
             causes.push(Cause::forbidden(&FieldPath::new("spec"), FIXED));
         }
         // What is not said counts as nothing.

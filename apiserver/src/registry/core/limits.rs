@@ -1,5 +1,6 @@
 //! ResourceQuotas and LimitRanges (core/v1 `defaults.go`, `validation.go`).
 
+use super::amounts;
 use super::resources::{can_overcommit, is_extended};
 use crate::registry::fields::{invalid_all, items, items_mut, object_mut, quantity, text};
 use crate::registry::strategy::{Strategy, Traits, WriteContext};
@@ -65,6 +66,10 @@ const POD_RESOURCES: [&str; 7] =
     ["cpu", "limits.cpu", "limits.memory", "memory", "pods", "requests.cpu", "requests.memory"];
 
 impl Strategy for QuotaStrategy {
+    fn default(&self, object: &mut Value) {
+        amounts::round(object, amounts::QUOTA);
+    }
+
     fn validate(&self, object: &Value, causes: &mut Vec<Cause>) {
         let (spec, path) = (&object["spec"], FieldPath::new("spec"));
         for (name, value) in spec.get("hard").and_then(Value::as_object).into_iter().flatten() {
@@ -230,6 +235,7 @@ impl Strategy for LimitRangeStrategy {
                 default_container(limit);
             }
         }
+        amounts::round(object, amounts::LIMIT_RANGE);
     }
 
     fn prepare_create(&self, object: &mut Value, context: &WriteContext) {

@@ -1,5 +1,6 @@
 //! Kinds of core/v1, and of groups that grew out of it.
 
+pub mod amounts;
 pub mod claim;
 pub mod config;
 mod container;
@@ -8,6 +9,7 @@ pub mod endpoint_slices;
 pub mod endpoints;
 mod families;
 mod go_json;
+mod image_name;
 mod label_keys;
 pub mod limits;
 mod mounts;

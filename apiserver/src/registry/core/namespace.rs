@@ -25,6 +25,10 @@ const FINALIZER: &str = "kubernetes";
 const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
 impl Strategy for NamespaceStrategy {
+    fn blank_status(&self) -> Value {
+        json!({"phase": "Active"})
+    }
+
     fn fields(&self) -> &[Field] {
         &FIELDS
     }

@@ -1,5 +1,6 @@
 //! Nodes.
 
+use super::amounts;
 use crate::cache::Field;
 use crate::registry::fields::{invalid_all, is_set, items, object_mut, remove, set, text};
 use crate::registry::strategy::{Strategy, Traits, WriteContext};
@@ -55,6 +56,7 @@ impl Strategy for NodeStrategy {
             let capacity = status["capacity"].clone();
             set(status, "allocatable", capacity);
         }
+        amounts::round(node, amounts::NODE);
     }
 
     fn validate(&self, node: &Value, causes: &mut Vec<Cause>) {

@@ -1,31 +1,96 @@
 //! Defaults of pods and of templates of pods (core/v1 `defaults.go`).
 
-use super::pod_resources;
+use super::{amounts, image_name, pod_resources};
 use crate::registry::fields::{below_mut, field, field_mut, items_mut, object_mut, remove, set, set_default, text};
 use coracle_api::json::{Map, Value, json};
+use coracle_api::meta;
 
 /// Mode of the files that volumes make: 0644.
 const FILE_MODE: i64 = 0o644;
 
+/// What init containers were before they were fields; upstream's conversions drop it.
+const INIT_CONTAINERS: [&str; 4] = [
+    "pod.beta.kubernetes.io/init-containers",
+    "pod.alpha.kubernetes.io/init-containers",
+    "pod.beta.kubernetes.io/init-container-statuses",
+    "pod.alpha.kubernetes.io/init-container-statuses",
+];
+
 /// A whole pod: its spec, and what only a pod itself gets.
 pub fn pod(pod: &mut Value) {
+    meta::drop_annotations(pod, &INIT_CONTAINERS);
     let spec = object_mut(pod, "spec");
     pod_spec(spec);
     set_default(spec, "enableServiceLinks", true);
+    let host_network = field(spec, "hostNetwork").and_then(Value::as_bool) == Some(true);
     for list in ["containers", "initContainers"] {
         for container in items_mut(spec, list) {
+            if host_network {
+                host_ports(container);
+            }
             requests_from_limits(container);
         }
     }
     pod_resources::default(spec);
+    amounts::round(spec, amounts::POD_SPEC);
+    if let Some(status) = field_mut(pod, "status") {
+        amounts::round(status, amounts::POD_STATUS);
+    }
 }
 
 /// A template's metadata and spec.
 pub fn template(owner_spec: &mut Value) {
     if let Some(template) = field_mut(owner_spec, "template").filter(|template| template.is_object()) {
         object_mut(template, "metadata");
-        pod_spec(object_mut(template, "spec"));
+        meta::drop_annotations(template, &INIT_CONTAINERS);
+        let spec = object_mut(template, "spec");
+        pod_spec(spec);
+        amounts::round(spec, amounts::POD_SPEC);
     }
+}
+
+/// On the host's network a port is the host's. Templates say so no longer: the pods made from them do.
+fn host_ports(container: &mut Value) {
+    for port in items_mut(container, "ports") {
+        if let Some(number) = field(port, "containerPort").cloned() {
+            set_default(port, "hostPort", number);
+        }
+    }
+}
+
+/// A template as it would be kept now, whatever an older server filled in or let pass: for those that cannot change.
+pub fn settled(template: &Value) -> Value {
+    let mut template = template.clone();
+    meta::drop_annotations(&mut template, &INIT_CONTAINERS);
+    if let Some(spec) = field_mut(&mut template, "spec") {
+        settle_spec(spec);
+    }
+    template
+}
+
+/// The same of its pods.
+pub fn settle_spec(spec: &mut Value) {
+    drop_host_ports(spec);
+    amounts::round(spec, amounts::POD_SPEC);
+}
+
+/// Takes away the ports of hosts that templates were filled in with.
+fn drop_host_ports(spec: &mut Value) {
+    if field(spec, "hostNetwork").and_then(Value::as_bool) != Some(true) {
+        return;
+    }
+    for list in ["containers", "initContainers", "ephemeralContainers"] {
+        for port in items_mut(spec, list).flat_map(|container| items_mut(container, "ports")) {
+            if same_port(port) {
+                remove(port, "hostPort");
+            }
+        }
+    }
+}
+
+fn same_port(port: &Value) -> bool {
+    let number = |name| field(port, name).and_then(Value::as_i64);
+    number("hostPort").is_some_and(|host| Some(host) == number("containerPort"))
 }
 
 fn requests_from_limits(container: &mut Value) {
@@ -52,11 +117,8 @@ pub fn pod_spec(spec: &mut Value) {
     set_default(spec, "dnsPolicy", "ClusterFirst");
     set_default(spec, "securityContext", Map::new());
     set_default(spec, "schedulerName", "default-scheduler");
-    let host_network = field(spec, "hostNetwork").and_then(Value::as_bool) == Some(true);
     for list in ["containers", "initContainers", "ephemeralContainers"] {
-        for container in items_mut(spec, list) {
-            self::container(container, host_network);
-        }
+        items_mut(spec, list).for_each(container);
     }
     for volume in items_mut(spec, "volumes") {
         self::volume(volume);
@@ -85,7 +147,7 @@ fn stop_signal(container: &mut Value) {
 }
 
 /// A container.
-fn container(container: &mut Value, host_network: bool) {
+fn container(container: &mut Value) {
     stop_signal(container);
     if text(container, "imagePullPolicy").is_empty() {
         let policy = pull_policy(text(container, "image"));
@@ -96,9 +158,6 @@ fn container(container: &mut Value, host_network: bool) {
     set_default(container, "resources", Map::new());
     for port in items_mut(container, "ports") {
         set_default(port, "protocol", "TCP");
-        if host_network && let Some(number) = field(port, "containerPort").cloned() {
-            set_default(port, "hostPort", number);
-        }
     }
     for env in items_mut(container, "env") {
         if let Some(field) = below_mut(env, &["valueFrom", "fieldRef"]).filter(|field| field.is_object()) {
@@ -150,21 +209,7 @@ fn http_get(get: &mut Value) {
 
 /// When an image is pulled unless somebody says.
 fn pull_policy(image: &str) -> &'static str {
-    if is_latest(image) { "Always" } else { "IfNotPresent" }
-}
-
-/// Whether an image is named without a tag or digest, or by `latest`.
-fn is_latest(image: &str) -> bool {
-    if image.contains('@') {
-        return false;
-    }
-    // No name is no name of a newest image.
-    if image.is_empty() {
-        return false;
-    }
-    // A colon before the last slash belongs to the registry's port.
-    let name = image.rsplit('/').next().unwrap_or(image);
-    name.split_once(':').is_none_or(|(_, tag)| tag == "latest")
+    if image_name::tag(image) == Some("latest") { "Always" } else { "IfNotPresent" }
 }
 
 /// A volume: an empty directory unless it says otherwise.
@@ -248,18 +293,46 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pull_policies_follow_the_tag() {
-        for (image, latest) in [
-            ("a", true),
-            ("a:latest", true),
-            ("a:1", false),
-            ("r:5000/a", true),
-            ("r:5000/a:1", false),
-            ("a@sha256:x", false),
-            ("", false),
-        ] {
-            assert_eq!(is_latest(image), latest, "{image}");
+    fn ports_are_the_hosts_in_pods_alone() {
+        let spec = || json!({"hostNetwork": true, "containers": [{"name": "a", "image": "a:1", "ports": [{"containerPort": 80}]}]});
+        let port = |spec: &Value| spec["containers"][0]["ports"][0].get("hostPort").cloned();
+        let (mut own, mut owner) = (json!({"spec": spec()}), json!({"template": {"spec": spec()}}));
+        pod(&mut own);
+        template(&mut owner);
+        assert_eq!((port(&own["spec"]), port(&owner["template"]["spec"])), (Some(json!(80)), None));
+        let mut kept = own["spec"].clone();
+        drop_host_ports(&mut kept);
+        assert_eq!(port(&kept), None);
+        let ports = &mut kept["containers"][0]["ports"][0];
+        ports["hostPort"] = 81.into();
+        drop_host_ports(&mut kept);
+        assert_eq!(port(&kept), Some(json!(81)));
+    }
+
+    #[test]
+    fn older_forms_of_init_containers_go() {
+        for name in INIT_CONTAINERS {
+            let metadata = json!({"annotations": {name: "[]", "a": "b"}});
+            let (mut own, mut owner) = (json!({"metadata": metadata}), json!({"template": {"metadata": metadata}}));
+            pod(&mut own);
+            template(&mut owner);
+            let left = json!({"annotations": {"a": "b"}});
+            assert_eq!((&own["metadata"], &owner["template"]["metadata"]), (&left, &left));
+            let mut alone = json!({"metadata": {"annotations": {name: "[]"}}});
+            pod(&mut alone);
+            assert_eq!(alone["metadata"], json!({}));
         }
+    }
+
+    #[test]
+    fn a_whole_pods_requests_are_those_of_its_containers_before_they_are_rounded() {
+        let container = |name: &str| json!({"name": name, "image": "a:1", "resources": {"requests": {"cpu": "100u"}}});
+        let mut object = json!({"spec": {"containers": [container("a"), container("b")], "resources": {"limits": {"cpu": "1"}}},
+            "status": {"containerStatuses": [{"allocatedResources": {"cpu": "100u"}}]}});
+        pod(&mut object);
+        assert_eq!(object["spec"]["resources"]["requests"]["cpu"], "1m");
+        assert_eq!(object["spec"]["containers"][0]["resources"]["requests"]["cpu"], "1m");
+        assert_eq!(object["status"]["containerStatuses"][0]["allocatedResources"]["cpu"], "1m");
     }
 
     #[test]

@@ -40,8 +40,8 @@ fn aggregate(spec: &Value, kind: &str) -> Amounts {
     together(init.chain(items(spec, "containers").iter().map(|container| (Part::App, of(container, kind)))))
 }
 
-/// Fills in what follows from the containers' and from the other of the two (core/v1 `defaultHugePagePodLimits`,
-/// `defaultPodRequests`, `defaultPodLimits`). After the containers' own defaults.
+/// Fills in what follows from the containers' and from the limits (core/v1 `defaultHugePagePodLimits`, `defaultPodRequests`). After the
+/// containers' own defaults. The limits but for huge pages do not follow from the containers' (kubernetes/kubernetes#136120).
 pub fn default(spec: &mut Value) {
     if !are_set(spec) {
         return;
@@ -61,12 +61,6 @@ pub fn default(spec: &mut Value) {
         for (name, limit) in own.into_iter().filter(|(name, _)| is_pod_level(name)) {
             fill(spec, "requests", &name, limit);
         }
-    } else if amounts_of_kind(spec, "requests") {
-        for (name, amount) in limits {
-            if is_pod_level(&name) && resources::can_overcommit(&name) && all_limited(spec, &name) {
-                fill(spec, "limits", &name, amount.to_string().into());
-            }
-        }
     }
 }
 
@@ -74,12 +68,6 @@ fn fill(spec: &mut Value, kind: &str, name: &str, amount: Value) {
     if own(spec, kind).is_none_or(|own| !own.contains_key(name)) {
         set(object_mut(object_mut(spec, "resources"), kind), name, amount);
     }
-}
-
-/// Whether every container that a limit of all of them could be made from has one.
-fn all_limited(spec: &Value, name: &str) -> bool {
-    let mut all = items(spec, "containers").iter().chain(items(spec, "initContainers"));
-    all.all(|container| of(container, "limits").get(name).is_some_and(|limit| !limit.is_zero()))
 }
 
 /// The rules for them (core `validatePodResources`).
@@ -148,11 +136,7 @@ mod tests {
         assert_eq!(defaulted(limits, &[json!({}), asks("1")])["requests"], json!({"cpu": "1"}));
         let requests = json!({"requests": {"cpu": "2"}});
         let limited = json!({"limits": {"cpu": "1", "memory": "1Gi"}});
-        assert_eq!(
-            defaulted(requests.clone(), &[limited.clone(), limited.clone()])["limits"],
-            json!({"cpu": "2", "memory": "2Gi"})
-        );
-        assert_eq!(defaulted(requests, &[limited, json!({})]).get("limits"), None);
+        assert_eq!(defaulted(requests.clone(), &[limited.clone(), limited]).get("limits"), None, "as v1.36 has it");
         assert_eq!(defaulted(json!({}), &[asks("1")]), json!({}));
         let pages = json!({"limits": {"hugepages-2Mi": "4Mi", "memory": "1Gi"}});
         let huge = defaulted(json!({"limits": {"memory": "2Gi"}}), &[pages]);

@@ -1,7 +1,7 @@
 //! What may change in a pod that is there (core `ValidatePodUpdate`, `ValidatePodEphemeralContainersUpdate`).
 
 use super::pod_annotations::{self, MIRROR};
-use super::{container, scheduling};
+use super::{amounts, container, scheduling};
 use crate::registry::fields::{self, alike, copy, is_set, items, text};
 use coracle_api::json::{Value, json};
 use coracle_api::status::FieldPath;
@@ -51,7 +51,7 @@ pub fn spec(pod: &Value, old: &Value, causes: &mut Vec<Cause>) {
         copy(&mut expected, known, "nodeSelector");
         keep_node_affinity(&mut expected, known);
     }
-    if !alike(&expected, known) {
+    if !amounts::alike(&expected, known, amounts::POD_SPEC) {
         causes.push(Cause::forbidden(&path, FIXED));
     }
 }

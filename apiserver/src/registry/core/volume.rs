@@ -1,5 +1,6 @@
 //! PersistentVolumes (core `ValidatePersistentVolumeSpec`, `ValidatePersistentVolumeUpdate`).
 
+use super::amounts;
 use super::volume_kinds::{self, Owner, surplus};
 use super::{claim, node_labels};
 use crate::registry::fields::{
@@ -222,6 +223,7 @@ pub fn default_source(spec: &mut Value) {
         set_default(path, "type", "");
     }
     super::pod_defaults::volume_systems(spec);
+    amounts::round(spec, amounts::VOLUME_SPEC);
 }
 
 /// The specification of a volume that stands in another object, in place of a volume's name (core `ValidatePersistentVolumeSpec`).
