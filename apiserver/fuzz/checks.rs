@@ -72,8 +72,8 @@ pub fn apply(data: &[u8]) {
     let known = known.map(|known| known.to_string());
     let managers = known.as_ref().and_then(|known| Managers::decode(known.as_bytes())).unwrap_or_default();
     let writer = Writer { manager: "fuzz", api_version: "apps/v1", subresource: "", now: "2026-01-01T00:00:00Z" };
-    let (none, all) = (Set::default(), fields::Filter::all());
-    let how = |force| How { force, filter: &all, allowed: &none, convert: &|_, _| None };
+    let none = Set::default();
+    let how = |force| How { force, filter: &fields::Filter::All, allowed: &none, convert: &|_, _| None };
     let _ = managers.apply(&live, &config, ty, &writer, &how(false));
     let applied = managers.apply(&live, &config, ty, &writer, &how(true)).expect("force leaves no conflict");
     let managers = match &applied.managed_fields {

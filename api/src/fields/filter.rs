@@ -4,22 +4,19 @@ use super::Set;
 
 /// Which paths a write can own; what it cannot set is nobody's by it (structured-merge-diff `fieldpath.Filter`).
 pub enum Filter<'a> {
+    /// All paths.
+    All,
     /// All but these, and what is below them.
-    AllBut(Set<'a>),
+    AllBut(&'a Set<'a>),
     /// These alone, with what leads to them and what is below them; `*` is any one step.
     Only(&'static [&'static [&'static str]]),
 }
 
 impl Filter<'_> {
-    /// All paths.
-    pub fn all() -> Self {
-        Self::AllBut(Set::default())
-    }
-
     /// What of a set can be owned.
     pub(super) fn of<'s>(&self, set: Set<'s>) -> Set<'s> {
         match self {
-            Self::AllBut(ignored) if ignored.is_empty() => set,
+            Self::All => set,
             Self::AllBut(ignored) => set.without(ignored),
             Self::Only(ways) => set.only(ways),
         }

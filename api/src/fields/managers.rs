@@ -436,7 +436,7 @@ mod tests {
         force: bool,
     ) -> Result<Applied, ApplyError> {
         let none = Set::default();
-        let how = How { force, filter: &Filter::all(), allowed: &none, convert: &|_, _| None };
+        let how = How { force, filter: &Filter::All, allowed: &none, convert: &|_, _| None };
         decoded(managed).apply(live, config, ty(), &writer(manager, T1), &how)
     }
 
@@ -452,7 +452,7 @@ mod tests {
         let versions =
             [Version { api_version: "apps/v1".into(), ty: ty(), old: Cow::Borrowed(old), new: Cow::Borrowed(new) }];
         let mut managers = decoded(managed);
-        managers.update(&versions, &writer(manager, T2), &Filter::all());
+        managers.update(&versions, &writer(manager, T2), &Filter::All);
         managers.encode()
     }
 
@@ -511,7 +511,7 @@ mod tests {
     fn an_apply_that_changes_nothing_keeps_its_time() {
         let config = json!({"spec": {"replicas": 2}});
         let none = Set::default();
-        let how = How { force: false, filter: &Filter::all(), allowed: &none, convert: &|_, _| None };
+        let how = How { force: false, filter: &Filter::All, allowed: &none, convert: &|_, _| None };
         let made = Managers::default().apply(&json!({}), &config, ty(), &writer("one", T1), &how).unwrap();
         let again = decoded(&made.managed_fields).apply(&made.object, &config, ty(), &writer("one", T2), &how).unwrap();
         assert_eq!(again.managed_fields, made.managed_fields);

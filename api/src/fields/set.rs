@@ -177,6 +177,17 @@ impl<'a> Set<'a> {
         });
     }
 
+    /// These paths, each by the names of its fields.
+    pub fn of(paths: &[&[&'a str]]) -> Set<'a> {
+        let one = |path: &&[&'a str]| {
+            path.iter().rev().fold(Set::default(), |below, name| {
+                let (element, member) = (Element::field(name), below.is_empty());
+                Set { nodes: vec![Node { element, member, below }] }
+            })
+        };
+        paths.iter().map(one).fold(Set::default(), Set::union)
+    }
+
     /// What is in either.
     #[must_use]
     pub fn union(self, other: Set<'a>) -> Set<'a> {
@@ -478,6 +489,13 @@ mod tests {
         assert_eq!(set(&fields).only(&[&["list", "*", "x"], &["other"]]), set(&wanted));
         assert_eq!(set(&fields).only(&[]), Set::default());
         assert_eq!(set(&fields).only(&[&[]]), set(&fields));
+    }
+
+    #[test]
+    fn sets_are_made_of_paths() {
+        let made = Set::of(&[&["x", "y"], &["a"], &["x"], &["x", "b", "c"]]);
+        assert_eq!(made.encode(), json!({"f:a": {}, "f:x": {".": {}, "f:b": {"f:c": {}}, "f:y": {}}}));
+        assert_eq!(Set::of(&[&[]]), Set::default());
     }
 
     #[test]

@@ -7,11 +7,13 @@ use super::fields::{
 };
 use super::strategy::{NameRule, Strategy, ThroughStatus, Traits};
 use super::warnings::Warnings;
+use coracle_api::fields::Set;
 use coracle_api::json::{Value, json};
 use coracle_api::names::Names;
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, meta, validation};
 use std::net::IpAddr;
+use std::sync::LazyLock;
 
 const PATH_TYPES: [&str; 3] = ["Exact", "ImplementationSpecific", "Prefix"];
 
@@ -446,12 +448,15 @@ pub struct ServiceRangeStrategy;
 
 impl Strategy for ServiceRangeStrategy {
     fn traits(&self) -> Traits {
-        Traits { through_status: ThroughStatus::Nothing, ..Traits::DEFAULT }
+        // Upstream's strategy neither clears the status nor keeps it.
+        let through_status = ThroughStatus::Nothing;
+        Traits { status_on_create: true, status_on_update: true, through_status, ..Traits::DEFAULT }
     }
 
-    fn reset_fields(&self, _through: Option<Subresource>) -> Option<&'static Value> {
+    fn reset_fields(&self, _through: Option<Subresource>) -> Option<&'static Set<'static>> {
         // Upstream's are those of a version that there is not (networking/servicecidr `GetResetFields`).
-        Some(&Value::Null)
+        static NONE: LazyLock<Set<'static>> = LazyLock::new(Set::default);
+        Some(&NONE)
     }
 
     fn validate(&self, object: &Value, causes: &mut Vec<Cause>) {

@@ -6,6 +6,7 @@
 use super::row::Subresource;
 use crate::auth::UserInfo;
 use crate::cache::{Cacher, Field};
+use coracle_api::fields::Set;
 use coracle_api::json::Value;
 use coracle_api::names::Names;
 use coracle_api::printing::CustomPrinter;
@@ -79,6 +80,8 @@ pub struct Traits {
     pub dependents: Dependents,
     /// A new object may bring its status along.
     pub status_on_create: bool,
+    /// An update of the whole object changes the status, too.
+    pub status_on_update: bool,
     pub through_status: ThroughStatus,
     pub allocation: Allocation,
     /// How long objects live, in seconds.
@@ -95,6 +98,7 @@ impl Traits {
         unconditional_update: true,
         dependents: Dependents::Deleted,
         status_on_create: false,
+        status_on_update: false,
         through_status: ThroughStatus::All,
         allocation: Allocation::None,
         ttl: None,
@@ -125,8 +129,8 @@ pub trait Strategy: Send + Sync + std::fmt::Debug + 'static {
         Some(name)
     }
 
-    /// What a write through a path cannot set, as `fieldsV1`; None when it is what the path tells of any kind.
-    fn reset_fields(&self, _through: Option<Subresource>) -> Option<&'static Value> {
+    /// What a write through a path cannot set; None when it is what the path tells of any kind.
+    fn reset_fields(&self, _through: Option<Subresource>) -> Option<&'static Set<'static>> {
         None
     }
 

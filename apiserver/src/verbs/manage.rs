@@ -43,23 +43,19 @@ pub fn manager_of(headers: &HeaderMap, user: &str) -> String {
     }
 }
 
-static STATUS: LazyLock<Value> = LazyLock::new(|| json::json!({"f:status": {}}));
+/// What only an update of the status sets.
+static STATUS: LazyLock<Set<'static>> = LazyLock::new(|| Set::of(&[&["status"]]));
 
 /// What an update of the status cannot set, by what of the metadata it can.
-static NOT_STATUS: LazyLock<[(ThroughStatus, Value); 4]> = LazyLock::new(|| {
+static NOT_STATUS: LazyLock<[(ThroughStatus, Set<'static>); 4]> = LazyLock::new(|| {
     use ThroughStatus::{All, NotLabels, NotOwners, Nothing};
+    const REST: [&str; 9] =
+        ["spec", "data", "binaryData", "stringData", "immutable", "roleRef", "rules", "subjects", "type"];
     [All, NotOwners, NotLabels, Nothing].map(|through| {
-        let rest = ["spec", "data", "binaryData", "stringData", "immutable", "roleRef", "rules", "subjects", "type"];
-        let named = |names: &[&str]| -> coracle_api::json::Map {
-            names.iter().map(|name| (format!("f:{name}"), json::json!({}))).collect()
-        };
-        let mut fields = named(&rest);
-        match through {
-            All => {}
-            Nothing => drop(fields.insert("f:metadata", json::json!({}))),
-            _ => drop(fields.insert("f:metadata", Value::Object(named(through.kept())))),
-        }
-        (through, Value::Object(fields))
+        let kept = through.kept().iter().map(|name| Set::of(&[&["metadata", name]]));
+        let metadata =
+            if through == Nothing { Set::of(&[&["metadata"]]) } else { kept.fold(Set::default(), Set::union) };
+        (through, REST.iter().map(|name| Set::of(&[&[name]])).fold(metadata, Set::union))
     })
 });
 
@@ -77,23 +73,21 @@ fn parts(subresource: Subresource) -> Option<&'static [&'static [&'static str]]>
     }
 }
 
-/// What a write through this path can own.
+/// What a write through this path can own: but for what it cannot set (upstream's `GetResetFields`).
 pub(super) fn filter(call: &Call) -> Filter<'static> {
-    call.subresource.and_then(parts).map_or_else(|| Filter::AllBut(ignored(call)), Filter::Only)
-}
-
-/// What a write through this path cannot set, and so never owns (upstream's `GetResetFields`).
-fn ignored(call: &Call) -> Set<'static> {
     let strategy = &call.row().strategy;
     let not_status = |through| NOT_STATUS.iter().find(|(known, _)| *known == through).map(|(_, fields)| fields);
-    let fields: Option<&'static Value> = match (strategy.reset_fields(call.subresource), call.subresource) {
+    if let Some(parts) = call.subresource.and_then(parts) {
+        return Filter::Only(parts);
+    }
+    let ignored: Option<&'static Set<'static>> = match (strategy.reset_fields(call.subresource), call.subresource) {
         (Some(own), _) => Some(own),
         (None, Some(Subresource::Status)) => not_status(strategy.traits().through_status),
         (None, Some(Subresource::Finalize)) => Some(&STATUS),
         (None, None) if call.row().has(Subresource::Status) => Some(&STATUS),
         _ => None,
     };
-    fields.and_then(Set::decode).unwrap_or_default()
+    ignored.map_or(Filter::All, Filter::AllBut)
 }
 
 impl Call {
@@ -131,7 +125,12 @@ impl Call {
 /// The `managedFields` of a new object, which is in the stored version, as JSON; None when nobody owns anything.
 pub(super) fn created(call: &Call, object: &Value) -> Result<Option<Bytes>, Status> {
     let ty = call.row().type_ref(call.resolved.served)?;
-    let ignored = ignored(call);
+    let none = Set::default();
+    // Parts that are written apart are not made apart.
+    let ignored = match filter(call) {
+        Filter::AllBut(ignored) => ignored,
+        Filter::All | Filter::Only(_) => &none,
+    };
     let shown = if call.resolved.served == 0 {
         Cow::Borrowed(object)
     } else {
@@ -139,7 +138,7 @@ pub(super) fn created(call: &Call, object: &Value) -> Result<Option<Bytes>, Stat
         call.row().to_served(&mut shown, call.resolved.served);
         Cow::Owned(shown)
     };
-    Ok(call.as_writer(|writer| encode_created(&shown, ty, writer, &ignored)).map(Bytes::from))
+    Ok(call.as_writer(|writer| encode_created(&shown, ty, writer, ignored)).map(Bytes::from))
 }
 
 /// The same of what is answered and not kept, which has a kind of its own.

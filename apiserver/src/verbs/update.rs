@@ -94,7 +94,7 @@ pub(super) async fn write(
                 }
             }
             None => {
-                if row.has(Subresource::Status) {
+                if row.has(Subresource::Status) && !strategy.traits().status_on_update {
                     crate::registry::fields::copy(&mut object, old, "status");
                 }
                 meta::prepare_update(&mut object, old);

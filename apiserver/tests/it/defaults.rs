@@ -166,4 +166,27 @@ async fn small_things_are_filled_in_or_dropped() {
         "spec": {"maxReplicas": 2, "scaleTargetRef": {"kind": "Deployment", "name": "d", "apiVersion": "apps/v1"}}});
     let made = made(&client, "/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers", &scaler).await;
     assert_eq!(made["metadata"]["annotations"], json!({"a": "b"}));
+    // What a claim is filled from is in its own namespace when that is empty.
+    let from = json!({"apiGroup": "a.io", "kind": "K", "name": "n", "namespace": ""});
+    let claim = json!({"metadata": {"name": "a"}, "spec": {"accessModes": ["ReadWriteOnce"], "dataSourceRef": from,
+        "resources": {"requests": {"storage": "1Gi"}}}});
+    let (_, claim) = client.post("/api/v1/namespaces/default/persistentvolumeclaims", &claim).await;
+    assert_eq!(claim["spec"]["dataSource"], json!({"apiGroup": "a.io", "kind": "K", "name": "n"}), "{claim}");
+}
+
+/// Its strategy upstream knows no status.
+#[tokio::test]
+async fn the_status_of_a_range_is_written_with_it() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    let path = "/apis/networking.k8s.io/v1/servicecidrs";
+    let condition = |status: &str| json!({"conditions": [{"type": "Ready", "status": status, "reason": "R", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}]});
+    let range = json!({"metadata": {"name": "a"}, "spec": {"cidrs": ["10.7.0.0/24"]}, "status": condition("False")});
+    assert_eq!(made(&client, path, &range).await["status"], condition("False"));
+    let (_, now) = client.merge(&format!("{path}/a"), &json!({"status": condition("True")})).await;
+    assert_eq!(now["status"], condition("True"));
+    let mut plain = json!({"metadata": {"name": "b"}, "spec": {"cidrs": ["10.8.0.0/24"]}});
+    assert_eq!(made(&client, path, &plain).await["status"], json!({}));
+    plain["metadata"]["labels"] = json!({"a": "b"});
+    assert_eq!(client.put(&format!("{path}/b"), &plain).await.1["status"], json!({}));
 }

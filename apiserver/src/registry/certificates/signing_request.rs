@@ -6,6 +6,7 @@ use crate::registry::Subresource;
 use crate::registry::fields::{is_set, items, items_mut, object_mut, remove, same, set, set_default, text};
 use crate::registry::strategy::{NameRule, Strategy, WriteContext};
 use coracle_api::clock::rfc3339;
+use coracle_api::fields::Set;
 use coracle_api::json::{Value, json};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, validation};
@@ -19,9 +20,9 @@ pub struct SigningRequestStrategy;
 static FIELDS: [Field; 1] = [Field::of("spec.signerName", &["spec", "signerName"], "")];
 
 /// What cannot be set: with the whole request, through its status, through its approval.
-static RESET: LazyLock<[Value; 3]> = LazyLock::new(|| {
-    let but = |status: Value| json!({"f:spec": {}, "f:status": status});
-    [but(json!({})), but(json!({"f:conditions": {}})), but(json!({"f:certificate": {}}))]
+static RESET: LazyLock<[Set<'static>; 3]> = LazyLock::new(|| {
+    let all: [&[&str]; 3] = [&["status"], &["status", "conditions"], &["status", "certificate"]];
+    all.map(|of_status| Set::of(&[&["spec"], of_status]))
 });
 
 /// What only the server says about who asks.
@@ -34,7 +35,7 @@ impl Strategy for SigningRequestStrategy {
         &FIELDS
     }
 
-    fn reset_fields(&self, through: Option<Subresource>) -> Option<&'static Value> {
+    fn reset_fields(&self, through: Option<Subresource>) -> Option<&'static Set<'static>> {
         let [whole, status, approval] = &*RESET;
         match through {
             None => Some(whole),

@@ -223,7 +223,11 @@ fn data_source(spec: &mut Value) {
     let elsewhere = spec.pointer("/dataSourceRef/namespace").is_some_and(|namespace| namespace.as_str() != Some(""));
     for (from, to) in [("dataSource", "dataSourceRef"), ("dataSourceRef", "dataSource")] {
         if is_set(spec, from) && !is_set(spec, to) && !(elsewhere && to == "dataSource") {
-            let source = spec[from].clone();
+            let mut source = spec[from].clone();
+            if to == "dataSource" {
+                // It has none, not even an empty one.
+                fields::remove(&mut source, "namespace");
+            }
             set(spec, to, source);
         }
     }

@@ -10,6 +10,7 @@ use crate::registry::Subresource;
 use crate::registry::fields::{is_set, items, items_mut, object_mut, set, set_default, text};
 use crate::registry::strategy::{Strategy, ThroughStatus, Traits, WriteContext};
 use coracle_api::clock::rfc3339;
+use coracle_api::fields::Set;
 use coracle_api::json::{Value, json};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, meta};
@@ -35,8 +36,8 @@ static FIELDS: [Field; 9] = [
 ];
 
 /// What an update of the status cannot set.
-static NOT_STATUS: LazyLock<Value> =
-    LazyLock::new(|| json!({"f:spec": {}, "f:metadata": {"f:deletionTimestamp": {}, "f:ownerReferences": {}}}));
+static NOT_STATUS: LazyLock<Set<'static>> =
+    LazyLock::new(|| Set::of(&[&["spec"], &["metadata", "deletionTimestamp"], &["metadata", "ownerReferences"]]));
 
 /// Whether the pod is ready.
 pub fn is_ready(pod: &Value) -> bool {
@@ -122,7 +123,7 @@ impl Strategy for PodStrategy {
         Some(if name == "spec.host" { "spec.nodeName" } else { name })
     }
 
-    fn reset_fields(&self, through: Option<Subresource>) -> Option<&'static Value> {
+    fn reset_fields(&self, through: Option<Subresource>) -> Option<&'static Set<'static>> {
         (through == Some(Subresource::Status)).then_some(&NOT_STATUS)
     }
 
