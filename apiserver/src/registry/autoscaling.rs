@@ -4,9 +4,9 @@ use super::autoscaling_v1::{self, cpu};
 use super::fields::{is_set, non_negative, object_mut, set, set_default};
 use super::scaling;
 use super::strategy::Strategy;
-use coracle_api::Cause;
 use coracle_api::json::{Value, json};
 use coracle_api::status::FieldPath;
+use coracle_api::{Cause, meta};
 
 /// autoscaling/v2 and v1 HorizontalPodAutoscaler
 #[derive(Debug)]
@@ -18,7 +18,7 @@ const DEFAULT_UTILIZATION: i64 = 80;
 impl Strategy for AutoscalerStrategy {
     fn default(&self, object: &mut Value) {
         // What v1 has no fields for; v2 has, and does without.
-        coracle_api::meta::drop_annotations(object, &autoscaling_v1::ANNOTATIONS);
+        meta::drop_annotations(object, &autoscaling_v1::ANNOTATIONS);
         let spec = object_mut(object, "spec");
         set_default(spec, "minReplicas", 1);
         if !is_set(spec, "metrics") {

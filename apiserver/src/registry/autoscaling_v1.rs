@@ -3,6 +3,7 @@
 
 use super::fields::{object_mut, remove, set, text};
 use coracle_api::json::{Map, Value, json};
+use coracle_api::meta;
 
 /// The annotations; what stands there is what the conversion put there.
 const METRICS: &str = "autoscaling.alpha.kubernetes.io/metrics";
@@ -125,7 +126,7 @@ const WAYS: [(&str, &str); 2] = [("ScaleUp", "scaleUp"), ("ScaleDown", "scaleDow
 
 /// From v2 to v1.
 pub fn from_v2(object: &mut Value) {
-    drop_annotations(object);
+    meta::drop_annotations(object, &ANNOTATIONS);
     let spec = object_mut(object, "spec");
     let metrics = take_list(spec, "metrics");
     let behavior = remove(spec, "behavior").filter(Value::is_object);
@@ -165,9 +166,8 @@ pub fn from_v2(object: &mut Value) {
 /// From v1 to v2.
 pub fn to_v2(object: &mut Value) {
     set(object, "apiVersion", "autoscaling/v2");
-    let [metrics, current, behavior, conditions] =
-        [METRICS, CURRENT_METRICS, BEHAVIOR, CONDITIONS].map(|name| annotated(object, name));
-    drop_annotations(object);
+    let [metrics, current, behavior, conditions] = ANNOTATIONS.map(|name| annotated(object, name));
+    meta::drop_annotations(object, &ANNOTATIONS);
     let list = |value: Option<Value>| match value {
         Some(Value::Array(items)) => Some(items),
         _ => None,
@@ -297,17 +297,7 @@ fn put(object: &mut Value, name: &str, value: &Value) {
 }
 
 fn annotated(object: &Value, name: &str) -> Option<Value> {
-    serde_json::from_str(coracle_api::meta::annotation(object, name)?).ok()
-}
-
-fn drop_annotations(object: &mut Value) {
-    let Some(annotations) = object.pointer_mut("/metadata/annotations") else { return };
-    for name in [METRICS, CURRENT_METRICS, BEHAVIOR, CONDITIONS] {
-        remove(annotations, name);
-    }
-    if annotations.as_object().is_some_and(Map::is_empty) {
-        remove(&mut object["metadata"], "annotations");
-    }
+    serde_json::from_str(meta::annotation(object, name)?).ok()
 }
 
 #[cfg(test)]

@@ -371,7 +371,7 @@ impl Strategy for AttachmentStrategy {
     }
 
     fn validate_update(&self, attachment: &Value, old: &Value, causes: &mut Vec<Cause>) {
-        if !alike(&attachment["spec"], &old["spec"]) {
+        if !amounts::alike(&attachment["spec"], &old["spec"], amounts::ATTACHMENT_SPEC) {
             causes.push(Cause::immutable(&FieldPath::new("spec"), attachment["spec"].clone()));
         }
     }

@@ -64,6 +64,9 @@ pub const NODE: &[Way] = &[&["status", "capacity"], &["status", "allocatable"]];
 /// The list of a volume's spec.
 pub const VOLUME_SPEC: &[Way] = &[&["capacity"]];
 
+/// The list of a VolumeAttachment's spec.
+pub const ATTACHMENT_SPEC: &[Way] = &[&["source", "inlineVolumeSpec", "capacity"]];
+
 /// The list of a RuntimeClass.
 pub const RUNTIME_CLASS: &[Way] = &[&["overhead", "podFixed"]];
 

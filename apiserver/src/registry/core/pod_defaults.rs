@@ -49,7 +49,7 @@ pub fn template(owner_spec: &mut Value) {
     }
 }
 
-/// On the host's network a port is the host's. Templates say so no longer: the pods made from them do.
+/// On the host's network a port is the host's. Templates do not say so: the pods that are made from them do.
 fn host_ports(container: &mut Value) {
     for port in items_mut(container, "ports") {
         if let Some(number) = field(port, "containerPort").cloned() {
