@@ -1,7 +1,7 @@
 //! What is wrong with a definition (apiextensions `apis/apiextensions/validation`).
 
 use super::definition::{has_condition, storage_version};
-use super::{check_schema, field_path};
+use super::{cel, check_schema, field_path};
 use crate::registry::fields::{items, text};
 use coracle_api::json::{Value, json};
 use coracle_api::status::FieldPath;
@@ -70,10 +70,10 @@ pub fn definition(object: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) 
         other => causes.push(Cause::not_supported(&path.child("scope"), other, &["Cluster", "Namespaced"])),
     }
     let places = Places::of(spec, &path);
-    versions(spec, &places, causes);
+    cel::roomy(causes, |causes| versions(spec, &places, causes));
     required_names(&spec["names"], &path.child("names"), causes);
     names(&spec["names"], &path.child("names"), causes);
-    shared(spec, &places, causes);
+    cel::roomy(causes, |causes| shared(spec, &places, causes));
     conversion(spec, &path.child("conversion"), causes);
     accepted_names(object, causes);
     approval(object, old, group, causes);

@@ -3,7 +3,7 @@
 
 use super::strategy::{Scale, Version};
 use super::structural::Node;
-use super::{check, check_structural, formats, types};
+use super::{cel, check, check_structural, formats, types};
 use crate::cache::Field;
 use crate::registry::fields::{items, object_mut, set, set_default, text};
 use crate::registry::strategy::{Strategy, ThroughStatus, Traits, WriteContext};
@@ -195,7 +195,9 @@ fn row(definition: &Value, version: &Value, stored: &str, reads: bool) -> Row {
     let gvk = Gvk { group: group.into(), version: text(version, "name").into(), kind: kind.into() };
     let empty = json!({});
     let openapi = version.pointer("/schema/openAPIV3Schema").unwrap_or(&empty).clone();
-    let node = Node::parse(&openapi);
+    let mut nodes = Vec::with_capacity(1);
+    cel::roomy(&mut nodes, |nodes| nodes.push(Node::parse(&openapi)));
+    let node = nodes.pop().unwrap_or_default();
     let openapi = with_selectable(openapi, version);
     let subresource = |name: &str| version.pointer(&format!("/subresources/{name}"));
     let mut subresources = Vec::new();

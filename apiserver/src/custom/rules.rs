@@ -208,27 +208,42 @@ impl Scope {
 /// Checks every rule of a schema against a value. What was wrong before and did not change does not stand in the way of a
 /// change elsewhere (KEP-4008, ratcheting).
 pub fn validate(node: &Node, value: &Value, old: Option<&Value>, path: &FieldPath, causes: &mut Vec<Cause>) {
-    Walk { ratchets: true, causes, warnings: &mut Vec::new(), budget: Budget(Some(BUDGET)) }
-        .node(node, value, old, false, path);
+    check(true, node, value, old, path, causes);
 }
 
 /// The same for a default, whatever it was before.
 pub fn validate_default(node: &Node, value: &Value, old: Option<&Value>, path: &FieldPath, causes: &mut Vec<Cause>) {
-    Walk { ratchets: false, causes, warnings: &mut Vec::new(), budget: Budget(Some(BUDGET)) }
-        .node(node, value, old, false, path);
+    check(false, node, value, old, path, causes);
+}
+
+fn check(ratchets: bool, node: &Node, value: &Value, old: Option<&Value>, path: &FieldPath, causes: &mut Vec<Cause>) {
+    let Some(most) = MAX_CAUSES.checked_sub(causes.len()) else { return };
+    cel::roomy(causes, |causes| {
+        Walk { ratchets, most, causes, warnings: &mut Vec::new(), budget: Budget(Some(BUDGET)) }
+            .node(node, value, old, false, path);
+    });
 }
 
 /// What was wrong before, and is still.
 pub fn warnings(node: &Node, value: &Value, old: &Value) -> Vec<String> {
     let mut warnings = Vec::new();
-    let budget = Budget(Some(BUDGET));
-    let mut walk = Walk { ratchets: true, causes: &mut Vec::new(), warnings: &mut warnings, budget };
-    walk.node(node, value, Some(old), false, &FieldPath::default());
+    cel::roomy(&mut warnings, |warnings| {
+        let causes = &mut Vec::new();
+        Walk { ratchets: true, most: MAX_CAUSES, causes, warnings, budget: Budget(Some(BUDGET)) }.node(
+            node,
+            value,
+            Some(old),
+            false,
+            &FieldPath::default(),
+        );
+    });
     warnings
 }
 
 struct Walk<'w> {
     ratchets: bool,
+    /// Behind so many causes nothing more is looked at.
+    most: usize,
     causes: &'w mut Vec<Cause>,
     warnings: &'w mut Vec<String>,
     budget: Budget,
@@ -237,7 +252,7 @@ struct Walk<'w> {
 impl Walk<'_> {
     /// `same`: the nearest value around it of which it is known what it was before did not change.
     fn node(&mut self, node: &Node, value: &Value, old: Option<&Value>, same: bool, path: &FieldPath) {
-        if !node.ruled || self.causes.len() > MAX_CAUSES || value.is_null() || self.budget.0.is_none() {
+        if !node.ruled || self.causes.len() > self.most || value.is_null() || self.budget.0.is_none() {
             return;
         }
         let same = self.ratchets && old.map_or(same, |old| old == value);

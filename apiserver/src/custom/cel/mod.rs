@@ -14,6 +14,7 @@
 //! | `eval`, `values`, `lists`, `optionals`, `format`, `words` | running it |
 //! | `spend` | what that costs |
 //! | `source` | messages, with the place marked |
+//! | `room` | a larger stack, for what is deep |
 
 mod checker;
 mod cost;
@@ -27,6 +28,7 @@ mod literals;
 mod macros;
 mod optionals;
 mod parser;
+mod room;
 mod schema;
 mod source;
 mod spend;
@@ -38,6 +40,7 @@ mod words;
 
 pub use eval::TOO_COSTLY;
 pub use optionals::of as optional;
+pub use room::roomy;
 pub use schema::Declared;
 pub use types::Type;
 
@@ -46,22 +49,30 @@ use kube_cel::cel::parser::Parser;
 use kube_cel::cel::{IdedExpr, Value};
 use lexer::Token;
 use parser::{Failure, Parsed, Words};
+use room::with_room;
+use std::cell::Cell;
 use std::collections::HashMap;
 
 /// Longest expression, in characters (cel-go `parser/options.go`).
 const MAX_LENGTH: usize = 100_000;
 
 /// What is nested no deeper, and has no more choices, operators and selections, each of which can be one level of the tree,
-/// is done on the stack that there is. All else gets one of its own, with room for whatever the parser takes.
+/// is done on the stack that there is. All else gets a larger one.
 const SHALLOW_NESTING: usize = 32;
 const SHALLOW_CHOICES: usize = 64;
 const SHALLOW_SIGNS: usize = 400;
-const ROOM: usize = 64 << 20;
 
 /// What the library's parser is given, which is asked for its words alone and has no bounds that are known: so many brackets
 /// and choices, and no deeper.
 const MAX_OPEN: usize = 2000;
 const MAX_OPEN_DEPTH: usize = 64;
+/// It is slow: so many bytes of one request, and no more.
+const MAX_ASKED: usize = 200_000;
+
+thread_local! {
+    /// What it was given on this thread, which lives as long as a request.
+    static ASKED: Cell<usize> = const { Cell::new(0) };
+}
 
 /// What rules of a schema are checked and measured by.
 pub struct Scope<'d> {
@@ -90,7 +101,7 @@ impl<'d> Scope<'d> {
     /// # Errors
     /// What is wrong with it, as upstream says it.
     pub fn compile(&self, text: &str) -> Result<Compiled, String> {
-        let words = words_of(text).map_err(failed)?;
+        let words = with_room(true, || words_of(text))?.map_err(failed)?;
         with_room(is_shallow(&words), || self.compile_words(text, words))?
     }
 
@@ -132,7 +143,7 @@ impl Program {
     /// # Errors
     /// What is wrong with it.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let words = words_of(text)?;
+        let words = with_room(true, || words_of(text))??;
         let shallow = is_shallow(&words);
         let tree = with_room(shallow, || read(text, words))??.tree;
         Ok(Self { tree, shallow })
@@ -147,18 +158,6 @@ impl Program {
     pub fn measure(&self, variables: Vec<(String, Value)>) -> (eval::Outcome, u64) {
         with_room(self.shallow, || eval::measure(&self.tree, variables)).unwrap_or_else(|why| (Err(why), 0))
     }
-}
-
-/// Does something here, or where there is room for what is not shallow.
-fn with_room<T: Send>(shallow: bool, work: impl FnOnce() -> T + Send) -> Result<T, String> {
-    if shallow {
-        return Ok(work());
-    }
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().name("cel".to_owned()).stack_size(ROOM).spawn_scoped(scope, work);
-        let thread = thread.map_err(|error| format!("starting a thread for a deep expression: {error}"))?;
-        thread.join().map_err(|_| "running a deep expression failed".to_owned())
-    })
 }
 
 fn is_shallow(words: &Words) -> bool {
@@ -210,7 +209,11 @@ fn unreadable(text: &str) -> String {
         deepest = deepest.max(depth);
     }
     let fits = open <= MAX_OPEN && deepest <= MAX_OPEN_DEPTH;
-    let parse = || Parser::default().enable_optional_syntax(true).parse(text).err();
+    let parse = || {
+        let asked = ASKED.get().saturating_add(text.len());
+        ASKED.set(asked);
+        (asked <= MAX_ASKED).then(|| Parser::default().enable_optional_syntax(true).parse(text).err())?
+    };
     match fits.then(|| with_room(false, parse)) {
         // The excerpt below a message is set in by a blank.
         Some(Ok(Some(errors))) => narrowed(&errors.to_string().replace("\n| ", "\n | ")),

@@ -160,3 +160,14 @@ fn runs_cost_what_upstream_counts() {
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
+
+/// What is slow to tell is not told of everything in one request.
+#[test]
+fn many_broken_expressions_are_told_of_in_short() {
+    let broken = format!("a == '{}' (", "b".repeat(1000));
+    let mut found = Vec::new();
+    super::roomy(&mut found, |found| found.extend((0..250).map(|_| super::Program::parse(&broken).unwrap_err())));
+    let long = found.iter().filter(|why| why.contains("Syntax error: ") && why.contains('^')).count();
+    assert_eq!(long, super::MAX_ASKED / broken.len());
+    assert!(found[249].ends_with("the expression cannot be read"), "{}", found[249]);
+}

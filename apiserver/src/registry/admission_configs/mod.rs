@@ -10,6 +10,7 @@ mod webhooks;
 
 use super::fields::{items_mut, object_mut, set_default};
 use super::strategy::{Strategy, ThroughStatus, Traits};
+use crate::custom::cel;
 use coracle_api::Cause;
 use coracle_api::json::{Map, Value};
 use coracle_api::status::FieldPath;
@@ -78,13 +79,13 @@ impl AdmissionConfig {
     /// `old` is what it replaces: what was wrong there may partly stay.
     fn judge(self, object: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
         let (spec, path) = (&object["spec"], FieldPath::new("spec"));
-        match self {
+        cel::roomy(causes, |causes| match self {
             Self::Webhooks | Self::MutatingWebhooks => webhooks::check_all(object, old, causes),
             Self::ValidatingPolicy => policies::validating(object, old, causes),
             Self::Policy => policies::mutating(object, old, causes),
             Self::ValidatingBinding => bindings::check(spec, false, &path, causes),
             Self::MutatingBinding => bindings::check(spec, true, &path, causes),
-        }
+        });
     }
 }
 

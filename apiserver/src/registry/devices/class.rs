@@ -1,6 +1,7 @@
 //! DeviceClasses.
 
 use super::{config, selectors};
+use crate::custom::cel;
 use crate::registry::core::resources::is_extended;
 use crate::registry::fields::{alike, items};
 use crate::registry::strategy::{Strategy, Traits};
@@ -28,7 +29,8 @@ impl Strategy for ClassStrategy {
 /// `validateDeviceClassSpec`; null stands for no spec before.
 fn spec(spec: &Value, old: &Value, causes: &mut Vec<Cause>) {
     let path = FieldPath::new("spec");
-    selectors::check(items(spec, "selectors"), &path.child("selectors"), causes);
+    let (list, at) = (items(spec, "selectors"), path.child("selectors"));
+    cel::roomy(causes, |causes| selectors::check(list, &at, causes));
     let known = !old.is_null() && alike(&spec["config"], &old["config"]) && config::tell_the_same(spec, old);
     config::of_class(items(spec, "config"), known, &path.child("config"), causes);
     if let Some(name) = spec.get("extendedResourceName").and_then(Value::as_str)

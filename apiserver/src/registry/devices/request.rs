@@ -1,6 +1,7 @@
 //! Requests of a claim, and references to them.
 
 use super::{config, lists, names, selectors};
+use crate::custom::cel;
 use crate::registry::fields::{is_set, items, text};
 use coracle_api::json::Value;
 use coracle_api::status::FieldPath;
@@ -17,6 +18,10 @@ pub const EFFECTS: [&str; 3] = ["NoExecute", "NoSchedule", "None"];
 
 /// Everything that a claim asks for (`validateDeviceClaim`).
 pub fn devices(devices: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+    cel::roomy(causes, |causes| claim(devices, path, causes));
+}
+
+fn claim(devices: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     let names = Names::of(devices);
     let by_name = lists::by("name");
     lists::set(items(devices, "requests"), REQUESTS_MAX, &path.child("requests"), causes, request, by_name);
