@@ -7,7 +7,7 @@ use coracle_api::patch::{self, PatchType};
 use coracle_api::schema::{self, TypeRef};
 use coracle_api::selector::{FieldSelector, LabelSelector};
 use coracle_api::{Gvk, meta};
-use coracle_apiserver::custom::cel::{Declared, Program, Scope};
+use coracle_apiserver::custom::cel::{Declared, Given, Program, Scope};
 use coracle_apiserver::custom::rules;
 use coracle_apiserver::custom::structural::Node;
 use coracle_apiserver::http::protobuf;
@@ -126,5 +126,11 @@ pub fn expressions(data: &[u8]) {
     match Program::parse(text) {
         Ok(program) => drop(program.measure(vec![("self".to_owned(), rules::convert(&node, &object, true))])),
         Err(why) => assert!(!why.is_empty() && compiled.is_err(), "{text}"),
+    }
+    let all = Given { params: true, authorizer: true, variables: true, patches: true };
+    for scope in [Scope::of_request(all), Scope::of_device()] {
+        if let Err(wrong) = scope.compile(text) {
+            assert!(!wrong.why.is_empty(), "{text}");
+        }
     }
 }

@@ -172,7 +172,7 @@ impl Check<'_> {
         let compiled = match self.scope.compile(text(self.rule, "rule")) {
             Ok(compiled) => compiled,
             Err(why) => {
-                self.wrong(&path, &why);
+                self.wrong(&path, &why.why);
                 return None;
             }
         };
@@ -196,7 +196,9 @@ impl Check<'_> {
         let path = self.path.child("messageExpression");
         let compiled = match self.scope.compile(expression) {
             Ok(compiled) => compiled,
-            Err(why) => return self.wrong(&path, &format!("messageExpression {}", why.trim_start_matches("program "))),
+            Err(why) => {
+                return self.wrong(&path, &format!("messageExpression {}", why.why.trim_start_matches("program ")));
+            }
         };
         if compiled.ty != Type::String {
             return self.wrong(&path, "messageExpression must evaluate to a string");

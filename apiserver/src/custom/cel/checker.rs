@@ -2,7 +2,7 @@
 
 use super::library::{self, Overload};
 use super::macros::path;
-use super::parser::RESERVED;
+use super::parser::{Dialect, RESERVED};
 use super::schema::Declared;
 use super::source::Issue;
 use super::types::{Agreement, Type, most_general};
@@ -18,6 +18,58 @@ use std::sync::Arc;
 pub struct Environment<'d> {
     pub variables: HashMap<&'static str, Type>,
     pub objects: HashMap<Arc<str>, &'d Declared>,
+    /// The fields of the object [`VARIABLES`], which become more.
+    pub composed: HashMap<String, Type>,
+    pub dialect: Dialect,
+}
+
+/// The type of what a policy names itself.
+pub const VARIABLES: &str = "kubernetes.variables";
+const JSON_PATCH: &str = "JSONPatch";
+
+impl Environment<'_> {
+    /// The type of objects that can be made by that name: what changes are made of (apiserver `cel/mutation`), and what
+    /// requests are. Those of schemas have no name.
+    fn made(&self, name: &str) -> Option<Type> {
+        let changes = || name == JSON_PATCH || is_dynamic(name);
+        let is_known =
+            self.dialect.patches && changes() || name.starts_with("kubernetes.") && self.objects.contains_key(name);
+        is_known.then(|| Type::Object(name.into()))
+    }
+
+    /// What a type's name is.
+    fn type_name(&self, name: &str) -> Option<Type> {
+        let made = || self.made(name).map(|ty| Type::Type(Some(Arc::new(ty))));
+        library::type_name(name).or_else(made)
+    }
+
+    /// A field of an object; Err where nobody knows the object.
+    fn field(&self, object: &str, field: &str) -> Result<Option<Type>, ()> {
+        if object == VARIABLES {
+            return Ok(self.composed.get(field).cloned());
+        }
+        if self.dialect.patches && is_dynamic(object) {
+            return Ok(Some(Type::Dyn));
+        }
+        if self.dialect.patches && object == JSON_PATCH {
+            return Ok(match field {
+                "op" | "path" | "from" => Some(Type::String),
+                "value" => Some(Type::Dyn),
+                _ => None,
+            });
+        }
+        let declared = self.objects.get(object).ok_or(())?;
+        let found = declared.fields.get(field).or_else(|| {
+            let reserved = RESERVED.contains(&field);
+            reserved.then(|| declared.fields.get(&format!("__{field}__"))).flatten()
+        });
+        Ok(found.map(|field| field.ty.clone()))
+    }
+}
+
+/// Types without a schema, which are named by where they stand.
+fn is_dynamic(name: &str) -> bool {
+    name == "Object" || name.starts_with("Object.")
 }
 
 /// What is known of each node.
@@ -53,7 +105,7 @@ pub fn check(
     if !issues.is_empty() {
         return Err(issues);
     }
-    for ty in found.types.values_mut() {
+    for ty in found.types.values_mut().filter(|ty| !ty.is_closed()) {
         *ty = agreement.resolve(ty, true);
     }
     Ok(found)
@@ -120,11 +172,11 @@ impl Checker<'_> {
     fn global(&mut self, name: &str) -> Option<Type> {
         let variable = self.environment.variables.get(name).cloned();
         self.found.names_old |= variable.is_some() && name == "oldSelf";
-        if variable.is_none() {
+        if variable.is_none() && self.environment.dialect.rules {
             let known = ["timestamp", "duration"].into_iter().find(|known| *known == name);
             self.found.elsewhere = self.found.elsewhere.or(known);
         }
-        variable.or_else(|| library::type_name(name))
+        variable.or_else(|| self.environment.type_name(name))
     }
 
     fn variable(&mut self, id: u64, name: &mut String) -> Type {
@@ -155,7 +207,8 @@ impl Checker<'_> {
             return None;
         }
         let name = format!("{}.{}", prefix.trim_start_matches('.'), select.field);
-        let ty = library::type_name(&name)?;
+        let variable = self.environment.variables.get(name.as_str()).cloned();
+        let ty = variable.or_else(|| self.environment.type_name(&name))?;
         Some((name, ty))
     }
 
@@ -188,18 +241,14 @@ impl Checker<'_> {
     }
 
     fn object_field(&mut self, id: u64, object: &str, field: &str) -> Type {
-        let Some(declared) = self.environment.objects.get(object) else {
-            self.wrong(id, format!("unexpected failed resolution of '{object}'"));
-            return Type::Error;
-        };
-        let found = declared.fields.get(field).or_else(|| {
-            let reserved = RESERVED.contains(&field);
-            reserved.then(|| declared.fields.get(&format!("__{field}__"))).flatten()
-        });
-        match found {
-            Some(field) => field.ty.clone(),
-            None => {
+        match self.environment.field(object, field) {
+            Ok(Some(ty)) => ty,
+            Ok(None) => {
                 self.wrong(id, format!("undefined field '{field}'"));
+                Type::Error
+            }
+            Err(()) => {
+                self.wrong(id, format!("unexpected failed resolution of '{object}'"));
                 Type::Error
             }
         }
@@ -245,15 +294,11 @@ impl Checker<'_> {
             return self.logic(id, call, overloads, args);
         }
         let (mut result, mut names) = (None, Vec::new());
-        for overload in overloads.iter().filter(|overload| overload.member == member) {
-            let from = self.agreement.variables(overload.variables);
-            let wanted: Vec<Type> = overload.args.iter().map(|arg| arg.with_variables(from)).collect();
-            let pairs: Vec<_> = args.iter().zip(&wanted).collect();
-            if wanted.len() != args.len() || !self.agreement.agree(&pairs) {
-                continue;
-            }
+        let closed = args.iter().all(Type::is_closed);
+        let ways = overloads.iter().filter(|overload| overload.member == member && overload.args.len() == args.len());
+        for overload in ways {
+            let Some(gives) = self.way(overload, args, closed) else { continue };
             names.push(overload.name);
-            let gives = self.resolved(&overload.result.with_variables(from));
             // What can be meant in more than one way is known only when it runs.
             result = Some(match result {
                 Some(before) if before != Type::Dyn && before != gives => Type::Dyn,
@@ -268,6 +313,17 @@ impl Checker<'_> {
             }
             None => self.no_overload(id, &call.func_name, args, member),
         }
+    }
+
+    /// What one way to call a function gives, if it can be meant. `closed`: nothing of the arguments is to be found out.
+    fn way(&mut self, overload: &Overload, args: &[Type], closed: bool) -> Option<Type> {
+        if closed && overload.variables == 0 {
+            return self.agreement.agree_closed(args, &overload.args).then(|| overload.result.clone());
+        }
+        let from = self.agreement.variables(overload.variables);
+        let wanted: Vec<Type> = overload.args.iter().map(|arg| arg.with_variables(from)).collect();
+        let pairs: Vec<_> = args.iter().zip(&wanted).collect();
+        self.agreement.agree(&pairs).then(|| self.resolved(&overload.result.with_variables(from)))
     }
 
     fn no_overload(&mut self, id: u64, name: &str, args: &[Type], member: bool) -> Type {
@@ -291,7 +347,7 @@ impl Checker<'_> {
     }
 
     fn join(&mut self, before: Option<Type>, ty: Type) -> Type {
-        let Some(before) = before else { return ty };
+        let Some(before) = before.filter(|before| *before != ty) else { return ty };
         if self.agreement.agree(&[(&before, &ty)]) {
             return most_general(before, ty);
         }
@@ -345,14 +401,38 @@ impl Checker<'_> {
         }
     }
 
-    /// No message can be made in a rule: what a schema declares has no name, and there are no others.
-    fn message(&mut self, id: u64, of: &StructExpr) -> Type {
+    fn message(&mut self, id: u64, of: &mut StructExpr) -> Type {
+        if let Some(ty) = self.environment.made(of.type_name.strip_prefix('.').unwrap_or(&of.type_name)) {
+            self.initialized(&ty, &mut of.entries);
+            return ty;
+        }
         match library::type_name(&of.type_name) {
             Some(Type::Type(Some(ty))) => {
                 self.wrong(id, format!("'{ty}' is not a message type"));
                 Type::Error
             }
             _ => self.undeclared(id, &of.type_name),
+        }
+    }
+
+    /// The fields that an object is made with.
+    fn initialized(&mut self, object: &Type, entries: &mut [IdedEntryExpr]) {
+        let Type::Object(name) = object else { return };
+        for entry in entries {
+            let id = entry.id;
+            let EntryExpr::StructField(field) = &mut entry.expr else { continue };
+            let mut value = self.node(&mut field.value);
+            let wanted = self.object_field(id, name, &field.field);
+            if field.optional {
+                value = self.unwrapped(field.value.id, value);
+            }
+            if !self.agreement.agree(&[(&wanted, &value)]) {
+                let (field, value) = (&field.field, self.agreement.resolve(&value, true));
+                self.wrong(
+                    id,
+                    format!("expected type of field '{field}' is '{wanted}' but provided type is '{value}'"),
+                );
+            }
         }
     }
 

@@ -79,8 +79,16 @@ struct Local {
     entries: Option<Entries>,
 }
 
-/// The most that a tree can cost whose variables are of a schema.
-pub fn estimate(tree: &IdedExpr, checked: &Checked, root: &Declared) -> u64 {
+/// What sizes are known of.
+#[derive(Clone, Copy)]
+pub struct Root<'d> {
+    pub declared: &'d Declared,
+    /// The variable that it is; for a schema upstream does not ask what a path begins with.
+    pub variable: Option<&'static str>,
+}
+
+/// The most that a tree can cost.
+pub fn estimate(tree: &IdedExpr, checked: &Checked, root: Option<Root<'_>>) -> u64 {
     let mut costs = Costs {
         checked,
         root,
@@ -94,7 +102,7 @@ pub fn estimate(tree: &IdedExpr, checked: &Checked, root: &Declared) -> u64 {
 
 pub struct Costs<'c> {
     checked: &'c Checked,
-    root: &'c Declared,
+    root: Option<Root<'c>>,
     paths: HashMap<u64, Path>,
     locals: Vec<(String, Local)>,
     sizes: HashMap<u64, Size>,
@@ -192,15 +200,19 @@ impl Costs<'_> {
         self.local(name).and_then(|local| local.size)
     }
 
-    /// The size that the schema gives for what stands there.
+    /// The size that is declared for what stands there.
     pub fn declared(&self, path: &[String]) -> Option<Size> {
-        let (_, steps) = path.split_first()?;
-        let mut declared = self.root;
+        let (first, steps) = path.split_first()?;
+        let root = self.root.filter(|root| root.variable.is_none_or(|variable| variable == first))?;
+        let mut declared = root.declared;
         for step in steps {
             declared = match step.as_str() {
                 "@items" | "@values" => declared.item.as_deref()?,
                 "@keys" => declared.key.as_deref()?,
-                field => declared.fields.get(field)?,
+                field => {
+                    let named = || declared.item.as_ref().filter(|item| item.by_name);
+                    declared.fields.get(field).or_else(named)?
+                }
             };
         }
         Some(Size { min: 0, max: declared.most })

@@ -38,6 +38,11 @@ pub fn function(name: &str) -> Option<&'static [Overload]> {
     TABLE.get(name).map(Vec::as_slice)
 }
 
+/// A type as tables write it.
+pub fn read(text: &str) -> Option<Type> {
+    parse(text, &mut Vec::new())
+}
+
 /// A type as the table writes it; single letters are any type.
 fn parse(text: &str, variables: &mut Vec<String>) -> Option<Type> {
     if let Some((name, rest)) = text.split_once('(') {

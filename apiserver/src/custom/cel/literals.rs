@@ -76,17 +76,19 @@ fn children(node: &IdedExpr) -> Vec<&IdedExpr> {
         Expr::Select(select) => vec![&select.operand],
         Expr::Call(call) => call.target.as_deref().into_iter().chain(&call.args).collect(),
         Expr::List(list) => list.elements.iter().collect(),
-        Expr::Map(MapExpr { entries }) => {
-            let parts = entries.iter().map(|entry| match &entry.expr {
-                EntryExpr::MapEntry(entry) => vec![&entry.key, &entry.value],
-                EntryExpr::StructField(field) => vec![&field.value],
-            });
-            parts.flatten().collect()
-        }
+        Expr::Map(MapExpr { entries }) => entries.iter().flat_map(|entry| parts(&entry.expr)).collect(),
         Expr::Comprehension(of) => {
             vec![&of.iter_range, &of.accu_init, &of.loop_cond, &of.loop_step, &of.result]
         }
-        Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) | Expr::Struct(_) => Vec::new(),
+        Expr::Struct(of) => of.entries.iter().flat_map(|entry| parts(&entry.expr)).collect(),
+        Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) => Vec::new(),
+    }
+}
+
+fn parts(entry: &EntryExpr) -> Vec<&IdedExpr> {
+    match entry {
+        EntryExpr::MapEntry(entry) => vec![&entry.key, &entry.value],
+        EntryExpr::StructField(field) => vec![&field.value],
     }
 }
 
@@ -147,7 +149,7 @@ impl Literals<'_> {
         let ty = self.type_of(node, optional);
         match first {
             None => *first = Some(ty),
-            Some(first) if !first.is_like(&ty) => {
+            Some(first) if *first != ty && !first.is_like(&ty) => {
                 self.wrong(node.id, format!("expected type '{first}' but found '{ty}'"));
                 return false;
             }

@@ -38,6 +38,9 @@ pub fn call(nodes: &mut Nodes, at: u32, name: String, target: Option<IdedExpr>, 
         }
         ("sortBy", Some(target), 2) => maker.sort_by(target, args),
         ("optMap" | "optFlatMap", Some(target), 2) => maker.optional(&name, target, args),
+        ("bind", Some(target), 3) if maker.nodes.dialect.bindings && path(&target).as_deref() == Some("cel") => {
+            maker.bound(args)
+        }
         (_, target, _) => return maker.plain(name, target, args),
     };
     made.unwrap_or_else(|issue| {
@@ -83,7 +86,9 @@ impl Maker<'_> {
     /// What is no macro. A name with points in it can be a function's: `sets.contains`.
     fn plain(&mut self, name: String, target: Option<IdedExpr>, args: Vec<IdedExpr>) -> IdedExpr {
         let full = target.as_ref().and_then(path).map(|prefix| format!("{}.{name}", prefix.trim_start_matches('.')));
-        let (func_name, target) = match full.filter(|full| library::function(full).is_some()) {
+        let patches = self.nodes.dialect.patches;
+        let known = |full: &String| library::function(full).is_some() && (patches || !full.starts_with("jsonpatch."));
+        let (func_name, target) = match full.filter(known) {
             Some(full) => (full, None),
             None => (name, target.map(Box::new)),
         };
@@ -260,6 +265,18 @@ impl Maker<'_> {
             loop_step: step,
             result: inside,
         })))
+    }
+
+    /// `cel.bind`.
+    fn bound(&mut self, args: Vec<IdedExpr>) -> Made {
+        let mut args = args.into_iter();
+        let (variable, value, inside) = (args.next(), args.next(), args.next());
+        let variable = variable.unwrap_or_default();
+        let Expr::Ident(name) = &variable.expr else {
+            let message = "cel.bind() variable names must be simple identifiers".to_owned();
+            return Err(Issue { at: self.nodes.offset(&variable), message });
+        };
+        Ok(self.bind(name, value.unwrap_or_default(), inside.unwrap_or_default()))
     }
 
     /// A list in the order of what its items are mapped to.

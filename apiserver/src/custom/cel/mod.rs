@@ -1,5 +1,5 @@
-//! Expressions in CEL, as rules are written in: read, checked against the types that a schema declares, and measured by what
-//! they can cost (cel-go `parser`, `checker`; apiserver `cel`).
+//! Expressions in CEL, as rules, policies and selectors are written in: read, checked against the types of what they are
+//! given, and measured by what they can cost (cel-go `parser`, `checker`; apiserver `cel`).
 //!
 //! ```text
 //!  text ─► words ─► tree, macros replaced ─► types ─► literals ─► the most it can cost
@@ -8,7 +8,7 @@
 //! | module | what |
 //! |---|---|
 //! | `lexer`, `parser`, `macros` | from the text to a tree that knows its places |
-//! | `types`, `library` (`functions.txt`), `schema` | what there is to name and to call |
+//! | `types`, `library` (`functions.txt`), `schema`, `given` (`objects.txt`) | what there is to name and to call |
 //! | `checker`, `literals` | whether it fits together |
 //! | `cost`, `cost_calls` | what it can cost |
 //! | `eval`, `values`, `lists`, `optionals`, `format`, `words` | running it |
@@ -21,6 +21,7 @@ mod cost;
 mod cost_calls;
 mod eval;
 mod format;
+mod given;
 mod lexer;
 mod library;
 mod lists;
@@ -39,18 +40,19 @@ mod values;
 mod words;
 
 pub use eval::TOO_COSTLY;
+pub use given::{Given, compile_to};
 pub use optionals::of as optional;
 pub use room::roomy;
 pub use schema::Declared;
 pub use types::Type;
 
 use checker::Environment;
+use cost::Root;
 use kube_cel::cel::parser::Parser;
 use kube_cel::cel::{IdedExpr, Value};
 use lexer::Token;
-use parser::{Failure, Parsed, Words};
-use room::with_room;
-use std::cell::Cell;
+use parser::{Dialect, Failure, Parsed, Words};
+use room::{Spent, with_room};
 use std::collections::HashMap;
 
 /// Longest expression, in characters (cel-go `parser/options.go`).
@@ -66,21 +68,15 @@ const SHALLOW_SIGNS: usize = 400;
 /// and choices, and no deeper.
 const MAX_OPEN: usize = 2000;
 const MAX_OPEN_DEPTH: usize = 64;
-/// It is slow: so many bytes of one request, and no more.
-const MAX_ASKED: usize = 200_000;
 
-thread_local! {
-    /// What it was given on this thread, which lives as long as a request.
-    static ASKED: Cell<usize> = const { Cell::new(0) };
-}
-
-/// What rules of a schema are checked and measured by.
+/// What expressions are checked and measured by.
 pub struct Scope<'d> {
-    root: &'d Declared,
+    root: Option<Root<'d>>,
     environment: Environment<'d>,
 }
 
 /// An expression that fits together.
+#[derive(Debug)]
 pub struct Compiled {
     pub ty: Type,
     /// The most that it can cost.
@@ -88,25 +84,35 @@ pub struct Compiled {
     pub names_old: bool,
 }
 
+/// What is wrong with an expression, as upstream says it.
+#[derive(Debug)]
+pub struct Wrong {
+    pub why: String,
+    /// It fits together, and cannot be run: upstream takes this for a fault of its own.
+    pub internal: bool,
+}
+
 impl<'d> Scope<'d> {
-    /// `optional`: what was before may not have been there.
+    /// Of the rules of a schema. `optional`: what was before may not have been there.
     pub fn new(root: &'d Declared, optional: bool) -> Self {
         let old = if optional { Type::optional(root.ty.clone()) } else { root.ty.clone() };
         let variables = HashMap::from([("self", root.ty.clone()), ("oldSelf", old)]);
-        Self { root, environment: Environment { variables, objects: root.objects() } }
+        let dialect = Dialect { rules: true, ..Dialect::default() };
+        let environment = Environment { variables, objects: root.objects(), composed: HashMap::new(), dialect };
+        Self { root: Some(Root { declared: root, variable: None }), environment }
     }
 
     /// Compiles an expression.
     ///
     /// # Errors
     /// What is wrong with it, as upstream says it.
-    pub fn compile(&self, text: &str) -> Result<Compiled, String> {
-        let words = with_room(true, || words_of(text))?.map_err(failed)?;
-        with_room(is_shallow(&words), || self.compile_words(text, words))?
+    pub fn compile(&self, text: &str) -> Result<Compiled, Wrong> {
+        let words = with_room(true, || words_of(text)).map_err(unmade)?.map_err(failed)?;
+        with_room(is_shallow(&words), || self.compile_words(text, words)).map_err(unmade)?
     }
 
-    fn compile_words(&self, text: &str, words: Words) -> Result<Compiled, String> {
-        let Parsed { mut tree, offsets } = read(text, words).map_err(failed)?;
+    fn compile_words(&self, text: &str, words: Words) -> Result<Compiled, Wrong> {
+        let Parsed { mut tree, offsets } = read(text, words, self.environment.dialect).map_err(failed)?;
         let told = |issues| failed(source::show(text, issues));
         let checked = checker::check(&mut tree, &offsets, &self.environment).map_err(told)?;
         let issues = literals::check(&tree, &offsets, &checked);
@@ -115,10 +121,10 @@ impl<'d> Scope<'d> {
         }
         // Types that have another name where rules run.
         if let Some(name) = checked.elsewhere {
-            return Err(format!("program instantiation failed: reference to undefined type: {name}"));
+            return Err(unmade(format!("program instantiation failed: reference to undefined type: {name}")));
         }
         if let Some(why) = literals::unfit(&tree) {
-            return Err(format!("program instantiation failed: {why}"));
+            return Err(unmade(format!("program instantiation failed: {why}")));
         }
         let ty = checked.types.get(&tree.id).cloned().unwrap_or(Type::Error);
         let cost = cost::estimate(&tree, &checked, self.root);
@@ -126,8 +132,12 @@ impl<'d> Scope<'d> {
     }
 }
 
-fn failed(why: String) -> String {
-    format!("compilation failed: {why}")
+fn failed(why: String) -> Wrong {
+    Wrong { why: format!("compilation failed: {why}"), internal: false }
+}
+
+fn unmade(why: String) -> Wrong {
+    Wrong { why, internal: true }
 }
 
 /// An expression that can be run.
@@ -145,7 +155,7 @@ impl Program {
     pub fn parse(text: &str) -> Result<Self, String> {
         let words = with_room(true, || words_of(text))??;
         let shallow = is_shallow(&words);
-        let tree = with_room(shallow, || read(text, words))??.tree;
+        let tree = with_room(shallow, || read(text, words, Dialect::default()))??.tree;
         Ok(Self { tree, shallow })
     }
 
@@ -189,8 +199,8 @@ fn words_of(text: &str) -> Result<Words, String> {
     lexer::tokens(text).map_err(|_| unreadable(text))
 }
 
-fn read(text: &str, words: Words) -> Result<Parsed, String> {
-    parser::parse(words).map_err(|failure| match failure {
+fn read(text: &str, words: Words, dialect: Dialect) -> Result<Parsed, String> {
+    parser::parse(words, dialect).map_err(|failure| match failure {
         Failure::Issues(issues) => source::show(text, issues),
         Failure::TooDeep(why) => placeless(why),
         Failure::Syntax => unreadable(text),
@@ -209,11 +219,9 @@ fn unreadable(text: &str) -> String {
         deepest = deepest.max(depth);
     }
     let fits = open <= MAX_OPEN && deepest <= MAX_OPEN_DEPTH;
-    let parse = || {
-        let asked = ASKED.get().saturating_add(text.len());
-        ASKED.set(asked);
-        (asked <= MAX_ASKED).then(|| Parser::default().enable_optional_syntax(true).parse(text).err())?
-    };
+    // It is slow.
+    let parse =
+        || Spent::Asked.may(text.len()).then(|| Parser::default().enable_optional_syntax(true).parse(text).err())?;
     match fits.then(|| with_room(false, parse)) {
         // The excerpt below a message is set in by a blank.
         Some(Ok(Some(errors))) => narrowed(&errors.to_string().replace("\n| ", "\n | ")),

@@ -63,12 +63,23 @@ const MAX_DEPTH: u32 = 250;
 /// The words of an expression, and where each stands.
 pub type Words = Vec<(Token, u32)>;
 
+/// What there is besides the language that all expressions are written in.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Dialect {
+    /// Times have another name where it runs.
+    pub rules: bool,
+    /// `cel.bind`.
+    pub bindings: bool,
+    /// What changes are made of: `Object` and `JSONPatch`.
+    pub patches: bool,
+}
+
 /// Reads an expression from its words.
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn parse(words: Words) -> Result<Parsed, Failure> {
-    let mut parser = Parser { tokens: words, at: 0, depth: 0, nodes: Nodes::new() };
+pub fn parse(words: Words, dialect: Dialect) -> Result<Parsed, Failure> {
+    let mut parser = Parser { tokens: words, at: 0, depth: 0, nodes: Nodes::new(dialect) };
     let tree = parser.expression()?;
     if parser.peek() != &Token::End {
         return Err(Failure::Syntax);
@@ -88,11 +99,13 @@ pub struct Nodes {
     too_high: bool,
     next: u64,
     pub issues: Vec<Issue>,
+    pub dialect: Dialect,
 }
 
 impl Nodes {
-    fn new() -> Self {
-        Self { offsets: HashMap::new(), heights: HashMap::new(), too_high: false, next: 1, issues: Vec::new() }
+    fn new(dialect: Dialect) -> Self {
+        let (offsets, heights) = (HashMap::new(), HashMap::new());
+        Self { offsets, heights, too_high: false, next: 1, issues: Vec::new(), dialect }
     }
 
     pub fn id(&mut self, offset: u32) -> u64 {

@@ -21,6 +21,7 @@ enum Stack {
 
 thread_local! {
     static STACK: Cell<Stack> = const { Cell::new(Stack::Small) };
+    static SPENT: Cell<[usize; 2]> = const { Cell::new([0; 2]) };
 }
 
 /// Sets what the thread is; a panic does not leave it so.
@@ -29,7 +30,36 @@ struct Entered;
 impl Entered {
     fn new(stack: Stack) -> Self {
         STACK.set(stack);
+        SPENT.set([0; 2]);
         Self
+    }
+}
+
+/// What is done no more than so often for one request. Behind it, what is wrong is told of in short.
+#[derive(Clone, Copy)]
+pub enum Spent {
+    /// Bytes that the library's parser is asked about.
+    Asked,
+    /// Bytes of what is shown.
+    Shown,
+}
+
+impl Spent {
+    pub fn most(self) -> usize {
+        match self {
+            Self::Asked => 200_000,
+            Self::Shown => 4 << 20,
+        }
+    }
+
+    /// Whether so much more may be spent, which it is. Alone, an expression may spend what it does.
+    pub fn may(self, bytes: usize) -> bool {
+        let mut spent = SPENT.get();
+        let own = &mut spent[self as usize];
+        *own = own.saturating_add(bytes);
+        let may = *own <= self.most();
+        SPENT.set(spent);
+        may || STACK.get() == Stack::Small
     }
 }
 

@@ -19,11 +19,18 @@ pub struct Declared {
     pub fields: BTreeMap<String, Arc<Declared>>,
     pub key: Option<Arc<Declared>>,
     pub item: Option<Arc<Declared>>,
+    /// As an item of a map it is as large where it is selected by its name.
+    pub by_name: bool,
 }
 
 impl Declared {
-    fn simple(ty: Type, most: u64, least_bytes: u64) -> Self {
-        Self { ty, most, least_bytes, fields: BTreeMap::new(), key: None, item: None }
+    pub fn simple(ty: Type, most: u64, least_bytes: u64) -> Self {
+        Self { ty, most, least_bytes, fields: BTreeMap::new(), key: None, item: None, by_name: false }
+    }
+
+    pub fn map_of(key: Self, item: Self, most: u64) -> Self {
+        let ty = Type::map(key.ty.clone(), item.ty.clone());
+        Self { key: Some(Arc::new(key)), item: Some(Arc::new(item)), ..Self::simple(ty, most, 2) }
     }
 
     /// The value that a node is of, and the name that its type gets; None where rules do not see it. `resource`: it is
@@ -56,9 +63,7 @@ impl Declared {
     fn map(node: &Node, values: &Node, name: &str) -> Option<Self> {
         let item = Self::of(values, values.embedded, &format!("{name}.@elem"))?;
         let most = node.checks.max_properties.unwrap_or((REQUEST_MAX - 2) / (item.least_bytes + 6));
-        let ty = Type::map(Type::String, item.ty.clone());
-        let key = Some(Arc::new(Self::simple(Type::String, 0, 2)));
-        Some(Self { key, item: Some(Arc::new(item)), ..Self::simple(ty, most, 2) })
+        Some(Self::map_of(Self::simple(Type::String, 0, 2), item, most))
     }
 
     fn text(node: &Node) -> Self {

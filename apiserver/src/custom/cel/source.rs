@@ -1,5 +1,7 @@
 //! What is wrong with an expression, and where, as cel-go's compiler shows it: the line, with a mark below the place.
 
+use super::room::Spent;
+
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Issue {
@@ -14,14 +16,23 @@ const MOST: usize = 100;
 /// Longer lines are not shown.
 const LONGEST_LINE: usize = 16_384;
 
-/// All that is wrong with a text, in the order of its places.
+/// All that is wrong with a text, in the order of its places. When much was shown in one request, the first place alone.
 pub fn show(text: &str, mut issues: Vec<Issue>) -> String {
     let count = issues.len();
     issues.truncate(MOST);
     let mut placed: Vec<_> = issues.into_iter().map(|issue| (place(text, issue.at), issue.message)).collect();
     placed.sort_by_key(|(place, _)| *place);
-    let mut shown: Vec<String> =
-        placed.into_iter().map(|((line, column), message)| one(text, line, column, &message)).collect();
+    let mut shown = Vec::with_capacity(placed.len() + 1);
+    for ((line, column), message) in placed {
+        let mut told = told(line, column, &message);
+        if !Spent::Shown.may(0) {
+            shown.push(told);
+            return shown.join("\n");
+        }
+        mark(&mut told, text, line, column);
+        Spent::Shown.may(told.len());
+        shown.push(told);
+    }
     if count > MOST {
         shown.push(format!("{} more errors were truncated", count - MOST));
     }
@@ -41,9 +52,13 @@ fn place(text: &str, at: u32) -> (usize, usize) {
     (line, column)
 }
 
-fn one(text: &str, line: usize, column: usize, message: &str) -> String {
-    let mut shown = format!("ERROR: <input>:{line}:{}: {message}", column + 1);
-    let Some(snippet) = text.split('\n').nth(line - 1).filter(|line| line.len() <= LONGEST_LINE) else { return shown };
+fn told(line: usize, column: usize, message: &str) -> String {
+    format!("ERROR: <input>:{line}:{}: {message}", column + 1)
+}
+
+/// The line, with a mark below the place.
+fn mark(shown: &mut String, text: &str, line: usize, column: usize) {
+    let Some(snippet) = text.split('\n').nth(line - 1).filter(|line| line.len() <= LONGEST_LINE) else { return };
     let snippet = snippet.replace('\t', " ");
     shown.push_str("\n | ");
     shown.push_str(&snippet);
@@ -52,7 +67,6 @@ fn one(text: &str, line: usize, column: usize, message: &str) -> String {
     let wide = |c: char| c.len_utf8() > 1;
     shown.extend(snippet.chars().take(column).map(|c| if wide(c) { '\u{ff0e}' } else { '.' }));
     shown.push(if snippet.chars().nth(column).is_some_and(wide) { '\u{ff3e}' } else { '^' });
-    shown
 }
 
 #[cfg(test)]

@@ -82,12 +82,42 @@ impl Type {
         }
     }
 
+    /// As upstream names what an expression gives (cel-go `Type.String`).
+    pub fn declared(&self) -> String {
+        match self {
+            Self::Null => "null_type".to_owned(),
+            Self::Duration => "google.protobuf.Duration".to_owned(),
+            Self::Timestamp => "google.protobuf.Timestamp".to_owned(),
+            Self::List(item) => format!("list({})", item.declared()),
+            Self::Map(entry) => format!("map({}, {})", entry.0.declared(), entry.1.declared()),
+            Self::Opaque(name, Some(part)) => format!("{name}({})", part.declared()),
+            Self::Type(Some(part)) => format!("type({})", part.declared()),
+            other => other.to_string(),
+        }
+    }
+
     /// With variables from a number on.
     pub fn with_variables(&self, from: u32) -> Self {
         match self {
             Self::Variable(nth) => Self::Variable(from + nth),
             other => other.rebuilt(|part| part.with_variables(from)),
         }
+    }
+
+    /// Whether nothing in it is to be found out, nor too much to be told apart.
+    pub fn is_closed(&self) -> bool {
+        fn walk(ty: &Type, parts: &mut usize) -> bool {
+            *parts += 1;
+            *parts <= MAX_PARTS
+                && match ty {
+                    Type::Variable(_) => false,
+                    Type::List(item) => walk(item, parts),
+                    Type::Map(entry) => walk(&entry.0, parts) && walk(&entry.1, parts),
+                    Type::Opaque(_, part) | Type::Type(part) => part.as_ref().is_none_or(|part| walk(part, parts)),
+                    _ => true,
+                }
+        }
+        walk(self, &mut 0)
     }
 
     /// Whether null can be one.
@@ -186,6 +216,11 @@ impl Agreement {
         }
         self.undo.clear();
         agreed
+    }
+
+    /// The same of types in which nothing is to be found out.
+    pub fn agree_closed(&mut self, types: &[Type], others: &[Type]) -> bool {
+        types.iter().zip(others).all(|(one, other)| self.unify(one, other))
     }
 
     fn bind(&mut self, variable: u32, to: Type) {
