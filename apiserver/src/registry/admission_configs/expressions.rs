@@ -1,6 +1,6 @@
-//! Expressions in CEL, which must compile (admissionregistration `validation.go`).
+//! Expressions in CEL, which must fit what they are given (admissionregistration `validation.go`).
 
-use crate::custom::cel;
+use crate::custom::cel::{Scope, Type, compile_to};
 use crate::custom::rules::RESERVED;
 use crate::registry::fields::{invalid_all, text};
 use coracle_api::json::Value;
@@ -10,15 +10,88 @@ use std::collections::HashSet;
 
 const CONDITIONS_MAX: usize = 64;
 
+/// What expressions of one kind must be.
+pub(super) struct Wanted<'o> {
+    /// What they give: one of these, or anything.
+    types: Vec<Type>,
+    /// Those that were there before, which may stay: a newer server may have taken them.
+    known: HashSet<&'o str>,
+}
+
+impl<'o> Wanted<'o> {
+    pub(super) fn new(types: impl Into<Vec<Type>>, known: impl Iterator<Item = &'o str>) -> Self {
+        Self { types: types.into(), known: known.map(str::trim).collect() }
+    }
+
+    /// Conditions, some of which were there before.
+    pub(super) fn conditions(known: &'o [Value]) -> Self {
+        Self::new([Type::Bool], known.iter().map(|condition| text(condition, "expression")))
+    }
+
+    /// Checks one; what it gives, where that is known.
+    pub(super) fn check(
+        &self,
+        scope: &Scope<'_>,
+        expression: &str,
+        path: &FieldPath,
+        causes: &mut Vec<Cause>,
+    ) -> Option<Type> {
+        self.check_shown(scope, expression, expression, path, causes)
+    }
+
+    /// `shown`: the expression as messages have it.
+    pub(super) fn check_shown(
+        &self,
+        scope: &Scope<'_>,
+        expression: &str,
+        shown: &str,
+        path: &FieldPath,
+        causes: &mut Vec<Cause>,
+    ) -> Option<Type> {
+        let wrong = match compile_to(scope, expression, &self.types) {
+            Ok(compiled) => return Some(compiled.ty),
+            Err(_) if self.known.contains(expression.trim()) => return None,
+            Err(wrong) => wrong,
+        };
+        causes.push(match wrong.internal {
+            true => Cause::internal(path, &wrong.why),
+            false => Cause::invalid(path, shown, wrong.why),
+        });
+        None
+    }
+
+    /// One that must be there: `none` is told where it is blank.
+    pub(super) fn require(
+        &self,
+        scope: &Scope<'_>,
+        expression: &str,
+        none: &str,
+        path: &FieldPath,
+        causes: &mut Vec<Cause>,
+    ) -> Option<Type> {
+        if expression.trim().is_empty() {
+            causes.push(Cause::required(path, none));
+            return None;
+        }
+        self.check(scope, expression, path, causes)
+    }
+}
+
 /// What must hold for a webhook or a policy to be asked (`validateMatchConditions`).
-pub(super) fn match_conditions(conditions: &[Value], path: &FieldPath, causes: &mut Vec<Cause>) {
+pub(super) fn match_conditions(
+    conditions: &[Value],
+    scope: &Scope<'_>,
+    wanted: &Wanted<'_>,
+    path: &FieldPath,
+    causes: &mut Vec<Cause>,
+) {
     if conditions.len() > CONDITIONS_MAX {
         causes.push(Cause::too_many(path, conditions.len(), CONDITIONS_MAX));
     }
     let mut names = HashSet::new();
     for (nth, condition) in conditions.iter().enumerate() {
         let path = path.index(nth);
-        required(text(condition, "expression").trim(), "", &path.child("expression"), causes);
+        wanted.require(scope, text(condition, "expression").trim(), "", &path.child("expression"), causes);
         let (name, path) = (text(condition, "name"), path.child("name"));
         if name.is_empty() {
             causes.push(Cause::required(&path, ""));
@@ -28,22 +101,6 @@ pub(super) fn match_conditions(conditions: &[Value], path: &FieldPath, causes: &
         if !names.insert(name) {
             causes.push(Cause::duplicate(&path, name));
         }
-    }
-}
-
-/// An expression that must be there: `none` is told of one that is blank.
-pub(super) fn required(expression: &str, none: &str, path: &FieldPath, causes: &mut Vec<Cause>) {
-    if expression.trim().is_empty() {
-        causes.push(Cause::required(path, none));
-    } else {
-        compiles(expression, path, causes);
-    }
-}
-
-/// An expression that is there.
-pub(super) fn compiles(expression: &str, path: &FieldPath, causes: &mut Vec<Cause>) {
-    if let Err(why) = cel::Program::parse(expression) {
-        causes.push(Cause::invalid(path, expression, format!("compilation failed: {why}")));
     }
 }
 
@@ -57,11 +114,14 @@ pub(super) fn is_identifier(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::custom::cel::Given;
     use coracle_api::json::json;
 
     fn told(conditions: &Value) -> Vec<String> {
         let mut causes = Vec::new();
-        match_conditions(conditions.as_array().unwrap(), &FieldPath::new("m"), &mut causes);
+        let scope = Scope::of_request(Given { authorizer: true, ..Given::default() });
+        let (list, wanted) = (conditions.as_array().unwrap(), Wanted::conditions(&[]));
+        match_conditions(list, &scope, &wanted, &FieldPath::new("m"), &mut causes);
         causes.iter().map(ToString::to_string).collect()
     }
 

@@ -1,6 +1,8 @@
 //! Policies in CEL: what they are about, and what they say (admissionregistration `validation.go`).
 
-use super::{expressions, rules};
+use super::expressions::{self, Wanted};
+use super::rules;
+use crate::custom::cel::{Given, Scope, Type};
 use crate::registry::fields::{alike, invalid_all, items, one_of, text};
 use coracle_api::json::{Value, json};
 use coracle_api::status::FieldPath;
@@ -11,33 +13,64 @@ const ANNOTATIONS_MAX: usize = 20;
 /// Longest expression of an audit annotation, in bytes.
 const ANNOTATION_MAX: usize = 5 << 10;
 
+/// What the expressions of a policy are given.
+struct Scopes {
+    own: Scope<'static>,
+    /// No message is made of what somebody may do.
+    messages: Scope<'static>,
+}
+
+impl Scopes {
+    fn of(spec: &Value, mutating: bool) -> Self {
+        let variables = !items(spec, "variables").is_empty();
+        let given = Given { params: !spec["paramKind"].is_null(), authorizer: true, variables, patches: mutating };
+        Self { own: Scope::of_request(given), messages: Scope::of_request(Given { authorizer: false, ..given }) }
+    }
+
+    fn declare(&mut self, name: &str, ty: Option<&Type>) {
+        self.own.declare(name, ty);
+        self.messages.declare(name, ty);
+    }
+}
+
+/// The expressions that a list of the policy before had.
+fn before<'o>(old: Option<&'o Value>, list: &str, field: &'o str) -> impl Iterator<Item = &'o str> {
+    old.map_or(&[][..], |old| items(&old["spec"], list)).iter().map(move |item| text(item, field))
+}
+
 /// Checks a policy that lets in or turns away (`validateValidatingAdmissionPolicySpec`).
 pub(super) fn validating(policy: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
     let (spec, path) = (&policy["spec"], FieldPath::new("spec"));
-    about(spec, old, false, causes);
+    let scopes = about(spec, old, false, causes);
     let (checks, notes) = (items(spec, "validations"), items(spec, "auditAnnotations"));
     if checks.is_empty() && notes.is_empty() {
         let why = "validations or auditAnnotations must contain at least one item";
         causes.push(Cause::required(&path.child("validations"), why));
         causes.push(Cause::required(&path.child("auditAnnotations"), why));
     }
+    let wanted = (
+        Wanted::new([Type::Bool], before(old, "validations", "expression")),
+        Wanted::new([Type::String], before(old, "validations", "messageExpression")),
+    );
     for (nth, check) in checks.iter().enumerate() {
-        validation(check, &path.child("validations").index(nth), causes);
+        validation(check, &scopes, &wanted, &path.child("validations").index(nth), causes);
     }
-    annotations(notes, meta::name(policy), &path.child("auditAnnotations"), causes);
+    let wanted = Wanted::new([Type::String, Type::Null], before(old, "auditAnnotations", "valueExpression"));
+    annotations(notes, meta::name(policy), (&scopes.own, &wanted), &path.child("auditAnnotations"), causes);
 }
 
 /// Checks a policy that changes what comes in (`validateMutatingAdmissionPolicySpec`).
 pub(super) fn mutating(policy: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
     const REINVOCATION: [&str; 2] = ["IfNeeded", "Never"];
     let (spec, path) = (&policy["spec"], FieldPath::new("spec"));
-    about(spec, old, true, causes);
+    let scopes = about(spec, old, true, causes);
     let (mutations, at) = (items(spec, "mutations"), path.child("mutations"));
     if mutations.is_empty() {
         causes.push(Cause::required(&at, "mutations must contain at least one item"));
     }
+    let patches = Patches::new(scopes.own, old);
     for (nth, mutation) in mutations.iter().enumerate() {
-        check_mutation(mutation, &at.index(nth), causes);
+        check_mutation(mutation, &patches, &at.index(nth), causes);
     }
     let (again, at) = (text(spec, "reinvocationPolicy"), path.child("reinvocationPolicy"));
     match again {
@@ -47,8 +80,8 @@ pub(super) fn mutating(policy: &Value, old: Option<&Value>, causes: &mut Vec<Cau
     }
 }
 
-/// What requests a policy is about, and what it is asked with.
-fn about(spec: &Value, old: Option<&Value>, mutating: bool, causes: &mut Vec<Cause>) {
+/// What requests a policy is about, and what it is asked with: what its expressions are given.
+fn about(spec: &Value, old: Option<&Value>, mutating: bool, causes: &mut Vec<Cause>) -> Scopes {
     let path = FieldPath::new("spec");
     one_of(spec, "failurePolicy", &["Fail", "Ignore"], &path, causes);
     if !spec["paramKind"].is_null() {
@@ -69,11 +102,18 @@ fn about(spec: &Value, old: Option<&Value>, mutating: bool, causes: &mut Vec<Cau
     // What nobody touched may stay, though a newer server would refuse it.
     let untouched = |old: &Value| ["paramKind", "matchConditions"].iter().all(|name| alike(&spec[*name], &old[*name]));
     if !old.is_some_and(|old| untouched(&old["spec"])) {
-        expressions::match_conditions(items(spec, "matchConditions"), &path.child("matchConditions"), causes);
+        let given = Given { params: !spec["paramKind"].is_null(), authorizer: true, ..Given::default() };
+        let known = old.map_or(&[][..], |old| items(&old["spec"], "matchConditions"));
+        let (scope, wanted) = (Scope::of_request(given), Wanted::conditions(known));
+        let (list, at) = (items(spec, "matchConditions"), path.child("matchConditions"));
+        expressions::match_conditions(list, &scope, &wanted, &at, causes);
     }
+    let mut scopes = Scopes::of(spec, mutating);
+    let wanted = Wanted::new([], before(old, "variables", "expression"));
     for (nth, variable) in items(spec, "variables").iter().enumerate() {
-        check_variable(variable, &path.child("variables").index(nth), causes);
+        check_variable(variable, &mut scopes, &wanted, &path.child("variables").index(nth), causes);
     }
+    scopes
 }
 
 /// The kind of what a policy is asked with (`validateParamKind`).
@@ -116,24 +156,39 @@ fn api_version(whole: &str, path: &FieldPath, causes: &mut Vec<Cause>) {
 }
 
 /// A value that other expressions name (`validateVariable`).
-fn check_variable(variable: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+fn check_variable(
+    variable: &Value,
+    scopes: &mut Scopes,
+    wanted: &Wanted<'_>,
+    path: &FieldPath,
+    causes: &mut Vec<Cause>,
+) {
     let (name, at) = (text(variable, "name"), path.child("name"));
     if name.trim().is_empty() {
         causes.push(Cause::required(&at, "name is not specified"));
     } else if !expressions::is_identifier(name) {
         causes.push(Cause::invalid(&at, name, "name is not a valid CEL identifier"));
     }
-    let none = "expression is not specified";
-    expressions::required(text(variable, "expression"), none, &path.child("expression"), causes);
+    let (expression, none) = (text(variable, "expression"), "expression is not specified");
+    let ty = wanted.require(&scopes.own, expression, none, &path.child("expression"), causes);
+    if !expression.trim().is_empty() {
+        scopes.declare(name, ty.as_ref());
+    }
 }
 
 /// What must hold, and what is said when it does not (`validateValidation`).
-fn validation(check: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+fn validation(
+    check: &Value,
+    scopes: &Scopes,
+    (holds, says): &(Wanted<'_>, Wanted<'_>),
+    path: &FieldPath,
+    causes: &mut Vec<Cause>,
+) {
     let none = "expression is not specified";
-    expressions::required(text(check, "expression"), none, &path.child("expression"), causes);
+    holds.require(&scopes.own, text(check, "expression"), none, &path.child("expression"), causes);
     let (made, at) = (text(check, "messageExpression"), path.child("messageExpression"));
     if !made.trim().is_empty() {
-        expressions::compiles(made, &at, causes);
+        says.check(&scopes.messages, made, &at, causes);
     } else if !made.is_empty() {
         causes.push(Cause::invalid(&at, made, "must be non-empty if specified"));
     }
@@ -147,7 +202,13 @@ fn validation(check: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
 }
 
 /// What is written down about a request (`validateAuditAnnotation`).
-fn annotations(notes: &[Value], policy: &str, path: &FieldPath, causes: &mut Vec<Cause>) {
+fn annotations(
+    notes: &[Value],
+    policy: &str,
+    given: (&Scope<'_>, &Wanted<'_>),
+    path: &FieldPath,
+    causes: &mut Vec<Cause>,
+) {
     if notes.len() > ANNOTATIONS_MAX {
         // In the field names of upstream's internal type.
         let shown = |note: &Value| json!({"Key": text(note, "key"), "ValueExpression": text(note, "valueExpression")});
@@ -159,24 +220,54 @@ fn annotations(notes: &[Value], policy: &str, path: &FieldPath, causes: &mut Vec
         let (path, key) = (path.index(nth), text(note, "key"));
         let whole = format!("{policy}/{key}");
         invalid_all(&path.child("key"), &whole, validation::qualified_name(&whole), causes);
-        value_expression(text(note, "valueExpression"), &path.child("valueExpression"), causes);
+        value_expression(text(note, "valueExpression"), given, &path.child("valueExpression"), causes);
         if !keys.insert(key) {
             causes.push(Cause::duplicate(&path.child("key"), key));
         }
     }
 }
 
-fn value_expression(expression: &str, path: &FieldPath, causes: &mut Vec<Cause>) {
-    if expression.trim().len() > ANNOTATION_MAX {
+fn value_expression(
+    shown: &str,
+    (scope, wanted): (&Scope<'_>, &Wanted<'_>),
+    path: &FieldPath,
+    causes: &mut Vec<Cause>,
+) {
+    let expression = shown.trim();
+    if expression.is_empty() {
+        causes.push(Cause::required(path, "valueExpression is not specified"));
+    } else if expression.len() > ANNOTATION_MAX {
         // Upstream says that it is required.
         causes.push(Cause::required(path, &format!("must not exceed {ANNOTATION_MAX} bytes in length")));
     } else {
-        expressions::required(expression, "valueExpression is not specified", path, causes);
+        wanted.check_shown(scope, expression, shown, path, causes);
+    }
+}
+
+/// What changes are made by.
+struct Patches<'o> {
+    scope: Scope<'static>,
+    apply: Wanted<'o>,
+    json: Wanted<'o>,
+}
+
+impl<'o> Patches<'o> {
+    fn new(scope: Scope<'static>, old: Option<&'o Value>) -> Self {
+        let known = |field: &'static str| {
+            let mutations = old.map_or(&[][..], |old| items(&old["spec"], "mutations")).iter();
+            mutations.map(move |mutation| text(&mutation[field], "expression"))
+        };
+        let object = |name: &str| Type::Object(name.into());
+        Self {
+            scope,
+            apply: Wanted::new([object("Object")], known("applyConfiguration")),
+            json: Wanted::new([Type::list(object("JSONPatch"))], known("jsonPatch")),
+        }
     }
 }
 
 /// A change, in one of two ways (`validateMutation`).
-fn check_mutation(mutation: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+fn check_mutation(mutation: &Value, patches: &Patches<'_>, path: &FieldPath, causes: &mut Vec<Cause>) {
     const KINDS: [(&str, &str); 2] = [("ApplyConfiguration", "applyConfiguration"), ("JSONPatch", "jsonPatch")];
     let (kind, at) = (text(mutation, "patchType"), path.child("patchType"));
     if kind.is_empty() {
@@ -194,7 +285,8 @@ fn check_mutation(mutation: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
         }
         Some(patch) => {
             let at = path.child(field).child("expression");
-            expressions::required(text(patch, "expression").trim(), "", &at, causes);
+            let wanted = if kind == "JSONPatch" { &patches.json } else { &patches.apply };
+            wanted.require(&patches.scope, text(patch, "expression").trim(), "", &at, causes);
         }
     }
     for (_, other) in KINDS.into_iter().filter(|(_, other)| *other != field && given(other).is_some()) {
@@ -293,6 +385,89 @@ mod tests {
     }
 
     #[test]
+    fn variables_have_the_types_of_their_values() {
+        let of = |expression: &str, message: &str| {
+            let variables = json!([{"name": "a", "expression": "object.b == 'c'"}, {"name": "d", "expression": "variables.a ? 1 : 2"},
+                {"name": "wrong", "expression": "nothing"}]);
+            let validations = json!([{"expression": expression, "messageExpression": message}]);
+            check(&json!({"variables": variables, "validations": validations}))
+        };
+        let first = of("variables.a && variables.d > 1", "string(variables.d)");
+        assert_eq!(first.len(), 1);
+        assert!(first[0].starts_with("spec.variables[2].expression: Invalid value: \"nothing\": compilation failed: ERROR: <input>:1:1: undeclared reference to 'nothing' (in container '')"), "{first:?}");
+        let at = "spec.validations[0]";
+        assert_eq!(
+            of("variables.d", "variables.a")[1..],
+            [
+                format!("{at}.expression: Invalid value: \"variables.d\": must evaluate to bool but got int"),
+                format!("{at}.messageExpression: Invalid value: \"variables.a\": must evaluate to string but got bool"),
+            ]
+        );
+        assert_eq!(of("variables.wrong.a == 1", "variables.wrong + 'a'").len(), 1);
+        assert!(of("variables.e", "'m'")[1].contains("undefined field 'e'"));
+        assert!(
+            check(&json!({"validations": [{"expression": "variables.a"}]}))[0]
+                .contains("undeclared reference to 'variables'")
+        );
+    }
+
+    #[test]
+    fn expressions_name_what_they_are_given() {
+        let mut spec = json!({
+            "matchConditions": [{"name": "a", "expression": "authorizer.requestResource.check('a').allowed() && params.a == 1"}],
+            "validations": [{"expression": "params.a == 1 && authorizer.path('/a').check('get').allowed()", "messageExpression": "string(params.a)"}],
+            "auditAnnotations": [{"key": "a", "valueExpression": " params.a == 1 ? 'a' : object.b.c.d.e().f "}],
+        });
+        let told = check(&spec);
+        assert_eq!(told.len(), 4, "{told:?}");
+        for (told, start) in told.iter().zip([
+            "spec.matchConditions[0].expression: Invalid value: \"authorizer.",
+            "spec.validations[0].expression: Invalid value: \"params.a",
+            "spec.validations[0].messageExpression: Invalid value: \"string(params.a)\"",
+            // What is shown is what was written, what is compiled has no blanks around it.
+            "spec.auditAnnotations[0].valueExpression: Invalid value: \" params.a == 1 ? 'a' : object.b.c.d.e().f \": compilation failed: ERROR: <input>:1:1: ",
+        ]) {
+            assert!(told.starts_with(start) && told.contains("undeclared reference to 'params'"), "{told}");
+        }
+        spec["paramKind"] = json!({"apiVersion": "v1", "kind": "K"});
+        spec["auditAnnotations"][0]["valueExpression"] = json!("params.a == 1 ? 'a' : null");
+        assert_eq!(
+            check(&spec),
+            [
+                "spec.auditAnnotations[0].valueExpression: Invalid value: \"params.a == 1 ? 'a' : null\": compilation failed: ERROR: <input>:1:15: found no matching overload for '_?_:_' applied to '(bool, string, null)'\n | params.a == 1 ? 'a' : null\n | ..............^"
+            ]
+        );
+        spec["auditAnnotations"][0]["valueExpression"] = json!("1");
+        let why = "must evaluate to one of [string null_type] but got int";
+        assert_eq!(check(&spec), [format!("spec.auditAnnotations[0].valueExpression: Invalid value: \"1\": {why}")]);
+        spec["auditAnnotations"][0]["valueExpression"] = json!("null");
+        spec["validations"][0]["messageExpression"] = json!("authorizer.path('/a').check('get').reason()");
+        let told = check(&spec);
+        assert!(told.len() == 1 && told[0].contains("undeclared reference to 'authorizer'"), "{told:?}");
+    }
+
+    #[test]
+    fn expressions_that_were_there_before_may_stay() {
+        let wrong = json!({
+            "matchConditions": [{"name": "a", "expression": "nothing"}],
+            "variables": [{"name": "a", "expression": "nothing"}],
+            "validations": [{"expression": "1", "messageExpression": "1"}],
+            "auditAnnotations": [{"key": "a", "valueExpression": "1"}],
+            "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": "1"}},
+                {"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": "1"}}],
+        });
+        let old = policy(&wrong);
+        let mut new = old.clone();
+        new["spec"]["paramKind"] = json!({"apiVersion": "v1", "kind": "K"});
+        for (config, count) in [(AdmissionConfig::ValidatingPolicy, 5), (AdmissionConfig::Policy, 4)] {
+            assert_eq!(told(config, old.clone(), None).len(), count);
+            assert_eq!(told(config, new.clone(), Some(&old)), [""; 0]);
+        }
+        new["spec"]["validations"][0]["messageExpression"] = json!("2");
+        assert_eq!(told(AdmissionConfig::ValidatingPolicy, new, Some(&old)).len(), 1);
+    }
+
+    #[test]
     fn a_check_says_why_it_fails() {
         let of = |validation: Value| check(&json!({"validations": [validation]}));
         let good = json!({"expression": "true", "message": "\nm\n", "messageExpression": "'m'", "reason": "Invalid"});
@@ -359,6 +534,14 @@ mod tests {
                 "spec.mutations[0].applyConfiguration: Invalid value: \"{applyConfiguration}\": must not be specified when patchType is JSONPatch",
             ]
         );
+        let gives = |expression: &str| json!({"patchType": "JSONPatch", "jsonPatch": {"expression": expression}});
+        let at = "spec.mutations[0].jsonPatch.expression: Invalid value";
+        let why = "must evaluate to list(JSONPatch) but got list(dyn)";
+        assert_eq!(of(gives("[]")), [format!("{at}: \"[]\": {why}")]);
+        assert_eq!(of(gives("object.a == 1 ? [JSONPatch{op: 'remove', path: '/a'}] : []")), [""; 0]);
+        let object = json!({"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": "object"}});
+        let at = "spec.mutations[0].applyConfiguration.expression: Invalid value";
+        assert_eq!(of(object), [format!("{at}: \"object\": must evaluate to Object but got dyn")]);
         let blank = json!({"patchType": "JSONPatch", "jsonPatch": {"expression": " "}});
         assert_eq!(of(blank), ["spec.mutations[0].jsonPatch.expression: Required value"]);
     }

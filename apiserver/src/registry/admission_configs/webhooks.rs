@@ -1,6 +1,8 @@
 //! Webhooks (admissionregistration `validation.go`).
 
-use super::{expressions, rules};
+use super::expressions::{self, Wanted};
+use super::rules;
+use crate::custom::cel::{Given, Scope, Type};
 use crate::registry::fields::{alike, invalid_all, items, label_selector, one_of, text};
 use crate::registry::webhook_url;
 use coracle_api::json::Value;
@@ -54,11 +56,15 @@ fn has_wrong_selector(webhook: &Value) -> bool {
 /// `validateMutatingWebhookConfiguration`).
 pub(super) fn check_all(object: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
     let webhooks = items(object, "webhooks");
+    let scope = Scope::of_request(Given { authorizer: true, ..Given::default() });
+    let before = old.map_or(&[][..], |old| items(old, "webhooks")).iter();
+    let known = before.flat_map(|webhook| items(webhook, "matchConditions")).map(|known| text(known, "expression"));
+    let conditions = (scope, Wanted::new([Type::Bool], known));
     let spared = old.map_or_else(Spared::default, |old| Spared::by(items(old, "webhooks"), webhooks));
     let mut names = HashSet::new();
     for (nth, webhook) in webhooks.iter().enumerate() {
         let path = FieldPath::new("webhooks").index(nth);
-        check(webhook, spared, &path, causes);
+        check(webhook, spared, &conditions, &path, causes);
         let name = text(webhook, "name");
         if !spared.names && !name.is_empty() && !names.insert(name) {
             causes.push(Cause::duplicate(&path.child("name"), name));
@@ -66,7 +72,13 @@ pub(super) fn check_all(object: &Value, old: Option<&Value>, causes: &mut Vec<Ca
     }
 }
 
-fn check(webhook: &Value, spared: Spared, path: &FieldPath, causes: &mut Vec<Cause>) {
+fn check(
+    webhook: &Value,
+    spared: Spared,
+    (scope, wanted): &(Scope<'_>, Wanted<'_>),
+    path: &FieldPath,
+    causes: &mut Vec<Cause>,
+) {
     check_name(text(webhook, "name"), &path.child("name"), causes);
     rules::check_all(items(webhook, "rules"), &path.child("rules"), causes);
     one_of(webhook, "failurePolicy", &["Fail", "Ignore"], path, causes);
@@ -90,7 +102,7 @@ fn check(webhook: &Value, spared: Spared, path: &FieldPath, causes: &mut Vec<Cau
     client(&webhook["clientConfig"], &path.child("clientConfig"), causes);
     if !spared.conditions {
         let path = path.child("matchConditions");
-        expressions::match_conditions(items(webhook, "matchConditions"), &path, causes);
+        expressions::match_conditions(items(webhook, "matchConditions"), scope, wanted, &path, causes);
     }
     let path = path.child("admissionReviewVersions");
     versions(items(webhook, "admissionReviewVersions"), spared.versions, &path, causes);
@@ -229,6 +241,16 @@ mod tests {
     fn webhooks_are_asked_under_conditions() {
         let told = check(json!({"matchConditions": [{"expression": " ", "name": "a"}]}));
         assert_eq!(told, ["webhooks[0].matchConditions[0].expression: Required value"]);
+        let of = |expression: &str| json!({"matchConditions": [{"expression": expression, "name": "a"}]});
+        assert_eq!(check(of("request.name != '' && authorizer.path('/a').check('get').allowed()")), [""; 0]);
+        let at = "webhooks[0].matchConditions[0].expression: Invalid value";
+        assert_eq!(check(of(" object.a")), [format!("{at}: \"object.a\": must evaluate to bool but got dyn")]);
+        assert!(check(of("params.a == 1"))[0].contains("undeclared reference to 'params'"));
+        // Another condition that comes does not make what was there wrong.
+        let (old, mut new) = (hooks(&[of("object.a")]), hooks(&[of("object.a")]));
+        new["webhooks"][0]["matchConditions"] =
+            json!([{"expression": "object.a", "name": "a"}, {"expression": "true", "name": "b"}]);
+        assert_eq!(super::super::told(AdmissionConfig::Webhooks, new, Some(&old)), [""; 0]);
     }
 
     #[test]
