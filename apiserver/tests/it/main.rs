@@ -28,6 +28,7 @@ mod overload;
 mod patches;
 mod pod_admission;
 mod pods;
+mod policies;
 mod power_loss;
 mod protobuf;
 mod proxy;

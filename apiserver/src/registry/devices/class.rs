@@ -30,7 +30,7 @@ impl Strategy for ClassStrategy {
 fn spec(spec: &Value, old: &Value, causes: &mut Vec<Cause>) {
     let path = FieldPath::new("spec");
     let (list, at) = (items(spec, "selectors"), path.child("selectors"));
-    cel::roomy(causes, |causes| selectors::check(list, &at, causes));
+    cel::roomy(causes, |causes| selectors::check(list, items(old, "selectors"), &at, causes));
     let known = !old.is_null() && alike(&spec["config"], &old["config"]) && config::tell_the_same(spec, old);
     config::of_class(items(spec, "config"), known, &path.child("config"), causes);
     if let Some(name) = spec.get("extendedResourceName").and_then(Value::as_str)
@@ -81,6 +81,9 @@ mod tests {
             json!({"spec": {"config": [config], "selectors": selectors}})
         };
         let update = |new: &Value, old: &Value| told(|causes| ClassStrategy.validate_changed(new, old, causes));
+        let selector = json!([{"cel": {"expression": "1"}}]);
+        assert!(update(&of(1, selector.clone()), &of(1, selector.clone())).is_empty());
+        assert_eq!(update(&of(1, selector), &of(1, json!(null))).len(), 1);
         let selector = json!([{"cel": {"expression": "true"}}]);
         assert!(update(&of(20_000, selector), &of(20_000, json!(null))).is_empty());
         assert_eq!(

@@ -57,7 +57,7 @@ fn alternative(one: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
 /// `validateExactDeviceRequest`
 fn exactly(of: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     names::class(text(of, "deviceClassName"), &path.child("deviceClassName"), causes);
-    selectors::check(items(of, "selectors"), &path.child("selectors"), causes);
+    selectors::check(items(of, "selectors"), &[], &path.child("selectors"), causes);
     mode(of, path, causes);
     for (nth, item) in items(of, "tolerations").iter().enumerate() {
         toleration(item, &path.child("tolerations").index(nth), causes);

@@ -1,34 +1,53 @@
 //! Expressions in CEL that select devices.
 
 use super::lists;
-use crate::custom::cel::Program;
+use crate::custom::cel::{Scope, Type};
 use crate::registry::fields::{is_set, text};
 use coracle_api::Cause;
 use coracle_api::json::Value;
 use coracle_api::status::FieldPath;
+use std::sync::LazyLock;
 
 pub const SELECTORS_MAX: usize = 32;
 const EXPRESSION_MAX: usize = 10 << 10;
+/// What looking at one device may cost.
+const COST_MAX: u64 = 1_000_000;
 
-/// Selectors, which must all hold (`validateSelectorSlice`).
-pub fn check(list: &[Value], path: &FieldPath, causes: &mut Vec<Cause>) {
+/// Selectors, which must all hold (`validateSelectorSlice`). Those that were there before may stay.
+pub fn check(list: &[Value], before: &[Value], path: &FieldPath, causes: &mut Vec<Cause>) {
     lists::slice(list, SELECTORS_MAX, path, causes, |selector, path, causes| {
         let path = path.child("cel");
         if is_set(selector, "cel") {
-            expression(text(&selector["cel"], "expression"), &path.child("expression"), causes);
+            let (text, is_known) = (text(&selector["cel"], "expression"), before.contains(selector));
+            expression(text, is_known, &path.child("expression"), causes);
         } else {
             causes.push(Cause::required(&path, ""));
         }
     });
 }
 
-/// An expression must be one (`validateCELSelector`). What it is of is not known here: names, types and costs are not
-/// judged, so upstream refuses some that are taken.
-fn expression(text: &str, path: &FieldPath, causes: &mut Vec<Cause>) {
+/// An expression must fit a device, and be cheap (`validateCELSelector`). What an attribute is, nobody knows: it may be a
+/// bool.
+fn expression(text: &str, is_known: bool, path: &FieldPath, causes: &mut Vec<Cause>) {
+    static DEVICE: LazyLock<Scope<'static>> = LazyLock::new(Scope::of_device);
     if text.len() > EXPRESSION_MAX {
         causes.push(Cause::too_long(path, EXPRESSION_MAX));
-    } else if let Err(why) = Program::parse(text) {
-        causes.push(Cause::invalid(path, text, format!("compilation failed: {why}")));
+        return;
+    }
+    if is_known {
+        return;
+    }
+    match DEVICE.compile(text) {
+        Err(wrong) if wrong.internal => causes.push(Cause::internal(path, &wrong.why)),
+        Err(wrong) => causes.push(Cause::invalid(path, text, wrong.why)),
+        Ok(compiled) if !matches!(compiled.ty, Type::Bool | Type::Dyn) => {
+            let why = format!("must evaluate to bool or the unknown type, not {}", compiled.ty.declared());
+            causes.push(Cause::invalid(path, text, why));
+        }
+        Ok(compiled) if compiled.cost > COST_MAX => {
+            causes.push(Cause::forbidden(path, "too complex, exceeds cost limit"));
+        }
+        Ok(_) => {}
     }
 }
 
@@ -39,7 +58,7 @@ mod tests {
 
     fn told(list: Value) -> Vec<String> {
         let mut causes = Vec::new();
-        check(list.as_array().unwrap(), &FieldPath::new("s"), &mut causes);
+        check(list.as_array().unwrap(), &[], &FieldPath::new("s"), &mut causes);
         causes.iter().map(ToString::to_string).collect()
     }
 
@@ -57,6 +76,36 @@ mod tests {
         ] {
             assert!(told(json!([{"cel": {"expression": text}}])).is_empty(), "{text}");
         }
+    }
+
+    #[test]
+    fn selectors_fit_devices_and_are_cheap() {
+        let of = |text: &str| told(json!([{"cel": {"expression": text}}]));
+        let at = "s[0].cel.expression";
+        let why = "must evaluate to bool or the unknown type, not int";
+        assert_eq!(of("1"), [format!("{at}: Invalid value: \"1\": {why}")]);
+        for (text, why) in [
+            ("device.drivers == ''", "undefined field 'drivers'"),
+            ("object.a == 1", "undeclared reference to 'object' (in container '')"),
+            ("device.driver > 1", "found no matching overload for '_>_' applied to '(string, int)'"),
+            (
+                "device.capacity['a'].b > 1",
+                "found no matching overload for '_>_' applied to '(kubernetes.Quantity, int)'",
+            ),
+        ] {
+            let told = of(text);
+            assert!(told.len() == 1 && told[0].contains(why), "{told:?}");
+        }
+        let all = |inner: String| format!("device.attributes.all(a, {inner})");
+        let costly = all(all(all(all("a == a".to_owned()))));
+        assert_eq!(of(&costly), [format!("{at}: Forbidden: too complex, exceeds cost limit")]);
+        // What was there before may stay where it can.
+        let before = [json!({"cel": {"expression": costly}})];
+        let mut causes = Vec::new();
+        check(&before, &before, &FieldPath::new("s"), &mut causes);
+        assert_eq!(causes, []);
+        check(&[json!({"cel": {"expression": "1"}})], &before, &FieldPath::new("s"), &mut causes);
+        assert_eq!(causes.len(), 1);
     }
 
     #[test]
