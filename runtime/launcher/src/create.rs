@@ -197,7 +197,7 @@ fn launch(
     let for_children = ForChildren {
         pid: take(&mut joined, NamespaceKind::Pid),
         time: take(&mut joined, NamespaceKind::Time),
-        new_time: spec.namespace(NamespaceKind::Time).is_some_and(|namespace| namespace.path.is_none()),
+        new_time: spec.is_new(NamespaceKind::Time),
         offsets: &spec.time_offsets,
     };
     let root_inside = user.is_some() || flags & libc::CLONE_NEWUSER != 0;
@@ -434,7 +434,7 @@ impl Child<'_> {
         // Still with the rights of who started it. That it cannot be opened is told when it is needed.
         let place = sys::open(&self.spec.root, libc::O_PATH | libc::O_DIRECTORY, 0).ok().filter(|_| self.root_inside);
         if self.root_inside {
-            if self.spec.namespace(NamespaceKind::User).is_some_and(|namespace| namespace.path.is_none()) {
+            if self.spec.is_new(NamespaceKind::User) {
                 report.ask("U")?;
             }
             sys::become_root().context(|| "become root in the user namespace".into())?;
@@ -443,13 +443,12 @@ impl Child<'_> {
         for namespace in &self.joined {
             sys::setns(&namespace.fd, namespace.flag).context(|| "join a namespace".into())?;
         }
-        if self
-            .spec
-            .namespaces
-            .iter()
-            .any(|namespace| namespace.kind == NamespaceKind::Cgroup && namespace.path.is_none())
-        {
+        if self.spec.is_new(NamespaceKind::Cgroup) {
             sys::unshare(libc::CLONE_NEWCGROUP).context(|| "unshare the cgroup namespace".into())?;
+        }
+        if self.spec.is_new(NamespaceKind::Network) {
+            // A new one has no other interface and this one down (runc's "loopback" network, `network_linux.go`).
+            sys::raise_loopback().context(|| "bring the loopback interface up".into())?;
         }
         if let Some(hostname) = &self.spec.hostname {
             sys::sethostname(hostname).context(|| format!("set hostname {hostname:?}"))?;

@@ -255,8 +255,7 @@ impl Spec {
                 return Err(Error::new(format!("linux.namespaces: {:?} is there twice", namespace.kind)));
             }
         }
-        let new_user = self.namespace(NamespaceKind::User).is_some_and(|namespace| namespace.path.is_none());
-        if new_user && self.mappings.is_empty() {
+        if self.is_new(NamespaceKind::User) && self.mappings.is_empty() {
             return Err(Error::new("linux: a new user namespace needs uidMappings and gidMappings"));
         }
         if !self.mappings.is_empty() && self.namespace(NamespaceKind::User).is_none() {
@@ -264,8 +263,7 @@ impl Spec {
                 "linux.uidMappings: user namespace mappings specified, but user namespace isn't enabled in the config",
             ));
         }
-        let new_time = self.namespace(NamespaceKind::Time).is_some_and(|namespace| namespace.path.is_none());
-        if !self.time_offsets.is_empty() && !new_time {
+        if !self.time_offsets.is_empty() && !self.is_new(NamespaceKind::Time) {
             return Err(Error::new(
                 "linux.timeOffsets: time namespace offsets specified, but time namespace isn't enabled in the config",
             ));
@@ -303,6 +301,11 @@ impl Spec {
 
     pub fn namespace(&self, kind: NamespaceKind) -> Option<&Namespace> {
         self.namespaces.iter().find(|namespace| namespace.kind == kind)
+    }
+
+    /// Whether the container gets a namespace of its own, made for it.
+    pub fn is_new(&self, kind: NamespaceKind) -> bool {
+        self.namespace(kind).is_some_and(|namespace| namespace.path.is_none())
     }
 }
 
