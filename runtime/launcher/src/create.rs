@@ -566,6 +566,8 @@ pub fn finish(
     if let Some(domain) = personality {
         sys::personality(domain).context(|| "set linux.personality".into())?;
     }
+    // As root, who may read what the user may not.
+    let env = if process.has_home() { None } else { Some(process.env_with_home()) };
     // Before rights go: the directory may be one that only root can enter; then again as the user, as runc does.
     let as_root = process.enter_cwd();
     process.drop_rights(filter, &|number| {
@@ -589,7 +591,7 @@ pub fn finish(
     }
     last()?;
     labels.apply(&process.labels)?;
-    Err(process.exec(&program))
+    Err(process.exec(&program, env.as_ref().unwrap_or(&process.env)))
 }
 
 /// The parent returns from `create` now: its end of the pipe gets an end of file by closing ours.

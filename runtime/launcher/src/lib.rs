@@ -19,6 +19,7 @@ pub mod create;
 pub mod error;
 pub mod events;
 pub mod exec;
+mod home;
 pub mod hooks;
 pub mod identity;
 pub mod json;

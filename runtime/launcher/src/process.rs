@@ -174,9 +174,9 @@ impl Process {
     }
 
     /// Becomes the program. Returns only an error.
-    pub fn exec(&self, program: &CString) -> Error {
+    pub fn exec(&self, program: &CString, env: &[String]) -> Error {
         let strings = |list: &[String]| list.iter().map(sys::cstr).collect::<io::Result<Vec<CString>>>();
-        match (strings(&self.args), strings(&self.env)) {
+        match (strings(&self.args), strings(env)) {
             (Ok(args), Ok(env)) => {
                 Error::io(format!("exec {}", program.to_string_lossy()), sys::execve(program, &args, &env))
             }
