@@ -83,7 +83,7 @@ pub fn specs(data: &[u8]) {
     let _ = Spec::parse(&config, Path::new("/bundle"));
     let _ = Process::parse(config.get("process"));
     let _ = Filter::of(config.at("linux.seccomp"));
-    let _ = cgroup::devices::rules(config.at("linux.resources.devices").items());
+    let _ = cgroup::devices::Table::parse(config.at("linux.resources.devices").items());
 }
 
 /// What the kernel says of mounts and groups is a file like any other.

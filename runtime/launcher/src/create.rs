@@ -69,7 +69,7 @@ pub fn create(id: &str, options: &Options, wait: bool) -> Result<State> {
     let dir = state::reserve(&options.root, id)?;
     let mut class = None;
     let made = (|| {
-        group.create().and_then(|()| group.apply(&spec.resources))?;
+        group.create().and_then(|()| group.confine(&spec.resources))?;
         class = spec.intel_rdt.as_ref().map(|rdt| rdt.open(id)).transpose()?;
         let start = if wait { Some(make_fifo(&dir)?) } else { None };
         let mut state = State::new(dir.clone(), id, &options.bundle, 0, &cgroups_path, &spec.annotations);

@@ -11,6 +11,7 @@ mod hostile;
 mod images;
 mod isolation;
 mod launcher;
+mod launcher_defaults;
 mod launcher_features;
 mod newer;
 mod older_kernel;

@@ -118,6 +118,30 @@ impl Cgroup {
 
     /// Writes the limits of `linux.resources`.
     pub fn apply(&self, resources: &Json) -> Result<()> {
+        self.limit(resources)?;
+        match resources.get("devices").items() {
+            [] => Ok(()),
+            devices => self.limit_devices(devices),
+        }
+    }
+
+    /// Writes the limits of a new container: of devices it may use those alone that are named, also where none is
+    /// (config-linux "Allowed Device list").
+    pub fn confine(&self, resources: &Json) -> Result<()> {
+        self.limit(resources)?;
+        self.limit_devices(resources.get("devices").items())
+    }
+
+    fn limit_devices(&self, devices: &[Json]) -> Result<()> {
+        match self.dir("devices") {
+            Some(dir) if self.v2 => devices::v2(dir, devices),
+            Some(dir) => devices::v1(dir, devices),
+            None if devices.is_empty() => Ok(()),
+            None => Err(Error::new("linux.resources.devices: the devices controller is not mounted")),
+        }
+    }
+
+    fn limit(&self, resources: &Json) -> Result<()> {
         if !resources.get("network").members().is_empty() {
             return Err(Error::new("linux.resources.network is not supported"));
         }
@@ -147,9 +171,6 @@ impl Cgroup {
         if let Some(dir) = present("pids", "pids")? {
             pids::apply(dir, resources.get("pids"))?;
         }
-        if let Some(dir) = present("devices", "devices")? {
-            devices::v1(dir, resources.get("devices").items())?;
-        }
         if let Some(dir) = present("blkio", "blockIO")? {
             io::v1(dir, resources.get("blockIO"))?;
         }
@@ -172,7 +193,6 @@ impl Cgroup {
         cpu::v2(dir, resources.get("cpu"))?;
         memory::v2(dir, resources.get("memory"))?;
         pids::apply(dir, resources.get("pids"))?;
-        devices::v2(dir, resources.get("devices").items())?;
         io::v2(dir, resources.get("blockIO"))?;
         io::hugepages(dir, resources.get("hugepageLimits").items(), "max")?;
         io::rdma(dir, resources.get("rdma"))?;
