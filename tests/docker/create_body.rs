@@ -129,7 +129,7 @@ fn limits() -> Vec<Row> {
         row(
             "HostConfig.CpuShares",
             json!(77),
-            Seen("cat /sys/fs/cgroup/cpu/cpu.shares /sys/fs/cgroup/cpu.weight", &["77", "3"]),
+            Seen("cat /sys/fs/cgroup/cpu/cpu.shares /sys/fs/cgroup/cpu.weight", &["77", "14"]),
         ),
         row(
             "HostConfig.Memory",

@@ -55,9 +55,18 @@ pub fn v2(dir: &Path, cpu: &Json) -> Result<()> {
     Ok(())
 }
 
-/// Shares 2…262144 to weight 1…10000, as KEP-2254 maps them.
+/// Shares 2…262144 to weight 1…10000 by a curve on which 1024, what every v1 group has, is 100, what every v2 group has
+/// (opencontainers/cgroups `ConvertCPUSharesToCgroupV2Value`, Kubernetes the same).
 pub fn weight_of_shares(shares: u64) -> u64 {
-    1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
+    match shares {
+        0..=2 => 1,
+        3..262_144 => {
+            let log = (shares as f64).log2();
+            let exponent = (log * log + 125.0 * log) / 612.0 - 7.0 / 34.0;
+            10f64.powf(exponent).ceil() as u64
+        }
+        262_144.. => 10_000,
+    }
 }
 
 #[cfg(test)]
@@ -66,7 +75,18 @@ mod tests {
 
     #[test]
     fn shares_become_weights() {
-        for (shares, weight) in [(1, 1), (2, 1), (1024, 39), (262_144, 10_000), (u64::MAX, 10_000)] {
+        for (shares, weight) in [
+            (1, 1),
+            (2, 1),
+            (3, 2),
+            (77, 14),
+            (512, 59),
+            (1024, 100),
+            (2048, 174),
+            (262_143, 10_000),
+            (262_144, 10_000),
+            (u64::MAX, 10_000),
+        ] {
             assert_eq!(weight_of_shares(shares), weight, "{shares}");
         }
     }

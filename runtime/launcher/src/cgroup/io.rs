@@ -3,7 +3,10 @@
 use std::path::Path;
 
 use super::write;
-use crate::{error::Result, json::Json};
+use crate::{
+    error::{Error, Result},
+    json::Json,
+};
 
 const THROTTLES: [(&str, &str, &str); 4] = [
     ("throttleReadBpsDevice", "blkio.throttle.read_bps_device", "rbps"),
@@ -71,11 +74,18 @@ pub fn rdma(dir: &Path, devices: &Json) -> Result<()> {
     Ok(())
 }
 
-/// `suffix` is `limit_in_bytes` on v1 and `max` on v2.
+/// `suffix` is `limit_in_bytes` on v1 and `max` on v2. What is reserved counts, where the kernel counts it (5.7), and else
+/// what is used (config-linux "Huge page limits"): both are limited, as runc does.
 pub fn hugepages(dir: &Path, limits: &[Json], suffix: &str) -> Result<()> {
     for limit in limits {
-        let (Some(size), Some(bytes)) = (limit.get("pageSize").str(), limit.get("limit").u64()) else { continue };
+        let (Some(size), Some(bytes)) = (limit.get("pageSize").str(), limit.get("limit").u64()) else {
+            return Err(Error::new("linux.resources.hugepageLimits: pageSize or limit is missing"));
+        };
         write(dir, &format!("hugetlb.{size}.{suffix}"), &bytes.to_string())?;
+        match write(dir, &format!("hugetlb.{size}.rsvd.{suffix}"), &bytes.to_string()) {
+            Err(error) if error.errno() != Some(libc::ENOENT) => return Err(error),
+            _ => {}
+        }
     }
     Ok(())
 }

@@ -53,7 +53,11 @@ pub fn v2(dir: &Path, memory: &Json) -> Result<()> {
         }
         // v1 counts memory and swap together, v2 swap alone.
         let swap = if swap < 0 { -1 } else { (swap - limit.unwrap_or(0).max(0)).max(0) };
-        write(dir, "memory.swap.max", &number(swap))?;
+        match write(dir, "memory.swap.max", &number(swap)) {
+            // A kernel that does not count swap has no such file, and no limit and no swap are then what there is anyway (runc).
+            Err(error) if error.errno() == Some(libc::ENOENT) && swap <= 0 => {}
+            result => result?,
+        }
     }
     if let Some(limit) = limit {
         write(dir, "memory.max", &number(limit))?;

@@ -116,7 +116,7 @@ impl Cgroup {
         }
     }
 
-    /// Writes the limits of `linux.resources`.
+    /// Writes the limits of `linux.resources`, which what they do not name leave as it is.
     pub fn apply(&self, resources: &Json) -> Result<()> {
         self.limit(resources)?;
         match resources.get("devices").items() {
@@ -196,13 +196,11 @@ impl Cgroup {
         io::v2(dir, resources.get("blockIO"))?;
         io::hugepages(dir, resources.get("hugepageLimits").items(), "max")?;
         io::rdma(dir, resources.get("rdma"))?;
-        for (file, value) in resources.get("unified").members() {
-            if file.contains('/') || file.starts_with("cgroup.") {
-                return Err(Error::new(format!("linux.resources.unified: {file:?} is not a limit")));
-            }
-            write(dir, file, value.str().unwrap_or_default())?;
-        }
-        Ok(())
+        resources
+            .get("unified")
+            .members()
+            .iter()
+            .try_for_each(|(file, value)| write_unified(dir, file, value.str().unwrap_or_default()))
     }
 
     /// On v2 the directory, which a process can be cloned into.
@@ -355,6 +353,20 @@ fn remove_tree(dir: &Path, depth: usize) -> Result<()> {
     }
 }
 
+/// Writes an entry of `linux.resources.unified`, whatever its name (config-linux "Unified"), but for the files that are no
+/// configuration. Each line is one value (`io.max` has one for each device), and so one write.
+fn write_unified(dir: &Path, file: &str, value: &str) -> Result<()> {
+    const NOT_LIMITS: [&str; 5] = ["cgroup.procs", "cgroup.threads", "cgroup.kill", "cgroup.freeze", "cgroup.type"];
+    if file.contains('/') || NOT_LIMITS.contains(&file) {
+        return Err(Error::new(format!("linux.resources.unified: {file:?} is not a limit")));
+    }
+    let mut control = ControlFile::new(dir, file);
+    match value.contains('\n') {
+        true => value.lines().filter(|line| !line.is_empty()).try_for_each(|line| control.write(line)),
+        false => control.write(value),
+    }
+}
+
 /// Writes one control file.
 pub fn write(dir: &Path, file: &str, value: &str) -> Result<()> {
     ControlFile::new(dir, file).write(value)
@@ -397,4 +409,71 @@ pub fn read_key(dir: &Path, file: &str, key: &str) -> Option<u64> {
     let text = fs::read_to_string(dir.join(file)).ok()?;
     let mut lines = text.lines().filter_map(|line| line.split_once(' '));
     lines.find(|(name, _)| *name == key).and_then(|(_, value)| value.trim().parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A directory that looks like a group of v2 with these files; gone with this.
+    struct Files(PathBuf);
+
+    impl Files {
+        fn new(name: &str, files: &[&str]) -> Files {
+            let dir = std::env::temp_dir().join(format!("cgroup-{name}-{}", std::process::id()));
+            fs::create_dir_all(&dir).unwrap();
+            files.iter().for_each(|file| fs::write(dir.join(file), "").unwrap());
+            Files(dir)
+        }
+
+        fn group(&self, path: &str) -> Cgroup {
+            let mount = Mount { controllers: vec![], point: self.0.clone(), root: "/".into() };
+            Hierarchy::V2 { mount }.group(path).unwrap()
+        }
+
+        fn apply(&self, resources: &str) -> Result<()> {
+            self.group("/").apply(&Json::parse(resources.as_bytes()).unwrap())
+        }
+
+        fn read(&self, file: &str) -> String {
+            fs::read_to_string(self.0.join(file)).unwrap()
+        }
+    }
+
+    impl Drop for Files {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn unified_values_are_written_line_by_line() {
+        let files = Files::new("unified", &["io.max", "cgroup.max.descendants", "cgroup.kill"]);
+        files.apply(r#"{"unified":{"io.max":"8:0 rbps=1\n8:16 rbps=2\n","cgroup.max.descendants":"5"}}"#).unwrap();
+        // Two writes: the kernel takes one line of each.
+        assert_eq!(
+            (files.read("io.max").as_str(), files.read("cgroup.max.descendants").as_str()),
+            ("8:0 rbps=18:16 rbps=2", "5")
+        );
+        for bad in [r#"{"unified":{"cgroup.kill":"1"}}"#, r#"{"unified":{"a/io.max":"1"}}"#] {
+            assert!(files.apply(bad).unwrap_err().to_string().contains("is not a limit"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_the_kernel_does_not_count_is_not_missed() {
+        let files = Files::new("uncounted", &["memory.max", "hugetlb.2MB.max"]);
+        let pages = r#""hugepageLimits":[{"pageSize":"2MB","limit":4}]"#;
+        files.apply(&format!(r#"{{"memory":{{"limit":64,"swap":64}},{pages}}}"#)).unwrap();
+        files.apply(r#"{"memory":{"limit":64,"swap":-1}}"#).unwrap();
+        // A limit of swap is one that cannot be kept.
+        assert!(
+            files.apply(r#"{"memory":{"limit":64,"swap":65}}"#).unwrap_err().to_string().contains("memory.swap.max")
+        );
+        assert_eq!(files.read("hugetlb.2MB.max"), "4");
+        fs::write(files.0.join("hugetlb.2MB.rsvd.max"), "").unwrap();
+        files.apply(&format!("{{{pages}}}")).unwrap();
+        assert_eq!(files.read("hugetlb.2MB.rsvd.max"), "4");
+        assert!(files.apply(r#"{"hugepageLimits":[{"limit":4}]}"#).is_err());
+    }
 }
