@@ -238,7 +238,7 @@ fn run_command(arguments: &mut Arguments, options: &mut Options) -> Result<u8> {
     let Some(signals) = signals else { return Ok(0) };
     let code = wait_forwarding(state.pid, &signals)?;
     if !keep {
-        state.clean(&state.cgroup()?)?;
+        state.clean(&state.cgroup()?, &options.log)?;
     }
     Ok(code)
 }
@@ -472,7 +472,7 @@ fn delete_command(arguments: &mut Arguments, options: &Options) -> Result<u8> {
     let id = arguments.operand("a container id")?;
     arguments.end()?;
     match State::load(&options.root, &id) {
-        Ok(state) => state.delete(force)?,
+        Ok(state) => state.delete(force, &options.log)?,
         // Made and never finished: nothing but the directory.
         Err(_) if force => match state::check_id(&id)
             .and_then(|()| fs::remove_dir_all(options.root.join(&id)).context(|| format!("remove {id}")))

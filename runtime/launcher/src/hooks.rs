@@ -51,13 +51,21 @@ impl Hooks {
         self.list.is_empty()
     }
 
+    /// Runs them all in order, whatever fails; returns what did (runtime.md "Lifecycle" 9 and 13).
+    pub fn run_each(&self, state: &Json) -> Vec<Error> {
+        let state = state.to_string();
+        let run = |(index, hook): (usize, &Hook)| self.run_one(index, hook, &state).err();
+        self.list.iter().enumerate().filter_map(run).collect()
+    }
+
     /// Runs them in order; the first that fails ends it.
     pub fn run(&self, state: &Json) -> Result<()> {
         let state = state.to_string();
-        for (index, hook) in self.list.iter().enumerate() {
-            hook.run(&state).context(|| format!("error running {} hook #{index}", self.name))?;
-        }
-        Ok(())
+        self.list.iter().enumerate().try_for_each(|(index, hook)| self.run_one(index, hook, &state))
+    }
+
+    fn run_one(&self, index: usize, hook: &Hook, state: &str) -> Result<()> {
+        hook.run(state).context(|| format!("error running {} hook #{index}", self.name))
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{
     error::{Context, Error, Result},
     hooks::Hooks,
     json::{Json, object},
-    log::rfc3339,
+    log::{Log, rfc3339},
     process_fd::ProcessFd,
     rdt::Class,
     spec::read_json,
@@ -223,11 +223,13 @@ impl State {
     }
 
     /// Runs the hooks of a point that has passed: what fails is a line in the log, nothing more (runtime.md "Lifecycle").
-    pub fn run_hooks(&self, name: &'static str, status: Status, log: &crate::log::Log) {
-        let run = Hooks::parse(&self.hooks, name).and_then(|hooks| hooks.run(&self.describe(Some(status))));
-        if let Err(error) = run {
-            log.warn(&error.to_string());
-        }
+    pub fn run_hooks(&self, name: &'static str, status: Status, log: &Log) {
+        let failed = match Hooks::parse(&self.hooks, name) {
+            Ok(hooks) if hooks.is_empty() => return,
+            Ok(hooks) => hooks.run_each(&self.describe(Some(status))),
+            Err(error) => vec![error],
+        };
+        failed.iter().for_each(|error| log.warn(&error.to_string()));
     }
 
     /// Sends a signal, never to another process that got the number meanwhile.
@@ -241,7 +243,7 @@ impl State {
     }
 
     /// Removes a stopped container's group and files; with `force`, kills it first.
-    pub fn delete(&self, force: bool) -> Result<()> {
+    pub fn delete(&self, force: bool, log: &Log) -> Result<()> {
         let group = self.cgroup()?;
         match self.status() {
             Status::Stopped => {}
@@ -257,11 +259,11 @@ impl State {
                 )));
             }
         }
-        self.clean(&group)
+        self.clean(&group, log)
     }
 
     /// Removes group and files of a container whose first process is gone.
-    pub fn clean(&self, group: &Cgroup) -> Result<()> {
+    pub fn clean(&self, group: &Cgroup, log: &Log) -> Result<()> {
         // Without a pid namespace others may have outlived it.
         if group.remove_empty().is_err() {
             group.kill()?;
@@ -280,7 +282,7 @@ impl State {
         if fs::remove_dir(&self.dir).is_err() {
             gone(fs::remove_dir_all(&self.dir)).context(what)?;
         }
-        self.run_hooks("poststop", Status::Stopped, &crate::log::Log::default());
+        self.run_hooks("poststop", Status::Stopped, log);
         Ok(())
     }
 }

@@ -89,7 +89,10 @@ async fn end(shim: &Shim, events: &mut tokio::sync::mpsc::Receiver<ShimEvent>, b
     shim.call(&Request::Delete { id: "c".into() }).await.unwrap();
     shim.call(&Request::Shutdown).await.unwrap();
     assert!(matches!(events.recv().await, Some(ShimEvent::Gone)));
-    coracle_launcher::state::State::load(&bundle.dir.path().join("oci"), "c").unwrap().delete(true).unwrap();
+    coracle_launcher::state::State::load(&bundle.dir.path().join("oci"), "c")
+        .unwrap()
+        .delete(true, &Default::default())
+        .unwrap();
 }
 
 #[test]
