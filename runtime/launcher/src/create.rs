@@ -69,7 +69,12 @@ pub fn create(id: &str, options: &Options, wait: bool) -> Result<State> {
     let dir = state::reserve(&options.root, id)?;
     let mut class = None;
     let made = (|| {
-        group.create().and_then(|()| group.confine(&spec.resources))?;
+        made_group = Some(group.claim()?);
+        group.confine(&spec.resources)?;
+        if let Some(user) = spec.group_owner(process.uid) {
+            group.give(user)?;
+        }
+    let mut made_group = None;
         class = spec.intel_rdt.as_ref().map(|rdt| rdt.open(id)).transpose()?;
         let start = if wait { Some(make_fifo(&dir)?) } else { None };
         let mut state = State::new(dir.clone(), id, &options.bundle, 0, &cgroups_path, &spec.annotations);
@@ -86,7 +91,9 @@ pub fn create(id: &str, options: &Options, wait: bool) -> Result<State> {
     })();
     if made.is_err() {
         // What was there before stays; what was made goes. The first error is the one to report.
-        let _ = group.remove();
+        if let Some(group) = made_group {
+            let _ = group.remove();
+        }
         let _ = fs::remove_dir_all(&dir);
         if let Some(class) = class {
             class.leave();

@@ -281,6 +281,16 @@ impl Spec {
             "kernel.shmall",
             "kernel.shmmax",
             "kernel.shmmni",
+    /// The user of the host who may make groups below the container's: its own, where it has users of its own and can write
+    /// to what it sees of groups (runc, `specconv/spec_linux.go` OwnerUID).
+    pub fn group_owner(&self, uid: u32) -> Option<u32> {
+        let writable = |mount: &MountSpec| {
+            mount.destination == Path::new("/sys/fs/cgroup") && mount.options.flags & libc::MS_RDONLY == 0
+        };
+        let own = self.is_new(NamespaceKind::Cgroup) && self.mounts.iter().any(writable);
+        own.then(|| self.mappings.outside(uid, 0).map(|(user, _)| user)).flatten()
+    }
+
             "kernel.shm_rmid_forced",
         ];
         let normal = key.replace('/', ".");
@@ -494,6 +504,30 @@ mod tests {
         for (extra, word) in [
             (r#","sysctl":{"kernel.panic":"1"}"#, "kernel.panic"),
             (r#","sysctl":{"net.ipv4.ip_forward":"1"}"#, "net.ipv4.ip_forward"),
+    #[test]
+    fn groups_are_given_to_users_of_the_containers_own() {
+        let owner = |options: &str, namespaces: &str| {
+            let text = format!(
+                r#"{{"ociVersion":"1.2.0","root":{{"path":"r"}},
+                    "mounts":[{{"destination":"/sys/fs/cgroup","type":"cgroup","options":[{options}]}}],
+                    "linux":{{"namespaces":[{{"type":"mount"}},{{"type":"user"}}{namespaces}],
+                    "uidMappings":[{{"containerID":0,"hostID":1000,"size":9}}],
+                    "gidMappings":[{{"containerID":0,"hostID":1000,"size":9}}]}}}}"#
+            );
+            Spec::parse(&Json::parse(text.as_bytes()).unwrap(), Path::new("/b")).unwrap().group_owner(2)
+        };
+        assert_eq!(owner(r#""rw""#, r#",{"type":"cgroup"}"#), Some(1002));
+        assert_eq!(owner(r#""ro""#, r#",{"type":"cgroup"}"#), None);
+        assert_eq!(owner(r#""rw""#, ""), None);
+    }
+
+    #[test]
+    fn names_of_the_host_are_not_the_containers() {
+        let text =
+            r#"{"ociVersion":"1.2.0","root":{"path":"r"},"domainname":"d","linux":{"namespaces":[{"type":"mount"}]}}"#;
+        let error = Spec::parse(&Json::parse(text.as_bytes()).unwrap(), Path::new("/b")).unwrap_err().to_string();
+        assert_eq!(error, "unable to set domainname without a private UTS namespace");
+    }
             (r#","uidMappings":[{"containerID":0}]"#, "uidMappings"),
             (r#","intelRdt":{"closID":".."}"#, "intelRdt.ClosID"),
             (r#","netDevices":{"eth0":{"name":"net1"}}"#, "linux.netDevices is not supported"),

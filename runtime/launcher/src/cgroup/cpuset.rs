@@ -34,6 +34,11 @@ fn filled(dir: &Path, file: &str) -> Result<String> {
     }
 }
 
+/// Whether `linux.resources.cpu` names any.
+pub fn is_asked_for(cpu: &Json) -> bool {
+    ["cpus", "mems"].into_iter().any(|key| cpu.get(key).str().is_some_and(|value| !value.is_empty()))
+}
+
 pub fn v1(dir: &Path, cpu: &Json) -> Result<()> {
     v2(dir, cpu)
 }

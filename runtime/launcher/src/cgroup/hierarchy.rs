@@ -116,7 +116,8 @@ impl Hierarchy {
         }
     }
 
-    /// The group of `linux.cgroupsPath`: absolute from the mount, relative from the own group (OCI, config-linux).
+    /// The group of `linux.cgroupsPath`: absolute from the mount, relative from the own group, on v2 from the one
+    /// above it (OCI, config-linux).
     pub fn group(&self, path: &str) -> Result<Cgroup> {
         if path.split('/').any(|part| part == "..") {
             return Err(Error::new(format!("cgroupsPath {path:?} contains \"..\"")));
@@ -131,6 +132,7 @@ impl Hierarchy {
             let mut dir = mount.point.clone();
             if !path.starts_with('/') {
                 let own = own_group(&own, mount.controllers.first().map_or("", String::as_str));
+                let own = if self.is_v2() { above(own) } else { own };
                 dir.push(own.strip_prefix(&mount.root).unwrap_or(own).trim_start_matches('/'));
             }
             dir.push(path.trim_start_matches('/'));
@@ -151,6 +153,12 @@ fn own_group<'a>(proc_cgroup: &'a str, controller: &str) -> &'a str {
         Some((parts.next()?, parts.next()?))
     });
     lines.find(|(names, _)| names.split(',').any(|name| name == controller)).map_or("/", |(_, path)| path)
+}
+
+/// Where groups are made beside the own one: below a group with processes no controller can be enabled on v2 (runc, cgroups
+/// `fs2/defaultpath.go`).
+fn above(own: &str) -> &str {
+    own.rsplit_once('/').map_or("", |(above, _)| above)
 }
 
 /// mountinfo writes space, tab, newline and backslash in octal.
@@ -201,6 +209,7 @@ mod tests {
         assert!(hierarchy.group("/a/../../etc").is_err());
         assert_eq!(own_group("4:memory,cpu:/x\n0::/y\n", "cpu"), "/x");
         assert_eq!(own_group("4:memory:/x\n0::/y\n", ""), "/y");
+        assert_eq!((above("/a/b"), above("/a"), above("/")), ("/a", "", ""));
     }
 
     #[test]

@@ -24,7 +24,10 @@ pub fn v1(dir: &Path, io: &Json) -> Result<()> {
     if let Some(weight) = io.get("leafWeight").u64().filter(|&weight| weight > 0) {
         write(dir, "blkio.leaf_weight", &weight.to_string())?;
     }
-    for (device, weight) in device_weights(io) {
+    for (device, weight) in device_weights(io, "leafWeight") {
+        write(dir, "blkio.leaf_weight_device", &format!("{device} {weight}"))?;
+    }
+    for (device, weight) in device_weights(io, "weight") {
         let file =
             if dir.join("blkio.weight_device").exists() { "blkio.weight_device" } else { "blkio.bfq.weight_device" };
         write(dir, file, &format!("{device} {weight}"))?;
@@ -33,23 +36,32 @@ pub fn v1(dir: &Path, io: &Json) -> Result<()> {
 }
 
 pub fn v2(dir: &Path, io: &Json) -> Result<()> {
-    if let Some(weight) = io.get("weight").u64().filter(|&weight| weight > 0) {
-        // 10…1000 to 1…10000.
-        let weight = 1 + (weight.clamp(10, 1000) - 10) * 9999 / 990;
-        write(dir, "io.weight", &format!("default {weight}"))?;
+    if io.get("leafWeight").u64().is_some_and(|weight| weight > 0) || device_weights(io, "leafWeight").next().is_some()
+    {
+        return Err(Error::new("linux.resources.blockIO: cgroup v2 has no leafWeight"));
     }
-    for (device, weight) in device_weights(io) {
+    let default = io.get("weight").u64().filter(|&weight| weight > 0).map(|weight| ("default".to_owned(), weight));
+    for (device, weight) in default.into_iter().chain(device_weights(io, "weight")) {
+        // BFQ has a weight of its own, which it goes by alone, and takes it as it is (runc, cgroups `fs2/io.go`).
+        match write(dir, "io.bfq.weight", &format!("{device} {weight}")) {
+            Err(error) if error.errno() == Some(libc::ENOENT) => {}
+            result => {
+                result?;
+                continue;
+            }
+        }
+        // 10…1000 to 1…10000.
         let weight = 1 + (weight.clamp(10, 1000) - 10) * 9999 / 990;
         write(dir, "io.weight", &format!("{device} {weight}"))?;
     }
     throttle(io, |_, v2_key, device, rate| write(dir, "io.max", &format!("{device} {v2_key}={rate}")))
 }
 
-/// `major:minor` and weight of `weightDevice`.
-fn device_weights(io: &Json) -> impl Iterator<Item = (String, u64)> {
+/// `major:minor` and weight (or `leafWeight`) of `weightDevice`.
+fn device_weights<'a>(io: &'a Json, key: &'static str) -> impl Iterator<Item = (String, u64)> + 'a {
     let number = |entry: &Json, key: &str| entry.get(key).i64().unwrap_or(0);
     io.get("weightDevice").items().iter().filter_map(move |entry| {
-        let weight = entry.get("weight").u64().filter(|&weight| weight > 0)?;
+        let weight = entry.get(key).u64().filter(|&weight| weight > 0)?;
         Some((format!("{}:{}", number(entry, "major"), number(entry, "minor")), weight))
     })
 }

@@ -80,23 +80,63 @@ impl Cgroup {
         self.dirs.iter().map(|dir| (dir.controllers.join(","), dir.path.as_path()))
     }
 
-    /// Makes the directories, with their parents, ready for processes.
-    pub fn create(&self) -> Result<()> {
-        self.dirs.iter().try_for_each(|dir| self.make(dir, &dir.path))
+    /// Makes the directories, with their parents, ready for processes; returns the part of the group that was not there.
+    pub fn create(&self) -> Result<Cgroup> {
+        let mut made = Cgroup { v2: self.v2, dirs: Vec::new() };
+        for dir in &self.dirs {
+            match self.make(dir, &dir.path) {
+                Ok(true) => made.dirs.push(dir.clone()),
+                Ok(false) => {}
+                Err(error) => {
+                    // The first error is the one to report.
+                    let _ = made.remove();
+                    return Err(error);
+                }
+            }
+        }
+        Ok(made)
     }
 
-    /// Makes one directory; parents that are missing first, so that nothing is asked about those that are there.
-    fn make(&self, dir: &Dir, path: &Path) -> Result<()> {
-        match (make_dir(path)?, path.parent()) {
-            (true, _) => return self.prepare(dir, path),
-            (false, Some(parent)) if path.components().count() > dir.depth_of_mount + 1 => self.make(dir, parent)?,
+    /// The same for a container, which shares its group with nobody: what is in it would be limited with the container, and
+    /// end with it (runc 1.2, `container_linux.go`).
+    pub fn claim(&self) -> Result<Cgroup> {
+        let made = self.create()?;
+        // What is new holds nothing.
+        if made.dirs.len() < self.dirs.len()
+            && let Err(error) = self.check_unused()
+        {
+            let _ = made.remove();
+            return Err(error);
+        }
+        Ok(made)
+    }
+
+    fn check_unused(&self) -> Result<()> {
+        match self.processes().len() {
+            0 if freezer::is_frozen(self) => Err(Error::new("container's cgroup unexpectedly frozen")),
+            0 => Ok(()),
+            count => Err(Error::new(format!("container's cgroup is not empty: {count} process(es) found"))),
+        }
+    }
+
+    /// Makes one directory, or finds it (false); parents that are missing first, so that nothing is asked about those that
+    /// are there.
+    fn make(&self, dir: &Dir, path: &Path) -> Result<bool> {
+        let what = || format!("create cgroup {}", path.display());
+        match (create_dir(path), path.parent()) {
+            (Ok(made), _) => return self.prepare(dir, path).map(|()| made),
+            (Err(error), _) if error.kind() != ErrorKind::NotFound => return Err(Error::io(what(), error)),
+            (_, Some(parent)) if path.components().count() > dir.depth_of_mount + 1 => drop(self.make(dir, parent)?),
             // The hierarchy itself is not there, which the second attempt tells.
             _ => {}
         }
         let parent = path.parent().unwrap_or(path);
         let passed_on = !self.v2 && dir.has("cpuset") && cpuset::pass_on(parent);
-        create_dir(path).context(|| format!("create cgroup {}", path.display()))?;
-        if passed_on { Ok(()) } else { self.prepare(dir, path) }
+        let made = create_dir(path).context(what)?;
+        if !passed_on {
+            self.prepare(dir, path)?;
+        }
+        Ok(made)
     }
 
     /// What a new group needs before a process may enter: on v1 a cpuset with processors and nodes; on v2 the
@@ -106,7 +146,7 @@ impl Cgroup {
             if path.components().count() > dir.depth_of_mount
                 && let Some(parent) = path.parent()
             {
-                enable_controllers(parent);
+                enable_controllers(parent, dir.depth_of_mount);
             }
             Ok(())
         } else if dir.has("cpuset") {
@@ -159,8 +199,12 @@ impl Cgroup {
                 None => Err(Error::new(format!("linux.resources.{key}: the {name} controller is not mounted"))),
             }
         };
-        if let Some(dir) = present("cpuset", "cpu").ok().flatten() {
-            cpuset::v1(dir, resources.get("cpu"))?;
+        match self.dir("cpuset") {
+            Some(dir) => cpuset::v1(dir, resources.get("cpu"))?,
+            None if cpuset::is_asked_for(resources.get("cpu")) => {
+                return Err(Error::new("linux.resources.cpu: the cpuset controller is not mounted"));
+            }
+            None => {}
         }
         if let Some(dir) = present("cpu", "cpu")? {
             cpu::v1(dir, resources.get("cpu"))?;
@@ -201,6 +245,23 @@ impl Cgroup {
             .members()
             .iter()
             .try_for_each(|(file, value)| write_unified(dir, file, value.str().unwrap_or_default()))
+    }
+
+    /// Gives a group of v2 to a user of the host, who may then make groups below it and move processes there; its limits stay
+    /// what they are (cgroup-v2.rst "Delegation"; config-linux "Cgroup ownership").
+    pub fn give(&self, user: u32) -> Result<()> {
+        let Some(dir) = self.dirs.first().filter(|_| self.v2) else { return Ok(()) };
+        let listed = fs::read_to_string("/sys/kernel/cgroup/delegate").ok();
+        let files = listed.as_deref().unwrap_or("cgroup.procs\ncgroup.subtree_control\ncgroup.threads");
+        for file in std::iter::once("").chain(files.lines()) {
+            let path = dir.path.join(file);
+            match std::os::unix::fs::lchown(&path, Some(user), None) {
+                // Not every group has what the kernel knows (cgroup-v2.rst "Delegation").
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                result => result.context(|| format!("give {} to user {user}", path.display()))?,
+            }
+        }
+        Ok(())
     }
 
     /// On v2 the directory, which a process can be cloned into.
@@ -287,26 +348,25 @@ impl Cgroup {
     }
 }
 
-/// Makes a directory, or finds it there.
-fn create_dir(path: &Path) -> std::io::Result<()> {
+/// Makes a directory, or finds it there (false).
+fn create_dir(path: &Path) -> std::io::Result<bool> {
     match fs::create_dir(path) {
-        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
-        _ => Ok(()),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
+        result => result.map(|()| true),
     }
 }
 
-/// The same; false if the parent is missing.
-fn make_dir(path: &Path) -> Result<bool> {
-    match create_dir(path) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(Error::io(format!("create cgroup {}", path.display()), error)),
+/// Enables for those below what a group has, first in those above it where it lacks something (runc, cgroups
+/// `fs2/create.go`). Best effort: a controller that cannot be enabled shows when a limit is written.
+fn enable_controllers(dir: &Path, depth_of_mount: usize) {
+    const LIMITS: [&str; 5] = ["cpuset", "cpu", "io", "memory", "pids"];
+    let read = || fs::read_to_string(dir.join("cgroup.controllers")).unwrap_or_default();
+    let mut available = read();
+    let has_all = LIMITS.iter().all(|name| available.split_whitespace().any(|has| has == *name));
+    if let Some(parent) = dir.parent().filter(|_| !has_all && dir.components().count() > depth_of_mount) {
+        enable_controllers(parent, depth_of_mount);
+        available = read();
     }
-}
-
-/// Best effort: a controller that cannot be enabled shows when a limit is written.
-fn enable_controllers(dir: &Path) {
-    let available = fs::read_to_string(dir.join("cgroup.controllers")).unwrap_or_default();
     let enabled = fs::read_to_string(dir.join("cgroup.subtree_control")).unwrap_or_default();
     let enabled: Vec<&str> = enabled.split_whitespace().collect();
     for controller in available.split_whitespace().filter(|name| !enabled.contains(name)) {
@@ -475,5 +535,67 @@ mod tests {
         files.apply(&format!("{{{pages}}}")).unwrap();
         assert_eq!(files.read("hugetlb.2MB.rsvd.max"), "4");
         assert!(files.apply(r#"{"hugepageLimits":[{"limit":4}]}"#).is_err());
+    }
+
+    #[test]
+    fn a_group_that_is_in_use_is_nobody_elses() {
+        let files = Files::new("in-use", &[]);
+        let made = files.group("/a/b").claim().unwrap();
+        made.remove().unwrap();
+        assert!(files.0.join("a").exists() && !files.0.join("a/b").exists());
+        fs::create_dir_all(files.0.join("a/b/c")).unwrap();
+        // What was there is not of the making.
+        assert_eq!(files.group("/a/b").claim().unwrap().dirs().count(), 0);
+        fs::write(files.0.join("a/b/cgroup.events"), "populated 0\nfrozen 1\n").unwrap();
+        assert!(files.group("/a/b").claim().unwrap_err().to_string().contains("unexpectedly frozen"));
+        fs::write(files.0.join("a/b/c/cgroup.procs"), "7\n8\n").unwrap();
+        let error = files.group("/a/b").claim().unwrap_err().to_string();
+        assert_eq!(error, "container's cgroup is not empty: 2 process(es) found");
+    }
+
+    #[test]
+    fn controllers_are_enabled_from_the_top() {
+        let files = Files::new("controllers", &["cgroup.controllers", "cgroup.subtree_control"]);
+        fs::create_dir_all(files.0.join("a/b")).unwrap();
+        for dir in ["a", "a/b"] {
+            ["cgroup.controllers", "cgroup.subtree_control"]
+                .iter()
+                .for_each(|file| fs::write(files.0.join(dir).join(file), "").unwrap());
+        }
+        let enabled = |dir: &str| files.read(&format!("{dir}/cgroup.subtree_control"));
+        fs::write(files.0.join("cgroup.controllers"), "pids\n").unwrap();
+        fs::write(files.0.join("a/b/cgroup.controllers"), "cpuset cpu io memory pids\n").unwrap();
+        files.group("/a/b/c").create().unwrap();
+        // Nothing is lacking there, so nothing is asked above.
+        assert_eq!((enabled("."), enabled("a/b")), (String::new(), "+pids".into()));
+        fs::write(files.0.join("a/b/cgroup.controllers"), "cpu\n").unwrap();
+        fs::write(files.0.join("a/cgroup.controllers"), "memory\n").unwrap();
+        files.group("/a/b/d").create().unwrap();
+        assert_eq!((enabled("."), enabled("a"), enabled("a/b")), ("+pids".into(), "+memory".into(), "+cpu".into()));
+    }
+
+    #[test]
+    fn weights_of_disks_are_the_schedulers() {
+        let files = Files::new("weights", &["io.weight"]);
+        let weights = r#"{"blockIO":{"weight":1000,"weightDevice":[{"major":8,"minor":16,"weight":10}]}}"#;
+        files.apply(weights).unwrap();
+        // The second is written over the first here.
+        assert_eq!(files.read("io.weight"), "8:16 1t 10000");
+        fs::write(files.0.join("io.bfq.weight"), "").unwrap();
+        files.apply(weights).unwrap();
+        assert_eq!(files.read("io.bfq.weight"), "8:16 10 1000");
+        for bad in [r#"{"blockIO":{"leafWeight":10}}"#, r#"{"blockIO":{"weightDevice":[{"leafWeight":10}]}}"#] {
+            assert!(files.apply(bad).unwrap_err().to_string().contains("leafWeight"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_group_is_given_to_the_containers_root() {
+        use std::os::unix::fs::MetadataExt;
+        let files = Files::new("given", &["cgroup.procs", "cgroup.subtree_control", "cgroup.threads", "pids.max"]);
+        files.group("/").give(1234).unwrap();
+        let owner = |file: &str| fs::metadata(files.0.join(file)).unwrap().uid();
+        let given = ["", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads"].map(owner);
+        assert_eq!((given, owner("pids.max")), ([1234; 4], 0));
     }
 }
