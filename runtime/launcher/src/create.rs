@@ -64,6 +64,7 @@ pub fn create(id: &str, options: &Options, wait: bool) -> Result<State> {
     let mut process = spec.process.take().ok_or_else(|| Error::new("config.json: process is missing"))?;
     process.clamp(&options.log);
     let filter = Filter::of(&spec.seccomp)?;
+    process.scheduling.drop_processors();
     let cgroups_path = spec.cgroups_path.clone().unwrap_or_else(|| format!("/{id}"));
     let group = Hierarchy::discover()?.group(&cgroups_path)?;
     let dir = state::reserve(&options.root, id)?;
@@ -513,9 +514,6 @@ pub fn begin(process: &Process, doors: Vec<OwnedFd>, options: &Options) -> Resul
     if !sys::close_on_exec_from(inherited).context(|| "close descriptors".into())? {
         sys::close_on_exec_listed(inherited).context(|| "close descriptors".into())?;
     }
-    if let Some(processors) = &process.scheduling.first_processors {
-        sys::set_affinity(processors).context(|| "set process.execCPUAffinity.initial".into())?;
-    }
     enter_groups(doors)?;
     process.set_oom_score(&options.log)?;
     if options.keep_keyring {
@@ -534,6 +532,11 @@ pub fn begin(process: &Process, doors: Vec<OwnedFd>, options: &Options) -> Resul
 pub fn enter_groups(doors: Vec<OwnedFd>) -> Result<()> {
     for door in doors {
         std::io::Write::write_all(&mut fs::File::from(door), b"0").context(|| "enter the cgroup or class".into())?;
+    if process.scheduling.first_processors.is_none() {
+        // The caller's are not the container's, and kernels since 6.2 would keep them in its group (runc 1.2.7). Best effort, as
+        // there: no group has more than this can name.
+        let _ = sys::set_affinity_mask(&sys::ALL_PROCESSORS);
+    }
     }
     Ok(())
 }

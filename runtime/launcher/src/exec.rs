@@ -67,7 +67,19 @@ pub fn exec(state: &State, mut process: Process, options: &Options) -> Result<i3
         personality: spec.personality,
     };
     let place = group.place()?;
-    match create::spawn_into(0, options, place.as_ref(), &group, &mut child.doors)? {
+    // Before it is in the group, whose processors may be others (config.md "Linux Process", execCPUAffinity): it inherits them.
+    let own = process
+        .scheduling
+        .first_processors
+        .as_ref()
+        .map(|first| sys::affinity().and_then(|own| sys::set_affinity(first).map(|()| own)));
+    let own = own.transpose().context(|| "set process.execCPUAffinity.initial".into())?;
+    let spawned = create::spawn_into(0, options, place.as_ref(), &group, &mut child.doors)?;
+    if let Some(own) = own.filter(|_| spawned != 0) {
+        // This process ends soon: that it cannot have them back harms nobody.
+        let _ = sys::set_affinity_mask(&own);
+    }
+    match spawned {
         0 => {
             drop(ours);
             create::run_child(Report(theirs), |report| child.run(report))

@@ -29,6 +29,11 @@ impl Scheduling {
         })
     }
 
+    /// Whom `execCPUAffinity` is not for: the container's first process (config.md "Linux Process").
+    pub fn drop_processors(&mut self) {
+        (self.first_processors, self.processors) = (None, None);
+    }
+
     /// Applies it to this process, while it still has the rights.
     pub fn apply(&self) -> Result<()> {
         if let Some(priority) = self.io_priority {

@@ -512,16 +512,34 @@ pub fn set_affinity(processors: &[usize]) -> io::Result<()> {
         mask[processor / 64] |= 1 << (processor % 64);
     }
     // SAFETY: the mask is valid for its length.
-    check_long(unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, size_of_val(&mask), mask.as_ptr()) }).map(drop)
+    check_long(unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, size_of_val(mask), mask.as_ptr()) }).map(drop)
 }
 
 pub fn setsid() -> io::Result<()> {
+/// Processors, a bit each.
+pub type ProcessorMask = [u64; MAX_PROCESSORS / 64];
+
+/// Of which the kernel takes those that there are and the group has.
+pub const ALL_PROCESSORS: ProcessorMask = [u64::MAX; MAX_PROCESSORS / 64];
+
+/// sched_getaffinity(2) for this process.
+pub fn affinity() -> io::Result<ProcessorMask> {
+    let mut mask = [0; MAX_PROCESSORS / 64];
+    // SAFETY: the mask is valid for its length.
+    check_long(unsafe { libc::syscall(libc::SYS_sched_getaffinity, 0, size_of_val(&mask), mask.as_mut_ptr()) })?;
+    Ok(mask)
+}
+
     // SAFETY: no pointers.
     check(unsafe { libc::setsid() }).map(drop)
 }
 
 pub fn prctl(option: i32, argument: u64) -> io::Result<i32> {
     // SAFETY: the options used here take a number, not a pointer.
+    set_affinity_mask(&mask)
+}
+
+pub fn set_affinity_mask(mask: &ProcessorMask) -> io::Result<()> {
     check(unsafe { libc::prctl(option, argument, 0 as libc::c_ulong, 0 as libc::c_ulong, 0 as libc::c_ulong) })
 }
 
