@@ -27,6 +27,7 @@ use crate::{
     spec::{Namespace, NamespaceKind, Process, Spec},
     state::{self, START_FIFO, State, Status},
     sys,
+    sysctl::Sysctl,
 };
 
 /// How a process is started, from the command line.
@@ -63,19 +64,19 @@ pub fn create(id: &str, options: &Options, wait: bool) -> Result<State> {
     let mut spec = Spec::load(&options.bundle)?;
     let mut process = spec.process.take().ok_or_else(|| Error::new("config.json: process is missing"))?;
     process.clamp(&options.log);
-    let filter = Filter::of(&spec.seccomp)?;
     process.scheduling.drop_processors();
+    let filter = Filter::of(&spec.seccomp)?;
     let cgroups_path = spec.cgroups_path.clone().unwrap_or_else(|| format!("/{id}"));
     let group = Hierarchy::discover()?.group(&cgroups_path)?;
     let dir = state::reserve(&options.root, id)?;
     let mut class = None;
+    let mut made_group = None;
     let made = (|| {
         made_group = Some(group.claim()?);
         group.confine(&spec.resources)?;
         if let Some(user) = spec.group_owner(process.uid) {
             group.give(user)?;
         }
-    let mut made_group = None;
         class = spec.intel_rdt.as_ref().map(|rdt| rdt.open(id)).transpose()?;
         let start = if wait { Some(make_fifo(&dir)?) } else { None };
         let mut state = State::new(dir.clone(), id, &options.bundle, 0, &cgroups_path, &spec.annotations);
@@ -183,6 +184,20 @@ fn open_joined(namespaces: &[Namespace]) -> Result<Vec<Joined>> {
         .collect()
 }
 
+/// A namespace that is joined may be the one this process is in, whose values are the host's (runc's isHostNetNS).
+fn refuse_host_sysctls(spec: &Spec, joined: &[Joined]) -> Result<()> {
+    let kind = NamespaceKind::Network;
+    let Some(sysctl) = spec.sysctls.iter().find(|sysctl| sysctl.namespace == kind) else { return Ok(()) };
+    let Some(theirs) = joined.iter().find(|namespace| namespace.flag == kind.flag()) else { return Ok(()) };
+    let what = || "compare the network namespaces".to_owned();
+    let own = sys::open("/proc/self/ns/net", libc::O_PATH, 0).and_then(|own| sys::fstat(&own)).context(what)?;
+    let theirs = sys::fstat(&theirs.fd).context(what)?;
+    match (own.st_dev, own.st_ino) == (theirs.st_dev, theirs.st_ino) {
+        true => Err(sysctl.refused()),
+        false => Ok(()),
+    }
+}
+
 fn launch(
     spec: &Spec,
     process: &Process,
@@ -194,6 +209,7 @@ fn launch(
 ) -> Result<i32> {
     let prepared = Prepared::of(spec)?;
     let mut joined = open_joined(&spec.namespaces)?;
+    refuse_host_sysctls(spec, &joined)?;
     // The cgroup namespace begins at the group one is in, so it is made after the child has entered; a time namespace is
     // for one's children.
     let new = spec.namespaces.iter().filter(|namespace| {
@@ -468,7 +484,6 @@ impl Child<'_> {
         sys::umask(0);
         let rootfs = Rootfs::open(self.spec, self.prepared, place)?;
         rootfs.furnish(Some(self.group))?;
-        rootfs.write_sysctls()?;
         let console = self.console.as_ref().map(|_| rootfs.open_console()).transpose()?;
         if !self.spec.prestart.is_empty() || !self.spec.create_runtime.is_empty() {
             report.ask("H")?;
@@ -476,6 +491,8 @@ impl Child<'_> {
         if !self.spec.create_container.is_empty() {
             self.spec.create_container.run(&self.state_inside(Status::Creating))?;
         }
+        // After the hooks: one may have brought the interfaces that are meant (runc, `standard_init_linux.go`).
+        self.spec.sysctls.iter().try_for_each(Sysctl::write)?;
         rootfs.make_cwd(&self.process.cwd);
         rootfs.mask()?;
         let labels = self.process.labels.open()?;
@@ -515,6 +532,11 @@ pub fn begin(process: &Process, doors: Vec<OwnedFd>, options: &Options) -> Resul
         sys::close_on_exec_listed(inherited).context(|| "close descriptors".into())?;
     }
     enter_groups(doors)?;
+    if process.scheduling.first_processors.is_none() {
+        // The caller's are not the container's, and kernels since 6.2 would keep them in its group (runc 1.2.7). Best effort, as
+        // there: no group has more than this can name.
+        let _ = sys::set_affinity_mask(&sys::ALL_PROCESSORS);
+    }
     process.set_oom_score(&options.log)?;
     if options.keep_keyring {
         return Ok(());
@@ -532,11 +554,6 @@ pub fn begin(process: &Process, doors: Vec<OwnedFd>, options: &Options) -> Resul
 pub fn enter_groups(doors: Vec<OwnedFd>) -> Result<()> {
     for door in doors {
         std::io::Write::write_all(&mut fs::File::from(door), b"0").context(|| "enter the cgroup or class".into())?;
-    if process.scheduling.first_processors.is_none() {
-        // The caller's are not the container's, and kernels since 6.2 would keep them in its group (runc 1.2.7). Best effort, as
-        // there: no group has more than this can name.
-        let _ = sys::set_affinity_mask(&sys::ALL_PROCESSORS);
-    }
     }
     Ok(())
 }

@@ -119,9 +119,22 @@ impl Drop for Held {
     }
 }
 
+/// How mounts are copied by [`detached`].
+#[derive(Clone, Copy, Default)]
+pub struct Detached<'a> {
+    /// With those below.
+    pub recursive: bool,
+    /// What is mounted there later comes after.
+    pub follows: bool,
+    pub mappings: Option<&'a Mappings>,
+    /// The mappings are those of the mounts below, too (`ridmap`).
+    pub map_tree: bool,
+}
+
 /// A copy of the mounts at a path, belonging nowhere yet; its owners mapped, if mappings are given. Nothing that is mounted
 /// there later goes back to where it came from.
-pub fn detached(source: &str, recursive: bool, mappings: Option<&Mappings>) -> Result<OwnedFd> {
+pub fn detached(source: &str, wanted: Detached<'_>) -> Result<OwnedFd> {
+    let Detached { recursive, follows, mappings, map_tree } = wanted;
     // mount(2) takes no source from another namespace, and can map no owners.
     if !sys::has_mount_setattr() {
         return Err(Error::new(format!(
@@ -129,12 +142,13 @@ pub fn detached(source: &str, recursive: bool, mappings: Option<&Mappings>) -> R
         )));
     }
     let tree = sys::open_tree(source, recursive).context(|| format!("open the mount at {source:?}"))?;
-    sys::set_mount(&tree, recursive, sys::MountAttributes { propagation: libc::MS_PRIVATE, ..Default::default() })
-        .context(|| format!("make the mount of {source:?} private"))?;
+    let propagation = if follows { libc::MS_SLAVE } else { libc::MS_PRIVATE };
+    sys::set_mount(&tree, recursive, sys::MountAttributes { propagation, ..Default::default() })
+        .context(|| format!("cut the mount of {source:?} off"))?;
     if let Some(mappings) = mappings {
         let namespace = mappings.namespace()?;
         let attributes = sys::MountAttributes { owners: Some(namespace.as_fd()), ..Default::default() };
-        sys::set_mount(&tree, recursive, attributes).context(|| format!("map the owners at {source:?}"))?;
+        sys::set_mount(&tree, map_tree, attributes).context(|| format!("map the owners at {source:?}"))?;
     }
     Ok(tree)
 }

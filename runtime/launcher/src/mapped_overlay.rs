@@ -12,7 +12,7 @@ use std::{
 
 use crate::{
     error::{Context, Error, Result},
-    identity::{self, Mappings},
+    identity::{self, Detached, Mappings},
     mount_options::MountOptions,
     sys,
 };
@@ -75,7 +75,9 @@ fn plain(text: &str) -> PathBuf {
 /// Makes the overlay, mounted nowhere. `scratch` is a directory to work on; nobody else sees that.
 pub fn make(options: &MountOptions, mappings: &Mappings, scratch: &Path) -> Result<OwnedFd> {
     let layers = Layers::parse(&options.data)?;
-    let lower = layers.lower.iter().map(|dir| identity::detached(&dir.to_string_lossy(), false, Some(mappings)));
+    let lower = layers.lower.iter().map(|dir| {
+        identity::detached(&dir.to_string_lossy(), Detached { mappings: Some(mappings), ..Detached::default() })
+    });
     let lower = lower.collect::<Result<Vec<_>>>()?;
     if let Some(upper) = &layers.upper {
         give_away(upper, mappings).context(|| format!("give {} to the container", upper.display()))?;

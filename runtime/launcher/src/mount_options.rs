@@ -19,6 +19,8 @@ pub struct MountOptions {
     pub copy_up: bool,
     /// `idmap`, `ridmap`: owners go through mappings.
     pub idmap: bool,
+    /// `ridmap`: those of the mounts below, too.
+    pub map_tree: bool,
     /// `x-coracle.subpath=`: what is bound, or shown of an overlay, is this part of it, found without leaving that. (mount(8) leaves options
     /// that begin with `x-` to programs.)
     pub subpath: Option<PathBuf>,
@@ -126,7 +128,7 @@ impl MountOptions {
                     "bind" => out.flags |= libc::MS_BIND,
                     "rbind" => out.flags |= libc::MS_BIND | libc::MS_REC,
                     "tmpcopyup" => out.copy_up = true,
-                    "idmap" | "ridmap" => out.idmap = true,
+                    "idmap" | "ridmap" => (out.idmap, out.map_tree) = (true, word == "ridmap"),
                     "shared" | "rshared" | "slave" | "rslave" | "private" | "rprivate" | "unbindable"
                     | "runbindable" => {
                         out.propagation.push(crate::spec::propagation(word)?);
@@ -172,7 +174,8 @@ mod tests {
         assert_eq!(options.data, "size=65536k,mode=755");
         let part = MountOptions::parse(&["bind".to_owned(), "x-coracle.subpath=a/b".to_owned()]).unwrap();
         assert_eq!((part.subpath, part.data.as_str()), (Some("a/b".into()), ""));
-        assert!(MountOptions::parse(&["idmap".to_owned()]).unwrap().idmap);
+        let mapped = |word: &str| MountOptions::parse(&[word.to_owned()]).map(|parsed| (parsed.idmap, parsed.map_tree));
+        assert_eq!((mapped("idmap").unwrap(), mapped("ridmap").unwrap()), ((true, false), (true, true)));
         assert!(MountOptions::parse(&["tmpcopyup".to_owned()]).unwrap().copy_up);
     }
 }

@@ -8,6 +8,7 @@ mod change;
 mod devices;
 
 use std::{
+    cell::RefCell,
     ffi::OsStr,
     fs,
     io::{self, ErrorKind},
@@ -20,8 +21,10 @@ use crate::{
     cgroup::Cgroup,
     copy_up,
     error::{Context, Error, Result},
-    identity, labels, mapped_overlay,
+    identity::{self, Detached},
+    labels, mapped_overlay,
     mount_options::MountOptions,
+    proc_mounts,
     spec::{MountSpec, NamespaceKind, Spec},
     sys,
 };
@@ -35,6 +38,8 @@ pub struct Rootfs<'a> {
     path: PathBuf,
     fd: OwnedFd,
     prepared: &'a Prepared,
+    /// Mounts that become read-only when nothing is put into them any more.
+    read_only_later: RefCell<Vec<OwnedFd>>,
 }
 
 /// Mounts that only the launcher may make: sources of bind mounts where the container's root is not the host's, and
@@ -54,9 +59,15 @@ impl Prepared {
             match (mount.kind.as_str(), mappings) {
                 ("overlay", Some(mappings)) => mapped_overlay::make(&mount.options, mappings, &spec.root).map(Some),
                 ("bind", _) if mappings.is_some() || user && mount.destination != Path::new("/") => {
-                    let recursive = mount.options.flags & libc::MS_REC != 0;
+                    let follows = |flags: &u64| flags & (libc::MS_SLAVE | libc::MS_SHARED) != 0;
+                    let wanted = Detached {
+                        recursive: mount.options.flags & libc::MS_REC != 0,
+                        follows: mount.options.propagation.iter().any(follows),
+                        mappings,
+                        map_tree: mount.options.map_tree,
+                    };
                     let source = Source::of(mount).context(|| format!("find {:?}", mount.source))?;
-                    identity::detached(source.path(), recursive, mappings).map(Some)
+                    identity::detached(source.path(), wanted).map(Some)
                 }
                 _ => Ok(None),
             }
@@ -82,14 +93,19 @@ impl<'a> Rootfs<'a> {
     /// `place` is the root as it was found before this process became one of the container's users, who may have no right
     /// to go there.
     pub fn open(spec: &'a Spec, prepared: &'a Prepared, place: Option<OwnedFd>) -> Result<Rootfs<'a>> {
-        let propagation = spec.propagation.unwrap_or(libc::MS_SLAVE | libc::MS_REC);
+        let propagation = match spec.propagation {
+            // Of what is unbindable no mount could be made for the container; the root becomes it when it is there.
+            Some(flags) if flags & libc::MS_UNBINDABLE != 0 => libc::MS_PRIVATE,
+            Some(flags) => flags,
+            None => libc::MS_SLAVE,
+        };
         sys::mount("", "/", "", propagation | libc::MS_REC, "").context(|| "set the propagation of \"/\"".into())?;
         let first = spec.mounts.first().filter(|mount| mount.destination == Path::new("/"));
         if let (Some(tree), Some(place)) = (first.and_then(|_| prepared.get(0)), place) {
             let path = fs::read_link(fd_path(&place)).context(|| "find the root".into())?;
             let fd = tree.try_clone().context(|| "duplicate a descriptor".into())?;
             sys::move_mount(&fd, &place).context(|| format!("mount the root at {path:?}"))?;
-            return Ok(Rootfs { spec, path, fd, prepared });
+            return Ok(Rootfs { spec, path, fd, prepared, read_only_later: RefCell::default() });
         }
         let path = sys::real_path(&spec.root).context(|| format!("find the root {:?}", spec.root))?;
         if propagation & libc::MS_SHARED != 0 {
@@ -104,7 +120,7 @@ impl<'a> Rootfs<'a> {
             }
         }
         let fd = sys::open(&path, libc::O_PATH | libc::O_DIRECTORY, 0).context(|| format!("open the root {path:?}"))?;
-        Ok(Rootfs { spec, path, fd, prepared })
+        Ok(Rootfs { spec, path, fd, prepared, read_only_later: RefCell::default() })
     }
 
     /// Mounts, devices and links; after this the container's `/proc` and `/dev` are there.
@@ -191,7 +207,7 @@ impl<'a> Rootfs<'a> {
             "cgroup" | "cgroup2" => self.mount_cgroup(mount, cgroup),
             _ => {
                 let covers = mount.kind == "tmpfs" && self.resolve(destination, libc::O_PATH).is_ok();
-                let target = self.target(destination, true)?;
+                let target = self.mount_target(destination, true)?;
                 if matches!(mount.kind.as_str(), "proc" | "sysfs") && target_is_moved(&self.path, &target, destination)
                 {
                     return Err(Error::new(format!("{destination:?} leads elsewhere in the image")));
@@ -215,8 +231,13 @@ impl<'a> Rootfs<'a> {
                 if options.copy_up && mount.kind == "tmpfs" {
                     return self.mount_copy(mount, &target, source, &data);
                 }
-                sys::mount(source, fd_path(&target), &mount.kind, options.flags, &data)
-                    .context(|| mount.kind.clone())?;
+                let later = self.is_filled(mount);
+                let now = if later { options.flags & !libc::MS_RDONLY } else { options.flags };
+                sys::mount(source, fd_path(&target), &mount.kind, now, &data).context(|| mount.kind.clone())?;
+                if later {
+                    let mounted = self.resolve(destination, libc::O_PATH).context(|| "open the new mount".into())?;
+                    self.read_only_later.borrow_mut().push(mounted);
+                }
                 if let Some(label) = self.spec.mount_label.as_ref().filter(|_| mount.kind == "mqueue") {
                     // It takes no context as an option (runc `libcontainer/rootfs_linux.go`).
                     let mounted = self.resolve(destination, libc::O_PATH).context(|| "open the new mount".into())?;
@@ -230,6 +251,25 @@ impl<'a> Rootfs<'a> {
                 self.propagate(mount)
             }
         }
+    }
+
+    /// Whether a read-only mount has to take something first: devices, other mounts' targets (runc, `mountToRootfs`: "Delay
+    /// mounting the filesystem read-only").
+    fn is_filled(&self, mount: &MountSpec) -> bool {
+        let read_only = mount.options.flags & libc::MS_RDONLY != 0;
+        read_only && (mount.kind == "tmpfs" || plain_parts(&mount.destination) == ["dev"])
+    }
+
+    /// The target of a mount, which no link of the image leads into the container's `/proc`.
+    fn mount_target(&self, path: &Path, directory: bool) -> Result<OwnedFd> {
+        let target = self.target(path, directory)?;
+        if sys::is_procfs(&target).context(|| "stat the target".into())? {
+            let real = fs::read_link(fd_path(&target)).context(|| "find the target".into())?;
+            if let Ok(inside) = real.strip_prefix(&self.path) {
+                proc_mounts::check_place(&Path::new("/").join(inside))?;
+            }
+        }
+        Ok(target)
     }
 
     fn has_users(&self) -> bool {
@@ -252,7 +292,7 @@ impl<'a> Rootfs<'a> {
         sys::mount(&fd_path(&part), fd_path(&whole), "", libc::MS_BIND, "").context(|| "bind the subpath".into())
     }
 
-    /// A tmpfs that begins with what it covers; it becomes read-only, if asked for, when it is full.
+    /// A tmpfs that begins with what it covers.
     fn mount_copy(&self, mount: &MountSpec, target: &OwnedFd, source: &str, data: &str) -> Result<()> {
         let covered = sys::openat(target.as_fd(), OsStr::new("."), libc::O_RDONLY | libc::O_DIRECTORY, 0);
         let covered = covered.context(|| "open what is covered".into())?;
@@ -263,7 +303,7 @@ impl<'a> Rootfs<'a> {
             .context(|| "open the new mount".into())?;
         copy_up::copy(covered.as_fd(), mounted.as_fd()).context(|| "tmpcopyup".into())?;
         if flags & libc::MS_RDONLY != 0 {
-            remount(&mounted, libc::MS_RDONLY, 0)?;
+            self.read_only_later.borrow_mut().push(mounted);
         }
         self.propagate(mount)
     }
@@ -291,13 +331,16 @@ impl<'a> Rootfs<'a> {
                 }
             }
         };
+        if proc_mounts::is_proc(mount) && !sys::is_procfs(tree).context(|| "stat the source".into())? {
+            return Err(proc_mounts::not_proc(&mount.destination));
+        }
         let early = match bind::set_attributes(tree, options) {
             // Before 5.12: only what is mounted can be changed.
             Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => false,
             result => result.context(|| "set the attributes of the mount".into()).map(|()| true)?,
         };
         let kind = sys::fstat(tree).context(|| "stat the source".into())?.st_mode & libc::S_IFMT;
-        let target = self.target(&mount.destination, kind == libc::S_IFDIR)?;
+        let target = self.mount_target(&mount.destination, kind == libc::S_IFDIR)?;
         sys::move_mount(tree, &target).context(|| "bind".into())?;
         if !early {
             self.change_bound(mount, tree)?;
@@ -309,7 +352,7 @@ impl<'a> Rootfs<'a> {
     fn bind_by_path(&self, mount: &MountSpec, source: &Source) -> Result<()> {
         let source = sys::open(source.path(), libc::O_PATH, 0).context(|| "open the source".into())?;
         let stat = sys::fstat(&source).context(|| "stat the source".into())?;
-        let target = self.target(&mount.destination, stat.st_mode & libc::S_IFMT == libc::S_IFDIR)?;
+        let target = self.mount_target(&mount.destination, stat.st_mode & libc::S_IFMT == libc::S_IFDIR)?;
         let flags = libc::MS_BIND | mount.options.flags & libc::MS_REC;
         sys::mount(&fd_path(&source), fd_path(&target), "", flags, "").context(|| "bind".into())?;
         let mounted = self.resolve(&mount.destination, libc::O_PATH).context(|| "open the new mount".into())?;
@@ -369,15 +412,6 @@ impl<'a> Rootfs<'a> {
         }
         let mounted = self.resolve(&mount.destination, libc::O_PATH).context(|| "open the new mount".into())?;
         remount(&mounted, flags, 0)
-    }
-
-    /// Writes `linux.sysctl`: the kernel shows each process its own namespaces' values.
-    pub fn write_sysctls(&self) -> Result<()> {
-        for (key, value) in &self.spec.sysctls {
-            let file = if key.contains('/') { key.clone() } else { key.replace('.', "/") };
-            fs::write(Path::new("/proc/sys").join(file), value).context(|| format!("write sysctl {key:?}"))?;
-        }
-        Ok(())
     }
 
     /// Hides `maskedPaths` and makes `readonlyPaths` read-only. A path that is not there needs neither.

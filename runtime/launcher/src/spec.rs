@@ -16,8 +16,10 @@ use crate::{
     json::Json,
     labels::Labels,
     mount_options::MountOptions,
+    proc_mounts,
     rdt::IntelRdt,
     scheduling::{self, Scheduling},
+    sysctl::Sysctl,
 };
 
 /// Largest file accepted as configuration; real ones have a few ten thousand bytes.
@@ -49,7 +51,7 @@ pub struct Spec {
     pub devices: Vec<DeviceNode>,
     pub masked_paths: Vec<String>,
     pub readonly_paths: Vec<String>,
-    pub sysctls: Vec<(String, String)>,
+    pub sysctls: Vec<Sysctl>,
     pub cgroups_path: Option<String>,
     pub resources: Json,
     pub intel_rdt: Option<IntelRdt>,
@@ -218,8 +220,8 @@ impl Spec {
                 .get("sysctl")
                 .members()
                 .iter()
-                .filter_map(|(key, value)| Some((key.clone(), value.str()?.to_owned())))
-                .collect(),
+                .filter_map(|(key, value)| Some(Sysctl::parse(key, value.str()?)))
+                .collect::<Result<_>>()?,
             cgroups_path: linux.get("cgroupsPath").str().filter(|path| !path.is_empty()).map(str::to_owned),
             resources: linux.get("resources").clone(),
             intel_rdt: IntelRdt::parse(linux.get("intelRdt"))?,
@@ -247,9 +249,13 @@ impl Spec {
         if self.hostname.is_some() && self.namespace(NamespaceKind::Uts).is_none() {
             return Err(Error::new("unable to set hostname without a private UTS namespace"));
         }
-        for (key, _) in &self.sysctls {
-            self.check_sysctl(key)?;
+        if self.domainname.is_some() && self.namespace(NamespaceKind::Uts).is_none() {
+            return Err(Error::new("unable to set domainname without a private UTS namespace"));
         }
+        if let Some(sysctl) = self.sysctls.iter().find(|sysctl| self.namespace(sysctl.namespace).is_none()) {
+            return Err(sysctl.refused());
+        }
+        self.mounts.iter().try_for_each(proc_mounts::check)?;
         for (index, namespace) in self.namespaces.iter().enumerate() {
             if self.namespaces[..index].iter().any(|other| other.kind == namespace.kind) {
                 return Err(Error::new(format!("linux.namespaces: {:?} is there twice", namespace.kind)));
@@ -271,16 +277,10 @@ impl Spec {
         Ok(())
     }
 
-    /// Only sysctls that belong to one of the container's own namespaces may be set (runc's validator, sysctl(8)).
-    fn check_sysctl(&self, key: &str) -> Result<()> {
-        const IPC: [&str; 8] = [
-            "kernel.msgmax",
-            "kernel.msgmnb",
-            "kernel.msgmni",
-            "kernel.sem",
-            "kernel.shmall",
-            "kernel.shmmax",
-            "kernel.shmmni",
+    pub fn namespace(&self, kind: NamespaceKind) -> Option<&Namespace> {
+        self.namespaces.iter().find(|namespace| namespace.kind == kind)
+    }
+
     /// The user of the host who may make groups below the container's: its own, where it has users of its own and can write
     /// to what it sees of groups (runc, `specconv/spec_linux.go` OwnerUID).
     pub fn group_owner(&self, uid: u32) -> Option<u32> {
@@ -289,28 +289,6 @@ impl Spec {
         };
         let own = self.is_new(NamespaceKind::Cgroup) && self.mounts.iter().any(writable);
         own.then(|| self.mappings.outside(uid, 0).map(|(user, _)| user)).flatten()
-    }
-
-            "kernel.shm_rmid_forced",
-        ];
-        let normal = key.replace('/', ".");
-        let needs = if IPC.contains(&normal.as_str()) || normal.starts_with("fs.mqueue.") {
-            NamespaceKind::Ipc
-        } else if normal.starts_with("net.") {
-            NamespaceKind::Network
-        } else if normal == "kernel.domainname" || normal == "kernel.hostname" {
-            NamespaceKind::Uts
-        } else {
-            return Err(Error::new(format!("sysctl {key:?} is not in a separate kernel namespace")));
-        };
-        if self.namespace(needs).is_none() || normal.contains("..") {
-            return Err(Error::new(format!("sysctl {key:?} is not allowed in the hosts {needs:?} namespace")));
-        }
-        Ok(())
-    }
-
-    pub fn namespace(&self, kind: NamespaceKind) -> Option<&Namespace> {
-        self.namespaces.iter().find(|namespace| namespace.kind == kind)
     }
 
     /// Whether the container gets a namespace of its own, made for it.
@@ -417,10 +395,17 @@ impl DeviceNode {
             kind => return Err(Error::new(format!("linux.devices: {path}: unknown type {kind:?}"))),
         };
         let number = |key: &str| entry.get(key).u32().unwrap_or(0);
+        // Required of all but pipes (config-linux "Devices").
+        let of_device = |key: &str| match entry.get(key).u32() {
+            None if kind != libc::S_IFIFO => {
+                Err(Error::new(format!("linux.devices: {path}: {key} is missing or no number of a device")))
+            }
+            number => Ok(number.unwrap_or(0)),
+        };
         Ok(DeviceNode {
             path: path.to_owned(),
             mode: kind | entry.get("fileMode").u32().unwrap_or(0o666) & 0o7777,
-            number: libc::makedev(number("major"), number("minor")),
+            number: libc::makedev(of_device("major")?, of_device("minor")?),
             uid: number("uid"),
             gid: number("gid"),
         })
@@ -503,7 +488,22 @@ mod tests {
         assert_eq!(spec("").unwrap().root, Path::new("/b/rootfs"));
         for (extra, word) in [
             (r#","sysctl":{"kernel.panic":"1"}"#, "kernel.panic"),
-            (r#","sysctl":{"net.ipv4.ip_forward":"1"}"#, "net.ipv4.ip_forward"),
+            (r#","sysctl":{"net.ipv4.ip_forward":"1"}"#, "hosts Network namespace"),
+            (r#","sysctl":{"kernel.hostname":"x"}"#, "\"hostname\" field"),
+            (r#","devices":[{"path":"/dev/x","type":"c","major":1}]"#, "/dev/x: minor is missing"),
+            (r#","devices":[{"path":"/dev/x","type":"b","major":-1,"minor":0}]"#, "/dev/x: major is missing"),
+            (r#","uidMappings":[{"containerID":0}]"#, "uidMappings"),
+            (r#","intelRdt":{"closID":".."}"#, "intelRdt.ClosID"),
+            (r#","netDevices":{"eth0":{"name":"net1"}}"#, "linux.netDevices is not supported"),
+            (r#","timeOffsets":{"monotonic":{"secs":1}}"#, "time namespace"),
+            (r#","personality":{"domain":"SVR4"}"#, "SVR4"),
+            (r#","mountLabel":"a:b:c""#, "SELinux"),
+            (r#","rootfsPropagation":"odd""#, "odd"),
+        ] {
+            let error = spec(extra).unwrap_err().to_string();
+            assert!(error.contains(word), "{error}");
+        }
+    }
     #[test]
     fn groups_are_given_to_users_of_the_containers_own() {
         let owner = |options: &str, namespaces: &str| {
@@ -527,17 +527,5 @@ mod tests {
             r#"{"ociVersion":"1.2.0","root":{"path":"r"},"domainname":"d","linux":{"namespaces":[{"type":"mount"}]}}"#;
         let error = Spec::parse(&Json::parse(text.as_bytes()).unwrap(), Path::new("/b")).unwrap_err().to_string();
         assert_eq!(error, "unable to set domainname without a private UTS namespace");
-    }
-            (r#","uidMappings":[{"containerID":0}]"#, "uidMappings"),
-            (r#","intelRdt":{"closID":".."}"#, "intelRdt.ClosID"),
-            (r#","netDevices":{"eth0":{"name":"net1"}}"#, "linux.netDevices is not supported"),
-            (r#","timeOffsets":{"monotonic":{"secs":1}}"#, "time namespace"),
-            (r#","personality":{"domain":"SVR4"}"#, "SVR4"),
-            (r#","mountLabel":"a:b:c""#, "SELinux"),
-            (r#","rootfsPropagation":"odd""#, "odd"),
-        ] {
-            let error = spec(extra).unwrap_err().to_string();
-            assert!(error.contains(word), "{error}");
-        }
     }
 }

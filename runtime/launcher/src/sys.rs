@@ -203,6 +203,17 @@ pub fn mknodat(dir: BorrowedFd<'_>, name: &OsStr, mode: u32, device: u64) -> io:
     check(unsafe { libc::mknodat(dir.as_raw_fd(), name.as_ptr(), mode, device) }).map(drop)
 }
 
+/// Of what has this name, no link followed.
+pub fn fstatat(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<libc::stat> {
+    let name = cstr(name)?;
+    // SAFETY: `name` is terminated, the structure is plain data that the kernel fills.
+    unsafe {
+        let mut out: libc::stat = std::mem::zeroed();
+        check(libc::fstatat(dir.as_raw_fd(), name.as_ptr(), &mut out, libc::AT_SYMLINK_NOFOLLOW))?;
+        Ok(out)
+    }
+}
+
 pub fn symlinkat(target: impl AsRef<OsStr>, dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
     let (target, name) = (cstr(target)?, cstr(name)?);
     // SAFETY: both are terminated.
@@ -505,17 +516,6 @@ pub fn sched_setattr(scheduler: &Scheduler) -> io::Result<()> {
 /// Most processors that [`set_affinity`] can name.
 pub const MAX_PROCESSORS: usize = 8192;
 
-/// sched_setaffinity(2) for this process.
-pub fn set_affinity(processors: &[usize]) -> io::Result<()> {
-    let mut mask = [0u64; MAX_PROCESSORS / 64];
-    for &processor in processors.iter().filter(|&&processor| processor < MAX_PROCESSORS) {
-        mask[processor / 64] |= 1 << (processor % 64);
-    }
-    // SAFETY: the mask is valid for its length.
-    check_long(unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, size_of_val(mask), mask.as_ptr()) }).map(drop)
-}
-
-pub fn setsid() -> io::Result<()> {
 /// Processors, a bit each.
 pub type ProcessorMask = [u64; MAX_PROCESSORS / 64];
 
@@ -530,16 +530,27 @@ pub fn affinity() -> io::Result<ProcessorMask> {
     Ok(mask)
 }
 
+/// sched_setaffinity(2) for this process.
+pub fn set_affinity(processors: &[usize]) -> io::Result<()> {
+    let mut mask = [0u64; MAX_PROCESSORS / 64];
+    for &processor in processors.iter().filter(|&&processor| processor < MAX_PROCESSORS) {
+        mask[processor / 64] |= 1 << (processor % 64);
+    }
+    set_affinity_mask(&mask)
+}
+
+pub fn set_affinity_mask(mask: &ProcessorMask) -> io::Result<()> {
+    // SAFETY: the mask is valid for its length.
+    check_long(unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, size_of_val(mask), mask.as_ptr()) }).map(drop)
+}
+
+pub fn setsid() -> io::Result<()> {
     // SAFETY: no pointers.
     check(unsafe { libc::setsid() }).map(drop)
 }
 
 pub fn prctl(option: i32, argument: u64) -> io::Result<i32> {
     // SAFETY: the options used here take a number, not a pointer.
-    set_affinity_mask(&mask)
-}
-
-pub fn set_affinity_mask(mask: &ProcessorMask) -> io::Result<()> {
     check(unsafe { libc::prctl(option, argument, 0 as libc::c_ulong, 0 as libc::c_ulong, 0 as libc::c_ulong) })
 }
 

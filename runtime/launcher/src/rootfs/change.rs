@@ -14,6 +14,9 @@ use crate::{
 impl Rootfs<'_> {
     /// Changes into the root and lets go of the old one.
     pub fn enter(self, no_pivot: bool) -> Result<()> {
+        for mounted in self.read_only_later.take() {
+            remount(&mounted, libc::MS_RDONLY, 0).context(|| "make a mount read-only".into())?;
+        }
         if self.spec.root_readonly {
             remount(&self.fd, libc::MS_RDONLY, 0).context(|| "make the root read-only".into())?;
         }

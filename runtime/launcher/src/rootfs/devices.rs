@@ -81,15 +81,30 @@ impl Rootfs<'_> {
                 }
                 Ok(())
             }
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-            Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
-                // No right to make devices: the host's own is bound in.
-                let target = self.target(path, false)?;
-                sys::mount(&device.path, fd_path(&target), "", libc::MS_BIND, "")
-                    .context(|| format!("bind the device {path:?}"))
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                let found = sys::fstatat(parent.as_fd(), name).context(|| format!("stat {path:?}"))?;
+                let kind = found.st_mode & libc::S_IFMT;
+                let is_pipe = kind == libc::S_IFIFO;
+                if kind == device.mode & libc::S_IFMT && (is_pipe || found.st_rdev == device.number) {
+                    return Ok(());
+                }
+                // What an earlier container of this root had a device bound on.
+                if self.has_users() && kind == libc::S_IFREG {
+                    return self.bind_device(path);
+                }
+                // config-linux "Devices": "If a file already exists at path that does not match".
+                Err(Error::new(format!("linux.devices: {path:?} is there already and another file")))
             }
+            // No right to make devices: the host's own is bound in.
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) => self.bind_device(path),
             Err(error) => Err(Error::io(format!("create the device {path:?}"), error)),
         }
+    }
+
+    fn bind_device(&self, path: &Path) -> Result<()> {
+        let target = self.target(path, false)?;
+        sys::mount(&path.to_string_lossy(), fd_path(&target), "", libc::MS_BIND, "")
+            .context(|| format!("bind the device {path:?}"))
     }
 
     /// Opens a pty of the container's own devpts; returns both ends and shows the slave as `/dev/console`.
