@@ -10,7 +10,7 @@ use std::{
 
 use crate::{
     capabilities,
-    cgroup::freezer,
+    cgroup::{freezer, update::bytes},
     create::{self, Options},
     error::{Context, Error, Result},
     events, exec,
@@ -569,6 +569,13 @@ fn update_command(arguments: &mut Arguments, options: &Options) -> Result<u8> {
     let (mut cache, mut bandwidth) = (None, None);
     while let Some(flag) = arguments.flag() {
         let integer = |arguments: &mut Arguments, flag| arguments.number::<i64>(flag).map(Json::from);
+        let amount = |arguments: &mut Arguments, flag: Flag| {
+            let name = flag.name.clone();
+            let value = arguments.value(flag)?;
+            let bytes =
+                bytes(&value).ok_or_else(|| Error::new(format!("--{name}: {value:?} is not an amount of memory")));
+            bytes.map(Json::from)
+        };
         match flag.name.as_str() {
             "r" | "resources" => resources = Some(read_process(Path::new(&arguments.value(flag)?))?),
             "cpu-share" | "cpu-shares" => cpu.push(("shares".to_owned(), integer(arguments, flag)?)),
@@ -576,9 +583,9 @@ fn update_command(arguments: &mut Arguments, options: &Options) -> Result<u8> {
             "cpu-period" => cpu.push(("period".to_owned(), integer(arguments, flag)?)),
             "cpuset-cpus" => cpu.push(("cpus".to_owned(), arguments.value(flag)?.into())),
             "cpuset-mems" => cpu.push(("mems".to_owned(), arguments.value(flag)?.into())),
-            "memory" => memory.push(("limit".to_owned(), integer(arguments, flag)?)),
-            "memory-swap" => memory.push(("swap".to_owned(), integer(arguments, flag)?)),
-            "memory-reservation" => memory.push(("reservation".to_owned(), integer(arguments, flag)?)),
+            "memory" => memory.push(("limit".to_owned(), amount(arguments, flag)?)),
+            "memory-swap" => memory.push(("swap".to_owned(), amount(arguments, flag)?)),
+            "memory-reservation" => memory.push(("reservation".to_owned(), amount(arguments, flag)?)),
             "pids-limit" => pids.push(("limit".to_owned(), integer(arguments, flag)?)),
             "cpu-burst" => cpu.push(("burst".to_owned(), integer(arguments, flag)?)),
             "cpu-idle" => cpu.push(("idle".to_owned(), integer(arguments, flag)?)),
@@ -599,7 +606,7 @@ fn update_command(arguments: &mut Arguments, options: &Options) -> Result<u8> {
         object(parts.map(|(key, members)| (key, Json::Obj(members))))
     });
     let state = State::load(&options.root, &id)?;
-    state.cgroup()?.apply(&resources)?;
+    state.cgroup()?.update(&resources)?;
     let schemata: Vec<String> = cache.into_iter().chain(bandwidth).collect();
     match &state.class {
         Some(class) => class.write_schemata(&schemata)?,

@@ -14,6 +14,7 @@ pub(crate) mod hierarchy;
 pub mod io;
 pub mod memory;
 pub mod pids;
+pub mod update;
 
 use std::{
     fs,
@@ -282,6 +283,13 @@ impl Cgroup {
             sys::open(&path, libc::O_WRONLY, 0).context(|| format!("open {}", path.display()))
         };
         self.dirs.iter().map(open).collect()
+    }
+
+    /// Whether it has controllers that groups below it have been given: such a group of v2 takes no processes (cgroups(7),
+    /// "no internal processes").
+    pub fn has_passed_on(&self) -> bool {
+        let enabled = |dir: &Path| fs::read_to_string(dir.join("cgroup.subtree_control"));
+        self.v2 && self.dir("").is_some_and(|dir| enabled(dir).is_ok_and(|names| !names.trim().is_empty()))
     }
 
     /// A group below this one, which exists already.
