@@ -247,11 +247,11 @@ fn launch(
     let spawned = match user {
         None => {
             for_children.enter()?;
-            spawn_into(flags, options, place.as_ref(), group, &mut child.doors)?
+            spawn_into(flags, options, place.as_ref(), &|| group.doors(), &mut child.doors)?
         }
         // Namespaces made inside a user namespace belong to it, and this process must stay outside: another one goes in
         // and makes the container as its sibling.
-        Some(user) => match spawn_into(0, options, place.as_ref(), group, &mut child.doors)? {
+        Some(user) => match spawn_into(0, options, place.as_ref(), &|| group.doors(), &mut child.doors)? {
             0 => {
                 drop(ours);
                 run_child(Report(theirs), |report| go_between(&for_children, &user, flags, child, report));
@@ -318,12 +318,12 @@ fn take(joined: &mut Vec<Joined>, kind: NamespaceKind) -> Option<Joined> {
     Some(joined.remove(index))
 }
 
-/// clone3, into the group where that is possible; else the child finds open doors.
+/// clone3, into the group where that is possible; else the child finds the doors of its groups open.
 pub fn spawn_into(
     flags: i32,
     options: &Options,
     place: Option<&OwnedFd>,
-    group: &Cgroup,
+    group: &dyn Fn() -> Result<Vec<OwnedFd>>,
     doors: &mut Vec<OwnedFd>,
 ) -> Result<i32> {
     if let Some(place) = place {
@@ -337,7 +337,7 @@ pub fn spawn_into(
             result => return result.context(|| "clone3".into()),
         }
     }
-    doors.extend(group.doors()?);
+    doors.extend(group()?);
     clone_as(flags, options, None).context(|| "clone3".into())
 }
 

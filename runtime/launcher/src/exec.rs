@@ -7,6 +7,7 @@ use std::{
 };
 
 use crate::{
+    cgroup::{Cgroup, Hierarchy},
     create::{self, ConsoleReceiver, Conversation, Finish, Options},
     error::{Context, Error, Result},
     process::Report,
@@ -67,6 +68,11 @@ pub fn exec(state: &State, mut process: Process, options: &Options) -> Result<i3
         personality: spec.personality,
     };
     let place = group.place()?;
+    // Of a group that was named no other is taken (runc `container_linux.go`, `SubCgroupPaths`).
+    let doors = || match options.sub_group {
+        None if group.has_passed_on() => beside(state.pid)?.doors(),
+        _ => group.doors(),
+    };
     // Before it is in the group, whose processors may be others (config.md "Linux Process", execCPUAffinity): it inherits them.
     let own = process
         .scheduling
@@ -74,7 +80,7 @@ pub fn exec(state: &State, mut process: Process, options: &Options) -> Result<i3
         .as_ref()
         .map(|first| sys::affinity().and_then(|own| sys::set_affinity(first).map(|()| own)));
     let own = own.transpose().context(|| "set process.execCPUAffinity.initial".into())?;
-    let spawned = create::spawn_into(0, options, place.as_ref(), &group, &mut child.doors)?;
+    let spawned = create::spawn_into(0, options, place.as_ref(), &doors, &mut child.doors)?;
     if let Some(own) = own.filter(|_| spawned != 0) {
         // This process ends soon: that it cannot have them back harms nobody.
         let _ = sys::set_affinity_mask(&own);
@@ -96,6 +102,14 @@ pub fn exec(state: &State, mut process: Process, options: &Options) -> Result<i3
             Ok(pid)
         }
     }
+}
+
+/// The group that a process is in. The container's first one has gone to a group below the container's own when that takes
+/// no processes (runc `process_linux.go`, issue 2356).
+fn beside(pid: i32) -> Result<Cgroup> {
+    let what = || format!("find the cgroup of process {pid}");
+    let groups = sys::read_file(format!("/proc/{pid}/cgroup")).context(what)?;
+    Hierarchy::discover()?.group_of(&groups).context(what)
 }
 
 /// The namespaces that are not this process's own, as setns flags.

@@ -28,6 +28,17 @@ pub struct Mount {
     pub root: String,
 }
 
+impl Mount {
+    /// A group's path, seen from the mount.
+    fn relative<'a>(&self, group: &'a str) -> &'a str {
+        group.strip_prefix(&self.root).unwrap_or(group).trim_start_matches('/')
+    }
+
+    fn dir(&self, path: PathBuf) -> Dir {
+        Dir { controllers: self.controllers.clone(), depth_of_mount: self.point.components().count(), path }
+    }
+}
+
 /// The mounts that were found so far.
 struct Search {
     /// The controllers whose mounts are looked for.
@@ -116,6 +127,19 @@ impl Hierarchy {
         }
     }
 
+    /// The group that a process is in, by its `/proc/PID/cgroup`.
+    pub fn group_of(&self, proc_cgroup: &str) -> Result<Cgroup> {
+        let dirs = self.mounts().iter().map(|mount| {
+            let path = own_group(proc_cgroup, mount.controllers.first().map_or("", String::as_str));
+            // What is outside of this process's cgroup namespace begins with "/.." (cgroup_namespaces(7)).
+            if path.split('/').any(|part| part == "..") {
+                return Err(Error::new(format!("cgroup {path:?} cannot be seen from here")));
+            }
+            Ok(mount.dir(mount.point.join(mount.relative(path))))
+        });
+        Ok(Cgroup { v2: self.is_v2(), dirs: dirs.collect::<Result<_>>()? })
+    }
+
     /// The group of `linux.cgroupsPath`: absolute from the mount, relative from the own group, on v2 from the one
     /// above it (OCI, config-linux).
     pub fn group(&self, path: &str) -> Result<Cgroup> {
@@ -133,14 +157,10 @@ impl Hierarchy {
             if !path.starts_with('/') {
                 let own = own_group(&own, mount.controllers.first().map_or("", String::as_str));
                 let own = if self.is_v2() { above(own) } else { own };
-                dir.push(own.strip_prefix(&mount.root).unwrap_or(own).trim_start_matches('/'));
+                dir.push(mount.relative(own));
             }
             dir.push(path.trim_start_matches('/'));
-            dirs.push(Dir {
-                controllers: mount.controllers.clone(),
-                depth_of_mount: mount.point.components().count(),
-                path: dir,
-            });
+            dirs.push(mount.dir(dir));
         }
         Ok(Cgroup { v2: self.is_v2(), dirs })
     }
@@ -210,6 +230,30 @@ mod tests {
         assert_eq!(own_group("4:memory,cpu:/x\n0::/y\n", "cpu"), "/x");
         assert_eq!(own_group("4:memory:/x\n0::/y\n", ""), "/y");
         assert_eq!((above("/a/b"), above("/a"), above("/")), ("/a", "", ""));
+    }
+
+    #[test]
+    fn the_group_of_a_process_is_found_below_the_mount() {
+        let hierarchy = Hierarchy::V2 { mount: Mount { controllers: vec![], point: "/c".into(), root: "/pod".into() } };
+        let group = |text: &str| hierarchy.group_of(text).map(|group| group.dir("").unwrap().to_owned());
+        assert_eq!(group("0::/pod/box/init.scope\n").unwrap(), Path::new("/c/box/init.scope"));
+        assert_eq!(group("0::/pod\n").unwrap(), Path::new("/c"));
+        assert!(group("0::/../other\n").is_err());
+    }
+
+    #[test]
+    fn a_group_that_has_passed_controllers_on_is_known() {
+        let dir = std::env::temp_dir().join(format!("passed-on-{}", std::process::id()));
+        fs::create_dir(&dir).unwrap();
+        let group = |hierarchy: Hierarchy| hierarchy.group("/").unwrap().has_passed_on();
+        let mount = || Mount { controllers: vec![], point: dir.clone(), root: "/".into() };
+        let v2 = |text: &str| {
+            fs::write(dir.join("cgroup.subtree_control"), text).unwrap();
+            group(Hierarchy::V2 { mount: mount() })
+        };
+        assert!(v2("cpu memory\n") && !v2("\n"));
+        assert!(!group(Hierarchy::V1 { mounts: vec![mount()] }));
+        fs::remove_dir_all(&dir).unwrap();
     }
 
     #[test]
