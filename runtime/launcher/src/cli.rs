@@ -84,6 +84,15 @@ impl Arguments {
         next.ok_or_else(|| Error::new(format!("--{}: a value is missing", flag.name)))
     }
 
+    /// A switch; the next word is never its value (Go's flag, which knows these words).
+    fn boolean(flag: &Flag) -> Result<bool> {
+        match flag.value.as_deref() {
+            None | Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(true),
+            Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(false),
+            Some(value) => Err(Error::new(format!("--{}: invalid boolean value {value:?}", flag.name))),
+        }
+    }
+
     fn number<T: std::str::FromStr>(&mut self, flag: Flag) -> Result<T> {
         let name = flag.name.clone();
         let value = self.value(flag)?;
@@ -115,12 +124,21 @@ fn run(arguments: &mut Arguments, options: &mut Options) -> Result<u8> {
                     format => return Err(Error::new(format!("--log-format: unknown format {format:?}"))),
                 }
             }
-            "debug" => options.log.debug = true,
-            "systemd-cgroup" if flag.value.as_deref() == Some("false") => {}
+            "debug" => options.log.debug = Arguments::boolean(&flag)?,
+            "systemd-cgroup" if !Arguments::boolean(&flag)? => {}
             "systemd-cgroup" => {
                 return Err(Error::new("--systemd-cgroup is not supported: groups are made in the cgroup file system"));
             }
-            "rootless" if matches!(flag.value.as_deref(), Some("false" | "auto")) => {}
+            // What runc tolerates of who is not root is not told apart here: rights are tried.
+            "rootless" => match arguments.value(flag)?.as_str() {
+                "auto" | "true" | "false" => {}
+                word => return Err(Error::new(format!("--rootless: {word:?} is not one of auto, true and false"))),
+            },
+            // As in runc 1.2, which knows it from its PATH.
+            "criu" => {
+                arguments.value(flag)?;
+                options.log.warn("--criu is ignored");
+            }
             "v" | "version" => {
                 println!("coracle-oci version {}\nspec: 1.2.0", env!("CARGO_PKG_VERSION"));
                 return Ok(0);
@@ -187,9 +205,9 @@ fn process_flag(arguments: &mut Arguments, options: &mut Options, flag: Flag, co
         "console-socket" => options.console_socket = Some(arguments.value(flag)?.into()),
         "preserve-fds" => options.preserve_fds = arguments.number(flag)?,
         "report-fd" => options.report_fd = Some(arguments.number(flag)?),
-        "child-of-caller" => options.child_of_caller = true,
-        "no-new-keyring" => options.keep_keyring = true,
-        "no-pivot" => options.no_pivot = true,
+        "child-of-caller" => options.child_of_caller = Arguments::boolean(&flag)?,
+        "no-new-keyring" => options.keep_keyring = Arguments::boolean(&flag)?,
+        "no-pivot" => options.no_pivot = Arguments::boolean(&flag)?,
         "pidfd-socket" => options.pidfd_socket = Some(arguments.value(flag)?.into()),
         _ => return Err(unknown(command, &flag)),
     }
@@ -222,9 +240,9 @@ fn run_command(arguments: &mut Arguments, options: &mut Options) -> Result<u8> {
     let (mut detach, mut keep) = (false, false);
     while let Some(flag) = arguments.flag() {
         match flag.name.as_str() {
-            "d" | "detach" => detach = true,
-            "keep" => keep = true,
-            "no-subreaper" => {}
+            "d" | "detach" => detach = Arguments::boolean(&flag)?,
+            "keep" => keep = Arguments::boolean(&flag)?,
+            "no-subreaper" => drop(Arguments::boolean(&flag)?),
             _ => process_flag(arguments, options, flag, "run")?,
         }
     }
@@ -251,18 +269,18 @@ fn exec_command(arguments: &mut Arguments, options: &mut Options) -> Result<u8> 
     let (mut apparmor, mut selinux) = (None, None);
     while let Some(flag) = arguments.flag() {
         match flag.name.as_str() {
-            "d" | "detach" => detach = true,
+            "d" | "detach" => detach = Arguments::boolean(&flag)?,
             "p" | "process" => process_file = Some(arguments.value(flag)?.into()),
-            "t" | "tty" => terminal = true,
+            "t" | "tty" => terminal = Arguments::boolean(&flag)?,
             "cwd" => cwd = Some(arguments.value(flag)?),
             "e" | "env" => env.push(arguments.value(flag)?),
             "u" | "user" => user = Some(arguments.value(flag)?),
             "c" | "cap" => caps.push(arguments.value(flag)?),
             "g" | "additional-gids" => groups.push(arguments.number::<u32>(flag)?),
-            "no-new-privs" => no_new_privileges = Some(true),
+            "no-new-privs" => no_new_privileges = Some(Arguments::boolean(&flag)?),
             "apparmor" => apparmor = Some(arguments.value(flag)?),
             "process-label" => selinux = Some(arguments.value(flag)?),
-            "ignore-paused" => options.ignore_paused = true,
+            "ignore-paused" => options.ignore_paused = Arguments::boolean(&flag)?,
             "cgroup" => {
                 let path = arguments.value(flag)?;
                 if path.contains(':') {
@@ -384,7 +402,7 @@ fn kill_command(arguments: &mut Arguments, options: &Options) -> Result<u8> {
     let mut all = false;
     while let Some(flag) = arguments.flag() {
         match flag.name.as_str() {
-            "a" | "all" => all = true,
+            "a" | "all" => all = Arguments::boolean(&flag)?,
             _ => return Err(unknown("kill", &flag)),
         }
     }
@@ -465,7 +483,7 @@ fn delete_command(arguments: &mut Arguments, options: &Options) -> Result<u8> {
     let mut force = false;
     while let Some(flag) = arguments.flag() {
         match flag.name.as_str() {
-            "f" | "force" => force = true,
+            "f" | "force" => force = Arguments::boolean(&flag)?,
             _ => return Err(unknown("delete", &flag)),
         }
     }
@@ -532,7 +550,7 @@ fn list_command(arguments: &mut Arguments, options: &Options) -> Result<u8> {
     while let Some(flag) = arguments.flag() {
         match flag.name.as_str() {
             "f" | "format" => json = is_json(&arguments.value(flag)?)?,
-            "q" | "quiet" => quiet = true,
+            "q" | "quiet" => quiet = Arguments::boolean(&flag)?,
             _ => return Err(unknown("list", &flag)),
         }
     }
@@ -622,7 +640,7 @@ fn events_command(arguments: &mut Arguments, options: &Options) -> Result<u8> {
     let (mut once, mut interval) = (false, std::time::Duration::from_secs(5));
     while let Some(flag) = arguments.flag() {
         match flag.name.as_str() {
-            "stats" => once = true,
+            "stats" => once = Arguments::boolean(&flag)?,
             "interval" => interval = events::duration(&arguments.value(flag)?)?,
             _ => return Err(unknown("events", &flag)),
         }
@@ -676,6 +694,32 @@ fn features() -> Json {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn switches_are_read_as_go_reads_them() {
+        let boolean = |word: &str| {
+            let mut arguments = Arguments { rest: [word.to_owned(), "false".to_owned()].into() };
+            Arguments::boolean(&arguments.flag().unwrap())
+        };
+        assert!(boolean("--detach").unwrap() && boolean("-d=T").unwrap() && boolean("--all=1").unwrap());
+        assert!(!boolean("--detach=false").unwrap() && !boolean("--all=F").unwrap());
+        assert!(boolean("--tty=maybe").is_err() && boolean("--tty=").is_err());
+    }
+
+    #[test]
+    fn options_before_the_command_are_runcs() {
+        let run = |words: &[&str]| {
+            let mut arguments = Arguments { rest: words.iter().map(|word| (*word).to_owned()).collect() };
+            let mut options = Options { root: "/nowhere".into(), ..Options::default() };
+            super::run(&mut arguments, &mut options).map_err(|error| error.to_string())
+        };
+        for words in [&["--rootless", "auto"][..], &["--rootless=true"], &["--criu", "/bin/criu"], &["--debug=false"]] {
+            assert_eq!(run(&[words, &["list"]].concat()), Ok(0), "{words:?}");
+        }
+        assert!(run(&["--rootless", "maybe", "list"]).unwrap_err().contains("maybe"));
+        assert!(run(&["--systemd-cgroup", "list"]).unwrap_err().contains("--systemd-cgroup"));
+        assert_eq!(run(&["--systemd-cgroup=false", "list"]), Ok(0));
+    }
 
     #[test]
     fn signals_have_numbers_and_names() {
