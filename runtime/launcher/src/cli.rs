@@ -11,7 +11,7 @@ use std::{
 use crate::{
     capabilities,
     cgroup::{freezer, update::bytes},
-    create::{self, Options},
+    create::{self, Options, Started},
     error::{Context, Error, Result},
     events, exec,
     json::{Json, object},
@@ -19,6 +19,7 @@ use crate::{
     spec::{Process, read_json},
     state::{self, State, Status},
     sys,
+    terminal::{Terminal, read_signal},
 };
 
 const USAGE: &str = "usage: oci [--root DIR] [--log FILE] [--log-format text|json] COMMAND …
@@ -226,7 +227,8 @@ fn create_command(arguments: &mut Arguments, options: &mut Options) -> Result<u8
     let id = arguments.operand("a container id")?;
     arguments.end()?;
     find_bundle(options)?;
-    let state = create::create(&id, options, true)?;
+    options.detach = true;
+    let (state, _) = create::create(&id, options, true)?;
     report_pid(options, state.pid)?;
     Ok(0)
 }
@@ -237,10 +239,10 @@ fn report_pid(options: &Options, pid: i32) -> Result<()> {
 }
 
 fn run_command(arguments: &mut Arguments, options: &mut Options) -> Result<u8> {
-    let (mut detach, mut keep) = (false, false);
+    let mut keep = false;
     while let Some(flag) = arguments.flag() {
         match flag.name.as_str() {
-            "d" | "detach" => detach = Arguments::boolean(&flag)?,
+            "d" | "detach" => options.detach = Arguments::boolean(&flag)?,
             "keep" => keep = Arguments::boolean(&flag)?,
             "no-subreaper" => drop(Arguments::boolean(&flag)?),
             _ => process_flag(arguments, options, flag, "run")?,
@@ -249,12 +251,12 @@ fn run_command(arguments: &mut Arguments, options: &mut Options) -> Result<u8> {
     let id = arguments.operand("a container id")?;
     arguments.end()?;
     find_bundle(options)?;
-    let signals = if detach { None } else { Some(forwarded_signals()?) };
-    let state = create::create(&id, options, false)?;
+    let signals = if options.detach { None } else { Some(forwarded_signals()?) };
+    let (state, terminal) = create::create(&id, options, false)?;
     report_pid(options, state.pid)?;
     state.run_hooks("poststart", Status::Running, &options.log);
     let Some(signals) = signals else { return Ok(0) };
-    let code = wait_forwarding(state.pid, &signals)?;
+    let code = wait_forwarding(state.pid, &signals, terminal)?;
     if !keep {
         state.clean(&state.cgroup()?, &options.log)?;
     }
@@ -262,14 +264,13 @@ fn run_command(arguments: &mut Arguments, options: &mut Options) -> Result<u8> {
 }
 
 fn exec_command(arguments: &mut Arguments, options: &mut Options) -> Result<u8> {
-    let mut detach = false;
     let mut process_file: Option<PathBuf> = None;
     let (mut terminal, mut cwd, mut env, mut user, mut caps) = (false, None, Vec::new(), None, Vec::new());
     let (mut groups, mut no_new_privileges) = (Vec::new(), None);
     let (mut apparmor, mut selinux) = (None, None);
     while let Some(flag) = arguments.flag() {
         match flag.name.as_str() {
-            "d" | "detach" => detach = Arguments::boolean(&flag)?,
+            "d" | "detach" => options.detach = Arguments::boolean(&flag)?,
             "p" | "process" => process_file = Some(arguments.value(flag)?.into()),
             "t" | "tty" => terminal = Arguments::boolean(&flag)?,
             "cwd" => cwd = Some(arguments.value(flag)?),
@@ -325,11 +326,11 @@ fn exec_command(arguments: &mut Arguments, options: &mut Options) -> Result<u8> 
             Ok(())
         })?,
     };
-    let signals = if detach { None } else { Some(forwarded_signals()?) };
-    let pid = exec::exec(&state, process, options)?;
+    let signals = if options.detach { None } else { Some(forwarded_signals()?) };
+    let Started { pid, terminal } = exec::exec(&state, process, options)?;
     report_pid(options, pid)?;
     match signals {
-        Some(signals) => wait_forwarding(pid, &signals),
+        Some(signals) => wait_forwarding(pid, &signals, terminal),
         None => Ok(0),
     }
 }
@@ -373,20 +374,24 @@ fn forwarded_signals() -> Result<std::os::fd::OwnedFd> {
 }
 
 /// Waits for the process, passing signals on; 128 + N if it died of signal N.
-fn wait_forwarding(pid: i32, signals: &std::os::fd::OwnedFd) -> Result<u8> {
-    let mut file = fs::File::from(signals.try_clone().context(|| "duplicate a descriptor".into())?);
-    // struct signalfd_siginfo has 128 bytes and begins with the number.
-    let mut info = [0u8; 128];
-    loop {
-        if let Some(status) = sys::try_wait(pid).context(|| format!("wait for process {pid}"))? {
-            return Ok(exit_code(status));
-        }
-        file.read_exact(&mut info).context(|| "read a signal".into())?;
-        let signal = i32::from_ne_bytes([info[0], info[1], info[2], info[3]]);
-        if signal != libc::SIGCHLD {
-            // It may have ended just now; the next turn finds out.
+fn wait_forwarding(pid: i32, signals: &std::os::fd::OwnedFd, terminal: Option<Terminal>) -> Result<u8> {
+    let turn = |signal: Option<i32>| {
+        if let Some(signal) = signal.filter(|&signal| signal != libc::SIGCHLD) {
+            // It may have ended just now, which is found out next; nobody else has waited for it.
             let _ = sys::kill(pid, signal);
         }
+        Ok(sys::try_wait(pid).context(|| format!("wait for process {pid}"))?.map(exit_code))
+    };
+    if let Some(terminal) = terminal {
+        return terminal.relay(signals, turn);
+    }
+    let mut file = fs::File::from(signals.try_clone().context(|| "duplicate a descriptor".into())?);
+    let mut ended = turn(None)?;
+    loop {
+        if let Some(code) = ended {
+            return Ok(code);
+        }
+        ended = turn(Some(read_signal(&mut file)?))?;
     }
 }
 

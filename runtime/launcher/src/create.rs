@@ -28,6 +28,7 @@ use crate::{
     state::{self, START_FIFO, State, Status},
     sys,
     sysctl::Sysctl,
+    terminal::Terminal,
 };
 
 /// How a process is started, from the command line.
@@ -38,6 +39,8 @@ pub struct Options {
     pub bundle: PathBuf,
     pub pid_file: Option<PathBuf>,
     pub console_socket: Option<PathBuf>,
+    /// Nobody stays between the process and its caller.
+    pub detach: bool,
     pub preserve_fds: u32,
     /// Receives a descriptor of the process (`--pidfd-socket`).
     pub pidfd_socket: Option<PathBuf>,
@@ -60,7 +63,7 @@ pub struct Options {
 const READY: &str = "R";
 
 /// Makes the container; it waits for `start` if `wait`, else it runs when this returns.
-pub fn create(id: &str, options: &Options, wait: bool) -> Result<State> {
+pub fn create(id: &str, options: &Options, wait: bool) -> Result<(State, Option<Terminal>)> {
     let mut spec = Spec::load(&options.bundle)?;
     let mut process = spec.process.take().ok_or_else(|| Error::new("config.json: process is missing"))?;
     process.clamp(&options.log);
@@ -81,7 +84,7 @@ pub fn create(id: &str, options: &Options, wait: bool) -> Result<State> {
         let start = if wait { Some(make_fifo(&dir)?) } else { None };
         let mut state = State::new(dir.clone(), id, &options.bundle, 0, &cgroups_path, &spec.annotations);
         state.class.clone_from(&class);
-        let pid = launch(&spec, &process, filter.as_ref(), &group, options, start, &mut state)?;
+        let Started { pid, terminal } = launch(&spec, &process, filter.as_ref(), &group, options, start, &mut state)?;
         state.set_process(pid);
         state.keep_hooks(&spec.hooks);
         state.save()?;
@@ -89,7 +92,7 @@ pub fn create(id: &str, options: &Options, wait: bool) -> Result<State> {
             write_pid_file(path, pid)?;
         }
         send_pidfd(options, pid)?;
-        Ok(state)
+        Ok((state, terminal))
     })();
     if made.is_err() {
         // What was there before stays; what was made goes. The first error is the one to report.
@@ -134,19 +137,24 @@ pub fn send_pidfd(options: &Options, pid: i32) -> Result<()> {
 pub enum ConsoleReceiver {
     Socket(UnixStream),
     Report(RawFd),
+    /// The launcher itself, which stays in the foreground.
+    Launcher,
 }
 
 impl ConsoleReceiver {
     /// A terminal needs somebody to receive it.
     pub fn of(process: &Process, options: &Options) -> Result<Option<ConsoleReceiver>> {
+        if options.console_socket.is_some() && !(process.terminal && options.detach) {
+            return Err(Error::new("cannot use console socket if runc will not detach or allocate tty"));
+        }
         if !process.terminal {
-            return match &options.console_socket {
-                Some(_) => Err(Error::new("cannot use console socket if runc will not detach or allocate tty")),
-                None => Ok(None),
-            };
+            return Ok(None);
         }
         if let Some(fd) = options.report_fd {
             return Ok(Some(ConsoleReceiver::Report(fd)));
+        }
+        if !options.detach {
+            return Ok(Some(ConsoleReceiver::Launcher));
         }
         let path = options
             .console_socket
@@ -157,11 +165,12 @@ impl ConsoleReceiver {
         Ok(Some(ConsoleReceiver::Socket(socket)))
     }
 
-    pub fn send(&self, master: &OwnedFd) -> Result<()> {
+    pub fn send(&self, master: &OwnedFd, report: &Report) -> Result<()> {
         let (socket, message): (RawFd, &[u8]) = match self {
             // runc sends the console's name; receivers read it for their logs.
             ConsoleReceiver::Socket(socket) => (socket.as_raw_fd(), b"/dev/pts/ptmx"),
             ConsoleReceiver::Report(fd) => (*fd, b"C"),
+            ConsoleReceiver::Launcher => return report.give(master),
         };
         sys::send_with_fd(socket, message, Some(master.as_raw_fd())).context(|| "send the console".into())
     }
@@ -206,7 +215,7 @@ fn launch(
     options: &Options,
     start: Option<OwnedFd>,
     state: &mut State,
-) -> Result<i32> {
+) -> Result<Started> {
     let prepared = Prepared::of(spec)?;
     let mut joined = open_joined(&spec.namespaces)?;
     refuse_host_sysctls(spec, &joined)?;
@@ -363,19 +372,27 @@ pub struct Conversation<'a> {
     pub state: &'a mut State,
 }
 
+/// A process that runs, or waits for `start`.
+pub struct Started {
+    pub pid: i32,
+    /// In the foreground.
+    pub terminal: Option<Terminal>,
+}
+
 impl Conversation<'_> {
-    /// Does what the child asks for, until it runs or waits for `start`; returns its pid.
-    pub fn follow(mut self, socket: &OwnedFd, mut pid: i32) -> Result<i32> {
+    /// Does what the child asks for, until it has started.
+    pub fn follow(mut self, socket: &OwnedFd, mut pid: i32) -> Result<Started> {
         let mut buffer = vec![0; 16 << 10];
+        let mut terminal = None;
         let failure = loop {
-            let count = match sys::read(socket, &mut buffer) {
-                Ok(0) => return Ok(pid),
-                Ok(count) => count,
+            let (count, fd) = match sys::receive_with_fd(socket, &mut buffer) {
+                Ok((0, _)) => return Ok(Started { pid, terminal }),
+                Ok(received) => received,
                 Err(error) => break Error::io("read the child's report", error),
             };
             let text = String::from_utf8_lossy(&buffer[1..count]);
             let done = match buffer[0] {
-                b'R' => return Ok(pid),
+                b'R' => return Ok(Started { pid, terminal }),
                 b'E' => break Error::new(text),
                 b'N' => {
                     if !self.options.child_of_caller {
@@ -386,6 +403,7 @@ impl Conversation<'_> {
                 }
                 b'U' => self.spec.mappings.write(pid),
                 b'H' => self.run_hooks(pid),
+                b'C' => fd.map(Terminal::take).transpose().map(|taken| terminal = taken),
                 b'S' => self.hand_over_listener(pid, text.parse().unwrap_or(-1)),
                 _ => Err(Error::new("the child said something else")),
             };
@@ -498,7 +516,7 @@ impl Child<'_> {
         let labels = self.process.labels.open()?;
         rootfs.enter(self.options.no_pivot)?;
         if let (Some((master, slave)), Some(receiver)) = (console, &self.console) {
-            hand_over_console(self.process, master, &slave, receiver)?;
+            hand_over_console(self.process, master, &slave, receiver, report)?;
         }
         let start = self.start.take();
         let state = self.state_inside(Status::Created);
@@ -564,11 +582,12 @@ pub fn hand_over_console(
     master: OwnedFd,
     slave: &OwnedFd,
     receiver: &ConsoleReceiver,
+    report: &Report,
 ) -> Result<()> {
     if let Some((rows, columns)) = process.console_size {
         sys::set_window_size(&master, rows, columns).context(|| "set the console's size".into())?;
     }
-    receiver.send(&master)?;
+    receiver.send(&master, report)?;
     process.take_console(slave)
 }
 

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     cgroup::{Cgroup, Hierarchy},
-    create::{self, ConsoleReceiver, Conversation, Finish, Options},
+    create::{self, ConsoleReceiver, Conversation, Finish, Options, Started},
     error::{Context, Error, Result},
     process::Report,
     process_fd::ProcessFd,
@@ -19,8 +19,8 @@ use crate::{
     sys,
 };
 
-/// Starts `process` in the container; returns its pid.
-pub fn exec(state: &State, mut process: Process, options: &Options) -> Result<i32> {
+/// Starts `process` in the container.
+pub fn exec(state: &State, mut process: Process, options: &Options) -> Result<Started> {
     match state.status() {
         Status::Running => {}
         Status::Paused if options.ignore_paused => {}
@@ -94,12 +94,12 @@ pub fn exec(state: &State, mut process: Process, options: &Options) -> Result<i3
             drop((theirs, child));
             let mut state = state.clone();
             let conversation = Conversation { spec: &spec, filter: filter.as_ref(), options, state: &mut state };
-            let pid = conversation.follow(&ours, pid)?;
+            let started = conversation.follow(&ours, pid)?;
             if let Some(path) = &options.pid_file {
-                create::write_pid_file(path, pid)?;
+                create::write_pid_file(path, started.pid)?;
             }
-            create::send_pidfd(options, pid)?;
-            Ok(pid)
+            create::send_pidfd(options, started.pid)?;
+            Ok(started)
         }
     }
 }
@@ -163,7 +163,7 @@ impl Child<'_> {
         sys::chroot(".").context(|| "enter the container's root".into())?;
         if let Some(receiver) = &self.console {
             let (master, slave) = open_console(&self.root)?;
-            create::hand_over_console(self.process, master, &slave, receiver)?;
+            create::hand_over_console(self.process, master, &slave, receiver, report)?;
         }
         let finish = Finish {
             process: self.process,

@@ -38,3 +38,4 @@ pub mod spec;
 pub mod state;
 pub mod sys;
 mod sysctl;
+pub mod terminal;

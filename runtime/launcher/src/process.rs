@@ -200,6 +200,7 @@ fn most_files() -> Option<u64> {
 /// | `N` and a pid | another process takes over | no |
 /// | `S` and a number | the descriptor of a seccomp listener | yes |
 /// | `R` | ready, waiting for `start` | no |
+/// | `C` with a descriptor | the master of a terminal in the foreground | yes |
 /// | `E` and words | failed | no |
 pub struct Report(pub OwnedFd);
 
@@ -212,6 +213,16 @@ impl Report {
     /// Sends a message and waits until the launcher has done its part.
     pub fn ask(&self, message: &str) -> Result<()> {
         self.send(message);
+        self.wait()
+    }
+
+    /// Hands a terminal's master over.
+    pub fn give(&self, master: &OwnedFd) -> Result<()> {
+        sys::send_with_fd(self.0.as_raw_fd(), b"C", Some(master.as_raw_fd())).context(|| "send the console".into())?;
+        self.wait()
+    }
+
+    fn wait(&self) -> Result<()> {
         match sys::read(&self.0, &mut [0; 1]) {
             Ok(1..) => Ok(()),
             // It will say itself what went wrong.

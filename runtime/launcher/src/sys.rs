@@ -705,6 +705,65 @@ pub fn set_window_size(fd: &impl AsRawFd, rows: u16, columns: u16) -> io::Result
     check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCSWINSZ, &size) }).map(drop)
 }
 
+/// The size of one terminal for another.
+pub fn copy_window_size(from: &impl AsRawFd, to: &impl AsRawFd) -> io::Result<()> {
+    // SAFETY: both take a pointer to this structure, which is plain data.
+    unsafe {
+        let mut size: libc::winsize = std::mem::zeroed();
+        check(libc::ioctl(from.as_raw_fd(), libc::TIOCGWINSZ, &mut size))?;
+        check(libc::ioctl(to.as_raw_fd(), libc::TIOCSWINSZ, &size)).map(drop)
+    }
+}
+
+/// A terminal's settings; an error for what is none.
+pub fn terminal(fd: &impl AsRawFd) -> io::Result<libc::termios> {
+    // SAFETY: the structure is plain data that the C library fills.
+    unsafe {
+        let mut settings: libc::termios = std::mem::zeroed();
+        check(libc::tcgetattr(fd.as_raw_fd(), &mut settings)).map(|_| settings)
+    }
+}
+
+/// Changes a terminal's settings; of a pty both ends have the same.
+pub fn change_terminal(fd: &impl AsRawFd, change: impl FnOnce(&mut libc::termios)) -> io::Result<()> {
+    let mut settings = terminal(fd)?;
+    change(&mut settings);
+    // SAFETY: the structure is valid.
+    check(unsafe { libc::tcsetattr(fd.as_raw_fd(), libc::TCSANOW, &settings) }).map(drop)
+}
+
+/// Settings by which every byte goes through as it is (cfmakeraw(3)).
+pub fn make_raw(settings: &mut libc::termios) {
+    // SAFETY: the structure is valid.
+    unsafe { libc::cfmakeraw(settings) };
+}
+
+/// Reads one message of a unix socket, and the descriptor that comes with it; 0 bytes are the end.
+pub fn receive_with_fd(socket: &impl AsRawFd, buffer: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
+    let mut iov = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    let mut control = [0u64; 4];
+    // SAFETY: the message points at live buffers of the given lengths; a descriptor in it is new and this process's own.
+    unsafe {
+        let mut message: libc::msghdr = std::mem::zeroed();
+        message.msg_iov = &mut iov;
+        message.msg_iovlen = 1;
+        message.msg_control = control.as_mut_ptr().cast();
+        message.msg_controllen = size_of_val(&control) as _;
+        let count = loop {
+            let count = libc::recvmsg(socket.as_raw_fd(), &mut message, libc::MSG_CMSG_CLOEXEC);
+            match check_long(count as libc::c_long) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => break result? as usize,
+            }
+        };
+        let header = libc::CMSG_FIRSTHDR(&message);
+        let given =
+            !header.is_null() && (*header).cmsg_level == libc::SOL_SOCKET && (*header).cmsg_type == libc::SCM_RIGHTS;
+        let fd = given.then(|| owned(std::ptr::read_unaligned(libc::CMSG_DATA(header).cast::<RawFd>())));
+        Ok((count, fd))
+    }
+}
+
 /// Sends bytes, and a descriptor with them, over a unix socket.
 pub fn send_with_fd(socket: RawFd, bytes: &[u8], fd: Option<RawFd>) -> io::Result<()> {
     let mut iov = libc::iovec { iov_base: bytes.as_ptr() as *mut _, iov_len: bytes.len() };
@@ -851,6 +910,14 @@ pub fn poll_two(first: Option<&OwnedFd>, second: Option<&OwnedFd>, milliseconds:
     (entries[0].revents != 0, entries[1].revents & changes != 0)
 }
 
+/// Waits until something can be done with one of several descriptors; negative ones are passed over.
+pub fn poll_all<const N: usize>(wanted: [(RawFd, i16); N]) -> [bool; N] {
+    let mut entries = wanted.map(|(fd, events)| libc::pollfd { fd, events, revents: 0 });
+    // SAFETY: so many entries, alive for the call.
+    unsafe { libc::poll(entries.as_mut_ptr(), N as libc::nfds_t, -1) };
+    entries.map(|entry| entry.revents != 0)
+}
+
 pub fn eventfd() -> io::Result<OwnedFd> {
     // SAFETY: no pointers.
     check(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) }).map(owned)
@@ -895,6 +962,14 @@ pub fn mkfifo(path: impl AsRef<OsStr>, mode: u32) -> io::Result<()> {
 pub fn replace_fd(source: &impl AsRawFd, target: &impl AsRawFd) -> io::Result<()> {
     // SAFETY: no pointers.
     check(unsafe { libc::dup3(source.as_raw_fd(), target.as_raw_fd(), libc::O_CLOEXEC) }).map(drop)
+}
+
+pub fn set_nonblocking(fd: &impl AsRawFd) -> io::Result<()> {
+    // SAFETY: no pointers.
+    unsafe {
+        let flags = check(libc::fcntl(fd.as_raw_fd(), libc::F_GETFL))?;
+        check(libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK)).map(drop)
+    }
 }
 
 pub fn set_blocking(fd: &impl AsRawFd) -> io::Result<()> {

@@ -311,6 +311,69 @@ fn the_command_line_is_runcs() {
 }
 
 #[test]
+fn a_terminal_in_the_foreground_is_the_callers() {
+    use std::{io::Read, io::Write, os::fd::OwnedFd, process::Stdio};
+
+    use coracle_launcher::sys;
+    const TEST: &str = "launcher_features::a_terminal_in_the_foreground_is_the_callers";
+    isolated(TEST, || async {
+        let mut bundle = Bundle::new(TEST, "stty size; read word; stty size; echo got $word; exit 5");
+        bundle.config["process"]["terminal"] = json!(true);
+        let master = sys::open("/dev/ptmx", libc::O_RDWR | libc::O_NOCTTY, 0).unwrap();
+        let slave = sys::pty_peer(&master).unwrap();
+        let settings = |fd: &OwnedFd| sys::terminal(fd).map(|settings| (settings.c_lflag, settings.c_oflag)).unwrap();
+        let before = settings(&slave);
+        sys::set_window_size(&master, 33, 77).unwrap();
+        let program = coracle_programs::LAUNCHER.memfd().unwrap();
+        let mut run = std::process::Command::new(coracle_programs::exec_path(&program));
+        run.arg("--root").arg(bundle.dir.path().join("state")).args(["run", "c"]).current_dir(bundle.write());
+        let stream = || Stdio::from(slave.try_clone().unwrap());
+        let mut run = run.stdin(stream()).stdout(stream()).stderr(stream()).spawn().unwrap();
+        let mut master = fs::File::from(master);
+        let mut said = String::new();
+        let mut read_until = |master: &mut fs::File, words: &str| {
+            while !said.contains(words) {
+                let mut buffer = [0; 256];
+                let count = master.read(&mut buffer).unwrap();
+                said.push_str(&String::from_utf8_lossy(&buffer[..count]));
+            }
+            said.clone()
+        };
+        read_until(&mut master, "33 77\r\n");
+        assert_eq!(settings(&slave).0 & (libc::ICANON | libc::ECHO | libc::ISIG), 0, "it is raw");
+        sys::set_window_size(&master, 20, 60).unwrap();
+        // The change alone tells only who has it as the controlling terminal.
+        sys::kill(run.id() as i32, libc::SIGWINCH).unwrap();
+        master.write_all(b"hello\r").unwrap();
+        let said = read_until(&mut master, "got hello\r\n");
+        assert!(said.contains("hello\r\n20 60\r\n"), "{said:?}");
+        assert_eq!(run.wait().unwrap().code(), Some(5));
+        assert_eq!(settings(&slave), before);
+        // Of exec, too; what does not go to a terminal has no carriage returns, and nothing of it is lost.
+        bundle.config["process"]["terminal"] = json!(false);
+        bundle.config["process"]["args"] = json!(["/bin/busybox", "sleep", "1000"]);
+        let mut detached = std::process::Command::new(coracle_programs::exec_path(&program));
+        detached.arg("--root").arg(bundle.dir.path().join("state")).args(["run", "-d", "c"]);
+        let null = Stdio::null;
+        detached.current_dir(bundle.write()).stdin(null()).stdout(null()).stderr(null());
+        assert!(detached.status().unwrap().success());
+        let script = "[ -t 0 ] && [ -t 1 ] && [ -t 2 ] && busybox seq 1 20000; exit 3";
+        let output = bundle.oci(&["exec", "-t", "c", "/bin/sh", "-c", script]);
+        let out = String::from_utf8_lossy(&output.stdout);
+        assert_eq!((output.status.code(), out.lines().count()), (Some(3), 20000));
+        assert!(out.ends_with("\n20000\n") && !out.contains('\r'));
+        let refused = |arguments: &[&str]| {
+            let output = bundle.oci(arguments);
+            assert!(!output.status.success());
+            String::from_utf8_lossy(&output.stderr).into_owned()
+        };
+        assert!(refused(&["exec", "-t", "-d", "c", "/bin/sh"]).contains("without setting console socket"));
+        assert!(refused(&["exec", "-t", "--console-socket", "x", "c", "/bin/sh"]).contains("will not detach"));
+        assert!(bundle.oci(&["delete", "--force", "c"]).status.success());
+    });
+}
+
+#[test]
 fn memory_hogs_are_told_of() {
     const TEST: &str = "launcher_features::memory_hogs_are_told_of";
     isolated(TEST, || async {
