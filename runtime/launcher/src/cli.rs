@@ -297,7 +297,7 @@ fn exec_command(arguments: &mut Arguments, options: &mut Options) -> Result<u8> 
     let process = match process_file {
         Some(path) => {
             arguments.end()?;
-            Process::parse(&read_process(&path)?)?
+            exec::process_of_file(&state, read_process(&path)?)?
         }
         None => exec::process_of_container(&state, |process| {
             process.args = arguments.rest.drain(..).collect();

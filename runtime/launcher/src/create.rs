@@ -68,7 +68,10 @@ pub fn create(id: &str, options: &Options, wait: bool) -> Result<(State, Option<
     let mut process = spec.process.take().ok_or_else(|| Error::new("config.json: process is missing"))?;
     process.clamp(&options.log);
     process.scheduling.drop_processors();
-    let filter = Filter::of(&spec.seccomp)?;
+    let filter = spec.defaults.filter()?;
+    if let Some(filter) = &filter {
+        spec.defaults.seccomp = filter.keep(&spec.defaults.seccomp);
+    }
     let cgroups_path = spec.cgroups_path.clone().unwrap_or_else(|| format!("/{id}"));
     let group = Hierarchy::discover()?.group(&cgroups_path)?;
     let dir = state::reserve(&options.root, id)?;
@@ -84,6 +87,7 @@ pub fn create(id: &str, options: &Options, wait: bool) -> Result<(State, Option<
         let start = if wait { Some(make_fifo(&dir)?) } else { None };
         let mut state = State::new(dir.clone(), id, &options.bundle, 0, &cgroups_path, &spec.annotations);
         state.class.clone_from(&class);
+        state.defaults = Some(spec.defaults.clone());
         let Started { pid, terminal } = launch(&spec, &process, filter.as_ref(), &group, options, start, &mut state)?;
         state.set_process(pid);
         state.keep_hooks(&spec.hooks);
@@ -275,7 +279,7 @@ fn launch(
         }
         pid => {
             drop((theirs, child));
-            Conversation { spec, filter, options, state }.follow(&ours, pid)
+            Conversation { spec: Some(spec), filter, options, state }.follow(&ours, pid)
         }
     }
 }
@@ -366,9 +370,11 @@ pub fn run_child(report: Report, body: impl FnOnce(&Report) -> Result<std::conve
 
 /// The launcher's part of the conversation with a child ([`Report`]).
 pub struct Conversation<'a> {
-    pub spec: &'a Spec,
+    /// Of a container that is made.
+    pub spec: Option<&'a Spec>,
     pub filter: Option<&'a Filter>,
     pub options: &'a Options,
+    /// The container as hooks and who listens to a filter see it.
     pub state: &'a mut State,
 }
 
@@ -391,20 +397,20 @@ impl Conversation<'_> {
                 Err(error) => break Error::io("read the child's report", error),
             };
             let text = String::from_utf8_lossy(&buffer[1..count]);
-            let done = match buffer[0] {
-                b'R' => return Ok(Started { pid, terminal }),
-                b'E' => break Error::new(text),
-                b'N' => {
+            let done = match (buffer[0], self.spec) {
+                (b'R', _) => return Ok(Started { pid, terminal }),
+                (b'E', _) => break Error::new(text),
+                (b'N', _) => {
                     if !self.options.child_of_caller {
                         let _ = sys::waitpid(pid);
                     }
                     pid = text.parse().unwrap_or(0);
                     continue;
                 }
-                b'U' => self.spec.mappings.write(pid),
-                b'H' => self.run_hooks(pid),
-                b'C' => fd.map(Terminal::take).transpose().map(|taken| terminal = taken),
-                b'S' => self.hand_over_listener(pid, text.parse().unwrap_or(-1)),
+                (b'U', Some(spec)) => spec.mappings.write(pid),
+                (b'H', Some(spec)) => self.run_hooks(spec, pid),
+                (b'C', _) => fd.map(Terminal::take).transpose().map(|taken| terminal = taken),
+                (b'S', _) => self.hand_over_listener(pid, text.parse().unwrap_or(-1)),
                 _ => Err(Error::new("the child said something else")),
             };
             let answered = done.and_then(|()| sys::write(socket, b"g").map(drop).context(|| "answer the child".into()));
@@ -422,11 +428,11 @@ impl Conversation<'_> {
         Err(Error::new(format!("unable to start container process: {failure}")))
     }
 
-    fn run_hooks(&mut self, pid: i32) -> Result<()> {
+    fn run_hooks(&mut self, spec: &Spec, pid: i32) -> Result<()> {
         self.state.pid = pid;
         let state = self.state.describe(Some(Status::Creating));
-        self.spec.prestart.run(&state)?;
-        self.spec.create_runtime.run(&state)
+        spec.prestart.run(&state)?;
+        spec.create_runtime.run(&state)
     }
 
     /// Gives a filter's descriptor to who listens (config-linux "Container Process State").
@@ -441,13 +447,20 @@ impl Conversation<'_> {
             Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => Err(error).context(needed),
             result => result.context(what),
         }?;
-        self.state.pid = pid;
+        // Of a later process the container runs already.
+        let status = match self.spec {
+            Some(_) => {
+                self.state.pid = pid;
+                Status::Creating
+            }
+            None => Status::Running,
+        };
         let message = object([
             ("ociVersion", "1.2.0".into()),
             ("fds", Json::Arr(vec!["seccompFd".into()])),
             ("pid", pid.into()),
             ("metadata", listener.metadata.as_str().into()),
-            ("state", self.state.describe(Some(Status::Creating))),
+            ("state", self.state.describe(Some(status))),
         ]);
         let socket = UnixStream::connect(&listener.path)
             .context(|| format!("connect to the seccomp listener {}", listener.path))?;

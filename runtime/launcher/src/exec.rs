@@ -1,6 +1,7 @@
 //! Runs another process in a container that runs already.
 
 use std::{
+    borrow::Cow,
     fs,
     os::fd::{AsFd, OwnedFd},
     path::Path,
@@ -9,7 +10,9 @@ use std::{
 use crate::{
     cgroup::{Cgroup, Hierarchy},
     create::{self, ConsoleReceiver, Conversation, Finish, Options, Started},
+    defaults::Defaults,
     error::{Context, Error, Result},
+    json::Json,
     process::Report,
     process_fd::ProcessFd,
     rdt::Class,
@@ -22,17 +25,17 @@ use crate::{
 /// Starts `process` in the container.
 pub fn exec(state: &State, mut process: Process, options: &Options) -> Result<Started> {
     match state.status() {
-        Status::Running => {}
+        // One that is created has all that it will have.
+        Status::Creating | Status::Created | Status::Running => {}
         Status::Paused if options.ignore_paused => {}
-        Status::Paused => return Err(Error::new("cannot exec in a paused container")),
-        Status::Creating | Status::Created => {
-            return Err(Error::new("cannot exec in a container that has not been started"));
+        Status::Paused => {
+            return Err(Error::new("cannot exec in a paused container (use --ignore-paused to override)"));
         }
         Status::Stopped => return Err(Error::new("cannot exec in a stopped container")),
     }
     process.clamp(&options.log);
-    let spec = Spec::load(&state.bundle)?;
-    let filter = Filter::of(&spec.seccomp)?;
+    let defaults = defaults(state)?;
+    let filter = defaults.filter()?;
     let group = match &options.sub_group {
         Some(sub) => state.cgroup()?.below(sub)?,
         None => state.cgroup()?,
@@ -65,7 +68,7 @@ pub fn exec(state: &State, mut process: Process, options: &Options) -> Result<St
         namespaces,
         root,
         console,
-        personality: spec.personality,
+        personality: defaults.personality()?,
     };
     let place = group.place()?;
     // Of a group that was named no other is taken (runc `container_linux.go`, `SubCgroupPaths`).
@@ -93,7 +96,7 @@ pub fn exec(state: &State, mut process: Process, options: &Options) -> Result<St
         pid => {
             drop((theirs, child));
             let mut state = state.clone();
-            let conversation = Conversation { spec: &spec, filter: filter.as_ref(), options, state: &mut state };
+            let conversation = Conversation { spec: None, filter: filter.as_ref(), options, state: &mut state };
             let started = conversation.follow(&ours, pid)?;
             if let Some(path) = &options.pid_file {
                 create::write_pid_file(path, started.pid)?;
@@ -194,6 +197,20 @@ fn open_console(root: &OwnedFd) -> Result<(OwnedFd, OwnedFd)> {
     sys::set_blocking(&master).context(|| "set /dev/ptmx blocking".into())?;
     let slave = sys::pty_peer(&master).context(|| "open the console".into())?;
     Ok((master, slave))
+}
+
+/// What the container gives to every process; a launcher that kept nothing yet looked at the bundle.
+fn defaults(state: &State) -> Result<Cow<'_, Defaults>> {
+    match &state.defaults {
+        Some(defaults) => Ok(Cow::Borrowed(defaults)),
+        None => Ok(Cow::Owned(Spec::load(&state.bundle)?.defaults)),
+    }
+}
+
+/// The process of `exec --process`, filled with what it leaves out.
+pub fn process_of_file(state: &State, mut process: Json) -> Result<Process> {
+    defaults(state)?.fill(&mut process);
+    Process::parse(&process)
 }
 
 /// The process of `exec ID COMMAND…`: the container's own with another command (runc's rule).

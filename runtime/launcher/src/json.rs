@@ -118,7 +118,7 @@ impl Json {
 }
 
 /// Makes an object of its members.
-pub fn object<const N: usize>(members: [(&str, Json); N]) -> Json {
+pub fn object<'a>(members: impl IntoIterator<Item = (&'a str, Json)>) -> Json {
     Json::Obj(members.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
 }
 
@@ -272,13 +272,16 @@ impl Parser<'_> {
         self.at += 1;
         let mut out = Vec::new();
         loop {
+            let rest = &self.text[self.at..];
+            let plain = rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..=0x1f)).unwrap_or(rest.len());
+            out.extend_from_slice(&rest[..plain]);
+            self.at += plain;
             let byte = self.peek().ok_or_else(|| self.error("unterminated string"))?;
             self.at += 1;
             match byte {
                 b'"' => break,
                 b'\\' => self.escape(&mut out)?,
-                0..=0x1f => return Err(self.error("control character in a string")),
-                byte => out.push(byte),
+                _ => return Err(self.error("control character in a string")),
             }
         }
         String::from_utf8(out).map_err(|_| self.error("string is not UTF-8"))
@@ -349,17 +352,19 @@ impl fmt::Display for Json {
 
 fn quote(text: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     f.write_str("\"")?;
-    for letter in text.chars() {
-        match letter {
-            '"' => f.write_str("\\\"")?,
-            '\\' => f.write_str("\\\\")?,
-            '\n' => f.write_str("\\n")?,
-            '\r' => f.write_str("\\r")?,
-            '\t' => f.write_str("\\t")?,
-            letter if letter < ' ' => write!(f, "\\u{:04x}", letter as u32)?,
-            letter => write!(f, "{letter}")?,
+    let mut rest = text;
+    while let Some(at) = rest.find(|letter: char| letter < ' ' || letter == '"' || letter == '\\') {
+        f.write_str(&rest[..at])?;
+        match rest.as_bytes()[at] {
+            b'\n' => f.write_str("\\n")?,
+            b'\r' => f.write_str("\\r")?,
+            b'\t' => f.write_str("\\t")?,
+            byte @ ..b' ' => write!(f, "\\u{byte:04x}")?,
+            byte => write!(f, "\\{}", byte as char)?,
         }
+        rest = &rest[at + 1..];
     }
+    f.write_str(rest)?;
     f.write_str("\"")
 }
 
@@ -369,6 +374,7 @@ mod tests {
 
     #[test]
     fn reads_what_specs_hold_and_writes_it_back() {
+        assert_eq!(Json::from("\u{1}\"\\é\t").to_string(), r#""\u0001\"\\é\t""#);
         let text = r#"{"a":[1,-2,18446744073709551615,true,null],"b":{"c":"x\n\u00e9\ud83d\ude00"},"d":1.5}"#;
         let value = Json::parse(text.as_bytes()).unwrap();
         assert_eq!(value.get("a").items()[2].u64(), Some(u64::MAX));

@@ -16,6 +16,7 @@ pub mod cgroup;
 pub mod cli;
 pub mod copy_up;
 pub mod create;
+pub mod defaults;
 pub mod error;
 pub mod events;
 pub mod exec;

@@ -10,6 +10,7 @@ use std::{
 
 use crate::{
     capabilities::{self, Capabilities},
+    defaults::Defaults,
     error::{Context, Error, Result},
     hooks::Hooks,
     identity::Mappings,
@@ -55,7 +56,8 @@ pub struct Spec {
     pub cgroups_path: Option<String>,
     pub resources: Json,
     pub intel_rdt: Option<IntelRdt>,
-    pub seccomp: Json,
+    /// What is for later processes too, the filter's rules among it.
+    pub defaults: Defaults,
     pub annotations: Json,
     /// `linux.uidMappings` and `linux.gidMappings`.
     pub mappings: Mappings,
@@ -225,7 +227,7 @@ impl Spec {
             cgroups_path: linux.get("cgroupsPath").str().filter(|path| !path.is_empty()).map(str::to_owned),
             resources: linux.get("resources").clone(),
             intel_rdt: IntelRdt::parse(linux.get("intelRdt"))?,
-            seccomp: linux.get("seccomp").clone(),
+            defaults: Defaults::of(config),
             annotations: config.get("annotations").clone(),
             mappings,
             time_offsets: time_offsets(linux.get("timeOffsets"))?,

@@ -10,6 +10,7 @@ use std::{
 
 use crate::{
     cgroup::{Cgroup, Hierarchy, freezer},
+    defaults::Defaults,
     error::{Context, Error, Result},
     hooks::Hooks,
     json::{Json, object},
@@ -40,6 +41,8 @@ pub struct State {
     pub hooks: Json,
     /// What it has of cache and memory bandwidth.
     pub class: Option<Class>,
+    /// What later processes have of it; none in the file of an older launcher.
+    pub defaults: Option<Defaults>,
     dir: PathBuf,
 }
 
@@ -112,6 +115,7 @@ impl State {
             annotations: annotations.clone(),
             hooks: Json::Null,
             class: None,
+            defaults: None,
             dir,
         }
     }
@@ -147,6 +151,7 @@ impl State {
             annotations: json.get("annotations").clone(),
             hooks: json.get("hooks").clone(),
             class: Class::kept(json.get("intelRdt")),
+            defaults: Defaults::kept(json.get("defaults")),
             dir,
         })
     }
@@ -159,6 +164,9 @@ impl State {
             members.push(("cgroupsPath".into(), self.cgroups_path.as_str().into()));
             if !self.hooks.members().is_empty() {
                 members.push(("hooks".into(), self.hooks.clone()));
+            }
+            if let Some(defaults) = &self.defaults {
+                members.push(("defaults".into(), defaults.keep()));
             }
             if let Some(class) = &self.class {
                 members.push(("intelRdt".into(), class.keep()));

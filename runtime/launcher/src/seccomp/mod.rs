@@ -114,6 +114,14 @@ impl Filter {
         Ok(Some(Filter { program, flags: flags(seccomp, listener.is_some())?, listener }))
     }
 
+    /// Its configuration for a state file: compiled, but for one whose rules ask somebody else ([`store`]).
+    pub fn keep(&self, seccomp: &Json) -> Json {
+        match self.listener {
+            Some(_) => seccomp.clone(),
+            None => stored::with_program(seccomp, &self.program),
+        }
+    }
+
     /// Puts the filter before every later system call of this process. With a listener: the number of its descriptor.
     pub fn install(&self) -> Result<i32> {
         sys::seccomp_filter(&self.program, self.flags).context(|| "install the seccomp filter".into())

@@ -25,11 +25,15 @@ pub fn store(seccomp: &Json) -> Result<Option<Json>> {
     }
     let program = compile(seccomp)?;
     check(&program)?;
-    Ok(Some(object([
+    Ok(Some(with_program(seccomp, &program)))
+}
+
+pub(super) fn with_program(seccomp: &Json, program: &[[u8; 8]]) -> Json {
+    object([
         ("defaultAction", seccomp.get("defaultAction").clone()),
         ("flags", seccomp.get("flags").clone()),
         (PROGRAM, encode(program.as_flattened()).into()),
-    ])))
+    ])
 }
 
 /// The program of a configuration that has one.
@@ -104,6 +108,8 @@ mod tests {
         let stored = parsed(&stored.to_string());
         assert!(stored.get("syscalls").is_null());
         let (direct, stored) = (Filter::of(&rules).unwrap().unwrap(), Filter::of(&stored).unwrap().unwrap());
+        let kept = parsed(&direct.keep(&rules).to_string());
+        assert!(kept.get("syscalls").is_null() && Filter::of(&kept).unwrap().unwrap().program == direct.program);
         assert!(direct.program.len() > 10 && direct.program == stored.program);
         assert_eq!((direct.flags, stored.flags), (2, 2));
     }
@@ -112,6 +118,7 @@ mod tests {
     fn rules_that_ask_somebody_stay_rules() {
         let asks = r#"{"defaultAction":"SCMP_ACT_ALLOW","listenerPath":"/x","syscalls":[{"names":["mkdir"],"action":"SCMP_ACT_NOTIFY"}]}"#;
         assert_eq!(store(&parsed(asks)).unwrap(), None);
+        assert_eq!(Filter::of(&parsed(asks)).unwrap().unwrap().keep(&parsed(asks)), parsed(asks));
         assert_eq!(store(&Json::Null).unwrap(), None);
         assert!(store(&parsed(r#"{"defaultAction":"odd"}"#)).is_err());
     }
