@@ -162,7 +162,7 @@ fn run(arguments: &mut Arguments, options: &mut Options) -> Result<u8> {
         }),
         "exec" => exec_command(arguments, options),
         "state" => with_state(arguments, options, |state| {
-            println!("{}", state.describe(Some(state.status())));
+            println!("{}", state.show());
             Ok(())
         }),
         "kill" => kill_command(arguments, options),
@@ -416,7 +416,7 @@ fn kill_command(arguments: &mut Arguments, options: &Options) -> Result<u8> {
     arguments.end()?;
     let state = State::load(&options.root, &id)?;
     if !all {
-        return state.signal(signal).map(|()| 0);
+        return state.kill(signal).map(|()| 0);
     }
     let group = state.cgroup()?;
     if signal == libc::SIGKILL {
@@ -567,19 +567,20 @@ fn list_command(arguments: &mut Arguments, options: &Options) -> Result<u8> {
     if quiet {
         states.iter().for_each(|state| println!("{}", state.id));
     } else if json {
-        println!("{}", Json::Arr(states.iter().map(|state| state.describe(Some(state.status()))).collect()));
+        println!("{}", Json::Arr(states.iter().map(State::show).collect()));
     } else {
         let mut out = std::io::stdout().lock();
-        let _ = writeln!(out, "{:<24} {:<8} {:<8} {:<40} CREATED", "ID", "PID", "STATUS", "BUNDLE");
+        let _ = writeln!(out, "{:<24} {:<8} {:<8} {:<40} {:<20} OWNER", "ID", "PID", "STATUS", "BUNDLE", "CREATED");
         for state in &states {
             let _ = writeln!(
                 out,
-                "{:<24} {:<8} {:<8} {:<40} {}",
+                "{:<24} {:<8} {:<8} {:<40} {:<20} {}",
                 state.id,
                 state.pid,
                 state.status().name(),
                 state.bundle.display(),
-                state.created
+                state.created,
+                state.owner()
             );
         }
     }

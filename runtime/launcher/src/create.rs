@@ -87,6 +87,7 @@ pub fn create(id: &str, options: &Options, wait: bool) -> Result<(State, Option<
         let start = if wait { Some(make_fifo(&dir)?) } else { None };
         let mut state = State::new(dir.clone(), id, &options.bundle, 0, &cgroups_path, &spec.annotations);
         state.class.clone_from(&class);
+        state.rootfs.clone_from(&spec.root);
         state.defaults = Some(spec.defaults.clone());
         let Started { pid, terminal } = launch(&spec, &process, filter.as_ref(), &group, options, start, &mut state)?;
         state.set_process(pid);

@@ -41,6 +41,8 @@ pub struct State {
     pub hooks: Json,
     /// What it has of cache and memory bandwidth.
     pub class: Option<Class>,
+    /// Its root as `config.json` says; nothing in the file of an older launcher.
+    pub rootfs: PathBuf,
     /// What later processes have of it; none in the file of an older launcher.
     pub defaults: Option<Defaults>,
     dir: PathBuf,
@@ -115,6 +117,7 @@ impl State {
             annotations: annotations.clone(),
             hooks: Json::Null,
             class: None,
+            rootfs: PathBuf::new(),
             defaults: None,
             dir,
         }
@@ -151,6 +154,7 @@ impl State {
             annotations: json.get("annotations").clone(),
             hooks: json.get("hooks").clone(),
             class: Class::kept(json.get("intelRdt")),
+            rootfs: text("rootfs").into(),
             defaults: Defaults::kept(json.get("defaults")),
             dir,
         })
@@ -165,6 +169,7 @@ impl State {
             if !self.hooks.members().is_empty() {
                 members.push(("hooks".into(), self.hooks.clone()));
             }
+            members.push(("rootfs".into(), self.rootfs.to_string_lossy().as_ref().into()));
             if let Some(defaults) = &self.defaults {
                 members.push(("defaults".into(), defaults.keep()));
             }
@@ -196,6 +201,30 @@ impl State {
             members.push(("annotations".into(), self.annotations.clone()));
         }
         out
+    }
+
+    /// The state as `state` and `list` show it: with what runc adds (`list.go`, containerState).
+    pub fn show(&self) -> Json {
+        let mut out = self.describe(Some(self.status()));
+        if let Json::Obj(members) = &mut out {
+            if !self.rootfs.as_os_str().is_empty() {
+                members.push(("rootfs".into(), self.rootfs.to_string_lossy().as_ref().into()));
+            }
+            members.push(("owner".into(), self.owner().into()));
+        }
+        out
+    }
+
+    /// The name of who made it, or `#` and the number of who has none.
+    pub fn owner(&self) -> String {
+        let uid = fs::metadata(&self.dir).map_or(0, |metadata| std::os::unix::fs::MetadataExt::uid(&metadata));
+        let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
+        let named = passwd.lines().find_map(|line| {
+            let mut fields = line.split(':');
+            let name = fields.next()?;
+            (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
+        });
+        named.unwrap_or_else(|| format!("#{uid}"))
     }
 
     pub fn status(&self) -> Status {
@@ -242,12 +271,35 @@ impl State {
 
     /// Sends a signal, never to another process that got the number meanwhile.
     pub fn signal(&self, signal: i32) -> Result<()> {
-        match ProcessFd::open(self.pid) {
-            Ok(process) if self.status() != Status::Stopped => {
-                process.signal(signal).context(|| format!("send signal {signal} to process {}", self.pid))
+        self.signal_seen(signal).map(drop)
+    }
+
+    /// The same; returns the status that the container had.
+    fn signal_seen(&self, signal: i32) -> Result<Status> {
+        match (ProcessFd::open(self.pid), self.status()) {
+            (Ok(process), status) if status != Status::Stopped => {
+                process.signal(signal).context(|| format!("send signal {signal} to process {}", self.pid))?;
+                Ok(status)
             }
             _ => Err(Error::new("container not running")),
         }
+    }
+
+    /// The signal of `kill`. SIGKILL ends the whole container: also the processes that do not end with the first, which
+    /// is so in a pid namespace of others, and those that are frozen on v1, where no signal arrives (runc
+    /// `container_linux.go`, Signal).
+    pub fn kill(&self, signal: i32) -> Result<()> {
+        if signal == libc::SIGKILL && self.status() != Status::Stopped && !is_first_of_namespace(self.pid) {
+            return self.cgroup()?.kill();
+        }
+        if self.signal_seen(signal)? == Status::Paused && signal == libc::SIGKILL {
+            let group = self.cgroup()?;
+            if !group.is_v2() {
+                // Whoever waits for its end may have removed it meanwhile.
+                let _ = freezer::set(&group, false);
+            }
+        }
+        Ok(())
     }
 
     /// Removes a stopped container's group and files; with `force`, kills it first.
@@ -305,6 +357,14 @@ pub fn start_time(pid: i32) -> Option<u64> {
     let mut fields = text[text.rfind(')')? + 1..].split_whitespace();
     let state = fields.next()?;
     if matches!(state, "Z" | "X") { None } else { fields.nth(18)?.parse().ok() }
+}
+
+/// Whether a process is the first of its pid namespace, whose end is that of all in it (pid_namespaces(7)). The last number of
+/// `NSpid` is its own there (proc_pid_status(5)).
+fn is_first_of_namespace(pid: i32) -> bool {
+    let status = sys::read_file(format!("/proc/{pid}/status")).unwrap_or_default();
+    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
+    numbers.split_whitespace().last() == Some("1")
 }
 
 /// Waits until a killed process has ended, ten seconds at most.

@@ -324,7 +324,7 @@ impl Cgroup {
             return Ok(());
         }
         // A process may fork between reading and killing; frozen ones cannot.
-        let frozen = freezer::set(self, true).is_ok();
+        let frozen = freezer::set_within(self, true, Duration::from_millis(100)).is_ok();
         for pid in self.processes() {
             // Gone already: what was wanted.
             let _ = sys::kill(pid, libc::SIGKILL);
