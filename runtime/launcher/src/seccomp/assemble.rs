@@ -44,7 +44,7 @@ pub struct Table {
 /// A comparison of one argument.
 #[derive(Clone, PartialEq)]
 pub struct Test {
-    index: u32,
+    pub index: u32,
     operator: Operator,
     value: u64,
     mask: u64,

@@ -50,6 +50,9 @@ pub fn features() -> Json {
 /// Most instructions that the kernel takes (BPF_MAXINSNS).
 const MAX_INSTRUCTIONS: usize = 4096;
 
+/// SECCOMP_FILTER_FLAG_SPEC_ALLOW.
+const SPEC_ALLOW: u64 = 4;
+
 const RET_KILL_PROCESS: u32 = 0x8000_0000;
 const RET_KILL_THREAD: u32 = 0;
 const RET_TRAP: u32 = 0x0003_0000;
@@ -78,6 +81,28 @@ static ARCHITECTURES: [Architecture; 5] = [
     Architecture { name: "SCMP_ARCH_ARM", audit: 0x4000_0028, bit: 0, wide: false, numbers: &numbers::ARM },
 ];
 
+/// Architectures whose programs run on neither machine (seccomp_arch_add(3)).
+const OTHERS: [&str; 18] = [
+    "MIPS",
+    "MIPS64",
+    "MIPS64N32",
+    "MIPSEL",
+    "MIPSEL64",
+    "MIPSEL64N32",
+    "PARISC",
+    "PARISC64",
+    "PPC",
+    "PPC64",
+    "PPC64LE",
+    "S390",
+    "S390X",
+    "RISCV64",
+    "LOONGARCH64",
+    "M68K",
+    "SH",
+    "SHEB",
+];
+
 /// The machine's own architecture and those whose programs it also runs.
 pub fn native_architectures() -> &'static [&'static str] {
     if cfg!(target_arch = "x86_64") {
@@ -91,6 +116,8 @@ pub fn native_architectures() -> &'static [&'static str] {
 pub struct Filter {
     program: Vec<[u8; 8]>,
     flags: u64,
+    /// Not asked for: a kernel that does not know them goes without.
+    optional_flags: u64,
     /// Who is asked about calls with SCMP_ACT_NOTIFY.
     pub listener: Option<Listener>,
 }
@@ -105,13 +132,15 @@ pub struct Listener {
 impl Filter {
     /// Compiles a configuration, or takes the program that was [`store`]d in it; none without one.
     pub fn of(seccomp: &Json) -> Result<Option<Filter>> {
-        if seccomp.is_null() {
+        if says_nothing(seccomp) {
             return Ok(None);
         }
         let listener = listener(seccomp)?;
         let program = stored::load(seccomp).unwrap_or_else(|| compile(seccomp))?;
         stored::check(&program)?;
-        Ok(Some(Filter { program, flags: flags(seccomp, listener.is_some())?, listener }))
+        // As runc where nothing is said: a program with a filter is no slower than others (before 5.16).
+        let optional_flags = if seccomp.get("flags").is_null() { SPEC_ALLOW } else { 0 };
+        Ok(Some(Filter { program, flags: flags(seccomp, listener.is_some())?, optional_flags, listener }))
     }
 
     /// Its configuration for a state file: compiled, but for one whose rules ask somebody else ([`store`]).
@@ -124,8 +153,20 @@ impl Filter {
 
     /// Puts the filter before every later system call of this process. With a listener: the number of its descriptor.
     pub fn install(&self) -> Result<i32> {
-        sys::seccomp_filter(&self.program, self.flags).context(|| "install the seccomp filter".into())
+        match sys::seccomp_filter(&self.program, self.flags | self.optional_flags) {
+            // Before 4.17.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) && self.optional_flags != 0 => {
+                sys::seccomp_filter(&self.program, self.flags)
+            }
+            result => result,
+        }
+        .context(|| "install the seccomp filter".into())
     }
+}
+
+/// No rules and no default, as in `{}`, are no filter (runc `specconv`, SetupSeccomp).
+fn says_nothing(seccomp: &Json) -> bool {
+    seccomp.get("defaultAction").is_null() && seccomp.get("syscalls").items().is_empty() && !stored::is_stored(seccomp)
 }
 
 /// The listener, if a rule or the default asks one. `write` cannot be asked about: the launcher itself has to write the
@@ -138,6 +179,9 @@ fn listener(seccomp: &Json) -> Result<Option<Listener>> {
     }
     let text = |key: &str| seccomp.get(key).str().filter(|text| !text.is_empty()).map(str::to_owned);
     let (path, metadata) = (text("listenerPath"), text("listenerMetadata"));
+    if metadata.is_some() && path.is_none() {
+        return Err(Error::new("linux.seccomp: listenerMetadata needs listenerPath"));
+    }
     if rules.is_empty() {
         return Ok(None);
     }
@@ -156,7 +200,7 @@ fn flags(seccomp: &Json, listener: bool) -> Result<u64> {
             // One thread: there is nothing to synchronise.
             "SECCOMP_FILTER_FLAG_TSYNC" => 0,
             "SECCOMP_FILTER_FLAG_LOG" => 2,
-            "SECCOMP_FILTER_FLAG_SPEC_ALLOW" => 4,
+            "SECCOMP_FILTER_FLAG_SPEC_ALLOW" => SPEC_ALLOW,
             // Means something with a listener only, as the kernel demands.
             "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV" if listener => 32,
             flag => return Err(Error::new(format!("linux.seccomp.flags: {flag:?} is not supported"))),
@@ -166,6 +210,10 @@ fn flags(seccomp: &Json, listener: bool) -> Result<u64> {
 }
 
 fn action(name: &str, errno: Option<u32>) -> Result<u32> {
+    if errno.is_some() && !matches!(name, "SCMP_ACT_ERRNO" | "SCMP_ACT_TRACE") {
+        // config-linux "Seccomp": MUST be an error.
+        return Err(Error::new(format!("linux.seccomp: {name} returns no error number")));
+    }
     let data = errno.unwrap_or(libc::EPERM as u32) & 0xffff;
     Ok(match name {
         "SCMP_ACT_ALLOW" => RET_ALLOW,
@@ -180,16 +228,30 @@ fn action(name: &str, errno: Option<u32>) -> Result<u32> {
     })
 }
 
+/// All tests of an entry have to hold, but for an entry with two of one argument: there each is a rule of its own (runc
+/// `seccomp_linux.go`, matchCall; libseccomp takes no such rule).
+fn answers(action: u32, tests: Vec<assemble::Test>) -> Vec<Answer> {
+    let twice = |(at, test): (usize, &assemble::Test)| tests[..at].iter().any(|other| other.index == test.index);
+    if tests.iter().enumerate().any(twice) {
+        tests.into_iter().map(|test| Answer { action, tests: vec![test] }).collect()
+    } else {
+        vec![Answer { action, tests }]
+    }
+}
+
 fn compile(seccomp: &Json) -> Result<Vec<[u8; 8]>> {
     let default = action(seccomp.get("defaultAction").str().unwrap_or_default(), seccomp.get("defaultErrnoRet").u32())?;
-    let mut names = seccomp.get("architectures").strings();
-    if names.is_empty() {
-        names.push(native_architectures()[0].to_owned());
-    }
+    // The machine's own is always among them (seccomp_init(3)).
+    let mut names = vec![native_architectures()[0].to_owned()];
+    names.extend(seccomp.get("architectures").strings().into_iter().filter(|name| name != native_architectures()[0]));
     let mut architectures = Vec::new();
     for name in &names {
-        // Those of other machines can never come; profiles name them all the same.
-        architectures.extend(ARCHITECTURES.iter().find(|architecture| architecture.name == name));
+        match ARCHITECTURES.iter().find(|architecture| architecture.name == name) {
+            Some(architecture) => architectures.push(architecture),
+            // Those of other machines can never come; profiles name them all the same.
+            None if OTHERS.contains(&name.strip_prefix("SCMP_ARCH_").unwrap_or_default()) => {}
+            None => return Err(Error::new(format!("linux.seccomp.architectures: unknown architecture {name:?}"))),
+        }
     }
     let mut tables = Vec::new();
     for architecture in architectures {
@@ -202,13 +264,12 @@ fn compile(seccomp: &Json) -> Result<Vec<[u8; 8]>> {
                 .iter()
                 .map(|test| assemble::test(test, architecture.wide))
                 .collect::<Result<Vec<_>>>()?;
+            let answers = answers(answer, tests);
             for name in entry.get("names").items().iter().filter_map(Json::str) {
                 // A name that this architecture has not is no call of it.
                 if let Ok(at) = architecture.numbers.binary_search_by(|(known, _)| (*known).cmp(name)) {
-                    table.rules.push(Rule {
-                        number: architecture.numbers[at].1,
-                        answer: Answer { action: answer, tests: tests.clone() },
-                    });
+                    let number = architecture.numbers[at].1;
+                    table.rules.extend(answers.iter().map(|answer| Rule { number, answer: answer.clone() }));
                 }
             }
         }
@@ -245,7 +306,8 @@ mod tests {
                 {"names":["socket"],"action":"SCMP_ACT_ALLOW","args":[{"index":0,"value":40,"op":"SCMP_CMP_NE"}]},
                 {"names":["clone"],"action":"SCMP_ACT_ALLOW","args":[{"index":0,"value":2114060288,"op":"SCMP_CMP_MASKED_EQ"}]},
                 {"names":["clone3"],"action":"SCMP_ACT_ERRNO","errnoRet":38},
-                {"names":["kill"],"action":"SCMP_ACT_KILL_PROCESS","args":[{"index":1,"value":9,"op":"SCMP_CMP_GE"},{"index":1,"value":15,"op":"SCMP_CMP_LT"}]}]}"#,
+                {"names":["kill"],"action":"SCMP_ACT_KILL_PROCESS","args":[{"index":1,"value":9,"op":"SCMP_CMP_GE"},{"index":0,"value":15,"op":"SCMP_CMP_LT"}]},
+                {"names":["tkill"],"action":"SCMP_ACT_LOG","args":[{"index":1,"value":9,"op":"SCMP_CMP_EQ"},{"index":1,"value":15,"op":"SCMP_CMP_EQ"}]}]}"#,
         );
         let (allow, refuse) = (RET_ALLOW, RET_ERRNO | 1);
         for (audit, number, arguments, expected) in [
@@ -265,8 +327,12 @@ mod tests {
             (X86_64, 435, [0; 2], RET_ERRNO | 38),
             (X86_64, 436, [0; 2], RET_ERRNO | 38),
             (X86_64, 62, [0, 9], RET_KILL_PROCESS),
-            (X86_64, 62, [0, 15], refuse),
+            (X86_64, 62, [15, 9], refuse),
             (X86_64, 62, [0, 8], refuse),
+            // Two tests of one argument are two rules.
+            (X86_64, 200, [0, 9], RET_LOG),
+            (X86_64, 200, [0, 15], RET_LOG),
+            (X86_64, 200, [0, 10], refuse),
             (X86_64, 0x4000_0000, [0; 2], allow),
             (X86_64, 0x4000_0002, [0; 2], refuse),
             (X86, 3, [0; 2], allow),
@@ -278,8 +344,31 @@ mod tests {
     }
 
     #[test]
+    fn the_machines_own_calls_are_judged_always() {
+        let native = ARCHITECTURES.iter().find(|architecture| architecture.name == native_architectures()[0]).unwrap();
+        let program =
+            compiled(r#"{"defaultAction":"SCMP_ACT_LOG","architectures":["SCMP_ARCH_X32","SCMP_ARCH_S390"]}"#);
+        assert_eq!(run(&program, native.audit, 0, [0; 2]), RET_LOG);
+    }
+
+    #[test]
+    fn flags_have_a_default_and_nothing_is_no_filter() {
+        let filter = |text: &str| Filter::of(&Json::parse(text.as_bytes()).unwrap()).unwrap();
+        assert_eq!(filter(r#"{"defaultAction":"SCMP_ACT_ALLOW"}"#).unwrap().optional_flags, SPEC_ALLOW);
+        assert_eq!(filter(r#"{"defaultAction":"SCMP_ACT_ALLOW","flags":[]}"#).unwrap().optional_flags, 0);
+        assert!(filter("{}").is_none() && filter(r#"{"syscalls":[]}"#).is_none());
+    }
+
+    #[test]
     fn what_cannot_be_done_is_refused_by_name() {
         for (text, word) in [
+            (r#"{"defaultAction":"SCMP_ACT_ALLOW","defaultErrnoRet":1}"#, "returns no error number"),
+            (
+                r#"{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[{"names":["read"],"action":"SCMP_ACT_ALLOW","errnoRet":1}]}"#,
+                "returns no error number",
+            ),
+            (r#"{"defaultAction":"SCMP_ACT_ALLOW","listenerMetadata":"x"}"#, "listenerPath"),
+            (r#"{"defaultAction":"SCMP_ACT_ALLOW","architectures":["SCMP_ARCH_X68"]}"#, "SCMP_ARCH_X68"),
             (r#"{"defaultAction":"SCMP_ACT_NOTIFY"}"#, "SCMP_ACT_NOTIFY"),
             (r#"{"defaultAction":"odd"}"#, "odd"),
             (

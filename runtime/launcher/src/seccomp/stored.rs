@@ -12,7 +12,7 @@ use crate::{
     json::{Json, object},
 };
 
-use super::{MAX_INSTRUCTIONS, compile, listener};
+use super::{MAX_INSTRUCTIONS, compile, listener, says_nothing};
 
 /// The property's name.
 const PROGRAM: &str = "x-coracle.program";
@@ -20,7 +20,7 @@ const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxy
 
 /// A configuration with its rules compiled; none for one whose rules ask somebody else, of whom they say who it is.
 pub fn store(seccomp: &Json) -> Result<Option<Json>> {
-    if seccomp.is_null() || listener(seccomp)?.is_some() {
+    if says_nothing(seccomp) || listener(seccomp)?.is_some() {
         return Ok(None);
     }
     let program = compile(seccomp)?;
@@ -34,6 +34,10 @@ pub(super) fn with_program(seccomp: &Json, program: &[[u8; 8]]) -> Json {
         ("flags", seccomp.get("flags").clone()),
         (PROGRAM, encode(program.as_flattened()).into()),
     ])
+}
+
+pub(super) fn is_stored(seccomp: &Json) -> bool {
+    !seccomp.get(PROGRAM).is_null()
 }
 
 /// The program of a configuration that has one.
