@@ -15,6 +15,7 @@ use crate::{
     error::{Context, Error, Result},
     events, exec,
     json::{Json, object},
+    log::Log,
     mount_options, seccomp,
     spec::{Process, read_json},
     state::{self, State, Status},
@@ -37,17 +38,29 @@ pub fn run_command_line(arguments: &[String]) -> u8 {
     let mut options = Options { root: state::DEFAULT_ROOT.into(), bundle: PathBuf::from("."), ..Options::default() };
     match run(&mut arguments, &mut options) {
         Ok(code) => code,
-        Err(error) => {
-            let message = error.to_string();
+        Err(error) => fail(&options, &error, "", 1),
+    }
+}
+
+/// Tells of an error as runc does, which scripts look for: `what` failed. The code is for the caller.
+fn fail(options: &Options, error: &Error, what: &str, code: u8) -> u8 {
+    let message = error.to_string();
+    match options.report_fd {
+        // The caller shows it; standard error is the container's.
+        Some(fd) => {
             options.log.error(&message);
-            match options.report_fd {
-                // The caller shows it; standard error is the container's.
-                Some(fd) => drop(sys::send_with_fd(fd, format!("E{message}").as_bytes(), None)),
-                None => eprintln!("ERRO {message}"),
+            drop(sys::send_with_fd(fd, format!("E{message}").as_bytes(), None));
+        }
+        None => {
+            let message = if what.is_empty() { message } else { format!("{what} failed: {message}") };
+            options.log.error(&message);
+            match options.log.path {
+                Some(_) => eprintln!("{message}"),
+                None => eprintln!("{}", Log::text("error", &message)),
             }
-            1
         }
     }
+    code
 }
 
 /// Arguments, taken from the front: options first, then operands.
@@ -228,9 +241,8 @@ fn create_command(arguments: &mut Arguments, options: &mut Options) -> Result<u8
     arguments.end()?;
     find_bundle(options)?;
     options.detach = true;
-    let (state, _) = create::create(&id, options, true)?;
-    report_pid(options, state.pid)?;
-    Ok(0)
+    let created = create::create(&id, options, true).and_then(|(state, _)| report_pid(options, state.pid));
+    Ok(created.map_or_else(|error| fail(options, &error, "runc create", 1), |()| 0))
 }
 
 fn report_pid(options: &Options, pid: i32) -> Result<()> {
@@ -251,8 +263,12 @@ fn run_command(arguments: &mut Arguments, options: &mut Options) -> Result<u8> {
     let id = arguments.operand("a container id")?;
     arguments.end()?;
     find_bundle(options)?;
+    Ok(run_container(&id, options, keep).unwrap_or_else(|error| fail(options, &error, "runc run", 1)))
+}
+
+fn run_container(id: &str, options: &Options, keep: bool) -> Result<u8> {
     let signals = if options.detach { None } else { Some(forwarded_signals()?) };
-    let (state, terminal) = create::create(&id, options, false)?;
+    let (state, terminal) = create::create(id, options, false)?;
     report_pid(options, state.pid)?;
     state.run_hooks("poststart", Status::Running, &options.log);
     let Some(signals) = signals else { return Ok(0) };
@@ -263,7 +279,12 @@ fn run_command(arguments: &mut Arguments, options: &mut Options) -> Result<u8> {
     Ok(code)
 }
 
+/// What goes wrong before the program runs is 255, which no shell gives it for not being found.
 fn exec_command(arguments: &mut Arguments, options: &mut Options) -> Result<u8> {
+    Ok(exec_process(arguments, options).unwrap_or_else(|error| fail(options, &error, "exec", 255)))
+}
+
+fn exec_process(arguments: &mut Arguments, options: &mut Options) -> Result<u8> {
     let mut process_file: Option<PathBuf> = None;
     let (mut terminal, mut cwd, mut env, mut user, mut caps) = (false, None, Vec::new(), None, Vec::new());
     let (mut groups, mut no_new_privileges) = (Vec::new(), None);

@@ -30,19 +30,27 @@ impl Log {
         self.line("error", message);
     }
 
+    /// An error where there is no log: as logrus writes it to what is no terminal.
+    pub fn text(level: &str, message: &str) -> String {
+        format!("time=\"{}\" level={level} msg={}", now(), Json::from(message))
+    }
+
     fn line(&self, level: &str, message: &str) {
         let Some(path) = &self.path else { return };
-        let time = rfc3339(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64));
         let line = if self.json {
-            object([("level", level.into()), ("msg", message.into()), ("time", time.into())]).to_string()
+            object([("level", level.into()), ("msg", message.into()), ("time", now().into())]).to_string()
         } else {
-            format!("time=\"{time}\" level={level} msg={}", Json::from(message))
+            Log::text(level, message)
         };
         // A log that cannot be written must not stop a container.
         if let Ok(mut file) = OpenOptions::new().append(true).create(true).open(path) {
             let _ = writeln!(file, "{line}");
         }
     }
+}
+
+fn now() -> String {
+    rfc3339(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64))
 }
 
 /// Seconds since 1970 as RFC 3339 in UTC.
