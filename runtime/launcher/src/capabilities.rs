@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::{
-    error::{Context, Error, Result},
+    error::{Context, Result},
     json::Json,
     sys,
 };
@@ -87,18 +87,17 @@ pub fn describe(mask: u64) -> String {
 pub fn parse(capabilities: &Json) -> Result<Capabilities> {
     let have = own()?;
     let mut missing = 0;
-    let mut set = |key: &str| -> Result<u64> {
+    let mut set = |key: &str| {
         let mut mask = 0;
         for name in capabilities.get(key).strings() {
-            let bit = bit(&name)
-                .ok_or_else(|| Error::new(format!("process.capabilities.{key}: unknown capability {name:?}")))?;
+            let Some(bit) = bit(&name) else { continue };
             missing |= bit & !have;
             mask |= bit & have;
         }
-        Ok(mask)
+        mask
     };
-    let (bounding, effective, permitted) = (set("bounding")?, set("effective")?, set("permitted")?);
-    let (inheritable, ambient) = (set("inheritable")?, set("ambient")?);
+    let (bounding, effective, permitted) = (set("bounding"), set("effective"), set("permitted"));
+    let (inheritable, ambient) = (set("inheritable"), set("ambient"));
     // The kernel wants ambient ⊆ inheritable ∩ permitted.
     Ok(Capabilities {
         bounding,
@@ -108,6 +107,15 @@ pub fn parse(capabilities: &Json) -> Result<Capabilities> {
         ambient: ambient & permitted & inheritable,
         missing,
     })
+}
+
+/// The names in it that are none.
+pub fn unknown(capabilities: &Json) -> Vec<String> {
+    let mut names: Vec<String> = capabilities.members().iter().flat_map(|(_, set)| set.strings()).collect();
+    names.retain(|name| bit(name).is_none());
+    names.sort_unstable();
+    names.dedup();
+    names
 }
 
 /// What this process holds, effective or not; nothing if that cannot be read.

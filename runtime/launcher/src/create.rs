@@ -68,6 +68,14 @@ pub fn create(id: &str, options: &Options, wait: bool) -> Result<(State, Option<
     let mut process = spec.process.take().ok_or_else(|| Error::new("config.json: process is missing"))?;
     process.clamp(&options.log);
     process.scheduling.drop_processors();
+    let with_sockets;
+    let options = match process.take_sockets(std::env::var) {
+        0 => options,
+        count => {
+            with_sockets = Options { preserve_fds: options.preserve_fds + count, ..options.clone() };
+            &with_sockets
+        }
+    };
     let filter = spec.defaults.filter()?;
     if let Some(filter) = &filter {
         spec.defaults.seccomp = filter.keep(&spec.defaults.seccomp);

@@ -12,7 +12,7 @@
 use std::{
     fs::File,
     io::{self, Read, Seek, SeekFrom, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -28,7 +28,8 @@ use crate::{
 struct Hook {
     path: PathBuf,
     args: Vec<String>,
-    env: Vec<String>,
+    /// None: the launcher's own, as in runc.
+    env: Option<Vec<String>>,
     /// Seconds.
     timeout: Option<u32>,
 }
@@ -37,6 +38,8 @@ struct Hook {
 #[derive(Clone, Debug, Default)]
 pub struct Hooks {
     name: &'static str,
+    /// Where they run: those of the creation in the bundle, as in runc; none is where the launcher is.
+    dir: Option<PathBuf>,
     list: Vec<Hook>,
 }
 
@@ -44,7 +47,12 @@ impl Hooks {
     /// Reads `hooks.NAME` of a configuration.
     pub fn parse(hooks: &Json, name: &'static str) -> Result<Hooks> {
         let list = hooks.get(name).items().iter().map(|entry| Hook::parse(entry, name)).collect::<Result<_>>()?;
-        Ok(Hooks { name, list })
+        Ok(Hooks { name, dir: None, list })
+    }
+
+    /// The same, run in a directory.
+    pub fn in_dir(self, dir: &Path) -> Hooks {
+        Hooks { dir: Some(dir.to_owned()), ..self }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -65,7 +73,7 @@ impl Hooks {
     }
 
     fn run_one(&self, index: usize, hook: &Hook, state: &str) -> Result<()> {
-        hook.run(state).context(|| format!("error running {} hook #{index}", self.name))
+        hook.run(state, self.dir.as_deref()).context(|| format!("error running {} hook #{index}", self.name))
     }
 }
 
@@ -82,12 +90,12 @@ impl Hook {
         Ok(Hook {
             path: path.into(),
             args: entry.get("args").strings(),
-            env: entry.get("env").strings(),
+            env: (!entry.get("env").is_null()).then(|| entry.get("env").strings()),
             timeout: timeout.u32(),
         })
     }
 
-    fn run(&self, state: &str) -> Result<()> {
+    fn run(&self, state: &str, dir: Option<&Path>) -> Result<()> {
         // In memory files nothing can block: not a hook that never reads, nor one that says too much.
         let input = memory(state.as_bytes())?;
         let (out, err) = (memory(b"")?, memory(b"")?);
@@ -96,7 +104,12 @@ impl Hook {
             std::os::unix::process::CommandExt::arg0(&mut command, first);
             command.args(rest);
         }
-        command.env_clear().envs(self.env.iter().filter_map(|entry| entry.split_once('=')));
+        if let Some(env) = &self.env {
+            command.env_clear().envs(env.iter().filter_map(|entry| entry.split_once('=')));
+        }
+        if let Some(dir) = dir {
+            command.current_dir(dir);
+        }
         let copy = |file: &File| file.try_clone().map(Stdio::from).context(|| "duplicate a descriptor".into());
         command.stdin(Stdio::from(input)).stdout(copy(&out)?).stderr(copy(&err)?);
         let mut child = command.spawn().context(|| format!("run {}", self.path.display()))?;
@@ -169,6 +182,19 @@ mod tests {
         run(r#"[ "$(cat)" = '{"id":"x"}' ] && [ "$A" = b ] && [ -z "$HOME" ]"#).unwrap();
         let error = run("echo out; echo err >&2; exit 3").unwrap_err().to_string();
         assert_eq!(error, "error running poststop hook #0: exit status 3, stdout: out, stderr: err");
+    }
+
+    #[test]
+    fn hooks_without_variables_have_the_launchers_and_run_where_they_are_told() {
+        let script = |env: &str| {
+            let text = format!(
+                r#"{{"poststop":[{{"path":"/bin/sh","args":["sh","-c","[ \"$PATH\" = '{}' ] && [ \"$PWD\" = /proc ]"]{env}}}]}}"#,
+                std::env::var("PATH").unwrap()
+            );
+            hooks(&text).unwrap().in_dir(Path::new("/proc")).run(&Json::Null)
+        };
+        script("").unwrap();
+        assert!(script(r#","env":["PATH=/none"]"#).is_err());
     }
 
     #[test]

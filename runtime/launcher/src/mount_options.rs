@@ -33,8 +33,11 @@ pub const SUBPATH: &str = "x-coracle.subpath=";
 
 const RELATIME_GROUP: u64 = libc::MS_RELATIME | libc::MS_NOATIME | libc::MS_STRICTATIME;
 
+/// `MS_LAZYTIME` (linux/mount.h).
+const LAZYTIME: u64 = 1 << 25;
+
 /// Word, flag, whether the word clears it.
-const WORDS: [(&str, u64, bool); 29] = [
+const WORDS: [(&str, u64, bool); 31] = [
     ("defaults", 0, false),
     ("ro", libc::MS_RDONLY, false),
     ("rw", libc::MS_RDONLY, true),
@@ -62,6 +65,8 @@ const WORDS: [(&str, u64, bool); 29] = [
     ("loud", libc::MS_SILENT, true),
     ("iversion", libc::MS_I_VERSION, false),
     ("noiversion", libc::MS_I_VERSION, true),
+    ("lazytime", LAZYTIME, false),
+    ("nolazytime", LAZYTIME, true),
     ("nosymfollow", 256, false),
     ("symfollow", 256, true),
 ];
@@ -165,10 +170,12 @@ mod tests {
     #[test]
     fn words_become_flags_data_and_propagation() {
         let words: Vec<String> =
-            ["rbind", "ro", "nosuid", "rslave", "size=65536k", "mode=755", "suid", "rro"].map(str::to_owned).into();
+            ["rbind", "ro", "nolazytime", "nosuid", "rslave", "size=65536k", "mode=755", "suid", "rro"]
+                .map(str::to_owned)
+                .into();
         let options = MountOptions::parse(&words).unwrap();
         assert_eq!(options.flags, libc::MS_BIND | libc::MS_REC | libc::MS_RDONLY);
-        assert_eq!(options.cleared, libc::MS_NOSUID);
+        assert_eq!(options.cleared, libc::MS_NOSUID | LAZYTIME);
         assert_eq!(options.propagation, [libc::MS_SLAVE | libc::MS_REC]);
         assert_eq!(options.recursive, (1, 0));
         assert_eq!(options.data, "size=65536k,mode=755");

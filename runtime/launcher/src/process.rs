@@ -23,6 +23,9 @@ impl Process {
                 crate::capabilities::describe(self.capabilities.missing)
             ));
         }
+        if !self.unknown_capabilities.is_empty() {
+            log.warn(&format!("ignoring unknown capabilities: {}", self.unknown_capabilities.join(", ")));
+        }
         for (resource, soft, hard) in &mut self.rlimits {
             let Ok((_, own_hard)) = sys::getrlimit(*resource) else { continue };
             // CAP_SYS_RESOURCE raises hard limits; whether this process has it shows in its own capability set.
@@ -44,6 +47,21 @@ impl Process {
             }
             *soft = (*soft).min(*hard);
         }
+    }
+
+    /// Hands on the sockets that the launcher was given (sd_listen_fds(3)), for the container's first process: how many
+    /// they are. They come before those of `--preserve-fds` (runc `utils_linux.go`).
+    pub fn take_sockets(
+        &mut self,
+        variable: impl Fn(&'static str) -> std::result::Result<String, std::env::VarError>,
+    ) -> u32 {
+        let number = |name| variable(name).ok().and_then(|text| text.parse::<u32>().ok());
+        let Some(count) = number("LISTEN_FDS").filter(|&count| count > 0) else { return 0 };
+        if number("LISTEN_PID") != Some(std::process::id()) {
+            return 0;
+        }
+        self.env.extend([format!("LISTEN_FDS={count}"), "LISTEN_PID=1".to_owned()]);
+        count
     }
 
     /// Raises this process's own hard limits to those that are asked for: a child in a user namespace inherits them and
@@ -228,5 +246,26 @@ impl Report {
             // It will say itself what went wrong.
             _ => Err(Error::new("the launcher gave up")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::json::Json;
+
+    #[test]
+    fn sockets_are_handed_on_to_who_they_are_for() {
+        let env = |pid: u32| {
+            let mut process = Process::parse(&Json::parse(br#"{"args":["a"],"cwd":"/"}"#).unwrap()).unwrap();
+            let variable = |name: &str| match name {
+                "LISTEN_FDS" => Ok("2".to_owned()),
+                "LISTEN_PID" => Ok(pid.to_string()),
+                _ => Err(std::env::VarError::NotPresent),
+            };
+            (process.take_sockets(variable), process.env)
+        };
+        assert_eq!(env(std::process::id()), (2, vec!["LISTEN_FDS=2".to_owned(), "LISTEN_PID=1".to_owned()]));
+        assert_eq!(env(1), (0, vec![]));
     }
 }

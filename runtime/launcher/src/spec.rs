@@ -164,6 +164,8 @@ pub struct Process {
     pub env: Vec<String>,
     pub cwd: String,
     pub capabilities: Capabilities,
+    /// Of them, those that nobody here knows (config.md "Linux Process": a warning).
+    pub unknown_capabilities: Vec<String>,
     /// Resource, soft, hard.
     pub rlimits: Vec<(u32, u64, u64)>,
     pub no_new_privileges: bool,
@@ -234,9 +236,9 @@ impl Spec {
             personality: scheduling::personality(linux.get("personality"))?,
             mount_label,
             hooks: hooks.clone(),
-            prestart: Hooks::parse(hooks, "prestart")?,
-            create_runtime: Hooks::parse(hooks, "createRuntime")?,
-            create_container: Hooks::parse(hooks, "createContainer")?,
+            prestart: Hooks::parse(hooks, "prestart")?.in_dir(bundle),
+            create_runtime: Hooks::parse(hooks, "createRuntime")?.in_dir(bundle),
+            create_container: Hooks::parse(hooks, "createContainer")?.in_dir(bundle),
             start_container: Hooks::parse(hooks, "startContainer")?,
         };
         spec.validate()?;
@@ -315,14 +317,7 @@ fn time_offsets(offsets: &Json) -> Result<String> {
 fn refuse(object: &Json, keys: &[&str], prefix: &str) -> Result<()> {
     for key in keys {
         let value = object.get(key);
-        let given = !value.is_null() && value.items().len() + value.members().len() > 0;
-        if given
-            && value
-                .members()
-                .iter()
-                .any(|(_, list)| !list.items().is_empty() || list.str().is_some() || !list.members().is_empty())
-            || !value.items().is_empty()
-        {
+        if !value.items().is_empty() || !value.members().is_empty() {
             return Err(Error::new(format!("{prefix}{key} is not supported")));
         }
     }
@@ -349,7 +344,13 @@ impl Namespace {
     fn parse(entry: &Json) -> Result<Namespace> {
         let kind = NamespaceKind::parse(entry.get("type").str().unwrap_or_default())?;
         let path = entry.get("path").str().filter(|path| !path.is_empty()).map(PathBuf::from);
-        Ok(Namespace { kind, path })
+        match &path {
+            // config-linux "Namespaces": it MUST be absolute.
+            Some(path) if !path.is_absolute() => {
+                Err(Error::new(format!("linux.namespaces: {kind:?}: path {path:?} is not absolute")))
+            }
+            _ => Ok(Namespace { kind, path }),
+        }
     }
 }
 
@@ -364,6 +365,13 @@ impl MountSpec {
         let mut kind = entry.get("type").str().unwrap_or_default().to_owned();
         if options.flags & libc::MS_BIND != 0 || kind == "bind" {
             kind = "bind".to_owned();
+            // runc since 1.2. What begins with x- is for programs (mount(8)).
+            let own = options.data.split(',').find(|word| !word.is_empty() && !word.starts_with("x-"));
+            if let Some(word) = own {
+                return Err(Error::new(format!(
+                    "mount {destination:?}: bind mounts cannot have any filesystem-specific options applied: {word:?}"
+                )));
+            }
             source = bundle.join(source).to_string_lossy().into_owned();
         }
         if kind.is_empty() {
@@ -438,12 +446,26 @@ impl Process {
             env: process.get("env").strings(),
             cwd: cwd.to_owned(),
             capabilities: capabilities::parse(process.get("capabilities"))?,
-            rlimits: process.get("rlimits").items().iter().map(rlimit).collect::<Result<_>>()?,
+            unknown_capabilities: capabilities::unknown(process.get("capabilities")),
+            rlimits: rlimits(process.get("rlimits").items())?,
             no_new_privileges: process.get("noNewPrivileges").bool().unwrap_or(false),
             oom_score_adj: process.get("oomScoreAdj").i64(),
             labels: Labels::parse(process)?,
             scheduling: Scheduling::parse(process)?,
         })
+    }
+}
+
+/// One for each type (config.md "POSIX process": more MUST be an error).
+fn rlimits(entries: &[Json]) -> Result<Vec<(u32, u64, u64)>> {
+    let limits = entries.iter().map(rlimit).collect::<Result<Vec<_>>>()?;
+    let twice = |&index: &usize| limits[..index].iter().any(|limit| limit.0 == limits[index].0);
+    match (0..limits.len()).find(twice) {
+        Some(index) => Err(Error::new(format!(
+            "process.rlimits: {} is there twice",
+            entries[index].get("type").str().unwrap_or_default()
+        ))),
+        None => Ok(limits),
     }
 }
 
@@ -471,7 +493,12 @@ fn rlimit(entry: &Json) -> Result<(u32, u64, u64)> {
     let value = |key: &str| {
         entry.get(key).u64().ok_or_else(|| Error::new(format!("process.rlimits: {name}: {key} is missing")))
     };
-    Ok((resource as u32, value("soft")?, value("hard")?))
+    let (soft, hard) = (value("soft")?, value("hard")?);
+    if soft > hard {
+        // As setrlimit(2) says of it.
+        return Err(Error::new(format!("process.rlimits: {name}: soft limit {soft} is above hard limit {hard}")));
+    }
+    Ok((resource as u32, soft, hard))
 }
 
 #[cfg(test)]
@@ -496,7 +523,7 @@ mod tests {
             (r#","devices":[{"path":"/dev/x","type":"b","major":-1,"minor":0}]"#, "/dev/x: major is missing"),
             (r#","uidMappings":[{"containerID":0}]"#, "uidMappings"),
             (r#","intelRdt":{"closID":".."}"#, "intelRdt.ClosID"),
-            (r#","netDevices":{"eth0":{"name":"net1"}}"#, "linux.netDevices is not supported"),
+            (r#","netDevices":{"eth0":{}}"#, "linux.netDevices is not supported"),
             (r#","timeOffsets":{"monotonic":{"secs":1}}"#, "time namespace"),
             (r#","personality":{"domain":"SVR4"}"#, "SVR4"),
             (r#","mountLabel":"a:b:c""#, "SELinux"),
@@ -505,6 +532,44 @@ mod tests {
             let error = spec(extra).unwrap_err().to_string();
             assert!(error.contains(word), "{error}");
         }
+        assert!(spec(r#","netDevices":{}"#).is_ok());
+        let joined =
+            r#"{"ociVersion":"1.2.0","root":{"path":"r"},"linux":{"namespaces":[{"type":"ipc","path":"ns/ipc"}]}}"#;
+        let error = Spec::parse(&Json::parse(joined.as_bytes()).unwrap(), Path::new("/b")).unwrap_err().to_string();
+        assert!(error.contains("not absolute"), "{error}");
+    }
+
+    #[test]
+    fn binds_have_no_options_of_file_systems() {
+        let mount = |options: &str| {
+            let text = format!(r#"{{"destination":"/a","type":"none","source":"s","options":["rbind",{options}]}}"#);
+            MountSpec::parse(&Json::parse(text.as_bytes()).unwrap(), Path::new("/b"), &Mappings::default())
+        };
+        for word in ["noexce", "size=1k", "z"] {
+            let error = mount(&format!("\"{word}\"")).unwrap_err().to_string();
+            assert!(error.contains(word), "{error}");
+        }
+        assert!(mount(r#""ro","rslave","lazytime","x-mount.mkdir","x-coracle.subpath=c""#).is_ok());
+    }
+
+    #[test]
+    fn limits_are_given_once_and_in_order() {
+        let process = |limits: &str| {
+            let text = format!(r#"{{"args":["a"],"cwd":"/","rlimits":[{limits}]}}"#);
+            Process::parse(&Json::parse(text.as_bytes()).unwrap())
+        };
+        let limit = |name: &str, soft: u32| format!(r#"{{"type":"RLIMIT_{name}","soft":{soft},"hard":5}}"#);
+        assert_eq!(process(&[limit("CORE", 5), limit("NOFILE", 1)].join(",")).unwrap().rlimits.len(), 2);
+        let twice = process(&[limit("CORE", 5), limit("NOFILE", 1), limit("CORE", 1)].join(","));
+        assert!(twice.unwrap_err().to_string().contains("RLIMIT_CORE is there twice"));
+        assert!(process(&limit("CORE", 6)).unwrap_err().to_string().contains("above hard limit 5"));
+    }
+
+    #[test]
+    fn unknown_capabilities_are_told_of_and_left_out() {
+        let text = r#"{"args":["a"],"cwd":"/","capabilities":{"bounding":["CAP_NEWEST","CAP_KILL"],"effective":["CAP_NEWEST"]}}"#;
+        let process = Process::parse(&Json::parse(text.as_bytes()).unwrap()).unwrap();
+        assert_eq!(process.unknown_capabilities, ["CAP_NEWEST"]);
     }
     #[test]
     fn groups_are_given_to_users_of_the_containers_own() {

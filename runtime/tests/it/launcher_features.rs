@@ -45,10 +45,14 @@ fn hooks_run_in_order_with_the_state() {
         let expected = "prestart creating\ncreateRuntime creating\ncreateContainer creating\npoststart running\npoststop stopped\n";
         assert_eq!(log, expected);
         bundle.config["hooks"] =
-            json!({ "createRuntime": [{ "path": "/bin/busybox", "args": ["sh", "-c", "echo no >&2; exit 4"] }] });
+            json!({ "createRuntime": [{ "path": "/bin/busybox", "args": ["sh", "-c", "echo no $PWD >&2; exit 4"] }] });
         let (code, _, error) = bundle.run();
-        let words = "error running createRuntime hook #0: exit status 4, stdout: , stderr: no";
-        assert!(code == 1 && error.contains(words), "{error}");
+        let dir = fs::canonicalize(bundle.dir.path()).unwrap();
+        let words = format!(
+            "runc run failed: unable to start container process: error running createRuntime hook #0: exit status 4, stdout: , stderr: no {}",
+            dir.display()
+        );
+        assert!(code == 1 && error.contains(&words) && error.contains("level=error msg="), "{error}");
         assert!(!bundle.dir.path().join("state/c").exists());
     });
 }
@@ -370,6 +374,87 @@ fn a_terminal_in_the_foreground_is_the_callers() {
         assert!(refused(&["exec", "-t", "-d", "c", "/bin/sh"]).contains("without setting console socket"));
         assert!(refused(&["exec", "-t", "--console-socket", "x", "c", "/bin/sh"]).contains("will not detach"));
         assert!(bundle.oci(&["delete", "--force", "c"]).status.success());
+    });
+}
+
+#[test]
+fn later_processes_are_as_the_container_was_made() {
+    const TEST: &str = "launcher_features::later_processes_are_as_the_container_was_made";
+    isolated(TEST, || async {
+        let mut bundle = Bundle::new(TEST, "sleep 1000");
+        bundle.config["process"]["rlimits"] = json!([{ "type": "RLIMIT_NOFILE", "soft": 77, "hard": 77 }]);
+        bundle.config["linux"]["personality"] = json!({ "domain": "LINUX32" });
+        let refused = json!([{ "names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO" }]);
+        bundle.config["linux"]["seccomp"] = json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": refused });
+        let program = coracle_programs::LAUNCHER.memfd().unwrap();
+        let root = bundle.dir.path().join("state");
+        let oci = |arguments: &[&str]| {
+            let mut command = std::process::Command::new(coracle_programs::exec_path(&program));
+            command.arg("--root").arg(&root).args(arguments).current_dir(bundle.dir.path());
+            command
+        };
+        bundle.write();
+        let null = std::process::Stdio::null;
+        let created = oci(&["create", "c"]).stdin(null()).stdout(null()).stderr(null()).status().unwrap();
+        assert!(created.success());
+        let config = bundle.dir.path().join("config.json");
+        fs::write(&config, "nothing any more").unwrap();
+        let script =
+            "busybox mkdir /made || echo refused; busybox uname -m; ulimit -n; busybox grep CapBnd /proc/self/status";
+        let process =
+            json!({ "args": ["/bin/busybox", "sh", "-c", script], "cwd": "/", "env": ["PATH=/bin"] }).to_string();
+        fs::write(bundle.dir.path().join("process.json"), &process).unwrap();
+        // Not started yet, and with nothing but what it runs.
+        let exec = || {
+            let output = oci(&["exec", "--process", "process.json", "c"]).output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            String::from_utf8(output.stdout).unwrap()
+        };
+        let out = exec();
+        assert!(out.starts_with("refused\ni686\n77\nCapBnd:") && out.ends_with("20\n"), "{out}");
+        let output = oci(&["exec", "c", "/nothing"]).output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(255) && error.contains("exec failed: "), "{error}");
+        let mut state: Value = serde_json::from_slice(&oci(&["state", "c"]).output().unwrap().stdout).unwrap();
+        assert_eq!((&state["status"], &state["owner"]), (&json!("created"), &json!("root")));
+        assert_eq!(state["rootfs"], json!(fs::canonicalize(bundle.rootfs()).unwrap()));
+        // An older launcher kept nothing, and looked at the bundle.
+        let file = root.join("c/state.json");
+        state = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+        state.as_object_mut().unwrap().remove("defaults").unwrap();
+        fs::write(&file, state.to_string()).unwrap();
+        bundle.write();
+        assert_eq!(exec(), out);
+        assert!(oci(&["delete", "--force", "c"]).status().unwrap().success());
+    });
+}
+
+#[test]
+fn all_of_a_container_is_killed() {
+    const TEST: &str = "launcher_features::all_of_a_container_is_killed";
+    isolated(TEST, || async {
+        let mut bundle = Bundle::new(TEST, "sleep 1000 & sleep 1000");
+        bundle.config["linux"]["namespaces"].as_array_mut().unwrap().retain(|kind| kind["type"] != "pid");
+        let program = coracle_programs::LAUNCHER.memfd().unwrap();
+        let mut run = std::process::Command::new(coracle_programs::exec_path(&program));
+        run.arg("--root").arg(bundle.dir.path().join("state")).args(["run", "-d", "c"]).current_dir(bundle.write());
+        let null = std::process::Stdio::null;
+        assert!(run.stdin(null()).stdout(null()).stderr(null()).status().unwrap().success());
+        let processes = || {
+            let output = bundle.oci(&["ps", "-f", "json", "c"]);
+            serde_json::from_slice::<Vec<i32>>(&output.stdout).unwrap().len()
+        };
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        let wait = async |count: std::ops::RangeInclusive<usize>| {
+            while !count.contains(&processes()) {
+                assert!(std::time::Instant::now() < deadline, "{} processes", processes());
+                tokio::task::yield_now().await;
+            }
+        };
+        wait(2..=3).await;
+        assert!(bundle.oci(&["kill", "c", "KILL"]).status.success());
+        wait(0..=0).await;
+        assert!(bundle.oci(&["delete", "c"]).status.success());
     });
 }
 
