@@ -165,6 +165,10 @@ fn run(arguments: &mut Arguments, options: &mut Options) -> Result<u8> {
         }
     }
     let command = arguments.operand("a command")?;
+    if command == "help" || arguments.rest.front().is_some_and(|word| word == "--help" || word == "-h") {
+        println!("{USAGE}");
+        return Ok(0);
+    }
     match command.as_str() {
         "create" => create_command(arguments, options),
         "run" => run_command(arguments, options),
@@ -746,6 +750,7 @@ mod tests {
         assert!(run(&["--rootless", "maybe", "list"]).unwrap_err().contains("maybe"));
         assert!(run(&["--systemd-cgroup", "list"]).unwrap_err().contains("--systemd-cgroup"));
         assert_eq!(run(&["--systemd-cgroup=false", "list"]), Ok(0));
+        assert_eq!((run(&["help"]), run(&["create", "--help"]), run(&["exec", "-h"])), (Ok(0), Ok(0), Ok(0)));
     }
 
     #[test]

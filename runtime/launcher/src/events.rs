@@ -47,7 +47,7 @@ pub fn stats(state: &State) -> Result<Json> {
             ]),
         ),
         ("blkio", blkio(&group)),
-        ("hugetlb", object([])),
+        ("hugetlb", huge_pages(&group)),
         ("intel_rdt", state.class.as_ref().map_or_else(|| object([]), Class::stats)),
         ("network_interfaces", Json::Null),
     ]);
@@ -57,18 +57,27 @@ pub fn stats(state: &State) -> Result<Json> {
 fn cpu(group: &Cgroup) -> Json {
     let dir = group.dir("cpu");
     let stat = |key: &str| dir.and_then(|dir| read_key(dir, "cpu.stat", key)).unwrap_or(0);
+    let mut each = Vec::new();
     let (usage, throttling) = if group.is_v2() {
         let times = [stat("usage_usec"), stat("system_usec"), stat("user_usec")].map(|time| time * 1000);
         (times, stat("throttled_usec") * 1000)
     } else {
         let accounts = group.dir("cpuacct");
         let total = |file: &str| accounts.and_then(|dir| read_number(dir, file)).unwrap_or(0);
+        let text =
+            accounts.and_then(|dir| fs::read_to_string(dir.join("cpuacct.usage_percpu")).ok()).unwrap_or_default();
+        each.extend(text.split_whitespace().filter_map(|time| time.parse::<u64>().ok()).map(Json::from));
         let times = [total("cpuacct.usage"), total("cpuacct.usage_sys"), total("cpuacct.usage_user")];
         (times, stat("throttled_time"))
     };
     let [total, kernel, user] = usage;
+    let mut usage = vec![("total", total.into()), ("kernel", kernel.into()), ("user", user.into())];
+    if !each.is_empty() {
+        usage.push(("percpu", Json::Arr(each)));
+    }
+    let usage = object(usage);
     object([
-        ("usage", object([("total", total.into()), ("kernel", kernel.into()), ("user", user.into())])),
+        ("usage", usage),
         (
             "throttling",
             object([
@@ -99,10 +108,7 @@ fn memory_stats(group: &Cgroup) -> Json {
     let cache = cache.map_or(Json::from(0u64), |(_, value)| value.clone());
     let usage = if group.is_v2() {
         let events = read_key(dir, "memory.events", "max").unwrap_or(0);
-        [
-            ("usage", entry("memory.current", "memory.max", "memory.peak", events)),
-            ("swap", entry("memory.swap.current", "memory.swap.max", "memory.swap.peak", 0)),
-        ]
+        vec![("usage", entry("memory.current", "memory.max", "memory.peak", events)), ("swap", memory_and_swap(dir))]
     } else {
         let v1 = |prefix: &str| {
             entry(
@@ -112,13 +118,56 @@ fn memory_stats(group: &Cgroup) -> Json {
                 fails(&format!("{prefix}.failcnt")),
             )
         };
-        [("usage", v1("memory")), ("swap", v1("memory.memsw"))]
+        vec![
+            ("usage", v1("memory")),
+            ("swap", v1("memory.memsw")),
+            ("kernel", v1("memory.kmem")),
+            ("kernelTCP", v1("memory.kmem.tcp")),
+        ]
     };
     let mut members = vec![("cache", cache)];
     members.extend(usage);
     members.push(("raw", Json::Obj(raw)));
     members.push(("oomKills", memory::oom_kills(dir, group.is_v2()).into()));
     Json::Obj(members.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
+}
+
+/// Both together, as v1 counts them, of the group of v2 that counts them apart; of the most there is no sum (runc, cgroups
+/// `fs2/memory.go`).
+fn memory_and_swap(dir: &Path) -> Json {
+    let sum = |files: [&str; 2]| {
+        let [memory, swap] = files.map(|file| read_number(dir, file).unwrap_or(0));
+        if swap == u64::MAX { swap } else { memory.saturating_add(swap) }
+    };
+    object([
+        ("limit", sum(["memory.max", "memory.swap.max"]).into()),
+        ("usage", sum(["memory.current", "memory.swap.current"]).into()),
+        ("max", 0u64.into()),
+        ("failcnt", 0u64.into()),
+    ])
+}
+
+/// Huge pages by their size, which files are named after: `hugetlb.2MB.current`.
+fn huge_pages(group: &Cgroup) -> Json {
+    let Some(dir) = group.dir("hugetlb") else { return object([]) };
+    let usage = if group.is_v2() { ".current" } else { ".usage_in_bytes" };
+    let names =
+        fs::read_dir(dir).into_iter().flatten().flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    let size = |name: String| Some(name.strip_prefix("hugetlb.")?.strip_suffix(usage)?.to_owned());
+    // Reservations are accounted beside.
+    let mut sizes: Vec<String> = names.filter_map(size).filter(|size| !size.contains('.')).collect();
+    sizes.sort_unstable();
+    let of_size = |size: &String| {
+        let number = |end: &str| read_number(dir, &format!("hugetlb.{size}{end}")).unwrap_or(0);
+        let (most, fails) = if group.is_v2() {
+            (0, read_key(dir, &format!("hugetlb.{size}.events"), "max").unwrap_or(0))
+        } else {
+            (number(".max_usage_in_bytes"), number(".failcnt"))
+        };
+        let entry = object([("usage", number(usage).into()), ("max", most.into()), ("failcnt", fails.into())]);
+        (size.clone(), entry)
+    };
+    Json::Obj(sizes.iter().map(of_size).collect())
 }
 
 /// Bytes and operations by device.
@@ -257,6 +306,31 @@ pub fn duration(text: &str) -> Result<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cgroup::{Hierarchy, Mount};
+
+    #[test]
+    fn memory_and_huge_pages_of_v2_are_shown_as_v1_counts_them() {
+        let dir = std::env::temp_dir().join(format!("events-{}", std::process::id()));
+        fs::create_dir(&dir).unwrap();
+        for (file, text) in [
+            ("memory.current", "100"),
+            ("memory.max", "300"),
+            ("memory.swap.current", "20"),
+            ("memory.swap.max", "50"),
+            ("hugetlb.2MB.current", "4096"),
+            ("hugetlb.2MB.rsvd.current", "1"),
+            ("hugetlb.2MB.events", "max 3\n"),
+        ] {
+            fs::write(dir.join(file), text).unwrap();
+        }
+        let mount = Mount { controllers: vec![], point: dir.clone(), root: "/".into() };
+        let group = Hierarchy::V2 { mount }.group("/").unwrap();
+        let memory = memory_stats(&group);
+        assert_eq!((memory.at("swap.usage").u64(), memory.at("swap.limit").u64()), (Some(120), Some(350)));
+        assert_eq!((memory.at("usage.usage").u64(), memory.at("usage.limit").u64()), (Some(100), Some(300)));
+        assert_eq!(huge_pages(&group).to_string(), r#"{"2MB":{"usage":4096,"max":0,"failcnt":3}}"#);
+        fs::remove_dir_all(&dir).unwrap();
+    }
 
     #[test]
     fn durations_are_read_as_go_writes_them() {
