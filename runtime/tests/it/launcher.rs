@@ -183,7 +183,7 @@ fn hostile_roots_do_not_lead_outside() {
         assert!(
             code == 1
                 && error.contains(
-                    "unable to start container process: exec: \"nothing\": executable file not found in $PATH"
+                    r#"unable to start container process: exec: \"nothing\": executable file not found in $PATH"#
                 ),
             "{error}"
         );
