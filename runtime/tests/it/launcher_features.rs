@@ -429,6 +429,44 @@ fn later_processes_are_as_the_container_was_made() {
     });
 }
 
+/// On a tree of v2 alone, with whatever controller it has: a group that has passed one on takes no processes.
+#[test]
+fn exec_goes_where_the_first_process_is() {
+    const TEST: &str = "launcher_features::exec_goes_where_the_first_process_is";
+    isolated(TEST, || async {
+        let run = |program: &str, arguments: &[&str]| {
+            std::process::Command::new(program).args(arguments).status().is_ok_and(|status| status.success())
+        };
+        run("umount", &["-R", "/sys/fs/cgroup"]);
+        assert!(run("mount", &["-t", "cgroup2", "none", "/sys/fs/cgroup"]));
+        let top = Path::new("/sys/fs/cgroup");
+        let controllers = fs::read_to_string(top.join("cgroup.controllers")).unwrap();
+        let of_domain = |name: &&str| matches!(*name, "memory" | "io" | "hugetlb");
+        let Some(controller) = controllers.split_whitespace().find(of_domain) else { return };
+        let mut bundle = Bundle::new(TEST, "sleep 1000");
+        bundle.config["linux"]["resources"] = json!({});
+        let program = coracle_programs::LAUNCHER.memfd().unwrap();
+        let mut container = std::process::Command::new(coracle_programs::exec_path(&program));
+        container.arg("--root").arg(bundle.dir.path().join("state")).args(["run", "-d", "--pid-file", "pid", "c"]);
+        let null = std::process::Stdio::null;
+        container.current_dir(bundle.write()).stdin(null()).stdout(null()).stderr(null());
+        assert!(container.status().unwrap().success());
+        let group = top.join(crate::isolation::group(TEST).trim_start_matches('/')).join("c");
+        fs::create_dir(group.join("init")).unwrap();
+        let pid = fs::read_to_string(bundle.dir.path().join("pid")).unwrap();
+        fs::write(group.join("init/cgroup.procs"), pid).unwrap();
+        fs::write(group.join("cgroup.subtree_control"), format!("+{controller}")).unwrap();
+        let output = bundle.oci(&["exec", "c", "/bin/busybox", "grep", "0::", "/proc/self/cgroup"]);
+        let out = String::from_utf8_lossy(&output.stdout);
+        assert!(out.ends_with("/c/init\n"), "{out}{}", String::from_utf8_lossy(&output.stderr));
+        // Nobody's else than the one that was named.
+        let output = bundle.oci(&["exec", "--cgroup", "/", "c", "/bin/busybox", "true"]);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(255) && error.contains("device or resource busy"), "{error}");
+        assert!(bundle.oci(&["delete", "--force", "c"]).status.success());
+    });
+}
+
 #[test]
 fn all_of_a_container_is_killed() {
     const TEST: &str = "launcher_features::all_of_a_container_is_killed";
