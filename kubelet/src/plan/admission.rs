@@ -1,16 +1,18 @@
 //! Pods that this node cannot run as they ask, and so never begins (kubernetes `pkg/kubelet/lifecycle/handlers.go`,
-//! `pkg/security/apparmor/validate.go`, `Kubelet.rejectPod`).
+//! `pkg/security/apparmor/validate.go`, `pkg/kubelet/sysctl/allowlist.go`, `Kubelet.rejectPod`).
 
 use coracle_api::node_features;
 use k8s_openapi::api::core::v1::{AppArmorProfile, Pod, PodStatus};
 
 use super::{Action, Draft, Input, status};
-use crate::pod::{self, qos};
+use crate::pod::{self, qos, sysctls};
 
 /// The reason of a pod that asks for AppArmor where there is none.
 const APPARMOR: &str = "AppArmor";
 /// The reason of a pod that needs what the node does not declare.
 const FEATURE: &str = "PodFeatureUnsupported";
+/// The reason of a pod that wants to set a kernel parameter which it may not set.
+const SYSCTL: &str = "SysctlForbidden";
 /// How profiles were asked for before Kubernetes 1.30, container by container.
 const ANNOTATION: &str = "container.apparmor.security.beta.kubernetes.io/";
 
@@ -57,9 +59,9 @@ impl Draft<'_> {
             let why = apparmor(self.input.pod, self.input.apparmor)?;
             Some((APPARMOR, format!("Cannot enforce AppArmor: {why}")))
         };
-        let Some((reason, message)) = features(self.input.pod).map(|why| (FEATURE, why)).or_else(profile) else {
-            return;
-        };
+        let sysctl = sysctls::forbidden(self.input.pod).map(|why| (SYSCTL, format!("forbidden sysctl: {why}")));
+        let feature = || features(self.input.pod).map(|why| (FEATURE, why));
+        let Some((reason, message)) = sysctl.or_else(feature).or_else(profile) else { return };
         self.actions.push(Action::Tell { warning: true, reason, message: message.clone(), container: None });
         self.rejected = Some((reason.to_owned(), format!("Pod was rejected: {message}")));
     }
@@ -70,7 +72,7 @@ impl Draft<'_> {
         let old = self.input.old();
         let before = || {
             let old = old.filter(|old| old.phase.as_deref() == Some("Failed") && observed.instances.is_empty())?;
-            let reason = old.reason.clone().filter(|reason| matches!(reason.as_str(), APPARMOR | FEATURE))?;
+            let reason = old.reason.clone().filter(|reason| matches!(reason.as_str(), APPARMOR | FEATURE | SYSCTL))?;
             Some((reason, old.message.clone()?))
         };
         let (reason, message) = self.rejected.clone().or_else(before)?;

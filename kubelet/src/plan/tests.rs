@@ -421,6 +421,25 @@ fn a_profile_that_the_node_cannot_enforce_is_no_pod_of_it() {
 }
 
 #[test]
+fn a_pod_that_would_set_the_nodes_parameters_is_no_pod_of_it() {
+    let asks = |name: &str| {
+        let mut pod = case(json!({"securityContext": {"sysctls": [{"name": name, "value": "1"}]},
+            "containers": [{"name": "web", "image": "i"}]}));
+        pod.memory.volumes_ready = false;
+        pod
+    };
+    const WHY: &str = "forbidden sysctl: \"kernel.core_pattern\" not allowlisted";
+    let rejected = asks("kernel.core_pattern");
+    assert_eq!(rejected.actions(), [format!("tell SysctlForbidden: {WHY}")]);
+    let status = rejected.plan().status;
+    assert_eq!((status.phase.as_deref(), status.reason.as_deref()), (Some("Failed"), Some("SysctlForbidden")));
+    assert_eq!(status.message, Some(format!("Pod was rejected: {WHY}")));
+    let later = asks("kernel.core_pattern").with(|c| c.pod.status = Some(status.clone()));
+    assert_eq!((later.actions(), later.plan().status), (Vec::new(), status));
+    assert_eq!(asks("kernel.shm_rmid_forced").actions(), ["prepare volumes", "create sandbox #0"]);
+}
+
+#[test]
 fn old_runs_are_removed() {
     let many = web("Always").run("web", 0, State::Exited, 1, 950).run("web", 1, State::Exited, 1, 960).run(
         "web",

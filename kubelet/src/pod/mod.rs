@@ -7,6 +7,7 @@ pub mod qos;
 pub mod requests;
 pub mod resources;
 pub mod security;
+pub mod sysctls;
 
 use std::borrow::Cow;
 

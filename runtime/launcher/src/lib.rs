@@ -38,5 +38,5 @@ pub mod seccomp;
 pub mod spec;
 pub mod state;
 pub mod sys;
-mod sysctl;
+pub mod sysctl;
 pub mod terminal;

@@ -6,9 +6,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use coracle_launcher::{identity::Mappings, sys};
+use coracle_launcher::{identity::Mappings, spec::NamespaceKind, sys, sysctl::Sysctl};
 
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 
 /// Where a sandbox's namespaces are pinned; a kind that is the host's own has no path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub struct Wanted {
     pub hostname: String,
     /// Of the user namespace that the others belong to; none for the host's.
     pub users: Option<Mappings>,
-    /// Of the namespaces above only.
+    /// Of the namespaces above only: others are refused.
     pub sysctls: Vec<(String, String)>,
 }
 
@@ -55,6 +55,7 @@ impl Pins {
 
     /// The same, with something to be done inside.
     pub fn create_with<T>(&self, wanted: &Wanted, inside: impl FnOnce() -> Result<T>) -> Result<T> {
+        let sysctls = wanted.sysctls()?;
         fs::create_dir_all(&self.dir).context(format!("create {}", self.dir.display()))?;
         let kinds: Vec<(&str, i32)> = KINDS.into_iter().filter(|(kind, _)| wanted.has(kind)).collect();
         for (kind, _) in &kinds {
@@ -81,9 +82,8 @@ impl Pins {
             if wanted.net {
                 loopback_up().context("bring the loopback up")?;
             }
-            for (key, value) in &wanted.sysctls {
-                let path = Path::new("/proc/sys").join(key.replace('.', "/"));
-                fs::write(&path, value).context(format!("set sysctl {key}"))?;
+            for sysctl in &sysctls {
+                sysctl.write().context("set the sandbox's kernel parameters")?;
             }
             for (kind, _) in &kinds {
                 let from = format!("/proc/thread-self/ns/{kind}");
@@ -140,6 +140,22 @@ impl Wanted {
             "ipc" => self.ipc,
             _ => self.uts,
         }
+    }
+
+    /// The parameters to be set; any that is not of these namespaces would be the host's.
+    fn sysctls(&self) -> Result<Vec<Sysctl>> {
+        let judge = |(key, value): &(String, String)| {
+            let sysctl = Sysctl::parse(key, value)?;
+            let own = match sysctl.namespace {
+                NamespaceKind::Ipc => self.ipc,
+                NamespaceKind::Network => self.net,
+                NamespaceKind::Uts => self.uts,
+                _ => false,
+            };
+            if own { Ok(sysctl) } else { Err(sysctl.refused()) }
+        };
+        let judged = self.sysctls.iter().map(judge).collect::<std::result::Result<_, coracle_launcher::error::Error>>();
+        judged.map_err(|error| Error::invalid(error.to_string()))
     }
 }
 

@@ -16,6 +16,7 @@ mod launcher_features;
 mod newer;
 mod older_kernel;
 mod podman;
+mod sandboxes;
 mod selinux;
 mod shim;
 
