@@ -1,6 +1,7 @@
 //! A sandbox's namespaces: made by a thread that goes back to its own, kept by bind mounts. No process holds them.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     io,
     path::{Path, PathBuf},
@@ -156,6 +157,16 @@ impl Wanted {
         };
         let judged = self.sysctls.iter().map(judge).collect::<std::result::Result<_, coracle_launcher::error::Error>>();
         judged.map_err(|error| Error::invalid(error.to_string()))
+    }
+}
+
+/// In a network of their own, all users may listen on any port and send pings, unless something else is asked for (moby
+/// `daemon/oci_linux.go`, `WithSysctls`; containerd's `enable_unprivileged_ports` and `enable_unprivileged_icmp`). The kernel
+/// takes only groups that there are: not so many in a user namespace.
+pub fn open_to_everybody(sysctls: &mut BTreeMap<String, String>, all_groups: bool) {
+    let ping = all_groups.then_some(("net.ipv4.ping_group_range", "0 2147483647"));
+    for (key, value) in [("net.ipv4.ip_unprivileged_port_start", "0")].into_iter().chain(ping) {
+        sysctls.entry(key.into()).or_insert_with(|| value.into());
     }
 }
 

@@ -9,7 +9,7 @@ use tracing::{info, warn};
 use super::{
     Engine, Paths, Sandbox,
     model::{EventKind, Resources, SandboxConfig, SandboxState, Status, new_id, now},
-    namespaces::Wanted,
+    namespaces::{Wanted, open_to_everybody},
     remove_dir, save, save_volatile,
     shim::{Shim, ShimEvent},
     spec::LauncherAge,
@@ -25,6 +25,15 @@ pub(super) struct SandboxRecord {
     pub id: String,
     pub config: SandboxConfig,
     pub state: SandboxState,
+}
+
+impl SandboxConfig {
+    /// The name that its processes are told they run at: without one of its own the node's (containerd `internal/cri/server`,
+    /// `buildLinuxSpec`, `setupSandboxFiles`).
+    pub fn hostname(&self) -> String {
+        let of_node = || nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        if self.hostname.is_empty() { of_node() } else { self.hostname.clone() }
+    }
 }
 
 impl Sandbox {
@@ -318,6 +327,10 @@ fn make_files(paths: &Paths, sandbox: &Sandbox) -> Result<()> {
     if !config.log_directory.is_empty() {
         fs::create_dir_all(&config.log_directory).context(format!("create log directory {}", config.log_directory))?;
     }
+    let mut sysctls = config.sysctls.clone();
+    if !config.host_network {
+        open_to_everybody(&mut sysctls, config.users.is_empty());
+    }
     let wanted = Wanted {
         net: !config.host_network,
         ipc: !config.host_ipc,
@@ -325,7 +338,7 @@ fn make_files(paths: &Paths, sandbox: &Sandbox) -> Result<()> {
         uts: !config.host_network,
         hostname: config.hostname.clone(),
         users: (!config.users.is_empty()).then(|| config.users.mappings()),
-        sysctls: config.sysctls.clone().into_iter().collect(),
+        sysctls: sysctls.into_iter().collect(),
     };
     let owner = wanted
         .users
@@ -346,12 +359,7 @@ fn make_files(paths: &Paths, sandbox: &Sandbox) -> Result<()> {
         });
         written.context(format!("write {name} of the sandbox"))
     };
-    let hostname = if wanted.uts {
-        config.hostname.clone()
-    } else {
-        nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
-    };
-    write("hostname", format!("{hostname}\n"))?;
+    write("hostname", format!("{}\n", config.hostname()))?;
     write("hosts", fs::read_to_string("/etc/hosts").unwrap_or_else(|_| "127.0.0.1\tlocalhost\n".into()))?;
     write("resolv.conf", resolv_conf(config))
 }

@@ -40,6 +40,9 @@ const DEFAULT_CAPABILITIES: [&str; 14] = [
 ];
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// The terminal that every client's can act as.
+pub const DEFAULT_TERM: &str = "TERM=xterm";
+
 /// Which launcher will read a configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LauncherAge {
@@ -180,22 +183,35 @@ fn environment(inputs: &Inputs<'_>) -> Vec<String> {
         out.push(entry);
     };
     set(DEFAULT_PATH.into());
-    if !inputs.sandbox.hostname.is_empty() && inputs.uts.is_some() {
-        set(format!("HOSTNAME={}", inputs.sandbox.hostname));
-    }
+    set(format!("HOSTNAME={}", inputs.sandbox.hostname()));
     if inputs.config.tty {
-        set("TERM=xterm".into());
+        set(DEFAULT_TERM.into());
     }
     inputs.image.env.iter().for_each(|entry| set(entry.clone()));
     inputs.config.env.iter().for_each(|(name, value)| set(format!("{name}={value}")));
+    add_home(&mut out, inputs.user);
     out
 }
 
-/// The configuration of a further process in a running container: the first one's with another command.
+/// Says where a user is at home, unless the environment does (runc `libcontainer/env.go`).
+pub fn add_home(environment: &mut Vec<String>, user: &User) {
+    if !environment.iter().any(|entry| entry.starts_with("HOME=")) {
+        environment.push(format!("HOME={}", user.home));
+    }
+}
+
+/// The configuration of a further process in a running container: the first one's with another command. With a terminal
+/// it has a `TERM`, which clients do not send (containerd `internal/cri/server`, `execInternal`).
 pub fn exec_process(config: &Value, command: &[String], tty: bool) -> Value {
     let mut process = config["process"].clone();
     process["args"] = json!(command);
     process["terminal"] = json!(tty);
+    if tty && let Some(environment) = process["env"].as_array_mut() {
+        let is_term = |entry: &Value| entry.as_str().is_some_and(|entry| entry.starts_with("TERM="));
+        if !environment.iter().any(is_term) {
+            environment.push(json!(DEFAULT_TERM));
+        }
+    }
     process
 }
 
@@ -538,6 +554,18 @@ mod tests {
             assert_eq!(command(&config, &image).unwrap(), expected);
         }
         assert!(command(&ContainerConfig::default(), &RunConfig::default()).is_err());
+    }
+
+    #[test]
+    fn a_terminal_has_a_name() {
+        let with = |env: &[&str], tty| {
+            let config = json!({ "process": { "env": env, "args": ["a"] } });
+            exec_process(&config, &["b".into()], tty)["env"].clone()
+        };
+        assert_eq!(with(&["A=TERM=b"], true), json!(["A=TERM=b", "TERM=xterm"]));
+        assert_eq!(with(&["TERM=vt100"], true), json!(["TERM=vt100"]));
+        assert_eq!(with(&[], false), json!([]));
+        assert_eq!(exec_process(&json!({}), &[], true)["terminal"], json!(true));
     }
 
     #[test]

@@ -65,7 +65,18 @@ pub fn resolve(security: &Security, image_user: &str, open: impl Fn(&str) -> Opt
     additional.extend(security.supplemental_groups.iter().filter_map(|&gid| u32::try_from(gid).ok()));
     additional.sort_unstable();
     additional.dedup();
-    Ok(User { uid, gid, groups: additional })
+    Ok(User { uid, gid, groups: additional, home: home(&passwd, uid) })
+}
+
+/// Where a user is at home: the first line of its number says so (runc `libcontainer/init_linux.go`, `getUserHome`).
+fn home(passwd: &str, uid: u32) -> String {
+    let of_line = |line: &str| {
+        let fields: Vec<&str> = line.split(':').collect();
+        (fields.len() >= 6 && fields[2].parse() == Ok(uid)).then(|| fields[5].to_owned())
+    };
+    // What ends a variable cannot be in one.
+    let home = passwd.lines().find_map(of_line).filter(|home| !home.is_empty() && !home.contains('\0'));
+    home.unwrap_or_else(|| "/".into())
 }
 
 #[cfg(test)]
@@ -90,14 +101,19 @@ mod tests {
         let with = |user: Option<i64>, image: &str| {
             resolve(&Security { run_as_user: user, ..Security::default() }, image, open)
         };
-        assert_eq!(with(None, "").unwrap(), User { uid: 0, gid: 0, groups: vec![0] });
-        assert_eq!(with(None, "web").unwrap(), User { uid: 33, gid: 44, groups: vec![44, 70] });
-        assert_eq!(with(None, "web:other").unwrap(), User { uid: 33, gid: 80, groups: vec![70, 80] });
-        assert_eq!(with(Some(1000), "web").unwrap(), User { uid: 1000, gid: 0, groups: vec![0] });
+        let user = |uid, gid, groups: &[u32], home: &str| User { uid, gid, groups: groups.to_vec(), home: home.into() };
+        assert_eq!(with(None, "").unwrap(), user(0, 0, &[0], "/root"));
+        assert_eq!(with(None, "web").unwrap(), user(33, 44, &[44, 70], "/"));
+        assert_eq!(with(None, "web:other").unwrap(), user(33, 80, &[70, 80], "/"));
+        assert_eq!(with(Some(1000), "web").unwrap(), user(1000, 0, &[0], "/"));
         assert!(with(None, "nobody").unwrap_err().to_string().contains("no matching entries in passwd file"));
-        assert_eq!(
-            resolve(&Security::default(), "12:13", |_| None).unwrap(),
-            User { uid: 12, gid: 13, groups: vec![13] }
-        );
+        assert_eq!(resolve(&Security::default(), "12:13", |_| None).unwrap(), user(12, 13, &[13], "/"));
+    }
+
+    #[test]
+    fn a_home_is_that_of_the_first_line_with_the_number() {
+        let passwd = "bad\na:x:7\nb:x:7:7::/b:\nc:x:7:7::/c:\nd:x:8:8::/\0:\n:x::::/e:\n";
+        let of = |uid| home(passwd, uid);
+        assert_eq!((of(7), of(8), of(0)), ("/b".into(), "/".into(), "/".to_owned()));
     }
 }

@@ -314,9 +314,6 @@ impl Docker {
         let oci = self.engine.oci_config(&exec.container.engine)?;
         let mut process = crate::engine::spec::exec_process(&oci, &config.cmd, config.tty);
         let mut environment: Vec<String> = serde_json::from_value(process["env"].clone()).unwrap_or_default();
-        if config.tty && !environment.iter().any(|entry| entry.starts_with("TERM=")) {
-            environment.push("TERM=xterm".into());
-        }
         let user = if config.user.is_empty() {
             exec.container.with(|record| record.config.user.clone())
         } else {
@@ -324,13 +321,13 @@ impl Docker {
         };
         if !exec.container.pod || !config.user.is_empty() {
             let groups = exec.container.with(|record| record.host.group_add.clone().unwrap_or_default());
-            let (user, home) = self.resolve_user(&exec.container, &user, &groups)?;
+            let user = self.resolve_user(&exec.container, &user, &groups)?;
             process["user"] = json!({ "uid": user.uid, "gid": user.gid, "additionalGids": user.groups });
             let fixed = exec
                 .container
                 .with(|record| record.config.env.iter().flatten().any(|entry| entry.starts_with("HOME=")));
             if !fixed {
-                spec::set_variable(&mut environment, &format!("HOME={home}"));
+                spec::set_variable(&mut environment, &format!("HOME={}", user.home));
             }
             if user.uid != 0 && !config.privileged {
                 for set in ["effective", "permitted", "inheritable", "ambient"] {

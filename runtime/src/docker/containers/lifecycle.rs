@@ -293,11 +293,10 @@ impl Docker {
                 borrowed.shm = Some(docker.engine.make_shm(&this.engine, &options)?);
             }
             let groups = record.host.group_add.clone().unwrap_or_default();
-            let (user, home) = docker.resolve_user(&this, &record.config.user, &groups)?;
+            let user = docker.resolve_user(&this, &record.config.user, &groups)?;
             spec::build(&spec::Inputs {
                 record: &record,
                 user: &user,
-                home: &home,
                 root: &docker.engine.root_of(&this.engine)?,
                 labels: &this.engine.labels,
                 cgroups_path: &this.engine.cgroups_path,

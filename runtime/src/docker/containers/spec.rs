@@ -14,6 +14,7 @@ use crate::{
     engine::{
         apparmor,
         model::{Resources, Seccomp, Security, User},
+        namespaces::open_to_everybody,
         selinux::{self, Labels},
         spec::{self, LauncherAge},
     },
@@ -168,13 +169,10 @@ fn engine_security(host: &HostConfig, files: &Path) -> Result<Security, Problem>
 pub fn environment(record: &Record, tty: bool) -> Vec<String> {
     let mut out: Vec<String> = vec![DEFAULT_PATH.into(), format!("HOSTNAME={}", record.config.hostname)];
     if tty {
-        out.push("TERM=xterm".into());
+        out.push(spec::DEFAULT_TERM.into());
     }
     for entry in record.config.env.iter().flatten() {
         set_variable(&mut out, entry);
-    }
-    if !out.iter().any(|entry| entry.starts_with("HOME=")) {
-        // Filled in by the launcher's caller, who knows the user.
     }
     out
 }
@@ -207,7 +205,6 @@ pub struct Borrowed {
 pub struct Inputs<'a> {
     pub record: &'a Record,
     pub user: &'a User,
-    pub home: &'a str,
     pub root: &'a Root,
     pub labels: &'a Labels,
     pub cgroups_path: &'a str,
@@ -285,9 +282,7 @@ pub fn build(inputs: &Inputs<'_>) -> Result<Value, Problem> {
 fn process(inputs: &Inputs<'_>, security: &Security) -> Result<Value, Problem> {
     let (record, host) = (inputs.record, &inputs.record.host);
     let mut environment = environment(record, record.config.tty);
-    if !environment.iter().any(|entry| entry.starts_with("HOME=")) {
-        environment.push(format!("HOME={}", inputs.home));
-    }
+    spec::add_home(&mut environment, inputs.user);
     let mut args = arguments(record);
     if host.init == Some(true) {
         args.splice(0..0, [super::files::INIT_PATH.to_owned(), "--".to_owned()]);
@@ -365,11 +360,7 @@ fn sysctls(inputs: &Inputs<'_>) -> Value {
     let mut out = host.sysctls.clone();
     let own_network = inputs.netns.is_some() && !host.network_mode.starts_with("container:");
     if own_network && !host.privileged {
-        for (key, value) in
-            [("net.ipv4.ip_unprivileged_port_start", "0"), ("net.ipv4.ping_group_range", "0 2147483647")]
-        {
-            out.entry(key.into()).or_insert_with(|| value.into());
-        }
+        open_to_everybody(&mut out, true);
     }
     json!(out)
 }
@@ -514,13 +505,8 @@ fn mounts(inputs: &Inputs<'_>, security: &Security) -> Result<Value, Problem> {
 }
 
 impl Docker {
-    /// Who the container's first process is, and where its home is.
-    pub fn resolve_user(
-        &self,
-        container: &Container,
-        user: &str,
-        groups: &[String],
-    ) -> Result<(User, String), Problem> {
+    /// Who the container's first process is.
+    pub fn resolve_user(&self, container: &Container, user: &str, groups: &[String]) -> Result<User, Problem> {
         let top = container.engine.image.chains.last().cloned();
         let open = |path: &str| self.engine.snapshots().open_file(&container.id, top.as_ref(), Path::new(path));
         resolve_user(user, groups, open)
@@ -532,19 +518,15 @@ pub fn resolve_user(
     user: &str,
     groups: &[String],
     open: impl Fn(&str) -> Option<std::fs::File> + Copy,
-) -> Result<(User, String), Problem> {
+) -> Result<User, Problem> {
     use std::io::Read;
     let mut found = crate::engine::user::resolve(&Security::default(), user, open)?;
-    let read = |path: &str| {
-        let mut text = String::new();
-        if let Some(file) = open(path) {
-            // A file that cannot be read names nobody.
-            let _ = file.take(1 << 20).read_to_string(&mut text);
-        }
-        text
-    };
     if !groups.is_empty() {
-        let names = read("/etc/group");
+        let mut names = String::new();
+        if let Some(file) = open("/etc/group") {
+            // A file that cannot be read names nobody.
+            let _ = file.take(1 << 20).read_to_string(&mut names);
+        }
         for group in groups {
             let named = names.lines().find_map(|line| {
                 let mut fields = line.split(':');
@@ -558,14 +540,7 @@ pub fn resolve_user(
             }
         }
     }
-    let uid = found.uid.to_string();
-    let passwd = read("/etc/passwd");
-    let home = passwd.lines().find_map(|line| {
-        let fields: Vec<&str> = line.split(':').collect();
-        (fields.len() >= 6 && fields[2] == uid).then(|| fields[5].to_owned())
-    });
-    let home = home.filter(|home| !home.is_empty());
-    Ok((found, home.unwrap_or_else(|| if uid == "0" { "/root".into() } else { "/".into() })))
+    Ok(found)
 }
 
 #[cfg(test)]
