@@ -37,6 +37,8 @@ pub fn sandbox_config(config: v1::PodSandboxConfig, runtime_handler: String) -> 
     let selinux = selinux(security.selinux_options.as_ref())?;
     let namespaces = security.namespace_options.unwrap_or_default();
     let users = user_namespace(namespaces.userns_options.as_ref())?;
+    let has_user = security.run_as_user.is_some();
+    check_group(security.run_as_group.as_ref(), has_user)?;
     if !users.is_empty() {
         let shared = [("network", namespaces.network), ("pid", namespaces.pid), ("ipc", namespaces.ipc)];
         if let Some((kind, _)) = shared.iter().find(|(_, mode)| *mode == NODE) {
@@ -254,19 +256,52 @@ fn selinux(options: Option<&v1::SeLinuxOption>) -> Result<Vec<String>> {
     Ok(parts.iter().filter(|(_, value)| !value.is_empty()).map(|(name, value)| format!("{name}:{value}")).collect())
 }
 
-fn security(security: v1::LinuxContainerSecurityContext) -> Result<Security> {
-    let apparmor = apparmor(&security)?;
-    let capabilities = security.capabilities.unwrap_or_default();
-    let namespaces = security.namespace_options.unwrap_or_default();
-    let selinux = selinux(security.selinux_options.as_ref())?;
-    let seccomp = match security.seccomp {
-        None => Seccomp::Unconfined,
-        Some(profile) => match profile.profile_type() {
+/// A group goes with a user (`LinuxContainerSecurityContext.run_as_group`: "otherwise, the runtime MUST error").
+fn check_group(group: Option<&v1::Int64Value>, has_user: bool) -> Result<()> {
+    match group {
+        Some(group) if !has_user => {
+            Err(Error::invalid(format!("user group \"{}\" is specified without user", group.value)))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The filter to run under: what the message says, or its older, textual form (containerd `internal/cri/server`,
+/// `generateSeccompSecurityProfile`).
+fn seccomp(profile: Option<v1::SecurityProfile>, text: &str) -> Result<Seccomp> {
+    if let Some(profile) = profile {
+        return Ok(match profile.profile_type() {
             ProfileType::RuntimeDefault => Seccomp::RuntimeDefault,
             ProfileType::Unconfined => Seccomp::Unconfined,
             ProfileType::Localhost => Seccomp::Localhost(profile.localhost_ref),
+        });
+    }
+    match text {
+        "" | "unconfined" => Ok(Seccomp::Unconfined),
+        "runtime/default" | "docker/default" => Ok(Seccomp::RuntimeDefault),
+        _ => match text.strip_prefix("localhost/") {
+            Some(path) => Ok(Seccomp::Localhost(path.to_owned())),
+            None => Err(Error::invalid(format!("invalid seccomp profile {text:?}"))),
         },
+    }
+}
+
+fn security(security: v1::LinuxContainerSecurityContext) -> Result<Security> {
+    let has_user = security.run_as_user.is_some() || !security.run_as_username.is_empty();
+    check_group(security.run_as_group.as_ref(), has_user)?;
+    let strict_groups = match v1::SupplementalGroupsPolicy::try_from(security.supplemental_groups_policy) {
+        Ok(policy) => policy == v1::SupplementalGroupsPolicy::Strict,
+        Err(_) => {
+            let number = security.supplemental_groups_policy;
+            return Err(Error::invalid(format!("unsupported supplementalGroupsPolicy: {number}")));
+        }
     };
+    let apparmor = apparmor(&security)?;
+    #[expect(deprecated, reason = "older clients say nothing else")]
+    let seccomp = seccomp(security.seccomp, &security.seccomp_profile_path)?;
+    let capabilities = security.capabilities.unwrap_or_default();
+    let namespaces = security.namespace_options.unwrap_or_default();
+    let selinux = selinux(security.selinux_options.as_ref())?;
     let pid_of = (namespaces.pid == v1::NamespaceMode::Target as i32).then_some(namespaces.target_id);
     Ok(Security {
         add_capabilities: capabilities.add_capabilities,
@@ -283,7 +318,7 @@ fn security(security: v1::LinuxContainerSecurityContext) -> Result<Security> {
         run_as_username: security.run_as_username,
         readonly_rootfs: security.readonly_rootfs,
         supplemental_groups: security.supplemental_groups,
-        strict_groups: security.supplemental_groups_policy == v1::SupplementalGroupsPolicy::Strict as i32,
+        strict_groups,
         no_new_privileges: security.no_new_privs,
         masked_paths: security.masked_paths,
         readonly_paths: security.readonly_paths,
@@ -623,6 +658,48 @@ pub fn selected(labels: &BTreeMap<String, String>, selector: &HashMap<String, St
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[expect(deprecated, reason = "the older form is what is tested")]
+    fn a_filter_may_be_asked_for_in_words() {
+        let text = |text: &str| {
+            security(v1::LinuxContainerSecurityContext { seccomp_profile_path: text.into(), ..Default::default() })
+        };
+        for (asked, filter) in [
+            ("", Seccomp::Unconfined),
+            ("unconfined", Seccomp::Unconfined),
+            ("runtime/default", Seccomp::RuntimeDefault),
+            ("docker/default", Seccomp::RuntimeDefault),
+            ("localhost/a/b", Seccomp::Localhost("a/b".into())),
+        ] {
+            assert_eq!(text(asked).unwrap().seccomp, filter, "{asked}");
+        }
+        assert_eq!(text("default").unwrap_err().to_string(), "invalid seccomp profile \"default\"");
+        let given = v1::SecurityProfile { profile_type: ProfileType::Unconfined as i32, ..Default::default() };
+        let both = v1::LinuxContainerSecurityContext {
+            seccomp: Some(given),
+            seccomp_profile_path: "runtime/default".into(),
+            ..Default::default()
+        };
+        assert_eq!(security(both).unwrap().seccomp, Seccomp::Unconfined);
+    }
+
+    #[test]
+    fn a_group_goes_with_a_user_and_a_policy_is_known() {
+        let with = |user: Option<i64>, name: &str, policy: i32| {
+            let number = |value| v1::Int64Value { value };
+            security(v1::LinuxContainerSecurityContext {
+                run_as_user: user.map(number),
+                run_as_username: name.into(),
+                run_as_group: Some(number(5)),
+                supplemental_groups_policy: policy,
+                ..Default::default()
+            })
+        };
+        assert!(with(Some(1), "", 0).is_ok() && with(None, "web", 1).unwrap().strict_groups);
+        assert_eq!(with(None, "", 0).unwrap_err().to_string(), "user group \"5\" is specified without user");
+        assert_eq!(with(Some(1), "", 2).unwrap_err().to_string(), "unsupported supplementalGroupsPolicy: 2");
+    }
 
     #[test]
     fn selinux_options_are_passed_on_and_levels_looked_at() {

@@ -116,6 +116,10 @@ impl Engine {
         if !sandbox.state().ready {
             return Err(Error::precondition(format!("sandbox container {:?} is not running", sandbox.id)));
         }
+        // `LinuxSandboxSecurityContext.privileged`: "MUST be true" for a sandbox with such containers.
+        if config.security.privileged && !sandbox.config.privileged {
+            return Err(Error::precondition("no privileged container allowed in sandbox"));
+        }
         // Until it is known that the container uses them, no layer is collected.
         let _hold = self.images.hold().await;
         let image = self
@@ -243,7 +247,15 @@ impl Engine {
         let users = pin("user", false);
         let pid = match &security.pid_of {
             Some(target) => {
-                let state = self.container(target)?.state();
+                let target = self.container(target)?;
+                // `NamespaceOption.target_id`: "previously created in the same pod".
+                if target.sandbox != sandbox.id {
+                    return Err(Error::invalid(format!(
+                        "container {:?} (sandbox {}) does not belong to sandbox {}",
+                        target.id, target.sandbox, sandbox.id
+                    )));
+                }
+                let (target, state) = (&target.id, target.state());
                 if state.status != Status::Running {
                     return Err(Error::precondition(format!(
                         "container {target:?}, whose processes are to be shared, does not run"

@@ -85,7 +85,9 @@ fn containers_of_pods_are_confined() {
         node.install_network();
         let running = node.start().await;
         let mut cri = running.clients.clone();
-        let pod = cri.run_sandbox(sandbox(&node, "web")).await;
+        let mut config = sandbox(&node, "web");
+        config.linux.as_mut().unwrap().security_context.as_mut().unwrap().privileged = true;
+        let pod = cri.run_sandbox(config).await;
         let error = refused(&mut cri, &pod, Wish::Text("nonsense")).await;
         assert_eq!(error.code(), tonic::Code::InvalidArgument, "{error}");
         if has_apparmor() {
