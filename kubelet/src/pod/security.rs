@@ -110,12 +110,6 @@ pub fn of_sandbox(pod: &Pod) -> cri::LinuxSandboxSecurityContext {
     }
 }
 
-/// The pod's kernel parameters.
-pub fn sysctls(pod: &Pod) -> impl Iterator<Item = (String, String)> {
-    let context = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref());
-    context.and_then(|c| c.sysctls.clone()).unwrap_or_default().into_iter().map(|sysctl| (sysctl.name, sysctl.value))
-}
-
 /// The user and group a container runs as, its own before its pod's.
 pub fn user(pod: &Pod, container: &Container) -> (Option<i64>, Option<i64>) {
     let own = container.security_context.as_ref();

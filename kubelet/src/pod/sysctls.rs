@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::Pod;
 
-use super::{host_network, security};
+use super::host_network;
 
 /// Namespaced, and without effect on other pods of the node (`safe_sysctls.go`; every kernel that runs containers here has
 /// them, the youngest came with Linux 4.15). Beside them only an administrator can allow some, and those may be the node's.
@@ -21,11 +21,17 @@ const SAFE: [&str; 12] = [
     "net.ipv4.tcp_wmem",
 ];
 
+/// The pod's kernel parameters, with dots between the parts of their names.
+pub fn of(pod: &Pod) -> impl Iterator<Item = (String, String)> {
+    let context = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref());
+    let sysctls = context.into_iter().flat_map(|context| context.sysctls.iter().flatten());
+    sysctls.map(|sysctl| (with_dots(&sysctl.name), sysctl.value.clone()))
+}
+
 /// Why the pod may not set what it wants to, in upstream's words (`allowlist.go`, `validateSysctl`).
 pub fn forbidden(pod: &Pod) -> Option<String> {
     let host_ipc = pod.spec.as_ref().and_then(|spec| spec.host_ipc) == Some(true);
     let why = |name: String| {
-        let name = with_dots(&name);
         let host = match name.starts_with("net.") {
             true => host_network(pod).then_some("net"),
             false => host_ipc.then_some("ipc"),
@@ -36,7 +42,7 @@ pub fn forbidden(pod: &Pod) -> Option<String> {
             (true, None) => None,
         }
     };
-    security::sysctls(pod).find_map(|(name, _)| why(name))
+    of(pod).find_map(|(name, _)| why(name))
 }
 
 /// Slashes may be between the parts of a name, and dots in them (`ConvertSysctlVariableToDotsSeparator`).

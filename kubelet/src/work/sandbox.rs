@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::Pod;
 use super::{Shared, Trouble, users};
 use crate::allocation;
 use crate::observed::{annotation, label};
-use crate::pod::{self, dns, resources, security};
+use crate::pod::{self, dns, resources, security, sysctls};
 
 /// The sandbox that a pod wants.
 pub fn config(shared: &Shared, pod: &Pod, attempt: u32) -> cri::PodSandboxConfig {
@@ -40,7 +40,7 @@ pub fn config(shared: &Shared, pod: &Pod, attempt: u32) -> cri::PodSandboxConfig
         linux: Some(cri::LinuxPodSandboxConfig {
             cgroup_parent: resources::cgroup_parent(&shared.cgroup_parent, pod),
             security_context: Some(security::of_sandbox(pod)),
-            sysctls: security::sysctls(pod).collect(),
+            sysctls: sysctls::of(pod).collect(),
             resources: Some(resources::of_pod(pod)),
             ..Default::default()
         }),
