@@ -670,12 +670,31 @@ fn merge(old: &Resources, new: &Resources) -> Resources {
         cpu_quota: number(new.cpu_quota, old.cpu_quota),
         cpu_shares: number(new.cpu_shares, old.cpu_shares),
         memory_limit: number(new.memory_limit, old.memory_limit),
-        memory_swap_limit: number(new.memory_swap_limit, old.memory_swap_limit),
+        // A limit that comes without one for swap brings the usual one.
+        memory_swap_limit: match new.memory_limit {
+            0 => number(new.memory_swap_limit, old.memory_swap_limit),
+            _ => new.memory_swap_limit,
+        },
         oom_score_adj: number(new.oom_score_adj, old.oom_score_adj),
         cpuset_cpus: text(&new.cpuset_cpus, &old.cpuset_cpus),
         cpuset_mems: text(&new.cpuset_mems, &old.cpuset_mems),
         pids_limit: number(new.pids_limit, old.pids_limit),
         hugepages: if new.hugepages.is_empty() { old.hugepages.clone() } else { new.hugepages.clone() },
         unified: old.unified.iter().chain(&new.unified).map(|(key, value)| (key.clone(), value.clone())).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_limit_takes_the_one_of_swap_along() {
+        let of =
+            |memory_limit, memory_swap_limit| Resources { memory_limit, memory_swap_limit, ..Resources::default() };
+        let swap = |old: &Resources, new: &Resources| merge(old, new).memory_swap_limit;
+        assert_eq!(swap(&of(1, 2), &of(3, 0)), 0);
+        assert_eq!(swap(&of(1, 2), &of(3, 4)), 4);
+        assert_eq!((swap(&of(1, 2), &of(0, 0)), swap(&of(1, 2), &of(0, 4))), (2, 4));
     }
 }

@@ -299,7 +299,9 @@ pub fn resources(resources: &Resources, huge_pages: bool) -> Value {
         }
     }
     set(&mut memory, "limit", resources.memory_limit);
-    set(&mut memory, "swap", resources.memory_swap_limit);
+    // Memory and swap together: who has a limit does not swap unless it is said (containerd `WithResources`).
+    let swap = if resources.memory_swap_limit == 0 { resources.memory_limit } else { resources.memory_swap_limit };
+    set(&mut memory, "swap", swap);
     let mut out = json!({ "cpu": cpu, "memory": memory });
     if resources.pids_limit != 0 {
         out["pids"] = json!({ "limit": resources.pids_limit });

@@ -77,3 +77,26 @@ pub fn oom_file(v2: bool) -> &'static str {
 pub fn oom_kills(dir: &Path, v2: bool) -> u64 {
     read_key(dir, oom_file(v2), "oom_kill").unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn no_swap_is_a_limit_where_swap_is_counted() {
+        let dir = std::env::temp_dir().join(format!("memory-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let file = |name: &str| fs::read_to_string(dir.join(name)).unwrap_or_default();
+        let apply = |limits: &str| v2(&dir, &Json::parse(limits.as_bytes()).unwrap());
+        fs::write(dir.join("memory.max"), "").unwrap();
+        apply(r#"{"limit":4096,"swap":4096}"#).unwrap();
+        assert_eq!((file("memory.max").as_str(), file("memory.swap.max").as_str()), ("4096", ""));
+        assert!(apply(r#"{"limit":4096,"swap":8192}"#).is_err());
+        fs::write(dir.join("memory.swap.max"), "").unwrap();
+        apply(r#"{"limit":4096,"swap":4096}"#).unwrap();
+        assert_eq!(file("memory.swap.max"), "0");
+        fs::remove_dir_all(&dir).unwrap();
+    }
+}
