@@ -16,6 +16,7 @@ mod container;
 pub mod exec;
 pub mod model;
 pub(crate) mod namespaces;
+mod propagation;
 pub(crate) mod record_file;
 pub(crate) mod recovery;
 mod removal;

@@ -2,7 +2,7 @@
 
 use std::{
     os::{fd::AsFd, unix::fs::MetadataExt},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use coracle_launcher::{mount_options::SUBPATH, sys};
@@ -13,6 +13,7 @@ use super::{
         ContainerConfig, Device, IdMappings, IdRange, Mount, MountedImage, Propagation, Resources, SandboxConfig,
         Seccomp, Security, User,
     },
+    propagation,
     selinux::Labels,
 };
 use crate::{
@@ -166,7 +167,9 @@ fn process(inputs: &Inputs<'_>) -> Result<Value> {
 
 /// Kubernetes' rule: a command replaces the entry point and drops the image's arguments.
 pub fn command(config: &ContainerConfig, image: &RunConfig) -> Result<Vec<String>> {
-    let mut out = if config.command.is_empty() { image.entrypoint.clone() } else { config.command.clone() };
+    // One empty word is how an image says that it has no entry point (moby `daemon/commit.go`).
+    let entrypoint: &[String] = if image.entrypoint == [""] { &[] } else { &image.entrypoint };
+    let mut out = if config.command.is_empty() { entrypoint.to_vec() } else { config.command.clone() };
     if !config.args.is_empty() {
         out.extend(config.args.iter().cloned());
     } else if config.command.is_empty() {
@@ -325,20 +328,29 @@ pub fn resources(resources: &Resources, huge_pages: bool) -> Value {
 }
 
 fn devices(devices: &[Device], privileged: bool) -> Result<(Value, Value)> {
-    if privileged {
-        let nodes = host_devices(Path::new("/dev"), 0);
-        return Ok((json!(nodes), json!([{ "allow": true, "access": "rwm" }])));
-    }
-    let mut nodes = Vec::new();
-    let mut rules = vec![json!({ "allow": false, "access": "rwm" })];
+    let mut nodes = if privileged { host_devices() } else { Vec::new() };
+    let mut rules = vec![json!({ "allow": privileged, "access": "rwm" })];
     for device in devices {
-        let node = device_node(Path::new(&device.host_path), &device.container_path)
-            .context(format!("device {}", device.host_path))?;
+        let (host, inside) = (Path::new(&device.host_path), &device.container_path);
+        let given = device_nodes(host, inside).context(format!("device {}", device.host_path))?;
         let access = if device.permissions.is_empty() { "rwm" } else { &device.permissions };
-        rules.push(json!({ "allow": true, "type": node["type"], "major": node["major"], "minor": node["minor"], "access": access }));
-        nodes.push(node);
+        for node in given {
+            if !privileged {
+                rules.push(json!({ "allow": true, "type": node["type"], "major": node["major"], "minor": node["minor"], "access": access }));
+            }
+            nodes.retain(|other| other["path"] != node["path"]);
+            nodes.push(node);
+        }
     }
     Ok((json!(nodes), json!(rules)))
+}
+
+/// A device of the host, or all that are in a directory (moby `oci/devices_linux.go`, containerd `pkg/oci`, `getDevices`).
+pub fn device_nodes(host: &Path, inside: &str) -> Result<Vec<Value>> {
+    if host.is_dir() {
+        return Ok(devices_below(host, Path::new(inside), 0));
+    }
+    Ok(vec![device_node(host, inside)?])
 }
 
 /// A device of the host as `linux.devices` names it.
@@ -357,18 +369,24 @@ pub fn device_node(host: &Path, inside: &str) -> Result<Value> {
 }
 
 /// A privileged container sees the host's devices, except terminals and what is mounted over `/dev` anyway.
-pub fn host_devices(dir: &Path, depth: usize) -> Vec<Value> {
+pub fn host_devices() -> Vec<Value> {
+    devices_below(Path::new("/dev"), Path::new("/dev"), 0)
+}
+
+/// The devices of a directory of the host as they are called inside.
+fn devices_below(dir: &Path, inside: &Path, depth: usize) -> Vec<Value> {
     const LEFT_OUT: [&str; 7] = ["pts", "shm", "mqueue", "fd", "console", ".lxc", "ptmx"];
     let mut out = Vec::new();
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
         let (name, path) = (entry.file_name(), entry.path());
+        let inside = inside.join(&name);
         if LEFT_OUT.iter().any(|left_out| name == *left_out) {
             continue;
         }
         match entry.file_type() {
-            Ok(kind) if kind.is_dir() && depth < 4 => out.extend(host_devices(&path, depth + 1)),
+            Ok(kind) if kind.is_dir() && depth < 4 => out.extend(devices_below(&path, &inside, depth + 1)),
             Ok(kind) if kind.is_symlink() => {}
-            _ => out.extend(device_node(&path, &path.to_string_lossy())),
+            _ => out.extend(device_node(&path, &inside.to_string_lossy())),
         }
     }
     out
@@ -401,25 +419,9 @@ fn mounts(inputs: &Inputs<'_>) -> Result<Value> {
     out.push(json!({ "destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": ["nosuid", "noexec", "nodev"] }));
     out.push(json!({ "destination": "/sys", "type": "sysfs", "source": "sysfs", "options": sys }));
     out.push(json!({ "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["nosuid", "noexec", "nodev", "relatime", if privileged { "rw" } else { "ro" }] }));
-    let given = |path: &str| config.mounts.iter().any(|mount| Path::new(&mount.container_path) == Path::new(path));
-    let shm = if inputs.ipc.is_some() { inputs.shm.to_owned() } else { "/dev/shm".into() };
-    if !given("/dev/shm") {
-        out.push(
-            json!({ "destination": "/dev/shm", "type": "bind", "source": shm, "options": ["rbind", "rprivate", "rw"] }),
-        );
-    }
-    let access = if config.security.readonly_rootfs { "ro" } else { "rw" };
-    for name in ["hosts", "hostname", "resolv.conf"] {
-        let target = format!("/etc/{name}");
-        if !given(&target) {
-            out.push(json!({ "destination": target, "type": "bind", "source": inputs.files.join(name), "options": ["rbind", "rprivate", access] }));
-        }
-    }
-    // Outer directories first, or an outer mount would hide an inner one.
-    let mut wanted: Vec<&Mount> = config.mounts.iter().collect();
-    wanted.sort_by_key(|mount| Path::new(&mount.container_path).components().count());
-    for mount in wanted {
-        out.push(match &mount.image {
+    let mut further = Vec::new();
+    for mount in &config.mounts {
+        further.push(match &mount.image {
             Some(image) => {
                 // Read-only, and no programs (KEP-4639).
                 let options = ["ro", "noexec", "nosuid", "nodev"];
@@ -432,7 +434,29 @@ fn mounts(inputs: &Inputs<'_>) -> Result<Value> {
             None => user_mount(mount)?,
         });
     }
+    let own = own_files(inputs);
+    further.extend(own.into_iter().filter(|(path, _)| !given(config, path)).map(|(_, mount)| mount));
+    // Outer directories first, or an outer mount would hide an inner one: also one of the sandbox's files.
+    further.sort_by_key(|mount| mount["destination"].as_str().map_or(0, |path| Path::new(path).components().count()));
+    out.append(&mut further);
     Ok(json!(out))
+}
+
+fn given(config: &ContainerConfig, path: &str) -> bool {
+    config.mounts.iter().any(|mount| Path::new(&mount.container_path) == Path::new(path))
+}
+
+/// What a sandbox's containers share, unless something else is to be there.
+fn own_files(inputs: &Inputs<'_>) -> Vec<(String, Value)> {
+    let bind = |path: String, source: PathBuf, access: &str| {
+        let options = ["rbind", "rprivate", access];
+        (path.clone(), json!({ "destination": path, "type": "bind", "source": source, "options": options }))
+    };
+    let shm = if inputs.ipc.is_some() { inputs.shm.to_owned() } else { "/dev/shm".into() };
+    let access = if inputs.config.security.readonly_rootfs { "ro" } else { "rw" };
+    let files = ["hosts", "hostname", "resolv.conf"];
+    let files = files.map(|name| bind(format!("/etc/{name}"), inputs.files.join(name), access));
+    files.into_iter().chain([bind("/dev/shm".into(), shm, "rw")]).collect()
 }
 
 fn no_part(part: &str, why: &str) -> Error {
@@ -497,6 +521,7 @@ fn user_mount(mount: &Mount) -> Result<Value> {
         std::fs::create_dir_all(path).context(format!("failed to mkdir {:?}", mount.host_path))?;
     }
     let source = std::fs::canonicalize(path).context(format!("failed to resolve symlink {:?}", mount.host_path))?;
+    propagation::check(&source, mount.propagation)?;
     let propagation = match mount.propagation {
         Propagation::Private => "rprivate",
         Propagation::HostToContainer => "rslave",
@@ -556,6 +581,41 @@ mod tests {
             assert_eq!(command(&config, &image).unwrap(), expected);
         }
         assert!(command(&ContainerConfig::default(), &RunConfig::default()).is_err());
+        let image = RunConfig { entrypoint: strings(&[""]), cmd: strings(&["c"]), ..RunConfig::default() };
+        assert_eq!(command(&ContainerConfig::default(), &image).unwrap(), ["c"]);
+    }
+
+    #[test]
+    fn a_limit_is_one_of_memory_and_swap_together() {
+        let of = |memory_limit, memory_swap_limit| {
+            let wanted = Resources { memory_limit, memory_swap_limit, ..Resources::default() };
+            resources(&wanted, false)["memory"].clone()
+        };
+        assert_eq!(of(4096, 0), json!({ "limit": 4096, "swap": 4096 }));
+        assert_eq!(of(4096, 8192), json!({ "limit": 4096, "swap": 8192 }));
+        assert_eq!((of(-1, 0), of(0, 0)), (json!({ "limit": -1, "swap": -1 }), json!({})));
+    }
+
+    #[test]
+    fn devices_of_a_directory_are_devices_of_the_container() {
+        let device = |host: &str, inside: &str| Device {
+            host_path: host.into(),
+            container_path: inside.into(),
+            permissions: "r".into(),
+        };
+        let paths = |privileged, given: &[Device]| {
+            let (nodes, rules) = devices(given, privileged).unwrap();
+            let paths = nodes.as_array().unwrap().iter().map(|node| node["path"].as_str().unwrap().to_owned());
+            (paths.collect::<Vec<_>>(), rules.as_array().unwrap().len())
+        };
+        let (all, rules) = paths(false, &[device("/dev", "/d")]);
+        assert!(all.contains(&"/d/null".to_owned()) && all.iter().all(|path| path.starts_with("/d/")), "{all:?}");
+        assert_eq!(rules, all.len() + 1);
+        // What is there under its name is there under another, too.
+        let (all, rules) = paths(true, &[device("/dev/null", "/dev/other"), device("/dev/zero", "/dev/null")]);
+        let count = |wanted: &str| all.iter().filter(|path| *path == wanted).count();
+        assert_eq!((count("/dev/null"), count("/dev/zero"), count("/dev/other"), rules), (1, 1, 1, 1));
+        assert!(devices(&[device("/etc/passwd", "/a")], false).is_err());
     }
 
     #[test]

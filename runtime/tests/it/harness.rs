@@ -145,7 +145,7 @@ pub fn busybox() -> PackedImage {
             content: PackedContent::Symlink("/bin/busybox".into()),
         });
     }
-    let passwd = b"root:x:0:0::/:/bin/sh\nweb:x:33:33::/:/bin/sh\n".to_vec();
+    let passwd = b"root:x:0:0::/:/bin/sh\nweb:x:33:33::/web:/bin/sh\n".to_vec();
     files.push(PackedFile { path: "/etc/passwd".into(), mode: 0o644, content: PackedContent::File(passwd) });
     files.push(PackedFile { path: "/tmp".into(), mode: 0o1777, content: PackedContent::Directory });
     let config = RunConfig { cmd: vec!["/bin/sh".into()], env: vec!["FROM_IMAGE=yes".into()], ..RunConfig::default() };

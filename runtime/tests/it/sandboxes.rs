@@ -1,7 +1,8 @@
-//! What sandboxes have of their own, through CRI.
+//! What sandboxes and their containers have of their own, and what they may not have, through CRI.
 
-use std::{collections::HashMap, fs};
+use std::{collections::HashMap, fs, path::Path};
 
+use coracle_launcher::sys;
 use k8s_cri::v1;
 use tonic::Code;
 
@@ -64,6 +65,178 @@ fn a_sandbox_sets_parameters_of_its_own_namespaces_alone() {
             cri.remove_sandbox(&id).await;
             fs::remove_dir_all(node.path("logs/web")).unwrap();
         }
+        running.stop().await;
+        assert_nothing_left(&node);
+    });
+}
+
+fn security(config: &mut v1::ContainerConfig) -> &mut v1::LinuxContainerSecurityContext {
+    config.linux.as_mut().unwrap().security_context.as_mut().unwrap()
+}
+
+/// What a script says in a container of its own.
+async fn said(node: &Node, cri: &mut Clients, pod: (&str, &str), config: v1::ContainerConfig) -> String {
+    let name = config.metadata.as_ref().unwrap().name.clone();
+    let id = cri.run(pod.0, config).await;
+    assert_eq!(cri.wait(&id).await.exit_code, 0);
+    log(node, pod.1, &name)
+}
+
+async fn create_refused(cri: &mut Clients, pod: &str, config: v1::ContainerConfig) -> (Code, String) {
+    let request = v1::CreateContainerRequest { pod_sandbox_id: pod.into(), config: Some(config), sandbox_config: None };
+    let error = cri.runtime.create_container(request).await.expect_err("the container is refused");
+    (error.code(), error.message().to_owned())
+}
+
+#[test]
+fn processes_know_their_home_and_host() {
+    isolated("sandboxes::processes_know_their_home_and_host", || async {
+        let node = Node::new("sandboxes::processes_know_their_home_and_host");
+        node.install_network();
+        let running = node.start().await;
+        let mut cri = running.clients.clone();
+        let pod = cri.run_sandbox(sandbox(&node, "web")).await;
+        let web = (pod.as_str(), "web");
+        let ports = "cd /proc/sys/net/ipv4; cat ip_unprivileged_port_start ping_group_range";
+        let own = said(&node, &mut cri, web, script("root", &format!("echo $HOME $HOSTNAME; {ports}"))).await;
+        assert_eq!(own, "/ web\n0\n0\t2147483647\n");
+        let mut user = script("user", "echo $HOME; sleep 1000");
+        security(&mut user).run_as_username = "web".into();
+        let user = cri.run(&pod, user).await;
+        assert_eq!(cri.exec(&user, &["/bin/sh", "-c", "echo $HOME"]).await.stdout, b"/web\n");
+        let mut given = script("given", "echo $HOME");
+        given.envs = vec![v1::KeyValue { key: "HOME".into(), value: "/given".into(), ..Default::default() }];
+        assert_eq!(said(&node, &mut cri, web, given).await, "/given\n");
+        cri.remove_sandbox(&pod).await;
+
+        // In the network that stands for the host's nothing is changed, and the name is the host's.
+        let before = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap();
+        let mut config = sandbox(&node, "host");
+        config.hostname = String::new();
+        let options = config.linux.as_mut().unwrap().security_context.as_mut().unwrap();
+        options.namespace_options.as_mut().unwrap().network = v1::NamespaceMode::Node as i32;
+        let pod = cri.run_sandbox(config).await;
+        let mut named = script("named", "echo $HOSTNAME; cat /etc/hostname");
+        security(&mut named).namespace_options.as_mut().unwrap().network = v1::NamespaceMode::Node as i32;
+        let name = nix::unistd::gethostname().unwrap().into_string().unwrap();
+        assert_eq!(said(&node, &mut cri, (&pod, "host"), named).await, format!("{name}\n{name}\n"));
+        assert_eq!(fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap(), before);
+        cri.remove_sandbox(&pod).await;
+        running.stop().await;
+        assert_nothing_left(&node);
+    });
+}
+
+#[test]
+fn a_container_fits_its_sandbox() {
+    isolated("sandboxes::a_container_fits_its_sandbox", || async {
+        let node = Node::new("sandboxes::a_container_fits_its_sandbox");
+        node.install_network();
+        let running = node.start().await;
+        let mut cri = running.clients.clone();
+        let (pod, other) =
+            (cri.run_sandbox(sandbox(&node, "web")).await, cri.run_sandbox(sandbox(&node, "other")).await);
+        let mut privileged = script("privileged", "true");
+        security(&mut privileged).privileged = true;
+        let refused = create_refused(&mut cri, &pod, privileged).await;
+        assert_eq!(refused, (Code::FailedPrecondition, "no privileged container allowed in sandbox".into()));
+        let target = cri.run(&other, script("target", "sleep 1000")).await;
+        let mut debugger = script("debugger", "cat /proc/1/cmdline");
+        let options = security(&mut debugger).namespace_options.as_mut().unwrap();
+        (options.pid, options.target_id) = (v1::NamespaceMode::Target as i32, target.clone());
+        let words = format!("container {target:?} (sandbox {other}) does not belong to sandbox {pod}");
+        assert_eq!(create_refused(&mut cri, &pod, debugger.clone()).await, (Code::InvalidArgument, words));
+        assert!(said(&node, &mut cri, (&other, "other"), debugger).await.contains("sleep"));
+        cri.remove_sandbox(&other).await;
+        cri.remove_sandbox(&pod).await;
+        running.stop().await;
+        assert_nothing_left(&node);
+    });
+}
+
+#[test]
+fn mounts_lie_on_one_another_as_they_should() {
+    isolated("sandboxes::mounts_lie_on_one_another_as_they_should", || async {
+        let node = Node::new("sandboxes::mounts_lie_on_one_another_as_they_should");
+        node.install_network();
+        let running = node.start().await;
+        let mut cri = running.clients.clone();
+        let pod = cri.run_sandbox(sandbox(&node, "web")).await;
+        let web = (pod.as_str(), "web");
+        let dir = node.path("volume");
+        fs::create_dir(&dir).unwrap();
+        fs::write(dir.join("hostname"), "volume\n").unwrap();
+        let mounting = |name: &str, text: &str, at: &str, propagation: v1::MountPropagation| v1::ContainerConfig {
+            mounts: vec![v1::Mount {
+                container_path: at.into(),
+                host_path: dir.to_string_lossy().into_owned(),
+                propagation: propagation as i32,
+                ..Default::default()
+            }],
+            ..script(name, text)
+        };
+        let private = v1::MountPropagation::PropagationPrivate;
+        // The sandbox's files are on what is mounted around them.
+        let etc = said(&node, &mut cri, web, mounting("etc", "cat /etc/hostname", "/etc", private)).await;
+        assert_eq!(etc, "web\n");
+        // Nothing is shared here: what is asked for could not be had.
+        let both = v1::MountPropagation::PropagationBidirectional;
+        for (propagation, kind) in
+            [(both, "shared"), (v1::MountPropagation::PropagationHostToContainer, "shared or slave")]
+        {
+            let (code, words) = create_refused(&mut cri, &pod, mounting(kind, "true", "/mnt", propagation)).await;
+            assert!(words.ends_with(&format!("but it is not a {kind} mount")), "{words}");
+            assert_eq!(code, Code::FailedPrecondition);
+        }
+        let path = dir.to_str().unwrap();
+        sys::mount(path, &dir, "", libc::MS_BIND, "").unwrap();
+        sys::mount("", &dir, "", libc::MS_SHARED, "").unwrap();
+        assert_eq!(said(&node, &mut cri, web, mounting("both", "echo yes", "/mnt", both)).await, "yes\n");
+        cri.remove_sandbox(&pod).await;
+        sys::umount(&dir, libc::MNT_DETACH).unwrap();
+        running.stop().await;
+        assert_nothing_left(&node);
+    });
+}
+
+#[test]
+fn who_has_a_limit_does_not_swap() {
+    isolated("sandboxes::who_has_a_limit_does_not_swap", || async {
+        let node = Node::new("sandboxes::who_has_a_limit_does_not_swap");
+        node.install_network();
+        let running = node.start().await;
+        let mut cri = running.clients.clone();
+        let pod = cri.run_sandbox(sandbox(&node, "web")).await;
+        let limit = |memory_limit_in_bytes, memory_swap_limit_in_bytes| {
+            Some(v1::LinuxContainerResources {
+                memory_limit_in_bytes,
+                memory_swap_limit_in_bytes,
+                ..Default::default()
+            })
+        };
+        let mut config = script("limited", "sleep 1000");
+        config.linux.as_mut().unwrap().resources = limit(32 << 20, 0);
+        let id = cri.run(&pod, config).await;
+        let group = format!("{}/{pod}/{id}", node.config().cgroup_parent);
+        let of_kernel = |file: &str, hierarchy: &str| {
+            let dir = Path::new("/sys/fs/cgroup").join(hierarchy).join(group.trim_start_matches('/'));
+            fs::read_to_string(dir.join(file)).ok().map(|value| value.trim().to_owned())
+        };
+        // Together with memory, or swap alone.
+        let expect = |memory: u64, swap: u64| {
+            let v1 = of_kernel("memory.memsw.limit_in_bytes", "memory");
+            let v2 = of_kernel("memory.swap.max", "");
+            assert!(v1.is_none_or(|value| value == (memory + swap).to_string()), "{memory} {swap}");
+            assert!(v2.is_none_or(|value| value == swap.to_string()), "{memory} {swap}");
+        };
+        expect(32 << 20, 0);
+        for (memory, both, swap) in [(64, 0, 0), (48, 0, 0), (48, 96, 48), (32, 0, 0)] {
+            let linux = limit(memory << 20, both << 20);
+            let request = v1::UpdateContainerResourcesRequest { container_id: id.clone(), linux, ..Default::default() };
+            cri.runtime.update_container_resources(request).await.unwrap();
+            expect((memory as u64) << 20, swap << 20);
+        }
+        cri.remove_sandbox(&pod).await;
         running.stop().await;
         assert_nothing_left(&node);
     });

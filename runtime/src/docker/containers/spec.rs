@@ -414,7 +414,7 @@ pub fn linux_resources(host: &HostConfig) -> Result<Value, Problem> {
 
 fn devices(host: &HostConfig) -> Result<(Value, Value), Problem> {
     if host.privileged {
-        return Ok((json!(spec::host_devices(Path::new("/dev"), 0)), json!([{ "allow": true, "access": "rwm" }])));
+        return Ok((json!(spec::host_devices()), json!([{ "allow": true, "access": "rwm" }])));
     }
     let mut nodes = Vec::new();
     let mut rules = vec![json!({ "allow": false, "access": "rwm" })];
@@ -436,19 +436,10 @@ fn devices(host: &HostConfig) -> Result<(Value, Value), Problem> {
             ))
         };
         let path = Path::new(&device.path_on_host);
-        let found = if path.is_dir() {
-            let mut found = spec::host_devices(path, 0);
-            for node in &mut found {
-                let below = node["path"].as_str().unwrap_or_default();
-                let below = below.strip_prefix(&device.path_on_host).unwrap_or_default();
-                node["path"] = json!(format!("{inside}{below}"));
-            }
-            found
-        } else if path.exists() {
-            vec![spec::device_node(path, inside).map_err(|error| gather(error.to_string()))?]
-        } else {
+        if !path.exists() {
             return Err(gather("no such file or directory".into()));
-        };
+        }
+        let found = spec::device_nodes(path, inside).map_err(|error| gather(error.to_string()))?;
         let access = if device.cgroup_permissions.is_empty() { "rwm" } else { &device.cgroup_permissions };
         for node in found {
             rules.push(json!({
