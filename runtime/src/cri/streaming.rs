@@ -12,9 +12,9 @@ use tokio::sync::mpsc;
 use crate::{
     engine::{
         Engine,
-        exec::{Executed, wait_killed},
+        exec::Executed,
         model::Status,
-        shim::{SessionReader, SessionWriter, Shim},
+        shim::{SessionReader, SessionWriter},
     },
     error::{Error, Result},
 };
@@ -73,15 +73,11 @@ impl Containers {
             false => None,
         };
         let size = size.map(|size| (size.rows, size.columns));
-        let Executed { id, shim, session } =
-            self.0.start_exec(container, command, wanted.tty, size, wanted.stdin).await?;
-        let (writer, reader) = session.split();
         // Killed and forgotten also when the client goes and this is dropped.
-        let mut process = Process { id, shim, reader: Some(reader) };
-        let input = Input { process: process.id.clone(), closes: true };
-        let output = process.output(stdout, stderr);
+        let (mut process, writer) = self.0.start_exec(container, command, wanted.tty, size, wanted.stdin).await?;
+        let input = Input { process: process.id().to_owned(), closes: true };
         tokio::select! {
-            ended = output => ended,
+            ended = output(&mut process, stdout, stderr) => ended,
             never = input.carry(writer, stdin, resize) => never,
         }
     }
@@ -124,50 +120,31 @@ fn outcome(result: Result<i32>) -> Outcome {
     }
 }
 
-/// A process that was executed for a client.
-struct Process {
-    id: String,
-    shim: Arc<Shim>,
-    reader: Option<SessionReader>,
+/// What tells a process's output, and at last its end.
+trait Source {
+    fn next(&mut self) -> impl Future<Output = Result<Reply>> + Send;
 }
 
-impl Process {
-    async fn output(
-        &mut self,
-        stdout: Option<mpsc::Sender<Bytes>>,
-        stderr: Option<mpsc::Sender<Bytes>>,
-    ) -> Result<i32> {
-        let Some(reader) = &mut self.reader else { return Err(Error::internal("the process has ended")) };
-        let ended = output(reader, stdout, stderr).await;
-        if ended.is_ok() {
-            self.reader = None;
-        }
-        ended
+impl Source for Executed {
+    fn next(&mut self) -> impl Future<Output = Result<Reply>> + Send {
+        Executed::next(self)
     }
 }
 
-impl Drop for Process {
-    fn drop(&mut self) {
-        let (id, shim, reader) = (std::mem::take(&mut self.id), self.shim.clone(), self.reader.take());
-        tokio::spawn(async move {
-            if let Some(mut reader) = reader {
-                // One that has ended in between is not there to be killed.
-                let _ = shim.call(&Request::Signal { id: id.clone(), signal: libc::SIGKILL as u32 }).await;
-                wait_killed(&mut reader).await;
-            }
-            let _ = shim.call(&Request::Delete { id }).await;
-        });
+impl Source for SessionReader {
+    fn next(&mut self) -> impl Future<Output = Result<Reply>> + Send {
+        SessionReader::next(self)
     }
 }
 
 /// Passes a process's output on until it ends; its exit code.
 async fn output(
-    reader: &mut SessionReader,
+    source: &mut impl Source,
     stdout: Option<mpsc::Sender<Bytes>>,
     stderr: Option<mpsc::Sender<Bytes>>,
 ) -> Result<i32> {
     loop {
-        let (stream, data) = match reader.next().await? {
+        let (stream, data) = match source.next().await? {
             Reply::Stdout { data } => (&stdout, data),
             Reply::Stderr { data } => (&stderr, data),
             Reply::Exited { exit, .. } => return Ok(exit.code as i32),

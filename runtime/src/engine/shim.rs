@@ -327,8 +327,19 @@ pub struct Session {
 
 /// The half that sends requests and input.
 pub struct SessionWriter {
-    socket: OwnedWriteHalf,
+    /// There until it is dropped.
+    socket: Option<OwnedWriteHalf>,
     next: u32,
+}
+
+impl Drop for SessionWriter {
+    /// The shim takes the end of what a client says for the end of the client, and tells it nothing more: with this half
+    /// alone the connection does not end.
+    fn drop(&mut self) {
+        if let Some(socket) = self.socket.take() {
+            socket.forget();
+        }
+    }
 }
 
 /// The half that receives answers, output and the exit.
@@ -343,7 +354,7 @@ impl Session {
     async fn open(dir: &Path) -> Result<Session> {
         let (reader, writer) = dial(dir)?.into_split();
         let mut session = Session {
-            writer: SessionWriter { socket: writer, next: HELLO },
+            writer: SessionWriter { socket: Some(writer), next: HELLO },
             reader: SessionReader { socket: reader, frames: Frames::default(), held: VecDeque::new() },
         };
         session.send(&[Request::Hello { version: VERSION }]).await?;
@@ -386,7 +397,8 @@ impl SessionWriter {
             request.encode(self.next, &mut bytes);
             self.next += 1;
         }
-        self.socket.write_all(&bytes).await.context("write to the shim")
+        let socket = self.socket.as_mut().ok_or_else(|| Error::unavailable("the shim is gone"))?;
+        socket.write_all(&bytes).await.context("write to the shim")
     }
 }
 
