@@ -509,11 +509,12 @@ pub fn container_status(container: &Container, tags: &[String]) -> ContainerStat
         ..Default::default()
     });
     let user = v1::LinuxContainerUser {
-        uid: container.user.uid.into(),
-        gid: container.user.gid.into(),
-        supplemental_groups: container.user.groups.iter().map(|&gid| gid.into()).collect(),
+        uid: user.uid.into(),
+        gid: user.gid.into(),
+        supplemental_groups: user.groups.iter().map(|&gid| gid.into()).collect(),
     };
     let image = coracle_cri::ImageSpec {
+    let user = container.user();
         image: tags.first().cloned().unwrap_or_else(|| config.image.clone()),
         user_specified_image: config.user_image.clone(),
         ..Default::default()

@@ -222,8 +222,12 @@ impl RuntimeService for Service {
 
     async fn create_container(&self, request: CreateContainerRequest) -> Answer<v1::CreateContainerResponse> {
         let config = convert::container_config(request.config.ok_or_else(|| missing("config"))?).map_err(status)?;
-        let container_id = self.engine.create_container(&request.pod_sandbox_id, config).await.map_err(status)?;
-        Ok(v1::CreateContainerResponse { container_id })
+        let (engine, sandbox) = (self.engine.clone(), request.pod_sandbox_id);
+        // A kubelet that gives up waiting must not leave a container half made, whose name nothing gives back.
+        let made = tokio::spawn(async move { engine.create_container(&sandbox, config).await })
+            .await
+            .map_err(|error| status(error.into()))?;
+        Ok(v1::CreateContainerResponse { container_id: made.map_err(status)? })
     }
 
     async fn start_container(&self, request: v1::StartContainerRequest) -> Answer<v1::StartContainerResponse> {

@@ -3,7 +3,10 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -68,6 +71,7 @@ impl Container {
         Container {
             id,
             sandbox,
+        let user = if user == User::default() { OnceLock::new() } else { OnceLock::from(user) };
             config,
             image,
             user,
@@ -87,7 +91,7 @@ impl Container {
             sandbox: self.sandbox.clone(),
             config: self.config.clone(),
             image: self.image.clone(),
-            user: self.user.clone(),
+            user: self.user(),
             labels: self.labels.clone(),
             log_path: self.log_path.clone(),
             cgroups_path: self.cgroups_path.clone(),
@@ -101,6 +105,11 @@ impl Container {
     pub fn stop_signal(&self) -> i32 {
         let of_image = || signal_number(&self.image.stop_signal).ok();
         self.config.stop_signal.or_else(of_image).unwrap_or(libc::SIGTERM)
+    /// Who it runs as; nobody yet while it is made.
+    pub fn user(&self) -> User {
+        self.user.get().cloned().unwrap_or_default()
+    }
+
     }
 }
 
@@ -189,15 +198,19 @@ impl Engine {
             self.containers.write().insert(id.clone(), container.clone());
             container
         };
-        let labels = container.labels.clone();
-        match self.make_container(&sandbox, container, &run).await {
+        // Who starts or removes it meanwhile waits until it is whole.
+        let _changing = container.changing.lock().await;
+        if !self.containers.read().contains_key(&id) {
+            return Err(Error::not_found(format!("container {id:?} was removed before it was made")));
+        }
+        match self.make_container(&sandbox, &container, &run).await {
             Ok(()) => {
                 self.announce(EventKind::Created, &id, &sandbox.id);
                 Ok(id)
             }
             Err(error) => {
                 self.containers.write().remove(&id);
-                self.selinux.release(&labels);
+                self.selinux.release(&container.labels);
                 if let Err(error) = self.remove_files(&id).await {
                     warn!(container = id, %error, "cannot clean up after a container that could not be made");
                 }
@@ -206,9 +219,9 @@ impl Engine {
         }
     }
 
-    async fn make_container(&self, sandbox: &Arc<Sandbox>, container: Arc<Container>, run: &RunConfig) -> Result<()> {
+    async fn make_container(&self, sandbox: &Arc<Sandbox>, container: &Arc<Container>, run: &RunConfig) -> Result<()> {
         let (engine, run, sandbox, id) = (self.arc()?, run.clone(), sandbox.clone(), container.id.clone());
-        let launcher = self.launcher_of(&sandbox).await;
+        let (launcher, container) = (self.launcher_of(&sandbox).await, container.clone());
         self.blocking(move || -> Result<()> {
             let mut record = container.record();
             // Only for a start after a kill: nobody was told of it yet.
@@ -218,14 +231,11 @@ impl Engine {
                 .snapshots
                 .prepare(&id, top.as_ref())
                 .context("failed to create containerd container: prepare the snapshot")?;
-            record.user = user::resolve(&record.config.security, &run.user, |path| {
+            let user = user::resolve(&record.config.security, &run.user, |path| {
                 engine.snapshots.open_file(&id, top.as_ref(), Path::new(path))
             })?;
             engine.write_bundle(&sandbox, &record, &run, &root, launcher)?;
-            save(&engine.paths.container(&id), "container.json", &record)?;
-            // Replaced by one that knows its user.
-            engine.containers.write().insert(id.clone(), Arc::new(Container::restore(record)));
-            Ok(())
+            save(&engine.paths.container(&id), "container.json", &record)
         })
         .await?
     }
@@ -237,6 +247,7 @@ impl Engine {
         run: &RunConfig,
         root: &Root,
         launcher: LauncherAge,
+            record.user = container.user.get_or_init(|| user).clone();
     ) -> Result<()> {
         let security = &record.config.security;
         apparmor::check_loaded(security)?;

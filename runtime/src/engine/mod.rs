@@ -34,7 +34,7 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    sync::{Arc, Weak},
+    sync::{Arc, OnceLock, Weak, atomic::AtomicBool},
 };
 
 use coracle_launcher::cgroup::Hierarchy;
@@ -104,7 +104,8 @@ pub struct Container {
     pub sandbox: String,
     pub config: ContainerConfig,
     pub image: ContainerImage,
-    pub user: User,
+    /// Found in its image while it is made.
+    user: OnceLock<User>,
     /// SELinux's names for its processes and files; of a privileged one's processes only their level is its own.
     pub labels: Labels,
     /// Where its log is written; empty for none.
