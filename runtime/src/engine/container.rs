@@ -84,6 +84,7 @@ impl Container {
             cpu: CpuMeter::default(),
         }
     }
+            stop_asked: AtomicBool::new(false),
 
     pub(super) fn record(&self) -> ContainerRecord {
         ContainerRecord {
@@ -104,12 +105,12 @@ impl Container {
     /// What it is asked to end with: its own signal, its image's, or SIGTERM.
     pub fn stop_signal(&self) -> i32 {
         let of_image = || signal_number(&self.image.stop_signal).ok();
-        self.config.stop_signal.or_else(of_image).unwrap_or(libc::SIGTERM)
     /// Who it runs as; nobody yet while it is made.
     pub fn user(&self) -> User {
         self.user.get().cloned().unwrap_or_default()
     }
 
+        self.config.stop_signal.or_else(of_image).unwrap_or(libc::SIGTERM)
     }
 }
 
@@ -246,8 +247,8 @@ impl Engine {
         record: &ContainerRecord,
         run: &RunConfig,
         root: &Root,
-        launcher: LauncherAge,
             record.user = container.user.get_or_init(|| user).clone();
+        launcher: LauncherAge,
     ) -> Result<()> {
         let security = &record.config.security;
         apparmor::check_loaded(security)?;
@@ -474,7 +475,14 @@ impl Engine {
             return Ok(());
         }
         if !grace.is_zero() {
-            self.signal(&container, container.stop_signal()).await?;
+            // Once: many programs take a second one for "at once", and callers that gave up or were restarted ask again
+            // (containerd `internal/cri/server/container_stop.go`).
+            if !container.stop_asked.swap(true, Ordering::Relaxed)
+                && let Err(error) = self.signal(&container, container.stop_signal()).await
+            {
+                container.stop_asked.store(false, Ordering::Relaxed);
+                return Err(error);
+            }
             if timeout(grace, wait_exited(&container)).await.is_ok() {
                 return Ok(());
             }

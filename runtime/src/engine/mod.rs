@@ -117,6 +117,8 @@ pub struct Container {
     recording: Mutex<()>,
     cpu: stats::CpuMeter,
 }
+    /// It was sent its stop signal.
+    stop_asked: AtomicBool,
 
 impl Sandbox {
     pub fn state(&self) -> SandboxState {

@@ -190,7 +190,7 @@ pub async fn running_pid(cri: &mut crate::harness::Clients, id: &str) -> u32 {
     info["pid"].as_u64().unwrap() as u32
 }
 
-fn pid_of_script(part: &str) -> u32 {
+pub fn pid_of_script(part: &str) -> u32 {
     let pids =
         fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     let mut found =
@@ -198,7 +198,7 @@ fn pid_of_script(part: &str) -> u32 {
     found.next().expect("the script runs")
 }
 
-fn wait_gone(pid: u32) {
+pub fn wait_gone(pid: u32) {
     use std::os::fd::FromRawFd;
     // SAFETY: no pointers; the descriptor is new and owned from here on.
     let Some(pidfd) = (unsafe {

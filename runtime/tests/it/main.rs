@@ -7,6 +7,7 @@ mod durability;
 mod filters;
 mod fuzz_seeds;
 mod harness;
+mod given_up;
 mod hostile;
 mod images;
 mod isolation;
