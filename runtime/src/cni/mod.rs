@@ -5,6 +5,7 @@
 
 mod config;
 mod invoke;
+mod settings;
 
 use std::{
     fs,
@@ -18,16 +19,14 @@ use serde_json::{Value, json};
 
 pub use config::NetworkList;
 pub use invoke::OwnPlugin;
+pub use settings::{Bandwidth, Settings};
 
-use crate::{
-    engine::model::PortMapping,
-    error::{Context, Error, Result},
-};
+use crate::error::{Context, Error, Result};
 
 /// How long a plugin's good answer to STATUS is believed: the kubelet asks every few seconds.
 const STATUS_STANDS: Duration = Duration::from_secs(60);
 /// The interface inside the sandbox.
-const INTERFACE: &str = "eth0";
+pub const INTERFACE: &str = "eth0";
 
 /// The plugins and configurations of one node.
 pub struct Cni {
@@ -40,13 +39,13 @@ pub struct Cni {
 }
 
 /// What is attached to the network.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Attachment {
     pub container_id: String,
     pub netns: PathBuf,
     /// `CNI_ARGS`
     pub args: Vec<(String, String)>,
-    pub port_mappings: Vec<PortMapping>,
+    pub settings: Settings,
 }
 
 /// What a sandbox was attached with. Its file holds it first without a result, as it is before plugins run; the result is
@@ -130,12 +129,7 @@ impl Cni {
         {
             return None;
         }
-        let nothing = Attachment {
-            container_id: String::new(),
-            netns: PathBuf::new(),
-            args: Vec::new(),
-            port_mappings: Vec::new(),
-        };
+        let nothing = Attachment::default();
         for plugin in &list.plugins {
             let config = plugin.config(list, &json!({}), None);
             if let Err(error) = self.invoke("STATUS", plugin, &config, &nothing).await {
@@ -157,7 +151,7 @@ impl Cni {
         };
         let list = NetworkList::parse(cached.config)?;
         for plugin in &list.plugins {
-            let config = plugin.config(&list, &runtime_config(attachment), cached.result.as_ref());
+            let config = plugin.config(&list, &attachment.settings.document(), cached.result.as_ref());
             self.invoke("CHECK", plugin, &config, attachment).await?;
         }
         Ok(())
@@ -167,6 +161,11 @@ impl Cni {
     pub fn attached(&self) -> Vec<String> {
         let entries = fs::read_dir(&self.cache_dir).into_iter().flatten().flatten();
         entries.filter_map(|entry| entry.file_name().to_str()?.strip_suffix(".json").map(str::to_owned)).collect()
+    }
+
+    /// What the plugins answered when a sandbox was attached, as long as it is.
+    pub fn result(&self, container_id: &str) -> Option<Value> {
+        self.cached(container_id).ok()??.result
     }
 
     fn cached(&self, container_id: &str) -> Result<Option<Cached>> {
@@ -225,8 +224,9 @@ impl Cni {
 
     async fn add_all(&self, list: &NetworkList, attachment: &Attachment) -> Result<Value> {
         let mut result = None;
+        let settings = attachment.settings.document();
         for plugin in &list.plugins {
-            let config = plugin.config(list, &runtime_config(attachment), result.as_ref());
+            let config = plugin.config(list, &settings, result.as_ref());
             let out = self.invoke("ADD", plugin, &config, attachment).await?;
             result =
                 Some(out.ok_or_else(|| {
@@ -242,7 +242,7 @@ impl Cni {
         let Some(cached) = self.cached(&attachment.container_id)? else { return Ok(()) };
         let list = NetworkList::parse(cached.config)?;
         for plugin in list.plugins.iter().rev() {
-            let config = plugin.config(&list, &runtime_config(attachment), cached.result.as_ref());
+            let config = plugin.config(&list, &attachment.settings.document(), cached.result.as_ref());
             self.invoke("DEL", plugin, &config, attachment).await?;
         }
         fs::remove_file(&path).context(format!("remove {}", path.display()))
@@ -274,20 +274,6 @@ impl Cni {
     }
 }
 
-/// `runtimeConfig` for plugins that have the capability.
-fn runtime_config(attachment: &Attachment) -> Value {
-    let mappings: Vec<Value> = attachment
-        .port_mappings
-        .iter()
-        .map(|mapping| json!({ "hostPort": mapping.host_port, "containerPort": mapping.container_port, "protocol": mapping.protocol, "hostIP": mapping.host_ip }))
-        .collect();
-    let mut out = json!({});
-    if !mappings.is_empty() {
-        out["portMappings"] = json!(mappings);
-    }
-    out
-}
-
 /// Addresses of a result, without their prefix lengths.
 fn addresses(result: &Value) -> Vec<String> {
     let ips = result["ips"].as_array().into_iter().flatten();
@@ -308,7 +294,7 @@ mod tests {
             container_id: "c1".into(),
             netns: "/proc/self/ns/net".into(),
             args: vec![("K8S_POD_NAME".into(), "p".into())],
-            port_mappings: vec![],
+            settings: Settings::default(),
         }
     }
 

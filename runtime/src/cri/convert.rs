@@ -6,6 +6,7 @@ use coracle_cri::{ContainerStats, ContainerStatus, CpuUsage, IoUsage, MemoryUsag
 use k8s_cri::v1::{self, security_profile::ProfileType};
 
 use crate::{
+    cni::Bandwidth,
     engine::{
         Container, Engine, Sandbox, apparmor, cdi,
         model::{
@@ -59,6 +60,8 @@ pub fn sandbox_config(config: v1::PodSandboxConfig, runtime_handler: String) -> 
             host_ip: mapping.host_ip,
         })
     });
+    let annotations = ordered(config.annotations);
+    let host_network = namespaces.network == NODE;
     Ok(SandboxConfig {
         name: metadata.name,
         uid: metadata.uid,
@@ -69,10 +72,12 @@ pub fn sandbox_config(config: v1::PodSandboxConfig, runtime_handler: String) -> 
         dns: config.dns_config.map(|dns| Dns { servers: dns.servers, searches: dns.searches, options: dns.options }),
         port_mappings: port_mappings.collect::<Result<_>>()?,
         labels: ordered(config.labels),
-        annotations: ordered(config.annotations),
+        // Of no concern to whoever has the node's network.
+        bandwidth: if host_network { Bandwidth::default() } else { Bandwidth::asked_for(&annotations)? },
+        annotations,
         cgroup_parent: linux.cgroup_parent,
         sysctls: ordered(linux.sysctls),
-        host_network: namespaces.network == NODE,
+        host_network,
         host_ipc: namespaces.ipc == NODE,
         host_pid: namespaces.pid == NODE,
         shared_pid: namespaces.pid == v1::NamespaceMode::Pod as i32,
@@ -509,12 +514,12 @@ pub fn container_status(container: &Container, tags: &[String]) -> ContainerStat
         ..Default::default()
     });
     let user = v1::LinuxContainerUser {
+    let user = container.user();
         uid: user.uid.into(),
         gid: user.gid.into(),
         supplemental_groups: user.groups.iter().map(|&gid| gid.into()).collect(),
     };
     let image = coracle_cri::ImageSpec {
-    let user = container.user();
         image: tags.first().cloned().unwrap_or_else(|| config.image.clone()),
         user_specified_image: config.user_image.clone(),
         ..Default::default()

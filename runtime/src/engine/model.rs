@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use coracle_launcher::identity::{Mapping, Mappings};
 use serde::{Deserialize, Serialize};
 
-use super::selinux::Labels;
-use crate::digest::Digest;
+use super::{Sandbox, selinux::Labels};
+use crate::{cni::Bandwidth, digest::Digest};
 
 /// A sandbox as asked for: what a pod's containers share.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -25,6 +25,9 @@ pub struct SandboxConfig {
     /// The group that its containers' groups are in; empty for the engine's own choice.
     pub cgroup_parent: String,
     pub sysctls: BTreeMap<String, String>,
+    /// How much of the network it may use.
+    #[serde(default)]
+    pub bandwidth: Bandwidth,
     pub host_network: bool,
     pub host_ipc: bool,
     pub host_pid: bool,

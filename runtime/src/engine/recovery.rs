@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
 };
 
@@ -257,12 +257,7 @@ impl Engine {
             }
         }
         for id in self.cni.attached().into_iter().filter(|id| !sandboxes.contains(id)) {
-            let attachment = Attachment {
-                container_id: id.clone(),
-                netns: PathBuf::new(),
-                args: Vec::new(),
-                port_mappings: Vec::new(),
-            };
+            let attachment = Attachment { container_id: id.clone(), ..Attachment::default() };
             // The plugin may be gone for good; the rest must come up all the same.
             if let Err(error) = self.cni.del(&attachment).await {
                 warn!(sandbox = id, %error, "the network of a sandbox that is gone cannot be given back");

@@ -141,7 +141,13 @@ impl Engine {
             ]
             .map(|(key, value)| (key.to_owned(), value.to_owned()))
             .into(),
-            port_mappings: config.port_mappings.iter().filter(|mapping| mapping.host_port > 0).cloned().collect(),
+            settings: cni::Settings {
+                port_mappings: config.port_mappings.iter().filter(|mapping| mapping.host_port > 0).cloned().collect(),
+                bandwidth: config.bandwidth,
+                dns: config.dns.clone(),
+                cgroup_path: config.cgroup_parent.clone(),
+                annotations: config.annotations.clone(),
+            },
         }
     }
 
