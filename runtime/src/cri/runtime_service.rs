@@ -109,17 +109,13 @@ fn event_message(engine: &Engine, event: &Event) -> ContainerEventResponse {
         EventKind::Stopped => v1::ContainerEventType::ContainerStoppedEvent,
         EventKind::Deleted => v1::ContainerEventType::ContainerDeletedEvent,
     };
-    let sandbox = engine.sandbox(&event.sandbox).ok();
+    let containers = event.sandbox.as_ref().map(|sandbox| engine.containers_of(&sandbox.id)).unwrap_or_default();
     ContainerEventResponse {
         container_id: event.id.clone(),
         container_event_type: kind as i32,
         created_at: event.at,
-        pod_sandbox_status: sandbox.map(|sandbox| convert::sandbox_status(&sandbox)),
-        containers_statuses: engine
-            .containers_of(&event.sandbox)
-            .iter()
-            .map(|container| container_status(engine, container))
-            .collect(),
+        pod_sandbox_status: event.sandbox.as_deref().map(convert::sandbox_status),
+        containers_statuses: containers.iter().map(|container| container_status(engine, container)).collect(),
     }
 }
 

@@ -295,11 +295,17 @@ impl Engine {
     }
 
     fn announce(&self, kind: EventKind, id: &str, sandbox: &str) {
-        if id == sandbox && self.sandboxes.read().get(sandbox).is_some_and(|sandbox| sandbox.config.standalone) {
+        let sandbox = self.sandboxes.read().get(sandbox).cloned();
+        self.announce_of(kind, id, sandbox);
+    }
+
+    /// The same of what belongs to a sandbox that may be gone.
+    fn announce_of(&self, kind: EventKind, id: &str, sandbox: Option<Arc<Sandbox>>) {
+        if sandbox.as_ref().is_some_and(|sandbox| sandbox.config.standalone && sandbox.id == id) {
             return;
         }
         // Nobody listening is fine.
-        let _ = self.events.send(Event { kind, id: id.to_owned(), sandbox: sandbox.to_owned(), at: now() });
+        let _ = self.events.send(Event { kind, id: id.to_owned(), sandbox, at: now() });
     }
 
     pub fn sandboxes(&self) -> Vec<Arc<Sandbox>> {

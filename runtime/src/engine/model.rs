@@ -1,6 +1,6 @@
 //! The engine's nouns: sandboxes and containers as asked for, and as they are.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use coracle_launcher::identity::{Mapping, Mappings};
 use serde::{Deserialize, Serialize};
@@ -315,12 +315,13 @@ pub struct ContainerImage {
 }
 
 /// What happens to sandboxes and containers.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Event {
     pub kind: EventKind,
     /// Container, or sandbox where it is the sandbox that changed.
     pub id: String,
-    pub sandbox: String,
+    /// Itself: when a listener hears of its end it is in no list any more.
+    pub sandbox: Option<Arc<Sandbox>>,
     /// Nanoseconds since 1970.
     pub at: i64,
 }

@@ -225,7 +225,8 @@ impl Engine {
         self.unmake_sandbox(&sandbox).await?;
         if self.sandboxes.write().remove(&sandbox.id).is_some() {
             self.selinux.release(&sandbox.state().labels);
-            self.announce(EventKind::Deleted, &sandbox.id, &sandbox.id);
+            // With its last state, without which the kubelet takes no notice (pkg/kubelet/pleg/evented.go).
+            self.announce_of(EventKind::Deleted, &sandbox.id, Some(sandbox.clone()));
         }
         Ok(())
     }
