@@ -555,7 +555,7 @@ pub fn cpu_usage(stats: &Stats) -> CpuUsage {
     CpuUsage {
         timestamp: stats.at,
         usage_core_nano_seconds: value(stats.cpu_total),
-        usage_nano_cores: value(stats.cpu_rate),
+        usage_nano_cores: stats.cpu_rate.and_then(value),
         psi: stats.cpu_pressure.as_ref().map(pressure),
     }
 }
@@ -603,7 +603,8 @@ pub fn network_usage(at: i64, interfaces: &[Interface]) -> Option<v1::NetworkUsa
     Some(v1::NetworkUsage { timestamp: at, default_interface, interfaces: interfaces.collect() })
 }
 
-pub fn container_stats(container: &Container, stats: &Stats, writable: v1::FilesystemUsage) -> ContainerStats {
+/// `stats` are none of a container that does not run: nothing is told of what it uses then, as 0 would be told of an idle one.
+pub fn container_stats(container: &Container, stats: Option<&Stats>, writable: v1::FilesystemUsage) -> ContainerStats {
     ContainerStats {
         attributes: Some(v1::ContainerAttributes {
             id: container.id.clone(),
@@ -611,15 +612,19 @@ pub fn container_stats(container: &Container, stats: &Stats, writable: v1::Files
             labels: unordered(&container.config.labels),
             annotations: unordered(&container.config.annotations),
         }),
-        cpu: Some(cpu_usage(stats)),
-        memory: Some(memory_usage(stats)),
+        cpu: stats.map(cpu_usage),
+        memory: stats.map(memory_usage),
         writable_layer: Some(writable),
-        swap: Some(v1::SwapUsage {
-            timestamp: stats.at,
-            swap_available_bytes: stats.swap_limit.and_then(|limit| value(limit.saturating_sub(stats.swap))),
-            swap_usage_bytes: value(stats.swap),
-        }),
-        io: io_usage(stats),
+        swap: stats.map(swap_usage),
+        io: stats.and_then(io_usage),
+    }
+}
+
+fn swap_usage(stats: &Stats) -> v1::SwapUsage {
+    v1::SwapUsage {
+        timestamp: stats.at,
+        swap_available_bytes: stats.swap_limit.and_then(|limit| value(limit.saturating_sub(stats.swap))),
+        swap_usage_bytes: value(stats.swap),
     }
 }
 

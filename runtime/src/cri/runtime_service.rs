@@ -17,7 +17,7 @@ use tonic::Status;
 
 use super::{HANDLERS, MAX_MESSAGE, convert, known_handler, metrics, missing, status, usage};
 use crate::engine::{
-    Container, Engine,
+    Container, Engine, Sandbox,
     model::{self, Event, EventKind},
     namespaces::can_map_users,
 };
@@ -329,7 +329,9 @@ impl RuntimeService for Service {
         let filter = request.filter.unwrap_or_default();
         let containers = self.containers(&filter.id, &filter.pod_sandbox_id, &filter.label_selector);
         let engine = self.engine.clone();
-        Ok(stream::iter(containers).then(move |container| usage::of_container(engine.clone(), container)).boxed())
+        let read =
+            move |container: Arc<Container>| (container.id.clone(), usage::of_container(engine.clone(), container));
+        Ok(usage::all(containers.into_iter().map(read)))
     }
 
     async fn pod_sandbox_stats(&self, request: v1::PodSandboxStatsRequest) -> Answer<PodSandboxStatsResponse> {
@@ -344,7 +346,8 @@ impl RuntimeService for Service {
             sandbox.id.starts_with(&filter.id) && convert::selected(&sandbox.config.labels, &filter.label_selector)
         });
         let engine = self.engine.clone();
-        Ok(stream::iter(sandboxes).then(move |sandbox| usage::of_sandbox(engine.clone(), sandbox)).boxed())
+        let read = move |sandbox: Arc<Sandbox>| (sandbox.id.clone(), usage::of_sandbox(engine.clone(), sandbox));
+        Ok(usage::all(sandboxes.into_iter().map(read)))
     }
 
     async fn update_runtime_config(
@@ -396,10 +399,11 @@ impl RuntimeService for Service {
         _: v1::ListPodSandboxMetricsRequest,
     ) -> Answer<Items<v1::PodSandboxMetrics>> {
         let engine = self.engine.clone();
-        let ready = engine.pod_sandboxes().into_iter().filter(|sandbox| sandbox.state().ready);
-        Ok(stream::iter(ready.collect::<Vec<_>>())
-            .then(move |sandbox| usage::metrics_of_sandbox(engine.clone(), sandbox))
-            .boxed())
+        let mut ready = engine.pod_sandboxes();
+        ready.retain(|sandbox| sandbox.state().ready);
+        let read =
+            move |sandbox: Arc<Sandbox>| (sandbox.id.clone(), usage::metrics_of_sandbox(engine.clone(), sandbox));
+        Ok(usage::all(ready.into_iter().map(read)))
     }
 
     async fn runtime_config(&self, _: v1::RuntimeConfigRequest) -> Answer<v1::RuntimeConfigResponse> {

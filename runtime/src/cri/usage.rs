@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use coracle_cri::{ContainerStats, LinuxPodSandboxStats, PodSandboxStats};
+use coracle_cri::{ContainerStats, Items, LinuxPodSandboxStats, PodSandboxStats};
+use futures::{StreamExt, stream};
 use k8s_cri::v1;
 use tokio::task::spawn_blocking;
 use tonic::Status;
 
 use super::{convert, metrics, status};
 use crate::{
-    engine::{Container, Engine, Sandbox},
+    engine::{Container, Engine, Sandbox, model::now},
     error::Error,
 };
 
@@ -25,6 +26,19 @@ pub async fn metrics_of_sandbox(engine: Arc<Engine>, sandbox: Arc<Sandbox>) -> R
     read(move || metrics::of_sandbox(&engine, &sandbox)).await
 }
 
+/// What is known of each, which goes by its id; of what nothing can be read, for it may be going, the log tells, and the rest is
+/// answered all the same (containerd `internal/cri/server/container_stats_list.go`).
+pub fn all<T: Send + 'static, F>(reads: impl Iterator<Item = (String, F)> + Send + 'static) -> Items<T>
+where
+    F: Future<Output = Result<T, Status>> + Send + 'static,
+{
+    stream::iter(reads).filter_map(|(id, read)| async move { told(&id, read.await).map(Ok) }).boxed()
+}
+
+pub(super) fn told<T, E: std::fmt::Display>(id: &str, result: Result<T, E>) -> Option<T> {
+    result.inspect_err(|error| tracing::warn!(id, %error, "what it uses cannot be read")).ok()
+}
+
 async fn read<T: Send + 'static>(read: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Status> {
     spawn_blocking(read).await.map_err(|error| status(error.into()))?.map_err(status)
 }
@@ -33,8 +47,9 @@ fn stats(engine: &Engine, container: &Container) -> Result<ContainerStats, Error
     let stats = engine.container_stats(container)?;
     let usage = engine.writable_usage(container);
     let mountpoint = engine.data_dir().join("snapshots").to_string_lossy().into_owned();
-    let writable = convert::filesystem_usage(mountpoint, stats.at, usage.bytes, usage.inodes);
-    Ok(convert::container_stats(container, &stats, writable))
+    let at = stats.as_ref().map_or_else(now, |stats| stats.at);
+    let writable = convert::filesystem_usage(mountpoint, at, usage.bytes, usage.inodes);
+    Ok(convert::container_stats(container, stats.as_ref(), writable))
 }
 
 fn sandbox_stats(engine: &Engine, sandbox: &Sandbox) -> Result<PodSandboxStats, Error> {
@@ -48,7 +63,7 @@ fn sandbox_stats(engine: &Engine, sandbox: &Sandbox) -> Result<PodSandboxStats, 
             timestamp: total.at,
             process_count: Some(v1::UInt64Value { value: total.pids }),
         }),
-        containers: containers.iter().map(|container| stats(engine, container)).collect::<Result<_, _>>()?,
+        containers: containers.iter().filter_map(|container| told(&container.id, stats(engine, container))).collect(),
         io: convert::io_usage(&total),
     };
     Ok(PodSandboxStats { attributes: Some(convert::sandbox_attributes(sandbox)), linux: Some(linux) })

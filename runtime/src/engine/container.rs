@@ -620,18 +620,6 @@ impl Engine {
     pub fn launcher_state(&self, id: &str) -> Result<State> {
         State::load(&self.paths.oci(), id).context("read the launcher's state")
     }
-
-    /// The next sample of a container's CPU time, for its rate.
-    pub(super) fn cpu_rate(container: &Container, at: i64, total: u64) -> u64 {
-        let previous_at = container.cpu.at.swap(at, Ordering::Relaxed);
-        let previous = container.cpu.total.swap(total, Ordering::Relaxed);
-        let elapsed = at.saturating_sub(previous_at);
-        if previous_at == 0 || elapsed <= 0 {
-            0
-        } else {
-            (u128::from(total.saturating_sub(previous)) * 1_000_000_000 / elapsed as u128) as u64
-        }
-    }
 }
 
 /// What a run leaves outside of the container's directories.

@@ -13,6 +13,7 @@
 pub mod apparmor;
 pub mod cdi;
 mod container;
+pub mod counters;
 pub mod exec;
 pub mod model;
 pub(crate) mod namespaces;
@@ -96,6 +97,7 @@ pub struct Sandbox {
     changing: tokio::sync::Mutex<()>,
     /// Started with the first container.
     shim: tokio::sync::Mutex<Option<Arc<Shim>>>,
+    cpu: stats::CpuMeter,
 }
 
 /// A container.
@@ -115,10 +117,10 @@ pub struct Container {
     changing: tokio::sync::Mutex<()>,
     /// Held while the record is written: an end may be reported while its start still is.
     recording: Mutex<()>,
-    cpu: stats::CpuMeter,
-}
     /// It was sent its stop signal.
     stop_asked: AtomicBool,
+    cpu: stats::CpuMeter,
+}
 
 impl Sandbox {
     pub fn state(&self) -> SandboxState {

@@ -17,6 +17,7 @@ use super::{
     remove_dir,
     sandbox::{SandboxRecord, release_files},
     shim::Shim,
+    stats::CpuMeter,
 };
 use crate::{
     check::{self, Dirs},
@@ -132,6 +133,7 @@ impl Engine {
                 state: parking_lot::Mutex::new(record.state),
                 changing: tokio::sync::Mutex::new(()),
                 shim: tokio::sync::Mutex::new(None),
+                cpu: CpuMeter::default(),
             };
             self.sandboxes.write().insert(sandbox.id.clone(), Arc::new(sandbox));
         }

@@ -13,6 +13,7 @@ use super::{
     remove_dir, save, save_volatile,
     shim::{Shim, ShimEvent},
     spec::LauncherAge,
+    stats::CpuMeter,
 };
 use crate::{
     cni,
@@ -71,6 +72,7 @@ impl Engine {
                 state: parking_lot::Mutex::new(SandboxState { labels, ..state }),
                 changing: tokio::sync::Mutex::new(()),
                 shim: tokio::sync::Mutex::new(None),
+                cpu: CpuMeter::default(),
             };
             let sandbox = Arc::new(sandbox);
             self.sandboxes.write().insert(id.clone(), sandbox.clone());

@@ -20,6 +20,7 @@ use super::{
     save, save_volatile,
     shim::Session,
     spec::LauncherAge,
+    stats::CpuMeter,
 };
 use crate::{
     error::{Context, Error, Result},
@@ -53,6 +54,7 @@ impl Sandbox {
             state: parking_lot::Mutex::new(SandboxState { ready: true, created_at, ..Default::default() }),
             changing: tokio::sync::Mutex::new(()),
             shim: tokio::sync::Mutex::new(None),
+            cpu: CpuMeter::default(),
         }
     }
 }

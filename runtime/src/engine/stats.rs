@@ -1,9 +1,6 @@
 //! What containers use, from their groups' files.
 
-use std::{
-    path::Path,
-    sync::atomic::{AtomicI64, AtomicU64},
-};
+use std::path::Path;
 
 use coracle_launcher::cgroup::{Cgroup, read_key, read_number};
 use coracle_link::Netns;
@@ -14,11 +11,42 @@ use super::{
 };
 use crate::error::{Context, Result};
 
-/// The sample before, from which a rate is made.
+/// A rate over less than that says more of the moment than of the process, and of who asked just before.
+const SHORTEST_WINDOW: i64 = 1_000_000_000;
+/// For so long a sample is what the next ones are compared with (containerd's collector takes one as often).
+const WINDOW: i64 = 10_000_000_000;
+
+/// Makes a rate of samples, however many ask for them and however often.
 #[derive(Default)]
-pub(super) struct CpuMeter {
-    pub at: AtomicI64,
-    pub total: AtomicU64,
+pub(super) struct CpuMeter(parking_lot::Mutex<Option<Reading>>);
+
+struct Reading {
+    /// The sample that the next ones are compared with.
+    at: i64,
+    total: u64,
+    rate: Option<u64>,
+}
+
+impl CpuMeter {
+    /// Billionths of a processor over the last seconds; none until some have passed.
+    fn rate(&self, at: i64, total: u64) -> Option<u64> {
+        let mut reading = self.0.lock();
+        let fresh = Reading { at, total, rate: None };
+        // It counts from the beginning again in another run.
+        let Some(last) = reading.as_mut().filter(|last| last.total <= total && last.at <= at) else {
+            *reading = Some(fresh);
+            return None;
+        };
+        let elapsed = at - last.at;
+        if elapsed >= SHORTEST_WINDOW {
+            let rate = u128::from(total - last.total) * 1_000_000_000 / elapsed.unsigned_abs() as u128;
+            last.rate = u64::try_from(rate).ok();
+        }
+        if elapsed >= WINDOW {
+            *last = Reading { rate: last.rate, ..fresh };
+        }
+        last.rate
+    }
 }
 
 /// One sample; times in nanoseconds since 1970, the rest in bytes, counts and nanoseconds.
@@ -26,8 +54,8 @@ pub(super) struct CpuMeter {
 pub struct Stats {
     pub at: i64,
     pub cpu_total: u64,
-    /// Billionths of a processor since the sample before; 0 in the first.
-    pub cpu_rate: u64,
+    /// Billionths of a processor over the last seconds; none until some have passed.
+    pub cpu_rate: Option<u64>,
     pub memory_usage: u64,
     /// Usage without what the kernel could drop at once.
     pub working_set: u64,
@@ -124,22 +152,22 @@ impl Engine {
         text.map(|text| interfaces(&text)).unwrap_or_default()
     }
 
-    /// A container's use now; one that does not run has only a time.
-    pub fn container_stats(&self, container: &Container) -> Result<Stats> {
-        let mut stats = if container.state().status == Status::Running {
-            self.group_stats(&container.cgroups_path)?
-        } else {
-            Stats { at: now(), ..Stats::default() }
-        };
-        if stats.cpu_total > 0 {
-            stats.cpu_rate = Engine::cpu_rate(container, stats.at, stats.cpu_total);
+    /// A container's use now; none of one that does not run.
+    pub fn container_stats(&self, container: &Container) -> Result<Option<Stats>> {
+        if container.state().status != Status::Running {
+            return Ok(None);
         }
-        Ok(stats)
+        self.metered(&container.cgroups_path, &container.cpu).map(Some)
     }
 
     /// The use of all of a sandbox's containers together.
     pub fn sandbox_stats(&self, sandbox: &Sandbox) -> Result<Stats> {
-        self.group_stats(&self.sandbox_group(sandbox))
+        self.metered(&self.sandbox_group(sandbox), &sandbox.cpu)
+    }
+
+    fn metered(&self, path: &str, meter: &CpuMeter) -> Result<Stats> {
+        let stats = self.group_stats(path)?;
+        Ok(Stats { cpu_rate: meter.rate(stats.at, stats.cpu_total), ..stats })
     }
 
     fn group_stats(&self, path: &str) -> Result<Stats> {
@@ -173,7 +201,7 @@ fn sample(group: &Cgroup, at: i64) -> Stats {
     Stats {
         at,
         cpu_total,
-        cpu_rate: 0,
+        cpu_rate: None,
         memory_usage: usage,
         working_set,
         available: limit.map_or(0, |limit| limit.saturating_sub(working_set)),
@@ -202,6 +230,25 @@ fn swap_limit(memory: &Path, v2: bool, limit: Option<u64>) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_rate_is_of_seconds_whoever_asks_in_between() {
+        let (meter, second) = (CpuMeter::default(), 1_000_000_000);
+        let at = |time: i64, total: u64| meter.rate(time, total);
+        assert_eq!(at(100 * second, 5_000), None);
+        // A process that works half of the time, and somebody who asks again at once.
+        assert_eq!(at(100 * second + 3, 5_003), None);
+        assert_eq!(at(104 * second, 2_000_005_000), Some(500_000_000));
+        assert_eq!(at(104 * second + 1, 2_000_005_001), Some(500_000_000));
+        assert_eq!(at(110 * second, 5_000_005_000), Some(500_000_000));
+        // It rests; what is told is of the time since the sample at 110.
+        assert_eq!(at(110 * second + 5, 5_000_005_000), Some(500_000_000));
+        assert_eq!(at(112 * second, 5_000_005_000), Some(0));
+        // Another run, whose group is new; a clock that was set.
+        assert_eq!(at(130 * second, 7), None);
+        assert_eq!(at(131 * second, 1_000_000_007), Some(1_000_000_000));
+        assert_eq!(at(90 * second, 1_000_000_007), None);
+    }
 
     #[test]
     fn interfaces_are_read_from_the_kernels_table() {

@@ -493,11 +493,27 @@ fn use_is_told_in_all_forms() {
         let value = |name: &str| metrics.iter().find(|metric| metric.name == name).unwrap().value.unwrap().value;
         assert!(value("container_fs_usage_bytes") >= 300 << 10);
         assert_eq!(value("container_spec_memory_limit_bytes"), 64 << 20);
+        // Each is cut to whole seconds.
+        let parts = value("container_cpu_user_seconds_total") + value("container_cpu_system_seconds_total");
+        assert!(parts <= value("container_cpu_usage_seconds_total") + 1, "{parts}");
+        assert!(value("container_memory_cache") >= value("container_memory_mapped_file"));
+        assert!(value("container_fs_inodes_total") >= value("container_fs_inodes_free"));
+        assert!(value("container_fs_limit_bytes") > value("container_fs_usage_bytes"));
+        assert_eq!((value("container_spec_cpu_shares"), value("container_oom_events_total")), (1_024, 0));
         assert!(value("container_memory_working_set_bytes") > 0 && value("container_processes") > 0);
         let stats = cri.runtime.list_pod_sandbox_stats(v1::ListPodSandboxStatsRequest::default()).await.unwrap();
         let linux = stats.into_inner().stats.remove(0).linux.unwrap();
         assert_eq!(linux.containers.len(), 1);
         assert!(linux.cpu.unwrap().usage_core_nano_seconds.unwrap().value >= 1_000_000_000);
+        // Of some seconds, which have to pass first: it is busy all of the time, on one CPU.
+        let rate = loop {
+            let request = v1::PodSandboxStatsRequest { pod_sandbox_id: pod.clone() };
+            let stats = cri.runtime.pod_sandbox_stats(request).await.unwrap().into_inner().stats.unwrap();
+            if let Some(rate) = stats.linux.unwrap().cpu.unwrap().usage_nano_cores {
+                break rate.value;
+            }
+        };
+        assert!((1..1_500_000_000).contains(&rate), "{rate}");
         // The fake plugin makes no interface.
         assert!(linux.network.is_none());
         let error = cri.runtime.checkpoint_container(v1::CheckpointContainerRequest::default()).await.unwrap_err();

@@ -84,7 +84,7 @@ fn sample(docker: &Docker, container: &Container) -> Result<Value, crate::Error>
         return Ok(out);
     }
     let group = docker.engine.group_of(&container.engine)?;
-    let stats = docker.engine.container_stats(&container.engine)?;
+    let stats = docker.engine.container_stats(&container.engine)?.unwrap_or_default();
     let cpu = dir(&group, if group.is_v2() { "cpu" } else { "cpuacct" });
     let (user, system) = if group.is_v2() {
         let micro = |key: &str| read_key(cpu, "cpu.stat", key).unwrap_or(0) * 1000;
