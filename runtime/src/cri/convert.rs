@@ -25,7 +25,7 @@ fn ordered(map: HashMap<String, String>) -> BTreeMap<String, String> {
     map.into_iter().collect()
 }
 
-fn unordered(map: &BTreeMap<String, String>) -> HashMap<String, String> {
+pub fn unordered(map: &BTreeMap<String, String>) -> HashMap<String, String> {
     map.iter().map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
@@ -134,7 +134,7 @@ fn id_mappings(users: &[v1::IdMapping], groups: &[v1::IdMapping]) -> Result<IdMa
     Ok(mappings)
 }
 
-fn id_mapping_messages(ranges: &[IdRange]) -> Vec<v1::IdMapping> {
+pub fn id_mapping_messages(ranges: &[IdRange]) -> Vec<v1::IdMapping> {
     let of = |range: &IdRange| v1::IdMapping { host_id: range.outside, container_id: range.inside, length: range.size };
     ranges.iter().map(of).collect()
 }
@@ -155,7 +155,7 @@ pub fn resources(resources: v1::LinuxContainerResources) -> Resources {
     }
 }
 
-fn resources_message(resources: &Resources) -> v1::LinuxContainerResources {
+pub fn resources_message(resources: &Resources) -> v1::LinuxContainerResources {
     v1::LinuxContainerResources {
         cpu_period: resources.cpu_period,
         cpu_quota: resources.cpu_quota,
@@ -397,18 +397,6 @@ pub fn sandbox_summary(sandbox: &Sandbox) -> v1::PodSandbox {
     }
 }
 
-/// What crictl shows of a sandbox beyond its status.
-pub fn sandbox_info(sandbox: &Sandbox) -> serde_json::Value {
-    let state = sandbox.state();
-    let given = |resources: Option<Resources>| resources.map(|resources| serde_json::json!(resources));
-    serde_json::json!({
-        "runtimeHandler": sandbox.config.runtime_handler,
-        "cgroupParent": sandbox.config.cgroup_parent,
-        "overhead": given(state.overhead),
-        "resources": given(state.resources),
-    })
-}
-
 /// What `Status` tells whoever asks for more, under containerd's names.
 pub fn runtime_info(engine: &Engine, network_problem: Option<&str>) -> HashMap<String, String> {
     let mut info = HashMap::from([
@@ -419,25 +407,33 @@ pub fn runtime_info(engine: &Engine, network_problem: Option<&str>) -> HashMap<S
     info
 }
 
-pub fn sandbox_status(sandbox: &Sandbox) -> v1::PodSandboxStatus {
-    let (config, state) = (&sandbox.config, sandbox.state());
-    let mode = |host: bool| if host { NODE } else { v1::NamespaceMode::Pod as i32 };
-    let options = v1::NamespaceOption {
-        network: mode(config.host_network),
-        ipc: mode(config.host_ipc),
-        pid: match (config.host_pid, config.shared_pid) {
-            (true, _) => NODE,
-            (false, true) => v1::NamespaceMode::Pod as i32,
-            (false, false) => v1::NamespaceMode::Container as i32,
-        },
+pub fn namespace_mode(host: bool) -> i32 {
+    if host { NODE } else { v1::NamespaceMode::Pod as i32 }
+}
+
+pub fn pid_mode(host: bool, shared: bool) -> i32 {
+    if host || shared { namespace_mode(host) } else { v1::NamespaceMode::Container as i32 }
+}
+
+pub fn sandbox_namespaces(config: &SandboxConfig) -> v1::NamespaceOption {
+    v1::NamespaceOption {
+        network: namespace_mode(config.host_network),
+        ipc: namespace_mode(config.host_ipc),
+        pid: pid_mode(config.host_pid, config.shared_pid),
         userns_options: (!config.users.is_empty()).then(|| v1::UserNamespace {
             mode: v1::NamespaceMode::Pod as i32,
             uids: id_mapping_messages(&config.users.users),
             gids: id_mapping_messages(&config.users.groups),
         }),
         ..Default::default()
-    };
-    let mut ips = state.ips.into_iter();
+    }
+}
+
+pub fn sandbox_status(sandbox: &Sandbox) -> v1::PodSandboxStatus {
+    let (config, state) = (&sandbox.config, sandbox.state());
+    let options = sandbox_namespaces(config);
+    // A stopped one's may be another's by now (containerd `internal/cri/server/sandbox_status.go`, `getIPs`).
+    let mut ips = state.ips.into_iter().filter(|_| state.ready);
     let network = ips
         .next()
         .map(|ip| v1::PodSandboxNetworkStatus { ip, additional_ips: ips.map(|ip| v1::PodIp { ip }).collect() });
@@ -462,11 +458,11 @@ pub fn container_state(status: Status) -> v1::ContainerState {
     }
 }
 
-fn container_metadata(container: &Container) -> v1::ContainerMetadata {
+pub fn container_metadata(container: &Container) -> v1::ContainerMetadata {
     v1::ContainerMetadata { name: container.config.name.clone(), attempt: container.config.attempt }
 }
 
-fn image_spec(container: &Container) -> v1::ImageSpec {
+pub fn image_spec(container: &Container) -> v1::ImageSpec {
     v1::ImageSpec {
         image: container.config.image.clone(),
         user_specified_image: container.config.user_image.clone(),
@@ -490,6 +486,15 @@ pub fn container_summary(container: &Container) -> v1::Container {
     }
 }
 
+pub fn propagation(propagation: Propagation) -> i32 {
+    let propagation = match propagation {
+        Propagation::Private => v1::MountPropagation::PropagationPrivate,
+        Propagation::HostToContainer => v1::MountPropagation::PropagationHostToContainer,
+        Propagation::Bidirectional => v1::MountPropagation::PropagationBidirectional,
+    };
+    propagation as i32
+}
+
 /// `tags` are the image's names now: the status shows the name the user knows.
 pub fn container_status(container: &Container, tags: &[String]) -> ContainerStatus {
     let (config, state) = (&container.config, container.state());
@@ -497,11 +502,7 @@ pub fn container_status(container: &Container, tags: &[String]) -> ContainerStat
         container_path: mount.container_path.clone(),
         host_path: mount.host_path.clone(),
         readonly: mount.readonly,
-        propagation: match mount.propagation {
-            Propagation::Private => v1::MountPropagation::PropagationPrivate,
-            Propagation::HostToContainer => v1::MountPropagation::PropagationHostToContainer,
-            Propagation::Bidirectional => v1::MountPropagation::PropagationBidirectional,
-        } as i32,
+        propagation: propagation(mount.propagation),
         recursive_read_only: mount.recursive_read_only,
         uid_mappings: id_mapping_messages(&mount.owners.users),
         gid_mappings: id_mapping_messages(&mount.owners.groups),
@@ -513,8 +514,8 @@ pub fn container_status(container: &Container, tags: &[String]) -> ContainerStat
         image_sub_path: mount.image.as_ref().map(|image| image.sub_path.clone()).unwrap_or_default(),
         ..Default::default()
     });
-    let user = v1::LinuxContainerUser {
     let user = container.user();
+    let user = v1::LinuxContainerUser {
         uid: user.uid.into(),
         gid: user.gid.into(),
         supplemental_groups: user.groups.iter().map(|&gid| gid.into()).collect(),

@@ -2,6 +2,7 @@
 
 mod convert;
 mod image_service;
+mod info;
 mod metrics;
 mod runtime_service;
 mod streaming;

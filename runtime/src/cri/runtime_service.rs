@@ -15,7 +15,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use super::{HANDLERS, MAX_MESSAGE, convert, known_handler, metrics, missing, status, usage};
+use super::{HANDLERS, MAX_MESSAGE, convert, info, known_handler, metrics, missing, status, usage};
 use crate::engine::{
     Container, Engine, Sandbox,
     model::{self, Event, EventKind},
@@ -186,7 +186,8 @@ impl RuntimeService for Service {
 
     async fn pod_sandbox_status(&self, request: v1::PodSandboxStatusRequest) -> Answer<PodSandboxStatusResponse> {
         let sandbox = self.engine.sandbox(&request.pod_sandbox_id).map_err(status)?;
-        let info = request.verbose.then(|| ("info".to_owned(), convert::sandbox_info(&sandbox).to_string()));
+        let (engine, of) = (self.engine.clone(), sandbox.clone());
+        let info = if request.verbose { Some(info::read(move || info::sandbox(&engine, &of)).await?) } else { None };
         Ok(PodSandboxStatusResponse {
             status: Some(convert::sandbox_status(&sandbox)),
             info: info.into_iter().collect(),
@@ -258,14 +259,12 @@ impl RuntimeService for Service {
 
     async fn container_status(&self, request: v1::ContainerStatusRequest) -> Answer<ContainerStatusResponse> {
         let container = self.engine.container(&request.container_id).map_err(status)?;
-        let mut info = HashMap::new();
-        if request.verbose {
-            info.insert(
-                "info".to_owned(),
-                serde_json::json!({ "sandboxID": container.sandbox, "pid": container.state().pid }).to_string(),
-            );
-        }
-        Ok(ContainerStatusResponse { status: Some(self.container_status(&container)), info })
+        let (engine, of) = (self.engine.clone(), container.clone());
+        let info = if request.verbose { Some(info::read(move || info::container(&engine, &of)).await?) } else { None };
+        Ok(ContainerStatusResponse {
+            status: Some(self.container_status(&container)),
+            info: info.into_iter().collect(),
+        })
     }
 
     async fn update_container_resources(

@@ -323,6 +323,21 @@ impl Engine {
         self.paths.pins(sandbox).path("net")
     }
 
+    /// The namespaces that a sandbox's containers share, by their names in the OCI configuration, and where they are pinned.
+    pub fn namespaces_of(&self, sandbox: &str) -> Vec<(&'static str, PathBuf)> {
+        let pins = self.paths.pins(sandbox);
+        [("network", "net"), ("ipc", "ipc"), ("uts", "uts"), ("pid", "pid"), ("user", "user")]
+            .into_iter()
+            .filter(|(_, kind)| pins.holds(kind))
+            .map(|(name, kind)| (name, pins.path(kind)))
+            .collect()
+    }
+
+    /// What a sandbox got of the network (CNI specification, section 5 "Success"); none once that was given back.
+    pub fn network_result(&self, sandbox: &str) -> Option<Value> {
+        self.cni.result(sandbox)
+    }
+
     /// Finds a sandbox by its id or a unique beginning of it.
     pub fn sandbox(&self, id: &str) -> Result<Arc<Sandbox>> {
         find(&self.sandboxes.read(), id)
