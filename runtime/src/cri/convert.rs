@@ -504,6 +504,7 @@ pub fn container_status(container: &Container, tags: &[String]) -> ContainerStat
         readonly: mount.readonly,
         propagation: propagation(mount.propagation),
         recursive_read_only: mount.recursive_read_only,
+        selinux_relabel: mount.relabel,
         uid_mappings: id_mapping_messages(&mount.owners.users),
         gid_mappings: id_mapping_messages(&mount.owners.groups),
         image: mount.image.as_ref().map(|image| coracle_cri::ImageSpec {
@@ -512,7 +513,6 @@ pub fn container_status(container: &Container, tags: &[String]) -> ContainerStat
             ..Default::default()
         }),
         image_sub_path: mount.image.as_ref().map(|image| image.sub_path.clone()).unwrap_or_default(),
-        ..Default::default()
     });
     let user = container.user();
     let user = v1::LinuxContainerUser {

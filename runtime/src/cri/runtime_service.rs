@@ -311,7 +311,11 @@ impl RuntimeService for Service {
     }
 
     async fn port_forward(&self, request: v1::PortForwardRequest) -> Answer<v1::PortForwardResponse> {
-        let sandbox = self.engine.sandbox(&request.pod_sandbox_id).map_err(status)?.id.clone();
+        let sandbox = self.engine.sandbox(&request.pod_sandbox_id).map_err(status)?;
+        if !sandbox.state().ready {
+            return Err(Status::failed_precondition(format!("sandbox container {:?} is not running", sandbox.id)));
+        }
+        let sandbox = sandbox.id.clone();
         let ports = request.port.into_iter().map(|port| u16::try_from(port).ok().filter(|port| *port != 0));
         let ports = ports.collect::<Option<Vec<_>>>().filter(|ports| ports.len() <= MOST_PORTS);
         let ports = ports.ok_or_else(|| Status::invalid_argument("ports are 1 to 65535, and 128 at most"))?;

@@ -24,7 +24,10 @@ use tracing::{info, warn};
 
 use super::{
     Container, Engine, Sandbox, apparmor, cdi,
-    model::{ContainerConfig, ContainerImage, ContainerState, EventKind, Resources, Status, User, new_id, now},
+    model::{
+        ContainerConfig, ContainerImage, ContainerState, EventKind, Resources, SandboxConfig, Security, Status, User,
+        new_id, now,
+    },
     remove_dir, save, save_volatile,
     selinux::{Labels, Selinux},
     spec::{self, Inputs, LauncherAge},
@@ -68,10 +71,10 @@ impl Container {
     pub(super) fn restore(record: ContainerRecord) -> Container {
         let ContainerRecord { id, sandbox, config, image, user, labels, log_path, cgroups_path, state } = record;
         let (state, _) = watch::channel(state);
+        let user = if user == User::default() { OnceLock::new() } else { OnceLock::from(user) };
         Container {
             id,
             sandbox,
-        let user = if user == User::default() { OnceLock::new() } else { OnceLock::from(user) };
             config,
             image,
             user,
@@ -81,10 +84,10 @@ impl Container {
             state,
             changing: tokio::sync::Mutex::new(()),
             recording: parking_lot::Mutex::new(()),
+            stop_asked: AtomicBool::new(false),
             cpu: CpuMeter::default(),
         }
     }
-            stop_asked: AtomicBool::new(false),
 
     pub(super) fn record(&self) -> ContainerRecord {
         ContainerRecord {
@@ -102,15 +105,26 @@ impl Container {
 }
 
 impl Container {
-    /// What it is asked to end with: its own signal, its image's, or SIGTERM.
-    pub fn stop_signal(&self) -> i32 {
-        let of_image = || signal_number(&self.image.stop_signal).ok();
     /// Who it runs as; nobody yet while it is made.
     pub fn user(&self) -> User {
         self.user.get().cloned().unwrap_or_default()
     }
 
+    /// What it is asked to end with: its own signal, its image's, or SIGTERM.
+    pub fn stop_signal(&self) -> i32 {
+        let of_image = || signal_number(&self.image.stop_signal).ok();
         self.config.stop_signal.or_else(of_image).unwrap_or(libc::SIGTERM)
+    }
+}
+
+/// The namespaces of a pod's containers are their sandbox's, whatever each says, but for the processes of one that wants its
+/// own or another's (containerd `internal/cri/opts/spec_linux_opts.go`, `WithPodNamespaces`).
+fn join(security: &mut Security, sandbox: &SandboxConfig) {
+    security.host_network = sandbox.host_network;
+    security.host_ipc = sandbox.host_ipc;
+    if security.host_pid || security.shared_pid {
+        security.host_pid = sandbox.host_pid;
+        security.shared_pid = !sandbox.host_pid;
     }
 }
 
@@ -130,6 +144,7 @@ impl Engine {
         if config.security.privileged && !sandbox.config.privileged {
             return Err(Error::precondition("no privileged container allowed in sandbox"));
         }
+        join(&mut config.security, &sandbox.config);
         // Until it is known that the container uses them, no layer is collected.
         let _hold = self.images.hold().await;
         let image = self
@@ -235,6 +250,7 @@ impl Engine {
             let user = user::resolve(&record.config.security, &run.user, |path| {
                 engine.snapshots.open_file(&id, top.as_ref(), Path::new(path))
             })?;
+            record.user = container.user.get_or_init(|| user).clone();
             engine.write_bundle(&sandbox, &record, &run, &root, launcher)?;
             save(&engine.paths.container(&id), "container.json", &record)
         })
@@ -247,7 +263,6 @@ impl Engine {
         record: &ContainerRecord,
         run: &RunConfig,
         root: &Root,
-            record.user = container.user.get_or_init(|| user).clone();
         launcher: LauncherAge,
     ) -> Result<()> {
         let security = &record.config.security;
@@ -560,18 +575,17 @@ impl Engine {
         .await?
     }
 
-    /// Changes a container's limits while it runs.
+    /// Changes a container's limits; of one that has ended only what is told of it (containerd
+    /// `internal/cri/server/container_update_resources.go`).
     pub async fn update_container(&self, id: &str, resources: Resources) -> Result<()> {
         let container = self.container(id)?;
         let _changing = container.changing.lock().await;
-        if container.state().status == Status::Exited {
-            return Err(Error::precondition(format!("container {:?} has ended", container.id)));
-        }
         let before = container.state().resources;
         let merged = merge(&before, &resources);
         let score = Some(merged.oom_score_adj).filter(|score| *score != before.oom_score_adj);
         let json = spec::resources(&merged, self.counts_huge_pages(&container.cgroups_path)?);
-        if container.state().status == Status::Running {
+        let status = container.state().status;
+        if status == Status::Running {
             let (hierarchy, path, text) = (self.hierarchy.clone(), container.cgroups_path.clone(), json.to_string());
             self.blocking(move || -> Result<()> {
                 let json = Json::parse(text.as_bytes()).map_err(|error| Error::internal(error.to_string()))?;
@@ -580,7 +594,7 @@ impl Engine {
                 score.map_or(Ok(()), |score| set_oom_score(&group, score))
             })
             .await??;
-        } else {
+        } else if status == Status::Created {
             let bundle = self.paths.bundle(&container.id);
             let mut config: Value = super::load(&bundle.join("config.json"))?;
             let devices = config["linux"]["resources"]["devices"].take();
@@ -652,7 +666,6 @@ pub(super) async fn wait_exited(container: &Container) {
     let _ = state.wait_for(|state| state.status == Status::Exited).await;
 }
 
-/// Zero and empty leave what there is.
 /// How readily the kernel takes each process of a group when memory is short.
 fn set_oom_score(group: &Cgroup, score: i64) -> Result<()> {
     for pid in group.processes() {
@@ -669,6 +682,7 @@ fn set_oom_score(group: &Cgroup, score: i64) -> Result<()> {
     Ok(())
 }
 
+/// Zero and empty leave what there is.
 fn merge(old: &Resources, new: &Resources) -> Resources {
     let number = |new: i64, old: i64| if new == 0 { old } else { new };
     let text = |new: &str, old: &str| if new.is_empty() { old.to_owned() } else { new.to_owned() };

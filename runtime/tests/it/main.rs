@@ -1,13 +1,14 @@
 //! The runtime as a whole: through CRI, with real namespaces, groups and shims. Needs root.
 
+mod answers;
 mod apparmor;
 mod containerd;
 mod cri;
 mod durability;
 mod filters;
 mod fuzz_seeds;
-mod harness;
 mod given_up;
+mod harness;
 mod hostile;
 mod images;
 mod isolation;
