@@ -104,7 +104,7 @@ fn links_and_devices_of_images_lead_nowhere() {
         publish(&registry, "etc", json!({ "WorkingDir": "/srv/deep" }), |layer| {
             link(layer, "etc", victim);
             link(layer, "srv", &format!("../../../../..{victim}"));
-            link(layer, "data", &format!("{victim}/hosts"));
+            link(layer, "data", &format!("{victim}/passwd"));
             let mut device = entry(tar::EntryType::Char, 0o666);
             device.set_device_major(1).unwrap();
             device.set_device_minor(1).unwrap();
@@ -158,6 +158,7 @@ fn links_and_devices_of_images_lead_nowhere() {
         assert!(error.message().contains("leads elsewhere"), "{error}");
 
         assert_eq!(fs::read_to_string(outside.path().join("hosts")).unwrap(), "untouched");
+        assert!(fs::read_to_string(outside.path().join("passwd")).unwrap().starts_with("evil:"));
         assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 2);
         end(&node, cri, &pod, running).await;
     });

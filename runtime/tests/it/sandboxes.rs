@@ -105,7 +105,7 @@ fn processes_know_their_home_and_host() {
         let user = cri.run(&pod, user).await;
         assert_eq!(cri.exec(&user, &["/bin/sh", "-c", "echo $HOME"]).await.stdout, b"/web\n");
         let mut given = script("given", "echo $HOME");
-        given.envs = vec![v1::KeyValue { key: "HOME".into(), value: "/given".into(), ..Default::default() }];
+        given.envs = vec![v1::KeyValue { key: "HOME".into(), value: "/given".into() }];
         assert_eq!(said(&node, &mut cri, web, given).await, "/given\n");
         cri.remove_sandbox(&pod).await;
 
