@@ -517,7 +517,7 @@ mod tests {
         assert_eq!(spec("").unwrap().root, Path::new("/b/rootfs"));
         for (extra, word) in [
             (r#","sysctl":{"kernel.panic":"1"}"#, "kernel.panic"),
-            (r#","sysctl":{"net.ipv4.ip_forward":"1"}"#, "hosts Network namespace"),
+            (r#","sysctl":{"net.ipv4.ip_forward":"1"}"#, "host network namespace"),
             (r#","sysctl":{"kernel.hostname":"x"}"#, "\"hostname\" field"),
             (r#","devices":[{"path":"/dev/x","type":"c","major":1}]"#, "/dev/x: minor is missing"),
             (r#","devices":[{"path":"/dev/x","type":"b","major":-1,"minor":0}]"#, "/dev/x: major is missing"),

@@ -51,7 +51,12 @@ impl Sysctl {
 
     /// It may not be set where the namespace is the host's.
     pub fn refused(&self) -> Error {
-        Error::new(format!("sysctl {:?} is not allowed in the hosts {:?} namespace", self.key, self.namespace))
+        let why = match self.namespace {
+            NamespaceKind::Ipc => "is not allowed in the hosts ipc namespace",
+            NamespaceKind::Network => "not allowed in host network namespace",
+            _ => "is not in a separate kernel namespace",
+        };
+        Error::new(format!("sysctl {:?} {why}", self.key))
     }
 
     /// The kernel shows each process its own namespaces' values.

@@ -123,10 +123,10 @@ fn devices_are_not_taken_for_others() {
         fs::remove_file(bundle.rootfs().join("null")).unwrap();
         fs::write(bundle.rootfs().join("null"), "").unwrap();
         let (code, _, error) = bundle.run();
-        assert!(code == 1 && error.contains("\"/null\" is there already and another file"), "{error}");
+        assert!(code == 1 && error.contains("/null") && error.contains("is there already and another file"), "{error}");
         bundle.config["linux"]["devices"] = json!([{ "path": "/pipe", "type": "c", "major": 1, "minor": 3 }]);
         let (code, _, error) = bundle.run();
-        assert!(code == 1 && error.contains("\"/pipe\" is there already"), "{error}");
+        assert!(code == 1 && error.contains("/pipe") && error.contains("is there already"), "{error}");
     });
 }
 
@@ -176,7 +176,7 @@ fn sysctls_are_the_containers_own() {
         bundle.config["linux"]["sysctl"] = json!({ "net.ipv4.ip_forward": "1" });
         bundle.config["linux"]["namespaces"][1]["path"] = json!("/proc/self/ns/net");
         let (code, _, error) = bundle.run();
-        assert!(code == 1 && error.contains("hosts Network namespace"), "{error}");
+        assert!(code == 1 && error.contains("host network namespace"), "{error}");
     });
 }
 

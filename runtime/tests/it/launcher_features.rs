@@ -447,14 +447,18 @@ fn exec_goes_where_the_first_process_is() {
         bundle.config["linux"]["resources"] = json!({});
         let program = coracle_programs::LAUNCHER.memfd().unwrap();
         let mut container = std::process::Command::new(coracle_programs::exec_path(&program));
-        container.arg("--root").arg(bundle.dir.path().join("state")).args(["run", "-d", "--pid-file", "pid", "c"]);
+        container.arg("--root").arg(bundle.dir.path().join("state")).args(["run", "-d", "c"]);
         let null = std::process::Stdio::null;
         container.current_dir(bundle.write()).stdin(null()).stdout(null()).stderr(null());
         assert!(container.status().unwrap().success());
         let group = top.join(crate::isolation::group(TEST).trim_start_matches('/')).join("c");
         fs::create_dir(group.join("init")).unwrap();
-        let pid = fs::read_to_string(bundle.dir.path().join("pid")).unwrap();
-        fs::write(group.join("init/cgroup.procs"), pid).unwrap();
+        // The shell may have started what it runs by now.
+        loop {
+            let processes = fs::read_to_string(group.join("cgroup.procs")).unwrap();
+            let Some(pid) = processes.lines().next() else { break };
+            fs::write(group.join("init/cgroup.procs"), pid).unwrap();
+        }
         fs::write(group.join("cgroup.subtree_control"), format!("+{controller}")).unwrap();
         let output = bundle.oci(&["exec", "c", "/bin/busybox", "grep", "0::", "/proc/self/cgroup"]);
         let out = String::from_utf8_lossy(&output.stdout);
