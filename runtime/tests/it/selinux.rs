@@ -294,7 +294,7 @@ fn dockers_options_choose_the_labels() {
         let running = node.start_with(config).await;
         let (_, info) = docker_json(&node, "GET", "/info", json!({})).await;
         assert!(!info["SecurityOptions"].as_array().unwrap().contains(&json!("name=selinux")), "{info}");
-        let (shown, seen) = run(&node, json!({}), &format!("{NAME} 2>/dev/null; echo end")).await;
+        let (shown, seen) = run(&node, json!({}), &format!("{{ {NAME}; }} 2>/dev/null; echo end")).await;
         assert_eq!((&shown["ProcessLabel"], &shown["MountLabel"]), (&json!(""), &json!("")));
         assert!(seen.ends_with("end\n") && !seen.contains("container_t"), "{seen}");
         running.stop().await;
