@@ -266,7 +266,8 @@ fn labels_are_given_or_refused() {
         bundle.config["process"]["apparmorProfile"] = json!("no-such-profile");
         let (code, _, error) = bundle.run();
         let words = if coracle_launcher::labels::has_apparmor() {
-            "apply apparmor profile \"no-such-profile\""
+            // As it is written to a terminal.
+            r#"apply apparmor profile \"no-such-profile\""#
         } else {
             "AppArmor is not enabled on the host"
         };
@@ -434,12 +435,9 @@ fn later_processes_are_as_the_container_was_made() {
 fn exec_goes_where_the_first_process_is() {
     const TEST: &str = "launcher_features::exec_goes_where_the_first_process_is";
     isolated(TEST, || async {
-        let run = |program: &str, arguments: &[&str]| {
-            std::process::Command::new(program).args(arguments).status().is_ok_and(|status| status.success())
-        };
-        run("umount", &["-R", "/sys/fs/cgroup"]);
-        assert!(run("mount", &["-t", "cgroup2", "none", "/sys/fs/cgroup"]));
         let top = Path::new("/sys/fs/cgroup");
+        nix::mount::umount2(top, nix::mount::MntFlags::MNT_DETACH).unwrap();
+        nix::mount::mount(Some("none"), top, Some("cgroup2"), nix::mount::MsFlags::empty(), None::<&str>).unwrap();
         let controllers = fs::read_to_string(top.join("cgroup.controllers")).unwrap();
         let of_domain = |name: &&str| matches!(*name, "memory" | "io" | "hugetlb");
         let Some(controller) = controllers.split_whitespace().find(of_domain) else { return };
