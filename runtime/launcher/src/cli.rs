@@ -143,9 +143,11 @@ fn run(arguments: &mut Arguments, options: &mut Options) -> Result<u8> {
             "systemd-cgroup" => {
                 return Err(Error::new("--systemd-cgroup is not supported: groups are made in the cgroup file system"));
             }
-            // What runc tolerates of who is not root is not told apart here: rights are tried.
             "rootless" => match arguments.value(flag)?.as_str() {
-                "auto" | "true" | "false" => {}
+                "auto" | "false" => {}
+                "true" => {
+                    return Err(Error::new("--rootless true is not supported: run as root, or in a user namespace"));
+                }
                 word => return Err(Error::new(format!("--rootless: {word:?} is not one of auto, true and false"))),
             },
             // As in runc 1.2, which knows it from its PATH.
@@ -744,10 +746,12 @@ mod tests {
             let mut options = Options { root: "/nowhere".into(), ..Options::default() };
             super::run(&mut arguments, &mut options).map_err(|error| error.to_string())
         };
-        for words in [&["--rootless", "auto"][..], &["--rootless=true"], &["--criu", "/bin/criu"], &["--debug=false"]] {
+        for words in [&["--rootless", "auto"][..], &["--rootless=false"], &["--criu", "/bin/criu"], &["--debug=false"]]
+        {
             assert_eq!(run(&[words, &["list"]].concat()), Ok(0), "{words:?}");
         }
         assert!(run(&["--rootless", "maybe", "list"]).unwrap_err().contains("maybe"));
+        assert!(run(&["--rootless=true", "list"]).unwrap_err().contains("not supported"));
         assert!(run(&["--systemd-cgroup", "list"]).unwrap_err().contains("--systemd-cgroup"));
         assert_eq!(run(&["--systemd-cgroup=false", "list"]), Ok(0));
         assert_eq!((run(&["help"]), run(&["create", "--help"]), run(&["exec", "-h"])), (Ok(0), Ok(0), Ok(0)));

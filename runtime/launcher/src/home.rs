@@ -40,8 +40,8 @@ fn open_passwd(root: &OwnedFd) -> Option<File> {
     regular.then(|| File::from(file))
 }
 
-/// The sixth field of the user's first line (passwd(5)).
-fn home_of(passwd: impl Read, uid: u32) -> Option<String> {
+/// The sixth field of the user's first line (passwd(5)); none if there is none that can be a variable.
+pub fn home_of(passwd: impl Read, uid: u32) -> Option<String> {
     let lines = BufReader::new(passwd.take(MAX_PASSWD)).split(b'\n').map_while(Result::ok);
     for line in lines {
         let mut fields = line.split(|&byte| byte == b':');

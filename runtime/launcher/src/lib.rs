@@ -20,7 +20,7 @@ pub mod defaults;
 pub mod error;
 pub mod events;
 pub mod exec;
-mod home;
+pub mod home;
 pub mod hooks;
 pub mod identity;
 pub mod json;

@@ -1,10 +1,11 @@
 //! What may be mounted on `/proc` or inside of it. Programs trust what they find there, and so does this one (runc's
 //! `checkProcMount`, CVE-2019-16884).
 
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use crate::{
     error::{Error, Result},
+    rootfs::plain_parts,
     spec::MountSpec,
 };
 
@@ -51,15 +52,7 @@ pub fn is_proc(mount: &MountSpec) -> bool {
 
 /// A path without `.` and `..`, by name.
 fn clean(path: &Path) -> PathBuf {
-    let mut out = PathBuf::from("/");
-    for part in path.components() {
-        match part {
-            Component::Normal(name) => out.push(name),
-            Component::ParentDir => drop(out.pop()),
-            _ => {}
-        }
-    }
-    out
+    Path::new("/").join(PathBuf::from_iter(plain_parts(path)))
 }
 
 #[cfg(test)]

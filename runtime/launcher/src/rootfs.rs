@@ -468,7 +468,7 @@ impl<'a> Rootfs<'a> {
 }
 
 /// The names of a path, `..` taken out by name: above the root is the root.
-fn plain_parts(path: &Path) -> Vec<&OsStr> {
+pub(crate) fn plain_parts(path: &Path) -> Vec<&OsStr> {
     let mut out = Vec::new();
     for part in path.components() {
         match part {

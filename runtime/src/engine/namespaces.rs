@@ -81,7 +81,7 @@ impl Pins {
                 sys::sethostname(&wanted.hostname).context(format!("set hostname {:?}", wanted.hostname))?;
             }
             if wanted.net {
-                loopback_up().context("bring the loopback up")?;
+                sys::raise_loopback().context("bring the loopback up")?;
             }
             for sysctl in &sysctls {
                 sysctl.write().context("set the sandbox's kernel parameters")?;
@@ -167,24 +167,6 @@ pub fn open_to_everybody(sysctls: &mut BTreeMap<String, String>, all_groups: boo
     let ping = all_groups.then_some(("net.ipv4.ping_group_range", "0 2147483647"));
     for (key, value) in [("net.ipv4.ip_unprivileged_port_start", "0")].into_iter().chain(ping) {
         sysctls.entry(key.into()).or_insert_with(|| value.into());
-    }
-}
-
-/// SIOCSIFFLAGS on `lo`: two calls, where netlink would need a socket and messages.
-fn loopback_up() -> io::Result<()> {
-    let socket = std::net::UdpSocket::bind(("0.0.0.0", 0)).or_else(|_| std::net::UdpSocket::bind(("::", 0)))?;
-    // SAFETY: the request is plain data; the name fits and is terminated.
-    unsafe {
-        let mut request: libc::ifreq = std::mem::zeroed();
-        request.ifr_name[0] = b'l' as libc::c_char;
-        request.ifr_name[1] = b'o' as libc::c_char;
-        request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as i16;
-        use std::os::fd::AsRawFd;
-        if libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &request) < 0 {
-            Err(io::Error::last_os_error())
-        } else {
-            Ok(())
-        }
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::{fs::File, io::Read};
 
+use coracle_launcher::home::home_of;
+
 use super::model::{Security, User};
 use crate::error::{Error, Result};
 
@@ -65,18 +67,7 @@ pub fn resolve(security: &Security, image_user: &str, open: impl Fn(&str) -> Opt
     additional.extend(security.supplemental_groups.iter().filter_map(|&gid| u32::try_from(gid).ok()));
     additional.sort_unstable();
     additional.dedup();
-    Ok(User { uid, gid, groups: additional, home: home(&passwd, uid) })
-}
-
-/// Where a user is at home: the first line of its number says so (runc `libcontainer/init_linux.go`, `getUserHome`).
-fn home(passwd: &str, uid: u32) -> String {
-    let of_line = |line: &str| {
-        let fields: Vec<&str> = line.split(':').collect();
-        (fields.len() >= 6 && fields[2].parse() == Ok(uid)).then(|| fields[5].to_owned())
-    };
-    // What ends a variable cannot be in one.
-    let home = passwd.lines().find_map(of_line).filter(|home| !home.is_empty() && !home.contains('\0'));
-    home.unwrap_or_else(|| "/".into())
+    Ok(User { uid, gid, groups: additional, home: home_of(passwd.as_bytes(), uid).unwrap_or_else(|| "/".into()) })
 }
 
 #[cfg(test)]
@@ -112,8 +103,9 @@ mod tests {
 
     #[test]
     fn a_home_is_that_of_the_first_line_with_the_number() {
-        let passwd = "bad\na:x:7\nb:x:7:7::/b:\nc:x:7:7::/c:\nd:x:8:8::/\0:\n:x::::/e:\n";
-        let of = |uid| home(passwd, uid);
-        assert_eq!((of(7), of(8), of(0)), ("/b".into(), "/".into(), "/".to_owned()));
+        let passwd = "bad\na:x:9\nz:x:9:9::/z:\nb:x:7:7::/b:\nc:x:7:7::/c:\nd:x:8:8::/\0:\n:x::::/e:\n";
+        let of = |uid| home_of(passwd.as_bytes(), uid).unwrap_or_else(|| "/".into());
+        // Also a line that ends too soon (runc `libcontainer/init_linux.go`, `setupUser`).
+        assert_eq!((of(7), of(8), of(9), of(0)), ("/b".into(), "/".into(), "/".into(), "/".to_owned()));
     }
 }
