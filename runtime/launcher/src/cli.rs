@@ -280,7 +280,7 @@ fn run_container(id: &str, options: &Options, keep: bool) -> Result<u8> {
     let Some(signals) = signals else { return Ok(0) };
     let code = wait_forwarding(state.pid, &signals, terminal)?;
     if !keep {
-        state.clean(&state.cgroup()?, &options.log)?;
+        state.clean(&options.log)?;
     }
     Ok(code)
 }
@@ -446,6 +446,9 @@ fn kill_command(arguments: &mut Arguments, options: &Options) -> Result<u8> {
         return state.kill(signal).map(|()| 0);
     }
     let group = state.cgroup()?;
+    if !state.holds(&group) {
+        return Err(Error::new("container not running"));
+    }
     if signal == libc::SIGKILL {
         return group.kill().map(|()| 0);
     }
@@ -544,7 +547,9 @@ fn ps_command(arguments: &mut Arguments, options: &Options) -> Result<u8> {
         }
     }
     let id = arguments.operand("a container id")?;
-    let pids = State::load(&options.root, &id)?.cgroup()?.processes();
+    let state = State::load(&options.root, &id)?;
+    let group = state.cgroup()?;
+    let pids = if state.holds(&group) { group.processes() } else { Vec::new() };
     if json {
         println!("{}", Json::Arr(pids.into_iter().map(Json::from).collect()));
         return Ok(0);

@@ -14,7 +14,7 @@ use std::{
 };
 
 use crate::{
-    cgroup::{Cgroup, Hierarchy},
+    cgroup::{Cgroup, Claim, Hierarchy, Holder},
     error::{Context, Error, Result},
     json::{Json, object},
     labels::OpenLabels,
@@ -86,7 +86,9 @@ pub fn create(id: &str, options: &Options, wait: bool) -> Result<(State, Option<
     let mut class = None;
     let mut made_group = None;
     let made = (|| {
-        made_group = Some(group.claim()?);
+        let Claim { made, mark } = group.claim()?;
+        made_group = Some(made);
+        let holder = Holder::of(&group, mark);
         group.confine(&spec.resources)?;
         if let Some(user) = spec.group_owner(process.uid) {
             group.give(user)?;
@@ -95,6 +97,7 @@ pub fn create(id: &str, options: &Options, wait: bool) -> Result<(State, Option<
         let start = if wait { Some(make_fifo(&dir)?) } else { None };
         let mut state = State::new(dir.clone(), id, &options.bundle, 0, &cgroups_path, &spec.annotations);
         state.class.clone_from(&class);
+        state.holder = holder;
         state.rootfs.clone_from(&spec.root);
         state.defaults = Some(spec.defaults.clone());
         let Started { pid, terminal } = launch(&spec, &process, filter.as_ref(), &group, options, start, &mut state)?;

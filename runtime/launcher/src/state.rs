@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::{
-    cgroup::{Cgroup, Hierarchy, freezer},
+    cgroup::{Cgroup, Hierarchy, Holder, freezer},
     defaults::Defaults,
     error::{Context, Error, Result},
     hooks::Hooks,
@@ -41,6 +41,8 @@ pub struct State {
     pub hooks: Json,
     /// What it has of cache and memory bandwidth.
     pub class: Option<Class>,
+    /// By which its group is known; none in the file of an older launcher.
+    pub holder: Option<Holder>,
     /// Its root as `config.json` says; nothing in the file of an older launcher.
     pub rootfs: PathBuf,
     /// What later processes have of it; none in the file of an older launcher.
@@ -117,6 +119,7 @@ impl State {
             annotations: annotations.clone(),
             hooks: Json::Null,
             class: None,
+            holder: None,
             rootfs: PathBuf::new(),
             defaults: None,
             dir,
@@ -154,6 +157,7 @@ impl State {
             annotations: json.get("annotations").clone(),
             hooks: json.get("hooks").clone(),
             class: Class::kept(json.get("intelRdt")),
+            holder: Holder::kept(json.get("cgroup")),
             rootfs: text("rootfs").into(),
             defaults: Defaults::kept(json.get("defaults")),
             dir,
@@ -166,6 +170,9 @@ impl State {
         if let Json::Obj(members) = &mut json {
             members.push(("startTime".into(), self.start_time.into()));
             members.push(("cgroupsPath".into(), self.cgroups_path.as_str().into()));
+            if let Some(holder) = &self.holder {
+                members.push(("cgroup".into(), holder.keep()));
+            }
             if !self.hooks.members().is_empty() {
                 members.push(("hooks".into(), self.hooks.clone()));
             }
@@ -243,6 +250,11 @@ impl State {
         Hierarchy::discover()?.group(&self.cgroups_path)
     }
 
+    /// Whether its group has become no other container's, which is possible when it has stopped.
+    pub fn holds(&self, group: &Cgroup) -> bool {
+        self.holder.as_ref().is_none_or(|holder| holder.holds(group))
+    }
+
     /// Lets a created container run.
     pub fn start(&self) -> Result<()> {
         match self.status() {
@@ -304,7 +316,6 @@ impl State {
 
     /// Removes a stopped container's group and files; with `force`, kills it first.
     pub fn delete(&self, force: bool, log: &Log) -> Result<()> {
-        let group = self.cgroup()?;
         match self.status() {
             Status::Stopped => {}
             status if force || status == Status::Created => {
@@ -319,13 +330,15 @@ impl State {
                 )));
             }
         }
-        self.clean(&group, log)
+        self.clean(log)
     }
 
     /// Removes group and files of a container whose first process is gone.
-    pub fn clean(&self, group: &Cgroup, log: &Log) -> Result<()> {
-        // Without a pid namespace others may have outlived it.
-        if group.remove_empty().is_err() {
+    pub fn clean(&self, log: &Log) -> Result<()> {
+        let group = self.cgroup()?;
+        // Without a pid namespace others may have outlived it. Whoever takes the group says so before he enters, so what is in
+        // it while it is still this container's was left by that.
+        if self.holds(&group) && group.remove_empty().is_err() && self.holds(&group) {
             group.kill()?;
             group.remove()?;
         }

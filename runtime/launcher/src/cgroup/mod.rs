@@ -11,6 +11,7 @@ pub mod cpuset;
 pub mod devices;
 pub mod freezer;
 pub(crate) mod hierarchy;
+mod holder;
 pub mod io;
 pub mod memory;
 pub mod pids;
@@ -25,6 +26,7 @@ use std::{
 };
 
 pub use hierarchy::{Hierarchy, Mount, unescape};
+pub use holder::Holder;
 
 use crate::{
     error::{Context, Error, Result},
@@ -37,6 +39,15 @@ use crate::{
 pub struct Cgroup {
     v2: bool,
     dirs: Vec<Dir>,
+}
+
+/// What [`Cgroup::claim`] did.
+#[derive(Debug)]
+pub struct Claim {
+    /// The part of the group that was not there.
+    pub made: Cgroup,
+    /// For [`Holder::of`].
+    pub mark: Option<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -100,16 +111,17 @@ impl Cgroup {
 
     /// The same for a container, which shares its group with nobody: what is in it would be limited with the container, and
     /// end with it (runc 1.2, `container_linux.go`).
-    pub fn claim(&self) -> Result<Cgroup> {
+    pub fn claim(&self) -> Result<Claim> {
         let made = self.create()?;
-        // What is new holds nothing.
-        if made.dirs.len() < self.dirs.len()
-            && let Err(error) = self.check_unused()
-        {
+        // What is new holds nothing, and is nobody else's.
+        if made.dirs.len() == self.dirs.len() {
+            return Ok(Claim { made, mark: None });
+        }
+        if let Err(error) = self.check_unused() {
             let _ = made.remove();
             return Err(error);
         }
-        Ok(made)
+        Ok(Claim { made, mark: Holder::mark(self) })
     }
 
     fn check_unused(&self) -> Result<()> {
@@ -548,12 +560,12 @@ mod tests {
     #[test]
     fn a_group_that_is_in_use_is_nobody_elses() {
         let files = Files::new("in-use", &[]);
-        let made = files.group("/a/b").claim().unwrap();
+        let made = files.group("/a/b").claim().unwrap().made;
         made.remove().unwrap();
         assert!(files.0.join("a").exists() && !files.0.join("a/b").exists());
         fs::create_dir_all(files.0.join("a/b/c")).unwrap();
         // What was there is not of the making.
-        assert_eq!(files.group("/a/b").claim().unwrap().dirs().count(), 0);
+        assert_eq!(files.group("/a/b").claim().unwrap().made.dirs().count(), 0);
         fs::write(files.0.join("a/b/cgroup.events"), "populated 0\nfrozen 1\n").unwrap();
         assert!(files.group("/a/b").claim().unwrap_err().to_string().contains("unexpectedly frozen"));
         fs::write(files.0.join("a/b/c/cgroup.procs"), "7\n8\n").unwrap();

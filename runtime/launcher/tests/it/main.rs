@@ -1,0 +1,4 @@
+//! The launcher's program on bundles, as those who call it see it. Needs root, busybox and unshare(1).
+
+mod bundle;
+mod groups;
