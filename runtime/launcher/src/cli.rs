@@ -662,16 +662,18 @@ fn update_command(arguments: &mut Arguments, options: &Options) -> Result<u8> {
         object(parts.map(|(key, members)| (key, Json::Obj(members))))
     });
     let state = State::load(&options.root, &id)?;
-    state.cgroup()?.update(&resources)?;
-    let schemata: Vec<String> = cache.into_iter().chain(bandwidth).collect();
-    match &state.class {
-        Some(class) => class.write_schemata(&schemata)?,
-        None if schemata.is_empty() => {}
-        None => {
-            return Err(Error::new(format!("container {id} has no linux.intelRdt, whose schemata could be changed")));
-        }
+    if state.status() == Status::Stopped {
+        return Err(Error::new("container not running"));
     }
-    Ok(0)
+    let schemata: Vec<String> = cache.into_iter().chain(bandwidth).collect();
+    if state.class.is_none() && !schemata.is_empty() {
+        return Err(Error::new(format!("container {id} has no linux.intelRdt, whose schemata could be changed")));
+    }
+    let journal = state.cgroup()?.update(&resources)?;
+    match state.class.as_ref().map_or(Ok(()), |class| class.write_schemata(&schemata)) {
+        Ok(()) => Ok(0),
+        Err(error) => Err(journal.failed(error)),
+    }
 }
 
 fn events_command(arguments: &mut Arguments, options: &Options) -> Result<u8> {

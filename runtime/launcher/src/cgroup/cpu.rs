@@ -1,56 +1,54 @@
 //! CPU time: shares (weight), quota and period.
 
-use std::path::Path;
-
-use super::write;
+use super::Files;
 use crate::{error::Result, json::Json};
 
-pub fn v1(dir: &Path, cpu: &Json) -> Result<()> {
+pub fn v1(files: Files<'_>, cpu: &Json) -> Result<()> {
     if let Some(shares) = cpu.get("shares").u64().filter(|&shares| shares > 0) {
-        write(dir, "cpu.shares", &shares.to_string())?;
+        files.write("cpu.shares", &shares.to_string())?;
     }
     let period = cpu.get("period").u64().filter(|&period| period > 0);
     let quota = cpu.get("quota").i64().filter(|&quota| quota != 0);
     if let Some(period) = period
-        && let Err(error) = write(dir, "cpu.cfs_period_us", &period.to_string())
+        && let Err(error) = files.write("cpu.cfs_period_us", &period.to_string())
     {
         // A shorter period may not fit the old quota (or the parent's): the new quota has to come first.
         let Some(quota) = quota.filter(|_| error.errno() == Some(libc::EINVAL)) else { return Err(error) };
-        write(dir, "cpu.cfs_quota_us", &quota.to_string())?;
-        write(dir, "cpu.cfs_period_us", &period.to_string())?;
+        files.write("cpu.cfs_quota_us", &quota.to_string())?;
+        files.write("cpu.cfs_period_us", &period.to_string())?;
     }
     if let Some(quota) = quota {
-        write(dir, "cpu.cfs_quota_us", &quota.to_string())?;
+        files.write("cpu.cfs_quota_us", &quota.to_string())?;
     }
     if let Some(burst) = cpu.get("burst").u64() {
-        write(dir, "cpu.cfs_burst_us", &burst.to_string())?;
+        files.write("cpu.cfs_burst_us", &burst.to_string())?;
     }
     for (key, file) in [("realtimePeriod", "cpu.rt_period_us"), ("realtimeRuntime", "cpu.rt_runtime_us")] {
         if let Some(value) = cpu.get(key).i64().filter(|&value| value != 0) {
-            write(dir, file, &value.to_string())?;
+            files.write(file, &value.to_string())?;
         }
     }
     if let Some(idle) = cpu.get("idle").i64() {
-        write(dir, "cpu.idle", &idle.to_string())?;
+        files.write("cpu.idle", &idle.to_string())?;
     }
     Ok(())
 }
 
-pub fn v2(dir: &Path, cpu: &Json) -> Result<()> {
+pub fn v2(files: Files<'_>, cpu: &Json) -> Result<()> {
     if let Some(shares) = cpu.get("shares").u64().filter(|&shares| shares > 0) {
-        write(dir, "cpu.weight", &weight_of_shares(shares).to_string())?;
+        files.write("cpu.weight", &weight_of_shares(shares).to_string())?;
     }
     let period = cpu.get("period").u64().filter(|&period| period > 0);
     let quota = cpu.get("quota").i64().filter(|&quota| quota != 0);
     if period.is_some() || quota.is_some() {
         let quota = quota.filter(|&quota| quota > 0).map_or("max".to_owned(), |quota| quota.to_string());
-        write(dir, "cpu.max", &format!("{quota} {}", period.unwrap_or(100_000)))?;
+        files.write("cpu.max", &format!("{quota} {}", period.unwrap_or(100_000)))?;
     }
     if let Some(burst) = cpu.get("burst").u64() {
-        write(dir, "cpu.max.burst", &burst.to_string())?;
+        files.write("cpu.max.burst", &burst.to_string())?;
     }
     if let Some(idle) = cpu.get("idle").i64() {
-        write(dir, "cpu.idle", &idle.to_string())?;
+        files.write("cpu.idle", &idle.to_string())?;
     }
     Ok(())
 }

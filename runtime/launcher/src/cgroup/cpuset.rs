@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::write;
+use super::{Files, write};
 use crate::{
     error::{Context, Result},
     json::Json,
@@ -39,14 +39,14 @@ pub fn is_asked_for(cpu: &Json) -> bool {
     ["cpus", "mems"].into_iter().any(|key| cpu.get(key).str().is_some_and(|value| !value.is_empty()))
 }
 
-pub fn v1(dir: &Path, cpu: &Json) -> Result<()> {
-    v2(dir, cpu)
+pub fn v1(files: Files<'_>, cpu: &Json) -> Result<()> {
+    v2(files, cpu)
 }
 
-pub fn v2(dir: &Path, cpu: &Json) -> Result<()> {
+pub fn v2(files: Files<'_>, cpu: &Json) -> Result<()> {
     for (key, file) in [("cpus", "cpuset.cpus"), ("mems", "cpuset.mems")] {
         if let Some(value) = cpu.get(key).str().filter(|value| !value.is_empty()) {
-            write(dir, file, value)?;
+            files.write(file, value)?;
         }
     }
     Ok(())

@@ -1,8 +1,6 @@
 //! Block I/O (weight and throttling) and huge pages.
 
-use std::path::Path;
-
-use super::write;
+use super::Files;
 use crate::{
     error::{Error, Result},
     json::Json,
@@ -15,27 +13,30 @@ const THROTTLES: [(&str, &str, &str); 4] = [
     ("throttleWriteIOPSDevice", "blkio.throttle.write_iops_device", "wiops"),
 ];
 
-pub fn v1(dir: &Path, io: &Json) -> Result<()> {
+pub fn v1(files: Files<'_>, io: &Json) -> Result<()> {
     if let Some(weight) = io.get("weight").u64().filter(|&weight| weight > 0) {
         // The file carries the scheduler's name where only BFQ knows weights.
-        let file = if dir.join("blkio.weight").exists() { "blkio.weight" } else { "blkio.bfq.weight" };
-        write(dir, file, &weight.to_string())?;
+        let file = if files.dir.join("blkio.weight").exists() { "blkio.weight" } else { "blkio.bfq.weight" };
+        files.write(file, &weight.to_string())?;
     }
     if let Some(weight) = io.get("leafWeight").u64().filter(|&weight| weight > 0) {
-        write(dir, "blkio.leaf_weight", &weight.to_string())?;
+        files.write("blkio.leaf_weight", &weight.to_string())?;
     }
     for (device, weight) in device_weights(io, "leafWeight") {
-        write(dir, "blkio.leaf_weight_device", &format!("{device} {weight}"))?;
+        files.write("blkio.leaf_weight_device", &format!("{device} {weight}"))?;
     }
     for (device, weight) in device_weights(io, "weight") {
-        let file =
-            if dir.join("blkio.weight_device").exists() { "blkio.weight_device" } else { "blkio.bfq.weight_device" };
-        write(dir, file, &format!("{device} {weight}"))?;
+        let file = if files.dir.join("blkio.weight_device").exists() {
+            "blkio.weight_device"
+        } else {
+            "blkio.bfq.weight_device"
+        };
+        files.write(file, &format!("{device} {weight}"))?;
     }
-    throttle(io, |v1_file, _, device, rate| write(dir, v1_file, &format!("{device} {rate}")))
+    throttle(io, |v1_file, _, device, rate| files.write(v1_file, &format!("{device} {rate}")))
 }
 
-pub fn v2(dir: &Path, io: &Json) -> Result<()> {
+pub fn v2(files: Files<'_>, io: &Json) -> Result<()> {
     if io.get("leafWeight").u64().is_some_and(|weight| weight > 0) || device_weights(io, "leafWeight").next().is_some()
     {
         return Err(Error::new("linux.resources.blockIO: cgroup v2 has no leafWeight"));
@@ -43,7 +44,7 @@ pub fn v2(dir: &Path, io: &Json) -> Result<()> {
     let default = io.get("weight").u64().filter(|&weight| weight > 0).map(|weight| ("default".to_owned(), weight));
     for (device, weight) in default.into_iter().chain(device_weights(io, "weight")) {
         // BFQ has a weight of its own, which it goes by alone, and takes it as it is (runc, cgroups `fs2/io.go`).
-        match write(dir, "io.bfq.weight", &format!("{device} {weight}")) {
+        match files.write("io.bfq.weight", &format!("{device} {weight}")) {
             Err(error) if error.errno() == Some(libc::ENOENT) => {}
             result => {
                 result?;
@@ -52,9 +53,9 @@ pub fn v2(dir: &Path, io: &Json) -> Result<()> {
         }
         // 10…1000 to 1…10000.
         let weight = 1 + (weight.clamp(10, 1000) - 10) * 9999 / 990;
-        write(dir, "io.weight", &format!("{device} {weight}"))?;
+        files.write("io.weight", &format!("{device} {weight}"))?;
     }
-    throttle(io, |_, v2_key, device, rate| write(dir, "io.max", &format!("{device} {v2_key}={rate}")))
+    throttle(io, |_, v2_key, device, rate| files.write("io.max", &format!("{device} {v2_key}={rate}")))
 }
 
 /// `major:minor` and weight (or `leafWeight`) of `weightDevice`.
@@ -77,24 +78,24 @@ fn throttle(io: &Json, set: impl Fn(&str, &str, &str, u64) -> Result<()>) -> Res
 }
 
 /// Handles and objects of RDMA devices, by device (config-linux "RDMA").
-pub fn rdma(dir: &Path, devices: &Json) -> Result<()> {
+pub fn rdma(files: Files<'_>, devices: &Json) -> Result<()> {
     for (device, limits) in devices.members() {
         let limit = |key: &str| limits.get(key).u64().map_or("max".to_owned(), |value| value.to_string());
         let line = format!("{device} hca_handle={} hca_object={}", limit("hcaHandles"), limit("hcaObjects"));
-        write(dir, "rdma.max", &line)?;
+        files.write("rdma.max", &line)?;
     }
     Ok(())
 }
 
 /// `suffix` is `limit_in_bytes` on v1 and `max` on v2. What is reserved counts, where the kernel counts it (5.7), and else
 /// what is used (config-linux "Huge page limits"): both are limited, as runc does.
-pub fn hugepages(dir: &Path, limits: &[Json], suffix: &str) -> Result<()> {
+pub fn hugepages(files: Files<'_>, limits: &[Json], suffix: &str) -> Result<()> {
     for limit in limits {
         let (Some(size), Some(bytes)) = (limit.get("pageSize").str(), limit.get("limit").u64()) else {
             return Err(Error::new("linux.resources.hugepageLimits: pageSize or limit is missing"));
         };
-        write(dir, &format!("hugetlb.{size}.{suffix}"), &bytes.to_string())?;
-        match write(dir, &format!("hugetlb.{size}.rsvd.{suffix}"), &bytes.to_string()) {
+        files.write(&format!("hugetlb.{size}.{suffix}"), &bytes.to_string())?;
+        match files.write(&format!("hugetlb.{size}.rsvd.{suffix}"), &bytes.to_string()) {
             Err(error) if error.errno() != Some(libc::ENOENT) => return Err(error),
             _ => {}
         }

@@ -2,21 +2,22 @@
 
 use std::path::Path;
 
-use super::{read_key, read_number, write};
+use super::{Files, read_key, read_number};
 use crate::{
     error::{Error, Result},
     json::Json,
 };
 
-pub fn v1(dir: &Path, memory: &Json) -> Result<()> {
+pub fn v1(files: Files<'_>, memory: &Json) -> Result<()> {
     let limit = memory.get("limit").i64().filter(|&limit| limit != 0);
-    let swap = memory.get("swap").i64().filter(|&swap| swap != 0 && dir.join("memory.memsw.limit_in_bytes").exists());
-    let write_limit = |limit: i64| write(dir, "memory.limit_in_bytes", &limit.to_string());
-    let write_swap = |swap: i64| write(dir, "memory.memsw.limit_in_bytes", &swap.to_string());
+    let swap =
+        memory.get("swap").i64().filter(|&swap| swap != 0 && files.dir.join("memory.memsw.limit_in_bytes").exists());
+    let write_limit = |limit: i64| files.write("memory.limit_in_bytes", &limit.to_string());
+    let write_swap = |swap: i64| files.write("memory.memsw.limit_in_bytes", &swap.to_string());
     match (limit, swap) {
         (Some(limit), Some(swap)) => {
             // The limit may never pass memory+swap: raise the outer one first, lower the inner one first.
-            let current = read_number(dir, "memory.memsw.limit_in_bytes").unwrap_or(u64::MAX);
+            let current = read_number(files.dir, "memory.memsw.limit_in_bytes").unwrap_or(u64::MAX);
             if swap < 0 || swap as u64 > current {
                 write_swap(swap)?;
                 write_limit(limit)?;
@@ -30,18 +31,18 @@ pub fn v1(dir: &Path, memory: &Json) -> Result<()> {
         (None, None) => {}
     }
     if let Some(reservation) = memory.get("reservation").i64().filter(|&reservation| reservation != 0) {
-        write(dir, "memory.soft_limit_in_bytes", &reservation.to_string())?;
+        files.write("memory.soft_limit_in_bytes", &reservation.to_string())?;
     }
     if let Some(swappiness) = memory.get("swappiness").u64() {
-        write(dir, "memory.swappiness", &swappiness.to_string())?;
+        files.write("memory.swappiness", &swappiness.to_string())?;
     }
     if memory.get("disableOOMKiller").bool() == Some(true) {
-        write(dir, "memory.oom_control", "1")?;
+        files.write("memory.oom_control", "1")?;
     }
     Ok(())
 }
 
-pub fn v2(dir: &Path, memory: &Json) -> Result<()> {
+pub fn v2(files: Files<'_>, memory: &Json) -> Result<()> {
     let number = |value: i64| if value < 0 { "max".to_owned() } else { value.to_string() };
     let limit = memory.get("limit").i64().filter(|&limit| limit != 0);
     if let Some(swap) = memory.get("swap").i64().filter(|&swap| swap != 0) {
@@ -53,17 +54,17 @@ pub fn v2(dir: &Path, memory: &Json) -> Result<()> {
         }
         // v1 counts memory and swap together, v2 swap alone.
         let swap = if swap < 0 { -1 } else { (swap - limit.unwrap_or(0).max(0)).max(0) };
-        match write(dir, "memory.swap.max", &number(swap)) {
+        match files.write("memory.swap.max", &number(swap)) {
             // A kernel that does not count swap has no such file, and no limit and no swap are then what there is anyway (runc).
             Err(error) if error.errno() == Some(libc::ENOENT) && swap <= 0 => {}
             result => result?,
         }
     }
     if let Some(limit) = limit {
-        write(dir, "memory.max", &number(limit))?;
+        files.write("memory.max", &number(limit))?;
     }
     if let Some(reservation) = memory.get("reservation").i64().filter(|&reservation| reservation != 0) {
-        write(dir, "memory.low", &number(reservation))?;
+        files.write("memory.low", &number(reservation))?;
     }
     Ok(())
 }
@@ -89,7 +90,7 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("memory-{}", std::process::id()));
         fs::create_dir_all(&dir).unwrap();
         let file = |name: &str| fs::read_to_string(dir.join(name)).unwrap_or_default();
-        let apply = |limits: &str| v2(&dir, &Json::parse(limits.as_bytes()).unwrap());
+        let apply = |limits: &str| v2(Files::new(&dir, None), &Json::parse(limits.as_bytes()).unwrap());
         fs::write(dir.join("memory.max"), "").unwrap();
         apply(r#"{"limit":4096,"swap":4096}"#).unwrap();
         assert_eq!((file("memory.max").as_str(), file("memory.swap.max").as_str()), ("4096", ""));

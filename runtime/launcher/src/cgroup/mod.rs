@@ -9,6 +9,7 @@
 pub mod cpu;
 pub mod cpuset;
 pub mod devices;
+mod files;
 pub mod freezer;
 pub(crate) mod hierarchy;
 mod holder;
@@ -20,11 +21,12 @@ pub mod update;
 use std::{
     fs,
     io::ErrorKind,
-    os::{fd::OwnedFd, unix::fs::OpenOptionsExt},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     time::Duration,
 };
 
+pub use files::{ControlFile, Files, Journal, write};
 pub use hierarchy::{Hierarchy, Mount, unescape};
 pub use holder::Holder;
 
@@ -171,7 +173,7 @@ impl Cgroup {
 
     /// Writes the limits of `linux.resources`, which what they do not name leave as it is.
     pub fn apply(&self, resources: &Json) -> Result<()> {
-        self.limit(resources)?;
+        self.limit(resources, None)?;
         match resources.get("devices").items() {
             [] => Ok(()),
             devices => self.limit_devices(devices),
@@ -181,7 +183,7 @@ impl Cgroup {
     /// Writes the limits of a new container: of devices it may use those alone that are named, also where none is
     /// (config-linux "Allowed Device list").
     pub fn confine(&self, resources: &Json) -> Result<()> {
-        self.limit(resources)?;
+        self.limit(resources, None)?;
         self.limit_devices(resources.get("devices").items())
     }
 
@@ -194,16 +196,17 @@ impl Cgroup {
         }
     }
 
-    fn limit(&self, resources: &Json) -> Result<()> {
+    fn limit(&self, resources: &Json, journal: Option<&Journal>) -> Result<()> {
         if !resources.get("network").members().is_empty() {
             return Err(Error::new("linux.resources.network is not supported"));
         }
         if self.v2 {
-            return self.apply_v2(resources);
+            return self.limit_v2(resources, journal);
         }
-        let present = |name: &'static str, key: &str| -> Result<Option<&Path>> {
+        let files = |dir| Files::new(dir, journal);
+        let present = |name: &'static str, key: &str| -> Result<Option<Files<'_>>> {
             match self.dir(name) {
-                Some(dir) => Ok(Some(dir)),
+                Some(dir) => Ok(Some(files(dir))),
                 None if resources.get(key).is_null()
                     || resources.get(key).items().is_empty() && resources.get(key).members().is_empty() =>
                 {
@@ -213,23 +216,23 @@ impl Cgroup {
             }
         };
         match self.dir("cpuset") {
-            Some(dir) => cpuset::v1(dir, resources.get("cpu"))?,
+            Some(dir) => cpuset::v1(files(dir), resources.get("cpu"))?,
             None if cpuset::is_asked_for(resources.get("cpu")) => {
                 return Err(Error::new("linux.resources.cpu: the cpuset controller is not mounted"));
             }
             None => {}
         }
-        if let Some(dir) = present("cpu", "cpu")? {
-            cpu::v1(dir, resources.get("cpu"))?;
+        if let Some(files) = present("cpu", "cpu")? {
+            cpu::v1(files, resources.get("cpu"))?;
         }
-        if let Some(dir) = present("memory", "memory")? {
-            memory::v1(dir, resources.get("memory"))?;
+        if let Some(files) = present("memory", "memory")? {
+            memory::v1(files, resources.get("memory"))?;
         }
-        if let Some(dir) = present("pids", "pids")? {
-            pids::apply(dir, resources.get("pids"))?;
+        if let Some(files) = present("pids", "pids")? {
+            pids::apply(files, resources.get("pids"))?;
         }
-        if let Some(dir) = present("blkio", "blockIO")? {
-            io::v1(dir, resources.get("blockIO"))?;
+        if let Some(files) = present("blkio", "blockIO")? {
+            io::v1(files, resources.get("blockIO"))?;
         }
         if !resources.get("rdma").members().is_empty() {
             return Err(Error::new("linux.resources.rdma is supported on cgroup v2 only"));
@@ -239,25 +242,26 @@ impl Cgroup {
         }
         match (self.dir("hugetlb"), resources.get("hugepageLimits").items()) {
             (_, []) => Ok(()),
-            (Some(dir), limits) => io::hugepages(dir, limits, "limit_in_bytes"),
+            (Some(dir), limits) => io::hugepages(files(dir), limits, "limit_in_bytes"),
             (None, _) => Err(Error::new("linux.resources.hugepageLimits: the hugetlb controller is not mounted")),
         }
     }
 
-    fn apply_v2(&self, resources: &Json) -> Result<()> {
+    fn limit_v2(&self, resources: &Json, journal: Option<&Journal>) -> Result<()> {
         let dir = self.dir("").ok_or_else(|| Error::new("no cgroup directory"))?;
-        cpuset::v2(dir, resources.get("cpu"))?;
-        cpu::v2(dir, resources.get("cpu"))?;
-        memory::v2(dir, resources.get("memory"))?;
-        pids::apply(dir, resources.get("pids"))?;
-        io::v2(dir, resources.get("blockIO"))?;
-        io::hugepages(dir, resources.get("hugepageLimits").items(), "max")?;
-        io::rdma(dir, resources.get("rdma"))?;
+        let files = Files::new(dir, journal);
+        cpuset::v2(files, resources.get("cpu"))?;
+        cpu::v2(files, resources.get("cpu"))?;
+        memory::v2(files, resources.get("memory"))?;
+        pids::apply(files, resources.get("pids"))?;
+        io::v2(files, resources.get("blockIO"))?;
+        io::hugepages(files, resources.get("hugepageLimits").items(), "max")?;
+        io::rdma(files, resources.get("rdma"))?;
         resources
             .get("unified")
             .members()
             .iter()
-            .try_for_each(|(file, value)| write_unified(dir, file, value.str().unwrap_or_default()))
+            .try_for_each(|(file, value)| write_unified(files, file, value.str().unwrap_or_default()))
     }
 
     /// Gives a group of v2 to a user of the host, who may then make groups below it and move processes there; its limits stay
@@ -435,43 +439,14 @@ fn remove_tree(dir: &Path, depth: usize) -> Result<()> {
 
 /// Writes an entry of `linux.resources.unified`, whatever its name (config-linux "Unified"), but for the files that are no
 /// configuration. Each line is one value (`io.max` has one for each device), and so one write.
-fn write_unified(dir: &Path, file: &str, value: &str) -> Result<()> {
+fn write_unified(files: Files<'_>, file: &str, value: &str) -> Result<()> {
     const NOT_LIMITS: [&str; 5] = ["cgroup.procs", "cgroup.threads", "cgroup.kill", "cgroup.freeze", "cgroup.type"];
     if file.contains('/') || NOT_LIMITS.contains(&file) {
         return Err(Error::new(format!("linux.resources.unified: {file:?} is not a limit")));
     }
-    let mut control = ControlFile::new(dir, file);
     match value.contains('\n') {
-        true => value.lines().filter(|line| !line.is_empty()).try_for_each(|line| control.write(line)),
-        false => control.write(value),
-    }
-}
-
-/// Writes one control file.
-pub fn write(dir: &Path, file: &str, value: &str) -> Result<()> {
-    ControlFile::new(dir, file).write(value)
-}
-
-/// A control file that takes several values one after the other; opened with the first.
-pub struct ControlFile {
-    path: PathBuf,
-    file: Option<fs::File>,
-}
-
-impl ControlFile {
-    pub fn new(dir: &Path, file: &str) -> ControlFile {
-        ControlFile { path: dir.join(file), file: None }
-    }
-
-    pub fn write(&mut self, value: &str) -> Result<()> {
-        let mut write = || -> std::io::Result<()> {
-            if self.file.is_none() {
-                self.file = Some(fs::OpenOptions::new().write(true).custom_flags(libc::O_NOFOLLOW).open(&self.path)?);
-            }
-            // One write is one value (cgroup-v1/devices.rst).
-            self.file.as_mut().map_or(Ok(()), |file| std::io::Write::write_all(file, value.as_bytes()))
-        };
-        write().context(|| format!("write {value:?} to {}", self.path.display()))
+        true => value.lines().filter(|line| !line.is_empty()).try_for_each(|line| files.write(file, line)),
+        false => files.write(file, value),
     }
 }
 
@@ -530,10 +505,10 @@ mod tests {
     fn unified_values_are_written_line_by_line() {
         let files = Files::new("unified", &["io.max", "cgroup.max.descendants", "cgroup.kill"]);
         files.apply(r#"{"unified":{"io.max":"8:0 rbps=1\n8:16 rbps=2\n","cgroup.max.descendants":"5"}}"#).unwrap();
-        // Two writes: the kernel takes one line of each.
+        // Two writes, here one over the other: the kernel takes one line of each.
         assert_eq!(
             (files.read("io.max").as_str(), files.read("cgroup.max.descendants").as_str()),
-            ("8:0 rbps=18:16 rbps=2", "5")
+            ("8:16 rbps=2", "5")
         );
         for bad in [r#"{"unified":{"cgroup.kill":"1"}}"#, r#"{"unified":{"a/io.max":"1"}}"#] {
             assert!(files.apply(bad).unwrap_err().to_string().contains("is not a limit"), "{bad}");

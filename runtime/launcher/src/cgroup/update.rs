@@ -2,15 +2,16 @@
 
 use std::{fs, path::Path};
 
-use super::{Cgroup, read_number};
+use super::{Cgroup, Journal, read_number};
 use crate::{
     error::{Error, Result},
     json::Json,
 };
 
 impl Cgroup {
-    /// Changes the limits that are named, and those that follow from them.
-    pub fn update(&self, resources: &Json) -> Result<()> {
+    /// Changes the limits that are named, and those that follow from them: all, or none (runc `container_linux.go`, Set). By
+    /// what it returns they can be taken back.
+    pub fn update(&self, resources: &Json) -> Result<Journal> {
         let mut resources = resources.clone();
         if let Json::Obj(members) = &mut resources {
             // A device that somebody else has given the container would be lost (runc's rule).
@@ -22,7 +23,11 @@ impl Cgroup {
             complete(&mut resources, "cpu", |cpu| missing_time(dir, cpu));
         }
         complete(&mut resources, "memory", |memory| missing_memory(dir, memory));
-        self.apply(&resources)
+        let journal = Journal::default();
+        match self.limit(&resources, Some(&journal)) {
+            Ok(()) => Ok(journal),
+            Err(error) => Err(journal.failed(error)),
+        }
     }
 }
 
@@ -119,7 +124,7 @@ mod tests {
         before.iter().for_each(|(file, text)| fs::write(dir.join(file), text).unwrap());
         let mount = Mount { controllers: vec![], point: dir.clone(), root: "/".into() };
         let group = Hierarchy::V2 { mount }.group("/").unwrap();
-        let result = group.update(&Json::parse(request.as_bytes()).unwrap());
+        let result = group.update(&Json::parse(request.as_bytes()).unwrap()).map(drop);
         let read = |(file, _): &(&str, &str)| {
             // Where a control file takes a value whole, this one keeps the end of a longer one: tests write none.
             fs::read_to_string(dir.join(file)).unwrap().trim_end().to_owned()

@@ -1,7 +1,12 @@
 //! Control groups as the launcher has them for its containers: whose they are, what is written to them and taken back, which
 //! there are.
 
-use crate::bundle::{Bundle, isolated};
+use std::fs;
+
+use coracle_launcher::cgroup::Cgroup;
+use serde_json::json;
+
+use crate::bundle::{Bundle, isolated, until};
 
 #[test]
 fn a_group_that_another_has_taken_is_left_to_it() {
@@ -31,5 +36,53 @@ fn a_group_that_another_has_taken_is_left_to_it() {
         assert!(!left.cgroup().processes().is_empty());
         assert_eq!(left.ok(&["delete", "c"]), "");
         assert!(!left.cgroup().exists());
+    });
+}
+
+/// What control files hold; of a file that the kernel has not here, nothing.
+fn held(group: &Cgroup, files: &[(&str, &str)]) -> Vec<Option<String>> {
+    let read = |&(controller, file): &(&str, &str)| fs::read_to_string(group.dir(controller)?.join(file)).ok();
+    files.iter().map(read).collect()
+}
+
+#[test]
+fn an_update_is_made_whole_or_not_at_all() {
+    const TEST: &str = "groups::an_update_is_made_whole_or_not_at_all";
+    isolated(TEST, || {
+        let mut bundle = Bundle::new(TEST, "sleep 1000");
+        bundle.config["linux"]["resources"] = json!({ "pids": { "limit": 50 }, "memory": { "limit": 64 << 20 } });
+        bundle.quiet(&["run", "-d", "c"]);
+        let group = bundle.cgroup();
+        let files: &[(&str, &str)] = match group.is_v2() {
+            true => &[("", "cpu.weight"), ("", "cpu.max"), ("", "memory.max"), ("", "pids.max")],
+            false => &[
+                ("cpu", "cpu.shares"),
+                ("cpu", "cpu.cfs_quota_us"),
+                ("cpu", "cpu.cfs_period_us"),
+                ("memory", "memory.limit_in_bytes"),
+                ("pids", "pids.max"),
+            ],
+        };
+        let before = held(&group, files);
+        let request = |last: &str| {
+            let text = format!(
+                r#"{{"cpu":{{"shares":512,"quota":30000,"period":50000}},"memory":{{"limit":{}}},"pids":{{"limit":9}}{last}}}"#,
+                32 << 20
+            );
+            fs::write(bundle.dir.path().join("request"), text).unwrap();
+        };
+        // A weight that no kernel takes.
+        request(r#","blockIO":{"weight":99999999}"#);
+        let error = bundle.refused(&["update", "-r", "request", "c"]);
+        assert!(error.contains("weight") && !error.contains("not all is as it was"), "{error}");
+        assert_eq!(held(&group, files), before);
+        request("");
+        bundle.ok(&["update", "-r", "request", "c"]);
+        let after = held(&group, files);
+        assert!(after.iter().zip(&before).all(|(after, before)| after != before), "{before:?} {after:?}");
+        bundle.ok(&["kill", "c", "KILL"]);
+        until("stopped", || bundle.ok(&["state", "c"]).contains("\"status\":\"stopped\""));
+        assert!(bundle.refused(&["update", "--pids-limit", "7", "c"]).contains("container not running"));
+        bundle.ok(&["delete", "c"]);
     });
 }
