@@ -11,12 +11,14 @@ use std::{
 use crate::{
     capabilities,
     cgroup::{freezer, update::bytes},
-    create::{self, Options, Started},
+    create::{self, Created, Options, Started},
     error::{Context, Error, Result},
     events, exec,
     json::{Json, object},
     log::Log,
-    mount_options, seccomp,
+    mount_options,
+    notify::Listener,
+    seccomp,
     spec::{Process, read_json},
     state::{self, State, Status},
     sys,
@@ -174,11 +176,7 @@ fn run(arguments: &mut Arguments, options: &mut Options) -> Result<u8> {
     match command.as_str() {
         "create" => create_command(arguments, options),
         "run" => run_command(arguments, options),
-        "start" => with_state(arguments, options, |state| {
-            state.start()?;
-            state.run_hooks("poststart", Status::Running, &options.log);
-            Ok(())
-        }),
+        "start" => with_state(arguments, options, |state| start(state, options)),
         "exec" => exec_command(arguments, options),
         "state" => with_state(arguments, options, |state| {
             println!("{}", state.show());
@@ -247,8 +245,25 @@ fn create_command(arguments: &mut Arguments, options: &mut Options) -> Result<u8
     arguments.end()?;
     find_bundle(options)?;
     options.detach = true;
-    let created = create::create(&id, options, true).and_then(|(state, _)| report_pid(options, state.pid));
+    options.listener = listener(options);
+    let created = create::create(&id, options, true).and_then(|created| report_pid(options, created.state.pid));
     Ok(created.map_or_else(|error| fail(options, &error, "runc create", 1), |()| 0))
+}
+
+/// Who wants to hear that the container is ready; a caller that is told all the rest hears it otherwise.
+fn listener(options: &Options) -> Option<Listener> {
+    Listener::from_environment().filter(|_| options.report_fd.is_none())
+}
+
+fn start(state: &State, options: &Options) -> Result<()> {
+    // Before it can say anything.
+    let relay = listener(options).map(|listener| listener.open(state.dir())).transpose()?.flatten();
+    state.start()?;
+    state.run_hooks("poststart", Status::Running, &options.log);
+    if let Some(relay) = relay {
+        relay.wait(state.pid, state.pid.unsigned_abs(), &options.log);
+    }
+    Ok(())
 }
 
 fn report_pid(options: &Options, pid: i32) -> Result<()> {
@@ -269,16 +284,28 @@ fn run_command(arguments: &mut Arguments, options: &mut Options) -> Result<u8> {
     let id = arguments.operand("a container id")?;
     arguments.end()?;
     find_bundle(options)?;
+    options.listener = listener(options);
     Ok(run_container(&id, options, keep).unwrap_or_else(|error| fail(options, &error, "runc run", 1)))
 }
 
 fn run_container(id: &str, options: &Options, keep: bool) -> Result<u8> {
     let signals = if options.detach { None } else { Some(forwarded_signals()?) };
-    let (state, terminal) = create::create(id, options, false)?;
+    let Created { state, terminal, relay } = create::create(id, options, false)?;
     report_pid(options, state.pid)?;
     state.run_hooks("poststart", Status::Running, &options.log);
-    let Some(signals) = signals else { return Ok(0) };
-    let code = wait_forwarding(state.pid, &signals, terminal)?;
+    let (pid, log) = (state.pid, options.log.clone());
+    let Some(signals) = signals else {
+        if let Some(relay) = relay {
+            relay.wait(pid, pid.unsigned_abs(), &log);
+        }
+        return Ok(0);
+    };
+    // Whom to watch is this process, which ends with the container's.
+    let telling = relay.map(|relay| std::thread::spawn(move || relay.wait(pid, std::process::id(), &log)));
+    let code = wait_forwarding(pid, &signals, terminal)?;
+    if let Some(telling) = telling {
+        let _ = telling.join();
+    }
     if !keep {
         state.clean(&options.log)?;
     }
@@ -294,7 +321,7 @@ fn exec_process(arguments: &mut Arguments, options: &mut Options) -> Result<u8> 
     let mut process_file: Option<PathBuf> = None;
     let (mut terminal, mut cwd, mut env, mut user, mut caps) = (false, None, Vec::new(), None, Vec::new());
     let (mut groups, mut no_new_privileges) = (Vec::new(), None);
-    let (mut apparmor, mut selinux) = (None, None);
+    let (mut apparmor, mut selinux, mut sub_groups) = (None, None, Vec::new());
     while let Some(flag) = arguments.flag() {
         match flag.name.as_str() {
             "d" | "detach" => options.detach = Arguments::boolean(&flag)?,
@@ -309,16 +336,11 @@ fn exec_process(arguments: &mut Arguments, options: &mut Options) -> Result<u8> 
             "apparmor" => apparmor = Some(arguments.value(flag)?),
             "process-label" => selinux = Some(arguments.value(flag)?),
             "ignore-paused" => options.ignore_paused = Arguments::boolean(&flag)?,
-            "cgroup" => {
-                let path = arguments.value(flag)?;
-                if path.contains(':') {
-                    return Err(Error::new("exec: --cgroup with a controller is not supported"));
-                }
-                options.sub_group = Some(path);
-            }
+            "cgroup" => sub_groups.push(arguments.value(flag)?),
             _ => process_flag(arguments, options, flag, "exec")?,
         }
     }
+    options.sub_groups = parse_sub_groups(&sub_groups)?;
     let id = arguments.operand("a container id")?;
     let state = State::load(&options.root, &id)?;
     let process = match process_file {
@@ -360,6 +382,30 @@ fn exec_process(arguments: &mut Arguments, options: &mut Options) -> Result<u8> 
         Some(signals) => wait_forwarding(pid, &signals, terminal),
         None => Ok(0),
     }
+}
+
+/// `PATH`, once, or `CONTROLLER[,CONTROLLER…]:PATH` (runc `exec.go`, getSubCgroupPaths).
+fn parse_sub_groups(given: &[String]) -> Result<Vec<(String, String)>> {
+    let mut out: Vec<(String, String)> = Vec::new();
+    for text in given {
+        let refused = |why: &str| Err(Error::new(format!("invalid --cgroup argument: {text} ({why})")));
+        let Some((controllers, path)) = text.split_once(':') else {
+            if given.len() > 1 {
+                return refused("missing <controller>: prefix");
+            }
+            return Ok(vec![(String::new(), text.clone())]);
+        };
+        for controller in controllers.split(',') {
+            if controller.is_empty() {
+                return refused("empty <controller> prefix");
+            }
+            if out.iter().any(|(known, _)| known == controller) {
+                return refused(&format!("controller {controller} specified multiple times"));
+            }
+            out.push((controller.to_owned(), path.to_owned()));
+        }
+    }
+    Ok(out)
 }
 
 /// A process file, or standard input for `-`.

@@ -19,6 +19,7 @@ use crate::{
     json::{Json, object},
     labels::OpenLabels,
     log::Log,
+    notify::{Listener, Relay},
     process::Report,
     process_fd::ProcessFd,
     rdt::Class,
@@ -55,19 +56,35 @@ pub struct Options {
     pub keep_keyring: bool,
     /// Of `exec`: also in a paused container, where it waits.
     pub ignore_paused: bool,
-    /// Of `exec`: a group below the container's own.
-    pub sub_group: Option<String>,
+    /// Of `exec`: groups below the container's own, of a controller or ("") of all.
+    pub sub_groups: Vec<(String, String)>,
+    /// Waits to hear that the container is ready.
+    pub listener: Option<Listener>,
 }
 
 /// What a started process tells.
 const READY: &str = "R";
 
+/// A container that was made.
+pub struct Created {
+    pub state: State,
+    /// In the foreground.
+    pub terminal: Option<Terminal>,
+    /// Of one that runs.
+    pub relay: Option<Relay>,
+}
+
 /// Makes the container; it waits for `start` if `wait`, else it runs when this returns.
-pub fn create(id: &str, options: &Options, wait: bool) -> Result<(State, Option<Terminal>)> {
+pub fn create(id: &str, options: &Options, wait: bool) -> Result<Created> {
     let mut spec = Spec::load(&options.bundle)?;
     let mut process = spec.process.take().ok_or_else(|| Error::new("config.json: process is missing"))?;
     process.clamp(&options.log);
     process.scheduling.drop_processors();
+    if !spec.personality_flags.is_empty() {
+        // None are specified yet (config-linux "Personality").
+        let flags = spec.personality_flags.join(" ");
+        options.log.warn(&format!("ignoring unsupported personality flags: {flags}"));
+    }
     let with_sockets;
     let options = match process.take_sockets(std::env::var) {
         0 => options,
@@ -94,6 +111,13 @@ pub fn create(id: &str, options: &Options, wait: bool) -> Result<(State, Option<
             group.give(user)?;
         }
         class = spec.intel_rdt.as_ref().map(|rdt| rdt.open(id)).transpose()?;
+        let mut relay = None;
+        if let Some(listener) = &options.listener {
+            let (mount, variable) = listener.prepare(&dir)?;
+            spec.mounts.push(mount);
+            process.env.push(variable);
+            relay = if wait { None } else { listener.clone().open(&dir)? };
+        }
         let start = if wait { Some(make_fifo(&dir)?) } else { None };
         let mut state = State::new(dir.clone(), id, &options.bundle, 0, &cgroups_path, &spec.annotations);
         state.class.clone_from(&class);
@@ -108,7 +132,7 @@ pub fn create(id: &str, options: &Options, wait: bool) -> Result<(State, Option<
             write_pid_file(path, pid)?;
         }
         send_pidfd(options, pid)?;
-        Ok((state, terminal))
+        Ok(Created { state, terminal, relay })
     })();
     if made.is_err() {
         // What was there before stays; what was made goes. The first error is the one to report.

@@ -36,10 +36,7 @@ pub fn exec(state: &State, mut process: Process, options: &Options) -> Result<St
     process.clamp(&options.log);
     let defaults = defaults(state)?;
     let filter = defaults.filter()?;
-    let group = match &options.sub_group {
-        Some(sub) => state.cgroup()?.below(sub)?,
-        None => state.cgroup()?,
-    };
+    let group = state.cgroup()?.below(&options.sub_groups)?;
     let target = ProcessFd::open(state.pid).context(|| format!("open process {}", state.pid))?;
     // Between the look at the state and now the number may have gone to another process.
     if state.status() == Status::Stopped {
@@ -72,9 +69,9 @@ pub fn exec(state: &State, mut process: Process, options: &Options) -> Result<St
     };
     let place = group.place()?;
     // Of a group that was named no other is taken (runc `container_linux.go`, `SubCgroupPaths`).
-    let doors = || match options.sub_group {
-        None if group.has_passed_on() => beside(state.pid)?.doors(),
-        _ => group.doors(),
+    let doors = || match options.sub_groups.is_empty() && group.has_passed_on() {
+        true => beside(state.pid)?.doors(),
+        false => group.doors(),
     };
     // Before it is in the group, whose processors may be others (config.md "Linux Process", execCPUAffinity): it inherits them.
     let own = process

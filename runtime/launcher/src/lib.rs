@@ -28,6 +28,7 @@ pub mod labels;
 pub mod log;
 mod mapped_overlay;
 pub mod mount_options;
+mod notify;
 mod proc_mounts;
 pub mod process;
 pub mod process_fd;

@@ -103,11 +103,13 @@ impl<'a> Rootfs<'a> {
         let first = spec.mounts.first().filter(|mount| mount.destination == Path::new("/"));
         if let (Some(tree), Some(place)) = (first.and_then(|_| prepared.get(0)), place) {
             let path = fs::read_link(fd_path(&place)).context(|| "find the root".into())?;
+            check_root(spec, &path)?;
             let fd = tree.try_clone().context(|| "duplicate a descriptor".into())?;
             sys::move_mount(&fd, &place).context(|| format!("mount the root at {path:?}"))?;
             return Ok(Rootfs { spec, path, fd, prepared, read_only_later: RefCell::default() });
         }
         let path = sys::real_path(&spec.root).context(|| format!("find the root {:?}", spec.root))?;
+        check_root(spec, &path)?;
         if propagation & libc::MS_SHARED != 0 {
             change::make_parent_private(&path)?;
         }
@@ -464,6 +466,18 @@ impl<'a> Rootfs<'a> {
     /// Makes the working directory, as runc does. If it cannot be made, the change into it says why.
     pub fn make_cwd(&self, cwd: &str) {
         let _ = self.target(Path::new(cwd), true);
+    }
+}
+
+/// Refuses a root that is a link, or is found through one in the bundle: who can change it would have another directory made a
+/// root of than the one that was looked at (runc `configs/validate/validator.go`). Links on the way to a root elsewhere are
+/// the caller's, whose data may lie anywhere.
+fn check_root(spec: &Spec, found: &Path) -> Result<()> {
+    let named: PathBuf = std::iter::once(OsStr::new("/")).chain(plain_parts(&spec.root)).collect();
+    let is_link = || fs::symlink_metadata(&named).is_ok_and(|metadata| metadata.is_symlink());
+    match named == found || !named.starts_with(&spec.bundle) && !is_link() {
+        true => Ok(()),
+        false => Err(Error::new("invalid rootfs: not an absolute path, or a symlink")),
     }
 }
 

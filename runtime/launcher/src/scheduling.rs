@@ -129,9 +129,6 @@ pub fn personality(entry: &Json) -> Result<Option<u64>> {
     if entry.is_null() {
         return Ok(None);
     }
-    if !entry.get("flags").items().is_empty() {
-        return Err(Error::new("linux.personality.flags: there are none that are supported"));
-    }
     match entry.get("domain").str().unwrap_or_default() {
         "LINUX" => Ok(Some(0)),
         "LINUX32" => Ok(Some(8)),

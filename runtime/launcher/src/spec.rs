@@ -40,6 +40,7 @@ pub fn read_json(path: &Path) -> Result<Json> {
 #[derive(Clone, Debug)]
 pub struct Spec {
     pub version: String,
+    pub bundle: PathBuf,
     pub root: PathBuf,
     pub root_readonly: bool,
     /// Mount flags of `rootfsPropagation`, if given.
@@ -65,6 +66,8 @@ pub struct Spec {
     pub time_offsets: String,
     /// For personality(2).
     pub personality: Option<u64>,
+    /// What is asked of it besides.
+    pub personality_flags: Vec<String>,
     /// The SELinux context of the container's own file systems.
     pub mount_label: Option<String>,
     /// The whole `hooks`, for those that come later.
@@ -199,6 +202,7 @@ impl Spec {
         let process = config.get("process");
         let spec = Spec {
             version: version.to_owned(),
+            bundle: bundle.to_owned(),
             root: bundle.join(root),
             root_readonly: config.at("root.readonly").bool().unwrap_or(false),
             propagation: linux
@@ -234,6 +238,7 @@ impl Spec {
             mappings,
             time_offsets: time_offsets(linux.get("timeOffsets"))?,
             personality: scheduling::personality(linux.get("personality"))?,
+            personality_flags: linux.at("personality.flags").strings(),
             mount_label,
             hooks: hooks.clone(),
             prestart: Hooks::parse(hooks, "prestart")?.in_dir(bundle),

@@ -246,6 +246,11 @@ impl State {
         }
     }
 
+    /// Where it is kept.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     pub fn cgroup(&self) -> Result<Cgroup> {
         Hierarchy::discover()?.group(&self.cgroups_path)
     }

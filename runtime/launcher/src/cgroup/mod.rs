@@ -308,14 +308,23 @@ impl Cgroup {
         self.v2 && self.dir("").is_some_and(|dir| enabled(dir).is_ok_and(|names| !names.trim().is_empty()))
     }
 
-    /// A group below this one, which exists already.
-    pub fn below(&self, path: &str) -> Result<Cgroup> {
-        if path.split('/').any(|part| part == "..") {
-            return Err(Error::new(format!("cgroup {path:?} contains \"..\"")));
+    /// A group below this one, which exists already: of each controller that is named, or (`""`) of all (runc
+    /// `container_linux.go`, SubCgroupPaths).
+    pub fn below(&self, paths: &[(String, String)]) -> Result<Cgroup> {
+        let is_of = |dir: &Dir, controller: &str| controller.is_empty() || dir.has(controller);
+        for (controller, path) in paths {
+            if path.split('/').any(|part| part == "..") {
+                return Err(Error::new(format!("{path} is not a sub cgroup path")));
+            }
+            if !self.dirs.iter().any(|dir| is_of(dir, controller)) {
+                return Err(Error::new(format!("unknown controller {controller} in SubCgroupPaths")));
+            }
         }
         let mut group = self.clone();
         for dir in &mut group.dirs {
-            dir.path.push(path.trim_start_matches('/'));
+            if let Some((_, path)) = paths.iter().rfind(|(controller, _)| is_of(dir, controller)) {
+                dir.path.push(path.trim_start_matches('/'));
+            }
         }
         Ok(group)
     }

@@ -2,7 +2,7 @@
 
 use std::{
     ffi::OsStr,
-    io::ErrorKind,
+    io::{self, ErrorKind},
     os::fd::{AsFd, OwnedFd},
     path::Path,
 };
@@ -19,13 +19,14 @@ impl Rootfs<'_> {
     pub(super) fn make_devices(&self) -> Result<()> {
         const STANDARD: [(&str, u32, u32); 6] =
             [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
-        const LINKS: [(&str, &str); 5] = [
+        const LINKS: [(&str, &str); 4] = [
             ("fd", "/proc/self/fd"),
             ("stdin", "/proc/self/fd/0"),
             ("stdout", "/proc/self/fd/1"),
             ("stderr", "/proc/self/fd/2"),
-            ("ptmx", "pts/ptmx"),
         ];
+        // As runc has it, where the kernel shows its memory (`rootfs_linux.go`, setupDevSymlinks).
+        const CORE: (&str, &str) = ("core", "/proc/kcore");
         // A /dev bound from the host is not ours to fill.
         let bound = self.spec.mounts.iter().any(|mount| mount.destination == Path::new("/dev") && mount.kind == "bind");
         if bound {
@@ -47,7 +48,8 @@ impl Rootfs<'_> {
         for device in &self.spec.devices {
             self.make_device(&dev, device)?;
         }
-        for (name, to) in LINKS {
+        let core = Path::new(CORE.1).exists().then_some(CORE);
+        for (name, to) in LINKS.into_iter().chain(core) {
             match sys::symlinkat(to, dev.as_fd(), OsStr::new(name)) {
                 Err(error) if error.kind() != ErrorKind::AlreadyExists => {
                     return Err(Error::io(format!("create /dev/{name}"), error));
@@ -55,7 +57,7 @@ impl Rootfs<'_> {
                 _ => {}
             }
         }
-        Ok(())
+        link_multiplexer(&dev).context(|| "create /dev/ptmx".into())
     }
 
     fn make_device(&self, dev: &OwnedFd, device: &DeviceNode) -> Result<()> {
@@ -116,5 +118,24 @@ impl Rootfs<'_> {
         let target = self.target(Path::new("/dev/console"), false)?;
         sys::mount(&fd_path(&slave), fd_path(&target), "", libc::MS_BIND, "").context(|| "bind /dev/console".into())?;
         Ok((master, slave))
+    }
+}
+
+/// `/dev/ptmx` leads to the container's own terminals, whatever the image has there (config-linux "Default Devices").
+fn link_multiplexer(dev: &OwnedFd) -> io::Result<()> {
+    let (name, to) = (OsStr::new("ptmx"), "pts/ptmx");
+    match sys::symlinkat(to, dev.as_fd(), name) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            if sys::readlinkat(dev.as_fd(), name).is_ok_and(|there| there == to) {
+                return Ok(());
+            }
+            match sys::unlinkat(dev.as_fd(), name) {
+                // Somebody has mounted something there.
+                Err(error) if error.raw_os_error() == Some(libc::EBUSY) => return Ok(()),
+                result => result?,
+            }
+            sys::symlinkat(to, dev.as_fd(), name)
+        }
+        result => result,
     }
 }

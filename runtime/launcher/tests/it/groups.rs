@@ -86,3 +86,46 @@ fn an_update_is_made_whole_or_not_at_all() {
         bundle.ok(&["delete", "c"]);
     });
 }
+
+#[test]
+fn later_processes_go_to_groups_below() {
+    const TEST: &str = "groups::later_processes_go_to_groups_below";
+    isolated(TEST, || {
+        let bundle = Bundle::new(TEST, "sleep 1000");
+        bundle.quiet(&["run", "-d", "c"]);
+        let group = bundle.cgroup();
+        for (_, dir) in group.dirs() {
+            fs::create_dir(dir.join("below")).unwrap();
+        }
+        let exec = |words: &[&str]| {
+            let arguments = [&["exec"], words, &["c", "/bin/cat", "/proc/self/cgroup"]].concat();
+            arguments.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>()
+        };
+        let run = |words: &[&str]| bundle.oci(&exec(words).iter().map(String::as_str).collect::<Vec<_>>());
+        let groups = |words: &[&str]| {
+            let output = run(words);
+            assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+            String::from_utf8(output.stdout).unwrap()
+        };
+        let refused = |words: &[&str]| {
+            let output = run(words);
+            assert_eq!(output.status.code(), Some(255), "{words:?}");
+            String::from_utf8(output.stderr).unwrap()
+        };
+        let all = groups(&["--cgroup", "/below"]);
+        assert_eq!(all.lines().filter(|line| line.ends_with("/c/below")).count(), group.dirs().count(), "{all}");
+        assert!(refused(&["--cgroup", "../c"]).contains("../c is not a sub cgroup path"));
+        assert!(refused(&["--cgroup", "a", "--cgroup", "b"]).contains("(missing <controller>: prefix)"));
+        assert!(refused(&["--cgroup", ":a"]).contains("(empty <controller> prefix)"));
+        assert!(refused(&["--cgroup", "pids:a", "--cgroup", "pids:b"]).contains("pids specified multiple times"));
+        assert!(refused(&["--cgroup", "nothing:a"]).contains("unknown controller nothing in SubCgroupPaths"));
+        if !group.is_v2() {
+            let some = groups(&["--cgroup", "pids,cpu:below", "--cgroup", "memory:/"]);
+            for (controller, end) in [("pids", "/c/below"), ("cpu", "/c/below"), ("memory", "/c"), ("freezer", "/c")] {
+                let line = some.lines().find(|line| line.contains(&format!(":{controller}:"))).unwrap();
+                assert!(line.ends_with(end), "{some}");
+            }
+        }
+        bundle.ok(&["delete", "--force", "c"]);
+    });
+}

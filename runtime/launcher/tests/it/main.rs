@@ -2,3 +2,5 @@
 
 mod bundle;
 mod groups;
+mod readiness;
+mod roots;
