@@ -407,8 +407,12 @@ impl<'a> Rootfs<'a> {
             // Nobody else has put anything into it: what is made in it is what is found there.
             let mounted = self.resolve(&mount.destination, libc::O_PATH).context(|| "open the new mount".into())?;
             for (controllers, dir) in group.dirs() {
-                bind_group(&mounted, OsStr::new(&controllers), dir, flags)
-                    .context(|| format!("bind {}", dir.display()))?;
+                let name = controllers.strip_prefix("name=").unwrap_or(&controllers);
+                bind_group(&mounted, OsStr::new(name), dir, flags).context(|| format!("bind {}", dir.display()))?;
+                // Controllers that are mounted together are looked for alone.
+                for alone in name.split(',').filter(|alone| *alone != name) {
+                    sys::symlinkat(name, mounted.as_fd(), OsStr::new(alone)).context(|| format!("link {alone}"))?;
+                }
             }
             return remount(&mounted, flags, 0);
         }

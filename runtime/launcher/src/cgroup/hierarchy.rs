@@ -12,6 +12,13 @@ use crate::error::{Context, Error, Result};
 /// The v1 controllers that containers get a group in, where they are mounted.
 const V1_CONTROLLERS: [&str; 9] =
     ["cpuset", "cpu", "cpuacct", "memory", "devices", "freezer", "blkio", "pids", "hugetlb"];
+/// Those of v1 beside them, as runc joins them (cgroups `fs/fs.go`, subsystems). Where they are alone, whoever mounted them
+/// wanted them for himself, and the system has v2.
+const V1_BESIDE: [&str; 6] = ["net_cls", "net_prio", "perf_event", "rdma", "misc", "name=systemd"];
+
+fn v1_controllers() -> impl Iterator<Item = &'static str> {
+    V1_CONTROLLERS.into_iter().chain(V1_BESIDE)
+}
 
 /// The cgroup mounts of this process's mount namespace.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,7 +59,10 @@ impl Search {
     fn of(proc_cgroup: &str) -> Search {
         let listed: Vec<&str> =
             proc_cgroup.lines().filter_map(|line| line.split(':').nth(1)).flat_map(|names| names.split(',')).collect();
-        let wanted = V1_CONTROLLERS.into_iter().filter(|name| listed.contains(name)).collect();
+        let wanted = match V1_CONTROLLERS.iter().any(|name| listed.contains(name)) {
+            true => v1_controllers().filter(|name| listed.contains(name)).collect(),
+            false => Vec::new(),
+        };
         Search { wanted, v1: Vec::new(), v2: None }
     }
 
@@ -72,7 +82,7 @@ impl Search {
             Some("cgroup2") if self.v2.is_none() => self.v2 = Some(mount(Vec::new())),
             Some("cgroup") => {
                 let options = right.nth(1).unwrap_or_default();
-                let known = |name: &&str| V1_CONTROLLERS.contains(name);
+                let known = |name: &&str| v1_controllers().any(|known| known == *name);
                 let controllers: Vec<String> = options.split(',').filter(known).map(str::to_owned).collect();
                 if !controllers.is_empty() && !self.v1.iter().any(|mount| mount.controllers == controllers) {
                     self.v1.push(mount(controllers));
@@ -84,7 +94,8 @@ impl Search {
 
     fn finish(self) -> Option<Hierarchy> {
         let v2 = self.v2.map(|mount| Hierarchy::V2 { mount });
-        if self.v1.is_empty() { v2 } else { Some(Hierarchy::V1 { mounts: self.v1 }) }
+        let rules = |mount: &Mount| mount.controllers.iter().any(|name| V1_CONTROLLERS.contains(&name.as_str()));
+        if self.v1.iter().any(rules) { Some(Hierarchy::V1 { mounts: self.v1 }) } else { v2 }
     }
 }
 
@@ -217,6 +228,9 @@ mod tests {
         let group = hierarchy.group("/a/b").unwrap();
         assert_eq!(group.dir("cpuacct").unwrap(), Path::new("/sys/fs/cgroup/cpu,cpuacct/a/b"));
         assert_eq!(group.dir("memory"), None);
+        assert_eq!(group.dir("name=systemd").unwrap(), Path::new("/sys/fs/cgroup/systemd/a/b"));
+        let alone = "31 23 0:26 / /net rw - cgroup none rw,net_cls\n30 23 0:26 / /c rw - cgroup2 cgroup2 rw\n";
+        assert!(Hierarchy::parse(alone).unwrap().is_v2());
         let v2 = "30 23 0:26 / /sys/fs/cgroup\\040x rw - cgroup2 cgroup2 rw\n";
         let Some(hierarchy @ Hierarchy::V2 { .. }) = Hierarchy::parse(v2) else { panic!("only v2") };
         assert_eq!(hierarchy.group("/a").unwrap().dir("memory").unwrap(), Path::new("/sys/fs/cgroup x/a"));
@@ -268,9 +282,13 @@ mod tests {
             assert_eq!(found, Hierarchy::parse(table), "{own:?}");
             String::from_utf8(rest.to_vec()).unwrap()
         };
-        // A hierarchy that is not mounted here is looked for to the end, as are named ones never.
+        const SYSTEMD: &str = "36 31 0:33 / /c/systemd rw - cgroup cgroup rw,xattr,name=systemd\n";
+        // A hierarchy that is not mounted here is looked for to the end, as are those of others never.
         let all = format!("{REST}{UNIFIED}{CPU}{PIDS}{REST}");
-        assert_eq!(left("3:name=systemd:/\n2:cpu:/\n1:pids:/\n0::/\n", &all), REST);
+        assert_eq!(left("3:name=other:/\n2:cpu:/\n1:pids:/\n0::/\n", &all), REST);
+        assert_eq!(left("3:name=systemd:/\n2:cpu:/\n0::/\n", &format!("{CPU}{SYSTEMD}{REST}")), REST);
+        // Beside v2 nobody looks for it.
+        assert_eq!(left("1:name=systemd:/\n0::/\n", &format!("{SYSTEMD}{UNIFIED}{REST}")), REST);
         assert_eq!(left("3:memory:/\n2:cpu:/\n1:pids:/\n0::/\n", &all), "");
         assert_eq!(left("1:name=systemd:/\n0::/\n", &format!("{UNIFIED}{REST}")), REST);
         assert_eq!(left("2:cpu:/\n0::/\n", &format!("{UNIFIED}{REST}")), "");

@@ -15,6 +15,7 @@ pub(crate) mod hierarchy;
 mod holder;
 pub mod io;
 pub mod memory;
+mod network;
 pub mod pids;
 pub mod update;
 
@@ -89,7 +90,7 @@ impl Cgroup {
         }
     }
 
-    /// Every directory with its controllers ("" on v2), for state files and the container's own cgroup mount.
+    /// Every directory with its controllers ("" on v2, `name=…` of a hierarchy without), for state files and the container's own cgroup mount.
     pub fn dirs(&self) -> impl Iterator<Item = (String, &Path)> {
         self.dirs.iter().map(|dir| (dir.controllers.join(","), dir.path.as_path()))
     }
@@ -197,9 +198,6 @@ impl Cgroup {
     }
 
     fn limit(&self, resources: &Json, journal: Option<&Journal>) -> Result<()> {
-        if !resources.get("network").members().is_empty() {
-            return Err(Error::new("linux.resources.network is not supported"));
-        }
         if self.v2 {
             return self.limit_v2(resources, journal);
         }
@@ -234,9 +232,10 @@ impl Cgroup {
         if let Some(files) = present("blkio", "blockIO")? {
             io::v1(files, resources.get("blockIO"))?;
         }
-        if !resources.get("rdma").members().is_empty() {
-            return Err(Error::new("linux.resources.rdma is supported on cgroup v2 only"));
+        if let Some(files) = present("rdma", "rdma")? {
+            io::rdma(files, resources.get("rdma"))?;
         }
+        network::v1(self, resources.get("network"), journal)?;
         if !resources.get("unified").members().is_empty() {
             return Err(Error::new("linux.resources.unified: there is no cgroup v2"));
         }
@@ -257,6 +256,7 @@ impl Cgroup {
         io::v2(files, resources.get("blockIO"))?;
         io::hugepages(files, resources.get("hugepageLimits").items(), "max")?;
         io::rdma(files, resources.get("rdma"))?;
+        network::v2(resources.get("network"))?;
         resources
             .get("unified")
             .members()

@@ -97,6 +97,11 @@ impl Bundle {
         Hierarchy::discover().unwrap().group(&self.group).unwrap()
     }
 
+    /// The test's, which that is in.
+    pub fn parent(&self) -> Cgroup {
+        Hierarchy::discover().unwrap().group(self.group.trim_end_matches("/c")).unwrap()
+    }
+
     pub fn push(&mut self, list: &str, entry: Value) {
         self.config.pointer_mut(list).unwrap().as_array_mut().unwrap().push(entry);
     }

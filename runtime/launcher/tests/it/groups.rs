@@ -1,9 +1,12 @@
 //! Control groups as the launcher has them for its containers: whose they are, what is written to them and taken back, which
 //! there are.
 
-use std::fs;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
-use coracle_launcher::cgroup::Cgroup;
+use coracle_launcher::{cgroup::Cgroup, sys};
 use serde_json::json;
 
 use crate::bundle::{Bundle, isolated, until};
@@ -127,5 +130,72 @@ fn later_processes_go_to_groups_below() {
             }
         }
         bundle.ok(&["delete", "--force", "c"]);
+    });
+}
+
+/// Hierarchies of v1 that the machine has not mounted; in the test's mount namespace alone, and gone with their groups.
+struct Mounted(Vec<PathBuf>);
+
+impl Mounted {
+    fn new(dir: &Path, controllers: &[&str]) -> Mounted {
+        let mount = |names: &&str| {
+            let point = dir.join(names);
+            fs::create_dir(&point).unwrap();
+            // One that has just ended may still be on its way.
+            until("a hierarchy", || sys::mount("none", &point, "cgroup", 0, names).is_ok());
+            point
+        };
+        Mounted(controllers.iter().map(mount).collect())
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        for point in &self.0 {
+            let names = point.file_name().unwrap().to_str().unwrap();
+            // Its groups end a moment after they are removed, and it ends at an unmounting with none.
+            let is_there = || fs::read_to_string("/proc/self/cgroup").unwrap().contains(&format!(":{names}:"));
+            let mut looks = 0;
+            sys::umount(point, 0).unwrap();
+            until("the end of a hierarchy", || {
+                looks += 1;
+                if looks % 50 == 0 && is_there() && sys::mount("none", point, "cgroup", 0, names).is_ok() {
+                    sys::umount(point, 0).unwrap();
+                }
+                !is_there()
+            });
+        }
+    }
+}
+
+#[test]
+fn containers_are_in_every_hierarchy_of_v1() {
+    const TEST: &str = "groups::containers_are_in_every_hierarchy_of_v1";
+    isolated(TEST, || {
+        let mut bundle = Bundle::new(
+            TEST,
+            "cat /proc/self/cgroup; cd /sys/fs/cgroup; readlink net_cls; readlink net_prio; cat net_cls/net_cls.classid; \
+             grep '^lo ' net_prio/net_prio.ifpriomap; ls; exit 0",
+        );
+        if bundle.cgroup().is_v2() {
+            return;
+        }
+        bundle.push("/mounts", json!({ "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro"] }));
+        bundle.config["linux"]["resources"]["network"] = json!({ "classID": 0x10_0001, "priorities": [{ "name": "lo", "priority": 3 }] });
+        let (code, _, error) = bundle.run();
+        let words = "cannot set net_cls limit: container could not join or create cgroup";
+        assert!(code == 1 && error.contains(words), "{error}");
+        let points = tempfile::tempdir().unwrap();
+        let mounted = Mounted::new(points.path(), &["net_cls,net_prio", "perf_event"]);
+        let (code, out, error) = bundle.run();
+        bundle.parent().remove().unwrap();
+        drop(mounted);
+        assert_eq!(code, 0, "{error}");
+        for controllers in ["net_cls,net_prio", "perf_event", "name=systemd", "pids"] {
+            let line = out.lines().find(|line| line.contains(&format!(":{controllers}:"))).unwrap();
+            assert!(line.ends_with("/c"), "{out}");
+        }
+        assert!(out.contains("\nnet_cls,net_prio\nnet_cls,net_prio\n1048577\nlo 3\n"), "{out}");
+        assert!(out.contains("\nperf_event\n") && out.contains("\nsystemd\n"), "{out}");
     });
 }
