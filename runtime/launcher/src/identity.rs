@@ -3,6 +3,7 @@
 use std::{
     fs,
     os::fd::{AsFd, OwnedFd},
+    path::Path,
 };
 
 use crate::{
@@ -65,6 +66,41 @@ impl Mappings {
             fs::write(format!("/proc/{pid}/{file}"), lines).context(|| format!("write {file}"))?;
         }
         Ok(())
+    }
+
+    /// Those of another namespace, its outside as this process has it.
+    pub fn of_namespace(path: &Path) -> Result<Mappings> {
+        let namespace = sys::open(path, libc::O_RDONLY, 0).context(|| "open".into())?;
+        let (joined, join) = sys::pipe().context(|| "create a pipe".into())?;
+        let (read, write) = sys::pipe().context(|| "create a pipe".into())?;
+        // Only of a process in it can they be read (user_namespaces(7)).
+        let pid = sys::clone3(0, None).context(|| "clone3".into())?;
+        if pid == 0 {
+            drop(write);
+            let result = sys::setns(&namespace, libc::CLONE_NEWUSER);
+            let number = result.map_or_else(|error| error.raw_os_error().unwrap_or(libc::EINVAL), |()| 0);
+            let _ = sys::write(&join, &number.to_ne_bytes());
+            let _ = sys::read(&read, &mut [0]);
+            sys::exit_now(0);
+        }
+        let held = Held { pid, door: Some(write) };
+        drop(join);
+        let mut number = [0; 4];
+        match sys::read(&joined, &mut number).map(|count| (count, i32::from_ne_bytes(number))) {
+            Ok((4, 0)) => {}
+            Ok((4, number)) => return Err(Error::io("join", std::io::Error::from_raw_os_error(number))),
+            _ => return Err(Error::new("the process that was to join is gone")),
+        }
+        let ranges = |file: &str| -> Result<Vec<Mapping>> {
+            let text = sys::read_file(format!("/proc/{}/{file}", held.pid)).context(|| format!("read {file}"))?;
+            let range = |line: &str| {
+                let mut numbers = line.split_whitespace().map(str::parse::<u32>);
+                let mut next = || numbers.next()?.ok();
+                Some(Mapping { inside: next()?, outside: next()?, size: next()? })
+            };
+            text.lines().map(|line| range(line).ok_or_else(|| Error::new(format!("{file}: {line:?}")))).collect()
+        };
+        Ok(Mappings { users: ranges("uid_map")?, groups: ranges("gid_map")? })
     }
 
     /// A user namespace with these mappings, for a mount.

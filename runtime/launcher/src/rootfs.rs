@@ -21,7 +21,7 @@ use crate::{
     cgroup::Cgroup,
     copy_up,
     error::{Context, Error, Result},
-    identity::{self, Detached},
+    identity::{self, Detached, Mappings},
     labels, mapped_overlay,
     mount_options::MountOptions,
     proc_mounts,
@@ -54,8 +54,13 @@ impl Prepared {
         if !user && spec.mounts.iter().all(|mount| mount.mappings.is_empty()) {
             return Ok(Prepared::default());
         }
+        let mut joined = None;
         let prepare = |mount: &MountSpec| {
-            let mappings = Some(&mount.mappings).filter(|mappings| !mappings.is_empty());
+            let mappings = match mount.mappings.is_empty() {
+                true if mount.options.idmap => joined_mappings(spec, &mut joined)?.as_ref(),
+                true => None,
+                false => Some(&mount.mappings),
+            };
             match (mount.kind.as_str(), mappings) {
                 ("overlay", Some(mappings)) => mapped_overlay::make(&mount.options, mappings, &spec.root).map(Some),
                 ("bind", _) if mappings.is_some() || user && mount.destination != Path::new("/") => {
@@ -78,6 +83,14 @@ impl Prepared {
     fn get(&self, index: usize) -> Option<&OwnedFd> {
         self.0.get(index).and_then(Option::as_ref)
     }
+}
+
+/// The mappings of the user namespace that the container joins, asked for once.
+fn joined_mappings<'a>(spec: &Spec, known: &'a mut Option<Mappings>) -> Result<&'a Option<Mappings>> {
+    if let (None, Some(path)) = (&known, spec.namespace(NamespaceKind::User).and_then(|user| user.path.as_ref())) {
+        *known = Some(Mappings::of_namespace(path).context(|| format!("read the mappings of {}", path.display()))?);
+    }
+    Ok(known)
 }
 
 fn fd_path(fd: &impl AsRawFd) -> String {

@@ -85,7 +85,7 @@ pub struct MountSpec {
     pub kind: String,
     pub source: String,
     pub options: MountOptions,
-    /// Through which the owners of its files go.
+    /// Through which the owners of its files go; with `idmap` and none, those of the user namespace that is joined.
     pub mappings: Mappings,
 }
 
@@ -265,6 +265,11 @@ impl Spec {
             return Err(sysctl.refused());
         }
         self.mounts.iter().try_for_each(proc_mounts::check)?;
+        // Those of a namespace that is joined are asked of it.
+        let unmapped = |mount: &&MountSpec| mount.options.idmap && mount.mappings.is_empty();
+        if let Some(mount) = self.mounts.iter().find(unmapped).filter(|_| !joined(NamespaceKind::User)) {
+            return Err(Error::new(format!("mount {:?}: idmap without mappings", mount.destination)));
+        }
         for (index, namespace) in self.namespaces.iter().enumerate() {
             if self.namespaces[..index].iter().any(|other| other.kind == namespace.kind) {
                 return Err(Error::new(format!("linux.namespaces: {:?} is there twice", namespace.kind)));
@@ -390,10 +395,7 @@ impl MountSpec {
         if options.idmap && mappings.is_empty() {
             mappings = container.clone();
         }
-        if options.idmap && mappings.is_empty() {
-            return Err(Error::new(format!("mount {destination:?}: idmap without mappings")));
-        }
-        if !mappings.is_empty() && !matches!(kind.as_str(), "bind" | "overlay") {
+        if (options.idmap || !mappings.is_empty()) && !matches!(kind.as_str(), "bind" | "overlay") {
             return Err(Error::new(format!("mount {destination:?}: only bind mounts and overlays can have mappings")));
         }
         Ok(MountSpec { destination: Path::new("/").join(destination), kind, source, options, mappings })

@@ -1,6 +1,10 @@
 //! The container's root and what is put into it.
 
-use std::{fs, os::unix::fs::symlink, path::Path};
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink},
+    path::Path,
+};
 
 use serde_json::json;
 
@@ -63,5 +67,45 @@ fn flags_of_a_personality_are_told_of() {
         let said = bundle.ok(&["--log", "log", "run", "c"]);
         let log = fs::read_to_string(bundle.dir.path().join("log")).unwrap();
         assert!(!said.contains("x86_64") && log.contains("ignoring unsupported personality flags: NEWEST"), "{said}{log}");
+    });
+}
+
+#[test]
+fn owners_are_mapped_as_in_a_namespace_that_is_joined() {
+    const TEST: &str = "roots::owners_are_mapped_as_in_a_namespace_that_is_joined";
+    const OUTSIDE: u32 = 200_000;
+    isolated(TEST, || {
+        let with_users = |script: &str, namespace: serde_json::Value| {
+            let mut bundle = Bundle::new(TEST, script);
+            bundle.push("/linux/namespaces", namespace);
+            fs::set_permissions(bundle.dir.path(), fs::Permissions::from_mode(0o711)).unwrap();
+            for dir in [bundle.rootfs(), bundle.rootfs().join("bin")] {
+                chown(dir, Some(OUTSIDE), Some(OUTSIDE)).unwrap();
+            }
+            bundle
+        };
+        let mut first = with_users("sleep 1000", json!({ "type": "user" }));
+        let range = json!([{ "containerID": 0, "hostID": OUTSIDE, "size": 65536 }]);
+        (first.config["linux"]["uidMappings"], first.config["linux"]["gidMappings"]) = (range.clone(), range);
+        first.quiet(&["run", "-d", "--pid-file", "pid", "c"]);
+        let pid = fs::read_to_string(first.dir.path().join("pid")).unwrap();
+
+        let path = format!("/proc/{pid}/ns/user");
+        let mut second = with_users("stat -c %u:%g /bound /plain; touch /bound/new", json!({ "type": "user", "path": path }));
+        let source = tempfile::tempdir().unwrap();
+        second.config["linux"]["cgroupsPath"] = json!(format!("{}/second", second.config["linux"]["cgroupsPath"].as_str().unwrap()));
+        for (target, options) in [("/bound", json!(["bind", "idmap"])), ("/plain", json!(["bind"]))] {
+            second.push("/mounts", json!({ "destination": target, "type": "bind", "source": source.path(), "options": options }));
+        }
+        let (code, out, error) = second.run();
+        let error_of_none = {
+            second.without("user");
+            second.run().2
+        };
+        first.ok(&["delete", "--force", "c"]);
+        assert_eq!((code, out.as_str()), (0, "0:0\n65534:65534\n"), "{error}");
+        // What root makes there is root's outside.
+        assert_eq!(fs::metadata(source.path().join("new")).unwrap().uid(), 0);
+        assert!(error_of_none.contains("idmap without mappings"), "{error_of_none}");
     });
 }
