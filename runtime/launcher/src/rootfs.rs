@@ -400,18 +400,26 @@ impl<'a> Rootfs<'a> {
         set_propagation(&mounted, &mount.options)
     }
 
-    /// The container's own groups: on v2 one file system (or its subtree), on v1 a tmpfs with a directory a hierarchy.
+    /// The groups as the container sees them: on v2 one file system, whose root is that of its cgroup namespace, on v1 a tmpfs
+    /// with a directory a hierarchy.
     fn mount_cgroup(&self, mount: &MountSpec, cgroup: Option<&Cgroup>) -> Result<()> {
         let target = self.target(&mount.destination, true)?;
         let group = cgroup.ok_or_else(|| Error::new("there is no cgroup to show"))?;
         let own_namespace = self.spec.namespace(NamespaceKind::Cgroup).is_some();
         let flags = mount.options.flags;
-        if group.is_v2() && own_namespace {
-            return sys::mount("cgroup", fd_path(&target), "cgroup2", flags, "").context(|| "cgroup2".into());
-        }
-        if group.is_v2() {
-            let dir = group.dir("").unwrap_or(Path::new("/sys/fs/cgroup")).to_string_lossy().into_owned();
-            sys::mount(&dir, fd_path(&target), "", libc::MS_BIND | libc::MS_REC, "")
+        if let Some(tree) = group.tree() {
+            if own_namespace {
+                match sys::mount("cgroup", fd_path(&target), "cgroup2", flags, &mount.options.data) {
+                    // It belongs to another user namespace than the container's.
+                    Err(error) if matches!(error.raw_os_error(), Some(libc::EPERM | libc::EBUSY)) => {}
+                    result => return result.context(|| "cgroup2".into()),
+                }
+            }
+            // Without a cgroup namespace `/proc/self/cgroup` names groups from the root of the tree, so that is shown (runc,
+            // mountCgroupV2). Bound and not mounted: a mount from there would change the options of the host's (cgroup-v2.rst
+            // "Mounting").
+            let dir = group.dir("").filter(|_| own_namespace).unwrap_or(&tree);
+            sys::mount(&dir.to_string_lossy(), fd_path(&target), "", libc::MS_BIND | libc::MS_REC, "")
                 .context(|| "bind the cgroup".into())?;
         } else {
             let inner = flags & !libc::MS_RDONLY;

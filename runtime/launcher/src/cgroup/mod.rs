@@ -80,14 +80,17 @@ impl Cgroup {
 
     /// Whether there is a controller of this name for it.
     pub fn counts(&self, controller: &str) -> bool {
-        match self.dirs.first() {
-            Some(dir) if self.v2 => {
-                let mount: PathBuf = dir.path.components().take(dir.depth_of_mount).collect();
-                fs::read_to_string(mount.join("cgroup.controllers"))
-                    .is_ok_and(|names| names.split_whitespace().any(|name| name == controller))
-            }
-            _ => self.dir(controller).is_some(),
+        match self.tree() {
+            Some(mount) => fs::read_to_string(mount.join("cgroup.controllers"))
+                .is_ok_and(|names| names.split_whitespace().any(|name| name == controller)),
+            None => self.dir(controller).is_some(),
         }
+    }
+
+    /// Where the one tree of v2 is mounted.
+    pub fn tree(&self) -> Option<PathBuf> {
+        let dir = self.dirs.first().filter(|_| self.v2)?;
+        Some(dir.path.components().take(dir.depth_of_mount).collect())
     }
 
     /// Every directory with its controllers ("" on v2, `name=…` of a hierarchy without), for state files and the container's own cgroup mount.

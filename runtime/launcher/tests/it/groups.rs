@@ -199,3 +199,35 @@ fn containers_are_in_every_hierarchy_of_v1() {
         assert!(out.contains("\nperf_event\n") && out.contains("\nsystemd\n"), "{out}");
     });
 }
+
+/// With the tree of v2 alone, whatever controllers it has.
+#[test]
+fn the_tree_of_v2_is_seen_from_its_namespace() {
+    const TEST: &str = "groups::the_tree_of_v2_is_seen_from_its_namespace";
+    isolated(TEST, || {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        if !mounts.contains(" - cgroup2 ") {
+            return;
+        }
+        for line in mounts.lines().filter(|line| line.contains(" - cgroup ")) {
+            sys::umount(line.split(' ').nth(4).unwrap(), libc::MNT_DETACH).unwrap();
+        }
+        let script = "group=$(busybox sed -n s/^0:://p /proc/self/cgroup); echo $group; ls -d /sys/fs/cgroup$group/cgroup.procs; \
+                      grep -c . /sys/fs/cgroup$group/cgroup.procs; touch /sys/fs/cgroup/new; ls -d /sys/fs/cgroup/coracle*; exit 0";
+        let mut bundle = Bundle::new(TEST, script);
+        assert!(bundle.cgroup().is_v2());
+        bundle.push("/mounts", json!({ "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro"] }));
+        let own = bundle.config["linux"]["cgroupsPath"].as_str().unwrap().to_owned();
+        let (code, out, error) = bundle.run();
+        let top = own.strip_suffix("/c").unwrap();
+        assert_eq!(code, 0, "{error}");
+        assert!(out.starts_with(&format!("{own}\n/sys/fs/cgroup{own}/cgroup.procs\n")), "{out}{error}");
+        assert!(out.contains(&format!("\n/sys/fs/cgroup{top}\n")) && error.contains("Read-only file system"), "{out}{error}");
+        // Of its own namespace it is the root.
+        bundle.push("/linux/namespaces", json!({ "type": "cgroup" }));
+        let (code, out, error) = bundle.run();
+        assert!(code == 0 && out.starts_with("/\n/sys/fs/cgroup//cgroup.procs\n"), "{out}{error}");
+        assert!(!out.contains("coracle"), "{out}");
+        bundle.parent().remove().unwrap();
+    });
+}
