@@ -112,6 +112,36 @@ impl Json {
         self.items().iter().filter_map(|item| item.str().map(str::to_owned)).collect()
     }
 
+    /// For people: a line for each member and element, indented by tabs.
+    pub fn pretty(&self) -> String {
+        let mut out = String::new();
+        self.indented(1, &mut out);
+        out
+    }
+
+    fn indented(&self, depth: usize, out: &mut String) {
+        let (parts, open, close): (Vec<(String, &Json)>, char, char) = match self {
+            Json::Arr(items) => (items.iter().map(|item| (String::new(), item)).collect(), '[', ']'),
+            Json::Obj(members) => {
+                let named = |(key, value)| (format!("{}: ", Json::from(key)), value);
+                (members.iter().map(|(key, value)| named((key.as_str(), value))).collect(), '{', '}')
+            }
+            _ => return out.push_str(&self.to_string()),
+        };
+        out.push(open);
+        for (index, (name, part)) in parts.iter().enumerate() {
+            out.push_str(if index == 0 { "\n" } else { ",\n" });
+            out.push_str(&"\t".repeat(depth));
+            out.push_str(name);
+            part.indented(depth + 1, out);
+        }
+        if !parts.is_empty() {
+            out.push('\n');
+            out.push_str(&"\t".repeat(depth - 1));
+        }
+        out.push(close);
+    }
+
     pub fn is_null(&self) -> bool {
         matches!(self, Json::Null)
     }
@@ -381,6 +411,11 @@ mod tests {
         assert_eq!(value.at("b.c").str(), Some("x\né😀"));
         assert_eq!(Json::parse(value.to_string().as_bytes()).unwrap(), value);
         assert!(value.at("b.c.d").is_null());
+        let pretty = Json::parse(br#"{"a":[1,{"b":"c"}],"d":{},"e":[]}"#).unwrap().pretty();
+        assert_eq!(
+            pretty,
+            "{\n\t\"a\": [\n\t\t1,\n\t\t{\n\t\t\t\"b\": \"c\"\n\t\t}\n\t],\n\t\"d\": {},\n\t\"e\": []\n}"
+        );
     }
 
     #[test]

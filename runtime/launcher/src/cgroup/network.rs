@@ -9,7 +9,8 @@ use crate::{
 pub fn v1(group: &Cgroup, network: &Json, journal: Option<&Journal>) -> Result<()> {
     let files = |controller: &str| {
         // runc's words (cgroups `fs/fs.go`, Set).
-        let missing = || Error::new(format!("cannot set {controller} limit: container could not join or create cgroup"));
+        let missing =
+            || Error::new(format!("cannot set {controller} limit: container could not join or create cgroup"));
         group.dir(controller).map(|dir| Files::new(dir, journal)).ok_or_else(missing)
     };
     if let Some(class) = class(network) {

@@ -62,6 +62,16 @@ pub fn setuid(uid: u32) -> io::Result<()> {
     check_long(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) }).map(drop)
 }
 
+pub fn effective_user() -> u32 {
+    // SAFETY: cannot fail.
+    unsafe { libc::geteuid() }
+}
+
+pub fn effective_group() -> u32 {
+    // SAFETY: cannot fail.
+    unsafe { libc::getegid() }
+}
+
 pub fn umask(mask: u32) {
     // SAFETY: cannot fail.
     unsafe { libc::umask(mask) };

@@ -180,8 +180,12 @@ fn containers_are_in_every_hierarchy_of_v1() {
         if bundle.cgroup().is_v2() {
             return;
         }
-        bundle.push("/mounts", json!({ "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro"] }));
-        bundle.config["linux"]["resources"]["network"] = json!({ "classID": 0x10_0001, "priorities": [{ "name": "lo", "priority": 3 }] });
+        bundle.push(
+            "/mounts",
+            json!({ "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro"] }),
+        );
+        bundle.config["linux"]["resources"]["network"] =
+            json!({ "classID": 0x10_0001, "priorities": [{ "name": "lo", "priority": 3 }] });
         let (code, _, error) = bundle.run();
         let words = "cannot set net_cls limit: container could not join or create cgroup";
         assert!(code == 1 && error.contains(words), "{error}");
@@ -216,13 +220,19 @@ fn the_tree_of_v2_is_seen_from_its_namespace() {
                       grep -c . /sys/fs/cgroup$group/cgroup.procs; touch /sys/fs/cgroup/new; ls -d /sys/fs/cgroup/coracle*; exit 0";
         let mut bundle = Bundle::new(TEST, script);
         assert!(bundle.cgroup().is_v2());
-        bundle.push("/mounts", json!({ "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro"] }));
+        bundle.push(
+            "/mounts",
+            json!({ "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro"] }),
+        );
         let own = bundle.config["linux"]["cgroupsPath"].as_str().unwrap().to_owned();
         let (code, out, error) = bundle.run();
         let top = own.strip_suffix("/c").unwrap();
         assert_eq!(code, 0, "{error}");
         assert!(out.starts_with(&format!("{own}\n/sys/fs/cgroup{own}/cgroup.procs\n")), "{out}{error}");
-        assert!(out.contains(&format!("\n/sys/fs/cgroup{top}\n")) && error.contains("Read-only file system"), "{out}{error}");
+        assert!(
+            out.contains(&format!("\n/sys/fs/cgroup{top}\n")) && error.contains("Read-only file system"),
+            "{out}{error}"
+        );
         // Of its own namespace it is the root.
         bundle.push("/linux/namespaces", json!({ "type": "cgroup" }));
         let (code, out, error) = bundle.run();

@@ -1,6 +1,7 @@
 //! The launcher's program on bundles, as those who call it see it. Needs root, busybox and unshare(1).
 
 mod bundle;
+mod commands;
 mod groups;
 mod readiness;
 mod roots;

@@ -21,7 +21,10 @@ fn a_root_that_is_a_link_is_refused() {
         for root in ["link".into(), "link/".into(), "way/rootfs".into(), dir.join("link").display().to_string()] {
             bundle.config["root"]["path"] = json!(root);
             let (code, out, error) = bundle.run();
-            assert!(code == 1 && error.contains("invalid rootfs: not an absolute path, or a symlink"), "{root} {out}{error}");
+            assert!(
+                code == 1 && error.contains("invalid rootfs: not an absolute path, or a symlink"),
+                "{root} {out}{error}"
+            );
         }
         // What leads to the bundle is the caller's.
         let elsewhere = tempfile::tempdir().unwrap();
@@ -66,7 +69,10 @@ fn flags_of_a_personality_are_told_of() {
         bundle.config["linux"]["personality"] = json!({ "domain": "LINUX32", "flags": ["NEWEST"] });
         let said = bundle.ok(&["--log", "log", "run", "c"]);
         let log = fs::read_to_string(bundle.dir.path().join("log")).unwrap();
-        assert!(!said.contains("x86_64") && log.contains("ignoring unsupported personality flags: NEWEST"), "{said}{log}");
+        assert!(
+            !said.contains("x86_64") && log.contains("ignoring unsupported personality flags: NEWEST"),
+            "{said}{log}"
+        );
     });
 }
 
@@ -91,11 +97,16 @@ fn owners_are_mapped_as_in_a_namespace_that_is_joined() {
         let pid = fs::read_to_string(first.dir.path().join("pid")).unwrap();
 
         let path = format!("/proc/{pid}/ns/user");
-        let mut second = with_users("stat -c %u:%g /bound /plain; touch /bound/new", json!({ "type": "user", "path": path }));
+        let mut second =
+            with_users("stat -c %u:%g /bound /plain; touch /bound/new", json!({ "type": "user", "path": path }));
         let source = tempfile::tempdir().unwrap();
-        second.config["linux"]["cgroupsPath"] = json!(format!("{}/second", second.config["linux"]["cgroupsPath"].as_str().unwrap()));
+        second.config["linux"]["cgroupsPath"] =
+            json!(format!("{}/second", second.config["linux"]["cgroupsPath"].as_str().unwrap()));
         for (target, options) in [("/bound", json!(["bind", "idmap"])), ("/plain", json!(["bind"]))] {
-            second.push("/mounts", json!({ "destination": target, "type": "bind", "source": source.path(), "options": options }));
+            second.push(
+                "/mounts",
+                json!({ "destination": target, "type": "bind", "source": source.path(), "options": options }),
+            );
         }
         let (code, out, error) = second.run();
         let error_of_none = {
