@@ -110,7 +110,7 @@ fn scheduler(entry: &Json) -> Result<Option<sys::Scheduler>> {
 }
 
 /// A list of processors as in cpuset(7): `0-3,7`.
-fn processors(list: &str) -> Result<Vec<usize>> {
+pub fn processors(list: &str) -> Result<Vec<usize>> {
     let bad = || Error::new(format!("process.execCPUAffinity: {list:?} is not a list of processors"));
     let mut out = Vec::new();
     for part in list.split(',') {

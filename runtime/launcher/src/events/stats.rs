@@ -1,33 +1,16 @@
-//! `events`: what a container uses, now and then, and when the kernel kills in it for want of memory.
-//!
-//! Numbers have the names and nesting of runc's (`types/events.go`), which monitoring tools read.
+//! What a container uses.
 
-use std::{
-    fs,
-    io::Write,
-    os::fd::{AsRawFd, OwnedFd},
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::{fs, path::Path};
 
+use super::event;
 use crate::{
     cgroup::{Cgroup, memory, read_key, read_number},
-    error::{Context, Error, Result},
+    error::Result,
     json::{Json, object},
-    process_fd::ProcessFd,
     rdt::Class,
-    state::{State, Status},
-    sys,
+    scheduling,
+    state::State,
 };
-
-/// One line.
-fn event(kind: &str, id: &str, data: Option<Json>) -> Json {
-    let mut out = object([("type", kind.into()), ("id", id.into())]);
-    if let (Json::Obj(members), Some(data)) = (&mut out, data) {
-        members.push(("data".into(), data));
-    }
-    out
-}
 
 /// The `stats` event.
 pub fn stats(state: &State) -> Result<Json> {
@@ -38,6 +21,7 @@ pub fn stats(state: &State) -> Result<Json> {
     };
     let data = object([
         ("cpu", cpu(&group)),
+        ("cpuset", cpuset(&group)),
         ("memory", memory_stats(&group)),
         (
             "pids",
@@ -57,27 +41,33 @@ pub fn stats(state: &State) -> Result<Json> {
 fn cpu(group: &Cgroup) -> Json {
     let dir = group.dir("cpu");
     let stat = |key: &str| dir.and_then(|dir| read_key(dir, "cpu.stat", key)).unwrap_or(0);
-    let mut each = Vec::new();
+    let (mut each, mut each_kernel, mut each_user) = (Vec::new(), Vec::new(), Vec::new());
     let (usage, throttling) = if group.is_v2() {
         let times = [stat("usage_usec"), stat("system_usec"), stat("user_usec")].map(|time| time * 1000);
         (times, stat("throttled_usec") * 1000)
     } else {
         let accounts = group.dir("cpuacct");
         let total = |file: &str| accounts.and_then(|dir| read_number(dir, file)).unwrap_or(0);
-        let text =
-            accounts.and_then(|dir| fs::read_to_string(dir.join("cpuacct.usage_percpu")).ok()).unwrap_or_default();
+        let read = |file: &str| accounts.and_then(|dir| fs::read_to_string(dir.join(file)).ok()).unwrap_or_default();
+        // `cpu user system`, a processor a line.
+        let (text, modes) = (read("cpuacct.usage_percpu"), read("cpuacct.usage_all"));
+        for line in modes.lines().skip(1) {
+            let mut words = line.split_whitespace().skip(1).map(|time| time.parse::<u64>().unwrap_or(0));
+            if let (Some(user), Some(kernel)) = (words.next(), words.next()) {
+                each_user.push(Json::from(user));
+                each_kernel.push(Json::from(kernel));
+            }
+        }
         each.extend(text.split_whitespace().filter_map(|time| time.parse::<u64>().ok()).map(Json::from));
         let times = [total("cpuacct.usage"), total("cpuacct.usage_sys"), total("cpuacct.usage_user")];
         (times, stat("throttled_time"))
     };
     let [total, kernel, user] = usage;
     let mut usage = vec![("total", total.into()), ("kernel", kernel.into()), ("user", user.into())];
-    if !each.is_empty() {
-        usage.push(("percpu", Json::Arr(each)));
-    }
-    let usage = object(usage);
-    object([
-        ("usage", usage),
+    let lists = [("percpu", each), ("percpu_kernel", each_kernel), ("percpu_user", each_user)];
+    usage.extend(lists.into_iter().filter(|(_, list)| !list.is_empty()).map(|(key, list)| (key, Json::Arr(list))));
+    let parts = [
+        ("usage", object(usage)),
         (
             "throttling",
             object([
@@ -86,7 +76,50 @@ fn cpu(group: &Cgroup) -> Json {
                 ("throttledTime", throttling.into()),
             ]),
         ),
-    ])
+    ];
+    object(parts.into_iter().chain(pressure(group, "cpu")))
+}
+
+/// On which processors and memory nodes it may be; of v2 runc tells nothing of it, but has the fields.
+fn cpuset(group: &Cgroup) -> Json {
+    let dir = group.dir("cpuset").filter(|_| !group.is_v2());
+    let read = |file: &str| dir.and_then(|dir| fs::read_to_string(dir.join(file)).ok()).unwrap_or_default();
+    let number = |file: &str| Json::from(read(file).trim().parse::<i64>().unwrap_or(0));
+    let set = |key, file: &str| {
+        let list = scheduling::processors(read(file).trim()).ok().filter(|list| !list.is_empty())?;
+        Some((key, Json::Arr(list.into_iter().map(Json::from).collect())))
+    };
+    let of_memory = [
+        ("mem_hardwall", "cpuset.mem_hardwall"),
+        ("mem_exclusive", "cpuset.mem_exclusive"),
+        ("memory_migrate", "cpuset.memory_migrate"),
+        ("memory_spread_page", "cpuset.memory_spread_page"),
+        ("memory_spread_slab", "cpuset.memory_spread_slab"),
+        ("memory_pressure", "cpuset.memory_pressure"),
+        ("sched_load_balance", "cpuset.sched_load_balance"),
+        ("sched_relax_domain_level", "cpuset.sched_relax_domain_level"),
+    ];
+    let cpus = set("cpus", "cpuset.cpus").into_iter().chain([("cpu_exclusive", number("cpuset.cpu_exclusive"))]);
+    let mems = set("mems", "cpuset.mems").into_iter().chain(of_memory.map(|(key, file)| (key, number(file))));
+    object(cpus.chain(mems))
+}
+
+/// How long processes have waited for a resource (cgroup-v2.rst "Pressure Stall Information"); nothing where the kernel does not
+/// tell.
+fn pressure(group: &Cgroup, resource: &str) -> Option<(&'static str, Json)> {
+    let dir = group.dir("").filter(|_| group.is_v2())?;
+    let text = fs::read_to_string(dir.join(format!("{resource}.pressure"))).ok()?;
+    let line = |line: &str| {
+        let mut words = line.split(' ');
+        let kind = words.next().filter(|kind| !kind.is_empty())?.to_owned();
+        // They are numbers of JSON as they stand there.
+        let number = |text: &str| Json::parse(text.as_bytes()).ok();
+        let values = words.filter_map(|word| word.split_once('='));
+        let values = values.filter_map(|(key, value)| Some((key.to_owned(), number(value)?)));
+        Some((kind, Json::Obj(values.collect())))
+    };
+    let lines: Vec<_> = text.lines().filter_map(line).collect();
+    (!lines.is_empty()).then_some(("psi", Json::Obj(lines)))
 }
 
 fn memory_stats(group: &Cgroup) -> Json {
@@ -127,6 +160,7 @@ fn memory_stats(group: &Cgroup) -> Json {
     };
     let mut members = vec![("cache", cache)];
     members.extend(usage);
+    members.extend(pressure(group, "memory"));
     members.push(("raw", Json::Obj(raw)));
     members.push(("oomKills", memory::oom_kills(dir, group.is_v2()).into()));
     Json::Obj(members.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
@@ -175,14 +209,11 @@ fn blkio(group: &Cgroup) -> Json {
     let Some(dir) = group.dir("blkio") else { return object([]) };
     let entry = |device: &str, op: &str, value: u64| {
         let (major, minor) = device.split_once(':')?;
-        Some(object([
-            ("major", major.parse::<u64>().ok()?.into()),
-            ("minor", minor.parse::<u64>().ok()?.into()),
-            ("op", op.into()),
-            ("value", value.into()),
-        ]))
+        let numbers = [("major", major.parse::<u64>().ok()?.into()), ("minor", minor.parse::<u64>().ok()?.into())];
+        let op = Some(("op", op.into())).filter(|_| !op.is_empty());
+        Some(object(numbers.into_iter().chain(op).chain([("value", value.into())])))
     };
-    let (mut bytes, mut operations) = (Vec::new(), Vec::new());
+    let (mut bytes, mut operations, mut others) = (Vec::new(), Vec::new(), Vec::new());
     if group.is_v2() {
         for line in fs::read_to_string(dir.join("io.stat")).unwrap_or_default().lines() {
             let Some((device, counts)) = line.split_once(' ') else { continue };
@@ -198,109 +229,32 @@ fn blkio(group: &Cgroup) -> Json {
         let read = |file: &str| -> Vec<Json> {
             let text = fs::read_to_string(dir.join(file)).unwrap_or_default();
             let line = |line: &str| {
-                let mut words = line.split(' ');
-                entry(words.next()?, words.next()?, words.next()?.parse().ok()?)
+                let words: Vec<&str> = line.split(' ').collect();
+                match words[..] {
+                    [device, op, value] => entry(device, op, value.parse().ok()?),
+                    [device, value] => entry(device, "", value.parse().ok()?),
+                    _ => None,
+                }
             };
             text.lines().filter_map(line).collect()
         };
         bytes = read("blkio.throttle.io_service_bytes_recursive");
         operations = read("blkio.throttle.io_serviced_recursive");
-    }
-    object([("ioServiceBytesRecursive", Json::Arr(bytes)), ("ioServicedRecursive", Json::Arr(operations))])
-}
-
-/// Prints stats every `interval`, and `oom` events, until the container ends.
-pub fn follow(state: &State, interval: Duration) -> Result<()> {
-    let process = ProcessFd::open(state.pid).context(|| format!("find process {}", state.pid))?;
-    if state.status() == Status::Stopped {
-        return Err(Error::new(format!("container with id {} is not running", state.id)));
-    }
-    let group = state.cgroup()?;
-    let dir = group.dir("memory");
-    let watch = dir.map(|dir| OomWatch::open(dir, group.is_v2())).transpose()?;
-    let kills = || dir.map_or(0, |dir| memory::oom_kills(dir, group.is_v2()));
-    let mut seen = kills();
-    let mut next = Instant::now() + interval;
-    loop {
-        let wait = next.saturating_duration_since(Instant::now());
-        let milliseconds = i32::try_from(wait.as_millis()).unwrap_or(i32::MAX).max(1);
-        let ready = process.poll(watch.as_ref().map(|watch| &watch.fd), milliseconds);
-        if ready.1 {
-            if let Some(watch) = &watch {
-                watch.reset(group.is_v2());
-            }
-            let now = kills();
-            if now != seen || !group.is_v2() {
-                print(&event("oom", &state.id, None))?;
-            }
-            seen = now;
-        }
-        if ready.0 {
-            return Ok(());
-        }
-        if Instant::now() >= next {
-            print(&stats(state)?)?;
-            next += interval;
+        // Of the disks' scheduler, as far as it counts: BFQ, or CFQ before 5.0.
+        for (key, file) in [
+            ("ioQueueRecursive", "io_queued_recursive"),
+            ("ioServiceTimeRecursive", "io_service_time_recursive"),
+            ("ioWaitTimeRecursive", "io_wait_time_recursive"),
+            ("ioMergedRecursive", "io_merged_recursive"),
+            ("ioTimeRecursive", "time_recursive"),
+            ("sectorsRecursive", "sectors_recursive"),
+        ] {
+            let lists = ["blkio.bfq", "blkio"].map(|prefix| read(&format!("{prefix}.{file}")));
+            others.extend(lists.into_iter().find(|list| !list.is_empty()).map(|list| (key, Json::Arr(list))));
         }
     }
-}
-
-fn print(line: &Json) -> Result<()> {
-    writeln!(std::io::stdout(), "{line}").context(|| "write an event".into())
-}
-
-/// A descriptor that is ready when the kernel ran out of memory in a group: on v1 an eventfd told to
-/// `cgroup.event_control`, on v2 `memory.events` itself (cgroup-v1/memcg "OOM Control", cgroup-v2 "memory.events").
-struct OomWatch {
-    fd: OwnedFd,
-    #[expect(dead_code, reason = "the registration ends with it")]
-    control: Option<OwnedFd>,
-}
-
-impl OomWatch {
-    fn open(dir: &Path, v2: bool) -> Result<OomWatch> {
-        let what = || format!("watch {}", dir.display());
-        if v2 {
-            let fd = sys::open(dir.join("memory.events"), libc::O_RDONLY, 0).context(what)?;
-            return Ok(OomWatch { fd, control: None });
-        }
-        let control = sys::open(dir.join("memory.oom_control"), libc::O_RDONLY, 0).context(what)?;
-        let fd = sys::eventfd().context(what)?;
-        let line = format!("{} {}", fd.as_raw_fd(), control.as_raw_fd());
-        fs::write(dir.join("cgroup.event_control"), line).context(what)?;
-        Ok(OomWatch { fd, control: Some(control) })
-    }
-
-    fn reset(&self, v2: bool) {
-        let mut buffer = [0; 4096];
-        // An eventfd is ready until it is read, the file until it is read from its beginning.
-        let _ = if v2 { sys::read_at(&self.fd, &mut buffer) } else { sys::read(&self.fd, &mut buffer) };
-    }
-}
-
-/// A duration as Go writes it: `5s`, `1m30s`, `250ms`.
-pub fn duration(text: &str) -> Result<Duration> {
-    let bad = || Error::new(format!("{text:?} is not a duration"));
-    let mut rest = text;
-    let mut total = 0.0;
-    while !rest.is_empty() {
-        let digits = rest.find(|letter: char| !letter.is_ascii_digit() && letter != '.').ok_or_else(bad)?;
-        let number: f64 = rest[..digits].parse().map_err(|_| bad())?;
-        let unit = rest[digits..].find(|letter: char| letter.is_ascii_digit()).map_or(rest.len(), |end| digits + end);
-        total += number
-            * match &rest[digits..unit] {
-                "ms" => 0.001,
-                "s" => 1.0,
-                "m" => 60.0,
-                "h" => 3600.0,
-                _ => return Err(bad()),
-            };
-        rest = &rest[unit..];
-    }
-    match Duration::try_from_secs_f64(total) {
-        Ok(duration) if duration >= Duration::from_millis(1) => Ok(duration),
-        _ => Err(Error::new("duration interval must be greater than 0")),
-    }
+    let always = [("ioServiceBytesRecursive", Json::Arr(bytes)), ("ioServicedRecursive", Json::Arr(operations))];
+    object(always.into_iter().chain(others).chain(pressure(group, "io")))
 }
 
 #[cfg(test)]
@@ -320,6 +274,10 @@ mod tests {
             ("hugetlb.2MB.current", "4096"),
             ("hugetlb.2MB.rsvd.current", "1"),
             ("hugetlb.2MB.events", "max 3\n"),
+            (
+                "memory.pressure",
+                "some avg10=0.25 avg60=1.00 avg300=0.00 total=7\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=5\n",
+            ),
         ] {
             fs::write(dir.join(file), text).unwrap();
         }
@@ -328,18 +286,11 @@ mod tests {
         let memory = memory_stats(&group);
         assert_eq!((memory.at("swap.usage").u64(), memory.at("swap.limit").u64()), (Some(120), Some(350)));
         assert_eq!((memory.at("usage.usage").u64(), memory.at("usage.limit").u64()), (Some(100), Some(300)));
+        assert_eq!(
+            (memory.at("psi.full.total").u64(), memory.at("psi.some.avg10").to_string()),
+            (Some(5), "0.25".into())
+        );
         assert_eq!(huge_pages(&group).to_string(), r#"{"2MB":{"usage":4096,"max":0,"failcnt":3}}"#);
         fs::remove_dir_all(&dir).unwrap();
-    }
-
-    #[test]
-    fn durations_are_read_as_go_writes_them() {
-        for (text, milliseconds) in [("5s", 5000), ("1m30s", 90_000), ("250ms", 250), ("1.5s", 1500), ("1h", 3_600_000)]
-        {
-            assert_eq!(duration(text).unwrap(), Duration::from_millis(milliseconds), "{text}");
-        }
-        for bad in ["", "5", "s", "0s", "5 s", "5d", "-1s"] {
-            assert!(duration(bad).is_err(), "{bad}");
-        }
     }
 }
