@@ -3,13 +3,20 @@
 
 use std::{
     fs,
-    os::unix::fs::symlink,
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::fs::symlink,
+    },
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
+    sync::OnceLock,
     time::{Duration, Instant},
 };
 
-use coracle_launcher::cgroup::{Cgroup, Hierarchy};
+use coracle_launcher::{
+    cgroup::{Cgroup, Hierarchy},
+    sys,
+};
 use serde_json::{Value, json};
 
 const INSIDE: &str = "CORACLE_TEST_INSIDE";
@@ -42,6 +49,22 @@ fn children(dir: &Path) -> Vec<PathBuf> {
 /// The group that a test's containers are in.
 fn group(test: &str) -> String {
     format!("/coracle-launcher-test-{}", test.replace("::", "-"))
+}
+
+/// The launcher. It is in this program, which runs where nothing else was built, too.
+pub fn launcher() -> Command {
+    static PROGRAM: OnceLock<OwnedFd> = OnceLock::new();
+    let program = PROGRAM.get_or_init(|| {
+        let memory = sys::memfd().unwrap();
+        fs::write(fd_path(&memory), include_bytes!(env!("CARGO_BIN_EXE_coracle-launcher"))).unwrap();
+        // What is open for writing cannot be executed.
+        sys::open(fd_path(&memory), libc::O_RDONLY, 0).unwrap()
+    });
+    Command::new(fd_path(program))
+}
+
+fn fd_path(fd: &OwnedFd) -> String {
+    format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd())
 }
 
 /// Waits, with a bound, until something is so.
@@ -117,7 +140,7 @@ impl Bundle {
     }
 
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_coracle-launcher"));
+        let mut command = launcher();
         command.arg("--root").arg(self.dir.path().join("state")).args(arguments).current_dir(self.write());
         command
     }

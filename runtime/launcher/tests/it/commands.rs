@@ -9,10 +9,10 @@ use std::{
 
 use serde_json::Value;
 
-use crate::bundle::{Bundle, isolated};
+use crate::bundle::{Bundle, isolated, launcher};
 
 fn oci(dir: &Path, arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_coracle-launcher")).args(arguments).current_dir(dir).output().unwrap()
+    launcher().args(arguments).current_dir(dir).output().unwrap()
 }
 
 fn says(arguments: &[&str]) -> String {

@@ -74,10 +74,13 @@ fn an_update_is_made_whole_or_not_at_all() {
             );
             fs::write(bundle.dir.path().join("request"), text).unwrap();
         };
-        // A weight that no kernel takes.
-        request(r#","blockIO":{"weight":99999999}"#);
+        // The last of it, which no kernel takes.
+        request(match group.is_v2() {
+            true => r#","unified":{"memory.low":"99999999x"}"#,
+            false => r#","blockIO":{"weight":99999999}"#,
+        });
         let error = bundle.refused(&["update", "-r", "request", "c"]);
-        assert!(error.contains("weight") && !error.contains("not all is as it was"), "{error}");
+        assert!(error.contains("99999999") && !error.contains("not all is as it was"), "{error}");
         assert_eq!(held(&group, files), before);
         request("");
         bundle.ok(&["update", "-r", "request", "c"]);

@@ -114,6 +114,10 @@ fn owners_are_mapped_as_in_a_namespace_that_is_joined() {
             second.run().2
         };
         first.ok(&["delete", "--force", "c"]);
+        if error.contains("map the owners") {
+            // tmpfs learnt it in Linux 6.3.
+            return;
+        }
         assert_eq!((code, out.as_str()), (0, "0:0\n65534:65534\n"), "{error}");
         // What root makes there is root's outside.
         assert_eq!(fs::metadata(source.path().join("new")).unwrap().uid(), 0);
