@@ -100,8 +100,8 @@ fn owners_are_mapped_as_in_a_namespace_that_is_joined() {
         let mut second =
             with_users("stat -c %u:%g /bound /plain; touch /bound/new", json!({ "type": "user", "path": path }));
         let source = tempfile::tempdir().unwrap();
-        second.config["linux"]["cgroupsPath"] =
-            json!(format!("{}/second", second.config["linux"]["cgroupsPath"].as_str().unwrap()));
+        let group = second.config["linux"]["cgroupsPath"].as_str().unwrap();
+        second.config["linux"]["cgroupsPath"] = json!(format!("{}/second", group.trim_end_matches("/c")));
         for (target, options) in [("/bound", json!(["bind", "idmap"])), ("/plain", json!(["bind"]))] {
             second.push(
                 "/mounts",
