@@ -29,6 +29,7 @@ use crate::{
     state::{self, START_FIFO, State, Status},
     sys,
     sysctl::Sysctl,
+    systemd,
     terminal::Terminal,
 };
 
@@ -54,6 +55,8 @@ pub struct Options {
     pub child_of_caller: bool,
     /// Stay in the caller's session keyring.
     pub keep_keyring: bool,
+    /// systemd makes the groups of containers.
+    pub systemd: bool,
     /// Of `exec`: also in a paused container, where it waits.
     pub ignore_paused: bool,
     /// Of `exec`: groups below the container's own, of a controller or ("") of all.
@@ -97,14 +100,40 @@ pub fn create(id: &str, options: &Options, wait: bool) -> Result<Created> {
     if let Some(filter) = &filter {
         spec.defaults.seccomp = filter.keep(&spec.defaults.seccomp);
     }
-    let cgroups_path = spec.cgroups_path.clone().unwrap_or_else(|| format!("/{id}"));
-    let group = Hierarchy::discover()?.group(&cgroups_path)?;
+    let hierarchy = Hierarchy::discover()?;
+    let unit = if options.systemd {
+        systemd::check(hierarchy.is_v2())?;
+        Some(systemd::Name::of(spec.cgroups_path.as_deref(), id)?)
+    } else {
+        None
+    };
+    let cgroups_path = match &unit {
+        Some(unit) => unit.group()?,
+        None => spec.cgroups_path.clone().unwrap_or_else(|| format!("/{id}")),
+    };
+    let group = hierarchy.group(&cgroups_path)?;
     let dir = state::reserve(&options.root, id)?;
     let mut class = None;
-    let mut made_group = None;
+    let (mut made_group, mut made_unit) = (None, None);
     let made = (|| {
-        let Claim { made, mark } = group.claim()?;
-        made_group = Some(made);
+        // Until the container's own process is in the scope.
+        let mut placeholder = None;
+        let mark = match &unit {
+            Some(unit) => {
+                if group.exists() {
+                    group.check_unused()?;
+                }
+                placeholder = unit.start(id, &spec.resources, &spec.annotations)?;
+                made_unit = Some(unit);
+                group.create()?;
+                None
+            }
+            None => {
+                let Claim { made, mark } = group.claim()?;
+                made_group = Some(made);
+                mark
+            }
+        };
         let holder = Holder::of(&group, mark);
         group.confine(&spec.resources)?;
         if let Some(user) = spec.group_owner(process.uid) {
@@ -122,9 +151,11 @@ pub fn create(id: &str, options: &Options, wait: bool) -> Result<Created> {
         let mut state = State::new(dir.clone(), id, &options.bundle, 0, &cgroups_path, &spec.annotations);
         state.class.clone_from(&class);
         state.holder = holder;
+        state.unit.clone_from(&unit);
         state.rootfs.clone_from(&spec.root);
         state.defaults = Some(spec.defaults.clone());
         let Started { pid, terminal } = launch(&spec, &process, filter.as_ref(), &group, options, start, &mut state)?;
+        drop(placeholder);
         state.set_process(pid);
         state.keep_hooks(&spec.hooks);
         state.save()?;
@@ -138,6 +169,9 @@ pub fn create(id: &str, options: &Options, wait: bool) -> Result<Created> {
         // What was there before stays; what was made goes. The first error is the one to report.
         if let Some(group) = made_group {
             let _ = group.remove();
+        }
+        if let Some(unit) = made_unit {
+            let _ = unit.stop();
         }
         let _ = fs::remove_dir_all(&dir);
         if let Some(class) = class {

@@ -40,4 +40,5 @@ pub mod spec;
 pub mod state;
 pub mod sys;
 pub mod sysctl;
+pub mod systemd;
 pub mod terminal;

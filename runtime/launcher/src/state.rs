@@ -18,7 +18,7 @@ use crate::{
     process_fd::ProcessFd,
     rdt::Class,
     spec::read_json,
-    sys,
+    sys, systemd,
 };
 
 /// Where containers are kept unless `--root` says otherwise.
@@ -36,6 +36,8 @@ pub struct State {
     pub start_time: u64,
     pub created: String,
     pub cgroups_path: String,
+    /// The unit that the group is, where systemd makes groups.
+    pub unit: Option<systemd::Name>,
     pub annotations: Json,
     /// `hooks` of the configuration, as far as they are still to run.
     pub hooks: Json,
@@ -116,6 +118,7 @@ impl State {
             start_time: start_time(pid).unwrap_or(0),
             created: rfc3339(now),
             cgroups_path: cgroups_path.to_owned(),
+            unit: None,
             annotations: annotations.clone(),
             hooks: Json::Null,
             class: None,
@@ -154,6 +157,7 @@ impl State {
             start_time: json.get("startTime").u64().unwrap_or(0),
             created: text("created"),
             cgroups_path: text("cgroupsPath"),
+            unit: systemd::Name::kept(json.get("systemd")),
             annotations: json.get("annotations").clone(),
             hooks: json.get("hooks").clone(),
             class: Class::kept(json.get("intelRdt")),
@@ -172,6 +176,9 @@ impl State {
             members.push(("cgroupsPath".into(), self.cgroups_path.as_str().into()));
             if let Some(holder) = &self.holder {
                 members.push(("cgroup".into(), holder.keep()));
+            }
+            if let Some(unit) = &self.unit {
+                members.push(("systemd".into(), unit.keep()));
             }
             if !self.hooks.members().is_empty() {
                 members.push(("hooks".into(), self.hooks.clone()));
@@ -343,9 +350,14 @@ impl State {
         let group = self.cgroup()?;
         // Without a pid namespace others may have outlived it. Whoever takes the group says so before he enters, so what is in
         // it while it is still this container's was left by that.
-        if self.holds(&group) && group.remove_empty().is_err() && self.holds(&group) {
-            group.kill()?;
-            group.remove()?;
+        if self.holds(&group) {
+            if group.remove_empty().is_err() && self.holds(&group) {
+                group.kill()?;
+                group.remove()?;
+            }
+            if let Some(unit) = &self.unit {
+                unit.stop()?;
+            }
         }
         if let Some(class) = &self.class {
             class.leave();

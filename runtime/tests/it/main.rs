@@ -21,6 +21,7 @@ mod podman;
 mod sandboxes;
 mod selinux;
 mod shim;
+mod systemd;
 
 /// Set for the test that is not one: the runtime as a process that others kill.
 const DAEMON_DIR: &str = "CORACLE_TEST_DAEMON_DIR";

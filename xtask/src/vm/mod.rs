@@ -1,10 +1,11 @@
 //! `cargo xtask test vm`: the launcher's and the shim's tests again on another kernel, with cgroup v2 alone and AppArmor;
-//! SELinux's labels; Docker's tests of what the host's kernel may lack; and a lab there, which goes on after a power cut.
+//! SELinux's labels; systemd's groups; Docker's tests of what the host's kernel may lack; and a lab there, which goes on after a power cut.
 
 mod docker;
 mod lab;
 mod power;
 mod selinux;
+mod systemd;
 
 use std::{path::PathBuf, process::Stdio, time::Duration};
 
@@ -84,6 +85,7 @@ pub fn run() -> Result<()> {
     let runtime = programs.into_iter().filter(|(of, _)| of == "coracle-runtime").map(|(_, program)| program);
     let runtime: Vec<PathBuf> = runtime.collect();
     selinux::run(kernel.clone(), &work, &runtime)?;
+    systemd::run(kernel.clone(), &work, &runtime)?;
     power::run(kernel.clone(), &work, &runtime)?;
     lab::run(kernel, &work)
 }

@@ -130,7 +130,8 @@ impl Cgroup {
         Ok(Claim { made, mark: Holder::mark(self) })
     }
 
-    fn check_unused(&self) -> Result<()> {
+    /// Refuses a group that somebody else has.
+    pub(crate) fn check_unused(&self) -> Result<()> {
         match self.processes().len() {
             0 if freezer::is_frozen(self) => Err(Error::new("container's cgroup unexpectedly frozen")),
             0 => Ok(()),

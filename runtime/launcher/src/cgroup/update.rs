@@ -9,9 +9,9 @@ use crate::{
 };
 
 impl Cgroup {
-    /// Changes the limits that are named, and those that follow from them: all, or none (runc `container_linux.go`, Set). By
-    /// what it returns they can be taken back.
-    pub fn update(&self, resources: &Json) -> Result<Journal> {
+    /// Changes the limits that are named, and those that follow from them: all, or none (runc `container_linux.go`, Set). What
+    /// was set, and by what it can be taken back.
+    pub fn update(&self, resources: &Json) -> Result<(Json, Journal)> {
         let mut resources = resources.clone();
         if let Json::Obj(members) = &mut resources {
             // A device that somebody else has given the container would be lost (runc's rule).
@@ -25,7 +25,7 @@ impl Cgroup {
         complete(&mut resources, "memory", |memory| missing_memory(dir, memory));
         let journal = Journal::default();
         match self.limit(&resources, Some(&journal)) {
-            Ok(()) => Ok(journal),
+            Ok(()) => Ok((resources, journal)),
             Err(error) => Err(journal.failed(error)),
         }
     }
@@ -131,7 +131,7 @@ mod tests {
         };
         let after = before.iter().map(read).collect();
         fs::remove_dir_all(&dir).unwrap();
-        result.map(|()| after)
+        result.map(|_| after)
     }
 
     #[test]

@@ -15,7 +15,7 @@ pub fn features() -> Json {
     let cgroup = object([
         ("v1", true.into()),
         ("v2", true.into()),
-        ("systemd", false.into()),
+        ("systemd", true.into()),
         ("systemdUser", false.into()),
         ("rdma", true.into()),
     ]);

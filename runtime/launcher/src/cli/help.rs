@@ -23,7 +23,7 @@ const GLOBAL: [Row; 9] = [
     ("--log", "FILE", "write errors and warnings there, too"),
     ("--log-format", "FORMAT", "of the log: text (the default) or json"),
     ("--debug", "", "accepted, and without effect"),
-    ("--systemd-cgroup", "", "refused: groups are made in the cgroup file system"),
+    ("--systemd-cgroup", "", "let systemd make the groups (cgroup v2); cgroupsPath is SLICE:PREFIX:NAME"),
     ("--rootless", "WHETHER", "auto or false; true is refused"),
     ("--criu", "PATH", "ignored"),
     ("--help, -h", "", "print this"),

@@ -78,10 +78,7 @@ fn run(arguments: &mut Arguments, options: &mut Options) -> Result<u8> {
                 }
             }
             "debug" => options.log.debug = Arguments::boolean(&flag)?,
-            "systemd-cgroup" if !Arguments::boolean(&flag)? => {}
-            "systemd-cgroup" => {
-                return Err(Error::new("--systemd-cgroup is not supported: groups are made in the cgroup file system"));
-            }
+            "systemd-cgroup" => options.systemd = Arguments::boolean(&flag)?,
             "rootless" => match arguments.value(flag)?.as_str() {
                 "auto" | "false" => {}
                 "true" => {
@@ -322,7 +319,7 @@ mod tests {
         }
         assert!(run(&["--rootless", "maybe", "list"]).unwrap_err().contains("maybe"));
         assert!(run(&["--rootless=true", "list"]).unwrap_err().contains("not supported"));
-        assert!(run(&["--systemd-cgroup", "list"]).unwrap_err().contains("--systemd-cgroup"));
+        assert_eq!(run(&["--systemd-cgroup", "list"]), Ok(0));
         assert_eq!(run(&["--systemd-cgroup=false", "list"]), Ok(0));
         assert_eq!((run(&["help"]), run(&["create", "--help"]), run(&["exec", "-h"])), (Ok(0), Ok(0), Ok(0)));
     }

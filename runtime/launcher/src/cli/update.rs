@@ -64,8 +64,9 @@ pub fn update_command(arguments: &mut Arguments, options: &Options) -> Result<u8
     if state.class.is_none() && !schemata.is_empty() {
         return Err(Error::new(format!("container {id} has no linux.intelRdt, whose schemata could be changed")));
     }
-    let journal = state.cgroup()?.update(&resources)?;
-    match state.class.as_ref().map_or(Ok(()), |class| class.write_schemata(&schemata)) {
+    let (set, journal) = state.cgroup()?.update(&resources)?;
+    let told = state.unit.as_ref().map_or(Ok(()), |unit| unit.change(&set));
+    match told.and_then(|()| state.class.as_ref().map_or(Ok(()), |class| class.write_schemata(&schemata))) {
         Ok(()) => Ok(0),
         Err(error) => Err(journal.failed(error)),
     }
