@@ -3,20 +3,14 @@
 
 use std::{
     fs,
-    os::{
-        fd::{AsRawFd, OwnedFd},
-        unix::fs::symlink,
-    },
+    os::{fd::OwnedFd, unix::fs::symlink},
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     sync::OnceLock,
     time::{Duration, Instant},
 };
 
-use coracle_launcher::{
-    cgroup::{Cgroup, Hierarchy},
-    sys,
-};
+use coracle_launcher::cgroup::{Cgroup, Hierarchy};
 use serde_json::{Value, json};
 
 const INSIDE: &str = "CORACLE_TEST_INSIDE";
@@ -54,17 +48,7 @@ fn group(test: &str) -> String {
 /// The launcher. It is in this program, which runs where nothing else was built, too.
 pub fn launcher() -> Command {
     static PROGRAM: OnceLock<OwnedFd> = OnceLock::new();
-    let program = PROGRAM.get_or_init(|| {
-        let memory = sys::memfd().unwrap();
-        fs::write(fd_path(&memory), include_bytes!(env!("CARGO_BIN_EXE_coracle-launcher"))).unwrap();
-        // What is open for writing cannot be executed.
-        sys::open(fd_path(&memory), libc::O_RDONLY, 0).unwrap()
-    });
-    Command::new(fd_path(program))
-}
-
-fn fd_path(fd: &OwnedFd) -> String {
-    format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd())
+    Command::new(coracle_programs::exec_path(PROGRAM.get_or_init(|| coracle_programs::LAUNCHER.memfd().unwrap())))
 }
 
 /// Waits, with a bound, until something is so.
