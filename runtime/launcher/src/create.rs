@@ -152,6 +152,7 @@ pub fn create(id: &str, options: &Options, wait: bool) -> Result<Created> {
         state.class.clone_from(&class);
         state.holder = holder;
         state.unit.clone_from(&unit);
+        state.ends_whole = spec.is_new(NamespaceKind::Pid);
         state.rootfs.clone_from(&spec.root);
         state.defaults = Some(spec.defaults.clone());
         let Started { pid, terminal } = launch(&spec, &process, filter.as_ref(), &group, options, start, &mut state)?;

@@ -45,6 +45,8 @@ pub struct State {
     pub class: Option<Class>,
     /// By which its group is known; none in the file of an older launcher.
     pub holder: Option<Holder>,
+    /// Whether none of its processes outlives the first, which has a pid namespace of its own.
+    pub ends_whole: bool,
     /// Its root as `config.json` says; nothing in the file of an older launcher.
     pub rootfs: PathBuf,
     /// What later processes have of it; none in the file of an older launcher.
@@ -123,6 +125,7 @@ impl State {
             hooks: Json::Null,
             class: None,
             holder: None,
+            ends_whole: false,
             rootfs: PathBuf::new(),
             defaults: None,
             dir,
@@ -162,6 +165,7 @@ impl State {
             hooks: json.get("hooks").clone(),
             class: Class::kept(json.get("intelRdt")),
             holder: Holder::kept(json.get("cgroup")),
+            ends_whole: json.get("endsWhole").bool().unwrap_or(false),
             rootfs: text("rootfs").into(),
             defaults: Defaults::kept(json.get("defaults")),
             dir,
@@ -180,6 +184,7 @@ impl State {
             if let Some(unit) = &self.unit {
                 members.push(("systemd".into(), unit.keep()));
             }
+            members.push(("endsWhole".into(), self.ends_whole.into()));
             if !self.hooks.members().is_empty() {
                 members.push(("hooks".into(), self.hooks.clone()));
             }
@@ -331,7 +336,7 @@ impl State {
         match self.status() {
             Status::Stopped => {}
             status if force || status == Status::Created => {
-                self.signal(libc::SIGKILL)?;
+                self.kill(libc::SIGKILL)?;
                 wait_gone(self.pid);
             }
             status => {
@@ -349,11 +354,14 @@ impl State {
     pub fn clean(&self, log: &Log) -> Result<()> {
         let group = self.cgroup()?;
         // Without a pid namespace others may have outlived it. Whoever takes the group says so before he enters, so what is in
-        // it while it is still this container's was left by that.
+        // it while it is still this container's was left by that; with one, what is below it is another's, too (runc
+        // `state_linux.go`, destroy).
         if self.holds(&group) {
             if group.remove_empty().is_err() && self.holds(&group) {
-                group.kill()?;
-                group.remove()?;
+                if !self.ends_whole {
+                    group.kill()?;
+                }
+                group.remove().context(|| "unable to remove container's cgroup".into())?;
             }
             if let Some(unit) = &self.unit {
                 unit.stop()?;

@@ -4,6 +4,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use coracle_launcher::{cgroup::Cgroup, sys};
@@ -32,6 +33,24 @@ fn a_group_that_another_has_taken_is_left_to_it() {
             assert_eq!(second.ok(&["delete", "--force", "c"]), "");
             assert!(!second.cgroup().exists());
         }
+        // One below another's is not the other's.
+        let outer = Bundle::new(TEST, "exit 0");
+        outer.quiet(&["run", "--keep", "c"]);
+        let mut inner = Bundle::new(TEST, "sleep 1000");
+        inner.config["linux"]["cgroupsPath"] =
+            json!(format!("{}/inner", outer.config["linux"]["cgroupsPath"].as_str().unwrap()));
+        inner.quiet(&["run", "-d", "c"]);
+        assert!(outer.refused(&["delete", "c"]).contains("unable to remove container's cgroup"));
+        assert!(inner.ok(&["state", "c"]).contains("\"status\":\"running\""));
+        inner.ok(&["delete", "--force", "c"]);
+        outer.ok(&["delete", "c"]);
+        // A stopped process is killed, too.
+        let paused = Bundle::new(TEST, "sleep 1000");
+        paused.quiet(&["run", "-d", "c"]);
+        paused.ok(&["pause", "c"]);
+        let begin = Instant::now();
+        assert_eq!(paused.ok(&["delete", "--force", "c"]), "");
+        assert!(!paused.cgroup().exists() && begin.elapsed() < Duration::from_secs(8));
         // What a container leaves in its own ends with it.
         let mut left = Bundle::new(TEST, "sleep 1000 & exit 0");
         left.without("pid");
