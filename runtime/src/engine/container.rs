@@ -25,8 +25,8 @@ use tracing::{info, warn};
 use super::{
     Container, Engine, Sandbox, apparmor, cdi,
     model::{
-        ContainerConfig, ContainerImage, ContainerState, EventKind, Resources, SandboxConfig, Security, Status, User,
-        new_id, now,
+        ContainerConfig, ContainerImage, ContainerState, EventKind, Mount, Resources, SandboxConfig, Security, Status,
+        User, new_id, now,
     },
     remove_dir, save, save_volatile,
     selinux::{Labels, Selinux},
@@ -251,7 +251,9 @@ impl Engine {
                 engine.snapshots.open_file(&id, top.as_ref(), Path::new(path))
             })?;
             record.user = container.user.get_or_init(|| user).clone();
-            engine.write_bundle(&sandbox, &record, &run, &root, launcher)?;
+            let (given, owners) = (&record.config.mounts, &sandbox.config.users);
+            let volumes = engine.make_image_volumes(&id, &root, &run.volumes, given, owners)?;
+            engine.write_bundle(&sandbox, &record, &run, &volumes, &root, launcher)?;
             save(&engine.paths.container(&id), "container.json", &record)
         })
         .await?
@@ -262,6 +264,7 @@ impl Engine {
         sandbox: &Sandbox,
         record: &ContainerRecord,
         run: &RunConfig,
+        volumes: &[Mount],
         root: &Root,
         launcher: LauncherAge,
     ) -> Result<()> {
@@ -300,6 +303,7 @@ impl Engine {
         let mut config = spec::build(&Inputs {
             sandbox: &sandbox.config,
             config: &record.config,
+            volumes,
             image: run,
             user: &record.user,
             root,
@@ -318,7 +322,7 @@ impl Engine {
             seccomp: spec::seccomp(security, launcher)?,
         })?;
         let (files, shm) = (self.paths.sandbox(&sandbox.id), ipc.is_some().then_some(shm.as_path()));
-        self.selinux.label_mounts(&record.labels, &record.config, &files, shm)?;
+        self.selinux.label_mounts(&record.labels, &record.config, volumes, &files, shm)?;
         cdi::inject(&mut config, &record.config.cdi_devices, &self.cdi_dirs)?;
         let bundle = self.paths.bundle(&record.id);
         fs::create_dir_all(bundle.join("rootfs")).context(format!("create {}", bundle.display()))?;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! data_dir/sandboxes/ID/{sandbox.json, hosts, hostname, resolv.conf}    run_dir/sandboxes/ID/{ns/, shm, shim/}
-//! data_dir/containers/ID/{container.json}                              run_dir/containers/ID/{config.json, rootfs}
+//! data_dir/containers/ID/{container.json, volumes/}                    run_dir/containers/ID/{config.json, rootfs}
 //! data_dir/removed/ID.{snapshot, record}
 //! ```
 //!
@@ -15,6 +15,7 @@ pub mod cdi;
 mod container;
 pub mod counters;
 pub mod exec;
+mod image_volumes;
 pub mod model;
 pub(crate) mod namespaces;
 mod propagation;

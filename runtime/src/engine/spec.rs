@@ -57,6 +57,8 @@ pub enum LauncherAge {
 pub struct Inputs<'a> {
     pub sandbox: &'a SandboxConfig,
     pub config: &'a ContainerConfig,
+    /// Directories of its own that its image asks for.
+    pub volumes: &'a [Mount],
     pub image: &'a RunConfig,
     pub user: &'a User,
     pub root: &'a Root,
@@ -436,6 +438,9 @@ fn mounts(inputs: &Inputs<'_>) -> Result<Value> {
     }
     let own = own_files(inputs);
     further.extend(own.into_iter().filter(|(path, _)| !given(config, path)).map(|(_, mount)| mount));
+    for volume in inputs.volumes {
+        further.push(user_mount(volume)?);
+    }
     // Outer directories first, or an outer mount would hide an inner one: also one of the sandbox's files.
     further.sort_by_key(|mount| mount["destination"].as_str().map_or(0, |path| Path::new(path).components().count()));
     out.append(&mut further);

@@ -3,6 +3,9 @@
 //! `volumes/NAME/volume.json` is the record, `volumes/NAME/_data` the content. A volume with a `device` option is mounted
 //! at `_data` when its first container starts and unmounted after its last (moby `volume/local`).
 
+pub mod copy_up;
+pub mod tree;
+
 use std::{
     collections::BTreeMap,
     fs, io,
@@ -235,6 +238,19 @@ fn unmount(path: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// A path without `.`, `..` and double slashes, as Go's `path.Clean` for absolute paths.
+pub fn clean(path: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    format!("/{}", parts.join("/"))
 }
 
 /// Whether a directory has nothing in it.

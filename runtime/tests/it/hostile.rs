@@ -28,7 +28,12 @@ use crate::{
 };
 
 /// An image of busybox and of what a test adds to its one layer.
-fn publish(registry: &Registry, tag: &str, config: serde_json::Value, add: impl FnOnce(&mut tar::Builder<Vec<u8>>)) {
+pub fn publish(
+    registry: &Registry,
+    tag: &str,
+    config: serde_json::Value,
+    add: impl FnOnce(&mut tar::Builder<Vec<u8>>),
+) {
     let mut layer = tar::Builder::new(Vec::new());
     let mut header = entry(tar::EntryType::Regular, 0o755);
     let busybox = fs::read("/bin/busybox").unwrap();
@@ -49,7 +54,7 @@ fn publish(registry: &Registry, tag: &str, config: serde_json::Value, add: impl 
     registry.put(&format!("test/app/manifests/{tag}"), OCI_MANIFEST, manifest.to_string().as_bytes());
 }
 
-fn entry(kind: tar::EntryType, mode: u32) -> tar::Header {
+pub fn entry(kind: tar::EntryType, mode: u32) -> tar::Header {
     let mut header = tar::Header::new_gnu();
     header.set_entry_type(kind);
     header.set_mode(mode);
@@ -60,12 +65,12 @@ fn entry(kind: tar::EntryType, mode: u32) -> tar::Header {
     header
 }
 
-fn link(layer: &mut tar::Builder<Vec<u8>>, path: &str, target: &str) {
+pub fn link(layer: &mut tar::Builder<Vec<u8>>, path: &str, target: &str) {
     layer.append_link(&mut entry(tar::EntryType::Symlink, 0o777), path, target).unwrap();
 }
 
 /// A runtime with a pod.
-async fn pod(test: &str) -> (Node, Clients, String, Running) {
+pub async fn pod(test: &str) -> (Node, Clients, String, Running) {
     let node = Node::new(test);
     node.install_network();
     let running = node.start().await;
@@ -74,20 +79,20 @@ async fn pod(test: &str) -> (Node, Clients, String, Running) {
     (node, cri, pod, running)
 }
 
-async fn end(node: &Node, mut cri: Clients, pod: &str, running: Running) {
+pub async fn end(node: &Node, mut cri: Clients, pod: &str, running: Running) {
     cri.remove_sandbox(pod).await;
     running.stop().await;
     assert_nothing_left(node);
 }
 
-async fn pull(cri: &mut Clients, host: &str, tag: &str) -> v1::ImageSpec {
+pub async fn pull(cri: &mut Clients, host: &str, tag: &str) -> v1::ImageSpec {
     let spec = v1::ImageSpec { image: format!("{host}/test/app:{tag}"), ..Default::default() };
     let request = v1::PullImageRequest { image: Some(spec.clone()), ..Default::default() };
     cri.images.pull_image(request).await.unwrap();
     spec
 }
 
-fn of(image: &v1::ImageSpec, mut config: v1::ContainerConfig) -> v1::ContainerConfig {
+pub fn of(image: &v1::ImageSpec, mut config: v1::ContainerConfig) -> v1::ContainerConfig {
     config.image = Some(image.clone());
     config
 }

@@ -10,6 +10,7 @@ mod fuzz_seeds;
 mod given_up;
 mod harness;
 mod hostile;
+mod image_volumes;
 mod images;
 mod isolation;
 mod launcher;

@@ -1,6 +1,6 @@
 //! What is mounted into a container: binds, volumes, tmpfs, and other containers' volumes (moby `volume/mounts`).
 
-use std::{path::Path, sync::Arc};
+use std::{collections::HashSet, path::Path, sync::Arc};
 
 use serde_json::{Value, json};
 
@@ -12,7 +12,11 @@ use super::{
     },
     Container, Record,
 };
-use crate::engine::{model as engine, model::MountedImage, spec::image_mount};
+pub use crate::volumes::clean;
+use crate::{
+    engine::{model as engine, model::MountedImage, spec::image_mount},
+    volumes::{copy_up::copy_up, tree::mounted},
+};
 
 /// A mount as the launcher gets it.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,19 +49,6 @@ pub struct Wanted {
 }
 
 const PROPAGATIONS: [&str; 6] = ["private", "rprivate", "slave", "rslave", "shared", "rshared"];
-
-/// A path without `.`, `..` and double slashes, as Go's `path.Clean` for absolute paths.
-pub fn clean(path: &str) -> String {
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => drop(parts.pop()),
-            part => parts.push(part),
-        }
-    }
-    format!("/{}", parts.join("/"))
-}
 
 fn mode_of(mode: &str, spec: &str, volume: bool) -> Result<(bool, String, bool), Problem> {
     let bad = || Problem::bad(format!("invalid mode: {mode}"));
@@ -428,8 +419,9 @@ impl Docker {
     }
 
     fn copy_up(&self, container: &Container, destination: &str, volume: &Path) -> Result<(), Problem> {
-        let root = self.root_of(container)?;
-        super::filesystem::copy_up(&root, Path::new(destination), volume)
+        let (root, target) =
+            (self.engine.root_of(&container.engine)?, self.engine.bundle_of(&container.id).join("rootfs"));
+        mounted(&root, &target, |tree| copy_up(tree, Path::new(destination), volume, &HashSet::new()))
             .map_err(|error| Problem::internal(format!("copy the image's content to volume: {error}")))
     }
 

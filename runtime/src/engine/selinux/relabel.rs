@@ -14,7 +14,7 @@ use coracle_launcher::{
 
 use super::{Context, Labels, Selinux};
 use crate::{
-    engine::model::ContainerConfig,
+    engine::model::{ContainerConfig, Mount},
     error::{Context as _, Error, Result},
 };
 
@@ -33,19 +33,20 @@ impl Selinux {
     }
 
     /// Gives a pod's container its mounts: those that are to be relabelled, and the sandbox's files that nothing else is
-    /// mounted in place of (containerd `internal/cri/server`, `linuxContainerMounts`). `shm` is the sandbox's shared memory;
+    /// mounted in place of (containerd `internal/cri/server`, `linuxContainerMounts`). `volumes` are its image's; `shm` is the sandbox's shared memory;
     /// what a container in the host's IPC namespace has is the host's.
     pub fn label_mounts(
         &self,
         labels: &Labels,
         config: &ContainerConfig,
+        volumes: &[Mount],
         files: &Path,
         shm: Option<&Path>,
     ) -> Result<()> {
         if labels.mount.is_empty() {
             return Ok(());
         }
-        for mount in config.mounts.iter().filter(|mount| mount.relabel && mount.image.is_none()) {
+        for mount in config.mounts.iter().chain(volumes).filter(|mount| mount.relabel && mount.image.is_none()) {
             let source = fs::canonicalize(&mount.host_path).context(format!("find {:?}", mount.host_path))?;
             self.relabel(&source, &labels.mount, false)?;
         }
