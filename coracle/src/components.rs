@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc};
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use coracle_api::clock::SystemClock;
-use coracle_kubelet::Reserved;
+use coracle_kubelet::{Reserved, SysctlPattern};
 use coracle_link::Place;
 use coracle_pki::Identity;
 use coracle_runtime::{
@@ -105,6 +105,9 @@ pub struct Kubelet {
     /// What is kept for the cluster's programs beside that
     #[arg(long, value_name = "RESOURCES", default_value = "")]
     kube_reserved: Reserved,
+    /// Kernel parameters of namespaces of their own that pods may set beside those that are safe, as net.core.somaxconn,kernel.msg*
+    #[arg(long, value_name = "SYSCTLS", value_delimiter = ',')]
+    allowed_unsafe_sysctls: Vec<SysctlPattern>,
     #[arg(long)]
     cluster_dns: Vec<IpAddr>,
     #[arg(long, default_value = "cluster.local")]
@@ -141,6 +144,7 @@ pub async fn kubelet(options: Kubelet) -> Result<()> {
         clock: Arc::new(SystemClock::new()),
         cgroup_parent: options.cgroup_root,
         reserved: options.system_reserved.plus(options.kube_reserved),
+        allowed_unsafe_sysctls: options.allowed_unsafe_sysctls,
         cluster_dns: options.cluster_dns,
         cluster_domain: options.cluster_domain,
         progress,

@@ -51,6 +51,7 @@ use crate::manager::Manager;
 pub use crate::node::Reserved;
 use crate::pod::dns::{ClusterDns, HostDns};
 use crate::pod::requests::Amounts;
+pub use crate::pod::sysctls::SysctlPattern;
 use crate::server::Credentials;
 use crate::volumes::Paths;
 use crate::work::Shared;
@@ -89,6 +90,8 @@ pub struct Config {
     pub cgroup_parent: String,
     /// What of the machine is not for pods.
     pub reserved: Reserved,
+    /// Kernel parameters that pods may set beside those that are safe; none by custom.
+    pub allowed_unsafe_sysctls: Vec<SysctlPattern>,
     /// The cluster's DNS servers; empty: pods resolve as the node does.
     pub cluster_dns: Vec<IpAddr>,
     /// `cluster.local`
@@ -209,6 +212,7 @@ fn shared(config: &Config, paths: Paths, facts: &node::Facts, share: &node::Shar
         host_dns: HostDns::parse(&std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default()),
         memory_capacity: facts.memory,
         apparmor: facts.apparmor,
+        sysctls: config.allowed_unsafe_sysctls.clone(),
         cpu_millis,
         allocations: Allocations::new(paths, Amounts { cpu_millis, memory }),
         storage_capacity: facts.storage,

@@ -29,6 +29,7 @@ use crate::objects;
 use crate::observed::Observed;
 use crate::pod::dns::{ClusterDns, HostDns};
 use crate::pod::env::Facts;
+use crate::pod::sysctls::SysctlPattern;
 use crate::pod::{self};
 use crate::volumes::{self, Paths};
 
@@ -50,6 +51,8 @@ pub struct Shared {
     pub cpu_millis: i64,
     /// Whether the node has AppArmor.
     pub apparmor: bool,
+    /// Kernel parameters beside the safe ones that pods may set.
+    pub sysctls: Vec<SysctlPattern>,
     pub storage_capacity: u64,
     /// What each pod has been given of CPU and memory.
     pub allocations: Allocations,

@@ -193,6 +193,7 @@ impl Worker {
             memory: &self.memory,
             last: self.last.as_ref(),
             apparmor: self.shared.apparmor,
+            sysctls: &self.shared.sysctls,
             host_ip: &host_ip,
             runtime: self.shared.runtime_name(),
             now,

@@ -59,6 +59,7 @@ pub fn kubelet(
         clock: Arc::new(SystemClock::new()),
         cgroup_parent: options.cgroup_parent.clone(),
         reserved: options.system_reserved.plus(options.kube_reserved),
+        allowed_unsafe_sysctls: options.allowed_unsafe_sysctls.clone(),
         cluster_dns: Vec::new(),
         cluster_domain: "cluster.local".into(),
         progress,

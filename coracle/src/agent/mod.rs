@@ -15,7 +15,7 @@ use std::{net::IpAddr, os::fd::RawFd, path::PathBuf, sync::Arc};
 use anyhow::{Context, Result};
 use clap::Args;
 use coracle_client::{Informers, Scope};
-use coracle_kubelet::{Progress, Reserved};
+use coracle_kubelet::{Progress, Reserved, SysctlPattern};
 use coracle_link::Place;
 use coracle_network::cni::Paths;
 use coracle_runtime::Runtime;
@@ -53,6 +53,9 @@ pub struct Options {
     /// What is kept for the cluster's programs beside that
     #[arg(long, value_name = "RESOURCES", default_value = "")]
     kube_reserved: Reserved,
+    /// Kernel parameters of namespaces of their own that pods may set beside those that are safe, as net.core.somaxconn,kernel.msg*
+    #[arg(long, value_name = "SYSCTLS", value_delimiter = ',')]
+    allowed_unsafe_sysctls: Vec<SysctlPattern>,
     /// Pull images from this network namespace instead of the node's own
     #[arg(long, value_name = "FD", hide = true)]
     host_netns: Option<RawFd>,

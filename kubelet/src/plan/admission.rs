@@ -59,7 +59,8 @@ impl Draft<'_> {
             let why = apparmor(self.input.pod, self.input.apparmor)?;
             Some((APPARMOR, format!("Cannot enforce AppArmor: {why}")))
         };
-        let sysctl = sysctls::forbidden(self.input.pod).map(|why| (SYSCTL, format!("forbidden sysctl: {why}")));
+        let sysctl = sysctls::forbidden(self.input.pod, self.input.sysctls)
+            .map(|why| (SYSCTL, format!("forbidden sysctl: {why}")));
         let feature = || features(self.input.pod).map(|why| (FEATURE, why));
         let Some((reason, message)) = sysctl.or_else(feature).or_else(profile) else { return };
         self.actions.push(Action::Tell { warning: true, reason, message: message.clone(), container: None });

@@ -23,6 +23,7 @@ pub use resize::{IN_PROGRESS as RESIZE_IN_PROGRESS, PENDING as RESIZE_PENDING};
 
 use crate::allocation::Resize;
 use crate::observed::Observed;
+use crate::pod::sysctls::SysctlPattern;
 use crate::pod::{self, Role};
 use crate::work::Resizing;
 
@@ -204,6 +205,8 @@ pub struct Input<'a> {
     pub last: Option<&'a PodStatus>,
     /// Whether the node has AppArmor.
     pub apparmor: bool,
+    /// Kernel parameters beside the safe ones that pods may set.
+    pub sysctls: &'a [SysctlPattern],
     /// The node's own address.
     pub host_ip: &'a str,
     /// The runtime's name: containers' ids begin with it.

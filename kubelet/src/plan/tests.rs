@@ -21,6 +21,7 @@ struct Case {
     group: Option<LinuxContainerResources>,
     seconds: i64,
     apparmor: bool,
+    sysctls: Vec<SysctlPattern>,
 }
 
 fn at(seconds: i64) -> Timestamp {
@@ -41,6 +42,7 @@ fn case(spec: Value) -> Case {
         group: None,
         seconds: 1000,
         apparmor: false,
+        sysctls: Vec::new(),
     }
 }
 
@@ -104,6 +106,7 @@ impl Case {
             memory: &self.memory,
             last: self.last.as_ref(),
             apparmor: self.apparmor,
+            sysctls: &self.sysctls,
             host_ip: "192.0.2.1",
             runtime: "containerd",
             now: at(self.seconds),
@@ -437,6 +440,9 @@ fn a_pod_that_would_set_the_nodes_parameters_is_no_pod_of_it() {
     let later = asks("kernel.core_pattern").with(|c| c.pod.status = Some(status.clone()));
     assert_eq!((later.actions(), later.plan().status), (Vec::new(), status));
     assert_eq!(asks("kernel.shm_rmid_forced").actions(), ["prepare volumes", "create sandbox #0"]);
+    assert!(asks("net.core.somaxconn").plan().status.reason.as_deref() == Some("SysctlForbidden"));
+    let allowed = asks("net.core.somaxconn").with(|c| c.sysctls = vec!["net.core.*".parse().unwrap()]);
+    assert_eq!(allowed.actions(), ["prepare volumes", "create sandbox #0"]);
 }
 
 #[test]

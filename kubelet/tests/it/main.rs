@@ -78,6 +78,7 @@ impl Cluster {
             // The runtime makes no groups, and nothing is to be left of any.
             cgroup_parent: String::new(),
             reserved: "cpu=250m,memory=64Mi".parse().unwrap(),
+            allowed_unsafe_sysctls: vec!["net.core.*".parse().unwrap()],
             cluster_dns: Vec::new(),
             cluster_domain: "cluster.local".into(),
             progress,
@@ -242,6 +243,21 @@ async fn another_kubelet_takes_over() {
     assert_eq!(cluster.runtime.all(), before);
     cluster.pods().delete("web", &DeleteParams::default()).await.unwrap();
     cluster.until_gone("web").await;
+}
+
+#[tokio::test]
+async fn a_pod_sets_what_the_administrator_allows() {
+    let cluster = Cluster::start().await;
+    for (name, parameter) in [("allowed", "net.core.somaxconn"), ("other", "kernel.msgmax")] {
+        let sysctls = json!([{"name": parameter, "value": "1000"}]);
+        let container = json!({"name": name, "image": "hello:v1"});
+        cluster.create(name, json!({"securityContext": {"sysctls": sysctls}, "containers": [container]})).await;
+    }
+    let pod = cluster.until("other", |pod| phase(pod) == "Failed").await;
+    let (reason, message) = (pod["status"]["reason"].as_str(), pod["status"]["message"].as_str());
+    let why = "Pod was rejected: forbidden sysctl: \"kernel.msgmax\" not allowlisted";
+    assert_eq!((reason, message), (Some("SysctlForbidden"), Some(why)));
+    cluster.until("allowed", |pod| phase(pod) == "Running").await;
 }
 
 /// The type, reason and message of each condition about resizes.
