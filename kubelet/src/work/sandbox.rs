@@ -65,6 +65,14 @@ fn port_mappings(pod: &Pod) -> Vec<cri::PortMapping> {
         .collect()
 }
 
+/// Says which users the pod's are; none where they are the node's.
+pub fn set_users(config: &mut cri::PodSandboxConfig, users: Option<cri::UserNamespace>) {
+    let security = config.linux.as_mut().and_then(|linux| linux.security_context.as_mut());
+    if let Some(namespaces) = security.and_then(|security| security.namespace_options.as_mut()) {
+        namespaces.userns_options = users;
+    }
+}
+
 /// Makes the sandbox: the pod's namespaces, cgroup and network.
 pub async fn create(shared: &Arc<Shared>, pod: &Pod, attempt: u32) -> Result<(), Trouble> {
     let failed = |message: String| {
@@ -81,10 +89,7 @@ pub async fn create(shared: &Arc<Shared>, pod: &Pod, attempt: u32) -> Result<(),
     })
     .await;
     let users = made.map_err(|error| failed(error.to_string()))?.map_err(failed)?;
-    let security = config.linux.as_mut().and_then(|linux| linux.security_context.as_mut());
-    if let Some(namespaces) = security.and_then(|security| security.namespace_options.as_mut()) {
-        namespaces.userns_options = users;
-    }
+    set_users(&mut config, users);
     let handler = pod.spec.as_ref().and_then(|spec| spec.runtime_class_name.clone()).unwrap_or_default();
     let request = cri::RunPodSandboxRequest { config: Some(config), runtime_handler: handler };
     match shared.cri.run_pod_sandbox(request).await {

@@ -8,7 +8,7 @@ use coracle_cri::{ContainerConfig, CreateContainerRequest, ImageSpec, KeyValue, 
 use k8s_cri::v1 as cri;
 use k8s_openapi::api::core::v1::{Container, Pod};
 
-use super::{Shared, Trouble, sandbox_config, stop, users};
+use super::{Shared, Trouble, sandbox, sandbox_config, stop, users};
 use crate::allocation;
 use crate::observed::{Observed, annotation, label};
 use crate::pod::{self, env, hosts, security};
@@ -30,7 +30,9 @@ pub async fn start(
     let Some(sandbox) = observed.sandbox() else {
         return Err(Trouble::new("CreateContainerError", "the pod has no sandbox"));
     };
-    let sandbox_config = sandbox_config(&shared, &pod, sandbox.attempt);
+    let mut sandbox_config = sandbox_config(&shared, &pod, sandbox.attempt);
+    let users = users_of(&shared, &pod).await.map_err(|message| Trouble::new("CreateContainerConfigError", message))?;
+    sandbox::set_users(&mut sandbox_config, users.clone());
     let image = images::ensure(&shared, &pod, &container, &sandbox_config).await?;
     let failed = |reason: &'static str, message: String| {
         shared.tell(&pod, Some(&container.name), EventType::Warning, "Failed", &format!("Error: {message}"));
@@ -38,7 +40,12 @@ pub async fn start(
     };
     let volumes = volume_images(&shared, &pod, &container, &sandbox_config).await?;
     let config = config(&shared, &pod, &observed, &container, attempt, &image, volumes).await;
-    let config = config.map_err(|message| failed("CreateContainerConfigError", message))?;
+    let mut config = config.map_err(|message| failed("CreateContainerConfigError", message))?;
+    let security = config.linux.as_mut().and_then(|linux| linux.security_context.as_mut());
+    if let Some(namespaces) = security.and_then(|security| security.namespace_options.as_mut()) {
+        // As the sandbox has them: runtimes take it that a container which names none is in the node's.
+        namespaces.userns_options = users;
+    }
     let request = CreateContainerRequest {
         pod_sandbox_id: sandbox.id.clone(),
         config: Some(config),
@@ -63,6 +70,16 @@ pub async fn start(
         &format!("Started container {}", container.name),
     );
     post_start(&shared, &pod, &observed, &container, &id).await
+}
+
+/// The users of a pod's own, where it has such; files are read then.
+async fn users_of(shared: &Arc<Shared>, pod: &Arc<Pod>) -> Result<Option<cri::UserNamespace>, String> {
+    if pod::spec(pod).host_users != Some(false) {
+        return Ok(None);
+    }
+    let (shared, pod) = (shared.clone(), pod.clone());
+    let found = tokio::task::spawn_blocking(move || users::of(&shared.paths, &pod)).await;
+    found.map_err(|error| error.to_string())?
 }
 
 /// Pulls the images that the container mounts as volumes; their ids by the volumes' names.

@@ -260,6 +260,25 @@ async fn a_pod_sets_what_the_administrator_allows() {
     cluster.until("allowed", |pod| phase(pod) == "Running").await;
 }
 
+#[tokio::test]
+async fn containers_have_their_pods_users() {
+    let cluster = Cluster::start().await;
+    for (name, host_users) in [("own", false), ("nodes", true)] {
+        let container = json!({"name": name, "image": "hello:v1"});
+        cluster.create(name, json!({"hostUsers": host_users, "containers": [container]})).await;
+    }
+    for name in ["own", "nodes"] {
+        cluster.until(name, |pod| phase(pod) == "Running").await;
+    }
+    let users = |name: &str| {
+        let security = cluster.runtime.config(name).linux.unwrap().security_context.unwrap();
+        security.namespace_options.unwrap().userns_options
+    };
+    let own = users("own").unwrap();
+    assert!(own.uids == own.gids && own.uids[0].host_id >= 65_536 && own.uids[0].length == 65_536, "{own:?}");
+    assert_eq!(users("nodes"), None);
+}
+
 /// The type, reason and message of each condition about resizes.
 fn resize_conditions(pod: &Value) -> Vec<String> {
     let conditions = pod["status"]["conditions"].as_array().cloned().unwrap_or_default();
