@@ -28,7 +28,7 @@ use super::{
         ContainerConfig, ContainerImage, ContainerState, EventKind, Mount, Resources, SandboxConfig, Security, Status,
         User, new_id, now,
     },
-    remove_dir, save, save_volatile,
+    remove_dir, resource_classes, save, save_volatile,
     selinux::{Labels, Selinux},
     spec::{self, Inputs, LauncherAge},
     stats::CpuMeter,
@@ -144,6 +144,7 @@ impl Engine {
         if config.security.privileged && !sandbox.config.privileged {
             return Err(Error::precondition("no privileged container allowed in sandbox"));
         }
+        resource_classes::refuse(&config.name, &config.annotations, &sandbox.config.annotations)?;
         join(&mut config.security, &sandbox.config);
         // Until it is known that the container uses them, no layer is collected.
         let _hold = self.images.hold().await;

@@ -22,6 +22,7 @@ mod propagation;
 pub(crate) mod record_file;
 pub(crate) mod recovery;
 mod removal;
+mod resource_classes;
 mod sandbox;
 pub mod seccomp;
 pub mod selinux;
