@@ -99,21 +99,21 @@ impl LogFile {
         self.append(&out);
     }
 
-    /// The stream ended: what is held is a line.
+    /// The stream ended: what is held is the last line, which has no end. Who reads it adds none (containerd `internal/cri/io`,
+    /// `redirectLogs`; Docker's file keeps no newline either).
     pub fn finish(&mut self, stream: Stream, now: u64) {
         let held = std::mem::take(&mut self.held[stream as usize]);
         if !held.is_empty() {
             let mut out = Vec::with_capacity(held.len() + 64);
-            // CRI knows no line without an end; Docker keeps that the newline was missing.
-            let whole = self.format == Format::Cri;
-            self.line(&mut out, stream, whole, [&held, &[]], now);
+            self.line(&mut out, stream, false, [&held, &[]], now);
             self.append(&out);
         }
     }
 
     fn line(&mut self, out: &mut Vec<u8>, stream: Stream, whole: bool, text: [&[u8]; 2], now: u64) {
         let (max_size, max_files, compress) = match &self.format {
-            Format::Cri => return cri_line(out, stream, if whole { b'F' } else { b'P' }, text, now),
+            Format::Cri if whole => return cri_line(out, stream, b'F', without_return(text), now),
+            Format::Cri => return cri_line(out, stream, b'P', text, now),
             Format::Json { max_size, max_files, compress, attributes } => {
                 json_line(out, stream, whole, text, attributes, now);
                 (*max_size, *max_files, *compress)
@@ -206,6 +206,14 @@ fn whole_characters(text: &[u8]) -> usize {
         _ => 1,
     };
     if last + length > text.len() && last > 0 { last } else { text.len() }
+}
+
+/// A terminal ends lines with a carriage return and a newline, which are one end (containerd `internal/cri/io`, `readLine`).
+fn without_return([first, second]: [&[u8]; 2]) -> [&[u8]; 2] {
+    match second {
+        [] => [first.strip_suffix(b"\r").unwrap_or(first), second],
+        _ => [first, second.strip_suffix(b"\r").unwrap_or(second)],
+    }
 }
 
 fn cri_line(out: &mut Vec<u8>, stream: Stream, tag: u8, [first, second]: [&[u8]; 2], now: u64) {
@@ -312,6 +320,8 @@ mod tests {
             log.write(Stream::Stdout, b"one\ntw", 0);
             log.write(Stream::Stderr, b"err\n", 1_500_000_000);
             log.write(Stream::Stdout, b"o\n", 0);
+            log.write(Stream::Stdout, b"terminal\r\n\r\na\rb\r", 0);
+            log.write(Stream::Stdout, b"\n", 0);
             log.write(Stream::Stdout, &vec![b'x'; MAX_LINE + 3], 0);
             log.finish(Stream::Stdout, 0);
         });
@@ -319,9 +329,12 @@ mod tests {
         assert_eq!(lines[0], "1970-01-01T00:00:00.000000000Z stdout F one");
         assert_eq!(lines[1], "1970-01-01T00:00:01.500000000Z stderr F err");
         assert_eq!(lines[2], "1970-01-01T00:00:00.000000000Z stdout F two");
-        assert!(lines[3].contains(" stdout P xxx") && lines[3].len() > MAX_LINE);
-        assert!(lines[4].ends_with(" stdout F xxx"));
-        assert_eq!(lines.len(), 5);
+        let ends = ["stdout F terminal", "stdout F ", "stdout F a\rb"];
+        assert!(lines[3..6].iter().zip(ends).all(|(line, end)| line.ends_with(end)), "{lines:?}");
+        assert!(lines[6].contains(" stdout P xxx") && lines[6].len() > MAX_LINE);
+        // There was no newline.
+        assert!(lines[7].ends_with(" stdout P xxx"));
+        assert_eq!(lines.len(), 8);
     }
 
     #[test]

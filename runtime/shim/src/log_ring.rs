@@ -189,6 +189,6 @@ mod tests {
         let mut text = String::new();
         fs::File::open(&path).unwrap().read_to_string(&mut text).unwrap();
         fs::remove_file(&path).unwrap();
-        assert!(text.ends_with("F tw\n") && text.lines().count() == 2, "{text}");
+        assert!(text.ends_with("P tw\n") && text.lines().count() == 2, "{text}");
     }
 }

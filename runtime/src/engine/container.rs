@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
@@ -128,6 +128,20 @@ fn join(security: &mut Security, sandbox: &SandboxConfig) {
     }
 }
 
+/// Where a container's log is; empty for none. Its own path is one from the sandbox's directory, also with a slash before it
+/// (`ContainerConfig.log_path`; Go's `filepath.Join`).
+fn log_path(directory: &str, path: &str) -> Result<String> {
+    if directory.is_empty() || path.is_empty() {
+        return Ok(String::new());
+    }
+    let parts = || Path::new(path).components();
+    if parts().any(|part| part == Component::ParentDir) {
+        return Err(Error::invalid(format!("log path {path:?} leads out of the sandbox's log directory")));
+    }
+    let below: PathBuf = parts().filter(|part| matches!(part, Component::Normal(_))).collect();
+    Ok(Path::new(directory).join(below).to_string_lossy().into_owned())
+}
+
 /// The name of an image that does not change.
 fn reference(image: &ImageRecord) -> String {
     image.repo_digests.first().cloned().unwrap_or_else(|| image.id.to_string())
@@ -161,10 +175,7 @@ impl Engine {
             mounted.reference = reference(&image);
         }
         let id = new_id();
-        let log_path = match (sandbox.config.log_directory.as_str(), config.log_path.as_str()) {
-            ("", _) | (_, "") => String::new(),
-            (directory, path) => Path::new(directory).join(path).to_string_lossy().into_owned(),
-        };
+        let log_path = log_path(&sandbox.config.log_directory, &config.log_path)?;
         let container_image = ContainerImage {
             id: image.id.clone(),
             reference: reference(&image),
@@ -391,9 +402,7 @@ impl Engine {
         } else {
             LogDriver::Cri { path: container.log_path.clone() }
         };
-        if let Some(dir) = Path::new(&container.log_path).parent() {
-            fs::create_dir_all(dir).context(format!("create log directory {}", dir.display()))?;
-        }
+        make_log_directory(container)?;
         let create = Create {
             id: container.id.clone(),
             kind: Kind::Container { bundle: self.paths.bundle(&container.id).to_string_lossy().into_owned() },
@@ -631,6 +640,7 @@ impl Engine {
         if container.state().status != Status::Running {
             return Err(Error::precondition("container is not running"));
         }
+        make_log_directory(&container)?;
         let sandbox = self.sandbox(&container.sandbox)?;
         self.shim(&sandbox).await?.call(&Request::ReopenLog { id: container.id.clone() }).await
     }
@@ -663,6 +673,12 @@ impl Run {
         }
         remove_dir(&self.launcher)
     }
+}
+
+/// Makes the directory of a container's log, also where somebody removed it.
+fn make_log_directory(container: &Container) -> Result<()> {
+    let Some(dir) = Path::new(&container.log_path).parent() else { return Ok(()) };
+    fs::create_dir_all(dir).context(format!("create log directory {}", dir.display()))
 }
 
 pub(super) async fn wait_exited(container: &Container) {
@@ -713,6 +729,15 @@ fn merge(old: &Resources, new: &Resources) -> Resources {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_log_is_in_its_sandboxs_directory() {
+        let of = |directory, path| log_path(directory, path).map_err(|error| error.to_string());
+        assert_eq!((of("", "a"), of("/logs", "")), (Ok(String::new()), Ok(String::new())));
+        assert_eq!(of("/logs/pod", "web/0.log"), Ok("/logs/pod/web/0.log".into()));
+        assert_eq!(of("/logs/pod", "/etc/./cron.d//x"), Ok("/logs/pod/etc/cron.d/x".into()));
+        assert!(of("/logs/pod", "web/../../x").unwrap_err().contains("leads out"));
+    }
 
     #[test]
     fn a_new_limit_takes_the_one_of_swap_along() {

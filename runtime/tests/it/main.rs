@@ -16,6 +16,7 @@ mod isolation;
 mod launcher;
 mod launcher_defaults;
 mod launcher_features;
+mod logs;
 mod newer;
 mod older_kernel;
 mod podman;
