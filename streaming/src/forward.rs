@@ -24,7 +24,7 @@ const HALVES: usize = 128;
 const WAITING: usize = 16;
 const PIECE: usize = 32 << 10;
 
-/// Connects to a port of the pod.
+/// Connects to a port of the pod; an error is told to the client as it is.
 pub type Connect = std::sync::Arc<dyn Fn(u16) -> BoxFuture<'static, io::Result<Box<dyn Duplex>>> + Send + Sync>;
 
 /// Serves until the client is gone.
@@ -92,9 +92,8 @@ async fn forward(mut data: Stream, error: Stream, port: u16, connect: Connect) {
             }
         }
         Err(failure) => {
-            let message = format!("error forwarding port {port} to pod: {failure}");
             // A client that is gone does not want to know.
-            let _ = error.output.write(message.into()).await;
+            let _ = error.output.write(failure.to_string().into()).await;
             let _ = data.output.finish().await;
         }
     }
@@ -161,9 +160,8 @@ async fn channel(
     let connection = match connect(port).await {
         Ok(connection) => connection,
         Err(failure) => {
-            let message = format!("error forwarding port {port} to pod: {failure}");
             // A client that is gone does not want to know.
-            let _ = output.send((number + 1, message.into())).await;
+            let _ = output.send((number + 1, failure.to_string().into())).await;
             return;
         }
     };

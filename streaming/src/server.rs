@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::future::BoxFuture;
+use futures::{FutureExt, TryFutureExt, future::BoxFuture};
 use http::{Method, Response, StatusCode};
 use http_body_util::Full;
 use hyper::{body::Incoming, service::service_fn};
@@ -187,7 +187,14 @@ impl<B: Backend> Server<B> {
             }
             Request::PortForward { sandbox, ports } => {
                 let backend = self.backend.clone();
-                let connect: forward::Connect = Arc::new(move |port| backend.connect(&sandbox, port));
+                let connect: forward::Connect = Arc::new(move |port| {
+                    let (connection, pod) = (backend.connect(&sandbox, port), sandbox.clone());
+                    // Upstream's server tells a pod's uid as well, which CRI does not know.
+                    let told = move |error| {
+                        io::Error::other(format!("error forwarding port {port} to pod {pod}, uid : {error}"))
+                    };
+                    connection.map_err(told).boxed()
+                });
                 forward::serve(agreed, connection, &ports, connect).await;
             }
         }

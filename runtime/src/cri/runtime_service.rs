@@ -72,7 +72,7 @@ impl Service {
         let container = self.engine.container(id).map_err(status)?;
         match container.state().status {
             model::Status::Running => Ok(container),
-            other => Err(Status::failed_precondition(format!("container is in {other:?} state"))),
+            other => Err(Status::failed_precondition(format!("container is in {other} state"))),
         }
     }
 

@@ -1,6 +1,11 @@
 //! Streams of containers for the node's streaming server: exec, attach, port-forward.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use coracle_link::{Netns, Place};
@@ -12,11 +17,11 @@ use tokio::sync::mpsc;
 use crate::{
     engine::{
         Engine,
-        exec::Executed,
+        exec::{EXEC_FAILED, Executed},
         model::Status,
         shim::{SessionReader, SessionWriter},
     },
-    error::{Error, Result},
+    error::{Context, Error, Result},
 };
 
 /// How long a port of a pod may take to accept a connection.
@@ -47,16 +52,19 @@ impl Backend for Containers {
     }
 
     fn connect(&self, sandbox: &str, port: u16) -> BoxFuture<'static, io::Result<Box<dyn Duplex>>> {
-        let place = self.place(sandbox);
+        let (place, sandbox) = (self.place(sandbox), sandbox.to_owned());
         async move {
             let place = place.map_err(io::Error::other)?;
-            let connection = match place.connect_tcp(([127, 0, 0, 1], port).into(), CONNECT_WITHIN).await {
-                // What listens on IPv6 alone is served, too.
-                Err(first) => place
-                    .connect_tcp((std::net::Ipv6Addr::LOCALHOST, port).into(), CONNECT_WITHIN)
-                    .await
-                    .map_err(|_| first)?,
+            let to = async |address: IpAddr| place.connect_tcp((address, port).into(), CONNECT_WITHIN).await;
+            let connection = match to(Ipv4Addr::LOCALHOST.into()).await {
                 Ok(connection) => connection,
+                // What listens on IPv6 alone is served, too.
+                Err(first) => to(Ipv6Addr::LOCALHOST.into()).await.map_err(|second| {
+                    // containerd `internal/cri/server/sandbox_portforward_linux.go`
+                    io::Error::other(format!(
+                        "failed to connect to localhost:{port} inside namespace {sandbox:?}, IPv4: {first} IPv6 {second}"
+                    ))
+                })?,
             };
             Ok(Box::new(connection) as Box<dyn Duplex>)
         }
@@ -77,7 +85,7 @@ impl Containers {
         let (mut process, writer) = self.0.start_exec(container, command, wanted.tty, size, wanted.stdin).await?;
         let input = Input { process: process.id().to_owned(), closes: true };
         tokio::select! {
-            ended = output(&mut process, stdout, stderr) => ended,
+            ended = output(&mut process, stdout, stderr) => ended.context(EXEC_FAILED),
             never = input.carry(writer, stdin, resize) => never,
         }
     }
@@ -86,7 +94,7 @@ impl Containers {
         let container = self.0.container(container)?;
         let status = container.state().status;
         if status != Status::Running {
-            return Err(Error::precondition(format!("container is in {status:?} state")));
+            return Err(Error::precondition(format!("container is in {status} state")));
         }
         let sandbox = self.0.sandbox(&container.sandbox)?;
         let mut session = self.0.shim(&sandbox).await?.session().await?;

@@ -351,7 +351,7 @@ impl Engine {
         let _changing = container.changing.lock().await;
         if container.state().status != Status::Created {
             return Err(Error::precondition(format!(
-                "container {:?} is in {:?} state",
+                "container {:?} is in {} state",
                 container.id,
                 container.state().status
             )));

@@ -18,6 +18,9 @@ use crate::error::{Error, Result};
 /// Output of an executed process that is kept for the caller, each stream (CVE-2022-1708).
 const MAX_EXEC_OUTPUT: usize = 16 << 20;
 
+/// What of a command's failure is told before its reason, as by containerd and runc.
+pub const EXEC_FAILED: &str = "failed to exec in container: failed to start exec: OCI runtime exec failed: exec failed";
+
 /// What an executed process said and how it ended.
 #[derive(Debug)]
 pub struct ExecResult {
@@ -99,7 +102,7 @@ impl Engine {
     ) -> Result<(Executed, SessionWriter)> {
         let container = self.container(id)?;
         if container.state().status != Status::Running {
-            return Err(Error::precondition(format!("container is in {:?} state", container.state().status)));
+            return Err(Error::precondition(format!("container is in {} state", container.state().status)));
         }
         let config: Value = super::load(&self.paths.bundle(&container.id).join("config.json"))?;
         let mut process = spec::exec_process(&config, command, terminal);
@@ -158,9 +161,7 @@ async fn finish(mut process: Executed) -> Result<ExecResult> {
             }
             Ok(_) => {}
             Err(error) => {
-                return Err(error.context(
-                    "failed to exec in container: failed to start exec: OCI runtime exec failed: exec failed",
-                ));
+                return Err(error.context(EXEC_FAILED));
             }
         }
     }

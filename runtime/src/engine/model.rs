@@ -1,6 +1,6 @@
 //! The engine's nouns: sandboxes and containers as asked for, and as they are.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use coracle_launcher::identity::{Mapping, Mappings};
 use serde::{Deserialize, Serialize};
@@ -275,6 +275,17 @@ pub enum Status {
     Created,
     Running,
     Exited,
+}
+
+/// As CRI calls it.
+impl fmt::Display for Status {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Status::Created => "CONTAINER_CREATED",
+            Status::Running => "CONTAINER_RUNNING",
+            Status::Exited => "CONTAINER_EXITED",
+        })
+    }
 }
 
 /// A container as it is. Times are nanoseconds since 1970, 0 for never.

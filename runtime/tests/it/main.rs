@@ -23,6 +23,7 @@ mod podman;
 mod sandboxes;
 mod selinux;
 mod shim;
+mod streams;
 mod systemd;
 
 /// Set for the test that is not one: the runtime as a process that others kill.
