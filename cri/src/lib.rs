@@ -14,6 +14,6 @@ mod serve;
 mod signal;
 
 pub use client::Client;
-pub use messages::{container::*, lists::*, sandbox::*, stats::*};
+pub use messages::{container::*, lists::*, runtime::*, sandbox::*, stats::*};
 pub use serve::{ImageServer, ImageService, Items, RuntimeServer, RuntimeService};
 pub use signal::Signal;

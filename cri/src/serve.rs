@@ -25,7 +25,7 @@ use tower::Service;
 use crate::{
     ContainerEventResponse, ContainerStats, ContainerStatsResponse, ContainerStatusResponse, CreateContainerRequest,
     ListContainerStatsResponse, ListPodSandboxStatsResponse, Part, PodSandboxStats, PodSandboxStatsResponse,
-    PodSandboxStatusResponse, UpdatePodSandboxResourcesRequest, UpdatePodSandboxResourcesResponse,
+    PodSandboxStatusResponse, StatusResponse, UpdatePodSandboxResourcesRequest, UpdatePodSandboxResourcesResponse,
 };
 
 /// What comes one after the other, until the end or an error.
@@ -114,7 +114,7 @@ service! {
     /// What runs sandboxes and containers.
     RuntimeService by RuntimeServer as "runtime.v1.RuntimeService";
     unary "Version" version(v1::VersionRequest) -> v1::VersionResponse;
-    unary "Status" status(v1::StatusRequest) -> v1::StatusResponse;
+    unary "Status" status(v1::StatusRequest) -> StatusResponse;
     unary "RuntimeConfig" runtime_config(v1::RuntimeConfigRequest) -> v1::RuntimeConfigResponse;
     unary "UpdateRuntimeConfig" update_runtime_config(v1::UpdateRuntimeConfigRequest) -> v1::UpdateRuntimeConfigResponse;
     unary "RunPodSandbox" run_pod_sandbox(v1::RunPodSandboxRequest) -> v1::RunPodSandboxResponse;

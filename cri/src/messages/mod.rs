@@ -2,5 +2,6 @@
 
 pub mod container;
 pub mod lists;
+pub mod runtime;
 pub mod sandbox;
 pub mod stats;

@@ -41,7 +41,7 @@ pub fn sandbox_config(config: v1::PodSandboxConfig, runtime_handler: String) -> 
     let has_user = security.run_as_user.is_some();
     check_group(security.run_as_group.as_ref(), has_user)?;
     if !users.is_empty() {
-        let shared = [("network", namespaces.network), ("pid", namespaces.pid), ("ipc", namespaces.ipc)];
+        let shared = [("pid", namespaces.pid), ("ipc", namespaces.ipc)];
         if let Some((kind, _)) = shared.iter().find(|(_, mode)| *mode == NODE) {
             return Err(Error::invalid(format!("a user namespace cannot go with the node's {kind} namespace")));
         }
@@ -307,6 +307,7 @@ fn security(security: v1::LinuxContainerSecurityContext) -> Result<Security> {
     let capabilities = security.capabilities.unwrap_or_default();
     let namespaces = security.namespace_options.unwrap_or_default();
     let selinux = selinux(security.selinux_options.as_ref())?;
+    let users = namespaces.userns_options.as_ref().map(|options| user_namespace(Some(options))).transpose()?;
     let pid_of = (namespaces.pid == v1::NamespaceMode::Target as i32).then_some(namespaces.target_id);
     Ok(Security {
         add_capabilities: capabilities.add_capabilities,
@@ -318,6 +319,7 @@ fn security(security: v1::LinuxContainerSecurityContext) -> Result<Security> {
         host_ipc: namespaces.ipc == NODE,
         shared_pid: namespaces.pid == v1::NamespaceMode::Pod as i32,
         pid_of,
+        users,
         run_as_user: security.run_as_user.map(|value| value.value),
         run_as_group: security.run_as_group.map(|value| value.value),
         run_as_username: security.run_as_username,

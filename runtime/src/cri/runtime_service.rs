@@ -4,8 +4,8 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use coracle_cri::{
     ContainerEventResponse, ContainerStats, ContainerStatsResponse, ContainerStatus, ContainerStatusResponse,
-    CreateContainerRequest, Items, PodSandboxStats, PodSandboxStatsResponse, PodSandboxStatusResponse, RuntimeService,
-    UpdatePodSandboxResourcesRequest, UpdatePodSandboxResourcesResponse,
+    CreateContainerRequest, Items, PodSandboxStats, PodSandboxStatsResponse, PodSandboxStatusResponse, RuntimeFeatures,
+    RuntimeService, StatusResponse, UpdatePodSandboxResourcesRequest, UpdatePodSandboxResourcesResponse,
 };
 use coracle_streaming::{Wanted, server as streaming};
 use futures::{StreamExt, stream};
@@ -129,7 +129,7 @@ impl RuntimeService for Service {
         })
     }
 
-    async fn status(&self, request: v1::StatusRequest) -> Answer<v1::StatusResponse> {
+    async fn status(&self, request: v1::StatusRequest) -> Answer<StatusResponse> {
         let condition = |kind: &str, problem: Option<(&str, String)>| {
             let status = problem.is_none();
             let (reason, message) = problem.map(|(reason, message)| (reason.to_owned(), message)).unwrap_or_default();
@@ -143,7 +143,7 @@ impl RuntimeService for Service {
             recursive_read_only_mounts: coracle_launcher::sys::has_mount_setattr(),
             user_namespaces: can_map_users(),
         };
-        Ok(v1::StatusResponse {
+        Ok(StatusResponse {
             status: Some(v1::RuntimeStatus {
                 conditions: vec![condition("RuntimeReady", None), condition("NetworkReady", network)],
             }),
@@ -151,7 +151,10 @@ impl RuntimeService for Service {
                 .iter()
                 .map(|name| v1::RuntimeHandler { name: (*name).into(), features: Some(features) })
                 .collect(),
-            features: Some(v1::RuntimeFeatures { supplemental_groups_policy: true }),
+            features: Some(RuntimeFeatures {
+                supplemental_groups_policy: true,
+                user_namespaces_host_network: features.user_namespaces,
+            }),
             info: info.unwrap_or_default(),
         })
     }

@@ -158,6 +158,9 @@ impl Engine {
         if config.security.privileged && !sandbox.config.privileged {
             return Err(Error::precondition("no privileged container allowed in sandbox"));
         }
+        if config.security.users.as_ref().is_some_and(|users| *users != sandbox.config.users) {
+            return Err(Error::invalid("user namespace config for sandbox is different from container"));
+        }
         resource_classes::refuse(&config.name, &config.annotations, &sandbox.config.annotations)?;
         join(&mut config.security, &sandbox.config);
         // Until it is known that the container uses them, no layer is collected.

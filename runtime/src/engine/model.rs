@@ -230,6 +230,9 @@ pub struct Security {
     pub shared_pid: bool,
     /// Use the pid namespace of this container's process.
     pub pid_of: Option<String>,
+    /// The users that it takes for its sandbox's; none where it does not say.
+    #[serde(default)]
+    pub users: Option<IdMappings>,
     pub run_as_user: Option<i64>,
     pub run_as_group: Option<i64>,
     pub run_as_username: String,

@@ -84,6 +84,13 @@ pub struct Inputs<'a> {
     pub seccomp: Value,
 }
 
+impl Inputs<'_> {
+    /// Whether `/sys` is the node's: it has users of its own, in the node's network.
+    fn has_nodes_sysfs(&self) -> bool {
+        self.users.is_some() && self.net.is_none()
+    }
+}
+
 /// Makes `config.json`.
 pub fn build(inputs: &Inputs<'_>) -> Result<Value> {
     let config = inputs.config;
@@ -272,7 +279,7 @@ fn namespaces(inputs: &Inputs<'_>) -> Value {
     } else if !inputs.config.security.host_pid {
         out.push(json!({ "type": "pid" }));
     }
-    if inputs.cgroup_v2 && !inputs.config.security.privileged {
+    if inputs.cgroup_v2 && !inputs.config.security.privileged && !inputs.has_nodes_sysfs() {
         out.push(json!({ "type": "cgroup" }));
     }
     Value::Array(out)
@@ -419,8 +426,17 @@ fn mounts(inputs: &Inputs<'_>) -> Result<Value> {
     out.push(json!({ "destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "strictatime", "mode=755", "size=65536k"] }));
     out.push(json!({ "destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"] }));
     out.push(json!({ "destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": ["nosuid", "noexec", "nodev"] }));
-    out.push(json!({ "destination": "/sys", "type": "sysfs", "source": "sysfs", "options": sys }));
-    out.push(json!({ "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["nosuid", "noexec", "nodev", "relatime", if privileged { "rw" } else { "ro" }] }));
+    if inputs.has_nodes_sysfs() {
+        // Only who owns the network may mount a sysfs of it (containerd `internal/cri/server`, `buildLinuxSpec`).
+        let options = ["rbind", "rprivate", "rro", "nosuid", "noexec", "nodev"];
+        out.push(json!({ "destination": "/sys", "type": "bind", "source": "/sys", "options": options }));
+    } else {
+        out.push(json!({ "destination": "/sys", "type": "sysfs", "source": "sysfs", "options": sys }));
+    }
+    // The kernel does not put the one file system of groups on itself: the node's is there, to be read.
+    if !(inputs.cgroup_v2 && inputs.has_nodes_sysfs()) {
+        out.push(json!({ "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["nosuid", "noexec", "nodev", "relatime", if privileged { "rw" } else { "ro" }] }));
+    }
     let mut further = Vec::new();
     for mount in &config.mounts {
         further.push(match &mount.image {

@@ -571,7 +571,7 @@ fn pods_have_users_of_their_own() {
         };
         type Change<'a> = &'a dyn Fn(&mut v1::NamespaceOption);
         let wrong: [(Change<'_>, &str); 4] = [
-            (&|options| options.network = v1::NamespaceMode::Node as i32, "network"),
+            (&|options| options.ipc = v1::NamespaceMode::Node as i32, "ipc"),
             (&|options| options.userns_options.as_mut().unwrap().uids.clear(), "go together"),
             (&|options| options.userns_options.as_mut().unwrap().uids[0].length = 0, "invalid mapping length: 0"),
             (
@@ -642,6 +642,32 @@ fn pods_have_users_of_their_own() {
         assert_eq!(cri.wait(&second).await.exit_code, 0);
         let seen = log(&node, "both", "second");
         assert!(seen.contains("sleep 1234") && seen.ends_with("\n0\npause\n"), "{seen}");
+        // In the network that stands for the node's they own nothing of it.
+        let node_net = |options: &mut v1::NamespaceOption| options.network = v1::NamespaceMode::Node as i32;
+        let net = cri.runtime.run_pod_sandbox(with("net", &node_net)).await.unwrap().into_inner().pod_sandbox_id;
+        let text = "id -u; stat -c %u /proc/1 /sys/kernel; (echo 1 > /sys/kernel/mm/ksm/run) 2>/dev/null || \
+                    echo read-only; hostname other 2>/dev/null || echo no; ls /proc/self/ns/net > /dev/null && cat /etc/hostname";
+        let peer = cri.run(&net, script("peer", text)).await;
+        assert_eq!(cri.wait(&peer).await.exit_code, 0);
+        assert_eq!(log(&node, "net", "peer"), "0\n0\n65534\nread-only\nno\nnet\n");
+        cri.remove_sandbox(&net).await;
+        // What a container says of its users is what its sandbox has.
+        let mut stranger = script("stranger", "exit 0");
+        let others = vec![v1::IdMapping { host_id: 500_000, container_id: 0, length: 65_536 }];
+        let security = stranger.linux.as_mut().unwrap().security_context.as_mut().unwrap();
+        security.namespace_options.as_mut().unwrap().userns_options =
+            Some(v1::UserNamespace { mode: v1::NamespaceMode::Pod as i32, uids: others.clone(), gids: others });
+        let request = v1::CreateContainerRequest {
+            pod_sandbox_id: both.clone(),
+            config: Some(stranger.clone()),
+            sandbox_config: None,
+        };
+        let error = cri.runtime.create_container(request).await.unwrap_err();
+        assert!(error.message().contains("is different from container"), "{error}");
+        let security = stranger.linux.as_mut().unwrap().security_context.as_mut().unwrap();
+        security.namespace_options.as_mut().unwrap().userns_options = Some(users.clone());
+        let same = cri.run(&both, stranger).await;
+        assert_eq!(cri.wait(&same).await.exit_code, 0);
         // A container that shares nothing with it sees the same image, as the host's users.
         let other = cri.run_sandbox(sandbox(&node, "other")).await;
         let peer = cri.run(&other, script("peer", "stat -c %u /bin/busybox; exit 0")).await;
