@@ -188,6 +188,8 @@ pub fn container_config(config: coracle_cri::ContainerConfig) -> Result<Containe
         attempt: metadata.attempt,
         image: image.image,
         user_image: image.user_specified_image,
+        image_annotations: ordered(image.annotations),
+        image_handler: image.runtime_handler,
         command: config.command,
         args: config.args,
         working_dir: config.working_dir,
@@ -468,7 +470,8 @@ pub fn image_spec(container: &Container) -> v1::ImageSpec {
     v1::ImageSpec {
         image: container.config.image.clone(),
         user_specified_image: container.config.user_image.clone(),
-        ..Default::default()
+        annotations: unordered(&container.config.image_annotations),
+        runtime_handler: container.config.image_handler.clone(),
     }
 }
 
@@ -525,6 +528,8 @@ pub fn container_status(container: &Container, tags: &[String]) -> ContainerStat
     let image = coracle_cri::ImageSpec {
         image: tags.first().cloned().unwrap_or_else(|| config.image.clone()),
         user_specified_image: config.user_image.clone(),
+        annotations: unordered(&config.image_annotations),
+        runtime_handler: config.image_handler.clone(),
         ..Default::default()
     };
     ContainerStatus {

@@ -121,6 +121,11 @@ pub struct ContainerConfig {
     pub image: String,
     /// As the user named it.
     pub user_image: String,
+    /// Told as they were asked for.
+    #[serde(default)]
+    pub image_annotations: BTreeMap<String, String>,
+    #[serde(default)]
+    pub image_handler: String,
     /// In place of the image's entry point.
     pub command: Vec<String>,
     /// In place of the image's arguments.

@@ -1,6 +1,6 @@
 //! Sandboxes: made, stopped, removed.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{fs, net::Ipv4Addr, path::Path, sync::Arc};
 
 use coracle_launcher::sys;
 use serde::{Deserialize, Serialize};
@@ -108,7 +108,7 @@ impl Engine {
             let (ips, shim) = tokio::join!(self.cni.add(&attachment), self.shim(sandbox));
             let ips =
                 ips.map_err(|error| error.context(format!("failed to setup network for sandbox {:?}", sandbox.id)))?;
-            sandbox.state.lock().ips = ips;
+            sandbox.state.lock().ips = in_order(ips);
             shim?;
         }
         sandbox.state.lock().ready = true;
@@ -380,12 +380,19 @@ pub(super) fn mount_shm(shm: &Path, options: &str) -> Result<()> {
         .context(format!("mount {}", shm.display()))
 }
 
-/// What the caller wants in `/etc/resolv.conf`, or a copy of the host's.
+/// The first IPv4 address before the others: clients that know one address of a pod take the first (containerd
+/// `internal/cri/server/sandbox_run.go`, `selectPodIPs`).
+fn in_order(mut ips: Vec<String>) -> Vec<String> {
+    if let Some(place) = ips.iter().position(|ip| ip.parse::<Ipv4Addr>().is_ok()) {
+        ips[..=place].rotate_right(1);
+    }
+    ips
+}
+
+/// What the caller wants in `/etc/resolv.conf`, which may be nothing; a copy of the host's for one who does not say (containerd
+/// `internal/cri/server/podsandbox/sandbox_run_linux.go`, `setupSandboxFiles`).
 fn resolv_conf(config: &SandboxConfig) -> String {
     let Some(dns) = &config.dns else { return fs::read_to_string("/etc/resolv.conf").unwrap_or_default() };
-    if dns.servers.is_empty() && dns.searches.is_empty() && dns.options.is_empty() {
-        return fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    }
     let mut out = String::new();
     if !dns.searches.is_empty() {
         out.push_str(&format!("search {}\n", dns.searches.join(" ")));

@@ -241,3 +241,68 @@ fn who_has_a_limit_does_not_swap() {
         assert_nothing_left(&node);
     });
 }
+
+#[test]
+fn what_is_asked_for_is_told_or_refused() {
+    const TEST: &str = "sandboxes::what_is_asked_for_is_told_or_refused";
+    isolated(TEST, || async {
+        let node = Node::new(TEST);
+        node.install_network();
+        // A plugin that names the address of the other family first.
+        let plugin = node.path("bin/fake");
+        let text = fs::read_to_string(&plugin).unwrap();
+        fs::write(&plugin, text.replace(r#""ips":["#, r#""ips":[{"address":"fd00::7/64"},"#)).unwrap();
+        let running = node.start().await;
+        let mut cri = running.clients.clone();
+        // Nothing in /etc/resolv.conf is not the host's.
+        let mut bare = sandbox(&node, "bare");
+        bare.dns_config = Some(v1::DnsConfig::default());
+        let (bare, web) = (cri.run_sandbox(bare).await, cri.run_sandbox(sandbox(&node, "web")).await);
+        let host = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        for (pod, expected) in [((bare.as_str(), "bare"), ""), ((web.as_str(), "web"), host.as_str())] {
+            let text = said(&node, &mut cri, pod, script("dns", "cat /etc/resolv.conf; echo -n")).await;
+            assert_eq!(text.trim_end(), expected.trim_end());
+        }
+        let request = v1::PodSandboxStatusRequest { pod_sandbox_id: web.clone(), verbose: false };
+        let network =
+            cri.runtime.pod_sandbox_status(request).await.unwrap().into_inner().status.unwrap().network.unwrap();
+        assert_eq!((network.ip.as_str(), network.additional_ips[0].ip.as_str()), ("10.9.8.7", "fd00::7"));
+
+        let mut annotated = script("annotated", "exit 0");
+        let image = annotated.image.as_mut().unwrap();
+        image.annotations = HashMap::from([("a".to_owned(), "b".to_owned())]);
+        (image.runtime_handler, image.user_specified_image) = ("coracle".into(), "busybox".into());
+        let image = image.clone();
+        let id = cri.create(&web, annotated).await;
+        let status = cri.status(&id).await;
+        assert_eq!(status.image, Some(image.clone()));
+        assert_eq!(status.user.unwrap().linux.unwrap().uid, 0);
+        let filter = v1::ContainerFilter { id: id.clone(), ..Default::default() };
+        let request = v1::ListContainersRequest { filter: Some(filter) };
+        let listed = cri.runtime.list_containers(request).await.unwrap().into_inner().containers.remove(0);
+        assert_eq!((listed.image, listed.image_id), (Some(image), status.image_id));
+
+        // Classes are an administrator's, and there are none.
+        let mut slow = script("slow", "exit 0");
+        slow.annotations.insert("io.kubernetes.cri.blockio-class".into(), "slow".into());
+        let words = "failed to set blockio class: blockio disabled, refusing to set blockio class of container \"slow\" to \"slow\"";
+        assert_eq!(create_refused(&mut cri, &web, slow).await, (Code::FailedPrecondition, words.into()));
+        let mut gold = sandbox(&node, "gold");
+        gold.annotations.insert("rdt.resources.beta.kubernetes.io/container.main".into(), "gold".into());
+        let gold = cri.run_sandbox(gold).await;
+        let words = "failed to set RDT class: RDT not initialized, class \"gold\" not available";
+        let refused = create_refused(&mut cri, &gold, script("main", "exit 0")).await;
+        assert_eq!(refused, (Code::FailedPrecondition, words.into()));
+        cri.create(&gold, script("other", "exit 0")).await;
+        let mut unknown = script("unknown", "exit 0");
+        let add_capabilities = vec!["NET_ADMIN".to_owned(), "FLY".to_owned()];
+        security(&mut unknown).capabilities = Some(v1::Capability { add_capabilities, ..Default::default() });
+        let refused = create_refused(&mut cri, &web, unknown).await;
+        assert_eq!(refused, (Code::InvalidArgument, "unknown capability \"FLY\"".into()));
+        for pod in [bare, web, gold] {
+            cri.remove_sandbox(&pod).await;
+        }
+        running.stop().await;
+        assert_nothing_left(&node);
+    });
+}
