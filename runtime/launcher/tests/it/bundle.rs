@@ -47,10 +47,6 @@ fn group(test: &str) -> String {
 
 /// The launcher. It is in this program, which runs where nothing else was built, too.
 pub fn launcher() -> Command {
-    let built = env!("CARGO_BIN_EXE_coracle-launcher");
-    if Path::new(built).exists() {
-        return Command::new(built);
-    }
     static PROGRAM: OnceLock<OwnedFd> = OnceLock::new();
     Command::new(coracle_programs::exec_path(PROGRAM.get_or_init(|| coracle_programs::LAUNCHER.memfd().unwrap())))
 }
