@@ -84,7 +84,7 @@ pub fn decode(bytes: &[u8], format: Format, ty: TypeRef<'_>, validation: FieldVa
     read(bytes, format, ty, How { validation, complete: true })
 }
 
-/// Reads a part of an object, to be merged into one: fields are there as they are given, if they are not null.
+/// Reads a part of an object, to be merged into one: fields are there as they are given.
 ///
 /// # Errors
 /// As [`decode`].

@@ -14,6 +14,47 @@ pub fn kind(value: &Value) -> &'static str {
     }
 }
 
+/// JSON as Go writes it from maps: fields sorted, and nothing in it that HTML would read.
+pub fn sorted_json(value: &Value) -> String {
+    let mut out = String::new();
+    put_sorted(value, &mut out);
+    let mut safe = String::with_capacity(out.len());
+    for c in out.chars() {
+        match c {
+            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => safe += &format!("\\u{:04x}", u32::from(c)),
+            c => safe.push(c),
+        }
+    }
+    safe
+}
+
+fn put_sorted(value: &Value, out: &mut String) {
+    match value {
+        Value::Object(map) => {
+            let mut fields: Vec<_> = map.iter().collect();
+            fields.sort_by_key(|(name, _)| *name);
+            for (nth, (name, value)) in fields.into_iter().enumerate() {
+                out.push(if nth == 0 { '{' } else { ',' });
+                *out += &Value::from(name.as_str()).to_string();
+                out.push(':');
+                put_sorted(value, out);
+            }
+            *out += if map.is_empty() { "{}" } else { "}" };
+        }
+        Value::Array(items) => {
+            out.push('[');
+            for (nth, item) in items.iter().enumerate() {
+                if nth > 0 {
+                    out.push(',');
+                }
+                put_sorted(item, out);
+            }
+            out.push(']');
+        }
+        scalar => *out += &scalar.to_string(),
+    }
+}
+
 /// A whole number in decimal.
 ///
 /// # Errors

@@ -55,7 +55,9 @@ impl Context<'_> {
     }
 
     fn leaves_out(&self, value: &Value, field: Field<'_>) -> bool {
-        if self.complete { is_left_out(value, field) } else { value.is_null() && !keeps_null(field.value()) }
+        // Whoever gives an object no managers resets them, which is more than not to give any.
+        let resets = || matches!((&self.trail.0[..], field.name()), ([Step::Field("metadata")], "managedFields"));
+        self.complete && is_left_out(value, field) && (value.is_null() || !resets())
     }
 
     fn fail<E: Error>(&mut self, message: String) -> E {

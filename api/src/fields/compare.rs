@@ -2,6 +2,7 @@
 
 use crate::json::Value;
 
+use super::paths::elements;
 use super::place::{Form, Place};
 use super::set::{Element, Set};
 use crate::json::same;
@@ -71,6 +72,8 @@ enum Change {
     None,
     Changed,
     Removed,
+    /// Both: the one that was is gone, and another one is there.
+    Replaced,
 }
 
 type Fields = crate::json::Map;
@@ -96,34 +99,45 @@ fn fields<'a>(old: Option<&'a Fields>, new: Option<&'a Fields>, place: Place<'_>
 
 fn items<'a>(old: &'a [Value], new: &'a [Value], place: Place<'_>) -> Comparison<'a> {
     let mut found = Comparison::default();
-    let by_element = |items: &'a [Value]| {
-        let mut all: Vec<(Element<'a>, &'a Value)> =
-            items.iter().filter_map(|item| Some((place.element(item).ok()?, item))).collect();
-        all.sort_by(|a, b| a.0.cmp(&b.0));
-        // Of items that occur twice, the first counts.
-        all.dedup_by(|second, first| second.0 == first.0);
-        all
-    };
-    let (old, new) = (by_element(old), by_element(new));
-    let find = |all: &[(Element<'a>, &'a Value)], element: &Element<'a>| {
-        all.binary_search_by(|(known, _)| known.cmp(element)).ok().map(|at| all[at].1)
-    };
-    for (element, value) in &new {
-        add(&mut found, element.clone(), both(find(&old, element), Some(value), place.item()));
+    let (old, new) = (elements(old, place), elements(new, place));
+    let (mut old, mut new) = (old.as_slice(), new.as_slice());
+    while let Some(element) = old.first().into_iter().chain(new.first()).map(|(element, _)| element).min().cloned() {
+        let (before, after) = (take(&mut old, &element), take(&mut new, &element));
+        add(&mut found, element, item(before, after, place.item()));
     }
-    for (element, value) in old {
-        if find(&new, &element).is_none() {
-            add(&mut found, element, both(Some(value), None, place.item()));
-        }
-    }
-    found.changed.sort();
-    found.removed.sort();
     found
 }
 
+type Items<'s, 'a> = &'s [(Element<'a>, &'a Value)];
+
+/// Those at the front that are this element.
+fn take<'s, 'a>(items: &mut Items<'s, 'a>, element: &Element<'_>) -> Items<'s, 'a> {
+    let count = items.iter().take_while(|(known, _)| known == element).count();
+    let (same, rest) = items.split_at(count);
+    *items = rest;
+    same
+}
+
+/// What changed of one item. Items that are there more than once are one value, and what they are is owned by the element
+/// alone (structured-merge-diff `compareWalker.visitListItems`).
+fn item<'a>(old: Items<'_, 'a>, new: Items<'_, 'a>, place: Place<'_>) -> (Comparison<'a>, Change) {
+    match (old, new) {
+        ([] | [_], [] | [_]) => both(old.first().map(|(_, old)| *old), new.first().map(|(_, new)| *new), place),
+        ([_, _, ..], [_, _, ..]) => {
+            let alike = old.len() == new.len() && old.iter().zip(new).all(|((_, old), (_, new))| same(old, new));
+            (Comparison::default(), if alike { Change::None } else { Change::Changed })
+        }
+        ([_, _, ..], []) => (Comparison::default(), Change::Removed),
+        // One that is left is new, and what they were together is gone.
+        ([_, _, ..], [(_, new)]) => (both(None, Some(new), place).0, Change::Replaced),
+        ([], _) => (Comparison::default(), Change::Changed),
+        ([(_, old)], _) => (both(Some(old), None, place).0, Change::Replaced),
+    }
+}
+
 fn add<'a>(found: &mut Comparison<'a>, element: Element<'a>, (below, change): (Comparison<'a>, Change)) {
-    found.changed.push(element.clone(), change == Change::Changed, below.changed);
-    found.removed.push(element, change == Change::Removed, below.removed);
+    found.changed.push(element.clone(), matches!(change, Change::Changed | Change::Replaced), below.changed);
+    found.removed.push(element, matches!(change, Change::Removed | Change::Replaced), below.removed);
 }
 
 #[cfg(test)]

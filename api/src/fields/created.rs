@@ -6,6 +6,7 @@
 use crate::json::{Map, Value};
 
 use super::managers::{Operation, ROOM, STRIPPED_SET, Writer, put_closing, put_opening};
+use super::paths::elements;
 use super::place::{Form, Place};
 use super::set::{Element, Set};
 use crate::schema::{self, TypeRef};
@@ -102,12 +103,11 @@ impl<'v> Account<'v> {
 
     /// The items of a list, as above.
     fn put_items(&mut self, first: usize, items: &'v [Value], at: Place<'_>, sets: Sets<'_>) {
-        let mut items: Vec<_> = items.iter().filter_map(|value| Some((at.element(value).ok()?, value))).collect();
-        items.sort_by(|(a, _), (b, _)| a.cmp(b));
-        // Of items that occur twice, the first counts.
-        items.dedup_by(|(second, _), (first, _)| second == first);
-        for (element, value) in items {
-            self.put(first, &element, value, at.item(), Depth::Set, sets);
+        for same in elements(items, at).chunk_by(|(a, _), (b, _)| a == b) {
+            // What stands there more than once is one value, and so is one of which nothing is said.
+            let (value, place) =
+                if let [(_, value)] = same { (*value, at.item()) } else { (&Value::Null, Place::UNKNOWN) };
+            self.put(first, &same[0].0, value, place, Depth::Set, sets);
         }
     }
 

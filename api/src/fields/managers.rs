@@ -11,12 +11,15 @@ use super::compare::{Comparison, compare};
 use super::filter::Filter;
 use super::merge::{merge, remove};
 use super::paths::paths;
+use super::reconcile::reconciled;
 use super::set::Set;
-use crate::json::put_text;
+use crate::json::{put_text, same};
 use crate::schema::TypeRef;
 
 /// What most accounts fit in without growing.
 pub(super) const ROOM: usize = 2048;
+/// The only way in which sets of fields are written.
+const FIELDS_V1: &str = "FieldsV1";
 /// Most entries of updates; the oldest of more are merged into one (fieldmanager `DefaultMaxUpdateManagers`).
 const MAX_UPDATERS: usize = 10;
 /// The name of the entry that they are merged into.
@@ -84,6 +87,8 @@ struct Entry<'a> {
     api_version: Cow<'a, str>,
     #[serde(borrow, default)]
     time: Cow<'a, str>,
+    #[serde(borrow, default)]
+    fields_type: Cow<'a, str>,
     #[serde(borrow, default)]
     subresource: Cow<'a, str>,
     #[serde(borrow, default, rename = "fieldsV1")]
@@ -175,9 +180,15 @@ pub struct Managers<'a> {
 }
 
 impl<'a> Managers<'a> {
-    /// Reads `metadata.managedFields`, which are JSON. None when they cannot be read.
-    pub fn decode(managed_fields: &'a [u8]) -> Option<Self> {
-        serde_json::from_slice(managed_fields).ok().map(|entries| Self { entries })
+    /// Reads `metadata.managedFields`, which are JSON.
+    ///
+    /// # Errors
+    /// Why they cannot be read (managedfields `DecodeManagedFields`).
+    pub fn decode(managed_fields: &'a [u8]) -> Result<Self, String> {
+        let entries: Vec<Entry<'a>> =
+            serde_json::from_slice(managed_fields).map_err(|error| unreadable(managed_fields, &error.to_string()))?;
+        let is_whole = |entry: &Entry<'_>| !entry.api_version.is_empty() && entry.fields_type == FIELDS_V1;
+        if entries.iter().all(is_whole) { Ok(Self { entries }) } else { Err(unreadable(managed_fields, "")) }
     }
 
     /// Whether nobody owns anything.
@@ -217,6 +228,11 @@ impl<'a> Managers<'a> {
         };
         let changed = own.changed.clone();
         for entry in &mut self.entries {
+            if let Some(version) = versions.iter().find(|version| version.api_version == entry.api_version)
+                && let Some(set) = reconciled(&entry.set, &version.old, version.ty)
+            {
+                entry.set = set;
+            }
             entry.give_up(versions, &comparisons);
         }
         self.entries
@@ -277,47 +293,37 @@ impl<'a> Managers<'a> {
         applied: &Value,
         ty: TypeRef<'_>,
         writer: &Writer<'_>,
-        how: &How<'_>,
+        how: &How<'_, '_>,
     ) -> Result<Applied, ApplyError> {
-        let own = self.entries.iter().find(|entry| entry.is(Operation::Apply, writer));
-        let mut object = merge(live, applied, ty);
+        let lives = self.lives(live, ty, writer, how);
+        let this = Managers { entries: self.entries.iter().map(|entry| entry.reconciled(&lives)).collect() };
+        let own = this.entries.iter().find(|entry| entry.is(Operation::Apply, writer));
         let set = how.filter.of(paths(applied, ty)).difference(&STRIPPED_SET);
-        let others = || self.entries.iter().filter(|entry| !entry.is(Operation::Apply, writer));
-        if let Some(last) = own.filter(|last| !last.set.is_empty()) {
-            let value = Some(ty.value());
-            let managed = others().fold(set.clone(), |all, entry| all.union(entry.set.clone()));
-            let gone = {
-                let there = paths(&object, ty).with_named_fields(value);
-                let gone = there.intersection(&last.set.with_named_fields(value));
-                // Metadata itself stays: what names the object is owned by nobody.
-                let gone = gone.difference(&managed.with_named_fields(value)).difference(&STRIPPED_SET);
-                remove(&object, &gone, ty)
-            };
-            object = gone;
-        }
-        let mut versions = vec![Version {
-            api_version: writer.api_version.into(),
-            ty,
-            old: Cow::Borrowed(live),
-            new: Cow::Borrowed(&object),
-        }];
-        for version in self.versions() {
-            if !versions.iter().any(|known| known.api_version == version)
-                && let (Some((ty, old)), Some((_, new))) =
-                    ((how.convert)(version, live), (how.convert)(version, &object))
-            {
-                let api_version = version.to_owned().into();
-                versions.push(Version { api_version, ty, old: Cow::Owned(old), new: Cow::Owned(new) });
-            }
-        }
+        let object = merge(live, applied, ty);
+        let object = match own {
+            Some(last) if !last.set.is_empty() => this.pruned(object, &set, last, ty, writer, how),
+            _ => object,
+        };
+        let versions: Vec<Version<'_>> = lives
+            .iter()
+            .filter_map(|Version { api_version, ty, old, .. }| {
+                let new = if *api_version == writer.api_version {
+                    Cow::Borrowed(&object)
+                } else {
+                    Cow::Owned((how.convert)(writer.api_version, api_version, &object)?.1)
+                };
+                Some(Version { api_version: api_version.clone(), ty: *ty, old: Cow::Borrowed(old), new })
+            })
+            .collect();
         let comparisons = comparisons(&versions, how.filter);
-        let conflicts = self.conflicts(&versions, &comparisons, writer, how.allowed);
+        let conflicts = this.conflicts(&versions, &comparisons, writer, how.allowed);
         if !conflicts.is_empty() && !how.force {
             return Err(ApplyError::Conflicts(conflicts));
         }
-        let unchanged = comparisons.iter().all(Comparison::is_empty) && own.is_some_and(|last| last.set == set);
-        let time = own.filter(|_| unchanged).map(|last| last.time.clone());
-        let mut entries: Vec<Entry<'_>> = others().cloned().collect();
+        // An apply that leaves the object as it is has no time of its own (fieldmanager `managedfieldsupdater.go`).
+        let time = same(live, &object).then(|| own.map(|last| last.time.clone()).unwrap_or_default());
+        let mut entries = this.entries;
+        entries.retain(|entry| !entry.is(Operation::Apply, writer));
         for entry in &mut entries {
             entry.give_up(&versions, &comparisons);
         }
@@ -329,6 +335,87 @@ impl<'a> Managers<'a> {
         drop(comparisons);
         drop(versions);
         Ok(Applied { object, managed_fields })
+    }
+
+    /// The live object in the writer's version, and in those that owners speak of.
+    fn lives<'l, 'h: 'l>(
+        &self,
+        live: &'l Value,
+        ty: TypeRef<'l>,
+        writer: &Writer<'l>,
+        how: &How<'_, 'h>,
+    ) -> Vec<Version<'l>> {
+        let version = |api_version: Cow<'l, str>, ty, old| Version { api_version, ty, old, new: Cow::Borrowed(live) };
+        let mut lives = vec![version(writer.api_version.into(), ty, Cow::Borrowed(live))];
+        for api_version in self.versions() {
+            if !lives.iter().any(|known| known.api_version == api_version)
+                && let Some((ty, old)) = (how.convert)(writer.api_version, api_version, live)
+            {
+                lives.push(version(api_version.to_owned().into(), ty, Cow::Owned(old)));
+            }
+        }
+        lives
+    }
+
+    /// A merged object without what the applier set the `last` time, sets no more, and nobody else owns. Everybody's paths are
+    /// those of a version, and count in that one (structured-merge-diff `Updater.prune`).
+    fn pruned(
+        &self,
+        merged: Value,
+        set: &Set<'_>,
+        last: &Entry<'_>,
+        ty: TypeRef<'_>,
+        writer: &Writer<'_>,
+        how: &How<'_, '_>,
+    ) -> Value {
+        let own = writer.api_version;
+        let others = || self.entries.iter().filter(|entry| !entry.is(Operation::Apply, writer));
+        // What is owned in a version, this apply included.
+        let owned = |version: &str, ty: TypeRef<'_>| {
+            let first = if version == own { set.clone() } else { Set::default() };
+            let those = others().filter(|entry| entry.api_version == version);
+            those.fold(first, |all, entry| all.union(entry.set.clone())).with_named_fields(Some(ty.value()))
+        };
+        let then = &*last.api_version;
+        let (ty, converted) = match (then == own).then_some(ty) {
+            Some(ty) => (ty, None),
+            None => match (how.convert)(own, then, &merged) {
+                Some((ty, converted)) => (ty, Some(converted)),
+                // That version is no more: what was set in it stays.
+                None => return merged,
+            },
+        };
+        let object = converted.as_ref().unwrap_or(&merged);
+        let there = named(object, ty);
+        let gone = there.intersection(&last.set.with_named_fields(Some(ty.value())));
+        // Metadata itself stays: what names the object is owned by nobody.
+        let mut gone = gone.difference(&owned(then, ty)).difference(&STRIPPED_SET);
+        let mut seen = vec![then];
+        for version in std::iter::once(own).chain(others().map(|entry| &*entry.api_version)) {
+            if gone.is_empty() || seen.contains(&version) {
+                continue;
+            }
+            seen.push(version);
+            let less = remove(object, &gone, ty);
+            let (Some((ty_there, all)), Some((_, less))) =
+                ((how.convert)(then, version, object), (how.convert)(then, version, &less))
+            else {
+                continue;
+            };
+            let lost = named(&all, ty_there).difference(&named(&less, ty_there));
+            let kept = remove(&all, &lost.difference(&owned(version, ty_there)), ty_there);
+            if let Some((_, kept)) = (how.convert)(version, then, &kept) {
+                gone = gone.difference(&named(&kept, ty));
+            }
+        }
+        if gone.is_empty() {
+            return merged;
+        }
+        let less = remove(object, &gone, ty);
+        if then == own {
+            return less;
+        }
+        (how.convert)(then, own, &less).map_or(merged, |(_, less)| less)
     }
 
     fn conflicts(
@@ -352,20 +439,38 @@ impl<'a> Managers<'a> {
     }
 }
 
+/// What is wrong with the first entry that something is wrong with; `why` where none of it is what upstream looks at.
+fn unreadable(managed_fields: &[u8], why: &str) -> String {
+    let entries: Vec<Value> = serde_json::from_slice(managed_fields).unwrap_or_default();
+    let wrong = entries.iter().enumerate().find_map(|(nth, entry)| {
+        let text = |name: &str| entry.get(name).and_then(Value::as_str).unwrap_or_default();
+        match (text("operation"), text("apiVersion"), text("fieldsType")) {
+            ("Apply" | "Update", version, FIELDS_V1) if !version.is_empty() => None,
+            ("Apply" | "Update", "", _) => Some("apiVersion must not be empty".to_owned()),
+            ("Apply" | "Update", _, "") => Some(format!("missing fieldsType in managed fields entry {nth}")),
+            ("Apply" | "Update", _, other) => {
+                Some(format!("invalid fieldsType {other:?} in managed fields entry {nth}"))
+            }
+            _ => Some("operation must be `Apply` or `Update`".to_owned()),
+        }
+    });
+    wrong.unwrap_or_else(|| format!("error decoding set: {why}"))
+}
+
 /// How a configuration is applied.
-pub struct How<'h> {
+pub struct How<'h, 'c> {
     /// Take what others own.
     pub force: bool,
     /// What this way of writing can set.
     pub filter: &'h Filter<'h>,
     /// Paths that may be taken from others without force.
     pub allowed: &'h Set<'h>,
-    /// An object in another version, with that version's schema.
-    pub convert: &'h Convert<'h>,
+    /// An object of one version in another, with that one's schema.
+    pub convert: &'h Convert<'c>,
 }
 
-/// Converts an object to a version.
-pub type Convert<'h> = dyn Fn(&str, &Value) -> Option<(TypeRef<'h>, Value)> + 'h;
+/// Converts an object of the first version to the second.
+pub type Convert<'h> = dyn Fn(&str, &str, &Value) -> Option<(TypeRef<'h>, Value)> + 'h;
 
 impl<'a> Entry<'a> {
     fn comparison<'c, 'v>(
@@ -377,6 +482,17 @@ impl<'a> Entry<'a> {
         comparisons.get(at)
     }
 
+    /// The owner, with paths as the schema has them now; `lives` is the object before the write.
+    fn reconciled<'r>(&'r self, lives: &'r [Version<'_>]) -> Entry<'r> {
+        let mut entry = self.clone();
+        if let Some(live) = lives.iter().find(|live| live.api_version == entry.api_version)
+            && let Some(set) = reconciled(&entry.set, &live.old, live.ty)
+        {
+            entry.set = set;
+        }
+        entry
+    }
+
     /// Loses what somebody else changed or removed.
     fn give_up(&mut self, versions: &[Version<'_>], comparisons: &[Comparison<'_>]) {
         if let Some(comparison) = self.comparison(versions, comparisons).filter(|comparison| !comparison.is_empty()) {
@@ -386,12 +502,18 @@ impl<'a> Entry<'a> {
     }
 }
 
+/// The paths of an object, and those of the structures on the way to them.
+fn named<'v>(object: &'v Value, ty: TypeRef<'_>) -> Set<'v> {
+    paths(object, ty).with_named_fields(Some(ty.value()))
+}
+
 fn new_entry<'a>(operation: Operation, writer: &Writer<'a>, set: Set<'a>) -> Entry<'a> {
     Entry {
         manager: writer.manager.into(),
         operation,
         api_version: writer.api_version.into(),
         time: writer.now.into(),
+        fields_type: FIELDS_V1.into(),
         subresource: writer.subresource.into(),
         set,
     }
@@ -436,7 +558,7 @@ mod tests {
         force: bool,
     ) -> Result<Applied, ApplyError> {
         let none = Set::default();
-        let how = How { force, filter: &Filter::All, allowed: &none, convert: &|_, _| None };
+        let how = How { force, filter: &Filter::All, allowed: &none, convert: &|_, _, _| None };
         decoded(managed).apply(live, config, ty(), &writer(manager, T1), &how)
     }
 
@@ -511,7 +633,7 @@ mod tests {
     fn an_apply_that_changes_nothing_keeps_its_time() {
         let config = json!({"spec": {"replicas": 2}});
         let none = Set::default();
-        let how = How { force: false, filter: &Filter::All, allowed: &none, convert: &|_, _| None };
+        let how = How { force: false, filter: &Filter::All, allowed: &none, convert: &|_, _, _| None };
         let made = Managers::default().apply(&json!({}), &config, ty(), &writer("one", T1), &how).unwrap();
         let again = decoded(&made.managed_fields).apply(&made.object, &config, ty(), &writer("one", T2), &how).unwrap();
         assert_eq!(again.managed_fields, made.managed_fields);

@@ -27,6 +27,9 @@ fn both(live: &Value, applied: &Value, place: Place<'_>) -> Value {
             Value::Object(merged)
         }
         (Form::Items(live), Form::Items(applied)) => Value::Array(items(live, applied, place)),
+        // Null says nothing of what is owned apart: it stays as it is.
+        (Form::Fields(fields), _) if applied.is_null() && !fields.is_empty() => live.clone(),
+        (Form::Items(items), _) if applied.is_null() && !items.is_empty() => live.clone(),
         _ => applied.clone(),
     }
 }
@@ -38,13 +41,15 @@ fn items(live: &[Value], applied: &[Value], place: Place<'_>) -> Vec<Value> {
     let known: Vec<(Option<Element<'_>>, &Value)> = live.iter().map(|item| (element(item), item)).collect();
     let positions: HashMap<&Element<'_>, usize> =
         wanted.iter().enumerate().filter_map(|(at, (element, _))| Some((element.as_ref()?, at))).collect();
-    let mut live_of: HashMap<&Element<'_>, &Value> = HashMap::new();
+    let mut live_of: HashMap<&Element<'_>, Option<&Value>> = HashMap::new();
     for (element, item) in &known {
         if let Some(element) = element {
-            live_of.entry(element).or_insert(item);
+            // What stands there more than once is replaced, not merged.
+            live_of.entry(element).and_modify(|live| *live = None).or_insert(Some(item));
         }
     }
-    let merged = |element: &Option<Element<'_>>, item: &Value| match element.as_ref().and_then(|e| live_of.get(e)) {
+    let live_of = |element: &Element<'_>| live_of.get(element).copied().flatten();
+    let merged = |element: &Option<Element<'_>>, item: &Value| match element.as_ref().and_then(live_of) {
         Some(live) => both(live, item, place.item()),
         None => item.clone(),
     };

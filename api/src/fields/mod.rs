@@ -18,6 +18,7 @@ mod managers;
 mod merge;
 mod paths;
 mod place;
+mod reconcile;
 mod set;
 
 pub use check::check;

@@ -13,7 +13,8 @@ pub fn paths<'v>(object: &'v Value, ty: TypeRef<'_>) -> Set<'v> {
     below(object, Place::root(ty))
 }
 
-fn below<'v>(value: &'v Value, place: Place<'_>) -> Set<'v> {
+/// What stands at a place sets so much.
+pub(super) fn below<'v>(value: &'v Value, place: Place<'_>) -> Set<'v> {
     let mut set = Set::default();
     match place.form(value) {
         Form::Leaf => {}
@@ -26,14 +27,23 @@ fn below<'v>(value: &'v Value, place: Place<'_>) -> Set<'v> {
             }
         }
         Form::Items(items) => {
-            for item in items {
-                let Ok(element) = place.element(item) else { continue };
-                set.push(element, true, below(item, place.item()));
+            let items = elements(items, place);
+            for same in items.chunk_by(|(a, _), (b, _)| a == b) {
+                // What stands there more than once is one value.
+                let inner = if let [(_, item)] = same { below(item, place.item()) } else { Set::default() };
+                set.push(same[0].0.clone(), true, inner);
             }
         }
     }
     set.sort();
     set
+}
+
+/// The items of a list by what tells them apart, sorted; those that nothing does are left out.
+pub(super) fn elements<'v>(items: &'v [Value], place: Place<'_>) -> Vec<(Element<'v>, &'v Value)> {
+    let mut all: Vec<_> = items.iter().filter_map(|item| Some((place.element(item).ok()?, item))).collect();
+    all.sort_by(|(a, _), (b, _)| a.cmp(b));
+    all
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use crate::json::Value;
 use super::set::{Element, key_text};
 use crate::gvk::Symbol;
 use crate::json;
-use crate::schema::{Field, Kind, ListType, Nothing, Scalar, TypeRef, ValueRef};
+use crate::schema::{Field, Kind, Level, ListType, Nothing, Scalar, TypeRef, ValueRef};
 
 /// What the schema says of a place in an object.
 #[derive(Clone, Copy)]
@@ -17,8 +17,21 @@ pub(super) struct Place<'s> {
     atomic: bool,
     list_type: ListType,
     keys: &'s [Symbol],
+    /// What is said of the values inside.
+    inner: &'s [Level],
     /// The field, where it is one.
     field: Option<Field<'s>>,
+}
+
+/// What the values of a place are to those who own fields, as far as the schema says.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Owned {
+    /// Each is one value, without anything inside.
+    Scalar,
+    /// Each is one value, but a list, map or structure.
+    Whole,
+    /// Field by field, or item by item.
+    Apart,
 }
 
 /// What a value is to those who own fields.
@@ -36,11 +49,18 @@ impl<'s> Place<'s> {
         Self { value: Some(ty.value()), ..Place::UNKNOWN }
     }
 
-    const UNKNOWN: Place<'static> =
-        Place { value: None, atomic: false, list_type: ListType::Atomic, keys: &[], field: None };
+    pub const UNKNOWN: Place<'static> =
+        Place { value: None, atomic: false, list_type: ListType::Atomic, keys: &[], inner: &[], field: None };
 
-    fn inner(value: ValueRef<'s>) -> Self {
-        Self { value: Some(value), ..Place::UNKNOWN }
+    /// The place of a value inside this one.
+    fn inside(self, value: ValueRef<'s>) -> Self {
+        let place = Self { value: Some(value), ..Place::UNKNOWN };
+        match self.inner.split_first() {
+            None => place,
+            Some((Level { atomic, list_type, list_keys }, inner)) => {
+                Self { atomic: *atomic, list_type: *list_type, keys: list_keys, inner, ..place }
+            }
+        }
     }
 
     fn of_field(field: Field<'s>) -> Self {
@@ -49,6 +69,7 @@ impl<'s> Place<'s> {
             atomic: field.atomic(),
             list_type: field.list_type().unwrap_or(ListType::Atomic),
             keys: field.list_keys(),
+            inner: field.inner_levels(),
             field: Some(field),
         }
     }
@@ -82,7 +103,7 @@ impl<'s> Place<'s> {
                 Some(field) => Some(Self::of_field(field)),
                 None => ty.keeps_unknown().then_some(Place::UNKNOWN),
             },
-            Some(Kind::Map(inner)) => Some(Self::inner(inner)),
+            Some(Kind::Map(inner)) => Some(self.inside(inner)),
             _ => Some(Place::UNKNOWN),
         }
     }
@@ -95,7 +116,7 @@ impl<'s> Place<'s> {
     /// The place of an item.
     pub fn item(self) -> Place<'s> {
         match self.value.map(ValueRef::kind) {
-            Some(Kind::List(inner)) => Self::inner(inner),
+            Some(Kind::List(inner)) => self.inside(inner),
             _ => Place::UNKNOWN,
         }
     }
@@ -109,9 +130,22 @@ impl<'s> Place<'s> {
         match (self.value.map(ValueRef::kind), value) {
             (Some(Kind::Object(ty)), Value::Object(map)) if !self.atomic && !ty.atomic() => Form::Fields(map),
             (Some(Kind::Map(_)), Value::Object(map)) if !self.atomic => Form::Fields(map),
-            (None, Value::Object(map)) => Form::Fields(map),
+            // Of what may be anything, objects are owned field by field (structured-merge-diff `__untyped_deduced_`).
+            (None | Some(Kind::Scalar(Scalar::Any)), Value::Object(map)) if !self.atomic => Form::Fields(map),
             (Some(Kind::List(_)), Value::Array(items)) if self.list_type != ListType::Atomic => Form::Items(items),
             _ => Form::Leaf,
+        }
+    }
+
+    /// How values here are owned, whatever stands here.
+    pub fn owned(self) -> Owned {
+        match self.value.map(ValueRef::kind) {
+            Some(Kind::Object(ty)) if ty.atomic() => Owned::Whole,
+            None | Some(Kind::Object(_) | Kind::Map(_) | Kind::Scalar(Scalar::Any)) if self.atomic => Owned::Whole,
+            None | Some(Kind::Object(_) | Kind::Map(_) | Kind::Scalar(Scalar::Any)) => Owned::Apart,
+            Some(Kind::List(_)) if self.list_type == ListType::Atomic => Owned::Whole,
+            Some(Kind::List(_)) => Owned::Apart,
+            Some(Kind::Scalar(_)) => Owned::Scalar,
         }
     }
 

@@ -143,6 +143,16 @@ impl<'a> Set<'a> {
         self.nodes.get(found)
     }
 
+    /// Its elements in order: whether the path of each is in the set, and what is below it.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (&Element<'a>, bool, &Set<'a>)> {
+        self.nodes.iter().map(|node| (&node.element, node.member, &node.below))
+    }
+
+    /// The first of its elements, with what is below them.
+    pub(super) fn first(&self, count: usize) -> Set<'a> {
+        Set { nodes: self.nodes[..count.min(self.nodes.len())].to_vec() }
+    }
+
     /// Whether the path of this one element is in the set.
     pub fn has(&self, element: &Element<'_>) -> bool {
         self.at(element).is_some_and(|node| node.member)

@@ -3,8 +3,8 @@
 use super::places::Places;
 use super::table::intern;
 use super::{
-    Base, Extras, FieldRow, ListType, Nothing, Scalar, Schema, Shape, Strategy, TypeRef, TypeRow, WRAP_LIST, WRAP_MAP,
-    prefix,
+    Base, Extras, FieldRow, Level, ListType, Nothing, Scalar, Schema, Shape, Strategy, TypeRef, TypeRow, WRAP_LIST,
+    WRAP_MAP, prefix,
 };
 use crate::gvk::{Gvk, Symbol};
 
@@ -41,11 +41,20 @@ impl FieldSpec {
         }
     }
     fn wrap(mut self, wrap: u8) -> Self {
+        let level = Level {
+            atomic: std::mem::take(&mut self.atomic),
+            list_type: self.extras.list_type.take().unwrap_or(ListType::Atomic),
+            list_keys: std::mem::take(&mut self.extras.list_keys),
+        };
+        if level != Level::PLAIN || !self.extras.inner.is_empty() {
+            self.extras.inner.insert(0, level);
+        }
         // Four levels fit; what is deeper is not described, and so is taken as it comes.
         if self.shape.wraps >> 6 == 0 {
             self.shape.wraps = self.shape.wraps << 2 | wrap;
         } else {
             self.shape = Shape { base: Base::Scalar(Scalar::Any), wraps: 0 };
+            self.extras.inner.clear();
         }
         self
     }

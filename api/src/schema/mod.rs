@@ -85,6 +85,23 @@ struct Extras {
     strategy: Strategy,
     merge_key: Option<Symbol>,
     default: Option<crate::json::Value>,
+    /// How the values inside are applied, the outermost first; nothing is said of those that are missing.
+    inner: Vec<Level>,
+}
+
+/// How server-side apply takes a value that is inside a list or map.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Level {
+    /// The map or structure is applied as one value.
+    pub atomic: bool,
+    /// How the list is merged.
+    pub list_type: ListType,
+    /// What tells the items of a [`ListType::Map`] apart.
+    pub list_keys: Vec<Symbol>,
+}
+
+impl Level {
+    const PLAIN: Level = Level { atomic: false, list_type: ListType::Atomic, list_keys: Vec::new() };
 }
 
 /// A value's form: a scalar or a structure, inside up to four lists and maps (two bits each, the outermost lowest).
@@ -411,6 +428,10 @@ impl<'s> Field<'s> {
     /// What tells the items of a [`ListType::Map`] apart.
     pub fn list_keys(self) -> &'s [Symbol] {
         &self.extras().list_keys
+    }
+    /// How the values inside the list or map here are applied, the outermost first; plainly where nothing is said.
+    pub fn inner_levels(self) -> &'s [Level] {
+        &self.extras().inner
     }
     /// How a strategic merge patch treats the value here.
     pub fn strategy(self) -> Strategy {

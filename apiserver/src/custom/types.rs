@@ -8,10 +8,12 @@ use coracle_api::schema::{self, Builder, FieldSpec, ListType, Scalar, Schema, Ty
 /// The schema of one version: the kind's own type, and the one that documents are read by.
 pub fn schema(gvk: &Gvk, node: &Node) -> Schema {
     let mut builder = Builder::default();
-    let mut fields: Vec<_> = node.properties.iter().map(|(name, node)| field(&mut builder, name, node)).collect();
+    let keeps = node.preserves;
+    let mut fields: Vec<_> =
+        node.properties.iter().map(|(name, node)| field(&mut builder, name, node, keeps)).collect();
     fields.retain(|field| !matches!(field.name(), "apiVersion" | "kind" | "metadata"));
     fields.extend(type_meta());
-    let own = builder.add(&format!("{}.{}.{}", gvk.group, gvk.version, gvk.kind), fields, node.preserves);
+    let own = builder.add(&format!("{}.{}.{}", gvk.group, gvk.version, gvk.kind), fields, keeps);
     builder.kind(gvk.clone(), own);
     builder.add(&reading_name(gvk), type_meta(), true);
     builder.finish()
@@ -28,11 +30,14 @@ fn object_meta() -> Option<TypeRef<'static>> {
     schema::named("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta")
 }
 
-fn field(builder: &mut Builder, name: &str, node: &Node) -> FieldSpec {
+/// The field that a node is. `preserved`: a node around it keeps unknown fields, and so do all below one that does
+/// (kube-openapi `schemaconv/openapi.go`).
+fn field(builder: &mut Builder, name: &str, node: &Node, preserved: bool) -> FieldSpec {
+    let keeps = preserved || node.preserves;
     let field = match (node.ty, &node.items, &node.additional) {
         _ if node.int_or_string => FieldSpec::scalar(name, Scalar::IntOrString),
         (Type::Array, Some(items), _) => {
-            let field = field(builder, name, items).list();
+            let field = field(builder, name, items, keeps).list();
             match &node.list {
                 Items::Atomic => field.list_type(ListType::Atomic, &[]),
                 Items::Set => field.list_type(ListType::Set, &[]),
@@ -42,12 +47,8 @@ fn field(builder: &mut Builder, name: &str, node: &Node) -> FieldSpec {
                 }
             }
         }
-        (Type::Object, _, Additional::Schema(values)) => field(builder, name, values).map(),
-        // What is kept without being known is told apart field by field all the same.
-        (Type::Object, ..) if !node.properties.is_empty() || node.embedded || node.preserves => {
-            FieldSpec::object(name, object(builder, name, node))
-        }
-        (Type::Object, ..) => FieldSpec::scalar(name, Scalar::RawObject),
+        (Type::Object, _, Additional::Schema(values)) => field(builder, name, values, keeps).map(),
+        (Type::Object, ..) => FieldSpec::object(name, object(builder, name, node, keeps)),
         (Type::String, ..) => FieldSpec::scalar(name, Scalar::String),
         (Type::Integer, ..) => FieldSpec::scalar(name, Scalar::Int64),
         (Type::Number, ..) => FieldSpec::scalar(name, Scalar::Number),
@@ -60,11 +61,14 @@ fn field(builder: &mut Builder, name: &str, node: &Node) -> FieldSpec {
     field.default(node.default.as_ref().filter(scalar).cloned())
 }
 
-fn object(builder: &mut Builder, name: &str, node: &Node) -> TypeId {
-    let mut fields: Vec<_> = node.properties.iter().map(|(name, node)| field(builder, name, node)).collect();
+/// What an object's node does not name is told apart field by field where it is kept; where nothing is named, anything may
+/// be there.
+fn object(builder: &mut Builder, name: &str, node: &Node, keeps: bool) -> TypeId {
+    let mut fields: Vec<_> = node.properties.iter().map(|(name, node)| field(builder, name, node, keeps)).collect();
+    let free = fields.is_empty() && !node.embedded || matches!(node.additional, Additional::Any);
     if node.embedded {
         fields.retain(|field| !matches!(field.name(), "apiVersion" | "kind" | "metadata"));
         fields.extend(type_meta());
     }
-    builder.add(name, fields, node.preserves)
+    builder.add(name, fields, keeps || free)
 }

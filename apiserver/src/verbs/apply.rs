@@ -163,7 +163,9 @@ async fn create(call: &Call, config: &Value, ty: TypeRef<'_>) -> Result<bytes::B
 fn merged(call: &Call, current: &Current, config: &Value, ty: TypeRef<'_>) -> Result<(Value, Option<Bytes>), Status> {
     let mut live = current.value.clone();
     call.row().to_served(&mut live, call.resolved.served);
-    let known = current.managed_fields.as_deref().and_then(Managers::decode);
+    let known = current.managed_fields.as_deref().map(Managers::decode).transpose();
+    let known =
+        known.map_err(|why| Status::new(500, Reason::Unknown, format!("failed to decode managed fields: {why}")))?;
     let applied = match known.filter(|managers| !managers.is_empty()) {
         Some(managers) => run(call, &managers, &live, config, ty)?,
         None => {
@@ -172,7 +174,7 @@ fn merged(call: &Call, current: &Current, config: &Value, ty: TypeRef<'_>) -> Re
                 let writer = fields::Writer { manager: BEFORE, subresource: "", ..*writer };
                 fields::encode_created(&live, ty, &writer, &Set::default())
             });
-            let before = before.as_deref().and_then(Managers::decode).unwrap_or_default();
+            let before = before.as_deref().and_then(|before| Managers::decode(before).ok()).unwrap_or_default();
             run(call, &before, &live, config, ty)?
         }
     };
@@ -192,27 +194,53 @@ fn merged(call: &Call, current: &Current, config: &Value, ty: TypeRef<'_>) -> Re
 /// A merged object as reading it would make it.
 fn complete(call: &Call, object: Value) -> Result<Value, Status> {
     let reading = call.row().reading_type(call.resolved.served)?;
-    Ok(decode::check(object, reading, FieldValidation::Ignore)?.object)
+    let mut object = decode::check(object, reading, FieldValidation::Ignore)?.object;
+    // What is kept below a field that keeps unknown ones may yet be unknown itself.
+    if let Some(custom) = call.row().strategy.custom() {
+        custom.prune(&mut object);
+    }
+    Ok(object)
 }
 
 /// One apply on a live object in the call's version.
 fn run(call: &Call, managers: &Managers<'_>, live: &Value, config: &Value, ty: TypeRef<'_>) -> Result<Applied, Status> {
     let filter = manage::filter(call);
-    // kubectl's own client-side apply does not stand in the way of its server-side apply (fieldmanager
-    // `lastappliedmanager.go`).
-    let last: Value = match object_meta::annotation(live, LAST_APPLIED) {
-        Some(text) if call.manager() == KUBECTL => serde_json::from_str(text).unwrap_or(Value::Null),
-        _ => Value::Null,
-    };
-    let allowed = if last.is_object() { fields::paths(&last, ty) } else { Set::default() };
-    let convert = |api_version: &str, object: &Value| {
+    let siblings = call.siblings(managers.versions());
+    let convert = |from: &str, to: &str, object: &Value| {
         let mut stored = object.clone();
-        call.row().to_stored(&mut stored, call.resolved.served);
-        call.in_version(&stored, api_version)
+        // What differs between the rows of a custom resource is how objects are shown, not how they are stored.
+        let served = call.served_as(from).or((!siblings.is_empty()).then_some(0))?;
+        call.row().to_stored(&mut stored, served);
+        call.in_version(&siblings, &stored, to)
     };
-    let how = How { force: call.options.force.unwrap_or(false), filter: &filter, allowed: &allowed, convert: &convert };
-    let applied = call.as_writer(|writer| managers.apply(live, config, ty, writer, &how));
+    let none = Set::default();
+    let force = call.options.force.unwrap_or(false);
+    let try_to = |allowed: &Set<'_>| {
+        let how = How { force, filter: &filter, allowed, convert: &convert };
+        call.as_writer(|writer| managers.apply(live, config, ty, writer, &how))
+    };
+    let applied = match try_to(&none) {
+        Err(ApplyError::Conflicts(conflicts)) if call.manager() == KUBECTL => {
+            let last = object_meta::annotation(live, LAST_APPLIED).and_then(|text| serde_json::from_str(text).ok());
+            match last.as_ref().and_then(|last| still_applied(last, live, ty)) {
+                Some(allowed) => try_to(&allowed),
+                None => Err(ApplyError::Conflicts(conflicts)),
+            }
+        }
+        applied => applied,
+    };
     applied.map_err(|ApplyError::Conflicts(conflicts)| conflict(&conflicts))
+}
+
+/// kubectl's own client-side apply does not stand in the way of its server-side apply: what it applied last, and what is so
+/// still, is kubectl's to take. None where it applied in another version, or what does not fit (fieldmanager
+/// `lastappliedmanager.go`).
+fn still_applied<'v>(last: &'v Value, live: &Value, ty: TypeRef<'_>) -> Option<Set<'v>> {
+    if object_meta::api_version(last) != object_meta::api_version(live) || fields::check(last, ty).is_err() {
+        return None;
+    }
+    let since = fields::compare(last, live, ty);
+    Some(fields::paths(last, ty).difference(&since.changed).difference(&since.removed))
 }
 
 /// kubectl's annotation follows, where it is there, so that client-side apply goes on to work (`lastappliedupdater.go`).
@@ -224,7 +252,7 @@ fn keep_last_applied(object: &mut Value, config: &Value) {
     if let Some(annotations) = config.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
         annotations.remove(LAST_APPLIED);
     }
-    let text = format!("{config}\n");
+    let text = format!("{}\n", go::sorted_json(&config));
     let others: usize = object_meta::annotations(object)
         .into_iter()
         .flatten()

@@ -2,7 +2,7 @@
 
 use super::{Call, Current};
 use crate::registry::strategy::ThroughStatus;
-use crate::registry::{Subresource, fields as field};
+use crate::registry::{Row, Subresource, fields as field};
 use bytes::Bytes;
 use coracle_api::Status;
 use coracle_api::fields::{Filter, Managers, Set, Version, Writer, encode_created};
@@ -11,7 +11,7 @@ use coracle_api::schema::TypeRef;
 use coracle_api::{Gvk, schema};
 use http::{HeaderMap, header};
 use std::borrow::Cow;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 /// The longest name of a field manager (apimachinery `validation.FieldManagerMaxLength`).
 const LONGEST: usize = 128;
@@ -49,13 +49,12 @@ static STATUS: LazyLock<Set<'static>> = LazyLock::new(|| Set::of(&[&["status"]])
 /// What an update of the status cannot set, by what of the metadata it can.
 static NOT_STATUS: LazyLock<[(ThroughStatus, Set<'static>); 4]> = LazyLock::new(|| {
     use ThroughStatus::{All, NotLabels, NotOwners, Nothing};
-    const REST: [&str; 9] =
-        ["spec", "data", "binaryData", "stringData", "immutable", "roleRef", "rules", "subjects", "type"];
     [All, NotOwners, NotLabels, Nothing].map(|through| {
         let kept = through.kept().iter().map(|name| Set::of(&[&["metadata", name]]));
         let metadata =
             if through == Nothing { Set::of(&[&["metadata"]]) } else { kept.fold(Set::default(), Set::union) };
-        (through, REST.iter().map(|name| Set::of(&[&[name]])).fold(metadata, Set::union))
+        // Whatever else custom resources have at their root, their status is applied with it.
+        (through, metadata.union(Set::of(&[&["spec"]])))
     })
 });
 
@@ -112,10 +111,41 @@ impl Call {
         run(&self.writer(&api_version, &now))
     }
 
-    /// A stored object as it is in one of the versions it is served in, with its schema there.
-    pub(super) fn in_version(&self, stored: &Value, api_version: &str) -> Option<(TypeRef<'_>, Value)> {
+    /// Which of the versions it is served in this one is.
+    pub(super) fn served_as(&self, api_version: &str) -> Option<usize> {
         let row = self.row();
-        let served = (0..row.served.len()).find(|served| row.gvk(*served).api_version() == api_version)?;
+        (0..row.served.len()).find(|served| row.gvk(*served).api_version() == api_version)
+    }
+
+    /// The rows of these versions that are not the call's own: each version of a custom resource has one.
+    pub(super) fn siblings<'v>(&self, versions: impl Iterator<Item = &'v str>) -> Vec<Arc<Row>> {
+        let row = self.row();
+        if row.strategy.custom().is_none() {
+            return Vec::new();
+        }
+        let mut found: Vec<Arc<Row>> = Vec::new();
+        for (group, version) in versions.filter_map(|version| version.split_once('/')) {
+            let (own_group, own_version) = &row.served[0];
+            let is_known = |row: &Arc<Row>| row.served[0].1 == version;
+            if group == own_group && version != own_version && !found.iter().any(is_known) {
+                found.extend(self.server.registry.find(group, version, &row.plural).map(|resolved| resolved.row));
+            }
+        }
+        found
+    }
+
+    /// A stored object as it is in one of the versions it is served in, with its schema there.
+    pub(super) fn in_version<'r>(
+        &'r self,
+        siblings: &'r [Arc<Row>],
+        stored: &Value,
+        api_version: &str,
+    ) -> Option<(TypeRef<'r>, Value)> {
+        let is = |row: &&Arc<Row>| row.gvk(0).api_version() == api_version;
+        let (row, served) = match (self.served_as(api_version), siblings.iter().find(is)) {
+            (Some(served), _) => (self.row(), served),
+            (None, sibling) => (sibling?, 0),
+        };
         let mut object = stored.clone();
         row.to_served(&mut object, served);
         Some((row.type_ref(served).ok()?, object))
@@ -157,16 +187,16 @@ pub(super) fn updated(call: &Call, object: &Value, current: &Current, given: Opt
         return None;
     }
     let given = given.filter(is_valid).map(|given| encode(&given)).filter(|given| !is_same(given, known));
-    let owners = given.as_deref().and_then(Managers::decode).filter(|managers| !managers.is_empty());
+    let read = |account| Managers::decode(account).ok().filter(|managers| !managers.is_empty());
+    let owners = given.as_deref().and_then(read);
     let replaced = owners.is_some();
-    let owners = owners.or_else(|| Managers::decode(known?));
-    let Some(mut owners) = owners.filter(|managers| !managers.is_empty()) else {
-        // Nobody kept account so far: that begins with the first apply (fieldmanager `skipnonapplied.go`).
-        return known.cloned();
-    };
+    // Where nobody kept account so far, or what was kept cannot be read, that begins with the first apply (fieldmanager
+    // `skipnonapplied.go`).
+    let mut owners = owners.or_else(|| read(known?))?;
     let (api_version, now) = (call.gvk().api_version(), coracle_api::clock::rfc3339(call.server.config.clock.now()));
     let others: Vec<String> = owners.versions().map(str::to_owned).collect();
-    let versions = versions(call, &current.value, object, &api_version, &others);
+    let siblings = call.siblings(others.iter().map(String::as_str));
+    let versions = versions(call, &siblings, &current.value, object, &api_version, &others);
     let changed = owners.update(&versions, &call.writer(&api_version, &now), &filter(call));
     if changed || replaced { owners.encode().map(Bytes::from) } else { known.cloned() }
 }
@@ -184,7 +214,14 @@ fn is_same(given: &[u8], known: Option<&Bytes>) -> bool {
 }
 
 /// Both objects in the writer's version and in those that owners speak of.
-fn versions<'v>(call: &'v Call, old: &'v Value, new: &'v Value, own: &str, others: &[String]) -> Vec<Version<'v>> {
+fn versions<'v>(
+    call: &'v Call,
+    siblings: &'v [Arc<Row>],
+    old: &'v Value,
+    new: &'v Value,
+    own: &str,
+    others: &[String],
+) -> Vec<Version<'v>> {
     let mut versions: Vec<Version<'v>> = Vec::with_capacity(1);
     let row = call.row();
     for api_version in std::iter::once(own).chain(others.iter().map(String::as_str)) {
@@ -194,7 +231,8 @@ fn versions<'v>(call: &'v Call, old: &'v Value, new: &'v Value, own: &str, other
         let both = if row.stored_api_version() == api_version {
             row.type_ref(0).ok().map(|ty| (ty, Cow::Borrowed(old), Cow::Borrowed(new)))
         } else {
-            let (old, new) = (call.in_version(old, api_version), call.in_version(new, api_version));
+            let within = |object| call.in_version(siblings, object, api_version);
+            let (old, new) = (within(old), within(new));
             old.zip(new).map(|((ty, old), (_, new))| (ty, Cow::Owned(old), Cow::Owned(new)))
         };
         if let Some((ty, old, new)) = both {
@@ -204,9 +242,13 @@ fn versions<'v>(call: &'v Call, old: &'v Value, new: &'v Value, own: &str, other
     versions
 }
 
-/// One empty entry: a client's way to forget all owners (fieldmanager `isResetManagedFields`).
+/// No entry, or an empty one: a client's way to forget all owners (fieldmanager `isResetManagedFields`).
 fn is_reset(given: &Value) -> bool {
-    matches!(given.as_array().map(Vec::as_slice), Some([Value::Object(entry)]) if entry.is_empty())
+    match given.as_array().map(Vec::as_slice) {
+        Some([]) => true,
+        Some([Value::Object(entry)]) => entry.is_empty(),
+        _ => false,
+    }
 }
 
 /// What a client says about owners is taken only when it could be the server's own account.
@@ -214,9 +256,7 @@ fn is_valid(given: &Value) -> bool {
     given.as_array().is_some_and(|entries| {
         entries.iter().all(|entry| {
             let text = |name: &str| field::text(entry, name);
-            matches!(text("fieldsType"), "" | "FieldsV1")
-                && text("manager").len() <= LONGEST
-                && text("subresource").len() <= 2 * LONGEST
+            text("manager").len() <= LONGEST && text("subresource").len() <= 2 * LONGEST
         })
     })
 }

@@ -25,6 +25,7 @@ mod networks_and_webhooks;
 mod nothing;
 mod operator;
 mod overload;
+mod ownership;
 mod patches;
 mod pod_admission;
 mod pods;
