@@ -4,7 +4,8 @@ use std::borrow::Cow;
 
 use crate::json::{Number, Value};
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64::alphabet;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
 
 use crate::clock;
 use crate::quantity::{self, Quantity};
@@ -130,13 +131,52 @@ fn integer(raw: &Raw<'_>, range: std::ops::RangeInclusive<i64>) -> Result<Value,
 
 /// Base64 stays as it was written, without the line breaks that Go's decoder skips.
 fn bytes(text: Cow<'_, str>) -> Result<Value, Misfit> {
+    if let Some(at) = illegal(text.as_bytes()) {
+        return own(format!("illegal base64 data at input byte {at}"));
+    }
     let text = if text.contains(['\n', '\r']) { text.replace(['\n', '\r'], "") } else { text.into_owned() };
-    let wrong = match STANDARD.decode(&text) {
-        Ok(_) => return Ok(Value::String(text)),
-        Err(base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _)) => at,
-        Err(_) => text.len(),
+    // Bits that are left over count for nothing; written again, they are zero.
+    const LOOSE: GeneralPurpose =
+        GeneralPurpose::new(&alphabet::STANDARD, GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true));
+    let text = match STANDARD.decode(&text) {
+        Ok(_) => text,
+        Err(_) => LOOSE.decode(&text).map(|bytes| STANDARD.encode(bytes)).unwrap_or(text),
     };
-    own(format!("illegal base64 data at input byte {wrong}"))
+    Ok(Value::String(text))
+}
+
+/// Where Go's decoder says that base64 is none (`encoding/base64`, `decodeQuantum`): line breaks count, and what ends too early
+/// does so where its last four letters begin.
+fn illegal(text: &[u8]) -> Option<usize> {
+    let is_break = |at: usize| matches!(text.get(at), Some(b'\n' | b'\r'));
+    let mut quantum = 0;
+    let mut at = 0;
+    while let Some(byte) = text.get(at) {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'+' | b'/' => quantum = (quantum + 1) % 4,
+            b'\n' | b'\r' => {}
+            b'=' if quantum >= 2 => {
+                at += 1;
+                if quantum == 2 {
+                    while is_break(at) {
+                        at += 1;
+                    }
+                    match text.get(at) {
+                        None => return Some(text.len()),
+                        Some(b'=') => at += 1,
+                        Some(_) => return Some(at - 1),
+                    }
+                }
+                while is_break(at) {
+                    at += 1;
+                }
+                return (at < text.len()).then_some(at);
+            }
+            _ => return Some(at),
+        }
+        at += 1;
+    }
+    (quantum != 0).then(|| at - quantum)
 }
 
 fn time(text: Cow<'_, str>, write: fn(jiff::Timestamp) -> String, layout: &str) -> Result<Value, Misfit> {

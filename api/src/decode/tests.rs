@@ -270,3 +270,35 @@ fn types_have_the_names_that_go_has_for_them() {
         assert!(wrong.message.ends_with(&format!("json: cannot unmarshal {told}")), "{wrong}");
     }
 }
+
+/// As Go's decoder has it.
+#[test]
+fn base64_ends_where_go_says() {
+    let of = |text: &str| {
+        let body = json!({"data": {"a": text}}).to_string();
+        let found = read(&SECRET, &body, FieldValidation::Ignore);
+        found.map(|found| found.object["data"]["a"].clone()).map_err(|status| status.message)
+    };
+    for (text, at) in [
+        ("A", 0),
+        ("YQ", 0),
+        ("YWI", 0),
+        ("YWJjYQ", 4),
+        ("YWJjA", 4),
+        ("=", 0),
+        ("Y=", 1),
+        ("YQ=", 3),
+        ("YQ=a", 2),
+        ("YQ==YQ==", 4),
+        ("YQ\n=", 4),
+        ("b!!", 1),
+        ("YW\nJj!", 5),
+        ("YW Jj", 2),
+    ] {
+        let wrong = of(text).unwrap_err();
+        assert!(wrong.ends_with(&format!("illegal base64 data at input byte {at}")), "{text:?} {at}: {wrong}");
+    }
+    for (text, written) in [("", ""), ("YQ==", "YQ=="), ("YR==", "YQ=="), ("YWJ=", "YWI="), ("Y\r\nQ==\n", "YQ==")] {
+        assert_eq!(of(text).unwrap(), written, "{text:?}");
+    }
+}
