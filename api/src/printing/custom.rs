@@ -59,13 +59,13 @@ struct CustomColumn {
 }
 
 impl CustomPrinter {
-    /// From `additionalPrinterColumns`; name and age when there are none. Columns whose path cannot be read are left out:
-    /// validation refuses them.
+    /// From `additionalPrinterColumns`; name and age when there are none. The first column whose path cannot be read ends them
+    /// (apiextensions `tableconvertor.New`).
     pub fn of(columns: &[Value]) -> Self {
         let age = [json!({"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp",
             "description": "The time since the object was created."})];
         let columns = if columns.is_empty() { &age } else { columns };
-        Self { columns: columns.iter().filter_map(CustomColumn::of).collect() }
+        Self { columns: columns.iter().map_while(CustomColumn::of).collect() }
     }
 
     fn definitions(&self) -> Value {
@@ -110,6 +110,8 @@ impl CustomColumn {
             },
             ("number", Value::Number(number)) => Value::Number(number.clone()),
             ("boolean", Value::Bool(flag)) => Value::Bool(*flag),
+            // No text is no time.
+            ("date", Value::String(time)) if time.is_empty() => "<unknown>".into(),
             ("date", Value::String(time)) => {
                 clock::parse_rfc3339(time).map_or_else(|| "<invalid>".into(), |_| duration::since(time, now).into())
             }

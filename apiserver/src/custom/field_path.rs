@@ -31,6 +31,25 @@ pub fn follow<'s>(text: &str, schema: &'s Value, brackets: bool) -> Result<&'s V
     Ok(schema)
 }
 
+/// The names of the fields that a path leads along; none when it is no path.
+pub fn names(text: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    let mut tokens = Tokens { rest: text };
+    while let Some(token) = tokens.next() {
+        let name = tokens.next().unwrap_or_default();
+        let name = match token {
+            "." => Ok(name.to_owned()),
+            _ => name.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\'')).map_or(Err(String::new()), unescaped),
+        };
+        let Ok(name) = name else { return Vec::new() };
+        names.push(name);
+        if token == "[" {
+            tokens.next();
+        }
+    }
+    names
+}
+
 fn step<'s>(schema: &'s Value, name: &str) -> Result<&'s Value, String> {
     let properties = schema.get("properties").and_then(Value::as_object);
     let found = match properties.filter(|properties| !properties.is_empty()) {

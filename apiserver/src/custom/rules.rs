@@ -4,12 +4,12 @@
 //! their schema: times, durations and bytes are such in a rule, names that CEL cannot write are escaped.
 
 use super::cel::{self, Program};
+use super::field_path;
 use super::structural::{Node, Type};
 use super::validate::{MAX_CAUSES, correlated};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use coracle_api::json::Value;
-use coracle_api::printing::json_path::JsonPath;
 use coracle_api::status::{CauseReason, FieldPath};
 use coracle_api::{Cause, clock};
 use kube_cel::cel::Value as Cel;
@@ -41,7 +41,6 @@ impl Rule {
     fn read(rule: &Value) -> Option<Self> {
         let text = |name: &str| rule.get(name).and_then(Value::as_str).unwrap_or_default();
         let program = Program::parse(text("rule")).ok()?;
-        let path = JsonPath::parse(text("fieldPath")).ok();
         Some(Self {
             text: text("rule").to_owned(),
             is_transition: program.names("oldSelf"),
@@ -57,7 +56,7 @@ impl Rule {
                 "FieldValueDuplicate" => CauseReason::Duplicate,
                 _ => CauseReason::Invalid,
             },
-            field_path: path.map(|path| path.fields().into_iter().map(str::to_owned).collect()).unwrap_or_default(),
+            field_path: field_path::names(text("fieldPath")),
             optional_old_self: rule.get("optionalOldSelf").and_then(Value::as_bool).unwrap_or(false),
         })
     }
