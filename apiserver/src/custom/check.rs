@@ -70,10 +70,11 @@ pub fn definition(object: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) 
         other => causes.push(Cause::not_supported(&path.child("scope"), other, &["Cluster", "Namespaced"])),
     }
     let places = Places::of(spec, &path);
-    cel::roomy(causes, |causes| versions(spec, &places, causes));
+    let old_spec = old.map(|old| &old["spec"]);
+    cel::roomy(causes, |causes| versions(spec, old_spec, &places, causes));
     required_names(&spec["names"], &path.child("names"), causes);
     names(&spec["names"], &path.child("names"), causes);
-    cel::roomy(causes, |causes| shared(spec, &places, causes));
+    cel::roomy(causes, |causes| shared(spec, old_spec, &places, causes));
     conversion(spec, &path.child("conversion"), causes);
     accepted_names(object, causes);
     approval(object, old, group, causes);
@@ -92,21 +93,17 @@ fn approval(object: &Value, old: Option<&Value>, group: &str, causes: &mut Vec<C
         return;
     }
     let path = FieldPath::new("metadata").child("annotations").key(APPROVAL);
-    let see = "see https://github.com/kubernetes/enhancements/pull/1111";
-    let must = format!("protected groups must have approval annotation {APPROVAL:?}");
-    match Approval::of(given(object)) {
-        Approval::Missing => causes.push(Cause::required(&path, &format!("{must}, {see}"))),
+    let approval = Approval::of(given(object));
+    match approval {
+        Approval::Missing => causes.push(Cause::required(&path, &approval.describe(""))),
         Approval::Bypassed | Approval::Given => {}
-        Approval::Invalid => {
-            let why = format!("{must} with either a URL or a reason starting with \"unapproved\", {see}");
-            causes.push(Cause::invalid(&path, given(object), why));
-        }
+        Approval::Invalid => causes.push(Cause::invalid(&path, given(object), approval.describe(given(object)))),
     }
 }
 
 /// What the annotation says; while it says the same, nothing is asked (apiextensions `GetAPIApprovalState`).
-#[derive(PartialEq, Eq)]
-enum Approval {
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Approval {
     Missing,
     Bypassed,
     Given,
@@ -114,13 +111,36 @@ enum Approval {
 }
 
 impl Approval {
-    fn of(given: &str) -> Self {
+    /// From the annotation; empty when there is none.
+    pub fn of(given: &str) -> Self {
         let is_url = || given.parse::<http::Uri>().is_ok_and(|uri| uri.scheme().is_some() && uri.host().is_some());
         match given {
             "" => Self::Missing,
             _ if given.starts_with("unapproved") => Self::Bypassed,
             _ if is_url() => Self::Given,
             _ => Self::Invalid,
+        }
+    }
+
+    /// In upstream's words.
+    pub fn describe(self, given: &str) -> String {
+        let see = "see https://github.com/kubernetes/enhancements/pull/1111";
+        let must = format!("protected groups must have approval annotation {APPROVAL:?}");
+        match self {
+            Self::Missing => format!("{must}, {see}"),
+            Self::Bypassed => format!("not approved: {given:?}"),
+            Self::Given => format!("approved in {given}"),
+            Self::Invalid => format!("{must} with either a URL or a reason starting with \"unapproved\", {see}"),
+        }
+    }
+
+    /// Of the condition that tells it.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Missing => "MissingAnnotation",
+            Self::Bypassed => "UnapprovedAnnotation",
+            Self::Given => "ApprovedAnnotation",
+            Self::Invalid => "InvalidAnnotation",
         }
     }
 }
@@ -178,15 +198,16 @@ fn names(names: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     labels("categories", causes);
 }
 
-fn versions(spec: &Value, places: &Places, causes: &mut Vec<Cause>) {
+fn versions(spec: &Value, old: Option<&Value>, places: &Places, causes: &mut Vec<Cause>) {
     let (versions, path) = (items(spec, "versions"), &places.versions);
     let named: HashSet<&str> = versions.iter().map(|version| text(version, "name")).collect();
     let has_schema = |version: &Value| version.pointer("/schema/openAPIV3Schema").is_some_and(Value::is_object);
     for (nth, _) in versions.iter().enumerate().filter(|(_, version)| !has_schema(version)) {
-        causes.push(Cause::required(&path.index(nth).child("schema").child("openAPIV3Schema"), ""));
+        let path = path.index(nth).child("schema").child("openAPIV3Schema");
+        causes.push(Cause::required(&path, "schemas are required"));
     }
     for (nth, version) in versions.iter().enumerate() {
-        check_version(version, &path.index(nth), places, causes);
+        check_version(version, old, &path.index(nth), places, causes);
     }
     // Upstream shows the versions as it holds them, which is nothing that a client sent.
     let shown = || match spec.get("versions") {
@@ -215,10 +236,12 @@ fn version_name(name: &str, path: &FieldPath, causes: &mut Vec<Cause>) {
 }
 
 /// What one version has of its own.
-fn check_version(version: &Value, path: &FieldPath, places: &Places, causes: &mut Vec<Cause>) {
+fn check_version(version: &Value, old: Option<&Value>, path: &FieldPath, places: &Places, causes: &mut Vec<Cause>) {
     version_name(text(version, "name"), &path.child("name"), causes);
     deprecation(version, &path.child("deprecationWarning"), causes);
-    if let (false, Some(schema)) = (places.schema, version.pointer("/schema/openAPIV3Schema")) {
+    if let (false, Some(schema)) = (places.schema, version.pointer("/schema/openAPIV3Schema"))
+        && !was_so(version, old)
+    {
         let path = path.child("schema").child("openAPIV3Schema");
         check_schema::check(schema, &path, has_status(version), causes);
     }
@@ -233,12 +256,22 @@ fn check_version(version: &Value, path: &FieldPath, places: &Places, causes: &mu
     }
 }
 
+/// Whether a version had this schema already. What let it in once is not undone by a server that knows more: a definition
+/// stays one that can be changed elsewhere (apiextensions `ValidateCustomResourceDefinitionUpdate`, which relaxes each of its
+/// checks for what was so before).
+fn was_so(version: &Value, old: Option<&Value>) -> bool {
+    let name = text(version, "name");
+    let old = old.and_then(|old| items(old, "versions").iter().find(|known| text(known, "name") == name));
+    old.is_some_and(|old| old.get("schema") == version.get("schema") && has_status(old) == has_status(version))
+}
+
 /// What all versions have alike.
-fn shared(spec: &Value, places: &Places, causes: &mut Vec<Cause>) {
+fn shared(spec: &Value, old: Option<&Value>, places: &Places, causes: &mut Vec<Cause>) {
     let versions = items(spec, "versions");
     let (Some(version), path) = (versions.first(), &places.shared) else { return };
     if let (true, Some(schema)) =
         (places.schema, version.pointer("/schema/openAPIV3Schema").filter(|schema| schema.is_object()))
+        && !versions.iter().all(|version| was_so(version, old))
     {
         let path = path.child("validation").child("openAPIV3Schema");
         check_schema::check(schema, &path, versions.iter().any(has_status), causes);
@@ -327,7 +360,7 @@ fn check_column(column: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     if !format.is_empty() && !formats.contains(&format) {
         causes.push(Cause::invalid(&path.child("format"), format, format!("must be one of {}", formats.join(","))));
     }
-    // Upstream writes the field's name so. A path that cannot be read makes an empty column.
+    // Upstream writes the field's name so. A path that cannot be read ends the columns.
     let (json_path, path) = (text(column, "jsonPath"), path.child("JSONPath"));
     if json_path.is_empty() {
         causes.push(Cause::required(&path, ""));

@@ -97,6 +97,7 @@ fn defaults(schema: &Value, path: &FieldPath, embedded: Option<bool>, causes: &m
         let path = path.child("default");
         let mut node = Node::parse(schema);
         node.embedded = embedded.unwrap_or(node.embedded);
+        node.embeds |= node.embedded;
         default_value(&node, default, &path, causes);
     }
     if let Some(item) = schema.get("items") {

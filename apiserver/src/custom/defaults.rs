@@ -3,11 +3,17 @@
 use super::structural::Node;
 use coracle_api::json::Value;
 
-/// Drops nulls where null is no value, and then puts defaults where there is nothing.
+/// Puts defaults where there is nothing or null is no value, and drops such nulls where there is no default.
 pub fn apply(node: &Node, value: &mut Value) {
     match value {
         Value::Object(map) => {
-            map.retain(|name, value| !node.field(name).is_some_and(|node| node.refuses_null(value)));
+            map.retain(|name, value| match node.field(name).filter(|node| node.refuses_null(value)) {
+                None => true,
+                Some(node) => node.default.as_ref().is_some_and(|default| {
+                    default.clone_into(value);
+                    true
+                }),
+            });
             for (name, property) in &node.properties {
                 if let Some(default) = &property.default
                     && !map.contains_key(name)
@@ -51,6 +57,7 @@ mod tests {
                 "plain": {"type": "string"},
                 "list": {"type": "array", "items": {"type": "object", "properties": {"port": {"type": "integer", "default": 80}}}},
                 "map": {"type": "object", "additionalProperties": {"type": "object", "properties": {"on": {"type": "boolean", "default": true}}}},
+                "named": {"type": "object", "additionalProperties": {"type": "string", "default": "d"}},
             }},
         }}));
         let rows = [
@@ -58,6 +65,10 @@ mod tests {
             (
                 json!({"spec": {"size": null, "maybe": null, "plain": null}}),
                 json!({"spec": {"maybe": null, "size": 3}}),
+            ),
+            (
+                json!({"spec": {"size": 1, "maybe": "x", "named": {"a": null, "b": "c"}, "map": {"a": null}}}),
+                json!({"spec": {"size": 1, "maybe": "x", "named": {"a": "d", "b": "c"}, "map": {}}}),
             ),
             (
                 json!({"spec": {"size": 1, "maybe": "y", "list": [{}, {"port": 1}], "map": {"a": {}}}}),

@@ -61,6 +61,7 @@ impl Version {
     fn check_values(&self, object: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
         let before = causes.len();
         validate::validate(&self.node, object, old, causes);
+        validate::validate_embedded(&self.node, object, &FieldPath::default(), causes);
         validate::validate_lists(&self.node, object, old, &FieldPath::default(), causes);
         let blocks = |cause: &Cause| {
             let blocking =

@@ -87,6 +87,10 @@ pub struct Node {
     pub rules: Vec<Rule>,
     /// This node or one below it has rules.
     pub ruled: bool,
+    /// This node or one below it is a resource.
+    pub embeds: bool,
+    /// This node or one below it is a list whose items must differ.
+    pub listed: bool,
 }
 
 /// What a value must satisfy beside its type.
@@ -151,8 +155,12 @@ impl Node {
             checks: Checks::read(schema, depth),
             rules: Rule::read_all(schema),
             ruled: false,
+            embeds: false,
+            listed: false,
         };
         node.ruled = !node.rules.is_empty() || node.children().any(|child| child.ruled);
+        node.embeds = node.embedded || node.children().any(|child| child.embeds);
+        node.listed = node.list != Items::Atomic || node.children().any(|child| child.listed);
         node
     }
 

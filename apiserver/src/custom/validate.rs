@@ -22,39 +22,57 @@ pub fn validate(node: &Node, value: &Value, old: Option<&Value>, causes: &mut Ve
     Measure { causes }.value(node, value, old, &FieldPath::default());
 }
 
-/// Lists whose items must differ, and embedded resources (apiextensions `schema/listtype`, `schema/objectmeta`).
+/// Lists whose items must differ (apiextensions `schema/listtype`). Where they did not before, anywhere in the object, they need
+/// not now (`registry/customresource/strategy.go`).
 pub fn validate_lists(node: &Node, value: &Value, old: Option<&Value>, path: &FieldPath, causes: &mut Vec<Cause>) {
-    walk(node, value, old, path, true, causes);
+    if !node.listed {
+        return;
+    }
+    let mut found = Vec::new();
+    // What did not change is no worse than it was.
+    walk(node, value, old, path, &mut found, &|node, value, path, causes| {
+        if let Value::Array(items) = value {
+            duplicates(node, items, path, causes);
+        }
+    });
+    let mut before = Vec::new();
+    if let Some(old) = old.filter(|_| !found.is_empty()) {
+        validate_lists(node, old, None, path, &mut before);
+    }
+    if before.is_empty() {
+        causes.append(&mut found);
+    }
 }
 
-/// Embedded resources alone.
+/// Embedded resources (apiextensions `schema/objectmeta`).
 pub fn validate_embedded(node: &Node, value: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
-    walk(node, value, None, path, false, causes);
+    if node.embeds {
+        walk(node, value, None, path, causes, &|node, value, path, causes| match value {
+            Value::Object(map) if node.embedded => embedded(map, path, causes),
+            _ => {}
+        });
+    }
 }
 
-fn walk(node: &Node, value: &Value, old: Option<&Value>, path: &FieldPath, lists: bool, causes: &mut Vec<Cause>) {
+type Look<'l> = &'l dyn Fn(&Node, &Value, &FieldPath, &mut Vec<Cause>);
+
+fn walk(node: &Node, value: &Value, old: Option<&Value>, path: &FieldPath, causes: &mut Vec<Cause>, look: Look<'_>) {
     if old == Some(value) || causes.len() > MAX_CAUSES {
         return;
     }
+    look(node, value, path, causes);
     match value {
         Value::Object(map) => {
-            if node.embedded {
-                embedded(map, path, causes);
-            }
             for (name, value) in map {
                 if let Some(child) = node.field(name) {
-                    let path = step(node, name, path);
-                    walk(child, value, old.and_then(|old| old.get(name)), &path, lists, causes);
+                    walk(child, value, old.and_then(|old| old.get(name)), &step(node, name, path), causes, look);
                 }
             }
         }
         Value::Array(items) => {
-            if lists {
-                duplicates(node, items, path, causes);
-            }
             if let Some(child) = &node.items {
                 for (nth, item) in items.iter().enumerate() {
-                    walk(child, item, correlated(node, item, old), &path.index(nth), lists, causes);
+                    walk(child, item, correlated(node, item, old), &path.index(nth), causes, look);
                 }
             }
         }
@@ -397,6 +415,7 @@ mod tests {
         let node = Node::parse(schema);
         let mut causes = Vec::new();
         validate(&node, object, old, &mut causes);
+        validate_embedded(&node, object, &FieldPath::default(), &mut causes);
         validate_lists(&node, object, old, &FieldPath::default(), &mut causes);
         causes.iter().map(Cause::to_string).collect()
     }

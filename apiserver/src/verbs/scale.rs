@@ -16,6 +16,13 @@ pub(super) const SCALE: Gvk = Gvk::of("autoscaling", "v1", "Scale");
 
 pub(super) async fn get(call: Call) -> Result<Response, Status> {
     let current = call.current().await.map_err(|status| absent(&call, status))?;
+    if let Some((wanted, ..)) = call.row().strategy.scale().and_then(|paths| paths.custom)
+        && current.value.pointer(wanted).is_none_or(Value::is_null)
+    {
+        // What has no replicas has no scale (apiextensions `registry/customresource/etcd.go`).
+        let path = wanted.replace('/', ".");
+        return Err(Status::internal(format!("the spec replicas field {path:?} does not exist")));
+    }
     answer(&call, &current.value, &current.revision.to_string())
 }
 
