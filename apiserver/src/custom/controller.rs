@@ -2,6 +2,7 @@
 //! (apiextensions `controller/{status,establish,finalizer}`). Every server of a cluster does so; a write that another one
 //! did first is none.
 
+use super::check::{self, Approval};
 use super::definition::{self, CLEANUP, STORAGE, fingerprint, has_condition, set_condition};
 use crate::bootstrap;
 use crate::cache::{PREFIX, Snapshot};
@@ -203,57 +204,69 @@ fn decide(wanted: &mut Value, all: &[Value], now: &str) -> bool {
             }
         }
     }
-    if let Some(approval) = meta::annotation(wanted, super::check::APPROVAL).map(str::to_owned)
-        && super::check::is_protected(text(&wanted["spec"], "group"))
-    {
-        let (approved, reason, message) = match approval.as_str() {
-            text if text.starts_with("https://") => (true, "ApprovedAnnotation", format!("approved in {text}")),
-            text => (false, "UnapprovedAnnotation", format!("not approved: {text:?}")),
-        };
-        set_condition(wanted, "KubernetesAPIApprovalPolicyConformant", approved, reason, &message, now);
+    if check::is_protected(text(&wanted["spec"], "group")) {
+        let given = meta::annotation(wanted, check::APPROVAL).unwrap_or_default();
+        let approval = Approval::of(given);
+        let message = approval.describe(given);
+        let approved = approval == Approval::Given;
+        set_condition(wanted, "KubernetesAPIApprovalPolicyConformant", approved, approval.reason(), &message, now);
     }
     wanted.get("status") != before.as_ref()
 }
 
-/// The names that a definition gets, and why it does not get all it wants (apiextensions `naming_controller.go`).
+/// The names that a definition gets, and why it does not get all it wants (apiextensions `naming_controller.go`). A name that it
+/// has already is its own, whoever has it too.
 fn names(wanted: &Value, all: &[Value]) -> (Value, Option<(&'static str, String)>) {
     let group = text(&wanted["spec"], "group");
     let (mut resources, mut kinds) = (HashSet::new(), HashSet::new());
-    for other in
-        all.iter().filter(|other| text(&other["spec"], "group") == group && meta::uid(other) != meta::uid(wanted))
-    {
+    for other in all.iter().filter(|other| text(&other["spec"], "group") == group) {
         let names = &other["status"]["acceptedNames"];
         resources.extend([text(names, "plural"), text(names, "singular")]);
         resources.extend(items(names, "shortNames").iter().filter_map(Value::as_str));
         kinds.extend([text(names, "kind"), text(names, "listKind")]);
     }
     let asked = &wanted["spec"]["names"];
-    let mut accepted = wanted.pointer("/status/acceptedNames").cloned().unwrap_or_else(|| json!({}));
+    let had = &wanted["status"]["acceptedNames"];
+    let mut accepted = if had.is_object() { had.clone() } else { json!({}) };
     let mut conflict = None;
-    for (field, reason, taken) in [
-        ("plural", "PluralConflict", &resources),
-        ("singular", "SingularConflict", &resources),
-        ("kind", "KindConflict", &kinds),
-        ("listKind", "ListKindConflict", &kinds),
-    ] {
+    let in_use = |name: &str| format!("{name:?} is already in use");
+    let mut ask = |field: &str, reason, taken: &HashSet<&str>, conflict: &mut Option<(&'static str, String)>| {
         let name = text(asked, field);
-        if !name.is_empty() && taken.contains(name) {
-            conflict = Some((reason, format!("{name:?} is already in use")));
+        if !name.is_empty() && name != text(had, field) && taken.contains(name) {
+            *conflict = Some((reason, in_use(name)));
         } else {
             set(&mut accepted, field, name);
         }
+    };
+    ask("plural", "PluralConflict", &resources, &mut conflict);
+    ask("singular", "SingularConflict", &resources, &mut conflict);
+    let (short, had_short) = (items(asked, "shortNames"), items(had, "shortNames"));
+    let fresh = short.iter().filter(|name| !had_short.contains(name)).filter_map(Value::as_str);
+    let mut taken: Vec<String> = Vec::new();
+    for why in fresh.filter(|name| resources.contains(name)).map(in_use) {
+        if !taken.contains(&why) {
+            taken.push(why);
+        }
     }
-    let short = items(asked, "shortNames");
-    match short.iter().filter_map(Value::as_str).find(|name| resources.contains(name)) {
-        Some(name) => conflict = Some(("ShortNamesConflict", format!("{name:?} is already in use"))),
-        None if short.is_empty() => drop(crate::registry::fields::remove(&mut accepted, "shortNames")),
-        None => set(&mut accepted, "shortNames", short.to_vec()),
+    match taken.as_slice() {
+        [] => {}
+        [one] => conflict = Some(("ShortNamesConflict", one.clone())),
+        many => conflict = Some(("ShortNamesConflict", format!("[{}]", many.join(", ")))),
     }
-    match items(asked, "categories") {
-        [] => drop(crate::registry::fields::remove(&mut accepted, "categories")),
-        categories => set(&mut accepted, "categories", categories.to_vec()),
+    ask("kind", "KindConflict", &kinds, &mut conflict);
+    ask("listKind", "ListKindConflict", &kinds, &mut conflict);
+    if taken.is_empty() {
+        set_or_remove(&mut accepted, "shortNames", short);
     }
+    set_or_remove(&mut accepted, "categories", items(asked, "categories"));
     (accepted, conflict)
+}
+
+fn set_or_remove(names: &mut Value, field: &str, list: &[Value]) {
+    match list {
+        [] => drop(crate::registry::fields::remove(names, field)),
+        list => set(names, field, list.to_vec()),
+    }
 }
 
 /// Writes a definition's status over what was seen. Another server that was faster wrote the same.
@@ -270,10 +283,33 @@ async fn write(server: &Arc<Server>, seen: &Value, wanted: &Value) -> Result<(),
     }
 }
 
+/// So long objects may take to go before the definition says that it waits for them (apiextensions
+/// `controller/finalizer/crd_finalizer.go`).
+const PATIENCE: Duration = Duration::from_secs(60);
+
 async fn end(server: &Arc<Server>, name: &str, row: Option<&Arc<Row>>) -> Result<(), Status> {
-    if let Some(row) = row {
-        delete_objects(server, row).await?;
-    }
+    let tell = |reason, message| terminating(server, name, reason, message);
+    tell("InstanceDeletionInProgress", "CustomResource deletion is in progress".to_owned()).await?;
+    let (reason, message) = if let Some(row) = row {
+        let work = delete_objects(server, row);
+        tokio::pin!(work);
+        let slow = tokio::time::sleep(PATIENCE);
+        let done = tokio::select! {
+            done = &mut work => done,
+            () = slow => {
+                let why = "could not confirm zero CustomResources remaining: timed out waiting for the condition";
+                tell("InstanceDeletionCheck", why.to_owned()).await?;
+                work.await
+            }
+        };
+        if let Err(status) = done {
+            tell("InstanceDeletionFailed", format!("could not issue all deletes: {}", status.message)).await?;
+            return Err(status);
+        }
+        ("InstanceDeletionCompleted", "removed all instances")
+    } else {
+        ("NeverEstablished", "resource was never established")
+    };
     loop {
         let call = bootstrap::call(server, DEFINITIONS, "", name)?;
         let current = match call.current().await {
@@ -289,11 +325,28 @@ async fn end(server: &Arc<Server>, name: &str, row: Option<&Arc<Row>>) -> Result
             let mut next = current.value.clone();
             meta::set(&mut next, "finalizers", left);
             let now = rfc3339(server.config.clock.now());
-            let message = "removed all instances";
-            set_condition(&mut next, "Terminating", false, "InstanceDeletionCompleted", message, &now);
+            set_condition(&mut next, "Terminating", false, reason, message, &now);
             call.replace(&current, &current.with(&next), Vec::new()).await?.is_some()
         };
         if done {
+            return Ok(());
+        }
+    }
+}
+
+/// Says how far the end of a definition is; another server may say it first.
+async fn terminating(server: &Arc<Server>, name: &str, reason: &str, message: String) -> Result<(), Status> {
+    loop {
+        let call = bootstrap::call(server, DEFINITIONS, "", name)?;
+        let current = match call.current().await {
+            Ok(current) => current,
+            Err(status) if status.code == 404 => return Ok(()),
+            Err(status) => return Err(status),
+        };
+        let mut next = current.value.clone();
+        let now = rfc3339(server.config.clock.now());
+        let changed = set_condition(&mut next, "Terminating", true, reason, &message, &now);
+        if !changed || call.replace(&current, &current.with(&next), Vec::new()).await?.is_some() {
             return Ok(());
         }
     }

@@ -26,7 +26,7 @@ pub mod version;
 
 use crate::auth::{self, Attributes, Decision, UserInfo, authorize};
 use crate::options::Options;
-use crate::registry::{Resolved, Subresource};
+use crate::registry::{Resolved, Row, Subresource};
 use crate::server::Server;
 use crate::verbs::{Call, Response, Verb, dispatch, dispatch_binding, manager_of};
 use axum::body::Body;
@@ -310,7 +310,9 @@ async fn allowed(
     options: Options,
 ) -> Result<Response, Status> {
     let Some((resolved, subresource)) = resolve(server, target) else { return Ok(render::no_page()) };
-    if subresource.is_none() && !resolved.row.verbs.contains(&verb.as_str()) {
+    // Why there is nothing new of what ends is said where objects are made.
+    let can = |row: &Row| row.verbs.contains(&verb.as_str()) || verb == Verb::Create && row.is_ending();
+    if subresource.is_none() && !can(&resolved.row) {
         return Err(Status::method_not_supported(&resolved.row.gvr(resolved.served), verb.as_str()));
     }
     if resolved.row.namespaced && target.namespace.is_empty() && !matches!(verb, Verb::List | Verb::Watch) {

@@ -302,6 +302,11 @@ impl Row {
         }
     }
 
+    /// Whether its definition is being deleted: there are no new objects then.
+    pub fn is_ending(&self) -> bool {
+        std::ptr::eq(self.verbs, &VERBS_WHILE_ENDING[..])
+    }
+
     /// Whether there are objects of it; otherwise it is a question that is answered.
     pub fn is_stored(&self) -> bool {
         !self.storage.is_empty()

@@ -40,6 +40,11 @@ pub(crate) async fn create_object(call: &Call, mut object: Value, managing: Mana
         Managing::Tracked => manage::created(call, &object)?,
         Managing::Applied(managed_fields) => managed_fields,
     };
+    if row.is_ending() {
+        // Apiextensions `forbidCreateAdmission`: whichever way an object comes.
+        let why = "create not allowed while custom resource definition is terminating";
+        return Err(Status::forbidden(&call.gvr(), object_meta::name(&object), why));
+    }
     admission::mutate_create(call, &mut object)?;
     // A name that the client chose is never replaced.
     let prefix =

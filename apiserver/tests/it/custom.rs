@@ -175,7 +175,7 @@ async fn definitions_are_measured_in_upstreams_words() {
         (with("/metadata/name", json!("x.example.com")), "metadata.name: Invalid value: \"x.example.com\": must be spec.names.plural+\".\"+spec.group".to_owned()),
         (with("/spec/scope", json!("Galaxy")), "spec.scope: Unsupported value: \"Galaxy\": supported values: \"Cluster\", \"Namespaced\"".into()),
         (with("/spec/versions/0/storage", json!(false)), "spec.versions: Invalid value: [\"v1\"]: must have exactly one version marked as storage version".into()),
-        (with("/spec/versions/0/schema", Value::Null), "spec.versions[0].schema.openAPIV3Schema: Required value".into()),
+        (with("/spec/versions/0/schema", Value::Null), "spec.versions[0].schema.openAPIV3Schema: Required value: schemas are required".into()),
         (with(&spec("size"), json!({"minimum": 1})), format!("{}.type: Required value: must not be empty for specified object fields", at("size"))),
         (with(&spec("size"), json!({"type": "intger"})), format!("{}.type: Unsupported value: \"intger\": supported values: \"array\", \"boolean\", \"integer\", \"number\", \"object\", \"string\"", at("size"))),
         (with(&spec("size"), json!({"type": "array"})), format!("{}.items: Required value: must be specified", at("size"))),
@@ -597,8 +597,39 @@ async fn a_definition_goes_after_its_objects() {
     wait_gone(&client, &format!("{WIDGETS}/free")).await;
     assert_eq!(watch.seen().await.0, "MODIFIED");
     assert_eq!(client.get(&path).await.0, StatusCode::OK);
-    let (code, _) = client.post(WIDGETS, &widget("late", json!({"size": 1}))).await;
-    assert_eq!(code, StatusCode::METHOD_NOT_ALLOWED);
+    let refusal =
+        "widgets.example.com \"late\" is forbidden: create not allowed while custom resource definition is terminating";
+    let late = widget("late", json!({"size": 1}));
+    let (code, answer) = client.post(WIDGETS, &late).await;
+    assert_eq!((code, &answer["message"]), (StatusCode::FORBIDDEN, &json!(refusal)));
+    let (code, answer) = client
+        .send(
+            Method::PATCH,
+            &format!("{WIDGETS}/late?fieldManager=m"),
+            "application/apply-patch+yaml",
+            late.to_string(),
+        )
+        .await;
+    assert_eq!((code, &answer["message"]), (StatusCode::FORBIDDEN, &json!(refusal)));
+    // What is there already is written as ever.
+    let config = json!({"apiVersion": "example.com/v1", "kind": "Widget", "spec": {"size": 2}});
+    let (code, answer) = client
+        .send(
+            Method::PATCH,
+            &format!("{WIDGETS}/held?fieldManager=m&force=true"),
+            "application/apply-patch+yaml",
+            config.to_string(),
+        )
+        .await;
+    assert_eq!(code, StatusCode::OK, "{answer}");
+    assert_eq!(watch.seen().await.0, "MODIFIED");
+    let (_, definition) = client.get(&path).await;
+    let conditions = definition["status"]["conditions"].as_array().unwrap();
+    let terminating = conditions.iter().find(|condition| condition["type"] == "Terminating").unwrap();
+    assert_eq!(
+        (&terminating["reason"], &terminating["message"]),
+        (&json!("InstanceDeletionInProgress"), &json!("CustomResource deletion is in progress"))
+    );
     let (code, answer) = client.merge(&format!("{WIDGETS}/held"), &json!({"metadata": {"finalizers": null}})).await;
     assert_eq!(code, StatusCode::OK, "{answer}");
     wait_gone(&client, &path).await;

@@ -100,6 +100,14 @@ impl Client {
         (response.status(), warnings.map(|warning| warning.to_str().unwrap().to_owned()).collect())
     }
 
+    /// The table of what a path names.
+    pub async fn table(&self, path: &str) -> Value {
+        let accept = "application/json;as=Table;v=v1;g=meta.k8s.io";
+        let request = Request::get(path).header("accept", accept).body(Body::empty()).unwrap();
+        let response = self.0.clone().oneshot(request).await.unwrap();
+        serde_json::from_slice(&response.into_body().collect().await.unwrap().to_bytes()).unwrap()
+    }
+
     pub async fn get(&self, path: &str) -> (StatusCode, Value) {
         self.send(Method::GET, path, "application/json", Body::empty()).await
     }

@@ -8,6 +8,7 @@ mod cluster;
 mod core_validation;
 mod custom;
 mod defaults;
+mod definitions;
 mod devices;
 mod features;
 mod forms;

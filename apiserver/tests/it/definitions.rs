@@ -1,0 +1,243 @@
+//! What definitions of custom resources make of objects, and what becomes of them (apiextensions).
+
+use crate::custom::{DEFINITIONS, define};
+use crate::harness::{Client, Harness};
+use coracle_api::clock::SystemClock;
+use coracle_apiserver::store::embedded::Embedded;
+use coracle_apiserver::store::{Op, Store, Txn};
+use http::StatusCode;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+const THINGS: &str = "/apis/example.com/v1/namespaces/default/things";
+
+fn things(spec: &Value) -> Value {
+    json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": "things.example.com"},
+        "spec": {"group": "example.com", "scope": "Namespaced", "names": {"plural": "things", "kind": "Thing"},
+            "versions": [{"name": "v1", "served": true, "storage": true,
+                "schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": spec}}}}]}})
+}
+
+fn thing(spec: &Value) -> Value {
+    json!({"apiVersion": "example.com/v1", "kind": "Thing", "metadata": {"name": "a"}, "spec": spec})
+}
+
+/// Waits until the definition is as it is wanted.
+async fn until(client: &Client, name: &str, is: impl Fn(&Value) -> bool) -> Value {
+    let mut watch = client.watch(&format!("{DEFINITIONS}?watch=1&fieldSelector=metadata.name%3D{name}")).await;
+    loop {
+        let frame = watch.next().await.unwrap();
+        if is(&frame["object"]) {
+            return frame["object"].clone();
+        }
+    }
+}
+
+fn condition<'d>(definition: &'d Value, kind: &str) -> &'d Value {
+    let conditions = definition["status"]["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
+    conditions.iter().find(|condition| condition["type"] == kind).unwrap_or(&Value::Null)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_kept_dropped_and_filled_in() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    let spec = json!({"type": "object", "properties": {
+        "kept": {"type": "array", "x-kubernetes-preserve-unknown-fields": true,
+            "items": {"type": "object", "properties": {"in": {"type": "object"}}}},
+        "any": {"type": "object", "additionalProperties": true},
+        "named": {"type": "object", "additionalProperties": {"type": "string", "default": "d"}}}});
+    define(&client, &things(&spec)).await;
+    let given = json!({"kept": [{"x": {"y": 1}, "in": {"z": 1}}], "any": {"n": 1, "o": {"x": 1}}, "named": {"a": null, "b": "c"}});
+    let (code, made) = client.post(THINGS, &thing(&given)).await;
+    assert_eq!(code, StatusCode::CREATED, "{made}");
+    assert_eq!(
+        made["spec"],
+        json!({"kept": [{"x": {"y": 1}, "in": {}}], "any": {"n": 1, "o": {}}, "named": {"a": "d", "b": "c"}})
+    );
+    let mut strict = thing(&json!({"kept": [{"x": {"y": 1}}]}));
+    strict["metadata"]["name"] = "b".into();
+    let (code, answer) = client.post(&format!("{THINGS}?fieldValidation=Strict"), &strict).await;
+    assert_eq!(code, StatusCode::CREATED, "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lists_that_had_duplicates_may_have_them() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    let schema = |kind: &str| {
+        json!({"type": "object", "properties": {
+            "one": {"type": "array", "x-kubernetes-list-type": kind, "items": {"type": "string"}},
+            "two": {"type": "array", "x-kubernetes-list-type": kind, "items": {"type": "string"}},
+            "pod": {"type": "object", "x-kubernetes-embedded-resource": true, "x-kubernetes-preserve-unknown-fields": true}}})
+    };
+    define(&client, &things(&schema("atomic"))).await;
+    client.post(THINGS, &thing(&json!({"one": ["a", "a"]}))).await;
+    let clean =
+        json!({"apiVersion": "example.com/v1", "kind": "Thing", "metadata": {"name": "clean"}, "spec": {"one": ["a"]}});
+    client.post(THINGS, &clean).await;
+    let versions = &things(&schema("set"))["spec"]["versions"];
+    client.merge(&format!("{DEFINITIONS}/things.example.com"), &json!({"spec": {"versions": versions}})).await;
+    let twice = json!({"spec": {"one": ["b", "b"]}});
+    loop {
+        let (code, answer) = client.merge(&format!("{THINGS}/clean?dryRun=All"), &twice).await;
+        if code == StatusCode::UNPROCESSABLE_ENTITY {
+            assert_eq!(answer["details"]["causes"][0]["message"], "Duplicate value: \"b\"");
+            break;
+        }
+    }
+    let (code, now) =
+        client.merge(&format!("{THINGS}/a"), &json!({"spec": {"one": ["a", "a", "c"], "two": ["x", "x"]}})).await;
+    assert_eq!(code, StatusCode::OK, "{now}");
+    // Embedded resources have no past.
+    let (code, now) = client.merge(&format!("{THINGS}/a"), &json!({"spec": {"pod": {"kind": "Pod"}}})).await;
+    assert_eq!(
+        (code, &now["details"]["causes"][0]["field"]),
+        (StatusCode::UNPROCESSABLE_ENTITY, &json!("spec.pod.apiVersion"))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_definition_that_would_not_pass_today_can_be_changed_elsewhere() {
+    let store: Arc<dyn Store> = Arc::new(Embedded::in_memory(Arc::new(SystemClock::new())).unwrap());
+    // Its rule costs too much, and its default does not fit.
+    let spec = json!({"type": "object", "properties": {"size": {"type": "integer", "default": "x"},
+        "list": {"type": "array", "items": {"type": "integer"}, "x-kubernetes-validations": [{"rule": "self.all(a, self.all(b, a != b))"}]}}});
+    let mut definition = things(&spec);
+    definition["metadata"]["uid"] = "u".into();
+    definition["metadata"]["generation"] = 1.into();
+    definition["metadata"]["creationTimestamp"] = "2026-01-01T00:00:00Z".into();
+    definition["spec"]["names"] =
+        json!({"plural": "things", "singular": "thing", "kind": "Thing", "listKind": "ThingList"});
+    definition["spec"]["conversion"] = json!({"strategy": "None"});
+    definition["status"] = json!({"storedVersions": ["v1"], "acceptedNames": definition["spec"]["names"],
+        "conditions": [{"type": "Established", "status": "True", "reason": "x", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}]});
+    let key: Arc<str> = "/registry/apiextensions.k8s.io/customresourcedefinitions/things.example.com".into();
+    store.txn(Txn { compare: Vec::new(), ops: vec![Op::put(key, definition.to_string().into_bytes())] }).await.unwrap();
+    let harness = Harness::on(store).await;
+    let client = harness.admin();
+    let path = format!("{DEFINITIONS}/things.example.com");
+    let (code, now) = client.merge(&path, &json!({"metadata": {"labels": {"a": "b"}}})).await;
+    assert_eq!(code, StatusCode::OK, "{now}");
+    // A change of the schema must pass.
+    let mut versions = definition["spec"]["versions"].clone();
+    versions[0]["schema"]["openAPIV3Schema"]["description"] = "new".into();
+    let (code, now) = client.merge(&path, &json!({"spec": {"versions": versions}})).await;
+    assert_eq!(code, StatusCode::UNPROCESSABLE_ENTITY, "{now}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn columns_of_any_path() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    let mut definition = things(&json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true}));
+    let column = |name: &str, kind: &str, path: &str| json!({"name": name, "type": kind, "jsonPath": path});
+    let columns = vec![
+        column("Last", "string", ".spec.conditions[-1:].type"),
+        column("Big", "integer", ".spec.conditions[?(@.n>=2)].n"),
+        column("Deep", "string", ".spec..name"),
+        column("Either", "string", ".spec['none','conditions'][0].type"),
+        column("Never", "date", ".spec.never"),
+    ];
+    definition["spec"]["versions"][0]["additionalPrinterColumns"] = columns.clone().into();
+    define(&client, &definition).await;
+    client
+        .post(THINGS, &thing(&json!({"conditions": [{"type": "A", "n": 1}, {"type": "B", "n": 2, "by": {"name": "x"}}], "never": ""})))
+        .await;
+    let mut other = definition.clone();
+    other["metadata"]["name"] = "others.example.com".into();
+    other["spec"]["names"] = json!({"plural": "others", "kind": "Other"});
+    let columns = [&columns[..1], &[column("Wrong", "string", ".spec[x]")], &columns[1..]].concat();
+    other["spec"]["versions"][0]["additionalPrinterColumns"] = columns.into();
+    define(&client, &other).await;
+    let shown = client.table(THINGS).await;
+    assert_eq!(shown["rows"][0]["cells"], json!(["a", "B", 2, "x", "A", "<unknown>"]), "{shown}");
+    let shown = client.table("/apis/example.com/v1/others").await;
+    let names: Vec<&Value> =
+        shown["columnDefinitions"].as_array().unwrap().iter().map(|column| &column["name"]).collect();
+    // A path that cannot be read ends them.
+    assert_eq!(names, ["Name", "Last"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_has_no_replicas_has_no_scale() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    let spec = json!({"type": "object", "properties": {"replicas": {"type": "integer"}}});
+    let mut definition = things(&spec);
+    let version = &mut definition["spec"]["versions"][0];
+    version["schema"]["openAPIV3Schema"]["properties"]["status"] =
+        json!({"type": "object", "properties": {"replicas": {"type": "integer"}}});
+    version["subresources"] =
+        json!({"scale": {"specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.replicas"}});
+    define(&client, &definition).await;
+    client.post(THINGS, &thing(&json!({}))).await;
+    let path = format!("{THINGS}/a/scale");
+    let (code, answer) = client.get(&path).await;
+    assert_eq!(
+        (code, &answer["message"]),
+        (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            &json!("Internal error occurred: the spec replicas field \".spec.replicas\" does not exist")
+        )
+    );
+    let (code, answer) = client.merge(&path, &json!({"spec": {"replicas": 2}})).await;
+    assert_eq!(code, StatusCode::OK, "{answer}");
+    assert_eq!(client.get(&path).await.1["spec"]["replicas"], 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn names_that_are_had_are_kept() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    let mut first = things(&json!({"type": "object"}));
+    first["spec"]["names"]["shortNames"] = json!(["t", "th"]);
+    define(&client, &first).await;
+    let mut other = things(&json!({"type": "object"}));
+    other["metadata"]["name"] = "others.example.com".into();
+    other["spec"]["names"] = json!({"plural": "others", "kind": "Other", "shortNames": ["t", "th", "o"]});
+    client.post(DEFINITIONS, &other).await;
+    let is = |definition: &Value| !condition(definition, "NamesAccepted").is_null();
+    let refused = until(&client, "others.example.com", is).await;
+    let told = condition(&refused, "NamesAccepted");
+    assert_eq!(
+        (&told["reason"], &told["message"]),
+        (&json!("ShortNamesConflict"), &json!("[\"t\" is already in use, \"th\" is already in use]"))
+    );
+    // A name of its own that somebody else has come to have, too, does not lose it any.
+    let path = format!("{DEFINITIONS}/others.example.com");
+    let (_, mut status) = client.get(&path).await;
+    status["status"]["acceptedNames"]["shortNames"] = json!(["t", "th"]);
+    let (code, answer) = client.put(&format!("{path}/status"), &status).await;
+    assert_eq!(code, StatusCode::OK, "{answer}");
+    let is = |definition: &Value| condition(definition, "NamesAccepted")["status"] == "True";
+    let accepted = until(&client, "others.example.com", is).await;
+    assert_eq!(accepted["status"]["acceptedNames"]["shortNames"], json!(["t", "th", "o"]));
+    let (_, first) = client.get(&format!("{DEFINITIONS}/things.example.com")).await;
+    assert_eq!(condition(&first, "NamesAccepted")["status"], "True", "{first}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_approval_is_told_as_it_is_judged() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    let of = |group: &str, approval: &str| {
+        let mut definition = things(&json!({"type": "object"}));
+        definition["metadata"] =
+            json!({"name": format!("things.{group}"), "annotations": {"api-approved.kubernetes.io": approval}});
+        definition["spec"]["group"] = group.into();
+        definition
+    };
+    for (group, approval, expected) in [
+        ("a.k8s.io", "http://example.com/1", ("True", "ApprovedAnnotation", "approved in http://example.com/1")),
+        ("b.k8s.io", "unapproved, a test", ("False", "UnapprovedAnnotation", "not approved: \"unapproved, a test\"")),
+    ] {
+        define(&client, &of(group, approval)).await;
+        let (_, found) = client.get(&format!("{DEFINITIONS}/things.{group}")).await;
+        let told = condition(&found, "KubernetesAPIApprovalPolicyConformant");
+        assert_eq!(
+            (&told["status"], &told["reason"], &told["message"]),
+            (&json!(expected.0), &json!(expected.1), &json!(expected.2))
+        );
+    }
+}
