@@ -7,11 +7,14 @@ use regex::Regex;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::LazyLock;
 
-/// Whether a text has a format.
+/// Whether a text has a format. Dashes in a format's name count for nothing.
 pub fn matches(format: &str, text: &str) -> bool {
+    if format.contains('-') {
+        return matches(&format.replace('-', ""), text);
+    }
     match format {
         // The letters may be small ones (RFC 3339 section 5.6).
-        "date-time" => clock::parse_rfc3339(&text.to_ascii_uppercase()).is_some(),
+        "datetime" => clock::parse_rfc3339(&text.to_ascii_uppercase()).is_some(),
         "date" => text.len() == 10 && text.parse::<jiff::civil::Date>().is_ok(),
         "duration" => duration(text).is_some(),
         "email" => email(text),
@@ -39,8 +42,8 @@ pub fn matches(format: &str, text: &str) -> bool {
         "isbn13" => isbn13(text),
         "creditcard" => luhn(text),
         "ssn" => ssn(text),
-        "k8s-short-name" => validation::dns1123_label(text).is_empty(),
-        "k8s-long-name" => validation::dns1123_subdomain(text).is_empty(),
+        "k8sshortname" => validation::dns1123_label(text).is_empty(),
+        "k8slongname" => validation::dns1123_subdomain(text).is_empty(),
         _ => true,
     }
 }
@@ -78,8 +81,13 @@ pub fn is_known(format: &str) -> bool {
     KNOWN.contains(&format.replace('-', "").as_str())
 }
 
-/// Seconds of a Go duration (`1h2m3.5s`), or of strfmt's longer units (`3 days`).
+/// Seconds of a Go duration (`1h2m3.5s`), or of all the amounts that stand in a text, with strfmt's longer units in any case
+/// (`3 Days`); what stands between them is passed over.
 pub fn duration(text: &str) -> Option<f64> {
+    go_duration(text).or_else(|| amounts(text))
+}
+
+fn go_duration(text: &str) -> Option<f64> {
     let (sign, mut rest) = match text.strip_prefix('-') {
         Some(rest) => (-1.0, rest),
         None => (1.0, text.strip_prefix('+').unwrap_or(text)),
@@ -94,23 +102,57 @@ pub fn duration(text: &str) -> Option<f64> {
     while !rest.is_empty() {
         let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
         let number: f64 = rest[..digits].parse().ok()?;
-        rest = rest[digits..].trim_start();
-        let unit = rest.find(|c: char| c.is_ascii_digit() || c == ' ').unwrap_or(rest.len());
+        rest = &rest[digits..];
+        let unit = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
         seconds += number
             * match &rest[..unit] {
                 "ns" => 1e-9,
                 "us" | "µs" | "μs" => 1e-6,
                 "ms" => 1e-3,
-                "s" | "sec" | "second" | "seconds" => 1.0,
-                "m" | "min" | "minute" | "minutes" => 60.0,
-                "h" | "hr" | "hour" | "hours" => 3600.0,
-                "d" | "day" | "days" => 86_400.0,
-                "w" | "wk" | "week" | "weeks" => 604_800.0,
+                "s" => 1.0,
+                "m" => 60.0,
+                "h" => 3600.0,
                 _ => return None,
             };
-        rest = rest[unit..].trim_start();
+        rest = &rest[unit..];
     }
     Some(sign * seconds)
+}
+
+/// Of each unit its names, the last of which may go on: `hours`.
+const UNITS: [(&[&str], f64); 8] = [
+    (&["ns", "nano"], 1e-9),
+    (&["us", "µs", "micro"], 1e-6),
+    (&["ms", "milli"], 1e-3),
+    (&["s", "sec"], 1.0),
+    (&["m", "min"], 60.0),
+    (&["h", "hr", "hour"], 3600.0),
+    (&["d", "day"], 86_400.0),
+    (&["w", "wk", "week"], 604_800.0),
+];
+
+fn amounts(text: &str) -> Option<f64> {
+    let mut found = None;
+    let mut rest = text;
+    while let Some(start) = rest.find(|c: char| c.is_ascii_digit()) {
+        let number = &rest[start..];
+        let (number, behind) = number.split_at(number.find(|c: char| !c.is_ascii_digit()).unwrap_or(number.len()));
+        let behind = behind.trim_start_matches([' ', '\t', '\n', '\x0c', '\r']);
+        let is_letter = |c: char| c.is_ascii_alphabetic() || c == 'µ';
+        let (unit, behind) = behind.split_at(behind.find(|c| !is_letter(c)).unwrap_or(behind.len()));
+        rest = behind;
+        if unit.is_empty() {
+            continue;
+        }
+        // A number that is too large is none.
+        let number: i64 = number.parse().ok()?;
+        let unit = unit.to_ascii_lowercase();
+        let is = |names: &[&str]| names.contains(&&*unit) || names.last().is_some_and(|last| unit.starts_with(last));
+        if let Some((_, seconds)) = UNITS.iter().find(|(names, _)| is(names)) {
+            *found.get_or_insert(0.0) += number as f64 * seconds;
+        }
+    }
+    found
 }
 
 fn hexadecimal(text: &str) -> bool {
@@ -246,6 +288,9 @@ mod tests {
             ("date-time", "2026-01-01T00:00:00Z", "2026-01-01"),
             ("date", "2026-01-31", "2026-02-31"),
             ("duration", "1h2m3.5s", "1x"),
+            ("duration", "3 Days", "Days"),
+            ("duration", "about 2hours and 5 MIN", "2.s.x"),
+            ("datetime", "2026-01-01T00:00:00Z", "2026-01-01"),
             ("email", "a@b.c", "a b@c"),
             ("hostname", "a-b.example", "-a"),
             ("hostname", "localhost", "a.b"),

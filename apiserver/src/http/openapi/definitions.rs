@@ -81,6 +81,11 @@ impl<'d> Definitions<'d> {
         found
     }
 
+    /// What a field of a type is, in upstream's words.
+    pub fn described(&self, name: &str, field: &str) -> Option<&'d str> {
+        self.descriptions.of_field(name, field)
+    }
+
     /// A definition that stands for itself: a custom resource's.
     pub fn insert(&mut self, name: &str, definition: Value) {
         self.found.insert(name.to_owned(), definition);

@@ -36,6 +36,8 @@ macro_rules! kinds {
 
 fn collect(generator: &mut SchemaGenerator, group: &str, version: &str) {
     kinds!(generator, apimachinery::pkg::apis::meta::v1, ObjectMeta ListMeta DeleteOptions Status);
+    // Its metadata is described as that of all objects.
+    kinds!(generator, api::core::v1, ConfigMap);
     match (group, version) {
         ("", "v1") => {
             kinds!(generator, api::core::v1, Binding ComponentStatus ConfigMap Endpoints Event LimitRange Namespace Node

@@ -3,6 +3,7 @@
 //! Documents are made from the rows, the schema table and the descriptions when they are first asked for, and kept
 //! compressed: uncompressed they take twenty times as much. Their hashes do not need them: a document follows from the rows.
 
+mod custom;
 mod definitions;
 mod descriptions;
 mod paths;
@@ -255,7 +256,7 @@ fn collect(
         let list_kind = json!({"group": group, "version": version, "kind": format!("{}List", gvk.kind)});
         let list = format!("{name}List");
         match (row.strategy.custom(), schema::of(&gvk)) {
-            (Some(custom), _) => add_custom(definitions, style, &name, custom.openapi()),
+            (Some(custom), _) => custom::add(definitions, style, &name, custom.openapi()),
             (None, Some(ty)) => {
                 definitions.add(ty);
                 schema::named(&list).into_iter().for_each(|ty| definitions.add(ty));
@@ -273,52 +274,6 @@ fn collect(
             }
         }
         paths::add(found, style, base, row, &gvk, &name);
-    }
-}
-
-/// The definition of a custom resource and of its list, with the metadata that all objects have.
-fn add_custom(definitions: &mut Definitions<'_>, style: Style, name: &str, openapi: &Value) {
-    let meta = |name: &str| schema::named(&format!("io.k8s.apimachinery.pkg.apis.meta.v1.{name}"));
-    let (Some(object_meta), Some(list_meta)) = (meta("ObjectMeta"), meta("ListMeta")) else { return };
-    definitions.add(object_meta);
-    definitions.add(list_meta);
-    let text = |described: &str| json!({"type": "string", "description": described});
-    let (version, kind) = ("The version of the schema that the object is in.", "The kind of the object.");
-    let mut definition = if openapi.is_object() { openapi.clone() } else { json!({"type": "object"}) };
-    if style == Style::V2 {
-        keep_what_v2_has(&mut definition);
-    }
-    if !definition["properties"].is_object() {
-        definition["properties"] = json!({});
-    }
-    let reference = |name: &str| match style {
-        Style::V3 => json!({"allOf": [style.reference(name)]}),
-        Style::V2 => style.reference(name),
-    };
-    let mut metadata = reference(object_meta.full_name());
-    metadata["description"] = "Standard object's metadata.".into();
-    definition["properties"]["apiVersion"] = text(version);
-    definition["properties"]["kind"] = text(kind);
-    definition["properties"]["metadata"] = metadata;
-    definitions.insert(name, definition);
-    let list = json!({"type": "object", "required": ["items"], "description": format!("A list of {name}."), "properties": {
-        "apiVersion": text(version), "kind": text(kind), "metadata": reference(list_meta.full_name()),
-        "items": {"type": "array", "items": style.reference(name)}}});
-    definitions.insert(&format!("{name}List"), list);
-}
-
-/// OpenAPI v2 knows fewer words than v3 (apiextensions `openapi/v2`).
-fn keep_what_v2_has(schema: &mut Value) {
-    let Some(map) = schema.as_object_mut() else { return };
-    for unknown in ["oneOf", "anyOf", "not", "nullable", "x-kubernetes-validations"] {
-        map.remove(unknown);
-    }
-    for (name, value) in map.iter_mut() {
-        match name.as_str() {
-            "properties" => value.as_object_mut().into_iter().flat_map(Map::values_mut).for_each(keep_what_v2_has),
-            "items" | "additionalProperties" => keep_what_v2_has(value),
-            _ => {}
-        }
     }
 }
 
