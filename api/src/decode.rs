@@ -73,6 +73,9 @@ pub struct Decoded {
     pub object: Value,
     /// One line for each `Warning` header.
     pub warnings: Vec<String>,
+    /// Fields that are null in the object, but were given as an empty list or map: whoever gives them owns them. By the names
+    /// that lead to them; those in lists and maps are not told.
+    pub empty: Vec<Vec<String>>,
 }
 
 /// Reads an object.
@@ -203,7 +206,7 @@ pub(crate) fn examine(object: Value, ty: TypeRef<'_>, validation: FieldValidatio
 /// `runtime.FromUnstructured`), where it has words of its own.
 pub(crate) fn restore(object: Value, ty: TypeRef<'_>, validation: FieldValidation) -> Result<Decoded, String> {
     if conforms(&object, ty) {
-        return Ok(Decoded { object, warnings: Vec::new() });
+        return Ok(Decoded { object, warnings: Vec::new(), empty: Vec::new() });
     }
     let mut context = Context::new(validation != FieldValidation::Ignore, true);
     let read: Result<Value, serde_json::Error> = Walk::new(ty, &mut context).deserialize(object);
@@ -213,7 +216,7 @@ pub(crate) fn restore(object: Value, ty: TypeRef<'_>, validation: FieldValidatio
             let mut warnings = context.problems.into_messages();
             // Go's maps have no order.
             warnings.sort();
-            Ok(Decoded { object, warnings })
+            Ok(Decoded { object, warnings, empty: context.empty })
         }
         (None, None, Err(error)) => Err(error.to_string()),
     }
@@ -221,7 +224,7 @@ pub(crate) fn restore(object: Value, ty: TypeRef<'_>, validation: FieldValidatio
 
 fn checked(object: Value, ty: TypeRef<'_>, validation: FieldValidation) -> Result<Decoded, Refusal> {
     if conforms(&object, ty) {
-        return Ok(Decoded { object, warnings: Vec::new() });
+        return Ok(Decoded { object, warnings: Vec::new(), empty: Vec::new() });
     }
     run(ty, How { validation, complete: true }, |context| Walk::new(ty, context).deserialize(object))
 }
@@ -293,5 +296,5 @@ fn run<'s, E: std::fmt::Display>(
     if validation == FieldValidation::Strict && !warnings.is_empty() {
         return Err(Refusal::Strict(warnings));
     }
-    Ok(Decoded { object, warnings })
+    Ok(Decoded { object, warnings, empty: context.empty })
 }

@@ -35,6 +35,8 @@ pub(super) struct Context<'s> {
     /// Fields of the structures the reader is in, the innermost last: a structure is built when all are known, in one piece.
     fields: Vec<(Symbol, Value)>,
     collect: bool,
+    /// What [`super::Decoded::empty`] tells.
+    pub empty: Vec<Vec<String>>,
     /// Whether the object is to be as it is when Go's structures have held it.
     complete: bool,
 }
@@ -50,6 +52,7 @@ impl Context<'_> {
             owners: Vec::new(),
             fields: Vec::new(),
             collect,
+            empty: Vec::new(),
             complete,
         }
     }
@@ -58,6 +61,12 @@ impl Context<'_> {
         // Whoever gives an object no managers resets them, which is more than not to give any.
         let resets = || matches!((&self.trail.0[..], field.name()), ([Step::Field("metadata")], "managedFields"));
         self.complete && is_left_out(value, field) && (value.is_null() || !resets())
+    }
+
+    fn tell_empty(&mut self, field: Field<'_>) {
+        let steps = self.trail.0.iter().map(|step| if let Step::Field(name) = step { Some(*name) } else { None });
+        let path: Option<Vec<String>> = steps.chain([Some(field.name())]).map(|name| name.map(str::to_owned)).collect();
+        self.empty.extend(path);
     }
 
     fn fail<E: Error>(&mut self, message: String) -> E {
@@ -198,6 +207,9 @@ impl<'s, 'c> Walk<'s, 'c> {
                         continue;
                     }
                     if self.context.leaves_out(&value, field) {
+                        if field.nothing() == Nothing::Null && !value.is_null() {
+                            self.context.tell_empty(field);
+                        }
                         there &= !bit;
                         // The last one counts, as in Go: null after a value undoes it only where Go's null does, for pointers,
                         // maps and lists; every optional field is one of these on the wire.

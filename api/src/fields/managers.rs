@@ -439,6 +439,20 @@ impl<'a> Managers<'a> {
     }
 }
 
+/// An account with paths that its one owner owns beside it; a new one where there is none yet.
+pub fn with_paths(account: Option<Vec<u8>>, paths: Set<'_>, writer: &Writer<'_>) -> Option<Vec<u8>> {
+    if paths.is_empty() {
+        return account;
+    }
+    let known = account.as_deref().and_then(|account| Managers::decode(account).ok()).unwrap_or_default();
+    let Managers { mut entries } = known;
+    match entries.first_mut() {
+        Some(entry) => entry.set = std::mem::take(&mut entry.set).union(paths),
+        None => entries.push(new_entry(Operation::Update, writer, paths)),
+    }
+    Managers { entries }.encode()
+}
+
 /// What is wrong with the first entry that something is wrong with; `why` where none of it is what upstream looks at.
 fn unreadable(managed_fields: &[u8], why: &str) -> String {
     let entries: Vec<Value> = serde_json::from_slice(managed_fields).unwrap_or_default();
@@ -700,5 +714,31 @@ mod tests {
             )]
         );
         assert_eq!(document(&managed)[0]["time"], T1);
+    }
+
+    #[test]
+    fn what_cannot_be_read() {
+        let read = |change: fn(&mut Value)| {
+            let mut entry = json!({"manager": "m", "operation": "Apply", "apiVersion": "v1", "fieldsType": "FieldsV1", "fieldsV1": {"f:a": {}}});
+            let whole = entry.clone();
+            change(&mut entry);
+            let entries = json!([whole, entry]).to_string();
+            Managers::decode(entries.as_bytes()).map(|managers| managers.entries.len())
+        };
+        assert_eq!(read(|_| {}), Ok(2));
+        assert_eq!(read(|entry| entry["operation"] = "x".into()), Err("operation must be `Apply` or `Update`".into()));
+        assert_eq!(read(|entry| entry["apiVersion"] = "".into()), Err("apiVersion must not be empty".into()));
+        assert_eq!(
+            read(|entry| entry["fieldsType"] = "".into()),
+            Err("missing fieldsType in managed fields entry 1".into())
+        );
+        assert_eq!(
+            read(|entry| entry["fieldsType"] = "V2".into()),
+            Err("invalid fieldsType \"V2\" in managed fields entry 1".into())
+        );
+        assert!(
+            read(|entry| entry["fieldsV1"] = json!({"x": {}}))
+                .is_err_and(|why| why.starts_with("error decoding set: "))
+        );
     }
 }

@@ -25,7 +25,7 @@ pub use check::check;
 pub use compare::{Comparison, compare};
 pub use created::encode_created;
 pub use filter::Filter;
-pub use managers::{Applied, ApplyError, Conflict, Convert, How, Managers, Operation, Version, Writer};
+pub use managers::{Applied, ApplyError, Conflict, Convert, How, Managers, Operation, Version, Writer, with_paths};
 pub use merge::{merge, remove};
 pub use paths::paths;
 pub use set::{Element, Set};

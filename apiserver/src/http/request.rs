@@ -4,7 +4,7 @@ use super::protobuf;
 use crate::options::unescape;
 use crate::verbs::Call;
 use bytes::Bytes;
-use coracle_api::decode::{self, FieldValidation};
+use coracle_api::decode::{self, Decoded, FieldValidation};
 use coracle_api::json::Value;
 use coracle_api::schema::TypeRef;
 use coracle_api::status::FieldPath;
@@ -151,6 +151,14 @@ impl Body {
     /// # Errors
     /// 400 and 415 for what is no such object.
     pub fn object(&self, call: &Call) -> Result<Value, Status> {
+        self.object_and_empty(call).map(|(object, _)| object)
+    }
+
+    /// The same, and what was given as empty and is null ([`decode::Decoded::empty`]).
+    ///
+    /// # Errors
+    /// As [`Body::object`].
+    pub fn object_and_empty(&self, call: &Call) -> Result<(Value, Vec<Vec<String>>), Status> {
         let row = call.row();
         if row.strategy.custom().is_some() && self.content_type == protobuf::MEDIA_TYPE {
             // The list names what servers read of any resource.
@@ -158,9 +166,9 @@ impl Body {
         }
         let ty = row.reading_type(call.resolved.served)?;
         if row.strategy.custom().is_none() {
-            let (object, warnings) = self.of_type(&call.gvk(), ty, call.options.field_validation)?;
-            call.warn(warnings);
-            return Ok(object);
+            let decoded = self.of_type(&call.gvk(), ty, call.options.field_validation)?;
+            call.warn(decoded.warnings);
+            return Ok((decoded.object, decoded.empty));
         }
         // What reading and measuring find is told together, so neither may stop the other.
         let validation = match call.options.field_validation {
@@ -174,7 +182,7 @@ impl Body {
             decoded.warnings.into_iter().partition(|warning| warning.starts_with("duplicate "));
         found.extend(unknown);
         call.warn(drop_unknown(call, &mut object, found)?);
-        Ok(object)
+        Ok((object, Vec::new()))
     }
 
     /// A custom resource must say what it is: its kind tells the server nothing by itself (apiextensions
@@ -209,23 +217,17 @@ impl Body {
     /// As [`Body::object`].
     pub fn of_kind(&self, gvk: &Gvk, validation: FieldValidation) -> Result<(Value, Vec<String>), Status> {
         let type_ref = schema::of(gvk).ok_or_else(|| Status::internal(format!("no schema for {gvk}")))?;
-        self.of_type(gvk, type_ref, validation)
+        self.of_type(gvk, type_ref, validation).map(|decoded| (decoded.object, decoded.warnings))
     }
 
-    fn of_type(
-        &self,
-        gvk: &Gvk,
-        type_ref: TypeRef<'_>,
-        validation: FieldValidation,
-    ) -> Result<(Value, Vec<String>), Status> {
-        let decoded = if self.content_type == protobuf::MEDIA_TYPE {
+    fn of_type(&self, gvk: &Gvk, type_ref: TypeRef<'_>, validation: FieldValidation) -> Result<Decoded, Status> {
+        let mut decoded = if self.content_type == protobuf::MEDIA_TYPE {
             decode::check(protobuf::decode(&self.bytes, gvk)?, type_ref, validation)?
         } else {
             decode::decode(&self.bytes, self.format()?, type_ref, validation)?
         };
-        let mut object = decoded.object;
-        check_kind(&mut object, gvk)?;
-        Ok((object, decoded.warnings))
+        check_kind(&mut decoded.object, gvk)?;
+        Ok(decoded)
     }
 
     /// The body as metav1.DeleteOptions, which clients send under any group and version.

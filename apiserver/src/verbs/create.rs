@@ -18,9 +18,10 @@ use std::time::Duration;
 const ATTEMPTS: usize = 8;
 
 pub(super) async fn create(call: Call, body: Body) -> Result<Response, Status> {
-    let mut object = body.object(&call)?;
+    let (mut object, empty) = body.object_and_empty(&call)?;
     call.warn(meta::merge_owners(&mut object, ""));
-    let written = create_object(&call, object, Managing::Tracked).await?;
+    let managing = if empty.is_empty() { Managing::Tracked } else { Managing::With(empty) };
+    let written = create_object(&call, object, managing).await?;
     call.answer(StatusCode::CREATED, written.json)
 }
 
@@ -37,7 +38,8 @@ pub(crate) async fn create_object(call: &Call, mut object: Value, managing: Mana
     call.check_fit(&object, None)?;
     strategy.default(&mut object);
     let managed_fields = match managing {
-        Managing::Tracked => manage::created(call, &object)?,
+        Managing::Tracked => manage::created(call, &object, &[])?,
+        Managing::With(empty) => manage::created(call, &object, &empty)?,
         Managing::Applied(managed_fields) => managed_fields,
     };
     if row.is_ending() {

@@ -5,7 +5,7 @@ use crate::registry::strategy::ThroughStatus;
 use crate::registry::{Row, Subresource, fields as field};
 use bytes::Bytes;
 use coracle_api::Status;
-use coracle_api::fields::{Filter, Managers, Set, Version, Writer, encode_created};
+use coracle_api::fields::{Filter, Managers, Set, Version, Writer, encode_created, with_paths};
 use coracle_api::json::{self, Value};
 use coracle_api::schema::TypeRef;
 use coracle_api::{Gvk, schema};
@@ -21,6 +21,8 @@ const LONGEST: usize = 128;
 pub(crate) enum Managing {
     /// They follow from what the write changes.
     Tracked,
+    /// The same of a new object, of which more was set than is seen of it: lists and maps that were given empty, and are null.
+    With(Vec<Vec<String>>),
     /// An apply has found them already, as JSON.
     Applied(Option<Bytes>),
 }
@@ -152,8 +154,9 @@ impl Call {
     }
 }
 
-/// The `managedFields` of a new object, which is in the stored version, as JSON; None when nobody owns anything.
-pub(super) fn created(call: &Call, object: &Value) -> Result<Option<Bytes>, Status> {
+/// The `managedFields` of a new object, which is in the stored version, as JSON; None when nobody owns anything. `empty` is
+/// owned beside what the object shows: Go tells lists that are empty from those that are none, before they are stored.
+pub(super) fn created(call: &Call, object: &Value, empty: &[Vec<String>]) -> Result<Option<Bytes>, Status> {
     let ty = call.row().type_ref(call.resolved.served)?;
     let none = Set::default();
     // Parts that are written apart are not made apart.
@@ -168,7 +171,16 @@ pub(super) fn created(call: &Call, object: &Value) -> Result<Option<Bytes>, Stat
         call.row().to_served(&mut shown, call.resolved.served);
         Cow::Owned(shown)
     };
-    Ok(call.as_writer(|writer| encode_created(&shown, ty, writer, ignored)).map(Bytes::from))
+    let account = call.as_writer(|writer| {
+        let account = encode_created(&shown, ty, writer, ignored);
+        if empty.is_empty() {
+            return account;
+        }
+        let paths: Vec<Vec<&str>> = empty.iter().map(|path| path.iter().map(String::as_str).collect()).collect();
+        let paths: Vec<&[&str]> = paths.iter().map(Vec::as_slice).collect();
+        with_paths(account, Set::of(&paths).without(ignored), writer)
+    });
+    Ok(account.map(Bytes::from))
 }
 
 /// The same of what is answered and not kept, which has a kind of its own.

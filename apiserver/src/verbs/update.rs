@@ -69,7 +69,7 @@ pub(super) async fn write(
     strategy.default(&mut object);
     let given = object_meta::metadata_mut(&mut object).and_then(|metadata| metadata.remove("managedFields"));
     let manage = |object: &Value| match managing {
-        Managing::Tracked => manage::updated(call, object, current, given),
+        Managing::Tracked | Managing::With(_) => manage::updated(call, object, current, given),
         Managing::Applied(managed_fields) => managed_fields,
     };
     // They follow what was asked for, not what becomes of it (apiserver `endpoints/handlers/update.go`); of a part that is

@@ -3,8 +3,12 @@
 
 use crate::custom::{DEFINITIONS, define};
 use crate::harness::{Client, Harness};
+use coracle_api::clock::SystemClock;
+use coracle_apiserver::store::embedded::Embedded;
+use coracle_apiserver::store::{Op, Store, Txn};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 const WEB: &str = "/apis/apps/v1/namespaces/default/deployments/web";
 const THINGS: &str = "/apis/example.com/v1/namespaces/default/things";
@@ -450,4 +454,55 @@ async fn the_status_of_a_custom_resource_is_written_with_all_but_its_spec() {
     let (code, now) = apply(&client, &format!("{THINGS}/a/status"), "two", &status).await;
     assert_eq!(code, StatusCode::OK, "{now}");
     assert_eq!(entry(&now, "two")["fieldsV1"], json!({"f:data": {"f:a": {}}, "f:status": {"f:ok": {}}}));
+}
+
+#[tokio::test]
+async fn an_account_that_cannot_be_read_is_told_by_applies_and_lost_by_updates() {
+    let store: Arc<dyn Store> = Arc::new(Embedded::in_memory(Arc::new(SystemClock::new())).unwrap());
+    let entry = json!({"manager": "x", "operation": "Update", "apiVersion": "v1", "fieldsV1": {"f:data": {}}});
+    let object = json!({"apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": "a", "namespace": "default", "uid": "u", "managedFields": [entry]}, "data": {"a": "b"}});
+    let key: Arc<str> = "/registry/configmaps/default/a".into();
+    store.txn(Txn { compare: Vec::new(), ops: vec![Op::put(key, object.to_string().into_bytes())] }).await.unwrap();
+    let harness = Harness::on(store).await;
+    let client = harness.admin();
+    let path = "/api/v1/namespaces/default/configmaps/a";
+    let config = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"a": "c"}});
+    let (code, answer) = apply(&client, path, "one", &config).await;
+    assert_eq!(
+        (code, &answer["message"]),
+        (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            &json!("failed to decode managed fields: missing fieldsType in managed fields entry 0")
+        )
+    );
+    let (code, now) = client.merge(path, &json!({"data": {"a": "d"}})).await;
+    assert_eq!((code, now["metadata"].get("managedFields")), (StatusCode::OK, None), "{now}");
+    assert_eq!(apply(&client, path, "one&force=true", &config).await.0, StatusCode::OK);
+}
+
+/// Upstream's objects in Go tell a list that is empty from none, until they are stored.
+#[tokio::test]
+async fn lists_that_are_given_empty_are_owned() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    let path = "/api/v1/namespaces/default/limitranges?fieldManager=one";
+    let range = |name: &str, spec: Value| json!({"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": name}, "spec": spec});
+    let (code, made) = client.post(path, &range("a", json!({"limits": []}))).await;
+    assert_eq!((code, &made["spec"]), (StatusCode::CREATED, &json!({"limits": null})), "{made}");
+    assert_eq!(entry(&made, "one")["fieldsV1"], json!({"f:spec": {"f:limits": {}}}));
+    let (_, made) = client.post(path, &range("b", json!({"limits": null}))).await;
+    assert_eq!(made["metadata"].get("managedFields"), None, "{made}");
+    let role = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "a", "labels": {"a": "b"}}, "rules": []});
+    let path = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/roles?fieldManager=one";
+    let (code, made) = client.post(path, &role).await;
+    assert_eq!((code, &made["rules"]), (StatusCode::CREATED, &json!(null)), "{made}");
+    assert_eq!(
+        entry(&made, "one")["fieldsV1"],
+        json!({"f:metadata": {"f:labels": {".": {}, "f:a": {}}}, "f:rules": {}})
+    );
+    // An apply owns what it says.
+    let path = "/api/v1/namespaces/default/limitranges/c";
+    let (_, made) = apply(&client, path, "one", &range("c", json!({"limits": []}))).await;
+    assert_eq!(entry(&made, "one")["fieldsV1"], json!({"f:spec": {"f:limits": {}}}));
 }
