@@ -173,6 +173,11 @@ impl Definitions {
         tokio::spawn(async move {
             let stop = server.stop.clone();
             let work = async {
+                let message = "CustomResource deletion is in progress".to_owned();
+                if let Err(status) = terminating(&server, &name, "InstanceDeletionInProgress", message).await {
+                    tracing::warn!(%name, %status, "ending a custom resource");
+                }
+                // What failed is told until something else is: not once more with each try.
                 while let Err(status) = end(&server, &name, row.as_ref()).await {
                     tracing::warn!(%name, %status, "ending a custom resource");
                     tokio::time::sleep(RETRY).await;
@@ -289,7 +294,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn end(server: &Arc<Server>, name: &str, row: Option<&Arc<Row>>) -> Result<(), Status> {
     let tell = |reason, message| terminating(server, name, reason, message);
-    tell("InstanceDeletionInProgress", "CustomResource deletion is in progress".to_owned()).await?;
     let (reason, message) = if let Some(row) = row {
         let work = delete_objects(server, row);
         tokio::pin!(work);
