@@ -15,7 +15,7 @@ pub struct Reference {
 }
 
 const DEFAULT_REGISTRY: &str = "docker.io";
-/// Longest repository name with its registry.
+/// Longest repository name, without its registry.
 const MAX_NAME: usize = 255;
 const MAX_TAG: usize = 128;
 
@@ -25,9 +25,12 @@ impl Reference {
         format!("{}/{}", self.registry, self.repository)
     }
 
-    /// The same name with the tag only, `latest` if it has neither tag nor digest.
+    /// The same name with the tag only, `latest` if it has neither tag nor digest. None if it has a digest: that decides
+    /// what is meant, and whoever gave both says nothing of what the tag stands for (containerd's
+    /// `distribution.ParseDockerRef`, moby's `ReferenceStore.AddDigest`).
     pub fn tagged(&self) -> Option<String> {
-        self.tag.as_ref().map(|tag| format!("{}:{tag}", self.name()))
+        let tag = self.tag.as_ref().filter(|_| self.digest.is_none())?;
+        Some(format!("{}:{tag}", self.name()))
     }
 
     pub fn with_digest(&self, digest: &Digest) -> String {
@@ -65,6 +68,10 @@ impl FromStr for Reference {
 
     fn from_str(text: &str) -> Result<Reference, Error> {
         let bad = |why: &str| Error::invalid(format!("failed to parse image reference {text:?}: {why}"));
+        // Wherever a name can be given it would be taken for an image's id.
+        if text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+            return Err(bad("cannot specify 64-byte hexadecimal strings"));
+        }
         let (rest, digest) = match text.split_once('@') {
             Some((rest, digest)) => (rest, Some(digest.parse::<Digest>().map_err(|_| bad("invalid digest format"))?)),
             None => (text, None),
@@ -97,7 +104,7 @@ impl FromStr for Reference {
         if !is_host(registry) || name.is_empty() || !repository.split('/').all(is_component) {
             return Err(bad("invalid reference format"));
         }
-        if registry.len() + repository.len() + 1 > MAX_NAME {
+        if repository.len() > MAX_NAME {
             return Err(bad("repository name must not be more than 255 characters"));
         }
         let tag = match (tag, &digest) {
@@ -180,6 +187,17 @@ mod tests {
         ] {
             assert_eq!(name.parse::<Reference>().unwrap().to_string(), normal);
         }
+    }
+
+    #[test]
+    fn a_digest_leaves_no_tag_and_registries_do_not_count() {
+        let digest = Digest::of(b"");
+        let both: Reference = format!("a:1@{digest}").parse().unwrap();
+        assert_eq!((both.tagged(), both.tag.as_deref()), (None, Some("1")));
+        assert_eq!("a:1".parse::<Reference>().unwrap().tagged().as_deref(), Some("docker.io/library/a:1"));
+        let long = "a/".repeat(126) + "b";
+        assert!(format!("registry.example:5000/{long}").parse::<Reference>().is_ok());
+        assert!(digest.hex().parse::<Reference>().is_err() && digest.hex()[1..].parse::<Reference>().is_ok());
     }
 
     #[test]
