@@ -7,7 +7,7 @@ use std::{
 };
 
 /// Most bytes of headers before one file. Go's archive/tar, which wrote nearly every layer there is, reads 1 MiB of each.
-const MAX_HEADERS: u64 = 4 << 20;
+pub const MAX_HEADERS: u64 = 4 << 20;
 
 /// A number of a header, by its field. A blank one is 0, as GNU tar and Go's archive/tar read it; what is no number is an
 /// error there, too.

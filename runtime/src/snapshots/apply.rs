@@ -5,13 +5,13 @@
 //! anything. Counts and sizes are bounded; attributes that overlayfs itself believes in are not accepted from outside.
 
 use std::{
-    ffi::{CString, OsStr, OsString},
+    ffi::{CString, OsStr},
     fs::{self, File},
     io::{self, Read},
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
         unix::{
-            ffi::{OsStrExt, OsStringExt},
+            ffi::OsStrExt,
             fs::{FileExt, FileTypeExt, MetadataExt, PermissionsExt},
         },
     },
@@ -20,13 +20,13 @@ use std::{
 };
 
 use coracle_launcher::sys;
-use tar::{Archive, Entry, EntryType};
+use tar::EntryType;
 
-use super::{Draft, Whiteouts};
-use crate::{
-    error::{Context, Error, Result},
-    tar_headers::{Allowance, number},
+use super::{
+    Draft, Whiteouts,
+    members::{Member, Members},
 };
+use crate::error::{Context, Error, Result};
 
 /// Most files of one layer, most bytes they may have together, and most bytes of the names of its directories, which are
 /// remembered until the end: more is a bomb, not an image.
@@ -48,7 +48,8 @@ const PIECE: usize = 256 << 10;
 
 const OPAQUE: &[u8] = b".wh..wh..opq";
 const WHITEOUT: &[u8] = b".wh.";
-const OPAQUE_ATTRIBUTE: &str = "trusted.overlay.opaque";
+/// By which overlayfs knows a directory that hides what is below it.
+pub(super) const OPAQUE_ATTRIBUTE: &str = "trusted.overlay.opaque";
 
 /// Unpacks a tar stream; reads exactly the archive.
 pub fn apply(tar: impl Read, draft: &Draft, limits: Limits) -> Result<()> {
@@ -64,15 +65,10 @@ pub fn apply(tar: impl Read, draft: &Draft, limits: Limits) -> Result<()> {
         last: None,
         buffer: vec![0; PIECE],
     };
-    let allowance = Allowance::new();
-    let mut archive = Archive::new(allowance.metered(tar));
-    archive.set_ignore_zeros(false);
-    for entry in archive.entries().context("read layer")? {
-        let mut entry = entry.context("read layer")?;
-        allowance.content();
-        layer.entry(&mut entry)?;
-        layer.drain(&mut entry)?;
-        allowance.headers();
+    let mut members = Members::new(tar);
+    while let Some(member) = members.next().context("read layer")? {
+        layer.member(&member, &mut members)?;
+        layer.drain(&mut members)?;
     }
     layer.finish()
 }
@@ -85,50 +81,55 @@ struct Layer<'a> {
     bytes: u64,
     names: u64,
     /// Directories get their times last: filling them changes them.
-    directory_times: Vec<(PathBuf, i64)>,
+    directory_times: Vec<(PathBuf, Times)>,
     /// The directory of the entry before, which most entries share.
     last: Option<(PathBuf, Arc<OwnedFd>)>,
     /// For the content of files.
     buffer: Vec<u8>,
 }
 
-/// Owner, permissions and time of an entry.
+/// Of access and modification: seconds since 1970 and nanoseconds.
+type Times = [(i64, u32); 2];
+
+/// Owner, permissions and times of an entry.
 struct Attributes {
     uid: u32,
     gid: u32,
     mode: u32,
-    mtime: i64,
+    times: Times,
 }
 
 impl Layer<'_> {
-    fn entry(&mut self, entry: &mut Entry<'_, impl Read>) -> Result<()> {
+    fn member(&mut self, member: &Member, content: &mut impl Read) -> Result<()> {
         self.entries += 1;
         if self.entries > self.limits.entries {
             return Err(Error::invalid(format!("layer has more than {} files", self.limits.entries)));
         }
-        if matches!(entry.header().entry_type(), EntryType::XGlobalHeader) {
+        if member.kind == EntryType::XGlobalHeader {
             return Ok(());
         }
-        let path = clean(&OsString::from_vec(entry.path_bytes().into_owned()))?;
+        let path = clean(OsStr::from_bytes(&member.path))?;
         let what = || format!("unpack {path:?}");
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             // The root itself: its attributes only.
-            let attributes = attributes(entry)?;
-            return self.set_root(&attributes);
+            return self.set_root(&attributes(member)?);
         };
-        let (parent, name) = (parent.to_owned(), name.to_owned());
-        if is_pax_sparse(entry).context(what())? {
-            return Err(Error::invalid("sparse files of the PAX format are not supported")).context(what());
-        }
         if name.as_bytes().starts_with(WHITEOUT) {
-            return self.whiteout(&parent, &name).context(what());
+            return self.whiteout(parent, name).context(what());
         }
-        self.make(entry, &parent, &name, &path).context(what())
+        self.make(member, content, parent, name, &path).context(what())
     }
 
-    fn make(&mut self, entry: &mut Entry<'_, impl Read>, parent: &Path, name: &OsStr, path: &Path) -> Result<()> {
-        let attributes = attributes(entry)?;
-        let kind = entry.header().entry_type();
+    fn make(
+        &mut self,
+        member: &Member,
+        content: &mut impl Read,
+        parent: &Path,
+        name: &OsStr,
+        path: &Path,
+    ) -> Result<()> {
+        let attributes = attributes(member)?;
+        let kind = member.kind;
         let directory = self.directory(parent)?;
         let dir = directory.as_fd();
         match kind {
@@ -139,30 +140,30 @@ impl Layer<'_> {
                     let limit = self.limits.names;
                     return Err(Error::invalid(format!("layer's directories have more than {limit} bytes of names")));
                 }
-                self.directory_times.push((path.to_owned(), attributes.mtime));
+                self.directory_times.push((path.to_owned(), attributes.times));
             }
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
-                let file = self.write_file(entry, dir, name)?;
+                let file = self.write_file(member, content, dir, name)?;
                 set_file_attributes(&file, &attributes)?;
-                return self.set_extended(entry, dir, name);
+                return set_extended(member, dir, name);
             }
             EntryType::Symlink => {
-                let target = entry.link_name_bytes().ok_or_else(|| Error::invalid("link without a target"))?;
-                let target = OsStr::from_bytes(&target);
+                let target = target(member)?;
                 self.place("symlink", dir, name, false, || sys::symlinkat(target, dir, name))?;
             }
             EntryType::Link => {
-                let target = entry.link_name_bytes().ok_or_else(|| Error::invalid("link without a target"))?;
-                return self.hard_link(&OsString::from_vec(target.into_owned()), dir, name);
+                return self.hard_link(target(member)?, dir, name);
             }
+            // A whiteout as overlayfs has it, by whoever packed the storage of another overlay; containerd and moby make it.
+            EntryType::Char if member.device() == (0, 0) => return self.hide(dir, name),
             EntryType::Char | EntryType::Block | EntryType::Fifo => {
-                let (mode, device) = node(entry.header(), kind)?;
+                let (mode, device) = node(member);
                 self.place("mknod", dir, name, false, || sys::mknodat(dir, name, mode, device))?;
             }
             kind => return Err(Error::invalid(format!("unsupported tar entry type {kind:?}"))),
         }
         set_attributes(dir, name, &attributes, kind.is_symlink())?;
-        self.set_extended(entry, dir, name)
+        set_extended(member, dir, name)
     }
 
     /// Opens the directory that an entry goes to, making what is missing of it.
@@ -195,7 +196,7 @@ impl Layer<'_> {
         )
     }
 
-    /// Directories that the layer does not mention are as in the layers below, or plain.
+    /// Directories that the layer does not mention are as in the layers below, or plain (containerd's `mkparent`).
     fn make_parents(&mut self, path: &Path) -> Result<()> {
         let mut walked = PathBuf::new();
         for name in path.components() {
@@ -210,22 +211,31 @@ impl Layer<'_> {
                 }
                 _ => {}
             }
-            let lower = self
-                .draft
-                .lowers
-                .iter()
-                .find_map(|lower| fs::symlink_metadata(lower.join(&walked)).ok().filter(fs::Metadata::is_dir));
-            if let Some(lower) = lower {
-                let attributes = Attributes {
-                    uid: lower.uid(),
-                    gid: lower.gid(),
-                    mode: lower.mode() & 0o7777,
-                    mtime: lower.mtime(),
-                };
-                set_attributes(parent.as_fd(), name.as_os_str(), &attributes, false)?;
+            match self.below(&walked)? {
+                Some(lower) => copy_directory_attributes(&lower, parent.as_fd(), name.as_os_str())?,
+                // Whatever the process's umask is.
+                None => sys::fchmodat(parent.as_fd(), name.as_os_str(), 0o755).context("chmod")?,
             }
         }
         Ok(())
+    }
+
+    /// The directory that a path is in the nearest layer below that has it; none where that is something else. Each layer
+    /// is its own root: its links lead nowhere else.
+    fn below(&self, path: &Path) -> Result<Option<File>> {
+        for lower in &self.draft.lowers {
+            let root = File::open(lower).context(format!("open {}", lower.display()))?;
+            let resolve = sys::RESOLVE_IN_ROOT | sys::RESOLVE_NO_MAGICLINKS;
+            match sys::openat2(root.as_fd(), path, libc::O_PATH, 0, resolve) {
+                Ok(found) => {
+                    let found = File::from(found);
+                    return Ok(found.metadata().is_ok_and(|metadata| metadata.is_dir()).then_some(found));
+                }
+                Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP)) => {}
+                Err(error) => return Err(error).context(format!("look up {path:?} in the layers below")),
+            }
+        }
+        Ok(None)
     }
 
     /// Makes what an entry is. A later entry replaces an earlier one (or the lower layer's copy); a directory over a
@@ -250,21 +260,41 @@ impl Layer<'_> {
         }
         self.last = None;
         remove(&path, &metadata)?;
-        make().context(what)
+        let made = make().context(what)?;
+        // A directory behind its own whiteout has nothing of those below.
+        if directory && metadata.file_type().is_char_device() && metadata.rdev() == 0 {
+            make_opaque(&path)?;
+        }
+        Ok(made)
     }
 
-    fn write_file(&mut self, entry: &mut Entry<'_, impl Read>, dir: BorrowedFd<'_>, name: &OsStr) -> Result<File> {
+    fn write_file(
+        &mut self,
+        member: &Member,
+        content: &mut impl Read,
+        dir: BorrowedFd<'_>,
+        name: &OsStr,
+    ) -> Result<File> {
         // Before anything is written: a header of 512 bytes can announce as much as it likes.
-        if entry.size() > self.left() {
+        if member.size > self.left() {
             return Err(self.too_large());
         }
         let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
         let create = || sys::openat2(dir, Path::new(name), flags, 0o600, sys::RESOLVE_NO_SYMLINKS).map(Some);
         let fd =
             self.place("create", dir, name, false, create)?.ok_or_else(|| Error::internal("no file was created"))?;
-        let mut file = File::from(fd);
-        let sparse = entry.header().entry_type() == EntryType::GNUSparse;
-        self.bytes += copy(entry, &mut file, &mut self.buffer, sparse).context("write")?;
+        let file = File::from(fd);
+        match &member.pieces {
+            None => copy(content, &file, 0, &mut self.buffer).context("write")?,
+            // What is not in a piece takes no room on the disk.
+            Some(pieces) => {
+                for &(offset, length) in pieces {
+                    copy(&mut Read::take(&mut *content, length), &file, offset, &mut self.buffer).context("write")?;
+                }
+                file.set_len(member.size).context("write")?;
+            }
+        }
+        self.bytes += member.size;
         Ok(file)
     }
 
@@ -289,9 +319,10 @@ impl Layer<'_> {
 
     /// The target is looked up inside the root; the link is to what lies there, never to what that points at.
     fn hard_link(&mut self, target: &OsStr, dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
-        let target = clean(target)?;
-        let (Some(parent), Some(file)) = (target.parent(), target.file_name()) else {
-            return Err(Error::invalid("hard link to the root"));
+        // Up is up from where the links on the way lead, and at the root there is no up.
+        let target = Path::new(target);
+        let (parent, Some(file)) = (target.parent().unwrap_or(Path::new("")), target.file_name()) else {
+            return Err(Error::invalid("hard link to a directory"));
         };
         let parent = self.resolve(parent).context(format!("open directory of hard link target {target:?}"))?;
         let (from, to) = (cstring(file)?, cstring(name)?);
@@ -307,7 +338,7 @@ impl Layer<'_> {
         let dir = self.directory(parent)?;
         if name.as_bytes() == OPAQUE {
             return match self.draft.whiteouts {
-                Whiteouts::Overlay => set_attribute(&fd_path(dir.as_fd()), OPAQUE_ATTRIBUTE, b"y", true),
+                Whiteouts::Overlay => make_opaque(&fd_path(dir.as_fd())),
                 Whiteouts::Remove => {
                     fs::read_dir(fd_path(dir.as_fd())).context("read")?.flatten().try_for_each(|entry| {
                         let metadata = entry.metadata().context("stat")?;
@@ -324,33 +355,27 @@ impl Layer<'_> {
         if hidden.is_empty() || hidden == "." || hidden == ".." {
             return Err(Error::invalid("whiteout of no file"));
         }
-        self.last = None;
-        let path = fd_join(dir.as_fd(), hidden);
-        if let Ok(metadata) = fs::symlink_metadata(&path) {
-            remove(&path, &metadata)?;
-        }
-        match self.draft.whiteouts {
-            Whiteouts::Overlay => sys::mknodat(dir.as_fd(), hidden, libc::S_IFCHR, 0).context("make whiteout"),
-            Whiteouts::Remove => Ok(()),
-        }
+        self.hide(dir.as_fd(), hidden)
     }
 
-    /// Extended attributes come as PAX records `SCHILY.xattr.NAME`.
-    fn set_extended(&mut self, entry: &mut Entry<'_, impl Read>, dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
-        let Some(records) = entry.pax_extensions().context("read PAX records")? else { return Ok(()) };
-        for record in records {
-            let record = record.context("read PAX record")?;
-            let Some(attribute) = record.key().ok().and_then(|key| key.strip_prefix("SCHILY.xattr.")) else { continue };
-            // `trusted.*` steers overlayfs, `user.overlay.*` does in user namespaces; SELinux labels are the host's.
-            if attribute.starts_with("trusted.")
-                || attribute.starts_with("user.overlay.")
-                || attribute == "security.selinux"
-            {
-                continue;
+    /// Makes what layers below have of a name invisible. What this layer has of it stays (layer.md, "Whiteouts"), where
+    /// the two can be told apart.
+    fn hide(&mut self, dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
+        let path = fd_join(dir, name);
+        match self.draft.whiteouts {
+            Whiteouts::Overlay => match sys::mknodat(dir, name, libc::S_IFCHR, 0) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    let metadata = fs::symlink_metadata(&path).context("stat")?;
+                    if metadata.is_dir() { make_opaque(&path) } else { Ok(()) }
+                }
+                result => result.context("make whiteout"),
+            },
+            Whiteouts::Remove => {
+                self.last = None;
+                let metadata = fs::symlink_metadata(&path);
+                metadata.map_or(Ok(()), |metadata| remove(&path, &metadata))
             }
-            set_attribute(&fd_join(dir, name), attribute, record.value_bytes(), false)?;
         }
-        Ok(())
     }
 
     fn set_root(&mut self, attributes: &Attributes) -> Result<()> {
@@ -360,60 +385,72 @@ impl Layer<'_> {
     }
 
     fn finish(mut self) -> Result<()> {
-        for (path, mtime) in std::mem::take(&mut self.directory_times).into_iter().rev() {
+        for (path, times) in std::mem::take(&mut self.directory_times).into_iter().rev() {
             // It may have been replaced by a later entry.
             if let Ok(dir) = self.resolve(&path) {
-                set_time(dir.as_fd(), OsStr::new("."), mtime)?;
+                set_times(dir.as_fd(), OsStr::new("."), times)?;
             }
         }
         Ok(())
     }
 }
 
-/// GNU tar's sparse files in PAX headers (tar manual, "Sparse Formats"): the content begins with a map.
-fn is_pax_sparse(entry: &mut Entry<'_, impl Read>) -> Result<bool> {
-    let Some(records) = entry.pax_extensions().context("read PAX records")? else { return Ok(false) };
-    Ok(records.flatten().any(|record| record.key().is_ok_and(|key| key.starts_with("GNU.sparse."))))
-}
-
-/// Copies a file's content; of a sparse one what is not zero: the rest takes no room on the disk.
-fn copy(from: &mut impl Read, to: &mut File, buffer: &mut [u8], sparse: bool) -> io::Result<u64> {
-    let mut length = 0;
+/// Copies content into a file from an offset on.
+fn copy(from: &mut impl Read, to: &File, mut offset: u64, buffer: &mut [u8]) -> io::Result<()> {
     loop {
         let count = match from.read(buffer) {
-            Ok(0) => break,
+            Ok(0) => return Ok(()),
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
         };
-        if !sparse || buffer[..count].iter().any(|&byte| byte != 0) {
-            to.write_all_at(&buffer[..count], length)?;
-        }
-        length += count as u64;
+        to.write_all_at(&buffer[..count], offset)?;
+        offset += count as u64;
     }
-    if sparse {
-        to.set_len(length)?;
+}
+
+fn make_opaque(dir: &Path) -> Result<()> {
+    sys::setxattr(dir, OPAQUE_ATTRIBUTE, b"y").context("make opaque")
+}
+
+/// What a link is to.
+fn target(member: &Member) -> Result<&OsStr> {
+    match &member.link[..] {
+        b"" => Err(Error::invalid("link without a target")),
+        link => Ok(OsStr::from_bytes(link)),
     }
-    Ok(length)
 }
 
 /// What mknod(2) is to make.
-fn node(header: &tar::Header, kind: EntryType) -> Result<(u32, u64)> {
-    let number = |value: io::Result<Option<u32>>| value.ok().flatten().unwrap_or(0);
-    let device = libc::makedev(number(header.device_major()), number(header.device_minor()));
-    let (bits, device) = match kind {
+fn node(member: &Member) -> (u32, u64) {
+    let (major, minor) = member.device();
+    let device = libc::makedev(major, minor);
+    let (bits, device) = match member.kind {
         EntryType::Char => (libc::S_IFCHR, device),
         EntryType::Block => (libc::S_IFBLK, device),
         _ => (libc::S_IFIFO, 0),
     };
-    // A character device 0/0 would be a whiteout that the layer did not write as one.
-    if bits == libc::S_IFCHR && device == 0 {
-        return Err(Error::invalid("character device 0/0"));
-    }
-    Ok((bits | 0o600, device))
+    (bits | 0o600, device)
 }
 
-/// Takes a path apart: no `..`, no root, no `.`. A path that would leave the layer is an error, not a shorter path.
+/// Extended attributes come as PAX records `SCHILY.xattr.NAME`.
+fn set_extended(member: &Member, dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
+    let plain = matches!(member.kind, EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse);
+    for (attribute, value) in member.records.with_prefix("SCHILY.xattr.") {
+        // `trusted.*` steers overlayfs, `user.overlay.*` does in user namespaces; SELinux labels are the host's.
+        if attribute.starts_with("trusted.")
+            || attribute.starts_with("user.overlay.")
+            || attribute == "security.selinux"
+        {
+            continue;
+        }
+        set_attribute(&fd_join(dir, name), attribute, value, plain || member.kind == EntryType::Directory)?;
+    }
+    Ok(())
+}
+
+/// Takes a path apart: no root, no `.`, and `..` taken out by name; what leads above the root ends there (Go's
+/// `filepath.Clean`, containerd's `fs.RootPath`).
 fn clean(path: &OsStr) -> Result<PathBuf> {
     if path.len() > 4096 {
         return Err(Error::invalid("layer has a path longer than 4096 bytes"));
@@ -425,27 +462,57 @@ fn clean(path: &OsStr) -> Result<PathBuf> {
                 return Err(Error::invalid("layer has a name longer than 255 bytes"));
             }
             Component::Normal(name) => out.push(name),
-            Component::ParentDir => return Err(Error::invalid(format!("layer path {path:?} leads out of the root"))),
+            Component::ParentDir => drop(out.pop()),
             Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
         }
     }
     Ok(out)
 }
 
-fn attributes(entry: &Entry<'_, impl Read>) -> Result<Attributes> {
-    let header = entry.header();
-    let fields = header.as_old();
-    let number = |what: &str, field: &[u8], value| number(field, value).context(format!("read the {what}"));
-    let id = |what: &str, field: &[u8], value| {
-        u32::try_from(number(what, field, value)?).map_err(|_| Error::invalid(format!("malformed {what}")))
+fn attributes(member: &Member) -> Result<Attributes> {
+    let id = |what: &str, value: io::Result<u64>| {
+        let value = value.context(format!("read the {what}"))?;
+        u32::try_from(value).map_err(|_| Error::invalid(format!("malformed {what}")))
     };
+    let modified = member.mtime().context("read the time")?;
+    // As containerd: never before the modification.
+    let accessed = member.atime().context("read the time")?.map_or(modified, |accessed| accessed.max(modified));
     Ok(Attributes {
-        uid: id("owner", &fields.uid, header.uid())?,
-        gid: id("group", &fields.gid, header.gid())?,
-        mode: number("mode", &fields.mode, header.mode().map(u64::from))? as u32 & 0o7777,
-        // A binary field holds times before 1970 as two's complement.
-        mtime: number("time", &fields.mtime, header.mtime())? as i64,
+        uid: id("owner", member.uid())?,
+        gid: id("group", member.gid())?,
+        mode: member.mode().context("read the mode")? & 0o7777,
+        times: [accessed, modified],
     })
+}
+
+/// Those of something that is there.
+fn attributes_of(metadata: &fs::Metadata) -> Attributes {
+    let nanoseconds = |value: i64| u32::try_from(value).unwrap_or(0);
+    Attributes {
+        uid: metadata.uid(),
+        gid: metadata.gid(),
+        mode: metadata.mode() & 0o7777,
+        times: [
+            (metadata.atime(), nanoseconds(metadata.atime_nsec())),
+            (metadata.mtime(), nanoseconds(metadata.mtime_nsec())),
+        ],
+    }
+}
+
+/// Makes a directory what one of another layer is, but for what overlayfs keeps of that.
+fn copy_directory_attributes(from: &File, dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
+    let metadata = from.metadata().context("stat a directory below")?;
+    set_attributes(dir, name, &attributes_of(&metadata), false)?;
+    let (from, to) = (fd_join(from.as_fd(), OsStr::new(".")), fd_join(dir, name));
+    for attribute in attribute_names(&from)? {
+        if !attribute.starts_with("trusted.overlay.")
+            && !attribute.starts_with("user.overlay.")
+            && let Some(value) = attribute_value(&from, &attribute)?
+        {
+            set_attribute(&to, &attribute, &value, true)?;
+        }
+    }
+    Ok(())
 }
 
 fn set_attributes(dir: BorrowedFd<'_>, name: &OsStr, attributes: &Attributes, symlink: bool) -> Result<()> {
@@ -454,45 +521,42 @@ fn set_attributes(dir: BorrowedFd<'_>, name: &OsStr, attributes: &Attributes, sy
     if !symlink {
         sys::fchmodat(dir, name, attributes.mode).context("chmod")?;
     }
-    set_time(dir, name, attributes.mtime)
+    set_times(dir, name, attributes.times)
 }
 
 /// The same for a file that is open.
 fn set_file_attributes(file: &File, attributes: &Attributes) -> Result<()> {
     sys::fchown(file, attributes.uid, attributes.gid).context("chown")?;
     file.set_permissions(fs::Permissions::from_mode(attributes.mode)).context("chmod")?;
-    let times = times(attributes.mtime);
+    let times = attributes.times.map(timespec);
     // SAFETY: the descriptor is open, two times are given.
     let result = unsafe { libc::futimens(file.as_raw_fd(), times.as_ptr()) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()).context("set times") }
 }
 
-fn times(seconds: i64) -> [libc::timespec; 2] {
-    [libc::timespec { tv_sec: seconds, tv_nsec: 0 }; 2]
+fn timespec((seconds, nanoseconds): (i64, u32)) -> libc::timespec {
+    libc::timespec { tv_sec: seconds, tv_nsec: i64::from(nanoseconds) }
 }
 
-fn set_time(dir: BorrowedFd<'_>, name: &OsStr, seconds: i64) -> Result<()> {
+fn set_times(dir: BorrowedFd<'_>, name: &OsStr, times: Times) -> Result<()> {
     let name = cstring(name)?;
-    let times = times(seconds);
+    let times = times.map(timespec);
     // SAFETY: the name is terminated, two times are given.
     let result = unsafe { libc::utimensat(dir.as_raw_fd(), name.as_ptr(), times.as_ptr(), libc::AT_SYMLINK_NOFOLLOW) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()).context("set times") }
 }
 
-fn set_attribute(path: &Path, name: &str, value: &[u8], follow: bool) -> Result<()> {
+/// Sets an attribute, as containerd does (`createTarFile`): what a file system has none of is left out; so is `user.*`
+/// of what is neither a file nor a directory, for the kernel knows it of nothing else (xattr(7)).
+fn set_attribute(path: &Path, name: &str, value: &[u8], file_or_directory: bool) -> Result<()> {
     let (path, attribute) = (cstring(path.as_os_str())?, cstring(OsStr::new(name))?);
-    let set = if follow { libc::setxattr } else { libc::lsetxattr };
     // SAFETY: both strings are terminated, the value is valid for its length.
-    let result = unsafe { set(path.as_ptr(), attribute.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
-    match result {
-        0 => Ok(()),
-        _ => match io::Error::last_os_error() {
-            // `user.*` cannot be set on links and devices, and some file systems have none: as other unpackers, go on.
-            error if matches!(error.raw_os_error(), Some(libc::EPERM | libc::ENOTSUP)) && name.starts_with("user.") => {
-                Ok(())
-            }
-            error => Err(error).context(format!("set attribute {name:?}")),
-        },
+    let result = unsafe { libc::lsetxattr(path.as_ptr(), attribute.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
+    let error = io::Error::last_os_error();
+    match (result, error.raw_os_error()) {
+        (0, _) | (_, Some(libc::ENOTSUP)) => Ok(()),
+        (_, Some(libc::EPERM)) if name.starts_with("user.") && !file_or_directory => Ok(()),
+        _ => Err(error).context(format!("set attribute {name:?}")),
     }
 }
 
@@ -567,17 +631,12 @@ fn copy_entry(source: &Path, target: &Path, links: &mut Links) -> Result<()> {
 
 fn copy_attributes(source: &Path, target: &Path) -> Result<()> {
     let metadata = fs::symlink_metadata(source).context("stat")?;
-    let attributes = Attributes {
-        uid: metadata.uid(),
-        gid: metadata.gid(),
-        mode: metadata.mode() & 0o7777,
-        mtime: metadata.mtime(),
-    };
+    let attributes = attributes_of(&metadata);
     let here = File::open("/").context("open \"/\"")?;
     set_attributes(here.as_fd(), target.as_os_str(), &attributes, metadata.file_type().is_symlink())?;
     for name in attribute_names(source)? {
         if let Some(value) = attribute_value(source, &name)? {
-            set_attribute(target, &name, &value, false)?;
+            set_attribute(target, &name, &value, metadata.is_file() || metadata.is_dir())?;
         }
     }
     Ok(())

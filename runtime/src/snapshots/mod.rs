@@ -7,6 +7,8 @@
 pub mod apply;
 pub mod copy;
 mod detached;
+mod members;
+mod merged;
 pub mod overlay;
 mod settle;
 

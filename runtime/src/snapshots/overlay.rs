@@ -10,16 +10,14 @@ use std::{
     collections::HashMap,
     fs::{self, File},
     io,
-    os::{fd::AsFd, unix::fs::FileTypeExt},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use coracle_launcher::sys;
 use parking_lot::Mutex;
 
 use super::{
-    Draft, Root, Snapshotter, Usage, Whiteouts, check_key, measure,
+    Draft, Root, Snapshotter, Usage, Whiteouts, check_key, measure, merged,
     settle::{self, Settling, clear},
 };
 use crate::{
@@ -223,27 +221,7 @@ impl Snapshotter for Overlay {
         check_key(key).ok()?;
         let mut dirs = vec![self.dir.join("c").join(key).join("fs")];
         dirs.extend(self.chain(top).ok()?);
-        for dir in dirs {
-            let root = File::open(dir).ok()?;
-            let relative = path.strip_prefix("/").unwrap_or(path);
-            let flags = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY;
-            let resolve = sys::RESOLVE_IN_ROOT | sys::RESOLVE_NO_MAGICLINKS;
-            match sys::openat2(root.as_fd(), relative, flags, 0, resolve) {
-                Ok(fd) => {
-                    let file = File::from(fd);
-                    return file.metadata().is_ok_and(|metadata| metadata.is_file()).then_some(file);
-                }
-                // A whiteout (opening one answers ENXIO) hides what is below.
-                Err(_)
-                    if fs::symlink_metadata(root_join(&root, relative))
-                        .is_ok_and(|metadata| metadata.file_type().is_char_device()) =>
-                {
-                    return None;
-                }
-                Err(_) => {}
-            }
-        }
-        None
+        merged::open_file(&dirs, path)
     }
 }
 
@@ -266,11 +244,6 @@ fn read_layer(dir: &Path, number: u64) -> Option<(Digest, Layer)> {
     let mut next = || numbers.next().unwrap_or(0);
     let usage = Usage { bytes: next(), inodes: next(), content: next() };
     Some((chain, Layer { number, parent, usage }))
-}
-
-fn root_join(root: &File, relative: &Path) -> PathBuf {
-    use std::os::fd::AsRawFd;
-    PathBuf::from(format!("/proc/self/fd/{}", root.as_raw_fd())).join(relative)
 }
 
 /// Overlayfs separates layers by colons, and mount options are separated by commas.
