@@ -87,7 +87,12 @@ impl Runtime {
     /// Opens the directories and finds what ran before.
     pub fn start(config: Config) -> BoxFuture<'static, Result<Runtime>> {
         async {
+            // Directories of layers and containers are made with modes that containers see, whatever whoever starts this has
+            // set (dockerd's `setDefaultUmask`).
+            coracle_launcher::sys::umask(0o022);
             let engine = engine::Engine::open(&config).await?;
+            let known = Arc::downgrade(&engine);
+            engine.images().know_use(move || known.upgrade().map(|engine| engine.chains_in_use()));
             Ok(Runtime { config, engine })
         }
         .boxed()

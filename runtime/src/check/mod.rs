@@ -151,7 +151,7 @@ impl Check {
         let done = match &finding.remedy {
             Remedy::Start => return Outcome::AtStart,
             Remedy::ByHand => return Outcome::ByHand,
-            Remedy::Forget(id) => self.catalogue.remove(id).map(drop),
+            Remedy::Forget(id) => self.catalogue.remove(id, false).map(drop),
             _ => finding.repair(),
         };
         done.map_or_else(Outcome::Failed, |()| Outcome::Repaired)

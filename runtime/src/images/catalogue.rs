@@ -43,6 +43,11 @@ impl ImageRecord {
     pub fn top(&self) -> Option<&Digest> {
         self.chains.last()
     }
+
+    /// What the content store holds of it.
+    pub fn blobs(&self) -> impl Iterator<Item = &Digest> {
+        [&self.id, &self.manifest].into_iter().chain(&self.layers)
+    }
 }
 
 pub struct Catalogue {
@@ -118,15 +123,16 @@ impl Catalogue {
         find(&self.images.read(), name)
     }
 
-    /// Removes a name; the image itself when it was its last, or when its id was given.
-    pub fn remove(&self, name: &str) -> Result<Removed> {
+    /// Removes a name, or by id all of them; the image goes with the last, unless it is to be kept.
+    pub fn remove(&self, name: &str, keep: bool) -> Result<Removed> {
         let mut images = self.images.write();
         let Some(image) = find(&images, name) else { return Ok(Removed::default()) };
         let mut left = (*image).clone();
         match name.parse::<Reference>() {
             Ok(reference) if is_named(&image, &reference) => {
-                let (tagged, named) = (reference.tagged(), reference.to_string());
-                left.tags.retain(|tag| Some(tag) != tagged.as_ref() || reference.digest.is_some());
+                let tagged = reference.tagged();
+                let named = reference.digest.as_ref().map(|digest| reference.with_digest(digest)).unwrap_or_default();
+                left.tags.retain(|tag| Some(tag) != tagged.as_ref());
                 left.repo_digests.retain(|digest| *digest != named);
                 // A tag takes its digest name along when no other tag of the repository is left.
                 let repository = format!("{}:", reference.name());
@@ -145,7 +151,7 @@ impl Catalogue {
         };
         let mut removed = Removed { names: gone(&image.tags, &left.tags), ..Removed::default() };
         removed.names.extend(gone(&image.repo_digests, &left.repo_digests));
-        if left.tags.is_empty() && left.repo_digests.is_empty() {
+        if left.tags.is_empty() && left.repo_digests.is_empty() && !keep {
             self.store(&[], std::slice::from_ref(&left.id))?;
             images.remove(&left.id);
             removed.image = Some(image.id.clone());
@@ -182,7 +188,7 @@ fn is_id(name: &str) -> bool {
 /// Whether the image has this name; else it was found by (the beginning of) its id.
 fn is_named(image: &ImageRecord, reference: &Reference) -> bool {
     match &reference.digest {
-        Some(_) => image.repo_digests.contains(&reference.to_string()),
+        Some(digest) => image.repo_digests.contains(&reference.with_digest(digest)),
         None => reference.tagged().is_some_and(|tag| image.tags.contains(&tag)),
     }
 }
@@ -244,14 +250,21 @@ mod tests {
         assert!(catalogue.find(first.id.as_str()).unwrap().tags.is_empty());
         assert_eq!(catalogue.find(&second.id.hex()[..12]).unwrap().id, second.id);
         catalogue.add(record("2", "b:v2")).unwrap();
-        catalogue.remove("a:v1").unwrap();
+        // A tag beside a digest is not meant.
+        let by_digest = catalogue.find("b:v2").unwrap().repo_digests.last().unwrap().replace('@', ":any@");
+        catalogue.remove(&by_digest, false).unwrap();
+        assert_eq!(catalogue.find("a:v1").unwrap().tags.len(), 2);
+        catalogue.remove("a:v1", false).unwrap();
         assert_eq!(catalogue.find("b:v2").unwrap().tags, ["docker.io/library/b:v2"]);
         assert!(catalogue.find("a:v1").is_none());
-        catalogue.remove(first.id.as_str()).unwrap();
+        catalogue.remove(first.id.as_str(), false).unwrap();
         drop(catalogue);
         let again = Catalogue::open(&path).unwrap();
         assert_eq!(again.list().len(), 1);
-        again.remove("b:v2").unwrap();
+        assert_eq!(again.remove("b:v2", true).unwrap().image, None);
+        let nameless = again.find(second.id.as_str()).unwrap();
+        assert!(nameless.tags.is_empty() && nameless.repo_digests.is_empty());
+        again.remove(second.id.as_str(), false).unwrap();
         assert!(again.list().is_empty());
     }
 }

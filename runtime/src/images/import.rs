@@ -179,11 +179,17 @@ impl Spool {
             return Err(Error::invalid("indexes are nested too deeply"));
         }
         let bytes = self.read(&blob_name(&entry.digest))?;
-        if Digest::of(&bytes) != entry.digest && entry.digest.algorithm() == "sha256" {
+        let mut hasher = entry.digest.hasher();
+        hasher.update(&bytes);
+        let digest = hasher.finish();
+        if digest != entry.digest {
+            return Err(Error::invalid(format!("unexpected digest: expected {}, got {digest}", entry.digest)));
+        }
+        if bytes.len() as u64 != entry.size {
             return Err(Error::invalid(format!(
-                "unexpected digest: expected {}, got {}",
-                entry.digest,
-                Digest::of(&bytes)
+                "content {digest} has {} bytes instead of the announced {}",
+                bytes.len(),
+                entry.size
             )));
         }
         match manifest::parse(&bytes, &entry.media_type)? {
@@ -192,7 +198,7 @@ impl Spool {
                 None => Ok(None),
             },
             Document::Manifest(manifest) => {
-                for descriptor in manifest.layers.iter().chain([&manifest.config]) {
+                for descriptor in manifest.blobs() {
                     inner.store_exact(self.open(&blob_name(&descriptor.digest))?, descriptor)?;
                 }
                 let digest = inner.content.put(&bytes)?;

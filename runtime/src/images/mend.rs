@@ -23,7 +23,7 @@ impl Images {
                     Ok(()) => info!(image = %image.id, names = ?image.tags, "an image's layers were unpacked again"),
                     Err(error) => {
                         warn!(image = %image.id, names = ?image.tags, %error, "an image is not whole and is forgotten");
-                        inner.catalogue.remove(image.id.as_str())?;
+                        inner.catalogue.remove(image.id.as_str(), false)?;
                     }
                 }
             }

@@ -14,6 +14,7 @@ pub mod decompress;
 pub mod events;
 pub mod import;
 pub mod layers;
+mod leases;
 mod login;
 pub mod manifest;
 mod mend;
@@ -27,9 +28,9 @@ pub mod save;
 use std::{io::Read, path::Path, sync::Arc};
 
 use coracle_link::Place;
-use tokio::sync::{OwnedRwLockReadGuard, RwLock};
 use tracing::warn;
 
+pub use self::leases::Hold;
 use self::{
     ahead::ReadAhead,
     build_cache::BuildCache,
@@ -64,12 +65,8 @@ pub(crate) struct Inner {
     pub registry: RegistryClient,
     pub blob_locks: pull::Locks<tokio::sync::Mutex<()>>,
     pub chain_locks: pull::Locks<parking_lot::Mutex<()>>,
-    /// Held for reading while content is added that no record names yet, for writing while content is collected.
-    pub adding: Arc<RwLock<()>>,
+    leases: leases::Leases,
 }
-
-/// While one is kept, no content and no layer is collected.
-pub struct Hold(#[expect(dead_code, reason = "kept for its end")] OwnedRwLockReadGuard<()>);
 
 /// What a removal took.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -103,7 +100,7 @@ impl Images {
             registry,
             blob_locks: pull::Locks::default(),
             chain_locks: pull::Locks::default(),
-            adding: Arc::new(RwLock::new(())),
+            leases: leases::Leases::default(),
         };
         Ok(Images { inner: Arc::new(inner) })
     }
@@ -144,11 +141,6 @@ impl Images {
         self.inner.catalogue.add(ImageRecord { tags: vec![tag], repo_digests: vec![], ..(*image).clone() })
     }
 
-    /// Keeps every image's content and layers while something that will use one is being made.
-    pub async fn hold(&self) -> Hold {
-        Hold(self.inner.adding.clone().read_owned().await)
-    }
-
     /// Bytes that the image's layers take unpacked.
     pub fn unpacked_size(&self, image: &ImageRecord) -> u64 {
         image.chains.iter().map(|chain| self.inner.snapshots.layer_usage(chain).content).sum()
@@ -162,28 +154,28 @@ impl Images {
         name: Option<&str>,
     ) -> Result<Vec<Arc<ImageRecord>>> {
         let (inner, name) = (self.inner.clone(), name.map(str::to_owned));
-        let guard = self.inner.adding.read().await;
+        let hold = self.hold().await;
         let result = tokio::task::spawn_blocking(move || import::import(&inner, reader, name.as_deref())).await?;
-        drop(guard);
+        drop(hold);
         Ok(result?.into_iter().map(|loaded| loaded.image).collect())
     }
 
     /// The same, with the names that each image was given.
     pub async fn load(&self, reader: impl Read + Send + 'static) -> Result<Vec<import::Loaded>> {
         let inner = self.inner.clone();
-        let guard = self.inner.adding.read().await;
+        let hold = self.hold().await;
         let result = tokio::task::spawn_blocking(move || import::import(&inner, reader, None)).await?;
-        drop(guard);
+        drop(hold);
         result
     }
 
     /// Reads an OCI layout directory.
     pub async fn import_layout(&self, dir: &Path, name: Option<&str>) -> Result<Vec<Arc<ImageRecord>>> {
         let (inner, name, dir) = (self.inner.clone(), name.map(str::to_owned), dir.to_owned());
-        let guard = self.inner.adding.read().await;
+        let hold = self.hold().await;
         let result =
             tokio::task::spawn_blocking(move || import::import_directory(&inner, &dir, name.as_deref())).await?;
-        drop(guard);
+        drop(hold);
         Ok(result?.into_iter().map(|loaded| loaded.image).collect())
     }
 
@@ -191,24 +183,29 @@ impl Images {
     pub async fn pack(&self, name: &str, image: PackedImage) -> Result<Arc<ImageRecord>> {
         let reference: Reference = name.parse()?;
         let inner = self.inner.clone();
-        let guard = self.inner.adding.read().await;
+        let hold = self.hold().await;
         let result = tokio::task::spawn_blocking(move || pack::pack(&inner, &reference, &image)).await?;
-        drop(guard);
+        drop(hold);
         result
     }
 
     /// Removes a name, or by id the image with all its names; content that nothing needs goes too. `in_use` gives the
     /// layers (chain ids) of all containers; it is asked when no container can be made any more.
     pub async fn remove(&self, name: &str, in_use: impl FnOnce() -> Vec<Digest> + Send + 'static) -> Result<Removed> {
-        let mut removed = self.inner.catalogue.remove(name)?;
+        let mut removed = self.inner.catalogue.remove(name, false)?;
         removed.layers = self.collect(in_use).await?;
         Ok(removed)
     }
 
-    /// Drops content and layers that no image and no container needs; returns the layers. While something is being
-    /// added ([`Images::hold`]), it is left for the next time.
+    /// Removes a name and leaves the image, without one if it was its last.
+    pub fn untag(&self, name: &str) -> Result<Removed> {
+        self.inner.catalogue.remove(name, true)
+    }
+
+    /// Drops content and layers that no image, no container and no pull needs; returns the layers. While something is
+    /// being added ([`Images::hold`]), it is put off until that is done, and nothing is returned.
     pub async fn collect(&self, in_use: impl FnOnce() -> Vec<Digest> + Send + 'static) -> Result<Vec<Digest>> {
-        let Ok(_guard) = self.inner.adding.try_write() else { return Ok(vec![]) };
+        let Some(_guard) = self.inner.leases.exclusively() else { return Ok(vec![]) };
         let inner = self.inner.clone();
         tokio::task::spawn_blocking(move || inner.sweep(&in_use())).await?
     }
@@ -261,15 +258,13 @@ impl Inner {
         });
         let (digest, _) = unpacked.context(what())?;
         if digest != *diff_id {
-            return Err(Error::invalid(format!(
-                "wrong diff id calculated on extraction of layer {}: expected {diff_id}, got {digest}",
-                layer.digest
-            )));
+            return Err(pull::wrong_layer(layer, diff_id, &digest));
         }
         self.snapshots.commit(draft, parent, chain).context(what())
     }
 
-    /// Writes the record of an image whose layers are there; `named` is what the reference stands for.
+    /// Writes the record of an image whose layers are there; `named` is what the reference stands for. An image that is
+    /// known by another manifest keeps that one if all of its content is there: the layers of this may not be.
     pub fn record(
         &self,
         manifest_digest: &Digest,
@@ -278,7 +273,7 @@ impl Inner {
         config: &ImageConfig,
         reference: Option<&Reference>,
     ) -> Result<Arc<ImageRecord>> {
-        let record = ImageRecord {
+        let mut record = ImageRecord {
             id: manifest.config.digest.clone(),
             manifest: manifest_digest.clone(),
             layers: manifest.layers.iter().map(|layer| layer.digest.clone()).collect(),
@@ -290,19 +285,33 @@ impl Inner {
             created: jiff::Timestamp::now().to_string(),
             pinned: false,
         };
+        if let Some(known) = self.whole(&manifest.config.digest).filter(|_| !self.has_blobs(&record)) {
+            record.manifest = known.manifest.clone();
+            record.layers = known.layers.clone();
+            record.size = known.size;
+        }
         // A record must never stand for content or layers that a power loss took.
         self.content.settle()?;
         self.snapshots.settle()?;
         self.catalogue.add(record)
     }
 
+    /// The image of an id, if it is there with everything that is needed to save and to push it.
+    fn whole(&self, id: &Digest) -> Option<Arc<ImageRecord>> {
+        self.catalogue.find(id.as_str()).filter(|image| self.has_blobs(image))
+    }
+
+    fn has_blobs(&self, image: &ImageRecord) -> bool {
+        image.blobs().all(|blob| self.content.contains(blob))
+    }
+
     fn sweep(&self, in_use: &[Digest]) -> Result<Vec<Digest>> {
+        let (leased_blobs, leased_chains) = self.leases.leased();
         let images = self.catalogue.list();
-        let mut blobs = std::collections::HashSet::new();
-        let mut chains = std::collections::HashSet::new();
+        let mut blobs: std::collections::HashSet<Digest> = leased_blobs.into_iter().collect();
+        let mut chains: std::collections::HashSet<Digest> = leased_chains.into_iter().collect();
         for image in &images {
-            blobs.extend([image.id.clone(), image.manifest.clone()]);
-            blobs.extend(image.layers.iter().cloned());
+            blobs.extend(image.blobs().cloned());
             chains.extend(image.chains.iter().cloned());
         }
         let (kept_blobs, kept_chains) = self.build_cache.kept();

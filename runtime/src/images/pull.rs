@@ -20,13 +20,15 @@ use tracing::{info, warn};
 use super::{
     Images, Inner,
     catalogue::ImageRecord,
+    decompress,
     events::{Event, Meter, Sink, Step, tell},
+    leases::Lease,
     manifest::{self, Descriptor, Document, ImageConfig, MAX_DOCUMENT, Manifest, Platform},
     reference::Reference,
     registry::{Credentials, Repository},
 };
 use crate::{
-    digest::Digest,
+    digest::{Digest, HashingReader},
     error::{Context, Error, Kind, Result},
 };
 
@@ -81,24 +83,36 @@ impl Images {
     }
 
     /// Pulls an image by name for any platform, telling how it goes on. Dropped, it ends: what others pull, too, they
-    /// then pull themselves, and what came so far is kept for the next.
+    /// then pull themselves. What came so far is kept for the next for a while, unless it is of no use.
     pub async fn pull_with(&self, name: &str, options: PullOptions) -> Result<Arc<ImageRecord>> {
         let reference: Reference = name.parse()?;
-        let _adding = self.inner.adding.read().await;
-        pull(&self.inner, &reference, options)
-            .await
-            .map_err(|error| error.context(format!("failed to pull and unpack image \"{reference}\"")))
+        let mut remains = self.remains();
+        // Dropped before the remains are.
+        let lease = Arc::new(self.lease());
+        let pulled = pull(&self.inner, &lease, &reference, options).await;
+        match &pulled {
+            Ok(_) => remains.recorded(),
+            Err(error) if !is_passing(error) => remains.useless(),
+            Err(_) => {}
+        }
+        pulled.map_err(|error| error.context(format!("failed to pull and unpack image \"{reference}\"")))
     }
 }
 
-async fn pull(inner: &Arc<Inner>, reference: &Reference, options: PullOptions) -> Result<Arc<ImageRecord>> {
+async fn pull(
+    inner: &Arc<Inner>,
+    lease: &Arc<Lease>,
+    reference: &Reference,
+    options: PullOptions,
+) -> Result<Arc<ImageRecord>> {
     let PullOptions { credentials, platform, events } = options;
     let repository = Arc::new(inner.registry.repository(reference, credentials));
     let wanted = platform.clone().unwrap_or_else(Platform::own);
-    let Resolved { named, digest, manifest } = resolve(inner, &repository, reference, &wanted).await?;
+    let Resolved { named, digest, manifest } = resolve(inner, lease, &repository, reference, &wanted).await?;
     if let Some(events) = &events {
         events(Event::Resolved { digest: named.clone() });
     }
+    lease.add(manifest.blobs().map(|blob| blob.digest.clone()), []).await;
     fetch_small(inner, &repository, &manifest.config).await?;
     let config = ImageConfig::parse(&inner.content.read(&manifest.config.digest, MAX_DOCUMENT)?)?;
     config.check_layers(&manifest)?;
@@ -110,11 +124,13 @@ async fn pull(inner: &Arc<Inner>, reference: &Reference, options: PullOptions) -
             config.platform()
         )));
     }
-    fetch_layers(inner, &repository, &manifest, &config, events.as_ref()).await?;
-    let adding = inner.adding.clone().read_owned().await;
-    let (inner, reference) = (inner.clone(), reference.clone());
+    let known = inner.catalogue.find(manifest.config.digest.as_str());
+    let blobs = known.iter().flat_map(|known| known.blobs().cloned().collect::<Vec<_>>());
+    lease.add(blobs, config.chain_ids()).await;
+    fetch_layers(inner, lease, &repository, &manifest, &config, events.as_ref()).await?;
+    let (inner, reference, lease) = (inner.clone(), reference.clone(), lease.clone());
     let record = move || {
-        let _adding = adding;
+        let _lease = lease;
         inner.record(&digest, &named, &manifest, &config, Some(&reference))
     };
     let record = spawn_blocking(record).await??;
@@ -134,6 +150,7 @@ struct Resolved {
 /// Finds the manifest for a platform and keeps what was read on the way.
 async fn resolve(
     inner: &Inner,
+    lease: &Lease,
     repository: &Repository,
     reference: &Reference,
     platform: &Platform,
@@ -147,17 +164,32 @@ async fn resolve(
         error.context(name)
     };
     let mut wanted = reference.manifest();
+    let mut announced = None;
     let mut first = None;
     for _ in 0..MAX_DEPTH {
         let served = retry(|| repository.manifest(&wanted)).await.map_err(unresolved)?;
-        let digest = inner.content.put(&served.bytes)?;
+        let size = served.bytes.len() as u64;
+        if announced.is_some_and(|announced| announced != size) {
+            return Err(Error::invalid(format!("manifest {wanted} has {size} bytes, its index says otherwise")));
+        }
+        let digest = Digest::of(&served.bytes);
+        lease.add([digest.clone()], []).await;
+        inner.content.put(&served.bytes)?;
         let named = first.get_or_insert(served.digest.clone()).clone();
         match manifest::parse(&served.bytes, &served.media_type)? {
             Document::Manifest(manifest) => return Ok(Resolved { named, digest, manifest }),
-            Document::Index(index) => wanted = index.choose(platform)?.digest.to_string(),
+            Document::Index(index) => {
+                let chosen = index.choose(platform)?;
+                (wanted, announced) = (chosen.digest.to_string(), Some(chosen.size));
+            }
         }
     }
     Err(Error::invalid("indexes are nested too deeply"))
+}
+
+/// Whether the next try may go better.
+fn is_passing(error: &Error) -> bool {
+    matches!(error.kind(), Kind::Unavailable | Kind::DeadlineExceeded)
 }
 
 /// Tries again what may be different the next time.
@@ -166,10 +198,7 @@ pub(super) async fn retry<T, F: Future<Output = Result<T>>>(attempt: impl Fn() -
     for _ in 1..ATTEMPTS {
         match attempt().await {
             // Nobody listens there, and nobody will in a second.
-            Err(error)
-                if matches!(error.kind(), Kind::Unavailable | Kind::DeadlineExceeded)
-                    && !error.to_string().contains("refused") =>
-            {
+            Err(error) if is_passing(&error) && !error.to_string().contains("refused") => {
                 warn!(%error, "trying again");
             }
             result => return result,
@@ -192,18 +221,22 @@ async fn fetch_small(inner: &Arc<Inner>, repository: &Repository, descriptor: &D
 
 async fn fetch_layers(
     inner: &Arc<Inner>,
+    lease: &Arc<Lease>,
     repository: &Arc<Repository>,
     manifest: &Manifest,
     config: &ImageConfig,
     events: Option<&Sink>,
 ) -> Result<()> {
     let chains = config.chain_ids();
+    // Its content stays, and the record with it: what is unpacked need not be fetched again in another form.
+    let whole = inner.whole(&manifest.config.digest).is_some();
     let slots = Arc::new(Semaphore::new(PARALLEL_DOWNLOADS));
     let mut downloads = JoinSet::new();
     let mut steps = Vec::new();
     let mut started: HashMap<Digest, Arc<Progress>> = HashMap::new();
     for (index, layer) in manifest.layers.iter().enumerate() {
-        if inner.snapshots.has_layer(&chains[index]) {
+        let unpacked = inner.snapshots.has_layer(&chains[index]);
+        if unpacked && (whole || inner.content.contains(&layer.digest)) {
             tell(events, &layer.digest, Step::Exists);
             continue;
         }
@@ -240,20 +273,23 @@ async fn fetch_layers(
             parent,
             chains[index].clone(),
             progress.clone(),
+            unpacked,
         ));
     }
     let (unpacker, events) = (inner.clone(), events.cloned());
     // Held by the thread itself: it may still run when its pull was dropped.
-    let adding = inner.adding.clone().read_owned().await;
+    let lease = lease.clone();
     let unpack = spawn_blocking(move || {
-        let _adding = adding;
-        for (layer, diff_id, parent, chain, progress) in steps {
+        let _lease = lease;
+        for (layer, diff_id, parent, chain, progress, unpacked) in steps {
             let lock = unpacker.chain_locks.of(&chain);
             let _held = lock.lock();
-            if !unpacker.snapshots.has_layer(&chain) {
-                let extracting = |current, total| Step::Extracting { current, total };
-                let meter = Meter::new(events.clone(), &layer.digest, layer.size, extracting);
-                let follower = Follower { progress, file: None, position: 0, meter };
+            let extracting = |current, total| Step::Extracting { current, total };
+            let meter = Meter::new(events.clone(), &layer.digest, layer.size, extracting);
+            let follower = Follower { progress, file: None, position: 0, meter };
+            if unpacked {
+                check_layer(follower, &layer, &diff_id)?;
+            } else if !unpacker.snapshots.has_layer(&chain) {
                 unpacker.unpack(follower, &layer, &diff_id, parent.as_ref(), &chain)?;
             }
             tell(events.as_ref(), &layer.digest, Step::Done);
@@ -269,6 +305,22 @@ async fn fetch_layers(
     }
     let unpacked: Result<()> = unpack.await?;
     failure.map_or(unpacked, Err)
+}
+
+/// Sees to it that a layer that is unpacked already came in a form that is the same unpacked: it will be saved and pushed
+/// as this image's.
+fn check_layer(stream: impl Read, layer: &Descriptor, diff_id: &Digest) -> Result<()> {
+    let tar = HashingReader::new(decompress::reader(stream)?, diff_id.hasher());
+    let (digest, _) = tar.finish().context("read layer")?;
+    if digest == *diff_id { Ok(()) } else { Err(wrong_layer(layer, diff_id, &digest)) }
+}
+
+/// A layer that is not what the configuration says.
+pub(super) fn wrong_layer(layer: &Descriptor, expected: &Digest, got: &Digest) -> Error {
+    Error::invalid(format!(
+        "wrong diff id calculated on extraction of layer {}: expected {expected}, got {got}",
+        layer.digest
+    ))
 }
 
 /// How far a download is, for whoever reads behind it.
@@ -385,9 +437,7 @@ async fn download(
     while written < descriptor.size {
         match transfer(repository, descriptor, &mut writer, &mut written, progress, &mut meter).await {
             Ok(()) => {}
-            Err(error)
-                if failures + 1 < ATTEMPTS && matches!(error.kind(), Kind::Unavailable | Kind::DeadlineExceeded) =>
-            {
+            Err(error) if failures + 1 < ATTEMPTS && is_passing(&error) => {
                 failures += 1;
                 warn!(blob = %descriptor.digest, %error, "the download is taken up again");
                 tokio::time::sleep(Duration::from_millis(200 << failures)).await;

@@ -52,7 +52,7 @@ impl Images {
         let missing =
             || Error::not_found(format!("An image does not exist locally with the tag: {}", reference.name()));
         let image = self.find(&reference.to_string()).ok_or_else(missing)?;
-        let _hold = self.hold().await;
+        let _lease = self.lease_image(&image).await;
         let inner = &self.inner;
         let (digest, bytes, manifest) = inner.manifest_of(&image)?;
         let mut repository = inner.registry.writable_repository(&reference, options.credentials);

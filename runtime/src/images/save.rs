@@ -28,9 +28,12 @@ impl Images {
     pub async fn save(&self, names: &[String], writer: impl Write + Send + 'static) -> Result<()> {
         let chosen = self.choose(names)?;
         let inner = self.inner.clone();
-        let hold = self.hold().await;
+        let mut leases = Vec::new();
+        for (image, _) in &chosen {
+            leases.push(self.lease_image(image).await);
+        }
         let result = tokio::task::spawn_blocking(move || inner.save(&chosen, writer)).await?;
-        drop(hold);
+        drop(leases);
         result
     }
 
@@ -73,7 +76,7 @@ impl Inner {
         let (mut manifests, mut archive) = (Vec::new(), Vec::new());
         for (image, tags) in images {
             let (digest, bytes, manifest) = self.manifest_of(image)?;
-            for blob in manifest.layers.iter().chain([&manifest.config]) {
+            for blob in manifest.blobs() {
                 tar.blob(&blob.digest, || self.content.open_blob(&blob.digest).map(|file| (file, blob.size)))?;
             }
             tar.blob(&digest, || Ok((&bytes[..], bytes.len() as u64)))?;

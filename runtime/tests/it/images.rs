@@ -44,6 +44,8 @@ pub struct Registry {
     requests: AtomicUsize,
     /// Blobs are cut off after this many bytes, unless a range is asked for.
     cut: Option<usize>,
+    /// A path below /v2/ that is not answered for as long as it stands here.
+    hold: Mutex<Option<String>>,
     /// `Authorization` that is asked for, by way of a token.
     secret: Option<&'static str>,
 }
@@ -79,6 +81,9 @@ async fn answer(State(registry): State<Arc<Registry>>, request: Request) -> Resp
                 .body(Body::empty())
                 .unwrap();
         }
+    }
+    while registry.hold.lock().as_deref() == Some(request.uri().path().trim_start_matches("/v2/")) {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
     let Some((kind, bytes)) = registry.content.lock().get(request.uri().path().trim_start_matches("/v2/")).cloned()
     else {
@@ -454,5 +459,132 @@ fn what_is_pushed_comes_back() {
         assert!(removed.names[1].starts_with("docker.io/library/app@") && removed.image.is_none());
         let removed = third.remove(&other, Vec::new).await.unwrap();
         assert_eq!((removed.image.as_ref(), removed.layers.len()), (Some(&made.id), 1));
+    });
+}
+
+/// What lies below a directory of images' content or layers.
+fn count(dir: &Path, part: &str) -> usize {
+    fs::read_dir(dir.join(part)).unwrap().count()
+}
+
+#[test]
+fn a_digest_beside_a_tag_decides_alone() {
+    isolated("images::a_digest_beside_a_tag_decides_alone", || async {
+        let registry = Arc::new(Registry::default());
+        registry.fill();
+        let host = registry.serve().await;
+        let dir = tempfile::tempdir().unwrap();
+        let images = open(dir.path());
+        let name = format!("{host}/test/app:v1");
+        let old = images.pull(&name, Credentials::Anonymous).await.unwrap();
+        // Another image has the tag, here as there.
+        let stored = images.store_layer(std::io::Cursor::new(tar(&[("new", b"new")]))).await.unwrap();
+        let new = images.assemble(Default::default(), vec![stored], std::slice::from_ref(&name)).await.unwrap();
+        let digest = old.repo_digests[0].rsplit_once('@').unwrap().1;
+        let both = format!("{name}@{digest}");
+        let pulled = images.pull(&both, Credentials::Anonymous).await.unwrap();
+        assert_eq!((&pulled.id, pulled.tags.len()), (&old.id, 0));
+        assert_eq!(images.find(&name).unwrap().id, new.id);
+        assert_eq!(images.find(&both).unwrap().id, old.id);
+        // And so it goes: by this name nothing but the digest is removed.
+        images.tag(old.id.as_str(), "kept:1").unwrap();
+        let removed = images.remove(&both, Vec::new).await.unwrap();
+        assert_eq!((removed.names, removed.image), (vec![format!("{host}/test/app@{digest}")], None));
+        assert_eq!(images.find("kept:1").unwrap().id, old.id);
+    });
+}
+
+#[test]
+fn what_failed_pulls_brought_goes_and_slow_ones_hold_nothing_up() {
+    isolated("images::what_failed_pulls_brought_goes_and_slow_ones_hold_nothing_up", || async {
+        let registry = Arc::new(Registry::default());
+        registry.fill();
+        let blob = "test/app/blobs/DIGEST";
+        let good = tar(&[("a", b"one")]);
+        let layers = [&good[..], &tar(&[("b", b"two")])].map(|tar| (Digest::of(tar), tar.to_vec()));
+        let put = |tag: &str, diff_ids: [&Digest; 2]| {
+            let config = json!({ "architecture": Platform::own().architecture, "os": "linux", "rootfs": { "type": "layers", "diff_ids": diff_ids } });
+            let config = registry.put(blob, "x", config.to_string().as_bytes());
+            let layers =
+                layers.iter().map(|(_, tar)| registry.put(blob, "application/vnd.oci.image.layer.v1.tar", tar));
+            let manifest = json!({ "schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": layers.collect::<Vec<_>>() });
+            registry.put(&format!("test/app/manifests/{tag}"), OCI_MANIFEST, manifest.to_string().as_bytes());
+        };
+        put("torn", [&layers[0].0, &Digest::of(b"something else")]);
+        put("slow", [&layers[0].0, &layers[1].0]);
+        let host = registry.serve().await;
+        let dir = tempfile::tempdir().unwrap();
+        let images = open(dir.path());
+        images.know_use(|| Some(Vec::new()));
+        // The last layer is not what the configuration says: the first is not kept for its sake.
+        let torn = images.pull(&format!("{host}/test/app:torn"), Credentials::Anonymous).await.unwrap_err();
+        assert!(torn.to_string().contains("wrong diff id"), "{torn}");
+        while count(dir.path(), "content/sha256") + count(dir.path(), "snapshots/l") > 0 {
+            tokio::task::yield_now().await;
+        }
+        // One that waits for its registry keeps what it has, and nothing else.
+        let image = images.pull(&format!("{host}/test/app:v1"), Credentials::Anonymous).await.unwrap();
+        registry.hold.lock().replace(format!("test/app/blobs/{}", layers[1].0));
+        let (slow, name) = (images.clone(), format!("{host}/test/app:slow"));
+        let pulling = tokio::spawn(async move { slow.pull(&name, Credentials::Anonymous).await });
+        while count(dir.path(), "snapshots/l") < 3 {
+            tokio::task::yield_now().await;
+        }
+        let removed = images.remove(image.id.as_str(), Vec::new).await.unwrap();
+        assert_eq!(removed.layers.len(), 2);
+        assert_eq!(count(dir.path(), "snapshots/l"), 1);
+        assert!(!dir.path().join("content/sha256").join(image.id.hex()).exists());
+        registry.hold.lock().take();
+        let pulled = pulling.await.unwrap().unwrap();
+        assert_eq!((pulled.chains.len(), count(dir.path(), "snapshots/l")), (2, 2));
+        // What could not be collected is when what prevented it is done.
+        let hold = images.hold().await;
+        assert!(images.remove(pulled.id.as_str(), Vec::new).await.unwrap().layers.is_empty());
+        assert_eq!(count(dir.path(), "snapshots/l"), 2);
+        drop(hold);
+        while count(dir.path(), "content/sha256") + count(dir.path(), "snapshots/l") > 0 {
+            tokio::task::yield_now().await;
+        }
+    });
+}
+
+#[test]
+fn another_form_of_an_image_keeps_its_content_whole() {
+    isolated("images::another_form_of_an_image_keeps_its_content_whole", || async {
+        let registry = Arc::new(Registry::default());
+        let blob = "test/app/blobs/DIGEST";
+        let layer = tar(&[("a", b"one")]);
+        let config = |cmd: &str| {
+            let config = json!({ "architecture": Platform::own().architecture, "os": "linux", "config": { "Cmd": [cmd] }, "rootfs": { "type": "layers", "diff_ids": [Digest::of(&layer)] } });
+            registry.put(blob, "application/vnd.oci.image.config.v1+json", config.to_string().as_bytes())
+        };
+        let put = |tag: &str, config: serde_json::Value, bytes: &[u8]| {
+            let layers = [registry.put(blob, "application/vnd.oci.image.layer.v1.tar", bytes)];
+            let manifest = json!({ "schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": layers });
+            registry.put(&format!("test/app/manifests/{tag}"), OCI_MANIFEST, manifest.to_string().as_bytes());
+        };
+        put("plain", config("/x"), &layer);
+        put("zstd", config("/x"), &zstd::encode_all(&layer[..], 1).unwrap());
+        put("other", config("/y"), &zstd::encode_all(&layer[..], 2).unwrap());
+        put("wrong", config("/z"), &tar(&[("a", b"two")]));
+        let host = registry.serve().await;
+        let dir = tempfile::tempdir().unwrap();
+        let images = open(dir.path());
+        let name = |tag: &str| format!("{host}/test/app:{tag}");
+        let first = images.pull(&name("plain"), Credentials::Anonymous).await.unwrap();
+        let again = images.pull(&name("zstd"), Credentials::Anonymous).await.unwrap();
+        assert_eq!((&again.manifest, again.repo_digests.len()), (&first.manifest, 2));
+        // Another image over the same layer, in a form of its own: what it is called by it has.
+        let other = images.pull(&name("other"), Credentials::Anonymous).await.unwrap();
+        assert_eq!(other.chains, first.chains);
+        images.collect(Vec::new).await.unwrap();
+        images.save(&[name("plain"), name("zstd"), name("other")], std::io::sink()).await.unwrap();
+        // Not what is unpacked here by that name.
+        let wrong = images.pull(&name("wrong"), Credentials::Anonymous).await.unwrap_err();
+        assert!(wrong.to_string().contains("wrong diff id"), "{wrong}");
+        // Where a blob was lost before, it is fetched.
+        fs::remove_file(dir.path().join("content/sha256").join(first.layers[0].hex())).unwrap();
+        images.pull(&name("plain"), Credentials::Anonymous).await.unwrap();
+        images.save(&[name("zstd")], std::io::sink()).await.unwrap();
     });
 }
