@@ -8,16 +8,14 @@ use super::{
 use crate::error::{Error, Result};
 
 impl Images {
-    /// Whether a registry takes credentials: its answer to a question that needs them.
-    pub async fn check_login(&self, host: &str, credentials: Credentials) -> Result<()> {
-        let reference: Reference = format!("{host}/coracle/login-check").parse()?;
-        let repository = self.inner.registry.repository(&reference, credentials);
-        match repository.manifest("latest").await {
-            // It let us in and has no such image.
-            Err(error) if error.is_not_found() => Ok(()),
-            Err(error) => Err(error),
-            Ok(_) => Ok(()),
-        }
+    /// Whether a registry takes credentials; a token that stands for them from then on, if the registry gives one.
+    pub async fn check_login(&self, host: &str, credentials: Credentials) -> Result<Option<String>> {
+        self.inner.registry.login(host, credentials).await
+    }
+
+    /// The tags that a repository has in its registry.
+    pub async fn tags_in_registry(&self, reference: &Reference, credentials: Credentials) -> Result<Vec<String>> {
+        self.inner.registry.repository(reference, credentials).tags().await
     }
 
     /// The manifest or index that a name stands for in its registry.

@@ -35,7 +35,7 @@ impl Images {
 
 impl Inner {
     /// Whether containers can be made of it.
-    fn is_whole(&self, image: &ImageRecord) -> bool {
+    pub(super) fn is_whole(&self, image: &ImageRecord) -> bool {
         self.content.contains(&image.id) && image.chains.iter().all(|chain| self.snapshots.has_layer(chain))
     }
 

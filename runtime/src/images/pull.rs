@@ -7,11 +7,14 @@ use std::{
     collections::HashMap,
     fs::File,
     io::{self, Read, Write},
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
-use http::StatusCode;
+use http::{StatusCode, header::CONTENT_RANGE};
 use http_body_util::BodyExt;
 use parking_lot::{Condvar, Mutex};
 use tokio::{sync::Semaphore, task::JoinSet, task::spawn_blocking, time::timeout};
@@ -25,7 +28,7 @@ use super::{
     leases::Lease,
     manifest::{self, Descriptor, Document, ImageConfig, MAX_DOCUMENT, Manifest, Platform},
     reference::Reference,
-    registry::{Credentials, Repository},
+    registry::{Credentials, Repository, Served},
 };
 use crate::{
     digest::{Digest, HashingReader},
@@ -107,7 +110,7 @@ async fn pull(
 ) -> Result<Arc<ImageRecord>> {
     let PullOptions { credentials, platform, events } = options;
     let repository = Arc::new(inner.registry.repository(reference, credentials));
-    let wanted = platform.clone().unwrap_or_else(Platform::own);
+    let wanted = platform.clone().unwrap_or_else(Platform::host);
     let Resolved { named, digest, manifest } = resolve(inner, lease, &repository, reference, &wanted).await?;
     if let Some(events) = &events {
         events(Event::Resolved { digest: named.clone() });
@@ -163,11 +166,22 @@ async fn resolve(
         };
         error.context(name)
     };
+    if let Some(resolved) = unchanged(inner, repository, reference, platform).await {
+        return Ok(resolved);
+    }
     let mut wanted = reference.manifest();
     let mut announced = None;
     let mut first = None;
     for _ in 0..MAX_DEPTH {
-        let served = retry(|| repository.manifest(&wanted)).await.map_err(unresolved)?;
+        let stored = wanted.parse().ok().filter(|digest| first.is_some() && inner.content.contains(digest));
+        let served = match stored {
+            // Of an index that the registry just gave out: it stands for the same bytes here.
+            Some(digest) => {
+                let bytes = inner.content.read(&digest, MAX_DOCUMENT)?;
+                Served { bytes, media_type: String::new(), digest }
+            }
+            None => retry(|| repository.manifest(&wanted)).await.map_err(unresolved)?,
+        };
         let size = served.bytes.len() as u64;
         if announced.is_some_and(|announced| announced != size) {
             return Err(Error::invalid(format!("manifest {wanted} has {size} bytes, its index says otherwise")));
@@ -177,7 +191,10 @@ async fn resolve(
         inner.content.put(&served.bytes)?;
         let named = first.get_or_insert(served.digest.clone()).clone();
         match manifest::parse(&served.bytes, &served.media_type)? {
-            Document::Manifest(manifest) => return Ok(Resolved { named, digest, manifest }),
+            Document::Manifest(manifest) => {
+                manifest.check_types()?;
+                return Ok(Resolved { named, digest, manifest });
+            }
             Document::Index(index) => {
                 let chosen = index.choose(platform)?;
                 (wanted, announced) = (chosen.digest.to_string(), Some(chosen.size));
@@ -185,6 +202,27 @@ async fn resolve(
         }
     }
     Err(Error::invalid("indexes are nested too deeply"))
+}
+
+/// What the name stands for if that is an image that is here already: the registry is asked for a digest then and for
+/// nothing else. A registry that counts pulls counts none (Docker Hub's documentation, "pull usage").
+async fn unchanged(
+    inner: &Inner,
+    repository: &Repository,
+    reference: &Reference,
+    platform: &Platform,
+) -> Option<Resolved> {
+    let named = reference.digest.as_ref().map_or_else(|| reference.to_string(), |digest| reference.with_digest(digest));
+    let known = inner.catalogue.find(&named).filter(|known| inner.is_whole(known) && inner.has_blobs(known))?;
+    // A registry that says nothing of it, or nothing at all, is asked as if nothing were here.
+    let digest = repository.digest(&reference.manifest()).await.ok().flatten()?;
+    let config = ImageConfig::parse(&inner.content.read(&known.id, MAX_DOCUMENT).ok()?).ok()?;
+    let same = known.manifest == digest || known.repo_digests.contains(&reference.with_digest(&digest));
+    if !same || !config.platform().fits(platform) {
+        return None;
+    }
+    let (manifest_digest, _, manifest) = inner.manifest_of(&known).ok()?;
+    Some(Resolved { named: digest, digest: manifest_digest, manifest })
 }
 
 /// Whether the next try may go better.
@@ -219,6 +257,8 @@ async fn fetch_small(inner: &Arc<Inner>, repository: &Repository, descriptor: &D
     Ok(())
 }
 
+/// Downloads and unpacks what is missing. A download of several answers that do not fit together is begun anew, once: the
+/// registry may have given out something else in between (moby's `pull_v2.go`).
 async fn fetch_layers(
     inner: &Arc<Inner>,
     lease: &Arc<Lease>,
@@ -227,6 +267,24 @@ async fn fetch_layers(
     config: &ImageConfig,
     events: Option<&Sink>,
 ) -> Result<()> {
+    match try_layers(inner, lease, repository, manifest, config, events).await {
+        Err((error, true)) => {
+            warn!(%error, "layers whose downloads were broken are downloaded anew");
+            try_layers(inner, lease, repository, manifest, config, events).await.map_err(|(error, _)| error)
+        }
+        result => result.map_err(|(error, _)| error),
+    }
+}
+
+/// The same, without a second try; an error comes with whether a download was put together wrong.
+async fn try_layers(
+    inner: &Arc<Inner>,
+    lease: &Arc<Lease>,
+    repository: &Arc<Repository>,
+    manifest: &Manifest,
+    config: &ImageConfig,
+    events: Option<&Sink>,
+) -> std::result::Result<(), (Error, bool)> {
     let chains = config.chain_ids();
     // Its content stays, and the record with it: what is unpacked need not be fetched again in another form.
     let whole = inner.whole(&manifest.config.digest).is_some();
@@ -303,8 +361,9 @@ async fn fetch_layers(
             failure.get_or_insert(error);
         }
     }
-    let unpacked: Result<()> = unpack.await?;
-    failure.map_or(unpacked, Err)
+    let unpacked: Result<()> = unpack.await.map_err(Error::from).flatten();
+    let torn = started.values().any(|progress| progress.torn.load(Ordering::Relaxed));
+    failure.map_or(unpacked, Err).map_err(|error| (error, torn))
 }
 
 /// Sees to it that a layer that is unpacked already came in a form that is the same unpacked: it will be saved and pushed
@@ -328,6 +387,8 @@ pub(super) fn wrong_layer(layer: &Descriptor, expected: &Digest, got: &Digest) -
 pub(crate) struct Progress {
     state: Mutex<State>,
     changed: Condvar,
+    /// It came in several answers, and they do not make what was asked for.
+    torn: AtomicBool,
 }
 
 #[derive(Default)]
@@ -434,18 +495,24 @@ async fn download(
     progress.begin(File::open(writer.path()).context(what())?);
     let mut written = 0;
     let mut failures = 0;
+    let mut resumed = false;
     while written < descriptor.size {
+        let before = written;
         match transfer(repository, descriptor, &mut writer, &mut written, progress, &mut meter).await {
             Ok(()) => {}
             Err(error) if failures + 1 < ATTEMPTS && is_passing(&error) => {
-                failures += 1;
+                // As often as it likes, so long as something comes (containerd's `httpReadSeeker`).
+                failures = if written > before { 1 } else { failures + 1 };
+                resumed |= written > 0;
                 warn!(blob = %descriptor.digest, %error, "the download is taken up again");
                 tokio::time::sleep(Duration::from_millis(200 << failures)).await;
             }
             Err(error) => return Err(error.context(what())),
         }
     }
-    let (_, size) = writer.commit().context(what())?;
+    let committed = writer.commit();
+    progress.torn.store(resumed && committed.is_err(), Ordering::Relaxed);
+    let (_, size) = committed.context(what())?;
     if size != descriptor.size {
         return Err(Error::invalid(format!("{}: {size} bytes instead of {}", what(), descriptor.size)));
     }
@@ -465,8 +532,18 @@ async fn transfer(
     meter: &mut Meter,
 ) -> Result<()> {
     let response = repository.blob(&descriptor.digest, *written).await?;
-    // A registry without ranges begins anew.
-    let mut skip = if response.status() == StatusCode::PARTIAL_CONTENT { 0 } else { *written };
+    let mut skip = match (response.status(), response.headers().get(CONTENT_RANGE)) {
+        (StatusCode::PARTIAL_CONTENT, Some(range)) => {
+            // `bytes FIRST-LAST/ALL`: what was asked for, or more.
+            let first =
+                range.to_str().ok().and_then(|range| range.strip_prefix("bytes ")?.split_once('-')?.0.parse().ok());
+            let skip = first.and_then(|first: u64| written.checked_sub(first));
+            skip.ok_or_else(|| Error::invalid(format!("another range than that from {written} on came: {range:?}")))?
+        }
+        (StatusCode::PARTIAL_CONTENT, None) => 0,
+        // A registry without ranges begins anew.
+        _ => *written,
+    };
     let mut body = response.into_body();
     loop {
         let frame = timeout(STALL_LIMIT, body.frame())

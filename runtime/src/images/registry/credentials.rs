@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::error::{Error, Result};
 
@@ -34,8 +35,8 @@ impl std::fmt::Debug for Credentials {
     }
 }
 
-/// One entry of `auths` in a Docker configuration, or the body of `X-Registry-Auth`.
-#[derive(Clone, Default, Deserialize)]
+/// One entry of `auths` in a Docker configuration, or the body of `X-Registry-Auth`; by [`Entry::read`].
+#[derive(Default, Deserialize)]
 #[serde(default)]
 struct Entry {
     auth: String,
@@ -57,9 +58,8 @@ impl Credentials {
 
     /// The JSON that Docker's clients send in `X-Registry-Auth`, decoded from base64 already.
     pub fn from_docker_json(json: &[u8]) -> Result<Credentials> {
-        let entry: Entry =
-            serde_json::from_slice(json).map_err(|error| Error::invalid(format!("malformed credentials: {error}")))?;
-        entry.credentials()
+        let malformed = |error| Error::invalid(format!("malformed credentials: {error}"));
+        Entry::read(serde_json::from_slice(json).map_err(malformed)?).map_err(malformed)?.credentials()
     }
 
     /// What a Docker configuration file (`config.json`) holds for a registry, by its name (`docker.io`, `host:port`).
@@ -68,12 +68,22 @@ impl Credentials {
         #[derive(Deserialize)]
         struct Config {
             #[serde(default)]
-            auths: HashMap<String, Entry>,
+            auths: HashMap<String, Value>,
         }
-        let config: Config = serde_json::from_slice(json)
-            .map_err(|error| Error::invalid(format!("malformed Docker configuration: {error}")))?;
-        let found = config.auths.iter().find(|(key, _)| address_host(key) == registry);
-        found.map_or(Ok(Credentials::Anonymous), |(_, entry)| entry.credentials())
+        let malformed = |error| Error::invalid(format!("malformed Docker configuration: {error}"));
+        let config: Config = serde_json::from_slice(json).map_err(malformed)?;
+        match config.auths.into_iter().find(|(key, _)| address_host(key) == registry) {
+            Some((_, entry)) => Entry::read(entry).map_err(malformed)?.credentials(),
+            None => Ok(Credentials::Anonymous),
+        }
+    }
+
+    /// What is shown to a token server: a refresh token in a password's place, where the server knows nothing better.
+    pub(super) fn for_token(&self) -> Option<String> {
+        match self {
+            Credentials::Refresh(token) => Some(format!("Basic {}", STANDARD.encode(format!(":{token}")))),
+            other => other.basic(),
+        }
     }
 
     pub(super) fn basic(&self) -> Option<String> {
@@ -87,6 +97,16 @@ impl Credentials {
 }
 
 impl Entry {
+    /// As Go's encoding/json reads it: names in any case (docker-py writes `Username`), and null leaves a field as it was.
+    fn read(value: Value) -> serde_json::Result<Entry> {
+        let fields = match value {
+            Value::Object(fields) => fields,
+            _ => serde_json::Map::new(),
+        };
+        let fields = fields.into_iter().filter(|(_, value)| !value.is_null());
+        serde_json::from_value(fields.map(|(key, value)| (key.to_lowercase(), value)).collect())
+    }
+
     fn credentials(&self) -> Result<Credentials> {
         if !self.registrytoken.is_empty() {
             return Ok(Credentials::Bearer(self.registrytoken.clone()));
@@ -129,6 +149,14 @@ mod tests {
         }
         let sent = br#"{"username":"user","password":"pa:ss","serveraddress":"x"}"#;
         assert_eq!(Credentials::from_docker_json(sent).unwrap(), basic);
+        // As docker-py sends what it has from a helper, and from a file.
+        for (sent, expected) in [
+            (r#"{"ServerAddress":"x","Username":"user","Password":"pa:ss"}"#, basic.clone()),
+            (r#"{"IdentityToken":"t","username":null}"#, Credentials::Refresh("t".into())),
+            ("null", Credentials::Anonymous),
+        ] {
+            assert_eq!(Credentials::from_docker_json(sent.as_bytes()).unwrap(), expected, "{sent}");
+        }
         assert_eq!(format!("{basic:?}"), "Basic");
     }
 }

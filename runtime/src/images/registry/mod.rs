@@ -3,8 +3,10 @@
 //! What a registry answers is hostile: sizes are bounded, digests are checked by the caller, redirects are few, and
 //! credentials go to the registry and its token server only.
 
+mod challenge;
 mod credentials;
 mod repository;
+mod token;
 mod upload;
 
 use std::{
@@ -39,6 +41,8 @@ use crate::error::{Error, Result};
 const CONNECT_LIMIT: Duration = Duration::from_secs(20);
 /// Until the answer begins; its body has limits of its own.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
+/// The same where the registry may have to copy or to fetch a whole blob first. Others wait for ever.
+const SLOW_ANSWER_LIMIT: Duration = Duration::from_secs(15 * 60);
 
 /// What is sent.
 type Body = UnsyncBoxBody<Bytes, std::io::Error>;
@@ -144,6 +148,12 @@ impl RegistryClient {
         Repository::new(self.clone(), reference, Vec::new(), credentials, "pull,push")
     }
 
+    /// Whether a registry lets somebody in; a token that stands for the credentials, if there is one.
+    pub async fn login(&self, host: &str, credentials: Credentials) -> Result<Option<String>> {
+        let reference: Reference = format!("{host}/login").parse()?;
+        Repository::root(self.clone(), &reference, credentials).login().await
+    }
+
     /// The address of a registry: TLS, but for loopback and where the settings say so.
     fn address(&self, reference: &Reference) -> String {
         let host = reference.host();
@@ -157,30 +167,31 @@ impl RegistryClient {
         const MAX_REDIRECTS: usize = 10;
         let mut url = url.to_owned();
         for _ in 0..MAX_REDIRECTS {
-            let uri: Uri = url.parse().map_err(|_| Error::invalid(format!("{url:?} is not an address")))?;
+            let shown = shown(&url);
+            let uri: Uri = url.parse().map_err(|_| Error::invalid(format!("{shown:?} is not an address")))?;
             if !matches!(uri.scheme_str(), Some("http" | "https")) {
-                return Err(Error::invalid(format!("{url:?}: only http and https are supported")));
+                return Err(Error::invalid(format!("{shown:?}: only http and https are supported")));
             }
             let request = Request::get(uri.clone()).body(nothing());
-            let request = request.map_err(|error| Error::invalid(format!("{url:?}: {error}")))?;
-            let response = self.send(request).await?;
+            let request = request.map_err(|error| Error::invalid(format!("{shown:?}: {error}")))?;
+            let response = self.send(request, Some(ANSWER_LIMIT)).await?;
             let status = response.status();
             if status.is_redirection() {
                 let location = response.headers().get(http::header::LOCATION).and_then(|value| value.to_str().ok());
-                let location = location.ok_or_else(|| Error::invalid(format!("{url:?}: a redirect to nowhere")))?;
+                let location = location.ok_or_else(|| Error::invalid(format!("{shown:?}: a redirect to nowhere")))?;
                 url = resolve(&uri, location);
                 continue;
             }
             if !status.is_success() {
-                return Err(Error::invalid(format!("failed to GET {url} with status {status}")));
+                return Err(Error::invalid(format!("failed to GET {shown} with status {status}")));
             }
             return Ok(response);
         }
-        Err(Error::invalid(format!("{url:?}: too many redirects")))
+        Err(Error::invalid(format!("{:?}: too many redirects", shown(&url))))
     }
 
-    /// Sends one request; the answer's body is yet to come. A request with a body has its own limits.
-    async fn send(&self, mut request: Request<Body>) -> Result<Response<Incoming>> {
+    /// Sends one request; the answer's body is yet to come. `limit` is until the answer begins.
+    async fn send(&self, mut request: Request<Body>, limit: Option<Duration>) -> Result<Response<Incoming>> {
         request
             .headers_mut()
             .insert(USER_AGENT, HeaderValue::from_static(concat!("coracle/", env!("CARGO_PKG_VERSION"))));
@@ -191,10 +202,12 @@ impl RegistryClient {
             http::Method::PATCH => "Patch",
             _ => "Put",
         };
-        let what = format!("failed to do request: {verb} \"{}\"", request.uri());
-        let unlimited = matches!(*request.method(), http::Method::PATCH);
+        let what = format!("failed to do request: {verb} \"{}\"", shown(&request.uri().to_string()));
         let answer = self.http.request(request);
-        let answer = if unlimited { Ok(answer.await) } else { timeout(ANSWER_LIMIT, answer).await };
+        let answer = match limit {
+            Some(limit) => timeout(limit, answer).await,
+            None => Ok(answer.await),
+        };
         match answer {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => Err(Error::unavailable(format!("{what}: {}", innermost(&error)))),
@@ -203,21 +216,45 @@ impl RegistryClient {
     }
 }
 
-/// Where a redirect leads.
+/// An address for logs and errors: what a registry puts into a query lets whoever has it in (containerd's `sanitize.go`).
+fn shown(address: &str) -> String {
+    address.split_once('?').map_or_else(|| address.to_owned(), |(plain, _)| format!("{plain}?[REDACTED]"))
+}
+
+/// Where a redirect leads (RFC 3986, section 5.2).
 fn resolve(from: &Uri, location: &str) -> String {
-    let origin = format!(
-        "{}://{}",
-        from.scheme_str().unwrap_or("https"),
-        from.authority().map(http::uri::Authority::as_str).unwrap_or_default()
-    );
-    if location.contains("://") {
-        location.to_owned()
-    } else if location.starts_with('/') {
-        format!("{origin}{location}")
-    } else {
-        let dir = from.path().rsplit_once('/').map_or("", |(dir, _)| dir);
-        format!("{origin}{dir}/{location}")
+    let scheme = from.scheme_str().unwrap_or("https");
+    let authority = from.authority().map(http::uri::Authority::as_str).unwrap_or_default();
+    let named = location.split_once(':').is_some_and(|(scheme, _)| {
+        scheme.starts_with(|letter: char| letter.is_ascii_alphabetic())
+            && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.'))
+    });
+    if named {
+        return location.to_owned();
     }
+    if location.starts_with("//") {
+        return format!("{scheme}:{location}");
+    }
+    let location = location.split('#').next().unwrap_or_default();
+    let (path, query) = location.split_once('?').map_or((location, None), |(path, query)| (path, Some(query)));
+    let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+    let path = match path {
+        "" => from.path().to_owned(),
+        path if path.starts_with('/') => path.to_owned(),
+        path => {
+            let dir = from.path().rsplit_once('/').map_or("", |(dir, _)| dir);
+            let mut parts: Vec<&str> = dir.split('/').collect();
+            for part in path.split('/') {
+                match part {
+                    "." => {}
+                    ".." => drop((parts.len() > 1).then(|| parts.pop())),
+                    part => parts.push(part),
+                }
+            }
+            parts.join("/")
+        }
+    };
+    format!("{scheme}://{authority}{path}{query}")
 }
 
 /// The cause that says something: connectors wrap it in "client error (Connect)" and the like.

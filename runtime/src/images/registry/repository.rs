@@ -1,10 +1,13 @@
 //! One repository of one registry (or its mirrors): reading, and being let in.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
 use http::{
     HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri,
-    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, LOCATION, RANGE, WWW_AUTHENTICATE},
+    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, LINK, LOCATION, RANGE, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
@@ -13,7 +16,7 @@ use serde::Deserialize;
 use tokio::time::timeout;
 use tracing::warn;
 
-use super::{ANSWER_LIMIT, Body, Credentials, RegistryClient, nothing};
+use super::{ANSWER_LIMIT, Body, Credentials, RegistryClient, SLOW_ANSWER_LIMIT, challenge, nothing, resolve, shown};
 use crate::{
     digest::Digest,
     error::{Error, Result},
@@ -23,7 +26,11 @@ use crate::{
     },
 };
 
-const MAX_REDIRECTS: usize = 5;
+pub(super) const MAX_REDIRECTS: usize = 5;
+/// Of a list of tags.
+const MAX_PAGES: usize = 1000;
+/// A registry that wants to be left alone for longer is not asked again.
+const MAX_RETRY_AFTER: u64 = 10;
 
 /// One repository, with what is needed to be let in.
 pub struct Repository {
@@ -32,14 +39,16 @@ pub struct Repository {
     /// The one that answered last.
     preferred: AtomicUsize,
     /// What is asked of a token server.
-    scopes: Vec<String>,
+    pub(super) scopes: Vec<String>,
+    /// Nothing is to be done but to see whether the credentials are right.
+    pub(super) login: bool,
 }
 
 /// Where a repository is served.
 pub(super) struct Endpoint {
     /// `SCHEME://HOST/v2/NAME`
     pub base: String,
-    credentials: Credentials,
+    pub credentials: Credentials,
     /// The header that worked last.
     authorization: Mutex<Option<String>>,
 }
@@ -78,7 +87,42 @@ impl Repository {
             mirrors.into_iter().map(|address| endpoint(address, Credentials::Anonymous)).collect();
         endpoints.push(endpoint(client.address(reference), credentials));
         let scopes = vec![format!("repository:{}:{actions}", reference.repository)];
-        Repository { client, endpoints, preferred: AtomicUsize::new(0), scopes }
+        Repository { client, endpoints, preferred: AtomicUsize::new(0), scopes, login: false }
+    }
+
+    /// No repository, but the registry itself.
+    pub(super) fn root(client: RegistryClient, reference: &Reference, credentials: Credentials) -> Repository {
+        let base = format!("{}/v2/", client.address(reference));
+        let endpoint = Endpoint { base, credentials, authorization: Mutex::new(None) };
+        Repository {
+            client,
+            endpoints: vec![endpoint],
+            preferred: AtomicUsize::new(0),
+            scopes: Vec::new(),
+            login: true,
+        }
+    }
+
+    /// Whether the registry lets these credentials in; a token that stands for them, if its token server gives one (moby's
+    /// `loginV2`).
+    pub(super) async fn login(&self) -> Result<Option<String>> {
+        let endpoint = self.origin()?;
+        let call = Call { method: Method::GET, uri: endpoint.base.clone(), headers: vec![], body: None };
+        let response = self.call_once(endpoint, &call).await?;
+        let mut refresh = None;
+        let response = if response.status() == StatusCode::UNAUTHORIZED {
+            refresh = self.let_in(endpoint, &response).await?;
+            self.call_once(endpoint, &call).await?
+        } else {
+            response
+        };
+        match response.status() {
+            StatusCode::OK => Ok(refresh),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                Err(Error::denied(said(response).await.unwrap_or_else(|| "unauthorized: authorization failed".into())))
+            }
+            _ => Err(Error::unavailable(unexpected(&call.method, &call.uri, response).await)),
+        }
     }
 
     /// Asks for leave to read another repository too, for mounts from there.
@@ -94,8 +138,7 @@ impl Repository {
 
     /// Reads a manifest or index by tag or digest; by digest it is that or an error.
     pub async fn manifest(&self, reference: &str) -> Result<Served> {
-        let accept = [OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST, "*/*"].join(", ");
-        let response = self.get(&format!("/manifests/{reference}"), &[(ACCEPT, accept)]).await?;
+        let response = self.get(Method::GET, &format!("/manifests/{reference}"), &[(ACCEPT, accept())]).await?;
         let media_type = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let media_type = media_type.split(';').next().unwrap_or_default().trim().to_owned();
         let bytes = body(response, MAX_DOCUMENT).await?;
@@ -114,21 +157,53 @@ impl Repository {
         Ok(Served { bytes, media_type, digest })
     }
 
+    /// What a tag stands for, without reading it; none if the registry does not say.
+    pub async fn digest(&self, reference: &str) -> Result<Option<Digest>> {
+        let response = self.get(Method::HEAD, &format!("/manifests/{reference}"), &[(ACCEPT, accept())]).await?;
+        let digest = response.headers().get("Docker-Content-Digest").and_then(|value| value.to_str().ok());
+        Ok(digest.and_then(|digest| digest.parse().ok()))
+    }
+
+    /// The tags of the repository, page by page (distribution specification, "Listing Tags").
+    pub async fn tags(&self) -> Result<Vec<String>> {
+        #[derive(Deserialize)]
+        struct Page {
+            #[serde(default)]
+            tags: Option<Vec<String>>,
+        }
+        let endpoint = self.origin()?;
+        let mut path = "/tags/list".to_owned();
+        let mut out = Vec::new();
+        for _ in 0..MAX_PAGES {
+            let response = self.get_from(endpoint, Method::GET, &path, &[]).await?;
+            let next = response.headers().get(LINK).and_then(|value| value.to_str().ok()).and_then(next_page);
+            let page: Page = serde_json::from_slice(&body(response, MAX_DOCUMENT).await?)
+                .map_err(|error| Error::invalid(format!("malformed list of tags: {error}")))?;
+            out.extend(page.tags.unwrap_or_default());
+            match next {
+                // The query alone: the rest is where we are.
+                Some(query) => path = format!("/tags/list?{query}"),
+                None => return Ok(out),
+            }
+        }
+        Err(Error::invalid(format!("the list of tags has more than {MAX_PAGES} pages")))
+    }
+
     /// Reads a blob from an offset on; whether the registry began there is for the caller to see (206 or 200).
     pub async fn blob(&self, digest: &Digest, offset: u64) -> Result<Response<Incoming>> {
         let mut headers = vec![(ACCEPT, "*/*".to_owned())];
         if offset > 0 {
             headers.push((RANGE, format!("bytes={offset}-")));
         }
-        self.get(&format!("/blobs/{digest}"), &headers).await
+        self.get(Method::GET, &format!("/blobs/{digest}"), &headers).await
     }
 
     /// Asks the endpoint that answered last, then those after it.
-    async fn get(&self, path: &str, headers: &[(HeaderName, String)]) -> Result<Response<Incoming>> {
+    async fn get(&self, method: Method, path: &str, headers: &[(HeaderName, String)]) -> Result<Response<Incoming>> {
         let first = self.preferred.load(Ordering::Relaxed);
         let mut last = None;
         for (index, endpoint) in self.endpoints.iter().enumerate().skip(first) {
-            match self.get_from(endpoint, path, headers).await {
+            match self.get_from(endpoint, method.clone(), path, headers).await {
                 Ok(response) => {
                     self.preferred.store(index, Ordering::Relaxed);
                     return Ok(response);
@@ -147,22 +222,33 @@ impl Repository {
     async fn get_from(
         &self,
         endpoint: &Endpoint,
+        method: Method,
         path: &str,
         headers: &[(HeaderName, String)],
     ) -> Result<Response<Incoming>> {
         let uri = format!("{}{path}", endpoint.base);
-        let call = Call { method: Method::GET, uri, headers: headers.to_vec(), body: None };
+        let call = Call { method, uri, headers: headers.to_vec(), body: None };
         let response = self.call(endpoint, &call).await?;
-        let unexpected = |status| format!("unexpected status from GET request to {}: {status}", call.uri);
         match response.status() {
             status if status.is_success() => Ok(response),
             StatusCode::NOT_FOUND => Err(Error::not_found("not found")),
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(Error::denied(
-                "pull access denied, repository does not exist or may require authorization: server message: insufficient_scope: authorization failed",
-            )),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                let words = said(response).await.unwrap_or_else(|| "insufficient_scope: authorization failed".into());
+                Err(Error::denied(format!(
+                    "pull access denied, repository does not exist or may require authorization: server message: {words}"
+                )))
+            }
             // Too many requests and the server's own failures pass; what it does not understand it never will.
-            status if is_passing(status) => Err(Error::unavailable(unexpected(status))),
-            status => Err(Error::invalid(unexpected(status))),
+            status if is_passing(status) => {
+                let wait = retry_after(&response);
+                let text = unexpected(&call.method, &call.uri, response).await;
+                if wait > MAX_RETRY_AFTER {
+                    return Err(Error::precondition(text));
+                }
+                tokio::time::sleep(Duration::from_secs(wait)).await;
+                Err(Error::unavailable(text))
+            }
+            _ => Err(Error::invalid(unexpected(&call.method, &call.uri, response).await)),
         }
     }
 
@@ -172,14 +258,7 @@ impl Repository {
         if response.status() != StatusCode::UNAUTHORIZED {
             return Ok(response);
         }
-        let challenges: Vec<String> = response
-            .headers()
-            .get_all(WWW_AUTHENTICATE)
-            .iter()
-            .filter_map(|value| value.to_str().ok().map(str::to_owned))
-            .collect();
-        let header = self.authorize(endpoint, &challenges).await?;
-        *endpoint.authorization.lock() = Some(header);
+        self.let_in(endpoint, &response).await?;
         self.call_once(endpoint, call).await
     }
 
@@ -187,7 +266,8 @@ impl Repository {
     async fn call_once(&self, endpoint: &Endpoint, call: &Call<'_>) -> Result<Response<Incoming>> {
         let mut uri = call.uri.clone();
         for _ in 0..=MAX_REDIRECTS {
-            let address: Uri = uri.parse().map_err(|_| Error::invalid(format!("malformed address {uri:?}")))?;
+            let address: Uri =
+                uri.parse().map_err(|_| Error::invalid(format!("malformed address {:?}", shown(&uri))))?;
             let mut request = Request::new(call.body.map_or_else(nothing, |body| body()));
             *request.uri_mut() = address;
             *request.method_mut() = call.method.clone();
@@ -203,134 +283,101 @@ impl Repository {
                 value.set_sensitive(true);
                 request.headers_mut().insert(AUTHORIZATION, value);
             }
-            let response = self.client.send(request).await?;
+            let response = self.client.send(request, call.patience()).await?;
             if !response.status().is_redirection() {
                 return Ok(response);
             }
             let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
-            uri = endpoint.absolute(&uri, location)?;
+            uri = endpoint.absolute(&uri, location, call.is_verified())?;
         }
         Err(Error::unavailable(format!("stopped after {MAX_REDIRECTS} redirects")))
     }
 
-    /// Answers a challenge (RFC 7235; Docker "Token Authentication Specification").
-    async fn authorize(&self, endpoint: &Endpoint, challenges: &[String]) -> Result<String> {
+    /// Answers a challenge; what of it can stand for the credentials later on.
+    async fn let_in(&self, endpoint: &Endpoint, response: &Response<Incoming>) -> Result<Option<String>> {
+        let headers = response.headers().get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
+        let challenges = challenge::parse(headers);
+        let (header, refresh) = self.authorize(endpoint, &challenges).await?;
+        *endpoint.authorization.lock() = Some(header);
+        Ok(refresh)
+    }
+
+    async fn authorize(
+        &self,
+        endpoint: &Endpoint,
+        challenges: &[challenge::Challenge],
+    ) -> Result<(String, Option<String>)> {
         if let Credentials::Bearer(token) = &endpoint.credentials {
-            return Ok(format!("Bearer {token}"));
+            return Ok((format!("Bearer {token}"), None));
         }
         for challenge in challenges {
-            let (scheme, parameters) = challenge.split_once(' ').unwrap_or((challenge, ""));
-            if scheme.eq_ignore_ascii_case("bearer") {
-                return self.token(endpoint, parameters).await;
+            if challenge.scheme == "bearer" {
+                let token = self.token(endpoint, challenge).await?;
+                return Ok((format!("Bearer {}", token.access), token.refresh));
             }
-            if scheme.eq_ignore_ascii_case("basic")
+            if challenge.scheme == "basic"
                 && let Some(header) = endpoint.credentials.basic()
             {
-                return Ok(header);
+                return Ok((header, None));
             }
         }
         Err(Error::denied(
             "pull access denied, repository does not exist or may require authorization: authorization failed: no basic auth credentials",
         ))
     }
+}
 
-    async fn token(&self, endpoint: &Endpoint, parameters: &str) -> Result<String> {
-        #[derive(Deserialize)]
-        struct Token {
-            #[serde(default)]
-            token: String,
-            #[serde(default)]
-            access_token: String,
+impl Call<'_> {
+    /// How long an answer may take to begin. An upload is watched by who sends it; its end, and the first byte of a blob,
+    /// can take a registry as long as copying the whole of it does.
+    fn patience(&self) -> Option<Duration> {
+        match self.method {
+            Method::PATCH => None,
+            Method::PUT => Some(SLOW_ANSWER_LIMIT),
+            Method::GET if self.is_verified() => Some(SLOW_ANSWER_LIMIT),
+            _ => Some(ANSWER_LIMIT),
         }
-        let parameters = challenge_parameters(parameters);
-        let get = |name: &str| parameters.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
-        let realm = get("realm").ok_or_else(|| Error::invalid("the registry's challenge has no realm"))?;
-        if !(realm.starts_with("https://") || endpoint.is_plain() && realm.starts_with("http://")) {
-            return Err(Error::denied(format!("refused to send credentials to {realm:?}")));
-        }
-        let mut uri = realm.to_owned();
-        for (index, scope) in self.scopes.iter().enumerate() {
-            uri.push(if index > 0 || realm.contains('?') { '&' } else { '?' });
-            uri.push_str(&format!("scope={}", encode(scope)));
-        }
-        if let Some(service) = get("service") {
-            uri.push_str(&format!("&service={}", encode(service)));
-        }
-        let mut request = Request::new(nothing());
-        *request.uri_mut() = uri.parse().map_err(|_| Error::invalid(format!("malformed address {uri:?}")))?;
-        let header = match &endpoint.credentials {
-            Credentials::Refresh(token) => Some(format!("Bearer {token}")),
-            credentials => credentials.basic(),
-        };
-        if let Some(header) = header.and_then(|header| HeaderValue::from_str(&header).ok()) {
-            request.headers_mut().insert(AUTHORIZATION, header);
-        }
-        let response = self.client.send(request).await?;
-        let status = response.status();
-        if !status.is_success() {
-            return Err(Error::denied(format!(
-                "failed to authorize: failed to fetch oauth token: unexpected status from GET request to {uri}: {status}"
-            )));
-        }
-        let token: Token = serde_json::from_slice(&body(response, MAX_DOCUMENT).await?)
-            .map_err(|error| Error::invalid(format!("malformed token: {error}")))?;
-        let token = if token.token.is_empty() { token.access_token } else { token.token };
-        if token.is_empty() {
-            Err(Error::denied("the token server gave no token"))
-        } else {
-            Ok(format!("Bearer {token}"))
-        }
+    }
+
+    /// Whether what is read is known by its digest, so that whoever is on the way can change nothing.
+    fn is_verified(&self) -> bool {
+        self.method == Method::GET && self.uri.contains("/blobs/sha")
     }
 }
 
 impl Endpoint {
-    fn is_plain(&self) -> bool {
+    pub fn is_plain(&self) -> bool {
         self.base.starts_with("http://")
     }
 
-    /// Where a `Location` leads.
-    pub fn absolute(&self, from: &str, location: &str) -> Result<String> {
-        let from: Uri = from.parse().map_err(|_| Error::invalid(format!("malformed address {from:?}")))?;
-        let to = match location {
-            path if path.starts_with('/') && !path.starts_with("//") => {
-                format!(
-                    "{}://{}{path}",
-                    from.scheme_str().unwrap_or("https"),
-                    from.authority().map(http::uri::Authority::as_str).unwrap_or_default()
-                )
+    /// Where a `Location` leads. From TLS there is no way back to plain HTTP but for content that is verified: a registry
+    /// that takes itself for plain, behind somebody who speaks TLS for it, is asked by TLS again.
+    pub fn absolute(&self, from: &str, location: &str, verified: bool) -> Result<String> {
+        let from: Uri = from.parse().map_err(|_| Error::invalid(format!("malformed address {:?}", shown(from))))?;
+        let to = resolve(&from, location);
+        if to.starts_with("https://") || (self.is_plain() || verified) && to.starts_with("http://") {
+            return Ok(to);
+        }
+        let address: Option<Uri> = to.strip_prefix("http://").and_then(|_| to.parse().ok());
+        match (address.as_ref().and_then(Uri::host), from.authority()) {
+            (Some(host), Some(authority)) if Some(host) == from.host() => {
+                let path = address.as_ref().and_then(Uri::path_and_query).map_or("/", |path| path.as_str());
+                Ok(format!("https://{authority}{path}"))
             }
-            absolute => absolute.to_owned(),
-        };
-        // From TLS there is no way back to plain HTTP.
-        let allowed = to.starts_with("https://") || self.is_plain() && to.starts_with("http://");
-        if allowed { Ok(to) } else { Err(Error::unavailable(format!("refused to follow a redirect to {location:?}"))) }
+            _ => Err(Error::unavailable(format!("refused to follow a redirect from TLS to {:?}", shown(&to)))),
+        }
     }
 }
 
 /// Whether the same request may be answered differently later.
-fn is_passing(status: StatusCode) -> bool {
+pub(super) fn is_passing(status: StatusCode) -> bool {
     status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS || status == StatusCode::REQUEST_TIMEOUT
 }
 
-/// What a registry says when it refuses (distribution specification, "Error codes").
+/// What a registry says when it refuses a write.
 pub(super) async fn refusal(what: &str, response: Response<Incoming>) -> Error {
-    #[derive(Deserialize)]
-    struct Errors {
-        errors: Vec<Entry>,
-    }
-    #[derive(Deserialize)]
-    struct Entry {
-        #[serde(default)]
-        code: String,
-        #[serde(default)]
-        message: String,
-    }
     let status = response.status();
-    let said = body(response, 64 << 10).await.unwrap_or_default();
-    let entries = serde_json::from_slice::<Errors>(&said).map(|errors| errors.errors).unwrap_or_default();
-    let words: Vec<String> =
-        entries.iter().map(|entry| format!("{}: {}", entry.code.to_lowercase(), entry.message)).collect();
-    let words = if words.is_empty() { format!("unexpected status: {status}") } else { words.join(", ") };
+    let words = said(response).await.unwrap_or_else(|| format!("unexpected status: {status}"));
     match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Error::denied(words),
         StatusCode::NOT_FOUND => Error::not_found(format!("{what}: {words}")),
@@ -339,13 +386,59 @@ pub(super) async fn refusal(what: &str, response: Response<Incoming>) -> Error {
     }
 }
 
-fn same_host(a: &str, b: &str) -> bool {
+/// A status that nobody waited for, with what the registry says of it.
+pub(super) async fn unexpected(method: &Method, uri: &str, response: Response<Incoming>) -> String {
+    let status = response.status();
+    let words = said(response).await.map(|words| format!(": {words}")).unwrap_or_default();
+    format!("unexpected status from {method} request to {}: {status}{words}", shown(uri))
+}
+
+/// A registry's own words (distribution specification, "Error codes"; token servers say `details`).
+async fn said(response: Response<Incoming>) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Said {
+        #[serde(default)]
+        errors: Vec<Entry>,
+        #[serde(default)]
+        details: String,
+    }
+    #[derive(Deserialize)]
+    struct Entry {
+        #[serde(default)]
+        code: String,
+        #[serde(default)]
+        message: String,
+    }
+    let said: Said = serde_json::from_slice(&body(response, 64 << 10).await.ok()?).ok()?;
+    let entries = said.errors.iter().map(|entry| format!("{}: {}", entry.code.to_lowercase(), entry.message));
+    let words = entries.chain(Some(said.details).filter(|details| !details.is_empty())).collect::<Vec<_>>();
+    (!words.is_empty()).then(|| words.join(", "))
+}
+
+/// Seconds that the registry wants to be left alone.
+fn retry_after(response: &Response<Incoming>) -> u64 {
+    let value = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+    value.and_then(|value| value.trim().parse().ok()).unwrap_or(0)
+}
+
+fn accept() -> String {
+    [OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST, "*/*"].join(", ")
+}
+
+/// The query of the next page (RFC 8288, `<…?n=…&last=…>; rel="next"`).
+fn next_page(link: &str) -> Option<String> {
+    let (address, rest) = link.trim().strip_prefix('<')?.split_once('>')?;
+    let query = address.split_once('?')?.1;
+    (rest.contains("next") && !query.is_empty()).then(|| query.to_owned())
+}
+
+pub(super) fn same_host(a: &str, b: &str) -> bool {
     let origin = |text: &str| text.parse::<Uri>().ok().map(|uri| (uri.scheme().cloned(), uri.authority().cloned()));
     origin(a).is_some_and(|a| Some(a) == origin(b))
 }
 
 /// Reads a small body.
-async fn body(response: Response<Incoming>, limit: u64) -> Result<Vec<u8>> {
+pub(super) async fn body(response: Response<Incoming>, limit: u64) -> Result<Vec<u8>> {
     let limited = Limited::new(response.into_body(), limit as usize);
     let collected = timeout(ANSWER_LIMIT, limited.collect())
         .await
@@ -359,35 +452,41 @@ async fn body(response: Response<Incoming>, limit: u64) -> Result<Vec<u8>> {
     })
 }
 
-/// `key="value",key=value`.
-fn challenge_parameters(text: &str) -> Vec<(String, String)> {
-    let mut out = Vec::new();
-    let mut rest = text.trim();
-    while let Some((key, after)) = rest.split_once('=') {
-        let (value, tail) = match after.strip_prefix('"') {
-            Some(quoted) => quoted.split_once('"').unwrap_or((quoted, "")),
-            None => after.split_once(',').unwrap_or((after, "")),
-        };
-        out.push((key.trim().to_lowercase(), value.trim().to_owned()));
-        rest = tail.trim_start_matches([',', ' ']);
-    }
-    out
-}
-
-/// Percent-encodes a query's value.
-fn encode(text: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b':' | b'/');
-    text.bytes().map(|byte| if plain(byte) { (byte as char).to_string() } else { format!("%{byte:02X}") }).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn challenges_are_taken_apart() {
-        let parameters = challenge_parameters(r#"realm="https://auth.x/token",service="reg,istry",scope=a:b:pull"#);
-        let expected = [("realm", "https://auth.x/token"), ("service", "reg,istry"), ("scope", "a:b:pull")];
-        assert_eq!(parameters, expected.map(|(key, value)| (key.to_owned(), value.to_owned())));
+    fn addresses_lead_where_they_may() {
+        let endpoint = |base: &str| Endpoint {
+            base: base.into(),
+            credentials: Credentials::Anonymous,
+            authorization: Mutex::new(None),
+        };
+        let (tls, plain) = (endpoint("https://r.example:5000/v2/a"), endpoint("http://r.example/v2/a"));
+        let from = "https://r.example:5000/v2/a/blobs/uploads/";
+        for (location, expected) in [
+            ("/v2/a/x?y=z", "https://r.example:5000/v2/a/x?y=z"),
+            ("next?y=z", "https://r.example:5000/v2/a/blobs/uploads/next?y=z"),
+            ("?y=z", "https://r.example:5000/v2/a/blobs/uploads/?y=z"),
+            ("../up", "https://r.example:5000/v2/a/blobs/up"),
+            ("//cdn.example/b", "https://cdn.example/b"),
+            ("https://cdn.example/b", "https://cdn.example/b"),
+            ("http://r.example/v2/a/x?y", "https://r.example:5000/v2/a/x?y"),
+        ] {
+            assert_eq!(tls.absolute(from, location, false).unwrap(), expected, "{location}");
+        }
+        let refused = tls.absolute(from, "http://cdn.example/b?X-Signature=s", false).unwrap_err().to_string();
+        assert!(refused.contains("from TLS to \"http://cdn.example/b?[REDACTED]\""), "{refused}");
+        assert_eq!(tls.absolute(from, "http://cdn.example/b", true).unwrap(), "http://cdn.example/b");
+        assert_eq!(plain.absolute("http://r.example/", "http://cdn.example/b", false).unwrap(), "http://cdn.example/b");
+        assert!(tls.absolute(from, "file:///etc/passwd", true).is_err());
+    }
+
+    #[test]
+    fn pages_follow_each_other() {
+        let link = r#"</v2/a/tags/list?last=b&n=100>; rel="next""#;
+        assert_eq!(next_page(link).as_deref(), Some("last=b&n=100"));
+        assert_eq!(next_page("<x>; rel=\"next\""), None);
     }
 }

@@ -23,7 +23,7 @@ use tracing::warn;
 
 use super::{
     Body,
-    repository::{Call, Endpoint, Repository, refusal},
+    repository::{Call, Endpoint, Repository, refusal, unexpected},
 };
 use crate::{
     digest::Digest,
@@ -102,7 +102,7 @@ impl Repository {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
                 Err(Error::denied("denied: requested access to the resource is denied"))
             }
-            status => Err(Error::unavailable(format!("unexpected status from HEAD request to {}: {status}", call.uri))),
+            _ => Err(Error::unavailable(unexpected(&call.method, &call.uri, response).await)),
         }
     }
 
@@ -212,7 +212,8 @@ impl Repository {
 
 fn location(endpoint: &Endpoint, from: &str, response: &Response<Incoming>) -> Result<String> {
     let value = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
-    endpoint.absolute(from, value.ok_or_else(|| Error::unavailable("the registry named no place to upload to"))?)
+    let value = value.ok_or_else(|| Error::unavailable("the registry named no place to upload to"))?;
+    endpoint.absolute(from, value, false)
 }
 
 /// The blob from `offset` on, read as the connection takes it.
