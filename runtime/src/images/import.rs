@@ -13,10 +13,9 @@ use serde::Deserialize;
 use super::{
     Inner,
     catalogue::ImageRecord,
-    decompress, digest_of,
+    decompress,
     manifest::{
-        self, Descriptor, Document, ImageConfig, Index, MAX_DOCUMENT, Manifest, OCI_CONFIG, OCI_LAYER, OCI_MANIFEST,
-        Platform,
+        self, Descriptor, Document, ImageConfig, Index, MAX_DOCUMENT, Manifest, OCI_CONFIG, OCI_MANIFEST, Platform,
     },
     reference::Reference,
 };
@@ -153,9 +152,12 @@ impl Spool {
         let Document::Index(index) = manifest::parse(&self.read("index.json")?, manifest::OCI_INDEX)? else {
             return Err(Error::invalid("index.json is not an index"));
         };
-        let mut out = Vec::new();
+        let mut named: Vec<(&Descriptor, Option<Reference>)> = Vec::new();
         for entry in &index.manifests {
-            let reference = layout_name(entry, name, index.manifests.len() == 1)?;
+            named.push((entry, layout_name(entry, name, index.manifests.len() == 1)?));
+        }
+        let mut out = Vec::new();
+        for (entry, reference) in for_this_platform(named) {
             if let Some(image) = self.import_descriptor(inner, entry, reference.as_ref(), 0)? {
                 let names: Vec<String> = reference.as_ref().and_then(Reference::tagged).into_iter().collect();
                 // One entry for each of an image's names.
@@ -193,6 +195,8 @@ impl Spool {
             )));
         }
         match manifest::parse(&bytes, &entry.media_type)? {
+            // A signature, an attestation, a chart: kept beside images.
+            Document::Manifest(manifest) if manifest.check_types().is_err() => Ok(None),
             Document::Index(index) => match choose_present(&index, self) {
                 Some(chosen) => self.import_descriptor(inner, chosen, reference, depth + 1),
                 None => Ok(None),
@@ -219,17 +223,7 @@ impl Spool {
         let files = image.layers.clone().unwrap_or_default();
         let mut layers = Vec::new();
         for file in &files {
-            let (digest, size) = digest_of(self.open(file)?)?;
-            let layer = Descriptor {
-                media_type: OCI_LAYER.into(),
-                digest,
-                size,
-                platform: None,
-                annotations: Default::default(),
-                urls: vec![],
-            };
-            inner.store_exact(self.open(file)?, &layer)?;
-            layers.push(layer);
+            layers.push(inner.store_layer(self.open(file)?)?.descriptor);
         }
         let digest = inner.content.put(&config_bytes)?;
         let config = Descriptor {
@@ -269,7 +263,23 @@ fn blob_name(digest: &Digest) -> String {
 /// Of several platforms an archive often holds one.
 fn choose_present<'a>(index: &'a Index, spool: &Spool) -> Option<&'a Descriptor> {
     let present = |entry: &&Descriptor| spool.open(&blob_name(&entry.digest)).is_ok();
-    index.choose(&Platform::own()).ok().filter(present)
+    index.choose(&Platform::host()).ok().filter(present)
+}
+
+/// Of entries with one name that differ in their platform, the nearest to this machine, as if they were an index of their
+/// own; where none fits, all of them: an archive of one image for another machine is loaded, too.
+fn for_this_platform(entries: Vec<(&Descriptor, Option<Reference>)>) -> Vec<(&Descriptor, Option<Reference>)> {
+    let distance = |entry: &Descriptor| entry.platform.as_ref().and_then(|own| own.distance(&Platform::host()));
+    let nearest = |name: &Option<Reference>| {
+        let same = entries.iter().filter(|(_, other)| other == name);
+        same.filter_map(|(entry, _)| Some((distance(entry)?, &entry.digest))).min_by_key(|(distance, _)| *distance)
+    };
+    let wanted = |(entry, name): &(&Descriptor, Option<Reference>)| match (&entry.platform, nearest(name)) {
+        (Some(platform), None) => !platform.is_unknown(),
+        (Some(_), Some((_, digest))) => *digest == entry.digest,
+        (None, _) => true,
+    };
+    entries.iter().filter(|entry| wanted(entry)).cloned().collect()
 }
 
 /// The name of an entry: containerd's annotation holds a whole one, OCI's may hold a tag alone.

@@ -14,9 +14,6 @@ use crate::{
     error::{Context, Error, Result},
 };
 
-const OCI_LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
-const OCI_LAYER_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
-
 /// A layer in the content store.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct StoredLayer {
@@ -148,19 +145,31 @@ impl Images {
 }
 
 impl Inner {
-    fn store_layer(&self, reader: impl Read) -> Result<StoredLayer> {
+    /// Stores a layer as it comes; one in a form that no layer may have, unpacked.
+    pub(super) fn store_layer(&self, reader: impl Read) -> Result<StoredLayer> {
+        let (form, stream) = decompress::form(reader)?;
+        match form.layer_type() {
+            Some(OCI_LAYER) => self.store_plain(stream),
+            Some(media_type) => self.store_packed(stream, media_type),
+            None => self.store_plain(decompress::reader(stream)?),
+        }
+    }
+
+    fn store_plain(&self, mut reader: impl Read) -> Result<StoredLayer> {
+        let mut writer = self.content.writer(None)?;
+        std::io::copy(&mut reader, &mut writer).context("read layer")?;
+        let (digest, size) = writer.commit()?;
+        Ok(StoredLayer { descriptor: descriptor(OCI_LAYER, digest.clone(), size), diff_id: digest })
+    }
+
+    fn store_packed(&self, reader: impl Read, media_type: &str) -> Result<StoredLayer> {
         let mut writer = self.content.writer(None)?;
         // What goes through is stored as it is and hashed unpacked.
-        let mut tee = Tee { reader, writer: &mut writer, head: Vec::new() };
+        let mut tee = Tee { reader, writer: &mut writer };
         let tar = decompress::reader(&mut tee)?;
         let (diff_id, _) = HashingReader::new(tar, Hasher::sha256()).finish().context("read layer")?;
         // A decompressor may leave padding behind its end.
         std::io::copy(&mut tee, &mut std::io::sink()).context("read layer")?;
-        let media_type = match tee.head[..] {
-            [0x1f, 0x8b, ..] => OCI_LAYER_GZIP,
-            [0x28, 0xb5, 0x2f, 0xfd, ..] => OCI_LAYER_ZSTD,
-            _ => OCI_LAYER,
-        };
         let (digest, size) = writer.commit()?;
         Ok(StoredLayer { descriptor: descriptor(media_type, digest, size), diff_id })
     }
@@ -177,19 +186,16 @@ fn descriptor(media_type: &str, digest: Digest, size: u64) -> Descriptor {
     }
 }
 
-/// Writes down what is read through it, and remembers how it began.
+/// Writes down what is read through it.
 struct Tee<'a, R, W> {
     reader: R,
     writer: &'a mut W,
-    head: Vec<u8>,
 }
 
 impl<R: Read, W: std::io::Write> Read for Tee<'_, R, W> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let count = self.reader.read(buffer)?;
         self.writer.write_all(&buffer[..count])?;
-        let missing = 4usize.saturating_sub(self.head.len()).min(count);
-        self.head.extend_from_slice(&buffer[..missing]);
         Ok(count)
     }
 }

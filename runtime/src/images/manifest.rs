@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use super::platform::Platform;
 use crate::{
     digest::Digest,
     error::{Error, Result},
@@ -13,6 +14,7 @@ pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 pub const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 pub const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 
@@ -26,87 +28,16 @@ const MAX_INDEX_ENTRIES: usize = 1024;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Descriptor {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_default")]
     pub media_type: String,
     pub digest: Digest,
     pub size: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<Platform>,
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, deserialize_with = "texts", skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "null_default", skip_serializing_if = "Vec::is_empty")]
     pub urls: Vec<String>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Platform {
-    pub architecture: String,
-    pub os: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub variant: Option<String>,
-}
-
-/// `os`, `os/architecture`, `os/architecture/variant` or an architecture alone, as `--platform` takes it.
-impl std::str::FromStr for Platform {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Platform> {
-        let words: Vec<&str> = text.split('/').collect();
-        let word = |word: &str| {
-            !word.is_empty()
-                && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'))
-        };
-        if words.len() > 3 || !words.iter().all(|part| word(part)) {
-            return Err(Error::invalid(format!("{text:?}: unknown operating system or architecture")));
-        }
-        let own = Platform::own();
-        let (os, architecture) = match words[..] {
-            ["linux"] => ("linux", own.architecture.as_str()),
-            ["windows" | "darwin" | "freebsd"] => (words[0], own.architecture.as_str()),
-            [architecture] => ("linux", architecture),
-            [os, architecture, ..] => (os, architecture),
-            [] => ("", ""),
-        };
-        let architecture = match architecture {
-            "x86_64" | "x86-64" => "amd64",
-            "aarch64" => "arm64",
-            other => other,
-        };
-        let variant = words.get(2).map(|variant| (*variant).to_owned());
-        Ok(Platform { architecture: architecture.into(), os: os.into(), variant })
-    }
-}
-
-impl std::fmt::Display for Platform {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.os, self.architecture)?;
-        self.variant.as_ref().map_or(Ok(()), |variant| write!(f, "/{variant}"))
-    }
-}
-
-impl Platform {
-    /// What runs on this machine, in the names of Go.
-    pub fn own() -> Platform {
-        let architecture = match std::env::consts::ARCH {
-            "x86_64" => "amd64",
-            "aarch64" => "arm64",
-            other => other,
-        };
-        Platform { architecture: architecture.into(), os: "linux".into(), variant: None }
-    }
-
-    /// Whether an image for this platform is one for `wanted`.
-    pub fn fits(&self, wanted: &Platform) -> bool {
-        // arm64's only variant is v8.
-        let variant = |platform: &Platform| match platform.variant.as_deref() {
-            None | Some("") if platform.architecture == "arm64" => "v8".to_owned(),
-            variant => variant.unwrap_or_default().to_owned(),
-        };
-        let any_variant = wanted.variant.is_none() && variant(self).is_empty();
-        self.os == wanted.os
-            && self.architecture == wanted.architecture
-            && (any_variant || variant(self) == variant(wanted))
-    }
 }
 
 /// One image for one platform.
@@ -121,6 +52,31 @@ pub struct Manifest {
 }
 
 impl Manifest {
+    /// Whether it is one of an image: other things have manifests too (moby's `checkSupportedMediaType` and
+    /// `validateMediaType`).
+    pub fn check_types(&self) -> Result<()> {
+        // Some registries say nothing, or something of no meaning, of what are images.
+        const PLAIN: [&str; 4] = ["", "application/octet-stream", "application/json", "text/html"];
+        let config = self.config.media_type.as_str();
+        if !PLAIN.contains(&config) && config != OCI_CONFIG && config != DOCKER_CONFIG {
+            let class = match config {
+                "application/vnd.docker.plugin.v1+json" => "plugin",
+                "application/vnd.cncf.helm.config.v1+json" => "helm",
+                _ => "unknown",
+            };
+            return Err(Error::invalid(format!("Encountered remote {config:?}({class}) when fetching")));
+        }
+        let is_layer = |kind: &str| {
+            PLAIN.contains(&kind)
+                || kind.starts_with("application/vnd.oci.image.")
+                || kind.starts_with("application/vnd.docker.")
+        };
+        match self.layers.iter().find(|layer| !is_layer(&layer.media_type)) {
+            Some(layer) => Err(Error::invalid(format!("unsupported media type {}", layer.media_type))),
+            None => Ok(()),
+        }
+    }
+
     /// What it points at.
     pub fn blobs(&self) -> impl Iterator<Item = &Descriptor> {
         self.layers.iter().chain([&self.config])
@@ -134,6 +90,7 @@ pub struct Index {
     pub schema_version: u32,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub media_type: String,
+    #[serde(deserialize_with = "readable")]
     pub manifests: Vec<Descriptor>,
 }
 
@@ -163,11 +120,12 @@ pub fn parse(bytes: &[u8], media_type: &str) -> Result<Document> {
     if known.contains(&media_type) && known.contains(&inside) && media_type != inside {
         return Err(Error::invalid(format!("manifest of type {inside} was served as {media_type}")));
     }
-    if value.get("manifests").is_some() {
-        let index: Index = serde_json::from_value(value).map_err(bad)?;
-        if index.manifests.len() > MAX_INDEX_ENTRIES {
+    if let Some(entries) = value.get("manifests") {
+        let entries = entries.as_array().map_or(0, Vec::len);
+        if entries > MAX_INDEX_ENTRIES {
             return Err(Error::invalid(format!("index has more than {MAX_INDEX_ENTRIES} manifests")));
         }
+        let index: Index = serde_json::from_value(value).map_err(bad)?;
         return Ok(Document::Index(index));
     }
     let manifest: Manifest = serde_json::from_value(value).map_err(bad)?;
@@ -188,23 +146,27 @@ impl Index {
     /// The manifest for a platform.
     pub fn choose(&self, wanted: &Platform) -> Result<&Descriptor> {
         // Attestations name the platform unknown/unknown; entries without a platform fit a single-image index.
-        let fitting =
-            self.manifests.iter().find(|entry| entry.platform.as_ref().is_some_and(|platform| platform.fits(wanted)));
+        let near = |entry: &Descriptor| entry.platform.as_ref().and_then(|platform| platform.distance(wanted));
+        let fitting = self.manifests.iter().filter_map(|entry| Some((near(entry)?, entry)));
+        let fitting = fitting.min_by_key(|(distance, _)| *distance).map(|(_, entry)| entry);
         let only = || self.manifests.iter().find(|entry| entry.platform.is_none());
+        // How much of amd64 a machine has does not matter to whoever finds nothing at all.
+        let variant = wanted.variant.clone().filter(|_| wanted.architecture != "amd64");
+        let shown = Platform { variant, ..wanted.clone() };
         fitting
             .or_else(only)
-            .ok_or_else(|| Error::not_found(format!("no matching manifest for {wanted} in the manifest list entries")))
+            .ok_or_else(|| Error::not_found(format!("no matching manifest for {shown} in the manifest list entries")))
     }
 }
 
 /// The image configuration (config.md). What it does not name is kept and written again.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct ImageConfig {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_default")]
     pub architecture: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub variant: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_default")]
     pub os: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created: Option<String>,
@@ -212,7 +174,7 @@ pub struct ImageConfig {
     pub author: String,
     #[serde(default, deserialize_with = "null_default")]
     pub config: RunConfig,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_default")]
     pub rootfs: RootFs,
     #[serde(default, deserialize_with = "null_default", skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<History>,
@@ -243,13 +205,13 @@ pub struct RunConfig {
     pub user: String,
     #[serde(default, deserialize_with = "null_default", skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<String>,
-    #[serde(default, deserialize_with = "null_default", skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "words", skip_serializing_if = "Vec::is_empty")]
     pub entrypoint: Vec<String>,
-    #[serde(default, deserialize_with = "null_default", skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "words", skip_serializing_if = "Vec::is_empty")]
     pub cmd: Vec<String>,
     #[serde(default, deserialize_with = "null_default", skip_serializing_if = "String::is_empty")]
     pub working_dir: String,
-    #[serde(default, deserialize_with = "null_default", skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, deserialize_with = "texts", skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
     #[serde(default, deserialize_with = "null_default", skip_serializing_if = "BTreeMap::is_empty")]
     pub exposed_ports: BTreeMap<String, serde_json::Value>,
@@ -262,7 +224,7 @@ pub struct RunConfig {
     pub healthcheck: Option<serde_json::Value>,
     #[serde(default, deserialize_with = "null_default", skip_serializing_if = "Vec::is_empty")]
     pub on_build: Vec<String>,
-    #[serde(default, deserialize_with = "null_default", skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "words", skip_serializing_if = "Vec::is_empty")]
     pub shell: Vec<String>,
     #[serde(default, deserialize_with = "null_default", skip_serializing_if = "std::ops::Not::not")]
     pub args_escaped: bool,
@@ -275,7 +237,7 @@ pub struct RunConfig {
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct RootFs {
-    #[serde(default, rename = "type")]
+    #[serde(default, rename = "type", deserialize_with = "null_default")]
     pub kind: String,
     #[serde(default, deserialize_with = "null_default")]
     pub diff_ids: Vec<Digest>,
@@ -288,6 +250,34 @@ where
     T: Default + Deserialize<'de>,
 {
     Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// A map of texts in which null is an empty one, as Go reads it.
+fn texts<'de, D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<BTreeMap<String, String>, D::Error> {
+    let read = Option::<BTreeMap<String, Option<String>>>::deserialize(deserializer)?.unwrap_or_default();
+    Ok(read.into_iter().map(|(key, value)| (key, value.unwrap_or_default())).collect())
+}
+
+/// A list of texts, or one alone (moby's `strslice`).
+fn words<'de, D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Words {
+        One(String),
+        Several(Vec<String>),
+    }
+    Ok(match Option::<Words>::deserialize(deserializer)? {
+        None => Vec::new(),
+        Some(Words::One(word)) => vec![word],
+        Some(Words::Several(words)) => words,
+    })
+}
+
+/// The entries that can be read: one with a digest of an algorithm that nobody here knows is nothing to choose, but the
+/// others are.
+fn readable<'de, D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Vec<Descriptor>, D::Error> {
+    let entries = Option::<Vec<serde_json::Value>>::deserialize(deserializer)?.unwrap_or_default();
+    Ok(entries.into_iter().filter_map(|entry| serde_json::from_value(entry).ok()).collect())
 }
 
 impl ImageConfig {
@@ -350,6 +340,41 @@ mod tests {
             let error = parse(document.as_bytes(), DOCKER_MANIFEST).unwrap_err().to_string();
             assert!(error.contains(word), "{error}");
         }
+    }
+
+    #[test]
+    fn what_go_reads_is_read() {
+        let (good, other) = (Digest::of(b"good"), Digest::of(b"other"));
+        let text = format!(
+            r#"{{"schemaVersion":2,"manifests":[
+                {{"digest":"blake3:00","size":1,"platform":{{"os":"linux","architecture":"{arch}"}}}},
+                {{"digest":"{other}","size":1,"platform":{{}}}},
+                {{"digest":"{good}","size":1,"annotations":null,"urls":null,"platform":{{"os":"linux","architecture":"{arch}"}}}}]}}"#,
+            arch = Platform::own().architecture
+        );
+        let Document::Index(index) = parse(text.as_bytes(), OCI_INDEX).unwrap() else { panic!("an index") };
+        assert_eq!(index.choose(&Platform::host()).unwrap().digest, good);
+        let config = ImageConfig::parse(
+            br#"{"architecture":null,"os":"linux","config":{"Cmd":"/x","Entrypoint":null,"Labels":{"a":null}},"rootfs":null}"#,
+        );
+        let config = config.unwrap();
+        assert_eq!((config.config.cmd, config.config.labels["a"].as_str()), (vec!["/x".to_owned()], ""));
+    }
+
+    #[test]
+    fn images_and_nothing_else_are_images() {
+        let manifest = |config: &str, layer: &str| {
+            let blob = |kind: &str| format!(r#"{{"mediaType":"{kind}","digest":"{}","size":1}}"#, Digest::of(b""));
+            let text = format!(r#"{{"schemaVersion":2,"config":{},"layers":[{}]}}"#, blob(config), blob(layer));
+            let Document::Manifest(manifest) = parse(text.as_bytes(), "").unwrap() else { panic!("a manifest") };
+            manifest.check_types().map_err(|error| error.to_string())
+        };
+        assert!(manifest(OCI_CONFIG, OCI_LAYER).is_ok());
+        assert!(manifest("", "application/vnd.docker.image.rootfs.diff.tar.gzip").is_ok());
+        let helm = manifest("application/vnd.cncf.helm.config.v1+json", OCI_LAYER).unwrap_err();
+        assert_eq!(helm, "Encountered remote \"application/vnd.cncf.helm.config.v1+json\"(helm) when fetching");
+        let signature = manifest(OCI_CONFIG, "application/vnd.dev.cosign.simplesigning.v1+json").unwrap_err();
+        assert!(signature.contains("unsupported media type"), "{signature}");
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod login;
 pub mod manifest;
 mod mend;
 pub mod pack;
+mod platform;
 pub mod pull;
 pub mod push;
 pub mod reference;
@@ -42,7 +43,7 @@ use self::{
 };
 use crate::{
     content::ContentStore,
-    digest::{Digest, Hasher, HashingReader},
+    digest::{Digest, HashingReader},
     error::{Context, Error, Result},
     snapshots::{
         Snapshotter,
@@ -353,9 +354,4 @@ impl Inner {
         }
         writer.commit().map(drop)
     }
-}
-
-/// The SHA-256 digest and the length of a stream.
-pub(crate) fn digest_of(stream: impl Read) -> Result<(Digest, u64)> {
-    HashingReader::new(stream, Hasher::sha256()).finish().context("hash a layer")
 }
