@@ -3,14 +3,17 @@
 use std::{io::Write, sync::Arc};
 
 use bytes::Bytes;
+use futures::TryStreamExt;
+use http_body_util::BodyExt;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::mpsc;
+use tokio_util::io::{StreamReader, SyncIoBridge};
 
 use super::{
     Docker,
     containers::{Container, filesystem},
-    http::{Answer, Call, Problem, created, line, stream},
+    http::{Answer, Call, Problem, created, line, stream, stream_or_break},
     metrics::Action,
     types::{Config, Map},
 };
@@ -24,24 +27,10 @@ use crate::{
     snapshots::Root,
 };
 
-/// `linux/arm64/v8`
+/// A platform as clients name it; none if they name none.
 pub fn platform(text: &str) -> Result<Option<Platform>, Problem> {
-    if text.is_empty() {
-        return Ok(None);
-    }
-    let mut parts = text.split('/');
-    let (os, architecture, variant) = (parts.next().unwrap_or_default(), parts.next(), parts.next());
-    let Some(architecture) = architecture.filter(|_| parts.next().is_none() && !os.is_empty()) else {
-        return Err(Problem::bad(format!(
-            "{text:?} is an invalid OS component of platform: it must be OS/ARCH[/VARIANT]"
-        )));
-    };
-    let architecture = match architecture {
-        "x86_64" | "x86-64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    };
-    Ok(Some(Platform { architecture: architecture.into(), os: os.into(), variant: variant.map(str::to_owned) }))
+    let parsed = Some(text).filter(|text| !text.is_empty()).map(str::parse);
+    parsed.transpose().map_err(|error: crate::Error| Problem::bad(error.to_string()))
 }
 
 /// A blocking writer whose bytes become a response's body.
@@ -95,14 +84,20 @@ pub async fn save(call: Call) -> Answer {
         let image = call.docker.find_image(name)?;
         call.docker.tell_image(image.id.as_str(), "save", name);
     }
+    // What is known to fail fails with a status; what fails later breaks the connection off, and never looks whole.
+    call.docker.engine.images().can_save(&names)?;
     let (sender, receiver) = mpsc::channel(8);
+    let (ended, outcome) = tokio::sync::oneshot::channel();
     let docker = call.docker.clone();
     tokio::spawn(async move {
-        if let Err(error) = docker.engine.images().save(&names, BodyWriter::new(sender)).await {
+        let saved = docker.engine.images().save(&names, BodyWriter::new(sender)).await;
+        if let Err(error) = &saved {
             tracing::warn!(%error, "images could not be saved");
         }
+        // Nobody hears it if the client is gone.
+        let _ = ended.send(saved.is_ok());
     });
-    Ok(stream("application/x-tar", receiver))
+    Ok(stream_or_break("application/x-tar", receiver, outcome))
 }
 
 pub async fn load(call: Call) -> Answer {
@@ -137,22 +132,31 @@ pub async fn load(call: Call) -> Answer {
 
 /// `POST /images/create?fromSrc=`: a file system as an image.
 pub async fn import(call: Call, source: &str) -> Answer {
-    if source != "-" {
-        return Err(Problem::bad("importing from a URL is not supported by this engine: fetch it and pipe it in"));
-    }
     let name = named(call.query.text("repo"), call.query.text("tag"))?;
     let message = call.query.text("message").to_owned();
     let changes: Vec<String> = call.query.all("changes").map(str::to_owned).collect();
     let platform = platform(call.query.text("platform"))?;
     let docker = call.docker.clone();
     let (sender, receiver) = mpsc::channel(8);
-    let reader = call.reader();
+    let (url, reader): (_, Box<dyn std::io::Read + Send>) = match source {
+        "-" => (None, Box::new(call.reader())),
+        source => {
+            let url = if source.contains("://") { source.to_owned() } else { format!("http://{source}") };
+            let response = docker.engine.images().fetch(&url).await?;
+            let body = response.into_body().into_data_stream().map_err(std::io::Error::other);
+            (Some(url), Box::new(SyncIoBridge::new(StreamReader::new(body))))
+        }
+    };
+    let source = source.to_owned();
     tokio::spawn(async move {
+        if let Some(url) = url {
+            let _ = sender.send(line(&json!({ "status": format!("Downloading from {url}") }))).await;
+        }
         let mut config = ImageConfig { config: RunConfig::default(), ..docker.blank() };
         if let Some(platform) = platform {
             (config.architecture, config.os) = (platform.architecture, platform.os);
         }
-        let comment = if message.is_empty() { "Imported from -".to_owned() } else { message };
+        let comment = if message.is_empty() { format!("Imported from {source}") } else { message };
         let made = async {
             super::changes::apply(&mut config.config, &changes)?;
             let _hold = docker.engine.images().hold().await;
@@ -312,6 +316,7 @@ mod tests {
             (arm.os.as_str(), arm.architecture.as_str(), arm.variant.as_deref()),
             ("linux", "arm64", Some("v8"))
         );
-        assert!(platform("linux").is_err());
+        assert_eq!(platform("arm64").unwrap().unwrap().to_string(), "linux/arm64");
+        assert!(platform("nonsense").is_err());
     }
 }

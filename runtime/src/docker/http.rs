@@ -368,6 +368,24 @@ pub fn stream(content_type: &'static str, receiver: tokio::sync::mpsc::Receiver<
     response
 }
 
+/// The same; the connection is broken off behind the last byte unless `outcome` says that it is the last.
+pub fn stream_or_break(
+    content_type: &'static str,
+    receiver: tokio::sync::mpsc::Receiver<Bytes>,
+    outcome: tokio::sync::oneshot::Receiver<bool>,
+) -> Response<Body> {
+    use futures::StreamExt;
+    let end = async move {
+        let whole = outcome.await.unwrap_or(false);
+        (!whole).then(|| Err(std::io::Error::other("what is sent ends early")))
+    };
+    let end = futures::stream::once(end).filter_map(std::future::ready);
+    let stream = tokio_stream::wrappers::ReceiverStream::new(receiver).map(Ok).chain(end);
+    let mut response = Response::new(Body::from_stream(stream));
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
+    response
+}
+
 /// A value as one line of a JSON stream.
 pub fn line<T: Serialize>(value: &T) -> Bytes {
     let mut bytes = serde_json::to_vec(value).unwrap_or_default();

@@ -2,7 +2,10 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use base64::{Engine as _, prelude::BASE64_URL_SAFE, prelude::BASE64_URL_SAFE_NO_PAD};
+use base64::{
+    Engine as _,
+    prelude::{BASE64_STANDARD, BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE, BASE64_URL_SAFE_NO_PAD},
+};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -18,7 +21,7 @@ use crate::{
     images::{
         catalogue::ImageRecord,
         events::{Event, Step},
-        manifest::{Platform, RunConfig},
+        manifest::RunConfig,
         push::PushOptions,
         reference::Reference,
         registry::Credentials,
@@ -39,6 +42,10 @@ impl Docker {
         {
             return Ok(self.engine.images().record_stored(&step.image, &step.layers)?);
         }
+        // An id that nothing has is no name, but it is not malformed either.
+        if name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(Problem::not_found(format!("No such image: {name}")));
+        }
         let reference: Reference = name.parse().map_err(|_| Problem::bad("invalid reference format"))?;
         Err(Problem::not_found(format!("No such image: {}", reference.familiar())))
     }
@@ -53,10 +60,14 @@ impl Docker {
         chains.iter().map(|chain| self.engine.snapshots().layer_usage(chain).content).sum()
     }
 
-    /// Containers made from an image, of both edges.
+    /// Containers made from an image, or with one mounted, of both edges.
     fn image_users(&self, image: &ImageRecord) -> Vec<Arc<super::containers::Container>> {
         let id = image.id.to_string();
-        self.containers().into_iter().filter(|container| container.with(|record| record.image_id == id)).collect()
+        let uses = |container: &Arc<super::containers::Container>| {
+            let mut mounts = container.engine.config.mounts.iter().filter_map(|mount| mount.image.as_ref());
+            container.with(|record| record.image_id == id) || mounts.any(|mounted| mounted.chains == image.chains)
+        };
+        self.containers().into_iter().filter(uses).collect()
     }
 
     pub fn image_summary(&self, image: &ImageRecord, usage: bool) -> Value {
@@ -119,7 +130,7 @@ fn familiar(names: &[String]) -> Vec<String> {
     names.iter().map(|name| familiar_one(name)).collect()
 }
 
-fn familiar_one(name: &str) -> String {
+pub(super) fn familiar_one(name: &str) -> String {
     name.parse::<Reference>().map_or_else(|_| name.to_owned(), |reference| reference.familiar())
 }
 
@@ -273,7 +284,8 @@ fn is_id(name: &str, image: &ImageRecord) -> bool {
 
 impl Docker {
     /// dockerd's rules (`daemon/images/image_delete.go`): a name is untagged, and the last name takes the image along
-    /// unless containers need it; an id removes the image with its one name.
+    /// unless containers need it: one that runs keeps it even when forced, without a name. An id removes the image with
+    /// its one name.
     async fn remove_image(
         self: &Arc<Docker>,
         image: &ImageRecord,
@@ -315,7 +327,11 @@ impl Docker {
         let mut out: Vec<Value> = Vec::new();
         let removing: Vec<String> = if by_id { vec![image.id.to_string()] } else { names };
         for target in removing {
-            let removed = self.engine.images().remove(&target, self.in_use()).await?;
+            let removed = if users.iter().any(|container| container.runs()) {
+                self.engine.images().untag(&target)?
+            } else {
+                self.engine.images().remove(&target, self.in_use()).await?
+            };
             for name in &removed.names {
                 out.push(json!({ "Untagged": familiar_one(name) }));
                 self.tell_image(image.id.as_str(), "untag", &familiar_one(name));
@@ -384,111 +400,23 @@ pub async fn prune(call: Call) -> Answer {
     ok(&json!({ "ImagesDeleted": deleted, "SpaceReclaimed": reclaimed }))
 }
 
-/// What `X-Registry-Auth` carries.
-pub fn credentials(call: &Call) -> Result<Credentials, Problem> {
-    let Some(header) = call.request.headers().get("X-Registry-Auth") else { return Ok(Credentials::Anonymous) };
-    let bytes = header.as_bytes();
-    if bytes.is_empty() {
-        return Ok(Credentials::Anonymous);
-    }
-    let decoded = BASE64_URL_SAFE.decode(bytes).or_else(|_| BASE64_URL_SAFE_NO_PAD.decode(bytes));
-    let decoded = decoded.map_err(|_| Problem::bad("invalid X-Registry-Auth header: it is not base64url"))?;
-    if decoded.is_empty() || decoded == b"{}" || decoded == b"null" {
-        return Ok(Credentials::Anonymous);
-    }
-    Credentials::from_docker_json(&decoded)
-        .map_err(|error| Problem::bad(format!("invalid X-Registry-Auth header: {error}")))
+/// What `X-Registry-Auth` carries. What cannot be read is nothing, as dockerd has it for the sake of old clients.
+pub fn credentials(call: &Call) -> Credentials {
+    let header = call.request.headers().get("X-Registry-Auth").map(http::HeaderValue::as_bytes).unwrap_or_default();
+    decode_credentials(header).unwrap_or_else(|| {
+        tracing::warn!("a client's X-Registry-Auth header cannot be read; going on without credentials");
+        Credentials::Anonymous
+    })
 }
 
-/// `POST /images/create`: a pull, or an import.
-pub async fn create(call: Call) -> Answer {
-    let source = call.query.text("fromSrc").to_owned();
-    if !source.is_empty() {
-        return super::archives::import(call, &source).await;
+fn decode_credentials(header: &[u8]) -> Option<Credentials> {
+    if header.is_empty() {
+        return Some(Credentials::Anonymous);
     }
-    let (name, tag) = (call.query.text("fromImage"), call.query.text("tag"));
-    let whole = match tag {
-        "" => name.to_owned(),
-        tag if tag.contains(':') => format!("{name}@{tag}"),
-        tag => format!("{name}:{tag}"),
-    };
-    let reference: Reference = whole.parse().map_err(|_| Problem::bad("invalid reference format"))?;
-    let platform = super::archives::platform(call.query.text("platform"))?;
-    let credentials = credentials(&call)?;
-    let docker = call.docker.clone();
-    let (sender, receiver) = mpsc::channel::<Bytes>(1024);
-    tokio::spawn(async move {
-        let gone = sender.clone();
-        tokio::select! {
-            () = pull(docker, reference, platform, credentials, sender) => {}
-            // Nobody waits for it any more, as when `docker pull` is interrupted.
-            () = gone.closed() => {}
-        }
-    });
-    Ok(stream("application/json", receiver))
-}
-
-async fn pull(
-    docker: Arc<Docker>,
-    reference: Reference,
-    platform: Option<Platform>,
-    credentials: Credentials,
-    sender: mpsc::Sender<Bytes>,
-) {
-    let name = reference.to_string();
-    let shown = reference.familiar();
-    let label = reference.tag.clone().or_else(|| reference.digest.as_ref().map(Digest::to_string)).unwrap_or_default();
-    let repository = reference.name();
-    let repository = repository.strip_prefix("docker.io/").unwrap_or(&repository).to_owned();
-    let say = |value: Value| {
-        // A slow reader misses progress, never the end; one that is gone misses all.
-        let _ = sender.try_send(line(&value));
-    };
-    say(json!({ "status": format!("Pulling from {repository}"), "id": label }));
-    let before = docker.engine.images().find(&name).map(|image| image.id.clone());
-    let resolved: Arc<Mutex<Option<Digest>>> = Arc::default();
-    let (progress, keep) = (sender.clone(), resolved.clone());
-    let sink = Arc::new(move |event: Event| match event {
-        Event::Resolved { digest } => *keep.lock() = Some(digest),
-        Event::Layer { digest, step } => {
-            if let Some(value) = pull_step(&digest, &step) {
-                let _ = progress.try_send(line(&value));
-            }
-        }
-    });
-    let options = crate::images::pull::PullOptions { credentials, platform, events: Some(sink) };
-    match docker.engine.images().pull_with(&name, options).await {
-        Ok(image) => {
-            if let Some(digest) = resolved.lock().as_ref() {
-                say(json!({ "status": format!("Digest: {digest}") }));
-            }
-            let word =
-                if before.as_ref() == Some(&image.id) { "Image is up to date" } else { "Downloaded newer image" };
-            let last = json!({ "status": format!("Status: {word} for {shown}") });
-            docker.tell_image(&shown, "pull", &shown);
-            let _ = sender.send(line(&last)).await;
-        }
-        Err(error) => {
-            let text = pull_problem(&reference, &error);
-            let last = json!({ "errorDetail": { "message": text }, "error": text });
-            let _ = sender.send(line(&last)).await;
-        }
-    }
-}
-
-/// Why a pull failed, in dockerd's words where it has some.
-pub fn pull_problem(reference: &Reference, error: &crate::Error) -> String {
-    let text = error.to_string();
-    let name = reference.familiar();
-    if error.is_not_found() {
-        let tag = reference.manifest();
-        return if text.contains("platform") {
-            text
-        } else {
-            format!("manifest for {name} not found: manifest unknown: manifest unknown ({tag})")
-        };
-    }
-    text
+    // Specified is the alphabet for URLs; some clients send the other, or no padding.
+    let engines = [BASE64_URL_SAFE, BASE64_URL_SAFE_NO_PAD, BASE64_STANDARD, BASE64_STANDARD_NO_PAD];
+    let decoded = engines.iter().find_map(|engine| engine.decode(header).ok())?;
+    if decoded.is_empty() { Some(Credentials::Anonymous) } else { Credentials::from_docker_json(&decoded).ok() }
 }
 
 fn short(digest: &Digest) -> String {
@@ -561,7 +489,7 @@ fn progress_bar(current: u64, total: u64) -> String {
 pub async fn push(call: Call) -> Answer {
     let tag = call.query.text("tag").to_owned();
     let name = call.name().to_owned();
-    let credentials = credentials(&call)?;
+    let credentials = credentials(&call);
     let base: Reference = name.parse().map_err(|_| Problem::bad("invalid reference format"))?;
     let mut names = Vec::new();
     if tag.is_empty() && !name.rsplit('/').next().unwrap_or_default().contains(':') {

@@ -17,6 +17,7 @@ pub mod http;
 pub mod images;
 pub mod metrics;
 pub mod networks;
+pub mod pulls;
 pub mod registry;
 pub mod routes;
 pub mod server;

@@ -10,7 +10,7 @@ use http::{Method, StatusCode};
 use super::{
     archives, build, containers,
     http::{Answer, Call, Problem, percent},
-    images, networks, registry, system, volumes,
+    images, networks, pulls, registry, system, volumes,
 };
 
 /// The newest version served, that of Docker 28.2.
@@ -96,7 +96,7 @@ routes! {
     POST "/commit" 24 => archives::commit,
 
     GET "/images/json" 24 => images::list,
-    POST "/images/create" 24 => images::create,
+    POST "/images/create" 24 => pulls::create,
     GET "/images/search" 24 => images::search,
     POST "/images/prune" 25 => images::prune,
     POST "/images/load" 24 => archives::load,

@@ -37,6 +37,16 @@ impl Images {
         result
     }
 
+    /// Whether all that saving them takes is there.
+    pub fn can_save(&self, names: &[String]) -> Result<()> {
+        for (image, _) in self.choose(names)? {
+            if let Some(blob) = image.blobs().find(|blob| !self.inner.content.contains(blob)) {
+                return Err(Error::internal(format!("image {} is not whole: {blob} is missing", image.id)));
+            }
+        }
+        Ok(())
+    }
+
     fn choose(&self, names: &[String]) -> Result<Vec<Chosen>> {
         let mut out: Vec<Chosen> = Vec::new();
         let mut add =
@@ -137,6 +147,11 @@ impl<W: Write> Archive<W> {
         header.set_mtime(0);
         header.set_uid(0);
         header.set_gid(0);
-        self.builder.append_data(&mut header, name, reader).context("write image archive")
+        let mut exact = reader.take(size);
+        self.builder.append_data(&mut header, name, &mut exact).context("write image archive")?;
+        match exact.limit() {
+            0 => Ok(()),
+            missing => Err(Error::internal(format!("write image archive: {name} is {missing} bytes too short"))),
+        }
     }
 }

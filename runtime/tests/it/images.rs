@@ -37,6 +37,9 @@ use serde_json::json;
 
 use crate::isolation::isolated;
 
+/// An answer to some request.
+pub type Odd = Arc<dyn Fn(&Request) -> Option<Response<Body>> + Send + Sync>;
+
 #[derive(Default)]
 pub struct Registry {
     /// Path below /v2/ → type and bytes.
@@ -46,6 +49,10 @@ pub struct Registry {
     cut: Option<usize>,
     /// A path below /v2/ that is not answered for as long as it stands here.
     hold: Mutex<Option<String>>,
+    /// What answers first; where it says nothing, the registry answers as ever.
+    pub odd: Mutex<Option<Odd>>,
+    /// How often manifests were read.
+    pub reads: AtomicUsize,
     /// `Authorization` that is asked for, by way of a token.
     secret: Option<&'static str>,
 }
@@ -59,6 +66,10 @@ impl Registry {
 
 async fn answer(State(registry): State<Arc<Registry>>, request: Request) -> Response<Body> {
     registry.requests.fetch_add(1, Ordering::Relaxed);
+    let odd = registry.odd.lock().clone();
+    if let Some(odd) = odd.and_then(|odd| odd(&request)) {
+        return odd;
+    }
     let reply = |status: StatusCode, body: Vec<u8>| Response::builder().status(status).body(Body::from(body)).unwrap();
     let authorization =
         request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -89,6 +100,12 @@ async fn answer(State(registry): State<Arc<Registry>>, request: Request) -> Resp
     else {
         return reply(StatusCode::NOT_FOUND, Vec::new());
     };
+    if request.uri().path().contains("/manifests/") {
+        registry.reads.fetch_add(usize::from(request.method() == http::Method::GET), Ordering::Relaxed);
+        let digest = Digest::of(&bytes).to_string();
+        let answer = Response::builder().header(header::CONTENT_TYPE, kind).header("Docker-Content-Digest", digest);
+        return answer.body(Body::from(bytes)).unwrap();
+    }
     let range = request
         .headers()
         .get(header::RANGE)
@@ -121,6 +138,11 @@ impl Registry {
             self.content.lock().insert(name, (kind.into(), bytes.to_vec()));
         }
         json!({ "mediaType": kind, "digest": digest, "size": bytes.len() })
+    }
+
+    /// What was put under a path.
+    pub fn get(&self, path: &str) -> Vec<u8> {
+        self.content.lock()[path].1.clone()
     }
 
     /// An index with one image of two layers, compressed differently.
@@ -504,7 +526,7 @@ fn what_failed_pulls_brought_goes_and_slow_ones_hold_nothing_up() {
         let layers = [&good[..], &tar(&[("b", b"two")])].map(|tar| (Digest::of(tar), tar.to_vec()));
         let put = |tag: &str, diff_ids: [&Digest; 2]| {
             let config = json!({ "architecture": Platform::own().architecture, "os": "linux", "rootfs": { "type": "layers", "diff_ids": diff_ids } });
-            let config = registry.put(blob, "x", config.to_string().as_bytes());
+            let config = registry.put(blob, "application/vnd.oci.image.config.v1+json", config.to_string().as_bytes());
             let layers =
                 layers.iter().map(|(_, tar)| registry.put(blob, "application/vnd.oci.image.layer.v1.tar", tar));
             let manifest = json!({ "schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": layers.collect::<Vec<_>>() });

@@ -18,7 +18,8 @@ use super::{
         Docker,
         containers::{Container, filesystem},
         http::Problem,
-        images::{pull_problem, pull_step},
+        images::pull_step,
+        pulls::pull_problem,
         types::{Config, CreateBody, Healthcheck, HostConfig, Map, Mount as ContainerMount},
     },
     request::{RegistryConfig, Request},
@@ -133,7 +134,7 @@ impl BuildHost {
         });
         let options = PullOptions { credentials, platform: platform.cloned(), events: Some(sink) };
         let pulled = images.pull_with(&reference.to_string(), options).await;
-        let image = pulled.map_err(|error| Failure::new(pull_problem(&reference, &error)))?;
+        let image = pulled.map_err(|error| Failure::new(pull_problem(&reference, &error).message))?;
         let familiar = reference.familiar();
         self.docker.events.tell("image", "pull", &familiar, Map::from([("name".to_owned(), familiar.clone())]));
         let status = format!("Status: Downloaded newer image for {familiar}");
