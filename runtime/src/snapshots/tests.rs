@@ -648,3 +648,24 @@ fn files_are_found_as_they_would_be_mounted() {
     let fifth = layer(&store, Some(&fourth), &[file("etc", b"a file")]).unwrap();
     assert_eq!((shown(&fifth, "etc/group"), shown(&fifth, "etc").as_deref()), (None, Some("a file")));
 }
+
+#[test]
+fn many_layers_are_looked_into() {
+    let place = tempfile::tempdir().unwrap();
+    // As long as a node of a lab has it.
+    let deep = place.path().join("d".repeat(60));
+    let store = Overlay::open(&deep).unwrap();
+    let names: Vec<String> = (0..100).map(|number| format!("f{number}")).collect();
+    let mut top = None;
+    for name in &names {
+        top = Some(layer(&store, top.as_ref(), &[file(name, name.as_bytes())]).unwrap());
+    }
+    let root = store.prepare("c", top.as_ref()).unwrap();
+    let here = std::env::current_dir().unwrap();
+    let opened = open_detached(&root, &place.path().join("mount")).unwrap();
+    let opened = PathBuf::from(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&opened)));
+    for name in ["f0", "f99"] {
+        assert_eq!(fs::read_to_string(opened.join(name)).unwrap(), name);
+    }
+    assert_eq!(std::env::current_dir().unwrap(), here);
+}
