@@ -15,12 +15,12 @@ impl Images {
 
     /// The tags that a repository has in its registry.
     pub async fn tags_in_registry(&self, reference: &Reference, credentials: Credentials) -> Result<Vec<String>> {
-        self.inner.registry.repository(reference, credentials).tags().await
+        self.inner.registry.repository(reference, credentials)?.tags().await
     }
 
     /// The manifest or index that a name stands for in its registry.
     pub async fn manifest_in_registry(&self, reference: &Reference, credentials: Credentials) -> Result<Served> {
-        let repository = self.inner.registry.repository(reference, credentials);
+        let repository = self.inner.registry.repository(reference, credentials)?;
         let asked = repository.manifest(&reference.manifest()).await;
         asked.map_err(|error| match error.is_not_found() {
             true => Error::not_found(format!("manifest unknown: {}", reference.familiar())),

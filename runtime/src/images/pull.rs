@@ -109,7 +109,7 @@ async fn pull(
     options: PullOptions,
 ) -> Result<Arc<ImageRecord>> {
     let PullOptions { credentials, platform, events } = options;
-    let repository = Arc::new(inner.registry.repository(reference, credentials));
+    let repository = Arc::new(inner.registry.repository(reference, credentials)?);
     let wanted = platform.clone().unwrap_or_else(Platform::host);
     let Resolved { named, digest, manifest } = resolve(inner, lease, &repository, reference, &wanted).await?;
     if let Some(events) = &events {

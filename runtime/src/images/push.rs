@@ -55,7 +55,7 @@ impl Images {
         let _lease = self.lease_image(&image).await;
         let inner = &self.inner;
         let (digest, bytes, manifest) = inner.manifest_of(&image)?;
-        let mut repository = inner.registry.writable_repository(&reference, options.credentials);
+        let mut repository = inner.registry.writable_repository(&reference, options.credentials)?;
         for source in inner.sources(&manifest, &reference) {
             repository = repository.with_source(&source);
         }

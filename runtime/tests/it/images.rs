@@ -170,6 +170,48 @@ impl Registry {
         self.put("test/app/manifests/v1", OCI_INDEX, index.to_string().as_bytes());
     }
 
+    /// The same by TLS, with a certificate for 127.0.0.1 and `registry.test`, which is given too.
+    pub async fn serve_tls(self: &Arc<Registry>) -> (String, String) {
+        Links::open(&Place::Current).unwrap().up("lo").await.unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let (certificate, key) = (dir.path().join("c.pem"), dir.path().join("k.pem"));
+        let made = std::process::Command::new("openssl")
+            .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30"])
+            .args(["-subj", "/CN=registry.test", "-addext", "subjectAltName=DNS:registry.test,IP:127.0.0.1"])
+            .arg("-out")
+            .arg(&certificate)
+            .arg("-keyout")
+            .arg(&key)
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{made:?}");
+        use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+        let certificates = CertificateDer::pem_file_iter(&certificate).unwrap().map(Result::unwrap).collect();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config =
+            rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let config =
+            config.with_no_client_auth().with_single_cert(certificates, PrivateKeyDer::from_pem_file(&key).unwrap());
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config.unwrap()));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let app = Router::new().fallback(answer).with_state(self.clone());
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let (acceptor, app) = (acceptor.clone(), app.clone());
+                tokio::spawn(async move {
+                    // What speaks no TLS is hung up on.
+                    let Ok(stream) = acceptor.accept(stream).await else { return };
+                    let service = hyper_util::service::TowerToHyperService::new(app);
+                    let connection = hyper::server::conn::http1::Builder::new();
+                    let _ = connection.serve_connection(hyper_util::rt::TokioIo::new(stream), service).await;
+                });
+            }
+        });
+        (address, fs::read_to_string(certificate).unwrap())
+    }
+
     /// Serves on loopback; gives `HOST:PORT`.
     pub async fn serve(self: &Arc<Registry>) -> String {
         Links::open(&Place::Current).unwrap().up("lo").await.unwrap();
@@ -193,8 +235,12 @@ pub fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
 }
 
 pub fn open(dir: &Path) -> Images {
+    open_with(dir, Registries::default())
+}
+
+pub fn open_with(dir: &Path, registries: Registries) -> Images {
     let overlay = Arc::new(Overlay::open(&dir.join("snapshots")).unwrap());
-    Images::open(dir, overlay, Place::Current, Registries::default(), Default::default()).unwrap()
+    Images::open(dir, overlay, Place::Current, registries, Default::default()).unwrap()
 }
 
 #[test]
@@ -609,4 +655,74 @@ fn another_form_of_an_image_keeps_its_content_whole() {
         images.pull(&name("plain"), Credentials::Anonymous).await.unwrap();
         images.save(&[name("zstd")], std::io::sink()).await.unwrap();
     });
+}
+
+#[tokio::test]
+async fn a_layout_of_several_platforms_is_one_image() {
+    let dir = tempfile::tempdir().unwrap();
+    let images = open(&dir.path().join("data"));
+    let layout = dir.path().join("layout");
+    for algorithm in ["sha256", "sha512"] {
+        fs::create_dir_all(layout.join("blobs").join(algorithm)).unwrap();
+    }
+    let blob = |kind: &str, bytes: &[u8]| {
+        let digest = Digest::of(bytes);
+        fs::write(layout.join("blobs/sha256").join(digest.hex()), bytes).unwrap();
+        json!({ "mediaType": kind, "digest": digest, "size": bytes.len() })
+    };
+    let layer = tar(&[("hello", b"world")]);
+    let entry = |config_type: &str, architecture: &str, layer: serde_json::Value| {
+        let config = json!({ "architecture": architecture, "os": "linux", "rootfs": { "type": "layers", "diff_ids": [Digest::of(&tar(&[("hello", b"world")]))] } });
+        let config = blob(config_type, config.to_string().as_bytes());
+        let manifest = json!({ "schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": [layer] });
+        let mut entry = blob(OCI_MANIFEST, manifest.to_string().as_bytes());
+        entry["platform"] = json!({ "os": "linux", "architecture": architecture });
+        entry["annotations"] = json!({ "org.opencontainers.image.ref.name": "app:v1" });
+        entry
+    };
+    const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+    let plain = || blob("application/vnd.oci.image.layer.v1.tar", &layer);
+    let own = entry(CONFIG, &Platform::own().architecture, plain());
+    let foreign = entry(CONFIG, "s390x", plain());
+    let mut attestation = entry(CONFIG, "none", blob("application/vnd.in-toto+json", b"{}"));
+    attestation["platform"] = json!({ "os": "unknown", "architecture": "unknown" });
+    let mut chart = entry("application/vnd.cncf.helm.config.v1+json", "any", plain());
+    chart["platform"].take();
+    chart["annotations"].take();
+    let write = |manifests: serde_json::Value| {
+        fs::write(layout.join("index.json"), json!({ "schemaVersion": 2, "manifests": manifests }).to_string())
+            .unwrap();
+    };
+    write(json!([own, attestation, foreign, chart]));
+    let imported = images.import_layout(&layout, None).await.unwrap();
+    assert_eq!(imported.len(), 1);
+    assert_eq!(images.config(&images.find("app:v1").unwrap()).unwrap().architecture, Platform::own().architecture);
+    // One image for another machine is taken for its own sake.
+    write(json!([foreign]));
+    images.import_layout(&layout, None).await.unwrap();
+    assert_eq!(images.config(&images.find("app:v1").unwrap()).unwrap().architecture, "s390x");
+    // By sha512, too, nothing is taken that is not what it is called.
+    let bytes =
+        fs::read(layout.join("blobs/sha256").join(own["digest"].as_str().unwrap().trim_start_matches("sha256:")))
+            .unwrap();
+    let right = "sha512:".to_owned()
+        + &String::from_utf8(
+            std::process::Command::new("sha512sum")
+                .arg(layout.join("blobs/sha256").join(Digest::of(&bytes).hex()))
+                .output()
+                .unwrap()
+                .stdout,
+        )
+        .unwrap()[..128];
+    for (digest, size, words) in [
+        (right.clone(), bytes.len(), ""),
+        (right.clone(), bytes.len() + 1, "instead of the announced"),
+        (format!("sha512:{}", "0".repeat(128)), bytes.len(), "unexpected digest"),
+    ] {
+        fs::write(layout.join("blobs/sha512").join(digest.trim_start_matches("sha512:")), &bytes).unwrap();
+        write(json!([{ "mediaType": OCI_MANIFEST, "digest": digest, "size": size }]));
+        let imported = images.import_layout(&layout, Some("by:512")).await.map(drop);
+        let said = imported.err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(said.contains(words) && said.is_empty() == words.is_empty(), "{digest}: {said}");
+    }
 }

@@ -1,9 +1,13 @@
 //! Registries that answer as real ones do and ours in the tests does not: other ways to be let in, broken connections,
 //! redirects, refusals in words.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    fs,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use axum::{body::Body, extract::Request, response::Response};
@@ -13,7 +17,7 @@ use coracle_runtime::{
     images::{
         Images,
         manifest::{OCI_MANIFEST, Platform},
-        registry::Credentials,
+        registry::{Credentials, Proxies, Registries},
     },
 };
 use http::{Method, StatusCode, header};
@@ -21,7 +25,7 @@ use parking_lot::Mutex;
 use serde_json::json;
 
 use crate::{
-    images::{Registry, open, tar},
+    images::{Registry, open, open_with, tar},
     isolation::isolated,
 };
 
@@ -284,4 +288,131 @@ pub fn publish(registry: &Registry, layer: &[u8]) {
     let layers = [registry.put(blob, "application/vnd.oci.image.layer.v1.tar", layer)];
     let manifest = json!({ "schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": layers });
     registry.put("test/app/manifests/v1", OCI_MANIFEST, manifest.to_string().as_bytes());
+}
+
+/// Images with what a directory says of registries, and these proxies.
+fn configured(dir: &Path, files: &[(&str, &str)], proxies: Proxies) -> Images {
+    for (name, text) in files {
+        let path = dir.join("certs.d").join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    let registries =
+        Registries { config_dirs: vec![dir.join("certs.d")], proxies: Some(proxies), ..Registries::default() };
+    open_with(&dir.join("data"), registries)
+}
+
+#[test]
+fn loopback_may_speak_tls() {
+    isolated("registries::loopback_may_speak_tls", || async {
+        let registry = Arc::new(Registry::default());
+        registry.fill();
+        let (host, _) = registry.serve_tls().await;
+        let dir = tempfile::tempdir().unwrap();
+        let images = open(dir.path());
+        for _ in 0..2 {
+            images.pull(&format!("{host}/test/app:v1"), Credentials::Anonymous).await.unwrap();
+        }
+        images.check_login(&host, Credentials::Anonymous).await.unwrap_err();
+        // A server that answers so in plain HTTP is what it seems to be.
+        *registry.odd.lock() = Some(Arc::new(|_| Some(respond(400, &[], "no"))));
+        let plain = registry.serve().await;
+        let error = images.pull(&format!("{plain}/test/app:v1"), Credentials::Anonymous).await.unwrap_err();
+        assert!(error.to_string().contains("400 Bad Request"), "{error}");
+    });
+}
+
+#[test]
+fn files_say_how_registries_are_reached() {
+    isolated("registries::files_say_how_registries_are_reached", || async {
+        let (registry, mirror) = (Arc::new(Registry::default()), Arc::new(Registry::default()));
+        publish(&registry, &tar(&[("a", b"one")]));
+        publish(&mirror, &tar(&[("a", b"one")]));
+        let asked: Arc<Mutex<Vec<String>>> = Arc::default();
+        let seen = asked.clone();
+        *mirror.odd.lock() = Some(Arc::new(move |request| {
+            assert_eq!(header(request, "x-who".parse().unwrap()), "us");
+            seen.lock().push(request.uri().to_string());
+            None
+        }));
+        let (host, certificate) = registry.serve_tls().await;
+        let mirror = mirror.serve().await;
+        let server = format!("server = \"https://{host}\"\n");
+        let with_mirror = format!(
+            "{server}ca = \"ca.pem\"\n[host.\"http://{mirror}\"]\ncapabilities = [\"pull\"]\n[host.\"http://{mirror}\".header]\nx-who = \"us\"\n"
+        );
+        let dir = tempfile::tempdir().unwrap();
+        let files = [
+            ("registry.test/hosts.toml", with_mirror.as_str()),
+            ("registry.test/ca.pem", certificate.as_str()),
+            ("stranger.test/hosts.toml", server.as_str()),
+        ];
+        let images = configured(dir.path(), &files, Proxies::default());
+        images.pull("registry.test/test/app:v1", Credentials::Anonymous).await.unwrap();
+        // A tag is the registry's to say; the rest is had from the mirror, which hears whose it is.
+        let asked = asked.lock().clone();
+        assert!(
+            !asked.is_empty() && asked.iter().all(|uri| uri.contains("/blobs/") && uri.ends_with("?ns=registry.test"))
+        );
+        let error = images.pull("stranger.test/test/app:v1", Credentials::Anonymous).await.unwrap_err().to_string();
+        assert!(error.contains("certificate"), "{error}");
+        // What is changed holds from then on.
+        fs::write(dir.path().join("certs.d/stranger.test/hosts.toml"), server + "skip_verify = true\n").unwrap();
+        images.pull("stranger.test/test/app:v1", Credentials::Anonymous).await.unwrap();
+    });
+}
+
+#[test]
+fn proxies_lead_to_registries() {
+    isolated("registries::proxies_lead_to_registries", || async {
+        let registry = Arc::new(Registry::default());
+        publish(&registry, &tar(&[("a", b"one")]));
+        let (tls, certificate) = registry.serve_tls().await;
+        // One that leads on, if it knows who asks.
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let tunnels = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            loop {
+                let (mut client, _) = listener.accept().await.unwrap();
+                let tls = tls.clone();
+                tokio::spawn(async move {
+                    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+                    let mut request = Vec::new();
+                    while !request.ends_with(b"\r\n\r\n") {
+                        request.push(client.read_u8().await.unwrap());
+                    }
+                    let request = String::from_utf8(request).unwrap();
+                    assert!(request.starts_with("CONNECT registry.test:443 HTTP/1.1\r\n"), "{request}");
+                    if !request.contains("Proxy-Authorization: Basic dTpw\r\n") {
+                        let _ = client.write_all(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n").await;
+                        return;
+                    }
+                    client.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").await.unwrap();
+                    let mut server = tokio::net::TcpStream::connect(tls).await.unwrap();
+                    let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+                });
+            }
+        });
+        // One that reads requests for plain HTTP: it has what it is asked for.
+        let reading = Arc::new(Registry::default());
+        publish(&reading, &tar(&[("a", b"two")]));
+        *reading.odd.lock() = Some(Arc::new(|request| {
+            assert_eq!(request.uri().authority().unwrap(), "plain.test");
+            assert_eq!(header(request, header::PROXY_AUTHORIZATION), "Basic dTpw");
+            None
+        }));
+        let reads = reading.serve().await;
+        let dir = tempfile::tempdir().unwrap();
+        let files = [
+            ("registry.test/ca.crt", certificate.as_str()),
+            ("plain.test/hosts.toml", "server = \"http://plain.test\""),
+        ];
+        let proxies = Proxies::new(&format!("u:p@{reads}"), &format!("http://u:p@{tunnels}"), "");
+        let images = configured(dir.path(), &files, proxies);
+        images.pull("registry.test/test/app:v1", Credentials::Anonymous).await.unwrap();
+        images.pull("plain.test/test/app:v1", Credentials::Anonymous).await.unwrap();
+        let stranger = configured(&dir.path().join("2"), &files, Proxies::new("", &tunnels.to_string(), ""));
+        let error = stranger.pull("registry.test/test/app:v1", Credentials::Anonymous).await.unwrap_err().to_string();
+        assert!(error.contains("the proxy refuses: HTTP/1.1 407"), "{error}");
+    });
 }

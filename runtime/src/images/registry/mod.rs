@@ -4,45 +4,46 @@
 //! credentials go to the registry and its token server only.
 
 mod challenge;
+mod connect;
 mod credentials;
+mod hosts;
+mod proxies;
 mod repository;
 mod token;
 mod upload;
 
-use std::{
-    collections::BTreeMap,
-    future::Future,
-    net::{SocketAddr, ToSocketAddrs},
-    pin::Pin,
-    sync::Arc,
-    task::{self, Poll},
-    time::Duration,
-};
+use std::{collections::HashSet, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use coracle_link::Place;
 pub use credentials::{Credentials, address_host};
-use http::{HeaderValue, Request, Response, Uri, header::USER_AGENT};
+use http::{
+    HeaderValue, Request, Response, Uri,
+    header::{PROXY_AUTHORIZATION, USER_AGENT},
+};
 use http_body_util::{BodyExt, Empty, combinators::UnsyncBoxBody};
 use hyper::body::Incoming;
-use hyper_rustls::HttpsConnector;
-use hyper_util::{
-    client::legacy::Client,
-    rt::{TokioExecutor, TokioIo},
-};
+use parking_lot::Mutex;
+pub use proxies::Proxies;
 pub use repository::{Repository, Served};
-use tokio::{net::TcpStream, task::spawn_blocking, time::timeout};
+use tokio::time::timeout;
 
 pub use upload::{Source, Uploaded};
 
+use self::{
+    connect::{Dialler, Http, Tls},
+    hosts::Host,
+};
 use super::reference::Reference;
 use crate::error::{Error, Result};
 
-const CONNECT_LIMIT: Duration = Duration::from_secs(20);
 /// Until the answer begins; its body has limits of its own.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 /// The same where the registry may have to copy or to fetch a whole blob first. Others wait for ever.
 const SLOW_ANSWER_LIMIT: Duration = Duration::from_secs(15 * 60);
+
+/// Kinds of TLS that are remembered.
+const MAX_CLIENTS: usize = 64;
 
 /// What is sent.
 type Body = UnsyncBoxBody<Bytes, std::io::Error>;
@@ -52,57 +53,44 @@ fn nothing() -> Body {
 }
 
 /// How registries are reached.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Registries {
-    /// Hosts (with port) spoken to without TLS. Loopback addresses always are.
+    /// Hosts (with port) spoken to without TLS. Loopback addresses are where they speak none.
     pub plain_http: Vec<String>,
     /// Further certificate authorities, PEM.
     pub extra_roots: Vec<String>,
-    /// Registry (`docker.io`, `host:port`) → addresses (`https://mirror.example[:port]`) that are asked before it, in order.
-    pub mirrors: BTreeMap<String, Vec<String>>,
+    /// Directories of files that say how a registry is reached: mirrors, certificate authorities, no TLS. The first that
+    /// says something of a registry counts.
+    pub config_dirs: Vec<PathBuf>,
+    /// Those of the environment, if none are given.
+    pub proxies: Option<Proxies>,
 }
 
-/// Opens connections in a place.
-#[derive(Clone)]
-struct Dialler {
-    place: Place,
-}
-
-impl tower::Service<Uri> for Dialler {
-    type Response = TokioIo<TcpStream>;
-    type Error = std::io::Error;
-    type Future = Pin<Box<dyn Future<Output = std::io::Result<Self::Response>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut task::Context<'_>) -> Poll<std::io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, uri: Uri) -> Self::Future {
-        let place = self.place.clone();
-        Box::pin(async move {
-            let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
-            let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("http") { 80 } else { 443 });
-            let resolver = place.clone();
-            let resolve = move || {
-                resolver.run(|| (host.as_str(), port).to_socket_addrs().map(Iterator::collect::<Vec<SocketAddr>>))
-            };
-            let addresses = spawn_blocking(resolve).await.map_err(std::io::Error::other)??;
-            let mut last = std::io::Error::new(std::io::ErrorKind::NotFound, "no such host");
-            for address in addresses {
-                match place.connect_tcp(address, CONNECT_LIMIT).await {
-                    Ok(stream) => return Ok(TokioIo::new(stream)),
-                    Err(error) => last = std::io::Error::new(error.kind(), format!("dial tcp {address}: {error}")),
-                }
-            }
-            Err(last)
-        })
+impl Default for Registries {
+    fn default() -> Registries {
+        Registries {
+            plain_http: Vec::new(),
+            extra_roots: Vec::new(),
+            config_dirs: ["/etc/coracle/certs.d", "/etc/containerd/certs.d", "/etc/docker/certs.d"]
+                .map(PathBuf::from)
+                .into(),
+            proxies: None,
+        }
     }
 }
 
 /// A client for all registries; connections are kept and used again.
 #[derive(Clone)]
 pub struct RegistryClient {
-    http: Client<HttpsConnector<Dialler>, Body>,
+    dialler: Dialler,
+    /// The system's certificate authorities, and those that were given.
+    roots: Arc<rustls::RootCertStore>,
+    /// Where nothing is said of TLS.
+    http: Http,
+    /// Where something is.
+    clients: Arc<Mutex<Vec<(Tls, Http)>>>,
+    /// Hosts on this machine that were found to speak TLS.
+    tls_here: Arc<Mutex<HashSet<String>>>,
     registries: Arc<Registries>,
 }
 
@@ -111,55 +99,75 @@ impl RegistryClient {
         let mut roots = rustls::RootCertStore::empty();
         // A host without certificates can still pull from loopback.
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        for pem in &registries.extra_roots {
-            use rustls::pki_types::{CertificateDer, pem::PemObject};
-            for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
-                let certificate = certificate
-                    .map_err(|error| Error::invalid(format!("registry certificate authority: {error:?}")))?;
-                roots
-                    .add(certificate)
-                    .map_err(|error| Error::invalid(format!("registry certificate authority: {error}")))?;
-            }
+        let proxies = Arc::new(registries.proxies.clone().unwrap_or_else(Proxies::from_environment));
+        let dialler = Dialler { place, proxies };
+        let given = registries.extra_roots.iter().map(|pem| pem.clone().into_bytes());
+        let given = Tls { roots: given.collect(), ..Tls::default() };
+        let roots = given.with_roots(&roots)?;
+        let http = Tls::default().client(dialler.clone(), &roots)?;
+        Ok(RegistryClient {
+            dialler,
+            roots: Arc::new(roots),
+            http,
+            clients: Arc::default(),
+            tls_here: Arc::default(),
+            registries: Arc::new(registries),
+        })
+    }
+
+    /// The client for hosts with such TLS.
+    fn client_for(&self, tls: &Tls) -> Result<Http> {
+        if *tls == Tls::default() {
+            return Ok(self.http.clone());
         }
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let tls = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| Error::internal(format!("TLS: {error}")))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let connector = hyper_rustls::HttpsConnectorBuilder::new()
-            .with_tls_config(tls)
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(Dialler { place });
-        let http = Client::builder(TokioExecutor::new()).pool_idle_timeout(Duration::from_secs(30)).build(connector);
-        Ok(RegistryClient { http, registries: Arc::new(registries) })
+        let mut clients = self.clients.lock();
+        if let Some((_, client)) = clients.iter().find(|(own, _)| own == tls) {
+            return Ok(client.clone());
+        }
+        let client = tls.client(self.dialler.clone(), &self.roots)?;
+        // Files that are changed again and again leave nothing behind for ever.
+        if clients.len() >= MAX_CLIENTS {
+            clients.remove(0);
+        }
+        clients.push((tls.clone(), client.clone()));
+        Ok(client)
     }
 
     /// Begins to work on one repository, to read it: from the registry's mirrors, then from itself.
-    pub fn repository(&self, reference: &Reference, credentials: Credentials) -> Repository {
-        let mirrors = self.registries.mirrors.get(&reference.registry).into_iter().flatten();
-        let mirrors = mirrors.map(|address| address.trim_end_matches('/').to_owned()).collect();
-        Repository::new(self.clone(), reference, mirrors, credentials, "pull")
+    pub fn repository(&self, reference: &Reference, credentials: Credentials) -> Result<Repository> {
+        let hosts = self.hosts(reference)?;
+        Repository::new(self.clone(), reference, hosts, credentials, "pull")
     }
 
     /// Begins to work on one repository, to write it.
-    pub fn writable_repository(&self, reference: &Reference, credentials: Credentials) -> Repository {
-        Repository::new(self.clone(), reference, Vec::new(), credentials, "pull,push")
+    pub fn writable_repository(&self, reference: &Reference, credentials: Credentials) -> Result<Repository> {
+        // To one of them, the first that takes it, as containerd.
+        let taking = self.hosts(reference)?.into_iter().find(|host| host.push);
+        let taking = taking.ok_or_else(|| Error::precondition(format!("{} takes no pushes", reference.registry)))?;
+        Repository::new(self.clone(), reference, vec![taking], credentials, "pull,push")
+    }
+
+    /// Who is asked for a registry's content.
+    fn hosts(&self, reference: &Reference) -> Result<Vec<Host>> {
+        if !self.registries.plain_http.contains(&reference.registry)
+            && let Some(hosts) = hosts::find(&self.registries.config_dirs, reference)?
+        {
+            return Ok(hosts);
+        }
+        let host = reference.host();
+        let here = self.tls_here.lock().contains(host);
+        let tls = Tls { unverified: here, ..Tls::default() };
+        let plain = is_loopback(host) && !here
+            || self.registries.plain_http.iter().any(|plain| plain == host || *plain == reference.registry);
+        let base = format!("{}://{host}/v2", if plain { "http" } else { "https" });
+        Ok(vec![Host { base, tls, headers: Vec::new(), resolve: true, pull: true, push: true }])
     }
 
     /// Whether a registry lets somebody in; a token that stands for the credentials, if there is one.
     pub async fn login(&self, host: &str, credentials: Credentials) -> Result<Option<String>> {
         let reference: Reference = format!("{host}/login").parse()?;
-        Repository::root(self.clone(), &reference, credentials).login().await
-    }
-
-    /// The address of a registry: TLS, but for loopback and where the settings say so.
-    fn address(&self, reference: &Reference) -> String {
-        let host = reference.host();
-        let plain = is_loopback(host)
-            || self.registries.plain_http.iter().any(|plain| plain == host || *plain == reference.registry);
-        format!("{}://{host}", if plain { "http" } else { "https" })
+        let hosts = self.hosts(&reference)?;
+        Repository::root(self.clone(), hosts, credentials)?.login().await
     }
 
     /// Gets something from any web server, without credentials; redirects are followed, a refusal is an error.
@@ -174,7 +182,7 @@ impl RegistryClient {
             }
             let request = Request::get(uri.clone()).body(nothing());
             let request = request.map_err(|error| Error::invalid(format!("{shown:?}: {error}")))?;
-            let response = self.send(request, Some(ANSWER_LIMIT)).await?;
+            let response = self.send(&self.http, request, Some(ANSWER_LIMIT)).await?;
             let status = response.status();
             if status.is_redirection() {
                 let location = response.headers().get(http::header::LOCATION).and_then(|value| value.to_str().ok());
@@ -191,7 +199,19 @@ impl RegistryClient {
     }
 
     /// Sends one request; the answer's body is yet to come. `limit` is until the answer begins.
-    async fn send(&self, mut request: Request<Body>, limit: Option<Duration>) -> Result<Response<Incoming>> {
+    async fn send(
+        &self,
+        http: &Http,
+        mut request: Request<Body>,
+        limit: Option<Duration>,
+    ) -> Result<Response<Incoming>> {
+        // To one that reads requests; one that leads a connection on was told.
+        if request.uri().scheme_str() == Some("http")
+            && let Some(header) = self.dialler.proxies.of(request.uri()).and_then(|proxy| proxy.authorization.as_ref())
+            && let Ok(header) = HeaderValue::from_str(header)
+        {
+            request.headers_mut().insert(PROXY_AUTHORIZATION, header);
+        }
         request
             .headers_mut()
             .insert(USER_AGENT, HeaderValue::from_static(concat!("coracle/", env!("CARGO_PKG_VERSION"))));
@@ -203,7 +223,7 @@ impl RegistryClient {
             _ => "Put",
         };
         let what = format!("failed to do request: {verb} \"{}\"", shown(&request.uri().to_string()));
-        let answer = self.http.request(request);
+        let answer = http.request(request);
         let answer = match limit {
             Some(limit) => timeout(limit, answer).await,
             None => Ok(answer.await),

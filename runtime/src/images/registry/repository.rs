@@ -1,7 +1,7 @@
 //! One repository of one registry (or its mirrors): reading, and being let in.
 
 use std::{
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     time::Duration,
 };
 
@@ -16,7 +16,12 @@ use serde::Deserialize;
 use tokio::time::timeout;
 use tracing::warn;
 
-use super::{ANSWER_LIMIT, Body, Credentials, RegistryClient, SLOW_ANSWER_LIMIT, challenge, nothing, resolve, shown};
+use super::{
+    ANSWER_LIMIT, Body, Credentials, RegistryClient, SLOW_ANSWER_LIMIT, challenge,
+    connect::{Http, Tls},
+    hosts::Host,
+    is_loopback, nothing, resolve, shown,
+};
 use crate::{
     digest::Digest,
     error::{Error, Result},
@@ -46,11 +51,27 @@ pub struct Repository {
 
 /// Where a repository is served.
 pub(super) struct Endpoint {
-    /// `SCHEME://HOST/v2/NAME`
-    pub base: String,
+    way: Mutex<Way>,
     pub credentials: Credentials,
     /// The header that worked last.
     authorization: Mutex<Option<String>>,
+    /// Sent along with everything.
+    headers: Vec<(HeaderName, HeaderValue)>,
+    /// Whether it says what tags stand for, and gives out what is known by its digest.
+    resolve: bool,
+    pull: bool,
+    /// Whose content is wanted, for one that has that of several registries.
+    namespace: Option<String>,
+    /// On this machine: whether it speaks TLS is not known yet.
+    untried: AtomicBool,
+}
+
+/// How an endpoint is reached.
+#[derive(Clone)]
+struct Way {
+    /// `SCHEME://HOST/v2/NAME`
+    base: String,
+    http: Http,
 }
 
 /// One request, which may have to be made anew.
@@ -73,41 +94,47 @@ impl Repository {
     pub(super) fn new(
         client: RegistryClient,
         reference: &Reference,
-        mirrors: Vec<String>,
+        hosts: Vec<Host>,
         credentials: Credentials,
         actions: &str,
-    ) -> Repository {
-        // Credentials are the registry's; a mirror is somebody else.
-        let endpoint = |address: String, credentials| Endpoint {
-            base: format!("{address}/v2/{}", reference.repository),
-            credentials,
-            authorization: Mutex::new(None),
-        };
-        let mut endpoints: Vec<Endpoint> =
-            mirrors.into_iter().map(|address| endpoint(address, Credentials::Anonymous)).collect();
-        endpoints.push(endpoint(client.address(reference), credentials));
+    ) -> Result<Repository> {
+        let mut endpoints = Vec::new();
+        for host in hosts {
+            let mut endpoint = Endpoint::new(&client, &host, &reference.repository)?;
+            // Credentials are the registry's; a mirror is somebody else.
+            if endpoint.authority().as_deref() == Some(reference.host()) {
+                endpoint.credentials = credentials.clone();
+            } else {
+                endpoint.namespace = Some(reference.registry.clone());
+            }
+            endpoints.push(endpoint);
+        }
+        // Whatever address the registry itself has in the files.
+        if let Some(last) = endpoints.last_mut() {
+            last.credentials = credentials;
+        }
         let scopes = vec![format!("repository:{}:{actions}", reference.repository)];
-        Repository { client, endpoints, preferred: AtomicUsize::new(0), scopes, login: false }
+        Ok(Repository { client, endpoints, preferred: AtomicUsize::new(0), scopes, login: false })
     }
 
     /// No repository, but the registry itself.
-    pub(super) fn root(client: RegistryClient, reference: &Reference, credentials: Credentials) -> Repository {
-        let base = format!("{}/v2/", client.address(reference));
-        let endpoint = Endpoint { base, credentials, authorization: Mutex::new(None) };
-        Repository {
+    pub(super) fn root(client: RegistryClient, hosts: Vec<Host>, credentials: Credentials) -> Result<Repository> {
+        let host = hosts.last().ok_or_else(|| Error::internal("a registry without an address"))?;
+        let endpoint = Endpoint { credentials, ..Endpoint::new(&client, host, "")? };
+        Ok(Repository {
             client,
             endpoints: vec![endpoint],
             preferred: AtomicUsize::new(0),
             scopes: Vec::new(),
             login: true,
-        }
+        })
     }
 
     /// Whether the registry lets these credentials in; a token that stands for them, if its token server gives one (moby's
     /// `loginV2`).
     pub(super) async fn login(&self) -> Result<Option<String>> {
         let endpoint = self.origin()?;
-        let call = Call { method: Method::GET, uri: endpoint.base.clone(), headers: vec![], body: None };
+        let call = Call { method: Method::GET, uri: endpoint.base(), headers: vec![], body: None };
         let response = self.call_once(endpoint, &call).await?;
         let mut refresh = None;
         let response = if response.status() == StatusCode::UNAUTHORIZED {
@@ -200,17 +227,23 @@ impl Repository {
 
     /// Asks the endpoint that answered last, then those after it.
     async fn get(&self, method: Method, path: &str, headers: &[(HeaderName, String)]) -> Result<Response<Incoming>> {
+        // What a tag stands for not everybody may say; what is known by its digest anybody may give out.
+        let resolving = path.strip_prefix("/manifests/").is_some_and(|name| name.parse::<Digest>().is_err());
+        let able = |endpoint: &&Endpoint| if resolving { endpoint.resolve } else { endpoint.pull };
         let first = self.preferred.load(Ordering::Relaxed);
         let mut last = None;
-        for (index, endpoint) in self.endpoints.iter().enumerate().skip(first) {
+        for (index, endpoint) in self.endpoints.iter().enumerate().skip(first).filter(|(_, endpoint)| able(endpoint)) {
             match self.get_from(endpoint, method.clone(), path, headers).await {
                 Ok(response) => {
-                    self.preferred.store(index, Ordering::Relaxed);
+                    // One that says nothing of tags has not been asked yet for what it has.
+                    if !resolving || self.endpoints[first..index].iter().all(|before| before.resolve) {
+                        self.preferred.store(index, Ordering::Relaxed);
+                    }
                     return Ok(response);
                 }
                 Err(error) => {
                     if index + 1 < self.endpoints.len() {
-                        warn!(mirror = endpoint.base, %error, "a mirror does not help; trying the next");
+                        warn!(mirror = endpoint.base(), %error, "a mirror does not help; trying the next");
                     }
                     last = Some(error);
                 }
@@ -226,7 +259,11 @@ impl Repository {
         path: &str,
         headers: &[(HeaderName, String)],
     ) -> Result<Response<Incoming>> {
-        let uri = format!("{}{path}", endpoint.base);
+        let mut uri = format!("{}{path}", endpoint.base());
+        if let Some(namespace) = &endpoint.namespace {
+            uri.push_str(if uri.contains('?') { "&ns=" } else { "?ns=" });
+            uri.push_str(namespace);
+        }
         let call = Call { method, uri, headers: headers.to_vec(), body: None };
         let response = self.call(endpoint, &call).await?;
         match response.status() {
@@ -264,7 +301,7 @@ impl Repository {
 
     /// Only the registry's own host sees the authorization.
     async fn call_once(&self, endpoint: &Endpoint, call: &Call<'_>) -> Result<Response<Incoming>> {
-        let mut uri = call.uri.clone();
+        let mut uri = endpoint.current(&call.uri);
         for _ in 0..=MAX_REDIRECTS {
             let address: Uri =
                 uri.parse().map_err(|_| Error::invalid(format!("malformed address {:?}", shown(&uri))))?;
@@ -277,13 +314,24 @@ impl Repository {
                 }
             }
             let authorization = endpoint.authorization.lock().clone();
-            if let Some(header) = authorization.filter(|_| same_host(&uri, &endpoint.base))
+            let own = same_host(&uri, &endpoint.base());
+            if own {
+                request.headers_mut().extend(endpoint.headers.iter().cloned());
+            }
+            if let Some(header) = authorization.filter(|_| own)
                 && let Ok(mut value) = HeaderValue::from_str(&header)
             {
                 value.set_sensitive(true);
                 request.headers_mut().insert(AUTHORIZATION, value);
             }
-            let response = self.client.send(request, call.patience()).await?;
+            let answer = self.client.send(&endpoint.http(), request, call.patience()).await;
+            // What a server that waits for TLS says to plain HTTP: nothing, or that.
+            let odd = answer.as_ref().map_or(true, |answer| answer.status() == StatusCode::BAD_REQUEST);
+            if odd && own && self.begin_tls(endpoint).await {
+                uri = endpoint.current(&uri);
+                continue;
+            }
+            let response = answer?;
             if !response.status().is_redirection() {
                 return Ok(response);
             }
@@ -291,6 +339,26 @@ impl Repository {
             uri = endpoint.absolute(&uri, location, call.is_verified())?;
         }
         Err(Error::unavailable(format!("stopped after {MAX_REDIRECTS} redirects")))
+    }
+
+    /// Finds out whether an endpoint on this machine speaks TLS, once; from then on it is spoken to by TLS, whatever it
+    /// proves (containerd's and dockerd's rule for loopback addresses).
+    async fn begin_tls(&self, endpoint: &Endpoint) -> bool {
+        if !endpoint.untried.swap(false, Ordering::Relaxed) {
+            return false;
+        }
+        let Some(rest) = endpoint.base().strip_prefix("http://").map(str::to_owned) else { return false };
+        let Ok(http) = self.client.client_for(&Tls { unverified: true, ..Tls::default() }) else { return false };
+        let host = rest.split('/').next().unwrap_or_default().to_owned();
+        let Ok(address) = format!("https://{host}/v2/").parse() else { return false };
+        let mut request = Request::new(nothing());
+        *request.uri_mut() = address;
+        if self.client.send(&http, request, Some(ANSWER_LIMIT)).await.is_err() {
+            return false;
+        }
+        self.client.tls_here.lock().insert(host);
+        *endpoint.way.lock() = Way { base: format!("https://{rest}"), http };
+        true
     }
 
     /// Answers a challenge; what of it can stand for the credentials later on.
@@ -346,8 +414,45 @@ impl Call<'_> {
 }
 
 impl Endpoint {
+    /// Where a host has a repository; an empty one stands for all.
+    fn new(client: &RegistryClient, host: &Host, repository: &str) -> Result<Endpoint> {
+        let way = Way { base: format!("{}/{repository}", host.base), http: client.client_for(&host.tls)? };
+        let plain_here = way.base.strip_prefix("http://").is_some_and(is_loopback_with_port);
+        Ok(Endpoint {
+            way: Mutex::new(way),
+            credentials: Credentials::Anonymous,
+            authorization: Mutex::new(None),
+            headers: host.headers.clone(),
+            resolve: host.resolve,
+            pull: host.pull,
+            namespace: None,
+            untried: AtomicBool::new(plain_here),
+        })
+    }
+
+    /// `SCHEME://HOST/v2/NAME`
+    pub fn base(&self) -> String {
+        self.way.lock().base.clone()
+    }
+
+    pub fn http(&self) -> Http {
+        self.way.lock().http.clone()
+    }
+
+    fn authority(&self) -> Option<String> {
+        self.base().parse::<Uri>().ok()?.authority().map(|authority| authority.as_str().to_owned())
+    }
+
+    /// An address that was made before it turned out that the endpoint speaks TLS.
+    fn current(&self, uri: &str) -> String {
+        match (uri.strip_prefix("http://"), self.base().strip_prefix("https://")) {
+            (Some(rest), Some(own)) if rest.split('/').next() == own.split('/').next() => format!("https://{rest}"),
+            _ => uri.to_owned(),
+        }
+    }
+
     pub fn is_plain(&self) -> bool {
-        self.base.starts_with("http://")
+        self.base().starts_with("http://")
     }
 
     /// Where a `Location` leads. From TLS there is no way back to plain HTTP but for content that is verified: a registry
@@ -367,6 +472,12 @@ impl Endpoint {
             _ => Err(Error::unavailable(format!("refused to follow a redirect from TLS to {:?}", shown(&to)))),
         }
     }
+}
+
+/// Whether an address is on this machine, and not at the port that is plain HTTP's own.
+fn is_loopback_with_port(rest: &str) -> bool {
+    let authority = rest.split('/').next().unwrap_or_default();
+    is_loopback(authority) && !authority.ends_with(":80")
 }
 
 /// Whether the same request may be answered differently later.
@@ -458,12 +569,13 @@ mod tests {
 
     #[test]
     fn addresses_lead_where_they_may() {
-        let endpoint = |base: &str| Endpoint {
-            base: base.into(),
-            credentials: Credentials::Anonymous,
-            authorization: Mutex::new(None),
+        let client = RegistryClient::new(Default::default(), Default::default()).unwrap();
+        let endpoint = |base: &str| {
+            let (base, tls) = (base.to_owned(), Tls::default());
+            let host = Host { base, tls, headers: vec![], resolve: true, pull: true, push: true };
+            Endpoint::new(&client, &host, "a").unwrap()
         };
-        let (tls, plain) = (endpoint("https://r.example:5000/v2/a"), endpoint("http://r.example/v2/a"));
+        let (tls, plain) = (endpoint("https://r.example:5000/v2"), endpoint("http://r.example/v2"));
         let from = "https://r.example:5000/v2/a/blobs/uploads/";
         for (location, expected) in [
             ("/v2/a/x?y=z", "https://r.example:5000/v2/a/x?y=z"),

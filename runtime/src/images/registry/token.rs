@@ -110,7 +110,7 @@ impl Repository {
                 header.set_sensitive(true);
                 request.headers_mut().insert(AUTHORIZATION, header);
             }
-            let response = self.client.send(request, Some(ANSWER_LIMIT)).await?;
+            let response = self.client.send(&endpoint.http(), request, Some(ANSWER_LIMIT)).await?;
             let status = response.status();
             if status.is_redirection() && form.is_none() {
                 let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());

@@ -66,13 +66,13 @@ impl Repository {
                 return Ok(Uploaded::Mounted { from: from.clone() });
             }
             // Not mounted, but an upload has begun.
-            if let Ok(location) = location(endpoint, &endpoint.base, &response) {
+            if let Ok(location) = location(endpoint, &endpoint.base(), &response) {
                 self.send_blob(endpoint, location, source, &sent).await?;
                 return Ok(Uploaded::Sent);
             }
         }
         let response = self.begin(endpoint, "").await?;
-        let location = location(endpoint, &endpoint.base, &response)?;
+        let location = location(endpoint, &endpoint.base(), &response)?;
         self.send_blob(endpoint, location, source, &sent).await.map(|()| Uploaded::Sent)
     }
 
@@ -83,7 +83,7 @@ impl Repository {
         let body = move || Full::new(content.clone()).map_err(|never| match never {}).boxed_unsync();
         let call = Call {
             method: Method::PUT,
-            uri: format!("{}/manifests/{name}", endpoint.base),
+            uri: format!("{}/manifests/{name}", endpoint.base()),
             headers: vec![(CONTENT_TYPE, media_type.to_owned())],
             body: Some(&body),
         };
@@ -92,7 +92,7 @@ impl Repository {
     }
 
     async fn has_blob(&self, endpoint: &Endpoint, digest: &Digest) -> Result<bool> {
-        let uri = format!("{}/blobs/{digest}", endpoint.base);
+        let uri = format!("{}/blobs/{digest}", endpoint.base());
         let call = Call { method: Method::HEAD, uri, headers: vec![], body: None };
         let response = self.call(endpoint, &call).await?;
         match response.status() {
@@ -107,7 +107,7 @@ impl Repository {
     }
 
     async fn begin(&self, endpoint: &Endpoint, query: &str) -> Result<Response<Incoming>> {
-        let uri = format!("{}/blobs/uploads/{query}", endpoint.base);
+        let uri = format!("{}/blobs/uploads/{query}", endpoint.base());
         let headers = vec![(CONTENT_LENGTH, "0".to_owned())];
         let response = self.call(endpoint, &Call { method: Method::POST, uri, headers, body: None }).await?;
         if response.status().is_success() { Ok(response) } else { Err(refusal("begin an upload", response).await) }
@@ -199,7 +199,7 @@ impl Repository {
         let response = self.call(endpoint, &call).await?;
         if !response.status().is_success() {
             let response = self.begin(endpoint, "").await?;
-            return Ok((location(endpoint, &endpoint.base, &response)?, 0));
+            return Ok((location(endpoint, &endpoint.base(), &response)?, 0));
         }
         let range = response.headers().get(RANGE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let last = range.trim_start_matches("bytes=").split_once('-').and_then(|(_, last)| last.parse::<u64>().ok());
