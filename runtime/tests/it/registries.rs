@@ -61,7 +61,7 @@ impl Setting {
     }
 }
 
-fn header<'a>(request: &'a Request, name: header::HeaderName) -> &'a str {
+fn header(request: &Request, name: header::HeaderName) -> &str {
     request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 

@@ -25,7 +25,7 @@ fn parse_header(text: &str) -> Vec<Challenge> {
     let mut out: Vec<Challenge> = Vec::new();
     let mut rest = text.trim_start();
     while !rest.is_empty() {
-        let word = rest.find(|letter: char| matches!(letter, '=' | ',' | ' ' | '\t')).unwrap_or(rest.len());
+        let word = rest.find(['=', ',', ' ', '\t']).unwrap_or(rest.len());
         let (name, after) = rest.split_at(word);
         let tail = after.trim_start();
         match (out.last_mut(), tail.strip_prefix('=')) {
