@@ -2,10 +2,11 @@
 
 mod authenticate;
 mod authorize;
+pub mod impersonate;
 pub mod tokens;
 
 pub use authenticate::{Authenticated, bearer_token, from_certificate, from_token};
-pub use authorize::{Attributes, Decision, authorize};
+pub use authorize::{Attributes, Decision, authorize, forbidden};
 
 use std::collections::BTreeMap;
 

@@ -1,8 +1,8 @@
 //! HTTP: from a request to an answer.
 //!
 //! ```text
-//! request ─► authenticate ─► path ─┬─► flow ─► authorize ─► health, version, discovery, OpenAPI, metrics
-//!                                  └─► options ─► flow ─► authorize ─► seat ─► verb ─► answer
+//! request ─► authenticate ─► path ─► act as another ─► flow ─► authorize ─┬─► health, version, discovery, OpenAPI, metrics
+//!                                                                         └─► options ─► seat ─► verb ─► answer
 //! ```
 
 pub mod discovery;
@@ -24,13 +24,13 @@ pub mod streams;
 pub mod table;
 pub mod version;
 
-use crate::auth::{self, Attributes, Decision, UserInfo, authorize};
+use crate::auth::{self, Attributes, Decision, UserInfo, authorize, forbidden, impersonate};
 use crate::options::Options;
 use crate::registry::{Resolved, Row, Subresource};
 use crate::server::Server;
 use crate::verbs::{Call, Response, Verb, dispatch, dispatch_binding, manager_of};
 use axum::body::Body;
-use coracle_api::{Gvr, Status};
+use coracle_api::Status;
 use fairness::{Flow, Kept, Work};
 use futures::FutureExt;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
@@ -116,14 +116,14 @@ async fn route(
             }
             resource(server, target, request, user, flow).await
         }
-        None => Box::pin(non_resource(server, request, &user, flow)).await,
+        None => Box::pin(non_resource(server, request, user, flow)).await,
     }
 }
 
 async fn non_resource(
     server: &Arc<Server>,
     request: Request<Body>,
-    user: &UserInfo,
+    user: Arc<UserInfo>,
     flow: &mut Option<Flow>,
 ) -> Result<Response, Status> {
     let path = request.uri().path().to_owned();
@@ -136,10 +136,10 @@ async fn non_resource(
         _ => "options",
     };
     let attributes = Attributes { verb, path: Some(&path), ..Attributes::default() };
+    let user = &*impersonate::acting(request.headers(), &user, &attributes)?.unwrap_or(user);
     let flow = &*flow.insert(server.limits.classify(user, &attributes));
     if authorize(user, &attributes) == Decision::Deny {
-        let why = format!("User {:?} cannot {verb} path {path:?}", user.name);
-        return Err(Status::forbidden(&Gvr::of("", "", ""), "", &why));
+        return Err(forbidden(user, &attributes));
     }
     if verb != "get" {
         return Err(Status::method_not_allowed());
@@ -205,8 +205,7 @@ async fn non_resource(
 /// The whole store, as [`crate::store::embedded::snapshot`] writes it. It holds every secret there is.
 fn backup(server: &Server, user: &UserInfo) -> Result<Response, Status> {
     if !user.is_in(auth::MASTERS) {
-        let why = format!("User {:?} cannot get path {BACKUP:?}", user.name);
-        return Err(Status::forbidden(&Gvr::of("", "", ""), "", &why));
+        return Err(forbidden(user, &Attributes { verb: "get", path: Some(BACKUP), ..Attributes::default() }));
     }
     let permit = server.limits.stream()?;
     let pieces = server.store().back_up().ok_or_else(|| {
@@ -284,10 +283,11 @@ async fn resource(
         name: &target.name,
         path: None,
     };
+    let user = impersonate::acting(&head.headers, &user, &attributes)?.unwrap_or(user);
     let flow = &*flow.insert(server.limits.classify(&user, &attributes));
     let dry_run = options.dry_run;
     let answer = match authorize(&user, &attributes) {
-        Decision::Deny => Err(denied(&user, &attributes)),
+        Decision::Deny => Err(forbidden(&user, &attributes)),
         Decision::Allow => allowed(server, &target, verb, &head, body, (user, flow), options).await,
     };
     let code = answer.as_ref().map_or_else(|status| status.code, |response| response.status().as_u16());
@@ -427,26 +427,6 @@ fn holding(response: Response, permit: fairness::Permit) -> Response {
         item
     });
     http::Response::from_parts(head, Body::from_stream(stream))
-}
-
-/// 403, saying who may not do what (apiserver `endpoints/handlers/responsewriters`).
-fn denied(user: &UserInfo, request: &Attributes) -> Status {
-    let gvr = Gvr { group: request.group.into(), version: request.version.into(), resource: request.resource.into() };
-    let resource = if request.subresource.is_empty() {
-        request.resource.to_owned()
-    } else {
-        format!("{}/{}", request.resource, request.subresource)
-    };
-    let scope = if request.namespace.is_empty() {
-        "at the cluster scope".to_owned()
-    } else {
-        format!("in the namespace {:?}", request.namespace)
-    };
-    let why = format!(
-        "User {:?} cannot {} resource {resource:?} in API group {:?} {scope}",
-        user.name, request.verb, request.group
-    );
-    Status::forbidden(&gvr, request.name, &why)
 }
 
 #[cfg(test)]

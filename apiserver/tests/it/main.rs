@@ -16,6 +16,7 @@ mod fuzz_seeds;
 mod gates;
 mod generations;
 mod harness;
+mod impersonation;
 mod kept;
 mod kills;
 mod kube_rs;

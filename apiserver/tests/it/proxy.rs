@@ -249,6 +249,7 @@ async fn methods_headers_and_bodies_pass() {
             .header("content-type", "text/strange")
             .header("authorization", "Bearer secret")
             .header("impersonate-user", "me")
+            .header("impersonate-group", "system:masters")
             .header("connection", "x-private")
             .header("x-private", "1")
             .header("x-mine", "2")
@@ -264,7 +265,7 @@ async fn methods_headers_and_bodies_pass() {
             (Some(&*format!("{method} /teapot")), Some("{not json"))
         );
         let has = |name: &str| said["headers"].get(name).and_then(Value::as_str);
-        for gone in ["authorization", "impersonate-user", "x-private"] {
+        for gone in ["authorization", "impersonate-user", "impersonate-group", "x-private"] {
             assert_eq!(has(gone), None, "{said}");
         }
         assert_eq!(
