@@ -295,7 +295,7 @@ pub fn error_frame(status: &Status) -> Bytes {
 
 /// A bookmark's object: kind and revision only.
 pub fn bookmark_object(kind: &str, api_version: &str, revision: Revision, initial_end: bool) -> Bytes {
-    let mut metadata = coracle_api::json::json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
+    let mut metadata = coracle_api::json::json!({"resourceVersion": revision.to_string()});
     if initial_end {
         metadata["annotations"] = coracle_api::json::json!({"k8s.io/initial-events-end": "true"});
     }

@@ -145,7 +145,7 @@ fn all_below(registry: &Rows, core: bool) -> Value {
         .map(|(name, versions)| {
             let versions: Vec<Value> =
                 versions.iter().map(|version| aggregated_version(registry, &name, version)).collect();
-            json!({"metadata": {"name": &*name, "creationTimestamp": null}, "versions": versions})
+            json!({"metadata": {"name": &*name}, "versions": versions})
         })
         .collect();
     json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items})

@@ -89,7 +89,7 @@ impl KubeletClient {
     }
 }
 
-/// The container that is meant (core/pod `LogLocation`).
+/// The container that is meant (core/pod `validateContainer`).
 ///
 /// # Errors
 /// When the pod has no such container, or several and none is named.
@@ -107,20 +107,15 @@ pub fn container(call: &Call, pod: &Value) -> Result<String, Status> {
     match asked {
         Some(asked) if init.iter().chain(&main).chain(&ephemeral).any(|name| *name == asked) => Ok(asked),
         Some(asked) => Err(Status::bad_request(format!("container {asked} is not valid for pod {}", call.name))),
-        None if main.len() == 1 && init.is_empty() => Ok(main[0].clone()),
+        // Whatever runs beside it, or ran before it.
+        None if main.len() == 1 => Ok(main[0].clone()),
         None => {
-            let mut message = format!(
+            let names: Vec<&str> = init.iter().chain(&main).chain(&ephemeral).map(String::as_str).collect();
+            Err(Status::bad_request(format!(
                 "a container name must be specified for pod {}, choose one of: [{}]",
                 call.name,
-                main.join(" ")
-            );
-            if !init.is_empty() {
-                message.push_str(&format!(" or one of the init containers: [{}]", init.join(" ")));
-            }
-            if !ephemeral.is_empty() {
-                message.push_str(&format!(" or one of the ephemeral containers: [{}]", ephemeral.join(" ")));
-            }
-            Err(Status::bad_request(message))
+                names.join(" ")
+            )))
         }
     }
 }

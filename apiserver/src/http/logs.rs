@@ -57,7 +57,9 @@ pub async fn log(call: Call) -> Result<Response, Status> {
     let node = text(&pod["spec"], "nodeName").to_owned();
     if node.is_empty() {
         // As upstream: a pod that was not placed yet has no log, and that is no error.
-        return Ok(stream(Body::empty()));
+        let mut nothing = http::Response::new(Body::empty());
+        *nothing.status_mut() = StatusCode::NO_CONTENT;
+        return Ok(nothing);
     }
     let address = kubelet::address(&call, &node)?;
     let mut path = format!("/containerLogs/{}/{}/{container}", call.namespace, call.name);

@@ -54,7 +54,10 @@ impl Form {
             shape: call.accept.shape,
             meta: call.accept.meta,
             protobuf: call.accept.format == Format::Protobuf,
-            include_object: table::Include::parse(call.options.include_object.as_deref())?,
+            include_object: match call.accept.shape {
+                Shape::Table => table::Include::parse(call.options.include_object.as_deref())?,
+                _ => table::Include::Metadata,
+            },
             now: call.server.config.clock.now(),
             columns_sent: AtomicBool::new(false),
         })
@@ -613,10 +616,4 @@ fn compressed(first: Bytes, rest: impl FnMut() -> Option<Bytes> + Send + 'static
             }
         }
     }))
-}
-
-/// The answer to the delete of a collection: what was in it.
-pub fn deleted_list(call: &Call, snapshot: &Snapshot, selection: &Selection) -> Result<Response, Status> {
-    let meta = ListMeta { revision: call.server.cacher.progress(), next: None, remaining: None };
-    list(call, snapshot.clone(), selection.clone(), selection.prefix(), String::new(), usize::MAX, meta)
 }

@@ -220,14 +220,39 @@ impl Body {
         self.of_type(gvk, type_ref, validation).map(|decoded| (decoded.object, decoded.warnings))
     }
 
+    /// The same, where the kind is also written in an older group and version that differs in nothing else.
+    ///
+    /// # Errors
+    /// As [`Body::object`].
+    pub fn of_kind_or(
+        &self,
+        gvk: &Gvk,
+        older: &str,
+        validation: FieldValidation,
+    ) -> Result<(Value, Vec<String>), Status> {
+        let type_ref = schema::of(gvk).ok_or_else(|| Status::internal(format!("no schema for {gvk}")))?;
+        let Decoded { mut object, warnings, .. } = self.decode(gvk, type_ref, validation)?;
+        if meta::api_version(&object) == older
+            && let Some(map) = object.as_object_mut()
+        {
+            map.insert("apiVersion", gvk.api_version().into());
+        }
+        check_kind(&mut object, gvk)?;
+        Ok((object, warnings))
+    }
+
     fn of_type(&self, gvk: &Gvk, type_ref: TypeRef<'_>, validation: FieldValidation) -> Result<Decoded, Status> {
-        let mut decoded = if self.content_type == protobuf::MEDIA_TYPE {
-            decode::check(protobuf::decode(&self.bytes, gvk)?, type_ref, validation)?
-        } else {
-            decode::decode(&self.bytes, self.format()?, type_ref, validation)?
-        };
+        let mut decoded = self.decode(gvk, type_ref, validation)?;
         check_kind(&mut decoded.object, gvk)?;
         Ok(decoded)
+    }
+
+    fn decode(&self, gvk: &Gvk, type_ref: TypeRef<'_>, validation: FieldValidation) -> Result<Decoded, Status> {
+        if self.content_type == protobuf::MEDIA_TYPE {
+            decode::check(protobuf::decode(&self.bytes, gvk)?, type_ref, validation)
+        } else {
+            decode::decode(&self.bytes, self.format()?, type_ref, validation)
+        }
     }
 
     /// The body as metav1.DeleteOptions, which clients send under any group and version.

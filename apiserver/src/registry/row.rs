@@ -137,6 +137,9 @@ pub static VERBS: [&str; 8] = ["create", "delete", "deletecollection", "get", "l
 /// The same while its definition is being deleted.
 pub static VERBS_WHILE_ENDING: [&str; 7] = ["delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 
+/// The same of what goes one at a time.
+pub static VERBS_ONE_BY_ONE: [&str; 7] = ["create", "delete", "get", "list", "patch", "update", "watch"];
+
 impl Row {
     /// A row with nothing but a name and a strategy; stored under its plural.
     pub fn new(
@@ -182,6 +185,13 @@ impl Row {
     #[must_use]
     pub fn shown_when_deleted(mut self) -> Self {
         self.shows_deleted = true;
+        self
+    }
+
+    /// No delete takes them all.
+    #[must_use]
+    pub fn deleted_one_by_one(mut self) -> Self {
+        self.verbs = &VERBS_ONE_BY_ONE;
         self
     }
 

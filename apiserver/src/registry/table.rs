@@ -101,6 +101,7 @@ fn core_rows() -> Vec<Row> {
         Row::new("", "v1", "LimitRange", "limitranges", core::limits::LimitRangeStrategy).short(&["limits"]),
         Row::new("", "v1", "Namespace", "namespaces", core::namespace::NamespaceStrategy)
             .shown_when_deleted()
+            .deleted_one_by_one()
             .cluster()
             .short(&["ns"])
             .with(&[Finalize, Status]),

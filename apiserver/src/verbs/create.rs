@@ -10,12 +10,15 @@ use crate::registry::strategy::Allocation;
 use crate::server::store_status;
 use crate::store::{Compare, Op, Outcome, Txn};
 use coracle_api::json::Value;
-use coracle_api::{Status, meta as object_meta};
+use coracle_api::{Reason, Status, meta as object_meta};
 use http::StatusCode;
 use std::time::Duration;
 
 /// How often a taken generated name is replaced (upstream's RetryGenerateName: 8), and a lost race is run again.
 const ATTEMPTS: usize = 8;
+
+/// What the store says of an object that was read from it (apiserver `storage`, ErrResourceVersionSetOnCreate); it is asked last.
+const VERSION_SET: &str = "resourceVersion should not be set on objects to be created";
 
 pub(super) async fn create(call: Call, body: Body) -> Result<Response, Status> {
     let (mut object, empty) = body.object_and_empty(&call)?;
@@ -29,6 +32,8 @@ pub(super) async fn create(call: Call, body: Body) -> Result<Response, Status> {
 pub(crate) async fn create_object(call: &Call, mut object: Value, managing: Managing) -> Result<Written, Status> {
     let row = call.row().clone();
     let strategy = &*row.strategy;
+    let versioned = matches!(managing, Managing::Tracked)
+        && object_meta::resource_version(&object).parse::<u64>().is_ok_and(|version| version != 0);
     meta::check_location(call, &mut object)?;
     if strategy.traits().allocation != Allocation::None || admission::namespace_of(call, &object).is_err() {
         // What is taken, and which namespaces there are, must be known as of now before the answer can be no.
@@ -67,6 +72,9 @@ pub(crate) async fn create_object(call: &Call, mut object: Value, managing: Mana
     call.warn(strategy.warnings(&object, None));
     call.warn(meta::finalizer_warnings(&row, &object, None));
     admission::validate_create(call, &object)?;
+    if versioned {
+        return Err(Status::new(500, Reason::Unknown, VERSION_SET));
+    }
     store(call, object, managed_fields.as_deref(), &prefix).await
 }
 

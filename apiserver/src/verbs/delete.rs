@@ -1,6 +1,6 @@
 //! DELETE and DELETECOLLECTION: preconditions, grace, finalizers, orphans.
 
-use super::{Call, Current, Response, allocate, update};
+use super::{Call, Current, Response, allocate, list, update};
 use crate::cache::with_revision;
 use crate::http::render;
 use crate::http::request::Body;
@@ -33,6 +33,8 @@ pub(crate) struct DeleteOptions {
     uid: Option<String>,
     pub(super) resource_version: Option<String>,
     pub(super) dry_run: bool,
+    /// Dependents are to go too, in the older words.
+    takes_dependents: bool,
     /// What cannot be read goes without being looked at.
     unreadable: bool,
     /// What goes is to be told whole.
@@ -49,11 +51,13 @@ impl DeleteOptions {
             uid: text("/preconditions/uid"),
             resource_version: text("/preconditions/resourceVersion"),
             dry_run: call.options.dry_run,
+            takes_dependents: false,
             unreadable: value.get(UNREADABLE).and_then(Value::as_bool) == Some(true),
             shown: false,
         };
         let policy = value.get("propagationPolicy").and_then(Value::as_str).map(options::propagation).transpose()?;
         let orphan = value.get("orphanDependents").and_then(Value::as_bool);
+        found.takes_dependents = orphan.or(call.options.orphan) == Some(false);
         found.propagation = match (policy, orphan) {
             (None, None) => options::propagation_of(call.options.propagation, call.options.orphan)?,
             _ => options::propagation_of(policy, orphan)?,
@@ -91,6 +95,8 @@ pub(super) async fn delete(mut call: Call, body: Body) -> Result<Response, Statu
         }
     }
     match delete_object(&call, &options).await? {
+        // Others who are answered before it is gone are not told so, for the sake of old clients (handlers/delete.go).
+        Deleted::Going(json) if options.takes_dependents => call.answer(StatusCode::ACCEPTED, json),
         Deleted::Going(json) | Deleted::Shown(json) => call.answer(StatusCode::OK, json),
         Deleted::Gone(object) => {
             let status = Status::deleted(&call.gvr(), &call.name, object_meta::uid(&object));
@@ -255,16 +261,9 @@ fn mark(call: &Call, object: &mut Value, grace: i64) {
 pub(super) async fn delete_collection(mut call: Call, body: Body) -> Result<Response, Status> {
     let options = DeleteOptions::read(&call, &body)?;
     call.options.dry_run |= options.dry_run;
-    call.server.fresh().await?;
-    let selection = call.selection()?;
-    let snapshot = call.cache()?.snapshot();
-    let prefix = selection.prefix();
-    call.check_readable(&prefix)?;
-    let calls: Vec<Call> = snapshot
-        .range(&prefix, "")
-        .filter(|object| selection.matches(object))
-        .map(|object| call.on(object.namespace(), object.name()))
-        .collect();
+    // What a list with these options would show goes, and is shown (registry/generic/registry `Store.DeleteCollection`).
+    let page = list::page(&call).await?;
+    let calls: Vec<Call> = page.objects().map(|object| call.on(object.namespace(), object.name())).collect();
     let options = &options;
     let mut deletes = futures::stream::iter(calls)
         .map(|one| async move {
@@ -285,5 +284,5 @@ pub(super) async fn delete_collection(mut call: Call, body: Body) -> Result<Resp
     if let Some(status) = failed {
         return Err(status);
     }
-    render::deleted_list(&call, &snapshot, &selection)
+    page.answer(&call)
 }

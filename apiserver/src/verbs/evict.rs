@@ -32,7 +32,7 @@ enum Holds {
 }
 
 pub(super) async fn evict(mut call: Call, body: Body) -> Result<Response, Status> {
-    let (mut eviction, _) = body.of_kind(&EVICTION, call.options.field_validation)?;
+    let (mut eviction, _) = body.of_kind_or(&EVICTION, "policy/v1beta1", call.options.field_validation)?;
     meta::check_location(&call, &mut eviction)?;
     if object_meta::name(&eviction) != call.name {
         return Err(Status::bad_request("name in URL does not match name in Eviction object"));

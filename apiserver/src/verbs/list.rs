@@ -1,7 +1,7 @@
 //! LIST: over one consistent snapshot, in pages when asked.
 
 use super::{Call, Response};
-use crate::cache::{Change, Selection, Snapshot, unreadable};
+use crate::cache::{Change, Object, Selection, Snapshot, unreadable};
 use crate::http::render::{self, ListMeta};
 use crate::options::VersionMatch;
 use crate::server::store_status;
@@ -68,6 +68,33 @@ impl Continue {
 }
 
 pub(super) async fn list(call: Call) -> Result<Response, Status> {
+    page(&call).await?.answer(&call)
+}
+
+/// What a list is about: the objects that are selected of a snapshot, from a key on, up to a number of them.
+pub(super) struct Page {
+    snapshot: Snapshot,
+    selection: Selection,
+    prefix: String,
+    from: String,
+    limit: usize,
+    meta: ListMeta,
+}
+
+impl Page {
+    pub(super) fn objects(&self) -> impl Iterator<Item = &Arc<Object>> {
+        let all = self.snapshot.range(&self.prefix, &self.from);
+        all.filter(|object| self.selection.matches(object)).take(self.limit)
+    }
+
+    pub(super) fn answer(self, call: &Call) -> Result<Response, Status> {
+        let Self { snapshot, selection, prefix, from, limit, meta } = self;
+        render::list(call, snapshot, selection, prefix, from, limit, meta)
+    }
+}
+
+/// What the call's options ask for, of as they want it.
+pub(super) async fn page(call: &Call) -> Result<Page, Status> {
     call.options.version_of_list()?;
     let token = call.options.continue_token.as_deref().map(Continue::decode).transpose()?;
     if token.is_some() && call.options.resource_version.is_some_and(|revision| revision != 0) {
@@ -78,17 +105,17 @@ pub(super) async fn list(call: Call) -> Result<Response, Status> {
     let (snapshot, from) = match &token {
         Some(token) => {
             let snapshot = match token.revision() {
-                Some(revision) => at(&call, revision, Some(token)).await?,
-                None => first_page(&call).await?,
+                Some(revision) => at(call, revision, Some(token)).await?,
+                None => first_page(call).await?,
             };
             (snapshot, token.start.clone())
         }
-        None => (first_page(&call).await?, String::new()),
+        None => (first_page(call).await?, String::new()),
     };
     let prefix = selection.prefix();
     let mut meta = ListMeta { revision: snapshot.revision, next: None, remaining: None };
     let mut from = from;
-    let limit = if token.is_none() && is_answered_whole(&call) { 0 } else { call.options.limit };
+    let limit = if token.is_none() && is_answered_whole(call) { 0 } else { call.options.limit };
     if limit > 0 {
         let (end, remaining) = page_end(&snapshot, &selection, &prefix, &from, limit);
         if let Some(start) = end {
@@ -100,9 +127,9 @@ pub(super) async fn list(call: Call) -> Result<Response, Status> {
         if from < prefix {
             from.clone_from(&prefix);
         }
-        return render::list(&call, snapshot, selection, prefix, from, limit, meta);
     }
-    render::list(&call, snapshot, selection, prefix, from, usize::MAX, meta)
+    let limit = if limit > 0 { limit } else { usize::MAX };
+    Ok(Page { snapshot, selection, prefix, from, limit, meta })
 }
 
 /// Whatever is there is wanted, which upstream answers from its watch cache without pages (`storage/cacher`, `computeListLimit`);

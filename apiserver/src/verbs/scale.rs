@@ -41,7 +41,10 @@ pub(super) async fn update(call: Call, body: Body) -> Result<Response, Status> {
     let (scale, warnings) = body.of_kind(&SCALE, call.options.field_validation)?;
     meta::check_name(&call, &scale)?;
     call.warn(warnings);
-    write(&call, |_| Ok(scale.clone())).await
+    match write(&call, |_| Ok(scale.clone())).await {
+        Err(status) if status.code == 404 => update::check_absent(&call, &scale).and(Err(status)),
+        answer => answer,
+    }
 }
 
 pub(super) async fn patch(call: Call, body: Body) -> Result<Response, Status> {

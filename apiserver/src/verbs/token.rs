@@ -19,6 +19,11 @@ const DEFAULT: i64 = 3600;
 const LEAST: i64 = 600;
 const MOST: i64 = 1 << 32;
 
+/// What volumes of pods ask for. Whoever reads such a token once is given a year, and is told of after this time
+/// (serviceaccount `claims.go`, WarnOnlyBoundTokenExpirationPeriod and ExpirationExtensionSeconds).
+const OF_VOLUMES: i64 = 3607;
+const EXTENDED: i64 = 365 * 24 * 3600;
+
 pub(super) async fn create(call: Call, body: Body) -> Result<Response, Status> {
     let (mut request, warnings) = body.of_kind(&REQUEST, call.options.field_validation)?;
     check_metadata(&call, &request)?;
@@ -48,7 +53,7 @@ pub(super) async fn create(call: Call, body: Body) -> Result<Response, Status> {
     }
     let now = call.server.config.clock.now();
     let end = now.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(now);
-    let claims = claims(&call, &account, &request["spec"], now.as_second(), end.as_second())?;
+    let claims = claims(&call, &account, &request["spec"], now.as_second(), seconds)?;
     let token = call.server.signer.sign(&claims)?;
     set(&mut request, "status", json!({"token": token, "expirationTimestamp": rfc3339(end)}));
     for (field, value) in [("name", call.name.as_str()), ("namespace", &call.namespace), ("uid", meta::uid(&account))] {
@@ -89,11 +94,17 @@ fn check_uid(call: &Call, request: &Value, account: &Value) -> Result<(), Status
     Err(Status::conflict(&Gvr::of("authentication.k8s.io", "v1", "TokenRequest"), &call.name, &why))
 }
 
-fn claims(call: &Call, account: &Value, spec: &Value, now: i64, end: i64) -> Result<Value, Status> {
+fn claims(call: &Call, account: &Value, spec: &Value, now: i64, seconds: i64) -> Result<Value, Status> {
     let mut own =
         json!({"namespace": call.namespace, "serviceaccount": {"name": call.name, "uid": meta::uid(account)}});
     if is_set(spec, "boundObjectRef") {
         bind(call, &spec["boundObjectRef"], &mut own)?;
+    }
+    let for_the_api = items(spec, "audiences").iter().all(|audience| audience == ISSUER);
+    let mut end = now.saturating_add(seconds);
+    if seconds == OF_VOLUMES && for_the_api && is_set(&own, "pod") {
+        own["warnafter"] = end.into();
+        end = now.saturating_add(EXTENDED);
     }
     Ok(json!({
         "iss": ISSUER, "sub": format!("system:serviceaccount:{}:{}", call.namespace, call.name), "aud": spec["audiences"],

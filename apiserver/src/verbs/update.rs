@@ -3,12 +3,13 @@
 use super::manage::{self, Managing};
 use super::{Call, Current, Replacement, Response, Written, allocate, create};
 use crate::admission;
+use crate::auth::{Attributes, Decision, authorize, forbidden};
 use crate::cache::with_revision;
 use crate::http::request::Body;
 use crate::registry::{Subresource, meta};
 use crate::store::Op;
 use coracle_api::json::Value;
-use coracle_api::{Gvk, Status, meta as object_meta};
+use coracle_api::{Gvk, Gvr, Status, meta as object_meta};
 use http::StatusCode;
 
 /// How often a write that lost a race is tried again.
@@ -22,9 +23,7 @@ pub(super) async fn update(call: Call, body: Body) -> Result<Response, Status> {
     for _ in 0..ATTEMPTS {
         let current = match call.current().await {
             Ok(current) => current,
-            Err(status) if status.code == 404 && call.subresource.is_none() => {
-                return create_instead(&call, object).await;
-            }
+            Err(status) if status.code == 404 => return create_instead(&call, object, status).await,
             Err(status) => return Err(status),
         };
         if !std::mem::take(&mut first) && !object_meta::resource_version(&object).is_empty() {
@@ -39,13 +38,26 @@ pub(super) async fn update(call: Call, body: Body) -> Result<Response, Status> {
 }
 
 /// PUT to a name that is not there.
-async fn create_instead(call: &Call, object: Value) -> Result<Response, Status> {
-    if !call.row().strategy.traits().create_on_update {
-        return Err(call.not_found());
+async fn create_instead(call: &Call, mut object: Value, absent: Status) -> Result<Response, Status> {
+    check_absent(call, &object)?;
+    if call.subresource.is_some() || !call.row().strategy.traits().create_on_update {
+        return Err(absent);
     }
-    if !object_meta::resource_version(&object).is_empty() || !object_meta::uid(&object).is_empty() {
-        return Err(call.not_found());
+    let Gvr { group, version, resource } = &call.gvr();
+    let create = Attributes {
+        verb: "create",
+        group,
+        version,
+        resource,
+        namespace: &call.namespace,
+        name: &call.name,
+        ..Attributes::default()
+    };
+    if authorize(&call.user, &create) == Decision::Deny {
+        return Err(forbidden(&call.user, &create));
     }
+    // Nothing is there that it could be the version of (registry/generic/registry `Store.Update`).
+    object_meta::set(&mut object, "resourceVersion", Value::Null);
     let written = create::create_object(call, object, Managing::Tracked).await?;
     call.answer(StatusCode::CREATED, written.json)
 }
@@ -158,6 +170,15 @@ pub(super) fn check_uid(call: &Call, current: &Current, object: &Value) -> Resul
         return Err(precondition_failed(call, "UID", uid, known));
     }
     Ok(())
+}
+
+/// Nothing at all is not what a put object was read from, either: the uid is looked at before it is found missing (apiserver
+/// `storage/etcd3`, GuaranteedUpdate).
+pub(super) fn check_absent(call: &Call, object: &Value) -> Result<(), Status> {
+    match object_meta::uid(object) {
+        "" => Ok(()),
+        uid => Err(precondition_failed(call, "UID", uid, "")),
+    }
 }
 
 /// 409: the object is another one than what is written was meant for (apiserver `storage`, `Preconditions.Check`).

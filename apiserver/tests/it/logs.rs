@@ -55,7 +55,7 @@ async fn a_log_is_passed_on() {
     client.post(pods, &pod("a")).await;
     assert_eq!(
         client.get(&format!("{pods}/a/log")).await,
-        (StatusCode::OK, Value::String(String::new())),
+        (StatusCode::NO_CONTENT, Value::String(String::new())),
         "not placed yet"
     );
     client.post(&format!("{pods}/a/binding"), &json!({"metadata": {"name": "a"}, "target": {"name": "n1"}})).await;

@@ -36,6 +36,7 @@ mod power_loss;
 mod protobuf;
 mod proxy;
 mod python;
+mod requests;
 mod restart;
 mod reviews;
 mod row_walk;

@@ -1,6 +1,8 @@
 //! Questions about who somebody is and what they may do, and the tokens of service accounts.
 
 use crate::harness::{Client, Harness, identity, pod};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use coracle_api::clock::SystemClock;
 use coracle_apiserver::UserInfo;
 use coracle_apiserver::store::embedded::Embedded;
@@ -93,6 +95,25 @@ async fn tokens_last_as_long_as_what_they_are_bound_to() {
     let (_, vault) = admin.post(&token_path, &request(json!({"audiences": ["vault"]}))).await;
     let for_vault = json!({"token": vault["status"]["token"], "audiences": ["vault", "x"]});
     assert_eq!(ask(&admin, &reviews, for_vault).await["audiences"], json!(["vault"]));
+
+    // What a pod's volume asks for lasts a year for programs that read it once, and says when it should have been read again.
+    let bound = json!({"kind": "Pod", "apiVersion": "v1", "name": "robot"});
+    for (spec, lasts, warns) in [
+        (json!({"expirationSeconds": 3607, "boundObjectRef": bound}), 365 * 24 * 3600, Some(3607)),
+        (json!({"expirationSeconds": 3608, "boundObjectRef": bound}), 3608, None),
+        (json!({"expirationSeconds": 3607}), 3607, None),
+        (json!({"expirationSeconds": 3607, "boundObjectRef": bound, "audiences": ["vault"]}), 3607, None),
+    ] {
+        let (_, made) = admin.post(&token_path, &request(spec.clone())).await;
+        let claims = made["status"]["token"].as_str().unwrap().split('.').nth(1).unwrap();
+        let claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).unwrap()).unwrap();
+        let issued = claims["iat"].as_i64().unwrap();
+        assert_eq!(claims["exp"].as_i64().unwrap() - issued, lasts, "{spec}");
+        let warned = claims["kubernetes.io"].get("warnafter").map(|after| after.as_i64().unwrap() - issued);
+        assert_eq!(warned, warns, "{spec}");
+        let told: jiff::Timestamp = made["status"]["expirationTimestamp"].as_str().unwrap().parse().unwrap();
+        assert_eq!(told.as_second() - issued, spec["expirationSeconds"].as_i64().unwrap(), "{spec}");
+    }
 
     // Over TLS the token alone says who it is.
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

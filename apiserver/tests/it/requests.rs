@@ -1,0 +1,167 @@
+//! What is the same for every kind: paths, methods, options, headers.
+
+use crate::harness::{Client, Harness, pod};
+use axum::body::Body;
+use coracle_apiserver::UserInfo;
+use http::{HeaderMap, Method, Request, StatusCode};
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+const PODS: &str = "/api/v1/namespaces/default/pods";
+const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
+const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/default/leases";
+const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
+
+async fn ask(client: &Client, method: &str, path: &str, headers: &[(&str, &str)]) -> (StatusCode, HeaderMap, String) {
+    let request = Request::builder().method(method).uri(path);
+    let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+    let (head, body) = client.0.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap().into_parts();
+    let bytes = body.collect().await.unwrap().to_bytes();
+    (head.status, head.headers, String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn message(status: &Value) -> &str {
+    status["message"].as_str().unwrap_or_default()
+}
+
+#[tokio::test]
+async fn the_only_container_is_meant() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    let mut object = pod("a");
+    object["spec"]["initContainers"] =
+        json!([{"name": "i", "image": "busybox"}, {"name": "s", "image": "busybox", "restartPolicy": "Always"}]);
+    client.post(PODS, &object).await;
+    // It has no node yet, which is found out after its container.
+    assert_eq!(ask(&client, "GET", &format!("{PODS}/a/log"), &[]).await.0, StatusCode::NO_CONTENT);
+    object["metadata"]["name"] = "b".into();
+    object["spec"]["containers"] = json!([{"name": "x", "image": "busybox"}, {"name": "y", "image": "busybox"}]);
+    client.post(PODS, &object).await;
+    let (code, status) = client.get(&format!("{PODS}/b/log")).await;
+    let expected = "a container name must be specified for pod b, choose one of: [i s x y]";
+    assert_eq!((code, message(&status)), (StatusCode::BAD_REQUEST, expected));
+}
+
+#[tokio::test]
+async fn what_is_put_for_something_gone() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    let put = json!({"metadata": {"name": "a", "uid": "1234"}});
+    let mut scale = put.clone();
+    scale["spec"] = json!({"replicas": 1});
+    let mut deployment = put.clone();
+    deployment["spec"] = json!({"selector": {"matchLabels": {"a": "b"}},
+        "template": {"metadata": {"labels": {"a": "b"}}, "spec": pod("a")["spec"]}});
+    let gone = |kind: &str, key: &str| {
+        format!(
+            "Operation cannot be fulfilled on {kind} \"a\": StorageError: invalid object, Code: 4, Key: /registry/{key}/default/a, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: 1234, UID in object meta: "
+        )
+    };
+    for (path, body, expected) in [
+        (format!("{CONFIG_MAPS}/a"), &put, gone("configmaps", "configmaps")),
+        (format!("{DEPLOYMENTS}/a/status"), &deployment, gone("deployments.apps", "deployments")),
+        (format!("{DEPLOYMENTS}/a/scale"), &scale, gone("deployments.apps", "deployments")),
+        (format!("{LEASES}/a"), &put, gone("leases.coordination.k8s.io", "leases")),
+    ] {
+        let (code, status) = client.put(&path, body).await;
+        assert_eq!((code, message(&status)), (StatusCode::CONFLICT, expected.as_str()), "{path}");
+        assert_eq!(status["reason"], "Conflict");
+    }
+    assert_eq!(client.merge(&format!("{CONFIG_MAPS}/a"), &put).await.0, StatusCode::NOT_FOUND);
+    let unknown = json!({"metadata": {"name": "a", "resourceVersion": "5"}});
+    assert_eq!(client.put(&format!("{CONFIG_MAPS}/a"), &unknown).await.0, StatusCode::NOT_FOUND);
+    // Where a put makes what is not there, no version hinders it.
+    let (code, lease) = client.put(&format!("{LEASES}/a"), &unknown).await;
+    assert_eq!(code, StatusCode::CREATED, "{lease}");
+    // But who may not create cannot do so by another verb.
+    let node = harness.user(UserInfo::new("system:node:n1", &["system:nodes"]));
+    let events = "/api/v1/namespaces/default/events/e";
+    let event = json!({"metadata": {"name": "e"}, "involvedObject": {"namespace": "default"}});
+    assert_eq!(node.put(events, &event).await.0, StatusCode::CREATED);
+}
+
+#[tokio::test]
+async fn an_object_that_was_read_is_not_created() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    let (_, made) = client.post(CONFIG_MAPS, &json!({"metadata": {"name": "a"}})).await;
+    let mut copy = made.clone();
+    copy["metadata"]["name"] = "b".into();
+    for path in [CONFIG_MAPS.to_owned(), format!("{CONFIG_MAPS}?dryRun=All")] {
+        let (code, status) = client.post(&path, &copy).await;
+        let expected = "resourceVersion should not be set on objects to be created";
+        assert_eq!((code, message(&status)), (StatusCode::INTERNAL_SERVER_ERROR, expected));
+        assert_eq!(status.get("reason"), None);
+    }
+    for version in ["", "0"] {
+        copy["metadata"]["resourceVersion"] = version.into();
+        assert_eq!(client.post(&format!("{CONFIG_MAPS}?dryRun=All"), &copy).await.0, StatusCode::CREATED);
+    }
+}
+
+#[tokio::test]
+async fn a_page_of_a_collection_is_deleted() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    for name in ["a", "b", "c", "d"] {
+        client.post(CONFIG_MAPS, &json!({"metadata": {"name": name, "labels": {"x": "y"}}})).await;
+    }
+    let selected = format!("{CONFIG_MAPS}?labelSelector=x%3Dy");
+    let names = |list: &Value| -> Vec<String> {
+        let items = list["items"].as_array().unwrap().iter();
+        items.map(|item| item["metadata"]["name"].as_str().unwrap().to_owned()).collect()
+    };
+    let (code, page) = client.delete(&format!("{selected}&limit=2")).await;
+    assert_eq!((code, names(&page)), (StatusCode::OK, vec!["a".to_owned(), "b".to_owned()]));
+    let token = page["metadata"]["continue"].as_str().unwrap();
+    assert_eq!(names(&client.get(&selected).await.1), ["c", "d"]);
+    let (code, _) = client.delete(&format!("{selected}&continue=abc")).await;
+    assert_eq!((code, names(&client.get(&selected).await.1).len()), (StatusCode::BAD_REQUEST, 2));
+    let (_, page) = client.delete(&format!("{selected}&limit=1&continue={token}")).await;
+    assert_eq!(names(&page), ["c"]);
+    let (code, page) = client.delete(&selected).await;
+    assert_eq!((code, names(&page)), (StatusCode::OK, vec!["d".to_owned()]));
+    assert_eq!(names(&client.get(&selected).await.1).len(), 0);
+}
+
+#[tokio::test]
+async fn namespaces_go_one_by_one() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    let (code, status) = client.delete("/api/v1/namespaces").await;
+    let expected = "the server does not allow this method on the requested resource";
+    assert_eq!((code, message(&status)), (StatusCode::METHOD_NOT_ALLOWED, expected));
+    let (_, list) = client.get("/api/v1").await;
+    let namespaces = list["resources"].as_array().unwrap().iter().find(|one| one["name"] == "namespaces").unwrap();
+    assert_eq!(namespaces["verbs"], json!(["create", "delete", "get", "list", "patch", "update", "watch"]));
+}
+
+#[tokio::test]
+async fn dependents_that_are_to_go_make_it_an_accepted_delete() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    for name in ["a", "b"] {
+        client.post(CONFIG_MAPS, &json!({"metadata": {"name": name, "finalizers": ["example.com/x"]}})).await;
+    }
+    let old = json!({"orphanDependents": false}).to_string();
+    let send = |name: &str, body: String| {
+        let path = format!("{CONFIG_MAPS}/{name}");
+        let client = client.clone();
+        async move { client.send(Method::DELETE, &path, "application/json", body).await.0 }
+    };
+    assert_eq!(send("a", old).await, StatusCode::ACCEPTED);
+    assert_eq!(send("b", String::new()).await, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn evictions_are_taken_in_the_older_version() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    client.post(PODS, &pod("a")).await;
+    let eviction = |version: &str| json!({"apiVersion": version, "kind": "Eviction", "metadata": {"name": "a"}});
+    let path = format!("{PODS}/a/eviction");
+    assert_eq!(client.post(&path, &eviction("policy/v1alpha1")).await.0, StatusCode::BAD_REQUEST);
+    assert_eq!(client.post(&path, &eviction("policy/v1beta1")).await.0, StatusCode::CREATED);
+}
+
