@@ -140,7 +140,7 @@ pub(crate) fn call(
         name: name.to_owned(),
         subresource: None,
         user: Arc::new(UserInfo::new("system:apiserver", &[crate::auth::MASTERS])),
-        options: Options::parse(&http::Method::GET, None)?,
+        options: Options::parse(None, None)?,
         accept: Accept::default(),
         gzip: false,
         agent: "kube-apiserver".into(),

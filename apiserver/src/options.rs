@@ -1,10 +1,12 @@
 //! Query options, parsed once.
 
+use crate::registry::batch::duration;
+use crate::verbs::Verb;
 use coracle_api::decode::FieldValidation;
 use coracle_api::selector::{FieldSelector, LabelSelector};
 use coracle_api::status::{FieldPath, Reason};
 use coracle_api::{Cause, Gvk, Status};
-use http::Method;
+use std::time::Duration;
 
 /// How exactly a list's revision is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +62,8 @@ pub struct Options {
     pub propagation: Option<Propagation>,
     /// The older way to say it.
     pub orphan: Option<bool>,
+    /// Within what time the client wants its answer.
+    pub timeout: Option<Duration>,
     /// `includeObject` of tables: `None`, `Metadata`, `Object`.
     pub include_object: Option<String>,
     /// Every pair, for what is proxied on.
@@ -70,14 +74,21 @@ pub struct Options {
 const FIELD_MANAGER_MAX: usize = 128;
 
 impl Options {
-    /// Reads the query.
+    /// Whether a query asks for a watch, of what can be watched.
+    pub fn asks_to_watch(query: Option<&str>) -> bool {
+        let mut given = query.unwrap_or_default().split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+        given.find(|(name, _)| *name == "watch").is_some_and(|(_, value)| flag(value))
+    }
+
+    /// Reads of the query what the verb has options for (metav1 `GetOptions`, `ListOptions`, `CreateOptions` …); without a verb,
+    /// what is asked for has its own.
     ///
     /// # Errors
     /// 400 for what cannot be parsed, 422 for values that options do not take.
-    pub fn parse(method: &Method, query: Option<&str>) -> Result<Self, Status> {
+    pub fn parse(verb: Option<Verb>, query: Option<&str>) -> Result<Self, Status> {
         let mut options = Self {
-            kind: kind_of(method),
-            watch: false,
+            kind: verb.map_or(LIST, kind_of),
+            watch: verb == Some(Verb::Watch),
             labels: LabelSelector::EVERYTHING,
             fields: FieldSelector::default(),
             resource_version: None,
@@ -95,16 +106,20 @@ impl Options {
             grace_period: None,
             propagation: None,
             orphan: None,
+            timeout: None,
             include_object: None,
             pairs: Vec::new(),
         };
         let Some(query) = query else { return Ok(options) };
         options.pairs = pairs(query);
+        let Some(verb) = verb else { return Ok(options) };
         for (name, value) in std::mem::take(&mut options.pairs) {
-            options.set(&name, &value)?;
+            if is_option_of(verb, &name) {
+                options.set(&name, &value)?;
+            }
             options.pairs.push((name, value));
         }
-        options.check()?;
+        options.check(verb)?;
         Ok(options)
     }
 
@@ -117,7 +132,7 @@ impl Options {
 
     fn set(&mut self, name: &str, value: &str) -> Result<(), Status> {
         match name {
-            "watch" => self.watch = flag(value),
+            "watch" => self.watch |= flag(value),
             "labelSelector" => {
                 self.labels = LabelSelector::parse(value).map_err(|error| Status::bad_request(error.to_string()))?;
             }
@@ -164,18 +179,25 @@ impl Options {
             "gracePeriodSeconds" => self.grace_period = Some(number(value)?),
             "propagationPolicy" => self.propagation = Some(propagation(value)?),
             "orphanDependents" => self.orphan = Some(flag(value)),
+            "timeout" if !value.is_empty() => {
+                let nanoseconds = duration::parse(value).map_err(|why| {
+                    Status::bad_request(format!("invalid timeout specified in the request URL - {why}"))
+                })?;
+                // None at all, or one before now, is none (apiserver `endpoints/filters/request_deadline.go`).
+                self.timeout = u64::try_from(nanoseconds).ok().filter(|some| *some > 0).map(Duration::from_nanos);
+            }
             "includeObject" => self.include_object = Some(value.to_owned()),
             _ => {}
         }
         Ok(())
     }
 
-    fn check(&self) -> Result<(), Status> {
+    fn check(&self, verb: Verb) -> Result<(), Status> {
         let mut causes = Vec::new();
-        if self.watch {
-            self.check_watch(&mut causes);
-        } else {
-            self.check_list(&mut causes);
+        match verb {
+            Verb::Watch | Verb::List | Verb::DeleteCollection if self.watch => self.check_watch(&mut causes),
+            Verb::List | Verb::DeleteCollection => self.check_list(&mut causes),
+            _ => {}
         }
         if !causes.is_empty() {
             return Err(invalid_options(LIST, causes));
@@ -267,13 +289,40 @@ pub fn propagation(value: &str) -> Result<Propagation, Status> {
 const LIST: &str = "ListOptions";
 
 /// What the API calls the options of a request (meta.k8s.io/v1).
-fn kind_of(method: &Method) -> &'static str {
-    match *method {
-        Method::POST => "CreateOptions",
-        Method::PUT => "UpdateOptions",
-        Method::PATCH => "PatchOptions",
-        Method::DELETE => "DeleteOptions",
-        _ => LIST,
+fn kind_of(verb: Verb) -> &'static str {
+    match verb {
+        Verb::Create => "CreateOptions",
+        Verb::Update => "UpdateOptions",
+        Verb::Patch => "PatchOptions",
+        Verb::Delete | Verb::DeleteCollection => "DeleteOptions",
+        Verb::Get | Verb::List | Verb::Watch => LIST,
+    }
+}
+
+/// Whether a verb has an option of this name; what it does not have is not looked at.
+fn is_option_of(verb: Verb, name: &str) -> bool {
+    let of_list = matches!(verb, Verb::List | Verb::Watch | Verb::DeleteCollection);
+    match name {
+        "watch"
+        | "labelSelector"
+        | "fieldSelector"
+        | "resourceVersionMatch"
+        | "limit"
+        | "continue"
+        | "allowWatchBookmarks"
+        | "sendInitialEvents"
+        | "timeoutSeconds" => of_list,
+        "resourceVersion" => of_list || verb == Verb::Get,
+        "dryRun" => verb.writes(),
+        "fieldManager" | "fieldValidation" => matches!(verb, Verb::Create | Verb::Update | Verb::Patch),
+        "force" => verb == Verb::Patch,
+        "gracePeriodSeconds" | "propagationPolicy" | "orphanDependents" => {
+            matches!(verb, Verb::Delete | Verb::DeleteCollection)
+        }
+        // A watch lasts.
+        "timeout" => verb != Verb::Watch,
+        "includeObject" => true,
+        _ => false,
     }
 }
 
@@ -353,33 +402,55 @@ mod tests {
     use super::*;
 
     fn parse(query: Option<&str>) -> Result<Options, Status> {
-        Options::parse(&Method::GET, query)
+        Options::parse(Some(Verb::List), query)
     }
 
     #[test]
     fn queries_are_read() {
-        let options =
-            parse(Some("watch=1&labelSelector=app%3Dweb%2Ctier+in+(a)&limit=5&dryRun=All&fieldValidation=Strict"))
-                .unwrap();
-        assert!(options.watch && options.dry_run);
+        let options = parse(Some("watch=1&labelSelector=app%3Dweb%2Ctier+in+(a)&limit=5")).unwrap();
+        assert!(options.watch);
         assert_eq!((options.limit, options.labels.to_string().as_str()), (5, "app=web,tier=a"));
-        assert!(!parse(Some("watch=false")).unwrap().watch);
-        assert!(parse(Some("watch")).unwrap().watch);
+        for (query, watches) in
+            [("watch=false", false), ("watch", true), ("a=b&watch=1", true), ("watch=0", false), ("unwatch=1", false)]
+        {
+            assert_eq!(Options::asks_to_watch(Some(query)), watches, "{query}");
+        }
+        let options =
+            Options::parse(Some(Verb::Create), Some("dryRun=All&fieldValidation=Strict&timeout=1.5s")).unwrap();
+        assert!(options.dry_run);
+        assert_eq!(options.timeout, Some(Duration::from_millis(1500)));
+        for none in ["timeout=0", "timeout=-3s", "timeout="] {
+            assert_eq!(parse(Some(none)).unwrap().timeout, None, "{none}");
+        }
+    }
+
+    #[test]
+    fn what_a_verb_has_no_option_for_is_not_looked_at() {
+        let wrong = "labelSelector=)(&limit=x&resourceVersionMatch=Exact&sendInitialEvents=1";
+        for verb in [Verb::Get, Verb::Create, Verb::Update, Verb::Patch, Verb::Delete] {
+            assert!(Options::parse(Some(verb), Some(wrong)).is_ok(), "{verb:?}");
+        }
+        let wrong = "dryRun=x&fieldValidation=x&propagationPolicy=x&gracePeriodSeconds=x";
+        for verb in [Verb::Get, Verb::List, Verb::Watch] {
+            assert!(Options::parse(Some(verb), Some(wrong)).is_ok(), "{verb:?}");
+        }
+        assert_eq!(Options::parse(None, Some("dryRun=x&limit=x")).unwrap().pairs.len(), 2);
     }
 
     #[test]
     fn wrong_options_are_refused() {
-        for (query, code) in [
-            ("dryRun=Some", 422),
-            ("limit=x", 400),
-            ("resourceVersionMatch=Exact", 422),
-            ("resourceVersionMatch=Exact&resourceVersion=0", 422),
-            ("fieldValidation=Maybe", 422),
-            ("labelSelector=a%20b", 400),
-            ("propagationPolicy=Sideways", 422),
-            ("sendInitialEvents=true&watch=1", 422),
+        for (verb, query, code) in [
+            (Verb::Create, "dryRun=Some", 422),
+            (Verb::List, "limit=x", 400),
+            (Verb::List, "resourceVersionMatch=Exact", 422),
+            (Verb::List, "resourceVersionMatch=Exact&resourceVersion=0", 422),
+            (Verb::Update, "fieldValidation=Maybe", 422),
+            (Verb::List, "labelSelector=a%20b", 400),
+            (Verb::Delete, "propagationPolicy=Sideways", 422),
+            (Verb::Watch, "sendInitialEvents=true&watch=1", 422),
+            (Verb::Get, "timeout=x", 400),
         ] {
-            assert_eq!(parse(Some(query)).unwrap_err().code, code, "{query}");
+            assert_eq!(Options::parse(Some(verb), Some(query)).unwrap_err().code, code, "{query}");
         }
     }
 
@@ -398,29 +469,29 @@ mod tests {
 
     #[test]
     fn options_are_called_as_the_request_is() {
-        for (method, query, message) in [
+        for (verb, query, message) in [
             (
-                Method::POST,
+                Verb::Create,
                 "dryRun=Some",
                 "CreateOptions.meta.k8s.io \"\" is invalid: dryRun: Unsupported value: [\"Some\"]: supported values: \"All\"",
             ),
             (
-                Method::DELETE,
+                Verb::Delete,
                 "dryRun=",
                 "DeleteOptions.meta.k8s.io \"\" is invalid: dryRun: Unsupported value: [\"\"]: supported values: \"All\"",
             ),
             (
-                Method::PUT,
+                Verb::Update,
                 "fieldValidation=x",
                 "UpdateOptions.meta.k8s.io \"\" is invalid: fieldValidation: Unsupported value: \"x\": supported values: \"\", \"Ignore\", \"Strict\", \"Warn\"",
             ),
             (
-                Method::DELETE,
+                Verb::DeleteCollection,
                 "resourceVersionMatch=Exact",
                 "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided",
             ),
         ] {
-            assert_eq!(Options::parse(&method, Some(query)).unwrap_err().message, message);
+            assert_eq!(Options::parse(Some(verb), Some(query)).unwrap_err().message, message);
         }
     }
 

@@ -31,9 +31,10 @@ use crate::server::Server;
 use crate::verbs::{Call, Response, Verb, dispatch, dispatch_binding, manager_of};
 use axum::body::Body;
 use coracle_api::Status;
+use coracle_api::json::Value;
 use fairness::{Flow, Kept, Work};
 use futures::FutureExt;
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
 use negotiate::Accept;
 use request::Target;
 use std::net::SocketAddr;
@@ -41,8 +42,13 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Everything but watches and logs is answered within this (upstream `--request-timeout`).
+/// Everything but watches and logs is answered within this, or sooner where that is asked for (upstream `--request-timeout`).
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+
+const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
+
+/// Paths below which nothing takes HEAD, as upstream's router knows methods by their names alone.
+const ROUTED: [&str; 4] = ["/api", "/version", "/openid/", "/.well-known/"];
 
 /// Where the cluster's state can be had as a whole, by who may do everything.
 pub const BACKUP: &str = "/coracle/store/backup";
@@ -63,6 +69,7 @@ pub async fn handle(server: Arc<Server>, request: Request<Body>, identity: Ident
     let accept = Accept::negotiate(request.headers(), || true).unwrap_or_default();
     let accept = accept.laid_out(request.uri().query(), request.headers());
     let mut flow = None;
+    let audit_id = audit_id(request.headers(), &identity);
     let answer = AssertUnwindSafe(route(&server, request, identity, &mut flow)).catch_unwind().await;
     let mut response = match answer {
         Ok(Ok(response)) => response,
@@ -75,7 +82,25 @@ pub async fn handle(server: Arc<Server>, request: Request<Body>, identity: Ident
     if let Some(flow) = &flow {
         flow.mark(response.headers_mut());
     }
+    if let Some(id) = audit_id {
+        response.headers_mut().insert(AUDIT_ID, id);
+    }
     response
+}
+
+/// By what name people may speak of a request: its own or a new one (apiserver `endpoints/filters/with_auditinit.go`). Nobody
+/// reads those of requests in process.
+fn audit_id(headers: &HeaderMap, identity: &Identity) -> Option<HeaderValue> {
+    let given = headers.get(AUDIT_ID).filter(|given| !given.is_empty());
+    if given.is_some() || matches!(identity, Identity::User(_)) {
+        return given.cloned();
+    }
+    let mut text = uuid::Uuid::encode_buffer();
+    let id = uuid::Builder::from_random_bytes(fastrand::u128(..).to_ne_bytes()).into_uuid();
+    let mut id = HeaderValue::from_str(id.hyphenated().encode_lower(&mut text)).ok()?;
+    // Each is another: remembering them would drop headers that come again from the connection's table.
+    id.set_sensitive(true);
+    Some(id)
 }
 
 /// Errors are statuses whatever shape was asked for.
@@ -167,6 +192,9 @@ async fn non_resource(
         let answer = server.openapi.answer(&server.registry, path, request.uri().query(), request.headers());
         return Ok(answer.unwrap_or_else(render::no_page));
     }
+    if *request.method() == Method::HEAD && ROUTED.iter().any(|prefix| path.starts_with(prefix)) {
+        return Err(Status::method_not_allowed());
+    }
     let rows = server.registry.current();
     if let Some(response) = discovery::aggregated(&rows, &path, request.headers()) {
         return Ok(response);
@@ -175,10 +203,8 @@ async fn non_resource(
     let accept = plain(&accept).laid_out(request.uri().query(), request.headers());
     match path.trim_end_matches('/') {
         "/version" => return Ok(render::raw(&version::document())),
-        "/openid/v1/jwks" => return Ok(render::plain(&accept, StatusCode::OK, &server.signer.key_set())),
-        "/.well-known/openid-configuration" => {
-            return Ok(render::plain(&accept, StatusCode::OK, &auth::tokens::configuration()));
-        }
+        "/openid/v1/jwks" => return Ok(public("application/jwk-set+json", &server.signer.key_set())),
+        "/.well-known/openid-configuration" => return Ok(public("application/json", &auth::tokens::configuration())),
         "" => {
             let paths = [
                 "/.well-known/openid-configuration",
@@ -199,7 +225,35 @@ async fn non_resource(
         _ => {}
     }
     let address = server.config.advertise.to_string();
-    Ok(discovery::answer(&rows, &path, &accept, &address).unwrap_or_else(render::no_page))
+    match discovery::answer(&rows, &path, &accept, &address) {
+        Some(response) => Ok(response),
+        None => nothing_there(server, below(&path).unwrap_or("none")),
+    }
+}
+
+/// What everybody may keep for a while (kubernetes `pkg/routes/openidmetadata.go`).
+fn public(kind: &'static str, document: &Value) -> Response {
+    let mut response = http::Response::new(Body::from(document.to_string()));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
+    response
+}
+
+/// The group that a path would be of, however many parts it has.
+fn below(path: &str) -> Option<&str> {
+    let path = path.trim_start_matches('/');
+    match path.split_once('/')? {
+        ("api", _) => Some(""),
+        ("apis", rest) => Some(rest.split('/').next().unwrap_or(rest)),
+        _ => None,
+    }
+}
+
+/// Tells of a path that leads nowhere: in the server's own groups with a status, elsewhere with Go's page (apiserver
+/// `server/handler.go`, director).
+fn nothing_there(server: &Server, group: &str) -> Result<Response, Status> {
+    if server.registry.has_own(group) { Err(Status::no_such_resource()) } else { Ok(render::no_page()) }
 }
 
 /// The whole store, as [`crate::store::embedded::snapshot`] writes it. It holds every secret there is.
@@ -218,12 +272,14 @@ fn backup(server: &Server, user: &UserInfo) -> Result<Response, Status> {
 }
 
 /// What is asked of a resource.
-fn verb(method: &Method, target: &Target, options: &Options) -> Result<Verb, Status> {
+fn verb(method: &Method, target: &Target, query: Option<&str>) -> Result<Verb, Status> {
     let named = !target.name.is_empty();
+    // What has a name is watched by the path of old alone, or by a selector (apiserver `endpoints/request`, RequestInfo).
+    let watches = || target.watch || !named && Options::asks_to_watch(query);
     match *method {
         // Asking what can be asked is asking.
         Method::OPTIONS if target.is_proxy() => Ok(Verb::Get),
-        Method::GET | Method::HEAD if options.watch && target.subresource.is_empty() => Ok(Verb::Watch),
+        Method::GET | Method::HEAD if target.subresource.is_empty() && watches() => Ok(Verb::Watch),
         Method::GET | Method::HEAD if named => Ok(Verb::Get),
         Method::GET | Method::HEAD => Ok(Verb::List),
         // A name in the path belongs to a subresource; without one, POST is to the collection.
@@ -269,10 +325,7 @@ async fn resource(
 ) -> Result<Response, Status> {
     let started = server.config.clock.monotonic();
     let (head, body) = request.into_parts();
-    // What stands behind a proxy has options of its own.
-    let mut options = Options::parse(&head.method, head.uri.query().filter(|_| !target.is_proxy()))?;
-    options.watch |= target.watch;
-    let verb = verb(&head.method, &target, &options)?;
+    let verb = verb(&head.method, &target, head.uri.query())?;
     let attributes = Attributes {
         verb: verb.as_str(),
         group: &target.group,
@@ -285,17 +338,22 @@ async fn resource(
     };
     let user = impersonate::acting(&head.headers, &user, &attributes)?.unwrap_or(user);
     let flow = &*flow.insert(server.limits.classify(&user, &attributes));
-    let dry_run = options.dry_run;
+    let applies = verb == Verb::Patch
+        && head
+            .headers
+            .get(header::CONTENT_TYPE)
+            .is_some_and(|kind| kind.as_bytes().starts_with(b"application/apply-patch"));
+    let dry_run = head.uri.query().is_some_and(|query| query.contains("dryRun=All"));
     let answer = match authorize(&user, &attributes) {
         Decision::Deny => Err(forbidden(&user, &attributes)),
-        Decision::Allow => allowed(server, &target, verb, &head, body, (user, flow), options).await,
+        Decision::Allow => allowed(server, &target, verb, &head, body, (user, flow)).await,
     };
     let code = answer.as_ref().map_or_else(|status| status.code, |response| response.status().as_u16());
     let took = server.config.clock.monotonic().saturating_sub(started);
     // Labels are kept for ever, so names that a client made up must not become any.
     let known = code < 400 || resolve(server, &target).is_some();
     let attributes = if known { attributes } else { Attributes { verb: attributes.verb, ..Attributes::default() } };
-    server.metrics.request(&attributes, dry_run, code, took);
+    server.metrics.request(&attributes, applies, dry_run, code, took);
     answer
 }
 
@@ -307,26 +365,34 @@ async fn allowed(
     head: &http::request::Parts,
     body: Body,
     (user, flow): (Arc<UserInfo>, &Flow),
-    options: Options,
 ) -> Result<Response, Status> {
-    let Some((resolved, subresource)) = resolve(server, target) else { return Ok(render::no_page()) };
+    let Some((resolved, subresource)) = resolve(server, target) else { return nothing_there(server, &target.group) };
     // Why there is nothing new of what ends is said where objects are made.
     let can = |row: &Row| row.verbs.contains(&verb.as_str()) || verb == Verb::Create && row.is_ending();
     if subresource.is_none() && !can(&resolved.row) {
-        return Err(Status::method_not_supported(&resolved.row.gvr(resolved.served), verb.as_str()));
+        // Those of the server's own have no such path; custom ones share theirs.
+        return Err(match resolved.row.strategy.custom() {
+            None => Status::method_not_allowed(),
+            Some(_) => Status::method_not_supported(&resolved.row.gvr(resolved.served), verb.as_str()),
+        });
+    }
+    if head.method == Method::HEAD && !target.is_proxy() {
+        return Err(Status::method_not_allowed());
     }
     if resolved.row.namespaced && target.namespace.is_empty() && !matches!(verb, Verb::List | Verb::Watch) {
         return Err(Status::method_not_allowed());
     }
+    let streams = subresource.is_some_and(|it| it == Subresource::Log || it.connects());
     // A custom resource has no field numbers.
     let has_numbers = || resolved.row.schema.is_none() && protobuf::is_offered(&resolved.row.gvk(resolved.served));
     let accept = Accept::negotiate(&head.headers, has_numbers)
         .or_else(|status| {
             // A stream has no form to agree on.
-            let streams = subresource.is_some_and(|it| it == Subresource::Log || it.connects());
             if streams { Ok(Accept::default()) } else { Err(status) }
         })?
         .laid_out(head.uri.query(), &head.headers);
+    // What stands behind a proxy has options of its own.
+    let options = Options::parse((!streams).then_some(verb), head.uri.query().filter(|_| !target.is_proxy()))?;
     let call = Call {
         server: server.clone(),
         namespace: if resolved.row.namespaced { target.namespace.clone() } else { String::new() },
@@ -378,11 +444,13 @@ async fn limited(
         return Box::pin(streamed(server, call, verb, flow)).await;
     }
     let _permit = server.limits.seat(flow, verb.writes(), work(&call, verb)).await?;
+    let within = call.options.timeout.map_or(ANSWER_WITHIN, |asked| asked.min(ANSWER_WITHIN));
     let work = async {
-        let body = if verb.writes() { request::Body::read(headers, body).await? } else { request::Body::default() };
+        let body =
+            if verb.writes() { request::Body::read(headers, body).await? } else { request::Body::default() };
         if binding { dispatch_binding(call, body).await } else { dispatch(call, verb, body).await }
     };
-    match tokio::time::timeout(ANSWER_WITHIN, work).await {
+    match tokio::time::timeout(within, work).await {
         Ok(answer) => answer,
         Err(_) => Err(Status::timeout("request did not complete within the allotted timeout", 0)),
     }

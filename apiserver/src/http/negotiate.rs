@@ -55,12 +55,26 @@ impl Meta {
     }
 }
 
+/// What decides which clause comes first.
+#[derive(Clone, Copy)]
+struct Rank {
+    /// In thousandths.
+    quality: u32,
+    wildcards: u8,
+}
+
+impl Rank {
+    fn is_before(self, other: Self) -> bool {
+        self.quality > other.quality || self.wildcards < other.wildcards
+    }
+}
+
 /// What the server can write.
 pub const OFFERED: [&str; 3] = ["application/json", "application/yaml", protobuf::MEDIA_TYPE];
 
 impl Accept {
     /// `protobuf`: tells whether what is asked for has a protobuf form. Takes the first clause of the Accept header that the server can
-    /// satisfy, by quality and then by order (apiserver `endpoints/handlers/negotiation`).
+    /// satisfy, in the order of their qualities, what is exact before what is not (apiserver `endpoints/handlers/negotiation`).
     ///
     /// # Errors
     /// 406 when there is none.
@@ -75,14 +89,13 @@ impl Accept {
         if header.trim().is_empty() {
             return Ok(Self::default());
         }
-        let mut clauses: Vec<(u32, Self)> = Vec::new();
-        for clause in header.split(',') {
-            if let Some((quality, accept)) = Self::clause(clause, &protobuf) {
-                clauses.push((quality, accept));
-            }
+        let mut clauses: Vec<(Rank, Self)> = Vec::new();
+        for clause in header.split(',').filter_map(|clause| Self::clause(clause, &protobuf)) {
+            // A better quality comes first, and so does what is more exact, whichever of the two is seen first: that is no order
+            // that could be sorted by, so the clauses are put in as Go's sort does with a few (goautoneg, `Less`).
+            let behind = clauses.iter().rposition(|known| !clause.0.is_before(known.0)).map_or(0, |at| at + 1);
+            clauses.insert(behind, clause);
         }
-        // A stable sort: among equals, the client's order counts.
-        clauses.sort_by_key(|(quality, _)| std::cmp::Reverse(*quality));
         clauses
             .into_iter()
             .map(|(_, accept)| accept)
@@ -91,20 +104,22 @@ impl Accept {
             .ok_or_else(|| Status::not_acceptable(&OFFERED))
     }
 
-    fn clause(clause: &str, protobuf: impl Fn() -> bool) -> Option<(u32, Self)> {
+    fn clause(clause: &str, protobuf: impl Fn() -> bool) -> Option<(Rank, Self)> {
         let mut parts = clause.split(';').map(str::trim);
-        let format = match parts.next()? {
+        let range = parts.next()?;
+        let format = match range {
             "*/*" | "application/*" | "application/json" => Format::Json,
             "application/yaml" => Format::Yaml,
             protobuf::MEDIA_TYPE => Format::Protobuf,
             _ => return None,
         };
-        let (mut kind, mut group, mut version, mut quality) = ("", "", "", 1000);
+        let (mut kind, mut group, mut version, mut quality, mut pretty) = ("", "", "", 1000, false);
         for part in parts {
             match part.split_once('=')? {
                 ("as", value) => kind = value,
                 ("g", value) => group = value,
                 ("v", value) => version = value,
+                ("pretty", value) => pretty = value == "1",
                 ("q", value) => quality = (value.parse::<f32>().ok()?.clamp(0.0, 1.0) * 1000.0) as u32,
                 _ => {}
             }
@@ -126,12 +141,17 @@ impl Accept {
         if format == Format::Protobuf && (shape == Shape::Table || shape == Shape::Object && !protobuf()) {
             return None;
         }
-        Some((quality, Self { shape, format, pretty: false, meta }))
+        let wildcards = match range {
+            "*/*" => 2,
+            "application/*" => 1,
+            _ => 0,
+        };
+        Some((Rank { quality, wildcards }, Self { shape, format, pretty, meta }))
     }
 
     /// The same, laid out for people if a request wants that.
     pub fn laid_out(self, query: Option<&str>, headers: &HeaderMap) -> Self {
-        Self { pretty: pretty::is_wanted(query, headers), ..self }
+        Self { pretty: self.pretty || pretty::is_wanted(query, headers), ..self }
     }
 
     /// The answer's content type.
@@ -190,6 +210,15 @@ mod tests {
             ("application/json;as=Table;v=v2;g=meta.k8s.io, application/json", of(Shape::Object, Format::Json)),
             ("application/json;as=Table;v=v1;g=x", Err(406)),
             ("application/json;q=0.1,application/yaml", of(Shape::Object, Format::Yaml)),
+            ("*/*, application/yaml", of(Shape::Object, Format::Yaml)),
+            ("application/*, application/yaml", of(Shape::Object, Format::Yaml)),
+            // As upstream has it.
+            ("application/yaml;q=0.5, */*", of(Shape::Object, Format::Json)),
+            ("*/*, application/yaml;q=0.5", of(Shape::Object, Format::Yaml)),
+            (
+                "application/json;pretty=1",
+                of(Shape::Object, Format::Json).map(|accept| Accept { pretty: true, ..accept }),
+            ),
             ("application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1", of(Shape::Partials, Format::Json)),
             ("application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io", Err(406)),
             ("application/cbor", Err(406)),

@@ -28,6 +28,8 @@ const KEEP_ALIVE_WITHIN: Duration = Duration::from_secs(20);
 const DRAIN: Duration = Duration::from_secs(5);
 /// Streams on one HTTP/2 connection: a client holds a watch per resource on one (upstream: 250, raised for watches).
 const STREAMS: u32 = 1000;
+/// All headers of a request together (Go's `http.DefaultMaxHeaderBytes`): tokens and selectors can be long.
+const HEADERS_MAX: u32 = 1 << 20;
 /// The largest TLS record. Each is made in a buffer of its own, and those of 16 KiB of text are a little larger than that: the
 /// allocator then takes fresh memory for nearly every one, which costs as much as encrypting it.
 const RECORD: usize = 12 << 10;
@@ -125,6 +127,7 @@ async fn connection(server: Arc<Server>, acceptor: TlsAcceptor, stream: TcpStrea
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS)
+        .max_header_list_size(HEADERS_MAX)
         .keep_alive_interval(KEEP_ALIVE_EVERY)
         .keep_alive_timeout(KEEP_ALIVE_WITHIN)
         .initial_stream_window_size(1 << 20)

@@ -71,6 +71,11 @@ impl Registry {
         self.current.load().find(group, version, plural).cloned()
     }
 
+    /// Whether a group is one of the server's own.
+    pub fn has_own(&self, group: &str) -> bool {
+        self.builtin.iter().flat_map(|row| &row.served).any(|(known, _)| *known == group)
+    }
+
     /// Serves these custom resources, and no others, beside the built-in ones.
     pub fn set_custom(&self, custom: impl IntoIterator<Item = Arc<Row>>) {
         let rows = self.builtin.iter().cloned().chain(custom).collect();

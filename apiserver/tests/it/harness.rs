@@ -11,10 +11,13 @@ use coracle_pki::{Authority, Identity, Subject, Usage};
 use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use jiff::Timestamp;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
@@ -189,6 +192,28 @@ impl Drop for Served {
 impl Served {
     pub async fn start() -> Self {
         Self::of(Harness::start().await).await
+    }
+
+    /// A connection to it: as the administrator, or as nobody yet.
+    pub async fn dial(&self, protocol: &[u8], as_admin: bool) -> TlsStream<TcpStream> {
+        let mut roots = rustls::RootCertStore::empty();
+        let authority = self.harness.authority.cert_pem();
+        roots.add(CertificateDer::from_pem_slice(authority.as_bytes()).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config =
+            rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let config = config.with_root_certificates(roots);
+        let mut config = if as_admin {
+            let chain = CertificateDer::pem_slice_iter(self.admin.cert_pem.as_bytes()).map(Result::unwrap).collect();
+            let key = PrivateKeyDer::from_pem_slice(self.admin.key_pem.as_bytes()).unwrap();
+            config.with_client_auth_cert(chain, key).unwrap()
+        } else {
+            config.with_no_client_auth()
+        };
+        config.alpn_protocols = vec![protocol.to_vec()];
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()
     }
 
     pub async fn of(harness: Harness) -> Self {

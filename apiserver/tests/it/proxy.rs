@@ -11,13 +11,11 @@ use http::{Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
 use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::io::Write;
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tower::ServiceExt;
 
 const ADDRESS: &str = "10.9.8.7";
@@ -179,23 +177,6 @@ impl Behind {
         let body = tokio::time::timeout(LIMIT, body.collect()).await.unwrap().unwrap().to_bytes();
         (head.status, head.headers, String::from_utf8_lossy(&body).into_owned())
     }
-
-    /// A connection as the administrator.
-    async fn dial(&self) -> tokio_rustls::client::TlsStream<TcpStream> {
-        let mut roots = rustls::RootCertStore::empty();
-        let authority = self.served.harness.authority.cert_pem();
-        roots.add(CertificateDer::from_pem_slice(authority.as_bytes()).unwrap()).unwrap();
-        let admin = &self.served.admin;
-        let chain = CertificateDer::pem_slice_iter(admin.cert_pem.as_bytes()).collect::<Result<Vec<_>, _>>().unwrap();
-        let key = PrivateKeyDer::from_pem_slice(admin.key_pem.as_bytes()).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config =
-            rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-        let config = config.with_root_certificates(roots).with_client_auth_cert(chain, key).unwrap();
-        let stream = TcpStream::connect(self.served.address).await.unwrap();
-        let name = ServerName::try_from("localhost").unwrap();
-        tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -229,7 +210,7 @@ async fn requests_go_to_what_an_object_stands_for() {
         ("services/front/proxy/", 503, "no endpoints available for service \"front\""),
         ("services/bare:80/proxy/", 404, "endpoints \"bare\" not found"),
         ("services/none:80/proxy/", 404, "services \"none\" not found"),
-        ("configmaps/a/proxy/", 404, "404 page not found"),
+        ("configmaps/a/proxy/", 404, "the server could not find the requested resource"),
     ];
     for (path, code, why) in refused {
         let (found, status) = behind.client.get(&format!("{namespaced}/{path}")).await;
@@ -295,7 +276,7 @@ async fn pages_are_read_below_the_proxy() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upgrade_joins_the_connections() {
     let behind = Behind::start().await;
-    let mut stream = behind.dial().await;
+    let mut stream = behind.served.dial(b"http/1.1", true).await;
     let head = "GET /api/v1/namespaces/default/services/https:front:443/proxy/shout HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: shout\r\n\r\n";
     stream.write_all(head.as_bytes()).await.unwrap();
     stream.write_all(b"ahoy!").await.unwrap();
@@ -310,7 +291,7 @@ async fn an_upgrade_joins_the_connections() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_asks_is_told_behind_the_proxy() {
     let behind = Behind::start().await;
-    let mut stream = behind.dial().await;
+    let mut stream = behind.served.dial(b"http/1.1", true).await;
     let head = "GET /api/v1/namespaces/default/pods/web/proxy/who HTTP/1.1\r\nHost: a\r\nConnection: close\r\nX-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: https\r\n\r\n";
     stream.write_all(head.as_bytes()).await.unwrap();
     let mut said = Vec::new();

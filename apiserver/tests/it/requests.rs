@@ -1,10 +1,11 @@
 //! What is the same for every kind: paths, methods, options, headers.
 
-use crate::harness::{Client, Harness, pod};
+use crate::harness::{Client, Harness, Served, pod};
 use axum::body::Body;
 use coracle_apiserver::UserInfo;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::BodyExt;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -138,6 +139,75 @@ async fn namespaces_go_one_by_one() {
 }
 
 #[tokio::test]
+async fn methods_that_a_path_does_not_take() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    let reviews = "/apis/authentication.k8s.io/v1/tokenreviews";
+    for (method, path) in
+        [("GET", reviews), ("DELETE", reviews), ("HEAD", PODS), ("HEAD", "/apis"), ("HEAD", "/api/v1")]
+    {
+        let (code, _, text) = ask(&client, method, path, &[]).await;
+        let status: Value = serde_json::from_str(&text).unwrap();
+        let expected = "the server does not allow this method on the requested resource";
+        assert_eq!((code, message(&status)), (StatusCode::METHOD_NOT_ALLOWED, expected), "{method} {path}");
+        assert_eq!(status["details"], json!({}), "{method} {path}");
+    }
+    assert_eq!(ask(&client, "HEAD", &format!("{PODS}?watch=1"), &[]).await.0, StatusCode::METHOD_NOT_ALLOWED);
+    assert_eq!(ask(&client, "HEAD", "/healthz", &[]).await.0, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn what_has_a_name_is_watched_by_the_path_of_old_alone() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    client.post(PODS, &pod("a")).await;
+    let (code, object) = client.get(&format!("{PODS}/a?watch=true")).await;
+    assert_eq!((code, &object["kind"]), (StatusCode::OK, &json!("Pod")));
+    let mut frames = client.watch("/api/v1/watch/namespaces/default/pods/a").await;
+    assert_eq!(frames.seen().await, ("ADDED".to_owned(), "a".to_owned()));
+    let mut frames = client.watch(&format!("{PODS}?a=b&watch=1")).await;
+    assert_eq!(frames.seen().await, ("ADDED".to_owned(), "a".to_owned()));
+}
+
+#[tokio::test]
+async fn options_count_where_the_verb_has_them() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    client.post(CONFIG_MAPS, &json!({"metadata": {"name": "a"}})).await;
+    let one = format!("{CONFIG_MAPS}/a");
+    for query in
+        ["dryRun=x", "fieldValidation=x", "propagationPolicy=x", "limit=x", "labelSelector=)(", "includeObject=x"]
+    {
+        assert_eq!(client.get(&format!("{one}?{query}")).await.0, StatusCode::OK, "{query}");
+    }
+    let (code, _) = client.put(&format!("{one}?resourceVersionMatch=Exact"), &json!({"metadata": {"name": "a"}})).await;
+    assert_eq!(code, StatusCode::OK);
+    let (code, _) = client.post(&format!("{CONFIG_MAPS}?labelSelector=)("), &json!({"metadata": {"name": "b"}})).await;
+    assert_eq!(code, StatusCode::CREATED);
+    // Who may not is not told what else is wrong, nor is who asks for nothing.
+    let wrong = format!("{CONFIG_MAPS}?labelSelector=)(");
+    assert_eq!(client.get(&wrong).await.0, StatusCode::BAD_REQUEST);
+    assert_eq!(harness.user(UserInfo::anonymous()).get(&wrong).await.0, StatusCode::FORBIDDEN);
+    assert_eq!(client.get("/api/v1/nones?labelSelector=)(").await.0, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn answers_in_the_time_that_the_client_has() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    let (code, status) = client.get(&format!("{PODS}?timeout=x")).await;
+    let expected = "invalid timeout specified in the request URL - time: invalid duration \"x\"";
+    assert_eq!((code, message(&status)), (StatusCode::BAD_REQUEST, expected));
+    for none in ["0s", "-5s", "10h", ""] {
+        assert_eq!(client.get(&format!("{PODS}?timeout={none}")).await.0, StatusCode::OK, "{none}");
+    }
+    // A revision that does not come is waited for longer than that.
+    let (code, status) = client.get(&format!("{PODS}?resourceVersion=1000000&timeout=50ms")).await;
+    let expected = "Timeout: request did not complete within the allotted timeout";
+    assert_eq!((code, message(&status)), (StatusCode::GATEWAY_TIMEOUT, expected));
+}
+
+#[tokio::test]
 async fn dependents_that_are_to_go_make_it_an_accepted_delete() {
     let harness = Harness::start().await;
     let client = harness.admin();
@@ -165,3 +235,37 @@ async fn evictions_are_taken_in_the_older_version() {
     assert_eq!(client.post(&path, &eviction("policy/v1beta1")).await.0, StatusCode::CREATED);
 }
 
+#[tokio::test]
+async fn a_request_has_the_name_that_it_was_given() {
+    let harness = Harness::start().await;
+    let (_, headers, _) = ask(&harness.admin(), "GET", "/nope", &[("audit-id", "mine")]).await;
+    assert_eq!(headers["audit-id"], "mine");
+}
+
+#[tokio::test]
+async fn keys_of_tokens_are_for_everybody() {
+    let harness = Harness::start().await;
+    for (path, kind) in
+        [("/openid/v1/jwks", "application/jwk-set+json"), ("/.well-known/openid-configuration", "application/json")]
+    {
+        let (code, headers, _) = ask(&harness.admin(), "GET", path, &[]).await;
+        assert_eq!((code, headers["content-type"].to_str().unwrap()), (StatusCode::OK, kind));
+        assert_eq!(headers["cache-control"], "public, max-age=3600");
+    }
+}
+
+#[tokio::test]
+async fn headers_may_be_long() {
+    let served = Served::start().await;
+    let tls = served.dial(b"h2", true).await;
+    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(tls)).await;
+    let (mut sender, connection) = handshake.unwrap();
+    tokio::spawn(connection);
+    let names: Vec<String> = (0..3000).map(|nth| format!("name-{nth}")).collect();
+    let uri = format!("https://{}{PODS}?labelSelector=id%20in%20({})", served.address, names.join("%2C"));
+    let request = Request::get(uri).header("x-token", "x".repeat(100_000)).body(Body::empty()).unwrap();
+    let response = sender.send_request(request).await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    let id = response.headers()["audit-id"].to_str().unwrap();
+    assert!(uuid::Uuid::parse_str(id).is_ok(), "{id}");
+}

@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     fn options(query: &str) -> Options {
-        Options::parse(&http::Method::GET, Some(query)).unwrap()
+        Options::parse(Some(crate::verbs::Verb::List), Some(query)).unwrap()
     }
 
     fn seats(bytes: usize, objects: usize, query: &str, single: bool) -> usize {

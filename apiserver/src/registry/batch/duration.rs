@@ -12,13 +12,16 @@ const UNITS: [(&str, u64); 8] = [
     ("h", 3_600 * SECOND),
 ];
 
-/// Whether a duration can be read.
-pub fn check(text: &str) -> Result<(), String> {
+/// A duration in nanoseconds.
+///
+/// # Errors
+/// Why it is none.
+pub fn parse(text: &str) -> Result<i64, String> {
     let invalid = || format!("time: invalid duration {text:?}");
     let negative = text.starts_with('-');
     let mut rest = text.strip_prefix(['-', '+']).unwrap_or(text);
     if rest == "0" {
-        return Ok(());
+        return Ok(0);
     }
     if rest.is_empty() {
         return Err(invalid());
@@ -51,19 +54,22 @@ pub fn check(text: &str) -> Result<(), String> {
         }
         rest = after;
     }
-    if total == 1 << 63 && !negative { Err(invalid()) } else { Ok(()) }
+    if negative {
+        return Ok(0_i64.saturating_sub_unsigned(total));
+    }
+    i64::try_from(total).map_err(|_| invalid())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::check;
+    use super::parse;
 
     #[test]
     fn durations_are_numbers_with_units() {
         for text in
             ["0", "-0", "1h30m", "1.5s", ".5s", "1.s", "+2us", "3µs", "9223372036854775807ns", "-9223372036854775808ns"]
         {
-            assert_eq!(check(text), Ok(()), "{text}");
+            assert!(parse(text).is_ok(), "{text}");
         }
         for (text, why) in [
             ("", "invalid duration \"\""),
@@ -78,7 +84,7 @@ mod tests {
             ("9223372036854775808ns", "invalid duration \"9223372036854775808ns\""),
             ("99999999999999999999h", "invalid duration \"99999999999999999999h\""),
         ] {
-            assert_eq!(check(text), Err(format!("time: {why}")), "{text}");
+            assert_eq!(parse(text), Err(format!("time: {why}")), "{text}");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Kinds of batch/v1 (batch/v1 `defaults.go`, `validation.go`, registry/batch `strategy.go`).
 
 mod cron_job;
-mod duration;
+pub(crate) mod duration;
 mod indexes;
 mod internal;
 mod job;

@@ -17,7 +17,9 @@ pub fn check(schedule: &str) -> Result<(), String> {
     let schedule = without_zone(schedule)?;
     if schedule.starts_with('@') {
         return match schedule.strip_prefix("@every ") {
-            Some(every) => duration::check(every).map_err(|why| format!("failed to parse duration {schedule}: {why}")),
+            Some(every) => {
+                duration::parse(every).map(drop).map_err(|why| format!("failed to parse duration {schedule}: {why}"))
+            }
             None if NAMED.contains(&schedule) => Ok(()),
             None => Err(format!("unrecognized descriptor: {schedule}")),
         };
