@@ -13,6 +13,7 @@
 
 pub mod command;
 mod forward;
+pub mod messages;
 pub mod proxy;
 pub mod server;
 pub mod spdy;

@@ -23,6 +23,7 @@ pub mod serve;
 pub mod streams;
 pub mod table;
 pub mod version;
+mod websocket;
 
 use crate::auth::{self, Attributes, Decision, UserInfo, authorize, forbidden, impersonate};
 use crate::options::Options;
@@ -32,6 +33,7 @@ use crate::verbs::{Call, Response, Verb, dispatch, dispatch_binding, manager_of}
 use axum::body::Body;
 use coracle_api::Status;
 use coracle_api::json::Value;
+use coracle_streaming::messages;
 use fairness::{Flow, Kept, Work};
 use futures::FutureExt;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
@@ -109,11 +111,18 @@ fn plain(accept: &Accept) -> Accept {
 }
 
 /// The user of a request.
-async fn authenticate(server: &Server, headers: &HeaderMap, identity: &Identity) -> Result<Arc<UserInfo>, Status> {
+///
+/// `named`: the token in the name of a WebSocket's protocol.
+async fn authenticate(
+    server: &Server,
+    headers: &HeaderMap,
+    named: Option<&str>,
+    identity: &Identity,
+) -> Result<Arc<UserInfo>, Status> {
     match identity {
         Identity::User(user) | Identity::Connection(Some(user), _) => Ok(user.clone()),
         Identity::Connection(None, _) => {
-            if let Some(token) = auth::bearer_token(headers) {
+            if let Some(token) = auth::bearer_token(headers).or(named) {
                 let user = auth::tokens::authenticate(server, token, &[])?;
                 return user.map(|(user, _)| Arc::new(user)).ok_or_else(Status::unauthorized);
             }
@@ -132,7 +141,8 @@ async fn route(
     identity: Identity,
     flow: &mut Option<Flow>,
 ) -> Result<Response, Status> {
-    let user = authenticate(server, request.headers(), &identity).await?;
+    let token = websocket::take_token(request.headers_mut())?;
+    let user = authenticate(server, request.headers(), token.as_deref(), &identity).await?;
     let path = request.uri().path();
     match Target::parse(path) {
         Some(target) => {
@@ -419,7 +429,7 @@ async fn allowed(
         };
     }
     let (accept, warnings) = (plain(&call.accept), call.warnings.clone());
-    let answer = limited(server, call, verb, flow, target.resource == "bindings", &head.headers, body).await;
+    let answer = limited(server, call, verb, flow, target.resource == "bindings", head, body).await;
     let warnings = std::mem::take(&mut *warnings.lock());
     if warnings.is_empty() {
         return answer;
@@ -436,18 +446,18 @@ async fn limited(
     verb: Verb,
     flow: &Flow,
     binding: bool,
-    headers: &HeaderMap,
+    head: &http::request::Parts,
     body: Body,
 ) -> Result<Response, Status> {
     if verb == Verb::Watch || call.subresource == Some(Subresource::Log) {
         // Apart, so that what it needs is not moved with every request.
-        return Box::pin(streamed(server, call, verb, flow)).await;
+        return Box::pin(streamed(server, call, verb, flow, head)).await;
     }
     let _permit = server.limits.seat(flow, verb.writes(), work(&call, verb)).await?;
     let within = call.options.timeout.map_or(ANSWER_WITHIN, |asked| asked.min(ANSWER_WITHIN));
     let work = async {
         let body =
-            if verb.writes() { request::Body::read(headers, body).await? } else { request::Body::default() };
+            if verb.writes() { request::Body::read(&head.headers, body).await? } else { request::Body::default() };
         if binding { dispatch_binding(call, body).await } else { dispatch(call, verb, body).await }
     };
     match tokio::time::timeout(within, work).await {
@@ -457,13 +467,20 @@ async fn limited(
 }
 
 /// A watch or a log, which lasts.
-async fn streamed(server: &Server, mut call: Call, verb: Verb, flow: &Flow) -> Result<Response, Status> {
+async fn streamed(
+    server: &Server,
+    mut call: Call,
+    verb: Verb,
+    flow: &Flow,
+    head: &http::request::Parts,
+) -> Result<Response, Status> {
     let permit = server.limits.stream()?;
     if verb == Verb::Watch {
         call.begins = Some(Box::new(server.limits.seat(flow, false, work(&call, verb)).await?));
     }
     let response = dispatch(call, verb, request::Body::default()).await?;
-    Ok(holding(response, permit))
+    let response = holding(response, permit);
+    if messages::is_asked(&head.headers) { websocket::carry(head, response) } else { Ok(response) }
 }
 
 /// What a call asks of the server (apiserver `util/flowcontrol/request`, width.go).

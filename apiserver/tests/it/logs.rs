@@ -1,6 +1,9 @@
 //! Logs come through from a kubelet.
 
-use crate::harness::{Harness, identity, pod};
+use crate::harness::{Harness, Served, identity, pod};
+use crate::websockets::{next, open};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use coracle_api::clock::SystemClock;
 use coracle_apiserver::store::embedded::Embedded;
 use coracle_pki::{Subject, Usage};
@@ -9,6 +12,7 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio_tungstenite::tungstenite::Message;
 
 /// Answers one connection after the other with the path that was asked for, and the client's name.
 async fn kubelet(listener: TcpListener, tls: Arc<rustls::ServerConfig>) {
@@ -46,7 +50,8 @@ async fn a_log_is_passed_on() {
     let tls = harness.server.tls(&serving.cert_pem, &serving.key_pem).unwrap();
     let kubelet = tokio::spawn(kubelet(listener, tls));
 
-    let client = harness.admin();
+    let served = Served::of(harness).await;
+    let client = served.harness.admin();
     let node = json!({"metadata": {"name": "n1"}, "status": {"addresses": [{"type": "InternalIP", "address": "127.0.0.1"}], "daemonEndpoints": {"kubeletEndpoint": {"Port": port}}}});
     client.post("/api/v1/nodes", &node).await;
     let (code, status) = client.merge("/api/v1/nodes/n1/status", &json!({"status": node["status"]})).await;
@@ -70,6 +75,28 @@ async fn a_log_is_passed_on() {
         (code, status["message"].as_str()),
         (StatusCode::BAD_REQUEST, Some("container x is not valid for pod a"))
     );
+    // Over a WebSocket, as bytes or as text; the first message only says that it stands.
+    let path = format!("{pods}/a/log?tailLines=5");
+    let expected = "kube-apiserver-kubelet-client said GET /containerLogs/default/a/c?tailLines=5 HTTP/1.1\n";
+    for protocol in ["", "binary.k8s.io", "base64.binary.k8s.io"] {
+        let (mut socket, headers) = open(&served, &path, protocol, true).await.unwrap();
+        let agreed = headers.get("sec-websocket-protocol").map(|name| name.to_str().unwrap()).unwrap_or_default();
+        assert_eq!(agreed, protocol);
+        assert_eq!(next(&mut socket).await, Message::Binary(Vec::new().into()));
+        let mut log = Vec::new();
+        loop {
+            match next(&mut socket).await {
+                Message::Binary(bytes) if protocol != "base64.binary.k8s.io" => log.extend_from_slice(&bytes),
+                Message::Text(text) if protocol == "base64.binary.k8s.io" => {
+                    log.extend(STANDARD.decode(text.as_bytes()).unwrap());
+                }
+                Message::Close(_) => break,
+                other => panic!("{other}"),
+            }
+        }
+        assert_eq!(String::from_utf8(log).unwrap(), expected);
+    }
+    assert_eq!(open(&served, &path, "unknown", true).await.err(), Some(StatusCode::FORBIDDEN));
     kubelet.abort();
 }
 

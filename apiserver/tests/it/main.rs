@@ -48,4 +48,5 @@ mod unreadable;
 mod validation;
 mod verbs;
 mod warnings;
+mod websockets;
 mod workloads;
