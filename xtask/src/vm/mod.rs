@@ -1,5 +1,6 @@
 //! `cargo xtask test vm`: the launcher's and the shim's tests again on another kernel, with cgroup v2 alone and AppArmor;
-//! SELinux's labels; systemd's groups; Docker's tests of what the host's kernel may lack; and a lab there, which goes on after a power cut.
+//! SELinux's labels; systemd's groups; Docker's tests of what the host's kernel may lack; and a lab there, which goes on after a power
+//! cut.
 
 mod docker;
 mod lab;
