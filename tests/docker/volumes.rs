@@ -107,6 +107,8 @@ fn images_are_mounted_to_be_read_whole_or_in_part() {
     let shown =
         engine.ok(&["inspect", "-f", "{{range .Mounts}}{{.Type}} {{.Name}} {{.Destination}} {{.RW}}{{end}}", "reader"]);
     assert_eq!(shown, "image data:1 /img false");
-    engine.ok(&["rmi", "data:1"]);
+    let refused = engine.docker(&["rmi", "data:1"]).fails();
+    assert!(refused.contains("is using its referenced image"), "{refused}");
+    engine.ok(&["rmi", "-f", "data:1"]);
     assert_eq!(engine.ok(&["start", "-a", "reader"]), "words");
 }
