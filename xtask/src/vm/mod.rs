@@ -50,8 +50,9 @@ pub fn run() -> Result<()> {
     std::fs::create_dir_all(&work)?;
     let kernel = Kernel::debian(&work.join("kernel"))?;
     let tree = Tree::new(&work.join("tree"))?;
-    // Busybox's has not the options that the tests isolate themselves with.
+    // Busybox's have not the options that the tests isolate themselves with, nor the forms of sparse files.
     tree.program("/usr/bin/unshare".as_ref(), "/bin/unshare")?;
+    tree.program("/bin/tar".as_ref(), "/bin/tar")?;
     let mut script = String::from("failed=0\n");
     let mut packages = SUITES.map(|(package, _)| package).to_vec();
     packages.push("coracle-tests");
