@@ -44,6 +44,11 @@ impl ServerCertVerifier for Anyone {
     }
 }
 
+/// Takes whatever certificate a server has.
+pub fn verifier(provider: Arc<CryptoProvider>) -> Arc<dyn ServerCertVerifier> {
+    Arc::new(Anyone(provider))
+}
+
 /// A client's configuration that takes any server, and shows no certificate.
 ///
 /// # Errors
@@ -51,5 +56,5 @@ impl ServerCertVerifier for Anyone {
 pub fn client() -> Result<ClientConfig, Error> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
-    Ok(builder.dangerous().with_custom_certificate_verifier(Arc::new(Anyone(provider))).with_no_client_auth())
+    Ok(builder.dangerous().with_custom_certificate_verifier(verifier(provider)).with_no_client_auth())
 }
