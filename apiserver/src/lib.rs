@@ -62,6 +62,8 @@ pub struct Config {
     pub node_port_range: RangeInclusive<u16>,
     /// The cluster's certificate authority: clients' certificates are checked against it, and /cacerts shows it.
     pub ca_pem: String,
+    /// Another authority by which kubelets are known, beside the cluster's.
+    pub kubelet_ca_pem: Option<String>,
     /// Certificate and key that the server shows to kubelets.
     pub kubelet_client: Option<(String, String)>,
     /// The P-256 key, PKCS #8 in PEM, that service accounts' tokens are signed with; one that ends with the process when
@@ -83,6 +85,7 @@ impl Config {
             service_cidr: IpNet::V4(ipnet::Ipv4Net::new_assert(std::net::Ipv4Addr::new(10, 96, 0, 0), 16)),
             node_port_range: 30000..=32767,
             ca_pem: ca_pem.into(),
+            kubelet_ca_pem: None,
             kubelet_client: None,
             service_account_key: None,
             node_place: Place::default(),
@@ -125,8 +128,10 @@ impl ApiServer {
         registry.set_custom(definitions.rows());
         let cacher = cache::Cacher::load(config.store.clone(), &registry).await?;
         let identity = config.kubelet_client.as_ref().map(|(certificate, key)| (certificate.as_str(), key.as_str()));
-        let kubelet = http::kubelet::KubeletClient::new(&config.ca_pem, identity, config.node_place.clone())
-            .map_err(StartError::Tls)?;
+        let authorities = [Some(config.ca_pem.as_str()), config.kubelet_ca_pem.as_deref()];
+        let kubelet =
+            http::kubelet::KubeletClient::new(authorities.into_iter().flatten(), identity, config.node_place.clone())
+                .map_err(StartError::Tls)?;
         let signer = auth::tokens::Signer::new(config.service_account_key.as_deref()).map_err(StartError::Tls)?;
         let limits = http::fairness::Limits::default();
         let server = Arc::new(Server {

@@ -148,7 +148,12 @@ fn request(action: &Action) -> Result<Request<Vec<u8>>, http::Error> {
             (Method::PATCH, object(*subresource), kind.content_type(), encode(body))
         }
         Verb::Delete { .. } => (Method::DELETE, object(None), JSON, encode(&delete_options(&action.verb))),
-        Verb::DeleteCollection => (Method::DELETE, collection, JSON, Vec::new()),
+        // What a kind does of itself, as freeing the pods of a Job, is nothing to wait for where all goes
+        // (pkg/controller/namespace deletion `deleteCollection`).
+        Verb::DeleteCollection => {
+            let options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"});
+            (Method::DELETE, collection, JSON, encode(&options))
+        }
         Verb::CreateSubresource { subresource, body } => (Method::POST, object(Some(subresource)), JSON, encode(body)),
         // Without a name: whether there is any.
         Verb::Probe if action.name.is_empty() => (Method::GET, format!("{collection}?limit=1"), JSON, Vec::new()),

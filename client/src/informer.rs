@@ -103,6 +103,11 @@ struct Writer<K> {
 pub struct Subscription(Option<Box<dyn FnOnce() + Send + Sync>>);
 
 impl Subscription {
+    /// Of what never tells anything by itself.
+    pub fn none() -> Self {
+        Self(None)
+    }
+
     /// Lets the subscription live as long as the informer.
     pub fn forever(mut self) {
         self.0 = None;

@@ -15,7 +15,10 @@ use kube::{
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use crate::informer::{Begin, Informer, Object, Source};
+use crate::{
+    ResourceId,
+    informer::{Begin, Informer, Object, Source},
+};
 
 /// Restricts an informer to a part of its resource. The default is everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -58,6 +61,7 @@ struct Shared {
 
 struct Made {
     informer: Arc<dyn Any + Send + Sync>,
+    shutdown: CancellationToken,
     synced: Box<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>,
 }
 
@@ -123,6 +127,18 @@ impl Informers {
         self.shared_informer(name, scope, move |config| watcher::watcher(api.clone(), config).boxed())
     }
 
+    /// Ends the informer of a resource's metadata, which nobody serves any more: it would ask for it for ever.
+    pub fn end_metadata(&self, resource: &ResourceId) {
+        let id = (
+            TypeId::of::<PartialObjectMeta<DynamicObject>>(),
+            format!("{}/{}", resource.api_version(), resource.plural),
+            Scope::all(),
+        );
+        if let Some(made) = self.shared.made.lock().remove(&id) {
+            made.shutdown.cancel();
+        }
+    }
+
     /// Waits until every informer that was asked for so far has completed its first list.
     pub async fn synced(&self) {
         let waits: Vec<_> = self.shared.made.lock().values().map(|made| (made.synced)()).collect();
@@ -146,13 +162,14 @@ impl Informers {
         }
         let informer = Informer::<K>::new(name);
         let source: Source<K> = Box::new(move |begin| open(configuration(&scope, begin)));
-        tokio::spawn(informer.clone().run(source, self.shared.shutdown.clone()));
+        let shutdown = self.shared.shutdown.child_token();
+        tokio::spawn(informer.clone().run(source, shutdown.clone()));
         let waiting = informer.clone();
         let synced = move || {
             let informer = waiting.clone();
             async move { informer.synced().await }.boxed()
         };
-        made.insert(id, Made { informer: informer.clone(), synced: Box::new(synced) });
+        made.insert(id, Made { informer: informer.clone(), shutdown, synced: Box::new(synced) });
         informer
     }
 }

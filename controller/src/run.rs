@@ -35,6 +35,8 @@ pub struct Config {
     pub cluster_cidr: Option<Ipv4Net>,
     /// Signs certificate requests and is published in every namespace.
     pub authority: Option<Arc<coracle_pki::Authority>>,
+    /// Signs kubelets' serving certificates; see [`certificates::Authorities`].
+    pub kubelet_authority: Option<Arc<coracle_pki::Authority>>,
     pub grace: node_lifecycle::Grace,
     /// Waits for the lease `kube-controller-manager` before acting.
     pub leader_elect: bool,
@@ -54,6 +56,7 @@ impl Config {
             clock: Arc::new(SystemClock::new()),
             cluster_cidr: None,
             authority: None,
+            kubelet_authority: None,
             grace: node_lifecycle::Grace::default(),
             leader_elect: false,
             identity: format!("controller-manager_{}", std::process::id()),
@@ -83,7 +86,10 @@ fn table() -> Vec<(&'static str, Run)> {
         }),
         row("taint-eviction", |setting| Some(taint_eviction::TaintEviction::new(&setting.informers))),
         row("node-ipam", |setting| Some(node_ipam::NodeIpam::new(&setting.informers, setting.config.cluster_cidr?))),
-        row("pod-garbage-collector", |setting| Some(pod_gc::PodGc::new(&setting.informers))),
+        row("pod-garbage-collector", |setting| {
+            let Config { clock, grace, .. } = &setting.config;
+            Some(pod_gc::PodGc::new(&setting.informers, clock.clone(), grace.deleted))
+        }),
         row("endpointslice", |setting| Some(endpoint_slices::EndpointSlices::new(&setting.informers))),
         row("generic-garbage-collector", |setting| Some(garbage::Garbage::new(&setting.catalog))),
         row("namespace", |setting| Some(namespace::Namespaces::new(&setting.informers, &setting.catalog))),
@@ -91,7 +97,9 @@ fn table() -> Vec<(&'static str, Run)> {
         row("pv-protection", |setting| Some(volume_protection::VolumeProtection::new(&setting.informers))),
         row("service-cidrs", |setting| Some(service_cidrs::ServiceCidrs::new(&setting.informers))),
         row("certificate", |setting| {
-            Some(certificates::Certificates::new(&setting.informers, setting.config.authority.clone()?))
+            let cluster = setting.config.authority.clone()?;
+            let authorities = certificates::Authorities { cluster, kubelets: setting.config.kubelet_authority.clone() };
+            Some(certificates::Certificates::new(&setting.informers, authorities))
         }),
         row("namespace-furniture", |setting| {
             let ca = setting.config.authority.as_ref().map(|authority| authority.cert_pem().to_owned());

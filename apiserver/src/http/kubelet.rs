@@ -24,13 +24,17 @@ pub struct KubeletClient {
 }
 
 impl KubeletClient {
-    /// A client that trusts the cluster's authority and shows its own certificate.
+    /// A client that trusts these authorities, each as PEM, and shows its own certificate.
     ///
     /// # Errors
     /// When a PEM holds no certificate or key.
-    pub fn new(ca_pem: &str, identity: Option<(&str, &str)>, place: Place) -> Result<Self, String> {
+    pub fn new<'a>(
+        authorities: impl Iterator<Item = &'a str>,
+        identity: Option<(&str, &str)>,
+        place: Place,
+    ) -> Result<Self, String> {
         let mut roots = rustls::RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(ca_pem.as_bytes()) {
+        for certificate in authorities.flat_map(|pem| CertificateDer::pem_slice_iter(pem.as_bytes())) {
             roots.add(certificate.map_err(|error| error.to_string())?).map_err(|error| error.to_string())?;
         }
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());

@@ -1,7 +1,14 @@
 //! Every resource of the cluster that can be listed, watched and deleted, each with an informer of its metadata: what the
 //! garbage collector's graph and the emptying of namespaces stand on.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use coracle_client::{Event, Informer, Informers, Key, ResourceId, Scope, Subscription};
 use futures::future::BoxFuture;
@@ -16,15 +23,16 @@ use k8s_openapi::{
 use kube::{
     Resource,
     core::ApiResource,
-    discovery::{Discovery, Scope as Scoping, verbs},
+    discovery::{ApiCapabilities, ApiGroup, Discovery, Scope as Scoping, verbs},
 };
-use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-/// How often it is asked which resources there are (upstream's garbage collector syncs as often).
+/// How often it is asked which resources there are, beside every change of a definition (upstream's garbage collector syncs as
+/// often).
 const REFRESH: Duration = Duration::from_secs(30);
 const DEADLINE: Duration = Duration::from_secs(30);
+const RETRY: Duration = Duration::from_millis(100);
 
 /// A change of some object's metadata.
 pub struct Change<'a> {
@@ -40,8 +48,9 @@ pub trait Objects: Send + Sync {
     fn subscribe(&self, handler: Handler) -> Subscription;
     /// The keys of the objects in a namespace, with whether each waits for finalizers, which are given.
     fn in_namespace(&self, namespace: &str) -> Vec<(Key, Vec<String>)>;
+    /// Whether there is any object in a namespace.
+    fn any_in(&self, namespace: &str) -> bool;
     fn synced(&self) -> BoxFuture<'static, ()>;
-    fn has_synced(&self) -> bool;
 }
 
 struct Typed<K>(Arc<Informer<K>>);
@@ -60,72 +69,113 @@ impl<K: Resource + Send + Sync + 'static> Objects for Typed<K> {
         snapshot.namespace(namespace).map(described).collect()
     }
 
+    fn any_in(&self, namespace: &str) -> bool {
+        self.0.snapshot().namespace(namespace).next().is_some()
+    }
+
     fn synced(&self) -> BoxFuture<'static, ()> {
         let informer = self.0.clone();
         Box::pin(async move { informer.synced().await })
-    }
-
-    fn has_synced(&self) -> bool {
-        self.0.has_synced()
     }
 }
 
 /// One resource.
 #[derive(Clone)]
 pub struct Entry {
-    pub resource: ResourceId,
+    pub resource: Arc<ResourceId>,
     pub namespaced: bool,
-    pub objects: Arc<dyn Objects>,
+    /// None for events: they are many, own nothing, and end by themselves.
+    pub objects: Option<Arc<dyn Objects>>,
 }
 
-/// The resources that are known now. Grows while the process runs; clones share it.
+/// How far the catalog has asked.
+#[derive(Clone, Debug, Default)]
+pub struct Progress {
+    /// The number of the last time that was answered.
+    pub answered: u64,
+    /// Why the last time was not.
+    pub failure: Option<String>,
+}
+
+/// The resources that are known now. Clones share it.
 #[derive(Clone)]
 pub struct Catalog {
-    entries: watch::Sender<Arc<Vec<Entry>>>,
-    known: Arc<Mutex<HashSet<ResourceId>>>,
+    shared: Arc<Shared>,
     informers: Informers,
+}
+
+struct Shared {
+    entries: watch::Sender<Arc<Vec<Entry>>>,
+    progress: watch::Sender<Progress>,
+    /// How many times the server was asked.
+    begun: AtomicU64,
+    wanted: Notify,
 }
 
 impl Catalog {
     /// An empty catalog; `follow` fills it.
     pub fn new(informers: &Informers) -> Self {
-        Self { entries: watch::Sender::new(Arc::default()), known: Arc::default(), informers: informers.clone() }
+        let shared = Shared {
+            entries: watch::Sender::default(),
+            progress: watch::Sender::default(),
+            begun: AtomicU64::new(0),
+            wanted: Notify::new(),
+        };
+        Self { shared: Arc::new(shared), informers: informers.clone() }
     }
 
-    /// The resources known now.
+    /// The resources known now. Their objects may still be on their way.
     pub fn entries(&self) -> Arc<Vec<Entry>> {
-        self.entries.borrow().clone()
+        self.shared.entries.borrow().clone()
     }
 
     /// Wakes with every change of the list.
     pub fn changes(&self) -> watch::Receiver<Arc<Vec<Entry>>> {
-        self.entries.subscribe()
+        self.shared.entries.subscribe()
+    }
+
+    /// Has the server asked anew; the number that `Progress::answered` reaches when what is asked from now on is answered.
+    pub fn ask(&self) -> u64 {
+        let next = self.shared.begun.load(Ordering::SeqCst) + 1;
+        self.shared.wanted.notify_one();
+        next
+    }
+
+    /// How far it has asked.
+    pub fn progress(&self) -> watch::Receiver<Progress> {
+        self.shared.progress.subscribe()
     }
 
     /// The resource of an owner reference.
-    pub fn find(entries: &[Entry], api_version: &str, kind: &str) -> Option<usize> {
+    pub fn find<'e>(entries: &'e [Entry], api_version: &str, kind: &str) -> Option<&'e Entry> {
         let group = api_version.rsplit_once('/').map_or("", |(group, _)| group);
         // Owners may be named by any served version of their group.
-        entries.iter().position(|entry| entry.resource.kind == kind && entry.resource.group == group)
+        entries.iter().find(|entry| entry.resource.kind == kind && entry.resource.group == group)
     }
 
     /// Asks the server for its resources again and again, until `shutdown`.
     pub async fn follow(self, shutdown: CancellationToken) {
         let mut refresh = tokio::time::interval(REFRESH);
-        let mut retry = Duration::from_millis(100);
+        let mut retry = RETRY;
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 _ = refresh.tick() => {}
+                () = self.shared.wanted.notified() => {}
             }
             loop {
-                // Informers that end with the process never become synced.
+                let number = self.shared.begun.fetch_add(1, Ordering::SeqCst) + 1;
                 let learnt = tokio::select! {
                     () = shutdown.cancelled() => return,
                     learnt = self.refresh() => learnt,
                 };
-                let Err(error) = learnt else { break };
+                let Err(error) = learnt else {
+                    retry = RETRY;
+                    self.shared.progress.send_replace(Progress { answered: number, failure: None });
+                    break;
+                };
                 tracing::debug!(error, "cannot learn the resources of the cluster");
+                self.shared.progress.send_modify(|progress| progress.failure = Some(error));
                 tokio::select! {
                     () = shutdown.cancelled() => return,
                     () = tokio::time::sleep(retry) => retry = (retry * 2).min(REFRESH),
@@ -135,30 +185,38 @@ impl Catalog {
     }
 
     async fn refresh(&self) -> Result<(), String> {
-        let discovery = Discovery::new(self.informers.client().clone()).run();
+        let discovery = Discovery::new(self.informers.client().clone()).run_aggregated();
         let discovery = match tokio::time::timeout(DEADLINE, discovery).await {
             Ok(Ok(discovery)) => discovery,
             Ok(Err(error)) => return Err(error.to_string()),
             Err(_) => return Err("no answer in time".to_owned()),
         };
-        let mut added = Vec::new();
-        for group in discovery.groups() {
-            for (resource, capabilities) in group.recommended_resources() {
-                let usable =
-                    [verbs::LIST, verbs::WATCH, verbs::DELETE].iter().all(|verb| capabilities.supports_operation(verb));
-                let id = ResourceId::from(&resource);
-                // Events are many, own nothing and end by themselves; those of the new group are the same objects.
-                if !usable || id.kind == "Event" || !self.known.lock().insert(id.clone()) {
-                    continue;
-                }
+        let mut served: HashMap<ResourceId, (ApiResource, bool)> = HashMap::new();
+        for (resource, capabilities) in discovery.groups().flat_map(preferred) {
+            let usable =
+                [verbs::LIST, verbs::WATCH, verbs::DELETE].iter().all(|verb| capabilities.supports_operation(verb));
+            if usable {
                 let namespaced = capabilities.scope == Scoping::Namespaced;
-                added.push(Entry { resource: id, namespaced, objects: self.objects(&resource) });
+                served.insert(ResourceId::from(&resource), (resource, namespaced));
             }
         }
-        if !added.is_empty() {
-            futures::future::join_all(added.iter().map(|entry| entry.objects.synced())).await;
-            self.entries.send_modify(|entries| Arc::make_mut(entries).extend(added));
+        let entries = self.entries();
+        let (kept, gone): (Vec<Entry>, Vec<Entry>) = entries.iter().cloned().partition(|entry| {
+            let is_as_it_was =
+                served.get(&*entry.resource).is_some_and(|(_, namespaced)| *namespaced == entry.namespaced);
+            is_as_it_was && served.remove(&*entry.resource).is_some()
+        });
+        if served.is_empty() && gone.is_empty() {
+            return Ok(());
         }
+        for entry in &gone {
+            self.informers.end_metadata(&entry.resource);
+        }
+        let added = served.into_iter().map(|(id, (resource, namespaced))| {
+            let objects = (!is_event(&id)).then(|| self.objects(&resource));
+            Entry { resource: Arc::new(id), namespaced, objects }
+        });
+        self.shared.entries.send_replace(Arc::new(kept.into_iter().chain(added).collect()));
         Ok(())
     }
 
@@ -173,7 +231,50 @@ impl Catalog {
             ("apps", "ReplicaSet") => Arc::new(Typed(informers.get::<ReplicaSet>())),
             ("apps", "Deployment") => Arc::new(Typed(informers.get::<Deployment>())),
             ("discovery.k8s.io", "EndpointSlice") => Arc::new(Typed(informers.get::<EndpointSlice>())),
+            ("apiextensions.k8s.io", "CustomResourceDefinition") => {
+                let definitions = informers.metadata(resource, Scope::all());
+                let shared = Arc::downgrade(&self.shared);
+                let changed = move |_: &Event<_>| {
+                    if let Some(shared) = shared.upgrade() {
+                        shared.wanted.notify_one();
+                    }
+                };
+                definitions.subscribe(changed).forever();
+                Arc::new(Typed(definitions))
+            }
             _ => Arc::new(Typed(informers.metadata(resource, Scope::all()))),
         }
     }
+}
+
+#[cfg(test)]
+impl Catalog {
+    /// A catalog that holds what it is given.
+    pub fn fixed() -> Self {
+        let nobody = tower::service_fn(async |_: http::Request<kube::client::Body>| {
+            Err::<http::Response<kube::client::Body>, _>(std::io::Error::other("nobody is asked"))
+        });
+        Self::new(&Informers::new(kube::Client::new(nobody, "default"), Scope::all()))
+    }
+
+    pub fn set(&self, entries: Vec<Entry>) {
+        self.shared.entries.send_replace(Arc::new(entries));
+    }
+}
+
+/// Each resource of a group in the best version that has it, the preferred one first: newer kinds are often in a lesser version
+/// alone (client-go discovery `ServerPreferredResources`).
+fn preferred(group: &ApiGroup) -> Vec<(ApiResource, ApiCapabilities)> {
+    let best = group.preferred_version_or_latest();
+    let others = group.versions().filter(|version| *version != best);
+    let mut chosen = BTreeMap::new();
+    for (resource, capabilities) in std::iter::once(best).chain(others).flat_map(|v| group.versioned_resources(v)) {
+        chosen.entry(resource.plural.clone()).or_insert((resource, capabilities));
+    }
+    chosen.into_values().collect()
+}
+
+/// An event of Kubernetes itself, in either group (pkg/controller/garbagecollector `ignoredResources`).
+fn is_event(resource: &ResourceId) -> bool {
+    resource.kind == "Event" && matches!(&*resource.group, "" | "events.k8s.io")
 }

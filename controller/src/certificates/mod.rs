@@ -1,4 +1,4 @@
-//! Approves and signs the certificates of kubelets, and removes old requests
+//! Approves and signs the certificates of kubelets, signs those of users that somebody approved, and removes old requests
 //! (upstream's pkg/controller/certificates: approver, signer, cleaner).
 
 use std::{sync::Arc, time::Duration};
@@ -17,6 +17,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::Time,
 };
 
+const USER: &str = "kubernetes.io/kube-apiserver-client";
 const CLIENT: &str = "kubernetes.io/kube-apiserver-client-kubelet";
 const SERVING: &str = "kubernetes.io/kubelet-serving";
 const NODES: &str = "system:nodes";
@@ -34,7 +35,17 @@ const KEEP_PENDING: Duration = Duration::from_secs(24 * 3600);
 pub struct Certificates {
     requests: Arc<Informer<CertificateSigningRequest>>,
     nodes: Arc<Informer<Node>>,
-    authority: Arc<Authority>,
+    authorities: Authorities,
+}
+
+/// Who signs.
+#[derive(Clone, Debug)]
+pub struct Authorities {
+    /// Clients of the API; the API server's own certificate is of this one, too.
+    pub cluster: Arc<Authority>,
+    /// Kubelets' serving certificates: of an authority by which nobody but the API server knows anybody, as nodes say
+    /// themselves what they are called. None: they are not signed.
+    pub kubelets: Option<Arc<Authority>>,
 }
 
 /// What a plan reads.
@@ -44,9 +55,9 @@ pub struct State {
 }
 
 impl Certificates {
-    /// Signs with `authority`.
-    pub fn new(informers: &Informers, authority: Arc<Authority>) -> Self {
-        Self { requests: informers.get(), nodes: informers.get(), authority }
+    /// Signs with `authorities`.
+    pub fn new(informers: &Informers, authorities: Authorities) -> Self {
+        Self { requests: informers.get(), nodes: informers.get(), authorities }
     }
 }
 
@@ -77,12 +88,12 @@ impl Reconciler for Certificates {
     }
 
     fn plan(&self, state: &State, key: &Key, context: &Context<'_>) -> Plan {
-        plan(state, key, &self.authority, context.now)
+        plan(state, key, &self.authorities, context.now)
     }
 }
 
 /// What has to be done for one request. Signing draws the certificate's serial number: the one random thing in a plan.
-pub fn plan(state: &State, key: &Key, authority: &Authority, now: Timestamp) -> Plan {
+pub fn plan(state: &State, key: &Key, authorities: &Authorities, now: Timestamp) -> Plan {
     let Some(request) = state.requests.get(key) else { return Plan::nothing() };
     let mut plan = Plan::default();
     let decided = decision(request);
@@ -93,24 +104,27 @@ pub fn plan(state: &State, key: &Key, authority: &Authority, now: Timestamp) -> 
         return Plan::one(Action::delete(request.as_ref()));
     }
     plan.requeue(keep - age);
-    let Some(usage) = usage(&request.spec) else { return plan };
-    let parsed = std::str::from_utf8(&request.spec.request.0).ok().and_then(|pem| CertificateRequest::parse(pem).ok());
+    let spec = &request.spec;
+    let Some((usage, authority)) = signer(spec, authorities) else { return plan };
+    let parsed = std::str::from_utf8(&spec.request.0).ok().and_then(|pem| CertificateRequest::parse(pem).ok());
     let Some(parsed) = parsed else { return plan };
     if decided.is_none() {
-        if let Some(message) = approval(state, &request.spec, &parsed, usage) {
+        if let Some(message) = approval(state, spec, &parsed, usage) {
             plan.push(approve(request, message, now));
         }
-    } else if decided == Some("Approved") && issued(request).is_none() && is_well_formed(&request.spec, &parsed, usage)
-    {
-        // Somebody else may have approved what no kubelet may have; the signer has the last word.
-        let asked = request
-            .spec
+    } else if decided == Some("Approved") && issued(request).is_none() {
+        // Somebody else may have approved what nobody may have; the signer has the last word.
+        let asked = spec
             .expiration_seconds
             .and_then(|seconds| u64::try_from(seconds).ok())
-            .map_or(LONGEST, Duration::from_secs);
-        if let Ok(certificate) = authority.sign(&parsed, usage, now, asked.clamp(SHORTEST, LONGEST)) {
-            plan.push(deliver(request, certificate));
-        }
+            .map_or(LONGEST, Duration::from_secs)
+            .clamp(SHORTEST, LONGEST);
+        let signed = check(spec, &parsed, usage)
+            .and_then(|()| authority.sign(&parsed, usage, now, asked).map_err(|error| error.to_string()));
+        plan.push(match signed {
+            Ok(certificate) => deliver(request, certificate),
+            Err(refusal) => fail(request, refusal, now),
+        });
     }
     plan
 }
@@ -129,27 +143,57 @@ fn issued(request: &CertificateSigningRequest) -> Option<&ByteString> {
     request.status.as_ref()?.certificate.as_ref().filter(|certificate| !certificate.0.is_empty())
 }
 
-/// What the certificate is for; None where the signer or the usages are not ours.
-fn usage(spec: &CertificateSigningRequestSpec) -> Option<Usage> {
-    let (usage, needed) = match spec.signer_name.as_str() {
-        CLIENT => (Usage::Client, "client auth"),
-        SERVING => (Usage::Server, "server auth"),
-        _ => return None,
-    };
-    let usages = spec.usages.as_deref().unwrap_or_default();
-    let has = |name: &str| usages.iter().any(|usage| usage == name);
-    let known = usages.iter().all(|usage| [needed, "digital signature", "key encipherment"].contains(&usage.as_str()));
-    (known && has(needed) && has("digital signature")).then_some(usage)
+/// What the certificate is for and who signs it; None where the signer is not ours.
+fn signer<'a>(spec: &CertificateSigningRequestSpec, authorities: &'a Authorities) -> Option<(Usage, &'a Authority)> {
+    match spec.signer_name.as_str() {
+        USER | CLIENT => Some((Usage::Client, &authorities.cluster)),
+        SERVING => Some((Usage::Server, authorities.kubelets.as_deref()?)),
+        _ => None,
+    }
 }
 
-/// Whether a kubelet may have such a certificate at all (upstream's `ValidateKubeletClientCSR` and `ValidateKubeletServingCSR`).
-fn is_well_formed(spec: &CertificateSigningRequestSpec, request: &CertificateRequest, usage: Usage) -> bool {
-    let node = request.common_name.strip_prefix(NODE_PREFIX).is_some_and(|name| !name.is_empty());
-    let named = match usage {
-        Usage::Client => request.names.is_empty(),
-        Usage::Server => !request.names.is_empty() && spec.username.as_deref() == Some(&request.common_name),
-    };
-    node && named && request.organizations == [NODES] && !request.has_other_names
+/// Whether anybody may have such a certificate at all (pkg/apis/certificates/helpers `ValidateKubeletClientCSR`,
+/// `ValidateKubeletServingCSR`; pkg/controller/certificates/signer `validAPIServerClientUsages`), or why not.
+fn check(spec: &CertificateSigningRequestSpec, request: &CertificateRequest, usage: Usage) -> Result<(), String> {
+    let (needed, what) = if usage == Usage::Client { ("client auth", "client") } else { ("server auth", "serving") };
+    let usages = spec.usages.as_deref().unwrap_or_default();
+    let has = |name: &str| usages.iter().any(|usage| usage == name);
+    if let Some(other) =
+        usages.iter().find(|u| ![needed, "digital signature", "key encipherment"].contains(&u.as_str()))
+    {
+        return Err(format!("invalid usage for {what} certificate: {other}"));
+    }
+    let of_user = spec.signer_name == USER;
+    for needed in [needed, "digital signature"].into_iter().take(if of_user { 1 } else { 2 }) {
+        if !has(needed) {
+            return Err(format!("missing required usage for {what} certificate: {needed}"));
+        }
+    }
+    if request.has_other_names {
+        return Err("mail addresses and URIs are not signed".to_owned());
+    }
+    if of_user {
+        // One is what a certificate of this signer can hold.
+        return if request.organizations.len() > 1 {
+            Err("subjects with more than one organization are not signed".to_owned())
+        } else {
+            Ok(())
+        };
+    }
+    if request.organizations != [NODES] {
+        return Err(format!("subject organization is not {NODES}"));
+    }
+    if request.common_name.strip_prefix(NODE_PREFIX).is_none_or(str::is_empty) {
+        return Err(format!("subject common name does not begin with {NODE_PREFIX}"));
+    }
+    match usage {
+        Usage::Client if !request.names.is_empty() => Err("subjectAltNames are not allowed".to_owned()),
+        Usage::Server if request.names.is_empty() => Err("DNS or IP subjectAltName is required".to_owned()),
+        Usage::Server if spec.username.as_deref() != Some(&request.common_name) => {
+            Err("subject common name is not the requesting user".to_owned())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Why the request is approved, or None where it is not (yet) for us to do.
@@ -159,7 +203,8 @@ fn approval(
     request: &CertificateRequest,
     usage: Usage,
 ) -> Option<&'static str> {
-    if !is_well_formed(spec, request, usage) {
+    // Users' are for somebody to approve.
+    if spec.signer_name == USER || check(spec, request, usage).is_err() {
         return None;
     }
     let member = |group: &str| spec.groups.iter().flatten().any(|have| have == group);
@@ -180,7 +225,16 @@ fn has_only_own_names(state: &State, request: &CertificateRequest) -> bool {
     let name = request.common_name.strip_prefix(NODE_PREFIX).unwrap_or_default();
     let Some(node) = state.nodes.find("", name) else { return false };
     let addresses = node.status.as_ref().and_then(|status| status.addresses.as_deref()).unwrap_or_default();
-    request.names.iter().all(|wanted| wanted == name || addresses.iter().any(|address| address.address == *wanted))
+    // An address that another node has, too, is at best one of the two's.
+    let is_others = |wanted: &str| {
+        let others = state.nodes.iter().filter(|other| other.metadata.name.as_deref() != Some(name));
+        let mut addresses = others.filter_map(|other| other.status.as_ref()?.addresses.as_ref()).flatten();
+        addresses.any(|address| address.address == wanted)
+    };
+    let is_own = |wanted: &String| {
+        wanted == name || (addresses.iter().any(|address| address.address == *wanted) && !is_others(wanted))
+    };
+    request.names.iter().all(is_own)
 }
 
 fn approve(request: &CertificateSigningRequest, message: &str, now: Timestamp) -> Action {
@@ -200,6 +254,20 @@ fn approve(request: &CertificateSigningRequest, message: &str, now: Timestamp) -
         *subresource = Some("approval");
     }
     action
+}
+
+/// Tells why the signer does not sign (pkg/controller/certificates/signer `setFailed…`).
+fn fail(request: &CertificateSigningRequest, refusal: String, now: Timestamp) -> Action {
+    let mut failed = request.clone();
+    failed.status.get_or_insert_default().conditions.get_or_insert_default().push(CertificateSigningRequestCondition {
+        type_: "Failed".to_owned(),
+        status: "True".to_owned(),
+        reason: Some("SignerValidationFailure".to_owned()),
+        message: Some(refusal),
+        last_update_time: Some(Time(now)),
+        last_transition_time: Some(Time(now)),
+    });
+    Action::update_status(&failed)
 }
 
 fn deliver(request: &CertificateSigningRequest, certificate: String) -> Action {
@@ -258,10 +326,18 @@ mod tests {
     }
 
     fn planned(request: CertificateSigningRequest, at: Timestamp) -> Plan {
-        let node: Node = coracle_api::json::from_value(json!({"metadata": {"name": "a"}, "status": {"addresses": [{"type": "InternalIP", "address": "10.0.0.1"}]}})).unwrap();
+        let node = |name: &str, addresses: &[&str]| -> Node {
+            let address = |address: &&str| json!({"type": "InternalIP", "address": address});
+            let addresses: Vec<_> = addresses.iter().map(address).collect();
+            coracle_api::json::from_value(json!({"metadata": {"name": name}, "status": {"addresses": addresses}}))
+                .unwrap()
+        };
+        let nodes = [node("a", &["10.0.0.1", "10.0.0.2"]), node("b", &["10.0.0.2"])];
         let state =
-            State { requests: Arc::new(Snapshot::of([request], &[])), nodes: Arc::new(Snapshot::of([node], &[])) };
-        plan(&state, &Key::cluster("r"), &Authority::create("ca", now()).unwrap(), at)
+            State { requests: Arc::new(Snapshot::of([request], &[])), nodes: Arc::new(Snapshot::of(nodes, &[])) };
+        let authority = |name: &str| Arc::new(Authority::create(name, now()).unwrap());
+        let authorities = Authorities { cluster: authority("ca"), kubelets: Some(authority("kubelets")) };
+        plan(&state, &Key::cluster("r"), &authorities, at)
     }
 
     #[test]
@@ -287,7 +363,9 @@ mod tests {
             ("other usages", Asked { usages: ["client auth", "cert sign"], ..asked(NODES, "system:node:a") }, false),
             ("serving", serving(&["a", "10.0.0.1"]), true),
             ("serving as another", serving(&["a", "kubernetes.default"]), false),
+            ("serving as another node", serving(&["10.0.0.2"]), false),
             ("serving without names", serving(&[]), false),
+            ("a user's", Asked { signer: USER, ..asked(NODES, "system:node:a") }, false),
         ];
         for (why, asked, approved) in cases {
             let plan = planned(request(&asked), now());
@@ -305,6 +383,30 @@ mod tests {
         request
     }
 
+    fn refusal(plan: &Plan) -> String {
+        let Verb::Update { body, .. } = &plan.actions[0].actions()[0].verb else { panic!() };
+        let last = body["status"]["conditions"].as_array().unwrap().last().unwrap();
+        assert_eq!(
+            [&last["type"], &last["status"], &last["reason"]],
+            ["Failed", "True", "SignerValidationFailure"].map(coracle_api::json::Value::from).each_ref()
+        );
+        last["message"].as_str().unwrap().to_owned()
+    }
+
+    #[test]
+    fn users_get_what_somebody_approved() {
+        let jane =
+            |usages| Asked { signer: USER, usages, subject: Subject::member("jane", "dev"), ..asked("x", "jane") };
+        let plan = planned(with_condition(&jane(["client auth", "key encipherment"]), "Approved"), now());
+        let Verb::Update { body, .. } = &plan.actions[0].actions()[0].verb else { panic!() };
+        let certificate: ByteString = coracle_api::json::from_value(body["status"]["certificate"].clone()).unwrap();
+        assert!(String::from_utf8(certificate.0).unwrap().starts_with("-----BEGIN CERTIFICATE-----"));
+        let of_server = planned(with_condition(&jane(["client auth", "server auth"]), "Approved"), now());
+        assert_eq!(refusal(&of_server), "invalid usage for client certificate: server auth");
+        let none = planned(with_condition(&jane(["digital signature", "key encipherment"]), "Approved"), now());
+        assert_eq!(refusal(&none), "missing required usage for client certificate: client auth");
+    }
+
     #[test]
     fn approved_requests_are_signed_and_old_ones_removed() {
         let good = asked(NODES, "system:node:a");
@@ -320,8 +422,8 @@ mod tests {
         let forged =
             Asked { subject: Subject::member("system:node:a", "system:masters"), ..asked(NODES, "system:node:a") };
         assert_eq!(
-            planned(with_condition(&forged, "Approved"), now()).describe(),
-            Vec::<String>::new(),
+            refusal(&planned(with_condition(&forged, "Approved"), now())),
+            "subject organization is not system:nodes",
             "approved by a careless admin"
         );
         let later = now().checked_add(KEEP_DECIDED).unwrap();

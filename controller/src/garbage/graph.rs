@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use coracle_client::Key;
+use coracle_client::{Key, ResourceId};
 use imbl::{HashMap, OrdSet};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
@@ -24,8 +24,7 @@ pub struct Owner {
 /// An object, as far as owning goes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Node {
-    /// Which resource of the catalog.
-    pub entry: usize,
+    pub resource: Arc<ResourceId>,
     pub key: Key,
     pub uid: Uid,
     pub version: Option<String>,
@@ -35,10 +34,10 @@ pub struct Node {
 }
 
 impl Node {
-    fn of(entry: usize, meta: &ObjectMeta) -> Self {
+    fn of(resource: &Arc<ResourceId>, meta: &ObjectMeta) -> Self {
         let owners = meta.owner_references.iter().flatten();
         Self {
-            entry,
+            resource: resource.clone(),
             key: Key::of(meta),
             uid: Uid::new(meta.uid.as_deref().unwrap_or_default()),
             version: meta.resource_version.clone(),
@@ -90,8 +89,8 @@ impl Graph {
     }
 
     /// Takes a change in, and gives the objects that have to be looked at again.
-    pub fn observe(&mut self, entry: usize, change: &Change<'_>, look_at: &mut dyn FnMut(Uid)) {
-        let node = Node::of(entry, change.meta);
+    pub fn observe(&mut self, resource: &Arc<ResourceId>, change: &Change<'_>, look_at: &mut dyn FnMut(Uid)) {
+        let node = Node::of(resource, change.meta);
         let uid = node.uid.clone();
         if change.deleted {
             self.remove(&uid, look_at);
@@ -129,6 +128,13 @@ impl Graph {
             self.unlink(&owner.uid, uid);
             look_at(owner.uid.clone());
         }
+    }
+
+    /// Takes the objects of resources out that nobody follows any more.
+    pub fn forget(&mut self, is_gone: &dyn Fn(&Arc<ResourceId>) -> bool, look_at: &mut dyn FnMut(Uid)) {
+        let gone: Vec<Uid> =
+            self.nodes.iter().filter(|(_, node)| is_gone(&node.resource)).map(|(uid, _)| uid.clone()).collect();
+        gone.iter().for_each(|uid| self.remove(uid, look_at));
     }
 
     fn unlink(&mut self, owner: &Uid, dependent: &Uid) {

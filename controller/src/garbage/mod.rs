@@ -9,9 +9,11 @@
 mod graph;
 mod plan;
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{collections::HashSet, fmt, sync::Arc, time::Duration};
 
-use coracle_client::{Action, Context, Plan, Reconciler, Subscription, Wires, WorkQueue, executor::Outcome};
+use coracle_client::{
+    Action, Context, Plan, Reconciler, ResourceId, Subscription, Wires, WorkQueue, executor::Outcome,
+};
 use parking_lot::Mutex;
 
 use crate::catalog::{Catalog, Entry};
@@ -34,6 +36,30 @@ impl fmt::Display for Uid {
     }
 }
 
+/// An owner as an object of some namespace names it. Who writes a reference may name a uid with coordinates of which nothing
+/// is true, so what the server says of these is true for whoever names the same alone
+/// (pkg/controller/garbagecollector `absentOwnerCache`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    pub api_version: String,
+    pub kind: String,
+    pub namespace: String,
+    pub name: String,
+}
+
+impl Named {
+    /// What an object in `namespace` calls its owner.
+    pub fn of(owner: &Owner, namespace: &str) -> Self {
+        let reference = &owner.reference;
+        Self {
+            api_version: reference.api_version.clone(),
+            kind: reference.kind.clone(),
+            namespace: namespace.to_owned(),
+            name: reference.name.clone(),
+        }
+    }
+}
+
 /// What the server said about an owner that the graph does not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -41,22 +67,80 @@ pub enum Verdict {
     Present,
 }
 
-/// Verdicts remembered; beyond it all are asked for again.
+/// What the server said about owners, by uid.
+#[derive(Clone, Debug, Default)]
+pub struct Verdicts(imbl::HashMap<Uid, Vec<(Named, Verdict)>>);
+
+/// Owners of which verdicts are remembered, and names of one of them; beyond it all are asked for again.
 const VERDICTS: usize = 5000;
+const NAMES: usize = 16;
+
+impl Verdicts {
+    /// What is known of an owner by this name.
+    pub fn get(&self, owner: &Uid, named: &Named) -> Option<Verdict> {
+        self.0.get(owner)?.iter().find(|(have, _)| have == named).map(|(_, verdict)| *verdict)
+    }
+
+    /// Remembers what the server said.
+    pub fn insert(&mut self, owner: Uid, named: Named, verdict: Verdict) {
+        if self.0.len() >= VERDICTS && !self.0.contains_key(&owner) {
+            self.0.clear();
+        }
+        let names = self.0.entry(owner).or_default();
+        names.retain(|(have, _)| *have != named);
+        if names.len() >= NAMES {
+            names.clear();
+        }
+        names.push((named, verdict));
+    }
+
+    fn forget(&mut self, owner: &Uid) {
+        self.0.remove(owner);
+    }
+}
+
+/// Keys of resources that are not all here yet: a plan on a part of a graph takes dependents for strangers. Open once all are
+/// here.
+struct Gate {
+    held: Mutex<Option<HashSet<Uid>>>,
+    queue: Arc<WorkQueue<Uid>>,
+}
+
+impl Gate {
+    fn new(queue: &Arc<WorkQueue<Uid>>) -> Arc<Self> {
+        Arc::new(Self { held: Mutex::new(Some(HashSet::new())), queue: queue.clone() })
+    }
+
+    fn add(&self, uid: Uid) {
+        match &mut *self.held.lock() {
+            Some(held) => drop(held.insert(uid)),
+            None => self.queue.add(uid),
+        }
+    }
+
+    fn open(&self) {
+        // Not under the lock's guard of a `for`: a handler may be waiting for it.
+        let held = self.held.lock().take();
+        held.into_iter().flatten().for_each(|uid| self.queue.add(uid));
+    }
+}
+
+/// How long the others wait for a resource that cannot be listed (pkg/controller/garbagecollector, `initialSyncTimeout`).
+const SYNCED_WITHIN: Duration = Duration::from_secs(30);
 
 /// Collects garbage.
 pub struct Garbage {
     catalog: Catalog,
     graph: Arc<Mutex<Graph>>,
-    verdicts: Arc<Mutex<HashMap<Uid, Verdict>>>,
-    subscriptions: Arc<Mutex<Vec<Subscription>>>,
+    verdicts: Arc<Mutex<Verdicts>>,
+    subscriptions: Arc<Mutex<Vec<(Arc<ResourceId>, Subscription)>>>,
 }
 
 /// What a plan reads.
 pub struct State {
     pub graph: Graph,
     pub entries: Arc<Vec<Entry>>,
-    pub verdicts: HashMap<Uid, Verdict>,
+    pub verdicts: Verdicts,
 }
 
 impl Garbage {
@@ -70,28 +154,47 @@ impl Garbage {
         }
     }
 
-    /// Subscribes to what the catalog has and will have.
+    /// Follows what the catalog has and will have.
     fn follow(&self, queue: Arc<WorkQueue<Uid>>) {
         let (graph, verdicts, subscriptions) =
             (self.graph.clone(), self.verdicts.clone(), Arc::downgrade(&self.subscriptions));
         let mut changes = self.catalog.changes();
         tokio::spawn(async move {
-            let mut known = 0;
+            let mut known: Vec<Arc<ResourceId>> = Vec::new();
             loop {
                 let entries = changes.borrow_and_update().clone();
-                for (index, entry) in entries.iter().enumerate().skip(known) {
+                let is_new = |entry: &&Entry| !known.iter().any(|have| Arc::ptr_eq(have, &entry.resource));
+                let gate = Gate::new(&queue);
+                let mut waits = Vec::new();
+                for entry in entries.iter().filter(is_new) {
+                    let Some(objects) = &entry.objects else { continue };
                     let Some(subscriptions) = subscriptions.upgrade() else { return };
-                    let (graph, verdicts, queue) = (graph.clone(), verdicts.clone(), queue.clone());
-                    let subscription = entry.objects.subscribe(Box::new(move |change| {
+                    let (graph, verdicts, gate) = (graph.clone(), verdicts.clone(), gate.clone());
+                    let resource = entry.resource.clone();
+                    let subscription = objects.subscribe(Box::new(move |change| {
                         if change.deleted {
                             // What was present is not any more.
-                            verdicts.lock().remove(&Uid::new(change.meta.uid.as_deref().unwrap_or_default()));
+                            verdicts.lock().forget(&Uid::new(change.meta.uid.as_deref().unwrap_or_default()));
                         }
-                        graph.lock().observe(index, &change, &mut |uid| queue.add(uid));
+                        graph.lock().observe(&resource, &change, &mut |uid| gate.add(uid));
                     }));
-                    subscriptions.lock().push(subscription);
+                    subscriptions.lock().push((entry.resource.clone(), subscription));
+                    waits.push(objects.synced());
                 }
-                known = entries.len();
+                if tokio::time::timeout(SYNCED_WITHIN, futures::future::join_all(waits)).await.is_err() {
+                    tracing::warn!("not all resources could be listed in time; garbage is collected without them");
+                }
+                gate.open();
+                let is_there =
+                    |resource: &Arc<ResourceId>| entries.iter().any(|entry| Arc::ptr_eq(resource, &entry.resource));
+                if let Some(subscriptions) = subscriptions.upgrade() {
+                    subscriptions.lock().retain(|(resource, _)| is_there(resource));
+                }
+                if known.iter().any(|resource| !is_there(resource)) {
+                    // Those of a version that is no longer served are here as objects of another one by now.
+                    graph.lock().forget(&|resource| !is_there(resource), &mut |uid| queue.add(uid));
+                }
+                known = entries.iter().map(|entry| entry.resource.clone()).collect();
                 drop(entries);
                 if changes.changed().await.is_err() || subscriptions.strong_count() == 0 {
                     return;
@@ -126,18 +229,17 @@ impl Reconciler for Garbage {
     }
 
     fn observe(&self, key: &Uid, action: &Action, outcome: &Outcome) {
-        let Some(owner) = plan::probed(&self.graph.lock(), key, action) else { return };
-        let verdict = match outcome {
-            Ok(object) if coracle_api::meta::uid(object) == &*owner.0 => Verdict::Present,
-            Ok(_) => Verdict::Absent,
-            Err(error) if error.is_not_found() => Verdict::Absent,
+        let found = match outcome {
+            Ok(object) => coracle_api::meta::uid(object),
+            Err(error) if error.is_not_found() => "",
             Err(_) => return,
         };
+        let probed = plan::probed(&self.graph.lock(), key, action);
         let mut verdicts = self.verdicts.lock();
-        if verdicts.len() >= VERDICTS {
-            verdicts.clear();
+        for (owner, named) in probed {
+            let verdict = if *owner.0 == *found { Verdict::Present } else { Verdict::Absent };
+            verdicts.insert(owner, named, verdict);
         }
-        verdicts.insert(owner, verdict);
     }
 
     fn workers(&self) -> usize {

@@ -11,7 +11,7 @@ use coracle_client::{
 use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::OwnerReference};
 
 use super::{
-    Graph, Node, Owner, State, Uid, Verdict,
+    Graph, Named, Node, Owner, State, Uid, Verdict,
     graph::{FOREGROUND, ORPHAN},
 };
 use crate::catalog::{Catalog, Entry};
@@ -64,11 +64,23 @@ pub(super) fn plan(state: &State, uid: &Uid) -> Plan {
     }
     if !kept.is_empty() {
         if waiting + dropped > 0 {
-            plan.push(set_owners(state, node, &kept));
+            plan.push(set_owners(node, &kept));
         }
         return plan;
     }
     let has_dependents = state.graph.dependents(uid).next().is_some();
+    let circle = waiting > 0 && state.graph.dependents(uid).any(|dependent| dependent.waits_for_dependents());
+    if circle && node.owners.iter().any(|owner| owner.reference.block_owner_deletion == Some(true)) {
+        // Who waits below this one may wait for this one's owner; upstream lets the owners go first, too
+        // (pkg/controller/garbagecollector `unblockOwnerReferencesStrategicMergePatch`).
+        let freed: Vec<OwnerReference> = node
+            .owners
+            .iter()
+            .map(|owner| OwnerReference { block_owner_deletion: Some(false), ..owner.reference.clone() })
+            .collect();
+        plan.push(set_owners(node, &freed.iter().collect::<Vec<_>>()));
+        return plan;
+    }
     let propagation = if (waiting > 0 && has_dependents) || node.has(FOREGROUND) {
         // The owner waits for all below it, so what is below this one has to go first.
         Propagation::Foreground
@@ -77,14 +89,13 @@ pub(super) fn plan(state: &State, uid: &Uid) -> Plan {
     } else {
         Propagation::Background
     };
-    plan.push(delete(state, node, propagation));
+    plan.push(delete(node, propagation));
     plan
 }
 
 fn standing(state: &State, node: &Node, owner: &Owner, plan: &mut Plan) -> Standing {
     let reference = &owner.reference;
-    let entry =
-        Catalog::find(&state.entries, &reference.api_version, &reference.kind).and_then(|at| state.entries.get(at));
+    let entry = Catalog::find(&state.entries, &reference.api_version, &reference.kind);
     if let Some(entry) = entry
         && entry.namespaced
         && node.key.namespace().is_empty()
@@ -93,7 +104,7 @@ fn standing(state: &State, node: &Node, owner: &Owner, plan: &mut Plan) -> Stand
             "ownerRef [{}/{}, namespace: , name: {}, uid: {}] does not exist in namespace \"\"",
             reference.api_version, reference.kind, reference.name, reference.uid
         );
-        plan.note(about(state, node), EventType::Warning, "OwnerRefInvalidNamespace", message);
+        plan.note(about(node), EventType::Warning, "OwnerRefInvalidNamespace", message);
         return Standing::Solid;
     }
     if let Some(found) = state.graph.get(&owner.uid) {
@@ -104,7 +115,7 @@ fn standing(state: &State, node: &Node, owner: &Owner, plan: &mut Plan) -> Stand
         // Owners in another namespace are none: the reference means an object of this one, which is not there.
         return Standing::Dangling;
     }
-    match state.verdicts.get(&owner.uid) {
+    match state.verdicts.get(&owner.uid, &Named::of(owner, node.key.namespace())) {
         Some(Verdict::Absent) => Standing::Dangling,
         Some(Verdict::Present) => {
             plan.requeue(UNSEEN);
@@ -122,17 +133,19 @@ fn standing(state: &State, node: &Node, owner: &Owner, plan: &mut Plan) -> Stand
 
 fn probe(entry: &Entry, node: &Node, owner: &OwnerReference) -> Action {
     let namespace = if entry.namespaced { node.key.namespace() } else { "" };
-    Action::at(entry.resource.clone(), &Key::new(namespace, &owner.name), Verb::Probe)
+    Action::at((*entry.resource).clone(), &Key::new(namespace, &owner.name), Verb::Probe)
 }
 
-/// The owner that a probe asked for.
-pub(super) fn probed(graph: &Graph, dependent: &Uid, action: &Action) -> Option<Uid> {
-    if !matches!(action.verb, Verb::Probe) {
-        return None;
-    }
-    let node = graph.get(dependent)?;
-    let asked = |owner: &&Owner| owner.reference.kind == action.resource.kind && owner.reference.name == action.name;
-    node.owners.iter().find(asked).map(|owner| owner.uid.clone())
+/// The owners that a probe asked for: the same name may be said with several uids.
+pub(super) fn probed(graph: &Graph, dependent: &Uid, action: &Action) -> Vec<(Uid, Named)> {
+    let Some(node) = graph.get(dependent).filter(|_| matches!(action.verb, Verb::Probe)) else { return Vec::new() };
+    let asked = |owner: &&Owner| {
+        let reference = &owner.reference;
+        let group = reference.api_version.rsplit_once('/').map_or("", |(group, _)| group);
+        reference.kind == action.resource.kind && group == action.resource.group && reference.name == action.name
+    };
+    let named = |owner: &Owner| (owner.uid.clone(), Named::of(owner, node.key.namespace()));
+    node.owners.iter().filter(asked).map(named).collect()
 }
 
 /// Lets an owner go once no dependent blocks it any more.
@@ -140,7 +153,7 @@ fn release(state: &State, node: &Node) -> Plan {
     if state.graph.dependents(&node.uid).any(|dependent| dependent.blocks(&node.uid)) {
         return Plan::nothing();
     }
-    Plan::one(drop_finalizer(state, node, FOREGROUND))
+    Plan::one(drop_finalizer(node, FOREGROUND))
 }
 
 /// Cuts the dependents' references, then lets the owner go.
@@ -149,7 +162,7 @@ fn orphan(state: &State, node: &Node) -> Plan {
     let free = |dependent: &&std::sync::Arc<Node>| {
         let kept: Vec<_> =
             dependent.owners.iter().filter(|owner| owner.uid != node.uid).map(|owner| &owner.reference).collect();
-        set_owners(state, dependent, &kept)
+        set_owners(dependent, &kept)
     };
     let mut plan = Plan::default();
     if !dependents.is_empty() {
@@ -158,29 +171,27 @@ fn orphan(state: &State, node: &Node) -> Plan {
     if dependents.len() > ORPHANS {
         plan.requeue(Duration::ZERO);
     } else {
-        plan.push(drop_finalizer(state, node, ORPHAN));
+        plan.push(drop_finalizer(node, ORPHAN));
     }
     plan
 }
 
-fn action(state: &State, node: &Node, verb: Verb) -> Action {
-    // A node's entry is an index that was valid when it was made, and the catalog only grows.
-    let resource = state.entries[node.entry].resource.clone();
-    Action::at(resource, &node.key, verb)
+fn action(node: &Node, verb: Verb) -> Action {
+    Action::at((*node.resource).clone(), &node.key, verb)
 }
 
-fn patch(state: &State, node: &Node, field: &str, value: Value) -> Action {
+fn patch(node: &Node, field: &str, value: Value) -> Action {
     let body = json!({"metadata": {"uid": &*node.uid.0, "resourceVersion": node.version, field: value}});
-    action(state, node, Verb::Patch { kind: PatchKind::Merge, body, subresource: None }).lenient()
+    action(node, Verb::Patch { kind: PatchKind::Merge, body, subresource: None }).lenient()
 }
 
-fn set_owners(state: &State, node: &Node, owners: &[&OwnerReference]) -> Action {
-    patch(state, node, "ownerReferences", list(owners))
+fn set_owners(node: &Node, owners: &[&OwnerReference]) -> Action {
+    patch(node, "ownerReferences", list(owners))
 }
 
-fn drop_finalizer(state: &State, node: &Node, finalizer: &str) -> Action {
+fn drop_finalizer(node: &Node, finalizer: &str) -> Action {
     let kept: Vec<_> = node.finalizers.iter().filter(|have| *have != finalizer).collect();
-    patch(state, node, "finalizers", list(&kept))
+    patch(node, "finalizers", list(&kept))
 }
 
 /// A list that is left empty is taken out of the object, as upstream's objects never have empty ones.
@@ -188,18 +199,18 @@ fn list<T: serde::Serialize>(items: &[T]) -> Value {
     if items.is_empty() { Value::Null } else { json!(items) }
 }
 
-fn delete(state: &State, node: &Node, propagation: Propagation) -> Action {
+fn delete(node: &Node, propagation: Propagation) -> Action {
     let verb = Verb::Delete {
         uid: Some(node.uid.to_string()),
         version: node.version.clone(),
         propagation: Some(propagation),
         grace: None,
     };
-    action(state, node, verb)
+    action(node, verb)
 }
 
-fn about(state: &State, node: &Node) -> ObjectReference {
-    let resource = &state.entries[node.entry].resource;
+fn about(node: &Node) -> ObjectReference {
+    let resource = &node.resource;
     ObjectReference {
         api_version: Some(resource.api_version()),
         kind: Some(resource.kind.to_string()),

@@ -20,11 +20,11 @@ impl Objects for Nothing {
     fn in_namespace(&self, _: &str) -> Vec<(Key, Vec<String>)> {
         Vec::new()
     }
+    fn any_in(&self, _: &str) -> bool {
+        false
+    }
     fn synced(&self) -> BoxFuture<'static, ()> {
         Box::pin(async {})
-    }
-    fn has_synced(&self) -> bool {
-        true
     }
 }
 
@@ -40,7 +40,8 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let entry = |resource, namespaced| Entry { resource, namespaced, objects: Arc::new(Nothing) };
+        let entry =
+            |resource, namespaced| Entry { resource: Arc::new(resource), namespaced, objects: Some(Arc::new(Nothing)) };
         let entries = vec![
             entry(ResourceId::of::<Pod>(), true),
             entry(ResourceId::of::<ReplicaSet>(), true),
@@ -48,7 +49,7 @@ impl World {
             entry(ResourceId::of::<ClusterNode>(), false),
         ];
         Self {
-            state: State { graph: Graph::default(), entries: Arc::new(entries), verdicts: HashMap::new() },
+            state: State { graph: Graph::default(), entries: Arc::new(entries), verdicts: Verdicts::default() },
             queued: Vec::new(),
         }
     }
@@ -59,7 +60,8 @@ impl World {
         full["uid"] = full["name"].clone();
         let meta: ObjectMeta = coracle_api::json::from_value(full).unwrap();
         let queued = &mut self.queued;
-        self.state.graph.observe(entry, &Change { meta: &meta, deleted }, &mut |uid| queued.push(uid));
+        let resource = self.state.entries[entry].resource.clone();
+        self.state.graph.observe(&resource, &Change { meta: &meta, deleted }, &mut |uid| queued.push(uid));
     }
 
     fn add(&mut self, entry: usize, meta: Value) {
@@ -70,12 +72,22 @@ impl World {
         plan::plan(&self.state, &Uid::new(uid))
     }
 
+    /// What the server says of the ReplicaSet that pods of `d` call so.
+    fn said(&mut self, owner: &str, verdict: Verdict) {
+        self.state.verdicts.insert(Uid::new(owner), set("d", owner), verdict);
+    }
+
     fn queued(&mut self) -> Vec<String> {
         let mut queued: Vec<String> = std::mem::take(&mut self.queued).iter().map(Uid::to_string).collect();
         queued.sort();
         queued.dedup();
         queued
     }
+}
+
+fn set(namespace: &str, name: &str) -> Named {
+    let [api_version, kind, namespace, name] = ["apps/v1", "ReplicaSet", namespace, name].map(str::to_owned);
+    Named { api_version, kind, namespace, name }
 }
 
 fn owned_by(kind: &str, names: &[&str]) -> Value {
@@ -104,10 +116,10 @@ fn dependents_follow_an_owner_that_is_gone() {
         ["get replicasets.apps d/rs"],
         "the graph may be behind: the server is asked"
     );
-    world.state.verdicts.insert(Uid::new("rs"), Verdict::Absent);
+    world.said("rs", Verdict::Absent);
     let plan = world.plan("p");
     assert_eq!((plan.describe(), propagation(&plan)), (vec!["delete pods d/p".to_owned()], Some("Background")));
-    world.state.verdicts.insert(Uid::new("rs"), Verdict::Present);
+    world.said("rs", Verdict::Present);
     assert!(world.plan("p").actions.is_empty() && world.plan("p").requeue_after.is_some());
 }
 
@@ -116,7 +128,7 @@ fn one_owner_left_is_enough() {
     let mut world = World::new();
     world.add(SETS, json!({"name": "rs"}));
     world.add(PODS, json!({"name": "p", "ownerReferences": owned_by("ReplicaSet", &["gone", "rs"])}));
-    world.state.verdicts.insert(Uid::new("gone"), Verdict::Absent);
+    world.said("gone", Verdict::Absent);
     let plan = world.plan("p");
     assert_eq!(plan.describe(), ["patch pods d/p"]);
     let Verb::Patch { body, .. } = &plan.actions[0].actions()[0].verb else { panic!() };
@@ -171,4 +183,116 @@ fn owners_in_other_namespaces_are_refused() {
     assert_eq!((plan.describe().len(), plan.notes[0].reason), (0, "OwnerRefInvalidNamespace"));
     world.add(PODS, json!({"name": "q", "ownerReferences": owned_by("Node", &["n"])}));
     assert_eq!(world.plan("q"), Plan::nothing(), "an owner without a namespace is fine");
+}
+
+#[test]
+fn what_is_absent_under_a_wrong_name_may_be_there() {
+    let mut world = World::new();
+    // Somebody says so in another namespace, of a uid that he has read.
+    world.state.verdicts.insert(Uid::new("rs"), set("other", "rs"), Verdict::Absent);
+    world.state.verdicts.insert(Uid::new("rs"), set("d", "wrong"), Verdict::Absent);
+    world.add(PODS, json!({"name": "p", "ownerReferences": owned_by("ReplicaSet", &["rs"])}));
+    assert_eq!(world.plan("p").describe(), ["get replicasets.apps d/rs"]);
+}
+
+#[test]
+fn owners_of_one_name_are_told_apart_by_uid() {
+    let mut world = World::new();
+    let mut owners = owned_by("ReplicaSet", &["old", "new"]);
+    owners[0]["name"] = json!("rs");
+    owners[1]["name"] = json!("rs");
+    world.add(PODS, json!({"name": "p", "ownerReferences": owners}));
+    let plan = world.plan("p");
+    let probe = &plan.actions[0].actions()[0];
+    let probed = plan::probed(&world.state.graph, &Uid::new("p"), probe);
+    assert_eq!(probed, [(Uid::new("old"), set("d", "rs")), (Uid::new("new"), set("d", "rs"))]);
+    let other_group = Action { resource: ResourceId::of::<Pod>(), ..probe.clone() };
+    assert_eq!(plan::probed(&world.state.graph, &Uid::new("p"), &other_group), []);
+}
+
+#[test]
+fn owners_that_wait_for_each_other_are_let_go() {
+    let mut world = World::new();
+    let going = json!({"deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["foregroundDeletion"]});
+    let mut waiting = json!({"name": "rs", "ownerReferences": owned_by("ReplicaSet", &["other"])});
+    waiting.as_object_mut().unwrap().extend(going.as_object().unwrap().clone());
+    world.add(SETS, waiting);
+    world.add(SETS, json!({"name": "other", "ownerReferences": owned_by("ReplicaSet", &["rs"])}));
+    let plan = world.plan("other");
+    assert_eq!(plan.describe(), ["patch replicasets.apps d/other"]);
+    let Verb::Patch { body, .. } = &plan.actions[0].actions()[0].verb else { panic!() };
+    assert_eq!(body["metadata"]["ownerReferences"][0]["blockOwnerDeletion"], json!(false));
+    let mut freed = owned_by("ReplicaSet", &["rs"]);
+    freed[0]["blockOwnerDeletion"] = json!(false);
+    world.add(SETS, json!({"name": "other", "ownerReferences": freed}));
+    assert_eq!(propagation(&world.plan("other")), Some("Foreground"));
+}
+
+/// A resource whose list comes when it is told to.
+#[derive(Default)]
+struct Late {
+    handlers: Mutex<Vec<Handler>>,
+    listed: Arc<tokio::sync::Notify>,
+}
+
+impl Objects for Late {
+    fn subscribe(&self, handler: Handler) -> Subscription {
+        self.handlers.lock().push(handler);
+        Subscription::none()
+    }
+    fn in_namespace(&self, _: &str) -> Vec<(Key, Vec<String>)> {
+        Vec::new()
+    }
+    fn any_in(&self, _: &str) -> bool {
+        false
+    }
+    fn synced(&self) -> BoxFuture<'static, ()> {
+        let listed = self.listed.clone();
+        Box::pin(async move { listed.notified().await })
+    }
+}
+
+impl Late {
+    fn tell(&self, meta: Value) {
+        let meta: ObjectMeta = coracle_api::json::from_value(meta).unwrap();
+        self.handlers.lock().iter().for_each(|handler| handler(Change { meta: &meta, deleted: false }));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_decided_before_all_is_here() {
+    let catalog = Catalog::fixed();
+    let garbage = Garbage::new(&catalog);
+    let queue = Arc::new(WorkQueue::new(Arc::new(coracle_api::clock::SystemClock::new())));
+    let (sets, pods) = (Arc::new(Late::default()), Arc::new(Late::default()));
+    let entry = |resource, objects: &Arc<Late>| Entry {
+        resource: Arc::new(resource),
+        namespaced: true,
+        objects: Some(objects.clone()),
+    };
+    catalog.set(vec![entry(ResourceId::of::<ReplicaSet>(), &sets), entry(ResourceId::of::<Pod>(), &pods)]);
+    garbage.follow(queue.clone());
+    tokio::task::yield_now().await;
+    let owner = json!({"name": "rs", "namespace": "d", "uid": "rs", "deletionTimestamp": "2026-01-01T00:00:00Z",
+        "finalizers": ["orphan"]});
+    sets.tell(owner);
+    sets.listed.notify_one();
+    tokio::task::yield_now().await;
+    assert!(queue.is_empty(), "its pods are not here yet");
+    pods.tell(json!({"name": "p", "namespace": "d", "uid": "p", "ownerReferences": owned_by("ReplicaSet", &["rs"])}));
+    pods.listed.notify_one();
+    assert!(queue.get().await.is_some());
+    assert_eq!(
+        plan::plan(&garbage.snapshot(), &Uid::new("rs")).describe(),
+        ["patch pods d/p", "patch replicasets.apps d/rs"]
+    );
+
+    // A resource that cannot be listed holds the others up for a while only; one that is no longer served is forgotten.
+    let broken = Arc::new(Late::default());
+    catalog.set(vec![entry(ResourceId::of::<Deployment>(), &broken)]);
+    tokio::task::yield_now().await;
+    broken.tell(json!({"name": "dep", "namespace": "d", "uid": "dep", "deletionTimestamp": "2026-01-01T00:00:00Z",
+        "finalizers": ["orphan"]}));
+    while queue.get().await != Some(Uid::new("dep")) {}
+    assert!(garbage.graph.lock().get(&Uid::new("p")).is_none());
 }

@@ -38,18 +38,21 @@ pub fn by_node(pod: &Pod, emit: &mut dyn FnMut(&str)) {
     }
 }
 
-/// How long a node may be silent.
+/// How long a node may be silent, or gone.
 #[derive(Clone, Copy, Debug)]
 pub struct Grace {
     /// After its last sign of life.
     pub running: Duration,
     /// After it was created, before its first sign of life.
     pub starting: Duration,
+    /// After it was deleted, before its pods are: who registers a node anew finds them running (pkg/controller/podgc
+    /// `quarantineTime`).
+    pub deleted: Duration,
 }
 
 impl Default for Grace {
     fn default() -> Self {
-        Self { running: Duration::from_secs(40), starting: Duration::from_secs(60) }
+        Self { running: Duration::from_secs(40), starting: Duration::from_secs(60), deleted: Duration::from_secs(40) }
     }
 }
 

@@ -1,9 +1,13 @@
 //! Removes pods that nobody else will: of nodes that are gone, being deleted without ever having had a node,
 //! and ended ones beyond a number (upstream's pkg/controller/podgc).
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
-use coracle_api::json::json;
+use coracle_api::{clock::Clock, json::json};
 use coracle_client::{
     Action, Context, Informer, Informers, Key, Plan, Reconciler, ResourceId, Snapshot, Step, Verb, Wires,
     action::PatchKind, executor::Outcome,
@@ -30,6 +34,8 @@ const KEPT: usize = 12_500;
 /// Pods removed in one plan.
 const BATCH: usize = 500;
 const RETRY: Duration = Duration::from_secs(20);
+/// Nodes remembered as missing before those without pods are forgotten.
+const MISSING: usize = 1000;
 
 /// The key for pods that have no node to be a key.
 const CLUSTER: &str = "";
@@ -50,6 +56,10 @@ pub struct PodGc {
     pods: Arc<Informer<Pod>>,
     /// Nodes that the server itself said are not there.
     absent: Arc<Mutex<HashSet<String>>>,
+    /// Since when a node is missed.
+    missing: Arc<Mutex<HashMap<String, Timestamp>>>,
+    clock: Arc<dyn Clock>,
+    quarantine: Duration,
 }
 
 /// What a plan reads.
@@ -58,15 +68,17 @@ pub struct State {
     /// With the indexes by node and by state.
     pub pods: Arc<Snapshot<Pod>>,
     pub absent: HashSet<String>,
+    pub missing: HashMap<String, Timestamp>,
+    pub quarantine: Duration,
 }
 
 impl PodGc {
-    /// The controller over the process's informers.
-    pub fn new(informers: &Informers) -> Self {
+    /// The controller over the process's informers. A node that is gone keeps its pods for the time of the quarantine.
+    pub fn new(informers: &Informers, clock: Arc<dyn Clock>, quarantine: Duration) -> Self {
         let pods = informers.get::<Pod>();
         pods.add_index(BY_NODE, by_node);
         pods.add_index(BY_STATE, by_state);
-        Self { nodes: informers.get(), pods, absent: Arc::default() }
+        Self { nodes: informers.get(), pods, absent: Arc::default(), missing: Arc::default(), clock, quarantine }
     }
 }
 
@@ -79,19 +91,32 @@ impl Reconciler for PodGc {
     }
 
     fn wire(&self, wires: &mut Wires<Key>) {
-        let absent = self.absent.clone();
+        let (absent, missing, clock, pods) =
+            (self.absent.clone(), self.missing.clone(), self.clock.clone(), self.pods.clone());
+        let miss = move |node: &str| {
+            let mut missing = missing.lock();
+            if missing.len() >= MISSING {
+                let pods = pods.snapshot();
+                missing.retain(|node, _| pods.count_by_index(BY_NODE, node) > 0);
+            }
+            missing.entry(node.to_owned()).or_insert_with(|| clock.now());
+        };
+        let (missed, found) = (miss.clone(), self.missing.clone());
         wires.on(&self.nodes, move |event, emit| {
             let name = event.object().metadata.name.as_deref().unwrap_or_default();
             if event.is_deleted() {
+                missed(name);
                 emit(Key::cluster(name));
             } else {
                 absent.lock().remove(name);
+                found.lock().remove(name);
             }
         });
         let nodes = self.nodes.clone();
         wires.on(&self.pods, move |event, emit| match pods::node(event.object()) {
             Some(node) => {
                 if nodes.find("", node).is_none() {
+                    miss(node);
                     emit(Key::cluster(node));
                 }
                 if pods::is_terminal(event.object()) {
@@ -103,7 +128,13 @@ impl Reconciler for PodGc {
     }
 
     fn snapshot(&self) -> State {
-        State { nodes: self.nodes.snapshot(), pods: self.pods.snapshot(), absent: self.absent.lock().clone() }
+        State {
+            nodes: self.nodes.snapshot(),
+            pods: self.pods.snapshot(),
+            absent: self.absent.lock().clone(),
+            missing: self.missing.lock().clone(),
+            quarantine: self.quarantine,
+        }
     }
 
     fn plan(&self, state: &State, key: &Key, context: &Context<'_>) -> Plan {
@@ -123,6 +154,13 @@ impl Reconciler for PodGc {
 pub fn of_node(state: &State, node: &str, now: Timestamp) -> Plan {
     let mut plan = Plan::default();
     if state.nodes.find("", node).is_some() || state.pods.count_by_index(BY_NODE, node) == 0 {
+        return plan;
+    }
+    // The pods' informer may be ahead of the nodes'.
+    let since = state.missing.get(node).copied().unwrap_or(now);
+    let left = state.quarantine.saturating_sub(Duration::try_from(now.duration_since(since)).unwrap_or_default());
+    if !left.is_zero() {
+        plan.requeue(left);
         return plan;
     }
     if !state.absent.contains(node) {
@@ -155,7 +193,8 @@ pub fn without_node(state: &State) -> Plan {
 
 fn fail(pod: &Pod, now: Timestamp) -> Action {
     let condition = json!({"type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC",
-        "message": "PodGC: node no longer exists", "lastTransitionTime": Time(now)});
+        "message": "PodGC: node no longer exists", "lastTransitionTime": Time(now),
+        "observedGeneration": pod.metadata.generation});
     let patch = json!({"status": {"phase": "Failed", "conditions": [condition]}});
     Action::patch_status(pod, PatchKind::Strategic, patch).lenient()
 }
@@ -176,6 +215,8 @@ mod tests {
             nodes: Arc::new(Snapshot::of([node], &[])),
             pods: Arc::new(Snapshot::of(pods, &[(BY_NODE, by_node), (BY_STATE, by_state)])),
             absent: absent.iter().map(|name| (*name).to_owned()).collect(),
+            missing: [("gone".to_owned(), Timestamp::UNIX_EPOCH)].into(),
+            quarantine: Duration::from_secs(40),
         }
     }
 
@@ -187,10 +228,14 @@ mod tests {
     #[test]
     fn pods_of_a_node_that_is_gone_go_after_the_server_agrees() {
         let pods = || vec![pod("a", Some("gone"), true), pod("b", Some("there"), true)];
-        assert_eq!(of_node(&state(pods(), &[]), "gone", Timestamp::UNIX_EPOCH).describe(), ["get nodes gone"]);
-        let plan = of_node(&state(pods(), &["gone"]), "gone", Timestamp::UNIX_EPOCH);
+        let waited = of_node(&state(pods(), &["gone"]), "gone", Timestamp::from_second(15).unwrap());
+        assert!(waited.actions.is_empty(), "it may come back");
+        assert_eq!(waited.requeue_after, Some(Duration::from_secs(25)));
+        let later = Timestamp::from_second(40).unwrap();
+        assert_eq!(of_node(&state(pods(), &[]), "gone", later).describe(), ["get nodes gone"]);
+        let plan = of_node(&state(pods(), &["gone"]), "gone", later);
         assert_eq!(plan.describe(), ["patch pods/status d/a", "delete pods d/a"]);
-        assert_eq!(of_node(&state(pods(), &["there"]), "there", Timestamp::UNIX_EPOCH), Plan::nothing());
+        assert_eq!(of_node(&state(pods(), &["there"]), "there", later), Plan::nothing());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The control plane as a whole: what users do, and what follows from it.
 
 mod cluster;
+mod emptying;
 mod history;
 mod kubelet;
 #[path = "../../../apiserver/tests/it/model.rs"]
@@ -148,7 +149,8 @@ async fn foreground_and_orphan_deletion() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_silent_node_is_tainted_and_its_pods_move() {
-    let grace = Grace { running: Duration::from_secs(2), starting: Duration::from_secs(5) };
+    let grace =
+        Grace { running: Duration::from_secs(2), starting: Duration::from_secs(5), deleted: Duration::from_secs(1) };
     let mut cluster = Cluster::start(3, grace).await;
     let mut short = deployment(3, "hello:v1");
     short["spec"]["template"]["spec"]["tolerations"] = json!([{"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 1}]);

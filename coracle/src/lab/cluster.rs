@@ -77,14 +77,31 @@ impl Cluster {
         Ok(found)
     }
 
-    /// Removes a node from the cluster; one that is gone already is no error.
+    /// Removes a node from the cluster, and its pods, for which nobody has to wait: it does not come back. What is gone
+    /// already is no error.
     pub async fn forget(&self, node: &str) -> Result<()> {
         let nodes = Api::<Node>::all(self.client.clone());
         let deleted = timeout(PATIENCE, nodes.delete(node, &DeleteParams::default())).await;
-        match deleted.context("the API did not answer")? {
-            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-            outcome => outcome.map(drop).with_context(|| format!("delete node {node}")),
+        unless_gone(deleted.context("the API did not answer")?).with_context(|| format!("delete node {node}"))?;
+        let on_it = ListParams::default().fields(&format!("spec.nodeName={node}"));
+        let pods = timeout(PATIENCE, Api::<Pod>::all(self.client.clone()).list(&on_it)).await;
+        let pods = pods.context("the API did not answer")?.with_context(|| format!("list the pods of node {node}"))?;
+        let at_once = DeleteParams::default().grace_period(0);
+        for pod in pods {
+            let (namespace, name) = (pod.metadata.namespace.unwrap_or_default(), pod.metadata.name.unwrap_or_default());
+            let api = Api::<Pod>::namespaced(self.client.clone(), &namespace);
+            let deleted = timeout(PATIENCE, api.delete(&name, &at_once)).await;
+            unless_gone(deleted.context("the API did not answer")?)
+                .with_context(|| format!("delete pod {namespace}/{name}"))?;
         }
+        Ok(())
+    }
+}
+
+fn unless_gone<T>(outcome: kube::Result<T>) -> kube::Result<()> {
+    match outcome {
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        outcome => outcome.map(drop),
     }
 }
 

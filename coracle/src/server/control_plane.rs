@@ -44,6 +44,7 @@ impl ControlPlane {
         let mut config = Config::new(store, credentials.authority.cert_pem(), advertise);
         config.clock = clock.clone();
         let kubelet = &credentials.kubelet_client;
+        config.kubelet_ca_pem = Some(credentials.kubelet_authority.cert_pem().to_owned());
         config.kubelet_client = Some((kubelet.cert_pem.clone(), kubelet.key_pem.clone()));
         config.service_account_key = Some(credentials.service_account_key.clone());
         config.node_place = nodes;
@@ -109,6 +110,7 @@ impl ControlPlane {
         controllers.clock = self.clock.clone();
         controllers.cluster_cidr = Some(CLUSTER_CIDR.parse().context("the cluster's range")?);
         controllers.authority = Some(credentials.authority.clone());
+        controllers.kubelet_authority = Some(credentials.kubelet_authority.clone());
         let scheduler = self.client(UserInfo::new("system:kube-scheduler", &["system:authenticated"]));
         let mut scheduler = coracle_scheduler::Config::new(scheduler);
         scheduler.clock = self.clock.clone();

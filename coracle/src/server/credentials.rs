@@ -31,6 +31,9 @@ pub struct Credentials {
     dir: PathBuf,
     /// The cluster's authority.
     pub authority: std::sync::Arc<Authority>,
+    /// The authority of kubelets' serving certificates. By it the server alone knows kubelets: with the cluster's own a node
+    /// could get one for the server's address, which it says is its own.
+    pub kubelet_authority: std::sync::Arc<Authority>,
     /// What the server shows to clients.
     pub server: Identity,
     /// What the server shows to kubelets.
@@ -58,6 +61,8 @@ impl Credentials {
         made.with_context(|| format!("make {}", dir.display()))?;
         let pki = dir.join("pki");
         let authority = Authority::load_or_create(&pki, "coracle", now).context("load the certificate authority")?;
+        let kubelet_authority = Authority::load_or_create(&pki.join("kubelet"), "coracle-kubelet", now)
+            .context("load the certificate authority of kubelets")?;
         let mut server_names: Vec<String> = NAMES.iter().map(|name| (*name).to_owned()).collect();
         server_names.push(bind.ip().to_string());
         server_names.extend(names.iter().cloned());
@@ -76,6 +81,7 @@ impl Credentials {
         Ok(Self {
             dir: dir.to_path_buf(),
             authority: authority.into(),
+            kubelet_authority: kubelet_authority.into(),
             server,
             kubelet_client,
             service_account_key,
