@@ -79,6 +79,9 @@ impl<K: Resource + Send + Sync + 'static> Objects for Typed<K> {
     }
 }
 
+/// The resources that somebody follows, until they are dropped.
+pub type Followed = Vec<(Arc<ResourceId>, Subscription)>;
+
 /// One resource.
 #[derive(Clone)]
 pub struct Entry {

@@ -11,12 +11,10 @@ mod plan;
 
 use std::{collections::HashSet, fmt, sync::Arc, time::Duration};
 
-use coracle_client::{
-    Action, Context, Plan, Reconciler, ResourceId, Subscription, Wires, WorkQueue, executor::Outcome,
-};
+use coracle_client::{Action, Context, Plan, Reconciler, ResourceId, Wires, WorkQueue, executor::Outcome};
 use parking_lot::Mutex;
 
-use crate::catalog::{Catalog, Entry};
+use crate::catalog::{Catalog, Entry, Followed};
 pub use graph::{Graph, Node, Owner};
 
 /// An object's uid.
@@ -133,7 +131,7 @@ pub struct Garbage {
     catalog: Catalog,
     graph: Arc<Mutex<Graph>>,
     verdicts: Arc<Mutex<Verdicts>>,
-    subscriptions: Arc<Mutex<Vec<(Arc<ResourceId>, Subscription)>>>,
+    subscriptions: Arc<Mutex<Followed>>,
 }
 
 /// What a plan reads.

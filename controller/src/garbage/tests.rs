@@ -1,7 +1,7 @@
 use super::*;
 use crate::catalog::{Change, Handler, Objects};
 use coracle_api::json::{Value, json};
-use coracle_client::{Key, ResourceId, Verb};
+use coracle_client::{Key, ResourceId, Subscription, Verb};
 use futures::future::BoxFuture;
 use k8s_openapi::{
     api::{

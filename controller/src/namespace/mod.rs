@@ -7,8 +7,8 @@ use std::{
 };
 
 use coracle_client::{
-    Action, Context, Informer, Informers, Key, Plan, Reconciler, ResourceId, Snapshot, Step, Subscription, Verb, Wires,
-    WorkQueue, executor::Outcome,
+    Action, Context, Informer, Informers, Key, Plan, Reconciler, ResourceId, Snapshot, Step, Verb, Wires, WorkQueue,
+    executor::Outcome,
 };
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -17,7 +17,7 @@ use k8s_openapi::{
 };
 use parking_lot::Mutex;
 
-use crate::catalog::{Catalog, Progress};
+use crate::catalog::{Catalog, Followed, Progress};
 
 /// The finalizer that is ours, in the namespace's spec.
 const FINALIZER: &str = "kubernetes";
@@ -32,7 +32,7 @@ pub struct Namespaces {
     catalog: Catalog,
     /// By the uid of the namespace.
     going: Arc<Mutex<HashMap<String, Going>>>,
-    subscriptions: Arc<Mutex<Vec<(Arc<ResourceId>, Subscription)>>>,
+    subscriptions: Arc<Mutex<Followed>>,
 }
 
 /// What was learnt of a namespace that is being deleted.
