@@ -246,6 +246,8 @@ async fn explain() {
     }
     assert!(kubectl.ok(&["explain", "hpa.spec.minReplicas"]).await.contains("minReplicas <integer>"));
     assert!(kubectl.ok(&["explain", "hpa", "--api-version=autoscaling/v1"]).await.contains("VERSION:    v1"));
+    let text = kubectl.ok(&["explain", "pod.spec.restartPolicy"]).await;
+    assert!(text.contains("ENUM:\n    Always\n    Never\n    OnFailure\n"), "{text}");
     let error = kubectl.fails(&["explain", "pod.spec.nothing"]).await;
     assert!(error.contains("field \"nothing\" does not exist"), "{error}");
     // Before there was OpenAPI v3.

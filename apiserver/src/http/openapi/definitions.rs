@@ -1,6 +1,7 @@
 //! Definitions of types, from the schema table and the descriptions.
 
 use super::descriptions::Descriptions;
+use super::enums;
 use coracle_api::json::{Map, Value, json};
 use coracle_api::schema::{Field, Kind, ListType, Scalar, TypeRef, ValueRef};
 
@@ -157,6 +158,7 @@ impl<'d> Definitions<'d> {
         if let Some(described) = described {
             map.insert("description", described.into());
         }
+        enums::add(owner, field.name(), map);
         if field.atomic() {
             map.insert("x-kubernetes-map-type", "atomic".into());
         }

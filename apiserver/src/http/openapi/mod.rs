@@ -6,6 +6,7 @@
 mod custom;
 mod definitions;
 mod descriptions;
+mod enums;
 mod paths;
 mod v2_protobuf;
 mod v3_protobuf;
@@ -202,6 +203,7 @@ fn hash(rows: &Rows, group: &str, version: &str) -> String {
     let mut digest = Sha256::new();
     digest.update(super::version::GIT_VERSION);
     digest.update(env!("CARGO_PKG_VERSION"));
+    digest.update(*enums::DIGEST);
     for (row, served) in rows_of(rows, group, version) {
         let what = (row.gvk(served), &row.plural, row.namespaced, row.verbs, &row.subresources);
         digest.update(format!("{what:?}"));

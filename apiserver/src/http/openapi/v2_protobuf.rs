@@ -13,6 +13,8 @@ enum Holds {
     Texts,
     /// Any value, as YAML in a message of its own.
     Any,
+    /// Several of them.
+    Anys,
     Message(&'static Message),
     Messages(&'static Message),
     /// A map: repeated messages of a name (1) and a value (2), inside a message of its own.
@@ -40,6 +42,7 @@ static SCHEMA: Message = Message {
         ("description", 4, Holds::Text),
         ("default", 5, Holds::Any),
         ("required", 19, Holds::Texts),
+        ("enum", 20, Holds::Anys),
         ("additionalProperties", 21, Holds::Additional),
         ("type", 22, Holds::Type),
         ("items", 23, Holds::Wrapped(&[1], &SCHEMA)),
@@ -128,6 +131,7 @@ impl wire::Holds for Holds {
             Holds::Flag => {}
             Holds::Texts => texts(out, number, value),
             Holds::Any => bytes(out, number, &any(value)),
+            Holds::Anys => value.as_array().into_iter().flatten().for_each(|item| bytes(out, number, &any(item))),
             Holds::Message(of) => bytes(out, number, &of.encode(value)),
             Holds::Messages(of) => {
                 value.as_array().into_iter().flatten().for_each(|item| bytes(out, number, &of.encode(item)));
