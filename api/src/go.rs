@@ -1,6 +1,6 @@
 //! How Go names and prints the values of JSON, which upstream's messages show.
 
-use crate::json::Value;
+use crate::json::{Number, Value};
 
 /// What a value is, in the words of the JSON decoder.
 pub fn kind(value: &Value) -> &'static str {
@@ -51,7 +51,27 @@ fn put_sorted(value: &Value, out: &mut String) {
             }
             out.push(']');
         }
+        Value::Number(number) => match (number.as_i64(), number.as_u64(), number.as_f64()) {
+            // A large one without a fraction is one without an exponent (`encoding/json`).
+            (None, None, Some(number)) => {
+                let sized = number.abs();
+                *out += &float(number, sized == 0.0 || (1e-6..1e21).contains(&sized)).replace("e-0", "e-");
+            }
+            _ => *out += &number.to_string(),
+        },
         scalar => *out += &scalar.to_string(),
+    }
+}
+
+/// The fewest digits that read back as this number, with an exponent or without one.
+fn float(number: f64, plain: bool) -> String {
+    let with_exponent = format!("{number:e}");
+    match with_exponent.split_once('e') {
+        Some((digits, exponent)) if !plain => {
+            let (sign, exponent) = exponent.strip_prefix('-').map_or(('+', exponent), |exponent| ('-', exponent));
+            format!("{digits}e{sign}{exponent:0>2}")
+        }
+        _ => number.to_string(),
     }
 }
 
@@ -75,7 +95,7 @@ pub(crate) fn type_name(value: &Value) -> &'static str {
     match value {
         Value::Null => "<nil>",
         Value::Bool(_) => "bool",
-        Value::Number(number) if number.is_f64() => "float64",
+        Value::Number(number) if number.as_i64().is_none() => "float64",
         Value::Number(_) => "int64",
         Value::String(_) => "string",
         Value::Array(_) => "[]interface {}",
@@ -84,7 +104,7 @@ pub(crate) fn type_name(value: &Value) -> &'static str {
 }
 
 /// A value as `%v` prints it: members by name, nothing quoted.
-pub(crate) fn print(value: &Value) -> String {
+pub fn print(value: &Value) -> String {
     match value {
         Value::Null => "<nil>".to_owned(),
         Value::String(text) => text.clone(),
@@ -94,6 +114,79 @@ pub(crate) fn print(value: &Value) -> String {
             parts.sort();
             format!("map[{}]", parts.join(" "))
         }
-        other => other.to_string(),
+        Value::Number(number) => print_number(number),
+        Value::Bool(truth) => truth.to_string(),
+    }
+}
+
+/// Whole numbers that are too large for 64 bits and a sign are read as others are.
+fn print_number(number: &Number) -> String {
+    match (number.as_i64(), number.as_f64()) {
+        (Some(whole), _) => whole.to_string(),
+        (None, Some(number)) => float(number, number == 0.0 || (1e-4..1e6).contains(&number.abs())),
+        (None, None) => number.to_string(),
+    }
+}
+
+/// A value as `%#v` prints it: as it would stand in a program.
+pub fn print_source(value: &Value) -> String {
+    let joined = |parts: Vec<String>| parts.join(", ");
+    match value {
+        Value::Null => "interface {}(nil)".to_owned(),
+        Value::String(text) => quote(text),
+        Value::Array(items) => format!("[]interface {{}}{{{}}}", joined(items.iter().map(print_source).collect())),
+        Value::Object(map) => {
+            let mut fields: Vec<_> = map.iter().collect();
+            fields.sort_by_key(|(name, _)| *name);
+            let shown = fields.into_iter().map(|(name, value)| format!("{}:{}", quote(name), print_source(value)));
+            format!("map[string]interface {{}}{{{}}}", joined(shown.collect()))
+        }
+        scalar => print(scalar),
+    }
+}
+
+/// A text as `%q` prints it.
+pub fn quote(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            '\u{7}' => out += "\\a",
+            '\u{8}' => out += "\\b",
+            '\u{c}' => out += "\\f",
+            '\n' => out += "\\n",
+            '\r' => out += "\\r",
+            '\t' => out += "\\t",
+            '\u{b}' => out += "\\v",
+            ' ' => out.push(c),
+            c if !c.is_control() && !c.is_whitespace() => out.push(c),
+            c if c.is_ascii() => out += &format!("\\x{:02x}", u32::from(c)),
+            c => out += &format!("\\u{:04x}", u32::from(c)),
+        }
+    }
+    out.push('"');
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::json::json;
+
+    #[test]
+    fn values_print_as_in_go() {
+        let value =
+            json!({"b": [1, 2.0, null, true], "a": {"<": 1e21, "n": 1_234_567.5, "s": 1e-7}, "q": "a\"\n\u{1}\u{a0}é"});
+        assert_eq!(print(&value), "map[a:map[<:1e+21 n:1.2345675e+06 s:1e-07] b:[1 2 <nil> true] q:a\"\n\u{1}\u{a0}é]");
+        assert_eq!(
+            sorted_json(&value),
+            r#"{"a":{"\u003c":1e+21,"n":1234567.5,"s":1e-7},"b":[1,2,null,true],"q":"a\"\n\u0001 é"}"#
+                .replace("1 é", "1\u{a0}é")
+        );
+        assert_eq!(
+            print_source(&value),
+            r#"map[string]interface {}{"a":map[string]interface {}{"<":1e+21, "n":1.2345675e+06, "s":1e-07}, "b":[]interface {}{1, 2, interface {}(nil), true}, "q":"a\"\n\x01\u00a0é"}"#
+        );
     }
 }

@@ -16,6 +16,7 @@ pub mod fields;
 pub mod go;
 pub mod gvk;
 pub mod json;
+pub mod json_path;
 pub mod meta;
 pub mod names;
 pub mod node_features;

@@ -3,14 +3,14 @@
 use std::{fs, io::Write};
 
 use coracle_api::json::Value;
-use coracle_api::{meta, yaml};
+use coracle_api::{go, meta, yaml};
 use tabwriter::{Alignment, TabWriter};
 
 use crate::{
     cli::Output,
     discovery::Resource,
     error::{Error, Result},
-    jsonpath::JsonPath,
+    jsonpath::{self, JsonPath},
 };
 
 /// A parsed `-o`.
@@ -34,8 +34,8 @@ impl Format {
             ("json", None) => Ok(Self::Json),
             ("yaml", None) => Ok(Self::Yaml),
             ("name", None) => Ok(Self::Name),
-            ("jsonpath", Some(template)) => Ok(Self::JsonPath(JsonPath::parse(template)?)),
-            ("jsonpath-file", Some(path)) => Ok(Self::JsonPath(JsonPath::parse(&read(path)?)?)),
+            ("jsonpath", Some(template)) => Ok(Self::JsonPath(jsonpath::parse(template)?)),
+            ("jsonpath-file", Some(path)) => Ok(Self::JsonPath(jsonpath::parse(&read(path)?)?)),
             ("custom-columns", Some(spec)) => columns(spec, true),
             ("jsonpath" | "jsonpath-file" | "custom-columns", _) => {
                 Err(Error::usage(format!("template format specified but no template given: use {kind}=…")))
@@ -61,7 +61,7 @@ impl Format {
                     writeln!(out, "{}/{}", resource.qualified_singular(), meta::name(item))?;
                 }
             }
-            Self::JsonPath(path) => write!(out, "{}", path.render(object)?)?,
+            Self::JsonPath(path) => write!(out, "{}", jsonpath::render(path, object)?)?,
             Self::Columns(columns, heads) => print_columns(columns, *heads, items(object), out)?,
             Self::Table { .. } => return Err(Error::usage("a table is printed from the server's columns")),
         }
@@ -176,9 +176,7 @@ fn columns(spec: &str, heads: bool) -> Result<Format> {
                 "unexpected custom-columns spec: {column}, expected <header>:<json-path-expr>"
             )));
         };
-        let path =
-            if path.starts_with('{') { path.to_owned() } else { format!("{{.{}}}", path.trim_start_matches('.')) };
-        columns.push((head.to_owned(), JsonPath::parse(&path)?));
+        columns.push((head.to_owned(), jsonpath::parse_relaxed(path)?));
     }
     Ok(Format::Columns(columns, heads))
 }
@@ -191,9 +189,11 @@ fn print_columns(columns: &[(String, JsonPath)], heads: bool, items: Vec<&Value>
     for item in items {
         let mut cells = Vec::new();
         for (_, path) in columns {
-            let found = path.find(item);
-            let texts: Vec<String> = found.iter().map(|value| crate::jsonpath::text(value)).collect();
-            cells.push(if texts.is_empty() { "<none>".to_owned() } else { texts.join(",") });
+            let found = path.find(item).map_err(|why| Error::usage(why.to_string()))?;
+            let texts: Vec<String> = found.iter().flatten().map(|value| go::print(value)).collect();
+            // What the first part finds decides (kubectl `get/customcolumn.go`).
+            let is_there = found.first().is_some_and(|found| !found.is_empty());
+            cells.push(if is_there { texts.join(",") } else { "<none>".to_owned() });
         }
         writeln!(table, "{}", cells.join("\t"))?;
     }
@@ -203,4 +203,30 @@ fn print_columns(columns: &[(String, JsonPath)], heads: bool, items: Vec<&Value>
 
 fn read(path: &str) -> Result<String> {
     fs::read_to_string(path).map_err(|error| Error::usage(format!("{path}: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use coracle_api::json::json;
+
+    use super::*;
+
+    #[test]
+    fn columns_show_values_as_go_prints_them() {
+        let object =
+            json!({"kind": "W", "spec": {"map": {"b": 1, "a": "x"}, "list": [{"n": 1}, {"n": 2}], "none": null}});
+        let Format::Columns(columns, heads) =
+            columns("A:.spec.map,B:{spec.list[*].n},C:spec.none,D:.spec.gone", true).unwrap()
+        else {
+            panic!("columns")
+        };
+        let mut out = Vec::new();
+        print_columns(&columns, heads, vec![&object], &mut out).unwrap();
+        let shown = String::from_utf8(out).unwrap();
+        let cells: Vec<_> = shown.lines().nth(1).unwrap().split("  ").filter(|cell| !cell.is_empty()).collect();
+        assert_eq!(
+            cells.iter().map(|cell| cell.trim()).collect::<Vec<_>>(),
+            ["map[a:x b:1]", "1,2", "<nil>", "<none>"]
+        );
+    }
 }

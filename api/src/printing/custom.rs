@@ -3,8 +3,8 @@
 use crate::json::{Value, json};
 use jiff::Timestamp;
 
-use super::json_path::JsonPath;
 use super::{Cell, Printer, duration};
+use crate::json_path::{self, JsonPath};
 use crate::{clock, meta};
 
 /// How objects of any kind are shown.
@@ -94,15 +94,16 @@ impl CustomColumn {
             format: text("format"),
             description: text("description"),
             priority: column.get("priority").and_then(Value::as_i64).unwrap_or(0),
-            path: JsonPath::parse(&text("jsonPath")).ok()?,
+            path: JsonPath::of_column(&text("jsonPath")).ok()?,
         })
     }
 
     fn cell(&self, object: &Value, now: Timestamp) -> Cell {
-        let found = self.path.find(object);
-        let Some(first) = found.first() else { return Value::Null };
-        match (self.kind.as_str(), *first) {
-            ("string", value) => text_of(value).into(),
+        let Some(first) = self.path.first(object) else { return Value::Null };
+        match (self.kind.as_str(), &*first) {
+            // Go's reflection has no value for null.
+            ("string", Value::Null) => "<no value>".into(),
+            ("string", value) => json_path::text(value).into(),
             ("integer", value) => match (value.as_i64(), value.as_f64()) {
                 (Some(number), _) => number.into(),
                 (None, Some(number)) => (number as i64).into(),
@@ -117,15 +118,6 @@ impl CustomColumn {
             }
             _ => Value::Null,
         }
-    }
-}
-
-/// A value as the JSONPath printer writes it: text bare, everything else as JSON.
-fn text_of(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        Value::Null => "<nil>".into(),
-        other => other.to_string(),
     }
 }
 

@@ -5,7 +5,6 @@ mod batch;
 mod core;
 mod custom;
 mod duration;
-pub mod json_path;
 mod network;
 mod node;
 mod pod;

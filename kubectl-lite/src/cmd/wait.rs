@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 use coracle_api::json::Value;
-use coracle_api::meta;
+use coracle_api::{go, meta};
 use futures::StreamExt;
 use http_body_util::BodyExt;
 
@@ -55,16 +55,21 @@ impl Condition {
                 Ok(Self::Status(name.to_lowercase(), value.to_lowercase()))
             }
             Some(("jsonpath", rest)) => {
-                let end = rest.rfind('}').map_or(rest.len(), |at| at + 1);
+                let end = rest.rfind('}').map_or_else(|| rest.find('=').unwrap_or(rest.len()), |at| at + 1);
                 let value = rest[end..].strip_prefix('=').map(|value| value.trim_matches(['\'', '"']).to_owned());
-                Ok(Self::Path(JsonPath::parse(&rest[..end])?, value))
+                if value.as_deref() == Some("") {
+                    return Err(Error::usage(
+                        "jsonpath wait has to have a value after equal sign, like --for=jsonpath='{.status.readyReplicas}'=3",
+                    ));
+                }
+                Ok(Self::Path(jsonpath::parse_relaxed(&rest[..end])?, value))
             }
             _ => Err(Error::usage(format!("unrecognized condition: \"{text}\""))),
         }
     }
 
-    fn holds(&self, object: Option<&Value>) -> bool {
-        match (self, object) {
+    fn holds(&self, object: Option<&Value>) -> Result<bool> {
+        Ok(match (self, object) {
             (Self::Deleted, object) => object.is_none(),
             (_, None) => false,
             (Self::Created, Some(_)) => true,
@@ -77,11 +82,29 @@ impl Condition {
                     is("type", name) && is("status", value)
                 })
             }
-            (Self::Path(path, None), Some(object)) => !path.find(object).is_empty(),
-            (Self::Path(path, Some(value)), Some(object)) => {
-                path.find(object).iter().any(|found| jsonpath::text(found) == *value)
-            }
+            (Self::Path(path, value), Some(object)) => return reaches(path, value.as_deref(), object),
+        })
+    }
+}
+
+/// Whether a path leads to this value, or to any (kubectl `wait/json.go`).
+fn reaches(path: &JsonPath, wanted: Option<&str>, object: &Value) -> Result<bool> {
+    let found = path.find(object).map_err(|why| Error::usage(why.to_string()))?;
+    let one = match found.as_slice() {
+        [] => return Ok(false),
+        [first, ..] if first.is_empty() => return Ok(false),
+        [first] => match first.as_slice() {
+            [one] => one,
+            _ => return Err(Error::usage("given jsonpath expression matches more than one value")),
+        },
+        _ => return Err(Error::usage("given jsonpath expression matches more than one list")),
+    };
+    match wanted {
+        None => Ok(true),
+        Some(_) if one.is_object() || one.is_array() => {
+            Err(Error::usage("jsonpath leads to a nested object or list which is not supported"))
         }
+        Some(wanted) => Ok(go::print(one).trim() == wanted.trim()),
     }
 }
 
@@ -123,7 +146,7 @@ async fn until(session: &Session, resource: &Resource, name: &str, condition: &C
     loop {
         let list = session.get(&format!("{path}?fieldSelector={selector}")).await?;
         let object = list["items"].as_array().and_then(|items| items.first());
-        if condition.holds(object) {
+        if condition.holds(object)? {
             return Ok(());
         }
         if object.is_none() && !matches!(condition, Condition::Created) {
@@ -145,7 +168,7 @@ async fn until(session: &Session, resource: &Resource, name: &str, condition: &C
                     Some("DELETED") => None,
                     _ => continue,
                 };
-                if condition.holds(object) {
+                if condition.holds(object)? {
                     return Ok(());
                 }
             }
@@ -185,7 +208,33 @@ pub fn duration(text: &str) -> Result<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use coracle_api::json::json;
+
     use super::*;
+
+    #[test]
+    fn paths_lead_to_one_value() {
+        let object = json!({"status": {"phase": "Running", "n": 3, "list": [1, 2], "none": null}});
+        let holds = |text: &str| Condition::parse(text)?.holds(Some(&object));
+        for text in
+            ["{.status.phase}=Running", "{.status.phase}", "status.phase=Running", ".status.n='3'", "{.status.none}"]
+        {
+            assert!(holds(&format!("jsonpath={text}")).unwrap(), "{text}");
+        }
+        for text in ["{.status.phase}=Pending", "{.status.gone}", "{.status.gone[3]}=1"] {
+            assert!(!holds(&format!("jsonpath={text}")).unwrap(), "{text}");
+        }
+        for (text, why) in [
+            ("{.status.list}=1", "jsonpath leads to a nested object or list which is not supported"),
+            ("{.status.list[*]}=1", "given jsonpath expression matches more than one value"),
+            ("{.status.list[2]}=1", "array index out of bounds: index 2, length 2"),
+            ("{.status.phase}=", "has to have a value after equal sign"),
+            ("{.status.phase", "unexpected path string"),
+        ] {
+            let error = holds(&format!("jsonpath={text}")).unwrap_err().to_string();
+            assert!(error.contains(why), "{text}: {error}");
+        }
+    }
 
     #[test]
     fn durations_are_gos() {

@@ -152,7 +152,11 @@ impl Text {
 
 /// A value as a person reads it.
 pub(super) fn text(value: &Value) -> String {
-    crate::jsonpath::text(value)
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => String::new(),
+        other => other.to_string(),
+    }
 }
 
 /// A moment, the way Go prints it in descriptions (RFC 1123 with a numeric zone).
