@@ -5,7 +5,7 @@ use crate::registry::fields::{NON_NEGATIVE, text};
 use crate::verbs::{Call, Response};
 use axum::body::Body;
 use coracle_api::status::FieldPath;
-use coracle_api::{Cause, Gvk, Status};
+use coracle_api::{Cause, Gvk, Status, clock, go};
 use http::{HeaderValue, Request, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
@@ -20,22 +20,35 @@ const ERROR_MAX: usize = 16 << 10;
 /// Query options of a log that are passed on to the kubelet.
 const PASSED: [&str; 7] = ["follow", "previous", "sinceSeconds", "sinceTime", "timestamps", "tailLines", "limitBytes"];
 
-/// What cannot be asked of a log (core `ValidatePodLogOptions`); `stream` is alpha in v1.36.
+/// What cannot be asked of a log: what cannot be read, in the order in which upstream reads it (api/core/v1, the generated
+/// conversion of `url.Values` to `PodLogOptions`), and what is out of bounds (core `ValidatePodLogOptions`); `stream` is alpha in
+/// v1.36.
 fn check(call: &Call) -> Result<(), Status> {
     let option =
         |name: &str| call.options.pairs.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
-    let number = |name: &str| option(name).and_then(|value| value.parse::<i64>().ok());
+    let number = |name: &str| option(name).map(go::parse_int).transpose().map_err(Status::bad_request);
+    let since = number("sinceSeconds")?;
+    // Older clients wrote it as JSON.
+    if let Some(time) = option("sinceTime").filter(|time| !matches!(*time, "" | "null"))
+        && clock::parse_rfc3339(time).is_none()
+    {
+        let layout = "2006-01-02T15:04:05Z07:00";
+        return Err(Status::bad_request(format!(
+            "parsing time {time:?} as {layout:?}: cannot parse {time:?} as \"2006\""
+        )));
+    }
+    let (lines, bytes) = (number("tailLines")?, number("limitBytes")?);
     let mut causes = Vec::new();
-    let mut at_least = |name: &str, least: i64, why: &str| {
-        if let Some(given) = number(name).filter(|given| *given < least) {
+    let mut at_least = |name: &str, given: Option<i64>, least: i64, why: &str| {
+        if let Some(given) = given.filter(|given| *given < least) {
             causes.push(Cause::invalid(&FieldPath::new(name), given, why));
         }
     };
-    at_least("tailLines", 0, NON_NEGATIVE);
-    at_least("limitBytes", 1, "must be greater than 0");
-    let both = option("sinceSeconds").is_some() && option("sinceTime").is_some();
+    at_least("tailLines", lines, 0, NON_NEGATIVE);
+    at_least("limitBytes", bytes, 1, "must be greater than 0");
+    let both = since.is_some() && option("sinceTime").is_some();
     if !both {
-        at_least("sinceSeconds", 1, "must be greater than 0");
+        at_least("sinceSeconds", since, 1, "must be greater than 0");
     }
     if both {
         // So upstream shows a path of nothing.

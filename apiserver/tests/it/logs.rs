@@ -127,4 +127,14 @@ async fn what_cannot_be_asked_of_a_log() {
             found.map(|cause| (cause["field"].as_str().unwrap(), cause["message"].as_str().unwrap())).collect();
         assert_eq!(found, causes, "{query}");
     }
+    for (query, why) in [
+        ("tailLines=x", "strconv.ParseInt: parsing \"x\": invalid syntax"),
+        ("limitBytes=", "strconv.ParseInt: parsing \"\": invalid syntax"),
+        ("sinceSeconds=1.5&tailLines=x", "strconv.ParseInt: parsing \"1.5\": invalid syntax"),
+        ("limitBytes=99999999999999999999", "strconv.ParseInt: parsing \"99999999999999999999\": value out of range"),
+        ("sinceTime=now", "parsing time \"now\" as \"2006-01-02T15:04:05Z07:00\": cannot parse \"now\" as \"2006\""),
+    ] {
+        let (code, status) = client.get(&format!("/api/v1/namespaces/default/pods/p/log?{query}")).await;
+        assert_eq!((code, status["message"].as_str()), (StatusCode::BAD_REQUEST, Some(why)), "{query}: {status}");
+    }
 }
