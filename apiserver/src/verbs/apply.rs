@@ -152,6 +152,7 @@ async fn create(call: &Call, config: &Value, ty: TypeRef<'_>) -> Result<bytes::B
     if !object_meta::resource_version(config).is_empty() {
         return Err(call.not_found());
     }
+    update::may_create(call)?;
     let applied = run(call, &Managers::default(), &json!({}), config, ty)?;
     let mut object = complete(call, applied.object)?;
     object_meta::set(&mut object, "name", call.name.as_str());

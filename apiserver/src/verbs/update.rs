@@ -43,6 +43,15 @@ async fn create_instead(call: &Call, mut object: Value, absent: Status) -> Resul
     if call.subresource.is_some() || !call.row().strategy.traits().create_on_update {
         return Err(absent);
     }
+    may_create(call)?;
+    // Nothing is there that it could be the version of (registry/generic/registry `Store.Update`).
+    object_meta::set(&mut object, "resourceVersion", Value::Null);
+    let written = create::create_object(call, object, Managing::Tracked).await?;
+    call.answer(StatusCode::CREATED, written.json)
+}
+
+/// Refuses who may change what is there, but not make it (apiserver `endpoints/handlers/update.go`, `withAuthorization`).
+pub(super) fn may_create(call: &Call) -> Result<(), Status> {
     let Gvr { group, version, resource } = &call.gvr();
     let create = Attributes {
         verb: "create",
@@ -53,13 +62,10 @@ async fn create_instead(call: &Call, mut object: Value, absent: Status) -> Resul
         name: &call.name,
         ..Attributes::default()
     };
-    if authorize(&call.user, &create) == Decision::Deny {
-        return Err(forbidden(&call.user, &create));
+    match authorize(&call.user, &create) {
+        Decision::Allow => Ok(()),
+        Decision::Deny => Err(forbidden(&call.user, &create)),
     }
-    // Nothing is there that it could be the version of (registry/generic/registry `Store.Update`).
-    object_meta::set(&mut object, "resourceVersion", Value::Null);
-    let written = create::create_object(call, object, Managing::Tracked).await?;
-    call.answer(StatusCode::CREATED, written.json)
 }
 
 /// One try to write `object` over `current`. None when somebody else was faster.

@@ -1,6 +1,7 @@
 //! Server-side apply and managedFields.
 
 use crate::harness::{Client, Harness};
+use coracle_apiserver::UserInfo;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -276,4 +277,24 @@ async fn applies_side_by_side_lose_nothing() {
     }
     let (_, now) = client.get(path).await;
     assert_eq!((now["data"].as_object().unwrap().len(), owners(&now).len()), (12, 12), "{now}");
+}
+
+/// Making is another right than changing, whichever way something is made.
+#[tokio::test]
+async fn who_may_only_change_makes_nothing() {
+    let harness = Harness::start().await;
+    let scheduler = harness.user(UserInfo::new("system:kube-scheduler", &[]));
+    let path = "/api/v1/namespaces/default/persistentvolumeclaims/c";
+    let config = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "c"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}});
+    let (code, status) = apply(&scheduler, path, "fieldManager=s", &config).await;
+    assert_eq!(code, StatusCode::FORBIDDEN, "{status}");
+    assert_eq!(
+        status["message"],
+        "persistentvolumeclaims \"c\" is forbidden: User \"system:kube-scheduler\" cannot create resource \
+         \"persistentvolumeclaims\" in API group \"\" in the namespace \"default\""
+    );
+    assert_eq!(apply(&harness.admin(), path, "fieldManager=a", &config).await.0, StatusCode::CREATED);
+    let (code, claim) = apply(&scheduler, path, "fieldManager=s", &config).await;
+    assert_eq!(code, StatusCode::OK, "{claim}");
 }
