@@ -35,6 +35,9 @@ pub enum Decision {
 const PUBLIC: [&str; 8] =
     ["/healthz", "/livez", "/readyz", "/version", "/version/", "/cacerts", "/healthz/", "/livez/"];
 
+/// What of the server only those see who watch over it (upstream's `system:monitoring`).
+const MONITORING: [&str; 3] = ["/metrics", "/statusz", "/flagz"];
+
 /// Decides one request.
 pub fn authorize(user: &UserInfo, request: &Attributes) -> Decision {
     let allowed = if user.is_in(MASTERS) {
@@ -46,7 +49,7 @@ pub fn authorize(user: &UserInfo, request: &Attributes) -> Decision {
         let public = PUBLIC.contains(&path)
             || ["/healthz/", "/livez/", "/readyz/"].iter().any(|prefix| path.starts_with(prefix));
         // Discovery: upstream's `system:discovery`.
-        request.is_read() && (public || user.is_in(AUTHENTICATED) && path != "/metrics")
+        request.is_read() && (public || user.is_in(AUTHENTICATED) && !MONITORING.contains(&path))
     } else if asks_about_itself(request) && user.is_in(AUTHENTICATED) {
         true
     } else {
@@ -181,6 +184,8 @@ mod tests {
             (&anonymous, path("/cacerts"), true),
             (&anonymous, path("/readyz"), true),
             (&anonymous, path("/metrics"), false),
+            (&nobody, path("/statusz"), false),
+            (&nobody, path("/flagz"), false),
         ];
         for (user, request, allowed) in rows {
             assert_eq!(authorize(user, &request) == Decision::Allow, allowed, "{} {request:?}", user.name);

@@ -132,6 +132,16 @@ pub async fn answer(server: &Server, path: &str, query: Option<&str>) -> Option<
     })
 }
 
+/// Where each check can be asked for alone.
+pub fn paths() -> impl Iterator<Item = String> {
+    ["healthz", "livez", "readyz"].into_iter().flat_map(|endpoint| {
+        let of_ready =
+            ["etcd-readiness", "informer-sync", "shutdown"].into_iter().filter(move |_| endpoint == "readyz");
+        let checks = ["ping", "log", "etcd"].into_iter().chain(HOOKS).chain(of_ready);
+        std::iter::once(format!("/{endpoint}")).chain(checks.map(move |check| format!("/{endpoint}/{check}")))
+    })
+}
+
 /// The checks of an endpoint, in upstream's order (apiserver `server/healthz`, `server/config.go`).
 async fn checks(server: &Server, endpoint: &str) -> Vec<Check> {
     let store = store(server).await;

@@ -3,6 +3,7 @@
 use super::fairness::{Limits, Meters};
 use crate::auth::Attributes;
 use crate::server::Server;
+use jiff::Timestamp;
 use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -242,6 +243,11 @@ pub fn text(server: &Server) -> String {
     metrics.started.set(process.started);
     metrics.processor.inc_by((process.seconds - metrics.processor.get()).max(0.0));
     metrics.text(&server.limits)
+}
+
+/// When this process started.
+pub fn process_started() -> Timestamp {
+    Timestamp::from_second(Process::look().started as i64).unwrap_or_default()
 }
 
 /// This process, as the kernel sees it.

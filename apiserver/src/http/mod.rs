@@ -24,6 +24,7 @@ pub mod streams;
 pub mod table;
 pub mod version;
 mod websocket;
+mod zpages;
 
 use crate::auth::{self, Attributes, Decision, UserInfo, authorize, forbidden, impersonate};
 use crate::options::Options;
@@ -48,6 +49,8 @@ use std::time::Duration;
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
+
+const NOT_KEPT: HeaderValue = HeaderValue::from_static("no-cache, private");
 
 /// Paths below which nothing takes HEAD, as upstream's router knows methods by their names alone.
 const ROUTED: [&str; 4] = ["/api", "/version", "/openid/", "/.well-known/"];
@@ -84,6 +87,8 @@ pub async fn handle(server: Arc<Server>, request: Request<Body>, identity: Ident
     if let Some(flow) = &flow {
         flow.mark(response.headers_mut());
     }
+    // Whatever is not said to be kept is not (apiserver `endpoints/filters/cachecontrol.go`).
+    response.headers_mut().entry(header::CACHE_CONTROL).or_insert(NOT_KEPT);
     if let Some(id) = audit_id {
         response.headers_mut().insert(AUDIT_ID, id);
     }
@@ -195,6 +200,9 @@ async fn non_resource(
         }
         _ => {}
     }
+    if let Some(answer) = zpages::answer(server, &path, request.headers()) {
+        return answer;
+    }
     if path == BACKUP {
         return backup(server, user);
     }
@@ -216,20 +224,7 @@ async fn non_resource(
         "/openid/v1/jwks" => return Ok(public("application/jwk-set+json", &server.signer.key_set())),
         "/.well-known/openid-configuration" => return Ok(public("application/json", &auth::tokens::configuration())),
         "" => {
-            let paths = [
-                "/.well-known/openid-configuration",
-                "/api",
-                "/api/v1",
-                "/apis",
-                "/healthz",
-                "/livez",
-                "/metrics",
-                "/openapi/v2",
-                "/openapi/v3",
-                "/openid/v1/jwks",
-                "/readyz",
-                "/version",
-            ];
+            let paths: Vec<String> = zpages::paths(&rows).into_iter().collect();
             return Ok(render::raw(&coracle_api::json::json!({"paths": paths})));
         }
         _ => {}

@@ -69,6 +69,57 @@ impl Rank {
     }
 }
 
+/// One of the things that a client takes.
+pub struct Clause<'h> {
+    /// `application/json`, `*/*`
+    pub range: &'h str,
+    pub kind: &'h str,
+    pub group: &'h str,
+    pub version: &'h str,
+    pub pretty: bool,
+    rank: Rank,
+}
+
+impl<'h> Clause<'h> {
+    fn read(text: &'h str) -> Option<Self> {
+        let mut parts = text.split(';').map(str::trim);
+        let range = parts.next()?;
+        let wildcards = u8::from(range.starts_with("*/")) + u8::from(range.ends_with("/*"));
+        let rank = Rank { quality: 1000, wildcards };
+        let mut clause = Self { range, kind: "", group: "", version: "", pretty: false, rank };
+        for part in parts {
+            match part.split_once('=')? {
+                ("as", value) => clause.kind = value,
+                ("g", value) => clause.group = value,
+                ("v", value) => clause.version = value,
+                ("pretty", value) => clause.pretty = value == "1",
+                ("q", value) => clause.rank.quality = (value.parse::<f32>().ok()?.clamp(0.0, 1.0) * 1000.0) as u32,
+                _ => {}
+            }
+        }
+        Some(clause)
+    }
+}
+
+/// Whether a client does not say what it takes.
+pub fn is_silent(headers: &HeaderMap) -> bool {
+    headers.get_all(header::ACCEPT).iter().all(|value| value.to_str().map_or(true, |value| value.trim().is_empty()))
+}
+
+/// What the first clause of the Accept header comes to that comes to anything.
+pub fn first<T>(headers: &HeaderMap, read: impl Fn(&Clause<'_>) -> Option<T>) -> Option<T> {
+    let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let mut taken: Vec<(Rank, T)> = Vec::new();
+    for clause in values.flat_map(|value| value.split(',')).filter_map(Clause::read) {
+        let Some(answer) = read(&clause) else { continue };
+        // A better quality comes first, and so does what is more exact, whichever of the two is seen first: that is no order
+        // that could be sorted by, so the clauses are put in as Go's sort does with a few (goautoneg, `Less`).
+        let behind = taken.iter().rposition(|known| !clause.rank.is_before(known.0)).map_or(0, |at| at + 1);
+        taken.insert(behind, (clause.rank, answer));
+    }
+    taken.into_iter().next().map(|(_, answer)| answer)
+}
+
 /// What the server can write.
 pub const OFFERED: [&str; 3] = ["application/json", "application/yaml", protobuf::MEDIA_TYPE];
 
@@ -83,55 +134,28 @@ impl Accept {
             // What most clients say: nothing can come before it.
             return Ok(Self::default());
         }
-        let values: Vec<&str> =
-            headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
-        let header = values.join(",");
-        if header.trim().is_empty() {
+        if is_silent(headers) {
             return Ok(Self::default());
         }
-        let mut clauses: Vec<(Rank, Self)> = Vec::new();
-        for clause in header.split(',').filter_map(|clause| Self::clause(clause, &protobuf)) {
-            // A better quality comes first, and so does what is more exact, whichever of the two is seen first: that is no order
-            // that could be sorted by, so the clauses are put in as Go's sort does with a few (goautoneg, `Less`).
-            let behind = clauses.iter().rposition(|known| !clause.0.is_before(known.0)).map_or(0, |at| at + 1);
-            clauses.insert(behind, clause);
-        }
-        clauses
-            .into_iter()
-            .map(|(_, accept)| accept)
-            .next()
-            // The list names what servers write of any resource.
-            .ok_or_else(|| Status::not_acceptable(&OFFERED))
+        // The list names what servers write of any resource.
+        first(headers, |clause| Self::of(clause, &protobuf)).ok_or_else(|| Status::not_acceptable(&OFFERED))
     }
 
-    fn clause(clause: &str, protobuf: impl Fn() -> bool) -> Option<(Rank, Self)> {
-        let mut parts = clause.split(';').map(str::trim);
-        let range = parts.next()?;
-        let format = match range {
+    fn of(clause: &Clause<'_>, protobuf: impl Fn() -> bool) -> Option<Self> {
+        let format = match clause.range {
             "*/*" | "application/*" | "application/json" => Format::Json,
             "application/yaml" => Format::Yaml,
             protobuf::MEDIA_TYPE => Format::Protobuf,
             _ => return None,
         };
-        let (mut kind, mut group, mut version, mut quality, mut pretty) = ("", "", "", 1000, false);
-        for part in parts {
-            match part.split_once('=')? {
-                ("as", value) => kind = value,
-                ("g", value) => group = value,
-                ("v", value) => version = value,
-                ("pretty", value) => pretty = value == "1",
-                ("q", value) => quality = (value.parse::<f32>().ok()?.clamp(0.0, 1.0) * 1000.0) as u32,
-                _ => {}
-            }
-        }
-        let shape = match (kind, group) {
+        let shape = match (clause.kind, clause.group) {
             ("", _) => Shape::Object,
             ("Table", "meta.k8s.io") => Shape::Table,
             ("PartialObjectMetadata", "meta.k8s.io") => Shape::Partial,
             ("PartialObjectMetadataList", "meta.k8s.io") => Shape::Partials,
             _ => return None,
         };
-        let meta = match version {
+        let meta = match clause.version {
             "v1beta1" => Meta::V1beta1,
             "v1" => Meta::V1,
             _ if shape == Shape::Object => Meta::V1,
@@ -141,12 +165,7 @@ impl Accept {
         if format == Format::Protobuf && (shape == Shape::Table || shape == Shape::Object && !protobuf()) {
             return None;
         }
-        let wildcards = match range {
-            "*/*" => 2,
-            "application/*" => 1,
-            _ => 0,
-        };
-        Some((Rank { quality, wildcards }, Self { shape, format, pretty, meta }))
+        Some(Self { shape, format, pretty: clause.pretty, meta })
     }
 
     /// The same, laid out for people if a request wants that.

@@ -2,6 +2,7 @@
 
 use crate::harness::{Client, Harness, pod};
 use axum::body::Body;
+use coracle_apiserver::UserInfo;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
@@ -225,4 +226,77 @@ async fn groups_are_tried_in_upstreams_order() {
     let names: Vec<&str> =
         groups["groups"].as_array().unwrap().iter().map(|group| group["name"].as_str().unwrap()).collect();
     assert_eq!(names[..3], ["apiregistration.k8s.io", "apps", "events.k8s.io"]);
+}
+
+#[tokio::test]
+async fn what_a_server_says_of_itself() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    let said = "This endpoint is not meant to be machine parseable";
+    for accept in [None, Some("text/plain"), Some("*/*"), Some("application/json;v=foo;g=config.k8s.io;as=Statusz,*/*")]
+    {
+        let accept = accept.map(|accept| ("accept", accept));
+        let (code, headers, text) = ask(&client, get("/statusz", accept.as_slice())).await;
+        assert_eq!((code, &headers["content-type"]), (StatusCode::OK, &"text/plain; charset=utf-8".parse().unwrap()));
+        assert!(text.starts_with("\nkube-apiserver statusz\nWarning: ") && text.contains(said), "{text}");
+        assert!(
+            text.contains("\nEmulation version: 1.36\nPaths: /cacerts")
+                || text.contains("\nPaths: /flagz /healthz /livez /metrics /readyz /statusz /version\n"),
+            "{text}"
+        );
+    }
+    for accept in ["application/xml", "application/json", "application/json;v=v1beta1;g=config.k8s.io", "application/*"]
+    {
+        let (code, _, text) = ask(&client, get("/statusz", &[("accept", accept)])).await;
+        assert_eq!(code, StatusCode::NOT_ACCEPTABLE, "{accept}");
+        assert!(
+            text.contains("only the following media types are accepted: application/json, application/yaml"),
+            "{text}"
+        );
+    }
+    for (version, warned) in [("v1beta1", false), ("v1alpha1", true)] {
+        let accept = format!("application/json;v={version};g=config.k8s.io;as=Statusz");
+        let (code, headers, text) = ask(&client, get("/statusz", &[("accept", &accept)])).await;
+        let page: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((code, headers.contains_key("warning")), (StatusCode::OK, warned), "{version}");
+        assert_eq!((&page["kind"], &page["metadata"]["name"]), (&json!("Statusz"), &json!("kube-apiserver")));
+        assert_eq!(page["apiVersion"], format!("config.k8s.io/{version}"));
+        assert_eq!(page["emulationVersion"], "1.36");
+        assert!(page["uptimeSeconds"].is_i64() && page["startTime"].is_string(), "{page}");
+    }
+    let (_, _, text) = ask(&client, get("/flagz", &[])).await;
+    assert!(text.contains(said) && text.contains("\nservice-node-port-range=30000-32767\n"), "{text}");
+    let accept = "application/yaml;v=v1beta1;g=config.k8s.io;as=Flagz";
+    let (_, _, text) = ask(&client, get("/flagz", &[("accept", accept)])).await;
+    assert!(text.contains("kind: Flagz\n") && text.contains("  service-cluster-ip-range: 10.96.0.0/16\n"), "{text}");
+    // Only who watches over the server reads them.
+    let jane = harness.user(UserInfo::new("jane", &["system:authenticated"]));
+    for path in ["/statusz", "/flagz"] {
+        assert_eq!(jane.get(path).await.0, StatusCode::FORBIDDEN, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn the_paths_that_there_are() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    let (code, headers, text) = ask(&client, get("/", &[])).await;
+    let index: Value = serde_json::from_str(&text).unwrap();
+    let paths: Vec<&str> = index["paths"].as_array().unwrap().iter().map(|path| path.as_str().unwrap()).collect();
+    assert_eq!((code, &headers["cache-control"]), (StatusCode::OK, &"no-cache, private".parse().unwrap()));
+    assert!(paths.is_sorted(), "{paths:?}");
+    for path in [
+        "/apis/apps",
+        "/apis/apps/v1",
+        "/livez/ping",
+        "/readyz/informer-sync",
+        "/healthz/poststarthook/crd-informer-synced",
+    ] {
+        assert!(paths.contains(&path), "{path} in {paths:?}");
+    }
+    for path in paths {
+        let (code, headers, text) = ask(&client, get(path, &[])).await;
+        assert_eq!(code, StatusCode::OK, "{path}: {text}");
+        assert!(headers.contains_key("cache-control"), "{path}");
+    }
 }
