@@ -250,6 +250,29 @@ impl<'a> Managers<'a> {
         true
     }
 
+    /// Gives these paths to a writer that is no applier, and takes them from all others. False when it had them already.
+    pub fn give(&mut self, paths: Set<'a>, writer: &Writer<'a>) -> bool {
+        let own = self.entries.iter().position(|entry| entry.is(Operation::Update, writer));
+        let new = own.map_or_else(|| paths.clone(), |own| paths.difference(&self.entries[own].set));
+        if new.is_empty() {
+            return false;
+        }
+        for (_, entry) in self.entries.iter_mut().enumerate().filter(|(nth, _)| Some(*nth) != own) {
+            entry.set.subtract(&new);
+        }
+        match own {
+            Some(own) => {
+                let entry = &mut self.entries[own];
+                entry.set = std::mem::take(&mut entry.set).union(new);
+                entry.time = writer.now.into();
+            }
+            None => self.entries.push(new_entry(Operation::Update, writer, new)),
+        }
+        self.entries.retain(|entry| !entry.set.is_empty());
+        self.cap();
+        true
+    }
+
     /// Merges the oldest updates when there are too many.
     fn cap(&mut self) {
         let mut updaters: Vec<usize> =

@@ -58,6 +58,8 @@ pub struct Patched {
     object: Value,
     /// Fields that are unknown or given twice, in the patch or in what came of it.
     pub problems: Vec<String>,
+    /// What came of it as empty and was read as null ([`decode::Decoded::empty`]).
+    pub empty: Vec<Vec<String>>,
     patch_type: PatchType,
     /// A strategic patch, to be shown.
     patch: Value,
@@ -84,6 +86,7 @@ impl Patched {
         }
         .map_err(|why| self.refuse(&Value::Null, &why))?;
         self.problems.extend(decoded.warnings);
+        self.empty = decoded.empty;
         Ok(decoded.object)
     }
 
@@ -153,7 +156,7 @@ pub fn apply(
             (strategic(current, patch.clone(), ty)?, problems, patch)
         }
     };
-    Ok(Patched { object, problems, patch_type, patch })
+    Ok(Patched { object, problems, empty: Vec::new(), patch_type, patch })
 }
 
 /// `current` as a strategic merge patch changes it.

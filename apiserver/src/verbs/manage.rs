@@ -21,7 +21,7 @@ const LONGEST: usize = 128;
 pub(crate) enum Managing {
     /// They follow from what the write changes.
     Tracked,
-    /// The same of a new object, of which more was set than is seen of it: lists and maps that were given empty, and are null.
+    /// The same of an object of which more was set than is seen of it: lists and maps that were given empty, and are null.
     With(Vec<Vec<String>>),
     /// An apply has found them already, as JSON.
     Applied(Option<Bytes>),
@@ -191,8 +191,14 @@ pub(super) fn answered(call: &Call, object: &Value, kind: &Gvk) -> Option<Value>
 }
 
 /// The `managedFields` of an object that takes the place of `current`, as JSON; both are in the stored version. `given` is what
-/// the client sent as such: it may say itself who owns what, but not through a subresource.
-pub(super) fn updated(call: &Call, object: &Value, current: &Current, given: Option<Value>) -> Option<Bytes> {
+/// the client sent as such: it may say itself who owns what, but not through a subresource. `empty` is as for [`created`].
+pub(super) fn updated(
+    call: &Call,
+    object: &Value,
+    current: &Current,
+    given: Option<Value>,
+    empty: &[Vec<String>],
+) -> Option<Bytes> {
     let given = given.filter(|_| call.subresource.is_none() && !call.of_scale);
     let known = current.managed_fields.as_ref();
     if given.as_ref().is_some_and(is_reset) {
@@ -209,8 +215,29 @@ pub(super) fn updated(call: &Call, object: &Value, current: &Current, given: Opt
     let others: Vec<String> = owners.versions().map(str::to_owned).collect();
     let siblings = call.siblings(others.iter().map(String::as_str));
     let versions = versions(call, &siblings, &current.value, object, &api_version, &others);
-    let changed = owners.update(&versions, &call.writer(&api_version, &now), &filter(call));
+    let (writer, filter) = (call.writer(&api_version, &now), filter(call));
+    let changed =
+        owners.update(&versions, &writer, &filter) | owners.give(emptied(empty, &current.value, &filter), &writer);
     if changed || replaced { owners.encode().map(Bytes::from) } else { known.cloned() }
+}
+
+/// What is empty by a write and was null before: to structured-merge-diff (`typed/compare.go`, doList) that is another value.
+fn emptied<'e>(empty: &'e [Vec<String>], old: &Value, filter: &Filter<'_>) -> Set<'e> {
+    let ignored = match filter {
+        Filter::AllBut(ignored) => Some(*ignored),
+        Filter::All => None,
+        Filter::Only(_) => return Set::default(),
+    };
+    let was_null = |path: &&Vec<String>| {
+        path.iter().try_fold(old, |value, name| value.get(name.as_str())).is_none_or(Value::is_null)
+    };
+    let paths: Vec<Vec<&str>> =
+        empty.iter().filter(was_null).map(|path| path.iter().map(String::as_str).collect()).collect();
+    let paths = Set::of(&paths.iter().map(Vec::as_slice).collect::<Vec<_>>());
+    match ignored {
+        Some(ignored) => paths.without(ignored),
+        None => paths,
+    }
 }
 
 fn encode(value: &Value) -> Vec<u8> {

@@ -70,7 +70,9 @@ pub(super) async fn patch(call: Call, body: Body) -> Result<Response, Status> {
             object_meta::set(&mut object, "resourceVersion", current.revision.to_string());
         }
         meta::check_name(&call, &object)?;
-        if let Some(written) = update::write(&call, &current, object, true, Managing::Tracked).await? {
+        let empty = std::mem::take(&mut patched.empty);
+        let managing = if empty.is_empty() { Managing::Tracked } else { Managing::With(empty) };
+        if let Some(written) = update::write(&call, &current, object, true, managing).await? {
             return call.answer(StatusCode::OK, written.json);
         }
     }

@@ -16,21 +16,22 @@ use http::StatusCode;
 pub(super) const ATTEMPTS: usize = 16;
 
 pub(super) async fn update(call: Call, body: Body) -> Result<Response, Status> {
-    let mut object = body.object(&call)?;
+    let (mut object, empty) = body.object_and_empty(&call)?;
     call.warn(meta::merge_owners(&mut object, ""));
     meta::check_name(&call, &object)?;
+    let managing = if empty.is_empty() { Managing::Tracked } else { Managing::With(empty) };
     let mut first = true;
     for _ in 0..ATTEMPTS {
         let current = match call.current().await {
             Ok(current) => current,
-            Err(status) if status.code == 404 => return create_instead(&call, object, status).await,
+            Err(status) if status.code == 404 => return create_instead(&call, object, managing, status).await,
             Err(status) => return Err(status),
         };
         if !std::mem::take(&mut first) && !object_meta::resource_version(&object).is_empty() {
             return Err(Status::modified(&call.gvr(), &call.name));
         }
         check_uid(&call, &current, &object)?;
-        if let Some(written) = write(&call, &current, object.clone(), true, Managing::Tracked).await? {
+        if let Some(written) = write(&call, &current, object.clone(), true, managing.clone()).await? {
             return call.answer(StatusCode::OK, written.json);
         }
     }
@@ -38,7 +39,12 @@ pub(super) async fn update(call: Call, body: Body) -> Result<Response, Status> {
 }
 
 /// PUT to a name that is not there.
-async fn create_instead(call: &Call, mut object: Value, absent: Status) -> Result<Response, Status> {
+async fn create_instead(
+    call: &Call,
+    mut object: Value,
+    managing: Managing,
+    absent: Status,
+) -> Result<Response, Status> {
     check_absent(call, &object)?;
     if call.subresource.is_some() || !call.row().strategy.traits().create_on_update {
         return Err(absent);
@@ -46,7 +52,7 @@ async fn create_instead(call: &Call, mut object: Value, absent: Status) -> Resul
     may_create(call)?;
     // Nothing is there that it could be the version of (registry/generic/registry `Store.Update`).
     object_meta::set(&mut object, "resourceVersion", Value::Null);
-    let written = create::create_object(call, object, Managing::Tracked).await?;
+    let written = create::create_object(call, object, managing).await?;
     call.answer(StatusCode::CREATED, written.json)
 }
 
@@ -87,7 +93,8 @@ pub(super) async fn write(
     strategy.default(&mut object);
     let given = object_meta::metadata_mut(&mut object).and_then(|metadata| metadata.remove("managedFields"));
     let manage = |object: &Value| match managing {
-        Managing::Tracked | Managing::With(_) => manage::updated(call, object, current, given),
+        Managing::Tracked => manage::updated(call, object, current, given, &[]),
+        Managing::With(empty) => manage::updated(call, object, current, given, &empty),
         Managing::Applied(managed_fields) => managed_fields,
     };
     // They follow what was asked for, not what becomes of it (apiserver `endpoints/handlers/update.go`); of a part that is

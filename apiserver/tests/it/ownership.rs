@@ -501,6 +501,25 @@ async fn lists_that_are_given_empty_are_owned() {
         entry(&made, "one")["fieldsV1"],
         json!({"f:metadata": {"f:labels": {".": {}, "f:a": {}}}, "f:rules": {}})
     );
+    // So are those that take the place of none, whichever way: they change hands, once.
+    let path = "/api/v1/namespaces/default/limitranges/a";
+    let (code, now) = client.put(&format!("{path}?fieldManager=two"), &range("a", json!({"limits": []}))).await;
+    assert_eq!(code, StatusCode::OK, "{now}");
+    assert_eq!(now["metadata"]["managedFields"].as_array().unwrap().len(), 1, "{now}");
+    assert_eq!(entry(&now, "two")["fieldsV1"], json!({"f:spec": {"f:limits": {}}}));
+    let (_, same) = client.put(&format!("{path}?fieldManager=two"), &range("a", json!({"limits": []}))).await;
+    assert_eq!(same["metadata"], now["metadata"]);
+    let (_, now) = client.put(&format!("{path}?fieldManager=three"), &range("a", json!({"limits": null}))).await;
+    assert_eq!(now["metadata"], same["metadata"]);
+    let patch = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"limits": []}});
+    let (code, now) = client.merge(&format!("{path}?fieldManager=four"), &patch).await;
+    assert_eq!(code, StatusCode::OK, "{now}");
+    assert_eq!(now["metadata"]["managedFields"].as_array().unwrap().len(), 1, "{now}");
+    let owned = json!({"f:metadata": {"f:labels": {".": {}, "f:a": {}}}, "f:spec": {"f:limits": {}}});
+    assert_eq!(entry(&now, "four")["fieldsV1"], owned);
+    let (_, now) =
+        client.merge(&format!("{path}?fieldManager=five"), &json!({"metadata": {"labels": {"a": "c"}}})).await;
+    assert_eq!(entry(&now, "four")["fieldsV1"]["f:spec"], json!({"f:limits": {}}), "{now}");
     // An apply owns what it says.
     let path = "/api/v1/namespaces/default/limitranges/c";
     let (_, made) = apply(&client, path, "one", &range("c", json!({"limits": []}))).await;
