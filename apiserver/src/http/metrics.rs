@@ -41,8 +41,29 @@ struct Kind {
     component: &'static str,
 }
 
+impl Kind {
+    fn of(about: &Attributes, applies: bool) -> Self {
+        let own = str::to_owned;
+        Self {
+            verb: reported(about, applies),
+            group: own(about.group),
+            version: own(about.version),
+            resource: own(about.resource),
+            subresource: own(about.subresource),
+            scope: scope(about),
+            component: COMPONENT,
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Resource {
+    resource: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct GroupResource {
+    group: String,
     resource: String,
 }
 
@@ -68,12 +89,16 @@ pub struct Metrics {
     registry: Mutex<Registry>,
     requests: Family<Request, Counter>,
     durations: Family<Kind, Histogram, fn() -> Histogram>,
-    watchers: Family<Resource, Gauge>,
+    lasting: Family<Kind, Gauge>,
     inflight: Family<Requests, Gauge>,
     inqueue: Family<Requests, Gauge>,
     objects: Family<Resource, Gauge>,
+    /// The same, as it is called since v1.34.
+    resources: Family<GroupResource, Gauge>,
     memory: Gauge,
+    virtual_memory: Gauge,
     files: Gauge,
+    most_files: Gauge,
     started: Gauge<f64, AtomicU64>,
     processor: Counter<f64, AtomicU64>,
 }
@@ -85,16 +110,20 @@ impl Metrics {
         fairness.register(&mut registry);
         let requests = Family::default();
         let durations = Family::new_with_constructor((|| Histogram::new(BUCKETS)) as fn() -> Histogram);
-        let watchers = Family::default();
+        let lasting = Family::default();
         let (inflight, inqueue) = (Family::default(), Family::default());
         registry.register("apiserver_request", "Requests by verb, resource and code", requests.clone());
         registry.register("apiserver_request_duration_seconds", "Response latency in seconds", durations.clone());
-        registry.register("apiserver_longrunning_requests", "Watches that are open", watchers.clone());
+        registry.register("apiserver_longrunning_requests", "Watches, logs and connections", lasting.clone());
         registry.register("apiserver_current_inflight_requests", "Requests being served", inflight.clone());
         registry.register("apiserver_current_inqueue_requests", "Requests that wait for their turn", inqueue.clone());
-        let objects = Family::default();
+        let (objects, resources) = (Family::default(), Family::default());
+        let (virtual_memory, most_files) = (Gauge::default(), Gauge::default());
         let (memory, files, processor) = (Gauge::default(), Gauge::default(), Counter::<f64, AtomicU64>::default());
         registry.register("apiserver_storage_objects", "Objects kept, by resource", objects.clone());
+        registry.register("apiserver_resource_objects", "Objects kept, by group and resource", resources.clone());
+        registry.register("process_virtual_memory_bytes", "Virtual memory", virtual_memory.clone());
+        registry.register("process_max_fds", "Most file descriptors", most_files.clone());
         registry.register("process_resident_memory_bytes", "Resident memory", memory.clone());
         registry.register("process_open_fds", "Open file descriptors", files.clone());
         let started = Gauge::<f64, AtomicU64>::default();
@@ -106,12 +135,15 @@ impl Metrics {
             registry: Mutex::new(registry),
             requests,
             durations,
-            watchers,
+            lasting,
             inflight,
             inqueue,
             objects,
+            resources,
             memory,
+            virtual_memory,
             files,
+            most_files,
             started,
             processor,
         }
@@ -119,16 +151,16 @@ impl Metrics {
 
     /// Counts an answered request; `applies`: its patch is a configuration to be applied.
     pub fn request(&self, about: &Attributes, applies: bool, dry_run: bool, code: u16, took: Duration) {
-        let own = str::to_owned;
-        let kind = Kind {
-            verb: reported(about, applies),
-            group: own(about.group),
-            version: own(about.version),
-            resource: own(about.resource),
-            subresource: own(about.subresource),
-            scope: scope(about),
-            component: COMPONENT,
-        };
+        self.count(Kind::of(about, applies), dry_run, code, took);
+    }
+
+    /// Counts an answer to a probe, which is of no resource and no component (apiserver `server/healthz`).
+    pub fn probed(&self, path: &str, code: u16, took: Duration) {
+        let nothing = Kind::of(&Attributes { verb: "get", ..Attributes::default() }, false);
+        self.count(Kind { subresource: path.to_owned(), component: "", ..nothing }, false, code, took);
+    }
+
+    fn count(&self, kind: Kind, dry_run: bool, code: u16, took: Duration) {
         let labels = Request {
             verb: kind.verb,
             dry_run: if dry_run { "All" } else { "" },
@@ -137,7 +169,7 @@ impl Metrics {
             resource: kind.resource.clone(),
             subresource: kind.subresource.clone(),
             scope: kind.scope,
-            component: COMPONENT,
+            component: kind.component,
             code: code.into(),
         };
         self.requests.get_or_create(&labels).inc();
@@ -146,9 +178,9 @@ impl Metrics {
         }
     }
 
-    /// Counts a watch while the guard lives.
-    pub fn watcher(&self, resource: &str) -> Guard {
-        let gauge = self.watchers.get_or_create(&Resource { resource: resource.to_owned() }).clone();
+    /// Counts a watch, a log or a connection while the guard lives.
+    pub fn lasting(&self, about: &Attributes) -> Guard {
+        let gauge = self.lasting.get_or_create(&Kind::of(about, false)).clone();
         gauge.inc();
         Guard(gauge)
     }
@@ -203,7 +235,7 @@ fn classic(text: &str) -> String {
 /// (apiserver `endpoints/metrics`, cleanVerb).
 fn reported(about: &Attributes, applies: bool) -> &'static str {
     match (about.verb, about.subresource) {
-        (_, "attach" | "exec" | "portforward" | "proxy") => "CONNECT",
+        (_, "attach" | "exec" | "log" | "portforward" | "proxy") => "CONNECT",
         ("get", _) => "GET",
         ("list", _) => "LIST",
         ("watch", _) => "WATCH",
@@ -236,10 +268,14 @@ pub fn text(server: &Server) -> String {
         let resource = if group.is_empty() { row.plural.to_string() } else { format!("{}.{group}", row.plural) };
         let count = i64::try_from(cache.snapshot().objects.len()).unwrap_or(i64::MAX);
         metrics.objects.get_or_create(&Resource { resource }).set(count);
+        let of_group = GroupResource { group: group.to_string(), resource: row.plural.to_string() };
+        metrics.resources.get_or_create(&of_group).set(count);
     }
     let process = Process::look();
     metrics.memory.set(process.resident);
+    metrics.virtual_memory.set(process.virtual_memory);
     metrics.files.set(process.files);
+    metrics.most_files.set(process.most_files);
     metrics.started.set(process.started);
     metrics.processor.inc_by((process.seconds - metrics.processor.get()).max(0.0));
     metrics.text(&server.limits)
@@ -253,7 +289,9 @@ pub fn process_started() -> Timestamp {
 /// This process, as the kernel sees it.
 struct Process {
     resident: i64,
+    virtual_memory: i64,
     files: i64,
+    most_files: i64,
     seconds: f64,
     /// Seconds since the epoch.
     started: f64,
@@ -263,8 +301,12 @@ impl Process {
     fn look() -> Self {
         let read = |file: &str| std::fs::read_to_string(format!("/proc/self/{file}")).unwrap_or_default();
         let status = read("status");
-        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
-        let resident = resident.and_then(|kibibytes| kibibytes.parse::<i64>().ok()).unwrap_or(0) * 1024;
+        let memory = |name: &str| {
+            let kibibytes = status.lines().find_map(|line| line.strip_prefix(name)?.trim().strip_suffix(" kB"));
+            kibibytes.and_then(|kibibytes| kibibytes.parse::<i64>().ok()).unwrap_or(0) * 1024
+        };
+        let limits = read("limits");
+        let most_files = limits.lines().find_map(|line| line.strip_prefix("Max open files")?.split_whitespace().next());
         // proc_pid_stat(5): the name stands in brackets and may hold anything; utime and stime are the 14th and 15th.
         let stat = read("stat");
         let after = stat.rsplit(')').next().unwrap_or_default();
@@ -275,7 +317,10 @@ impl Process {
         let boot = boot.lines().find_map(|line| line.strip_prefix("btime ")?.parse::<f64>().ok()).unwrap_or(0.0);
         let files = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
         Self {
-            resident,
+            resident: memory("VmRSS:"),
+            virtual_memory: memory("VmSize:"),
+            // What has no limit has the largest number.
+            most_files: most_files.map_or(0, |most| most.parse().unwrap_or(i64::MAX)),
             files: i64::try_from(files).unwrap_or(i64::MAX),
             seconds: ticks / TICKS,
             started: boot + since_boot / TICKS,

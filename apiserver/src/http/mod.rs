@@ -32,8 +32,8 @@ use crate::registry::{Resolved, Row, Subresource};
 use crate::server::Server;
 use crate::verbs::{Call, Response, Verb, dispatch, dispatch_binding, manager_of};
 use axum::body::Body;
-use coracle_api::Status;
 use coracle_api::json::Value;
+use coracle_api::{Gvr, Status};
 use coracle_streaming::messages;
 use fairness::{Flow, Kept, Work};
 use futures::FutureExt;
@@ -47,6 +47,9 @@ use std::time::Duration;
 
 /// Everything but watches and logs is answered within this, or sooner where that is asked for (upstream `--request-timeout`).
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+
+/// Writes of one object have less (apiserver `endpoints/handlers/rest.go`, requestTimeoutUpperBound).
+const WRITTEN_WITHIN: Duration = Duration::from_secs(34);
 
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 
@@ -185,7 +188,14 @@ async fn non_resource(
         return Err(Status::method_not_allowed());
     }
     let _permit = server.limits.seat(flow, false, Work::Small).await?;
+    let asked = server.config.clock.monotonic();
     if let Some(response) = health::answer(server, &path, request.uri().query()).await {
+        // Those of one check alone are not counted.
+        let endpoint = path.trim_end_matches('/');
+        if endpoint.rfind('/') == Some(0) {
+            let took = server.config.clock.monotonic().saturating_sub(asked);
+            server.metrics.probed(endpoint, response.status().as_u16(), took);
+        }
         return Ok(response);
     }
     let text = |text: String, kind: &'static str| {
@@ -415,11 +425,16 @@ async fn allowed(
     };
     call.warn(call.row().warning.clone());
     if let Some(what) = subresource.filter(|subresource| subresource.connects()) {
+        let permit = || Ok::<_, Status>(server.limits.stream()?.counted_by(lasting(&call, &target.subresource)));
         return match verb {
             _ if what == Subresource::Proxy => {
-                Box::pin(proxy::pass(call, head, body, target.subpath.as_deref(), server.limits.stream()?)).await
+                let permit = permit()?;
+                Box::pin(proxy::pass(call, head, body, target.subpath.as_deref(), permit)).await
             }
-            Verb::Get | Verb::Create => Box::pin(streams::connect(call, what, head, server.limits.stream()?)).await,
+            Verb::Get | Verb::Create => {
+                let permit = permit()?;
+                Box::pin(streams::connect(call, what, head, permit)).await
+            }
             _ => Err(Status::method_not_allowed()),
         };
     }
@@ -448,17 +463,44 @@ async fn limited(
         // Apart, so that what it needs is not moved with every request.
         return Box::pin(streamed(server, call, verb, flow, head)).await;
     }
-    let _permit = server.limits.seat(flow, verb.writes(), work(&call, verb)).await?;
-    let within = call.options.timeout.map_or(ANSWER_WITHIN, |asked| asked.min(ANSWER_WITHIN));
+    let (within, why) = deadline(verb, call.options.timeout);
     let work = async {
+        // Waiting for its turn is a part of it.
+        let _permit = server.limits.seat(flow, verb.writes(), work(&call, verb)).await?;
         let body =
             if verb.writes() { request::Body::read(&head.headers, body).await? } else { request::Body::default() };
         if binding { dispatch_binding(call, body).await } else { dispatch(call, verb, body).await }
     };
     match tokio::time::timeout(within, work).await {
         Ok(answer) => answer,
-        Err(_) => Err(Status::timeout("request did not complete within the allotted timeout", 0)),
+        Err(_) => Err(Status::timeout(why, 0)),
     }
+}
+
+/// Within what time a request is to be done, and what is said when it is not.
+fn deadline(verb: Verb, asked: Option<Duration>) -> (Duration, &'static str) {
+    let within = asked.map_or(ANSWER_WITHIN, |asked| asked.min(ANSWER_WITHIN));
+    if verb.writes() && verb != Verb::DeleteCollection && within > WRITTEN_WITHIN {
+        (WRITTEN_WITHIN, "request did not complete within requested timeout - context deadline exceeded")
+    } else {
+        (within, "request did not complete within the allotted timeout")
+    }
+}
+
+/// Counts a log or connection while it lasts.
+fn lasting(call: &Call, subresource: &str) -> metrics::Guard {
+    let Gvr { group, version, resource } = &call.gvr();
+    let (namespace, name) = (&*call.namespace, &*call.name);
+    call.server.metrics.lasting(&Attributes {
+        verb: "get",
+        group,
+        version,
+        resource,
+        subresource,
+        namespace,
+        name,
+        path: None,
+    })
 }
 
 /// A watch or a log, which lasts.
@@ -469,7 +511,10 @@ async fn streamed(
     flow: &Flow,
     head: &http::request::Parts,
 ) -> Result<Response, Status> {
-    let permit = server.limits.stream()?;
+    let mut permit = server.limits.stream()?;
+    if call.subresource == Some(Subresource::Log) {
+        permit = permit.counted_by(lasting(&call, Subresource::Log.path()));
+    }
     if verb == Verb::Watch {
         call.begins = Some(Box::new(server.limits.seat(flow, false, work(&call, verb)).await?));
     }
@@ -518,6 +563,24 @@ mod tests {
 
     fn size<'a, F: Future + 'a>(_: impl Fn(Arc<Server>, Request<Body>, Identity) -> F) -> usize {
         size_of::<F>()
+    }
+
+    #[test]
+    fn a_request_has_its_time() {
+        let seconds = |verb, asked: Option<u64>| deadline(verb, asked.map(Duration::from_secs)).0.as_secs();
+        for (verb, asked, within) in [
+            (Verb::List, None, 60),
+            (Verb::List, Some(5), 5),
+            (Verb::List, Some(90), 60),
+            (Verb::Create, None, 34),
+            (Verb::Patch, Some(50), 34),
+            (Verb::Update, Some(5), 5),
+            (Verb::DeleteCollection, None, 60),
+        ] {
+            assert_eq!(seconds(verb, asked), within, "{verb:?} {asked:?}");
+        }
+        assert!(deadline(Verb::Delete, None).1.ends_with("context deadline exceeded"));
+        assert!(deadline(Verb::Delete, Some(Duration::from_secs(5))).1.ends_with("allotted timeout"));
     }
 
     #[test]

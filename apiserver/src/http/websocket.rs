@@ -11,7 +11,7 @@ use coracle_api::status::Reason;
 use coracle_streaming::messages::{self, Told};
 use futures::{Stream, StreamExt, stream};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use hyper::upgrade::OnUpgrade;
 
 const TOKEN: &str = "base64url.bearer.authorization.k8s.io.";
@@ -64,6 +64,10 @@ pub fn carry(head: &Parts, response: Response) -> Result<Response, Status> {
     let connection = head.extensions.get::<OnUpgrade>().cloned().ok_or_else(wrong)?;
     let asked = protocols(&head.headers);
     let kind = response.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    // Watches are told to pages, which say where they are from (golang.org/x/net/websocket, `checkOrigin`).
+    if kind.starts_with(b"application/") && !has_origin(&head.headers) {
+        return Err(Status::new(403, Reason::Forbidden, "a watch over a WebSocket needs an Origin"));
+    }
     // An event is told under whatever name; the bytes of a log have two.
     let (cut, protocol, opening) = if kind.starts_with(b"application/json") {
         (Cut::Lines, asked.first().cloned(), None)
@@ -100,6 +104,11 @@ pub fn carry(head: &Parts, response: Response) -> Result<Response, Status> {
         headers.insert(header::SEC_WEBSOCKET_PROTOCOL, protocol);
     }
     Ok(response)
+}
+
+fn has_origin(headers: &HeaderMap) -> bool {
+    let origin = headers.get(header::ORIGIN).and_then(|origin| origin.to_str().ok()).unwrap_or_default();
+    origin.starts_with('/') || origin.parse::<Uri>().is_ok_and(|uri| uri.scheme().is_some())
 }
 
 fn cut_up(cut: Cut, body: Body) -> impl Stream<Item = Told> {

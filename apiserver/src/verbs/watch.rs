@@ -1,11 +1,12 @@
 //! WATCH: a stream of frames.
 
 use super::{Call, Response};
+use crate::auth::Attributes;
 use crate::cache::watcher::{WatchStart, Watcher, error_frame};
 use crate::http::negotiate::Format;
 use crate::http::render;
 use axum::body::Body;
-use coracle_api::Status;
+use coracle_api::{Gvr, Status};
 use http::{StatusCode, header};
 use std::convert::Infallible;
 use std::time::Duration;
@@ -64,7 +65,10 @@ pub(super) async fn watch(mut call: Call) -> Result<Response, Status> {
         }
     }
     let watcher = Watcher::new(call.server.cacher.clone(), cache, start);
-    let guard = call.server.metrics.watcher(&call.row().plural);
+    let Gvr { group, version, resource } = &call.gvr();
+    let (namespace, name) = (&*call.namespace, &*call.name);
+    let about = Attributes { verb: "watch", group, version, resource, namespace, name, ..Attributes::default() };
+    let guard = call.server.metrics.lasting(&about);
     let frames = futures::stream::unfold((watcher, guard), |(mut watcher, guard)| async move {
         let frame = watcher.next().await?;
         Some((Ok::<_, Infallible>(frame), (watcher, guard)))

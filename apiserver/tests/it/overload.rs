@@ -148,9 +148,14 @@ async fn metrics_are_upstreams_and_have_no_labels_of_clients_making() {
     assert_eq!(client.get(&format!("{MAPS}/a/inventions")).await.0, StatusCode::NOT_FOUND);
     let jane = harness.user(UserInfo::new("jane", &[]));
     assert_eq!(jane.get("/apis/made.up/v7/inventions").await.0, StatusCode::FORBIDDEN);
+    assert_eq!(client.get("/readyz").await.0, StatusCode::OK);
+    assert_eq!(client.get("/readyz/ping").await.0, StatusCode::OK);
+    let _watch = client.watch(&format!("{MAPS}?watch=true")).await;
     let (_, text) = client.get("/metrics").await;
     let text = text.as_str().unwrap();
     for line in [
+        "apiserver_request_total{verb=\"GET\",dry_run=\"\",group=\"\",version=\"\",resource=\"\",subresource=\"/readyz\",scope=\"\",component=\"\",code=\"200\"} 1",
+        "apiserver_longrunning_requests{verb=\"WATCH\",group=\"\",version=\"v1\",resource=\"configmaps\",subresource=\"\",scope=\"namespace\",component=\"apiserver\"} 1",
         "apiserver_request_total{verb=\"POST\",dry_run=\"\",group=\"\",version=\"v1\",resource=\"configmaps\",subresource=\"\",scope=\"namespace\",component=\"apiserver\",code=\"201\"} 1",
         "apiserver_request_total{verb=\"POST\",dry_run=\"All\",group=\"\",version=\"v1\",resource=\"configmaps\",subresource=\"\",scope=\"namespace\",component=\"apiserver\",code=\"201\"} 1",
         "apiserver_request_total{verb=\"LIST\",dry_run=\"\",group=\"\",version=\"\",resource=\"\",subresource=\"\",scope=\"\",component=\"apiserver\",code=\"404\"} 1",
@@ -164,6 +169,10 @@ async fn metrics_are_upstreams_and_have_no_labels_of_clients_making() {
         "process_cpu_seconds_total ",
         "kubernetes_build_info{",
         "apiserver_storage_objects{resource=\"configmaps\"} ",
+        "apiserver_resource_objects{group=\"\",resource=\"configmaps\"} ",
+        "apiserver_resource_objects{group=\"apps\",resource=\"deployments\"} 0",
+        "process_virtual_memory_bytes ",
+        "process_max_fds ",
     ] {
         assert!(text.lines().any(|line| line.starts_with(name)), "{name} in {text}");
     }
@@ -292,6 +301,32 @@ async fn schemas_say_whether_their_level_is_there_and_figures_what_becomes_of_re
     ] {
         figure(&format!("apiserver_flowcontrol_{name}")).await;
     }
+}
+
+#[tokio::test]
+async fn a_request_that_waits_for_its_turn_is_given_up_when_its_client_would() {
+    const GROUP: &str = "/apis/flowcontrol.apiserver.k8s.io/v1";
+    let harness = Harness::start().await;
+    let admin = harness.admin();
+    let level = json!({"metadata": {"name": "stuck"}, "spec": {"type": "Limited", "limited": {"nominalConcurrencyShares": 0,
+        "limitResponse": {"type": "Queue", "queuing": {"queues": 1, "handSize": 1, "queueLengthLimit": 9}}}}});
+    assert_eq!(admin.post(&format!("{GROUP}/prioritylevelconfigurations"), &level).await.0, StatusCode::CREATED);
+    let schema = json!({"metadata": {"name": "maps"}, "spec": {"priorityLevelConfiguration": {"name": "stuck"},
+        "matchingPrecedence": 50, "rules": [{"subjects": [{"kind": "User", "user": {"name": "system:kube-controller-manager"}}],
+            "resourceRules": [{"verbs": ["list"], "apiGroups": [""], "resources": ["configmaps"], "namespaces": ["default"]}]}]}});
+    assert_eq!(admin.post(&format!("{GROUP}/flowschemas"), &schema).await.0, StatusCode::CREATED);
+    let manager = harness.user(UserInfo::new("system:kube-controller-manager", &[]));
+    let deadline = tokio::time::Instant::now() + LIMIT;
+    let (code, status) = loop {
+        let answer = manager.get(&format!("{MAPS}?timeout=200ms")).await;
+        if answer.0 != StatusCode::OK {
+            break answer;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "the schema has no effect");
+        tokio::task::yield_now().await;
+    };
+    assert_eq!(code, StatusCode::GATEWAY_TIMEOUT, "{status}");
+    assert_eq!(status["message"], "Timeout: request did not complete within the allotted timeout");
 }
 
 /// A watch that begins with what there is holds seats as a list of it would, until that is sent (apiserver

@@ -21,6 +21,10 @@ pub async fn open(
     as_admin: bool,
 ) -> Result<(Socket, HeaderMap), StatusCode> {
     let mut request = format!("wss://localhost{path}").into_client_request().unwrap();
+    // A page's; a log has none.
+    if path.contains("watch") && !path.contains("from=nowhere") {
+        request.headers_mut().insert("origin", "https://headlamp.example".parse().unwrap());
+    }
     if !protocols.is_empty() {
         request.headers_mut().insert("sec-websocket-protocol", protocols.parse().unwrap());
     }
@@ -65,6 +69,8 @@ async fn an_event_is_a_message() {
         }
     }
     // What is refused is refused before.
+    let nowhere = format!("{PODS}?watch=true&from=nowhere");
+    assert_eq!(open(&served, &nowhere, "", true).await.err(), Some(StatusCode::FORBIDDEN), "it says no origin");
     assert_eq!(open(&served, "/api/v1/nones?watch=1", "", true).await.err(), Some(StatusCode::NOT_FOUND));
 }
 

@@ -38,6 +38,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use crate::auth::{Attributes, UserInfo};
+use crate::http::metrics;
 use crate::server::Server;
 pub use table::Schema;
 use table::Table;
@@ -108,6 +109,14 @@ pub struct Permit {
     _seat: Option<Lingering>,
     _stream: Option<OwnedSemaphorePermit>,
     _counted: Option<(Counted, Raised, Running)>,
+    _lasting: Option<metrics::Guard>,
+}
+
+impl Permit {
+    /// The same, of something that lasts and is counted for as long.
+    pub fn counted_by(self, guard: metrics::Guard) -> Self {
+        Self { _lasting: Some(guard), ..self }
+    }
 }
 
 /// Seats, some of which are kept for a while after the request: its watchers are told then.
@@ -244,7 +253,8 @@ impl Limits {
         let counted = Counted::new(count, |count| &count.running);
         let running = Running(schema.meter.ran.clone(), Instant::now());
         let lingering = seat.map(|seat| Lingering { seat: Some(seat), last: estimate.last, after: estimate.after });
-        Ok(Permit { _seat: lingering, _stream: None, _counted: Some((counted, schema.meter.running(width), running)) })
+        let counted = Some((counted, schema.meter.running(width), running));
+        Ok(Permit { _seat: lingering, _counted: counted, ..Permit::default() })
     }
 
     /// A place for a stream that lasts.
