@@ -72,6 +72,13 @@ struct Requests {
     request_kind: &'static str,
 }
 
+/// How long a request took, and how much of that it waited for its turn.
+#[derive(Clone, Copy, Debug)]
+pub struct Took {
+    pub all: Duration,
+    pub waiting: Duration,
+}
+
 const COMPONENT: &str = "apiserver";
 
 /// Linux's unit of processor time for programs, USER_HZ, is a hundredth of a second on every architecture that is built for.
@@ -89,6 +96,8 @@ pub struct Metrics {
     registry: Mutex<Registry>,
     requests: Family<Request, Counter>,
     durations: Family<Kind, Histogram, fn() -> Histogram>,
+    /// The same without the time that requests waited for their turn, by which service levels are judged.
+    served: Family<Kind, Histogram, fn() -> Histogram>,
     lasting: Family<Kind, Gauge>,
     inflight: Family<Requests, Gauge>,
     inqueue: Family<Requests, Gauge>,
@@ -110,10 +119,13 @@ impl Metrics {
         fairness.register(&mut registry);
         let requests = Family::default();
         let durations = Family::new_with_constructor((|| Histogram::new(BUCKETS)) as fn() -> Histogram);
+        let served = Family::new_with_constructor((|| Histogram::new(BUCKETS)) as fn() -> Histogram);
         let lasting = Family::default();
         let (inflight, inqueue) = (Family::default(), Family::default());
         registry.register("apiserver_request", "Requests by verb, resource and code", requests.clone());
         registry.register("apiserver_request_duration_seconds", "Response latency in seconds", durations.clone());
+        let indicator = "Response latency in seconds without the time in queues";
+        registry.register("apiserver_request_sli_duration_seconds", indicator, served.clone());
         registry.register("apiserver_longrunning_requests", "Watches, logs and connections", lasting.clone());
         registry.register("apiserver_current_inflight_requests", "Requests being served", inflight.clone());
         registry.register("apiserver_current_inqueue_requests", "Requests that wait for their turn", inqueue.clone());
@@ -135,6 +147,7 @@ impl Metrics {
             registry: Mutex::new(registry),
             requests,
             durations,
+            served,
             lasting,
             inflight,
             inqueue,
@@ -150,17 +163,17 @@ impl Metrics {
     }
 
     /// Counts an answered request; `applies`: its patch is a configuration to be applied.
-    pub fn request(&self, about: &Attributes, applies: bool, dry_run: bool, code: u16, took: Duration) {
+    pub fn request(&self, about: &Attributes, applies: bool, dry_run: bool, code: u16, took: Took) {
         self.count(Kind::of(about, applies), dry_run, code, took);
     }
 
     /// Counts an answer to a probe, which is of no resource and no component (apiserver `server/healthz`).
-    pub fn probed(&self, path: &str, code: u16, took: Duration) {
+    pub fn probed(&self, path: &str, code: u16, took: Took) {
         let nothing = Kind::of(&Attributes { verb: "get", ..Attributes::default() }, false);
         self.count(Kind { subresource: path.to_owned(), component: "", ..nothing }, false, code, took);
     }
 
-    fn count(&self, kind: Kind, dry_run: bool, code: u16, took: Duration) {
+    fn count(&self, kind: Kind, dry_run: bool, code: u16, took: Took) {
         let labels = Request {
             verb: kind.verb,
             dry_run: if dry_run { "All" } else { "" },
@@ -174,7 +187,8 @@ impl Metrics {
         };
         self.requests.get_or_create(&labels).inc();
         if kind.verb != "WATCH" {
-            self.durations.get_or_create(&kind).observe(took.as_secs_f64());
+            self.durations.get_or_create(&kind).observe(took.all.as_secs_f64());
+            self.served.get_or_create(&kind).observe(took.all.saturating_sub(took.waiting).as_secs_f64());
         }
     }
 

@@ -193,7 +193,8 @@ async fn non_resource(
         // Those of one check alone are not counted.
         let endpoint = path.trim_end_matches('/');
         if endpoint.rfind('/') == Some(0) {
-            let took = server.config.clock.monotonic().saturating_sub(asked);
+            let all = server.config.clock.monotonic().saturating_sub(asked);
+            let took = metrics::Took { all, waiting: Duration::ZERO };
             server.metrics.probed(endpoint, response.status().as_u16(), took);
         }
         return Ok(response);
@@ -364,7 +365,8 @@ async fn resource(
         Decision::Allow => allowed(server, &target, verb, &head, body, (user, flow)).await,
     };
     let code = answer.as_ref().map_or_else(|status| status.code, |response| response.status().as_u16());
-    let took = server.config.clock.monotonic().saturating_sub(started);
+    let all = server.config.clock.monotonic().saturating_sub(started);
+    let took = metrics::Took { all, waiting: flow.waited() };
     // Labels are kept for ever, so names that a client made up must not become any.
     let known = code < 400 || resolve(server, &target).is_some();
     let attributes = if known { attributes } else { Attributes { verb: attributes.verb, ..Attributes::default() } };

@@ -22,7 +22,7 @@ mod work;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -88,14 +88,21 @@ impl Drop for Counted {
 }
 
 /// Where a request belongs.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Flow {
     pub schema: Arc<Schema>,
     /// Of the schema and what it tells flows apart by.
     hash: u64,
+    /// How long the request has waited for its turn, in nanoseconds.
+    waited: AtomicU64,
 }
 
 impl Flow {
+    /// How long the request has waited for its turn.
+    pub fn waited(&self) -> Duration {
+        Duration::from_nanos(self.waited.load(Ordering::Relaxed))
+    }
+
     /// Says in an answer which schema and level the request was of.
     pub fn mark(&self, headers: &mut HeaderMap) {
         headers.insert("x-kubernetes-pf-flowschema-uid", self.schema.uid.clone());
@@ -162,7 +169,9 @@ impl Waiting<'_> {
     fn end(&mut self, why: Option<Why>) {
         self.served = true;
         let meter = &self.flow.schema.meter;
-        let waited = self.since.elapsed().as_secs_f64();
+        let waited = self.since.elapsed();
+        self.flow.waited.store(u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        let waited = waited.as_secs_f64();
         match why {
             None => meter.waited.observe(waited),
             Some(why) => {
@@ -213,7 +222,7 @@ impl Limits {
     pub fn classify(&self, user: &UserInfo, request: &Attributes) -> Flow {
         let table = self.table.load();
         let (schema, hash) = table.find(user, request);
-        Flow { schema: schema.clone(), hash }
+        Flow { schema: schema.clone(), hash, waited: AtomicU64::new(0) }
     }
 
     /// Seats at the request's level, at once or after those before it.
