@@ -2,17 +2,19 @@
 
 use crate::harness::{Harness, Served, identity, pod};
 use crate::websockets::{next, open};
+use axum::body::Body;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use coracle_api::clock::SystemClock;
 use coracle_apiserver::store::embedded::Embedded;
 use coracle_pki::{Subject, Usage};
-use http::StatusCode;
+use http::{Request, StatusCode};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_tungstenite::tungstenite::Message;
+use tower::ServiceExt;
 
 /// Answers one connection after the other with the path that was asked for, and the client's name.
 async fn kubelet(listener: TcpListener, tls: Arc<rustls::ServerConfig>) {
@@ -75,6 +77,19 @@ async fn a_log_is_passed_on() {
         (code, status["message"].as_str()),
         (StatusCode::BAD_REQUEST, Some("container x is not valid for pod a"))
     );
+    // It is counted for as long as somebody has it.
+    let lasting = async |count: u32| {
+        let line = format!(
+            "apiserver_longrunning_requests{{verb=\"CONNECT\",group=\"\",version=\"v1\",resource=\"pods\",subresource=\"log\",scope=\"resource\",component=\"apiserver\"}} {count}"
+        );
+        let (_, text) = client.get("/metrics").await;
+        assert!(text.as_str().unwrap().lines().any(|found| found == line), "{line} in {text}");
+    };
+    let request = Request::get(format!("{pods}/a/log")).body(Body::empty()).unwrap();
+    let held = client.0.clone().oneshot(request).await.unwrap();
+    lasting(1).await;
+    drop(held);
+    lasting(0).await;
     // Over a WebSocket, as bytes or as text; the first message only says that it stands.
     let path = format!("{pods}/a/log?tailLines=5");
     let expected = "kube-apiserver-kubelet-client said GET /containerLogs/default/a/c?tailLines=5 HTTP/1.1\n";
