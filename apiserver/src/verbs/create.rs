@@ -32,7 +32,7 @@ pub(super) async fn create(call: Call, body: Body) -> Result<Response, Status> {
 pub(crate) async fn create_object(call: &Call, mut object: Value, managing: Managing) -> Result<Written, Status> {
     let row = call.row().clone();
     let strategy = &*row.strategy;
-    let versioned = matches!(managing, Managing::Tracked)
+    let versioned = !matches!(managing, Managing::Applied(_))
         && object_meta::resource_version(&object).parse::<u64>().is_ok_and(|version| version != 0);
     meta::check_location(call, &mut object)?;
     if strategy.traits().allocation != Allocation::None || admission::namespace_of(call, &object).is_err() {

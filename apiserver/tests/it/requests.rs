@@ -95,6 +95,10 @@ async fn an_object_that_was_read_is_not_created() {
         assert_eq!((code, message(&status)), (StatusCode::INTERNAL_SERVER_ERROR, expected));
         assert_eq!(status.get("reason"), None);
     }
+    // Nor one of which more was said than is stored.
+    let mut said = copy.clone();
+    said["metadata"]["finalizers"] = json!([]);
+    assert_eq!(client.post(CONFIG_MAPS, &said).await.0, StatusCode::INTERNAL_SERVER_ERROR);
     for version in ["", "0"] {
         copy["metadata"]["resourceVersion"] = version.into();
         assert_eq!(client.post(&format!("{CONFIG_MAPS}?dryRun=All"), &copy).await.0, StatusCode::CREATED);
