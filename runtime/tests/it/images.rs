@@ -57,6 +57,29 @@ pub struct Registry {
     secret: Option<&'static str>,
 }
 
+/// Takes TLS connections by a certificate for 127.0.0.1 and `registry.test`, which is given too.
+pub fn acceptor() -> (tokio_rustls::TlsAcceptor, String) {
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+    let dir = tempfile::tempdir().unwrap();
+    let (certificate, key) = (dir.path().join("c.pem"), dir.path().join("k.pem"));
+    let made = std::process::Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30"])
+        .args(["-subj", "/CN=registry.test", "-addext", "subjectAltName=DNS:registry.test,IP:127.0.0.1"])
+        .arg("-out")
+        .arg(&certificate)
+        .arg("-keyout")
+        .arg(&key)
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{made:?}");
+    let certificates = CertificateDer::pem_file_iter(&certificate).unwrap().map(Result::unwrap).collect();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config =
+        config.with_no_client_auth().with_single_cert(certificates, PrivateKeyDer::from_pem_file(&key).unwrap());
+    (tokio_rustls::TlsAcceptor::from(Arc::new(config.unwrap())), fs::read_to_string(certificate).unwrap())
+}
+
 impl Registry {
     /// One that asks who pulls: `u`, with the password `p`.
     pub fn guarded() -> Registry {
@@ -173,26 +196,7 @@ impl Registry {
     /// The same by TLS, with a certificate for 127.0.0.1 and `registry.test`, which is given too.
     pub async fn serve_tls(self: &Arc<Registry>) -> (String, String) {
         Links::open(&Place::Current).unwrap().up("lo").await.unwrap();
-        let dir = tempfile::tempdir().unwrap();
-        let (certificate, key) = (dir.path().join("c.pem"), dir.path().join("k.pem"));
-        let made = std::process::Command::new("openssl")
-            .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30"])
-            .args(["-subj", "/CN=registry.test", "-addext", "subjectAltName=DNS:registry.test,IP:127.0.0.1"])
-            .arg("-out")
-            .arg(&certificate)
-            .arg("-keyout")
-            .arg(&key)
-            .output()
-            .unwrap();
-        assert!(made.status.success(), "{made:?}");
-        use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
-        let certificates = CertificateDer::pem_file_iter(&certificate).unwrap().map(Result::unwrap).collect();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config =
-            rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-        let config =
-            config.with_no_client_auth().with_single_cert(certificates, PrivateKeyDer::from_pem_file(&key).unwrap());
-        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config.unwrap()));
+        let (acceptor, certificate) = acceptor();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let app = Router::new().fallback(answer).with_state(self.clone());
@@ -209,7 +213,7 @@ impl Registry {
                 });
             }
         });
-        (address, fs::read_to_string(certificate).unwrap())
+        (address, certificate)
     }
 
     /// Serves on loopback; gives `HOST:PORT`.

@@ -23,9 +23,13 @@ use coracle_runtime::{
 use http::{Method, StatusCode, header};
 use parking_lot::Mutex;
 use serde_json::json;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::{TcpListener, TcpSocket, TcpStream},
+};
 
 use crate::{
-    images::{Registry, open, open_with, tar},
+    images::{Registry, acceptor, open, open_with, tar},
     isolation::isolated,
 };
 
@@ -357,8 +361,17 @@ fn files_say_how_registries_are_reached() {
         let error = images.pull("stranger.test/test/app:v1", Credentials::Anonymous).await.unwrap_err().to_string();
         assert!(error.contains("certificate"), "{error}");
         // What is changed holds from then on.
-        fs::write(dir.path().join("certs.d/stranger.test/hosts.toml"), server + "skip_verify = true\n").unwrap();
+        let rewrite = |text: String| fs::write(dir.path().join("certs.d/stranger.test/hosts.toml"), text).unwrap();
+        rewrite(server + "skip_verify = true\n");
         images.pull("stranger.test/test/app:v1", Credentials::Anonymous).await.unwrap();
+        // Said to speak none, with what one says of those that do: it is found out. By an address that is not loopback's, and
+        // leads there.
+        let port = host.rsplit_once(':').unwrap().1;
+        for (setting, pulled) in [("", false), ("skip_verify = true\n", true)] {
+            rewrite(format!("server = \"http://0.0.0.0:{port}\"\n{setting}"));
+            let result = images.pull("stranger.test/test/app:v1", Credentials::Anonymous).await;
+            assert_eq!(result.is_ok(), pulled, "{result:?}");
+        }
     });
 }
 
@@ -369,28 +382,26 @@ fn proxies_lead_to_registries() {
         publish(&registry, &tar(&[("a", b"one")]));
         let (tls, certificate) = registry.serve_tls().await;
         // One that leads on, if it knows who asks.
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let tunnels = listener.local_addr().unwrap();
+        let target = tls.clone();
         tokio::spawn(async move {
             loop {
-                let (mut client, _) = listener.accept().await.unwrap();
-                let tls = tls.clone();
-                tokio::spawn(async move {
-                    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-                    let mut request = Vec::new();
-                    while !request.ends_with(b"\r\n\r\n") {
-                        request.push(client.read_u8().await.unwrap());
-                    }
-                    let request = String::from_utf8(request).unwrap();
-                    assert!(request.starts_with("CONNECT registry.test:443 HTTP/1.1\r\n"), "{request}");
-                    if !request.contains("Proxy-Authorization: Basic dTpw\r\n") {
-                        let _ = client.write_all(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n").await;
-                        return;
-                    }
-                    client.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").await.unwrap();
-                    let mut server = tokio::net::TcpStream::connect(tls).await.unwrap();
-                    let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
-                });
+                let (client, _) = listener.accept().await.unwrap();
+                tokio::spawn(tunnel(client, target.clone()));
+            }
+        });
+        // The same by TLS.
+        let (acceptor, own) = acceptor();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let by_tls = listener.local_addr().unwrap();
+        let target = tls.clone();
+        tokio::spawn(async move {
+            loop {
+                let (client, _) = listener.accept().await.unwrap();
+                // Who does not take its certificate is gone.
+                let Ok(client) = acceptor.accept(client).await else { continue };
+                tokio::spawn(tunnel(client, target.clone()));
             }
         });
         // One that reads requests for plain HTTP: it has what it is asked for.
@@ -414,5 +425,151 @@ fn proxies_lead_to_registries() {
         let stranger = configured(&dir.path().join("2"), &files, Proxies::new("", &tunnels.to_string(), ""));
         let error = stranger.pull("registry.test/test/app:v1", Credentials::Anonymous).await.unwrap_err().to_string();
         assert!(error.contains("the proxy refuses: HTTP/1.1 407"), "{error}");
+        // A proxy's certificate is judged as the registry's is.
+        let proxies = Proxies::new("", &format!("https://u:p@{by_tls}"), "");
+        let images = configured(&dir.path().join("3"), &files, proxies.clone());
+        let error = images.pull("registry.test/test/app:v1", Credentials::Anonymous).await.unwrap_err().to_string();
+        assert!(error.contains("proxyconnect tcp: invalid peer certificate"), "{error}");
+        let files = [("registry.test/ca.crt", certificate.as_str()), ("registry.test/proxy.crt", own.as_str())];
+        let images = configured(&dir.path().join("4"), &files, proxies);
+        images.pull("registry.test/test/app:v1", Credentials::Anonymous).await.unwrap();
+    });
+}
+
+/// Leads a connection on to `target`, if it is asked for the registry by who is known.
+async fn tunnel(mut client: impl AsyncRead + AsyncWrite + Unpin, target: String) {
+    let mut request = Vec::new();
+    while !request.ends_with(b"\r\n\r\n") {
+        request.push(client.read_u8().await.unwrap());
+    }
+    let request = String::from_utf8(request).unwrap();
+    assert!(request.starts_with("CONNECT registry.test:443 HTTP/1.1\r\n"), "{request}");
+    if !request.contains("Proxy-Authorization: Basic dTpw\r\n") {
+        let _ = client.write_all(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n").await;
+        return;
+    }
+    client.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").await.unwrap();
+    let mut server = TcpStream::connect(target).await.unwrap();
+    let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+}
+
+#[test]
+fn socks_leads_to_registries() {
+    isolated("registries::socks_leads_to_registries", || async {
+        let registry = Arc::new(Registry::default());
+        publish(&registry, &tar(&[("a", b"one")]));
+        let (tls, certificate) = registry.serve_tls().await;
+        // Requests in plain HTTP go through as they are.
+        let plain = registry.serve().await;
+        *registry.odd.lock() = Some(Arc::new(|request| {
+            assert!(request.uri().authority().is_none() && header(request, header::PROXY_AUTHORIZATION).is_empty());
+            None
+        }));
+        let asked: Arc<Mutex<Vec<String>>> = Arc::default();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let proxy = listener.local_addr().unwrap();
+        let seen = asked.clone();
+        tokio::spawn(async move {
+            loop {
+                let (mut client, _) = listener.accept().await.unwrap();
+                let (seen, tls, plain) = (seen.clone(), tls.clone(), plain.clone());
+                tokio::spawn(async move {
+                    let Some((host, port)) = socks_target(&mut client).await else { return };
+                    seen.lock().push(format!("{host} {port}"));
+                    if host == "closed.test" {
+                        client.write_all(&[5, 5, 0, 1, 0, 0, 0, 0, 0, 0]).await.unwrap();
+                        return;
+                    }
+                    // By a name, whose length differs.
+                    client.write_all(b"\x05\x00\x00\x03\x05proxy\x00\x01").await.unwrap();
+                    let mut server = TcpStream::connect(if port == 443 { tls } else { plain }).await.unwrap();
+                    let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+                });
+            }
+        });
+        let dir = tempfile::tempdir().unwrap();
+        let files = [
+            ("registry.test/ca.crt", certificate.as_str()),
+            ("10.1.2.3/hosts.toml", "server = \"http://10.1.2.3\""),
+            ("ipv6.test/hosts.toml", "server = \"http://[2001:db8::1]:81\""),
+        ];
+        let socks = format!("socks5://u:p@{proxy}");
+        let images = configured(&dir.path().join("1"), &files, Proxies::new(&socks, &socks, ""));
+        for name in ["registry.test", "10.1.2.3", "ipv6.test"] {
+            images.pull(&format!("{name}/test/app:v1"), Credentials::Anonymous).await.unwrap();
+        }
+        let mut asked = asked.lock().clone();
+        asked.dedup();
+        assert_eq!(asked, ["registry.test 443", "10.1.2.3 80", "2001:db8::1 81"]);
+        let error = images.pull("closed.test/test/app:v1", Credentials::Anonymous).await.unwrap_err().to_string();
+        assert!(error.contains(&format!("socks connect tcp {proxy}->closed.test:443: connection refused")), "{error}");
+        for (user, why) in [("u:q@", "username/password authentication failed"), ("", "no acceptable authentication")] {
+            let socks = format!("socks5h://{user}{proxy}");
+            let images = configured(&dir.path().join(why), &files, Proxies::new("", &socks, ""));
+            let error = images.pull("registry.test/test/app:v1", Credentials::Anonymous).await.unwrap_err().to_string();
+            assert!(error.contains(why), "{error}");
+        }
+    });
+}
+
+/// What a client of SOCKS that is `u` with the password `p` asks for (RFC 1928, RFC 1929).
+async fn socks_target(client: &mut TcpStream) -> Option<(String, u16)> {
+    let read = async |client: &mut TcpStream, count: u8| {
+        let mut bytes = vec![0; count.into()];
+        client.read_exact(&mut bytes).await.map(|_| bytes)
+    };
+    let greeting = read(client, 2).await.ok()?;
+    assert_eq!(greeting[0], 5);
+    if !read(client, greeting[1]).await.unwrap().contains(&2) {
+        client.write_all(&[5, 0xff]).await.unwrap();
+        return None;
+    }
+    client.write_all(&[5, 2]).await.unwrap();
+    let length = read(client, 2).await.unwrap()[1];
+    let name = read(client, length).await.unwrap();
+    let length = read(client, 1).await.unwrap()[0];
+    let known = name == b"u" && read(client, length).await.unwrap() == b"p";
+    client.write_all(&[1, u8::from(!known)]).await.unwrap();
+    if !known {
+        return None;
+    }
+    let request = read(client, 4).await.unwrap();
+    assert_eq!(request[..3], [5, 1, 0]);
+    let host = match request[3] {
+        1 => std::net::Ipv4Addr::from(<[u8; 4]>::try_from(read(client, 4).await.unwrap()).unwrap()).to_string(),
+        4 => std::net::Ipv6Addr::from(<[u8; 16]>::try_from(read(client, 16).await.unwrap()).unwrap()).to_string(),
+        3 => {
+            let length = read(client, 1).await.unwrap()[0];
+            String::from_utf8(read(client, length).await.unwrap()).unwrap()
+        }
+        kind => panic!("address of kind {kind}"),
+    };
+    let port = client.read_u16().await.unwrap();
+    Some((host, port))
+}
+
+#[test]
+fn dials_end_when_files_say_so() {
+    isolated("registries::dials_end_when_files_say_so", || async {
+        coracle_link::Links::open(&coracle_link::Place::Current).unwrap().up("lo").await.unwrap();
+        // A listener that takes nobody: what comes behind its backlog waits.
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = socket.listen(1).unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut waiting = Vec::new();
+        while let Ok(Ok(stream)) =
+            tokio::time::timeout(std::time::Duration::from_millis(300), TcpStream::connect(address)).await
+        {
+            waiting.push(stream);
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let text = format!("server = \"http://{address}\"\ndial_timeout = \"50ms\"");
+        let images = configured(dir.path(), &[("slow.test/hosts.toml", &text)], Proxies::default());
+        let began = std::time::Instant::now();
+        let error = images.pull("slow.test/test/app:v1", Credentials::Anonymous).await.unwrap_err().to_string();
+        assert!(error.contains(&format!("dial tcp {address}: i/o timeout")), "{error}");
+        // With all that is tried again; without a limit it is half a minute for each.
+        assert!(began.elapsed().as_secs() < 25, "{:?}", began.elapsed());
     });
 }

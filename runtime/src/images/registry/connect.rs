@@ -1,13 +1,19 @@
 //! Connections to registries: in a place, through a proxy where the environment says so, with the TLS of their own.
+//!
+//! ```text
+//! dial ─▶ registry                                   ─▶ TLS if https
+//! dial ─▶ proxy ─▶ TLS if https:// ─▶ CONNECT │ SOCKS ─▶ TLS if https
+//! ```
+//! As Go's `net/http` goes about it (`transport.go`, dialConn), which containerd and dockerd leave it to.
 
 use std::{
     future::Future,
     io,
-    net::{SocketAddr, ToSocketAddrs},
+    net::{IpAddr, SocketAddr, ToSocketAddrs},
     pin::Pin,
     sync::Arc,
     task::{self, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use coracle_link::Place;
@@ -30,35 +36,46 @@ use rustls::{
     server::ParsedCertificate,
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
     task::spawn_blocking,
     time::timeout,
 };
+use tokio_rustls::TlsConnector;
 
 use super::{
     Body,
-    proxies::{Proxies, Proxy},
+    proxies::{Proxies, Proxy, ProxyKind},
 };
 use crate::error::{Error, Result};
 
-const CONNECT_LIMIT: Duration = Duration::from_secs(20);
+/// Until a server is reached, where nothing is said of it (containerd's `registry.go`, DefaultHTTPTransport).
+const DIAL_LIMIT: Duration = Duration::from_secs(30);
+/// Until a proxy has let us through.
+const PROXY_LIMIT: Duration = Duration::from_secs(60);
 /// Of what a proxy answers before it lets us through.
 const MAX_PROXY_ANSWER: usize = 16 << 10;
 
 pub(super) type Http = Client<HttpsConnector<Dialler>, Body>;
 
-/// How a host proves who it is, and we to it. PEM.
+/// How a host is connected to: how it proves who it is, and we to it (PEM), and how long it may take.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub(super) struct Tls {
+pub(super) struct Transport {
     /// Besides the system's.
     pub roots: Vec<Vec<u8>>,
     pub identity: Option<(Vec<u8>, Vec<u8>)>,
     /// It need not prove anything.
     pub unverified: bool,
+    /// Until there is a connection; zero for as long as the system tries.
+    pub dial_limit: Option<Duration>,
 }
 
-impl Tls {
+impl Transport {
+    /// Whether anything is said of TLS.
+    pub fn says_tls(&self) -> bool {
+        *self != Transport { dial_limit: self.dial_limit, ..Transport::default() }
+    }
+
     /// Certificate authorities, and its own.
     pub fn with_roots(&self, others: &RootCertStore) -> Result<RootCertStore> {
         let mut roots = others.clone();
@@ -72,7 +89,7 @@ impl Tls {
     }
 
     /// A client that speaks it.
-    pub fn client(&self, dialler: Dialler, system: &RootCertStore) -> Result<Http> {
+    pub fn client(&self, place: Place, proxies: Arc<Proxies>, system: &RootCertStore) -> Result<Http> {
         let roots = self.with_roots(system)?;
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = ClientConfig::builder_with_provider(provider.clone())
@@ -100,6 +117,8 @@ impl Tls {
                     .map_err(|error| bad("client certificate", error.to_string()))?
             }
         };
+        let limit = self.dial_limit.unwrap_or(DIAL_LIMIT);
+        let dialler = Dialler { place, proxies, limit, tls: Arc::new(config.clone()) };
         let connector = hyper_rustls::HttpsConnectorBuilder::new()
             .with_tls_config(config)
             .https_or_http()
@@ -165,23 +184,45 @@ fn bad(what: &str, error: String) -> Error {
     Error::invalid(format!("registry {what}: {error}"))
 }
 
+/// What a connection is made of.
+trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
+
 /// Opens connections.
 #[derive(Clone)]
 pub(super) struct Dialler {
-    pub place: Place,
-    pub proxies: Arc<Proxies>,
+    place: Place,
+    proxies: Arc<Proxies>,
+    /// Zero for none.
+    limit: Duration,
+    /// For proxies that speak it: that of the host behind them, as Go has it.
+    tls: Arc<ClientConfig>,
 }
 
 impl Dialler {
-    async fn dial(&self, host: String, port: u16) -> io::Result<TcpStream> {
-        let resolver = self.place.clone();
+    async fn dial(&self, host: &str, port: u16) -> io::Result<TcpStream> {
+        let limit = if self.limit.is_zero() { Duration::MAX } else { self.limit };
+        let deadline = Instant::now().checked_add(limit);
+        let (resolver, host) = (self.place.clone(), host.to_owned());
         let resolve =
             move || resolver.run(|| (host.as_str(), port).to_socket_addrs().map(Iterator::collect::<Vec<SocketAddr>>));
-        let addresses = spawn_blocking(resolve).await.map_err(io::Error::other)??;
+        let resolved = timeout(limit, spawn_blocking(resolve)).await;
+        let resolved =
+            resolved.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "dial tcp: lookup: i/o timeout"))?;
+        let addresses = resolved.map_err(io::Error::other)??;
         let mut last = io::Error::new(io::ErrorKind::NotFound, "no such host");
-        for address in addresses {
-            match self.place.connect_tcp(address, CONNECT_LIMIT).await {
+        let count = addresses.len();
+        for (index, address) in addresses.into_iter().enumerate() {
+            // Each address has its share of what is left (Go's `net.Dialer`, Timeout).
+            let left = deadline.map_or(Duration::MAX, |deadline| {
+                deadline.saturating_duration_since(Instant::now()) / u32::try_from(count - index).unwrap_or(1)
+            });
+            match self.place.connect_tcp(address, left).await {
                 Ok(stream) => return Ok(stream),
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                    last = io::Error::new(error.kind(), format!("dial tcp {address}: i/o timeout"));
+                }
                 Err(error) => last = io::Error::new(error.kind(), format!("dial tcp {address}: {error}")),
             }
         }
@@ -193,29 +234,49 @@ impl Dialler {
         let tls = uri.scheme_str() != Some("http");
         let port = uri.port_u16().unwrap_or(if tls { 443 } else { 80 });
         let Some(proxy) = self.proxies.of(&uri) else {
-            return Ok(Dialled { stream: TokioIo::new(self.dial(host, port).await?), proxied: false });
+            return Ok(Dialled::new(self.dial(&host, port).await?, false));
         };
-        let (proxy_host, proxy_port) = proxy.address.clone().map_err(io::Error::other)?;
         let mut stream = self
-            .dial(proxy_host, proxy_port)
+            .reach(proxy)
             .await
             .map_err(|error| io::Error::new(error.kind(), format!("proxyconnect tcp: {error}")))?;
-        if tls {
-            let authority = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
-            timeout(CONNECT_LIMIT, tunnel(&mut stream, &authority, proxy))
-                .await
-                .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the proxy does not answer"))??;
+        let target = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+        let through = async {
+            match proxy.kind {
+                ProxyKind::Socks => socks(&mut stream, &host, port, proxy.user.as_ref()).await.map_err(|error| {
+                    io::Error::new(error.kind(), format!("socks connect tcp {proxy:?}->{target}: {error}"))
+                }),
+                ProxyKind::Http | ProxyKind::Https if tls => tunnel(&mut stream, &target, proxy).await,
+                ProxyKind::Http | ProxyKind::Https => Ok(()),
+            }
+        };
+        timeout(PROXY_LIMIT, through)
+            .await
+            .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the proxy does not answer"))??;
+        Ok(Dialled::new(stream, !tls && proxy.kind != ProxyKind::Socks))
+    }
+
+    /// A connection to a proxy itself.
+    async fn reach(&self, proxy: &Proxy) -> io::Result<Box<dyn Wire>> {
+        let (host, port) = proxy.address.clone().map_err(io::Error::other)?;
+        let stream = self.dial(&host, port).await?;
+        if proxy.kind != ProxyKind::Https {
+            return Ok(Box::new(stream));
         }
-        Ok(Dialled { stream: TokioIo::new(stream), proxied: !tls })
+        let name = ServerName::try_from(host).map_err(io::Error::other)?;
+        let handshake = TlsConnector::from(self.tls.clone()).connect(name, stream);
+        let handshake = timeout(PROXY_LIMIT, handshake).await;
+        Ok(Box::new(handshake.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "TLS handshake timeout"))??))
     }
 }
 
 /// Has the proxy lead a connection on (RFC 9110, "CONNECT").
-async fn tunnel(stream: &mut TcpStream, authority: &str, proxy: &Proxy) -> io::Result<()> {
-    let authorization = proxy.authorization.as_ref();
+async fn tunnel(stream: &mut impl Wire, authority: &str, proxy: &Proxy) -> io::Result<()> {
+    let authorization = proxy.authorization();
     let authorization = authorization.map(|header| format!("Proxy-Authorization: {header}\r\n")).unwrap_or_default();
     let request = format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n{authorization}\r\n");
     stream.write_all(request.as_bytes()).await?;
+    stream.flush().await?;
     let mut answer = Vec::new();
     // Byte by byte: what comes behind the answer is the other side's.
     while !answer.ends_with(b"\r\n\r\n") {
@@ -230,6 +291,85 @@ async fn tunnel(stream: &mut TcpStream, authority: &str, proxy: &Proxy) -> io::R
         Some(status) if status.starts_with('2') => Ok(()),
         _ => Err(io::Error::other(format!("the proxy refuses: {line}"))),
     }
+}
+
+/// The same by a proxy that speaks SOCKS (RFC 1928, RFC 1929). Names are its to look up.
+async fn socks(stream: &mut impl Wire, host: &str, port: u16, user: Option<&(String, String)>) -> io::Result<()> {
+    const VERSION: u8 = 5;
+    const NO_AUTHENTICATION: u8 = 0;
+    const PASSWORD: u8 = 2;
+    let short = |text: &str, what: &str| {
+        u8::try_from(text.len()).map_err(|_| io::Error::other(format!("{what} of more than 255 bytes")))
+    };
+    let checked = |version: u8| match version {
+        VERSION => Ok(()),
+        version => Err(io::Error::other(format!("unexpected protocol version {version}"))),
+    };
+    let methods: &[u8] = if user.is_some() { &[NO_AUTHENTICATION, PASSWORD] } else { &[NO_AUTHENTICATION] };
+    stream.write_all(&[&[VERSION, methods.len() as u8], methods].concat()).await?;
+    stream.flush().await?;
+    checked(stream.read_u8().await?)?;
+    match (stream.read_u8().await?, user) {
+        (NO_AUTHENTICATION, _) => {}
+        (PASSWORD, Some((name, password))) => {
+            let mut request = vec![1, short(name, "a user's name")?];
+            request.extend(name.bytes());
+            request.push(short(password, "a password")?);
+            request.extend(password.bytes());
+            stream.write_all(&request).await?;
+            stream.flush().await?;
+            let mut answer = [0; 2];
+            stream.read_exact(&mut answer).await?;
+            if answer[1] != 0 {
+                return Err(io::Error::other("username/password authentication failed"));
+            }
+        }
+        _ => return Err(io::Error::other("no acceptable authentication methods")),
+    }
+    let mut request = vec![VERSION, 1, 0];
+    match host.parse::<IpAddr>() {
+        Ok(IpAddr::V4(address)) => {
+            request.push(1);
+            request.extend(address.octets());
+        }
+        Ok(IpAddr::V6(address)) => {
+            request.push(4);
+            request.extend(address.octets());
+        }
+        Err(_) => {
+            request.extend([3, short(host, "a host's name")?]);
+            request.extend(host.bytes());
+        }
+    }
+    request.extend(port.to_be_bytes());
+    stream.write_all(&request).await?;
+    stream.flush().await?;
+    let mut answer = [0; 4];
+    stream.read_exact(&mut answer).await?;
+    checked(answer[0])?;
+    let refusal = match answer[1] {
+        0 => None,
+        1 => Some("general SOCKS server failure".to_owned()),
+        2 => Some("connection not allowed by ruleset".to_owned()),
+        3 => Some("network unreachable".to_owned()),
+        4 => Some("host unreachable".to_owned()),
+        5 => Some("connection refused".to_owned()),
+        6 => Some("TTL expired".to_owned()),
+        7 => Some("command not supported".to_owned()),
+        8 => Some("address type not supported".to_owned()),
+        code => Some(format!("unknown code: {code}")),
+    };
+    if let Some(refusal) = refusal {
+        return Err(io::Error::other(refusal));
+    }
+    // Where it dialled from is of no use.
+    let length = match answer[3] {
+        1 => 4,
+        4 => 16,
+        3 => usize::from(stream.read_u8().await?),
+        kind => return Err(io::Error::other(format!("unknown address type {kind}"))),
+    };
+    stream.read_exact(&mut vec![0; length + 2]).await.map(drop)
 }
 
 impl tower::Service<Uri> for Dialler {
@@ -248,8 +388,14 @@ impl tower::Service<Uri> for Dialler {
 
 /// A connection that knows whether a proxy reads its requests.
 pub(super) struct Dialled {
-    stream: TokioIo<TcpStream>,
+    stream: TokioIo<Box<dyn Wire>>,
     proxied: bool,
+}
+
+impl Dialled {
+    fn new(stream: impl Wire + 'static, proxied: bool) -> Dialled {
+        Dialled { stream: TokioIo::new(Box::new(stream)), proxied }
+    }
 }
 
 impl Connection for Dialled {

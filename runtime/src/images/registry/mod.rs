@@ -25,13 +25,14 @@ use http_body_util::{BodyExt, Empty, combinators::UnsyncBoxBody};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
 pub use proxies::Proxies;
+use proxies::Proxy;
 pub use repository::{Repository, Served};
 use tokio::time::timeout;
 
 pub use upload::{Source, Uploaded};
 
 use self::{
-    connect::{Dialler, Http, Tls},
+    connect::{Http, Transport},
     hosts::Host,
 };
 use super::reference::Reference;
@@ -42,7 +43,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 /// The same where the registry may have to copy or to fetch a whole blob first. Others wait for ever.
 const SLOW_ANSWER_LIMIT: Duration = Duration::from_secs(15 * 60);
 
-/// Kinds of TLS that are remembered.
+/// Ways to connect that are remembered.
 const MAX_CLIENTS: usize = 64;
 
 /// What is sent.
@@ -82,13 +83,14 @@ impl Default for Registries {
 /// A client for all registries; connections are kept and used again.
 #[derive(Clone)]
 pub struct RegistryClient {
-    dialler: Dialler,
+    place: Place,
+    proxies: Arc<Proxies>,
     /// The system's certificate authorities, and those that were given.
     roots: Arc<rustls::RootCertStore>,
-    /// Where nothing is said of TLS.
+    /// Where nothing is said of it.
     http: Http,
     /// Where something is.
-    clients: Arc<Mutex<Vec<(Tls, Http)>>>,
+    clients: Arc<Mutex<Vec<(Transport, Http)>>>,
     /// Hosts on this machine that were found to speak TLS.
     tls_here: Arc<Mutex<HashSet<String>>>,
     registries: Arc<Registries>,
@@ -100,13 +102,13 @@ impl RegistryClient {
         // A host without certificates can still pull from loopback.
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         let proxies = Arc::new(registries.proxies.clone().unwrap_or_else(Proxies::from_environment));
-        let dialler = Dialler { place, proxies };
         let given = registries.extra_roots.iter().map(|pem| pem.clone().into_bytes());
-        let given = Tls { roots: given.collect(), ..Tls::default() };
+        let given = Transport { roots: given.collect(), ..Transport::default() };
         let roots = given.with_roots(&roots)?;
-        let http = Tls::default().client(dialler.clone(), &roots)?;
+        let http = Transport::default().client(place.clone(), proxies.clone(), &roots)?;
         Ok(RegistryClient {
-            dialler,
+            place,
+            proxies,
             roots: Arc::new(roots),
             http,
             clients: Arc::default(),
@@ -115,21 +117,21 @@ impl RegistryClient {
         })
     }
 
-    /// The client for hosts with such TLS.
-    fn client_for(&self, tls: &Tls) -> Result<Http> {
-        if *tls == Tls::default() {
+    /// The client for hosts that are connected to so.
+    fn client_for(&self, transport: &Transport) -> Result<Http> {
+        if *transport == Transport::default() {
             return Ok(self.http.clone());
         }
         let mut clients = self.clients.lock();
-        if let Some((_, client)) = clients.iter().find(|(own, _)| own == tls) {
+        if let Some((_, client)) = clients.iter().find(|(own, _)| own == transport) {
             return Ok(client.clone());
         }
-        let client = tls.client(self.dialler.clone(), &self.roots)?;
+        let client = transport.client(self.place.clone(), self.proxies.clone(), &self.roots)?;
         // Files that are changed again and again leave nothing behind for ever.
         if clients.len() >= MAX_CLIENTS {
             clients.remove(0);
         }
-        clients.push((tls.clone(), client.clone()));
+        clients.push((transport.clone(), client.clone()));
         Ok(client)
     }
 
@@ -156,11 +158,11 @@ impl RegistryClient {
         }
         let host = reference.host();
         let here = self.tls_here.lock().contains(host);
-        let tls = Tls { unverified: here, ..Tls::default() };
+        let transport = Transport { unverified: here, ..Transport::default() };
         let plain = is_loopback(host) && !here
             || self.registries.plain_http.iter().any(|plain| plain == host || *plain == reference.registry);
         let base = format!("{}://{host}/v2", if plain { "http" } else { "https" });
-        Ok(vec![Host { base, tls, headers: Vec::new(), resolve: true, pull: true, push: true }])
+        Ok(vec![Host { base, transport, headers: Vec::new(), resolve: true, pull: true, push: true }])
     }
 
     /// Whether a registry lets somebody in; a token that stands for the credentials, if there is one.
@@ -207,8 +209,8 @@ impl RegistryClient {
     ) -> Result<Response<Incoming>> {
         // To one that reads requests; one that leads a connection on was told.
         if request.uri().scheme_str() == Some("http")
-            && let Some(header) = self.dialler.proxies.of(request.uri()).and_then(|proxy| proxy.authorization.as_ref())
-            && let Ok(header) = HeaderValue::from_str(header)
+            && let Some(header) = self.proxies.of(request.uri()).and_then(Proxy::authorization)
+            && let Ok(header) = HeaderValue::from_str(&header)
         {
             request.headers_mut().insert(PROXY_AUTHORIZATION, header);
         }

@@ -18,7 +18,7 @@ use tracing::warn;
 
 use super::{
     ANSWER_LIMIT, Body, Credentials, RegistryClient, SLOW_ANSWER_LIMIT, challenge,
-    connect::{Http, Tls},
+    connect::{Http, Transport},
     hosts::Host,
     is_loopback, nothing, resolve, shown,
 };
@@ -62,8 +62,10 @@ pub(super) struct Endpoint {
     pull: bool,
     /// Whose content is wanted, for one that has that of several registries.
     namespace: Option<String>,
-    /// On this machine: whether it speaks TLS is not known yet.
+    /// Said to speak no TLS, and it may: whether it does is not known yet.
     untried: AtomicBool,
+    /// How it is connected to then.
+    transport: Transport,
 }
 
 /// How an endpoint is reached.
@@ -341,22 +343,28 @@ impl Repository {
         Err(Error::unavailable(format!("stopped after {MAX_REDIRECTS} redirects")))
     }
 
-    /// Finds out whether an endpoint on this machine speaks TLS, once; from then on it is spoken to by TLS, whatever it
-    /// proves (containerd's and dockerd's rule for loopback addresses).
+    /// Finds out whether an endpoint speaks TLS that is not said to, once; from then on it is spoken to by TLS. One on this
+    /// machine may prove what it likes (containerd's and dockerd's rule for loopback addresses).
     async fn begin_tls(&self, endpoint: &Endpoint) -> bool {
         if !endpoint.untried.swap(false, Ordering::Relaxed) {
             return false;
         }
         let Some(rest) = endpoint.base().strip_prefix("http://").map(str::to_owned) else { return false };
-        let Ok(http) = self.client.client_for(&Tls { unverified: true, ..Tls::default() }) else { return false };
         let host = rest.split('/').next().unwrap_or_default().to_owned();
+        let here = is_loopback(&host);
+        let unverified = here || endpoint.transport.unverified;
+        let Ok(http) = self.client.client_for(&Transport { unverified, ..endpoint.transport.clone() }) else {
+            return false;
+        };
         let Ok(address) = format!("https://{host}/v2/").parse() else { return false };
         let mut request = Request::new(nothing());
         *request.uri_mut() = address;
         if self.client.send(&http, request, Some(ANSWER_LIMIT)).await.is_err() {
             return false;
         }
-        self.client.tls_here.lock().insert(host);
+        if here {
+            self.client.tls_here.lock().insert(host);
+        }
         *endpoint.way.lock() = Way { base: format!("https://{rest}"), http };
         true
     }
@@ -416,8 +424,13 @@ impl Call<'_> {
 impl Endpoint {
     /// Where a host has a repository; an empty one stands for all.
     fn new(client: &RegistryClient, host: &Host, repository: &str) -> Result<Endpoint> {
-        let way = Way { base: format!("{}/{repository}", host.base), http: client.client_for(&host.tls)? };
-        let plain_here = way.base.strip_prefix("http://").is_some_and(is_loopback_with_port);
+        let way = Way { base: format!("{}/{repository}", host.base), http: client.client_for(&host.transport)? };
+        let authority = way.base.strip_prefix("http://").and_then(|rest| rest.split('/').next());
+        // One of which something is said of TLS may speak it, too, but not at the port that is plain HTTP's own
+        // (containerd's `config/hosts.go`, "HTTP endpoints should attempt to use the TLS configuration").
+        let untried = authority.is_some_and(|authority| {
+            (is_loopback(authority) || host.transport.says_tls()) && !authority.ends_with(":80")
+        });
         Ok(Endpoint {
             way: Mutex::new(way),
             credentials: Credentials::Anonymous,
@@ -426,7 +439,8 @@ impl Endpoint {
             resolve: host.resolve,
             pull: host.pull,
             namespace: None,
-            untried: AtomicBool::new(plain_here),
+            untried: AtomicBool::new(untried),
+            transport: host.transport.clone(),
         })
     }
 
@@ -472,12 +486,6 @@ impl Endpoint {
             _ => Err(Error::unavailable(format!("refused to follow a redirect from TLS to {:?}", shown(&to)))),
         }
     }
-}
-
-/// Whether an address is on this machine, and not at the port that is plain HTTP's own.
-fn is_loopback_with_port(rest: &str) -> bool {
-    let authority = rest.split('/').next().unwrap_or_default();
-    is_loopback(authority) && !authority.ends_with(":80")
 }
 
 /// Whether the same request may be answered differently later.
@@ -571,8 +579,8 @@ mod tests {
     fn addresses_lead_where_they_may() {
         let client = RegistryClient::new(Default::default(), Default::default()).unwrap();
         let endpoint = |base: &str| {
-            let (base, tls) = (base.to_owned(), Tls::default());
-            let host = Host { base, tls, headers: vec![], resolve: true, pull: true, push: true };
+            let (base, transport) = (base.to_owned(), Transport::default());
+            let host = Host { base, transport, headers: vec![], resolve: true, pull: true, push: true };
             Endpoint::new(&client, &host, "a").unwrap()
         };
         let (tls, plain) = (endpoint("https://r.example:5000/v2"), endpoint("http://r.example/v2"));
