@@ -248,7 +248,7 @@ impl<'a> Rootfs<'a> {
                 }
                 let later = self.is_filled(mount);
                 let now = if later { options.flags & !libc::MS_RDONLY } else { options.flags };
-                sys::mount(source, fd_path(&target), &mount.kind, now, &data).context(|| mount.kind.clone())?;
+                mount_data(source, Path::new(&fd_path(&target)), &mount.kind, now, &data, &mount.kind)?;
                 if later {
                     let mounted = self.resolve(destination, libc::O_PATH).context(|| "open the new mount".into())?;
                     self.read_only_later.borrow_mut().push(mounted);
@@ -519,21 +519,29 @@ pub(crate) fn plain_parts(path: &Path) -> Vec<&OsStr> {
     out
 }
 
-/// Mounts the root itself. Options longer than a page are an overlay of many layers: they are named relative to the
-/// directory they have in common.
+/// Mounts the root itself.
 fn mount_root(mount: &MountSpec, path: &Path) -> Result<()> {
     let what = || format!("mount the root ({}) at {path:?}", mount.kind);
     let options = &mount.options;
     if mount.kind == "bind" {
         return sys::mount(&mount.source, path, "", options.flags, "").context(what);
     }
-    if options.data.len() <= MAX_MOUNT_DATA {
-        return sys::mount(&mount.source, path, &mount.kind, options.flags, &options.data).context(what);
+    mount_data(&mount.source, path, &mount.kind, options.flags, &options.data, &what())
+}
+
+/// mount(2). Options longer than a page are an overlay of many layers: they are named relative to the directory they have in
+/// common.
+fn mount_data(source: &str, target: &Path, kind: &str, flags: u64, data: &str, what: &str) -> Result<()> {
+    if data.len() <= MAX_MOUNT_DATA {
+        return sys::mount(source, target, kind, flags, data).context(|| what.to_owned());
     }
     let (base, data) =
-        shorten_overlay(&options.data).ok_or_else(|| Error::new("the options of the root are longer than a page"))?;
+        shorten_overlay(data).ok_or_else(|| Error::new(format!("{what}: the options are longer than a page")))?;
+    let here = sys::open(".", libc::O_PATH, 0).context(|| "open the working directory".into())?;
     std::env::set_current_dir(&base).context(|| format!("enter {base:?}"))?;
-    sys::mount(&mount.source, path, &mount.kind, options.flags, &data).context(what)
+    let mounted = sys::mount(source, target, kind, flags, &data).context(|| what.to_owned());
+    sys::fchdir(&here).context(|| "return to the working directory".into())?;
+    mounted
 }
 
 /// Takes the longest common directory out of an overlay's layers.

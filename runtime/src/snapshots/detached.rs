@@ -12,6 +12,11 @@ use super::Root;
 use crate::error::{Context, Error, Result};
 
 /// Mounts a root where only the descriptor returned can reach it: at a directory, in a mount namespace of a thread's own.
+///
+/// The descriptor is of a copy that is mounted nowhere, and the mount stays for as long as it is open. One of the mount itself
+/// would not do: when the namespace is gone, each step there changes what openat2(2) compares to see that nothing was moved
+/// meanwhile (the kernel's `mntput`, which takes `mount_lock` for mounts without a namespace), and a `..` behind a link is
+/// never followed (EAGAIN).
 pub fn open_detached(root: &Root, target: &Path) -> Result<OwnedFd> {
     match root {
         Root::Directory(path) => {
@@ -19,22 +24,33 @@ pub fn open_detached(root: &Root, target: &Path) -> Result<OwnedFd> {
         }
         Root::Mount { kind, options } => {
             fs::create_dir_all(target).context(format!("create {}", target.display()))?;
-            let (base, data) = shorten(options)?;
             let work = || -> Result<OwnedFd> {
-                // The working directory is the thread's own then, too.
-                sys::unshare(libc::CLONE_NEWNS).context("make a mount namespace")?;
-                if let Some(base) = &base {
-                    std::env::set_current_dir(base).context(format!("enter {}", base.display()))?;
+                mount_alone(kind, options, 0, target)?;
+                match sys::open_tree(&target.to_string_lossy(), false) {
+                    // Before Linux 5.2.
+                    Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {
+                        sys::open(target, libc::O_PATH | libc::O_DIRECTORY, 0)
+                    }
+                    opened => opened,
                 }
-                sys::mount("", "/", "", libc::MS_REC | libc::MS_PRIVATE, "").context("keep mounts to ourselves")?;
-                sys::mount(kind, target, kind, 0, &data).context("mount the container's file system")?;
-                sys::open(target, libc::O_PATH | libc::O_DIRECTORY, 0).context("open the container's file system")
+                .context("open the container's file system")
             };
-            // The namespace ends with the thread; the mount stays for as long as the descriptor is open.
             std::thread::scope(|scope| scope.spawn(work).join())
                 .map_err(|_| Error::internal("the thread that mounts ended early"))?
         }
     }
+}
+
+/// Mounts a file system in a new mount namespace of the calling thread, which ends with it.
+pub fn mount_alone(kind: &str, options: &[String], flags: u64, target: &Path) -> Result<()> {
+    let (base, data) = shorten(options)?;
+    // The working directory is the thread's own then, too.
+    sys::unshare(libc::CLONE_NEWNS).context("make a mount namespace")?;
+    if let Some(base) = &base {
+        std::env::set_current_dir(base).context(format!("enter {}", base.display()))?;
+    }
+    sys::mount("", "/", "", libc::MS_REC | libc::MS_PRIVATE, "").context("keep mounts to ourselves")?;
+    sys::mount(kind, target, kind, flags, &data).context("mount the container's file system")
 }
 
 /// mount(2) takes a page of options, its end included.

@@ -12,7 +12,7 @@ mod merged;
 pub mod overlay;
 mod settle;
 
-pub use detached::open_detached;
+pub use detached::{mount_alone, open_detached};
 
 use std::{
     fs::{self, File},

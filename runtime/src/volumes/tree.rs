@@ -16,7 +16,7 @@ use coracle_launcher::sys;
 
 use crate::{
     error::{Context, Error, Result},
-    snapshots::Root,
+    snapshots::{Root, mount_alone},
 };
 
 /// Device and inode: which file it is.
@@ -65,21 +65,18 @@ impl Tree {
 }
 
 /// Mounts a root where nobody else sees it, for as long as `work` takes, and to be read alone: what is mounted for writing is
-/// flushed to the disk at its end. A descriptor by itself would not do: when the namespace that something was mounted in is
-/// gone, the kernel follows no `..` behind a link there (EAGAIN).
+/// flushed to the disk at its end.
 pub fn mounted<T: Send>(root: &Root, target: &Path, work: impl FnOnce(&Tree) -> Result<T> + Send) -> Result<T> {
     let open = |path: &Path| {
         sys::open(path, libc::O_PATH | libc::O_DIRECTORY, 0).map(Tree::new).context(format!("open {}", path.display()))
     };
     let (kind, options) = match root {
         Root::Directory(path) => return work(&open(path)?),
-        Root::Mount { kind, options } => (kind, options.join(",")),
+        Root::Mount { kind, options } => (kind, options),
     };
     fs::create_dir_all(target).context(format!("create {}", target.display()))?;
     let work = || {
-        sys::unshare(libc::CLONE_NEWNS).context("make a mount namespace")?;
-        sys::mount("", "/", "", libc::MS_REC | libc::MS_PRIVATE, "").context("keep mounts to ourselves")?;
-        sys::mount(kind, target, kind, libc::MS_RDONLY, &options).context("mount the container's file system")?;
+        mount_alone(kind, options, libc::MS_RDONLY, target)?;
         work(&open(target)?)
     };
     // The namespace, and the mount, end with the thread.

@@ -2,13 +2,14 @@
 
 use std::{fs, path::Path, sync::Arc};
 
+use coracle_runtime::{digest::Digest, images::manifest::OCI_MANIFEST};
 use k8s_cri::v1;
 use serde_json::{Value, json};
 use tonic::Code;
 
 use crate::{
     cri::assert_nothing_left,
-    harness::{Clients, Node, log, sandbox, script},
+    harness::{Clients, Node, log, newer, sandbox, script},
     hostile::{end, entry, link, of, pod, publish, pull},
     images::Registry,
     isolation::isolated,
@@ -61,6 +62,57 @@ fn publish_database(registry: &Registry) {
 const LOOK: &str = "stat -c %u:%g:%a /data /data/seed; cat /data/seed /data/deep/file; \
                     echo changed > /data/seed && echo x > /relative/place/f && echo x > /new/f && echo written; ls /given; \
                     (echo x > /data2) 2>/dev/null || echo read-only";
+
+/// An image of as many layers as one may have, each with a file.
+fn publish_many(registry: &Registry) {
+    publish(registry, "first", json!({}), |layer| {
+        directory(layer, "data", 33, 0o750);
+        file(layer, "data/seed", 33, 0o640, "seed\n");
+    });
+    let read = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).unwrap();
+    let mut manifest = read(&registry.get("test/app/manifests/first"));
+    let blob = |digest: &str| format!("test/app/blobs/{digest}");
+    let mut config = read(&registry.get(&blob(manifest["config"]["digest"].as_str().unwrap())));
+    for number in 1..127 {
+        let mut layer = tar::Builder::new(Vec::new());
+        file(&mut layer, &format!("many/f{number}"), 0, 0o644, "x");
+        let layer = layer.into_inner().unwrap();
+        config["rootfs"]["diff_ids"].as_array_mut().unwrap().push(Digest::of(&layer).to_string().into());
+        let layer = registry.put(&blob("DIGEST"), "application/vnd.oci.image.layer.v1.tar", &layer);
+        manifest["layers"].as_array_mut().unwrap().push(layer);
+    }
+    config["config"] = volumes(&["/data"]);
+    let kind = "application/vnd.oci.image.config.v1+json";
+    manifest["config"] = registry.put(&blob("DIGEST"), kind, config.to_string().as_bytes());
+    registry.put("test/app/manifests/many", OCI_MANIFEST, manifest.to_string().as_bytes());
+}
+
+#[test]
+fn images_of_many_layers_are_mounted() {
+    const TEST: &str = "image_volumes::images_of_many_layers_are_mounted";
+    isolated(TEST, || async {
+        let registry = Arc::new(Registry::default());
+        publish_many(&registry);
+        let host = registry.serve().await;
+        let (node, mut cri, pod, running) = crate::hostile::pod(TEST).await;
+        let image = pull(&mut cri, &host, "many").await;
+        let mount =
+            |path: &str| v1::Mount { container_path: path.into(), image: Some(image.clone()), ..Default::default() };
+        // As a root, with a volume that is filled from there, and as volumes, whole and in part.
+        let text = "cat /data/seed; ls /many | /bin/busybox wc -l; ls /vol/many | /bin/busybox wc -l; ls /part | /bin/busybox wc -l";
+        let mut config = of(&image, script("many", text));
+        config.mounts = vec![mount("/vol"), mount("/part")];
+        let request =
+            v1::CreateContainerRequest { pod_sandbox_id: pod.clone(), config: Some(config), sandbox_config: None };
+        let mut request = newer(request);
+        request.config.as_mut().unwrap().mounts[1].image_sub_path = "many".into();
+        let id = cri.newer.create_container(request).await.unwrap().into_inner().container_id;
+        cri.start(&id).await;
+        let code = cri.wait(&id).await.exit_code;
+        assert_eq!((log(&node, "web", "many").as_str(), code), ("seed\n126\n126\n126\n", 0));
+        end(&node, cri, &pod, running).await;
+    });
+}
 
 #[test]
 fn volumes_of_an_image_are_the_containers_own() {
