@@ -18,7 +18,7 @@ use crate::{
     error::Kind,
     images::{
         events::Event,
-        manifest::Platform,
+        manifest::{NO_SCHEMA_1, Platform},
         pull::PullOptions,
         reference::{Reference, is_name_only},
         registry::Credentials,
@@ -189,6 +189,37 @@ pub fn pull_problem(reference: &Reference, error: &crate::Error) -> Problem {
                 words.unwrap_or("denied: requested access to the resource is denied")
             ))
         }
+        Kind::InvalidArgument if text.contains(NO_SCHEMA_1) => Problem::bad(format!(
+            "Docker Image Format v1 and Docker Image manifest version 2, schema 1 support has been removed. Suggest the \
+             author of {reference} to upgrade the image to the OCI Format or Docker Image manifest v2, schema 2. More \
+             information at https://docs.docker.com/go/deprecated-image-specs/"
+        )),
         _ => Problem::internal(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::images::manifest;
+
+    #[test]
+    fn images_of_the_first_schema_are_refused_in_dockers_words() {
+        let reference: Reference = "progrium/stress".parse().unwrap();
+        for (text, kind) in [
+            (r#"{"schemaVersion":1}"#, ""),
+            ("{}", "application/vnd.docker.distribution.manifest.v1+json"),
+            ("{}", "application/vnd.docker.distribution.manifest.v1+prettyjws"),
+        ] {
+            let error = manifest::parse(text.as_bytes(), kind).map(drop).unwrap_err();
+            let problem = pull_problem(&reference, &error.context("failed to pull and unpack image"));
+            assert_eq!(problem.status, StatusCode::BAD_REQUEST);
+            assert_eq!(
+                problem.message,
+                "Docker Image Format v1 and Docker Image manifest version 2, schema 1 support has been removed. Suggest \
+                 the author of docker.io/progrium/stress:latest to upgrade the image to the OCI Format or Docker Image \
+                 manifest v2, schema 2. More information at https://docs.docker.com/go/deprecated-image-specs/"
+            );
+        }
     }
 }

@@ -6,6 +6,7 @@ use serde_json::json;
 use super::{
     http::{Answer, Call, Problem, ok},
     images::credentials,
+    pulls::pull_problem,
 };
 use crate::images::{
     manifest::{self, Document},
@@ -51,7 +52,9 @@ pub async fn distribution(call: Call) -> Answer {
     let credentials = credentials(&call);
     let served = call.docker.engine.images().manifest_in_registry(&reference, credentials).await?;
     let size = served.bytes.len();
-    let platforms = match manifest::parse(&served.bytes, &served.media_type)? {
+    let platforms = match manifest::parse(&served.bytes, &served.media_type)
+        .map_err(|error| pull_problem(&reference, &error))?
+    {
         Document::Index(index) => index.manifests.iter().filter_map(|entry| entry.platform.clone()).collect::<Vec<_>>(),
         Document::Manifest(_) => Vec::new(),
     };

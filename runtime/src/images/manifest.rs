@@ -20,8 +20,15 @@ pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.
 
 /// Largest manifest, index or configuration (containerd's and the distribution specification's limit).
 pub const MAX_DOCUMENT: u64 = 4 << 20;
-/// An overlay holds no more; Docker's own limit is 127.
-const MAX_LAYERS: usize = 127;
+/// An overlay holds no more (Linux, `fs/overlayfs/params.h`, OVL_MAX_STACK), whatever the limit for images is.
+pub const MAX_LAYERS: usize = 500;
+/// What Docker's manifests before schema 2 were served as.
+const SCHEMA_1: [&str; 2] = [
+    "application/vnd.docker.distribution.manifest.v1+prettyjws",
+    "application/vnd.docker.distribution.manifest.v1+json",
+];
+/// What is said of these (containerd's `client/pull.go`).
+pub const NO_SCHEMA_1: &str = "schema 1 image manifests are no longer supported: invalid argument";
 const MAX_INDEX_ENTRIES: usize = 1024;
 
 /// A reference to content.
@@ -109,7 +116,11 @@ pub fn parse(bytes: &[u8], media_type: &str) -> Result<Document> {
     let bad = |error: serde_json::Error| Error::invalid(format!("malformed manifest: {error}"));
     let value: serde_json::Value = serde_json::from_slice(bytes).map_err(bad)?;
     let inside = value.get("mediaType").and_then(serde_json::Value::as_str).unwrap_or_default();
-    if value.get("schemaVersion").and_then(serde_json::Value::as_u64) != Some(2) {
+    let schema = value.get("schemaVersion").and_then(serde_json::Value::as_u64);
+    if schema == Some(1) || SCHEMA_1.contains(&media_type) {
+        return Err(Error::invalid(NO_SCHEMA_1));
+    }
+    if schema != Some(2) {
         return Err(Error::invalid("unsupported manifest schema: only schema 2 and OCI are"));
     }
     // A document that is both could be read differently by others (CVE-2021-41190).
@@ -320,12 +331,13 @@ mod tests {
     fn hostile_documents_are_refused() {
         let digest = Digest::of(b"");
         let entry = format!(r#"{{"mediaType":"x","digest":"{digest}","size":1}}"#);
-        let layers = vec![entry.clone(); 200].join(",");
+        let layers = vec![entry.clone(); 501].join(",");
         for (document, word) in [
             ("{".to_owned(), "malformed"),
-            (r#"{"schemaVersion":1}"#.to_owned(), "schema"),
+            (r#"{"schemaVersion":1}"#.to_owned(), "schema 1 image manifests"),
+            (r#"{"schemaVersion":3}"#.to_owned(), "unsupported manifest schema"),
             (format!(r#"{{"schemaVersion":2,"manifests":[],"layers":[],"config":{entry}}}"#), "ambiguous"),
-            (format!(r#"{{"schemaVersion":2,"config":{entry},"layers":[{layers}]}}"#), "127 layers"),
+            (format!(r#"{{"schemaVersion":2,"config":{entry},"layers":[{layers}]}}"#), "500 layers"),
             (
                 format!(
                     r#"{{"schemaVersion":2,"config":{entry},"layers":[{{"mediaType":"application/vnd.docker.image.rootfs.foreign.diff.tar.gzip","digest":"{digest}","size":1}}]}}"#

@@ -214,6 +214,23 @@ fn what_registries_say_is_told_and_secrets_are_not() {
 }
 
 #[test]
+fn what_is_older_than_images_is_named() {
+    isolated("registries::what_is_older_than_images_is_named", || async {
+        let old = "application/vnd.docker.distribution.manifest.v1+prettyjws";
+        let setting = odd(move |request| {
+            let manifest = r#"{"schemaVersion":1,"name":"test/app","fsLayers":[]}"#;
+            request.uri().path().contains("/manifests/").then(|| respond(200, &[("Content-Type", old)], manifest))
+        })
+        .await;
+        let error = setting.pull(Credentials::Anonymous).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::InvalidArgument);
+        let name = format!("{}/test/app:v1", setting.host);
+        let words = "schema 1 image manifests are no longer supported: invalid argument";
+        assert_eq!(error.to_string(), format!("failed to pull and unpack image \"{name}\": {words}"));
+    });
+}
+
+#[test]
 fn downloads_go_on_as_long_as_something_comes() {
     isolated("registries::downloads_go_on_as_long_as_something_comes", || async {
         // Twelve breaks, each behind a few bytes.
