@@ -11,11 +11,10 @@ use coracle_pki::Identity;
 use coracle_runtime::{
     check::{Check, Outcome},
     docker::{Listener, Tls},
-    snapshots::apply::Limits,
 };
 use tokio::sync::watch;
 
-use crate::{readiness, run_dir::RunDir, shutdown};
+use crate::{images, readiness, run_dir::RunDir, shutdown};
 
 #[derive(Debug, Args)]
 pub struct Scheduler {
@@ -197,12 +196,8 @@ pub struct Runtime {
     /// Whether containers get SELinux labels where the kernel has SELinux
     #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
     selinux_enabled: bool,
-    /// Most bytes that a layer may have unpacked
-    #[arg(long, value_name = "BYTES", default_value_t = Limits::default().bytes)]
-    max_layer_bytes: u64,
-    /// Most files that a layer may have
-    #[arg(long, value_name = "N", default_value_t = Limits::default().entries)]
-    max_layer_files: u64,
+    #[command(flatten)]
+    images: images::Options,
     #[command(subcommand)]
     chore: Option<RuntimeChore>,
 }
@@ -245,8 +240,8 @@ pub async fn runtime(options: Runtime) -> Result<()> {
         },
         selinux: options.selinux_enabled,
         pull_place: Place::Current,
-        registries: Default::default(),
-        layer_limits: Limits { entries: options.max_layer_files, bytes: options.max_layer_bytes, ..Limits::default() },
+        registries: options.images.registries(),
+        layer_limits: options.images.limits(),
         docker,
     };
     if let Some(RuntimeChore::Check { repair }) = options.chore {

@@ -7,6 +7,7 @@ mod allocator;
 mod api;
 mod cni;
 mod components;
+mod images;
 mod lab;
 mod logging;
 mod node_socket;

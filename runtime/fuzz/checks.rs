@@ -30,7 +30,7 @@ pub fn layers(data: &[u8]) {
     let victim = dir.path().join("victim");
     fs::create_dir(&victim).expect("a directory beside it");
     fs::write(victim.join("file"), "untouched").expect("a file beside it");
-    let limits = Limits { entries: 200, bytes: 1 << 20, names: 1 << 20 };
+    let limits = Limits { entries: 200, bytes: 1 << 20, names: 1 << 20, ..Limits::default() };
     let stores: [Box<dyn Snapshotter>; 2] = [
         Box::new(Overlay::open(&dir.path().join("overlay")).expect("a store")),
         Box::new(Copy::open(&dir.path().join("copy")).expect("a store")),

@@ -22,7 +22,7 @@ use coracle_runtime::Runtime;
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::{readiness, run_dir::RunDir, server::inherited_netns, shutdown};
+use crate::{images, readiness, run_dir::RunDir, server::inherited_netns, shutdown};
 
 #[derive(Debug, Args)]
 pub struct Options {
@@ -62,6 +62,8 @@ pub struct Options {
     /// Have the test images coracle/hello:v1 and :v2
     #[arg(long)]
     hello_images: bool,
+    #[command(flatten)]
+    images: images::Options,
 }
 
 /// Runs the node until it is told to stop. Its containers go on without it.
@@ -92,8 +94,8 @@ pub async fn run(options: Options) -> Result<()> {
         cdi_dirs: coracle_runtime::Config::default_cdi_dirs(),
         selinux: true,
         pull_place,
-        layer_limits: Default::default(),
-        registries: Default::default(),
+        layer_limits: options.images.limits(),
+        registries: options.images.registries(),
         docker: vec![coracle_runtime::docker::Listener::Unix(run_dir.join("docker.sock"))],
     });
     let runtime = Arc::new(runtime.await.context("start the container runtime")?);

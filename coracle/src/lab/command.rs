@@ -12,6 +12,7 @@ use super::{
     spec::Publish,
     up::{self, Wish},
 };
+use crate::images;
 
 /// `coracle lab …`
 #[derive(Debug, Args)]
@@ -42,6 +43,8 @@ enum Action {
         /// Publish a node port on the host's 127.0.0.1
         #[arg(long, value_name = "HOSTPORT:NODEPORT")]
         publish: Vec<Publish>,
+        #[command(flatten)]
+        images: images::Options,
     },
     /// End a lab and remove every trace of it
     Down,
@@ -137,11 +140,11 @@ pub fn run(command: Command) -> Result<ExitCode> {
 
 async fn act(paths: &Paths, action: Action) -> Result<ExitCode> {
     match action {
-        Action::Up { nodes, servers, etcd, publish } => {
+        Action::Up { nodes, servers, etcd, publish, images } => {
             if servers > 1 && etcd.is_empty() {
                 bail!("--servers {servers} needs an etcd that the servers share; say where it is: --etcd URL,…");
             }
-            up::up(paths, &Wish { nodes, servers, etcd, publish }).await?;
+            up::up(paths, &Wish { nodes, servers, etcd, publish, agent: images.words() }).await?;
         }
         Action::Down => down::down(paths).await?,
         Action::Status { output } => inspect::status(paths, output == "json").await?,

@@ -64,7 +64,7 @@ pub async fn demo(paths: &Paths, keep: bool) -> Result<ExitCode> {
         bail!("there is a lab {:?} already; name another one for the demo: coracle lab demo --name demo", spec.name);
     }
     println!("$ coracle lab up --nodes 3 --name {}", paths.name());
-    up::up(paths, &Wish { nodes: 3, servers: 1, etcd: Vec::new(), publish: Vec::new() }).await?;
+    up::up(paths, &Wish { nodes: 3, servers: 1, etcd: Vec::new(), publish: Vec::new(), agent: Vec::new() }).await?;
     let told = tokio::select! {
         told = story::tell(paths, STORY) => told,
         _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),

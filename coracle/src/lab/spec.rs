@@ -38,6 +38,9 @@ pub struct Spec {
     pub publish: Vec<Publish>,
     /// The number of the next node.
     pub next: u32,
+    /// Further options of the nodes' agents.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub agent: Vec<String>,
 }
 
 /// A node of a lab.
@@ -84,7 +87,16 @@ impl Node {
 impl Spec {
     /// A new lab without nodes.
     pub fn new(name: &str, api_port: u16, etcd: Vec<String>, servers: u32) -> Self {
-        Self { name: name.to_owned(), api_port, etcd, servers, nodes: Vec::new(), publish: Vec::new(), next: 1 }
+        Self {
+            name: name.to_owned(),
+            api_port,
+            etcd,
+            servers,
+            nodes: Vec::new(),
+            publish: Vec::new(),
+            next: 1,
+            agent: Vec::new(),
+        }
     }
 
     /// Reads the lab's spec; `None` when there is no such lab.

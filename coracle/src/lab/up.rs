@@ -41,6 +41,8 @@ pub struct Wish {
     pub etcd: Vec<String>,
     /// Ports to publish.
     pub publish: Vec<Publish>,
+    /// Further options of the nodes' agents.
+    pub agent: Vec<String>,
 }
 
 /// Brings the lab up.
@@ -105,6 +107,7 @@ fn create(paths: &Paths, wish: &Wish, api_port: u16) -> Result<Spec> {
     let mut spec = Spec::new(paths.name(), api_port, wish.etcd.clone(), wish.servers);
     spec.add_nodes(wish.nodes)?;
     spec.publish.clone_from(&wish.publish);
+    spec.agent.clone_from(&wish.agent);
     spec.save(paths)?;
     Ok(spec)
 }
@@ -241,6 +244,7 @@ pub async fn start_node(paths: &Paths, spec: &Spec, cgroups: &Cgroups, segment: 
     ]);
     let mut command = vec![program()?, "agent".into(), "--hello-images".into()];
     command.extend(options.into_iter().flat_map(|(option, value)| [option.to_owned(), value]));
+    command.extend(spec.agent.iter().cloned());
     let start = Start {
         name: &node.name,
         node: Some(&netns),

@@ -109,6 +109,8 @@ pub struct Entry {
 pub struct Context {
     dir: PathBuf,
     spool: File,
+    /// Of archives in it, too.
+    limits: Limits,
     /// By path, without slashes at either end.
     entries: BTreeMap<String, Entry>,
 }
@@ -118,12 +120,14 @@ impl Context {
     pub fn new(dir: &Path) -> Result<Context> {
         let flags = libc::O_TMPFILE | libc::O_RDWR;
         let spool = sys::open(dir, flags, 0o600).context(format!("make a file in {}", dir.display()))?;
-        Ok(Context { dir: dir.to_owned(), spool: spool.into(), entries: BTreeMap::new() })
+        let limits = Limits::default().within(dir);
+        Ok(Context { dir: dir.to_owned(), spool: spool.into(), limits, entries: BTreeMap::new() })
     }
 
     /// Receives a tar stream, compressed or not.
     pub fn receive(dir: &Path, stream: impl Read, limits: Limits) -> Result<Context> {
-        let mut context = Context::new(dir)?;
+        let limits = limits.within(dir);
+        let mut context = Context { limits, ..Context::new(dir)? };
         let mut receiver = Receiver { offset: 0, left: limits.bytes, buffer: vec![0; 128 << 10] };
         let mut archive = tar::Archive::new(decompress::reader(stream).context("read the build context")?);
         let mut count = 0;
@@ -159,8 +163,8 @@ impl Context {
     }
 
     /// Receives an archive that is a file here.
-    pub fn unpack(&self, content: &Content, limits: Limits) -> Result<Context> {
-        Context::receive(&self.dir, self.open(content), limits)
+    pub fn unpack(&self, content: &Content) -> Result<Context> {
+        Context::receive(&self.dir, self.open(content), self.limits)
     }
 
     pub fn entries(&self) -> &BTreeMap<String, Entry> {
@@ -408,7 +412,7 @@ mod tests {
     }
 
     fn received(bytes: &[u8]) -> Result<Context> {
-        Context::receive(&std::env::temp_dir(), bytes, Limits { entries: 100, bytes: 1000, names: 1000 })
+        Context::receive(&std::env::temp_dir(), bytes, Limits { entries: 100, bytes: 1000, ..Limits::default() })
     }
 
     #[test]

@@ -18,7 +18,6 @@ use crate::{
     digest::{Digest, Hasher},
     error::{Context as _, Error, Result},
     images::decompress,
-    snapshots::apply::Limits,
 };
 
 /// Files that one instruction may take.
@@ -297,7 +296,7 @@ fn unpacked(context: &Arc<Context>, entry: &Entry) -> Result<Option<Vec<Item>>> 
     if !is_archive(context, entry)? {
         return Ok(None);
     }
-    let inner = Arc::new(context.unpack(&entry.content, Limits::default()).context("unpack an archive")?);
+    let inner = Arc::new(context.unpack(&entry.content).context("unpack an archive")?);
     Ok(Some(inner.entries().iter().map(|(path, entry)| of_entry(&inner, path.clone(), entry)).collect()))
 }
 

@@ -83,7 +83,8 @@ impl Spool {
         let mut spool = Spool { dir, links: HashMap::new(), temporary: true };
         let allowance = Allowance::new();
         let mut archive = tar::Archive::new(allowance.metered(reader));
-        let mut left = inner.limits.bytes;
+        let most = inner.limits.within(&spool.dir).bytes;
+        let mut left = most;
         for (index, entry) in archive.entries().context("read image archive")?.enumerate() {
             let mut entry = entry.context("read image archive")?;
             allowance.content();
@@ -97,9 +98,9 @@ impl Spool {
                     if let Some(parent) = target.parent() {
                         fs::create_dir_all(parent).context(format!("create {}", parent.display()))?;
                     }
-                    left = left.checked_sub(entry.size()).ok_or_else(|| {
-                        Error::invalid(format!("image archive is larger than {} bytes", inner.limits.bytes))
-                    })?;
+                    left = left
+                        .checked_sub(entry.size())
+                        .ok_or_else(|| Error::invalid(format!("image archive is larger than {most} bytes")))?;
                     let mut file = File::create(&target).context(format!("create {}", target.display()))?;
                     std::io::copy(&mut entry, &mut file).context("read image archive")?;
                 }

@@ -106,6 +106,11 @@ impl Images {
         Ok(Images { inner: Arc::new(inner) })
     }
 
+    /// What of layers, archives and build contexts is too much.
+    pub fn limits(&self) -> Limits {
+        self.inner.limits
+    }
+
     /// What builds made and may make use of again.
     pub fn build_cache(&self) -> &BuildCache {
         &self.inner.build_cache
@@ -274,12 +279,17 @@ impl Inner {
         config: &ImageConfig,
         reference: Option<&Reference>,
     ) -> Result<Arc<ImageRecord>> {
+        self.check_layers(manifest)?;
+        // The manifest counts, and an index above it (containerd's `core/images/usage`, WithManifestUsage).
+        let above = if named == manifest_digest { vec![named] } else { vec![named, manifest_digest] };
+        let documents = above.into_iter().filter_map(|digest| self.content.open_blob(digest).ok()?.metadata().ok());
+        let documents: u64 = documents.map(|metadata| metadata.len()).sum();
         let mut record = ImageRecord {
             id: manifest.config.digest.clone(),
             manifest: manifest_digest.clone(),
             layers: manifest.layers.iter().map(|layer| layer.digest.clone()).collect(),
             chains: config.chain_ids(),
-            size: manifest.layers.iter().map(|layer| layer.size).sum::<u64>() + manifest.config.size,
+            size: manifest.layers.iter().map(|layer| layer.size).sum::<u64>() + manifest.config.size + documents,
             user: config.config.user.clone(),
             tags: reference.and_then(Reference::tagged).into_iter().collect(),
             repo_digests: reference.map(|reference| reference.with_digest(named)).into_iter().collect(),
@@ -295,6 +305,16 @@ impl Inner {
         self.content.settle()?;
         self.snapshots.settle()?;
         self.catalogue.add(record)
+    }
+
+    /// Whether an image has more layers than it may.
+    pub fn check_layers(&self, manifest: &Manifest) -> Result<()> {
+        match self.limits.layers {
+            most if manifest.layers.len() > most => {
+                Err(Error::invalid(format!("max depth exceeded: image has more than {most} layers")))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The image of an id, if it is there with everything that is needed to save and to push it.

@@ -193,6 +193,7 @@ async fn resolve(
         match manifest::parse(&served.bytes, &served.media_type)? {
             Document::Manifest(manifest) => {
                 manifest.check_types()?;
+                inner.check_layers(&manifest)?;
                 return Ok(Resolved { named, digest, manifest });
             }
             Document::Index(index) => {

@@ -28,19 +28,39 @@ use super::{
 };
 use crate::error::{Context, Error, Result};
 
-/// Most files of one layer, most bytes they may have together, and most bytes of the names of its directories, which are
-/// remembered until the end: more is a bomb, not an image.
-#[derive(Clone, Copy, Debug)]
+/// What is a bomb, not an image. containerd and moby have no such limits but that of layers, which is moby's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
+    /// Most files of one layer.
     pub entries: u64,
+    /// Most bytes that they may have together, holes included. What is written is always bounded by the room there is.
     pub bytes: u64,
+    /// Most bytes of the names of its directories, which are remembered until the end.
     pub names: u64,
+    /// Most layers of an image.
+    pub layers: usize,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { entries: 1_000_000, bytes: 64 << 30, names: 64 << 20 }
+        Limits { entries: 10_000_000, bytes: u64::MAX, names: 64 << 20, layers: 127 }
     }
+}
+
+impl Limits {
+    /// The same where all bytes are written: no more than there is room for.
+    pub fn within(self, dir: &Path) -> Limits {
+        Limits { bytes: self.bytes.min(room(dir)), ..self }
+    }
+}
+
+/// How many bytes may be written below a directory: what is free there, but for a sixteenth that others may need meanwhile.
+fn room(dir: &Path) -> u64 {
+    // What cannot be asked will say itself that it is full.
+    rustix::fs::statvfs(dir).map_or(u64::MAX, |found| {
+        let free = found.f_bavail.saturating_mul(found.f_frsize);
+        free - free / 16
+    })
 }
 
 /// Bytes of a file that are written at once.
@@ -58,8 +78,10 @@ pub fn apply(tar: impl Read, draft: &Draft, limits: Limits) -> Result<()> {
         draft,
         root: root.into(),
         limits,
+        room: room(&draft.root()),
         entries: 0,
         bytes: 0,
+        written: 0,
         names: 0,
         directory_times: Vec::new(),
         last: None,
@@ -77,8 +99,11 @@ struct Layer<'a> {
     draft: &'a Draft,
     root: OwnedFd,
     limits: Limits,
+    /// Most bytes that are written.
+    room: u64,
     entries: u64,
     bytes: u64,
+    written: u64,
     names: u64,
     /// Directories get their times last: filling them changes them.
     directory_times: Vec<(PathBuf, Times)>,
@@ -276,8 +301,13 @@ impl Layer<'_> {
         name: &OsStr,
     ) -> Result<File> {
         // Before anything is written: a header of 512 bytes can announce as much as it likes.
+        let written = member.pieces.as_ref().map_or(member.size, |pieces| pieces.iter().map(|piece| piece.1).sum());
         if member.size > self.left() {
             return Err(self.too_large());
+        }
+        if written > self.room - self.written {
+            let room = self.room;
+            return Err(Error::internal(format!("layer is larger than the {room} bytes that there is room for")));
         }
         let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
         let create = || sys::openat2(dir, Path::new(name), flags, 0o600, sys::RESOLVE_NO_SYMLINKS).map(Some);
@@ -295,6 +325,7 @@ impl Layer<'_> {
             }
         }
         self.bytes += member.size;
+        self.written += written;
         Ok(file)
     }
 

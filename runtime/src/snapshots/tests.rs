@@ -2,6 +2,8 @@
 
 use std::{io::Read, os::unix::fs::MetadataExt};
 
+use coracle_launcher::sys;
+
 use super::{apply::Limits, copy::Copy, overlay::Overlay, *};
 
 /// One tar entry.
@@ -48,7 +50,7 @@ fn layer(store: &dyn Snapshotter, parent: Option<&Digest>, items: &[Item<'_>]) -
     let tar = archive(items);
     let chain = Digest::of(&tar);
     let draft = store.draft(parent)?;
-    apply::apply(&tar[..], &draft, Limits { entries: 100, bytes: 10_000, names: 10_000 })?;
+    apply::apply(&tar[..], &draft, Limits { entries: 100, bytes: 10_000, names: 10_000, ..Limits::default() })?;
     store.commit(draft, parent, &chain)?;
     Ok(chain)
 }
@@ -194,7 +196,7 @@ fn unpack(store: &dyn Snapshotter, tar: impl Read, limits: Limits) -> Result<Dra
     Ok(draft)
 }
 
-const SMALL: Limits = Limits { entries: 1000, bytes: 1 << 20, names: 1 << 20 };
+const SMALL: Limits = Limits { entries: 1000, bytes: 1 << 20, names: 1 << 20, layers: 1 };
 
 #[test]
 fn bombs_are_refused_before_they_go_off() {
@@ -255,7 +257,7 @@ fn files_without_end_come_to_one() {
             let error = unpack(store, endless(make), limits).err().map(|error| error.to_string()).unwrap_or_default();
             assert!(error.contains(words), "{}: {error:?} instead of {words:?}", store.name());
         };
-        let files = Limits { entries: 2000, bytes: 1 << 20, names: 1 << 20 };
+        let files = Limits { entries: 2000, ..SMALL };
         let name = |number: u64| format!("d{}/f{number}", number % 100).into_bytes();
         refused(&|number| raw(&name(number), tar::EntryType::Regular, 0, |_| ()), files, "more than 2000 files");
         // The same file over and over, links to it, and names that lead to one place.
@@ -668,4 +670,51 @@ fn many_layers_are_looked_into() {
         assert_eq!(fs::read_to_string(opened.join(name)).unwrap(), name);
     }
     assert_eq!(std::env::current_dir().unwrap(), here);
+}
+
+#[test]
+fn links_lead_up_in_what_is_mounted_nowhere() {
+    use std::os::fd::AsFd;
+    let place = tempfile::tempdir().unwrap();
+    let store = Overlay::open(place.path()).unwrap();
+    let below = [dir("a"), dir("a/b"), file("a/target", b"found")];
+    let below = layer(&store, None, &below).unwrap();
+    let up = "../b/../b/../../a/b/../../../../a/target";
+    let top = layer(&store, Some(&below), &[link("a/b/link", tar::EntryType::Symlink, up)]).unwrap();
+    let root = store.prepare("c", Some(&top)).unwrap();
+    let opened = open_detached(&root, &place.path().join("mount")).unwrap();
+    let resolve = sys::RESOLVE_IN_ROOT | sys::RESOLVE_NO_MAGICLINKS;
+    let found = sys::openat2(opened.as_fd(), Path::new("a/b/link"), libc::O_RDONLY, 0, resolve);
+    let mut text = String::new();
+    File::from(found.unwrap()).read_to_string(&mut text).unwrap();
+    assert_eq!(text, "found");
+}
+
+#[test]
+fn layers_are_no_larger_than_there_is_room_for() {
+    let place = tempfile::tempdir().unwrap();
+    let work = || {
+        mount_alone("tmpfs", &["size=4m".into()], 0, place.path()).unwrap();
+        let store = Overlay::open(place.path()).unwrap();
+        let refused = |size: u64| {
+            let tar = raw(b"big", tar::EntryType::Regular, size, |_| ());
+            let endless = (&tar[..]).chain(std::io::repeat(0).take(8 << 20));
+            unpack(&store, endless, Limits::default()).err().map(|error| error.to_string()).unwrap_or_default()
+        };
+        // Before any of it is written, and not to the last byte.
+        assert!(refused(5 << 20).contains("bytes that there is room for"), "{}", refused(5 << 20));
+        assert!(refused((4 << 20) - (100 << 10)).contains("bytes that there is room for"));
+        // What is a hole takes none.
+        let hole = |header: &mut tar::Header| {
+            let gnu = header.as_gnu_mut().unwrap();
+            gnu.sparse[0].offset.copy_from_slice(b"000400000000");
+            gnu.sparse[0].numbytes.copy_from_slice(b"000000000000");
+            gnu.realsize.copy_from_slice(b"000400000000");
+        };
+        let mut tar = raw(b"hole", tar::EntryType::GNUSparse, 0, hole);
+        tar.extend([0; 1024]);
+        let draft = unpack(&store, &tar[..], Limits::default()).unwrap();
+        assert_eq!(fs::metadata(draft.root().join("hole")).unwrap().len(), 64 << 20);
+    };
+    std::thread::scope(|scope| scope.spawn(work).join().unwrap());
 }

@@ -29,11 +29,11 @@ use coracle_runtime::{
         push::PushOptions,
         registry::{Credentials, Registries},
     },
-    snapshots::overlay::Overlay,
+    snapshots::{apply::Limits, overlay::Overlay},
 };
 use http::{StatusCode, header};
 use parking_lot::Mutex;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::isolation::isolated;
 
@@ -245,6 +245,37 @@ pub fn open(dir: &Path) -> Images {
 pub fn open_with(dir: &Path, registries: Registries) -> Images {
     let overlay = Arc::new(Overlay::open(&dir.join("snapshots")).unwrap());
     Images::open(dir, overlay, Place::Current, registries, Default::default()).unwrap()
+}
+
+#[test]
+fn images_of_too_many_layers_are_refused_before_they_come() {
+    isolated("images::images_of_too_many_layers_are_refused_before_they_come", || async {
+        let registry = Arc::new(Registry::default());
+        registry.fill();
+        let name = format!("{}/test/app:v1", registry.serve().await);
+        let dir = tempfile::tempdir().unwrap();
+        let open = |name: &str, layers: usize| {
+            let dir = dir.path().join(name);
+            let overlay = Arc::new(Overlay::open(&dir.join("snapshots")).unwrap());
+            let limits = Limits { layers, ..Limits::default() };
+            Images::open(&dir, overlay, Place::Current, Registries::default(), limits).unwrap()
+        };
+        let image = open("two", 2).pull(&name, Credentials::Anonymous).await.unwrap();
+        // It is as large as all of its content, the documents included.
+        let read = |path: String| (registry.get(&path), serde_json::from_slice::<Value>(&registry.get(&path)).unwrap());
+        let (index, parsed) = read("test/app/manifests/v1".into());
+        let (manifest, parsed) =
+            read(format!("test/app/manifests/{}", parsed["manifests"][0]["digest"].as_str().unwrap()));
+        let blobs = parsed["layers"].as_array().unwrap().iter().chain([&parsed["config"]]);
+        let blobs: u64 = blobs.map(|blob| blob["size"].as_u64().unwrap()).sum();
+        assert_eq!(image.size, blobs + (index.len() + manifest.len()) as u64);
+        let before = registry.requests.load(Ordering::Relaxed);
+        let error = open("one", 1).pull(&name, Credentials::Anonymous).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::InvalidArgument);
+        assert!(error.to_string().ends_with("max depth exceeded: image has more than 1 layers"), "{error}");
+        // The index, and the manifest.
+        assert!(registry.requests.load(Ordering::Relaxed) - before <= 2);
+    });
 }
 
 #[test]

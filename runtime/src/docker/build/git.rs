@@ -9,14 +9,17 @@ use std::{
 };
 
 use super::super::http::Problem;
-use crate::builder::{context::Context, ignore::clean};
+use crate::{
+    builder::{context::Context, ignore::clean},
+    snapshots::apply::Limits,
+};
 
 /// What git said, for an error; more is not read.
 const MAX_COMPLAINT: u64 = 16 << 10;
 
 /// Fetches one commit, without its history, and takes its files. Refusals are in dockerd's words (moby
 /// `builder/remotecontext/git/gitutils.go`), which are the daemon's failures there and not the client's.
-pub fn context(remote: &str, dir: &Path) -> Result<Context, Problem> {
+pub fn context(remote: &str, dir: &Path, limits: Limits) -> Result<Context, Problem> {
     let (address, fragment) = remote.split_once('#').unwrap_or((remote, ""));
     let (reference, subdirectory) = fragment.split_once(':').unwrap_or((fragment, ""));
     let address = if address.starts_with("github.com/") { format!("https://{address}") } else { address.to_owned() };
@@ -39,7 +42,7 @@ pub fn context(remote: &str, dir: &Path) -> Result<Context, Problem> {
         .spawn()
         .map_err(|error| no_git(&error))?;
     let context = match child.stdout.take() {
-        Some(stdout) => Context::receive(dir, stdout, Default::default()),
+        Some(stdout) => Context::receive(dir, stdout, limits),
         None => Err(crate::Error::internal("git has no output")),
     };
     let complaint = complaint(&mut child);

@@ -416,7 +416,8 @@ impl Docker {
         let dir = self.build_dir()?;
         if is_git(remote) {
             let remote = remote.to_owned();
-            let work = move || super::git::context(&remote, &dir);
+            let limits = self.engine.images().limits();
+            let work = move || super::git::context(&remote, &dir, limits);
             return spawn_blocking(work).await.map_err(Error::from)?;
         }
         if !remote.starts_with("http://") && !remote.starts_with("https://") {
@@ -432,7 +433,7 @@ impl Docker {
                 context.add_file(&name, 0o644, 0, text, crate::builder::dockerfile::lines::MAX_SIZE as u64)?;
                 return Ok(context);
             }
-            fetched.unpack(&entry.content, Default::default())
+            fetched.unpack(&entry.content)
         };
         Ok(spawn_blocking(work).await.map_err(Error::from)??)
     }

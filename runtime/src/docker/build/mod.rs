@@ -103,7 +103,7 @@ async fn receive(call: Call, request: &Request) -> Result<(Context, String), Pro
         let work = move || -> Result<_, Problem> {
             let dir = docker.build_dir()?;
             let mut reader = reader;
-            let context = Context::receive(&dir, &mut reader, Default::default());
+            let context = Context::receive(&dir, &mut reader, docker.engine.images().limits());
             drain(reader);
             take_dockerfile(context?, &name, given)
         };
