@@ -570,6 +570,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn credentials_come_in_every_alphabet() {
+        // Bytes whose base64 has the letters that the alphabets differ in, and needs padding.
+        let json = br#"{"username":"u","password":"p>?\u00ff>>>??"}"#;
+        let expected = Credentials::from_docker_json(json).unwrap();
+        let standard = BASE64_STANDARD.encode(json);
+        assert!(standard.contains(['+', '/']) && standard.ends_with('='), "{standard}");
+        for text in [
+            standard,
+            BASE64_STANDARD_NO_PAD.encode(json),
+            BASE64_URL_SAFE.encode(json),
+            BASE64_URL_SAFE_NO_PAD.encode(json),
+        ] {
+            assert_eq!(decode_credentials(text.as_bytes()).as_ref(), Some(&expected), "{text}");
+        }
+        assert_eq!(decode_credentials(b""), Some(Credentials::Anonymous));
+        // What cannot be read is for the caller to pass over.
+        assert!(decode_credentials(b"***").is_none() && decode_credentials(b"bm9uZQ==").is_none());
+    }
+
+    #[test]
     fn references_match_patterns() {
         assert!(matches("busybox", "busybox:latest"));
         assert!(matches("busy*:lat*", "busybox:latest"));

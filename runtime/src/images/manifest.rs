@@ -405,5 +405,16 @@ mod tests {
         );
         let Document::Index(index) = parse(text.as_bytes(), OCI_INDEX).unwrap() else { panic!("an index") };
         assert_eq!(index.choose(&Platform::own()).unwrap().digest, Digest::of(b"l"));
+        // The nearest, wherever it stands.
+        let arm = |variant: &str| {
+            let digest = Digest::of(variant.as_bytes());
+            format!(
+                r#"{{"digest":"{digest}","size":1,"platform":{{"architecture":"arm","os":"linux","variant":"{variant}"}}}}"#
+            )
+        };
+        let text = format!(r#"{{"schemaVersion":2,"manifests":[{},{},{}]}}"#, arm("v5"), arm("v7"), arm("v6"));
+        let Document::Index(index) = parse(text.as_bytes(), OCI_INDEX).unwrap() else { panic!("an index") };
+        assert_eq!(index.choose(&"linux/arm".parse().unwrap()).unwrap().digest, Digest::of(b"v7"));
+        assert_eq!(index.choose(&"linux/arm/v6".parse().unwrap()).unwrap().digest, Digest::of(b"v6"));
     }
 }
