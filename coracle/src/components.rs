@@ -197,7 +197,7 @@ pub struct Runtime {
     #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
     selinux_enabled: bool,
     #[command(flatten)]
-    images: images::Options,
+    images: images::ImageOptions,
     #[command(subcommand)]
     chore: Option<RuntimeChore>,
 }

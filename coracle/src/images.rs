@@ -7,7 +7,7 @@ use coracle_runtime::{images::registry::Registries, snapshots::apply::Limits};
 
 /// How registries are reached, and what is taken from them.
 #[derive(Clone, Debug, Default, Args)]
-pub struct Options {
+pub struct ImageOptions {
     /// Where files say how registries are reached, instead of /etc/coracle/certs.d, /etc/containerd/certs.d and /etc/docker/certs.d: DIR/HOST/hosts.toml, or certificates; several are searched in turn
     #[arg(long, value_name = "DIR[:DIR…]", value_delimiter = ':')]
     registry_config_dir: Vec<PathBuf>,
@@ -22,7 +22,7 @@ pub struct Options {
     max_image_layers: Option<u64>,
 }
 
-impl Options {
+impl ImageOptions {
     /// How registries are reached.
     pub fn registries(&self) -> Registries {
         let mut out = Registries::default();
@@ -65,10 +65,10 @@ mod tests {
     #[derive(Parser)]
     struct Line {
         #[command(flatten)]
-        options: Options,
+        options: ImageOptions,
     }
 
-    fn read(words: &[String]) -> Result<Options, clap::Error> {
+    fn read(words: &[String]) -> Result<ImageOptions, clap::Error> {
         Line::try_parse_from([String::from("coracle")].iter().chain(words)).map(|line| line.options)
     }
 

@@ -63,7 +63,7 @@ pub struct Options {
     #[arg(long)]
     hello_images: bool,
     #[command(flatten)]
-    images: images::Options,
+    images: images::ImageOptions,
 }
 
 /// Runs the node until it is told to stop. Its containers go on without it.

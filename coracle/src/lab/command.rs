@@ -44,7 +44,7 @@ enum Action {
         #[arg(long, value_name = "HOSTPORT:NODEPORT")]
         publish: Vec<Publish>,
         #[command(flatten)]
-        images: images::Options,
+        images: images::ImageOptions,
     },
     /// End a lab and remove every trace of it
     Down,
