@@ -7,19 +7,23 @@ use futures::{SinkExt, StreamExt, future::BoxFuture};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     sync::mpsc,
+    time::Instant,
 };
 
 use crate::{
+    activity::{Activity, Watched},
+    command::OPEN_WITHIN,
     server::Duplex,
     spdy::{Session, Stream},
     upgrade::{Agreed, Framing},
-    websocket::{self, Tunnel},
+    websocket::{self, Codec, Tunnel},
 };
 
-/// SPDY by itself, in a WebSocket, and channels.
+/// SPDY by itself, in a WebSocket, and channels (k8s.io/kubelet `pkg/cri/streaming/portforward`).
 pub const SPDY: &[&str] = &["portforward.k8s.io"];
-pub const WEBSOCKET: &[&str] = &["SPDY/3.1+portforward.k8s.io", "v4.channel.k8s.io"];
-/// Streams of which only one half has come: data without errors, or the other way round.
+pub const WEBSOCKET: &[&str] = &[TUNNEL, "v4.channel.k8s.io", "v4.base64.channel.k8s.io", ""];
+const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
+/// Streams of which only one half has come: data without errors, or the other way round. They wait as long as a command's.
 const HALVES: usize = 128;
 const WAITING: usize = 16;
 const PIECE: usize = 32 << 10;
@@ -28,25 +32,59 @@ const PIECE: usize = 32 << 10;
 pub type Connect = std::sync::Arc<dyn Fn(u16) -> BoxFuture<'static, io::Result<Box<dyn Duplex>>> + Send + Sync>;
 
 /// Serves until the client is gone.
-pub async fn serve<S>(agreed: Agreed, connection: S, ports: &[u16], connect: Connect)
+pub async fn serve<S>(agreed: Agreed, connection: S, activity: &Activity, ports: &[u16], connect: Connect)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     match (agreed.framing, agreed.protocol) {
-        (Framing::Spdy, _) => over_spdy(Session::serve(connection), connect).await,
-        (Framing::WebSocket, "v4.channel.k8s.io") => {
-            over_channels(websocket::accept(connection).await, ports, connect).await;
+        (Framing::Spdy, _) => {
+            over_spdy(Session::serve(Watched { connection, activity: activity.clone() }), connect).await;
         }
-        (Framing::WebSocket, _) => {
-            over_spdy(Session::serve(Tunnel::new(websocket::accept(connection).await)), connect).await;
+        (Framing::WebSocket, TUNNEL) => {
+            let connection = Tunnel::new(websocket::accept(connection).await);
+            over_spdy(Session::serve(Watched { connection, activity: activity.clone() }), connect).await;
         }
+        (Framing::WebSocket, protocol) => {
+            let socket = websocket::accept(connection).await;
+            over_channels(socket, Codec::of(protocol), activity, ports, connect).await;
+        }
+    }
+}
+
+/// One stream of a connection that waits for the other.
+struct Half {
+    is_data: bool,
+    stream: Stream,
+    until: Instant,
+}
+
+impl Half {
+    /// The other does not come (`monitorStreamPair`).
+    async fn give_up(self, request: &str) {
+        if self.is_data {
+            return self.stream.output.reset().await;
+        }
+        // A client that is gone does not want to know.
+        let _ = self.stream.output.write(format!("(request={request}) timed out waiting for streams").into()).await;
+        let _ = self.stream.output.finish().await;
     }
 }
 
 /// Each connection is a pair of streams of one `requestid`: one for data, one for what went wrong.
 async fn over_spdy(mut session: Session, connect: Connect) {
-    let mut halves: HashMap<String, Stream> = HashMap::new();
-    while let Some(stream) = session.next().await {
+    let mut halves: HashMap<String, Half> = HashMap::new();
+    loop {
+        let expiry = halves.values().map(|half| half.until).min();
+        let stream = tokio::select! {
+            stream = session.next() => stream,
+            () = tokio::time::sleep_until(expiry.unwrap_or_else(Instant::now)), if expiry.is_some() => {
+                for (request, half) in halves.extract_if(|_, half| half.until <= Instant::now()) {
+                    half.give_up(&request).await;
+                }
+                continue;
+            }
+        };
+        let Some(stream) = stream else { return };
         let port: Option<u16> = stream.header("port").and_then(|port| port.parse().ok()).filter(|port| *port != 0);
         let (Some(port), Some(kind @ ("data" | "error"))) = (port, stream.header("streamtype")) else {
             stream.output.reset().await;
@@ -56,10 +94,22 @@ async fn over_spdy(mut session: Session, connect: Connect) {
         let paired = if kind == "error" { stream.id } else { stream.id.saturating_sub(2) };
         let request = stream.header("requestid").map_or_else(|| paired.to_string(), str::to_owned);
         match halves.remove(&request) {
-            None if halves.len() < HALVES => drop(halves.insert(request, stream)),
+            None if halves.len() < HALVES => {
+                let until = Instant::now() + OPEN_WITHIN;
+                halves.insert(request, Half { is_data: kind == "data", stream, until });
+            }
             None => stream.output.reset().await,
-            Some(other) => {
-                let (data, error) = if kind == "data" { (stream, other) } else { (other, stream) };
+            Some(half) if half.is_data == (kind == "data") => {
+                if !half.is_data {
+                    let why = format!("error processing stream for request {request}: error stream already assigned");
+                    // A client that is gone does not want to know.
+                    let _ = half.stream.output.write(why.into()).await;
+                }
+                stream.output.reset().await;
+                halves.insert(request, half);
+            }
+            Some(half) => {
+                let (data, error) = if half.is_data { (half.stream, stream) } else { (stream, half.stream) };
                 tokio::spawn(forward(data, error, port, connect.clone()));
             }
         }
@@ -102,8 +152,13 @@ async fn forward(mut data: Stream, error: Stream, port: u16, connect: Connect) {
 
 /// One connection for each port that the request names: its data on channel 2N, what went wrong on 2N + 1. Both begin
 /// with the port's number, two bytes, little end first.
-async fn over_channels<S>(mut socket: tokio_tungstenite::WebSocketStream<S>, ports: &[u16], connect: Connect)
-where
+async fn over_channels<S>(
+    mut socket: tokio_tungstenite::WebSocketStream<S>,
+    codec: Codec,
+    activity: &Activity,
+    ports: &[u16],
+    connect: Connect,
+) where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let (sender, mut outgoing) = mpsc::channel::<(u8, Bytes)>(WAITING);
@@ -118,13 +173,19 @@ where
     loop {
         let sent = tokio::select! {
             data = outgoing.recv() => match data {
-                Some((channel, data)) => socket.send(websocket::message(channel, &data)).await,
+                Some((channel, data)) => {
+                    activity.used();
+                    socket.send(codec.message(channel, &data)).await
+                }
                 // Every connection has ended.
                 None => break,
             },
             received = socket.next() => match received {
                 Some(Ok(message)) => {
-                    let Some((channel, data)) = websocket::content(message) else { continue };
+                    if message.is_binary() || message.is_text() {
+                        activity.used();
+                    }
+                    let Some((channel, data)) = codec.content(message) else { continue };
                     let place = inputs.get_mut(usize::from(channel / 2)).filter(|_| channel % 2 == 0);
                     if let Some(Some(input)) = place {
                         // A connection that has ended takes no more.
@@ -189,5 +250,61 @@ async fn channel(
     let ended: io::Result<()> = tokio::select! { ended = from_pod => ended, Err(error) = to_pod => Err(error) };
     if let Err(failure) = ended {
         tracing::debug!(port, %failure, "a forwarded connection broke off");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spdy::client::Client;
+    use std::sync::Arc;
+    use tokio_tungstenite::tungstenite::{Message, protocol::Role};
+
+    /// A pod whose every port says what it is told.
+    fn echo() -> Connect {
+        Arc::new(|_| {
+            let (ours, mut theirs) = tokio::io::duplex(1 << 10);
+            tokio::spawn(async move {
+                let (mut reader, mut writer) = tokio::io::split(&mut theirs);
+                tokio::io::copy(&mut reader, &mut writer).await
+            });
+            Box::pin(async { Ok(Box::new(ours) as Box<dyn Duplex>) })
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn halves_wait_for_one_another_and_not_for_ever() {
+        let (ours, theirs) = tokio::io::duplex(1 << 16);
+        let served = tokio::spawn(over_spdy(Session::serve(theirs), echo()));
+        let mut client = Client::new(ours);
+        let headers = |kind, request| [("streamtype", kind), ("port", "80"), ("requestid", request)];
+        client.open(1, &headers("error", "0")).await;
+        client.open(3, &headers("error", "0")).await;
+        client.open(5, &headers("data", "1")).await;
+        client.open(7, &headers("data", "0")).await;
+        client.write(7, b"hi").await;
+        client.open(9, &headers("error", "2")).await;
+        tokio::time::sleep(OPEN_WITHIN * 2).await;
+        served.abort();
+        let said = client.all(&[1, 3, 5, 7, 9]).await;
+        let text = |index: usize| String::from_utf8_lossy(&said[index].0).into_owned();
+        assert_eq!(text(0), "error processing stream for request 0: error stream already assigned");
+        assert_eq!((said[1].2, said[2].2), (1, 1), "{said:?}");
+        assert_eq!(text(3), "hi");
+        assert_eq!(text(4), "(request=2) timed out waiting for streams");
+    }
+
+    #[tokio::test]
+    async fn ports_are_told_in_base64_to_who_asks() {
+        let (ours, theirs) = tokio::io::duplex(1 << 16);
+        let agreed = Agreed { framing: Framing::WebSocket, protocol: "v4.base64.channel.k8s.io" };
+        tokio::spawn(async move { serve(agreed, theirs, &Activity::new(), &[80], echo()).await });
+        let mut socket = tokio_tungstenite::WebSocketStream::from_raw_socket(ours, Role::Client, None).await;
+        socket.send(Message::Text("0aGk=".into())).await.unwrap();
+        let mut heard = Vec::new();
+        for _ in 0..3 {
+            heard.push(socket.next().await.unwrap().unwrap());
+        }
+        assert_eq!(heard, ["0UAA=", "1UAA=", "0aGk="].map(|text| Message::Text(text.into())));
     }
 }

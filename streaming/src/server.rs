@@ -22,6 +22,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    activity::Activity,
     command::{self, Outcome, Streams, Wanted},
     forward,
     upgrade::{self, Refused},
@@ -66,6 +67,8 @@ const VALID: Duration = Duration::from_secs(60);
 const PENDING: usize = 1000;
 const CONNECTIONS: usize = 1024;
 const HEAD_WITHIN: Duration = Duration::from_secs(10);
+/// How long a connection may be there unused (k8s.io/kubelet `pkg/cri/streaming/server.go`, StreamIdleTimeout).
+const UNUSED: Duration = Duration::from_secs(4 * 60 * 60);
 
 /// The server. Paths are handed out by [`Server::url`].
 pub struct Server<B> {
@@ -156,34 +159,48 @@ impl<B: Backend> Server<B> {
         let (asked, _) = asked.ok_or_else(not_found)?;
         let (websocket, spdy) = match asked {
             Request::PortForward { .. } => (forward::WEBSOCKET, forward::SPDY),
-            _ => (command::PROTOCOLS, command::PROTOCOLS),
+            _ => (command::WEBSOCKET, command::SPDY),
         };
         let agreed = upgrade::agree(request.headers(), websocket, spdy)?;
         let response = upgrade::switching(request.headers(), agreed)?;
         let upgraded = hyper::upgrade::on(&mut request);
         tokio::spawn(async move {
             match upgraded.await {
-                Ok(connection) => self.serve(agreed, TokioIo::new(connection), asked).await,
+                Ok(connection) => self.serve_while_used(agreed, TokioIo::new(connection), asked).await,
                 Err(error) => tracing::debug!(%error, "a connection was not upgraded"),
             }
         });
         Ok(response)
     }
 
-    async fn serve<S>(&self, agreed: upgrade::Agreed, connection: S, asked: Request)
+    async fn serve_while_used<S>(&self, agreed: upgrade::Agreed, connection: S, asked: Request)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let activity = Activity::new();
+        tokio::select! {
+            () = self.serve(agreed, connection, &activity, asked) => {}
+            () = activity.unused_for(UNUSED) => tracing::debug!("a streaming connection is not used"),
+        }
+    }
+
+    async fn serve<S>(&self, agreed: upgrade::Agreed, connection: S, activity: &Activity, asked: Request)
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let backend = &self.backend;
         match asked {
             Request::Exec { container, command, wanted } => {
-                command::serve(agreed, connection, wanted, |streams| {
+                command::serve(agreed, connection, activity, wanted, |streams| {
                     backend.exec(&container, &command, wanted, streams)
                 })
                 .await;
             }
             Request::Attach { container, wanted } => {
-                command::serve(agreed, connection, wanted, |streams| backend.attach(&container, wanted, streams)).await;
+                command::serve(agreed, connection, activity, wanted, |streams| {
+                    backend.attach(&container, wanted, streams)
+                })
+                .await;
             }
             Request::PortForward { sandbox, ports } => {
                 let backend = self.backend.clone();
@@ -195,7 +212,7 @@ impl<B: Backend> Server<B> {
                     };
                     connection.map_err(told).boxed()
                 });
-                forward::serve(agreed, connection, &ports, connect).await;
+                forward::serve(agreed, connection, activity, &ports, connect).await;
             }
         }
     }
@@ -207,4 +224,97 @@ fn token() -> Option<String> {
     let mut source = std::fs::File::open("/dev/urandom").ok()?;
     io::Read::read_exact(&mut source, &mut bytes).ok()?;
     Some(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        spdy::client::Client,
+        upgrade::{Agreed, Framing},
+    };
+    use futures::{SinkExt, StreamExt};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use tokio_tungstenite::{
+        WebSocketStream,
+        tungstenite::{Message, protocol::Role},
+    };
+
+    /// Commands that never end and say nothing.
+    #[derive(Default)]
+    struct Silent {
+        running: Arc<AtomicUsize>,
+    }
+
+    struct Run(Arc<AtomicUsize>);
+
+    impl Drop for Run {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    impl Backend for Silent {
+        fn exec(&self, _: &str, _: &[String], wanted: Wanted, streams: Streams) -> BoxFuture<'_, Outcome> {
+            self.attach("", wanted, streams)
+        }
+
+        fn attach(&self, _: &str, _: Wanted, streams: Streams) -> BoxFuture<'_, Outcome> {
+            self.running.fetch_add(1, Ordering::SeqCst);
+            let run = Run(self.running.clone());
+            async move {
+                std::future::pending::<()>().await;
+                drop((run, streams));
+                Outcome::Exited(0)
+            }
+            .boxed()
+        }
+
+        fn connect(&self, _: &str, _: u16) -> BoxFuture<'static, io::Result<Box<dyn Duplex>>> {
+            std::future::pending().boxed()
+        }
+    }
+
+    /// A connection, and what has the number of its commands.
+    fn start(framing: Framing) -> (tokio::io::DuplexStream, Arc<AtomicUsize>) {
+        let backend = Arc::new(Silent::default());
+        let running = backend.running.clone();
+        let server = Server { backend, address: ([127, 0, 0, 1], 0).into(), pending: Mutex::default() };
+        let (ours, theirs) = tokio::io::duplex(1 << 16);
+        let asked = Request::Attach { container: String::new(), wanted: Wanted { stdin: true, ..Wanted::default() } };
+        let agreed = Agreed { framing, protocol: "v4.channel.k8s.io" };
+        tokio::spawn(async move { server.serve_while_used(agreed, theirs, asked).await });
+        (ours, running)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_says_nothing_for_hours_is_left() {
+        let begin = tokio::time::Instant::now();
+        let (connection, running) = start(Framing::Spdy);
+        let mut client = Client::new(connection);
+        client.open(1, &[("streamtype", "error")]).await;
+        client.open(3, &[("streamtype", "stdin")]).await;
+        tokio::time::sleep(UNUSED - Duration::from_secs(1)).await;
+        assert_eq!(running.load(Ordering::SeqCst), 1);
+        client.write(3, b"still here").await;
+        client.all(&[1, 3]).await;
+        assert!((UNUSED * 2 - Duration::from_secs(1)..UNUSED * 2).contains(&begin.elapsed()), "{:?}", begin.elapsed());
+        assert_eq!(running.load(Ordering::SeqCst), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pings_of_a_web_socket_are_no_use_of_it() {
+        let (connection, running) = start(Framing::WebSocket);
+        let mut socket = WebSocketStream::from_raw_socket(connection, Role::Client, None).await;
+        let begin = tokio::time::Instant::now();
+        loop {
+            let ping = async { socket.send(Message::Ping(bytes::Bytes::new())).await };
+            if ping.await.is_err() || matches!(socket.next().await, None | Some(Err(_))) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_secs(60)).await;
+        }
+        assert!(begin.elapsed() < UNUSED + Duration::from_secs(180), "{:?}", begin.elapsed());
+        assert_eq!(running.load(Ordering::SeqCst), 0);
+    }
 }

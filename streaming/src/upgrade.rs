@@ -68,13 +68,25 @@ pub fn agree(
         let why = format!("unable to upgrade: missing upgrade headers in request: {upgrade:?}");
         return Err(Refused::new(StatusCode::BAD_REQUEST, why));
     };
-    let asked: Vec<&str> = headers
+    let mut asked: Vec<&str> = headers
         .get_all(&name)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .map(str::trim)
+        .filter(|value| !value.is_empty())
         .collect();
+    if asked.is_empty() {
+        match framing {
+            // golang.org/x/net/websocket: no protocol is one, too.
+            Framing::WebSocket => asked.push(""),
+            // k8s.io/streaming `httpstream.go`, Handshake
+            Framing::Spdy => {
+                let why = "unable to upgrade: header X-Stream-Protocol-Version has no valid protocols";
+                return Err(Refused::new(StatusCode::BAD_REQUEST, why));
+            }
+        }
+    }
     let chosen = asked.iter().find_map(|asked| served.iter().find(|served| *served == asked));
     match chosen {
         Some(protocol) => Ok(Agreed { framing, protocol }),
@@ -103,7 +115,9 @@ pub fn switching<B: Default>(headers: &HeaderMap, agreed: Agreed) -> Result<Resp
                 .map_err(|_| Refused::new(StatusCode::BAD_REQUEST, "unable to upgrade: bad Sec-WebSocket-Key"))?;
             out.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
             out.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
-            out.insert(header::SEC_WEBSOCKET_PROTOCOL, protocol);
+            if !agreed.protocol.is_empty() {
+                out.insert(header::SEC_WEBSOCKET_PROTOCOL, protocol);
+            }
         }
         Framing::Spdy => {
             out.insert(header::UPGRADE, HeaderValue::from_static(SPDY));
@@ -142,6 +156,18 @@ mod tests {
         assert_eq!(agree(&spdy, &[], SERVED), Ok(Agreed { framing: Framing::Spdy, protocol: "v5" }));
         assert_eq!(agree(&spdy, SERVED, &["v1"]).unwrap_err().code, StatusCode::FORBIDDEN);
         assert_eq!(agree(&headers(&[]), SERVED, SERVED).unwrap_err().code, StatusCode::BAD_REQUEST);
+        let nothing = headers(&[("upgrade", "SPDY/3.1"), ("x-stream-protocol-version", " ,")]);
+        assert_eq!(agree(&nothing, SERVED, SERVED).unwrap_err().code, StatusCode::BAD_REQUEST);
+    }
+
+    #[test]
+    fn who_names_no_protocol_is_told_none() {
+        let asked = headers(&[("upgrade", "websocket"), ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")]);
+        let agreed = agree(&asked, &["v4", ""], &[]).unwrap();
+        assert_eq!(agreed.protocol, "");
+        let response = switching::<String>(&asked, agreed).unwrap();
+        assert!(!response.headers().contains_key("sec-websocket-protocol"));
+        assert_eq!(agree(&asked, SERVED, &[]).unwrap_err().code, StatusCode::FORBIDDEN);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::{
     io,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -20,15 +21,22 @@ use tokio_tungstenite::{
     },
 };
 
-use crate::command::{Ends, Outcome, Size};
+use base64::{Engine, prelude::BASE64_STANDARD};
+
+use crate::{
+    activity::Activity,
+    command::{Ends, Size},
+};
 
 const STDIN: u8 = 0;
-const STDOUT: u8 = 1;
-const STDERR: u8 = 2;
-const ERROR: u8 = 3;
+pub const STDOUT: u8 = 1;
+pub const STDERR: u8 = 2;
+pub const ERROR: u8 = 3;
 const RESIZE: u8 = 4;
 /// Of v5: the second byte names a channel that the client closes.
 const CLOSE: u8 = 255;
+/// How long a client may take to close its side.
+const LINGER: Duration = Duration::from_secs(5);
 /// No message is larger; clients send at most what one read gives them.
 const LARGEST: usize = 1 << 20;
 
@@ -42,78 +50,161 @@ pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(connection: S) -> WebSock
     WebSocketStream::from_raw_socket(connection, Role::Server, Some(config)).await
 }
 
-/// A message on a channel.
-pub fn message(channel: u8, data: &[u8]) -> Message {
-    let mut bytes = BytesMut::with_capacity(1 + data.len());
-    bytes.extend_from_slice(&[channel]);
-    bytes.extend_from_slice(data);
-    Message::Binary(bytes.freeze())
+/// How channels are told in messages (k8s.io/streaming `httpstream/wsstream/conn.go`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Codec {
+    /// The channel is the first byte.
+    Raw,
+    /// The channel is the first character, `0` and on; the rest is in base64. The messages are text.
+    Base64,
 }
 
-/// The channel and the content of a message; none for one that carries nothing.
-pub fn content(message: Message) -> Option<(u8, Bytes)> {
-    let mut bytes = match message {
-        Message::Binary(bytes) => bytes,
-        // Some clients send text that is meant as bytes.
-        Message::Text(text) => Bytes::copy_from_slice(text.as_bytes()),
-        _ => return None,
-    };
-    let channel = bytes.first().copied()?;
-    bytes.advance(1);
-    Some((channel, bytes))
-}
-
-/// Serves a command until it has ended and its output is sent, or until the client is gone.
-pub async fn command<S>(
-    mut socket: WebSocketStream<S>,
-    closes: bool,
-    mut ends: Ends,
-    run: impl Future<Output = Outcome>,
-) where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    // A first empty message tells the client that the streams are there.
-    if socket.send(message(STDOUT, &[])).await.is_err() {
-        return;
+impl Codec {
+    /// That of a protocol.
+    pub fn of(protocol: &str) -> Self {
+        if protocol.ends_with("base64.channel.k8s.io") { Self::Base64 } else { Self::Raw }
     }
-    tokio::pin!(run);
-    let (mut outcome, mut waiting) = (None, None::<Bytes>);
-    let (mut stdout, mut stderr) = (true, true);
-    while outcome.is_none() || stdout || stderr {
-        let sent = tokio::select! {
-            ended = &mut run, if outcome.is_none() => {
-                outcome = Some(ended);
-                Ok(())
+
+    /// A message on a channel.
+    pub fn message(self, channel: u8, data: &[u8]) -> Message {
+        match self {
+            Self::Raw => {
+                let mut bytes = BytesMut::with_capacity(1 + data.len());
+                bytes.extend_from_slice(&[channel]);
+                bytes.extend_from_slice(data);
+                Message::Binary(bytes.freeze())
             }
-            data = ends.stdout.recv(), if stdout => forward(&mut socket, STDOUT, data, &mut stdout).await,
-            data = ends.stderr.recv(), if stderr => forward(&mut socket, STDERR, data, &mut stderr).await,
-            room = room(ends.stdin.clone()), if waiting.is_some() => {
-                match (room, waiting.take()) {
-                    (Some(room), Some(data)) => drop(room.send(data)),
-                    // The command does not read any more.
-                    _ => ends.stdin = None,
-                }
-                Ok(())
+            Self::Base64 => {
+                let mut text = String::from(char::from(b'0'.wrapping_add(channel)));
+                BASE64_STANDARD.encode_string(data, &mut text);
+                Message::Text(text.into())
             }
-            // Nothing more is read while the command has not taken what came.
-            received = socket.next(), if waiting.is_none() => match received {
-                Some(Ok(received)) => {
-                    receive(received, closes, &mut ends, &mut waiting);
-                    Ok(())
-                }
-                Some(Err(error)) => Err(error),
-                None => return,
-            },
-        };
-        if let Err(error) = sent {
-            return tracing::debug!(%error, "a client went away");
         }
     }
-    if let Some(outcome) = outcome {
-        // A client that is gone does not want to know.
-        let _ = socket.send(message(ERROR, &outcome.status())).await;
+
+    /// The channel and the content of a message; none for one that carries nothing, or is no base64.
+    pub fn content(self, message: Message) -> Option<(u8, Bytes)> {
+        let mut bytes = match message {
+            Message::Binary(bytes) => bytes,
+            // Some clients send text that is meant as bytes.
+            Message::Text(text) => Bytes::copy_from_slice(text.as_bytes()),
+            _ => return None,
+        };
+        let channel = bytes.first().copied()?;
+        bytes.advance(1);
+        match self {
+            Self::Raw => Some((channel, bytes)),
+            Self::Base64 => {
+                // Go's decoder passes over ends of lines.
+                let text: Vec<u8> = bytes.iter().copied().filter(|byte| !matches!(byte, b'\r' | b'\n')).collect();
+                Some((channel.wrapping_sub(b'0'), BASE64_STANDARD.decode(text).ok()?.into()))
+            }
+        }
     }
-    close(&mut socket).await;
+}
+
+/// A command over a WebSocket.
+pub struct Command<'a> {
+    pub codec: Codec,
+    /// Whether the client can close a channel.
+    pub closes: bool,
+    /// The channel of a first empty message, which tells the client that the streams are there.
+    pub first: u8,
+    pub activity: &'a Activity,
+}
+
+impl Command<'_> {
+    /// Serves it until it has ended and its output is sent, or until the client is gone. `run` gives what is told of the end.
+    pub async fn serve<S>(self, mut socket: WebSocketStream<S>, mut ends: Ends, run: impl Future<Output = Vec<u8>>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        if socket.send(self.codec.message(self.first, &[])).await.is_err() {
+            return;
+        }
+        tokio::pin!(run);
+        let (mut told, mut waiting) = (None, None::<Bytes>);
+        let (mut stdout, mut stderr) = (true, true);
+        while told.is_none() || stdout || stderr {
+            let sent = tokio::select! {
+                ended = &mut run, if told.is_none() => {
+                    told = Some(ended);
+                    Ok(())
+                }
+                data = ends.stdout.recv(), if stdout => self.forward(&mut socket, STDOUT, data, &mut stdout).await,
+                data = ends.stderr.recv(), if stderr => self.forward(&mut socket, STDERR, data, &mut stderr).await,
+                room = room(ends.stdin.clone()), if waiting.is_some() => {
+                    match (room, waiting.take()) {
+                        (Some(room), Some(data)) => drop(room.send(data)),
+                        // The command does not read any more.
+                        _ => ends.stdin = None,
+                    }
+                    Ok(())
+                }
+                // Nothing more is read while the command has not taken what came.
+                received = socket.next(), if waiting.is_none() => match received {
+                    Some(Ok(received)) => {
+                        self.receive(received, &mut ends, &mut waiting);
+                        Ok(())
+                    }
+                    Some(Err(error)) => Err(error),
+                    None => return,
+                },
+            };
+            if let Err(error) = sent {
+                return tracing::debug!(%error, "a client went away");
+            }
+        }
+        if let Some(told) = told.filter(|told| !told.is_empty()) {
+            // A client that is gone does not want to know.
+            let _ = socket.send(self.codec.message(ERROR, &told)).await;
+        }
+        close(&mut socket).await;
+        // Closed with something unread, the connection would be reset, and the client lose what it has not read.
+        let rest = async { while let Some(Ok(_)) = socket.next().await {} };
+        let _ = tokio::time::timeout(LINGER, rest).await;
+    }
+
+    async fn forward<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        socket: &mut WebSocketStream<S>,
+        channel: u8,
+        data: Option<Bytes>,
+        open: &mut bool,
+    ) -> Result<(), tungstenite::Error> {
+        match data {
+            Some(data) => {
+                self.activity.used();
+                socket.send(self.codec.message(channel, &data)).await
+            }
+            None => {
+                *open = false;
+                Ok(())
+            }
+        }
+    }
+
+    fn receive(&self, received: Message, ends: &mut Ends, waiting: &mut Option<Bytes>) {
+        // Pings are no use, as upstream has it: only messages are.
+        if received.is_binary() || received.is_text() {
+            self.activity.used();
+        }
+        match self.codec.content(received) {
+            Some((STDIN, data)) if !data.is_empty() && ends.stdin.is_some() => *waiting = Some(data),
+            Some((RESIZE, data)) => {
+                if let Ok(size) = serde_json::from_slice::<Size>(&data) {
+                    // Only the last size counts; one that finds no room is followed by others.
+                    let _ = ends.resize.try_send(size);
+                }
+            }
+            Some((CLOSE, data)) if self.closes && data.first() == Some(&STDIN) => ends.stdin = None,
+            _ => {}
+        }
+    }
+}
+
+async fn room(stdin: Option<mpsc::Sender<Bytes>>) -> Option<mpsc::OwnedPermit<Bytes>> {
+    stdin?.reserve_owned().await.ok()
 }
 
 /// Says that all is well: clients take a close without a code for a failure.
@@ -121,39 +212,6 @@ pub async fn close<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut WebSocketStre
     let frame = CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::default() };
     // A client that is gone does not want to know.
     let _ = socket.close(Some(frame)).await;
-}
-
-async fn room(stdin: Option<mpsc::Sender<Bytes>>) -> Option<mpsc::OwnedPermit<Bytes>> {
-    stdin?.reserve_owned().await.ok()
-}
-
-async fn forward<S: AsyncRead + AsyncWrite + Unpin>(
-    socket: &mut WebSocketStream<S>,
-    channel: u8,
-    data: Option<Bytes>,
-    open: &mut bool,
-) -> Result<(), tungstenite::Error> {
-    match data {
-        Some(data) => socket.send(message(channel, &data)).await,
-        None => {
-            *open = false;
-            Ok(())
-        }
-    }
-}
-
-fn receive(received: Message, closes: bool, ends: &mut Ends, waiting: &mut Option<Bytes>) {
-    match content(received) {
-        Some((STDIN, data)) if !data.is_empty() && ends.stdin.is_some() => *waiting = Some(data),
-        Some((RESIZE, data)) => {
-            if let Ok(size) = serde_json::from_slice::<Size>(&data) {
-                // Only the last size counts; one that finds no room is followed by others.
-                let _ = ends.resize.try_send(size);
-            }
-        }
-        Some((CLOSE, data)) if closes && data.first() == Some(&STDIN) => ends.stdin = None,
-        _ => {}
-    }
 }
 
 /// Binary messages as one stream of bytes: SPDY in a WebSocket (KEP-4006).

@@ -3,6 +3,8 @@
 //! Flow control by windows is not used: the Go library at the other end (moby/spdystream) neither keeps nor grants them.
 //! What is not taken stops the whole connection, as there.
 
+#[cfg(test)]
+pub mod client;
 mod dictionary;
 mod frame;
 mod headers;

@@ -1,12 +1,13 @@
 //! A connection with its streams: one task reads, one writes.
 
-use std::{collections::HashMap, io};
+use std::{collections::HashMap, io, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     sync::mpsc,
 };
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
     frame::{self, Frame, MAX_DATA},
@@ -17,12 +18,16 @@ use super::{
 const WAITING: usize = 32;
 /// Frames that wait to be written.
 const OUTGOING: usize = 16;
+/// How long a client may take to see that the connection is at its end.
+const LINGER: Duration = Duration::from_secs(5);
 /// Streams at a time: two for each forwarded connection.
 const STREAMS: usize = 512;
 
-/// The server's end of a connection. Dropping it, and all its streams, closes it.
+/// The server's end of a connection. Dropping it, and the halves of streams that this side writes, closes it.
 pub struct Session {
     opened: mpsc::Receiver<Stream>,
+    /// Nothing is read any more when this is gone, whether the client has more to say or not.
+    _reading: DropGuard,
 }
 
 /// A stream that the client opened.
@@ -93,14 +98,24 @@ impl Session {
         let (reader, writer) = tokio::io::split(connection);
         let (frames, outgoing) = mpsc::channel(OUTGOING);
         let (open, opened) = mpsc::channel(STREAMS);
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
         tokio::spawn(write(writer, outgoing));
         tokio::spawn(async move {
+            let mut reader = reader;
             let mut reading = Reading { frames, open, inputs: HashMap::new(), unpacker: Unpacker::default() };
-            if let Err(error) = reading.run(reader).await {
-                tracing::debug!(%error, "a SPDY connection ended");
+            match stopped.run_until_cancelled(reading.run(&mut reader)).await {
+                Some(Ok(())) => {}
+                Some(Err(error)) => tracing::debug!(%error, "a SPDY connection ended"),
+                None => {
+                    drop(reading);
+                    // Closed with something unread, the connection would be reset, and the client lose what it has not read.
+                    let rest = async { tokio::io::copy(&mut reader, &mut tokio::io::sink()).await };
+                    let _ = tokio::time::timeout(LINGER, rest).await;
+                }
             }
         });
-        Self { opened }
+        Self { opened, _reading: stop.drop_guard() }
     }
 
     /// The next stream that the client opens; none when it opens no more.
@@ -125,12 +140,7 @@ impl Reading {
                     return Ok(());
                 }
             }
-            // Also when nobody on this side is interested any more, so that the client is not left waiting.
-            let read = tokio::select! {
-                read = reader.read_buf(&mut buffer) => read?,
-                () = self.open.closed(), if self.inputs.is_empty() => 0,
-            };
-            if read == 0 {
+            if reader.read_buf(&mut buffer).await? == 0 {
                 return Ok(());
             }
         }
@@ -205,45 +215,13 @@ async fn write(mut writer: impl AsyncWrite + Unpin, mut frames: mpsc::Receiver<O
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
-    /// The client's side, by hand.
-    struct Client<S> {
-        connection: S,
-        packer: Packer,
-        buffer: BytesMut,
-    }
-
-    impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
-        async fn open(&mut self, stream: u32, pairs: &[(&str, &str)]) {
-            let headers = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-            let block = self.packer.pack(&headers).unwrap().into();
-            self.send(Frame::Open { stream, fin: false, block }).await;
-        }
-
-        async fn send(&mut self, frame: Frame) {
-            let mut bytes = BytesMut::new();
-            frame::put(&frame, &mut bytes);
-            self.connection.write_all(&bytes).await.unwrap();
-        }
-
-        async fn next(&mut self) -> Option<Frame> {
-            loop {
-                if let Some(frame) = frame::take(&mut self.buffer).unwrap() {
-                    return Some(frame);
-                }
-                if self.connection.read_buf(&mut self.buffer).await.unwrap() == 0 {
-                    return None;
-                }
-            }
-        }
-    }
+    use super::{super::client::Client, *};
 
     #[tokio::test]
     async fn streams_carry_both_ways_and_end_by_halves() {
         let (ours, theirs) = tokio::io::duplex(1 << 16);
         let mut session = Session::serve(theirs);
-        let mut client = Client { connection: ours, packer: Packer::default(), buffer: BytesMut::new() };
+        let mut client = Client::new(ours);
         client.open(1, &[("streamtype", "stdin")]).await;
         let mut stream = session.next().await.unwrap();
         assert_eq!(stream.header("streamtype"), Some("stdin"));
@@ -264,10 +242,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_session_that_is_dropped_closes_though_the_client_stays() {
+        let (ours, theirs) = tokio::io::duplex(1 << 16);
+        let mut session = Session::serve(theirs);
+        let mut client = Client::new(ours);
+        client.open(1, &[]).await;
+        let Stream { mut input, .. } = session.next().await.unwrap();
+        assert!(matches!(client.next().await, Some(Frame::Reply { stream: 1, .. })));
+        drop(session);
+        assert_eq!(client.next().await, None);
+        assert_eq!(input.recv().await, None);
+    }
+
+    #[tokio::test]
     async fn a_connection_that_ends_ends_its_streams() {
         let (ours, theirs) = tokio::io::duplex(1 << 16);
         let mut session = Session::serve(theirs);
-        let mut client = Client { connection: ours, packer: Packer::default(), buffer: BytesMut::new() };
+        let mut client = Client::new(ours);
         client.open(1, &[]).await;
         let mut stream = session.next().await.unwrap();
         drop(client);
