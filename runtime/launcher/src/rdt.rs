@@ -5,6 +5,7 @@
 //! the container's name ends with it.
 
 use std::{
+    collections::HashSet,
     fs,
     io::{self, ErrorKind},
     os::fd::OwnedFd,
@@ -15,6 +16,7 @@ use crate::{
     cgroup::hierarchy::unescape,
     error::{Context, Error, Result},
     json::{Json, object},
+    state::State,
     sys,
 };
 
@@ -103,7 +105,53 @@ impl IntelRdt {
     }
 }
 
+/// Gives a running container other shares; one without a class gets one of its own (runc `update.go`).
+///
+/// # Errors
+/// When there can be no class, or the kernel does not take the lines. A class that was made is gone again then.
+pub fn change(state: &mut State, cache: Option<&str>, bandwidth: Option<&str>) -> Result<()> {
+    let line = |text: Option<&str>| text.map_or(Json::Null, Json::from);
+    let asked = object([("l3CacheSchema", line(cache)), ("memBwSchema", line(bandwidth))]);
+    let Some(asked) = IntelRdt::parse(&asked)?.filter(|asked| !asked.schemata.is_empty()) else { return Ok(()) };
+    if let Some(class) = &state.class {
+        return class.write_schemata(&asked.schemata);
+    }
+    let group = state.cgroup()?;
+    let class = asked.open(&state.id)?;
+    state.class = Some(class.clone());
+    let changed = class.take_in(|| group.processes()).and_then(|()| state.save());
+    if changed.is_err() {
+        class.leave();
+    }
+    changed
+}
+
 impl Class {
+    /// Moves all threads of processes here, also those that they start meanwhile.
+    fn take_in(&self, processes: impl Fn() -> Vec<i32>) -> Result<()> {
+        let path = self.dir.join("tasks");
+        let mut moved = HashSet::new();
+        loop {
+            let before = moved.len();
+            for pid in processes() {
+                // Processes and threads may end at any time.
+                let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+                for thread in threads.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok()) {
+                    if moved.insert(thread)
+                        && let Err(error) = fs::write(&path, thread.to_string())
+                        && error.raw_os_error() != Some(libc::ESRCH)
+                    {
+                        return Err(Error::io(format!("move thread {thread} to {}", self.dir.display()), error));
+                    }
+                }
+            }
+            // What a thread that was moved starts is in its class from the start.
+            if moved.len() == before {
+                return Ok(());
+            }
+        }
+    }
+
     /// The files through which a process comes in; "0" is the writer itself, as in cgroups.
     pub fn doors(&self) -> Result<Vec<OwnedFd>> {
         let open = |dir: &PathBuf| {
@@ -317,6 +365,33 @@ mod tests {
         fs::remove_dir(dir.join("mon_groups")).unwrap();
         class.leave();
         assert!(!dir.exists());
+    }
+
+    #[test]
+    fn threads_that_run_are_moved_and_those_that_ended_are_no_error() {
+        let fake = Fake::new("moved");
+        let dir = fake.class("web", "");
+        let class = rdt(r#"{"l3CacheSchema":"L3:0=f"}"#).open_below(fake.root(), "web").unwrap();
+        let (sender, stop) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || stop.recv());
+        let asked = std::cell::Cell::new(0);
+        let own = std::process::id() as i32;
+        class
+            .take_in(|| {
+                asked.set(asked.get() + 1);
+                vec![own, i32::MAX]
+            })
+            .unwrap();
+        // Once more than there was something new; the file keeps the last thread's number, where it is no kernel's.
+        assert!(asked.get() >= 2);
+        let last = fs::read_to_string(dir.join("tasks")).unwrap();
+        assert!(Path::new(&format!("/proc/{own}/task/{last}")).exists() && last != own.to_string(), "{last}");
+        drop(sender);
+        let _ = thread.join();
+        fs::remove_file(dir.join("tasks")).unwrap();
+        fs::create_dir(dir.join("tasks")).unwrap();
+        let error = class.take_in(|| vec![own]).unwrap_err().to_string();
+        assert!(error.starts_with("move thread "), "{error}");
     }
 
     #[test]

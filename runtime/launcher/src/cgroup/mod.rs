@@ -260,7 +260,6 @@ impl Cgroup {
         io::v2(files, resources.get("blockIO"))?;
         io::hugepages(files, resources.get("hugepageLimits").items(), "max")?;
         io::rdma(files, resources.get("rdma"))?;
-        network::v2(resources.get("network"))?;
         resources
             .get("unified")
             .members()
@@ -543,6 +542,14 @@ mod tests {
         files.apply(&format!("{{{pages}}}")).unwrap();
         assert_eq!(files.read("hugetlb.2MB.rsvd.max"), "4");
         assert!(files.apply(r#"{"hugepageLimits":[{"limit":4}]}"#).is_err());
+    }
+
+    #[test]
+    fn what_only_v1_has_is_passed_over() {
+        let files = Files::new("network", &["pids.max"]);
+        let network = r#""network":{"classID":1048577,"priorities":[{"name":"lo","priority":5}]}"#;
+        files.apply(&format!(r#"{{{network},"pids":{{"limit":7}}}}"#)).unwrap();
+        assert_eq!(files.read("pids.max"), "7");
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Classes and priorities of what a group sends (config-linux "Network"): v1 alone has them.
+//! Classes and priorities of what a group sends (config-linux "Network"). Cgroup v2 has none, and passes over them as runc does
+//! (cgroups `fs2/fs2.go`, Set): engines ask for them without knowing the machine.
 
 use super::{Cgroup, Files, Journal};
 use crate::{
@@ -22,14 +23,6 @@ pub fn v1(group: &Cgroup, network: &Json, journal: Option<&Journal>) -> Result<(
         files("net_prio")?.write("net_prio.ifpriomap", &format!("{name} {priority}"))?;
     }
     Ok(())
-}
-
-/// Refuses what would have no effect.
-pub fn v2(network: &Json) -> Result<()> {
-    match (class(network), network.get("priorities").items()) {
-        (None, []) => Ok(()),
-        _ => Err(Error::new("linux.resources.network: cgroup v2 has no classes and priorities")),
-    }
 }
 
 /// 0 is what a group has without one.

@@ -11,6 +11,7 @@ use crate::{
     create::Options,
     error::{Error, Result},
     json::{Json, object},
+    rdt,
     state::{State, Status},
 };
 
@@ -56,17 +57,13 @@ pub fn update_command(arguments: &mut Arguments, options: &Options) -> Result<u8
         let parts = [("cpu", cpu), ("memory", memory), ("pids", pids), ("blockIO", io)];
         object(parts.map(|(key, members)| (key, Json::Obj(members))))
     });
-    let state = State::load(&options.root, &id)?;
+    let mut state = State::load(&options.root, &id)?;
     if state.status() == Status::Stopped {
         return Err(Error::new("container not running"));
     }
-    let schemata: Vec<String> = cache.into_iter().chain(bandwidth).collect();
-    if state.class.is_none() && !schemata.is_empty() {
-        return Err(Error::new(format!("container {id} has no linux.intelRdt, whose schemata could be changed")));
-    }
     let (set, journal) = state.cgroup()?.update(&resources)?;
     let told = state.unit.as_ref().map_or(Ok(()), |unit| unit.change(&set));
-    match told.and_then(|()| state.class.as_ref().map_or(Ok(()), |class| class.write_schemata(&schemata))) {
+    match told.and_then(|()| rdt::change(&mut state, cache.as_deref(), bandwidth.as_deref())) {
         Ok(()) => Ok(0),
         Err(error) => Err(journal.failed(error)),
     }
