@@ -252,8 +252,17 @@ impl Spec {
 
     fn validate(&self) -> Result<()> {
         let joined = |kind| self.namespace(kind).is_some_and(|namespace| namespace.path.is_some());
-        if self.namespace(NamespaceKind::Mount).is_none() || joined(NamespaceKind::Mount) {
-            return Err(Error::new("linux.namespaces: a container needs a new mount namespace"));
+        // runc takes both: what a container without one mounts stays on the host when it has ended, and one that joins another's
+        // gives its own root to all who are in it (seen with runc 1.1).
+        if self.namespace(NamespaceKind::Mount).is_none() {
+            return Err(Error::new(
+                "linux.namespaces: a container needs a mount namespace: its mounts would stay with the host",
+            ));
+        }
+        if joined(NamespaceKind::Mount) {
+            return Err(Error::new(
+                "linux.namespaces: a container needs a new mount namespace: those in one that it joins would lose their root",
+            ));
         }
         if self.hostname.is_some() && self.namespace(NamespaceKind::Uts).is_none() {
             return Err(Error::new("unable to set hostname without a private UTS namespace"));
@@ -544,6 +553,11 @@ mod tests {
             r#"{"ociVersion":"1.2.0","root":{"path":"r"},"linux":{"namespaces":[{"type":"ipc","path":"ns/ipc"}]}}"#;
         let error = Spec::parse(&Json::parse(joined.as_bytes()).unwrap(), Path::new("/b")).unwrap_err().to_string();
         assert!(error.contains("not absolute"), "{error}");
+        for (mount, word) in [("", "stay with the host"), (r#"{"type":"mount","path":"/ns/mnt"}"#, "lose their root")] {
+            let text = format!(r#"{{"ociVersion":"1.2.0","root":{{"path":"r"}},"linux":{{"namespaces":[{mount}]}}}}"#);
+            let error = Spec::parse(&Json::parse(text.as_bytes()).unwrap(), Path::new("/b")).unwrap_err().to_string();
+            assert!(error.contains(word), "{error}");
+        }
     }
 
     #[test]
