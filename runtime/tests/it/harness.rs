@@ -96,7 +96,9 @@ impl Node {
             let socket = socket.clone();
             async move { UnixStream::connect(socket).await.map(TokioIo::new) }
         });
-        for _ in 0..500 {
+        // Emulated, a daemon takes long to start.
+        let deadline = std::time::Instant::now() + Duration::from_secs(30);
+        while std::time::Instant::now() < deadline {
             if let Ok(channel) =
                 Endpoint::from_static("http://localhost").connect_with_connector(connector.clone()).await
             {

@@ -16,7 +16,7 @@ use coracle_vm::{Kernel, Machine, Tree};
 use crate::cargo;
 
 /// Emulated, a test takes five to ten times as long.
-const LIMIT: Duration = Duration::from_secs(1200);
+const LIMIT: Duration = Duration::from_secs(1800);
 
 /// What runs in the machine: a test program and the tests of it. Images need Debian's registry.
 const SUITES: [(&str, &[&str]); 4] = [
