@@ -12,6 +12,9 @@ static ALLOCATOR: Allocator = Allocator;
 /// `mi_option_arena_eager_commit` of mimalloc 3 (its `mi_option_t`).
 const ARENA_EAGER_COMMIT: c_int = 4;
 
+/// `mi_option_purge_delay`, in milliseconds.
+const PURGE_DELAY: c_int = 15;
+
 /// What mimalloc aligns to unasked (its `MI_MAX_ALIGN_SIZE`), if a block is as large.
 const NATURAL: usize = 16;
 
@@ -88,6 +91,13 @@ extern "C" fn commit_on_demand() {
 pub fn give_back() {
     // SAFETY: it may be called at any time, from any thread.
     unsafe { mi_collect(true) };
+}
+
+/// From now on, memory goes back as soon as it is free, and not a second later: for who has little to do, and now and then much
+/// in many threads, each with a heap of its own.
+pub fn keep_nothing() {
+    // SAFETY: it stores a number in mimalloc's table of options, which is read as it is each time.
+    unsafe { mi_option_set(PURGE_DELAY, 0) };
 }
 
 /// Run before `main`, and so before the first arena is made.

@@ -97,12 +97,18 @@ fn run(cli: Cli) -> Result<ExitCode> {
             lab::run(command)
         }
         Command::Server(options) => long_running(&logging, server::run(options)),
-        Command::Agent(options) => long_running(&logging, agent::run(options)),
+        Command::Agent(options) => {
+            allocator::keep_nothing();
+            long_running(&logging, agent::run(options))
+        }
         Command::Apiserver(options) => long_running(&logging, api::run(options)),
         Command::Scheduler(options) => long_running(&logging, components::scheduler(options)),
         Command::ControllerManager(options) => long_running(&logging, components::controller_manager(options)),
         Command::Kubelet(options) => long_running(&logging, components::kubelet(options)),
-        Command::Runtime(options) => long_running(&logging, components::runtime(options)),
+        Command::Runtime(options) => {
+            allocator::keep_nothing();
+            long_running(&logging, components::runtime(options))
+        }
         Command::Oci { arguments } => oci::run(arguments),
         Command::Cni => Ok(coracle_network::cni::main()),
         Command::Kubectl { arguments } => Ok(kubectl_lite::main(arguments)),

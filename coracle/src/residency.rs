@@ -1,11 +1,12 @@
-//! What a long-running process keeps of its own program in memory.
+//! What a long-running process keeps of its own program, and of the libraries, in memory.
 //!
 //! The program is a hundred megabytes, and each page of it that was touched once stays mapped and counts as the process's:
 //! what only a start needs, a build, a pull. The pages are the file's; let go of, they lie in the page cache as before, and
-//! what is needed again comes from there by a minor fault, sixteen pages at a time.
+//! what is needed again comes from there by a minor fault, sixteen pages at a time. Of libraries the loader alone looks at
+//! much: symbols, and functions that choose among others.
 
 use std::{
-    ffi::{c_int, c_void},
+    ffi::{CStr, c_int, c_void},
     sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
@@ -101,16 +102,21 @@ async fn keep(mut told: impl FnMut(Given)) {
     }
 }
 
-/// Unmaps what is read-only of the first object, which is the program itself (dl_iterate_phdr(3)).
+/// Unmaps what is read-only of an object: the first is the program itself, which has no name (dl_iterate_phdr(3)).
 ///
 /// Nothing in those segments is this process's own: the linker refuses relocations in them, and what is relocated and made
-/// read-only afterwards is part of a writable segment.
+/// read-only afterwards is part of a writable segment. A library that was linked otherwise says so, and is left alone; so is
+/// what is no file, the kernel's own.
 unsafe extern "C" fn let_go(object: *mut libc::dl_phdr_info, _size: usize, _data: *mut c_void) -> c_int {
-    // SAFETY: the loader passes a description that is valid during the call, with that many headers.
-    let (base, headers) = unsafe {
+    // SAFETY: the loader passes a description that is valid during the call, with that many headers and a string as its name.
+    let (base, headers, name) = unsafe {
         let object = &*object;
-        (object.dlpi_addr as usize, std::slice::from_raw_parts(object.dlpi_phdr, usize::from(object.dlpi_phnum)))
+        let headers = std::slice::from_raw_parts(object.dlpi_phdr, usize::from(object.dlpi_phnum));
+        (object.dlpi_addr as usize, headers, CStr::from_ptr(object.dlpi_name).to_bytes())
     };
+    if !(name.is_empty() || name.starts_with(b"/")) || has_relocated_text(base, headers) {
+        return 0;
+    }
     let page = usize::try_from(nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten().unwrap_or(4096))
         .unwrap_or(4096);
     for header in headers.iter().filter(|header| header.p_type == libc::PT_LOAD && header.p_flags & libc::PF_W == 0) {
@@ -122,8 +128,20 @@ unsafe extern "C" fn let_go(object: *mut libc::dl_phdr_info, _size: usize, _data
             unsafe { libc::madvise(start as *mut c_void, end - start, libc::MADV_DONTNEED) };
         }
     }
-    // Not the libraries: they are shared with the whole system.
-    1
+    0
+}
+
+/// Whether the loader has written to what is read-only otherwise (elf(5), `DT_TEXTREL` and `DF_TEXTREL`).
+fn has_relocated_text(base: usize, headers: &[libc::Elf64_Phdr]) -> bool {
+    const FLAGS: u64 = 30;
+    const TEXTREL: u64 = 22;
+    const FLAG_TEXTREL: u64 = 4;
+    let Some(dynamic) = headers.iter().find(|header| header.p_type == libc::PT_DYNAMIC) else { return false };
+    let (start, count) = (base + dynamic.p_vaddr as usize, dynamic.p_memsz as usize / size_of::<[u64; 2]>());
+    // SAFETY: the segment is mapped where its header says, for as long as the object is, and holds pairs of words.
+    let entries = unsafe { std::slice::from_raw_parts(start as *const [u64; 2], count) };
+    let mut entries = entries.iter().take_while(|entry| entry[0] != 0);
+    entries.any(|[tag, value]| *tag == TEXTREL || *tag == FLAGS && value & FLAG_TEXTREL != 0)
 }
 
 #[cfg(test)]
@@ -145,18 +163,28 @@ mod tests {
         crate::allocator::give_back();
         let rest = resident("RssAnon:");
         assert!(rest < busy / 2, "{busy} KiB were in use, {rest} are kept");
+        // And without being told to.
+        crate::allocator::keep_nothing();
+        let blocks: Vec<_> = (0..64_000).map(|size| vec![1u8; 256 + size % 1024]).collect();
+        let busy = resident("RssAnon:");
+        drop(blocks);
+        let rest = resident("RssAnon:");
+        assert!(rest < busy / 2, "{busy} KiB were in use, {rest} are kept");
     }
 
     /// KiB of the program's file that are mapped as they are there, whether they are on the disk yet or not.
     fn mapped_of_the_program() -> usize {
-        let program = std::env::current_exe().unwrap();
+        mapped_of(std::env::current_exe().unwrap().to_str().unwrap())
+    }
+
+    fn mapped_of(file: &str) -> usize {
         let text = std::fs::read_to_string("/proc/self/smaps").unwrap();
         let (mut own, mut sum) = (false, 0);
         for line in text.lines() {
             let mut words = line.split_whitespace();
             let first = words.next().unwrap_or_default();
             if !first.ends_with(':') {
-                own = line.ends_with(program.to_str().unwrap());
+                own = line.contains(file);
                 continue;
             }
             let number = words.next().and_then(|number| number.parse::<usize>().ok()).unwrap_or(0);
@@ -171,11 +199,13 @@ mod tests {
 
     #[test]
     fn the_program_is_let_go_of_and_goes_on() {
-        let before = mapped_of_the_program();
+        let mapped = || [mapped_of_the_program(), mapped_of("/libc.so")];
+        let before = mapped();
         // SAFETY: as above.
         unsafe { libc::dl_iterate_phdr(Some(let_go), std::ptr::null_mut()) };
-        let after = mapped_of_the_program();
-        assert!(after < before, "{before} KiB were mapped, {after} still are");
+        let after = mapped();
+        let is_less = before.iter().zip(&after).all(|(before, after)| after < before);
+        assert!(is_less, "{before:?} KiB were mapped of program and library, {after:?} still are");
         assert_eq!(format!("{:>5}", "on"), "   on");
         let caught = std::panic::catch_unwind(|| panic!("unwinding reads tables that were let go of"));
         assert!(caught.is_err());
