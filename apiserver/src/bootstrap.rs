@@ -1,5 +1,6 @@
 //! What every cluster has from the start: namespaces, priority classes, and the `kubernetes` Service with its endpoints.
 
+mod addresses;
 mod authentication;
 pub(crate) mod flow_control;
 mod identity;

@@ -2,7 +2,8 @@
 //! the news of each resource say when to look.
 
 use super::{
-    Built, NAMESPACES, api_services, authentication, flow_control, kubernetes_service, namespaces, service_range,
+    Built, NAMESPACES, addresses, api_services, authentication, flow_control, kubernetes_service, namespaces,
+    service_range,
 };
 use crate::cache::Snapshot;
 use crate::server::Server;
@@ -72,7 +73,7 @@ impl Part {
 /// Runs until the server stops.
 pub async fn run(server: Arc<Server>) {
     let followed = PARTS.map(|(group, plural, part)| follow(&server, (group, plural), part));
-    futures::future::join_all(followed).await;
+    tokio::join!(futures::future::join_all(followed), addresses::keep(&server));
 }
 
 async fn follow(server: &Arc<Server>, (group, plural): (&str, &str), part: Part) {

@@ -324,7 +324,7 @@ async fn end(server: &Arc<Server>, name: &str, row: Option<&Arc<Row>>) -> Result
         let left: Vec<Value> =
             meta::finalizers(&current.value).filter(|name| *name != CLEANUP).map(Value::from).collect();
         let done = if left.is_empty() {
-            call.remove(&current, Vec::new()).await?.is_some()
+            call.remove(&current).await?.is_some()
         } else {
             let mut next = current.value.clone();
             meta::set(&mut next, "finalizers", left);

@@ -201,6 +201,24 @@ pub trait Store: Send + Sync + 'static {
     /// absent keys only) commits at the current revision without raising it.
     fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<Outcome, StoreError>>;
 
+    /// As [`Store::txn`], and then `then` as a revision of its own, whose number is told. In a store that takes one revision at
+    /// a time the first of them may stand alone: when the other fails, or when somebody else writes between them, which is
+    /// answered as a conflict. What `then` writes must be among what the transaction wrote or compared.
+    fn txn_then(&self, txn: Txn, then: Vec<Op>) -> BoxFuture<'_, Result<Outcome, StoreError>> {
+        Box::pin(async move {
+            let written: Vec<Arc<str>> = txn.ops.iter().map(|op| op.key().clone()).collect();
+            let unwritten = txn.compare.iter().filter(|compare| !written.contains(&compare.key));
+            let mut compare: Vec<Compare> = unwritten.cloned().collect();
+            match self.txn(txn).await? {
+                Outcome::Committed(revision) => {
+                    compare.extend(written.into_iter().map(|key| Compare::modified(key, revision)));
+                    self.txn(Txn { compare, ops: then }).await
+                }
+                conflict => Ok(conflict),
+            }
+        })
+    }
+
     /// Reads one key as of now: no write acknowledged before this call is missed.
     fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Record>, StoreError>>;
 
@@ -239,11 +257,23 @@ pub trait Store: Send + Sync + 'static {
 
 /// Refuses transactions that no back end takes.
 pub(crate) fn check_txn(txn: &Txn) -> Result<(), StoreError> {
-    if txn.ops.len() > MAX_TXN_OPS || txn.compare.len() > MAX_TXN_OPS {
-        return Err(StoreError::Invalid(format!("a transaction holds at most {MAX_TXN_OPS} operations")));
+    if txn.compare.len() > MAX_TXN_OPS {
+        return Err(too_many());
     }
-    for (index, op) in txn.ops.iter().enumerate() {
-        if txn.ops[..index].iter().any(|other| other.key() == op.key()) {
+    check_ops(&txn.ops)
+}
+
+fn too_many() -> StoreError {
+    StoreError::Invalid(format!("a transaction holds at most {MAX_TXN_OPS} operations"))
+}
+
+/// Refuses writes that no back end takes together.
+pub(crate) fn check_ops(ops: &[Op]) -> Result<(), StoreError> {
+    if ops.len() > MAX_TXN_OPS {
+        return Err(too_many());
+    }
+    for (index, op) in ops.iter().enumerate() {
+        if ops[..index].iter().any(|other| other.key() == op.key()) {
             return Err(StoreError::Invalid(format!("the transaction writes {} twice", op.key())));
         }
         if let Op::Put { value, key, .. } = op

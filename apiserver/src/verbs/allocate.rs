@@ -10,6 +10,7 @@ use crate::cache::{NODE_PORTS, PREFIX, encode, store_key};
 use crate::registry::core::service::{gets_node_ports, has_health_check, has_node_ports, number};
 use crate::registry::fields::{items, items_mut, remove, set, text};
 use crate::registry::strategy::Allocation;
+use crate::server::Server;
 use crate::store::{Compare, Op};
 use coracle_api::clock::rfc3339;
 use coracle_api::json::{Value, json};
@@ -17,6 +18,17 @@ use coracle_api::status::FieldPath;
 use coracle_api::{Cause, Status, meta};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+
+/// Labels of an IPAddress that was made for a Service (networking/v1 `well_known_labels.go`).
+pub(crate) const MANAGED_BY: &str = "ipaddress.kubernetes.io/managed-by";
+pub(crate) const FAMILY: &str = "ipaddress.kubernetes.io/ip-family";
+/// Who makes them (core/service/ipallocator `ControllerName`).
+pub(crate) const MANAGER: &str = "ipallocator.k8s.io";
+
+/// Which of the two protocols an address belongs to.
+pub(crate) fn family(ip: &str) -> &'static str {
+    if ip.contains(':') { "IPv6" } else { "IPv4" }
+}
 
 const TAKEN: &str = "provided port is already allocated";
 const FULL: &str = "range is full";
@@ -69,16 +81,47 @@ pub fn for_update(call: &Call, object: &mut Value, old: &Value) -> Result<Alloca
 }
 
 /// Gives back what a deleted object had.
-pub fn release(call: &Call, object: &Value) -> Vec<Op> {
-    if !allocates(call) {
-        return Vec::new();
+pub fn release(call: &Call, object: &Value) -> Result<Allocated, Status> {
+    let mut given = Allocated::default();
+    if allocates(call) {
+        for ip in cluster_ips(object) {
+            give_back(call, &ip, object, &mut given)?;
+        }
+        given.ops.extend(held(object).map(|port| Op::Delete { key: port_key(port) }));
     }
-    let ips = cluster_ips(object).into_iter().map(|ip| Op::Delete { key: ip_key(call, &ip) });
-    ips.chain(held(object).map(|port| Op::Delete { key: port_key(port) })).collect()
+    Ok(given)
 }
 
-fn ip_key(call: &Call, ip: &str) -> Arc<str> {
-    let row = call.server.registry.find("networking.k8s.io", "v1", "ipaddresses");
+/// Gives an address back, if it is this Service's: somebody may have deleted the object that says so, and another Service
+/// have got the address. It must be as it was seen, so that nobody takes it or makes it again in between.
+fn give_back(call: &Call, ip: &str, service: &Value, given: &mut Allocated) -> Result<(), Status> {
+    let key = ip_key(&call.server, ip);
+    let snapshot = call.server.cache_of("networking.k8s.io", "ipaddresses")?.snapshot();
+    let Some(known) = snapshot.get(ip) else {
+        given.compare.push(Compare::absent(key));
+        return Ok(());
+    };
+    given.compare.push(Compare::modified(key.clone(), known.revision));
+    if is_parent(&known.parse(), meta::namespace(service), meta::name(service)) {
+        given.ops.push(Op::Delete { key });
+    }
+    Ok(())
+}
+
+/// Whether an IPAddress says that this Service has it.
+pub(crate) fn is_parent(address: &Value, namespace: &str, name: &str) -> bool {
+    let parent = &address["spec"]["parentRef"];
+    is_of_service(address) && text(parent, "namespace") == namespace && text(parent, "name") == name
+}
+
+/// Whether an IPAddress says that some Service has it.
+pub(crate) fn is_of_service(address: &Value) -> bool {
+    let parent = &address["spec"]["parentRef"];
+    text(parent, "group").is_empty() && text(parent, "resource") == "services"
+}
+
+pub(crate) fn ip_key(server: &Server, ip: &str) -> Arc<str> {
+    let row = server.registry.find("networking.k8s.io", "v1", "ipaddresses");
     row.map_or_else(|| format!("{PREFIX}ipaddresses/{ip}").into(), |resolved| store_key(&resolved.row, "", ip))
 }
 
@@ -90,7 +133,7 @@ fn wants_cluster_ip(service: &Value) -> bool {
     text(&service["spec"], "type") != "ExternalName" && text(&service["spec"], "clusterIP") != "None"
 }
 
-fn cluster_ips(service: &Value) -> Vec<String> {
+pub(crate) fn cluster_ips(service: &Value) -> Vec<String> {
     if !wants_cluster_ip(service) {
         return Vec::new();
     }
@@ -167,12 +210,12 @@ fn cluster_ip(call: &Call, object: &mut Value, before: &[String], allocated: &mu
             let why = format!("failed to allocate IP {ip}: {why}");
             return Err(refused(call, object, Cause::invalid(&path, object["spec"]["clusterIPs"].clone(), why)));
         }
-        let key = ip_key(call, ip);
+        let key = ip_key(&call.server, ip);
         allocated.compare.push(Compare::absent(key.clone()));
-        allocated.ops.push(Op::Put { key, value: encode(&ip_object(call, ip, object)), ttl: None });
+        allocated.ops.push(Op::Put { key, value: encode(&ip_object(&call.server, ip, object)), ttl: None });
     }
     for ip in before.iter().filter(|ip| !after.contains(ip)) {
-        allocated.ops.push(Op::Delete { key: ip_key(call, ip) });
+        give_back(call, ip, object, allocated)?;
     }
     Ok(())
 }
@@ -185,12 +228,13 @@ fn may_take_ip(call: &Call, ip: &str) -> Result<Result<(), &'static str>, Status
     Ok(if taken_ip(call, ip)? { Err("provided IP is already allocated") } else { Ok(()) })
 }
 
-fn ip_object(call: &Call, ip: &str, service: &Value) -> Value {
+/// The object that says which Service has an address.
+pub(crate) fn ip_object(server: &Server, ip: &str, service: &Value) -> Value {
     json!({
         "kind": "IPAddress", "apiVersion": "networking.k8s.io/v1",
         "metadata": {
-            "name": ip, "uid": call.server.config.names.uid(), "creationTimestamp": rfc3339(call.server.config.clock.now()),
-            "labels": { "ipaddress.kubernetes.io/managed-by": "ipallocator.k8s.io", "ipaddress.kubernetes.io/ip-family": if ip.contains(':') { "IPv6" } else { "IPv4" } },
+            "name": ip, "uid": server.config.names.uid(), "creationTimestamp": rfc3339(server.config.clock.now()),
+            "labels": { MANAGED_BY: MANAGER, FAMILY: family(ip) },
         },
         "spec": { "parentRef": { "resource": "services", "namespace": meta::namespace(service), "name": meta::name(service) } },
     })

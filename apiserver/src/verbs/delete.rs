@@ -147,22 +147,29 @@ async fn delete_once(call: &Call, options: &DeleteOptions, mut current: Current)
     strategy.prepare_delete(&mut object, &call.context());
     let waits = object_meta::finalizers(&object).next().is_some() || namespace_waits(call, &object);
     if !waits && grace == 0 {
-        let removed = call.remove(&current, allocate::release(call, &object)).await?;
-        return Ok(removed.map(|revision| {
-            if !options.shown {
-                return Deleted::Gone(object);
-            }
-            // What could have been given time says that it was not.
-            if period.is_some() {
-                mark(call, &mut object, 0);
-            }
-            Deleted::Shown(with_revision(&current.with(&object).encode(), revision))
+        let given = allocate::release(call, &object)?;
+        // What could have been given time says that it was not, to those who watch too (registry/generic/registry
+        // `updateForGracefulDeletionAndFinalizers`), unless that has been said before.
+        let says = period.is_some() && has_time(&object);
+        if says {
+            mark(call, &mut object, 0);
+        }
+        let last = says.then(|| current.with(&object));
+        let removed = call.remove_if(&current, last.as_ref(), given.compare, given.ops).await?;
+        return Ok(removed.map(|revision| match options.shown {
+            true => Deleted::Shown(with_revision(&current.with(&object).encode(), revision)),
+            false => Deleted::Gone(object),
         }));
     }
     mark(call, &mut object, grace);
     current.restore();
     let written = call.replace(&current, &current.with(&object), Vec::new()).await?;
     Ok(written.map(|written| Deleted::Going(written.json)))
+}
+
+/// Whether nobody has said yet that it goes, or that it goes at once.
+fn has_time(object: &Value) -> bool {
+    object_meta::deletion_timestamp(object).is_none() || object_meta::deletion_grace_period(object) > Some(0)
 }
 
 /// The period that a further delete leaves an object; None when it goes no sooner than was said (rest `BeforeDelete`).

@@ -389,16 +389,39 @@ impl Call {
 
     /// Removes the object, with further writes in the same transaction, and gives the revision it went at. None when somebody
     /// else wrote meanwhile.
-    pub async fn remove(&self, current: &Current, extra: Vec<Op>) -> Result<Option<Revision>, Status> {
+    pub async fn remove(&self, current: &Current) -> Result<Option<Revision>, Status> {
+        self.remove_if(current, None, Vec::new(), Vec::new()).await
+    }
+
+    /// As [`remove`](Call::remove), when these hold too. What was `last` is written before it goes, so that whoever watches
+    /// is shown it.
+    pub async fn remove_if(
+        &self,
+        current: &Current,
+        last: Option<&Replacement<'_>>,
+        compare: Vec<Compare>,
+        extra: Vec<Op>,
+    ) -> Result<Option<Revision>, Status> {
         if self.options.dry_run {
             return Ok(Some(current.revision));
         }
         let key = self.store_key(&self.name);
-        let mut ops = vec![Op::delete(key.clone())];
-        ops.extend(extra);
-        let txn = Txn { compare: vec![Compare::modified(key, current.revision)], ops };
-        let outcome = self.server.store().txn(txn).await.map_err(store_status)?;
-        Ok(match outcome {
+        let mut removal = vec![Op::delete(key.clone())];
+        removal.extend(extra);
+        let mut txn = Txn { compare: vec![Compare::modified(key.clone(), current.revision)], ops: Vec::new() };
+        txn.compare.extend(compare);
+        let store = self.server.store();
+        let outcome = match last {
+            None => {
+                txn.ops = removal;
+                store.txn(txn).await
+            }
+            Some(last) => {
+                txn.ops.push(Op::put(key, last.encode()));
+                store.txn_then(txn, removal).await
+            }
+        };
+        Ok(match outcome.map_err(store_status)? {
             Outcome::Committed(revision) => Some(revision),
             Outcome::Conflict(_) => None,
         })

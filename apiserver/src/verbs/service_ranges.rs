@@ -19,6 +19,18 @@ pub const RANDOM_PICKS: usize = 32;
 /// # Errors
 /// When ServiceCIDRs are not served.
 pub fn ready(server: &Server) -> Result<Vec<Ipv4Net>, Status> {
+    ranges(server, is_ready)
+}
+
+/// All ranges: addresses of one that is not ready any more are still Services' (ipallocator/controller `syncCIDRs`).
+///
+/// # Errors
+/// When ServiceCIDRs are not served.
+pub fn known(server: &Server) -> Result<Vec<Ipv4Net>, Status> {
+    ranges(server, |_| true)
+}
+
+fn ranges(server: &Server, wanted: impl Fn(&Value) -> bool) -> Result<Vec<Ipv4Net>, Status> {
     let known = server.cache_of("networking.k8s.io", "servicecidrs")?.snapshot();
     let mut ranges = Vec::new();
     // Services are made before it is.
@@ -29,7 +41,7 @@ pub fn ready(server: &Server) -> Result<Vec<Ipv4Net>, Status> {
     }
     for (_, object) in &known.objects {
         let object = object.parse();
-        if is_ready(&object) {
+        if wanted(&object) {
             ranges.extend(
                 items(&object["spec"], "cidrs").iter().filter_map(|range| range.as_str()?.parse::<Ipv4Net>().ok()),
             );

@@ -148,9 +148,9 @@ pub(super) async fn write(
     let new = Replacement { value: &object, managed_fields: managed_fields.as_ref() };
     if meta::is_finished(&object, &current.value) {
         // The last finalizer went: the object goes with it.
-        let mut extra = allocate::release(call, &current.value);
-        extra.extend(allocated.ops.into_iter().filter(|op| matches!(op, Op::Delete { .. })));
-        let removed = call.remove(current, dedup(extra)).await?;
+        let mut given = allocate::release(call, &current.value)?;
+        given.ops.extend(allocated.ops.into_iter().filter(|op| matches!(op, Op::Delete { .. })));
+        let removed = call.remove_if(current, None, given.compare, dedup(given.ops)).await?;
         return Ok(removed.map(|_| Written { json: with_revision(&new.encode(), current.revision) }));
     }
     replace_allocated(call, current, &new, allocated).await

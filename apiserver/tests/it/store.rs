@@ -109,6 +109,19 @@ async fn transactions(store: &dyn Store) {
     let third = put(store, "/t/b", "again").await;
     assert_eq!(store.get("/t/b").await.unwrap().unwrap().created, third, "a new life");
 
+    // Two revisions, one after the other.
+    let mut batches = store.watch(Watch { prefix: "/t/".into(), from: third + 1, previous: false }).await.unwrap();
+    let both = Txn { compare: vec![Compare::modified("/t/b", third)], ops: vec![Op::put("/t/b", "last")] };
+    let gone = store.txn_then(both.clone(), vec![Op::delete("/t/b")]).await.unwrap();
+    assert_eq!(gone, Outcome::Committed(third + 2));
+    assert_eq!(events_until(&mut batches, third + 2).await, ["/t/b last <- -", "/t/b - <- -"]);
+    let at = |at| Range { at: Some(at), ..under("/t/b") };
+    assert_eq!(keys(store, at(third + 1)).await, ["/t/b=last"]);
+    assert!(keys(store, at(third + 2)).await.is_empty());
+    let lost = store.txn_then(both, vec![Op::delete("/t/b")]).await.unwrap();
+    assert_eq!(lost, Outcome::Conflict(vec![None]));
+    assert_eq!(store.revision().await.unwrap(), third + 2);
+
     let twice = Txn { compare: vec![], ops: vec![Op::put("/t/c", "1"), Op::delete("/t/c")] };
     assert!(matches!(store.txn(twice).await, Err(StoreError::Invalid(_))));
 }
@@ -357,6 +370,7 @@ async fn etcd_behind_the_api() {
     let second = crate::harness::Harness::on(Arc::new(server.connect().await)).await;
     assert_eq!(second.admin().get(&format!("{pods}/a")).await.1, client.get(&format!("{pods}/a")).await.1);
     second.admin().delete(&format!("{pods}/a")).await;
+    assert_eq!(watch.seen().await, ("MODIFIED".into(), "a".into()));
     assert_eq!(watch.seen().await, ("DELETED".into(), "a".into()));
     // A server that starts when the past is gone.
     other.compact(other.revision().await.unwrap()).await.unwrap();

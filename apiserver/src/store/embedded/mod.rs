@@ -24,7 +24,9 @@ pub mod snapshot;
 mod tables;
 mod writer;
 
-use super::{Batches, Outcome, Page, Pieces, Range, Record, Revision, Store, StoreError, Txn, Watch, check_txn};
+use super::{
+    Batches, Op, Outcome, Page, Pieces, Range, Record, Revision, Store, StoreError, Txn, Watch, check_ops, check_txn,
+};
 use coracle_api::clock::Clock;
 use deferred::Deferred;
 use futures::FutureExt;
@@ -92,7 +94,8 @@ struct Shared {
 
 /// What the writer is asked to do.
 enum Command {
-    Txn(Txn, oneshot::Sender<Result<Outcome, StoreError>>),
+    /// A transaction, and what is written after it as a revision of its own, if anything.
+    Txn(Txn, Vec<Op>, oneshot::Sender<Result<Outcome, StoreError>>),
     /// A part of a compaction up to this revision; answers how far it came.
     Compact(Revision, oneshot::Sender<Result<Revision, StoreError>>),
     /// A part of what is due; answers how many keys were deleted, and whether there may be more.
@@ -172,7 +175,16 @@ impl Store for Embedded {
     fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<Outcome, StoreError>> {
         async move {
             check_txn(&txn)?;
-            self.ask(|reply| Command::Txn(txn, reply)).await
+            self.ask(|reply| Command::Txn(txn, Vec::new(), reply)).await
+        }
+        .boxed()
+    }
+
+    fn txn_then(&self, txn: Txn, then: Vec<Op>) -> BoxFuture<'_, Result<Outcome, StoreError>> {
+        async move {
+            check_txn(&txn)?;
+            check_ops(&then)?;
+            self.ask(|reply| Command::Txn(txn, then, reply)).await
         }
         .boxed()
     }

@@ -56,7 +56,7 @@ impl Writer {
             let mut group = Vec::with_capacity(waiting.len());
             for command in waiting.drain(..) {
                 match command {
-                    Command::Txn(txn, reply) => group.push((txn, reply)),
+                    Command::Txn(txn, then, reply) => group.push((txn, then, reply)),
                     Command::Compact(revision, reply) => {
                         self.commit_group(&mut group);
                         let _ = reply.send(self.ready().and_then(|()| self.compact(revision)));
@@ -104,12 +104,12 @@ impl Writer {
     }
 
     /// Applies the group as one redb transaction; every reply follows the sync.
-    fn commit_group(&mut self, group: &mut Vec<(Txn, Reply<Outcome>)>) {
+    fn commit_group(&mut self, group: &mut Vec<(Txn, Vec<Op>, Reply<Outcome>)>) {
         if group.is_empty() {
             return;
         }
         if let Err(error) = self.ready() {
-            for (_, reply) in group.drain(..) {
+            for (.., reply) in group.drain(..) {
                 let _ = reply.send(Err(error.clone()));
             }
             return;
@@ -124,7 +124,7 @@ impl Writer {
             Err(error) => {
                 self.close(&error);
                 let replies = pending.into_iter().map(|Pending(reply, _)| reply);
-                for reply in replies.chain(group.drain(..).map(|(_, reply)| reply)) {
+                for reply in replies.chain(group.drain(..).map(|(.., reply)| reply)) {
                     let _ = reply.send(Err(error.clone()));
                 }
             }
@@ -133,14 +133,14 @@ impl Writer {
 
     fn apply_group(
         &mut self,
-        group: &mut Vec<(Txn, Reply<Outcome>)>,
+        group: &mut Vec<(Txn, Vec<Op>, Reply<Outcome>)>,
         pending: &mut Vec<Pending>,
     ) -> Result<(), StoreError> {
         let write = self.begin()?;
         let disk = self.disk.as_mut().ok_or_else(closed)?;
         let mut batch = Applying::open(&write, &self.shared, &mut disk.journal)?;
-        for (txn, reply) in group.drain(..) {
-            let outcome = batch.apply(txn);
+        for (txn, then, reply) in group.drain(..) {
+            let outcome = batch.apply_both(txn, then);
             let failed = outcome.as_ref().err().cloned();
             pending.push(Pending(reply, outcome));
             if let Some(error) = failed {
@@ -287,6 +287,14 @@ impl<'txn> Applying<'txn> {
 
     fn latest(&self, key: &str) -> Result<Option<Latest>, StoreError> {
         Ok(self.latest.get(key).map_err(unavailable)?.map(|row| row.value()))
+    }
+
+    /// A transaction, and what follows it as a revision of its own.
+    fn apply_both(&mut self, txn: Txn, then: Vec<Op>) -> Result<Outcome, StoreError> {
+        match self.apply(txn)? {
+            Outcome::Committed(_) if !then.is_empty() => self.apply(Txn { compare: Vec::new(), ops: then }),
+            outcome => Ok(outcome),
+        }
     }
 
     fn apply(&mut self, txn: Txn) -> Result<Outcome, StoreError> {
