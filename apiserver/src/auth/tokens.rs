@@ -11,6 +11,7 @@ use aws_lc_rs::signature::{
 };
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use coracle_api::clock::parse_rfc3339;
 use coracle_api::json::{Value, json};
 use coracle_api::{Status, meta};
 use jiff::Timestamp;
@@ -23,6 +24,9 @@ pub const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 
 /// How far clocks may be apart.
 const LEEWAY: i64 = 10;
+
+/// How long what is going still counts as there, in seconds (serviceaccount `claims.go`, by `jwt.DefaultLeeway`).
+const GOING: i64 = 60;
 
 /// Longest token that is looked at.
 const MAX: usize = 16 << 10;
@@ -131,16 +135,16 @@ pub fn authenticate(
     if good.is_empty() {
         return Ok(None);
     }
-    Ok(bound(server, &claims)?.map(|user| (user, good)))
+    Ok(bound(server, &claims, now)?.map(|user| (user, good)))
 }
 
 /// The service account of the claims, if it and what the token is bound to are there.
-fn bound(server: &Server, claims: &Value) -> Result<Option<UserInfo>, Status> {
+fn bound(server: &Server, claims: &Value, now: Timestamp) -> Result<Option<UserInfo>, Status> {
     let own = &claims["kubernetes.io"];
     let text = |pointer: &str| own.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
     let (namespace, name, uid) = (text("/namespace"), text("/serviceaccount/name"), text("/serviceaccount/uid"));
     let accounts = server.cache_of("", "serviceaccounts")?.snapshot();
-    if !lives(&accounts, &format!("{namespace}/{name}"), uid) {
+    if !lives(&accounts, &format!("{namespace}/{name}"), uid, now) {
         return Ok(None);
     }
     for (kind, plural) in [("pod", "pods"), ("secret", "secrets"), ("node", "nodes")] {
@@ -150,7 +154,7 @@ fn bound(server: &Server, claims: &Value) -> Result<Option<UserInfo>, Status> {
             continue;
         }
         let key = if kind == "node" { name.to_owned() } else { format!("{namespace}/{name}") };
-        if !name.is_empty() && !lives(&server.cache_of("", plural)?.snapshot(), &key, uid) {
+        if !name.is_empty() && !lives(&server.cache_of("", plural)?.snapshot(), &key, uid, now) {
             return Ok(None);
         }
     }
@@ -171,8 +175,12 @@ fn bound(server: &Server, claims: &Value) -> Result<Option<UserInfo>, Status> {
     Ok(Some(user))
 }
 
-fn lives(snapshot: &Snapshot, key: &str, uid: &str) -> bool {
-    snapshot.get(key).is_some_and(|object| meta::uid(&object.parse()) == uid)
+fn lives(snapshot: &Snapshot, key: &str, uid: &str, now: Timestamp) -> bool {
+    snapshot.get(key).is_some_and(|object| {
+        let object = object.parse();
+        let gone = meta::deletion_timestamp(&object).and_then(parse_rfc3339);
+        meta::uid(&object) == uid && gone.is_none_or(|gone| now.as_second().saturating_sub(gone.as_second()) <= GOING)
+    })
 }
 
 #[cfg(test)]
