@@ -8,8 +8,8 @@ mod storage_in_use;
 
 use crate::store::Compare;
 use crate::verbs::Call;
-use coracle_api::Status;
 use coracle_api::json::Value;
+use coracle_api::{Status, meta};
 
 /// Changes a new object.
 pub fn mutate_create(call: &Call, object: &mut Value) -> Result<(), Status> {
@@ -75,7 +75,17 @@ pub fn validate_update(call: &Call, object: &Value, old: &Value) -> Result<(), S
 
 /// What must hold of the object's namespace while it is written.
 pub fn namespace_of(call: &Call, object: &Value) -> Result<Option<Compare>, Status> {
-    namespace_lifecycle::check(call, object)
+    namespace_lifecycle::check(call, meta::name(object))
+}
+
+/// The same for what is created below an object: of a namespace that ends, upstream's NamespaceLifecycle refuses every
+/// CREATE.
+pub async fn namespace_of_part(call: &Call) -> Result<Option<Compare>, Status> {
+    if namespace_lifecycle::check(call, &call.name).is_err() {
+        // It may have come or gone since.
+        call.server.fresh().await?;
+    }
+    namespace_lifecycle::check(call, &call.name)
 }
 
 pub use namespace_lifecycle::check_delete as check_namespace_delete;

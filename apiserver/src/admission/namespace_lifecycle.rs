@@ -3,9 +3,8 @@
 use crate::cache::store_key;
 use crate::store::Compare;
 use crate::verbs::Call;
-use coracle_api::json::Value;
 use coracle_api::status::CauseReason;
-use coracle_api::{Cause, Gvr, Status, meta};
+use coracle_api::{Cause, Gvr, Status};
 
 const NAMESPACES: Gvr = Gvr::of("", "v1", "namespaces");
 
@@ -13,7 +12,7 @@ const NAMESPACES: Gvr = Gvr::of("", "v1", "namespaces");
 const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
 
 /// The namespace must be as it was seen when the object is written, so that it cannot end in between.
-pub fn check(call: &Call, object: &Value) -> Result<Option<Compare>, Status> {
+pub fn check(call: &Call, name: &str) -> Result<Option<Compare>, Status> {
     if !call.row().namespaced {
         return Ok(None);
     }
@@ -30,7 +29,7 @@ pub fn check(call: &Call, object: &Value) -> Result<Option<Compare>, Status> {
             "metadata.namespace",
             format!("namespace {} is being terminated", call.namespace),
         );
-        return Err(Status::forbidden(&call.gvr(), meta::name(object), &why).with_causes(vec![cause]));
+        return Err(Status::forbidden(&call.gvr(), name, &why).with_causes(vec![cause]));
     }
     Ok(Some(Compare::modified(store_key(&namespaces.row, "", &call.namespace), namespace.revision)))
 }

@@ -26,12 +26,15 @@ pub(super) async fn bind(mut call: Call, body: Body) -> Result<Response, Status>
     if call.name.is_empty() {
         return Err(Status::bad_request("Name parameter required."));
     }
+    admission::namespace_of_part(&call).await?;
     admission::mutate_binding(&call, &mut binding, &node)?;
     for _ in 0..update::ATTEMPTS {
         let current = call.current().await?;
         let mut pod = current.value.clone();
         assign(&call, &mut pod, &binding, &node)?;
-        if call.replace(&current, &current.with(&pod), Vec::new()).await?.is_some() {
+        // The namespace must not end between the check and the write.
+        let namespace = admission::namespace_of_part(&call).await?.into_iter().collect();
+        if call.replace_if(&current, &current.with(&pod), namespace, Vec::new()).await?.is_some() {
             return Ok(render::created(&call.accept));
         }
     }
@@ -98,6 +101,8 @@ fn assign(call: &Call, pod: &mut Value, binding: &Value, node: &str) -> Result<(
         // The pod has its place, and needs none to be kept (ClearingNominatedNodeNameAfterBinding).
         crate::registry::fields::remove(status, "nominatedNodeName");
     }
-    set_condition(pod, json!({"type": "PodScheduled", "status": "True"}), call.server.config.clock.now());
+    let scheduled =
+        json!({"type": "PodScheduled", "status": "True", "observedGeneration": object_meta::generation(pod)});
+    set_condition(pod, scheduled, call.server.config.clock.now());
     Ok(())
 }

@@ -2,11 +2,12 @@
 
 use super::manage::Managing;
 use super::{Call, DeleteOptions, Response, delete, update};
+use crate::admission;
 use crate::bootstrap;
 use crate::http::render;
 use crate::http::request::Body;
 use crate::registry::core::pod::{is_ready, set_condition};
-use crate::registry::fields::{items, items_mut, object_mut, text};
+use crate::registry::fields::{items, items_mut, object_mut, set, text};
 use crate::registry::{Subresource, meta};
 use coracle_api::clock::rfc3339;
 use coracle_api::json::{Value, json};
@@ -37,6 +38,7 @@ pub(super) async fn evict(mut call: Call, body: Body) -> Result<Response, Status
     if object_meta::name(&eviction) != call.name {
         return Err(Status::bad_request("name in URL does not match name in Eviction object"));
     }
+    admission::namespace_of_part(&call).await?;
     let options = DeleteOptions::from_value(&call, eviction.get("deleteOptions").unwrap_or(&Value::Null))?;
     call.options.dry_run |= options.dry_run;
     let mut failed = Status::modified(&call.gvr(), &call.name);
@@ -76,7 +78,9 @@ async fn mark_and_delete(call: &Call, mut options: DeleteOptions) -> Result<(), 
         let current = call.current().await?;
         delete::check_preconditions(call, &options, &current)?;
         let mut pod = current.value.clone();
-        set_condition(&mut pod, condition.clone(), call.server.config.clock.now());
+        let mut condition = condition.clone();
+        set(&mut condition, "observedGeneration", object_meta::generation(&pod));
+        set_condition(&mut pod, condition, call.server.config.clock.now());
         if let Some(written) = call.replace(&current, &current.with(&pod), Vec::new()).await? {
             marked = true;
             if options.resource_version.is_some() {

@@ -27,6 +27,7 @@ const EXTENDED: i64 = 365 * 24 * 3600;
 pub(super) async fn create(call: Call, body: Body) -> Result<Response, Status> {
     let (mut request, warnings) = body.of_kind(&REQUEST, call.options.field_validation)?;
     check_metadata(&call, &request)?;
+    crate::admission::namespace_of_part(&call).await?;
     let account = call.current().await?.value;
     check_uid(&call, &request, &account)?;
     let spec = &mut request["spec"];

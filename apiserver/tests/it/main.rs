@@ -1,5 +1,6 @@
 //! The API server from outside: over the in-process service, and over TLS with kubectl.
 
+mod addresses;
 mod answers;
 mod apply;
 mod bad_input;
@@ -10,6 +11,7 @@ mod custom;
 mod defaults;
 mod definitions;
 mod devices;
+mod endings;
 mod features;
 mod forms;
 mod fuzz_seeds;
