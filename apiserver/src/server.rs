@@ -13,7 +13,19 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// How long a read waits for the cache to come up to the store (upstream: 3 seconds).
-const FRESH_WITHIN: Duration = Duration::from_secs(3);
+pub const FRESH_WITHIN: Duration = Duration::from_secs(3);
+
+/// The same of a read that the store can answer as well: so little that writers do not lose their leases meanwhile.
+pub const ONE_FRESH_WITHIN: Duration = Duration::from_millis(500);
+
+/// How far the caches have come in the time they had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reached {
+    /// They hold every write acknowledged before; up to this revision.
+    All(Revision),
+    /// They do not yet: the store's watch is cut, or behind.
+    Behind,
+}
 
 /// How often expired keys are looked for, and how old a revision must be to be compacted.
 const EXPIRE_EVERY: Duration = Duration::from_secs(5);
@@ -64,14 +76,29 @@ impl Server {
     /// # Errors
     /// 503 when the store does not answer, 504 when the cache does not catch up.
     pub async fn fresh(&self) -> Result<Revision, Status> {
-        let revision = match self.store().revision_now() {
+        self.not_older_than(self.newest().await?).await
+    }
+
+    /// The same, for whoever can turn to the store when the caches do not catch up.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn reach_newest(&self, limit: Duration) -> Result<Reached, Status> {
+        Ok(match self.cacher.reached(self.newest().await?, limit).await {
+            true => Reached::All(self.cacher.progress()),
+            false => Reached::Behind,
+        })
+    }
+
+    /// The store's newest revision.
+    async fn newest(&self) -> Result<Revision, Status> {
+        Ok(match self.store().revision_now() {
             Some(revision) => revision,
             None => {
                 let revision = tokio::time::timeout(FRESH_WITHIN, self.store().revision()).await;
                 revision.map_err(|_| Status::timeout("the store did not answer in time", 1))?.map_err(store_status)?
             }
-        };
-        self.not_older_than(revision).await
+        })
     }
 
     /// Waits until the caches have reached a revision.

@@ -6,7 +6,7 @@ use coracle_api::Status;
 pub(super) async fn get(call: Call) -> Result<Response, Status> {
     call.options.version_of_object()?;
     match call.options.resource_version {
-        None => drop(call.server.fresh().await?),
+        None => return crate::http::render::cached(&call, &*call.newest().await?),
         Some(0) => {}
         Some(revision) => drop(call.server.not_older_than(revision).await?),
     }

@@ -4,7 +4,7 @@ use super::{Call, Response};
 use crate::cache::{Change, Object, Selection, Snapshot, unreadable};
 use crate::http::render::{self, ListMeta};
 use crate::options::VersionMatch;
-use crate::server::store_status;
+use crate::server::{FRESH_WITHIN, Reached, store_status};
 use crate::store::{Range, Revision};
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use base64::{DecodeError, Engine};
@@ -105,7 +105,11 @@ pub(super) async fn page(call: &Call) -> Result<Page, Status> {
     let (snapshot, from) = match &token {
         Some(token) => {
             let snapshot = match token.revision() {
-                Some(revision) => at(call, revision, Some(token)).await?,
+                Some(revision) => {
+                    // The page before may have come from another server, which is further; else the store answers.
+                    call.server.cacher.reached(revision, FRESH_WITHIN).await;
+                    at(call, revision, Some(token)).await?
+                }
                 None => first_page(call).await?,
             };
             (snapshot, token.start.clone())
@@ -159,7 +163,11 @@ fn page_end(
 async fn first_page(call: &Call) -> Result<Snapshot, Status> {
     let options = &call.options;
     let progress = match (options.resource_version, options.version_match) {
-        (None, _) => call.server.fresh().await?,
+        (None, _) => match call.server.reach_newest(FRESH_WITHIN).await? {
+            Reached::All(progress) => progress,
+            // Of what the caches lag behind of, the store knows (apiserver `storage/cacher/delegator.go`, `GetList`).
+            Reached::Behind => return range(call, None, None).await,
+        },
         (Some(0), _) => call.server.cacher.progress(),
         (Some(revision), Some(VersionMatch::Exact)) => {
             call.server.not_older_than(revision).await?;
@@ -183,20 +191,26 @@ async fn at(call: &Call, revision: Revision, token: Option<&Continue>) -> Result
     if let Some(snapshot) = cache.kept(revision) {
         return Ok(snapshot);
     }
-    let snapshot = cache.snapshot();
+    // In this order: what was written up to `progress` is in the snapshot that is taken after it.
     let progress = call.server.cacher.progress();
+    let snapshot = cache.snapshot();
     if snapshot.revision <= revision && revision <= progress {
         return Ok(Snapshot { objects: snapshot.objects.clone(), revision });
     }
+    range(call, Some(revision), token).await
+}
+
+/// What the store holds, at a revision or now.
+async fn range(call: &Call, revision: Option<Revision>, token: Option<&Continue>) -> Result<Snapshot, Status> {
     let prefix = crate::cache::store_key(call.row(), "", "");
     let prefix = prefix.trim_end_matches('/').to_owned() + "/";
-    let range = Range { prefix: prefix.clone(), from: None, limit: 0, at: Some(revision) };
+    let range = Range { prefix: prefix.clone(), from: None, limit: 0, at: revision };
     let page = match call.server.store().range(range).await {
         Ok(page) => page,
         Err(crate::store::StoreError::Compacted { .. }) => return Err(expired(token)),
         Err(error) => return Err(store_status(error)),
     };
-    let mut past = Snapshot { revision, ..Snapshot::default() };
+    let mut past = Snapshot { revision: page.revision, ..Snapshot::default() };
     for record in page.records {
         let key: Arc<str> = record.key[prefix.len()..].into();
         let (created, modified) = (record.created, record.modified);

@@ -21,7 +21,8 @@ pub(crate) use delete::{DeleteOptions, delete_object};
 pub(crate) use manage::{Managing, manager_of};
 
 use crate::auth::UserInfo;
-use crate::cache::{Object, ResourceCache, Selection, encode_managed, store_key, with_revision};
+use crate::cache::unreadable::checked;
+use crate::cache::{Change, Object, ResourceCache, Selection, encode_managed, store_key, with_revision};
 use crate::http::fairness::Permit;
 use crate::http::negotiate::Accept;
 use crate::http::render;
@@ -30,7 +31,7 @@ use crate::options::Options;
 use crate::registry::strategy::WriteContext;
 use crate::registry::warnings::Warnings;
 use crate::registry::{Resolved, Row, Subresource};
-use crate::server::{Server, store_status};
+use crate::server::{ONE_FRESH_WITHIN, Reached, Server, store_status};
 use crate::store::{Compare, Op, Outcome, Revision, Txn};
 use bytes::Bytes;
 use coracle_api::json::{Map, Value};
@@ -326,9 +327,27 @@ impl Call {
 
     /// The object in the path as every write acknowledged so far left it.
     pub async fn current(&self) -> Result<Current, Status> {
-        self.server.fresh().await?;
+        self.newest().await.map(|object| Current::of(&object))
+    }
+
+    /// The same, as it is kept.
+    pub(crate) async fn newest(&self) -> Result<Arc<Object>, Status> {
+        if self.server.reach_newest(ONE_FRESH_WITHIN).await? == Reached::Behind {
+            return self.stored().await;
+        }
         let snapshot = self.cache()?.snapshot();
-        snapshot.get(&self.cache_key()).map(Current::of).ok_or_else(|| self.absent())
+        snapshot.get(&self.cache_key()).cloned().ok_or_else(|| self.absent())
+    }
+
+    /// The object in the path from the store itself: what upstream's reads of one object, and its writes, always ask
+    /// (apiserver `storage/cacher/delegator.go`, `storage/etcd3` GuaranteedUpdate).
+    async fn stored(&self) -> Result<Arc<Object>, Status> {
+        let record = self.server.store().get(&self.store_key(&self.name)).await.map_err(store_status)?;
+        let Some(record) = record else { return Err(self.not_found()) };
+        let key: Arc<str> = self.cache_key().into();
+        let object =
+            checked(&key, &record.value, record.created, record.modified, Change::Modified, &self.cache()?.row);
+        object.map(Arc::new).map_err(|why| unreadable(&key, &why))
     }
 
     /// Answers with an object in its stored encoding.
