@@ -1,5 +1,6 @@
 //! Admission: what the server adds to, and refuses of, objects of any kind. Mutating first, then validating.
 
+mod certificates;
 mod device_admin;
 mod namespace_lifecycle;
 mod node_features;
@@ -60,6 +61,7 @@ pub fn mutate_update(call: &Call, object: &mut Value, old: &Value) -> Result<(),
 pub fn validate_create(call: &Call, object: &Value) -> Result<(), Status> {
     match (&*call.row().served[0].0, &*call.row().plural) {
         ("resource.k8s.io", "resourceclaims" | "resourceclaimtemplates") => device_admin::check_create(call, object),
+        (certificates::GROUP, certificates::REQUESTS) => certificates::check_subject(call, object),
         _ => Ok(()),
     }
 }
@@ -69,6 +71,7 @@ pub fn validate_update(call: &Call, object: &Value, old: &Value) -> Result<(), S
     match (&*call.row().served[0].0, &*call.row().plural) {
         ("", "pods") => node_features::check(call, object, old),
         ("resource.k8s.io", "resourceclaims") => device_admin::check_status(call, object, old),
+        (certificates::GROUP, certificates::REQUESTS) => certificates::check_signer(call, object, old),
         _ => Ok(()),
     }
 }

@@ -2,5 +2,5 @@
 
 mod certificate;
 pub mod key_pair;
-mod request;
+pub mod request;
 pub mod signing_request;

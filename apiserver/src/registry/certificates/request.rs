@@ -31,6 +31,20 @@ pub(super) fn check(encoded: &str) -> Result<(), String> {
     check_signature(&request)
 }
 
+/// The groups that who is asked for would be in.
+///
+/// # Errors
+/// What is wrong with the request.
+pub fn organizations(encoded: &str) -> Result<Vec<String>, String> {
+    let pem = STANDARD.decode(encoded).map_err(|error| error.to_string())?;
+    let text = String::from_utf8_lossy(&pem);
+    let block = next_block(&mut text.as_ref()).ok_or("PEM block type must be CERTIFICATE REQUEST")?;
+    let read = X509CertificationRequest::from_der(&block.content);
+    let (_, request) = read.map_err(|_| "x509: malformed certificate request".to_owned())?;
+    let subject = &request.certification_request_info.subject;
+    Ok(subject.iter_organization().map(|group| String::from_utf8_lossy(group.as_slice()).into_owned()).collect())
+}
+
 /// Whether there is one sequence at all, in the words of Go's `encoding/asn1` (`parseTagAndLength`, `parseField`).
 fn check_outer(der: &[u8]) -> Result<(), String> {
     const TRUNCATED: &str = "asn1: syntax error: truncated tag or length";

@@ -1,0 +1,50 @@
+//! Who may ask for, approve and sign certificates.
+
+use crate::harness::Harness;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use coracle_apiserver::UserInfo;
+use coracle_pki::Subject;
+use http::StatusCode;
+use serde_json::{Value, json};
+
+const REQUESTS: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
+
+fn asks(name: &str, signer: &str, subject: &Subject) -> Value {
+    let (pem, _) = coracle_pki::request(subject, &[]).unwrap();
+    json!({"metadata": {"name": name}, "spec": {"request": STANDARD.encode(pem), "signerName": signer, "usages": ["client auth"]}})
+}
+
+#[tokio::test]
+async fn nobody_asks_to_be_a_master() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    let users = "kubernetes.io/kube-apiserver-client";
+    let master = Subject::member("jane", "system:masters");
+    let (code, answer) = client.post(REQUESTS, &asks("a", users, &master)).await;
+    let why = "certificatesigningrequests.certificates.k8s.io \"a\" is forbidden: use of kubernetes.io/kube-apiserver-client signer with system:masters group is not allowed";
+    assert_eq!((code, &answer["message"]), (StatusCode::FORBIDDEN, &json!(why)));
+    for (name, signer, subject) in [
+        ("b", users, Subject::member("jane", "developers")),
+        ("c", "example.com/own", Subject::member("jane", "system:masters")),
+    ] {
+        let (code, answer) = client.post(REQUESTS, &asks(name, signer, &subject)).await;
+        assert_eq!(code, StatusCode::CREATED, "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn the_controller_manager_and_masters_approve_and_sign() {
+    let harness = Harness::start().await;
+    let made = asks("a", "kubernetes.io/kube-apiserver-client", &Subject::user("jane"));
+    assert_eq!(harness.admin().post(REQUESTS, &made).await.0, StatusCode::CREATED);
+    let approved = json!([{"type": "Approved", "status": "True", "reason": "r", "message": "m"}]);
+    let manager = harness.user(UserInfo::new("system:kube-controller-manager", &[]));
+    let (code, answer) =
+        manager.merge(&format!("{REQUESTS}/a/approval"), &json!({"status": {"conditions": approved}})).await;
+    assert_eq!(code, StatusCode::OK, "{answer}");
+    let failed = json!([answer["status"]["conditions"][0], {"type": "Failed", "status": "True", "reason": "r"}]);
+    let (code, answer) =
+        harness.admin().merge(&format!("{REQUESTS}/a/status"), &json!({"status": {"conditions": failed}})).await;
+    assert_eq!(code, StatusCode::OK, "{answer}");
+}
