@@ -52,7 +52,7 @@ pub struct Options {
     pub continue_token: Option<String>,
     pub bookmarks: bool,
     pub send_initial_events: Option<bool>,
-    pub timeout_seconds: Option<u64>,
+    pub timeout_seconds: Option<i64>,
     pub dry_run: bool,
     pub field_manager: Option<String>,
     /// Whether an apply takes what others own.
@@ -161,7 +161,7 @@ impl Options {
             "continue" if !value.is_empty() => self.continue_token = Some(value.to_owned()),
             "allowWatchBookmarks" => self.bookmarks = flag(value),
             "sendInitialEvents" => self.send_initial_events = Some(flag(value)),
-            "timeoutSeconds" => self.timeout_seconds = u64::try_from(number::<i64>(value)?).ok(),
+            "timeoutSeconds" => self.timeout_seconds = Some(number(value)?),
             "dryRun" => match value {
                 "All" => self.dry_run = true,
                 other => return Err(wrong_dry_run(self.kind, &[other])),
@@ -270,7 +270,9 @@ impl Options {
                 causes.push(Cause::not_supported(&path, "Exact", &["NotOlderThan"]));
             }
         }
-        if self.continue_token.is_some() {
+        // Without a version the state is sent first, which implies a match.
+        let legacy = self.send_initial_events.is_none() && matches!(self.resource_version, None | Some(0));
+        if self.continue_token.is_some() && (self.version_match.is_some() || legacy) {
             causes.push(Cause::forbidden(&path, "resourceVersionMatch is forbidden when continue is provided"));
         }
     }

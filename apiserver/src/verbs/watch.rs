@@ -24,9 +24,15 @@ pub(super) async fn watch(mut call: Call) -> Result<Response, Status> {
         return Err(Status::not_acceptable(&STREAMED));
     }
     if !call.name.is_empty() {
-        // A watch of one object: the old form of a field selector on its name.
+        // A watch of one object: the old form of a field selector on its name, which another must name too (apiserver
+        // `endpoints/handlers/get.go`).
         let name = std::mem::take(&mut call.name);
-        call.options.fields = coracle_api::selector::FieldSelector::equals("metadata.name", &name);
+        let given = call.options.fields.required_value("metadata.name").map(str::to_owned);
+        if call.options.fields.is_empty() {
+            call.options.fields = coracle_api::selector::FieldSelector::equals("metadata.name", &name);
+        } else if given.is_none_or(|given| given != name) {
+            return Err(Status::bad_request("fieldSelector metadata.name doesn't match requested name"));
+        }
     }
     let selection = call.selection()?;
     let options = &call.options;
@@ -52,7 +58,8 @@ pub(super) async fn watch(mut call: Call) -> Result<Response, Status> {
         let snapshot = cache.snapshot();
         start.after = snapshot.revision.max(progress);
         start.initial = Some(snapshot);
-        start.mark_initial_end = options.send_initial_events == Some(true) && options.bookmarks;
+        // Of a watch that says nothing of it, too (apimachinery `internalversion/defaults.go`, SetListOptionsDefaults).
+        start.mark_initial_end = options.bookmarks;
     } else {
         start.after = match options.resource_version {
             None | Some(0) => call.server.fresh().await?,
@@ -76,8 +83,9 @@ pub(super) async fn watch(mut call: Call) -> Result<Response, Status> {
     Ok(respond(&call, Body::from_stream(frames)))
 }
 
-fn timeout(seconds: Option<u64>) -> Duration {
-    let seconds = seconds.filter(|seconds| *seconds > 0);
+/// Below zero is over at once (apiserver `endpoints/handlers/get.go`).
+fn timeout(seconds: Option<i64>) -> Duration {
+    let seconds = seconds.filter(|seconds| *seconds != 0).map(|seconds| u64::try_from(seconds).unwrap_or(0));
     Duration::from_secs(seconds.unwrap_or_else(|| DEFAULT_SECONDS + fastrand::u64(0..DEFAULT_SECONDS)))
 }
 
