@@ -17,6 +17,7 @@ use coracle_api::json::{Value, json};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, Status, meta};
 use std::collections::{HashMap, HashSet};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 /// Labels of an IPAddress that was made for a Service (networking/v1 `well_known_labels.go`).
@@ -357,6 +358,16 @@ fn free_port(call: &Call, used: &HashSet<i64>) -> Option<i64> {
         let port = i64::from(port);
         (!used.contains(&port) && !taken_port(call, port)).then_some(port)
     };
-    let random = (0..RANDOM_PICKS).find_map(|_| free(fastrand::u16(range.clone())));
-    random.or_else(|| range.clone().find_map(free))
+    let (first, last) = (*range.start(), *range.end());
+    let own = first.saturating_add(static_band(range));
+    let random = (0..RANDOM_PICKS).find_map(|_| free(fastrand::u16(own..=last)));
+    random.or_else(|| (own..=last).chain(first..own).find_map(free))
+}
+
+/// How many ports at the beginning of the range are kept for Services that ask for one by number, until the rest is taken
+/// (KEP-3668; core/service/portallocator `calculateRangeOffset`).
+fn static_band(range: &RangeInclusive<u16>) -> u16 {
+    let size = u32::from(range.end().saturating_sub(*range.start())) + 1;
+    let band = if size <= 16 { 0 } else { (size / 32).clamp(16, 128) };
+    u16::try_from(band).unwrap_or(0)
 }

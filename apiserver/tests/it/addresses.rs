@@ -106,3 +106,18 @@ async fn addresses_are_made_again_and_told_of() {
     assert_eq!(client.delete(&format!("{SERVICES}/a")).await.0, StatusCode::OK);
     assert_eq!(client.get(&own).await.0, StatusCode::NOT_FOUND);
 }
+
+#[tokio::test]
+async fn the_first_node_ports_are_kept_for_who_asks() {
+    let store: Arc<dyn Store> = Arc::new(Embedded::in_memory(Arc::new(SystemClock::new())).unwrap());
+    let harness = Harness::with(store, |config, _| config.node_port_range = 30000..=30031).await;
+    let client = harness.admin();
+    for nth in 0..32 {
+        let service =
+            json!({"metadata": {"name": format!("s{nth}")}, "spec": {"type": "NodePort", "ports": [{"port": 80}]}});
+        let (code, made) = client.post(SERVICES, &service).await;
+        assert_eq!(code, StatusCode::CREATED, "{made}");
+        let port = made["spec"]["ports"][0]["nodePort"].as_i64().unwrap();
+        assert_eq!(port >= 30016, nth < 16, "the {nth}th is {port}");
+    }
+}
