@@ -55,7 +55,7 @@ pub fn authorize(user: &UserInfo, request: &Attributes) -> Decision {
     } else {
         match user.name.as_str() {
             // These two write nearly everything, each in its own place; the finer rules are those of RBAC.
-            "system:kube-controller-manager" => true,
+            "system:kube-controller-manager" => request.verb != "unsafe-delete-ignore-read-errors",
             "system:kube-scheduler" => scheduler(request),
             _ if user.is_in(NODES) && user.name.starts_with("system:node:") => node(request),
             _ if user.is_in(BOOTSTRAPPERS) => bootstrapper(request),

@@ -1,6 +1,7 @@
 //! DELETE and DELETECOLLECTION: preconditions, grace, finalizers, orphans.
 
-use super::{Call, Current, Response, allocate, list, update};
+use super::{Call, Current, Response, allocate, list};
+use crate::auth::{Attributes, Decision, authorize};
 use crate::cache::with_revision;
 use crate::http::render;
 use crate::http::request::Body;
@@ -11,16 +12,27 @@ use crate::server::store_status;
 use crate::store::{Compare, Op, Outcome, Revision, Txn};
 use coracle_api::clock::{parse_rfc3339, rfc3339};
 use coracle_api::json::{Value, json};
-use coracle_api::{Gvr, Status, meta as object_meta};
+use coracle_api::status::FieldPath;
+use coracle_api::{Cause, Gvk, Gvr, Status, meta as object_meta};
 use futures::StreamExt;
 use http::StatusCode;
 use jiff::SignedDuration;
+use std::sync::OnceLock;
 
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
 
 /// DeleteOptions for a record that is no object: without it, nothing could remove one.
 const UNREADABLE: &str = "ignoreStoreReadErrorWithClusterBreakingPotential";
+
+/// The right to use it, besides that to delete (KEP-3926).
+const UNREADABLE_VERB: &str = "unsafe-delete-ignore-read-errors";
+
+const OPTIONS: Gvk = Gvk::of("meta.k8s.io", "v1", "DeleteOptions");
+
+/// How often a delete that lost a race is tried again. Upstream's goes on until the request's time is over; each of these
+/// waits for the store, so that they last about as long.
+const ATTEMPTS: usize = 1000;
 
 /// Deletes of a collection that run side by side: they share the store's syncs.
 const PARALLEL: usize = 128;
@@ -71,8 +83,36 @@ impl DeleteOptions {
     }
 
     fn read(call: &Call, body: &Body) -> Result<Self, Status> {
-        Self::from_value(call, &body.delete_options()?)
+        let value = body.delete_options()?;
+        let found = Self::from_value(call, &value)?;
+        if found.unreadable {
+            check_unreadable(call, &value, found.dry_run)?;
+        }
+        Ok(found)
     }
+}
+
+/// What looks at the object cannot be asked for along with not looking at it (metav1/validation `ValidateDeleteOptions`).
+fn check_unreadable(call: &Call, value: &Value, dry_run: bool) -> Result<(), Status> {
+    let given = |field: &str| fields::is_set(value, field);
+    let asked = &call.options;
+    let together = [
+        ("dryRun", dry_run),
+        ("propagationPolicy", given("propagationPolicy") || asked.propagation.is_some()),
+        ("orphanDependents", given("orphanDependents") || asked.orphan.is_some()),
+        ("gracePeriodSeconds", given("gracePeriodSeconds") || asked.grace_period.is_some()),
+        ("preconditions", given("preconditions")),
+    ];
+    let causes: Vec<Cause> = together
+        .into_iter()
+        .filter(|(_, given)| *given)
+        .map(|(field, _)| of_unreadable(&format!("cannot be set together with .{field}")))
+        .collect();
+    if causes.is_empty() { Ok(()) } else { Err(Status::invalid(&OPTIONS, "", causes)) }
+}
+
+fn of_unreadable(why: &str) -> Cause {
+    Cause::invalid(&FieldPath::new(UNREADABLE), true, why)
 }
 
 /// What a delete did.
@@ -89,10 +129,15 @@ pub(super) async fn delete(mut call: Call, body: Body) -> Result<Response, Statu
     options.shown = call.row().shows_deleted;
     call.options.dry_run |= options.dry_run;
     if options.unreadable {
+        may_delete_unreadable(&call)?;
         call.server.fresh().await?;
-        if let Some(record) = call.cache()?.unreadable.get(&call.cache_key()) {
-            return delete_unreadable(&call, record.revision).await;
-        }
+        let Some(record) = call.cache()?.unreadable.get(&call.cache_key()) else {
+            // Registry/generic/registry `corrupt_obj_deleter.go`, which gives the resource for the kind.
+            let why = "is exclusively used to delete corrupt object(s), try again by removing this option";
+            let named = Gvk { kind: call.gvr().resource, ..call.gvk() };
+            return Err(Status::invalid(&named, &call.name, vec![of_unreadable(why)]));
+        };
+        return delete_unreadable(&call, record.revision).await;
     }
     match delete_object(&call, &options).await? {
         // Others who are answered before it is gone are not told so, for the sake of old clients (handlers/delete.go).
@@ -103,6 +148,25 @@ pub(super) async fn delete(mut call: Call, body: Body) -> Result<Response, Statu
             Ok(render::status(&call.accept, &status))
         }
     }
+}
+
+/// Apiserver `endpoints/handlers/delete.go`, `authorizeUnsafeDelete`.
+fn may_delete_unreadable(call: &Call) -> Result<(), Status> {
+    let Gvr { group, version, resource } = &call.gvr();
+    let asked = Attributes {
+        verb: UNREADABLE_VERB,
+        group,
+        version,
+        resource,
+        namespace: &call.namespace,
+        name: &call.name,
+        ..Attributes::default()
+    };
+    if authorize(&call.user, &asked) == Decision::Allow {
+        return Ok(());
+    }
+    let why = format!("not permitted to do {UNREADABLE_VERB:?}, reason: ");
+    Err(Status::forbidden(&call.gvr(), &call.name, &why))
 }
 
 /// Removes a record that is no object. Whatever it had finalizers for is not done.
@@ -119,7 +183,7 @@ async fn delete_unreadable(call: &Call, revision: Revision) -> Result<Response, 
 
 /// Deletes the object in the call's path.
 pub(crate) async fn delete_object(call: &Call, options: &DeleteOptions) -> Result<Deleted, Status> {
-    for _ in 0..update::ATTEMPTS {
+    for _ in 0..ATTEMPTS {
         if let Some(deleted) = delete_once(call, options, call.current().await?).await? {
             return Ok(deleted);
         }
@@ -129,6 +193,10 @@ pub(crate) async fn delete_object(call: &Call, options: &DeleteOptions) -> Resul
 
 async fn delete_once(call: &Call, options: &DeleteOptions, mut current: Current) -> Result<Option<Deleted>, Status> {
     check_preconditions(call, options, &current)?;
+    if object_meta::deletion_timestamp(&current.value).is_some() && namespace_waits(call, &current.value) {
+        // Nothing becomes of it by being asked for again (core/namespace/storage `Delete`).
+        return Ok(Some(Deleted::Going(current.object.json())));
+    }
     let strategy = &*call.row().strategy;
     strategy.check_delete(&current.value, &call.server.cacher)?;
     let period = strategy.grace_period(&current.value, options.grace_period);
@@ -195,6 +263,9 @@ pub(super) fn check_preconditions(call: &Call, options: &DeleteOptions, current:
     let uid = object_meta::uid(&current.value);
     // The kind stands where others name the resource (apiserver `registry/rest/delete.go`).
     let named = Gvr { resource: call.gvk().kind, ..call.gvr() };
+    if &*call.row().kind == "Namespace" {
+        return check_namespace_preconditions(call, options, current);
+    }
     if let Some(wanted) = options.uid.as_deref().filter(|wanted| *wanted != uid) {
         let why = format!(
             "the UID in the precondition ({wanted}) does not match the UID in record ({uid}). The object might have been deleted and then recreated"
@@ -211,18 +282,34 @@ pub(super) fn check_preconditions(call: &Call, options: &DeleteOptions, current:
     Ok(())
 }
 
+/// Namespaces have words of their own (core/namespace/storage `Delete`).
+fn check_namespace_preconditions(call: &Call, options: &DeleteOptions, current: &Current) -> Result<(), Status> {
+    let (uid, revision) = (object_meta::uid(&current.value), current.revision.to_string());
+    for (what, wanted, found) in
+        [("UID", &options.uid, uid), ("ResourceVersion", &options.resource_version, revision.as_str())]
+    {
+        if let Some(wanted) = wanted.as_deref().filter(|wanted| *wanted != found) {
+            let why = format!("Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {found}");
+            return Err(Status::conflict(&call.gvr(), &call.name, &why));
+        }
+    }
+    Ok(())
+}
+
 /// Adds or removes the garbage collector's finalizers (registry/generic `deletionFinalizersForGarbageCollection`).
 fn set_finalizers(call: &Call, object: &mut Value, propagation: Option<Propagation>) {
     let known: Vec<String> = object_meta::finalizers(object).map(str::to_owned).collect();
-    let has = |name: &str| known.iter().any(|finalizer| finalizer == name);
     let policy = match (call.row().strategy.traits().dependents, propagation) {
         (Dependents::None, _) => Propagation::Background,
         (_, Some(asked)) => asked,
-        // A finalizer that is there already decides, then the kind.
-        _ if has(ORPHAN) => Propagation::Orphan,
-        _ if has(FOREGROUND) => Propagation::Foreground,
-        (Dependents::Orphaned, None) => Propagation::Orphan,
-        (Dependents::Deleted, None) => Propagation::Background,
+        // The first finalizer that is there already decides, then the kind (registry/generic/registry
+        // `shouldOrphanDependents`).
+        (of_kind, None) => match (known.iter().find(|name| *name == ORPHAN || *name == FOREGROUND), of_kind) {
+            (Some(name), _) if name == ORPHAN => Propagation::Orphan,
+            (Some(_), _) => Propagation::Foreground,
+            (None, Dependents::Orphaned) => Propagation::Orphan,
+            (None, _) => Propagation::Background,
+        },
     };
     let mut finalizers: Vec<String> =
         known.iter().filter(|name| *name != ORPHAN && *name != FOREGROUND).cloned().collect();
@@ -267,29 +354,33 @@ fn mark(call: &Call, object: &mut Value, grace: i64) {
 
 pub(super) async fn delete_collection(mut call: Call, body: Body) -> Result<Response, Status> {
     let options = DeleteOptions::read(&call, &body)?;
+    if options.unreadable {
+        let why = "is not allowed with DELETECOLLECTION, try again after removing the option";
+        return Err(Status::invalid(&OPTIONS, "", vec![of_unreadable(why)]));
+    }
     call.options.dry_run |= options.dry_run;
     // What a list with these options would show goes, and is shown (registry/generic/registry `Store.DeleteCollection`).
     let page = list::page(&call).await?;
     let calls: Vec<Call> = page.objects().map(|object| call.on(object.namespace(), object.name())).collect();
     let options = &options;
-    let mut deletes = futures::stream::iter(calls)
-        .map(|one| async move {
-            let deleted = delete_object(&one, options).await;
-            (one.cache_key(), deleted)
-        })
+    let failed = OnceLock::new();
+    let deletes = futures::stream::iter(calls)
+        // No more are begun after the first that fails (registry/generic/registry `Store.DeleteCollection`).
+        .take_while(|_| std::future::ready(failed.get().is_none()))
+        .map(|one| async move { delete_object(&one, options).await })
         .buffer_unordered(PARALLEL);
-    let mut failed = None;
-    while let Some((_, deleted)) = deletes.next().await {
-        match deleted {
-            Ok(_) => {}
-            // Somebody else deleted it first.
-            Err(status) if status.code == 404 => {}
-            Err(status) => failed = Some(status),
-        }
-    }
-    drop(deletes);
-    if let Some(status) = failed {
-        return Err(status);
+    let failed = &failed;
+    deletes
+        .for_each(|deleted| async move {
+            match deleted {
+                // Somebody else deleted it first.
+                Err(status) if status.code != 404 => drop(failed.set(status)),
+                _ => {}
+            }
+        })
+        .await;
+    if let Some(status) = failed.get() {
+        return Err(status.clone());
     }
     page.answer(&call)
 }

@@ -152,3 +152,57 @@ async fn a_pod_is_shown_to_go_before_it_is_gone() {
     let frame = watch.next().await.unwrap();
     assert_eq!((&frame["type"], frame["object"]["metadata"].get("deletionTimestamp")), (&json!("DELETED"), None));
 }
+
+#[tokio::test]
+async fn a_namespace_that_ends_is_asked_to_in_vain() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    let path = "/api/v1/namespaces/n";
+    let (_, made) = client.post("/api/v1/namespaces", &json!({"metadata": {"name": "n"}})).await;
+    let (uid, version) = (&made["metadata"]["uid"], &made["metadata"]["resourceVersion"]);
+    for (preconditions, what, wanted, found) in
+        [(json!({"uid": "x"}), "UID", "x", uid), (json!({"resourceVersion": "1"}), "ResourceVersion", "1", version)]
+    {
+        let options = json!({"preconditions": preconditions}).to_string();
+        let (code, answer) = client.send(http::Method::DELETE, path, "application/json", options).await;
+        let why = format!(
+            "Operation cannot be fulfilled on namespaces \"n\": Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {}",
+            found.as_str().unwrap()
+        );
+        assert_eq!((code, &answer["message"]), (StatusCode::CONFLICT, &json!(why)));
+        assert_eq!(answer["details"]["kind"], "namespaces");
+    }
+    let (code, going) = client.delete(path).await;
+    assert_eq!((code, &going["status"]["phase"]), (StatusCode::OK, &json!("Terminating")), "{going}");
+    let options = json!({"propagationPolicy": "Orphan"}).to_string();
+    let (code, again) = client.send(http::Method::DELETE, path, "application/json", options).await;
+    assert_eq!((code, &again["metadata"]), (StatusCode::OK, &going["metadata"]));
+}
+
+#[tokio::test]
+async fn the_first_of_the_collectors_finalizers_decides() {
+    let store = in_memory();
+    let map = json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "a", "namespace": "default", "uid": "u",
+        "creationTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["foregroundDeletion", "orphan"]}});
+    let op = coracle_apiserver::store::Op::put("/registry/configmaps/default/a", map.to_string());
+    store.txn(coracle_apiserver::store::Txn { compare: Vec::new(), ops: vec![op] }).await.unwrap();
+    let harness = Harness::on(store).await;
+    let (code, going) = harness.admin().delete("/api/v1/namespaces/default/configmaps/a").await;
+    assert_eq!((code, &going["metadata"]["finalizers"]), (StatusCode::OK, &json!(["foregroundDeletion"])), "{going}");
+}
+
+#[tokio::test]
+async fn a_collection_is_deleted_up_to_what_cannot_be() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    let classes = "/apis/scheduling.k8s.io/v1/priorityclasses";
+    // Behind those of the system, which nobody deletes, and more than are deleted side by side.
+    for nth in 0..400 {
+        let class = json!({"metadata": {"name": format!("t{nth}")}, "value": 1});
+        assert_eq!(client.post(classes, &class).await.0, StatusCode::CREATED);
+    }
+    let (code, answer) = client.delete(classes).await;
+    assert_eq!(code, StatusCode::FORBIDDEN, "{answer}");
+    let (_, left) = client.get(classes).await;
+    assert!(left["items"].as_array().unwrap().len() > 100, "{}", left["items"].as_array().unwrap().len());
+}

@@ -94,3 +94,49 @@ async fn a_record_that_breaks_is_not_a_deletion() {
     assert_eq!(client.get(&format!("{MAPS}/a")).await.0, StatusCode::OK);
     assert_eq!(client.get(MAPS).await.0, StatusCode::OK);
 }
+
+#[tokio::test]
+async fn what_cannot_be_read_goes_by_those_who_may_alone() {
+    let store: Arc<dyn Store> = Arc::new(Embedded::in_memory(Arc::new(SystemClock::new())).unwrap());
+    put(&*store, "junk", b"\0\x01").await;
+    let harness = Harness::on(store).await;
+    let client = harness.admin();
+    assert_eq!(client.post(MAPS, &map("whole")).await.0, StatusCode::CREATED);
+    let junk = format!("{MAPS}/junk");
+    const OPTION: &str = "ignoreStoreReadErrorWithClusterBreakingPotential";
+    let option = |more: Value| {
+        let mut options = json!({"apiVersion": "v1", "kind": "DeleteOptions", OPTION: true});
+        json_patch::merge(&mut options, &more);
+        options.to_string()
+    };
+    let delete = async |client: &Client, path: &str, options: String| {
+        let (code, answer) = client.send(http::Method::DELETE, path, "application/json", options).await;
+        (code.as_u16(), answer["message"].as_str().unwrap_or_default().to_owned())
+    };
+    for (more, with) in [
+        (json!({"dryRun": ["All"]}), "dryRun"),
+        (json!({"propagationPolicy": "Orphan"}), "propagationPolicy"),
+        (json!({"orphanDependents": false}), "orphanDependents"),
+        (json!({"gracePeriodSeconds": 0}), "gracePeriodSeconds"),
+        (json!({"preconditions": {"uid": "x"}}), "preconditions"),
+    ] {
+        let why = format!(
+            "DeleteOptions.meta.k8s.io \"\" is invalid: {OPTION}: Invalid value: true: cannot be set together with .{with}"
+        );
+        assert_eq!(delete(&client, &junk, option(more)).await, (422, why));
+    }
+    let why = format!(
+        "DeleteOptions.meta.k8s.io \"\" is invalid: {OPTION}: Invalid value: true: is not allowed with DELETECOLLECTION, try again after removing the option"
+    );
+    assert_eq!(delete(&client, MAPS, option(json!({}))).await, (422, why));
+    let why = format!(
+        "configmaps \"whole\" is invalid: {OPTION}: Invalid value: true: is exclusively used to delete corrupt object(s), try again by removing this option"
+    );
+    assert_eq!(delete(&client, &format!("{MAPS}/whole"), option(json!({}))).await, (422, why));
+    // Whoever may delete may not do this, too.
+    let manager = harness.user(coracle_apiserver::UserInfo::new("system:kube-controller-manager", &[]));
+    let (code, why) = delete(&manager, &junk, option(json!({}))).await;
+    assert_eq!(code, 403, "{why}");
+    assert!(why.contains("not permitted to do \"unsafe-delete-ignore-read-errors\", reason: "), "{why}");
+    assert_eq!(delete(&client, &junk, option(json!({}))).await.0, 200);
+}

@@ -196,7 +196,7 @@ async fn watches_see_what_they_select() {
     client.merge(&format!("{PODS}/a"), &json!({"metadata": {"labels": {"color": "red"}}})).await;
     client.merge(&format!("{PODS}/a"), &json!({"metadata": {"labels": {"color": "blue"}}})).await;
     client.delete(&format!("{PODS}/a")).await;
-    for kind in ["MODIFIED", "MODIFIED", "DELETED"] {
+    for kind in ["MODIFIED", "MODIFIED", "MODIFIED", "DELETED"] {
         assert_eq!(all.seen().await, (kind.into(), "a".into()));
         assert_eq!(streamed.seen().await, (kind.into(), "a".into()));
     }
