@@ -1,7 +1,7 @@
 //! Eviction: a delete that respects disruption budgets (core/pod/storage `eviction.go`; KEP-3017, KEP-3329).
 
 use super::manage::Managing;
-use super::{Call, DeleteOptions, Response, delete, update};
+use super::{Call, DeleteOptions, Response, budget_count, delete, update};
 use crate::admission;
 use crate::bootstrap;
 use crate::http::render;
@@ -107,6 +107,11 @@ async fn ask_budget(call: &Call, pod: &Value) -> Result<Holds, Status> {
             found => found?,
         };
         let mut budget = current.value.clone();
+        let now = call.server.config.clock.now();
+        let unobserved = budget_count::is_unobserved(&budget, now);
+        if unobserved {
+            budget_count::count(&call.server, &mut budget, now)?;
+        }
         if !is_ready(pod) && spares_the_unready(&budget) {
             return Ok(Holds::AsSeenBy(asked));
         }
@@ -114,9 +119,13 @@ async fn ask_budget(call: &Call, pod: &Value) -> Result<Holds, Status> {
         if call.options.dry_run {
             return Ok(Holds::Always);
         }
-        let now = call.server.config.clock.now();
         object_mut(&mut budget["status"], "disruptedPods")[call.name.as_str()] = rfc3339(now).into();
-        if budget["status"]["disruptionsAllowed"] == 0 {
+        if unobserved {
+            // Nobody is told that it was observed: who is on their way is all that is kept.
+            let disrupted = budget["status"]["disruptedPods"].take();
+            budget["status"] = current.value["status"].clone();
+            object_mut(&mut budget, "status")["disruptedPods"] = disrupted;
+        } else if budget["status"]["disruptionsAllowed"] == 0 {
             used_up(&mut budget["status"], &rfc3339(now));
         }
         object_meta::set(&mut budget, "resourceVersion", current.revision.to_string());

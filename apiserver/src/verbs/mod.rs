@@ -2,6 +2,7 @@
 
 mod apply;
 mod bind;
+mod budget_count;
 mod create;
 mod delete;
 mod evict;

@@ -484,3 +484,46 @@ async fn a_scale_is_of_the_object_in_its_path() {
         found["metadata"]["managedFields"].as_array().unwrap().iter().find(|entry| entry["manager"] == "sc").unwrap();
     assert_eq!((&entry["subresource"], &entry["fieldsV1"]), (&json!("scale"), &json!({"f:spec": {"f:replicas": {}}})));
 }
+
+#[tokio::test]
+async fn a_budget_that_nobody_observes_is_counted_by_the_server() {
+    use coracle_api::clock::{ManualClock, SystemClock};
+    let clock = std::sync::Arc::new(ManualClock::new("2026-01-01T00:00:00Z".parse().unwrap()));
+    let own = clock.clone();
+    let store =
+        coracle_apiserver::store::embedded::Embedded::in_memory(std::sync::Arc::new(SystemClock::new())).unwrap();
+    let harness = Harness::with(std::sync::Arc::new(store), move |config, _| config.clock = own).await;
+    let client = harness.admin();
+    let template = json!({"metadata": {"labels": {"app": "w"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let set = json!({"metadata": {"name": "w"}, "spec": {"replicas": 3, "selector": {"matchLabels": {"app": "w"}}, "template": template}});
+    let (code, set) = client.post("/apis/apps/v1/namespaces/default/replicasets", &set).await;
+    assert_eq!(code, StatusCode::CREATED, "{set}");
+    for name in ["a", "b", "c"] {
+        running(&client, name, "True").await;
+        let owner = json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "w", "uid": set["metadata"]["uid"], "controller": true}]);
+        let owned = json!({"metadata": {"labels": {"app": "w"}, "ownerReferences": owner}});
+        assert_eq!(client.merge(&format!("{PODS}/{name}"), &owned).await.0, StatusCode::OK);
+    }
+    let budget = json!({"metadata": {"name": "w"}, "spec": {"maxUnavailable": "34%", "selector": {"matchLabels": {"app": "w"}}}});
+    assert_eq!(client.post(BUDGETS, &budget).await.0, StatusCode::CREATED);
+    let evict = async |name: &str| {
+        let (code, answer) = client.post(&format!("{PODS}/{name}/eviction"), &eviction(name)).await;
+        (code.as_u16(), answer.pointer("/details/causes/0/message").cloned().unwrap_or_default())
+    };
+    let processed = "The disruption budget w is still being processed by the server.";
+    clock.advance(std::time::Duration::from_secs(60));
+    assert_eq!(evict("a").await, (429, json!(processed)), "a controller may still come");
+    clock.advance(std::time::Duration::from_secs(1));
+    // A third of three, rounded up: two.
+    assert_eq!(evict("a").await.0, 201);
+    assert_eq!(evict("b").await.0, 201);
+    let needs = "The disruption budget w needs 1 healthy pods and has 1 currently";
+    assert_eq!(evict("c").await, (429, json!(needs)));
+    let (_, found) = client.get(&format!("{BUDGETS}/w")).await;
+    assert_eq!((found["status"].get("observedGeneration"), found["status"].get("conditions")), (None, None), "{found}");
+    assert!(found["status"]["disruptedPods"]["b"].is_string(), "{found}");
+    // From when a controller has observed it, what that says counts.
+    let status = json!({"observedGeneration": 1, "disruptionsAllowed": 1, "currentHealthy": 1, "desiredHealthy": 0, "expectedPods": 1});
+    client.merge(&format!("{BUDGETS}/w/status"), &json!({"status": status})).await;
+    assert_eq!(evict("c").await.0, 201);
+}
