@@ -10,7 +10,7 @@ mod service_range;
 
 pub use identity::hold as hold_identity;
 pub use keep::run as keep;
-pub use kubernetes_service::{Lease, hold as hold_lease, leave};
+pub use kubernetes_service::{Lease, hold as hold_lease, is_alone, leave};
 
 use crate::auth::UserInfo;
 use crate::http::negotiate::Accept;

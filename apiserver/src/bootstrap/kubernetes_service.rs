@@ -97,6 +97,11 @@ async fn servers(server: &Arc<Server>) -> Result<Vec<SocketAddr>, Status> {
     Ok(servers)
 }
 
+/// Whether this is the only server on its store, as far as can be known.
+pub async fn is_alone(server: &Arc<Server>) -> bool {
+    !is_shared(&**server.store()) || servers(server).await.is_ok_and(|servers| servers.len() < 2)
+}
+
 fn lease_key(server: &Server) -> String {
     format!("{LEASES}{}", server.config.advertise)
 }

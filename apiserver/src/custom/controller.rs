@@ -11,10 +11,11 @@ use crate::registry::{Resolved, Row};
 use crate::server::Server;
 use crate::store::{Range, Store, StoreError};
 use crate::verbs::{Call, DeleteOptions, delete_object};
-use coracle_api::clock::rfc3339;
+use coracle_api::clock::{parse_rfc3339, rfc3339};
 use coracle_api::json::{Value, json};
 use coracle_api::{Status, meta};
 use futures::StreamExt;
+use jiff::{SignedDuration, Timestamp};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +24,9 @@ const DEFINITIONS: (&str, &str) = ("apiextensions.k8s.io", "customresourcedefini
 
 /// How long to wait before something that failed is tried again.
 const RETRY: Duration = Duration::from_millis(500);
+
+/// The shortest time between two looks at whether something is due.
+const LEAST_WAIT: Duration = Duration::from_millis(100);
 
 /// Objects of a deleted definition that are deleted side by side.
 const PARALLEL: usize = 64;
@@ -40,6 +44,17 @@ pub struct Definitions {
     served: BTreeMap<String, Served>,
     /// Uids of definitions whose objects are being deleted.
     ending: HashSet<String>,
+    /// When the next definition is said to be established.
+    due: Option<Timestamp>,
+}
+
+/// How long a definition is served before it is said to be established, when there are other servers: all of them are to serve
+/// it by then (apiextensions `customresource_handler.go`, `establish.EstablishingController`).
+const INSTALLING: SignedDuration = SignedDuration::from_secs(5);
+
+/// Whether a definition's resources are served: from when it has its names.
+fn is_served(found: &Value) -> bool {
+    has_condition(found, "Established") || has_condition(found, "NamesAccepted")
 }
 
 impl Definitions {
@@ -53,7 +68,7 @@ impl Definitions {
         let mut definitions = Self::default();
         for record in records {
             let Ok(found) = serde_json::from_slice::<Value>(&record.value) else { continue };
-            if has_condition(&found, "Established") {
+            if is_served(&found) {
                 definitions.served.insert(meta::name(&found).to_owned(), Served::of(&found));
             }
         }
@@ -100,11 +115,18 @@ pub async fn run(server: Arc<Server>, mut definitions: Definitions) {
             () = server.stop.cancelled() => return,
             changed = news.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(RETRY), if done.is_err() => {}
+            () = tokio::time::sleep(definitions.until_due(&server)), if definitions.due.is_some() => {}
         }
     }
 }
 
 impl Definitions {
+    /// How long it is until the next is to be established.
+    fn until_due(&self, server: &Server) -> Duration {
+        let left = self.due.map(|due| due.duration_since(server.config.clock.now()));
+        left.and_then(|left| Duration::try_from(left).ok()).unwrap_or_default().max(LEAST_WAIT)
+    }
+
     async fn reconcile(&mut self, server: &Arc<Server>, snapshot: &Snapshot) -> Result<(), Status> {
         let mut all: Vec<Value> = snapshot.objects.values().map(|object| object.parse_unmanaged().0).collect();
         // The older definition keeps a name that two want.
@@ -118,11 +140,22 @@ impl Definitions {
         }
         self.ending.retain(|uid| all.iter().any(|found| meta::uid(found) == uid));
         let mut result = Ok(());
+        self.due = None;
+        let mut alone = None;
         for at in 0..all.len() {
             let mut wanted = all[at].clone();
-            let now = rfc3339(server.config.clock.now());
-            let changed = decide(&mut wanted, &all, &now);
-            if has_condition(&wanted, "Established") {
+            let time = server.config.clock.now();
+            let mut changed = decide(&mut wanted, &all, &rfc3339(time));
+            if has_condition(&wanted, "NamesAccepted") && !has_condition(&wanted, "Established") {
+                if alone.is_none() {
+                    alone = Some(bootstrap::is_alone(server).await);
+                }
+                match due(&wanted).filter(|due| alone == Some(false) && time < *due) {
+                    None => changed |= establish(&mut wanted, &rfc3339(time)),
+                    Some(due) => self.due = Some(self.due.map_or(due, |other| other.min(due))),
+                }
+            }
+            if is_served(&wanted) {
                 self.serve(server, &wanted).await?;
             }
             if changed {
@@ -199,8 +232,10 @@ fn decide(wanted: &mut Value, all: &[Value], now: &str) -> bool {
     match conflict {
         None => {
             set_condition(wanted, "NamesAccepted", true, "NoConflicts", "no conflicts found", now);
-            let message = "the initial names have been accepted";
-            set_condition(wanted, "Established", true, "InitialNamesAccepted", message, now);
+            if !has_condition(wanted, "Established") {
+                // That is said later (apiextensions `naming_controller.go`).
+                set_condition(wanted, "Established", false, "Installing", "the initial names have been accepted", now);
+            }
         }
         Some((reason, message)) => {
             set_condition(wanted, "NamesAccepted", false, reason, &message, now);
@@ -217,6 +252,18 @@ fn decide(wanted: &mut Value, all: &[Value], now: &str) -> bool {
         set_condition(wanted, "KubernetesAPIApprovalPolicyConformant", approved, approval.reason(), &message, now);
     }
     wanted.get("status") != before.as_ref()
+}
+
+/// When a definition that has its names is established though there are other servers.
+fn due(found: &Value) -> Option<Timestamp> {
+    let conditions = items(&found["status"], "conditions");
+    let named = conditions.iter().find(|condition| text(condition, "type") == "NamesAccepted")?;
+    parse_rfc3339(text(named, "lastTransitionTime"))?.checked_add(INSTALLING).ok()
+}
+
+fn establish(wanted: &mut Value, now: &str) -> bool {
+    let message = "the initial names have been accepted";
+    set_condition(wanted, "Established", true, "InitialNamesAccepted", message, now)
 }
 
 /// The names that a definition gets, and why it does not get all it wants (apiextensions `naming_controller.go`). A name that it
@@ -364,6 +411,10 @@ async fn delete_objects(server: &Arc<Server>, row: &Arc<Row>) -> Result<(), Stat
     loop {
         news.borrow_and_update();
         let snapshot = cache.snapshot();
+        if let Some((key, record)) = cache.unreadable.first("") {
+            // It would be there again with the next definition of the name.
+            return Err(Status::internal(format!("the stored object {key:?} cannot be read: {}", record.why)));
+        }
         if snapshot.objects.is_empty() {
             return Ok(());
         }

@@ -7,7 +7,7 @@ use super::{cel, check, check_structural, formats, types};
 use crate::cache::Field;
 use crate::registry::fields::{items, object_mut, set, set_default, text};
 use crate::registry::strategy::{Strategy, ThroughStatus, Traits, WriteContext};
-use crate::registry::{Row, Subresource, VERBS, VERBS_WHILE_ENDING};
+use crate::registry::{Row, Subresource, VERBS_OF_CUSTOM, VERBS_WHILE_ENDING};
 use coracle_api::clock::rfc3339;
 use coracle_api::gvk::{Symbol, compare_versions};
 use coracle_api::json::{Value, json};
@@ -217,7 +217,7 @@ fn row(definition: &Value, version: &Value, stored: &str, reads: bool) -> Row {
         short_names: symbols("shortNames"),
         categories: symbols("categories"),
         subresources,
-        verbs: if meta::deletion_timestamp(definition).is_some() { &VERBS_WHILE_ENDING } else { &VERBS },
+        verbs: if meta::deletion_timestamp(definition).is_some() { &VERBS_WHILE_ENDING } else { &VERBS_OF_CUSTOM },
         schema: Some(types::schema(&gvk, &node)),
         warning: deprecation(spec, version, &gvk),
         shows_deleted: false,

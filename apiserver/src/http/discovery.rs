@@ -36,7 +36,7 @@ pub fn aggregated(registry: &Rows, path: &str, headers: &HeaderMap) -> Option<Re
     let answer = response.headers_mut();
     answer.insert(header::CONTENT_TYPE, HeaderValue::from_static(AGGREGATED));
     answer.insert(header::VARY, HeaderValue::from_static("Accept"));
-    answer.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    answer.insert(header::CACHE_CONTROL, HeaderValue::from_static("public"));
     answer.extend(HeaderValue::from_str(&etag).ok().map(|etag| (header::ETAG, etag)));
     Some(response)
 }
@@ -65,12 +65,31 @@ pub fn answer(registry: &Rows, path: &str, accept: &Accept, address: &str) -> Op
     Some(render::plain(accept, StatusCode::OK, &document))
 }
 
+/// Whether the first that is wanted most, of what can be had, is the aggregated document in JSON.
 fn wants_aggregated(headers: &HeaderMap) -> bool {
     let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).any(|clause| {
-        let has = |wanted: &str| clause.split(';').any(|part| part.trim() == wanted);
-        has("as=APIGroupDiscoveryList") && has("v=v2") && has("g=apidiscovery.k8s.io")
-    })
+    let mut best: Option<(f32, bool)> = None;
+    for clause in values.flat_map(|value| value.split(',')) {
+        let mut parts = clause.split(';').map(str::trim);
+        let kind = parts.next().unwrap_or_default();
+        let parameters: Vec<&str> = parts.collect();
+        let has = |wanted: &str| parameters.contains(&wanted);
+        let aggregated = has("as=APIGroupDiscoveryList") && has("v=v2") && has("g=apidiscovery.k8s.io");
+        let known = match kind {
+            "application/json" | "application/*" | "*/*" => {
+                aggregated || !parameters.iter().any(|it| it.starts_with("as="))
+            }
+            // There is none of the aggregated one.
+            "application/yaml" => !parameters.iter().any(|it| it.starts_with("as=")),
+            _ => false,
+        };
+        let quality = parameters.iter().find_map(|parameter| parameter.strip_prefix("q=")?.trim().parse().ok());
+        let quality: f32 = quality.unwrap_or(1.0);
+        if known && quality > 0.0 && best.is_none_or(|(least, _)| quality > least) {
+            best = Some((quality, aggregated));
+        }
+    }
+    best.is_some_and(|(_, aggregated)| aggregated)
 }
 
 fn named_groups(registry: &Rows) -> impl Iterator<Item = (String, Vec<String>)> {
@@ -127,7 +146,14 @@ fn resources(registry: &Rows, group: &str, version: &str) -> Option<Value> {
     }
     list.sort_by(|a, b| a["name"].as_str().cmp(&b["name"].as_str()));
     let group_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
-    Some(json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": list}))
+    let mut document = json!({"kind": "APIResourceList"});
+    if !group.is_empty() {
+        // That of core never told it (apiserver `endpoints/discovery/version.go`, keepUnversioned).
+        document["apiVersion"] = "v1".into();
+    }
+    document["groupVersion"] = group_version.into();
+    document["resources"] = list.into();
+    Some(document)
 }
 
 /// Tells storage versions apart, and says nothing else (apiserver `discovery/storageversionhash.go`).

@@ -385,7 +385,7 @@ async fn allowed(
 ) -> Result<Response, Status> {
     let Some((resolved, subresource)) = resolve(server, target) else { return nothing_there(server, &target.group) };
     // Why there is nothing new of what ends is said where objects are made.
-    let can = |row: &Row| row.verbs.contains(&verb.as_str()) || verb == Verb::Create && row.is_ending();
+    let can = |row: &Row| row.verbs.contains(&verb.as_str()) || row.is_ending();
     if subresource.is_none() && !can(&resolved.row) {
         // Those of the server's own have no such path; custom ones share theirs.
         return Err(match resolved.row.strategy.custom() {

@@ -30,7 +30,7 @@ mod table;
 pub mod warnings;
 mod webhook_url;
 
-pub use row::{Row, Subresource, VERBS, VERBS_WHILE_ENDING, reading_name};
+pub use row::{Row, Subresource, VERBS, VERBS_OF_CUSTOM, VERBS_WHILE_ENDING, reading_name};
 pub use strategy::Strategy;
 
 use arc_swap::ArcSwap;

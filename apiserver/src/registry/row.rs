@@ -134,8 +134,13 @@ pub struct Row {
 /// What can be done with every stored resource.
 pub static VERBS: [&str; 8] = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 
-/// The same while its definition is being deleted.
-pub static VERBS_WHILE_ENDING: [&str; 7] = ["delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+/// The same of custom resources, in the order that discovery tells them in (apiextensions
+/// `customresource_discovery_controller.go`).
+pub static VERBS_OF_CUSTOM: [&str; 8] =
+    ["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"];
+
+/// The same while its definition is being deleted. What is there can be changed all the same, so that it goes.
+pub static VERBS_WHILE_ENDING: [&str; 5] = ["delete", "deletecollection", "get", "list", "watch"];
 
 /// The same of what goes one at a time.
 pub static VERBS_ONE_BY_ONE: [&str; 7] = ["create", "delete", "get", "list", "patch", "update", "watch"];

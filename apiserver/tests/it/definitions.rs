@@ -241,3 +241,78 @@ async fn an_approval_is_told_as_it_is_judged() {
         );
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn discovery_tells_what_can_be_done() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    let definition = things(&json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true}));
+    define(&client, &definition).await;
+    let (name, group) = (definition["metadata"]["name"].as_str().unwrap(), &definition["spec"]["group"]);
+    let version = format!("/apis/{}/v1", group.as_str().unwrap());
+    let (_, found) = client.get(&version).await;
+    assert_eq!(found["apiVersion"], "v1");
+    let verbs = json!(["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"]);
+    assert_eq!(found["resources"][0]["verbs"], verbs, "{found}");
+    let (_, core) = client.get("/api/v1").await;
+    assert_eq!((core.get("apiVersion"), &core["groupVersion"]), (None, &json!("v1")));
+
+    // What holds its definition up can still be let go.
+    let plural = found["resources"][0]["name"].as_str().unwrap().to_owned();
+    let objects = match found["resources"][0]["namespaced"] == true {
+        true => format!("{version}/namespaces/default/{plural}"),
+        false => format!("{version}/{plural}"),
+    };
+    let held = json!({"apiVersion": format!("{}/v1", group.as_str().unwrap()), "kind": definition["spec"]["names"]["kind"],
+        "metadata": {"name": "a", "finalizers": ["example.com/held"]}});
+    let (code, answer) = client.post(&objects, &held).await;
+    assert_eq!(code, StatusCode::CREATED, "{answer}");
+    client.delete(&format!("{DEFINITIONS}/{name}")).await;
+    let deadline = std::time::Instant::now() + crate::harness::LIMIT;
+    let left = json!(["delete", "deletecollection", "get", "list", "watch"]);
+    while client.get(&version).await.1["resources"][0]["verbs"] != left {
+        assert!(std::time::Instant::now() < deadline);
+        tokio::task::yield_now().await;
+    }
+    let (code, answer) = client.merge(&format!("{objects}/a"), &json!({"metadata": {"finalizers": null}})).await;
+    assert_eq!(code, StatusCode::OK, "{answer}");
+    while client.get(&format!("{DEFINITIONS}/{name}")).await.0 != StatusCode::NOT_FOUND {
+        assert!(std::time::Instant::now() < deadline);
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_definition_stays_while_records_of_it_cannot_be_read() {
+    use coracle_apiserver::store::{Op, Store, Txn, embedded::Embedded};
+    let clock = std::sync::Arc::new(coracle_api::clock::SystemClock::new());
+    let store: std::sync::Arc<dyn Store> = std::sync::Arc::new(Embedded::in_memory(clock).unwrap());
+    let harness = Harness::on(store.clone()).await;
+    let client = harness.admin();
+    let definition = things(&json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true}));
+    define(&client, &definition).await;
+    let name = definition["metadata"]["name"].as_str().unwrap();
+    let (plural, group) = name.split_once('.').unwrap();
+    let key = format!("/registry/{group}/{plural}/default/broken");
+    store.txn(Txn { compare: Vec::new(), ops: vec![Op::put(key.as_str(), "[]")] }).await.unwrap();
+    let path = format!("{DEFINITIONS}/{name}");
+    client.delete(&path).await;
+    let deadline = std::time::Instant::now() + crate::harness::LIMIT;
+    loop {
+        let (code, found) = client.get(&path).await;
+        assert_eq!(code, StatusCode::OK, "{found}");
+        let told = found["status"]["conditions"].as_array().unwrap().iter().any(|condition| {
+            condition["reason"] == "InstanceDeletionFailed" && condition["message"].as_str().unwrap().contains("broken")
+        });
+        if told {
+            break;
+        }
+        assert!(std::time::Instant::now() < deadline, "{found}");
+        tokio::task::yield_now().await;
+    }
+    store.txn(Txn { compare: Vec::new(), ops: vec![Op::delete(key.as_str())] }).await.unwrap();
+    while client.get(&path).await.0 != StatusCode::NOT_FOUND {
+        assert!(std::time::Instant::now() < deadline);
+        tokio::task::yield_now().await;
+    }
+}

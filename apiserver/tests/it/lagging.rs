@@ -1,5 +1,6 @@
-//! A server whose news of the store do not come: what the store knows is answered from there.
+//! Servers on a store that is not theirs alone: whose news may not come, then what the store knows is answered from there.
 
+use crate::custom::define;
 use crate::harness::{Harness, pod};
 use coracle_api::clock::SystemClock;
 use coracle_apiserver::store::embedded::Embedded;
@@ -7,9 +8,10 @@ use coracle_apiserver::store::{Batches, Outcome, Page, Range, Record, Revision, 
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use http::StatusCode;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 /// A store whose watches stop when told to, as those of a cluster that a server is cut off from.
 struct Stalling {
@@ -92,4 +94,29 @@ async fn what_the_cache_lacks_the_store_is_asked_for() {
     let (code, answer) = client.get(&format!("{maps}?resourceVersion={}", version(&changed).unwrap())).await;
     assert_eq!(code, StatusCode::GATEWAY_TIMEOUT, "{answer}");
     assert_eq!(client.post("/api/v1/namespaces/default/pods", &pod("a")).await.0, StatusCode::CREATED);
+}
+
+fn definition(name: &str) -> Value {
+    let schema = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+    json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": format!("{name}s.example.com")},
+        "spec": {"group": "example.com", "scope": "Cluster", "names": {"plural": format!("{name}s"), "kind": name},
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema}}]}})
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_definition_is_established_when_all_servers_serve_it() {
+    let store = Embedded::in_memory(Arc::new(SystemClock::new())).unwrap();
+    let store: Arc<dyn Store> = Arc::new(Stalling { store, stalls: Arc::default() });
+    let first = Harness::on(store.clone()).await;
+    let begun = Instant::now();
+    define(&first.admin(), &definition("one")).await;
+    assert!(begun.elapsed() < Duration::from_secs(4), "nobody else has to know");
+    let second = Harness::with(store, |config, _| config.advertise = "127.0.0.2:6443".parse().unwrap()).await;
+    let begun = Instant::now();
+    define(&first.admin(), &definition("two")).await;
+    // Times of conditions are whole seconds.
+    assert!(begun.elapsed() > Duration::from_secs(3), "{:?}", begun.elapsed());
+    let object = json!({"apiVersion": "example.com/v1", "kind": "two", "metadata": {"name": "a"}});
+    let (code, answer) = second.admin().post("/apis/example.com/v1/twos", &object).await;
+    assert_eq!(code, StatusCode::CREATED, "{answer}");
 }
