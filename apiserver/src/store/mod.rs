@@ -35,8 +35,8 @@ pub const FIRST_REVISION: Revision = 1;
 /// The most operations, and the most comparisons, one transaction may hold (etcd's default limit is 128).
 pub const MAX_TXN_OPS: usize = 128;
 
-/// The largest value a key may hold, in bytes (etcd's default request limit is 1.5 MiB; ours admits what the API's
-/// 3 MiB body limit lets through).
+/// The largest value a key may hold, in bytes. etcd's default request limit is 1.5 MiB, so that an object which fits here may be
+/// too large for a cluster with etcd; what the API's 3 MiB body limit lets through is not refused for that.
 pub const MAX_VALUE: usize = 4 << 20;
 
 /// One key as it stood at some revision.
