@@ -24,7 +24,7 @@ async fn a_watch_goes_on_after_a_restart() {
     client.post(PODS, &pod("b")).await;
     let mut before = client.watch(&format!("{PODS}?watch=1&resourceVersion={revision}")).await;
     let mut expected = Vec::new();
-    for _ in 0..3 {
+    for _ in 0..4 {
         expected.push(before.next().await.unwrap());
     }
     harness.server.stop().await;
@@ -39,8 +39,9 @@ async fn a_watch_goes_on_after_a_restart() {
     }
     let mut selected =
         client.watch(&format!("{PODS}?watch=1&resourceVersion={revision}&labelSelector=color%3Dred")).await;
-    assert_eq!(selected.seen().await, ("ADDED".into(), "a".into()));
-    assert_eq!(selected.seen().await, ("DELETED".into(), "a".into()));
+    for kind in ["ADDED", "MODIFIED", "DELETED"] {
+        assert_eq!(selected.seen().await, (kind.into(), "a".into()));
+    }
     assert_eq!(client.post(PODS, &pod("c")).await.0, StatusCode::CREATED);
     assert_eq!(after.seen().await, ("ADDED".into(), "c".into()));
 }
@@ -100,7 +101,7 @@ async fn nothing_is_lost_or_doubled_under_load() {
         .collect();
     let mut revision = 0;
     let mut alive = std::collections::HashSet::new();
-    for _ in 0..WRITERS * EACH * 2 {
+    for _ in 0..WRITERS * EACH * 3 {
         let frame = watch.next().await.unwrap();
         let next: u64 = frame["object"]["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap();
         assert!(next > revision, "in order");
@@ -108,6 +109,8 @@ async fn nothing_is_lost_or_doubled_under_load() {
         let name = frame["object"]["metadata"]["name"].as_str().unwrap().to_owned();
         match frame["type"].as_str().unwrap() {
             "ADDED" => assert!(alive.insert(name)),
+            // It is shown to go before it is gone.
+            "MODIFIED" => assert!(alive.contains(&name)),
             "DELETED" => assert!(alive.remove(&name)),
             other => panic!("{other}"),
         }

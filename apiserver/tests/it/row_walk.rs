@@ -214,6 +214,10 @@ async fn every_row() {
             if is_told {
                 expected.insert(1, "MODIFIED");
             }
+            if &*gvk.kind == "Pod" {
+                // What can be given time is shown to go before it is gone.
+                expected.insert(1, "MODIFIED");
+            }
             if &*gvk.kind == "Namespace" {
                 // It ends when the controller says that nothing is left in it.
                 expected.insert(1, "MODIFIED");
