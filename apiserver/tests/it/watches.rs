@@ -52,3 +52,16 @@ async fn what_does_not_fit_together() {
     let mut watch = client.watch(&format!("{pods}&continue=x&resourceVersion={version}&timeoutSeconds=-1")).await;
     assert_eq!(watch.next().await, None);
 }
+
+#[tokio::test]
+async fn documents_of_the_api_are_had_in_their_forms_alone() {
+    let harness = Harness::start().await;
+    for path in ["/openapi/v2", "/openapi/v3/api/v1"] {
+        for (accept, code) in [("text/html", 406), ("text/html, */*;q=0.8", 200), ("application/json", 200), ("", 200)]
+        {
+            let request = http::Request::get(path).header("accept", accept).body(axum::body::Body::empty()).unwrap();
+            let response = tower::ServiceExt::oneshot(harness.admin().0, request).await.unwrap();
+            assert_eq!(response.status(), code, "{path} as {accept:?}");
+        }
+    }
+}

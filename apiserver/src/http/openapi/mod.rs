@@ -65,7 +65,9 @@ impl Documents {
         let rows = registry.current();
         let path = path.trim_matches('/');
         if path == "v2" {
-            let protobuf = wants(headers, [V2_PROTOBUF, V2_PROTOBUF_ANSWERED]);
+            let Some(protobuf) = wants(headers, [V2_PROTOBUF, V2_PROTOBUF_ANSWERED]) else {
+                return Some(not_acceptable());
+            };
             let (name, kind) = if protobuf { ("v2.pb", V2_PROTOBUF_ANSWERED) } else { ("v2", "application/json") };
             let document = self.document(&rows, name, || {
                 let document = v2(&rows);
@@ -93,7 +95,7 @@ impl Documents {
             response.headers_mut().insert(header::LOCATION, location);
             return Some(response);
         }
-        let protobuf = wants(headers, [V3_PROTOBUF, V3_PROTOBUF_ANSWERED]);
+        let Some(protobuf) = wants(headers, [V3_PROTOBUF, V3_PROTOBUF_ANSWERED]) else { return Some(not_acceptable()) };
         let (name, kind) = match protobuf {
             true => (format!("{path}.pb"), V3_PROTOBUF_ANSWERED),
             false => (path.to_owned(), "application/json"),
@@ -131,16 +133,28 @@ impl Documents {
     }
 }
 
-/// Whether protobuf, under either name, is wanted rather than JSON.
-fn wants(headers: &HeaderMap, protobuf: [&str; 2]) -> bool {
+/// Whether protobuf, under either name, is wanted rather than JSON; None when neither is (kube-openapi `handler`, `handler3`).
+fn wants(headers: &HeaderMap, protobuf: [&str; 2]) -> Option<bool> {
     let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    let first =
-        values.flat_map(|value| value.split(',')).map(|clause| clause.split(';').next().unwrap_or_default().trim());
-    first.into_iter().find_map(|kind| match kind {
+    let mut asked = values
+        .flat_map(|value| value.split(','))
+        .map(|clause| clause.split(';').next().unwrap_or_default().trim())
+        .filter(|kind| !kind.is_empty())
+        .peekable();
+    if asked.peek().is_none() {
+        return Some(false);
+    }
+    asked.find_map(|kind| match kind {
         kind if protobuf.contains(&kind) => Some(true),
         "application/json" | "*/*" | "application/*" => Some(false),
         _ => None,
-    }) == Some(true)
+    })
+}
+
+fn not_acceptable() -> Response {
+    let mut response = http::Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NOT_ACCEPTABLE;
+    response
 }
 
 fn compress(document: &[u8]) -> Bytes {
