@@ -14,10 +14,10 @@ use coracle_api::clock::{parse_rfc3339, rfc3339};
 use coracle_api::json::{Value, json};
 use coracle_api::status::FieldPath;
 use coracle_api::{Cause, Gvk, Gvr, Status, meta as object_meta};
-use futures::StreamExt;
 use http::StatusCode;
 use jiff::SignedDuration;
-use std::sync::OnceLock;
+use std::sync::Arc;
+use tokio::task::JoinSet;
 
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
@@ -362,25 +362,29 @@ pub(super) async fn delete_collection(mut call: Call, body: Body) -> Result<Resp
     // What a list with these options would show goes, and is shown (registry/generic/registry `Store.DeleteCollection`).
     let page = list::page(&call).await?;
     let calls: Vec<Call> = page.objects().map(|object| call.on(object.namespace(), object.name())).collect();
-    let options = &options;
-    let failed = OnceLock::new();
-    let deletes = futures::stream::iter(calls)
+    let options = Arc::new(options);
+    let mut calls = calls.into_iter();
+    // Tasks of their own: each reads and writes whole objects, on more than one processor. They end with this one.
+    let mut deletes = JoinSet::new();
+    let mut failed = None;
+    loop {
         // No more are begun after the first that fails (registry/generic/registry `Store.DeleteCollection`).
-        .take_while(|_| std::future::ready(failed.get().is_none()))
-        .map(|one| async move { delete_object(&one, options).await })
-        .buffer_unordered(PARALLEL);
-    let failed = &failed;
-    deletes
-        .for_each(|deleted| async move {
-            match deleted {
-                // Somebody else deleted it first.
-                Err(status) if status.code != 404 => drop(failed.set(status)),
-                _ => {}
-            }
-        })
-        .await;
-    if let Some(status) = failed.get() {
-        return Err(status.clone());
+        while deletes.len() < PARALLEL && failed.is_none() {
+            let Some(one) = calls.next() else { break };
+            let options = options.clone();
+            deletes.spawn(async move { delete_object(&one, &options).await.map(drop) });
+        }
+        match deletes.join_next().await {
+            None => break,
+            Some(Ok(Ok(()))) => {}
+            // Somebody else deleted it first.
+            Some(Ok(Err(status))) if status.code == 404 => {}
+            Some(Ok(Err(status))) => drop(failed.get_or_insert(status)),
+            Some(Err(error)) => drop(failed.get_or_insert(Status::internal(error.to_string()))),
+        }
+    }
+    if let Some(status) = failed {
+        return Err(status);
     }
     page.answer(&call)
 }

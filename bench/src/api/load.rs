@@ -183,7 +183,8 @@ impl Load {
         list["metadata"]["resourceVersion"].as_str().map(str::to_owned).context("a list without a version")
     }
 
-    async fn delete(&self, target: &Target) -> Result<f64> {
+    /// Deletes the pods at once, as a collection; how many a second.
+    pub async fn delete(&self, target: &Target) -> Result<f64> {
         let mut connection = target.connect().await?;
         let start = Instant::now();
         let path = "/api/v1/namespaces/bench/pods?gracePeriodSeconds=0";

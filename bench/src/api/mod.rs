@@ -138,13 +138,18 @@ pub async fn run(binaries: &Path, peer: Option<&Path>, quick: bool) -> Result<Fi
 
     eprintln!("coracle server");
     let server = Server::coracle(binaries, "server", &dir.path().join("server"), &[])?;
+    figures.value("control plane resident, empty, at once", server.resident(), "MiB", None);
+    // What is resident is what stays so: pages that only a start needs go a moment later.
+    tokio::time::sleep(IDLE).await;
     figures.value("control plane resident, empty", server.resident(), "MiB", Some(40.0));
     let target = Target::of(&server.kubeconfig).await?;
     load.create(&target, "bench").await?;
     figures.value("control plane resident, with the pods, at once", server.resident(), "MiB", None);
-    // What is resident is what stays so when the load is over.
     tokio::time::sleep(IDLE).await;
-    figures.value("control plane resident, with the pods", server.resident(), "MiB", Some(120.0));
+    figures.value("control plane resident, with the pods", server.resident(), "MiB", None);
+    load.delete(&target).await?;
+    tokio::time::sleep(IDLE).await;
+    figures.value("control plane resident, after the load", server.resident(), "MiB", Some(120.0));
     Ok(figures)
 }
 
