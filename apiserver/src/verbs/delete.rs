@@ -34,8 +34,8 @@ const OPTIONS: Gvk = Gvk::of("meta.k8s.io", "v1", "DeleteOptions");
 /// waits for the store, so that they last about as long.
 const ATTEMPTS: usize = 1000;
 
-/// Deletes of a collection that run side by side: they share the store's syncs.
-const PARALLEL: usize = 128;
+/// Deletes of a collection that run side by side: they share the store's syncs, and while some are synced others are read.
+const PARALLEL: usize = 512;
 
 /// metav1.DeleteOptions and the query, together.
 #[derive(Clone, Debug, Default)]
