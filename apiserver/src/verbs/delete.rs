@@ -34,8 +34,10 @@ const OPTIONS: Gvk = Gvk::of("meta.k8s.io", "v1", "DeleteOptions");
 /// waits for the store, so that they last about as long.
 const ATTEMPTS: usize = 1000;
 
-/// Deletes of a collection that run side by side: they share the store's syncs, and while some are synced others are read.
+/// Deletes of a collection that run side by side, at most: they share the store's syncs, and while some are synced others are
+/// read. It is begun with a few, and each that succeeds lets one more run: what cannot be deleted is mostly seen early.
 const PARALLEL: usize = 512;
+const AT_FIRST: usize = 16;
 
 /// metav1.DeleteOptions and the query, together.
 #[derive(Clone, Debug, Default)]
@@ -366,17 +368,17 @@ pub(super) async fn delete_collection(mut call: Call, body: Body) -> Result<Resp
     let mut calls = calls.into_iter();
     // Tasks of their own: each reads and writes whole objects, on more than one processor. They end with this one.
     let mut deletes = JoinSet::new();
-    let mut failed = None;
+    let (mut failed, mut side_by_side) = (None, AT_FIRST);
     loop {
         // No more are begun after the first that fails (registry/generic/registry `Store.DeleteCollection`).
-        while deletes.len() < PARALLEL && failed.is_none() {
+        while deletes.len() < side_by_side && failed.is_none() {
             let Some(one) = calls.next() else { break };
             let options = options.clone();
             deletes.spawn(async move { delete_object(&one, &options).await.map(drop) });
         }
         match deletes.join_next().await {
             None => break,
-            Some(Ok(Ok(()))) => {}
+            Some(Ok(Ok(()))) => side_by_side = PARALLEL.min(side_by_side + 1),
             // Somebody else deleted it first.
             Some(Ok(Err(status))) if status.code == 404 => {}
             Some(Ok(Err(status))) => drop(failed.get_or_insert(status)),
