@@ -1,7 +1,6 @@
 //! DELETE and DELETECOLLECTION: preconditions, grace, finalizers, orphans.
 
 use super::{Call, Current, Response, allocate, list};
-use crate::auth::{Attributes, Decision, authorize};
 use crate::cache::with_revision;
 use crate::http::render;
 use crate::http::request::Body;
@@ -154,21 +153,8 @@ pub(super) async fn delete(mut call: Call, body: Body) -> Result<Response, Statu
 
 /// Apiserver `endpoints/handlers/delete.go`, `authorizeUnsafeDelete`.
 fn may_delete_unreadable(call: &Call) -> Result<(), Status> {
-    let Gvr { group, version, resource } = &call.gvr();
-    let asked = Attributes {
-        verb: UNREADABLE_VERB,
-        group,
-        version,
-        resource,
-        namespace: &call.namespace,
-        name: &call.name,
-        ..Attributes::default()
-    };
-    if authorize(&call.user, &asked) == Decision::Allow {
-        return Ok(());
-    }
     let why = format!("not permitted to do {UNREADABLE_VERB:?}, reason: ");
-    Err(Status::forbidden(&call.gvr(), &call.name, &why))
+    call.check_right(UNREADABLE_VERB).map_err(|_| Status::forbidden(&call.gvr(), &call.name, &why))
 }
 
 /// Removes a record that is no object. Whatever it had finalizers for is not done.

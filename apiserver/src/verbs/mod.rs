@@ -21,7 +21,7 @@ pub(crate) use create::create_object;
 pub(crate) use delete::{DeleteOptions, delete_object};
 pub(crate) use manage::{Managing, manager_of};
 
-use crate::auth::UserInfo;
+use crate::auth::{Attributes, Decision, UserInfo, authorize, forbidden};
 use crate::cache::unreadable::checked;
 use crate::cache::{Change, Object, ResourceCache, Selection, encode_managed, store_key, with_revision};
 use crate::http::fairness::Permit;
@@ -323,6 +323,17 @@ impl Call {
         match self.cache()?.unreadable.first(prefix) {
             None => Ok(()),
             Some((key, record)) => Err(unreadable(&key, &record.why)),
+        }
+    }
+
+    /// Refuses who may do what was asked for, but not `verb`, which it comes to as well.
+    pub fn check_right(&self, verb: &str) -> Result<(), Status> {
+        let Gvr { group, version, resource } = &self.gvr();
+        let (namespace, name) = (self.namespace.as_str(), self.name.as_str());
+        let asked = Attributes { verb, group, version, resource, namespace, name, ..Attributes::default() };
+        match authorize(&self.user, &asked) {
+            Decision::Allow => Ok(()),
+            Decision::Deny => Err(forbidden(&self.user, &asked)),
         }
     }
 

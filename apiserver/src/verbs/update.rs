@@ -3,13 +3,12 @@
 use super::manage::{self, Managing};
 use super::{Call, Current, Replacement, Response, Written, allocate, create};
 use crate::admission;
-use crate::auth::{Attributes, Decision, authorize, forbidden};
 use crate::cache::with_revision;
 use crate::http::request::Body;
 use crate::registry::{Subresource, meta};
 use crate::store::Op;
 use coracle_api::json::Value;
-use coracle_api::{Gvk, Gvr, Status, meta as object_meta};
+use coracle_api::{Gvk, Status, meta as object_meta};
 use http::StatusCode;
 
 /// How often a write that lost a race is tried again.
@@ -58,20 +57,7 @@ async fn create_instead(
 
 /// Refuses who may change what is there, but not make it (apiserver `endpoints/handlers/update.go`, `withAuthorization`).
 pub(super) fn may_create(call: &Call) -> Result<(), Status> {
-    let Gvr { group, version, resource } = &call.gvr();
-    let create = Attributes {
-        verb: "create",
-        group,
-        version,
-        resource,
-        namespace: &call.namespace,
-        name: &call.name,
-        ..Attributes::default()
-    };
-    match authorize(&call.user, &create) {
-        Decision::Allow => Ok(()),
-        Decision::Deny => Err(forbidden(&call.user, &create)),
-    }
+    call.check_right("create")
 }
 
 /// One try to write `object` over `current`. None when somebody else was faster.

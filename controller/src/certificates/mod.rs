@@ -21,6 +21,7 @@ const USER: &str = "kubernetes.io/kube-apiserver-client";
 const CLIENT: &str = "kubernetes.io/kube-apiserver-client-kubelet";
 const SERVING: &str = "kubernetes.io/kubelet-serving";
 const NODES: &str = "system:nodes";
+const MASTERS: &str = "system:masters";
 const BOOTSTRAPPERS: &str = "system:bootstrappers";
 const NODE_PREFIX: &str = "system:node:";
 
@@ -173,6 +174,10 @@ fn check(spec: &CertificateSigningRequestSpec, request: &CertificateRequest, usa
         return Err("mail addresses and URIs are not signed".to_owned());
     }
     if of_user {
+        // Admission refuses it, but a request may be older than the rule.
+        if request.organizations.iter().any(|group| group == MASTERS) {
+            return Err(format!("use of {USER} signer with {MASTERS} group is not allowed"));
+        }
         // One is what a certificate of this signer can hold.
         return if request.organizations.len() > 1 {
             Err("subjects with more than one organization are not signed".to_owned())
@@ -403,6 +408,11 @@ mod tests {
         assert!(String::from_utf8(certificate.0).unwrap().starts_with("-----BEGIN CERTIFICATE-----"));
         let of_server = planned(with_condition(&jane(["client auth", "server auth"]), "Approved"), now());
         assert_eq!(refusal(&of_server), "invalid usage for client certificate: server auth");
+        let master = Asked { subject: Subject::member("jane", MASTERS), ..jane(["client auth", "key encipherment"]) };
+        assert_eq!(
+            refusal(&planned(with_condition(&master, "Approved"), now())),
+            "use of kubernetes.io/kube-apiserver-client signer with system:masters group is not allowed"
+        );
         let none = planned(with_condition(&jane(["digital signature", "key encipherment"]), "Approved"), now());
         assert_eq!(refusal(&none), "missing required usage for client certificate: client auth");
     }
