@@ -35,6 +35,9 @@ impl Propagation {
     }
 }
 
+/// DeleteOptions for a record that is no object: without it, nothing could remove one.
+pub const UNREADABLE: &str = "ignoreStoreReadErrorWithClusterBreakingPotential";
+
 /// Everything a request's query can say.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -62,6 +65,8 @@ pub struct Options {
     pub propagation: Option<Propagation>,
     /// The older way to say it.
     pub orphan: Option<bool>,
+    /// Whether what cannot be read is to go without being looked at.
+    pub unreadable: bool,
     /// Within what time the client wants its answer.
     pub timeout: Option<Duration>,
     /// `includeObject` of tables: `None`, `Metadata`, `Object`.
@@ -106,6 +111,7 @@ impl Options {
             grace_period: None,
             propagation: None,
             orphan: None,
+            unreadable: false,
             timeout: None,
             include_object: None,
             pairs: Vec::new(),
@@ -179,6 +185,7 @@ impl Options {
             "gracePeriodSeconds" => self.grace_period = Some(number(value)?),
             "propagationPolicy" => self.propagation = Some(propagation(value)?),
             "orphanDependents" => self.orphan = Some(flag(value)),
+            UNREADABLE => self.unreadable = flag(value),
             "timeout" if !value.is_empty() => {
                 let nanoseconds = duration::parse(value).map_err(|why| {
                     Status::bad_request(format!("invalid timeout specified in the request URL - {why}"))
@@ -318,7 +325,7 @@ fn is_option_of(verb: Verb, name: &str) -> bool {
         "dryRun" => verb.writes(),
         "fieldManager" | "fieldValidation" => matches!(verb, Verb::Create | Verb::Update | Verb::Patch),
         "force" => verb == Verb::Patch,
-        "gracePeriodSeconds" | "propagationPolicy" | "orphanDependents" => {
+        "gracePeriodSeconds" | "propagationPolicy" | "orphanDependents" | UNREADABLE => {
             matches!(verb, Verb::Delete | Verb::DeleteCollection)
         }
         // A watch lasts.

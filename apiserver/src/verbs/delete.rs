@@ -4,7 +4,7 @@ use super::{Call, Current, Response, allocate, list};
 use crate::cache::with_revision;
 use crate::http::render;
 use crate::http::request::Body;
-use crate::options::{self, Propagation};
+use crate::options::{self, Propagation, UNREADABLE};
 use crate::registry::fields;
 use crate::registry::strategy::Dependents;
 use crate::server::store_status;
@@ -20,9 +20,6 @@ use tokio::task::JoinSet;
 
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
-
-/// DeleteOptions for a record that is no object: without it, nothing could remove one.
-const UNREADABLE: &str = "ignoreStoreReadErrorWithClusterBreakingPotential";
 
 /// The right to use it, besides that to delete (KEP-3926).
 const UNREADABLE_VERB: &str = "unsafe-delete-ignore-read-errors";
@@ -65,7 +62,7 @@ impl DeleteOptions {
             resource_version: text("/preconditions/resourceVersion"),
             dry_run: call.options.dry_run,
             takes_dependents: false,
-            unreadable: value.get(UNREADABLE).and_then(Value::as_bool) == Some(true),
+            unreadable: value.get(UNREADABLE).and_then(Value::as_bool).unwrap_or(call.options.unreadable),
             shown: false,
         };
         let policy = value.get("propagationPolicy").and_then(Value::as_str).map(options::propagation).transpose()?;

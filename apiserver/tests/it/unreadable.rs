@@ -132,7 +132,11 @@ async fn what_cannot_be_read_goes_by_those_who_may_alone() {
     let why = format!(
         "configmaps \"whole\" is invalid: {OPTION}: Invalid value: true: is exclusively used to delete corrupt object(s), try again by removing this option"
     );
-    assert_eq!(delete(&client, &format!("{MAPS}/whole"), option(json!({}))).await, (422, why));
+    assert_eq!(delete(&client, &format!("{MAPS}/whole"), option(json!({}))).await, (422, why.clone()));
+    // The address says it as well.
+    let asked = format!("{MAPS}/whole?{OPTION}=true");
+    assert_eq!(delete(&client, &asked, String::new()).await, (422, why));
+    assert_eq!(delete(&client, &format!("{asked}&gracePeriodSeconds=0"), String::new()).await.0, 422);
     // Whoever may delete may not do this, too.
     let manager = harness.user(coracle_apiserver::UserInfo::new("system:kube-controller-manager", &[]));
     let (code, why) = delete(&manager, &junk, option(json!({}))).await;
