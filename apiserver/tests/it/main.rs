@@ -28,6 +28,7 @@ mod logs;
 mod model;
 mod networks_and_webhooks;
 mod nothing;
+mod openapi;
 mod operator;
 mod overload;
 mod ownership;

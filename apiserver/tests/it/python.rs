@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::process::Command;
 
-const PACKAGE: &str = "kubernetes==34.1.0";
+const PACKAGE: &str = "kubernetes==36.0.2";
 /// The packages come over the network.
 const INSTALLED_WITHIN: Duration = Duration::from_secs(300);
 
@@ -37,7 +37,7 @@ pub async fn virtual_environment(name: &str, package: &str) -> Option<PathBuf> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_python_client() {
-    let Some(home) = virtual_environment("python-kubernetes-34.1.0", PACKAGE).await else {
+    let Some(home) = virtual_environment("python-kubernetes-36.0.2", PACKAGE).await else {
         eprintln!("skipped: there is no python3 with venv, or PyPI cannot be reached");
         return;
     };

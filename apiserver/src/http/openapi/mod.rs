@@ -7,6 +7,9 @@ mod custom;
 mod definitions;
 mod descriptions;
 mod enums;
+mod names;
+mod pages;
+mod parameters;
 mod paths;
 mod v2_protobuf;
 mod v3_protobuf;
@@ -25,7 +28,10 @@ use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
+use names::Names;
+use pages::Page;
 use parking_lot::Mutex;
+use paths::Paths;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -77,15 +83,15 @@ impl Documents {
         }
         let path = path.strip_prefix("v3")?.trim_matches('/');
         if path.is_empty() {
-            let list = group_versions(&rows).map(|(path, group, version)| {
-                let hash = hash(&rows, &group, &version);
-                (path.clone(), json!({"serverRelativeURL": format!("/openapi/v3/{path}?hash={hash}")}))
+            let list = contents(&rows).into_iter().map(|(path, of)| {
+                let url = format!("/openapi/v3/{path}?hash={}", of.hash(&rows));
+                (path, json!({"serverRelativeURL": url}))
             });
             let root = json!({"paths": list.collect::<Map>()}).to_string();
             return Some(respond(headers, compress(root.as_bytes()), "application/json", &hash_of_all(&rows)));
         }
-        let (_, group, version) = group_versions(&rows).find(|(known, ..)| known == path)?;
-        let hash = hash(&rows, &group, &version);
+        let (_, of) = contents(&rows).into_iter().find(|(known, _)| known == path)?;
+        let hash = of.hash(&rows);
         let asked = crate::options::pairs(query.unwrap_or_default()).into_iter().find(|(name, _)| name == "hash");
         if asked.as_ref().is_some_and(|(_, asked)| *asked != hash) {
             // A document of before: the one of now is elsewhere (kube-openapi `handler3`).
@@ -101,7 +107,7 @@ impl Documents {
             false => (path.to_owned(), "application/json"),
         };
         let document = self.document(&rows, &name, || {
-            let document = v3(&rows, path, &group, &version);
+            let document = of.v3(&rows, path);
             if protobuf { v3_protobuf::encode(&document) } else { document.to_string().into_bytes() }
         });
         let mut response = respond(headers, document, kind, &hash);
@@ -204,6 +210,48 @@ fn group_versions(rows: &Rows) -> impl Iterator<Item = (String, String, String)>
     })
 }
 
+/// What a document of OpenAPI v3 tells of.
+enum Content {
+    Version { group: String, version: String },
+    Page(Page),
+}
+
+/// The documents of OpenAPI v3, in order of their paths.
+fn contents(rows: &Rows) -> Vec<(String, Content)> {
+    let versions = group_versions(rows).map(|(path, group, version)| (path, Content::Version { group, version }));
+    let pages = pages(rows).into_iter().map(|page| (page.path.trim_matches('/').to_owned(), Content::Page(page)));
+    let mut all: Vec<_> = versions.chain(pages).collect();
+    all.sort_by(|(one, _), (other, _)| one.cmp(other));
+    all
+}
+
+fn pages(rows: &Rows) -> Vec<Page> {
+    let groups: Vec<String> = rows.groups().into_iter().map(|(group, _)| group.to_string()).collect();
+    Page::all(groups.iter().map(String::as_str))
+}
+
+impl Content {
+    fn hash(&self, rows: &Rows) -> String {
+        match self {
+            Self::Version { group, version } => hash(rows, group, version),
+            Self::Page(page) => hex::encode_upper(of_the_server().chain_update(page.path.as_bytes()).finalize()),
+        }
+    }
+
+    fn v3(&self, rows: &Rows, path: &str) -> Value {
+        match self {
+            Self::Version { group, version } => v3(rows, path, group, version),
+            Self::Page(page) => {
+                let none = Descriptions::default();
+                let mut definitions = Definitions::new(Style::V3, &none);
+                let mut paths = Map::new();
+                page.add(Style::V3, &mut paths, &mut definitions);
+                whole_v3(paths, definitions)
+            }
+        }
+    }
+}
+
 /// The rows served in a group and version, with the index of that version.
 fn rows_of<'r>(rows: &'r Rows, group: &'r str, version: &'r str) -> impl Iterator<Item = (&'r Row, usize)> {
     rows.rows().filter_map(move |row| {
@@ -212,12 +260,15 @@ fn rows_of<'r>(rows: &'r Rows, group: &'r str, version: &'r str) -> impl Iterato
     })
 }
 
+/// Every document follows from what the server is.
+fn of_the_server() -> Sha256 {
+    let digest = Sha256::new_with_prefix(super::version::GIT_VERSION).chain_update(env!("CARGO_PKG_VERSION"));
+    digest.chain_update(*enums::DIGEST)
+}
+
 /// What a document follows from.
 fn hash(rows: &Rows, group: &str, version: &str) -> String {
-    let mut digest = Sha256::new();
-    digest.update(super::version::GIT_VERSION);
-    digest.update(env!("CARGO_PKG_VERSION"));
-    digest.update(*enums::DIGEST);
+    let mut digest = of_the_server();
     for (row, served) in rows_of(rows, group, version) {
         let what = (row.gvk(served), &row.plural, row.namespaced, row.verbs, &row.subresources);
         digest.update(format!("{what:?}"));
@@ -261,6 +312,8 @@ fn collect(
     found: &mut Map,
     definitions: &mut Definitions<'_>,
 ) {
+    Page::of_resources(base).add(style, found, definitions);
+    let mut paths = Paths { style, base, names: Names::of(base), found };
     for name in ["DeleteOptions", "Status", "WatchEvent"] {
         let ty = schema::named(&format!("io.k8s.apimachinery.pkg.apis.meta.v1.{name}"));
         ty.into_iter().for_each(|ty| definitions.add(ty));
@@ -289,7 +342,7 @@ fn collect(
                 definitions.kinds(ty.full_name(), &[kind]);
             }
         }
-        paths::add(found, style, base, row, &gvk, &name);
+        paths.add(row, &gvk, &name);
     }
 }
 
@@ -298,7 +351,20 @@ fn v3(rows: &Rows, path: &str, group: &str, version: &str) -> Value {
     let mut definitions = Definitions::new(Style::V3, &descriptions);
     let mut paths = Map::new();
     collect(rows, path, (group, version), Style::V3, &mut paths, &mut definitions);
-    json!({"openapi": "3.0.0", "info": info(), "paths": paths, "components": {"schemas": definitions.finish()}})
+    whole_v3(paths, definitions)
+}
+
+fn whole_v3(mut paths: Map, definitions: Definitions<'_>) -> Value {
+    paths.sort_keys();
+    let components = json!({"schemas": definitions.finish(), "securitySchemes": security()});
+    json!({"openapi": "3.0.0", "info": info(), "paths": paths, "components": components})
+}
+
+/// How clients say who they are, for those that are generated.
+fn security() -> Value {
+    json!({"BearerToken": {
+        "description": "A token, after the word Bearer.", "type": "apiKey", "name": "authorization", "in": "header",
+    }})
 }
 
 fn v2(rows: &Rows) -> Value {
@@ -312,7 +378,10 @@ fn v2(rows: &Rows) -> Value {
         definitions = definitions.describe(descriptions);
         collect(rows, path, (group, version), Style::V2, &mut paths, &mut definitions);
     }
-    json!({"swagger": "2.0", "info": info(), "paths": paths, "definitions": definitions.finish()})
+    pages(rows).iter().for_each(|page| page.add(Style::V2, &mut paths, &mut definitions));
+    paths.sort_keys();
+    json!({"swagger": "2.0", "info": info(), "paths": paths, "definitions": definitions.finish(),
+        "parameters": parameters::shared(), "securityDefinitions": security(), "security": [{"BearerToken": []}]})
 }
 
 #[cfg(test)]

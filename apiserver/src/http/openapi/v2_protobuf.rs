@@ -27,8 +27,14 @@ enum Holds {
     Additional,
     /// `responses`: named messages, each in a message of its own.
     Responses,
-    /// `parameters`.
+    /// `parameters` of an operation or a path.
     Parameters,
+    /// `parameters` of the document.
+    Shared,
+    /// `securityDefinitions`.
+    Security,
+    /// `security`: lists of maps of names to texts.
+    Required,
     /// `paths`: named messages below number 2.
     Paths,
 }
@@ -85,8 +91,18 @@ static PATH: Message = Message {
     ],
     extensions: 22,
 };
+static API_KEY: Message = Message {
+    fields: &[
+        ("type", 1, Holds::Text),
+        ("name", 2, Holds::Text),
+        ("in", 3, Holds::Text),
+        ("description", 4, Holds::Text),
+    ],
+    extensions: 5,
+};
 static OPERATION: Message = Message {
     fields: &[
+        ("tags", 1, Holds::Texts),
         ("description", 3, Holds::Text),
         ("operationId", 5, Holds::Text),
         ("produces", 6, Holds::Texts),
@@ -102,6 +118,8 @@ static PATH_ITEM: Message = Message {
         ("put", 3, Holds::Message(&OPERATION)),
         ("post", 4, Holds::Message(&OPERATION)),
         ("delete", 5, Holds::Message(&OPERATION)),
+        ("options", 6, Holds::Message(&OPERATION)),
+        ("head", 7, Holds::Message(&OPERATION)),
         ("patch", 8, Holds::Message(&OPERATION)),
         ("parameters", 9, Holds::Parameters),
     ],
@@ -114,6 +132,9 @@ static DOCUMENT: Message = Message {
         ("info", 2, Holds::Message(&INFO)),
         ("paths", 8, Holds::Paths),
         ("definitions", 9, Holds::Map(&SCHEMA)),
+        ("parameters", 10, Holds::Shared),
+        ("security", 12, Holds::Required),
+        ("securityDefinitions", 13, Holds::Security),
     ],
     extensions: 16,
 };
@@ -121,6 +142,15 @@ static DOCUMENT: Message = Message {
 /// The whole document.
 pub(super) fn encode(document: &Value) -> Vec<u8> {
     DOCUMENT.encode(document)
+}
+
+/// A parameter: in the body, in the path or in the address.
+fn parameter(value: &Value) -> Vec<u8> {
+    match value["in"].as_str() {
+        Some("body") => wrap(1, &BODY.encode(value)),
+        Some("path") => wrap(2, &wrap(4, &PATH.encode(value))),
+        _ => wrap(2, &wrap(3, &QUERY.encode(value))),
+    }
 }
 
 impl wire::Holds for Holds {
@@ -145,13 +175,24 @@ impl wire::Holds for Holds {
             Holds::Additional => bytes(out, number, &wrap(1, &SCHEMA.encode(value))),
             Holds::Responses => bytes(out, number, &map(1, value, |value| wrap(1, &RESPONSE.encode(value)))),
             Holds::Parameters => {
-                for parameter in value.as_array().into_iter().flatten() {
-                    let inner = match parameter["in"].as_str() {
-                        Some("body") => wrap(1, &BODY.encode(parameter)),
-                        Some("path") => wrap(2, &wrap(4, &PATH.encode(parameter))),
-                        _ => wrap(2, &wrap(3, &QUERY.encode(parameter))),
+                for item in value.as_array().into_iter().flatten() {
+                    let inner = match item["$ref"].as_str() {
+                        Some(reference) => wrap(2, &wrap(1, reference.as_bytes())),
+                        None => wrap(1, &parameter(item)),
                     };
-                    bytes(out, number, &wrap(1, &inner));
+                    bytes(out, number, &inner);
+                }
+            }
+            Holds::Shared => bytes(out, number, &map(1, value, parameter)),
+            Holds::Security => bytes(out, number, &map(1, value, |value| wrap(2, &API_KEY.encode(value)))),
+            Holds::Required => {
+                for item in value.as_array().into_iter().flatten() {
+                    let each = map(1, item, |value| {
+                        let mut list = Vec::new();
+                        texts(&mut list, 1, value);
+                        list
+                    });
+                    bytes(out, number, &each);
                 }
             }
             Holds::Paths => bytes(out, number, &map(2, value, |value| PATH_ITEM.encode(value))),

@@ -122,7 +122,19 @@ static PATH_ITEM: Message = Message {
     extensions: 14,
 };
 static INFO: Message = Message { fields: &[("title", 1, Holds::Text), ("version", 6, Holds::Text)], extensions: 7 };
-static COMPONENTS: Message = Message { fields: &[("schemas", 1, Holds::MapOfEither(&SCHEMA))], extensions: 10 };
+static SECURITY: Message = Message {
+    fields: &[
+        ("type", 1, Holds::Text),
+        ("description", 2, Holds::Text),
+        ("name", 3, Holds::Text),
+        ("in", 4, Holds::Text),
+    ],
+    extensions: 9,
+};
+static COMPONENTS: Message = Message {
+    fields: &[("schemas", 1, Holds::MapOfEither(&SCHEMA)), ("securitySchemes", 7, Holds::MapOfEither(&SECURITY))],
+    extensions: 10,
+};
 static DOCUMENT: Message = Message {
     fields: &[
         ("openapi", 1, Holds::Text),
