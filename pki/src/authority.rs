@@ -4,12 +4,13 @@ use std::{fs, os::unix::fs::DirBuilderExt, path::Path, time::Duration};
 
 use jiff::Timestamp;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    BasicConstraints, Certificate, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose,
 };
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 
+use crate::subject::{OF_CERTIFICATE, with_subject};
 use crate::{CertificateRequest, Error, Identity, Subject, Usage, crypto};
 
 /// How long an authority's own certificate is valid.
@@ -84,7 +85,7 @@ impl Authority {
         let mut params = params(subject, names, now, validity)?;
         set_usage(&mut params, usage);
         let certificate = params.signed_by(&key, &self.issuer).map_err(crypto("sign a certificate"))?;
-        Ok(Identity { cert_pem: certificate.pem(), key_pem: key.serialize_pem() })
+        Ok(Identity { cert_pem: self.finished(&certificate, subject)?, key_pem: key.serialize_pem() })
     }
 
     /// Signs a request as it stands: who may ask for what is the caller's to decide. Returns the certificate.
@@ -95,11 +96,20 @@ impl Authority {
         now: Timestamp,
         validity: Duration,
     ) -> Result<String, Error> {
-        let mut csr = request.inner.clone();
-        let mut params = params(&request.subject(), &request.names, now, validity)?;
+        let subject = request.subject();
+        let mut params = params(&subject, &request.names, now, validity)?;
         set_usage(&mut params, usage);
-        csr.params = params;
-        Ok(csr.signed_by(&self.issuer).map_err(crypto("sign a certificate"))?.pem())
+        let certificate = params.signed_by(&request.key, &self.issuer).map_err(crypto("sign a certificate"))?;
+        self.finished(&certificate, &subject)
+    }
+
+    /// The certificate as PEM, in all groups of its subject.
+    fn finished(&self, certificate: &Certificate, subject: &Subject) -> Result<String, Error> {
+        if subject.organizations.len() < 2 {
+            return Ok(certificate.pem());
+        }
+        let der = with_subject(certificate.der(), OF_CERTIFICATE, subject, self.issuer.key())?;
+        Ok(pem::encode(&pem::Pem::new("CERTIFICATE", der)))
     }
 }
 
@@ -115,9 +125,10 @@ fn params(subject: &Subject, names: &[String], now: Timestamp, validity: Duratio
     Ok(params)
 }
 
+/// The name of a subject in one group or none; for others see [`crate::subject`].
 pub(crate) fn distinguished_name(subject: &Subject) -> DistinguishedName {
     let mut name = DistinguishedName::new();
-    if let Some(organization) = &subject.organization {
+    if let Some(organization) = subject.organizations.first() {
         name.push(DnType::OrganizationName, organization.as_str());
     }
     name.push(DnType::CommonName, subject.common_name.as_str());
@@ -191,5 +202,37 @@ mod tests {
             CertificateRequest::parse("-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n")
                 .is_err()
         );
+    }
+
+    #[test]
+    fn a_request_of_a_member_of_several_groups_is_signed_for_all() {
+        let authority = Authority::create("coracle", now()).unwrap();
+        let groups = ["dev", "ops", "dev2"].map(str::to_owned).to_vec();
+        let subject = Subject { common_name: "jane".to_owned(), organizations: groups };
+        let (csr, key_pem) = request(&subject, &["10.0.0.1".to_owned()]).unwrap();
+        let parsed = CertificateRequest::parse(&csr).unwrap();
+        assert_eq!(
+            (&*parsed.common_name, &parsed.organizations[..]),
+            ("jane", &["dev", "ops", "dev2"].map(str::to_owned)[..])
+        );
+        let cert_pem = authority.sign(&parsed, Usage::Client, now(), HOUR).unwrap();
+        let (block, issuer) = (pem::parse(&cert_pem).unwrap(), pem::parse(authority.cert_pem()).unwrap());
+        let (_, certificate) = X509Certificate::from_der(block.contents()).unwrap();
+        let (_, issuer) = X509Certificate::from_der(issuer.contents()).unwrap();
+        certificate.verify_signature(Some(issuer.public_key())).unwrap();
+        let mut have: Vec<_> = certificate.subject().iter_organization().map(|group| group.as_str().unwrap()).collect();
+        have.sort_unstable();
+        assert_eq!(have, ["dev", "dev2", "ops"]);
+        assert_eq!(certificate.subject().iter_common_name().next().unwrap().as_str(), Ok("jane"));
+        assert_eq!(certificate_names(&cert_pem).unwrap(), ["10.0.0.1"]);
+        assert!(!certificate.is_ca() && certificate.extended_key_usage().unwrap().unwrap().value.client_auth);
+        let key = KeyPair::from_pem(&key_pem).unwrap();
+        assert_eq!(certificate.public_key().raw, rcgen::PublicKeyData::subject_public_key_info(&key));
+
+        // Whoever changes a request has no key to sign it with.
+        let mut forged = pem::parse(&csr).unwrap().into_contents();
+        let at = forged.windows(3).position(|window| window == b"ops").unwrap();
+        forged[at] = b'x';
+        assert!(CertificateRequest::parse(&pem::encode(&pem::Pem::new("CERTIFICATE REQUEST", forged))).is_err());
     }
 }

@@ -11,6 +11,7 @@ mod authority;
 mod file;
 mod identity;
 mod request;
+mod subject;
 pub mod unchecked;
 
 use std::{io, path::PathBuf};
@@ -29,24 +30,24 @@ pub enum Usage {
     Client,
 }
 
-/// Who a certificate speaks for. In a client certificate the common name is the user and the organization its group.
+/// Who a certificate speaks for. In a client certificate the common name is the user and the organizations its groups.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subject {
     /// CN
     pub common_name: String,
-    /// O
-    pub organization: Option<String>,
+    /// Every O.
+    pub organizations: Vec<String>,
 }
 
 impl Subject {
     /// A user without a group.
     pub fn user(name: impl Into<String>) -> Self {
-        Self { common_name: name.into(), organization: None }
+        Self { common_name: name.into(), organizations: Vec::new() }
     }
 
     /// A user in one group.
     pub fn member(name: impl Into<String>, group: impl Into<String>) -> Self {
-        Self { common_name: name.into(), organization: Some(group.into()) }
+        Self { common_name: name.into(), organizations: vec![group.into()] }
     }
 }
 

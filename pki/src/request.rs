@@ -1,10 +1,11 @@
 //! Certificate signing requests (RFC 2986).
 
-use rcgen::{CertificateParams, CertificateSigningRequestParams, KeyPair};
+use rcgen::{CertificateParams, KeyPair, SubjectPublicKeyInfo};
 use x509_parser::{
     certification_request::X509CertificationRequest, extensions::ParsedExtension, prelude::FromDer, x509::X509Name,
 };
 
+use crate::subject::{OF_REQUEST, with_subject};
 use crate::{Error, Subject, authority::distinguished_name, crypto, identity};
 
 /// Makes a key and a request for a certificate; returns both as PEM, the request first.
@@ -13,7 +14,11 @@ pub fn request(subject: &Subject, names: &[String]) -> Result<(String, String), 
     let mut params = CertificateParams::new(names).map_err(crypto("read the names"))?;
     params.distinguished_name = distinguished_name(subject);
     let csr = params.serialize_request(&key).map_err(crypto("make a certificate request"))?;
-    Ok((csr.pem().map_err(crypto("write a certificate request"))?, key.serialize_pem()))
+    if subject.organizations.len() < 2 {
+        return Ok((csr.pem().map_err(crypto("write a certificate request"))?, key.serialize_pem()));
+    }
+    let der = with_subject(csr.der(), OF_REQUEST, subject, &key)?;
+    Ok((pem::encode(&pem::Pem::new("CERTIFICATE REQUEST", der)), key.serialize_pem()))
 }
 
 /// A request whose signature proves that the requester holds the key.
@@ -27,7 +32,7 @@ pub struct CertificateRequest {
     pub names: Vec<String>,
     /// Whether the request asks for names of other kinds (mail, URI); such are never signed.
     pub has_other_names: bool,
-    pub(crate) inner: CertificateSigningRequestParams,
+    pub(crate) key: SubjectPublicKeyInfo,
 }
 
 impl CertificateRequest {
@@ -36,20 +41,22 @@ impl CertificateRequest {
         let invalid = Error::Invalid("certificate request");
         let Ok(block) = pem::parse(pem) else { return Err(invalid) };
         let Ok((_, csr)) = X509CertificationRequest::from_der(block.contents()) else { return Err(invalid) };
-        let inner = CertificateSigningRequestParams::from_pem(pem).map_err(crypto("read a certificate request"))?;
-        let subject = &csr.certification_request_info.subject;
+        csr.verify_signature().map_err(|_| Error::Invalid("signature of a certificate request"))?;
+        let info = &csr.certification_request_info;
+        let key = SubjectPublicKeyInfo::from_der(info.subject_pki.raw).map_err(crypto("read the key of a request"))?;
+        let subject = &info.subject;
         let (names, has_other_names) = names(&csr);
         Ok(Self {
             common_name: common_name(subject),
             organizations: organizations(subject),
             names,
             has_other_names,
-            inner,
+            key,
         })
     }
 
     pub(crate) fn subject(&self) -> Subject {
-        Subject { common_name: self.common_name.clone(), organization: self.organizations.first().cloned() }
+        Subject { common_name: self.common_name.clone(), organizations: self.organizations.clone() }
     }
 }
 

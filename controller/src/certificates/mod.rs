@@ -178,12 +178,7 @@ fn check(spec: &CertificateSigningRequestSpec, request: &CertificateRequest, usa
         if request.organizations.iter().any(|group| group == MASTERS) {
             return Err(format!("use of {USER} signer with {MASTERS} group is not allowed"));
         }
-        // One is what a certificate of this signer can hold.
-        return if request.organizations.len() > 1 {
-            Err("subjects with more than one organization are not signed".to_owned())
-        } else {
-            Ok(())
-        };
+        return Ok(());
     }
     if request.organizations != [NODES] {
         return Err(format!("subject organization is not {NODES}"));
@@ -412,6 +407,20 @@ mod tests {
         assert_eq!(
             refusal(&planned(with_condition(&master, "Approved"), now())),
             "use of kubernetes.io/kube-apiserver-client signer with system:masters group is not allowed"
+        );
+        let in_groups = |groups: &[&str]| Asked {
+            subject: Subject {
+                common_name: "jane".to_owned(),
+                organizations: groups.iter().map(|group| (*group).to_owned()).collect(),
+            },
+            ..jane(["client auth", "key encipherment"])
+        };
+        let plan = planned(with_condition(&in_groups(&["dev", "ops"]), "Approved"), now());
+        let Verb::Update { body, .. } = &plan.actions[0].actions()[0].verb else { panic!() };
+        assert!(body["status"]["certificate"].is_string(), "{body}");
+        assert!(
+            refusal(&planned(with_condition(&in_groups(&["dev", MASTERS]), "Approved"), now()))
+                .contains("with system:masters group is not allowed")
         );
         let none = planned(with_condition(&jane(["digital signature", "key encipherment"]), "Approved"), now());
         assert_eq!(refusal(&none), "missing required usage for client certificate: client auth");
