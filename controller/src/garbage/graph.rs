@@ -6,7 +6,7 @@ use coracle_client::{Key, ResourceId};
 use imbl::{HashMap, OrdSet};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
-use super::Uid;
+use super::{Uid, plan::is_elsewhere};
 use crate::catalog::Change;
 
 /// Waits for the dependents of an object before it goes.
@@ -111,6 +111,11 @@ impl Graph {
         let was_waiting = old.as_ref().is_some_and(|old| old.waits_for_dependents() || old.orphans_dependents());
         if waiting || (!unchanged && !node.owners.is_empty()) {
             look_at(uid.clone());
+        }
+        if old.is_none() {
+            // Who named it before it was seen may have meant another namespace's.
+            let strangers = self.dependents(&uid).filter(|dependent| is_elsewhere(&node, dependent));
+            strangers.for_each(|dependent| look_at(dependent.uid.clone()));
         }
         if node.waits_for_dependents() && !was_waiting {
             self.dependents(&uid).for_each(|dependent| look_at(dependent.uid.clone()));

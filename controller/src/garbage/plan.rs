@@ -93,29 +93,37 @@ pub(super) fn plan(state: &State, uid: &Uid) -> Plan {
     plan
 }
 
+/// Whether an owner is in a namespace, and not in its dependent's. An object of no namespace can own any other
+/// (pkg/controller/garbagecollector `addDependentToOwners`).
+pub(super) fn is_elsewhere(owner: &Node, dependent: &Node) -> bool {
+    !owner.key.namespace().is_empty() && owner.key.namespace() != dependent.key.namespace()
+}
+
 fn standing(state: &State, node: &Node, owner: &Owner, plan: &mut Plan) -> Standing {
     let reference = &owner.reference;
     let entry = Catalog::find(&state.entries, &reference.api_version, &reference.kind);
-    if let Some(entry) = entry
-        && entry.namespaced
-        && node.key.namespace().is_empty()
-    {
+    let namespace = node.key.namespace();
+    let found = state.graph.get(&owner.uid);
+    let is_elsewhere = found.is_some_and(|found| is_elsewhere(found, node));
+    if is_elsewhere {
         let message = format!(
-            "ownerRef [{}/{}, namespace: , name: {}, uid: {}] does not exist in namespace \"\"",
+            "ownerRef [{}/{}, namespace: {namespace}, name: {}, uid: {}] does not exist in namespace {namespace:?}",
             reference.api_version, reference.kind, reference.name, reference.uid
         );
         plan.note(about(node), EventType::Warning, "OwnerRefInvalidNamespace", message);
+    }
+    if namespace.is_empty() && entry.is_some_and(|entry| entry.namespaced) {
+        // There is nowhere to look for it, so nothing is concluded (`namespacedOwnerOfClusterScopedErr`).
         return Standing::Solid;
     }
-    if let Some(found) = state.graph.get(&owner.uid) {
-        let namespace = found.key.namespace();
-        if namespace.is_empty() || namespace == node.key.namespace() {
-            return if found.waits_for_dependents() { Standing::Waiting } else { Standing::Solid };
-        }
-        // Owners in another namespace are none: the reference means an object of this one, which is not there.
+    if is_elsewhere {
+        // The reference means an object of this namespace, which is not there.
         return Standing::Dangling;
     }
-    match state.verdicts.get(&owner.uid, &Named::of(owner, node.key.namespace())) {
+    if let Some(found) = found {
+        return if found.waits_for_dependents() { Standing::Waiting } else { Standing::Solid };
+    }
+    match state.verdicts.get(&owner.uid, &Named::of(owner, namespace)) {
         Some(Verdict::Absent) => Standing::Dangling,
         Some(Verdict::Present) => {
             plan.requeue(UNSEEN);

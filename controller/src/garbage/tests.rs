@@ -175,14 +175,41 @@ fn orphans_are_freed_before_their_owner_goes() {
 #[test]
 fn owners_in_other_namespaces_are_refused() {
     let mut world = World::new();
-    world.add(SETS, json!({"name": "rs", "namespace": "other"}));
-    world.add(PODS, json!({"name": "p", "ownerReferences": owned_by("ReplicaSet", &["rs"])}));
-    assert_eq!(world.plan("p").describe(), ["delete pods d/p"]);
+    let told = |plan: &Plan| -> Vec<(String, String)> {
+        plan.notes.iter().map(|note| (note.reason.to_owned(), note.message.clone())).collect()
+    };
+    let words = |message: &str| vec![("OwnerRefInvalidNamespace".to_owned(), message.to_owned())];
+    // A cluster's object names a namespaced owner that is not seen: nothing can be said of it.
     world.add(NODES, json!({"name": "n", "namespace": null, "ownerReferences": owned_by("ReplicaSet", &["rs"])}));
+    assert_eq!(world.plan("n"), Plan::nothing());
+    world.queued();
+    world.add(SETS, json!({"name": "rs", "namespace": "other"}));
+    assert_eq!(world.queued(), ["n"], "who named it before it was seen");
     let plan = world.plan("n");
-    assert_eq!((plan.describe().len(), plan.notes[0].reason), (0, "OwnerRefInvalidNamespace"));
+    assert_eq!(plan.describe(), Vec::<String>::new());
+    let message = "ownerRef [apps/v1/ReplicaSet, namespace: , name: rs, uid: rs] does not exist in namespace \"\"";
+    assert_eq!(told(&plan), words(message));
+
+    world.add(PODS, json!({"name": "p", "ownerReferences": owned_by("ReplicaSet", &["rs"])}));
+    let plan = world.plan("p");
+    assert_eq!(plan.describe(), ["delete pods d/p"]);
+    let message = "ownerRef [apps/v1/ReplicaSet, namespace: d, name: rs, uid: rs] does not exist in namespace \"d\"";
+    assert_eq!(told(&plan), words(message));
+    let about = &plan.notes[0].about;
+    assert_eq!(
+        [&about.kind, &about.namespace, &about.name].map(|text| text.as_deref()),
+        [Some("Pod"), Some("d"), Some("p")]
+    );
+    // What has an owner that is there, too, is kept, and told the same.
+    world.add(SETS, json!({"name": "own"}));
+    world.add(PODS, json!({"name": "both", "ownerReferences": owned_by("ReplicaSet", &["own", "rs"])}));
+    let plan = world.plan("both");
+    assert_eq!((plan.describe(), told(&plan)), (vec!["patch pods d/both".to_owned()], words(message)));
+
     world.add(PODS, json!({"name": "q", "ownerReferences": owned_by("Node", &["n"])}));
     assert_eq!(world.plan("q"), Plan::nothing(), "an owner without a namespace is fine");
+    world.add(PODS, json!({"name": "r", "namespace": "other", "ownerReferences": owned_by("ReplicaSet", &["rs"])}));
+    assert_eq!(world.plan("r"), Plan::nothing(), "and one in its own");
 }
 
 #[test]

@@ -221,7 +221,7 @@ mod tests {
     }
 
     fn pod(name: &str, node: Option<&str>, going: bool) -> coracle_api::json::Value {
-        json!({"metadata": {"name": name, "namespace": "d", "uid": name, "deletionTimestamp": going.then_some("2026-01-01T00:00:00Z")},
+        json!({"metadata": {"name": name, "namespace": "d", "uid": name, "generation": 3, "deletionTimestamp": going.then_some("2026-01-01T00:00:00Z")},
             "spec": {"nodeName": node, "containers": []}, "status": {"phase": "Running"}})
     }
 
@@ -235,6 +235,12 @@ mod tests {
         assert_eq!(of_node(&state(pods(), &[]), "gone", later).describe(), ["get nodes gone"]);
         let plan = of_node(&state(pods(), &["gone"]), "gone", later);
         assert_eq!(plan.describe(), ["patch pods/status d/a", "delete pods d/a"]);
+        let Verb::Patch { body, .. } = &plan.actions[0].actions()[0].verb else { panic!() };
+        let told = &body["status"]["conditions"][0];
+        assert_eq!(
+            (&told["type"], &told["reason"], &told["observedGeneration"]),
+            (&json!("DisruptionTarget"), &json!("DeletionByPodGC"), &json!(3))
+        );
         assert_eq!(of_node(&state(pods(), &["there"]), "there", later), Plan::nothing());
     }
 
