@@ -52,6 +52,7 @@ async fn a_binding_is_of_the_pod_in_its_path() {
     let nominated = json!({"status": {"nominatedNodeName": "n2", "conditions": [
         {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}, {"type": "Other", "status": "True"}]}});
     client.merge(&format!("{PODS}/a/status"), &nominated).await;
+    client.merge(&format!("{PODS}/a"), &json!({"spec": {"activeDeadlineSeconds": 100}})).await;
     let binding = |metadata: Value, target: Value| json!({"metadata": metadata, "target": target});
     let (named, node) = (json!({"name": "a"}), json!({"kind": "Node", "name": "n1"}));
     let (_, found) = client.get(&format!("{PODS}/a")).await;
@@ -106,6 +107,7 @@ async fn a_binding_is_of_the_pod_in_its_path() {
         (&json!("PodScheduled"), &json!("True"), &Value::Null),
         "in its place, and without the old reason"
     );
+    assert_eq!((&bound["metadata"]["generation"], &conditions[0]["observedGeneration"]), (&json!(2), &json!(2)));
 }
 
 #[tokio::test]
@@ -231,6 +233,9 @@ async fn an_eviction_is_told_on_the_pod_and_counted_in_its_budget() {
     let told = going["status"]["conditions"].as_array().unwrap().last().unwrap();
     let words = ["type", "status", "reason", "message"].map(|field| told[field].as_str().unwrap());
     assert_eq!(words, ["DisruptionTarget", "True", "EvictionByEvictionAPI", "Eviction API: evicting"]);
+    // What was seen is the pod before it was asked to end, which is a generation of its own.
+    let generation = going["metadata"]["generation"].as_i64().unwrap();
+    assert_eq!((told["observedGeneration"].as_i64(), generation), (Some(1), 2));
     let (_, counted) = client.get(&format!("{BUDGETS}/b")).await;
     assert_eq!(counted["status"]["disruptionsAllowed"], 0);
     assert!(counted["status"]["disruptedPods"]["a"].is_string());

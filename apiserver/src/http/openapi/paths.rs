@@ -125,6 +125,8 @@ struct Operations<'o> {
     style: Style,
     names: &'o Names,
     row: &'o Row,
+    /// Whose objects they are.
+    kind: &'o str,
     /// Whose body is sent.
     gvk: &'o Gvk,
     /// The definition of that kind; none where the answer is a text.
@@ -146,8 +148,9 @@ enum At {
 impl Operations<'_> {
     fn of(&self, verb: Verb, at: At) -> Value {
         let custom = self.row.strategy.custom().is_some();
-        let kind = &*self.row.kind;
+        let kind = self.kind;
         let what = match self.subresource {
+            "" if verb == Verb::Post => format!("an object of kind {kind}"),
             "" => format!("the {kind}"),
             part => format!("the {part} of the {kind}"),
         };
@@ -201,7 +204,7 @@ impl Operations<'_> {
         if self.row.namespaced && at != At::AllNamespaces {
             rest.push_str("Namespaced");
         }
-        rest.push_str(&self.row.kind);
+        rest.push_str(self.kind);
         rest.push_str(&capitalized(self.subresource));
         if verb == Verb::WatchList {
             rest.push_str("List");
@@ -292,6 +295,7 @@ impl Paths<'_> {
             style: self.style,
             names: &names,
             row,
+            kind: &row.kind,
             gvk,
             definition: Some(definition),
             subresource: "",
@@ -370,6 +374,12 @@ impl Paths<'_> {
             });
             each.map(|(method, verb)| (method, operations.of(verb, at))).collect()
         };
+        if let (Subresource::Binding, Some(binding)) = (subresource, &own) {
+            // By its older path, too (core `rest/storage_core.go`).
+            let older = Operations { kind: &binding.kind, subresource: "", ..operations };
+            let path = format!("/{}/namespaces/{{namespace}}/bindings", self.base);
+            self.put(path, &named[..1], &binding.kind, vec![("post", older.of(Verb::Post, At::Place))]);
+        }
         let path = format!("{item}/{}", subresource.path());
         self.put(path.clone(), named, &row.kind, of(At::Place));
         if subresource == Subresource::Proxy {
