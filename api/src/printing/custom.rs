@@ -3,7 +3,7 @@
 use crate::json::{Value, json};
 use jiff::Timestamp;
 
-use super::{Cell, Printer, duration};
+use super::{Cell, Printer, duration, metadata};
 use crate::json_path::{self, JsonPath};
 use crate::{clock, meta};
 
@@ -63,14 +63,14 @@ impl CustomPrinter {
     /// (apiextensions `tableconvertor.New`).
     pub fn of(columns: &[Value]) -> Self {
         let age = [json!({"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp",
-            "description": "The time since the object was created."})];
+            "description": metadata::created()})];
         let columns = if columns.is_empty() { &age } else { columns };
         Self { columns: columns.iter().map_while(CustomColumn::of).collect() }
     }
 
     fn definitions(&self) -> Value {
         let name = json!({"name": "Name", "type": "string", "format": "name",
-            "description": "The name of the object, unique among its kind in its namespace.", "priority": 0});
+            "description": metadata::name(), "priority": 0});
         let own = self.columns.iter().map(|column| {
             let described = format!("Custom resource definition column (in JSONPath format): {}", column.path);
             let description = if column.description.is_empty() { &described } else { &column.description };

@@ -5,6 +5,7 @@ mod batch;
 mod core;
 mod custom;
 mod duration;
+mod metadata;
 mod network;
 mod node;
 mod pod;
@@ -41,9 +42,8 @@ impl Column {
     /// What the column shows.
     pub fn description(&self) -> String {
         match self.name {
-            "Name" => "The name of the object, unique among its kind in its namespace.".into(),
-            "Age" => "The time since the object was created.".into(),
-            "Created At" => "When the object was created.".into(),
+            "Name" => metadata::name().into(),
+            "Age" | "Created At" => metadata::created().into(),
             other => format!("{other} of the object."),
         }
     }

@@ -1,5 +1,6 @@
 //! What is wrong with a definition (apiextensions `apis/apiextensions/validation`).
 
+use super::check_relaxed::Broken;
 use super::definition::{has_condition, storage_version};
 use super::{cel, check_schema, field_path};
 use crate::registry::fields::{items, text};
@@ -50,6 +51,13 @@ impl Places {
     }
 }
 
+/// What a definition had before a change.
+#[derive(Clone, Copy)]
+struct Before<'b> {
+    spec: Option<&'b Value>,
+    broken: Broken,
+}
+
 /// Checks a definition as it is.
 pub fn definition(object: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
     let path = FieldPath::new("spec");
@@ -70,11 +78,12 @@ pub fn definition(object: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) 
         other => causes.push(Cause::not_supported(&path.child("scope"), other, &["Cluster", "Namespaced"])),
     }
     let places = Places::of(spec, &path);
-    let old_spec = old.map(|old| &old["spec"]);
-    cel::roomy(causes, |causes| versions(spec, old_spec, &places, causes));
+    let before = old.map(|old| &old["spec"]);
+    let before = Before { spec: before, broken: Broken::of(before) };
+    cel::roomy(causes, |causes| versions(spec, before, &places, causes));
     required_names(&spec["names"], &path.child("names"), causes);
     names(&spec["names"], &path.child("names"), causes);
-    cel::roomy(causes, |causes| shared(spec, old_spec, &places, causes));
+    cel::roomy(causes, |causes| shared(spec, before, &places, causes));
     conversion(spec, &path.child("conversion"), causes);
     accepted_names(object, causes);
     approval(object, old, group, causes);
@@ -198,16 +207,21 @@ fn names(names: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     labels("categories", causes);
 }
 
-fn versions(spec: &Value, old: Option<&Value>, places: &Places, causes: &mut Vec<Cause>) {
+fn versions(spec: &Value, before: Before<'_>, places: &Places, causes: &mut Vec<Cause>) {
     let (versions, path) = (items(spec, "versions"), &places.versions);
     let named: HashSet<&str> = versions.iter().map(|version| text(version, "name")).collect();
     let has_schema = |version: &Value| version.pointer("/schema/openAPIV3Schema").is_some_and(Value::is_object);
-    for (nth, _) in versions.iter().enumerate().filter(|(_, version)| !has_schema(version)) {
+    let is_served = |version: &Value| version.get("served").and_then(Value::as_bool) == Some(true);
+    for (nth, version) in versions.iter().enumerate().filter(|(_, version)| !has_schema(version)) {
         let path = path.index(nth).child("schema").child("openAPIV3Schema");
-        causes.push(Cause::required(&path, "schemas are required"));
+        if !before.broken.schemas {
+            causes.push(Cause::required(&path, "schemas are required"));
+        } else if is_served(version) {
+            causes.push(Cause::required(&path, "because otherwise all fields are pruned"));
+        }
     }
     for (nth, version) in versions.iter().enumerate() {
-        check_version(version, old, &path.index(nth), places, causes);
+        check_version(version, before, &path.index(nth), places, causes);
     }
     // Upstream shows the versions as it holds them, which is nothing that a client sent.
     let shown = || match spec.get("versions") {
@@ -236,14 +250,14 @@ fn version_name(name: &str, path: &FieldPath, causes: &mut Vec<Cause>) {
 }
 
 /// What one version has of its own.
-fn check_version(version: &Value, old: Option<&Value>, path: &FieldPath, places: &Places, causes: &mut Vec<Cause>) {
+fn check_version(version: &Value, before: Before<'_>, path: &FieldPath, places: &Places, causes: &mut Vec<Cause>) {
     version_name(text(version, "name"), &path.child("name"), causes);
     deprecation(version, &path.child("deprecationWarning"), causes);
     if let (false, Some(schema)) = (places.schema, version.pointer("/schema/openAPIV3Schema"))
-        && !was_so(version, old)
+        && !was_so(version, before.spec)
     {
         let path = path.child("schema").child("openAPIV3Schema");
-        check_schema::check(schema, &path, has_status(version), causes);
+        check_schema::check(schema, &path, has_status(version), before.broken, causes);
     }
     if let (false, Some(scale)) = (places.subresources, version.pointer("/subresources/scale")) {
         check_scale(scale, &path.child("subresources").child("scale"), causes);
@@ -257,8 +271,8 @@ fn check_version(version: &Value, old: Option<&Value>, path: &FieldPath, places:
 }
 
 /// Whether a version had this schema already. What let it in once is not undone by a server that knows more: a definition
-/// stays one that can be changed elsewhere (apiextensions `ValidateCustomResourceDefinitionUpdate`, which relaxes each of its
-/// checks for what was so before).
+/// stays one that can be changed elsewhere. Upstream does so with what rules cost, and with what [`Broken`] names; that is not
+/// asked for in schemas that change, either.
 fn was_so(version: &Value, old: Option<&Value>) -> bool {
     let name = text(version, "name");
     let old = old.and_then(|old| items(old, "versions").iter().find(|known| text(known, "name") == name));
@@ -266,15 +280,15 @@ fn was_so(version: &Value, old: Option<&Value>) -> bool {
 }
 
 /// What all versions have alike.
-fn shared(spec: &Value, old: Option<&Value>, places: &Places, causes: &mut Vec<Cause>) {
+fn shared(spec: &Value, before: Before<'_>, places: &Places, causes: &mut Vec<Cause>) {
     let versions = items(spec, "versions");
     let (Some(version), path) = (versions.first(), &places.shared) else { return };
     if let (true, Some(schema)) =
         (places.schema, version.pointer("/schema/openAPIV3Schema").filter(|schema| schema.is_object()))
-        && !versions.iter().all(|version| was_so(version, old))
+        && !versions.iter().all(|version| was_so(version, before.spec))
     {
         let path = path.child("validation").child("openAPIV3Schema");
-        check_schema::check(schema, &path, versions.iter().any(has_status), causes);
+        check_schema::check(schema, &path, versions.iter().any(has_status), before.broken, causes);
     }
     if let (true, Some(scale)) = (places.subresources, version.pointer("/subresources/scale")) {
         check_scale(scale, &path.child("subresources").child("scale"), causes);

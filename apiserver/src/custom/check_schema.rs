@@ -1,6 +1,7 @@
 //! What is wrong with the schema of a version: it must be structural, its defaults must fit, its rules must compile and be
 //! cheap (apiextensions `validation.go`). Each of these is looked at only where those before it found nothing.
 
+use super::check_relaxed::Broken;
 use super::check_rules::{self, Costs};
 use super::check_structural::{self, children, is_set};
 use super::structural::{Additional, MAX_DEPTH, Node, Type};
@@ -10,7 +11,7 @@ use coracle_api::Cause;
 use coracle_api::json::Value;
 use coracle_api::status::FieldPath;
 
-const TYPES: [&str; 6] = ["array", "boolean", "integer", "number", "object", "string"];
+pub const TYPES: [&str; 6] = ["array", "boolean", "integer", "number", "object", "string"];
 
 /// What may stand at the root where the status is written apart: the status' own schema must lose nothing by it. Under the
 /// names that upstream's messages give.
@@ -38,8 +39,8 @@ const NOT_AT_ROOT: [&str; 20] = [
     "x-kubernetes-map-type",
 ];
 
-/// Checks the schema of a version; `status`: whether its status is written apart.
-pub fn check(schema: &Value, path: &FieldPath, status: bool, causes: &mut Vec<Cause>) {
+/// Checks the schema of a version; `status`: whether its status is written apart; `broken`: what is not asked for.
+pub fn check(schema: &Value, path: &FieldPath, status: bool, broken: Broken, causes: &mut Vec<Cause>) {
     if is_deeper(schema, MAX_DEPTH) {
         causes.push(Cause::forbidden(path, format!("must not be nested deeper than {MAX_DEPTH}")));
         return;
@@ -65,13 +66,13 @@ pub fn check(schema: &Value, path: &FieldPath, status: bool, causes: &mut Vec<Ca
     if unreadable.is_none() {
         found = check_structural::check(schema, path);
         if found.is_empty() {
-            defaults(schema, path, Some(true), &mut found);
+            defaults(schema, path, Some(true), broken, &mut found);
         }
     }
     let sound = unreadable.is_none() && found.is_empty();
     causes.extend(found);
     let node = sound.then(|| Node::parse(schema));
-    let mut checker = Checker { rules: Vec::new(), costs: Costs::default() };
+    let mut checker = Checker { broken, rules: Vec::new(), costs: Costs::default() };
     let scope = Scope { forbidden: None, metadata: false, apart: None, root: true };
     let rules = node.as_ref().map(|node| Place { node, count: Some(1), resource: true });
     let mut wrong = Vec::new();
@@ -92,25 +93,25 @@ fn is_deeper(schema: &Value, depth: usize) -> bool {
 
 /// Checks that defaults are what their schemas allow. `embedded`: whether the value is a resource, where that is not what the
 /// schema says. Below `additionalProperties` there are none.
-fn defaults(schema: &Value, path: &FieldPath, embedded: Option<bool>, causes: &mut Vec<Cause>) {
+fn defaults(schema: &Value, path: &FieldPath, embedded: Option<bool>, broken: Broken, causes: &mut Vec<Cause>) {
     if let Some(default) = schema.get("default").filter(|default| !default.is_null()) {
         let path = path.child("default");
         let mut node = Node::parse(schema);
         node.embedded = embedded.unwrap_or(node.embedded);
         node.embeds |= node.embedded;
-        default_value(&node, default, &path, causes);
+        default_value(&node, default, &path, broken, causes);
     }
     if let Some(item) = schema.get("items") {
-        defaults(item, &path.child("items"), None, causes);
+        defaults(item, &path.child("items"), None, broken, causes);
     }
     for (name, child) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {
-        defaults(child, &path.child("properties").key(name), None, causes);
+        defaults(child, &path.child("properties").key(name), None, broken, causes);
     }
 }
 
-fn default_value(node: &Node, default: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+fn default_value(node: &Node, default: &Value, path: &FieldPath, broken: Broken, causes: &mut Vec<Cause>) {
     let mut pruned = default.clone();
-    if !prune::prune_default(node, &mut pruned).is_empty() {
+    if !broken.defaults && !prune::prune_default(node, &mut pruned).is_empty() {
         causes.push(Cause::invalid(path, default.clone(), "must not have unknown fields"));
     }
     let mut found = Vec::new();
@@ -174,6 +175,7 @@ impl Place<'_> {
 }
 
 struct Checker {
+    broken: Broken,
     /// What is wrong with rules, which is told behind all else.
     rules: Vec<Cause>,
     costs: Costs,
@@ -192,7 +194,7 @@ impl Checker {
             return;
         }
         let before = causes.len();
-        keywords(schema, path, scope, causes);
+        keywords(schema, path, scope, self.broken, causes);
         if is_set(schema, "uniqueItems") {
             let why = "uniqueItems cannot be set to true since the runtime complexity becomes quadratic";
             causes.push(Cause::forbidden(&path.child("uniqueItems"), why));
@@ -212,7 +214,7 @@ impl Checker {
             let path = path.child("x-kubernetes-preserve-unknown-fields");
             causes.push(Cause::invalid(&path, false, "must be true or undefined"));
         }
-        collections(schema, path, causes);
+        collections(schema, path, self.broken, causes);
         check_rules::form(schema, path, causes);
         // Rules are measured by a schema that is sound.
         if let Some(place) = place.filter(|_| causes.len() == before) {
@@ -302,9 +304,9 @@ impl Checker {
 }
 
 /// Keywords that a schema may not have.
-fn keywords(schema: &Value, path: &FieldPath, scope: &Scope, causes: &mut Vec<Cause>) {
+fn keywords(schema: &Value, path: &FieldPath, scope: &Scope, broken: Broken, causes: &mut Vec<Cause>) {
     let kind = text(schema, "type");
-    if !kind.is_empty() && !TYPES.contains(&kind) {
+    if !broken.types && !kind.is_empty() && !TYPES.contains(&kind) {
         causes.push(Cause::not_supported(&path.child("type"), kind, &TYPES));
     }
     if let Some(why) = &scope.forbidden
@@ -335,7 +337,7 @@ fn keywords(schema: &Value, path: &FieldPath, scope: &Scope, causes: &mut Vec<Ca
 }
 
 /// How maps and lists are merged.
-fn collections(schema: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+fn collections(schema: &Value, path: &FieldPath, broken: Broken, causes: &mut Vec<Cause>) {
     let kind = text(schema, "type");
     let given = |name: &str| schema.get(name).and_then(Value::as_str);
     let mut must_be = |name: &str, wanted: &str| {
@@ -355,7 +357,7 @@ fn collections(schema: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     if let Some(map) = map.filter(|map| !matches!(*map, "atomic" | "granular")) {
         causes.push(Cause::not_supported(&path.child("x-kubernetes-map-type"), map, &["atomic", "granular"]));
     }
-    if list == Some("set") && kind == "array" {
+    if list == Some("set") && kind == "array" && !broken.sets {
         set_items(schema, path, causes);
     }
     if let Some(list) = list.filter(|list| !matches!(*list, "atomic" | "set" | "map")) {
@@ -373,13 +375,13 @@ fn collections(schema: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     if list == Some("map") {
         map_keys(schema, path, causes);
     }
-    if let Some(list) = list.filter(|list| matches!(*list, "set" | "map")) {
+    if let Some(list) = list.filter(|list| matches!(*list, "set" | "map") && !broken.items) {
         items_are_there(schema, list, path, causes);
     }
 }
 
 /// What is in a set is one value.
-fn set_items(schema: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
+pub fn set_items(schema: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
     let Some(item) = schema.get("items").filter(|item| item.is_object()) else { return };
     let path = path.child("items");
     let why = "must be atomic as item of a list with x-kubernetes-list-type=set";
@@ -435,7 +437,7 @@ fn map_keys(schema: &Value, path: &FieldPath, causes: &mut Vec<Cause>) {
 }
 
 /// Items of sets and maps, and what tells them apart, are always there.
-fn items_are_there(schema: &Value, list: &str, path: &FieldPath, causes: &mut Vec<Cause>) {
+pub fn items_are_there(schema: &Value, list: &str, path: &FieldPath, causes: &mut Vec<Cause>) {
     let Some(item) = schema.get("items").filter(|item| item.is_object()) else { return };
     let path = path.child("items");
     if is_set(item, "nullable") {

@@ -19,6 +19,7 @@
 
 pub mod cel;
 pub mod check;
+mod check_relaxed;
 mod check_rules;
 pub mod check_schema;
 mod check_structural;

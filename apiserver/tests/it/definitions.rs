@@ -97,13 +97,10 @@ async fn lists_that_had_duplicates_may_have_them() {
     );
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_definition_that_would_not_pass_today_can_be_changed_elsewhere() {
+/// A store with a definition of `spec` that no server of today would let in.
+async fn with_stored(spec: &Value) -> (Arc<dyn Store>, Value) {
     let store: Arc<dyn Store> = Arc::new(Embedded::in_memory(Arc::new(SystemClock::new())).unwrap());
-    // Its rule costs too much, and its default does not fit.
-    let spec = json!({"type": "object", "properties": {"size": {"type": "integer", "default": "x"},
-        "list": {"type": "array", "items": {"type": "integer"}, "x-kubernetes-validations": [{"rule": "self.all(a, self.all(b, a != b))"}]}}});
-    let mut definition = things(&spec);
+    let mut definition = things(spec);
     definition["metadata"]["uid"] = "u".into();
     definition["metadata"]["generation"] = 1.into();
     definition["metadata"]["creationTimestamp"] = "2026-01-01T00:00:00Z".into();
@@ -114,6 +111,15 @@ async fn a_definition_that_would_not_pass_today_can_be_changed_elsewhere() {
         "conditions": [{"type": "Established", "status": "True", "reason": "x", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}]});
     let key: Arc<str> = "/registry/apiextensions.k8s.io/customresourcedefinitions/things.example.com".into();
     store.txn(Txn { compare: Vec::new(), ops: vec![Op::put(key, definition.to_string().into_bytes())] }).await.unwrap();
+    (store, definition)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_definition_that_would_not_pass_today_can_be_changed_elsewhere() {
+    // Its rule costs too much, and its default does not fit.
+    let spec = json!({"type": "object", "properties": {"size": {"type": "integer", "default": "x"},
+        "list": {"type": "array", "items": {"type": "integer"}, "x-kubernetes-validations": [{"rule": "self.all(a, self.all(b, a != b))"}]}}});
+    let (store, definition) = with_stored(&spec).await;
     let harness = Harness::on(store).await;
     let client = harness.admin();
     let path = format!("{DEFINITIONS}/things.example.com");
@@ -124,6 +130,86 @@ async fn a_definition_that_would_not_pass_today_can_be_changed_elsewhere() {
     versions[0]["schema"]["openAPIV3Schema"]["description"] = "new".into();
     let (code, now) = client.merge(&path, &json!({"spec": {"versions": versions}})).await;
     assert_eq!(code, StatusCode::UNPROCESSABLE_ENTITY, "{now}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rules_that_came_later_are_not_asked_for_where_they_were_broken_before() {
+    let list = |kind: &str, item: Value| json!({"type": "array", "x-kubernetes-list-type": kind, "x-kubernetes-list-map-keys": (kind == "map").then(|| json!(["k"])), "items": item});
+    let granular = json!({"type": "object", "properties": {"a": {"type": "string"}}});
+    let keyless = json!({"type": "object", "properties": {"k": {"type": "string"}}});
+    let broken = [
+        ("set", list("set", granular), "must be atomic as item of a list"),
+        ("map", list("map", keyless), "so it must have a default or be a required property"),
+        ("default", json!({"type": "object", "default": {"unknown": 1}}), "must not have unknown fields"),
+    ];
+    for (name, field, why) in &broken {
+        let spec = |more: Value| {
+            let mut properties = json!({(*name): field});
+            properties.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            json!({"type": "object", "properties": properties})
+        };
+        let (store, _) = with_stored(&spec(json!({}))).await;
+        let harness = Harness::on(store).await;
+        let client = harness.admin();
+        let path = format!("{DEFINITIONS}/things.example.com");
+        let changed = |more: Value| json!({"spec": {"versions": things(&spec(more))["spec"]["versions"]}});
+        // Also a new field may break the rule, as upstream has it; the others are asked for.
+        let (code, now) = client.merge(&path, &changed(json!({"new": {"type": "string"}, "again": field}))).await;
+        assert_eq!(code, StatusCode::OK, "{name}: {now}");
+        for (other, field, why) in broken.iter().filter(|(other, ..)| other != name) {
+            let (code, now) = client.merge(&path, &changed(json!({(*other): field}))).await;
+            assert_eq!(code, StatusCode::UNPROCESSABLE_ENTITY, "{name} {other}: {now}");
+            assert!(now["message"].as_str().unwrap().contains(why), "{name} {other}: {now}");
+        }
+        let mut made = things(&spec(json!({})));
+        made["metadata"]["name"] = "others.example.com".into();
+        made["spec"]["names"] = json!({"plural": "others", "kind": "Other"});
+        let (code, now) = client.post(DEFINITIONS, &made).await;
+        assert_eq!(code, StatusCode::UNPROCESSABLE_ENTITY, "{now}");
+        assert!(now["message"].as_str().unwrap().contains(why), "{name}: {now}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_stored_before_a_default_came_is_read_with_it() {
+    let store: Arc<dyn Store> = Arc::new(Embedded::in_memory(Arc::new(SystemClock::new())).unwrap());
+    let harness = Harness::on(store.clone()).await;
+    let client = harness.admin();
+    let spec = |more: Value| json!({"type": "object", "properties": more});
+    define(&client, &things(&spec(json!({"a": {"type": "string"}})))).await;
+    client.post(THINGS, &thing(&json!({"a": "x"}))).await;
+    let later = things(&spec(json!({"a": {"type": "string"}, "b": {"type": "integer", "default": 7}})));
+    let path = format!("{DEFINITIONS}/things.example.com");
+    let (code, answer) = client.merge(&path, &json!({"spec": {"versions": later["spec"]["versions"]}})).await;
+    assert_eq!(code, StatusCode::OK, "{answer}");
+    let deadline = std::time::Instant::now() + crate::harness::LIMIT;
+    while client.get(&format!("{THINGS}/a")).await.1["spec"]["b"] != 7 {
+        assert!(std::time::Instant::now() < deadline, "the default does not come");
+        tokio::task::yield_now().await;
+    }
+    let read = async |client: &Client| {
+        let (_, list) = client.get(THINGS).await;
+        assert_eq!(list["items"][0]["spec"], json!({"a": "x", "b": 7}));
+        let mut watch = client.watch(&format!("{THINGS}?watch=1")).await;
+        let event = watch.next().await.unwrap();
+        assert_eq!((&event["type"], &event["object"]["spec"]["b"]), (&json!("ADDED"), &json!(7)));
+    };
+    read(&client).await;
+    // In the store it stands as it was written, for the next server as well.
+    let key = "/registry/example.com/things/default/a";
+    let stored = store.get(key).await.unwrap().unwrap();
+    let stored: Value = serde_json::from_slice(&stored.value).unwrap();
+    assert_eq!(stored["spec"], json!({"a": "x"}));
+    drop(client);
+    drop(harness);
+    let next = Harness::on(store).await;
+    let client = next.admin();
+    let deadline = std::time::Instant::now() + crate::harness::LIMIT;
+    while client.get(&format!("{THINGS}/a")).await.0 != StatusCode::OK {
+        assert!(std::time::Instant::now() < deadline, "it is not served");
+        tokio::task::yield_now().await;
+    }
+    read(&client).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -157,6 +243,22 @@ async fn columns_of_any_path() {
         shown["columnDefinitions"].as_array().unwrap().iter().map(|column| &column["name"]).collect();
     // A path that cannot be read ends them.
     assert_eq!(names, ["Name", "Last"]);
+    // Columns of the metadata are described as its fields are.
+    let mut plain = things(&json!({"type": "object"}));
+    plain["metadata"]["name"] = "plains.example.com".into();
+    plain["spec"]["names"] = json!({"plural": "plains", "kind": "Plain"});
+    define(&client, &plain).await;
+    let (_, published) = client.get("/openapi/v3/api/v1").await;
+    let fields = &published["components"]["schemas"]["io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"]["properties"];
+    for path in ["/apis/example.com/v1/plains", "/api/v1/configmaps"] {
+        let shown = client.table(path).await;
+        let described = |name: &str| {
+            let columns = shown["columnDefinitions"].as_array().unwrap();
+            columns.iter().find(|column| column["name"] == name).unwrap()["description"].clone()
+        };
+        assert_eq!(described("Name"), fields["name"]["description"], "{path}");
+        assert_eq!(described("Age"), fields["creationTimestamp"]["description"], "{path}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
