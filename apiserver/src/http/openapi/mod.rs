@@ -263,7 +263,7 @@ fn rows_of<'r>(rows: &'r Rows, group: &'r str, version: &'r str) -> impl Iterato
 /// Every document follows from what the server is.
 fn of_the_server() -> Sha256 {
     let digest = Sha256::new_with_prefix(super::version::GIT_VERSION).chain_update(env!("CARGO_PKG_VERSION"));
-    digest.chain_update(*enums::DIGEST)
+    digest.chain_update(*enums::DIGEST).chain_update(*parameters::DIGEST)
 }
 
 /// What a document follows from.

@@ -2,6 +2,8 @@
 
 use super::definitions::Style;
 use coracle_api::json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+use std::sync::LazyLock;
 
 /// Whether what is asked for is to be laid out for people: every request that is answered with a document takes it.
 pub(super) const PRETTY: [&str; 1] = ["pretty"];
@@ -149,6 +151,9 @@ const TABLE: [(&str, &str, &str); 36] = [
     // In the path.
     ("namespace", "string", "The namespace of the object."),
 ];
+
+/// Of the table, from which documents follow, too.
+pub(super) static DIGEST: LazyLock<[u8; 32]> = LazyLock::new(|| Sha256::digest(format!("{TABLE:?}")).into());
 
 /// A parameter of the address. In OpenAPI v2 the document says each once, as upstream's does (kube-openapi `builder`).
 pub(super) fn in_query(style: Style, name: &str) -> Value {

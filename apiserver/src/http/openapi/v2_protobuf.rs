@@ -216,4 +216,28 @@ mod tests {
         let expected = [&[0x0a, 3][..], b"2.0", &[0x4a, definitions.len() as u8], &definitions].concat();
         assert_eq!(encode(&document), expected);
     }
+
+    #[test]
+    fn what_is_said_once() {
+        let of = |document: Value| encode(&document);
+        // A parameter in the query: NonBodyParameter (2), QueryParameterSubSchema (3).
+        let query = [&[0x1a, 3][..], b"abc", &[0x22, 1], b"n"].concat();
+        let query = wrap(2, &wrap(3, &query));
+        let named = [wrap(1, b"n-query"), wrap(2, &query)].concat();
+        let parameter = json!({"name": "n", "description": "abc"});
+        assert_eq!(of(json!({"parameters": {"n-query": parameter}})), wrap(10, &wrap(1, &named)));
+        // A reference to it: JsonReference (2).
+        let operation = wrap(8, &wrap(2, &wrap(1, b"#/parameters/n-query")));
+        let operation = [wrap(1, b"core_v1"), operation].concat();
+        let path = [wrap(1, b"/a"), wrap(2, &wrap(6, &operation))].concat();
+        let item = json!({"options": {"tags": ["core_v1"], "parameters": [{"$ref": "#/parameters/n-query"}]}});
+        assert_eq!(of(json!({"paths": {"/a": item}})), wrap(8, &wrap(2, &path)));
+
+        let key = [&[0x0a, 6][..], b"apiKey", &[0x12, 1], b"n", &[0x1a, 1], b"h"].concat();
+        let named = [wrap(1, b"B"), wrap(2, &wrap(2, &key))].concat();
+        let definitions = json!({"B": {"type": "apiKey", "name": "n", "in": "h"}});
+        assert_eq!(of(json!({"securityDefinitions": definitions})), wrap(13, &wrap(1, &named)));
+        let named = [wrap(1, b"B"), wrap(2, &[])].concat();
+        assert_eq!(of(json!({"security": [{"B": []}]})), wrap(12, &wrap(1, &named)));
+    }
 }
