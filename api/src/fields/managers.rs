@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use super::compare::{Comparison, compare};
 use super::filter::Filter;
+use super::held::Held;
 use super::merge::{merge, remove};
 use super::paths::paths;
 use super::reconcile::reconciled;
@@ -92,7 +93,7 @@ struct Entry<'a> {
     #[serde(borrow, default)]
     subresource: Cow<'a, str>,
     #[serde(borrow, default, rename = "fieldsV1")]
-    set: Set<'a>,
+    held: Held<'a>,
 }
 
 impl Entry<'_> {
@@ -119,7 +120,7 @@ impl Entry<'_> {
     /// Appends the entry, as JSON.
     fn put(&self, out: &mut Vec<u8>) {
         put_opening(out, &self.manager, self.operation, &self.api_version, &self.time);
-        self.set.put(out);
+        self.held.put(out);
         put_closing(out, &self.subresource);
     }
 }
@@ -203,7 +204,7 @@ impl<'a> Managers<'a> {
 
     /// As `metadata.managedFields`, in upstream's order; None when nobody owns anything.
     pub fn encode(mut self) -> Option<Vec<u8>> {
-        self.entries.retain(|entry| !entry.set.is_empty());
+        self.entries.retain(|entry| !entry.held.set().is_empty());
         self.entries.sort_by(|a, b| {
             let key = |entry: &Entry<'_>| (entry.operation, seconds(&entry.time));
             key(a).cmp(&key(b)).then_with(|| {
@@ -229,18 +230,19 @@ impl<'a> Managers<'a> {
         let changed = own.changed.clone();
         for entry in &mut self.entries {
             if let Some(version) = versions.iter().find(|version| version.api_version == entry.api_version)
-                && let Some(set) = reconciled(&entry.set, &version.old, version.ty)
+                && let Some(set) = reconciled(entry.held.set(), &version.old, version.ty)
             {
-                entry.set = set;
+                entry.held = set.into();
             }
             entry.give_up(versions, &comparisons);
         }
-        self.entries
-            .retain(|entry| !entry.set.is_empty() && versions.iter().any(|v| v.api_version == entry.api_version));
+        self.entries.retain(|entry| {
+            !entry.held.set().is_empty() && versions.iter().any(|v| v.api_version == entry.api_version)
+        });
         if !changed.is_empty() {
             match self.entries.iter_mut().find(|entry| entry.is(Operation::Update, writer)) {
                 Some(entry) => {
-                    entry.set = std::mem::take(&mut entry.set).union(changed);
+                    entry.held.add(changed);
                     entry.time = writer.now.into();
                 }
                 None => self.entries.push(new_entry(Operation::Update, writer, changed)),
@@ -253,22 +255,22 @@ impl<'a> Managers<'a> {
     /// Gives these paths to a writer that is no applier, and takes them from all others. False when it had them already.
     pub fn give(&mut self, paths: Set<'a>, writer: &Writer<'a>) -> bool {
         let own = self.entries.iter().position(|entry| entry.is(Operation::Update, writer));
-        let new = own.map_or_else(|| paths.clone(), |own| paths.difference(&self.entries[own].set));
+        let new = own.map_or_else(|| paths.clone(), |own| paths.difference(self.entries[own].held.set()));
         if new.is_empty() {
             return false;
         }
         for (_, entry) in self.entries.iter_mut().enumerate().filter(|(nth, _)| Some(*nth) != own) {
-            entry.set.subtract(&new);
+            entry.held.subtract(&new);
         }
         match own {
             Some(own) => {
                 let entry = &mut self.entries[own];
-                entry.set = std::mem::take(&mut entry.set).union(new);
+                entry.held.add(new);
                 entry.time = writer.now.into();
             }
             None => self.entries.push(new_entry(Operation::Update, writer, new)),
         }
-        self.entries.retain(|entry| !entry.set.is_empty());
+        self.entries.retain(|entry| !entry.held.set().is_empty());
         self.cap();
         true
     }
@@ -291,18 +293,18 @@ impl<'a> Managers<'a> {
             match first_of.iter().find(|(known, _)| *known == version).map(|(_, first)| *first) {
                 None => first_of.push((version, at)),
                 Some(first) => {
-                    let set = std::mem::take(&mut self.entries[at].set);
+                    let set = std::mem::take(&mut self.entries[at].held).into_set();
                     let time = self.entries[at].time.clone();
                     let bucket = &mut self.entries[first];
                     bucket.manager = ANCIENT.into();
                     bucket.subresource = "".into();
-                    bucket.set = std::mem::take(&mut bucket.set).union(set);
+                    bucket.held.add(set);
                     bucket.time = time;
                     excess -= 1;
                 }
             }
         }
-        self.entries.retain(|entry| !entry.set.is_empty());
+        self.entries.retain(|entry| !entry.held.set().is_empty());
     }
 
     /// Applies a configuration. What `filter` leaves out this way of writing cannot set; conflicts within `allowed` count as none.
@@ -324,7 +326,7 @@ impl<'a> Managers<'a> {
         let set = how.filter.of(paths(applied, ty)).difference(&STRIPPED_SET);
         let object = merge(live, applied, ty);
         let object = match own {
-            Some(last) if !last.set.is_empty() => this.pruned(object, &set, last, ty, writer, how),
+            Some(last) if !last.held.set().is_empty() => this.pruned(object, &set, last, ty, writer, how),
             _ => object,
         };
         let versions: Vec<Version<'_>> = lives
@@ -397,7 +399,7 @@ impl<'a> Managers<'a> {
         let owned = |version: &str, ty: TypeRef<'_>| {
             let first = if version == own { set.clone() } else { Set::default() };
             let those = others().filter(|entry| entry.api_version == version);
-            those.fold(first, |all, entry| all.union(entry.set.clone())).with_named_fields(Some(ty.value()))
+            those.fold(first, |all, entry| all.union(entry.held.set().clone())).with_named_fields(Some(ty.value()))
         };
         let then = &*last.api_version;
         let (ty, converted) = match (then == own).then_some(ty) {
@@ -410,7 +412,7 @@ impl<'a> Managers<'a> {
         };
         let object = converted.as_ref().unwrap_or(&merged);
         let there = named(object, ty);
-        let gone = there.intersection(&last.set.with_named_fields(Some(ty.value())));
+        let gone = there.intersection(&last.held.set().with_named_fields(Some(ty.value())));
         // Metadata itself stays: what names the object is owned by nobody.
         let mut gone = gone.difference(&owned(then, ty)).difference(&STRIPPED_SET);
         let mut seen = vec![then];
@@ -453,7 +455,7 @@ impl<'a> Managers<'a> {
             let Some(changed) = entry.comparison(versions, comparisons).map(|comparison| &comparison.changed) else {
                 continue;
             };
-            let conflicting = entry.set.intersection(changed).difference(allowed);
+            let conflicting = entry.held.set().intersection(changed).difference(allowed);
             let owner = entry.describe();
             found.extend(conflicting.list().into_iter().map(|path| Conflict { owner: owner.clone(), path }));
         }
@@ -470,7 +472,7 @@ pub fn with_paths(account: Option<Vec<u8>>, paths: Set<'_>, writer: &Writer<'_>)
     let known = account.as_deref().and_then(|account| Managers::decode(account).ok()).unwrap_or_default();
     let Managers { mut entries } = known;
     match entries.first_mut() {
-        Some(entry) => entry.set = std::mem::take(&mut entry.set).union(paths),
+        Some(entry) => entry.held.add(paths),
         None => entries.push(new_entry(Operation::Update, writer, paths)),
     }
     Managers { entries }.encode()
@@ -523,9 +525,9 @@ impl<'a> Entry<'a> {
     fn reconciled<'r>(&'r self, lives: &'r [Version<'_>]) -> Entry<'r> {
         let mut entry = self.clone();
         if let Some(live) = lives.iter().find(|live| live.api_version == entry.api_version)
-            && let Some(set) = reconciled(&entry.set, &live.old, live.ty)
+            && let Some(set) = reconciled(entry.held.set(), &live.old, live.ty)
         {
-            entry.set = set;
+            entry.held = set.into();
         }
         entry
     }
@@ -533,8 +535,8 @@ impl<'a> Entry<'a> {
     /// Loses what somebody else changed or removed.
     fn give_up(&mut self, versions: &[Version<'_>], comparisons: &[Comparison<'_>]) {
         if let Some(comparison) = self.comparison(versions, comparisons).filter(|comparison| !comparison.is_empty()) {
-            self.set.subtract(&comparison.changed);
-            self.set.subtract(&comparison.removed);
+            self.held.subtract(&comparison.changed);
+            self.held.subtract(&comparison.removed);
         }
     }
 }
@@ -552,7 +554,7 @@ fn new_entry<'a>(operation: Operation, writer: &Writer<'a>, set: Set<'a>) -> Ent
         time: writer.now.into(),
         fields_type: FIELDS_V1.into(),
         subresource: writer.subresource.into(),
-        set,
+        held: set.into(),
     }
 }
 

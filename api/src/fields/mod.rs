@@ -14,10 +14,12 @@ mod check;
 mod compare;
 mod created;
 mod filter;
+mod held;
 mod managers;
 mod merge;
 mod paths;
 mod place;
+mod read;
 mod reconcile;
 mod set;
 

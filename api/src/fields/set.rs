@@ -7,6 +7,7 @@ use std::fmt;
 use crate::json::{Map, Value};
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, MapAccess, Visitor};
 
+use super::read::{is_canonical_key, is_canonical_value};
 use crate::json::{put_field, put_inside};
 use crate::schema::{Kind, ValueRef};
 
@@ -34,26 +35,32 @@ impl<'a> Element<'a> {
 
     /// From a field name of `fieldsV1`.
     pub fn parse(text: Cow<'a, str>) -> Option<Self> {
-        let (kind, rest) = text.split_once(':')?;
+        Self::read(text).map(|(element, _)| element)
+    }
+
+    /// The same, and whether it is written as it was read.
+    pub(super) fn read(text: Cow<'a, str>) -> Option<(Self, bool)> {
+        let (kind, rest) = text.split_at_checked(2)?;
         let canonical = match kind {
-            "f" => None,
-            "k" => {
+            "f:" => return Some((Self::Field(behind(text, 2)), true)),
+            "i:" => {
+                let at: usize = rest.parse().ok()?;
+                return Some((Self::Index(at), is_canonical_value(rest)));
+            }
+            "k:" if is_canonical_key(rest) => return Some((Self::Key(behind(text, 2)), true)),
+            "v:" if is_canonical_value(rest) => return Some((Self::Value(behind(text, 2)), true)),
+            "k:" => {
                 let Value::Object(keys) = serde_json::from_str(rest).ok()? else { return None };
                 let mut keys: Vec<_> = keys.into_iter().collect();
                 keys.sort_by(|a, b| a.0.cmp(&b.0));
-                Some(key_text(keys.iter().map(|(name, value)| (name.as_str(), value))))
+                key_text(keys.iter().map(|(name, value)| (name.as_str(), value)))
             }
-            "v" => Some(serde_json::from_str::<Value>(rest).ok()?.to_string()),
-            "i" => return rest.parse().ok().map(Self::Index),
+            "v:" => serde_json::from_str::<Value>(rest).ok()?.to_string(),
             _ => return None,
         };
-        let make = match kind {
-            "f" => Self::Field,
-            "k" => Self::Key,
-            _ => Self::Value,
-        };
-        let (start, canonical) = (kind.len() + 1, canonical.filter(|canonical| canonical != rest));
-        Some(make(canonical.map_or_else(|| behind(text, start), Cow::Owned)))
+        let (same, is_key) = (canonical == rest, kind == "k:");
+        let text = if same { behind(text, 2) } else { Cow::Owned(canonical) };
+        Some((if is_key { Self::Key(text) } else { Self::Value(text) }, same))
     }
 
     /// Appends the field name in `fieldsV1`, as JSON.
@@ -168,6 +175,11 @@ impl<'a> Set<'a> {
         if member || !below.is_empty() {
             self.nodes.push(Node { element, member, below });
         }
+    }
+
+    /// Whether an element comes after all that were pushed.
+    pub(super) fn is_behind(&self, element: &Element<'_>) -> bool {
+        self.nodes.last().is_none_or(|last| last.element < *element)
     }
 
     /// Puts what was pushed in order, and merges what was pushed twice.
@@ -340,17 +352,20 @@ impl<'a> Set<'a> {
         out
     }
 
-    /// Takes away what is in `other`, path by path.
-    pub(super) fn subtract(&mut self, other: &Set<'_>) {
+    /// Takes away what is in `other`, path by path. False when none of it was there.
+    pub(super) fn subtract(&mut self, other: &Set<'_>) -> bool {
+        let mut any = false;
         for there in &other.nodes {
             let Ok(at) = self.nodes.binary_search_by(|node| order(&node.element, &there.element)) else { continue };
             let node = &mut self.nodes[at];
+            any |= node.member && there.member;
             node.member &= !there.member;
-            node.below.subtract(&there.below);
+            any |= node.below.subtract(&there.below);
             if node.is_empty() {
                 self.nodes.remove(at);
             }
         }
+        any
     }
 
     /// Reads `fieldsV1`. None when it is none.
