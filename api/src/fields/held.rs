@@ -1,9 +1,7 @@
 //! What one owner has: paths, and the text they came as while that is still how they are written.
 
-use serde::de::{Deserialize, Deserializer, Error};
-use serde_json::value::RawValue;
+use serde::de::{Deserialize, Deserializer};
 
-use super::read::read;
 use super::set::Set;
 
 /// Paths of one owner. Most owners lose and gain nothing by a write, and are written as they were read.
@@ -20,6 +18,17 @@ impl<'a> From<Set<'a>> for Held<'a> {
 }
 
 impl<'a> Held<'a> {
+    /// Paths that were read; `text` is how they are written, where that is known.
+    pub fn read(set: Set<'a>, text: Option<&'a str>) -> Self {
+        Self { set, text }
+    }
+
+    /// Whether it is written as it was read.
+    #[cfg(test)]
+    pub fn is_text(&self) -> bool {
+        self.text.is_some()
+    }
+
     pub fn set(&self) -> &Set<'a> {
         &self.set
     }
@@ -52,10 +61,6 @@ impl<'a> Held<'a> {
 
 impl<'de: 'a, 'a> Deserialize<'de> for Held<'a> {
     fn deserialize<D: Deserializer<'de>>(reader: D) -> Result<Self, D::Error> {
-        let text = <&RawValue>::deserialize(reader)?.get();
-        match read(text) {
-            Some((set, canonical)) => Ok(Self { set, text: canonical.then_some(text) }),
-            None => Ok(serde_json::from_str::<Set<'_>>(text).map_err(D::Error::custom)?.into()),
-        }
+        Set::deserialize(reader).map(Self::from)
     }
 }

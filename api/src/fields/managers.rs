@@ -12,6 +12,7 @@ use super::filter::Filter;
 use super::held::Held;
 use super::merge::{merge, remove};
 use super::paths::paths;
+use super::read;
 use super::reconcile::reconciled;
 use super::set::Set;
 use crate::json::{put_text, same};
@@ -80,20 +81,20 @@ pub struct Version<'a> {
 /// One owner.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Entry<'a> {
+pub(super) struct Entry<'a> {
     #[serde(borrow, default)]
-    manager: Cow<'a, str>,
-    operation: Operation,
+    pub manager: Cow<'a, str>,
+    pub operation: Operation,
     #[serde(borrow, default)]
-    api_version: Cow<'a, str>,
+    pub api_version: Cow<'a, str>,
     #[serde(borrow, default)]
-    time: Cow<'a, str>,
+    pub time: Cow<'a, str>,
     #[serde(borrow, default)]
-    fields_type: Cow<'a, str>,
+    pub fields_type: Cow<'a, str>,
     #[serde(borrow, default)]
-    subresource: Cow<'a, str>,
+    pub subresource: Cow<'a, str>,
     #[serde(borrow, default, rename = "fieldsV1")]
-    held: Held<'a>,
+    pub held: Held<'a>,
 }
 
 impl Entry<'_> {
@@ -118,7 +119,7 @@ impl Entry<'_> {
     }
 
     /// Appends the entry, as JSON.
-    fn put(&self, out: &mut Vec<u8>) {
+    pub(super) fn put(&self, out: &mut Vec<u8>) {
         put_opening(out, &self.manager, self.operation, &self.api_version, &self.time);
         self.held.put(out);
         put_closing(out, &self.subresource);
@@ -186,8 +187,11 @@ impl<'a> Managers<'a> {
     /// # Errors
     /// Why they cannot be read (managedfields `DecodeManagedFields`).
     pub fn decode(managed_fields: &'a [u8]) -> Result<Self, String> {
-        let entries: Vec<Entry<'a>> =
-            serde_json::from_slice(managed_fields).map_err(|error| unreadable(managed_fields, &error.to_string()))?;
+        let general = || serde_json::from_slice(managed_fields);
+        let entries: Vec<Entry<'a>> = match read::entries(managed_fields) {
+            Some(entries) => entries,
+            None => general().map_err(|error: serde_json::Error| unreadable(managed_fields, &error.to_string()))?,
+        };
         let is_whole = |entry: &Entry<'_>| !entry.api_version.is_empty() && entry.fields_type == FIELDS_V1;
         if entries.iter().all(is_whole) { Ok(Self { entries }) } else { Err(unreadable(managed_fields, "")) }
     }

@@ -1,30 +1,106 @@
-//! Reading `fieldsV1` from its text.
+//! Reading the account of an object's owners from its text.
 //!
-//! Every write of an object reads the account of its owners, and most of that was written by this program: names in order,
-//! nothing between them. Such text is read here, in one pass; all other JSON by the general reader, in [`Set`]'s `Deserialize`.
+//! Every write of an object reads it, and most of it was written by this program: names in order, nothing between them. Such
+//! text is read here, in one pass; all other JSON by the general reader.
 
 use std::borrow::Cow;
 
+use super::held::Held;
+use super::managers::{Entry, Operation};
 use super::set::{Element, Set};
 
 /// As deep as the general reader goes.
 const DEEPEST: usize = 128;
 
-/// Reads a set. None for text that the general reader is to look at. With it, whether the text is what the set is written as.
-pub(super) fn read(text: &str) -> Option<(Set<'_>, bool)> {
-    let mut reader = Reader { text, at: 0, canonical: true };
-    let (set, _) = reader.set(0)?;
-    (reader.at == text.len()).then_some((set, reader.canonical))
+/// Reads `managedFields`. None for text that the general reader is to look at.
+pub(super) fn entries(text: &[u8]) -> Option<Vec<Entry<'_>>> {
+    let mut reader = Reader::of(std::str::from_utf8(text).ok()?)?;
+    let mut entries = Vec::with_capacity(4);
+    if !reader.take(b'[') {
+        return None;
+    }
+    loop {
+        entries.push(reader.entry()?);
+        if reader.take(b']') {
+            return reader.is_at_end().then_some(entries);
+        }
+        if !reader.take(b',') {
+            return None;
+        }
+    }
 }
 
 struct Reader<'a> {
     text: &'a str,
     at: usize,
-    /// What was read so far is as it would be written.
+    /// The set that was begun last is so far written as it was read.
     canonical: bool,
 }
 
 impl<'a> Reader<'a> {
+    /// Control characters are no JSON, and looked for at once.
+    fn of(text: &'a str) -> Option<Self> {
+        let controls = text.bytes().fold(false, |found, byte| found | (byte < b' '));
+        (!controls).then_some(Self { text, at: 0, canonical: true })
+    }
+
+    fn is_at_end(&self) -> bool {
+        self.at == self.text.len()
+    }
+
+    fn rest(&self) -> &'a str {
+        &self.text[self.at..]
+    }
+
+    fn entry(&mut self) -> Option<Entry<'a>> {
+        let manager = self.given("{\"manager\":\"")?;
+        let operation = match self.given(",\"operation\":\"")? {
+            "Apply" => Operation::Apply,
+            "Update" => Operation::Update,
+            _ => return None,
+        };
+        let api_version = self.given(",\"apiVersion\":\"")?;
+        let time = self.given(",\"time\":\"").unwrap_or_default();
+        let fields_type = self.given(",\"fieldsType\":\"")?;
+        if !self.skip(",\"fieldsV1\":") {
+            return None;
+        }
+        let held = self.held()?;
+        let subresource = self.given(",\"subresource\":\"").unwrap_or_default();
+        let entry = Entry {
+            manager: manager.into(),
+            operation,
+            api_version: api_version.into(),
+            time: time.into(),
+            fields_type: fields_type.into(),
+            subresource: subresource.into(),
+            held,
+        };
+        self.take(b'}').then_some(entry)
+    }
+
+    fn skip(&mut self, known: &str) -> bool {
+        let is = self.rest().starts_with(known);
+        self.at += if is { known.len() } else { 0 };
+        is
+    }
+
+    /// What is given behind these words, if it has no escapes.
+    fn given(&mut self, words: &str) -> Option<&'a str> {
+        let rest = self.rest().strip_prefix(words)?;
+        let end = plain(rest.as_bytes());
+        rest.as_bytes().get(end).filter(|byte| **byte == b'"')?;
+        self.at += words.len() + end + 1;
+        Some(&rest[..end])
+    }
+
+    fn held(&mut self) -> Option<Held<'a>> {
+        let start = self.at;
+        self.canonical = true;
+        let (set, _) = self.set(0)?;
+        Some(Held::read(set, self.canonical.then_some(&self.text[start..self.at])))
+    }
+
     fn peek(&self) -> Option<u8> {
         self.text.as_bytes().get(self.at).copied()
     }
@@ -75,7 +151,7 @@ impl<'a> Reader<'a> {
         if !self.take(b'"') {
             return None;
         }
-        let rest = &self.text[self.at..];
+        let rest = self.rest();
         let end = plain(rest.as_bytes());
         let name: Cow<'a, str> = match rest.as_bytes().get(end)? {
             b'"' => {
@@ -97,36 +173,27 @@ impl<'a> Reader<'a> {
     }
 
     /// A name in which quotes and backslashes are escaped, as they are in keys; `plain` bytes precede the first.
-    fn escaped(&mut self, plain: usize) -> Option<String> {
-        let rest = &self.text[self.at..];
-        let mut name = String::with_capacity(plain * 2 + 16);
-        let (mut from, mut at) = (0, plain);
-        loop {
-            match rest.as_bytes().get(at)? {
-                b'"' => {
-                    name.push_str(&rest[from..at]);
-                    self.at += at + 1;
-                    return Some(name);
-                }
-                b'\\' if matches!(rest.as_bytes().get(at + 1)?, b'"' | b'\\') => {
-                    name.push_str(&rest[from..at]);
-                    from = at + 1;
-                    at += 2;
-                }
-                byte if is_plain(*byte) => at += 1,
-                _ => return None,
-            }
+    fn escaped(&mut self, plain_bytes: usize) -> Option<String> {
+        let rest = self.rest();
+        let mut name = String::with_capacity(plain_bytes * 2 + 32);
+        let (mut from, mut at) = (0, plain_bytes);
+        while rest.as_bytes().get(at)? != &b'"' {
+            // Others are the general reader's.
+            rest.as_bytes().get(at + 1).filter(|byte| matches!(byte, b'"' | b'\\'))?;
+            name.push_str(&rest[from..at]);
+            from = at + 1;
+            at += 2;
+            at += plain(&rest.as_bytes()[at..]);
         }
+        name.push_str(&rest[from..at]);
+        self.at += at + 1;
+        Some(name)
     }
 }
 
-/// How many bytes at the beginning stand for themselves in JSON.
+/// How many bytes precede the first quote or backslash.
 fn plain(text: &[u8]) -> usize {
-    text.iter().position(|byte| !is_plain(*byte)).unwrap_or(text.len())
-}
-
-fn is_plain(byte: u8) -> bool {
-    byte >= b' ' && byte != b'"' && byte != b'\\'
+    memchr::memchr2(b'"', b'\\', text).unwrap_or(text.len())
 }
 
 /// Whether the JSON text of an item's keys is what it would be written as, as far as that can be seen at a glance.
@@ -223,22 +290,39 @@ mod tests {
         String::from_utf8(out).unwrap()
     }
 
+    fn of_one(fields: &str, subresource: &str) -> String {
+        format!(
+            r#"[{{"manager":"m","operation":"Update","apiVersion":"v1","time":"2026-01-01T00:00:00Z","fieldsType":"FieldsV1","fieldsV1":{fields}{subresource}}}]"#
+        )
+    }
+
     /// Agrees with the general reader wherever it reads at all.
     fn check(text: &str) {
-        let Some((set, canonical)) = read(text) else { return };
-        assert_eq!(Some(&set), general(text).as_ref(), "{text}");
-        assert_eq!(canonical, written(&set) == text, "{text}");
+        let Some(read) = entries(text.as_bytes()) else { return };
+        let general: Vec<Entry<'_>> = serde_json::from_str(text).expect(text);
+        assert_eq!(read.len(), general.len(), "{text}");
+        for (read, general) in read.iter().zip(&general) {
+            assert_eq!(read.held.set(), general.held.set(), "{text}");
+            let written = |entry: &Entry<'_>| {
+                let mut out = Vec::new();
+                entry.put(&mut out);
+                String::from_utf8(out).unwrap()
+            };
+            assert_eq!(written(read), written(general));
+        }
     }
 
     proptest! {
         #[test]
         fn any_text_is_read_as_the_general_reader_does(document in documents(), at in any::<prop::sample::Index>(), byte: u8) {
-            let mut text = document.to_string();
+            let fields = document.to_string();
+            let mut text = of_one(&fields, if byte < 128 { ",\"subresource\":\"status\"" } else { "" });
             check(&text);
             // What is written here is read here, unless more than quotes has to be escaped.
-            let set = general(&text).unwrap_or_default();
-            let canonical = written(&set);
-            assert!(canonical.contains("\\n") || read(&canonical) == Some((set, true)), "{canonical}");
+            let set = general(&fields).unwrap_or_default();
+            let account = of_one(&written(&set), "");
+            let is_read = entries(account.as_bytes()).is_some_and(|read| *read[0].held.set() == set && read[0].held.is_text());
+            assert!(is_read || account.contains("\\n"), "{account}");
             // Broken anywhere.
             let at = at.index(text.len());
             if text.is_char_boundary(at) && text.is_char_boundary(at + 1) {
@@ -253,7 +337,7 @@ mod tests {
     #[test]
     fn depth_has_an_end() {
         let deep = |levels: usize| "{\"f:a\":".repeat(levels) + "{}" + &"}".repeat(levels);
-        assert!(read(&deep(100)).is_some());
-        assert!(read(&deep(100_000)).is_none());
+        assert!(entries(of_one(&deep(100), "").as_bytes()).is_some());
+        assert!(entries(of_one(&deep(100_000), "").as_bytes()).is_none());
     }
 }

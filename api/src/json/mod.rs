@@ -65,11 +65,38 @@ pub fn put_inside(out: &mut Vec<u8>, text: &str) {
     if is_plain(text) {
         return out.extend_from_slice(text.as_bytes());
     }
-    let start = out.len();
-    // As above.
-    let _ = serde_json::to_writer(&mut *out, text);
-    out.remove(start);
-    out.pop();
+    let mut rest = text.as_bytes();
+    while let Some(at) = rest.iter().position(|byte| must_be_escaped(*byte)) {
+        let (before, from) = rest.split_at(at);
+        out.extend_from_slice(before);
+        match from[0] {
+            byte @ (b'"' | b'\\') => out.extend_from_slice(&[b'\\', byte]),
+            byte => put_control(out, byte),
+        }
+        rest = &from[1..];
+    }
+    out.extend_from_slice(rest);
+}
+
+/// As serde_json and Go have it.
+fn put_control(out: &mut Vec<u8>, byte: u8) {
+    const DIGITS: [u8; 16] = *b"0123456789abcdef";
+    let short = match byte {
+        b'\n' => b'n',
+        b'\r' => b'r',
+        b'\t' => b't',
+        8 => b'b',
+        12 => b'f',
+        _ => {
+            out.extend_from_slice(b"\\u00");
+            return out.extend([DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+        }
+    };
+    out.extend_from_slice(&[b'\\', short]);
+}
+
+fn must_be_escaped(byte: u8) -> bool {
+    (byte < b' ') | (byte == b'"') | (byte == b'\\')
 }
 
 /// Whether two values are equal; the order of fields does not count.
@@ -92,7 +119,7 @@ pub fn same(a: &Value, b: &Value) -> bool {
 
 /// Whether nothing has to be escaped. Without a way out of the loop, so that it looks at many bytes at a time.
 fn is_plain(text: &str) -> bool {
-    !text.bytes().fold(false, |found, byte| found | (byte < b' ') | (byte == b'"') | (byte == b'\\'))
+    !text.bytes().fold(false, |found, byte| found | must_be_escaped(byte))
 }
 
 #[cfg(test)]
@@ -219,7 +246,7 @@ mod tests {
         fn it_is_what_serde_json_writes(value in values()) {
             let mut out = Vec::new();
             put(&mut out, &value);
-            assert_eq!(String::from_utf8(out).unwrap(), value.to_string());
+            assert_eq!(String::from_utf8(out).unwrap(), serde_json::to_string(&value).unwrap());
         }
 
         #[test]

@@ -39,10 +39,13 @@ fn read_from<'b, R: serde_json::de::Read<'b>>(
     reader: &mut serde_json::Deserializer<R>,
     path: &[&str],
 ) -> serde_json::Result<(Value, Option<&'b str>)> {
-    let mut open = Open::default();
+    let mut open = Open { fields: Vec::with_capacity(OPEN), items: Vec::with_capacity(OPEN), apart: None };
     let value = Read { open: &mut open, path }.deserialize(&mut *reader)?;
     reader.end().map(|()| (value, open.apart))
 }
+
+/// Fields and items that are open at a time in most objects.
+const OPEN: usize = 32;
 
 /// What is in the lists and objects that are open, the innermost last: each is made in one piece when it ends.
 #[derive(Default)]

@@ -19,7 +19,7 @@ pub mod watcher;
 mod watchers;
 
 pub use index::{Field, Labels};
-pub use object::{CLOSING, Change, Object, encode, encode_managed, with_revision};
+pub use object::{CLOSING, Change, Object, encode, encode_before, encode_managed, with_revision};
 pub use resource::{CacheEvent, Objects, ResourceCache, Snapshot, TooOld};
 pub use selection::Selection;
 

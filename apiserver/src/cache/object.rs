@@ -155,6 +155,13 @@ impl Object {
         }
     }
 
+    /// What stands behind `metadata`, which ends with these `managedFields` of its own.
+    pub fn behind_metadata(&self, managed_fields: &Bytes) -> Option<&[u8]> {
+        let json = self.json_slice();
+        let end = (managed_fields.as_ptr().addr() + managed_fields.len()).checked_sub(json.as_ptr().addr())?;
+        json.get(end..)?.strip_prefix(b"}")
+    }
+
     /// The object's name.
     pub fn name(&self) -> &str {
         self.key.rsplit_once('/').map_or(&*self.key, |(_, name)| name)
@@ -249,6 +256,11 @@ pub fn encode(object: &Value) -> Bytes {
 
 /// Encodes an object whose `metadata.managedFields` are JSON already, and not in the object.
 pub fn encode_managed(object: &Value, managed_fields: Option<&[u8]>) -> Bytes {
+    encode_before(object, managed_fields, None)
+}
+
+/// As [`encode_managed`]; `behind` is what stands behind `metadata`, where that is known already.
+pub fn encode_before(object: &Value, managed_fields: Option<&[u8]>, behind: Option<&[u8]>) -> Bytes {
     const FIRST: [(&str, &[u8]); 3] = [("kind", b"\"\""), ("apiVersion", b"\"\""), ("metadata", b"{}")];
     let Some(map) = object.as_object() else { return Bytes::new() };
     let mut out = Vec::with_capacity(ROOM);
@@ -262,12 +274,20 @@ pub fn encode_managed(object: &Value, managed_fields: Option<&[u8]>) -> Bytes {
             None => out.extend_from_slice(absent),
         }
     }
+    if let Some(behind) = behind {
+        out.extend_from_slice(behind);
+        return shrunk(out);
+    }
     for (name, value) in map.iter().filter(|(name, _)| FIRST.iter().all(|(first, _)| **name != **first)) {
         out.push(b',');
         put_field(&mut out, name, value);
     }
     out.push(b'}');
-    // The store keeps these bytes for a while: not the room that was guessed.
+    shrunk(out)
+}
+
+/// The store keeps these bytes for a while: not the room that was guessed.
+fn shrunk(mut out: Vec<u8>) -> Bytes {
     out.shrink_to_fit();
     out.into()
 }

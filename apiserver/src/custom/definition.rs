@@ -79,9 +79,9 @@ impl Strategy for DefinitionStrategy {
         }
     }
 
-    fn prepare_delete(&self, object: &mut Value, context: &WriteContext) {
+    fn prepare_delete(&self, object: &mut Value, context: &WriteContext) -> bool {
         if meta::deletion_timestamp(object).is_some() {
-            return;
+            return false;
         }
         let mut finalizers: Vec<Value> = meta::finalizers(object).map(Value::from).collect();
         if !finalizers.contains(&CLEANUP.into()) {
@@ -91,6 +91,7 @@ impl Strategy for DefinitionStrategy {
         let message = "CustomResourceDefinition marked for deletion; CustomResource deletion will be initiated as soon as possible";
         let time = rfc3339(context.now);
         set_condition(object, "Terminating", true, "InstanceDeletionPending", message, &time);
+        true
     }
 
     fn validate(&self, object: &Value, causes: &mut Vec<Cause>) {

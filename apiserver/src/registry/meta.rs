@@ -152,19 +152,19 @@ pub fn prepare_update(object: &mut Value, old: &Value) {
 
 /// Raises the generation when the spec changed.
 pub fn count_generation(row: &Row, object: &mut Value, old: &Value) {
-    if !row.strategy.traits().generation {
+    let traits = row.strategy.traits();
+    if !traits.generation {
         return;
     }
     // Without the subresource, status is a field like any other (only custom resources have such a one).
     let apart = row.strategy.custom().is_none() || row.has(Subresource::Status);
-    let meta_fields = ["metadata", "apiVersion", "kind", if apart { "status" } else { "kind" }];
-    let names =
-        |value: &Value| -> Vec<_> { value.as_object().into_iter().flat_map(|map| map.keys().cloned()).collect() };
-    let desired = names(object).into_iter().chain(names(old)).filter(|name| !meta_fields.contains(&name.as_str()));
-    let traits = row.strategy.traits();
+    let is_desired = |name: &str| !matches!(name, "metadata" | "apiVersion" | "kind") && !(apart && name == "status");
+    let keys = |value| Value::as_object(value).into_iter().flat_map(Map::keys).filter(|name| is_desired(name));
+    let changed = keys(object).any(|name| !fields::same(object, old, name))
+        || keys(old).any(|name| object.get(name.as_str()).is_none() && !fields::same(object, old, name));
     let annotated = traits.annotations_count && meta::annotations(object) != meta::annotations(old);
     let labelled = traits.labels_count && meta::labels(object) != meta::labels(old);
-    if annotated || labelled || desired.into_iter().any(|name| !fields::same(object, old, &name)) {
+    if annotated || labelled || changed {
         meta::set(object, "generation", meta::generation(old) + 1);
     }
 }

@@ -206,8 +206,11 @@ pub trait Strategy: Send + Sync + std::fmt::Debug + 'static {
         Vec::new()
     }
 
-    /// What the server writes into an object when its delete is asked for, before it is known whether it waits.
-    fn prepare_delete(&self, _object: &mut Value, _context: &WriteContext) {}
+    /// What the server writes into an object when its delete is asked for, before it is known whether it waits. True when
+    /// that is more than metadata.
+    fn prepare_delete(&self, _object: &mut Value, _context: &WriteContext) -> bool {
+        false
+    }
 
     /// Everything that is wrong with a change of the status.
     fn validate_status(&self, _object: &Value, _old: &Value, _causes: &mut Vec<Cause>) {}

@@ -197,7 +197,7 @@ async fn delete_once(call: &Call, options: &DeleteOptions, mut current: Current)
     // Most objects go at once, and what they were is not looked at again.
     let mut object = current.take();
     set_finalizers(call, &mut object, options.propagation);
-    strategy.prepare_delete(&mut object, &call.context());
+    let whole = strategy.prepare_delete(&mut object, &call.context()) || is_namespace(call);
     let waits = object_meta::finalizers(&object).next().is_some() || namespace_waits(call, &object);
     if !waits && grace == 0 {
         let given = allocate::release(call, &object)?;
@@ -207,16 +207,23 @@ async fn delete_once(call: &Call, options: &DeleteOptions, mut current: Current)
         if says {
             mark(call, &mut object, 0);
         }
-        let last = says.then(|| current.with(&object));
-        let removed = call.remove_if(&current, last.as_ref(), given.compare, given.ops).await?;
-        return Ok(removed.map(|revision| match options.shown {
-            true => Deleted::Shown(with_revision(&current.with(&object).encode(), revision)),
-            false => Deleted::Gone(object),
-        }));
+        let encode = || current.with_parts(&object, whole).encode();
+        let last = says.then(encode);
+        let removed = call.remove_if(&current, last.clone(), given.compare, given.ops).await?;
+        return Ok(match (removed, options.shown) {
+            (None, _) => None,
+            (Some(revision), true) => Some(Deleted::Shown(with_revision(&last.unwrap_or_else(encode), revision))),
+            (Some(_), false) => Some(Deleted::Gone(object)),
+        });
     }
+    let first = object_meta::deletion_timestamp(&object).is_none();
     mark(call, &mut object, grace);
-    current.restore();
-    let written = call.replace(&current, &current.with(&object), Vec::new()).await?;
+    let written = if first {
+        call.put(&current, &current.with_parts(&object, whole), Vec::new()).await?
+    } else {
+        current.restore();
+        call.replace(&current, &current.with_parts(&object, whole), Vec::new()).await?
+    };
     Ok(written.map(|written| Deleted::Going(written.json)))
 }
 
@@ -237,9 +244,13 @@ fn sooner(object: &Value, requested: Option<i64>) -> Option<i64> {
     }
 }
 
+fn is_namespace(call: &Call) -> bool {
+    &*call.row().kind == "Namespace"
+}
+
 /// A namespace has finalizers of its own kind, in its spec; its first delete ends it in no case (core/namespace/storage).
 fn namespace_waits(call: &Call, object: &Value) -> bool {
-    &*call.row().kind == "Namespace"
+    is_namespace(call)
         && (object_meta::deletion_timestamp(object).is_none()
             || !fields::items(&object["spec"], "finalizers").is_empty())
 }
@@ -248,7 +259,7 @@ pub(super) fn check_preconditions(call: &Call, options: &DeleteOptions, current:
     let uid = object_meta::uid(&current.value);
     // The kind stands where others name the resource (apiserver `registry/rest/delete.go`).
     let named = Gvr { resource: call.gvk().kind, ..call.gvr() };
-    if &*call.row().kind == "Namespace" {
+    if is_namespace(call) {
         return check_namespace_preconditions(call, options, current);
     }
     if let Some(wanted) = options.uid.as_deref().filter(|wanted| *wanted != uid) {
@@ -322,7 +333,7 @@ fn mark(call: &Call, object: &mut Value, grace: i64) {
     }
     let end = now.checked_add(SignedDuration::from_secs(grace)).unwrap_or(now);
     object_meta::set(object, "deletionTimestamp", rfc3339(end));
-    let is_namespace = &*call.row().kind == "Namespace";
+    let is_namespace = is_namespace(call);
     // Upstream's namespaces have a delete of their own, which knows no grace.
     if !is_namespace {
         object_meta::set(object, "deletionGracePeriodSeconds", grace);

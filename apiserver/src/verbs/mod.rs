@@ -23,7 +23,7 @@ pub(crate) use manage::{Managing, manager_of};
 
 use crate::auth::{Attributes, Decision, UserInfo, authorize, forbidden};
 use crate::cache::unreadable::checked;
-use crate::cache::{Change, Object, ResourceCache, Selection, encode_managed, store_key, with_revision};
+use crate::cache::{Change, Object, ResourceCache, Selection, encode_before, store_key, with_revision};
 use crate::http::fairness::Permit;
 use crate::http::negotiate::Accept;
 use crate::http::render;
@@ -156,7 +156,13 @@ impl Current {
 
     /// What takes its place when a component writes it whose writes are not kept account of.
     pub fn with<'r>(&'r self, value: &'r Value) -> Replacement<'r> {
-        Replacement { value, managed_fields: self.managed_fields.as_ref() }
+        Replacement { value, managed_fields: self.managed_fields.as_ref(), behind: None }
+    }
+
+    /// As [`with`](Self::with); unless `whole`, nothing but the metadata is another, and nothing else is encoded again.
+    pub fn with_parts<'r>(&'r self, value: &'r Value, whole: bool) -> Replacement<'r> {
+        let managed_fields = self.managed_fields.as_ref().filter(|_| !whole);
+        Replacement { behind: managed_fields.and_then(|known| self.object.behind_metadata(known)), ..self.with(value) }
     }
 
     /// The whole document.
@@ -213,11 +219,13 @@ pub struct Replacement<'r> {
     pub value: &'r Value,
     /// `metadata.managedFields`, as JSON.
     pub managed_fields: Option<&'r Bytes>,
+    /// What stands behind the metadata, as JSON, where that stays as it was.
+    behind: Option<&'r [u8]>,
 }
 
-impl Replacement<'_> {
+impl<'r> Replacement<'r> {
     fn encode(&self) -> Bytes {
-        encode_managed(self.value, self.managed_fields.map(|json| &**json))
+        encode_before(self.value, self.managed_fields.map(|json| &**json), self.behind)
     }
 
     fn is(&self, current: &Current) -> bool {
@@ -374,11 +382,16 @@ impl Call {
         new: &Replacement<'_>,
         extra: Vec<Op>,
     ) -> Result<Option<Written>, Status> {
-        let key = self.store_key(&self.name);
         if extra.is_empty() && new.is(current) {
             // What changes nothing is not written, and keeps its revision (apiserver `storage/etcd3`).
             return Ok(Some(Written { json: current.object.json() }));
         }
+        self.put(current, new, extra).await
+    }
+
+    /// As [`replace`](Call::replace), where something is known to change.
+    async fn put(&self, current: &Current, new: &Replacement<'_>, extra: Vec<Op>) -> Result<Option<Written>, Status> {
+        let key = self.store_key(&self.name);
         let stored = new.encode();
         if self.options.dry_run {
             return Ok(Some(Written { json: with_revision(&stored, current.revision) }));
@@ -429,7 +442,7 @@ impl Call {
     pub async fn remove_if(
         &self,
         current: &Current,
-        last: Option<&Replacement<'_>>,
+        last: Option<Bytes>,
         compare: Vec<Compare>,
         extra: Vec<Op>,
     ) -> Result<Option<Revision>, Status> {
@@ -448,7 +461,7 @@ impl Call {
                 store.txn(txn).await
             }
             Some(last) => {
-                txn.ops.push(Op::put(key, last.encode()));
+                txn.ops.push(Op::put(key, last));
                 store.txn_then(txn, removal).await
             }
         };

@@ -131,7 +131,8 @@ pub(super) async fn write(
     } else {
         allocate::Allocated::default()
     };
-    let new = Replacement { value: &object, managed_fields: managed_fields.as_ref() };
+    let whole = call.subresource.is_some() || !same_beside_metadata(&object, &current.value);
+    let new = Replacement { managed_fields: managed_fields.as_ref(), ..current.with_parts(&object, whole) };
     if meta::is_finished(&object, &current.value) {
         // The last finalizer went: the object goes with it.
         let mut given = allocate::release(call, &current.value)?;
@@ -140,6 +141,15 @@ pub(super) async fn write(
         return Ok(removed.map(|_| Written { json: with_revision(&new.encode(), current.revision) }));
     }
     replace_allocated(call, current, &new, allocated).await
+}
+
+/// Whether nothing but metadata is another than before.
+fn same_beside_metadata(object: &Value, old: &Value) -> bool {
+    let (Some(object), Some(old)) = (object.as_object(), old.as_object()) else { return false };
+    object.len() == old.len()
+        && object.iter().all(|(name, value)| {
+            name == "metadata" || old.get(name).is_some_and(|old| coracle_api::json::same(value, old))
+        })
 }
 
 fn dedup(mut ops: Vec<Op>) -> Vec<Op> {
