@@ -39,6 +39,7 @@ use fairness::{Flow, Kept, Work};
 use futures::FutureExt;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
 use negotiate::Accept;
+use render::GivenUp;
 use request::Target;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
@@ -84,10 +85,11 @@ pub async fn handle(server: Arc<Server>, request: Request<Body>, identity: Ident
         Ok(Err(status)) => render::status(&plain(&accept), &status),
         Err(_) => {
             tracing::error!("a request panicked");
-            render::status(&plain(&accept), &Status::internal("the server panicked while it served the request"))
+            flow = None;
+            render::panicked()
         }
     };
-    if let Some(flow) = &flow {
+    if let Some(flow) = flow.filter(|_| GivenUp::of(&response) != Some(GivenUp::Late)) {
         flow.mark(response.headers_mut());
     }
     // Whatever is not said to be kept is not (apiserver `endpoints/filters/cachecontrol.go`).
@@ -187,7 +189,10 @@ async fn non_resource(
     if verb != "get" {
         return Err(Status::method_not_allowed());
     }
-    let _permit = server.limits.seat(flow, false, Work::Small).await?;
+    let _permit = match server.limits.seat(flow, false, Work::Small).await {
+        Ok(permit) => permit,
+        Err(refusal) => return Ok(render::too_many(refusal)),
+    };
     let asked = server.config.clock.monotonic();
     if let Some(response) = health::answer(server, &path, request.uri().query()).await {
         // Those of one check alone are not counted.
@@ -443,7 +448,7 @@ async fn allowed(
     let (accept, warnings) = (plain(&call.accept), call.warnings.clone());
     let answer = limited(server, call, verb, flow, target.resource == "bindings", head, body).await;
     let warnings = std::mem::take(&mut *warnings.lock());
-    if warnings.is_empty() {
+    if warnings.is_empty() || answer.as_ref().is_ok_and(|response| GivenUp::of(response).is_some()) {
         return answer;
     }
     // Also when it came to nothing.
@@ -465,27 +470,33 @@ async fn limited(
         // Apart, so that what it needs is not moved with every request.
         return Box::pin(streamed(server, call, verb, flow, head)).await;
     }
-    let (within, why) = deadline(verb, call.options.timeout);
+    let (within, is_own) = deadline(verb, call.options.timeout);
     let work = async {
         // Waiting for its turn is a part of it.
-        let _permit = server.limits.seat(flow, verb.writes(), work(&call, verb)).await?;
+        let _permit = match server.limits.seat(flow, verb.writes(), work(&call, verb)).await {
+            Ok(permit) => permit,
+            Err(refusal) => return Ok(render::too_many(refusal)),
+        };
         let body =
             if verb.writes() { request::Body::read(&head.headers, body).await? } else { request::Body::default() };
         if binding { dispatch_binding(call, body).await } else { dispatch(call, verb, body).await }
     };
     match tokio::time::timeout(within, work).await {
         Ok(answer) => answer,
-        Err(_) => Err(Status::timeout(why, 0)),
+        Err(_) if is_own => {
+            Err(Status::timeout("request did not complete within requested timeout - context deadline exceeded", 0))
+        }
+        Err(_) => Ok(render::late(&Status::timeout("request did not complete within the allotted timeout", 0))),
     }
 }
 
-/// Within what time a request is to be done, and what is said when it is not.
-fn deadline(verb: Verb, asked: Option<Duration>) -> (Duration, &'static str) {
+/// Within what time a request is to be done, and whether that is the verb's own: then it is the verb that says so when it is not.
+fn deadline(verb: Verb, asked: Option<Duration>) -> (Duration, bool) {
     let within = asked.map_or(ANSWER_WITHIN, |asked| asked.min(ANSWER_WITHIN));
     if verb.writes() && verb != Verb::DeleteCollection && within > WRITTEN_WITHIN {
-        (WRITTEN_WITHIN, "request did not complete within requested timeout - context deadline exceeded")
+        (WRITTEN_WITHIN, true)
     } else {
-        (within, "request did not complete within the allotted timeout")
+        (within, false)
     }
 }
 
@@ -518,7 +529,10 @@ async fn streamed(
         permit = permit.counted_by(lasting(&call, Subresource::Log.path()));
     }
     if verb == Verb::Watch {
-        call.begins = Some(Box::new(server.limits.seat(flow, false, work(&call, verb)).await?));
+        match server.limits.seat(flow, false, work(&call, verb)).await {
+            Ok(permit) => call.begins = Some(Box::new(permit)),
+            Err(refusal) => return Ok(render::too_many(refusal)),
+        }
     }
     let response = dispatch(call, verb, request::Body::default()).await?;
     let response = holding(response, permit);
@@ -581,8 +595,8 @@ mod tests {
         ] {
             assert_eq!(seconds(verb, asked), within, "{verb:?} {asked:?}");
         }
-        assert!(deadline(Verb::Delete, None).1.ends_with("context deadline exceeded"));
-        assert!(deadline(Verb::Delete, Some(Duration::from_secs(5))).1.ends_with("allotted timeout"));
+        assert!(deadline(Verb::Delete, None).1);
+        assert!(!deadline(Verb::Delete, Some(Duration::from_secs(5))).1);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Answers: objects, lists, tables, statuses, in the form the client asked for.
 
+use super::fairness::TooMany;
 use super::negotiate::{Accept, Format, Meta, Shape};
 use super::pretty::Layout;
 use super::{protobuf, table};
@@ -332,15 +333,66 @@ pub fn raw(value: &Value) -> Response {
     respond(&accept, StatusCode::OK, value.to_string().into())
 }
 
-/// Answers that there is nothing at a path (Go's `http.NotFound`). Clients make a status of it.
-pub fn no_page() -> Response {
-    let mut response = http::Response::new(Body::from("404 page not found\n"));
-    *response.status_mut() = StatusCode::NOT_FOUND;
+/// What Go's server says of text: also of what says nothing of itself, and is JSON.
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+
+/// Answers with a line of text (Go's `http.Error`). Clients make a status of it.
+fn page(code: StatusCode, text: &'static str) -> Response {
+    let mut response = http::Response::new(Body::from(text));
+    *response.status_mut() = code;
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(header::CONTENT_TYPE, TEXT);
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
+}
+
+/// Answers that there is nothing at a path (Go's `http.NotFound`).
+pub fn no_page() -> Response {
+    page(StatusCode::NOT_FOUND, "404 page not found\n")
+}
+
+/// Answers that serving a request failed in a way that nobody thought of (apiserver `server/filters/wrap.go`).
+pub fn panicked() -> Response {
+    let text = "This request caused apiserver to panic. Look in the logs for details.\n";
+    page(StatusCode::INTERNAL_SERVER_ERROR, text)
+}
+
+/// Answers that there is no seat for a request (apiserver `server/filters/maxinflight.go`, tooManyRequests).
+pub fn too_many(refusal: TooMany) -> Response {
+    let mut response = page(StatusCode::TOO_MANY_REQUESTS, "Too many requests, please try again later.\n");
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(refusal.retry_after.as_secs()));
+    response.extensions_mut().insert(GivenUp::TooMany);
+    response
+}
+
+/// Answers that a request was not done in its time. Whoever gives it up knows nothing of what the client takes, nor of types: it
+/// is JSON without a kind, and says that it is text (apiserver `server/filters/timeout.go`).
+pub fn late(status: &Status) -> Response {
+    let mut document: Value = serde_json::from_slice(&status.to_json()).unwrap_or(Value::Null);
+    if let Some(map) = document.as_object_mut() {
+        map.retain(|name, _| name != "kind" && name != "apiVersion");
+    }
+    let mut response = http::Response::new(Body::from(format!("{document}\n")));
+    *response.status_mut() = StatusCode::GATEWAY_TIMEOUT;
+    response.headers_mut().insert(header::CONTENT_TYPE, TEXT);
+    response.extensions_mut().insert(GivenUp::Late);
+    response
+}
+
+/// Of an answer: the server gave the request up, in self-defence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GivenUp {
+    TooMany,
+    /// What would have stood in its headers is not told either.
+    Late,
+}
+
+impl GivenUp {
+    /// Whether an answer is of that sort.
+    pub fn of(response: &Response) -> Option<Self> {
+        response.extensions().get().copied()
+    }
 }
 
 /// Answers with a status.

@@ -17,6 +17,7 @@ mod forms;
 mod fuzz_seeds;
 mod gates;
 mod generations;
+mod given_up;
 mod harness;
 mod impersonation;
 mod kept;

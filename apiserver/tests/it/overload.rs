@@ -131,7 +131,9 @@ async fn one_user_cannot_take_every_turn() {
     for answer in answers {
         let answer = answer.await.unwrap().unwrap();
         if answer.status() == StatusCode::TOO_MANY_REQUESTS {
-            assert_eq!(answer.headers()["retry-after"], "1");
+            // The more are refused, the later they may come again.
+            let seconds: u64 = answer.headers()["retry-after"].to_str().unwrap().parse().unwrap();
+            assert!((1..=32).contains(&seconds), "{seconds}");
             refused += 1;
         }
     }

@@ -14,6 +14,7 @@
 //! A watch takes seats until it has begun. Other streams (logs, connections) take none, but there is a most of all of them.
 
 mod dangling;
+mod dropped;
 mod lending;
 mod meters;
 mod table;
@@ -28,6 +29,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use coracle_api::Status;
 use coracle_api::json::Value;
+use dropped::Dropped;
 use http::HeaderMap;
 use lending::Wanted;
 pub use meters::Meters;
@@ -190,12 +192,19 @@ impl Drop for Waiting<'_> {
     }
 }
 
+/// A request that gets no seat, and when it may come again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooMany {
+    pub retry_after: Duration,
+}
+
 /// The server's limits.
 #[derive(Debug)]
 pub struct Limits {
     table: ArcSwap<Table>,
     /// By level, what it wanted lately. Also the lock of whoever changes the table.
     wanted: Mutex<BTreeMap<String, Wanted>>,
+    dropped: Dropped,
     meters: Meters,
     reads: Arc<Count>,
     writes: Arc<Count>,
@@ -209,6 +218,7 @@ impl Default for Limits {
         Self {
             table: ArcSwap::from_pointee(table),
             wanted: Mutex::default(),
+            dropped: Dropped::default(),
             meters,
             reads: Arc::default(),
             writes: Arc::default(),
@@ -228,8 +238,8 @@ impl Limits {
     /// Seats at the request's level, at once or after those before it.
     ///
     /// # Errors
-    /// 429 when too many wait, or this one waited too long.
-    pub async fn seat(&self, flow: &Flow, writes: bool, work: Work) -> Result<Permit, Status> {
+    /// When too many wait, or this one waited too long.
+    pub async fn seat(&self, flow: &Flow, writes: bool, work: Work) -> Result<Permit, TooMany> {
         let count = if writes { &self.writes } else { &self.reads };
         let schema = &flow.schema;
         let estimate = work.estimate(schema.level.widest);
@@ -244,13 +254,13 @@ impl Limits {
                     Entry::Seat(seat) => Some(seat),
                     Entry::Full { queued } => {
                         waiting.end(Some(if queued { Why::QueueFull } else { Why::ConcurrencyLimit }));
-                        return Err(too_many());
+                        return Err(self.too_many(schema));
                     }
                     Entry::Place(place) => {
                         let _counted = (Counted::new(count, |count| &count.waiting), schema.meter.waiting(width));
                         let Some(seat) = place.seat().await else {
                             waiting.end(Some(Why::TimeOut));
-                            return Err(too_many());
+                            return Err(self.too_many(schema));
                         };
                         Some(seat)
                     }
@@ -266,12 +276,17 @@ impl Limits {
         Ok(Permit { _seat: lingering, _counted: counted, ..Permit::default() })
     }
 
+    fn too_many(&self, schema: &Schema) -> TooMany {
+        TooMany { retry_after: self.dropped.note(&schema.level.name) }
+    }
+
     /// A place for a stream that lasts.
     ///
     /// # Errors
-    /// 429 when there are too many.
+    /// 429 when there are too many, which upstream knows no bound of.
     pub fn stream(&self) -> Result<Permit, Status> {
-        let stream = self.streams.clone().try_acquire_owned().map_err(|_| too_many())?;
+        let too_many = |_| Status::too_many_requests("Too many requests, please try again later.", 1);
+        let stream = self.streams.clone().try_acquire_owned().map_err(too_many)?;
         Ok(Permit { _stream: Some(stream), ..Permit::default() })
     }
 
@@ -295,6 +310,7 @@ impl Limits {
         let known: BTreeMap<String, Arc<Turns>> = self.table.load().turns();
         let table = Table::compile(schemas, levels, &known, &self.meters, SEATS);
         wanted.retain(|level, _| table.has_level(level));
+        self.dropped.keep(|level| table.has_level(level));
         self.table.store(Arc::new(table));
     }
 
@@ -317,10 +333,6 @@ impl Limits {
             self.meters.level(name, settings, seats, wanted);
         }
     }
-}
-
-fn too_many() -> Status {
-    Status::too_many_requests("Too many requests, please try again later.", 1)
 }
 
 /// Takes the schemas and levels that there are now.
