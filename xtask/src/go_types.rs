@@ -171,15 +171,18 @@ impl<'p> Program<'p> {
         Ok(self.at(at + 23, 1)? as u8 & 31)
     }
 
-    /// The place of a structure that has a name; what other types are called is not asked.
+    /// The place of a structure or list that has a name; what other types are called is not asked.
     fn name(&self, at: u64) -> Result<Option<Name>> {
         let flags = self.at(at + 20, 1)? as u8;
-        if flags & HAS_UNCOMMON == 0 || self.kind(at)? != STRUCT {
-            return Ok(None);
-        }
+        // Where their own parts end (`abi.StructType`, `abi.SliceType`).
+        let uncommon = match self.kind(at)? {
+            STRUCT if flags & HAS_UNCOMMON != 0 => at + 80,
+            SLICE if flags & HAS_UNCOMMON != 0 => at + 56,
+            _ => return Ok(None),
+        };
         let (name, _) = self.text(self.types + self.at(at + 40, 4)?)?;
         let name = if flags & EXTRA_STAR == 0 { &name[..] } else { name.strip_prefix('*').unwrap_or(&name) };
-        let (package, _) = self.text(self.types + self.at(at + 80, 4)?)?;
+        let (package, _) = self.text(self.types + self.at(uncommon, 4)?)?;
         let name = name.rsplit('.').next().unwrap_or(name).to_owned();
         Ok(Some((package, name)))
     }

@@ -90,7 +90,9 @@ fn collect(
             collect(&field.holds, &format!("{path}{number}."), structures, numbers, depth + 1);
         } else if !shown.is_empty() && shown != "-" {
             let zero = field.kind == Kind::Pointer || !options.contains("omitempty");
-            numbers.insert(shown.to_owned(), (format!("{path}{number}"), zero));
+            // A list whose type has a name of its own is a message that holds the items (metav1.Verbs).
+            let items = if field.kind == Kind::List && !field.holds.1.is_empty() { ".1" } else { "" };
+            numbers.insert(shown.to_owned(), (format!("{path}{number}{items}"), zero));
         }
     }
 }
@@ -118,7 +120,8 @@ mod tests {
                     field("TypeMeta", r#"json:",inline""#, Kind::Structure, "TypeMeta"),
                     field("I", r#"json:",inline" protobuf:"bytes,2,opt,name=i""#, Kind::Plain, "I"),
                     field("A", r#"json:"a,omitempty" protobuf:"varint,1,opt,name=a""#, Kind::Pointer, ""),
-                    field("D", r#"json:"d" patchStrategy:"merge" protobuf:"bytes,4,rep,name=d""#, Kind::Plain, ""),
+                    field("D", r#"json:"d" patchStrategy:"merge" protobuf:"bytes,4,rep,name=d""#, Kind::List, ""),
+                    field("E", r#"json:"e" protobuf:"bytes,5,opt,name=e""#, Kind::List, "Verbs"),
                 ],
             ),
             (
@@ -132,6 +135,8 @@ mod tests {
         let mut numbers = BTreeMap::new();
         collect(&place("T"), "", &structures, &mut numbers, 0);
         let found: Vec<_> = numbers.iter().map(|(name, (path, zero))| (name.as_str(), path.as_str(), *zero)).collect();
-        assert_eq!(found, [("a", "1", true), ("b", "2.3", false), ("c", "2.7", true), ("d", "4", true)]);
+        let expected =
+            [("a", "1", true), ("b", "2.3", false), ("c", "2.7", true), ("d", "4", true), ("e", "5.1", true)];
+        assert_eq!(found, expected);
     }
 }

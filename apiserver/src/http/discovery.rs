@@ -1,19 +1,29 @@
 //! Discovery: which groups, versions and resources there are, in the classic and the aggregated form.
 
-use super::negotiate::Accept;
-use super::render;
+use super::negotiate::{self, Accept, Format};
+use super::{protobuf, render};
 use crate::registry::{Row, Rows};
 use crate::verbs::Response;
 use axum::body::Body;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use coracle_api::Gvk;
 use coracle_api::json::{Value, json};
+use coracle_api::{Gvk, meta};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use sha2::{Digest, Sha256};
 
-/// Aggregated discovery (KEP-3352).
-const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+/// Aggregated discovery (KEP-3352), in each form.
+const AGGREGATED: [(Format, &str); 3] = [
+    (Format::Json, "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"),
+    (Format::Yaml, "application/yaml;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"),
+    (Format::Protobuf, "application/vnd.kubernetes.protobuf;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"),
+];
+
+/// Whether a path is one of those that tell what there is.
+pub fn is_path(path: &str) -> bool {
+    let path = path.trim_matches('/');
+    ["api", "apis"].contains(&path.split('/').next().unwrap_or(path))
+}
 
 /// Answers `/api` or `/apis` with all that there is below; None when that was not asked for.
 pub fn aggregated(registry: &Rows, path: &str, headers: &HeaderMap) -> Option<Response> {
@@ -22,19 +32,24 @@ pub fn aggregated(registry: &Rows, path: &str, headers: &HeaderMap) -> Option<Re
         "apis" => false,
         _ => return None,
     };
-    if !wants_aggregated(headers) {
-        return None;
-    }
-    let document = all_below(registry, core).to_string();
+    let (format, kind) = wants_aggregated(headers)?;
+    let document = all_below(registry, core);
+    let text = document.to_string();
     // Clients keep the document, and ask whether it is still that one (apiserver `discovery/aggregated/etag.go`).
-    let etag = format!("\"{}\"", hex::encode_upper(Sha256::digest(&document)));
+    let etag = format!("\"{}\"", hex::encode_upper(Sha256::digest(&text)));
     let fresh = headers.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == etag.as_bytes());
-    let mut response = http::Response::new(Body::from(if fresh { String::new() } else { document }));
+    let body = match format {
+        _ if fresh => Body::empty(),
+        Format::Json => Body::from(text),
+        Format::Yaml => Body::from(render::yaml(&text.into())),
+        Format::Protobuf => Body::from(protobuf::aggregated(&document)),
+    };
+    let mut response = http::Response::new(body);
     if fresh {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
     }
     let answer = response.headers_mut();
-    answer.insert(header::CONTENT_TYPE, HeaderValue::from_static(AGGREGATED));
+    answer.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     answer.insert(header::VARY, HeaderValue::from_static("Accept"));
     answer.insert(header::CACHE_CONTROL, HeaderValue::from_static("public"));
     answer.extend(HeaderValue::from_str(&etag).ok().map(|etag| (header::ETAG, etag)));
@@ -62,34 +77,33 @@ pub fn answer(registry: &Rows, path: &str, accept: &Accept, address: &str) -> Op
         ["apis", name, version] => resources(registry, name, version)?,
         _ => return None,
     };
-    Some(render::plain(accept, StatusCode::OK, &document))
+    Some(match accept.format {
+        Format::Protobuf => {
+            // Some say no version, and are of this one all the same.
+            let gvk = Gvk::parse("v1", meta::kind(&document))?;
+            render::encoded(StatusCode::OK, protobuf::encode_as(&gvk, &document)?)
+        }
+        _ => render::plain(accept, StatusCode::OK, &document),
+    })
 }
 
-/// Whether the first that is wanted most, of what can be had, is the aggregated document in JSON.
-fn wants_aggregated(headers: &HeaderMap) -> bool {
-    let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    let mut best: Option<(f32, bool)> = None;
-    for clause in values.flat_map(|value| value.split(',')) {
-        let mut parts = clause.split(';').map(str::trim);
-        let kind = parts.next().unwrap_or_default();
-        let parameters: Vec<&str> = parts.collect();
-        let has = |wanted: &str| parameters.contains(&wanted);
-        let aggregated = has("as=APIGroupDiscoveryList") && has("v=v2") && has("g=apidiscovery.k8s.io");
-        let known = match kind {
-            "application/json" | "application/*" | "*/*" => {
-                aggregated || !parameters.iter().any(|it| it.starts_with("as="))
-            }
-            // There is none of the aggregated one.
-            "application/yaml" => !parameters.iter().any(|it| it.starts_with("as=")),
-            _ => false,
+/// The form of the aggregated document, when that comes before the others that a client takes.
+fn wants_aggregated(headers: &HeaderMap) -> Option<(Format, &'static str)> {
+    negotiate::first(headers, |clause| {
+        let format = match clause.range {
+            "application/json" | "application/*" | "*/*" => Format::Json,
+            "application/yaml" => Format::Yaml,
+            protobuf::MEDIA_TYPE => Format::Protobuf,
+            _ => return None,
         };
-        let quality = parameters.iter().find_map(|parameter| parameter.strip_prefix("q=")?.trim().parse().ok());
-        let quality: f32 = quality.unwrap_or(1.0);
-        if known && quality > 0.0 && best.is_none_or(|(least, _)| quality > least) {
-            best = Some((quality, aggregated));
+        let form = AGGREGATED.into_iter().find(|(known, _)| *known == format);
+        match (clause.kind, clause.group, clause.version) {
+            ("", ..) => Some(None),
+            ("APIGroupDiscoveryList", "apidiscovery.k8s.io", "v2") => Some(form),
+            _ => None,
         }
-    }
-    best.is_some_and(|(_, aggregated)| aggregated)
+    })
+    .flatten()
 }
 
 fn named_groups(registry: &Rows) -> impl Iterator<Item = (String, Vec<String>)> {
@@ -135,8 +149,11 @@ fn resources(registry: &Rows, group: &str, version: &str) -> Option<Value> {
                 "kind": &*row.kind, "verbs": subresource.verbs()});
             if let Some(kind) = subresource.kind(&row.kind) {
                 entry["kind"] = kind.kind.to_string().into();
-                entry["group"] = kind.group.to_string().into();
-                entry["version"] = kind.version.to_string().into();
+                // Which is not told of those of core (apiserver `endpoints/installer.go`: no GroupVersionKindProvider).
+                if !kind.group.is_empty() {
+                    entry["group"] = kind.group.to_string().into();
+                    entry["version"] = kind.version.to_string().into();
+                }
             }
             list.push(entry);
         }

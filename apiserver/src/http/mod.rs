@@ -233,7 +233,7 @@ async fn non_resource(
     if let Some(response) = discovery::aggregated(&rows, &path, request.headers()) {
         return Ok(response);
     }
-    let accept = Accept::negotiate(request.headers(), || false)?;
+    let accept = Accept::negotiate(request.headers(), || discovery::is_path(&path))?;
     let accept = plain(&accept).laid_out(request.uri().query(), request.headers());
     match path.trim_end_matches('/') {
         "/version" => return Ok(render::raw(&version::document())),

@@ -295,7 +295,8 @@ pub fn cached(call: &Call, object: &Object) -> Result<Response, Status> {
     Ok(respond(&call.accept, StatusCode::OK, form.document(&object.json())))
 }
 
-fn yaml(json: &Bytes) -> Bytes {
+/// A document of JSON in YAML.
+pub fn yaml(json: &Bytes) -> Bytes {
     let value: Value = serde_json::from_slice(json).unwrap_or(Value::Null);
     serde_saphyr::to_string(&value).map(Bytes::from).unwrap_or_else(|_| json.clone())
 }
@@ -325,6 +326,11 @@ pub fn value(call: &Call, code: StatusCode, gvk: &Gvk, value: &Value) -> Result<
 /// Answers with a plain document.
 pub fn plain(accept: &Accept, code: StatusCode, value: &Value) -> Response {
     respond(accept, code, value.to_string().into())
+}
+
+/// Answers with what is in its envelope already.
+pub fn encoded(code: StatusCode, body: Vec<u8>) -> Response {
+    finished(&Accept { format: Format::Protobuf, ..Accept::default() }, code, Body::from(body))
 }
 
 /// Answers with a document that people read, whoever asks (apiserver `responsewriters.WriteRawJSON`).

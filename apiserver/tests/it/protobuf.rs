@@ -137,6 +137,131 @@ async fn definitions_of_custom_resources() {
     }
 }
 
+/// What there is, as a Go client that prefers protobuf asks for it.
+#[tokio::test]
+async fn discovery() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    for (path, kind) in [
+        ("/api", "APIVersions"),
+        ("/apis", "APIGroupList"),
+        ("/apis/apps", "APIGroup"),
+        ("/api/v1", "APIResourceList"),
+        ("/apis/apps/v1", "APIResourceList"),
+        ("/apis/authentication.k8s.io/v1/", "APIResourceList"),
+    ] {
+        let (code, told, body) = ask(&client, path, &format!("{MEDIA_TYPE},application/json")).await;
+        assert_eq!((code, told.as_str()), (StatusCode::OK, MEDIA_TYPE), "{path}");
+        let (_, mut json) = client.get(path).await;
+        // Those of core say no version.
+        let version = json["apiVersion"].as_str().unwrap_or_default().to_owned();
+        let envelope = [&[10, version.len() as u8][..], version.as_bytes(), &[18, kind.len() as u8], kind.as_bytes()];
+        assert_eq!(&body[6..6 + envelope.concat().len()], envelope.concat(), "{path}");
+        json["apiVersion"] = "v1".into();
+        if version.is_empty() {
+            // Read as of the kind that is asked for, which has one.
+            let stripped = envelope.concat().len() as u8;
+            let raw = &body[6 + usize::from(stripped)..];
+            let whole = [b"k8s\0", &[10, 0][..], raw].concat();
+            assert_eq!(decode(&whole, &Gvk::of("", "v1", kind)).unwrap(), json, "{path}");
+        } else {
+            assert_eq!(decode(&body, &Gvk::of("", "v1", kind)).unwrap(), json, "{path}");
+        }
+    }
+}
+
+/// The fields of a message that are bytes, which all are that discovery has.
+fn parts(mut bytes: &[u8]) -> Vec<(u8, &[u8])> {
+    let mut parts = Vec::new();
+    while let [key, rest @ ..] = bytes {
+        assert_eq!(key & 7, 2, "{bytes:?}");
+        let (mut length, mut shift, mut rest) = (0, 0, rest);
+        loop {
+            length |= usize::from(rest[0] & 127) << shift;
+            shift += 7;
+            let more = rest[0] > 127;
+            rest = &rest[1..];
+            if !more {
+                break;
+            }
+        }
+        parts.push((key >> 3, &rest[..length]));
+        bytes = &rest[length..];
+    }
+    parts
+}
+
+/// k8s.io/api/apidiscovery/v2 `generated.proto`.
+#[tokio::test]
+async fn discovery_of_all_at_once() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    let kind = format!("{MEDIA_TYPE};g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList");
+    let accept = format!("{kind},application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList");
+    for path in ["/api", "/apis"] {
+        let (code, told, body) = ask(&client, path, &accept).await;
+        assert_eq!((code, &told), (StatusCode::OK, &kind));
+        let (_, _, json) = ask(&client, path, accept.split_once(',').unwrap().1).await;
+        let json: Value = serde_json::from_slice(&json).unwrap();
+        let unknown = parts(body.strip_prefix(b"k8s\0").unwrap());
+        assert_eq!(parts(unknown[0].1), [(1, &b"apidiscovery.k8s.io/v2"[..]), (2, b"APIGroupDiscoveryList")]);
+        let text = |bytes: &[u8]| Value::from(String::from_utf8(bytes.to_vec()).unwrap());
+        let of_kind = |bytes: &[u8]| {
+            let names = ["group", "version", "kind"];
+            let fields = parts(bytes)
+                .into_iter()
+                .map(|(number, bytes)| (names[usize::from(number) - 1].to_owned(), text(bytes)));
+            Value::Object(fields.collect())
+        };
+        let all = |parts: &[(u8, &[u8])], wanted: u8| -> Vec<Vec<u8>> {
+            parts.iter().filter(|(number, _)| *number == wanted).map(|(_, bytes)| bytes.to_vec()).collect()
+        };
+        let texts = |parts: &[(u8, &[u8])], number: u8| -> Vec<Value> {
+            all(parts, number).iter().map(|bytes| text(bytes)).collect()
+        };
+        let mut groups = Vec::new();
+        for group in all(&parts(unknown[1].1), 2) {
+            let group = parts(&group);
+            let mut versions = Vec::new();
+            for version in all(&group, 2) {
+                let version = parts(&version);
+                let mut resources = Vec::new();
+                for resource in all(&version, 2) {
+                    let resource = parts(&resource);
+                    let mut found = json!({"resource": texts(&resource, 1)[0], "responseKind": of_kind(&all(&resource, 2)[0]),
+                        "scope": texts(&resource, 3)[0], "singularResource": texts(&resource, 4)[0], "verbs": texts(&resource, 5)});
+                    for (number, name) in [(6, "shortNames"), (7, "categories")] {
+                        if !texts(&resource, number).is_empty() {
+                            found[name] = texts(&resource, number).into();
+                        }
+                    }
+                    let subresources = all(&resource, 8);
+                    if !subresources.is_empty() {
+                        let each = subresources.iter().map(|subresource| {
+                            let subresource = parts(subresource);
+                            json!({"subresource": texts(&subresource, 1)[0], "responseKind": of_kind(&all(&subresource, 2)[0]),
+                                "verbs": texts(&subresource, 4)})
+                        });
+                        found["subresources"] = each.collect();
+                    }
+                    resources.push(found);
+                }
+                versions.push(json!({"version": texts(&version, 1)[0], "resources": resources, "freshness": texts(&version, 3)[0]}));
+            }
+            let name = parts(group[0].1);
+            groups.push(json!({"metadata": {"name": texts(&name, 1)[0]}, "versions": versions}));
+        }
+        assert_eq!(Value::from(groups), json["items"], "{path}");
+    }
+    let (code, told, body) =
+        ask(&client, "/api", "application/yaml;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList").await;
+    assert_eq!(
+        (code, told.as_str()),
+        (StatusCode::OK, "application/yaml;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList")
+    );
+    assert!(String::from_utf8(body).unwrap().contains("kind: APIGroupDiscoveryList\n"));
+}
+
 /// Zeros that Go writes on purpose arrive.
 #[tokio::test]
 async fn zeros_that_count_arrive() {

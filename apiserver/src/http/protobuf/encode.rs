@@ -23,6 +23,12 @@ pub fn encode(document: &Value) -> Option<Vec<u8>> {
     Some(envelope(meta::api_version(document), meta::kind(document), &message(document)?))
 }
 
+/// A document of a kind with its envelope, which says of the kind what the document does: not always its version.
+pub fn encode_as(gvk: &Gvk, document: &Value) -> Option<Vec<u8>> {
+    let ty = schema::of(gvk).filter(|ty| is_numbered(*ty))?;
+    Some(envelope(meta::api_version(document), meta::kind(document), &structure(document.as_object()?, ty)))
+}
+
 /// The message of a document, without its envelope. None for a kind without field numbers.
 pub fn message(document: &Value) -> Option<Vec<u8>> {
     let gvk = meta::gvk(document)?;
@@ -95,7 +101,7 @@ pub fn length_of(out: &mut Vec<u8>, number: u64, length: usize) {
     varint(out, length as u64);
 }
 
-fn bytes(out: &mut Vec<u8>, number: u64, value: &[u8]) {
+pub(super) fn bytes(out: &mut Vec<u8>, number: u64, value: &[u8]) {
     length_of(out, number, value.len());
     out.extend_from_slice(value);
 }

@@ -6,10 +6,12 @@
 //! Go writes fields that are not pointers even when they are zero, so a zero says nothing unless the field is a pointer, or one
 //! that Go writes in JSON too: the table of numbers tells which.
 
+mod discovery;
 mod encode;
 mod numbers;
 
-pub use encode::{encode, envelope, envelope_head, frame, is_offered, length_of, list_meta, message};
+pub use discovery::aggregated;
+pub use encode::{encode, encode_as, envelope, envelope_head, frame, is_offered, length_of, list_meta, message};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
