@@ -2,7 +2,9 @@
 
 use super::{AUTHENTICATED, Attributes, Decision, MASTERS, NODES, UNAUTHENTICATED, UserInfo, authorize, forbidden};
 use crate::options::unescape;
-use coracle_api::{Status, validation};
+use crate::registry::fields::domain_prefixed_path;
+use coracle_api::status::{FieldPath, aggregate};
+use coracle_api::{Cause, Status, validation};
 use http::HeaderMap;
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -15,6 +17,12 @@ const EXTRA: &str = "impersonate-extra-";
 
 const AUTHENTICATION: &str = "authentication.k8s.io";
 
+/// The node that a service account's token is bound to, through its pod.
+const NODE_OF_TOKEN: &str = "authentication.kubernetes.io/node-name";
+
+/// From so many on, the right to be all of them is asked for before that to be each.
+const MANY: usize = 4;
+
 /// Whom a request is made as: the one that its headers name, if `user` may make this request in that one's name; None when they
 /// name nobody.
 ///
@@ -25,14 +33,63 @@ pub fn acting(headers: &HeaderMap, user: &UserInfo, request: &Attributes) -> Res
         return Ok(None);
     }
     let Some(wanted) = wanted(headers)? else { return Ok(None) };
-    // The finer rights are asked for first, and it is their refusal that is told.
-    let found = match constrained(user, &wanted, request) {
-        Some(Ok(found)) => found,
-        Some(Err(status)) => whole(user, &wanted, None).map_err(|_| status)?,
-        None => whole(user, &wanted, None)?,
-    };
-    tracing::debug!(user = user.name, acts_as = found.name, "impersonation");
-    Ok(Some(Arc::new(found)))
+    // The finer rights are asked for first, and it is the first refusal that is told.
+    let mut refusal = None;
+    let modes = Mode::FINE.into_iter().filter(|mode| mode.is_for(user, &wanted)).map(Some).chain([None]);
+    for mode in modes {
+        let found = match mode {
+            Some(mode) => constrained(user, &wanted, mode, request),
+            None => whole(user, &wanted, None),
+        };
+        match found {
+            Ok(found) => {
+                tracing::debug!(user = user.name, acts_as = found.name, "impersonation");
+                return Ok(Some(Arc::new(found)));
+            }
+            Err(status) => _ = refusal.get_or_insert(status),
+        }
+    }
+    Err(refusal.unwrap_or_else(|| Status::internal("all impersonation modes failed")))
+}
+
+/// A right to be somebody of a sort.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    /// The node that the one who asks runs on.
+    AssociatedNode,
+    ArbitraryNode,
+    ServiceAccount,
+    UserInfo,
+}
+
+impl Mode {
+    /// In the order in which they are tried.
+    const FINE: [Self; 4] = [Self::AssociatedNode, Self::ArbitraryNode, Self::ServiceAccount, Self::UserInfo];
+
+    /// As verbs say it.
+    fn word(self) -> &'static str {
+        match self {
+            Self::AssociatedNode => "associated-node",
+            Self::ArbitraryNode => "arbitrary-node",
+            Self::ServiceAccount => "serviceaccount",
+            Self::UserInfo => "user-info",
+        }
+    }
+
+    /// Whether somebody can be had by this right at all. Of nodes and service accounts nothing but the name can be chosen.
+    fn is_for(self, user: &UserInfo, wanted: &UserInfo) -> bool {
+        let (node, account) = (node(&wanted.name), service_account(&wanted.name));
+        match self {
+            Self::AssociatedNode => {
+                let bound = user.extra.get(NODE_OF_TOKEN).map(Vec::as_slice);
+                let is_its = matches!((bound, node), (Some([bound]), Some(node)) if bound == node);
+                is_its && service_account(&user.name).is_some() && only_a_name(wanted)
+            }
+            Self::ArbitraryNode => node.is_some() && only_a_name(wanted),
+            Self::ServiceAccount => account.is_some() && only_a_name(wanted),
+            Self::UserInfo => node.is_none() && account.is_none(),
+        }
+    }
 }
 
 /// The identity as the headers describe it.
@@ -79,23 +136,16 @@ fn as_go_shows(user: &UserInfo) -> String {
     )
 }
 
-/// By the right to make this very request as somebody of that sort; None for whom there is no such right.
-fn constrained(user: &UserInfo, wanted: &UserInfo, request: &Attributes) -> Option<Result<UserInfo, Status>> {
-    let is_special = node(&wanted.name).is_some() || service_account(&wanted.name).is_some();
-    let mode = match (is_special, only_a_name(wanted)) {
-        (true, false) => return None,
-        (false, _) => "user-info",
-        (true, true) if node(&wanted.name).is_some() => "arbitrary-node",
-        (true, true) => "serviceaccount",
-    };
-    let verb = format!("impersonate-on:{mode}:{}", request.verb);
-    let on = Attributes { verb: &verb, ..request.clone() };
-    Some(check(user, &on).and_then(|()| whole(user, wanted, Some(mode))))
+/// By the right to make this very request as somebody of that sort.
+fn constrained(user: &UserInfo, wanted: &UserInfo, mode: Mode, request: &Attributes) -> Result<UserInfo, Status> {
+    let verb = format!("impersonate-on:{}:{}", mode.word(), request.verb);
+    check(user, &Attributes { verb: &verb, ..request.clone() })?;
+    whole(user, wanted, Some(mode))
 }
 
 /// By the rights to be each part of that identity; in the mode of a constrained impersonation, or as ever.
-fn whole(user: &UserInfo, wanted: &UserInfo, mode: Option<&str>) -> Result<UserInfo, Status> {
-    let verb: Cow<'_, str> = mode.map_or("impersonate".into(), |mode| format!("impersonate:{mode}").into());
+fn whole(user: &UserInfo, wanted: &UserInfo, mode: Option<Mode>) -> Result<UserInfo, Status> {
+    let verb: Cow<'_, str> = mode.map_or("impersonate".into(), |mode| format!("impersonate:{}", mode.word()).into());
     let group = if mode.is_some() { AUTHENTICATION } else { "" };
     let part =
         |resource, name| Attributes { verb: &verb, group, version: "v1", resource, name, ..Attributes::default() };
@@ -103,7 +153,8 @@ fn whole(user: &UserInfo, wanted: &UserInfo, mode: Option<&str>) -> Result<UserI
     let name = match (node(&wanted.name), service_account(&wanted.name)) {
         (Some(name), _) if mode.is_some() => {
             found.groups = vec![NODES.to_owned()];
-            part("nodes", name)
+            // Which node that is was seen to: the right is one to be whichever it is.
+            part("nodes", if mode == Some(Mode::AssociatedNode) { "*" } else { name })
         }
         (_, Some((namespace, name))) => {
             if wanted.groups.is_empty() {
@@ -117,17 +168,21 @@ fn whole(user: &UserInfo, wanted: &UserInfo, mode: Option<&str>) -> Result<UserI
     if !wanted.uid.is_empty() {
         check(user, &Attributes { group: AUTHENTICATION, ..part("uids", &wanted.uid) })?;
     }
-    for name in &wanted.groups {
-        let asked = part("groups", name);
-        if mode.is_some() && (name.is_empty() || name == MASTERS) {
-            return Err(forbidden(user, &asked));
-        }
-        check(user, &asked)?;
+    let is_any = |many: bool, asked: &Attributes| many && mode.is_some() && authorize(user, asked) == Decision::Allow;
+    if mode.is_some() {
+        check_groups(user, wanted, &part("groups", ""))?;
     }
-    for (key, values) in &wanted.extra {
-        for value in values {
-            let asked = Attributes { group: AUTHENTICATION, subresource: key, ..part("userextras", value) };
-            check(user, &asked)?;
+    if !is_any(wanted.groups.len() >= MANY, &part("groups", "*")) {
+        wanted.groups.iter().try_for_each(|name| check(user, &part("groups", name)))?;
+    }
+    let extra = |key, value| Attributes { group: AUTHENTICATION, subresource: key, ..part("userextras", value) };
+    if mode.is_some() {
+        check_extra(user, wanted, &extra("", ""))?;
+    }
+    let values = wanted.extra.values().map(Vec::len).sum::<usize>();
+    if !is_any(values.max(wanted.extra.len()) >= MANY, &extra("*", "*")) {
+        for (key, values) in &wanted.extra {
+            values.iter().try_for_each(|value| check(user, &extra(key, value)))?;
         }
     }
     let is_in = |group: &str| found.groups.iter().any(|known| known == group);
@@ -137,6 +192,46 @@ fn whole(user: &UserInfo, wanted: &UserInfo, mode: Option<&str>) -> Result<UserI
     };
     found.groups.extend(missing.map(str::to_owned));
     Ok(found)
+}
+
+/// Refuses groups that nobody is in by a constrained impersonation, whatever rights they have (`mode.go`, authorizeGroups).
+fn check_groups(user: &UserInfo, wanted: &UserInfo, asked: &Attributes) -> Result<(), Status> {
+    if wanted.groups.iter().any(String::is_empty) {
+        return Err(refused(user, asked, "impersonating the empty string group is not allowed"));
+    }
+    if wanted.groups.iter().any(|group| group == MASTERS) {
+        let asked = Attributes { name: MASTERS, ..asked.clone() };
+        return Err(refused(user, &asked, "impersonating the system:masters group is not allowed"));
+    }
+    Ok(())
+}
+
+/// The same of what else is said of a user (`mode.go`, validateExtra).
+fn check_extra(user: &UserInfo, wanted: &UserInfo, asked: &Attributes) -> Result<(), Status> {
+    for (key, values) in &wanted.extra {
+        let mut invalid = Vec::new();
+        domain_prefixed_path(key, &FieldPath::new("extra").child("key"), &mut invalid);
+        let why = if key.is_empty() {
+            "impersonating the empty string key in extra is not allowed".to_owned()
+        } else if !invalid.is_empty() {
+            let why = aggregate(invalid.iter().map(Cause::to_string));
+            format!("impersonating an invalid key in extra is not allowed: {why}")
+        } else if key.to_lowercase() != *key {
+            format!("impersonating a non-lowercase key in extra is not allowed: {key:?}")
+        } else if values.iter().any(String::is_empty) {
+            "impersonating the empty string value in extra is not allowed".to_owned()
+        } else {
+            continue;
+        };
+        return Err(refused(user, asked, &why));
+    }
+    Ok(())
+}
+
+/// 403 that says why, too.
+fn refused(user: &UserInfo, asked: &Attributes, why: &str) -> Status {
+    let status = forbidden(user, asked);
+    Status { message: format!("{}: {why}", status.message), ..status }
 }
 
 fn check(user: &UserInfo, asked: &Attributes) -> Result<(), Status> {
@@ -205,12 +300,77 @@ mod tests {
                 r#"pods is forbidden: User "system:kube-controller-manager" cannot impersonate-on:user-info:list resource "pods" in API group "" in the namespace "a""#,
             ),
             (
+                &[("impersonate-user", "system:node:n1")],
+                r#"pods is forbidden: User "system:kube-controller-manager" cannot impersonate-on:arbitrary-node:list resource "pods" in API group "" in the namespace "a""#,
+            ),
+            (
                 &[("impersonate-user", "system:serviceaccount:a:b"), ("impersonate-group", "g")],
                 r#"serviceaccounts "b" is forbidden: User "system:kube-controller-manager" cannot impersonate resource "serviceaccounts" in API group "" in the namespace "a""#,
             ),
         ] {
             let status = act(&manager, headers).unwrap_err();
             assert_eq!((status.code, status.message.as_str()), (403, message));
+        }
+    }
+
+    /// The sorts are tried in upstream's order, each for whom it is.
+    #[test]
+    fn whom_a_sort_is_for() {
+        use Mode::{ArbitraryNode, AssociatedNode, ServiceAccount};
+        let bound = |name: &str, nodes: &[&str]| {
+            let nodes = nodes.iter().map(|node| (*node).to_owned()).collect();
+            UserInfo { extra: [(NODE_OF_TOKEN.to_owned(), nodes)].into(), ..UserInfo::new(name, &[]) }
+        };
+        let (agent, person) = (bound("system:serviceaccount:a:agent", &["n1"]), bound("jane", &["n1"]));
+        let several = bound("system:serviceaccount:a:agent", &["n1", "n2"]);
+        let named = |name: &str| UserInfo { name: name.to_owned(), ..UserInfo::default() };
+        let grouped = UserInfo { groups: vec!["g".to_owned()], ..named("system:node:n1") };
+        for (user, wanted, modes) in [
+            (&agent, named("system:node:n1"), &[AssociatedNode, ArbitraryNode][..]),
+            (&agent, named("system:node:n2"), &[ArbitraryNode]),
+            (&several, named("system:node:n1"), &[ArbitraryNode]),
+            (&person, named("system:node:n1"), &[ArbitraryNode]),
+            (&agent, grouped, &[]),
+            (&agent, named("system:serviceaccount:a:b"), &[ServiceAccount]),
+            (&agent, named("jane"), &[Mode::UserInfo]),
+        ] {
+            let found: Vec<_> = Mode::FINE.into_iter().filter(|mode| mode.is_for(user, &wanted)).collect();
+            assert_eq!(found, modes, "{} as {}", user.name, wanted.name);
+        }
+    }
+
+    #[test]
+    fn what_nobody_is_by_the_finer_rights() {
+        let user = UserInfo::new("jane", &[]);
+        let asked = Attributes {
+            verb: "impersonate:user-info",
+            group: AUTHENTICATION,
+            resource: "userextras",
+            ..Attributes::default()
+        };
+        let of = |groups: &[&str], extra: &[(&str, &str)]| UserInfo {
+            groups: groups.iter().map(|group| (*group).to_owned()).collect(),
+            extra: extra.iter().map(|(key, value)| ((*key).to_owned(), vec![(*value).to_owned()])).collect(),
+            ..UserInfo::default()
+        };
+        let about = "userextras.authentication.k8s.io is forbidden: User \"jane\" cannot impersonate:user-info resource \"userextras\" \
+            in API group \"authentication.k8s.io\" at the cluster scope: impersonating";
+        for (extra, why) in [
+            (("", "a"), "the empty string key in extra is not allowed"),
+            (
+                ("scopes", "a"),
+                "an invalid key in extra is not allowed: extra.key: Invalid value: \"scopes\": must be a domain-prefixed path (such as \"acme.io/foo\")",
+            ),
+            (("acme.com/Scopes", "a"), "a non-lowercase key in extra is not allowed: \"acme.com/Scopes\""),
+            (("acme.com/scopes", ""), "the empty string value in extra is not allowed"),
+        ] {
+            assert_eq!(check_extra(&user, &of(&[], &[extra]), &asked).unwrap_err().message, format!("{about} {why}"));
+        }
+        assert_eq!(check_extra(&user, &of(&[], &[("acme.com/scopes", "a")]), &asked), Ok(()));
+        let asked = Attributes { resource: "groups", ..asked };
+        for (group, why) in [("", "the empty string group"), (MASTERS, "the system:masters group")] {
+            let message = check_groups(&user, &of(&["a", group], &[]), &asked).unwrap_err().message;
+            assert!(message.ends_with(&format!(": impersonating {why} is not allowed")), "{message}");
         }
     }
 }

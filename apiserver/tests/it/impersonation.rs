@@ -68,3 +68,28 @@ async fn not_everybody_may() {
     let message = "requested &user.DefaultInfo{Name:\"\", UID:\"\", Groups:[]string{\"g\"}, Extra:map[string][]string(nil)} without impersonating a user name";
     assert_eq!((code, status["message"].as_str()), (StatusCode::BAD_REQUEST, Some(message)));
 }
+
+/// The node agent of a DaemonSet: its token is bound to its pod, and so to the node (KEP-5284, associated-node).
+#[tokio::test]
+async fn whoever_runs_on_a_node_may_have_the_right_to_be_that_node() {
+    let harness = Harness::start().await;
+    let agent = |groups: &[&str]| {
+        let mut user = UserInfo::new("system:serviceaccount:default:agent", groups);
+        user.extra.insert("authentication.kubernetes.io/node-name".to_owned(), vec!["n1".to_owned()]);
+        harness.user(user)
+    };
+    let refused = async |name: &str| {
+        let node = [("Impersonate-User", name)];
+        let (code, status) = ask(&agent(&[]), "GET", PODS, &node, &Value::Null).await;
+        assert_eq!(code, StatusCode::FORBIDDEN);
+        let message = status["message"].as_str().unwrap().to_owned();
+        message.split(" resource ").next().unwrap().rsplit(' ').next().unwrap().to_owned()
+    };
+    assert_eq!(refused("system:node:n1").await, "impersonate-on:associated-node:list");
+    assert_eq!(refused("system:node:n2").await, "impersonate-on:arbitrary-node:list");
+    // Who has all rights is the node, and has the groups of one.
+    let node = [("Impersonate-User", "system:node:n1")];
+    let (code, review) = ask(&agent(&["system:masters"]), "POST", REVIEWS, &node, &json!({})).await;
+    let expected = json!({"username": "system:node:n1", "groups": ["system:nodes", "system:authenticated"]});
+    assert_eq!((code, &review["status"]["userInfo"]), (StatusCode::CREATED, &expected));
+}
