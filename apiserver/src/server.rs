@@ -8,6 +8,7 @@ use crate::http::metrics::Metrics;
 use crate::registry::{Registry, Row};
 use crate::store::{Revision, Store, StoreError};
 use coracle_api::Status;
+use coracle_api::status::Reason;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -152,6 +153,8 @@ pub fn store_status(error: StoreError) -> Status {
         StoreError::Compacted { .. } => Status::expired("The resourceVersion for the provided list is too old."),
         StoreError::Future { asked, current } => Status::too_large_resource_version(asked, current),
         StoreError::Invalid(why) => Status::too_large(&why),
+        // Upstream passes on what etcd says, and knows no reason for it (apiserver `responsewriters/status.go`).
+        StoreError::Refused(why) => Status::new(500, Reason::Unknown, why),
         StoreError::Unavailable(why) => Status::service_unavailable(why),
         StoreError::Damaged(why) => Status::internal(why),
     }

@@ -171,6 +171,14 @@ fn was_never_sent(error: &etcd_client::Error) -> bool {
     false
 }
 
+/// What etcd says of requests that it does not take (etcd `api/v3rpc/rpctypes`).
+const REFUSALS: [&str; 4] = [
+    "etcdserver: request is too large",
+    "etcdserver: too many operations in txn request",
+    "etcdserver: duplicate key given in txn request",
+    "etcdserver: mvcc: database space exceeded",
+];
+
 fn refused(error: etcd_client::Error) -> StoreError {
     if let etcd_client::Error::GRpcStatus(status) = &error {
         // etcd's own words for these two (etcd `api/v3rpc/rpctypes`); both have the code OutOfRange.
@@ -181,8 +189,13 @@ fn refused(error: etcd_client::Error) -> StoreError {
         if message.contains("required revision is a future revision") {
             return StoreError::Future { asked: 0, current: 0 };
         }
-        if message.contains("request is too large") || message.contains("too many operations") {
-            return StoreError::Invalid(message.to_owned());
+        if REFUSALS.contains(&message) {
+            return StoreError::Refused(message.to_owned());
+        }
+        // etcd's Go client says so before it sends; its limit is that of a member that was not told another.
+        if let Some(sizes) = message.strip_prefix("grpc: received message larger than max ") {
+            let why = "rpc error: code = ResourceExhausted desc = trying to send message larger than max";
+            return StoreError::Refused(format!("{why} {sizes}"));
         }
     }
     StoreError::Unavailable(error.to_string())

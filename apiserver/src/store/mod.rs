@@ -181,6 +181,9 @@ pub enum StoreError {
     /// The request itself is wrong: too many operations, a key named twice, a value too large.
     #[error("{0}")]
     Invalid(String),
+    /// The back end does not take the request, for a reason that it names.
+    #[error("{0}")]
+    Refused(String),
     /// The store cannot answer now; a write that got this answer may or may not have happened.
     #[error("the store is unavailable: {0}")]
     Unavailable(String),

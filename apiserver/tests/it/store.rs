@@ -379,6 +379,26 @@ async fn etcd_behind_the_api() {
     assert_eq!(watch.seen().await, ("ADDED".into(), "b".into()));
 }
 
+/// Upstream tells what etcd says, without a reason: a client that tries again would be told the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_etcd_does_not_take_is_told_in_its_words() {
+    let mut server = EtcdServer::start().await.expect("Debian's etcd-server is installed");
+    let harness = crate::harness::Harness::on(Arc::new(server.connect().await)).await;
+    let client = harness.admin();
+    let pods = "/api/v1/namespaces/default/pods";
+    for (size, message) in [
+        (1_800_000, "etcdserver: request is too large"),
+        (2_500_000, "rpc error: code = ResourceExhausted desc = trying to send message larger than max (250"),
+    ] {
+        let mut pod = crate::harness::pod("large");
+        pod["spec"]["containers"][0]["args"] = serde_json::json!(["x".repeat(size)]);
+        let (code, status) = client.post(pods, &pod).await;
+        assert_eq!((code.as_u16(), &status["code"], &status["reason"]), (500, &500.into(), &serde_json::Value::Null));
+        assert!(status["message"].as_str().unwrap().starts_with(message), "{status}");
+    }
+    assert_eq!(client.post(pods, &crate::harness::pod("small")).await.0, 201);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn etcd_over_tls_with_several_endpoints() {
     let authority = authority();
