@@ -38,6 +38,9 @@ const PUBLIC: [&str; 8] =
 /// What of the server only those see who watch over it (upstream's `system:monitoring`).
 const MONITORING: [&str; 3] = ["/metrics", "/statusz", "/flagz"];
 
+/// What only its administrators see.
+const DEBUGGING: &str = "/debug/";
+
 /// Decides one request.
 pub fn authorize(user: &UserInfo, request: &Attributes) -> Decision {
     let allowed = if user.is_in(MASTERS) {
@@ -49,7 +52,8 @@ pub fn authorize(user: &UserInfo, request: &Attributes) -> Decision {
         let public = PUBLIC.contains(&path)
             || ["/healthz/", "/livez/", "/readyz/"].iter().any(|prefix| path.starts_with(prefix));
         // Discovery: upstream's `system:discovery`.
-        request.is_read() && (public || user.is_in(AUTHENTICATED) && !MONITORING.contains(&path))
+        let is_apart = MONITORING.contains(&path) || path.starts_with(DEBUGGING);
+        request.is_read() && (public || user.is_in(AUTHENTICATED) && !is_apart)
     } else if asks_about_itself(request) && user.is_in(AUTHENTICATED) {
         true
     } else {

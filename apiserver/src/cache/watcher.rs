@@ -4,6 +4,7 @@ use super::object::{CLOSING, Change, Object};
 use super::resource::{CacheEvent, ResourceCache, Snapshot};
 use super::watchers::{Interest, Watchers};
 use super::{Cacher, Selection};
+use crate::http::metrics::Sizes;
 use crate::store::Revision;
 use bytes::{BufMut, Bytes, BytesMut};
 use coracle_api::Status;
@@ -58,6 +59,8 @@ pub struct WatchStart {
     pub timeout: Duration,
     /// Absent when the stored encoding is what the client wants.
     pub encoder: Option<Arc<dyn FrameEncoder>>,
+    /// Where the sizes of what is sent go.
+    pub events: Sizes,
     /// Let go of when the state to begin with has been sent, or has not for a while.
     pub begins: Option<Box<dyn Send>>,
     pub stop: CancellationToken,
@@ -75,6 +78,7 @@ pub struct Watcher {
     next_bookmark: Instant,
     deadline: Instant,
     encoder: Option<Arc<dyn FrameEncoder>>,
+    events: Sizes,
     _counted: Interest,
     /// These three wait across events: registering them anew for each would cost more than the event.
     alarm: Pin<Box<Sleep>>,
@@ -128,6 +132,7 @@ impl Watcher {
             next_bookmark: now + BOOKMARK_EVERY,
             deadline: now + start.timeout,
             encoder: start.encoder,
+            events: start.events,
             ended: false,
         }
     }
@@ -201,7 +206,7 @@ impl Watcher {
             }
             last = Some(object.key.clone());
             if self.selection.matches(object) {
-                put_frame(&mut out, Change::Added, object, self.encoder.as_deref());
+                self.events.observe(put_frame(&mut out, Change::Added, object, self.encoder.as_deref()));
             }
         }
         match last {
@@ -235,9 +240,18 @@ impl Watcher {
         let encoder = self.encoder.as_deref();
         let join = || {
             let mut out = BytesMut::with_capacity(if encoder.is_none() { bytes } else { 0 });
-            seen.iter().for_each(|(change, object)| put_frame(&mut out, *change, object, encoder));
+            for (change, object) in &seen {
+                let size = put_frame(&mut out, *change, object, encoder);
+                // The others are shared, and counted for each watcher.
+                if encoder.is_some() {
+                    self.events.observe(size);
+                }
+            }
             out.freeze()
         };
+        if encoder.is_none() {
+            seen.iter().for_each(|(_, object)| self.events.observe(object.json_slice().len()));
+        }
         match (seen.as_slice(), encoder) {
             ([], _) => None,
             // An unchanged frame is written without a copy.
@@ -266,6 +280,12 @@ impl Watcher {
     }
 
     fn bookmark(&self, initial_end: bool) -> Bytes {
+        let frame = self.bookmark_frame(initial_end);
+        self.events.observe(frame.len());
+        frame
+    }
+
+    fn bookmark_frame(&self, initial_end: bool) -> Bytes {
         match &self.encoder {
             Some(encoder) => encoder.bookmark(self.position, initial_end),
             None => {
@@ -303,7 +323,9 @@ pub fn bookmark_object(kind: &str, api_version: &str, revision: Revision, initia
     object.to_string().into()
 }
 
-fn put_frame(out: &mut BytesMut, change: Change, object: &Object, encoder: Option<&dyn FrameEncoder>) {
+/// Gives the size of the object in the frame, or a little more where it is not as it is stored.
+fn put_frame(out: &mut BytesMut, change: Change, object: &Object, encoder: Option<&dyn FrameEncoder>) -> usize {
+    let before = out.len();
     match encoder {
         None => {
             let (opening, rest) = object.frame(change);
@@ -313,4 +335,5 @@ fn put_frame(out: &mut BytesMut, change: Change, object: &Object, encoder: Optio
         }
         Some(encoder) => encoder.object(change, object, out),
     }
+    (out.len() - before).saturating_sub(change.opening().len() + CLOSING.len())
 }

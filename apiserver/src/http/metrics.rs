@@ -1,10 +1,15 @@
 //! /metrics, under upstream's names.
 
+mod sizes;
+
+pub use sizes::Sizes;
+
 use super::fairness::{Limits, Meters};
 use crate::auth::Attributes;
 use crate::server::Server;
+use coracle_api::Gvr;
 use jiff::Timestamp;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -13,8 +18,11 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
+use std::collections::HashMap;
 use std::fmt::Write;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -43,17 +51,123 @@ struct Kind {
 
 impl Kind {
     fn of(about: &Attributes, applies: bool) -> Self {
-        let own = str::to_owned;
+        About::of(about, applies).own()
+    }
+
+    fn counted(&self, is_dry: bool, code: u16) -> Request {
+        let Timed { verb, dry_run, group, version, resource, subresource, scope, component } = self.timed(is_dry);
+        Request { verb, dry_run, group, version, resource, subresource, scope, component, code: code.into() }
+    }
+
+    fn timed(&self, is_dry: bool) -> Timed {
+        let Self { verb, group, version, resource, subresource, scope, component } = self.clone();
+        Timed {
+            verb,
+            dry_run: if is_dry { "All" } else { "" },
+            group,
+            version,
+            resource,
+            subresource,
+            scope,
+            component,
+        }
+    }
+}
+
+/// The same, not yet kept for ever.
+#[derive(Clone, Copy, Hash)]
+struct About<'a> {
+    verb: &'static str,
+    group: &'a str,
+    version: &'a str,
+    resource: &'a str,
+    subresource: &'a str,
+    scope: &'static str,
+    component: &'static str,
+}
+
+impl<'a> About<'a> {
+    fn of(about: &Attributes<'a>, applies: bool) -> Self {
         Self {
             verb: reported(about, applies),
-            group: own(about.group),
-            version: own(about.version),
-            resource: own(about.resource),
-            subresource: own(about.subresource),
+            group: about.group,
+            version: about.version,
+            resource: about.resource,
+            subresource: about.subresource,
             scope: scope(about),
             component: COMPONENT,
         }
     }
+
+    fn own(self) -> Kind {
+        let own = str::to_owned;
+        Kind {
+            verb: self.verb,
+            group: own(self.group),
+            version: own(self.version),
+            resource: own(self.resource),
+            subresource: own(self.subresource),
+            scope: self.scope,
+            component: self.component,
+        }
+    }
+
+    fn is(self, kind: &Kind) -> bool {
+        (self.verb, self.scope, self.component) == (kind.verb, kind.scope, kind.component)
+            && (self.resource, self.subresource) == (&*kind.resource, &*kind.subresource)
+            && (self.group, self.version) == (&*kind.group, &*kind.version)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Timed {
+    verb: &'static str,
+    dry_run: &'static str,
+    group: String,
+    version: String,
+    resource: String,
+    subresource: String,
+    scope: &'static str,
+    component: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Terminated {
+    verb: &'static str,
+    group: String,
+    version: String,
+    resource: String,
+    subresource: String,
+    scope: &'static str,
+    component: &'static str,
+    code: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Own {
+    verb: &'static str,
+    group: String,
+    resource: String,
+    subresource: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Watched {
+    group: String,
+    version: String,
+    resource: String,
+}
+
+/// The figures of one kind of request: found once, and then filled without looking for them by their labels. Each is made when it
+/// is first needed.
+#[derive(Debug)]
+struct Figures {
+    kind: Kind,
+    counts: RwLock<Vec<(u16, bool, Counter)>>,
+    /// For what changes something, and for what does as if.
+    durations: [OnceLock<Histogram>; 2],
+    served: OnceLock<Histogram>,
+    sizes: OnceLock<Sizes>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -90,14 +204,29 @@ const BUCKETS: [f64; 23] = [
     45.0, 60.0,
 ];
 
+/// Upstream's bounds of answers' and events' sizes (apiserver `endpoints/metrics`).
+const RESPONSES: [u64; 7] = [1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000, 1_000_000_000];
+const EVENTS: [u64; 8] = [1 << 10, 2 << 10, 4 << 10, 8 << 10, 16 << 10, 32 << 10, 64 << 10, 128 << 10];
+
 /// The server's figures.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Mutex<Registry>,
+    hasher: RandomState,
+    /// By the hash of their kind.
+    figures: RwLock<HashMap<u64, Vec<Arc<Figures>>>>,
     requests: Family<Request, Counter>,
-    durations: Family<Kind, Histogram, fn() -> Histogram>,
+    durations: Family<Timed, Histogram, fn() -> Histogram>,
     /// The same without the time that requests waited for their turn, by which service levels are judged.
     served: Family<Kind, Histogram, fn() -> Histogram>,
+    sizes: Family<Kind, Sizes, fn() -> Sizes>,
+    terminations: Family<Terminated, Counter>,
+    own: Family<Own, Counter>,
+    /// Events sent to watchers; how many there were is told by their sizes.
+    events: Family<Watched, Counter>,
+    event_sizes: Family<Watched, Sizes, fn() -> Sizes>,
+    watched: Mutex<HashMap<Watched, Sizes>>,
+    handshake_errors: Counter,
     lasting: Family<Kind, Gauge>,
     inflight: Family<Requests, Gauge>,
     inqueue: Family<Requests, Gauge>,
@@ -120,12 +249,24 @@ impl Metrics {
         let requests = Family::default();
         let durations = Family::new_with_constructor((|| Histogram::new(BUCKETS)) as fn() -> Histogram);
         let served = Family::new_with_constructor((|| Histogram::new(BUCKETS)) as fn() -> Histogram);
+        let sizes = Family::new_with_constructor((|| Sizes::new(&RESPONSES)) as fn() -> Sizes);
+        let event_sizes = Family::new_with_constructor((|| Sizes::new(&EVENTS)) as fn() -> Sizes);
+        let (terminations, own, events) = (Family::default(), Family::default(), Family::default());
+        let handshake_errors = Counter::default();
         let lasting = Family::default();
         let (inflight, inqueue) = (Family::default(), Family::default());
         registry.register("apiserver_request", "Requests by verb, resource and code", requests.clone());
         registry.register("apiserver_request_duration_seconds", "Response latency in seconds", durations.clone());
         let indicator = "Response latency in seconds without the time in queues";
         registry.register("apiserver_request_sli_duration_seconds", indicator, served.clone());
+        registry.register("apiserver_response_sizes", "Sizes of what was read, in bytes", sizes.clone());
+        let given_up = "Requests that were given up in self-defence";
+        registry.register("apiserver_request_terminations", given_up, terminations.clone());
+        registry.register("apiserver_selfrequest", "Requests of the server to itself", own.clone());
+        registry.register("apiserver_watch_events", "Events sent to watchers", events.clone());
+        registry.register("apiserver_watch_events_sizes", "Sizes of events, in bytes", event_sizes.clone());
+        let handshakes = "Connections that were not agreed on";
+        registry.register("apiserver_tls_handshake_errors", handshakes, handshake_errors.clone());
         registry.register("apiserver_longrunning_requests", "Watches, logs and connections", lasting.clone());
         registry.register("apiserver_current_inflight_requests", "Requests being served", inflight.clone());
         registry.register("apiserver_current_inqueue_requests", "Requests that wait for their turn", inqueue.clone());
@@ -145,9 +286,18 @@ impl Metrics {
         registry.register("kubernetes_build", "The version that is served", build);
         Self {
             registry: Mutex::new(registry),
+            hasher: RandomState::new(),
+            figures: RwLock::default(),
             requests,
             durations,
             served,
+            sizes,
+            terminations,
+            own,
+            events,
+            event_sizes,
+            watched: Mutex::default(),
+            handshake_errors,
             lasting,
             inflight,
             inqueue,
@@ -162,34 +312,88 @@ impl Metrics {
         }
     }
 
-    /// Counts an answered request; `applies`: its patch is a configuration to be applied.
-    pub fn request(&self, about: &Attributes, applies: bool, dry_run: bool, code: u16, took: Took) {
-        self.count(Kind::of(about, applies), dry_run, code, took);
+    /// Counts an answered request; `applies`: its patch is a configuration to be applied. Gives where the answer's size goes, when
+    /// that is of interest.
+    pub fn request(&self, about: &Attributes, applies: bool, dry_run: bool, code: u16, took: Took) -> Option<Sizes> {
+        self.count(About::of(about, applies), dry_run, code, took)
     }
 
     /// Counts an answer to a probe, which is of no resource and no component (apiserver `server/healthz`).
-    pub fn probed(&self, path: &str, code: u16, took: Took) {
-        let nothing = Kind::of(&Attributes { verb: "get", ..Attributes::default() }, false);
-        self.count(Kind { subresource: path.to_owned(), component: "", ..nothing }, false, code, took);
+    pub fn probed(&self, path: &str, code: u16, took: Took) -> Option<Sizes> {
+        let nothing = About::of(&Attributes { verb: "get", ..Attributes::default() }, false);
+        self.count(About { subresource: path, component: "", ..nothing }, false, code, took)
     }
 
-    fn count(&self, kind: Kind, dry_run: bool, code: u16, took: Took) {
-        let labels = Request {
-            verb: kind.verb,
-            dry_run: if dry_run { "All" } else { "" },
-            group: kind.group.clone(),
-            version: kind.version.clone(),
-            resource: kind.resource.clone(),
-            subresource: kind.subresource.clone(),
-            scope: kind.scope,
-            component: kind.component,
-            code: code.into(),
-        };
-        self.requests.get_or_create(&labels).inc();
-        if kind.verb != "WATCH" {
-            self.durations.get_or_create(&kind).observe(took.all.as_secs_f64());
-            self.served.get_or_create(&kind).observe(took.all.saturating_sub(took.waiting).as_secs_f64());
+    fn count(&self, about: About<'_>, is_dry: bool, code: u16, took: Took) -> Option<Sizes> {
+        let figures = self.figures(about);
+        let Figures { kind, counts, durations, served, sizes } = &*figures;
+        let is = |(known, dry, _): &&(u16, bool, Counter)| (*known, *dry) == (code, is_dry);
+        let known = counts.read().iter().find(is).map(|(.., count)| count.inc());
+        if known.is_none() {
+            let count = self.requests.get_or_create(&kind.counted(is_dry, code)).clone();
+            count.inc();
+            let mut counts = counts.write();
+            if counts.iter().find(is).is_none() {
+                counts.push((code, is_dry, count));
+            }
         }
+        if kind.verb != "WATCH" {
+            let duration = || self.durations.get_or_create(&kind.timed(is_dry)).clone();
+            durations[usize::from(is_dry)].get_or_init(duration).observe(took.all.as_secs_f64());
+            let served = served.get_or_init(|| self.served.get_or_create(kind).clone());
+            served.observe(took.all.saturating_sub(took.waiting).as_secs_f64());
+        }
+        let is_read = matches!(kind.verb, "GET" | "LIST");
+        is_read.then(|| sizes.get_or_init(|| self.sizes.get_or_create(kind).clone()).clone())
+    }
+
+    fn figures(&self, about: About<'_>) -> Arc<Figures> {
+        let hash = self.hasher.hash_one(about);
+        let find = |all: &[Arc<Figures>]| all.iter().find(|figures| about.is(&figures.kind)).cloned();
+        if let Some(known) = self.figures.read().get(&hash).and_then(|all| find(all)) {
+            return known;
+        }
+        let mut all = self.figures.write();
+        let all = all.entry(hash).or_default();
+        find(all).unwrap_or_else(|| {
+            let figures = Arc::new(Figures {
+                kind: about.own(),
+                counts: RwLock::default(),
+                durations: <[OnceLock<Histogram>; 2]>::default(),
+                served: OnceLock::new(),
+                sizes: OnceLock::new(),
+            });
+            all.push(figures.clone());
+            figures
+        })
+    }
+
+    /// Counts a request that the server gave up.
+    pub fn terminated(&self, about: &Attributes, applies: bool, code: u16) {
+        let Kind { verb, group, version, resource, subresource, scope, component } = Kind::of(about, applies);
+        let code = code.into();
+        let labels = Terminated { verb, group, version, resource, subresource, scope, component, code };
+        self.terminations.get_or_create(&labels).inc();
+    }
+
+    /// Counts a request that the server made to itself.
+    pub fn own_request(&self, about: &Attributes, applies: bool) {
+        let Kind { verb, group, resource, subresource, .. } = Kind::of(about, applies);
+        self.own.get_or_create(&Own { verb, group, resource, subresource }).inc();
+    }
+
+    /// Counts a connection that came to nothing.
+    pub fn handshake_error(&self) {
+        self.handshake_errors.inc();
+    }
+
+    /// Where the events go that are sent to watchers of a resource.
+    pub fn events(&self, resource: &Gvr) -> Sizes {
+        let own = |text: &str| text.to_owned();
+        let (group, version, resource) = (own(&resource.group), own(&resource.version), own(&resource.resource));
+        let labels = Watched { group, version, resource };
+        let sizes = self.event_sizes.get_or_create(&labels).clone();
+        self.watched.lock().entry(labels).or_insert(sizes).clone()
     }
 
     /// Counts a watch, a log or a connection while the guard lives.
@@ -206,6 +410,10 @@ impl Metrics {
             };
             of(&self.inflight, load.running);
             of(&self.inqueue, load.waiting);
+        }
+        for (labels, sizes) in self.watched.lock().iter().filter(|(_, sizes)| sizes.count() > 0) {
+            let events = self.events.get_or_create(labels);
+            events.inc_by(sizes.count().saturating_sub(events.get()));
         }
         let mut text = String::new();
         // Writing to a String does not fail.

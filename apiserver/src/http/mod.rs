@@ -33,9 +33,9 @@ use crate::server::Server;
 use crate::verbs::{Call, Response, Verb, dispatch, dispatch_binding, manager_of};
 use axum::body::Body;
 use coracle_api::json::Value;
-use coracle_api::{Gvr, Status};
+use coracle_api::{Gvk, Gvr, Status};
 use coracle_streaming::messages;
-use fairness::{Flow, Kept, Work};
+use fairness::{Asker, Flow, Kept, Work};
 use futures::FutureExt;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
 use negotiate::Accept;
@@ -55,6 +55,9 @@ const WRITTEN_WITHIN: Duration = Duration::from_secs(34);
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 
 const NOT_KEPT: HeaderValue = HeaderValue::from_static("no-cache, private");
+
+/// By which the server is known where it asks itself.
+const OWN_NAME: &str = "system:apiserver";
 
 /// Paths below which nothing takes HEAD, as upstream's router knows methods by their names alone.
 const ROUTED: [&str; 4] = ["/api", "/version", "/openid/", "/.well-known/"];
@@ -89,6 +92,9 @@ pub async fn handle(server: Arc<Server>, request: Request<Body>, identity: Ident
             render::panicked()
         }
     };
+    if let Some(sizes) = flow.as_ref().and_then(Flow::sizes) {
+        response = sizes.measure(response);
+    }
     if let Some(flow) = flow.filter(|_| GivenUp::of(&response) != Some(GivenUp::Late)) {
         flow.mark(response.headers_mut());
     }
@@ -189,7 +195,14 @@ async fn non_resource(
     if verb != "get" {
         return Err(Status::method_not_allowed());
     }
-    let _permit = match server.limits.seat(flow, false, Work::Small).await {
+    let asker = || Asker {
+        arrived: server.config.clock.now(),
+        user: user.name.clone(),
+        verb,
+        path: path.clone(),
+        ..Asker::default()
+    };
+    let _permit = match server.limits.seat(flow, false, Work::Small, asker).await {
         Ok(permit) => permit,
         Err(refusal) => return Ok(render::too_many(refusal)),
     };
@@ -200,7 +213,7 @@ async fn non_resource(
         if endpoint.rfind('/') == Some(0) {
             let all = server.config.clock.monotonic().saturating_sub(asked);
             let took = metrics::Took { all, waiting: Duration::ZERO };
-            server.metrics.probed(endpoint, response.status().as_u16(), took);
+            flow.measured_by(server.metrics.probed(endpoint, response.status().as_u16(), took));
         }
         return Ok(response);
     }
@@ -211,6 +224,10 @@ async fn non_resource(
     };
     match path.trim_end_matches('/') {
         "/cacerts" => return Ok(text(server.config.ca_pem.clone(), "application/x-pem-file")),
+        debug if debug.starts_with("/debug/") => {
+            let page = server.limits.page(&path, request.uri().query());
+            return Ok(page.map_or_else(render::no_page, |page| text(page, "text/plain; charset=utf-8")));
+        }
         "/metrics" => {
             return Ok(text(metrics::text(server), "text/plain; version=0.0.4; charset=utf-8"));
         }
@@ -365,6 +382,7 @@ async fn resource(
             .get(header::CONTENT_TYPE)
             .is_some_and(|kind| kind.as_bytes().starts_with(b"application/apply-patch"));
     let dry_run = head.uri.query().is_some_and(|query| query.contains("dryRun=All"));
+    let is_own = user.name == OWN_NAME;
     let answer = match authorize(&user, &attributes) {
         Decision::Deny => Err(forbidden(&user, &attributes)),
         Decision::Allow => allowed(server, &target, verb, &head, body, (user, flow)).await,
@@ -375,7 +393,13 @@ async fn resource(
     // Labels are kept for ever, so names that a client made up must not become any.
     let known = code < 400 || resolve(server, &target).is_some();
     let attributes = if known { attributes } else { Attributes { verb: attributes.verb, ..Attributes::default() } };
-    server.metrics.request(&attributes, applies, dry_run, code, took);
+    if answer.as_ref().is_ok_and(|response| GivenUp::of(response).is_some()) {
+        server.metrics.terminated(&attributes, applies, code);
+    }
+    if is_own {
+        server.metrics.own_request(&attributes, applies);
+    }
+    flow.measured_by(server.metrics.request(&attributes, applies, dry_run, code, took));
     answer
 }
 
@@ -473,7 +497,8 @@ async fn limited(
     let (within, is_own) = deadline(verb, call.options.timeout);
     let work = async {
         // Waiting for its turn is a part of it.
-        let _permit = match server.limits.seat(flow, verb.writes(), work(&call, verb)).await {
+        let seat = server.limits.seat(flow, verb.writes(), work(&call, verb), || asker(&call, verb, head));
+        let _permit = match seat.await {
             Ok(permit) => permit,
             Err(refusal) => return Ok(render::too_many(refusal)),
         };
@@ -497,6 +522,22 @@ fn deadline(verb: Verb, asked: Option<Duration>) -> (Duration, bool) {
         (WRITTEN_WITHIN, true)
     } else {
         (within, false)
+    }
+}
+
+/// Who makes a call.
+fn asker(call: &Call, verb: Verb, head: &http::request::Parts) -> Asker {
+    let Gvk { group, version, .. } = call.gvk();
+    Asker {
+        arrived: call.server.config.clock.now(),
+        user: call.user.name.clone(),
+        verb: verb.as_str(),
+        path: head.uri.path().to_owned(),
+        namespace: call.namespace.clone(),
+        name: call.name.clone(),
+        version: if group.is_empty() { version.to_string() } else { format!("{group}/{version}") },
+        resource: call.row().plural.to_string(),
+        subresource: call.subresource.map(|subresource| subresource.path().to_owned()).unwrap_or_default(),
     }
 }
 
@@ -529,7 +570,7 @@ async fn streamed(
         permit = permit.counted_by(lasting(&call, Subresource::Log.path()));
     }
     if verb == Verb::Watch {
-        match server.limits.seat(flow, false, work(&call, verb)).await {
+        match server.limits.seat(flow, false, work(&call, verb), || asker(&call, verb, head)).await {
             Ok(permit) => call.begins = Some(Box::new(permit)),
             Err(refusal) => return Ok(render::too_many(refusal)),
         }

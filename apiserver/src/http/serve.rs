@@ -111,8 +111,14 @@ async fn connection(server: Arc<Server>, acceptor: TlsAcceptor, stream: TcpStrea
     };
     let tls = match shaken {
         Ok(Ok(tls)) => tls,
-        Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake"),
-        Err(_) => return tracing::debug!("TLS handshake took too long"),
+        Ok(Err(error)) => {
+            server.metrics.handshake_error();
+            return tracing::debug!(%error, "TLS handshake");
+        }
+        Err(_) => {
+            server.metrics.handshake_error();
+            return tracing::debug!("TLS handshake took too long");
+        }
     };
     let certificate =
         tls.get_ref().1.peer_certificates().and_then(|chain| chain.first()).and_then(|leaf| from_certificate(leaf));

@@ -46,6 +46,7 @@ pub(super) async fn watch(mut call: Call) -> Result<Response, Status> {
         bookmarks: options.bookmarks,
         timeout: timeout(options.timeout_seconds),
         encoder: render::frame_encoder(&call)?,
+        events: call.server.metrics.events(&call.gvr()),
         begins: call.begins.take().map(|permit| permit as Box<dyn Send>),
         stop: call.server.stop.clone(),
     };

@@ -77,6 +77,10 @@ async fn who_waits_too_long_is_told_a_status_without_a_kind() {
         \"reason\":\"Timeout\",\"details\":{},\"code\":504}\n";
     assert_eq!(text, expected);
     assert_eq!(headers["content-type"], PLAIN);
+    let figure = "apiserver_request_terminations_total{verb=\"LIST\",group=\"\",version=\"v1\",resource=\"configmaps\",\
+        subresource=\"\",scope=\"namespace\",component=\"apiserver\",code=\"504\"} ";
+    let (_, figures) = harness.admin().get("/metrics").await;
+    assert!(figures.as_str().unwrap().contains(figure), "{figures}");
     assert!(!headers.contains_key("x-kubernetes-pf-flowschema-uid"), "{headers:?}");
 }
 
@@ -109,4 +113,83 @@ async fn a_panic_is_told_in_text_and_is_one_requests_alone() {
         (&PLAIN.parse().unwrap(), &"nosniff".parse().unwrap())
     );
     assert_eq!(client.post(MAPS, &json!({"metadata": {"name": "m"}})).await.0, StatusCode::CREATED);
+}
+
+/// apiserver `util/flowcontrol`, `apf_controller_debug.go`.
+#[tokio::test]
+async fn who_waits_for_what_can_be_seen() {
+    let harness = Harness::start().await;
+    let admin = harness.admin();
+    let queue = json!({"type": "Queue", "queuing": {"queues": 2, "handSize": 1, "queueLengthLimit": 9}});
+    let manager = without_seats(&harness, queue).await;
+    let page = async |name: &str| {
+        let (code, headers, text) = ask(&admin, get(&format!("/debug/api_priority_and_fairness/{name}"))).await;
+        assert_eq!((code, headers["content-type"].to_str().unwrap()), (StatusCode::OK, PLAIN), "{text}");
+        text
+    };
+    let waits = tokio::spawn(async move { manager.get(&format!("{MAPS}?timeout=20s")).await });
+    let requests = async {
+        loop {
+            let text = page("dump_requests?includeRequestDetails=1").await;
+            if text.lines().count() > 1 {
+                return text;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let requests = tokio::time::timeout(LIMIT, requests).await.unwrap();
+    let cells = |line: &str| -> Vec<String> { line.split(',').map(|cell| cell.trim().to_owned()).collect() };
+    let lines: Vec<_> = requests.lines().map(cells).collect();
+    assert_eq!(lines.len(), 2, "{requests}");
+    assert!(requests.starts_with(
+        "PriorityLevelName, FlowSchemaName, QueueIndex, RequestIndexInQueue, FlowDistingsher, ArriveTime, "
+    ));
+    assert_eq!((lines[0].len(), &lines[0][10]), (18, &"UserName".to_owned()));
+    let arrived: jiff::Timestamp = lines[1][5].parse().unwrap();
+    assert!(arrived <= jiff::Timestamp::now());
+    let queue = lines[1][2].clone();
+    let told: Vec<&str> = lines[1].iter().map(String::as_str).collect();
+    assert_eq!((&told[..2], &told[3..5]), (&["closed", "maps"][..], &["0", ""][..]));
+    let rest = [
+        "1",
+        "0",
+        "0s",
+        "0001-01-01T00:00:00Z",
+        "system:kube-controller-manager",
+        "list",
+        MAPS,
+        "default",
+        "",
+        "v1",
+        "configmaps",
+        "",
+    ];
+    assert_eq!(told[6..], rest);
+    let levels = page("dump_priority_levels").await;
+    assert!(
+        levels
+            .starts_with("PriorityLevelName, ActiveQueues, IsIdle, IsQuiescing, WaitingRequests, ExecutingRequests, "),
+        "{levels}"
+    );
+    let of = |text: &str, level: &str| -> Vec<Vec<String>> {
+        text.lines().map(cells).filter(|line| line[0] == level).collect()
+    };
+    let closed = of(&levels, "closed");
+    assert_eq!(closed[0][1..7], ["1", "false", "false", "1", "0", "0"]);
+    assert!(
+        closed[0][8].parse::<u64>().unwrap() + closed[0][9].parse::<u64>().unwrap() > 0,
+        "who waited in vain: {levels}"
+    );
+    // Whoever looks is of this one.
+    assert_eq!(of(&levels, "exempt")[0][1..6], ["0", "false", "false", "0", "1"]);
+    let queues = of(&page("dump_queues").await, "closed");
+    let pending: Vec<_> = queues.iter().map(|line| (line[1].as_str(), line[2].as_str(), line[6].as_str())).collect();
+    let expected = |index: &'static str| if queue == index { (index, "1", "1") } else { (index, "0", "0") };
+    assert_eq!(pending, [expected("0"), expected("1")]);
+    waits.abort();
+    // Not for everybody, and not at other paths.
+    let jane = harness.user(UserInfo::new("jane", &[]));
+    let (code, _) = jane.get("/debug/api_priority_and_fairness/dump_queues").await;
+    assert_eq!(code, StatusCode::FORBIDDEN);
+    assert_eq!(ask(&admin, get("/debug/pprof")).await.0, StatusCode::NOT_FOUND);
 }

@@ -13,6 +13,7 @@ mod definitions;
 mod devices;
 mod endings;
 mod features;
+mod figures;
 mod forms;
 mod fuzz_seeds;
 mod gates;

@@ -189,6 +189,17 @@ impl Meter {
         counters.filter(|((known, _), _)| *known == why).for_each(|(_, counter)| _ = counter.inc());
     }
 
+    /// How many have not got a seat, for a reason.
+    pub fn rejections(&self, why: Why) -> u64 {
+        let counters = Why::ALL.iter().zip(&self.rejected);
+        counters.filter(|((known, _), _)| *known == why).map(|(_, counter)| counter.get()).sum()
+    }
+
+    /// How many have seats.
+    pub fn executing(&self) -> i64 {
+        self.executing.get()
+    }
+
     /// A request waits for as long as this is there.
     pub fn waiting(&self, width: usize) -> Raised {
         Raised::new([&self.inqueue, &self.inqueue_seats], width)

@@ -15,6 +15,7 @@
 
 mod dangling;
 mod dropped;
+mod dump;
 mod lending;
 mod meters;
 mod table;
@@ -22,14 +23,16 @@ mod turns;
 mod work;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use coracle_api::Status;
 use coracle_api::json::Value;
 use dropped::Dropped;
+pub use dump::Asker;
+use dump::Told;
 use http::HeaderMap;
 use lending::Wanted;
 pub use meters::Meters;
@@ -97,12 +100,25 @@ pub struct Flow {
     hash: u64,
     /// How long the request has waited for its turn, in nanoseconds.
     waited: AtomicU64,
+    /// Where the size of its answer goes.
+    sizes: OnceLock<metrics::Sizes>,
 }
 
 impl Flow {
     /// How long the request has waited for its turn.
     pub fn waited(&self) -> Duration {
         Duration::from_nanos(self.waited.load(Ordering::Relaxed))
+    }
+
+    /// The size of the request's answer goes there.
+    pub fn measured_by(&self, sizes: Option<metrics::Sizes>) {
+        // There is one answer to a request.
+        let _ = sizes.map(|sizes| self.sizes.set(sizes));
+    }
+
+    /// Where the size of the request's answer goes.
+    pub fn sizes(&self) -> Option<metrics::Sizes> {
+        self.sizes.get().cloned()
     }
 
     /// Says in an answer which schema and level the request was of.
@@ -232,14 +248,20 @@ impl Limits {
     pub fn classify(&self, user: &UserInfo, request: &Attributes) -> Flow {
         let table = self.table.load();
         let (schema, hash) = table.find(user, request);
-        Flow { schema: schema.clone(), hash, waited: AtomicU64::new(0) }
+        Flow { schema: schema.clone(), hash, waited: AtomicU64::new(0), sizes: OnceLock::new() }
     }
 
-    /// Seats at the request's level, at once or after those before it.
+    /// Seats at the request's level, at once or after those before it. Who asks is only looked at when it has to wait.
     ///
     /// # Errors
     /// When too many wait, or this one waited too long.
-    pub async fn seat(&self, flow: &Flow, writes: bool, work: Work) -> Result<Permit, TooMany> {
+    pub async fn seat(
+        &self,
+        flow: &Flow,
+        writes: bool,
+        work: Work,
+        asker: impl Fn() -> Asker,
+    ) -> Result<Permit, TooMany> {
         let count = if writes { &self.writes } else { &self.reads };
         let schema = &flow.schema;
         let estimate = work.estimate(schema.level.widest);
@@ -257,6 +279,7 @@ impl Limits {
                         return Err(self.too_many(schema));
                     }
                     Entry::Place(place) => {
+                        place.tell(Told { schema: schema.clone(), estimate, asker: asker() });
                         let _counted = (Counted::new(count, |count| &count.waiting), schema.meter.waiting(width));
                         let Some(seat) = place.seat().await else {
                             waiting.end(Some(Why::TimeOut));
@@ -302,6 +325,11 @@ impl Limits {
     /// What is counted of schemas and levels.
     pub fn meters(&self) -> &Meters {
         &self.meters
+    }
+
+    /// What waits, for people; None for paths where that is not told.
+    pub fn page(&self, path: &str, query: Option<&str>) -> Option<String> {
+        dump::page(&self.table.load(), path, query)
     }
 
     /// Goes by these schemas and levels from now on.

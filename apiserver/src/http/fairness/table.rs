@@ -49,6 +49,15 @@ impl Schema {
     pub fn is_distinguished(&self) -> bool {
         self.distinguisher != Distinguisher::None
     }
+
+    /// What tells a flow of it apart from others.
+    pub fn distinguish<'a>(&self, user: &'a str, namespace: &'a str) -> &'a str {
+        match self.distinguisher {
+            Distinguisher::None => "",
+            Distinguisher::User => user,
+            Distinguisher::Namespace => namespace,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -250,6 +259,19 @@ impl Table {
         levels.filter_map(|level| Some((level.name.clone(), level.turns.clone()?))).collect()
     }
 
+    /// All levels, by name.
+    pub fn levels(&self) -> impl Iterator<Item = &Level> {
+        self.levels.values().map(|level| &**level)
+    }
+
+    /// The schemas whose requests are of a level.
+    pub fn schemas_of<'a>(&'a self, level: &'a Level) -> impl Iterator<Item = &'a Schema> {
+        // What no schema is for counts with the schema of that name, when there is one.
+        let last = Some(&self.last).filter(|last| self.schemas.iter().all(|schema| schema.name != last.name));
+        let all = self.schemas.iter().chain(last);
+        all.map(|schema| &**schema).filter(move |schema| schema.level.name == level.name)
+    }
+
     /// Seats that exempt levels keep from the others.
     pub fn kept(&self) -> usize {
         self.levels.values().map(|level| level.kept).sum()
@@ -269,11 +291,7 @@ impl Table {
         }
         let mut hasher = DefaultHasher::new();
         schema.name.hash(&mut hasher);
-        match schema.distinguisher {
-            Distinguisher::None => {}
-            Distinguisher::User => user.name.hash(&mut hasher),
-            Distinguisher::Namespace => request.namespace.hash(&mut hasher),
-        }
+        schema.distinguish(&user.name, request.namespace).hash(&mut hasher);
         (schema, hasher.finish())
     }
 }

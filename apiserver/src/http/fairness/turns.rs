@@ -1,6 +1,7 @@
 //! The seats of a priority level and the queues before them: shuffle sharding deals each flow a hand of the queues, and a
 //! request joins the shortest of its hand (apiserver `util/flowcontrol/fairqueuing/queueset`, `util/shufflesharding`).
 
+use super::dump::Told;
 use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -119,7 +120,12 @@ struct Waiting {
     ticket: u64,
     request: Request,
     sender: oneshot::Sender<Seat>,
+    /// What people are told of it.
+    told: Option<Arc<Told>>,
 }
+
+/// Who waits, by queue, in the order of the queues' numbers.
+pub type Waiters = Vec<(usize, Vec<Option<Arc<Told>>>)>;
 
 /// Seats that are taken; given on when dropped.
 #[derive(Debug)]
@@ -167,6 +173,16 @@ pub struct Place {
 }
 
 impl Place {
+    /// Says who has this place.
+    pub fn tell(&self, told: Told) {
+        let mut state = self.turns.0.lock();
+        let mut line = state.queues.get_mut(&self.queue).into_iter().flatten();
+        // Who is not there any more has had its turn meanwhile.
+        if let Some(waiting) = line.find(|waiting| waiting.ticket == self.ticket) {
+            waiting.told = Some(Arc::new(told));
+        }
+    }
+
     /// Waits for the seats. None when it took too long.
     pub async fn seat(mut self) -> Option<Seat> {
         tokio::time::timeout(WAIT, &mut self.turn).await.ok()?.ok()
@@ -335,7 +351,7 @@ impl Turns {
         }
         state.tickets += 1;
         let ticket = state.tickets;
-        line.push_back(Waiting { ticket, request, sender });
+        line.push_back(Waiting { ticket, request, sender, told: None });
         state.wanted += request.width;
         state.note();
         Entry::Place(Place { turns: self.clone(), queue, ticket, turn })
@@ -368,6 +384,15 @@ impl Turns {
                 state.end(next.request);
             }
         }
+    }
+
+    /// Who waits now.
+    pub fn waiters(&self) -> Waiters {
+        let state = self.0.lock();
+        let told = |line: &VecDeque<Waiting>| line.iter().map(|waiting| waiting.told.clone()).collect();
+        let mut waiters: Waiters = state.queues.iter().map(|(queue, line)| (*queue, told(line))).collect();
+        waiters.sort_by_key(|(queue, _)| *queue);
+        waiters
     }
 
     /// Seats that are taken, and requests that wait.
