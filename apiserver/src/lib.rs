@@ -35,6 +35,7 @@ pub use server::Server;
 use ::http::{Request, Response};
 use axum::body::Body;
 use bytes::Bytes;
+use cache::measured;
 use coracle_api::clock::{Clock, SystemClock};
 use coracle_api::names::{Names, RandomNames};
 use coracle_link::Place;
@@ -122,8 +123,10 @@ impl ApiServer {
         Self::begin(config).boxed()
     }
 
-    async fn begin(config: Config) -> Result<Arc<Self>, StartError> {
+    async fn begin(mut config: Config) -> Result<Arc<Self>, StartError> {
         let registry = registry::Registry::builtin();
+        let asked = measured::Meters::default();
+        config.store = Arc::new(measured::Measured::new(config.store, asked.clone(), &registry.current()));
         let definitions = custom::Definitions::load(&*config.store).await?;
         registry.set_custom(definitions.rows());
         let cacher = cache::Cacher::load(config.store.clone(), &registry).await?;
@@ -139,7 +142,7 @@ impl ApiServer {
             config,
             registry,
             cacher,
-            metrics: http::metrics::Metrics::new(limits.meters()),
+            metrics: http::metrics::Metrics::new(limits.meters(), &asked),
             limits,
             hooks: http::health::Hooks::default(),
             log: http::health::Log::default(),

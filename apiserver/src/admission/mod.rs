@@ -7,73 +7,136 @@ mod node_features;
 mod pods;
 mod storage_in_use;
 
+use crate::registry::Subresource;
 use crate::store::Compare;
 use crate::verbs::Call;
 use coracle_api::json::Value;
 use coracle_api::{Status, meta};
+use std::time::Instant;
+
+/// Steps and operations by upstream's names.
+const ADMIT: &str = "admit";
+const VALIDATE: &str = "validate";
+const CREATE: &str = "CREATE";
+const UPDATE: &str = "UPDATE";
+
+/// A step, whose time is counted.
+fn step(
+    call: &Call,
+    kind: &'static str,
+    operation: &'static str,
+    step: impl FnOnce(&Plugins<'_>) -> Result<(), Status>,
+) -> Result<(), Status> {
+    let since = Instant::now();
+    let answer = step(&Plugins { call, kind, operation });
+    call.server.metrics.admission(kind, operation, answer.is_err(), since.elapsed());
+    answer
+}
+
+/// What a step is made of.
+struct Plugins<'a> {
+    call: &'a Call,
+    kind: &'static str,
+    operation: &'static str,
+}
+
+impl Plugins<'_> {
+    /// Runs one, by upstream's name.
+    fn run(&self, name: &'static str, plugin: impl FnOnce() -> Result<(), Status>) -> Result<(), Status> {
+        let since = Instant::now();
+        let answer = plugin();
+        let took = since.elapsed();
+        self.call.server.metrics.admission_of(name, self.kind, self.operation, answer.is_err(), took);
+        answer
+    }
+
+    /// The same of one that refuses nothing.
+    fn change(&self, name: &'static str, plugin: impl FnOnce()) {
+        // It cannot fail.
+        let _ = self.run(name, || {
+            plugin();
+            Ok(())
+        });
+    }
+}
 
 /// Changes a new object.
 pub fn mutate_create(call: &Call, object: &mut Value) -> Result<(), Status> {
-    // Nothing is told of an object that has no place to be.
-    namespace_of(call, object)?;
-    match (&*call.row().served[0].0, &*call.row().plural) {
-        ("", "pods") => {
-            pods::service_account(object);
-            pods::default_tolerations(object);
-            let node = crate::registry::fields::text(&object["spec"], "nodeName").to_owned();
-            pods::topology_labels(call, object, &node)?;
-            pods::priority(call, object)
+    step(call, ADMIT, CREATE, |plugins| {
+        // Nothing is told of an object that has no place to be.
+        plugins.run("NamespaceLifecycle", || namespace_of(call, object).map(drop))?;
+        match (&*call.row().served[0].0, &*call.row().plural) {
+            ("", "pods") => {
+                plugins.change("ServiceAccount", || pods::service_account(object));
+                plugins.change("DefaultTolerationSeconds", || pods::default_tolerations(object));
+                let node = crate::registry::fields::text(&object["spec"], "nodeName").to_owned();
+                plugins.run("PodTopologyLabels", || pods::topology_labels(call, object, &node))?;
+                plugins.run("Priority", || pods::priority(call, object))
+            }
+            ("", "persistentvolumeclaims") => {
+                plugins.change(storage_in_use::NAME, || storage_in_use::protect(object, storage_in_use::CLAIM));
+                Ok(())
+            }
+            ("", "persistentvolumes") => {
+                plugins.change(storage_in_use::NAME, || storage_in_use::protect(object, storage_in_use::VOLUME));
+                Ok(())
+            }
+            ("", "nodes") => {
+                plugins.change("TaintNodesByCondition", || pods::taint_new_node(object));
+                Ok(())
+            }
+            _ => Ok(()),
         }
-        ("", "persistentvolumeclaims") => {
-            storage_in_use::protect(object, storage_in_use::CLAIM);
-            Ok(())
-        }
-        ("", "persistentvolumes") => {
-            storage_in_use::protect(object, storage_in_use::VOLUME);
-            Ok(())
-        }
-        ("", "nodes") => {
-            pods::taint_new_node(object);
-            Ok(())
-        }
-        _ => Ok(()),
-    }
+    })
 }
 
 /// Changes the binding of a pod to a node.
 pub fn mutate_binding(call: &Call, binding: &mut Value, node: &str) -> Result<(), Status> {
-    if crate::registry::fields::text(&binding["target"], "kind") == "Node" {
-        pods::topology_labels(call, binding, node)?;
-    }
-    Ok(())
+    step(call, ADMIT, CREATE, |plugins| {
+        if crate::registry::fields::text(&binding["target"], "kind") == "Node" {
+            plugins.run("PodTopologyLabels", || pods::topology_labels(call, binding, node))?;
+        }
+        Ok(())
+    })
 }
 
 /// Changes a changed object.
 pub fn mutate_update(call: &Call, object: &mut Value, old: &Value) -> Result<(), Status> {
-    if let (("", "pods"), None) = ((&*call.row().served[0].0, &*call.row().plural), call.subresource) {
-        pods::default_tolerations(object);
-        pods::keep_priority(object, old);
-    }
-    Ok(())
+    step(call, ADMIT, UPDATE, |plugins| {
+        if let (("", "pods"), None) = ((&*call.row().served[0].0, &*call.row().plural), call.subresource) {
+            plugins.change("DefaultTolerationSeconds", || pods::default_tolerations(object));
+            plugins.change("Priority", || pods::keep_priority(object, old));
+        }
+        Ok(())
+    })
 }
 
 /// Refuses a new object.
 pub fn validate_create(call: &Call, object: &Value) -> Result<(), Status> {
-    match (&*call.row().served[0].0, &*call.row().plural) {
+    step(call, VALIDATE, CREATE, |plugins| match (&*call.row().served[0].0, &*call.row().plural) {
+        // Upstream has this one in the kinds' strategies.
         ("resource.k8s.io", "resourceclaims" | "resourceclaimtemplates") => device_admin::check_create(call, object),
-        (certificates::GROUP, certificates::REQUESTS) => certificates::check_subject(call, object),
+        (certificates::GROUP, certificates::REQUESTS) => {
+            plugins.run("CertificateSubjectRestriction", || certificates::check_subject(call, object))
+        }
         _ => Ok(()),
-    }
+    })
 }
 
 /// Refuses a changed object.
 pub fn validate_update(call: &Call, object: &Value, old: &Value) -> Result<(), Status> {
-    match (&*call.row().served[0].0, &*call.row().plural) {
-        ("", "pods") => node_features::check(call, object, old),
+    step(call, VALIDATE, UPDATE, |plugins| match (&*call.row().served[0].0, &*call.row().plural) {
+        ("", "pods") => plugins.run("NodeDeclaredFeatureValidator", || node_features::check(call, object, old)),
         ("resource.k8s.io", "resourceclaims") => device_admin::check_status(call, object, old),
-        (certificates::GROUP, certificates::REQUESTS) => certificates::check_signer(call, object, old),
+        (certificates::GROUP, certificates::REQUESTS) => {
+            let name = match call.subresource {
+                Some(Subresource::Approval) => "CertificateApproval",
+                _ => "CertificateSigning",
+            };
+            plugins.run(name, || certificates::check_signer(call, object, old))
+        }
         _ => Ok(()),
-    }
+    })
 }
 
 /// What must hold of the object's namespace while it is written.

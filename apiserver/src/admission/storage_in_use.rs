@@ -4,6 +4,8 @@
 use coracle_api::json::Value;
 use coracle_api::meta;
 
+/// What upstream calls it.
+pub const NAME: &str = "StorageObjectInUseProtection";
 /// The finalizer of PersistentVolumeClaims.
 pub const CLAIM: &str = "kubernetes.io/pvc-protection";
 /// The finalizer of PersistentVolumes.

@@ -10,6 +10,7 @@
 //! that number has reached the store's revision.
 
 mod index;
+pub mod measured;
 mod object;
 mod resource;
 mod scan;

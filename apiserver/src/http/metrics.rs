@@ -6,6 +6,7 @@ pub use sizes::Sizes;
 
 use super::fairness::{Limits, Meters};
 use crate::auth::Attributes;
+use crate::cache::measured;
 use crate::server::Server;
 use coracle_api::Gvr;
 use jiff::Timestamp;
@@ -158,6 +159,25 @@ struct Watched {
     resource: String,
 }
 
+/// A step of admission, or what one of its plugins takes of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Step {
+    operation: &'static str,
+    rejected: &'static str,
+    r#type: &'static str,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Plugin {
+    name: &'static str,
+    operation: &'static str,
+    rejected: &'static str,
+    r#type: &'static str,
+}
+
+/// Upstream's bounds of what admission takes (apiserver `admission/metrics`).
+const ADMISSION: [f64; 6] = [0.005, 0.025, 0.1, 0.5, 1.0, 2.5];
+
 /// The figures of one kind of request: found once, and then filled without looking for them by their labels. Each is made when it
 /// is first needed.
 #[derive(Debug)]
@@ -199,7 +219,7 @@ const COMPONENT: &str = "apiserver";
 const TICKS: f64 = 100.0;
 
 /// Upstream's bounds of request durations: rules ask for some of them by name.
-const BUCKETS: [f64; 23] = [
+pub const BUCKETS: [f64; 23] = [
     0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0,
     45.0, 60.0,
 ];
@@ -227,6 +247,8 @@ pub struct Metrics {
     event_sizes: Family<Watched, Sizes, fn() -> Sizes>,
     watched: Mutex<HashMap<Watched, Sizes>>,
     handshake_errors: Counter,
+    steps: Family<Step, Histogram, fn() -> Histogram>,
+    plugins: Family<Plugin, Histogram, fn() -> Histogram>,
     lasting: Family<Kind, Gauge>,
     inflight: Family<Requests, Gauge>,
     inqueue: Family<Requests, Gauge>,
@@ -242,10 +264,11 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// All figures, with those of priority and fairness.
-    pub fn new(fairness: &Meters) -> Self {
+    /// All figures, with those of priority and fairness and of the store.
+    pub fn new(fairness: &Meters, store: &measured::Meters) -> Self {
         let mut registry = Registry::default();
         fairness.register(&mut registry);
+        store.register(&mut registry);
         let requests = Family::default();
         let durations = Family::new_with_constructor((|| Histogram::new(BUCKETS)) as fn() -> Histogram);
         let served = Family::new_with_constructor((|| Histogram::new(BUCKETS)) as fn() -> Histogram);
@@ -253,6 +276,8 @@ impl Metrics {
         let event_sizes = Family::new_with_constructor((|| Sizes::new(&EVENTS)) as fn() -> Sizes);
         let (terminations, own, events) = (Family::default(), Family::default(), Family::default());
         let handshake_errors = Counter::default();
+        let steps = Family::new_with_constructor((|| Histogram::new(ADMISSION)) as fn() -> Histogram);
+        let plugins = Family::new_with_constructor((|| Histogram::new(ADMISSION)) as fn() -> Histogram);
         let lasting = Family::default();
         let (inflight, inqueue) = (Family::default(), Family::default());
         registry.register("apiserver_request", "Requests by verb, resource and code", requests.clone());
@@ -267,6 +292,10 @@ impl Metrics {
         registry.register("apiserver_watch_events_sizes", "Sizes of events, in bytes", event_sizes.clone());
         let handshakes = "Connections that were not agreed on";
         registry.register("apiserver_tls_handshake_errors", handshakes, handshake_errors.clone());
+        let admitted = "Time that admission took, by step";
+        registry.register("apiserver_admission_step_admission_duration_seconds", admitted, steps.clone());
+        let admitted = "Time that admission took, by plugin";
+        registry.register("apiserver_admission_controller_admission_duration_seconds", admitted, plugins.clone());
         registry.register("apiserver_longrunning_requests", "Watches, logs and connections", lasting.clone());
         registry.register("apiserver_current_inflight_requests", "Requests being served", inflight.clone());
         registry.register("apiserver_current_inqueue_requests", "Requests that wait for their turn", inqueue.clone());
@@ -298,6 +327,8 @@ impl Metrics {
             event_sizes,
             watched: Mutex::default(),
             handshake_errors,
+            steps,
+            plugins,
             lasting,
             inflight,
             inqueue,
@@ -380,6 +411,26 @@ impl Metrics {
     pub fn own_request(&self, about: &Attributes, applies: bool) {
         let Kind { verb, group, resource, subresource, .. } = Kind::of(about, applies);
         self.own.get_or_create(&Own { verb, group, resource, subresource }).inc();
+    }
+
+    /// Counts a step of admission.
+    pub fn admission(&self, r#type: &'static str, operation: &'static str, is_rejected: bool, took: Duration) {
+        let rejected = if is_rejected { "true" } else { "false" };
+        self.steps.get_or_create(&Step { operation, rejected, r#type }).observe(took.as_secs_f64());
+    }
+
+    /// Counts what a plugin takes of it.
+    pub fn admission_of(
+        &self,
+        name: &'static str,
+        r#type: &'static str,
+        operation: &'static str,
+        is_rejected: bool,
+        took: Duration,
+    ) {
+        let rejected = if is_rejected { "true" } else { "false" };
+        let labels = Plugin { name, operation, rejected, r#type };
+        self.plugins.get_or_create(&labels).observe(took.as_secs_f64());
     }
 
     /// Counts a connection that came to nothing.

@@ -1,6 +1,6 @@
 //! The figures of /metrics, by what they count.
 
-use crate::harness::{Client, Harness, LIMIT, Served};
+use crate::harness::{Client, Harness, LIMIT, Served, pod};
 use axum::body::Body;
 use coracle_apiserver::UserInfo;
 use http::{Request, StatusCode};
@@ -79,6 +79,73 @@ async fn events_are_counted_for_each_watcher() {
     assert_eq!(figure(&client, &format!("apiserver_watch_events_total{of}")).await, 4.0);
     assert_eq!(figure(&client, &format!("apiserver_watch_events_sizes_count{of}")).await, 4.0);
     assert_eq!(figure(&client, &format!("apiserver_watch_events_sizes_sum{of}")).await, sizes as f64);
+}
+
+/// apiserver `storage/etcd3/metrics`.
+#[tokio::test]
+async fn what_the_store_is_asked_is_counted_by_resource() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    let deployments = "/apis/apps/v1/namespaces/default/deployments";
+    let deployment = json!({"metadata": {"name": "d"}, "spec": {"selector": {"matchLabels": {"a": "b"}},
+        "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}});
+    let definition = json!({"metadata": {"name": "boats.example.com"}, "spec": {"group": "example.com", "scope": "Namespaced",
+        "names": {"plural": "boats", "kind": "Boat"}, "versions": [{"name": "v1", "served": true, "storage": true,
+            "schema": {"openAPIV3Schema": {"type": "object"}}}]}});
+    client.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", &definition).await;
+    let boat = json!({"apiVersion": "example.com/v1", "kind": "Boat", "metadata": {"name": "b"}});
+    let boats = "/apis/example.com/v1/namespaces/default/boats";
+    for (group, resource, path, object, name) in [
+        ("", "configmaps", MAPS, json!({"metadata": {"name": "a"}}), "a"),
+        ("apps", "deployments", deployments, deployment, "d"),
+        ("example.com", "boats", boats, boat, "b"),
+    ] {
+        let made = async {
+            while client.post(path, &object).await.0 != StatusCode::CREATED {
+                tokio::task::yield_now().await;
+            }
+        };
+        let count = async |operation: &str| {
+            let of = format!("{{operation=\"{operation}\",group=\"{group}\",resource=\"{resource}\"}}");
+            let requests = figure(&client, &format!("etcd_requests_total{of}")).await;
+            assert_eq!(figure(&client, &format!("etcd_request_duration_seconds_count{of}")).await, requests);
+            requests
+        };
+        let before = count("create").await;
+        tokio::time::timeout(LIMIT, made).await.expect("it is served");
+        assert_eq!(count("create").await - before, 1.0, "{resource}");
+        let before = count("update").await;
+        let labels = json!({"metadata": {"labels": {"c": "d"}}});
+        assert_eq!(client.merge(&format!("{path}/{name}"), &labels).await.0, StatusCode::OK);
+        assert_eq!(count("update").await - before, 1.0, "{resource}");
+        assert_eq!(client.delete(&format!("{path}/{name}")).await.0, StatusCode::OK);
+        assert_eq!(count("delete").await, 1.0, "{resource}");
+    }
+}
+
+/// apiserver `admission/metrics`.
+#[tokio::test]
+async fn steps_of_admission_are_timed_with_their_plugins() {
+    let harness = Harness::start().await;
+    let client = harness.admin();
+    let steps = "apiserver_admission_step_admission_duration_seconds_count";
+    let plugins = "apiserver_admission_controller_admission_duration_seconds_count";
+    let step = |operation: &str, kind: &str| {
+        format!("{steps}{{operation=\"{operation}\",rejected=\"false\",type=\"{kind}\"}}")
+    };
+    let before = figure(&client, &step("CREATE", "validate")).await;
+    client.post("/api/v1/namespaces/default/pods", &pod("a")).await;
+    assert_eq!(figure(&client, &step("CREATE", "validate")).await - before, 1.0);
+    for name in ["NamespaceLifecycle", "ServiceAccount", "DefaultTolerationSeconds", "Priority"] {
+        let of = format!("{plugins}{{name=\"{name}\",operation=\"CREATE\",rejected=\"false\",type=\"admit\"}}");
+        assert!(figure(&client, &of).await >= 1.0, "{name}");
+    }
+    let (code, _) = client.post("/api/v1/namespaces/none/pods", &pod("a")).await;
+    assert_eq!(code, StatusCode::NOT_FOUND);
+    let of = "{name=\"NamespaceLifecycle\",operation=\"CREATE\",rejected=\"true\",type=\"admit\"}";
+    assert_eq!(figure(&client, &format!("{plugins}{of}")).await, 1.0);
+    let of = "{operation=\"CREATE\",rejected=\"true\",type=\"admit\"}";
+    assert_eq!(figure(&client, &format!("{steps}{of}")).await, 1.0);
 }
 
 #[tokio::test]
