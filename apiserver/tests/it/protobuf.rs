@@ -157,6 +157,11 @@ async fn discovery() {
         let version = json["apiVersion"].as_str().unwrap_or_default().to_owned();
         let envelope = [&[10, version.len() as u8][..], version.as_bytes(), &[18, kind.len() as u8], kind.as_bytes()];
         assert_eq!(&body[6..6 + envelope.concat().len()], envelope.concat(), "{path}");
+        if path == "/apis/apps/v1" {
+            // A resource's verbs are a message of their own, in its field 4 (apimachinery `meta/v1/generated.proto`, Verbs).
+            let has = |bytes: &[u8]| body.windows(bytes.len()).any(|window| window == bytes);
+            assert!(has(b"\x0a\x06create") && !has(b"\x22\x06create"));
+        }
         json["apiVersion"] = "v1".into();
         if version.is_empty() {
             // Read as of the kind that is asked for, which has one.
