@@ -2,7 +2,7 @@
 //!
 //! A feature is declared while it is new: nodes of one cluster may differ in it. The names are those of upstream's gates.
 
-use k8s_openapi::api::core::v1::PodSpec;
+use k8s_openapi::api::core::v1::{ContainerRestartRule, PodSpec};
 
 /// The node takes exec, attach and port-forward over WebSockets itself.
 pub const WEB_SOCKETS: &str = "ExtendWebSocketsToKubelet";
@@ -20,10 +20,19 @@ pub const DECLARED: [&str; 4] = [WEB_SOCKETS, RESIZE_POD, RESIZE_INIT, RESTART_A
 
 /// What a node must declare to be given the pod, in order.
 pub fn needed(spec: &PodSpec) -> impl Iterator<Item = &'static str> {
-    let mut containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
-    let restarts = containers
-        .any(|one| one.restart_policy_rules.iter().flatten().any(|rule| rule.action == "RestartAllContainers"));
-    let users = spec.host_network == Some(true) && spec.host_users == Some(false);
+    let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    let rules = containers.flat_map(|one| one.restart_policy_rules.iter().flatten());
+    needed_by(rules, spec.host_network, spec.host_users)
+}
+
+/// The same, from the rules of all containers and the two fields that it depends on.
+pub fn needed_by<'a>(
+    rules: impl IntoIterator<Item = &'a ContainerRestartRule>,
+    host_network: Option<bool>,
+    host_users: Option<bool>,
+) -> impl Iterator<Item = &'static str> {
+    let restarts = rules.into_iter().any(|rule| rule.action == "RestartAllContainers");
+    let users = host_network == Some(true) && host_users == Some(false);
     [(RESTART_ALL, restarts), (HOST_NETWORK_USERS, users)].into_iter().filter(|(_, needs)| *needs).map(|(name, _)| name)
 }
 

@@ -23,6 +23,7 @@ pub mod informers;
 pub mod key;
 pub mod lease;
 pub mod metrics;
+pub mod outline;
 pub mod queue;
 pub mod reconciler;
 pub mod recorder;

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use coracle_client::outline::Pod;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, PodCondition};
+use k8s_openapi::api::core::v1::PodCondition;
 
 /// The pod's phase, empty where it has none yet.
 pub fn phase(pod: &Pod) -> &str {

@@ -1,6 +1,7 @@
 //! Affinity and anti-affinity to other pods, compiled once per pod.
 
-use k8s_openapi::api::core::v1::{Pod, PodAffinityTerm};
+use coracle_client::outline::Pod;
+use k8s_openapi::api::core::v1::PodAffinityTerm;
 
 use crate::{spread::selector, terms::Term};
 

@@ -55,7 +55,7 @@ impl NodeInfo {
     pub fn set_node(&mut self, node: Arc<Node>) {
         let status = node.status.as_ref();
         let allocatable = status.and_then(|status| status.allocatable.as_ref().or(status.capacity.as_ref()));
-        self.allocatable = Resources::of(allocatable);
+        self.allocatable = Resources::of_map(allocatable);
         let pods = allocatable
             .and_then(|list| list.get("pods"))
             .and_then(|pods| coracle_api::quantity::Quantity::parse(&pods.0).ok());

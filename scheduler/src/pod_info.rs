@@ -5,8 +5,8 @@ use std::{
     sync::Arc,
 };
 
-use coracle_client::Key;
-use k8s_openapi::api::core::v1::{Pod, Toleration};
+use coracle_client::{Key, outline::Pod};
+use k8s_openapi::api::core::v1::Toleration;
 
 use crate::{
     affinity::PodAffinities,

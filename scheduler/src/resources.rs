@@ -4,10 +4,8 @@ use std::collections::BTreeMap;
 
 use coracle_api::quantity::Quantity;
 use coracle_api::resources::{Amounts, Part, is_pod_level, together};
-use k8s_openapi::{
-    api::core::v1::{Container, ContainerStatus, Pod, PodStatus, ResourceRequirements},
-    apimachinery::pkg::api::resource::Quantity as Text,
-};
+use coracle_client::outline::{Container, ContainerStatus, Pod, PodStatus, Quantities, Requests};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 
 /// What upstream counts for a container that asks for nothing when nodes are scored (pkg/scheduler/util/pod_resources.go).
 const DEFAULT_MILLI_CPU: i64 = 100;
@@ -34,17 +32,26 @@ impl Amounts for Resources {
 
 impl Resources {
     /// The amounts in a list of quantities; what is no quantity counts nothing (the server refuses it).
-    pub fn of(list: Option<&BTreeMap<String, Text>>) -> Self {
+    pub fn of(list: Option<&Quantities>) -> Self {
+        Self::sum_of(list.into_iter().flat_map(Quantities::iter))
+    }
+
+    /// The same, of amounts in a map.
+    pub fn of_map(list: Option<&BTreeMap<String, Text>>) -> Self {
+        Self::sum_of(list.into_iter().flatten().map(|(name, amount)| (name.as_str(), amount)))
+    }
+
+    fn sum_of<'a>(list: impl Iterator<Item = (&'a str, &'a Text)>) -> Self {
         let mut resources = Self::default();
-        for (name, quantity) in list.into_iter().flatten() {
+        for (name, quantity) in list {
             let Ok(quantity) = Quantity::parse(&quantity.0) else { continue };
-            match name.as_str() {
+            match name {
                 "cpu" => resources.milli_cpu = quantity.millis(),
                 "memory" => resources.memory = quantity.units(),
                 "ephemeral-storage" => resources.ephemeral = quantity.units(),
                 // Counted apart: a pod takes one whether it says so or not.
                 "pods" => {}
-                _ => resources.others.push((name.clone(), quantity.units())),
+                _ => resources.others.push((name.to_owned(), quantity.units())),
             }
         }
         resources
@@ -115,14 +122,14 @@ pub fn of_pod(pod: &Pod) -> (Resources, i64, i64) {
 }
 
 /// What the pod asks for as a whole, instead of what its containers do (KEP-2837).
-fn own_requests(pod: &Pod) -> Option<&BTreeMap<String, Text>> {
+fn own_requests(pod: &Pod) -> Option<&Quantities> {
     let own = pod.spec.as_ref()?.resources.as_ref()?.requests.as_ref()?;
-    own.keys().any(|name| is_pod_level(name)).then_some(own)
+    own.iter().any(|(name, _)| is_pod_level(name)).then_some(own)
 }
 
 /// Puts what the pod asks for as a whole in place of its containers' sum (component-helpers `applyPodLevelResources`): while
 /// it is resized the most of what it asks for, has been given and has (KEP-5419; `effectivePodLevelResources`).
-fn replace(total: &mut Resources, pod: &Pod, own: &BTreeMap<String, Text>) {
+fn replace(total: &mut Resources, pod: &Pod, own: &Quantities) {
     let mut amounts = Resources::of(Some(own));
     if let Some((status, has)) = told_whole(pod) {
         let mut most = requests(Some(has));
@@ -132,8 +139,8 @@ fn replace(total: &mut Resources, pod: &Pod, own: &BTreeMap<String, Text>) {
         }
         amounts = most;
     }
-    for name in own.keys().filter(|name| is_pod_level(name)) {
-        match name.as_str() {
+    for (name, _) in own.iter().filter(|(name, _)| is_pod_level(name)) {
+        match name {
             "cpu" => total.milli_cpu = amounts.milli_cpu,
             "memory" => total.memory = amounts.memory,
             _ => total.set_other(name, amounts.other(name)),
@@ -157,7 +164,7 @@ fn requests_of(pod: &Pod, container: &Container) -> Resources {
 }
 
 /// The state of a pod whose kubelet says what it has as a whole.
-fn told_whole(pod: &Pod) -> Option<(&PodStatus, &ResourceRequirements)> {
+fn told_whole(pod: &Pod) -> Option<(&PodStatus, &Requests)> {
     let status = pod.status.as_ref()?;
     Some((status, status.resources.as_ref()?))
 }
@@ -168,7 +175,7 @@ fn statuses(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
 }
 
 fn status_of<'a>(pod: &'a Pod, container: &str) -> Option<&'a ContainerStatus> {
-    statuses(pod).find(|status| status.name == container)
+    statuses(pod).find(|status| &*status.name == container)
 }
 
 fn is_infeasible(pod: &Pod) -> bool {
@@ -194,7 +201,7 @@ pub fn told_the_same(one: &Pod, other: &Pod) -> bool {
     told(one) == told(other) && same && is_infeasible(one) == is_infeasible(other)
 }
 
-fn requests(requirements: Option<&ResourceRequirements>) -> Resources {
+fn requests(requirements: Option<&Requests>) -> Resources {
     Resources::of(requirements.and_then(|requirements| requirements.requests.as_ref()))
 }
 
@@ -203,7 +210,7 @@ fn asks(container: &Container, name: &str) -> bool {
         .resources
         .as_ref()
         .and_then(|resources| resources.requests.as_ref())
-        .is_some_and(|requests| requests.contains_key(name))
+        .is_some_and(|requests| requests.names(name))
 }
 
 /// What the containers take together, or the pod as a whole, and its overhead.

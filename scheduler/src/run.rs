@@ -12,13 +12,10 @@ use coracle_api::clock::{Clock, SystemClock};
 use coracle_api::json::json;
 use coracle_client::{
     Action, Client, Event, EventType, Informers, LeaderLease, Metrics, Recorder, Scope, Subscription,
-    action::PatchKind, executor::Executor, recorder::reference,
+    action::PatchKind, executor::Executor, outline::Pod, recorder::reference,
 };
 use futures::{FutureExt, future::BoxFuture};
-use k8s_openapi::{
-    api::core::v1::{Node, Pod},
-    apimachinery::pkg::apis::meta::v1::Time,
-};
+use k8s_openapi::{api::core::v1::Node, apimachinery::pkg::apis::meta::v1::Time};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};

@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 
 use coracle_api::selector::LabelSelector;
-use k8s_openapi::api::core::v1::{
-    Node, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, Taint, Toleration,
-};
+use coracle_client::outline::Pod;
+use k8s_openapi::api::core::v1::{Node, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Taint, Toleration};
 
 /// A condition on one label or field.
 #[derive(Clone, Debug)]

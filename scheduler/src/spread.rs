@@ -1,9 +1,9 @@
 //! Topology spread constraints, compiled once per pod.
 
 use coracle_api::selector::LabelSelector;
+use coracle_client::outline::Pod;
 use k8s_openapi::{
-    api::core::v1::{Pod, TopologySpreadConstraint},
-    apimachinery::pkg::apis::meta::v1::LabelSelector as Selector,
+    api::core::v1::TopologySpreadConstraint, apimachinery::pkg::apis::meta::v1::LabelSelector as Selector,
 };
 
 use crate::terms::Term;

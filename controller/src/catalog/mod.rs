@@ -10,12 +10,12 @@ use std::{
     time::Duration,
 };
 
-use coracle_client::{Event, Informer, Informers, Key, ResourceId, Scope, Subscription};
+use coracle_client::{Event, Informer, Informers, Key, ResourceId, Scope, Subscription, outline::Pod};
 use futures::future::BoxFuture;
 use k8s_openapi::{
     api::{
         apps::v1::{Deployment, ReplicaSet},
-        core::v1::{Namespace, Node, Pod, Service},
+        core::v1::{Namespace, Node, Service},
         discovery::v1::EndpointSlice,
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,

@@ -10,8 +10,9 @@ use coracle_api::json::Value;
 use coracle_client::{
     Action, Context, Informer, Informers, Key, Plan, Reconciler, ResourceId, Snapshot, Step, Verb, Wires,
     executor::Outcome,
+    outline::{Pod, Volume},
 };
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Volume};
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use parking_lot::Mutex;
 use serde::Deserialize;
 
@@ -165,7 +166,7 @@ fn volumes(pod: &Pod) -> &[Volume] {
 /// `storage/ephemeral`).
 fn claim_of(pod: &Pod, volume: &Volume) -> Option<String> {
     match &volume.persistent_volume_claim {
-        Some(source) => Some(source.claim_name.clone()),
+        Some(source) => Some(source.claim_name.to_string()),
         None => volume.ephemeral.as_ref().map(|_| made_for(pod, volume)),
     }
 }
@@ -179,7 +180,7 @@ fn uses(pod: &Pod, claim: &PersistentVolumeClaim) -> bool {
     let name = claim.metadata.name.as_deref().unwrap_or_default();
     pods::node(pod).is_some()
         && volumes(pod).iter().any(|volume| match &volume.persistent_volume_claim {
-            Some(source) => source.claim_name == name,
+            Some(source) => &*source.claim_name == name,
             None => {
                 let own = ownership::controller(&claim.metadata).map(|owner| &owner.uid);
                 volume.ephemeral.is_some()

@@ -13,12 +13,9 @@ mod strategy;
 
 use std::sync::Arc;
 
-use coracle_client::{Context, Informer, Informers, Key, Plan, Reconciler, Snapshot, Wires};
+use coracle_client::{Context, Informer, Informers, Key, Plan, Reconciler, Snapshot, Wires, outline::Pod};
 use k8s_openapi::{
-    api::{
-        apps::v1::{Deployment, ReplicaSet},
-        core::v1::Pod,
-    },
+    api::apps::v1::{Deployment, ReplicaSet},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 

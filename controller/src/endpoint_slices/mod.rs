@@ -7,9 +7,9 @@ mod slices;
 use std::sync::Arc;
 
 use coracle_api::selector::LabelSelector;
-use coracle_client::{Context, Informer, Informers, Key, Plan, Reconciler, Snapshot, Wires};
+use coracle_client::{Context, Informer, Informers, Key, Plan, Reconciler, Snapshot, Wires, outline::Pod};
 use k8s_openapi::api::{
-    core::v1::{Endpoints, Node, Pod, Service},
+    core::v1::{Endpoints, Node, Service},
     discovery::v1::EndpointSlice,
 };
 

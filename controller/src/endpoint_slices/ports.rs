@@ -1,7 +1,8 @@
 //! The ports of a service as they are on one pod.
 
+use coracle_client::outline::Pod;
 use k8s_openapi::{
-    api::core::v1::{Pod, Service, ServicePort},
+    api::core::v1::{Service, ServicePort},
     apimachinery::pkg::util::intstr::IntOrString,
 };
 

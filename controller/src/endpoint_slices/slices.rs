@@ -6,10 +6,10 @@ use std::{
     sync::Arc,
 };
 
-use coracle_client::{Action, Plan, recorder::reference};
+use coracle_client::{Action, Plan, outline::Pod, recorder::reference};
 use k8s_openapi::{
     api::{
-        core::v1::{ObjectReference, Pod, Service},
+        core::v1::{ObjectReference, Service},
         discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice},
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
@@ -101,8 +101,8 @@ pub(super) fn target(pod: &Pod) -> ObjectReference {
 /// The pod's own host name, where it has one under this service.
 pub(super) fn hostname(service: &Service, pod: &Pod) -> Option<String> {
     let spec = pod.spec.as_ref()?;
-    let here = spec.subdomain.is_some() && spec.subdomain == service.metadata.name;
-    spec.hostname.clone().filter(|hostname| here && !hostname.is_empty())
+    let here = spec.subdomain.is_some() && spec.subdomain.as_deref() == service.metadata.name.as_deref();
+    spec.hostname.as_deref().filter(|hostname| here && !hostname.is_empty()).map(str::to_owned)
 }
 
 fn endpoint(state: &State, service: &Service, pod: &Pod, address: String) -> Endpoint {

@@ -11,14 +11,11 @@ use coracle_api::clock::Clock;
 use coracle_api::json::json;
 use coracle_client::{
     Action, Context, EventType, Informer, Informers, Key, Plan, Reconciler, Snapshot, Step, Wires, action::PatchKind,
-    recorder::reference,
+    outline::Pod, recorder::reference,
 };
 use jiff::Timestamp;
 use k8s_openapi::{
-    api::{
-        coordination::v1::Lease,
-        core::v1::{Node, Pod},
-    },
+    api::{coordination::v1::Lease, core::v1::Node},
     apimachinery::pkg::apis::meta::v1::Time,
 };
 use parking_lot::Mutex;

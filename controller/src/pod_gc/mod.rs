@@ -10,13 +10,10 @@ use std::{
 use coracle_api::{clock::Clock, json::json};
 use coracle_client::{
     Action, Context, Informer, Informers, Key, Plan, Reconciler, ResourceId, Snapshot, Step, Verb, Wires,
-    action::PatchKind, executor::Outcome,
+    action::PatchKind, executor::Outcome, outline::Pod,
 };
 use jiff::Timestamp;
-use k8s_openapi::{
-    api::core::v1::{Node, Pod},
-    apimachinery::pkg::apis::meta::v1::Time,
-};
+use k8s_openapi::{api::core::v1::Node, apimachinery::pkg::apis::meta::v1::Time};
 use parking_lot::Mutex;
 
 use crate::{

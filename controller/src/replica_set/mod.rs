@@ -7,10 +7,11 @@ use std::{sync::Arc, time::Duration};
 
 use coracle_api::decode;
 use coracle_client::{
-    Action, Context, Informer, Informers, Key, Plan, Reconciler, Snapshot, Step, Wires, recorder::reference,
+    Action, Context, Informer, Informers, Key, Plan, Reconciler, Snapshot, Step, Wires, outline::Pod,
+    recorder::reference,
 };
 use k8s_openapi::{
-    api::{apps::v1::ReplicaSet, core::v1::Pod},
+    api::{apps::v1::ReplicaSet, core::v1::Pod as WholePod},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 
@@ -123,7 +124,7 @@ fn scale(state: &State, set: &ReplicaSet, owned: &[Arc<Pod>], wanted: usize, con
 }
 
 /// A pod from the set's template. The server completes the name.
-fn pod_of(set: &ReplicaSet) -> Pod {
+fn pod_of(set: &ReplicaSet) -> WholePod {
     let template = set.spec.as_ref().and_then(|spec| spec.template.clone()).unwrap_or_default();
     let of_template = template.metadata.unwrap_or_default();
     let name = set.metadata.name.as_deref().unwrap_or_default();
@@ -136,7 +137,7 @@ fn pod_of(set: &ReplicaSet) -> Pod {
         owner_references: Some(vec![ownership::controlled_by(set)]),
         ..ObjectMeta::default()
     };
-    Pod { metadata, spec: template.spec, status: None }
+    WholePod { metadata, spec: template.spec, status: None }
 }
 
 #[cfg(test)]

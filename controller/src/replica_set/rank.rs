@@ -2,9 +2,12 @@
 
 use std::{cmp::Ordering, collections::HashMap, sync::Arc};
 
-use coracle_client::Snapshot;
+use coracle_client::{
+    Snapshot,
+    outline::{DELETION_COST, Pod},
+};
 use jiff::Timestamp;
-use k8s_openapi::api::{apps::v1::ReplicaSet, core::v1::Pod};
+use k8s_openapi::api::apps::v1::ReplicaSet;
 
 use crate::{ownership, pods};
 
@@ -62,10 +65,7 @@ fn phase_order(pod: &Pod) -> u8 {
 
 fn deletion_cost(pod: &Pod) -> i32 {
     let annotations = pod.metadata.annotations.as_ref();
-    annotations
-        .and_then(|all| all.get("controller.kubernetes.io/pod-deletion-cost"))
-        .and_then(|cost| cost.parse().ok())
-        .unwrap_or(0)
+    annotations.and_then(|all| all.get(DELETION_COST)).and_then(|cost| cost.parse().ok()).unwrap_or(0)
 }
 
 fn created(pod: &Pod) -> Option<Timestamp> {

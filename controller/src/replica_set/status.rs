@@ -2,12 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use coracle_client::{Context, Snapshot};
+use coracle_client::{Context, Snapshot, outline::Pod};
 use k8s_openapi::{
-    api::{
-        apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus},
-        core::v1::Pod,
-    },
+    api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus},
     apimachinery::pkg::apis::meta::v1::Time,
 };
 

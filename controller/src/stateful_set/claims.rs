@@ -1,11 +1,8 @@
 //! The claims that give a pod its own storage.
 
-use coracle_client::{Action, Key, Snapshot, recorder::reference};
+use coracle_client::{Action, Key, Snapshot, outline::Pod, recorder::reference};
 use k8s_openapi::{
-    api::{
-        apps::v1::StatefulSet,
-        core::v1::{PersistentVolumeClaim, Pod},
-    },
+    api::{apps::v1::StatefulSet, core::v1::PersistentVolumeClaim},
     apimachinery::pkg::apis::meta::v1::OwnerReference,
 };
 

@@ -1,11 +1,11 @@
 //! What makes a pod of a StatefulSet that pod: its ordinal, its name, its host name, its claims.
 
-use std::collections::BTreeMap;
-
+use coracle_api::json::{Value, json};
+use coracle_client::outline::Pod;
 use k8s_openapi::{
     api::{
         apps::v1::StatefulSet,
-        core::v1::{PersistentVolumeClaimVolumeSource, Pod, PodTemplateSpec, Volume},
+        core::v1::{PersistentVolumeClaimVolumeSource, Pod as WholePod, PodTemplateSpec, Volume},
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
@@ -58,7 +58,7 @@ pub fn revision(pod: &Pod) -> &str {
 }
 
 /// The pod with this ordinal, from the template of a revision.
-pub fn pod(set: &StatefulSet, template: &PodTemplateSpec, revision: &str, ordinal: u64) -> Pod {
+pub fn pod(set: &StatefulSet, template: &PodTemplateSpec, revision: &str, ordinal: u64) -> WholePod {
     let of_template = template.metadata.clone().unwrap_or_default();
     let metadata = ObjectMeta {
         name: Some(pod_name(set, ordinal)),
@@ -69,55 +69,68 @@ pub fn pod(set: &StatefulSet, template: &PodTemplateSpec, revision: &str, ordina
         owner_references: Some(vec![ownership::controlled_by(set)]),
         ..ObjectMeta::default()
     };
-    let mut pod = Pod { metadata, spec: template.spec.clone(), status: None };
+    let mut pod = WholePod { metadata, spec: template.spec.clone(), status: None };
     let spec = pod.spec.get_or_insert_default();
     spec.hostname = Some(pod_name(set, ordinal));
     spec.subdomain = set.spec.as_ref().and_then(|spec| spec.service_name.clone()).filter(|name| !name.is_empty());
     apply(set, &mut pod, ordinal);
-    label(&mut pod).insert(REVISION_LABEL.to_owned(), revision.to_owned());
+    pod.metadata.labels.get_or_insert_default().insert(REVISION_LABEL.to_owned(), revision.to_owned());
     pod
 }
 
-/// The pod as its identity wants it; `None` where it is so already (upstream's `identityMatches`, `storageMatches`).
-pub fn corrected(set: &StatefulSet, pod: &Pod, ordinal: u64) -> Option<Pod> {
-    let mut wanted = pod.clone();
-    apply(set, &mut wanted, ordinal);
-    (wanted != *pod).then_some(wanted)
+/// What makes the pod what its identity wants it to be, as a strategic patch; `None` where it is so already (upstream's
+/// `identityMatches`, `storageMatches`).
+pub fn correction(set: &StatefulSet, pod: &Pod, ordinal: u64) -> Option<Value> {
+    let mut patch = json!({});
+    let labelled = pod.metadata.labels.as_ref();
+    for (label, value) in labels(set, ordinal) {
+        if labelled.and_then(|labels| labels.get(label)) != Some(&value) {
+            patch["metadata"]["labels"][label] = value.into();
+        }
+    }
+    let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default();
+    let is_there = |name: &str, claim: &str| {
+        let mut known = volumes.iter().filter(|volume| &*volume.name == name);
+        known.any(|volume| volume.persistent_volume_claim.as_ref().is_some_and(|have| &*have.claim_name == claim))
+    };
+    let missing = claims(set, ordinal).filter(|(name, claim)| !is_there(name, claim)).map(|(name, claim)| {
+        // Whatever else a volume of this name is goes.
+        json!({"$retainKeys": ["name", "persistentVolumeClaim"], "name": name, "persistentVolumeClaim": {"claimName": claim}})
+    });
+    let missing: Vec<Value> = missing.collect();
+    if !missing.is_empty() {
+        patch["spec"]["volumes"] = Value::Array(missing);
+    }
+    (patch != json!({})).then_some(patch)
 }
 
-fn apply(set: &StatefulSet, pod: &mut Pod, ordinal: u64) {
-    let name = pod_name(set, ordinal);
-    let labels = label(pod);
-    labels.insert(NAME_LABEL.to_owned(), name);
-    labels.insert(INDEX_LABEL.to_owned(), ordinal.to_string());
+/// The labels that tell a pod's place in the set.
+fn labels(set: &StatefulSet, ordinal: u64) -> [(&'static str, String); 2] {
+    [(NAME_LABEL, pod_name(set, ordinal)), (INDEX_LABEL, ordinal.to_string())]
+}
+
+/// Names of the volumes that are claims of the pod's own, and of those claims.
+fn claims(set: &StatefulSet, ordinal: u64) -> impl Iterator<Item = (&str, String)> {
     let templates = set.spec.iter().flat_map(|spec| spec.volume_claim_templates.iter().flatten());
-    let claims: Vec<(String, Volume)> = templates
-        .filter_map(|template| template.metadata.name.as_deref())
-        .map(|template| (template.to_owned(), volume(template, claim_name(set, template, ordinal))))
-        .collect();
-    if claims.is_empty() {
-        return;
-    }
-    let volumes = pod.spec.get_or_insert_default().volumes.get_or_insert_default();
-    for (name, volume) in claims {
+    let named = templates.filter_map(|template| template.metadata.name.as_deref());
+    named.map(move |name| (name, claim_name(set, name, ordinal)))
+}
+
+fn apply(set: &StatefulSet, pod: &mut WholePod, ordinal: u64) {
+    let own = labels(set, ordinal).map(|(label, value)| (label.to_owned(), value));
+    pod.metadata.labels.get_or_insert_default().extend(own);
+    for (name, claim_name) in claims(set, ordinal) {
+        let volumes = pod.spec.get_or_insert_default().volumes.get_or_insert_default();
+        let volume = volume(name, claim_name);
         // A claim's template goes before a volume of the same name in the pod's.
         match volumes.iter_mut().find(|volume| volume.name == name) {
-            Some(known) if claim_of(known) == claim_of(&volume) => {}
             Some(known) => *known = volume,
             None => volumes.push(volume),
         }
     }
 }
 
-fn claim_of(volume: &Volume) -> Option<&str> {
-    volume.persistent_volume_claim.as_ref().map(|claim| claim.claim_name.as_str())
-}
-
 fn volume(name: &str, claim_name: String) -> Volume {
     let claim = PersistentVolumeClaimVolumeSource { claim_name, ..Default::default() };
     Volume { name: name.to_owned(), persistent_volume_claim: Some(claim), ..Volume::default() }
-}
-
-fn label(pod: &mut Pod) -> &mut BTreeMap<String, String> {
-    pod.metadata.labels.get_or_insert_default()
 }

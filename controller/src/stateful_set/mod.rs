@@ -18,11 +18,13 @@ mod status;
 use std::sync::Arc;
 
 use coracle_api::decode;
-use coracle_client::{Action, Context, Informer, Informers, Key, Plan, Reconciler, Snapshot, Step, Wires};
+use coracle_client::{
+    Action, Context, Informer, Informers, Key, Plan, Reconciler, Snapshot, Step, Wires, outline::Pod,
+};
 use k8s_openapi::{
     api::{
         apps::v1::{ControllerRevision, StatefulSet},
-        core::v1::{PersistentVolumeClaim, Pod},
+        core::v1::PersistentVolumeClaim,
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };

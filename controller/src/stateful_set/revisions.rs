@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use coracle_client::{Action, Key, Snapshot, Step, action::PatchKind};
+use coracle_client::{Action, Key, Snapshot, Step, action::PatchKind, outline::Pod};
 use k8s_openapi::{
     api::{
         apps::v1::{ControllerRevision, StatefulSet},
-        core::v1::{Pod, PodTemplateSpec},
+        core::v1::PodTemplateSpec,
     },
     apimachinery::pkg::{apis::meta::v1::ObjectMeta, runtime::RawExtension},
 };

@@ -3,13 +3,10 @@
 
 use std::{cmp::Reverse, collections::BTreeMap, sync::Arc};
 
-use coracle_client::{Action, Step, recorder::reference};
+use coracle_client::{Action, Step, action::PatchKind, outline::Pod, recorder::reference};
 use jiff::Timestamp;
 use k8s_openapi::{
-    api::{
-        apps::v1::{StatefulSet, StatefulSetSpec},
-        core::v1::Pod,
-    },
+    api::apps::v1::{StatefulSet, StatefulSetSpec},
     apimachinery::pkg::util::intstr::IntOrString,
 };
 
@@ -107,8 +104,8 @@ impl Work<'_> {
             steps.wait = true;
         }
         if pod.metadata.deletion_timestamp.is_none() {
-            let corrected = identity::corrected(self.set, pod, ordinal);
-            steps.push(corrected.iter().map(|pod| Action::update(pod).lenient()).collect());
+            let patch = |patch| Action::patch(pod.as_ref(), PatchKind::Strategic, patch).lenient();
+            steps.push(identity::correction(self.set, pod, ordinal).map(patch).into_iter().collect());
             steps.push(claims::owners(self.set, ordinal, None, &self.state.claims));
         }
     }

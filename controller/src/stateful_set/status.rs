@@ -2,11 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
+use coracle_client::outline::Pod;
 use jiff::Timestamp;
-use k8s_openapi::api::{
-    apps::v1::{StatefulSet, StatefulSetStatus},
-    core::v1::Pod,
-};
+use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetStatus};
 
 use super::{identity, revisions::Settled};
 use crate::pods;

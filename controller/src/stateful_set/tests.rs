@@ -126,8 +126,8 @@ fn images(world: &World) -> Vec<(String, String)> {
         .pods
         .iter()
         .map(|pod| {
-            let image = pod.spec.as_ref().unwrap().containers[0].image.clone().unwrap();
-            (pod.metadata.name.clone().unwrap(), image)
+            let image = pod.spec.as_ref().unwrap().containers[0].image.as_deref().unwrap();
+            (pod.metadata.name.clone().unwrap(), image.to_owned())
         })
         .collect();
     images.sort();
@@ -253,11 +253,9 @@ fn claims_come_before_their_pod_and_go_as_the_policy_says() {
         "volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"]}}],
     }}));
     assert_eq!(world.step(), ["create persistentvolumeclaims d/data-db-0", "create pods d/db-0"]);
-    let volume = world.pod("db-0").spec.clone().unwrap().volumes.unwrap().remove(0);
-    assert_eq!(
-        (volume.name.as_str(), volume.persistent_volume_claim.unwrap().claim_name.as_str()),
-        ("data", "data-db-0")
-    );
+    let volumes = world.pod("db-0").spec.clone().unwrap().volumes.unwrap();
+    let claim = volumes[0].persistent_volume_claim.as_ref().unwrap();
+    assert_eq!((&*volumes[0].name, &*claim.claim_name), ("data", "data-db-0"));
     world.settle();
     world.set.spec.as_mut().unwrap().replicas = Some(1);
     assert_eq!(world.step(), ["update persistentvolumeclaims d/data-db-1", "delete pods d/db-1"]);
@@ -285,4 +283,25 @@ fn old_revisions_beyond_the_limit_are_deleted() {
         }
     }
     panic!("no revision was deleted");
+}
+
+#[test]
+fn a_pod_that_lost_its_identity_is_patched() {
+    let mut world = World::new(json!({"spec": {
+        "replicas": 1, "volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"]}}],
+    }}));
+    world.settle();
+    assert!(world.plan().actions.is_empty(), "nothing is wrong with it");
+    let pod = world.pod("db-0");
+    pod.metadata.labels.as_mut().unwrap().remove("apps.kubernetes.io/pod-index");
+    pod.spec.as_mut().unwrap().volumes = Some(from(json!([{"name": "data", "emptyDir": {}}, {"name": "other"}])));
+    let plan = world.plan();
+    let patches: Vec<&Action> = plan.actions.iter().flat_map(Step::actions).collect();
+    let [Action { verb: Verb::Patch { body, .. }, name, .. }] = patches.as_slice() else { panic!("{patches:?}") };
+    assert_eq!(name, "db-0");
+    let volume = json!({"$retainKeys": ["name", "persistentVolumeClaim"], "name": "data",
+        "persistentVolumeClaim": {"claimName": "data-db-0"}});
+    let labels = json!({"apps.kubernetes.io/pod-index": "0"});
+    assert_eq!(body["metadata"]["labels"], labels);
+    assert_eq!(body["spec"], json!({"volumes": [volume]}));
 }

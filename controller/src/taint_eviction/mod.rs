@@ -5,11 +5,11 @@ use std::{sync::Arc, time::Duration};
 use coracle_api::json::json;
 use coracle_client::{
     Action, Context, Informer, Informers, Key, Plan, Reconciler, Snapshot, Step, Wires, action::PatchKind,
-    recorder::reference,
+    outline::Pod, recorder::reference,
 };
 use jiff::Timestamp;
 use k8s_openapi::{
-    api::core::v1::{Node, Pod, Taint, Toleration},
+    api::core::v1::{Node, Taint, Toleration},
     apimachinery::pkg::apis::meta::v1::Time,
 };
 

@@ -61,9 +61,13 @@ fn node(name: &str, more: Value) -> Value {
 }
 
 fn pod(name: &str, spec: Value) -> Arc<PodInfo> {
+    pod_with(name, json!({"spec": spec}))
+}
+
+fn pod_with(name: &str, more: Value) -> Arc<PodInfo> {
     let mut pod = json!({"metadata": {"name": name, "namespace": "d", "uid": name, "labels": {"app": "web"}},
         "spec": {"containers": [{"name": "c", "image": "i", "resources": {"requests": {"cpu": "1", "memory": "1Gi"}}}]}});
-    merge(&mut pod["spec"], &spec);
+    merge(&mut pod, &more);
     Arc::new(PodInfo::new(Arc::new(coracle_api::json::from_value(pod).unwrap())))
 }
 
@@ -83,10 +87,9 @@ fn pods_of_one_controller_are_spread() {
     let mut cluster = Cluster::new(&[node("a", json!({})), node("b", json!({})), node("c", json!({}))]);
     let mut counts = BTreeMap::new();
     for number in 0..9 {
-        let mut pod = coracle_api::json::to_value(&pod(&format!("p{number}"), json!({})).pod.as_ref()).unwrap();
-        pod["metadata"]["ownerReferences"] =
-            json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "w", "uid": "w", "controller": true}]);
-        let pod = Arc::new(PodInfo::new(Arc::new(coracle_api::json::from_value(pod).unwrap())));
+        let owner = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "w", "uid": "w", "controller": true});
+        let owned = json!({"metadata": {"ownerReferences": [owner]}});
+        let pod = pod_with(&format!("p{number}"), owned);
         *counts.entry(cluster.place(&pod).unwrap()).or_insert(0) += 1;
     }
     assert_eq!(counts.values().collect::<Vec<_>>(), [&3, &3, &3]);

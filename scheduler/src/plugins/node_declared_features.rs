@@ -13,7 +13,10 @@ use crate::{
 pub struct NodeDeclaredFeatures;
 
 fn needed(pod: &PodInfo) -> Vec<&'static str> {
-    pod.pod.spec.as_ref().into_iter().flat_map(node_features::needed).collect()
+    let Some(spec) = &pod.pod.spec else { return Vec::new() };
+    let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    let rules = containers.flat_map(|one| one.restart_policy_rules.iter().flatten());
+    node_features::needed_by(rules, spec.host_network, spec.host_users).collect()
 }
 
 fn declared(node: &Node) -> &[String] {
