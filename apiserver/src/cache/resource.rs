@@ -25,6 +25,13 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 const MAX_EVENTS: usize = 8192;
 const MAX_BYTES: usize = 16 << 20;
 
+/// How long a history is as large as that, and how much of what is older it holds, whichever is more: after a busy moment it
+/// would be what takes the most memory, and whoever watches has seen it (apiserver `storage/cacher/watch_cache.go`,
+/// `eventFreshDuration` and `defaultLowerBoundCapacity`).
+const FRESH: Duration = Duration::from_secs(75);
+const STALE_EVENTS: usize = 100;
+const STALE_BYTES: usize = 512 << 10;
+
 /// Joined frames that are kept, of 64 KiB or little more each.
 const KEPT_JOINED: usize = 4;
 
@@ -64,27 +71,30 @@ impl Snapshot {
 pub struct CacheEvent {
     pub change: Change,
     pub revision: Revision,
-    /// The object after the write; for a deletion the last state.
+    /// The object after the write; for a deletion the last state, carrying the deletion's revision.
     object: Arc<Object>,
-    /// The object before the write.
+    /// The object before the write; for a deletion its last state, too.
     pub previous: Option<Arc<Object>>,
-    /// The last state carrying the deletion's revision, made for the first watcher that is told.
+    /// The last state carrying the revision of the write, made for the first watcher to whom the object is gone by it.
     gone: OnceLock<Arc<Object>>,
+    at: Instant,
 }
 
 impl CacheEvent {
     fn new(change: Change, revision: Revision, object: Arc<Object>, previous: Option<Arc<Object>>) -> Self {
-        Self { change, revision, object, previous, gone: OnceLock::new() }
+        Self { change, revision, object, previous, gone: OnceLock::new(), at: Instant::now() }
+    }
+
+    /// A deletion. The last state is held once, as watchers are shown it: it says the same of labels and fields.
+    fn deletion(revision: Revision, last: &Object) -> Self {
+        let gone = Arc::new(last.at(revision, Change::Deleted));
+        let event = Self::new(Change::Deleted, revision, gone.clone(), Some(gone.clone()));
+        Self { gone: OnceLock::from(gone), ..event }
     }
 
     /// The object as it is after the write, for selectors.
     pub fn object(&self) -> &Arc<Object> {
         &self.object
-    }
-
-    /// The object as watchers are shown it: a deleted one carries the revision of its deletion.
-    pub fn shown(&self) -> &Arc<Object> {
-        if self.change == Change::Deleted { self.gone() } else { &self.object }
     }
 
     /// The object before the write as a watcher is shown it for whom it is gone.
@@ -213,6 +223,10 @@ impl ResourceCache {
     pub fn forget_kept(&self) {
         self.joined.lock().clear();
         self.kept.lock().retain(|(since, _)| since.elapsed() < KEPT_FOR);
+        let stale = self.history.read().has_stale();
+        if stale {
+            self.history.write().forget_stale();
+        }
     }
 
     /// Waits on this for news; it holds the revision of the newest event.
@@ -317,8 +331,7 @@ impl ResourceCache {
         previous: Option<Arc<Object>>,
     ) -> Option<CacheEvent> {
         let Some(stored) = &event.value else {
-            let last = previous?;
-            return Some(CacheEvent::new(Change::Deleted, event.modified, last.clone(), Some(last)));
+            return Some(CacheEvent::deletion(event.modified, &*previous?));
         };
         let change = if event.created == event.modified { Change::Added } else { Change::Modified };
         let object = known.or_else(|| {
@@ -344,9 +357,74 @@ impl History {
             || self.bytes > MAX_BYTES
             || self.events.front().is_some_and(|event| event.revision <= self.floor)
         {
-            let Some(event) = self.events.pop_front() else { break };
+            self.forget_first();
+        }
+    }
+
+    /// Whether it holds more of what is old than it should.
+    fn has_stale(&self) -> bool {
+        let is_large = self.bytes > STALE_BYTES && self.events.len() > STALE_EVENTS;
+        is_large && self.events.front().is_some_and(|event| event.at.elapsed() >= FRESH)
+    }
+
+    fn forget_stale(&mut self) {
+        while self.has_stale() || self.events.front().is_some_and(|event| event.revision <= self.floor) {
+            self.forget_first();
+        }
+        self.events.shrink_to(2 * self.events.len());
+    }
+
+    fn forget_first(&mut self) {
+        if let Some(event) = self.events.pop_front() {
             self.bytes -= event.object.size();
             self.floor = self.floor.max(event.revision);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use coracle_api::json::json;
+
+    fn object(revision: Revision, bytes: usize) -> Arc<Object> {
+        let value = json!({"kind": "Pod", "apiVersion": "v1", "metadata": {"name": "a", "namespace": "x",
+            "labels": {"app": "web"}, "annotations": {"long": "l".repeat(bytes)}}, "spec": {"nodeName": "n"}});
+        let stored = super::super::encode(&value);
+        Arc::new(Object::new("x/a".into(), &stored, 1, revision, Change::Added, crate::registry::pods()).unwrap())
+    }
+
+    fn history(events: u64, bytes: usize) -> History {
+        let mut history = History::default();
+        let event = |at| Arc::new(CacheEvent::new(Change::Modified, at, object(at, bytes), None));
+        history.extend((1..=events).map(event).collect());
+        history
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_history_is_small_when_it_is_old() {
+        let mut large = history(300, 8 << 10);
+        let mut short = history(100, 8 << 10);
+        let mut light = history(300, 100);
+        tokio::time::advance(FRESH - Duration::from_millis(1)).await;
+        assert!(![&large, &short, &light].into_iter().any(History::has_stale), "all of it is fresh");
+        tokio::time::advance(Duration::from_millis(1)).await;
+        for history in [&mut large, &mut short, &mut light] {
+            history.forget_stale();
+        }
+        assert_eq!((large.events.len(), large.floor), (STALE_EVENTS, 200));
+        assert_eq!((short.events.len(), short.floor, light.events.len()), (100, 0, 300));
+        assert_eq!(large.bytes, large.events.iter().map(|event| event.object.size()).sum::<usize>());
+    }
+
+    #[test]
+    fn the_last_state_of_what_is_deleted_is_held_once() {
+        let last = object(3, 10);
+        let event = CacheEvent::deletion(7, &last);
+        let shown = event.object().parse();
+        assert_eq!((&shown["metadata"]["resourceVersion"], event.object().revision), (&json!("7"), 7));
+        assert_eq!((event.object().labels().get("app"), event.object().field(0)), (Some("web"), last.field(0)));
+        assert!(Arc::ptr_eq(event.object(), event.gone()));
+        assert!(event.previous.is_some_and(|previous| Arc::ptr_eq(&previous, &event.object)));
     }
 }

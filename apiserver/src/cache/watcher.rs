@@ -233,7 +233,7 @@ impl Watcher {
             passed += 1;
             self.position = event.revision;
             let Some((change, object)) = self.seen(event) else { continue };
-            alike &= change == event.change && Arc::ptr_eq(&object, event.shown());
+            alike &= change == event.change && Arc::ptr_eq(&object, event.object());
             bytes += object.size();
             seen.push((change, object));
         }
@@ -267,7 +267,7 @@ impl Watcher {
     /// does is deleted (apiserver `storage/cacher`).
     fn seen(&self, event: &CacheEvent) -> Option<(Change, Arc<Object>)> {
         if self.selection.is_everything() {
-            return Some((event.change, event.shown().clone()));
+            return Some((event.change, event.object().clone()));
         }
         let before = event.previous.as_ref().is_some_and(|object| self.selection.matches(object));
         let after = event.change != Change::Deleted && self.selection.matches(event.object());
