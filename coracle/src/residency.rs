@@ -25,6 +25,8 @@ const PERIOD: Duration = Duration::from_secs(10);
 const FIRST: Duration = Duration::from_millis(250);
 /// A process that has computed less than this has touched little.
 const WORTH_IT_MILLISECONDS: i64 = 20;
+/// One that has computed less may have touched much of its program all the same, bit by bit: this many pages.
+const WORTH_IT_PAGES: usize = 1024;
 
 /// The runtime's threads: its workers, and those that wait for disks.
 static THREADS: AtomicUsize = AtomicUsize::new(0);
@@ -46,7 +48,7 @@ pub fn thread_ended() {
 /// What was given back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Given {
-    /// The program's pages, in the midst of a busy moment.
+    /// The program's pages: in the midst of a busy moment, or when they have become many again.
     Program,
     /// Free memory, too.
     All,
@@ -63,6 +65,7 @@ async fn keep(mut told: impl FnMut(Given)) {
     let in_the_midst = || THREADS.load(Ordering::Relaxed) > workers;
     let (mut computed, mut was_busy) = (0, false);
     let (mut last, mut patience) = (Instant::now(), FIRST);
+    let mut mapped = 0;
     loop {
         let due = last + if in_the_midst() { patience } else { PERIOD };
         tokio::select! {
@@ -86,7 +89,7 @@ async fn keep(mut told: impl FnMut(Given)) {
             // Once more afterwards: threads that were busy have ended by then.
             let given = (busy || was_busy).then_some(Given::All);
             was_busy = busy;
-            given
+            given.or_else(|| (mapped_pages() > mapped + WORTH_IT_PAGES).then_some(Given::Program))
         };
         if given == Some(Given::All) {
             crate::allocator::give_back();
@@ -94,12 +97,19 @@ async fn keep(mut told: impl FnMut(Given)) {
         if let Some(given) = given {
             // SAFETY: the callback has the type that is asked for, and uses nothing after it returns.
             unsafe { libc::dl_iterate_phdr(Some(let_go), std::ptr::null_mut()) };
+            mapped = mapped_pages();
             told(given);
         }
         if busy {
             computed = now;
         }
     }
+}
+
+/// Pages of files that are mapped (proc_pid_statm(5), `shared`); none where that cannot be told.
+fn mapped_pages() -> usize {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    text.split(' ').nth(2).and_then(|pages| pages.parse().ok()).unwrap_or(0)
 }
 
 /// Unmaps what is read-only of an object: the first is the program itself, which has no name (dl_iterate_phdr(3)).
@@ -257,5 +267,39 @@ mod tests {
         release.send(()).unwrap();
         runtime.block_on(busy).unwrap();
         while next().0 != Given::All {}
+    }
+
+    /// Touches each page of the program.
+    unsafe extern "C" fn touch(object: *mut libc::dl_phdr_info, _size: usize, _data: *mut c_void) -> c_int {
+        // SAFETY: as in `let_go`; the segments are readable.
+        unsafe {
+            let object = &*object;
+            let headers = std::slice::from_raw_parts(object.dlpi_phdr, usize::from(object.dlpi_phnum));
+            for header in headers.iter().filter(|header| header.p_type == libc::PT_LOAD) {
+                let start = (object.dlpi_addr + header.p_vaddr) as *const u8;
+                (0..header.p_memsz as usize).step_by(4096).for_each(|at| drop(start.add(at).read_volatile()));
+            }
+        }
+        // The program is the first.
+        1
+    }
+
+    #[test]
+    fn what_is_touched_bit_by_bit_goes_too() {
+        let runtime = runtime();
+        let (sender, mut given) = tokio::sync::mpsc::unbounded_channel();
+        runtime.spawn(keep(move |what| {
+            // As above.
+            let _ = sender.send(what);
+        }));
+        // SAFETY: the callback has the type that is asked for.
+        unsafe { libc::dl_iterate_phdr(Some(touch), std::ptr::null_mut()) };
+        let limit = Duration::from_secs(60);
+        let mut next = || runtime.block_on(async { tokio::time::timeout(limit, given.recv()).await }).unwrap();
+        // Starting took some time to compute; after that, nothing does.
+        while next() != Some(Given::Program) {
+            // SAFETY: as above.
+            unsafe { libc::dl_iterate_phdr(Some(touch), std::ptr::null_mut()) };
+        }
     }
 }
