@@ -18,6 +18,7 @@ use tokio::{sync::Notify, task::JoinSet};
 use super::client::{Connection, Target};
 
 const JSON: &str = "application/json";
+const NODE: &str = "node-1";
 const MERGE: &str = "application/merge-patch+json";
 /// Events that do not come within this are lost.
 const EVENTS_WITHIN: Duration = Duration::from_secs(60);
@@ -116,6 +117,23 @@ impl Load {
             async move { connection.call(Method::POST, &path, JSON, body).await.map(drop) }
         });
         rate.await
+    }
+
+    /// The node that the pods are bound to.
+    pub async fn register_node(&self, target: &Target) -> Result<()> {
+        let mut connection = target.connect().await?;
+        let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE},
+            "status": {"allocatable": {"cpu": "10000", "memory": "10Ti", "pods": "10000"}}});
+        connection.call(Method::POST, "/api/v1/nodes", JSON, node.to_string().into()).await.map(drop)
+    }
+
+    /// How many pods there are.
+    pub async fn count(&self, target: &Target) -> Result<usize> {
+        let mut connection = target.connect().await?;
+        let path = "/api/v1/namespaces/bench/pods";
+        let response = connection.open(Method::GET, path, JSON, Bytes::new()).await?;
+        let list: Value = serde_json::from_slice(&response.into_body().collect().await?.to_bytes())?;
+        Ok(list["items"].as_array().map_or(0, Vec::len))
     }
 
     async fn get(&self, target: &Target) -> Result<f64> {
@@ -248,7 +266,7 @@ pub fn pod(name: &str) -> Value {
             "labels": {"app": "web", "tier": "front", "pod-template-hash": "5f4fc5d67f"},
             "annotations": {"example.com/owner": "team-a", "example.com/checksum": "0123456789abcdef0123456789abcdef"}},
         "spec": {
-            "nodeName": "node-1", "automountServiceAccountToken": false,
+            "nodeName": NODE, "automountServiceAccountToken": false,
             "containers": [container("web", 8080), container("sidecar", 9090)],
             "volumes": [{"name": "config", "configMap": {"name": "web"}}, {"name": "scratch", "emptyDir": {}}],
         },
