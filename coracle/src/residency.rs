@@ -277,7 +277,9 @@ mod tests {
             let headers = std::slice::from_raw_parts(object.dlpi_phdr, usize::from(object.dlpi_phnum));
             for header in headers.iter().filter(|header| header.p_type == libc::PT_LOAD) {
                 let start = (object.dlpi_addr + header.p_vaddr) as *const u8;
-                (0..header.p_memsz as usize).step_by(4096).for_each(|at| drop(start.add(at).read_volatile()));
+                for at in (0..header.p_memsz as usize).step_by(4096) {
+                    let _ = start.add(at).read_volatile();
+                }
             }
         }
         // The program is the first.
