@@ -5,7 +5,8 @@
 
 use crate::json::{Map, Value};
 
-use super::managers::{Operation, ROOM, STRIPPED_SET, Writer, put_closing, put_opening};
+use super::entry::{Operation, Writer, put_closing, put_opening};
+use super::managers::{ROOM, STRIPPED_SET};
 use super::paths::elements;
 use super::place::{Form, Place};
 use super::set::{Element, Set};

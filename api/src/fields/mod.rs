@@ -13,6 +13,7 @@
 mod check;
 mod compare;
 mod created;
+mod entry;
 mod filter;
 mod held;
 mod managers;
@@ -26,8 +27,9 @@ mod set;
 pub use check::check;
 pub use compare::{Comparison, compare};
 pub use created::encode_created;
+pub use entry::{Operation, Writer};
 pub use filter::Filter;
-pub use managers::{Applied, ApplyError, Conflict, Convert, How, Managers, Operation, Version, Writer, with_paths};
+pub use managers::{Applied, ApplyError, Conflict, Convert, How, Managers, Version, with_paths};
 pub use merge::{merge, remove};
 pub use paths::paths;
 pub use set::{Element, Set};

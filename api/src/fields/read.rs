@@ -5,8 +5,8 @@
 
 use std::borrow::Cow;
 
+use super::entry::{Entry, Operation};
 use super::held::Held;
-use super::managers::{Entry, Operation};
 use super::set::{Element, Set};
 
 /// As deep as the general reader goes.
