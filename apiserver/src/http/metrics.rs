@@ -28,14 +28,22 @@ use std::time::Duration;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Request {
-    verb: &'static str,
+    #[prometheus(flatten)]
+    timed: Timed,
+    code: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Timed {
+    #[prometheus(flatten)]
+    kind: Kind,
     dry_run: &'static str,
-    group: String,
-    version: String,
-    resource: String,
-    subresource: String,
-    scope: &'static str,
-    component: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Terminated {
+    #[prometheus(flatten)]
+    kind: Kind,
     code: u32,
 }
 
@@ -56,22 +64,11 @@ impl Kind {
     }
 
     fn counted(&self, is_dry: bool, code: u16) -> Request {
-        let Timed { verb, dry_run, group, version, resource, subresource, scope, component } = self.timed(is_dry);
-        Request { verb, dry_run, group, version, resource, subresource, scope, component, code: code.into() }
+        Request { timed: self.timed(is_dry), code: code.into() }
     }
 
     fn timed(&self, is_dry: bool) -> Timed {
-        let Self { verb, group, version, resource, subresource, scope, component } = self.clone();
-        Timed {
-            verb,
-            dry_run: if is_dry { "All" } else { "" },
-            group,
-            version,
-            resource,
-            subresource,
-            scope,
-            component,
-        }
+        Timed { kind: self.clone(), dry_run: if is_dry { "All" } else { "" } }
     }
 }
 
@@ -118,30 +115,6 @@ impl<'a> About<'a> {
             && (self.resource, self.subresource) == (&*kind.resource, &*kind.subresource)
             && (self.group, self.version) == (&*kind.group, &*kind.version)
     }
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Timed {
-    verb: &'static str,
-    dry_run: &'static str,
-    group: String,
-    version: String,
-    resource: String,
-    subresource: String,
-    scope: &'static str,
-    component: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Terminated {
-    verb: &'static str,
-    group: String,
-    version: String,
-    resource: String,
-    subresource: String,
-    scope: &'static str,
-    component: &'static str,
-    code: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -401,9 +374,7 @@ impl Metrics {
 
     /// Counts a request that the server gave up.
     pub fn terminated(&self, about: &Attributes, applies: bool, code: u16) {
-        let Kind { verb, group, version, resource, subresource, scope, component } = Kind::of(about, applies);
-        let code = code.into();
-        let labels = Terminated { verb, group, version, resource, subresource, scope, component, code };
+        let labels = Terminated { kind: Kind::of(about, applies), code: code.into() };
         self.terminations.get_or_create(&labels).inc();
     }
 
