@@ -191,11 +191,18 @@ pub async fn running_pid(cri: &mut crate::harness::Clients, id: &str) -> u32 {
 }
 
 pub fn pid_of_script(part: &str) -> u32 {
-    let pids =
-        fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    let mut found =
-        pids.filter(|pid| fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.contains(part)));
-    found.next().expect("the script runs")
+    let is_it = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.contains(part));
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    loop {
+        let pids = fs::read_dir("/proc").unwrap().flatten();
+        let mut pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        if let Some(pid) = pids.find(is_it) {
+            return pid;
+        }
+        // While a program takes the place of another one its process has no command line.
+        assert!(std::time::Instant::now() < deadline, "the script runs");
+        std::thread::yield_now();
+    }
 }
 
 pub fn wait_gone(pid: u32) {
