@@ -158,8 +158,8 @@ pub fn count_generation(row: &Row, object: &mut Value, old: &Value) {
     }
     // Without the subresource, status is a field like any other (only custom resources have such a one).
     let apart = row.strategy.custom().is_none() || row.has(Subresource::Status);
-    let is_desired = |name: &str| !matches!(name, "metadata" | "apiVersion" | "kind") && !(apart && name == "status");
-    let keys = |value| Value::as_object(value).into_iter().flat_map(Map::keys).filter(|name| is_desired(name));
+    let is_else = |name: &str| matches!(name, "metadata" | "apiVersion" | "kind") || apart && name == "status";
+    let keys = |value| Value::as_object(value).into_iter().flat_map(Map::keys).filter(|name| !is_else(name));
     let changed = keys(object).any(|name| !fields::same(object, old, name))
         || keys(old).any(|name| object.get(name.as_str()).is_none() && !fields::same(object, old, name));
     let annotated = traits.annotations_count && meta::annotations(object) != meta::annotations(old);
