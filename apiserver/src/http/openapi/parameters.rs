@@ -1,6 +1,7 @@
 //! What requests take besides a body, and what it means.
 
 use super::definitions::Style;
+use crate::registry::fields::items;
 use coracle_api::json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use std::sync::LazyLock;
@@ -203,11 +204,11 @@ fn typed(style: Style, place: &str, name: &str, kind: &str) -> Value {
 
 /// What every operation of a path takes is said at the path (kube-openapi `builder`).
 pub(super) fn gather(item: &mut Map, of_path: Vec<Value>) {
-    let mut common = of_path;
-    let of = |operation: &Value| operation["parameters"].as_array().cloned().unwrap_or_default();
-    let first = item.values().next().map(of).unwrap_or_default();
-    common
-        .extend(first.into_iter().filter(|parameter| item.values().all(|operation| of(operation).contains(parameter))));
+    let first = item.values().next().map_or(&[][..], |operation| items(operation, "parameters"));
+    let is_shared =
+        |parameter: &&Value| item.values().all(|operation| items(operation, "parameters").contains(parameter));
+    let shared = first.iter().filter(is_shared);
+    let common: Vec<Value> = of_path.into_iter().chain(shared.cloned()).collect();
     for operation in item.values_mut().filter_map(Value::as_object_mut) {
         let Some(Value::Array(own)) = operation.get_mut("parameters") else { continue };
         own.retain(|parameter| !common.contains(parameter));
