@@ -25,12 +25,14 @@ pub struct Broken {
 }
 
 impl Broken {
-    /// By the specification of the definition before; nothing where there is none.
-    pub fn of(old: Option<&Value>) -> Self {
+    /// By the specification of the definition before; nothing where there is none. Its schemas are looked into where they are
+    /// `changed` alone.
+    pub fn of(old: Option<&Value>, changed: bool) -> Self {
         let mut broken = Self::default();
         for version in old.into_iter().flat_map(|old| items(old, "versions")) {
             match version.pointer("/schema/openAPIV3Schema").filter(|schema| schema.is_object()) {
-                Some(schema) => broken.look_at(schema),
+                Some(schema) if changed => broken.look_at(schema),
+                Some(_) => {}
                 None => broken.schemas = true,
             }
         }
@@ -79,12 +81,12 @@ mod tests {
         let of = |field: Value| {
             let schema =
                 json!({"type": "object", "properties": {"spec": {"type": "object", "properties": {"f": field}}}});
-            Broken::of(Some(&json!({"versions": [{"schema": {"openAPIV3Schema": schema}}]})))
+            Broken::of(Some(&json!({"versions": [{"schema": {"openAPIV3Schema": schema}}]})), true)
         };
         let item = json!({"type": "object", "properties": {"k": {"type": "string"}}, "required": ["k"]});
         let list = |kind: &str, item: &Value| json!({"type": "array", "x-kubernetes-list-type": kind, "x-kubernetes-list-map-keys": ["k"], "items": item});
         let none = Broken::default();
-        assert_eq!(Broken::of(None), none);
+        assert_eq!(Broken::of(None, true), none);
         assert_eq!(of(list("map", &item)), none);
         assert_eq!(of(list("set", &item)), Broken { sets: true, ..none });
         assert_eq!(of(json!({"type": "int"})), Broken { types: true, ..none });
@@ -93,6 +95,6 @@ mod tests {
             of(list("map", &json!({"type": "object", "properties": {"k": {"type": "string"}}}))),
             Broken { items: true, ..none }
         );
-        assert_eq!(Broken::of(Some(&json!({"versions": [{"name": "v1"}]}))), Broken { schemas: true, ..none });
+        assert_eq!(Broken::of(Some(&json!({"versions": [{"name": "v1"}]})), false), Broken { schemas: true, ..none });
     }
 }
