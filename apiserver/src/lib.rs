@@ -148,6 +148,7 @@ impl ApiServer {
             log: http::health::Log::default(),
             openapi: http::openapi::Documents::default(),
             kubelet,
+            twins: verbs::Twins::default(),
             lease: tokio::sync::Mutex::default(),
             stop: CancellationToken::new(),
         });

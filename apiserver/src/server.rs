@@ -45,6 +45,8 @@ pub struct Server {
     pub log: crate::http::health::Log,
     pub openapi: crate::http::openapi::Documents,
     pub kubelet: crate::http::kubelet::KubeletClient,
+    /// What was created lately.
+    pub twins: crate::verbs::Twins,
     /// Signs the tokens of service accounts.
     pub signer: crate::auth::tokens::Signer,
     /// Of the key that tells other servers of this one.

@@ -2,6 +2,7 @@
 
 mod certificates;
 mod device_admin;
+mod grounds;
 mod namespace_lifecycle;
 mod node_features;
 mod pods;
@@ -12,13 +13,19 @@ use crate::store::Compare;
 use crate::verbs::Call;
 use coracle_api::json::Value;
 use coracle_api::{Status, meta};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+pub use grounds::Grounds;
+use grounds::Rests;
 
 /// Steps and operations by upstream's names.
 const ADMIT: &str = "admit";
 const VALIDATE: &str = "validate";
 const CREATE: &str = "CREATE";
 const UPDATE: &str = "UPDATE";
+
+/// Of every object, first.
+const LIFECYCLE: &str = "NamespaceLifecycle";
 
 /// A step, whose time is counted.
 fn step(
@@ -60,34 +67,78 @@ impl Plugins<'_> {
     }
 }
 
+/// The plugins of a new object, each of which says what its answer rests on.
+struct Creating<'a, 'g> {
+    plugins: &'a Plugins<'a>,
+    grounds: &'g mut Grounds,
+}
+
+impl Creating<'_, '_> {
+    /// As [`Plugins::run`].
+    fn run(
+        &mut self,
+        name: &'static str,
+        rests: Rests<'_>,
+        plugin: impl FnOnce() -> Result<(), Status>,
+    ) -> Result<(), Status> {
+        self.grounds.note(self.plugins.call, rests)?;
+        self.plugins.run(name, plugin)
+    }
+
+    /// As [`Plugins::change`]; it rests on the object.
+    fn change(&self, name: &'static str, plugin: impl FnOnce()) {
+        self.plugins.change(name, plugin);
+    }
+}
+
 /// Changes a new object.
-pub fn mutate_create(call: &Call, object: &mut Value) -> Result<(), Status> {
+pub fn mutate_create(call: &Call, object: &mut Value, grounds: &mut Grounds) -> Result<(), Status> {
     step(call, ADMIT, CREATE, |plugins| {
-        // Nothing is told of an object that has no place to be.
-        plugins.run("NamespaceLifecycle", || namespace_of(call, object).map(drop))?;
+        let mut creating = Creating { plugins, grounds };
+        // Nothing is told of an object that has no place to be. Whether it has is asked again of each.
+        creating.run(LIFECYCLE, Rests::Object, || namespace_of(call, meta::name(object)).map(drop))?;
         match (&*call.row().served[0].0, &*call.row().plural) {
             ("", "pods") => {
-                plugins.change("ServiceAccount", || pods::service_account(object));
-                plugins.change("DefaultTolerationSeconds", || pods::default_tolerations(object));
+                creating.change("ServiceAccount", || pods::service_account(object));
+                creating.change("DefaultTolerationSeconds", || pods::default_tolerations(object));
                 let node = crate::registry::fields::text(&object["spec"], "nodeName").to_owned();
-                plugins.run("PodTopologyLabels", || pods::topology_labels(call, object, &node))?;
-                plugins.run("Priority", || pods::priority(call, object))
+                let of_node = match &*node {
+                    "" => Rests::Object,
+                    key => Rests::One { group: "", plural: "nodes", key },
+                };
+                creating.run("PodTopologyLabels", of_node, || pods::topology_labels(call, object, &node))?;
+                let classes = Rests::All { group: pods::CLASSES.0, plural: pods::CLASSES.1 };
+                creating.run("Priority", classes, || pods::priority(call, object))
             }
             ("", "persistentvolumeclaims") => {
-                plugins.change(storage_in_use::NAME, || storage_in_use::protect(object, storage_in_use::CLAIM));
+                creating.change(storage_in_use::NAME, || storage_in_use::protect(object, storage_in_use::CLAIM));
                 Ok(())
             }
             ("", "persistentvolumes") => {
-                plugins.change(storage_in_use::NAME, || storage_in_use::protect(object, storage_in_use::VOLUME));
+                creating.change(storage_in_use::NAME, || storage_in_use::protect(object, storage_in_use::VOLUME));
                 Ok(())
             }
             ("", "nodes") => {
-                plugins.change("TaintNodesByCondition", || pods::taint_new_node(object));
+                creating.change("TaintNodesByCondition", || pods::taint_new_node(object));
                 Ok(())
             }
             _ => Ok(()),
         }
     })
+}
+
+/// Whether an object like one that was let in on these grounds is let in and changed as that was.
+pub fn repeats(call: &Call, name: &str, grounds: &Grounds) -> bool {
+    let since = Instant::now();
+    if !grounds.hold(call) || namespace_of(call, name).is_err() {
+        return false;
+    }
+    let (took, metrics) = (since.elapsed(), &call.server.metrics);
+    // What was remembered of the others did not run.
+    metrics.admission_of(LIFECYCLE, ADMIT, CREATE, false, took);
+    metrics.admission(ADMIT, CREATE, false, took);
+    metrics.admission(VALIDATE, CREATE, false, Duration::ZERO);
+    true
 }
 
 /// Changes the binding of a pod to a node.
@@ -112,14 +163,21 @@ pub fn mutate_update(call: &Call, object: &mut Value, old: &Value) -> Result<(),
 }
 
 /// Refuses a new object.
-pub fn validate_create(call: &Call, object: &Value) -> Result<(), Status> {
-    step(call, VALIDATE, CREATE, |plugins| match (&*call.row().served[0].0, &*call.row().plural) {
-        // Upstream has this one in the kinds' strategies.
-        ("resource.k8s.io", "resourceclaims" | "resourceclaimtemplates") => device_admin::check_create(call, object),
-        (certificates::GROUP, certificates::REQUESTS) => {
-            plugins.run("CertificateSubjectRestriction", || certificates::check_subject(call, object))
+pub fn validate_create(call: &Call, object: &Value, grounds: &mut Grounds) -> Result<(), Status> {
+    step(call, VALIDATE, CREATE, |plugins| {
+        let mut creating = Creating { plugins, grounds };
+        match (&*call.row().served[0].0, &*call.row().plural) {
+            ("resource.k8s.io", "resourceclaims" | "resourceclaimtemplates") => {
+                creating.grounds.note(call, Rests::Moment)?;
+                // Upstream has this one in the kinds' strategies.
+                device_admin::check_create(call, object)
+            }
+            (certificates::GROUP, certificates::REQUESTS) => {
+                let check = || certificates::check_subject(call, object);
+                creating.run("CertificateSubjectRestriction", Rests::Object, check)
+            }
+            _ => Ok(()),
         }
-        _ => Ok(()),
     })
 }
 
@@ -140,8 +198,8 @@ pub fn validate_update(call: &Call, object: &Value, old: &Value) -> Result<(), S
 }
 
 /// What must hold of the object's namespace while it is written.
-pub fn namespace_of(call: &Call, object: &Value) -> Result<Option<Compare>, Status> {
-    namespace_lifecycle::check(call, meta::name(object))
+pub fn namespace_of(call: &Call, name: &str) -> Result<Option<Compare>, Status> {
+    namespace_lifecycle::check(call, name)
 }
 
 /// The same for what is created below an object: of a namespace that ends, upstream's NamespaceLifecycle refuses every

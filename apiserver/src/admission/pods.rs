@@ -72,9 +72,12 @@ fn set_label(metadata: &mut coracle_api::json::Map, label: &str, value: String) 
     labels[label] = value.into();
 }
 
+/// Priority classes: group and resource.
+pub const CLASSES: (&str, &str) = ("scheduling.k8s.io", "priorityclasses");
+
 /// The number behind a priority class (upstream's Priority).
 pub fn priority(call: &Call, pod: &mut Value) -> Result<(), Status> {
-    let snapshot = call.server.cache_of("scheduling.k8s.io", "priorityclasses")?.snapshot();
+    let snapshot = call.server.cache_of(CLASSES.0, CLASSES.1)?.snapshot();
     let name = text(&pod["spec"], "priorityClassName").to_owned();
     let class = if name.is_empty() {
         // Hardly a class is the default: a look at the encoding spares parsing all of them for every pod.

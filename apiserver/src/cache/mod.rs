@@ -13,7 +13,7 @@ mod index;
 pub mod measured;
 mod object;
 mod resource;
-mod scan;
+pub(crate) mod scan;
 mod selection;
 pub mod unreadable;
 pub mod watcher;

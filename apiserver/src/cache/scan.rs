@@ -2,18 +2,25 @@
 //!
 //! What is passed over is not looked at but for its strings and brackets: it was checked when it was written.
 
+use std::ops::Range;
+
 /// The deepest nesting that is passed over; what is stored nests less (`decode`).
 const DEEPEST: u32 = 127;
 
 /// A place in a document.
-pub(super) struct Scan<'a> {
+pub(crate) struct Scan<'a> {
     json: &'a [u8],
     at: usize,
 }
 
 impl<'a> Scan<'a> {
     pub fn new(json: &'a [u8]) -> Self {
-        Self { json, at: 0 }
+        Self::from(json, 0)
+    }
+
+    /// From another place than the first.
+    pub fn from(json: &'a [u8], at: usize) -> Self {
+        Self { json, at }
     }
 
     /// The next byte that is no white space.
@@ -85,6 +92,33 @@ impl<'a> Scan<'a> {
                 _ => {}
             }
             at += 1;
+        }
+    }
+
+    /// What stands at its place: the bytes of a value, and where they begin.
+    pub fn value(&mut self) -> Option<Range<usize>> {
+        self.peek()?;
+        let start = self.at;
+        self.skip()?;
+        Some(start..self.at)
+    }
+
+    /// The fields of the object at its place: their names without quotes, and where their values stand. None when it is none,
+    /// or a name is written with escapes.
+    pub fn fields(&mut self) -> Option<Vec<(&'a [u8], Range<usize>)>> {
+        let mut fields = Vec::new();
+        self.take(b'{').then_some(())?;
+        if self.take(b'}') {
+            return Some(fields);
+        }
+        loop {
+            let (name, escapes) = self.string()?;
+            (!escapes && self.take(b':')).then_some(())?;
+            fields.push((&name[1..name.len() - 1], self.value()?));
+            if self.take(b'}') {
+                return Some(fields);
+            }
+            self.take(b',').then_some(())?;
         }
     }
 

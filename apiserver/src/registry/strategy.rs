@@ -166,6 +166,13 @@ pub trait Strategy: Send + Sync + std::fmt::Debug + 'static {
         self.prepare_status(object, old, context);
     }
 
+    /// Whether what becomes of a new object, and what is told of it, follows from what was asked, but for its name, its uid and
+    /// the time. Objects that come by the dozen and differ in nothing else are made from one another; names that are no DNS
+    /// labels are not.
+    fn repeats(&self, _object: &Value) -> bool {
+        false
+    }
+
     /// Why upstream could not read an object as one of its own kind, in Go's words.
     fn misfit(&self, _object: &Value) -> Option<String> {
         None

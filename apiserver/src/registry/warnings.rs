@@ -56,6 +56,11 @@ impl Warnings {
         self.texts.is_empty()
     }
 
+    /// They as they were given.
+    pub fn texts(&self) -> &[String] {
+        &self.texts
+    }
+
     /// They as they are shown.
     pub fn shown(&self) -> impl Iterator<Item = &str> {
         let most = if self.whole > MOST { MOST_EACH } else { usize::MAX };

@@ -1,14 +1,17 @@
 //! CREATE.
 
+use super::allocate::{self, Allocated};
 use super::manage::{self, Managing};
-use super::{Call, Response, Written, allocate};
-use crate::admission;
+use super::twins::Copy;
+use super::{Call, Response, Written};
+use crate::admission::{self, Grounds};
 use crate::cache::{encode_managed, store_key, with_revision};
 use crate::http::request::Body;
 use crate::registry::meta;
 use crate::registry::strategy::Allocation;
 use crate::server::store_status;
-use crate::store::{Compare, Op, Outcome, Txn};
+use crate::store::{Compare, Op, Outcome, Revision, Txn};
+use bytes::Bytes;
 use coracle_api::json::Value;
 use coracle_api::{Reason, Status, meta as object_meta};
 use http::StatusCode;
@@ -21,21 +24,54 @@ const ATTEMPTS: usize = 8;
 const VERSION_SET: &str = "resourceVersion should not be set on objects to be created";
 
 pub(super) async fn create(call: Call, body: Body) -> Result<Response, Status> {
+    if let Some(Copy { name, prefix, stored }) = call.server.twins.copy(&call, &body) {
+        let (stored, revision) = store(&call, New::Encoded { name, stored }, &prefix).await?;
+        return call.answer(StatusCode::CREATED, shown(&stored, revision));
+    }
     let (mut object, empty) = body.object_and_empty(&call)?;
     call.warn(meta::merge_owners(&mut object, ""));
     let managing = if empty.is_empty() { Managing::Tracked } else { Managing::With(empty) };
-    let written = create_object(&call, object, managing).await?;
-    call.answer(StatusCode::CREATED, written.json)
+    let made = make(&call, object, managing).await?;
+    let json = shown(&made.stored, made.revision);
+    call.server.twins.remember(&call, &body, made);
+    call.answer(StatusCode::CREATED, json)
 }
 
 /// Creates an object: the whole way from defaulting to the store.
-pub(crate) async fn create_object(call: &Call, mut object: Value, managing: Managing) -> Result<Written, Status> {
+pub(crate) async fn create_object(call: &Call, object: Value, managing: Managing) -> Result<Written, Status> {
+    let made = make(call, object, managing).await?;
+    Ok(Written { json: shown(&made.stored, made.revision) })
+}
+
+/// What the client is shown: what is not kept has no revision.
+fn shown(stored: &Bytes, revision: Option<Revision>) -> Bytes {
+    revision.map_or_else(|| stored.clone(), |revision| with_revision(stored, revision))
+}
+
+/// An object that was created.
+pub(super) struct Made {
+    pub stored: Bytes,
+    /// None of a dry run.
+    pub revision: Option<Revision>,
+    /// What its name was generated from; empty when the client chose it.
+    pub prefix: String,
+    /// What admission's answers rest on.
+    pub grounds: Grounds,
+    /// Another one asked for in the same words would be made of the same parts ([`Strategy::repeats`]).
+    ///
+    /// [`Strategy::repeats`]: crate::registry::strategy::Strategy::repeats
+    pub repeats: bool,
+}
+
+async fn make(call: &Call, mut object: Value, managing: Managing) -> Result<Made, Status> {
     let row = call.row().clone();
     let strategy = &*row.strategy;
     let versioned = !matches!(managing, Managing::Applied(_))
         && object_meta::resource_version(&object).parse::<u64>().is_ok_and(|version| version != 0);
     meta::check_location(call, &mut object)?;
-    if strategy.traits().allocation != Allocation::None || admission::namespace_of(call, &object).is_err() {
+    if strategy.traits().allocation != Allocation::None
+        || admission::namespace_of(call, object_meta::name(&object)).is_err()
+    {
         // What is taken, and which namespaces there are, must be known as of now before the answer can be no.
         call.server.fresh().await?;
     }
@@ -52,7 +88,8 @@ pub(crate) async fn create_object(call: &Call, mut object: Value, managing: Mana
         let why = "create not allowed while custom resource definition is terminating";
         return Err(Status::forbidden(&call.gvr(), object_meta::name(&object), why));
     }
-    admission::mutate_create(call, &mut object)?;
+    let mut grounds = Grounds::default();
+    admission::mutate_create(call, &mut object, &mut grounds)?;
     // A name that the client chose is never replaced.
     let prefix =
         if object_meta::name(&object).is_empty() { object_meta::generate_name(&object) } else { "" }.to_owned();
@@ -71,55 +108,83 @@ pub(crate) async fn create_object(call: &Call, mut object: Value, managing: Mana
     }
     call.warn(strategy.warnings(&object, None));
     call.warn(meta::finalizer_warnings(&row, &object, None));
-    admission::validate_create(call, &object)?;
+    admission::validate_create(call, &object, &mut grounds)?;
     if versioned {
         return Err(Status::new(500, Reason::Unknown, VERSION_SET));
     }
-    store(call, object, managed_fields.as_deref(), &prefix).await
+    let repeats = strategy.repeats(&object);
+    let (stored, revision) = store(call, New::Read { object, managed_fields }, &prefix).await?;
+    Ok(Made { stored, revision, prefix, grounds, repeats })
 }
 
-/// Writes a finished object, with what it is allocated, and again when it loses a race that it can win.
-async fn store(
-    call: &Call,
-    mut object: Value,
-    mut managed_fields: Option<&[u8]>,
-    prefix: &str,
-) -> Result<Written, Status> {
+/// A finished object.
+enum New {
+    Read {
+        object: Value,
+        managed_fields: Option<Bytes>,
+    },
+    /// In its stored encoding, with nothing to allocate.
+    Encoded {
+        name: String,
+        stored: Bytes,
+    },
+}
+
+impl New {
+    fn name(&self) -> &str {
+        match self {
+            New::Read { object, .. } => object_meta::name(object),
+            New::Encoded { name, .. } => name,
+        }
+    }
+
+    /// The stored encoding, and what is written with it.
+    fn finish(self, call: &Call) -> Result<(Bytes, Allocated), Status> {
+        match self {
+            New::Read { mut object, managed_fields } => {
+                let allocated = allocate::for_create(call, &mut object)?;
+                Ok((encode_managed(&object, managed_fields.as_deref()), allocated))
+            }
+            New::Encoded { stored, .. } => Ok((stored, Allocated::default())),
+        }
+    }
+}
+
+/// Writes a finished object, with what it is allocated, and again when it loses a race that it can win. Gives its stored
+/// encoding, and the revision of what is kept.
+async fn store(call: &Call, mut new: New, prefix: &str) -> Result<(Bytes, Option<Revision>), Status> {
     let row = call.row();
     for _ in 0..ATTEMPTS {
-        let name = object_meta::name(&object).to_owned();
+        let name = new.name().to_owned();
         let key = store_key(row, &call.namespace, &name);
         let mut txn = Txn { compare: vec![Compare::absent(key.clone())], ops: Vec::new() };
         // The namespace must not end between the check and the write.
-        if let Some(namespace) = admission::namespace_of(call, &object)? {
+        if let Some(namespace) = admission::namespace_of(call, &name)? {
             txn.compare.push(namespace);
         }
         let fixed = txn.compare.len();
-        let allocated = allocate::for_create(call, &mut object)?;
+        // Many creates wait for the store at a time, hardly one runs again: it reads its object anew then.
+        let (stored, allocated) = new.finish(call)?;
         txn.compare.extend(allocated.compare);
-        let stored = encode_managed(&object, managed_fields.take());
         if call.options.dry_run {
-            if call.cache()?.snapshot().get(&object_meta::key(&object)).is_some() {
+            if call.cache()?.snapshot().get(&call.cache_key_of(&name)).is_some() {
                 return Err(Status::already_exists(&call.gvr(), &name));
             }
-            return Ok(Written { json: stored });
+            return Ok((stored, None));
         }
         let ttl = row.strategy.traits().ttl.map(Duration::from_secs);
         txn.ops.push(Op::Put { key, value: stored.clone(), ttl });
         txn.ops.extend(allocated.ops);
-        // Many creates wait for the store at a time, hardly one runs again: it reads its object anew then.
-        drop(object);
-        match call.server.store().txn(txn).await.map_err(store_status)? {
-            Outcome::Committed(revision) => {
-                return Ok(Written { json: with_revision(&stored, revision) });
-            }
+        let object = match call.server.store().txn(txn).await.map_err(store_status)? {
+            Outcome::Committed(revision) => return Ok((stored, Some(revision))),
             Outcome::Conflict(current) if current.first().is_some_and(Option::is_some) => {
                 if prefix.is_empty() {
                     return Err(Status::already_exists(&call.gvr(), &name));
                 }
-                object = read(&stored)?;
+                let mut object = read(&stored)?;
                 let name = row.strategy.generate_name(prefix, &*call.server.config.names);
                 object_meta::set(&mut object, "name", name);
+                object
             }
             Outcome::Conflict(current) => {
                 // The namespace changed, or somebody took what was to be allocated: see what there is now.
@@ -127,17 +192,19 @@ async fn store(
                     call.server.not_older_than(newest).await?;
                 }
                 call.server.fresh().await?;
-                object = read(&stored)?;
+                let mut object = read(&stored)?;
                 if current.len() > fixed {
                     allocated.undo.undo(&mut object);
                 }
+                object
             }
-        }
+        };
+        new = New::Read { object, managed_fields: None };
     }
     if prefix.is_empty() {
         Err(Status::server_timeout(&call.gvr(), "create", 1))
     } else {
-        Err(Status::generate_name_conflict(&call.gvr(), object_meta::name(&object)))
+        Err(Status::generate_name_conflict(&call.gvr(), new.name()))
     }
 }
 

@@ -12,6 +12,7 @@ mod manage;
 mod patch;
 mod scale;
 mod token;
+mod twins;
 mod update;
 mod watch;
 
@@ -20,6 +21,7 @@ pub mod service_ranges;
 pub(crate) use create::create_object;
 pub(crate) use delete::{DeleteOptions, delete_object};
 pub(crate) use manage::{Managing, manager_of};
+pub use twins::Twins;
 
 use crate::auth::{Attributes, Decision, UserInfo, authorize, forbidden};
 use crate::cache::unreadable::checked;
@@ -263,7 +265,12 @@ impl Call {
 
     /// The cache's key of the object in the path.
     pub fn cache_key(&self) -> String {
-        if self.row().namespaced { format!("{}/{}", self.namespace, self.name) } else { self.name.clone() }
+        self.cache_key_of(&self.name)
+    }
+
+    /// That of an object beside it.
+    fn cache_key_of(&self, name: &str) -> String {
+        if self.row().namespaced { format!("{}/{name}", self.namespace) } else { name.to_owned() }
     }
 
     /// The store's key of an object of this resource.

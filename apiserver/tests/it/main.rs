@@ -51,6 +51,7 @@ mod signers;
 mod statuses;
 mod store;
 mod subresources;
+mod twins;
 mod unreadable;
 mod validation;
 mod verbs;

@@ -127,6 +127,11 @@ impl Strategy for PodStrategy {
         (through == Some(Subresource::Status)).then_some(&NOT_STATUS)
     }
 
+    fn repeats(&self, pod: &Value) -> bool {
+        // Those claims are called after the pod.
+        items(&pod["spec"], "volumes").iter().all(|volume| volume.get("ephemeral").is_none())
+    }
+
     fn default(&self, pod: &mut Value) {
         pod_defaults::pod(pod);
     }
