@@ -24,7 +24,13 @@ pub struct Figures(Vec<Figure>);
 impl Figures {
     /// Adds a single value.
     pub fn value(&mut self, name: &str, value: f64, unit: &'static str, goal: Option<f64>) {
-        self.0.push(Figure { name: name.to_owned(), value, unit, spread: None, goal });
+        self.push(Figure { name: name.to_owned(), value, unit, spread: None, goal });
+    }
+
+    /// Tells of it at once: a bench takes minutes, and may not come to its end.
+    fn push(&mut self, figure: Figure) {
+        eprintln!("  {}: {:.1} {}", figure.name, figure.value, figure.unit);
+        self.0.push(figure);
     }
 
     /// Adds the median of several times, in milliseconds.
@@ -45,7 +51,7 @@ impl Figures {
             reason = "an index of a short list"
         )]
         let rank = ((last as f64) * part).round() as usize;
-        self.0.push(Figure {
+        self.push(Figure {
             name: name.to_owned(),
             value: values[rank],
             unit: "ms",

@@ -44,6 +44,8 @@ pub struct Results {
     updates: f64,
     events: f64,
     delete: f64,
+    /// Events that come together.
+    together: f64,
     /// Processor time of the server: a create, a get, an update with its events, a delete; in µs.
     cost: [f64; 4],
 }
@@ -57,6 +59,7 @@ impl Results {
             row("full list", "MB/s", self.list),
             row("updates with watchers", "1/s", self.updates),
             row("events delivered", "1/s", self.events),
+            row("events in one piece", "", self.together),
             row("delete of the collection", "1/s", self.delete),
             row("processor time of a create", "µs", self.cost[0]),
             row("processor time of a get", "µs", self.cost[1]),
@@ -80,11 +83,11 @@ impl Load {
         let get_cost = cost(self.gets);
         let list = self.list(target).await?;
         cost(self.lists);
-        let (updates, events) = self.watch(target).await?;
+        let (updates, events, together) = self.watch(target).await?;
         let update_cost = cost(self.updates);
         let delete = self.delete(target).await?;
         let cost = [create_cost, get_cost, update_cost, cost(self.pods)];
-        Ok(Results { create, get, list, updates, events, delete, cost })
+        Ok(Results { create, get, list, updates, events, delete, together, cost })
     }
 
     /// What can be asked of a server that does nothing.
@@ -96,16 +99,30 @@ impl Load {
         let after = spent();
         let list = self.list(target).await?;
         let start = spent();
-        let (updates, events) = self.watch(target).await?;
+        let (updates, events, together) = self.watch(target).await?;
         let end = spent();
         let each = |from: Duration, to: Duration, requests: usize| (to - from).as_secs_f64() * 1e6 / requests as f64;
         let cost =
             [each(before, between, self.pods), each(between, after, self.gets), each(start, end, self.updates), 0.0];
-        Ok(Results { create, get, list, updates, events, cost, ..Results::default() })
+        Ok(Results { create, get, list, updates, events, together, cost, ..Results::default() })
     }
 
-    /// Creates the pods of a namespace; how many a second.
+    /// Creates the pods of a namespace, as a ReplicaSet's are: only their names differ. How many a second.
     pub async fn create(&self, target: &Target, namespace: &str) -> Result<f64> {
+        self.create_all(target, namespace, pod).await
+    }
+
+    /// The same of pods of which no two have anything in common that could be remembered.
+    pub async fn create_different(&self, target: &Target, namespace: &str) -> Result<f64> {
+        let different = |name: &str| {
+            let mut pod = pod(name);
+            pod["spec"]["containers"][0]["image"] = format!("registry.example/web:{name}").into();
+            pod
+        };
+        self.create_all(target, namespace, different).await
+    }
+
+    async fn create_all(&self, target: &Target, namespace: &str, pod: impl Fn(&str) -> Value) -> Result<f64> {
         let mut connection = target.connect().await?;
         let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
         connection.call(Method::POST, "/api/v1/namespaces", JSON, object.to_string().into()).await?;
@@ -157,9 +174,10 @@ impl Load {
         Ok(bytes as f64 / 1e6 / start.elapsed().as_secs_f64())
     }
 
-    /// Updates while watchers watch: updates a second, and events a second over all watchers.
-    async fn watch(&self, target: &Target) -> Result<(f64, f64)> {
+    /// Updates while watchers watch: updates a second, events a second over all watchers, and how many come together.
+    async fn watch(&self, target: &Target) -> Result<(f64, f64, f64)> {
         let (seen, done) = (Arc::new(AtomicU64::new(0)), Arc::new(Notify::new()));
+        let pieces = Arc::new(AtomicU64::new(0));
         let wanted = (self.watchers * self.updates) as u64;
         let mut watchers = JoinSet::new();
         let version = self.version(target).await?;
@@ -167,6 +185,7 @@ impl Load {
             let connection = target.connect().await?;
             for _ in 0..self.watchers / self.connections + usize::from(number < self.watchers % self.connections) {
                 let (mut connection, seen, done) = (connection.clone(), seen.clone(), done.clone());
+                let pieces = pieces.clone();
                 let path = format!("/api/v1/namespaces/bench/pods?watch=true&resourceVersion={version}");
                 let response = connection.open(Method::GET, &path, JSON, Bytes::new()).await?;
                 watchers.spawn(async move {
@@ -175,6 +194,7 @@ impl Load {
                         let Ok(data) = frame.into_data() else { continue };
                         // An event is a line.
                         let events = data.iter().filter(|byte| **byte == b'\n').count() as u64;
+                        pieces.fetch_add(1, Ordering::Relaxed);
                         if seen.fetch_add(events, Ordering::Relaxed) + events >= wanted {
                             done.notify_one();
                         }
@@ -190,7 +210,8 @@ impl Load {
         });
         let updates = updates.await?;
         tokio::time::timeout(EVENTS_WITHIN, done.notified()).await.context("events were lost")?;
-        Ok((updates, wanted as f64 / start.elapsed().as_secs_f64()))
+        let events = wanted as f64 / start.elapsed().as_secs_f64();
+        Ok((updates, events, wanted as f64 / pieces.load(Ordering::Relaxed).max(1) as f64))
     }
 
     async fn version(&self, target: &Target) -> Result<String> {

@@ -117,6 +117,9 @@ pub async fn run(binaries: &Path, peer: Option<&Path>, quick: bool) -> Result<Fi
     figures.value("API server resident, after the load", server.resident(), "MiB", None);
     let wide = Load { clients: 256, ..load };
     let crowded = wide.create(&target, "crowd").await?;
+    let before = server.spent();
+    let different = load.create_different(&target, "different").await?;
+    let cost = (server.spent() - before).as_secs_f64() * 1e6 / load.pods as f64;
     drop(server);
     let theirs = match peer {
         Some(kubeconfig) => {
@@ -127,6 +130,8 @@ pub async fn run(binaries: &Path, peer: Option<&Path>, quick: bool) -> Result<Fi
     };
     report(&mut figures, &top, &ours, theirs.as_ref());
     figures.value(CREATE_AT_256, crowded, "1/s", None);
+    figures.value("create, no two pods alike", different, "1/s", None);
+    figures.value("processor time of such a create", cost, "µs", None);
 
     eprintln!("the same with 2 ms under every sync");
     let slow = Server::own("slow", dir.path())?;
