@@ -28,8 +28,14 @@ const KEEP_ALIVE_WITHIN: Duration = Duration::from_secs(20);
 const DRAIN: Duration = Duration::from_secs(5);
 /// Streams on one HTTP/2 connection: a client holds a watch per resource on one (upstream: 250, raised for watches).
 const STREAMS: u32 = 1000;
-/// All headers of a request together (Go's `http.DefaultMaxHeaderBytes`): tokens and selectors can be long.
+/// All headers of a request together: tokens and selectors can be long. Upstream's server leaves Go's bounds as they are
+/// (net/http `DefaultMaxHeaderBytes`): of HTTP/1 the head with its first line and a buffer's slack (`initialReadLimitSize`), of
+/// HTTP/2 as the frames count it, with ten headers' overhead on top (`maxHeaderListSize`).
 const HEADERS_MAX: u32 = 1 << 20;
+const HEAD_MAX: usize = HEADERS_MAX as usize + (4 << 10);
+const HEADER_LIST_MAX: u32 = HEADERS_MAX + 10 * 32;
+/// Headers of a request of HTTP/1, which Go does not count. Room for that many is made anew for each request (64 bytes each).
+const HEADER_COUNT: usize = 4096;
 /// The largest TLS record. Each is made in a buffer of its own, and those of 16 KiB of text are a little larger than that: the
 /// allocator then takes fresh memory for nearly every one, which costs as much as encrypting it.
 const RECORD: usize = 12 << 10;
@@ -128,12 +134,17 @@ async fn connection(server: Arc<Server>, acceptor: TlsAcceptor, stream: TcpStrea
         async move { Ok::<_, Infallible>(handle(server, request.map(axum::body::Body::new), identity).await) }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS_WITHIN);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADERS_WITHIN)
+        .max_headers(HEADER_COUNT)
+        .max_buf_size(HEAD_MAX);
     builder
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS)
-        .max_header_list_size(HEADERS_MAX)
+        .max_header_list_size(HEADER_LIST_MAX)
         .keep_alive_interval(KEEP_ALIVE_EVERY)
         .keep_alive_timeout(KEEP_ALIVE_WITHIN)
         .initial_stream_window_size(1 << 20)

@@ -1,12 +1,13 @@
 //! What is the same for every kind: paths, methods, options, headers.
 
-use crate::harness::{Client, Harness, Served, pod};
+use crate::harness::{Client, Harness, LIMIT, Served, pod};
 use axum::body::Body;
 use coracle_apiserver::UserInfo;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tower::ServiceExt;
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
@@ -272,4 +273,54 @@ async fn headers_may_be_long() {
     assert_eq!(response.status(), StatusCode::OK);
     let id = response.headers()["audit-id"].to_str().unwrap();
     assert!(uuid::Uuid::parse_str(id).is_ok(), "{id}");
+}
+
+/// net/http: of HTTP/1 a head of 1 MiB and a buffer's slack, however many headers it has; of HTTP/2 a list of 1 MiB and ten
+/// headers' overhead.
+#[tokio::test]
+async fn as_many_and_as_long_headers_as_go_takes() {
+    const HEAD: usize = (1 << 20) + 4096;
+    const LIST: usize = (1 << 20) + 320;
+    let served = Served::start().await;
+    let answer = async |head: String| {
+        let mut stream = served.dial(b"http/1.1", true).await;
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut line = String::new();
+        let mut reader = BufReader::new(stream);
+        tokio::time::timeout(LIMIT, reader.read_line(&mut line)).await.unwrap().unwrap();
+        line
+    };
+    let start = "GET /version HTTP/1.1\r\nHost: a\r\n".to_owned();
+    let many: String = (0..4000).map(|nth| format!("x-{nth}: {nth}\r\n")).collect();
+    assert_eq!(answer(format!("{start}{many}\r\n")).await, "HTTP/1.1 200 OK\r\n");
+    let long = |length: usize| format!("{start}x: {}", "y".repeat(length - start.len() - 3));
+    assert_eq!(answer(long(HEAD - 4) + "\r\n\r\n").await, "HTTP/1.1 200 OK\r\n");
+    // All of it is read before it is refused, so that the answer is not lost with what is not.
+    assert_eq!(answer(long(HEAD)).await, "HTTP/1.1 431 Request Header Fields Too Large\r\n");
+
+    let tls = served.dial(b"h2", true).await;
+    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(tls)).await;
+    let (mut sender, connection) = handshake.unwrap();
+    tokio::spawn(connection);
+    let uri = format!("https://{}/version", served.address);
+    let size = |name: &str, value: &str| name.len() + value.len() + 32;
+    let path =
+        [(":method", "GET"), (":scheme", "https"), (":authority", &served.address.to_string()), (":path", "/version")]
+            .map(|(name, value)| size(name, value))
+            .iter()
+            .sum::<usize>();
+    for (left, code) in [(1, StatusCode::OK), (0, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)] {
+        let mut request = Request::get(&uri).body(http_body_util::Empty::<bytes::Bytes>::new()).unwrap();
+        let mut rest = LIST - path - left;
+        let headers = (0..4000).map(|nth| format!("x-{nth}")).chain(["y".to_owned()]);
+        for name in headers {
+            let length = if name == "y" { rest - size(&name, "") } else { 200 };
+            rest -= size(&name, "") + length;
+            request
+                .headers_mut()
+                .insert(name.parse::<http::HeaderName>().unwrap(), "v".repeat(length).parse().unwrap());
+        }
+        let response = tokio::time::timeout(LIMIT, sender.send_request(request)).await.unwrap().unwrap();
+        assert_eq!(response.status(), code, "{left}");
+    }
 }
