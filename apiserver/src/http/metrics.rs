@@ -270,8 +270,16 @@ impl Metrics {
         let admitted = "Time that admission took, by plugin";
         registry.register("apiserver_admission_controller_admission_duration_seconds", admitted, plugins.clone());
         registry.register("apiserver_longrunning_requests", "Watches, logs and connections", lasting.clone());
-        registry.register("apiserver_current_inflight_requests", "Requests being served", inflight.clone());
-        registry.register("apiserver_current_inqueue_requests", "Requests that wait for their turn", inqueue.clone());
+        registry.register(
+            "apiserver_current_inflight_requests",
+            "Requests being served, at most in the last second",
+            inflight.clone(),
+        );
+        registry.register(
+            "apiserver_current_inqueue_requests",
+            "Requests that wait for their turn, at most in the last second",
+            inqueue.clone(),
+        );
         let (objects, resources) = (Family::default(), Family::default());
         let (virtual_memory, most_files) = (Gauge::default(), Gauge::default());
         let (memory, files, processor) = (Gauge::default(), Gauge::default(), Counter::<f64, AtomicU64>::default());

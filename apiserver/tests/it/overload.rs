@@ -113,8 +113,14 @@ async fn one_user_cannot_take_every_turn() {
     }
     // 98 seats are workload-high's, and more when it borrows; a quarter of them is for other flows.
     let seats = metrics("apiserver_flowcontrol_current_limit_seats{priority_level=\"workload-high\"}").await;
-    let running = metrics("apiserver_current_inflight_requests{request_kind=\"mutating\"}").await;
-    assert!(seats >= 98 && running >= 74 && running <= seats - seats / 4, "{running} of {seats}");
+    // The figures are of the last second that is over.
+    let running = loop {
+        match metrics("apiserver_current_inflight_requests{request_kind=\"mutating\"}").await {
+            ..74 => tokio::task::yield_now().await,
+            running => break running,
+        }
+    };
+    assert!(seats >= 98 && running <= seats - seats / 4, "{running} of {seats}");
     // Other flows of the level are let in at once all the same, other levels anyway, and so are streams.
     let other = harness.user(UserInfo::new("system:kube-controller-manager", &[]));
     assert_eq!(other.get("/api/v1/namespaces/kube-system/pods").await.0, StatusCode::OK);
@@ -161,11 +167,11 @@ async fn metrics_are_upstreams_and_have_no_labels_of_clients_making() {
         "apiserver_request_total{verb=\"POST\",group=\"\",version=\"v1\",resource=\"configmaps\",subresource=\"\",scope=\"namespace\",component=\"apiserver\",dry_run=\"\",code=\"201\"} 1",
         "apiserver_request_total{verb=\"POST\",group=\"\",version=\"v1\",resource=\"configmaps\",subresource=\"\",scope=\"namespace\",component=\"apiserver\",dry_run=\"All\",code=\"201\"} 1",
         "apiserver_request_total{verb=\"LIST\",group=\"\",version=\"\",resource=\"\",subresource=\"\",scope=\"\",component=\"apiserver\",dry_run=\"\",code=\"404\"} 1",
-        "apiserver_current_inflight_requests{request_kind=\"mutating\"} 0",
     ] {
         assert!(text.lines().any(|found| found == line), "{line} in {text}");
     }
     for name in [
+        "apiserver_current_inflight_requests{request_kind=\"mutating\"} ",
         "process_resident_memory_bytes ",
         "process_open_fds ",
         "process_cpu_seconds_total ",

@@ -17,13 +17,14 @@ mod dangling;
 mod dropped;
 mod dump;
 mod lending;
+mod marks;
 mod meters;
 mod table;
 mod turns;
 mod work;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -35,6 +36,7 @@ pub use dump::Asker;
 use dump::Told;
 use http::HeaderMap;
 use lending::Wanted;
+use marks::Marked;
 pub use meters::Meters;
 use meters::{Raised, Why};
 use parking_lot::Mutex;
@@ -61,7 +63,7 @@ const LEND_EVERY: Duration = Duration::from_secs(10);
 
 const GROUP: &str = "flowcontrol.apiserver.k8s.io";
 
-/// How many of a kind are in flight, and how many wait.
+/// How many of a kind were in flight at most in the last second, and how many waited.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Load {
     pub running: usize,
@@ -71,24 +73,24 @@ pub struct Load {
 /// Counts of one kind of request.
 #[derive(Debug, Default)]
 struct Count {
-    running: AtomicUsize,
-    waiting: AtomicUsize,
+    running: Marked,
+    waiting: Marked,
 }
 
 /// Counts something for as long as it is there.
 #[derive(Debug)]
-struct Counted(Arc<Count>, fn(&Count) -> &AtomicUsize);
+struct Counted(Arc<Count>, fn(&Count) -> &Marked);
 
 impl Counted {
-    fn new(count: &Arc<Count>, which: fn(&Count) -> &AtomicUsize) -> Self {
-        which(count).fetch_add(1, Ordering::Relaxed);
+    fn new(count: &Arc<Count>, which: fn(&Count) -> &Marked) -> Self {
+        which(count).raise();
         Self(count.clone(), which)
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        (self.1)(&self.0).fetch_sub(1, Ordering::Relaxed);
+        (self.1)(&self.0).lower();
     }
 }
 
@@ -313,12 +315,9 @@ impl Limits {
         Ok(Permit { _stream: Some(stream), ..Permit::default() })
     }
 
-    /// Reads and writes.
+    /// Reads and writes, at their most (apiserver `server/filters/maxinflight.go`, `requestWatermark`).
     pub fn load(&self) -> [(&'static str, Load); 2] {
-        let of = |count: &Count| Load {
-            running: count.running.load(Ordering::Relaxed),
-            waiting: count.waiting.load(Ordering::Relaxed),
-        };
+        let of = |count: &Count| Load { running: count.running.last(), waiting: count.waiting.last() };
         [("readOnly", of(&self.reads)), ("mutating", of(&self.writes))]
     }
 
