@@ -91,7 +91,9 @@ fn table() -> Vec<(&'static str, Run)> {
             Some(pod_gc::PodGc::new(&setting.informers, clock.clone(), grace.deleted))
         }),
         row("endpointslice", |setting| Some(endpoint_slices::EndpointSlices::new(&setting.informers))),
-        row("generic-garbage-collector", |setting| Some(garbage::Garbage::new(&setting.catalog))),
+        row("generic-garbage-collector", |setting| {
+            Some(garbage::Garbage::new(&setting.catalog, setting.config.clock.clone()))
+        }),
         row("namespace", |setting| Some(namespace::Namespaces::new(&setting.informers, &setting.catalog))),
         row("pvc-protection", |setting| Some(claim_protection::ClaimProtection::new(&setting.informers))),
         row("pv-protection", |setting| Some(volume_protection::VolumeProtection::new(&setting.informers))),

@@ -33,6 +33,12 @@ pub struct Node {
     pub deleting: bool,
 }
 
+/// Whether a reference is to an object of this resource, in whichever version.
+pub fn is_of(reference: &OwnerReference, resource: &ResourceId) -> bool {
+    let group = reference.api_version.rsplit_once('/').map_or("", |(group, _)| group);
+    reference.kind == resource.kind && group == resource.group
+}
+
 impl Node {
     fn of(resource: &Arc<ResourceId>, meta: &ObjectMeta) -> Self {
         let owners = meta.owner_references.iter().flatten();
@@ -62,6 +68,16 @@ impl Node {
     /// Being deleted, but not before its dependents are freed.
     pub fn orphans_dependents(&self) -> bool {
         self.deleting && self.has(ORPHAN)
+    }
+
+    /// Whether a reference names the object as the graph does.
+    pub fn is_called(&self, reference: &OwnerReference) -> bool {
+        is_of(reference, &self.resource) && reference.name == self.key.name()
+    }
+
+    /// Whether this object names an owner as the graph does not (pkg/controller/garbagecollector `partitionDependents`).
+    fn misnames(&self, owner: &Self) -> bool {
+        self.owners.iter().any(|have| have.uid == owner.uid && !owner.is_called(&have.reference))
     }
 
     /// Whether this object keeps an owner from going.
@@ -113,8 +129,9 @@ impl Graph {
             look_at(uid.clone());
         }
         if old.is_none() {
-            // Who named it before it was seen may have meant another namespace's.
-            let strangers = self.dependents(&uid).filter(|dependent| is_elsewhere(&node, dependent));
+            // Who named it before it was seen may have meant another one.
+            let is_stranger = |dependent: &&Arc<Node>| is_elsewhere(&node, dependent) || dependent.misnames(&node);
+            let strangers = self.dependents(&uid).filter(is_stranger);
             strangers.for_each(|dependent| look_at(dependent.uid.clone()));
         }
         if node.waits_for_dependents() && !was_waiting {

@@ -11,7 +11,9 @@ mod plan;
 
 use std::{collections::HashSet, fmt, sync::Arc, time::Duration};
 
+use coracle_api::clock::Clock;
 use coracle_client::{Action, Context, Plan, Reconciler, ResourceId, Wires, WorkQueue, executor::Outcome};
+use jiff::Timestamp;
 use parking_lot::Mutex;
 
 use crate::catalog::{Catalog, Entry, Followed};
@@ -58,12 +60,43 @@ impl Named {
     }
 }
 
-/// What the server said about an owner that the graph does not have.
+/// What the server said about an owner that the graph does not have, or not by that name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Absent,
-    Present,
+    /// For what the graph never has, as it is of a resource that nobody follows or came and went unseen, that is true for a while
+    /// only.
+    Present {
+        until: Timestamp,
+        pause: Duration,
+    },
 }
+
+impl Verdict {
+    /// What is true after the server has said so, and `before` was.
+    fn after(before: Option<Self>, is_present: bool, now: Timestamp) -> Self {
+        if !is_present {
+            return Self::Absent;
+        }
+        let pause = match before {
+            Some(Self::Present { pause, .. }) => (2 * pause).min(LONGEST_PAUSE),
+            _ => SHORTEST_PAUSE,
+        };
+        Self::Present { until: now.saturating_add(pause).unwrap_or(now), pause }
+    }
+
+    /// How long an owner is still taken to be there. A clock that is set back does not make that longer.
+    pub fn present_for(self, now: Timestamp) -> Option<Duration> {
+        let Self::Present { until, pause } = self else { return None };
+        let left = Duration::try_from(until.duration_since(now)).ok()?;
+        (!left.is_zero() && left <= pause).then_some(left)
+    }
+}
+
+/// How long an owner that is there is not asked for again: longer each time, to the most of upstream's queues
+/// (client-go `DefaultTypedControllerRateLimiter`).
+const SHORTEST_PAUSE: Duration = Duration::from_secs(2);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1000);
 
 /// What the server said about owners, by uid.
 #[derive(Clone, Debug, Default)]
@@ -80,7 +113,8 @@ impl Verdicts {
     }
 
     /// Remembers what the server said.
-    pub fn insert(&mut self, owner: Uid, named: Named, verdict: Verdict) {
+    pub fn insert(&mut self, owner: Uid, named: Named, is_present: bool, now: Timestamp) {
+        let verdict = Verdict::after(self.get(&owner, &named), is_present, now);
         if self.0.len() >= VERDICTS && !self.0.contains_key(&owner) {
             self.0.clear();
         }
@@ -129,6 +163,7 @@ const SYNCED_WITHIN: Duration = Duration::from_secs(30);
 /// Collects garbage.
 pub struct Garbage {
     catalog: Catalog,
+    clock: Arc<dyn Clock>,
     graph: Arc<Mutex<Graph>>,
     verdicts: Arc<Mutex<Verdicts>>,
     subscriptions: Arc<Mutex<Followed>>,
@@ -143,9 +178,10 @@ pub struct State {
 
 impl Garbage {
     /// The collector over all resources of the catalog.
-    pub fn new(catalog: &Catalog) -> Self {
+    pub fn new(catalog: &Catalog, clock: Arc<dyn Clock>) -> Self {
         Self {
             catalog: catalog.clone(),
+            clock,
             graph: Arc::default(),
             verdicts: Arc::default(),
             subscriptions: Arc::default(),
@@ -222,8 +258,8 @@ impl Reconciler for Garbage {
         }
     }
 
-    fn plan(&self, state: &State, key: &Uid, _: &Context<'_>) -> Plan {
-        plan::plan(state, key)
+    fn plan(&self, state: &State, key: &Uid, context: &Context<'_>) -> Plan {
+        plan::plan(state, key, context.now)
     }
 
     fn observe(&self, key: &Uid, action: &Action, outcome: &Outcome) {
@@ -235,8 +271,8 @@ impl Reconciler for Garbage {
         let probed = plan::probed(&self.graph.lock(), key, action);
         let mut verdicts = self.verdicts.lock();
         for (owner, named) in probed {
-            let verdict = if *owner.0 == *found { Verdict::Present } else { Verdict::Absent };
-            verdicts.insert(owner, named, verdict);
+            let is_present = *owner.0 == *found;
+            verdicts.insert(owner, named, is_present, self.clock.now());
         }
     }
 

@@ -8,16 +8,15 @@ use coracle_client::{
     action::{PatchKind, Propagation},
     recorder::EventType,
 };
+use jiff::Timestamp;
 use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::OwnerReference};
 
 use super::{
     Graph, Named, Node, Owner, State, Uid, Verdict,
-    graph::{FOREGROUND, ORPHAN},
+    graph::{FOREGROUND, ORPHAN, is_of},
 };
 use crate::catalog::{Catalog, Entry};
 
-/// An owner that the server has and the graph not yet: look again soon.
-const UNSEEN: Duration = Duration::from_secs(2);
 /// An owner of a kind that nobody serves: look again when resources may have been added.
 const UNKNOWN_KIND: Duration = Duration::from_secs(30);
 /// Dependents freed in one plan.
@@ -35,7 +34,7 @@ enum Standing {
     Unknown(Box<Action>),
 }
 
-pub(super) fn plan(state: &State, uid: &Uid) -> Plan {
+pub(super) fn plan(state: &State, uid: &Uid, now: Timestamp) -> Plan {
     let Some(node) = state.graph.get(uid) else { return Plan::nothing() };
     if node.orphans_dependents() {
         return orphan(state, node);
@@ -50,7 +49,7 @@ pub(super) fn plan(state: &State, uid: &Uid) -> Plan {
     let (mut kept, mut waiting, mut dropped) = (Vec::new(), 0, 0);
     let mut probes = Vec::new();
     for owner in &node.owners {
-        match standing(state, node, owner, &mut plan) {
+        match standing(state, node, owner, now, &mut plan) {
             Standing::Solid => kept.push(&owner.reference),
             Standing::Waiting => waiting += 1,
             Standing::Dangling => dropped += 1,
@@ -99,7 +98,7 @@ pub(super) fn is_elsewhere(owner: &Node, dependent: &Node) -> bool {
     !owner.key.namespace().is_empty() && owner.key.namespace() != dependent.key.namespace()
 }
 
-fn standing(state: &State, node: &Node, owner: &Owner, plan: &mut Plan) -> Standing {
+fn standing(state: &State, node: &Node, owner: &Owner, now: Timestamp, plan: &mut Plan) -> Standing {
     let reference = &owner.reference;
     let entry = Catalog::find(&state.entries, &reference.api_version, &reference.kind);
     let namespace = node.key.namespace();
@@ -112,7 +111,11 @@ fn standing(state: &State, node: &Node, owner: &Owner, plan: &mut Plan) -> Stand
         );
         plan.note(about(node), EventType::Warning, "OwnerRefInvalidNamespace", message);
     }
-    if namespace.is_empty() && entry.is_some_and(|entry| entry.namespaced) {
+    let Some(entry) = entry else {
+        plan.requeue(UNKNOWN_KIND);
+        return Standing::Solid;
+    };
+    if namespace.is_empty() && entry.namespaced {
         // There is nowhere to look for it, so nothing is concluded (`namespacedOwnerOfClusterScopedErr`).
         return Standing::Solid;
     }
@@ -120,22 +123,24 @@ fn standing(state: &State, node: &Node, owner: &Owner, plan: &mut Plan) -> Stand
         // The reference means an object of this namespace, which is not there.
         return Standing::Dangling;
     }
-    if let Some(found) = found {
-        return if found.waits_for_dependents() { Standing::Waiting } else { Standing::Solid };
+    // The owner is who is found by all that the reference says, and not by the uid alone (`isDangling`). What goes by two names, as
+    // what is in two groups does, is found by either.
+    let there = |found: &Node| if found.waits_for_dependents() { Standing::Waiting } else { Standing::Solid };
+    if let Some(found) = found.filter(|found| found.is_called(reference)) {
+        return there(found);
     }
-    match state.verdicts.get(&owner.uid, &Named::of(owner, namespace)) {
-        Some(Verdict::Absent) => Standing::Dangling,
-        Some(Verdict::Present) => {
-            plan.requeue(UNSEEN);
+    let verdict = state.verdicts.get(&owner.uid, &Named::of(owner, namespace));
+    match (verdict, found) {
+        (Some(Verdict::Absent), _) => return Standing::Dangling,
+        (Some(Verdict::Present { .. }), Some(found)) => return there(found),
+        _ => {}
+    }
+    match verdict.and_then(|verdict| verdict.present_for(now)) {
+        Some(left) => {
+            plan.requeue(left);
             Standing::Solid
         }
-        None => match entry {
-            Some(entry) => Standing::Unknown(Box::new(probe(entry, node, reference))),
-            None => {
-                plan.requeue(UNKNOWN_KIND);
-                Standing::Solid
-            }
-        },
+        None => Standing::Unknown(Box::new(probe(entry, node, reference))),
     }
 }
 
@@ -149,8 +154,7 @@ pub(super) fn probed(graph: &Graph, dependent: &Uid, action: &Action) -> Vec<(Ui
     let Some(node) = graph.get(dependent).filter(|_| matches!(action.verb, Verb::Probe)) else { return Vec::new() };
     let asked = |owner: &&Owner| {
         let reference = &owner.reference;
-        let group = reference.api_version.rsplit_once('/').map_or("", |(group, _)| group);
-        reference.kind == action.resource.kind && group == action.resource.group && reference.name == action.name
+        is_of(reference, &action.resource) && reference.name == action.name
     };
     let named = |owner: &Owner| (owner.uid.clone(), Named::of(owner, node.key.namespace()));
     node.owners.iter().filter(asked).map(named).collect()

@@ -36,6 +36,7 @@ const NODES: usize = 3;
 struct World {
     state: State,
     queued: Vec<Uid>,
+    now: Timestamp,
 }
 
 impl World {
@@ -51,6 +52,7 @@ impl World {
         Self {
             state: State { graph: Graph::default(), entries: Arc::new(entries), verdicts: Verdicts::default() },
             queued: Vec::new(),
+            now: Timestamp::UNIX_EPOCH,
         }
     }
 
@@ -69,12 +71,12 @@ impl World {
     }
 
     fn plan(&self, uid: &str) -> Plan {
-        plan::plan(&self.state, &Uid::new(uid))
+        plan::plan(&self.state, &Uid::new(uid), self.now)
     }
 
     /// What the server says of the ReplicaSet that pods of `d` call so.
-    fn said(&mut self, owner: &str, verdict: Verdict) {
-        self.state.verdicts.insert(Uid::new(owner), set("d", owner), verdict);
+    fn said(&mut self, owner: &str, is_present: bool) {
+        self.state.verdicts.insert(Uid::new(owner), set("d", owner), is_present, self.now);
     }
 
     fn queued(&mut self) -> Vec<String> {
@@ -116,11 +118,18 @@ fn dependents_follow_an_owner_that_is_gone() {
         ["get replicasets.apps d/rs"],
         "the graph may be behind: the server is asked"
     );
-    world.said("rs", Verdict::Absent);
+    world.said("rs", false);
     let plan = world.plan("p");
     assert_eq!((plan.describe(), propagation(&plan)), (vec!["delete pods d/p".to_owned()], Some("Background")));
-    world.said("rs", Verdict::Present);
-    assert!(world.plan("p").actions.is_empty() && world.plan("p").requeue_after.is_some());
+    // What is there and not in the graph is asked for again, if less and less often: nobody would tell that it goes.
+    world.state.verdicts = Verdicts::default();
+    for seconds in [2, 4, 8, 16, 32, 64, 128, 256, 512, 1000, 1000] {
+        world.said("rs", true);
+        let plan = world.plan("p");
+        assert_eq!((plan.actions.len(), plan.requeue_after), (0, Some(Duration::from_secs(seconds))));
+        world.now += Duration::from_secs(seconds);
+        assert_eq!(world.plan("p").describe(), ["get replicasets.apps d/rs"]);
+    }
 }
 
 #[test]
@@ -128,7 +137,7 @@ fn one_owner_left_is_enough() {
     let mut world = World::new();
     world.add(SETS, json!({"name": "rs"}));
     world.add(PODS, json!({"name": "p", "ownerReferences": owned_by("ReplicaSet", &["gone", "rs"])}));
-    world.said("gone", Verdict::Absent);
+    world.said("gone", false);
     let plan = world.plan("p");
     assert_eq!(plan.describe(), ["patch pods d/p"]);
     let Verb::Patch { body, .. } = &plan.actions[0].actions()[0].verb else { panic!() };
@@ -216,10 +225,48 @@ fn owners_in_other_namespaces_are_refused() {
 fn what_is_absent_under_a_wrong_name_may_be_there() {
     let mut world = World::new();
     // Somebody says so in another namespace, of a uid that he has read.
-    world.state.verdicts.insert(Uid::new("rs"), set("other", "rs"), Verdict::Absent);
-    world.state.verdicts.insert(Uid::new("rs"), set("d", "wrong"), Verdict::Absent);
+    world.state.verdicts.insert(Uid::new("rs"), set("other", "rs"), false, world.now);
+    world.state.verdicts.insert(Uid::new("rs"), set("d", "wrong"), false, world.now);
     world.add(PODS, json!({"name": "p", "ownerReferences": owned_by("ReplicaSet", &["rs"])}));
     assert_eq!(world.plan("p").describe(), ["get replicasets.apps d/rs"]);
+}
+
+/// pkg/controller/garbagecollector `isDangling`.
+#[test]
+fn owners_are_found_by_all_that_they_are_called() {
+    let mut world = World::new();
+    let named = |api_version: &str, kind: &str, name: &str| {
+        let reference = json!({"apiVersion": api_version, "kind": kind, "name": name, "uid": "rs"});
+        json!({"name": "p", "ownerReferences": [reference]})
+    };
+    let (misnamed, of_another_kind) = (named("apps/v1", "ReplicaSet", "other"), named("apps/v1", "Deployment", "rs"));
+    world.add(PODS, misnamed.clone());
+    world.queued();
+    world.add(SETS, json!({"name": "rs"}));
+    assert_eq!(world.queued(), ["p"], "it named another before this one was seen");
+    for (object, probe) in [(misnamed, "get replicasets.apps d/other"), (of_another_kind, "get deployments.apps d/rs")]
+    {
+        world.add(PODS, object);
+        let plan = world.plan("p");
+        assert_eq!(plan.describe(), [probe]);
+        let probed = plan::probed(&world.state.graph, &Uid::new("p"), &plan.actions[0].actions()[0]);
+        let [(uid, name)] = &probed[..] else { panic!("{probed:?}") };
+        world.state.verdicts.insert(uid.clone(), name.clone(), false, world.now);
+        let plan = world.plan("p");
+        assert_eq!((plan.describe(), propagation(&plan)), (vec!["delete pods d/p".to_owned()], Some("Background")));
+        // Who is in two groups is found in either.
+        world.state.verdicts.insert(uid.clone(), name.clone(), true, world.now);
+        assert_eq!(world.plan("p"), Plan::nothing());
+    }
+    world.add(PODS, named("apps/v1beta9", "ReplicaSet", "rs"));
+    assert_eq!(world.plan("p"), Plan::nothing(), "in any version");
+    // Of a kind that is not known nothing can be said, also not that it is elsewhere.
+    for namespace in ["d", "other"] {
+        world.add(SETS, json!({"name": "rs", "namespace": namespace}));
+        world.add(PODS, named("example.com/v1", "Boat", "rs"));
+        let plan = world.plan("p");
+        assert_eq!((plan.actions.len(), plan.requeue_after.is_some()), (0, true), "{namespace}");
+    }
 }
 
 #[test]
@@ -289,7 +336,7 @@ impl Late {
 #[tokio::test(start_paused = true)]
 async fn nothing_is_decided_before_all_is_here() {
     let catalog = Catalog::fixed();
-    let garbage = Garbage::new(&catalog);
+    let garbage = Garbage::new(&catalog, Arc::new(coracle_api::clock::SystemClock::new()));
     let queue = Arc::new(WorkQueue::new(Arc::new(coracle_api::clock::SystemClock::new())));
     let (sets, pods) = (Arc::new(Late::default()), Arc::new(Late::default()));
     let entry = |resource, objects: &Arc<Late>| Entry {
@@ -310,7 +357,7 @@ async fn nothing_is_decided_before_all_is_here() {
     pods.listed.notify_one();
     assert!(queue.get().await.is_some());
     assert_eq!(
-        plan::plan(&garbage.snapshot(), &Uid::new("rs")).describe(),
+        plan::plan(&garbage.snapshot(), &Uid::new("rs"), Timestamp::UNIX_EPOCH).describe(),
         ["patch pods d/p", "patch replicasets.apps d/rs"]
     );
 

@@ -147,6 +147,45 @@ async fn foreground_and_orphan_deletion() {
     cluster.stop().await;
 }
 
+/// pkg/controller/garbagecollector `isDangling`: an owner is who has the reference's kind and name as well as its uid.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_owner_under_a_wrong_name_is_none() {
+    let cluster = Cluster::start(0, Grace::default()).await;
+    let map = |name: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "default"}});
+    let owner = cluster.create(&map("owner")).await;
+    let event = json!({"apiVersion": "v1", "kind": "Event", "metadata": {"name": "told", "namespace": "default"},
+        "involvedObject": {"kind": "ConfigMap", "namespace": "default", "name": "owner"}});
+    let told = cluster.create(&event).await;
+    for (name, api_version, kind, called, uid) in [
+        ("right", "v1", "ConfigMap", "owner", text(&owner, "/metadata/uid")),
+        ("misnamed", "v1", "ConfigMap", "other", text(&owner, "/metadata/uid")),
+        ("of-another-kind", "v1", "Secret", "owner", text(&owner, "/metadata/uid")),
+        // The same object is of another group, too.
+        ("twice", "events.k8s.io/v1", "Event", "told", text(&told, "/metadata/uid")),
+    ] {
+        let mut dependent = map(name);
+        dependent["metadata"]["ownerReferences"] =
+            json!([{"apiVersion": api_version, "kind": kind, "name": called, "uid": uid}]);
+        cluster.create(&dependent).await;
+    }
+    let left = async |expected: &[&str]| {
+        cluster
+            .wait("only those that have an owner", async |cluster| {
+                let maps = cluster.list("v1", "ConfigMap", "default").await;
+                let mut names: Vec<String> = maps.iter().map(|map| text(map, "/metadata/name").to_owned()).collect();
+                names.retain(|name| name != "kube-root-ca.crt");
+                (names == expected, names)
+            })
+            .await
+    };
+    left(&["owner", "right", "twice"]).await;
+    cluster.delete("v1", "ConfigMap", "default", "owner", DeleteParams::default()).await;
+    left(&["twice"]).await;
+    cluster.delete("v1", "Event", "default", "told", DeleteParams::default()).await;
+    left(&[]).await;
+    cluster.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_silent_node_is_tainted_and_its_pods_move() {
     let grace =
