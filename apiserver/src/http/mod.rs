@@ -33,7 +33,7 @@ use crate::server::Server;
 use crate::verbs::{Call, Response, Verb, dispatch, dispatch_binding, manager_of};
 use axum::body::Body;
 use coracle_api::json::Value;
-use coracle_api::{Gvk, Gvr, Status};
+use coracle_api::{Gvr, Status};
 use coracle_streaming::messages;
 use fairness::{Asker, Flow, Kept, Work};
 use futures::FutureExt;
@@ -187,20 +187,22 @@ async fn non_resource(
         _ => "options",
     };
     let attributes = Attributes { verb, path: Some(&path), ..Attributes::default() };
-    let user = &*impersonate::acting(request.headers(), &user, &attributes)?.unwrap_or(user);
-    let flow = &*flow.insert(server.limits.classify(user, &attributes));
-    if authorize(user, &attributes) == Decision::Deny {
-        return Err(forbidden(user, &attributes));
+    let user = impersonate::acting(request.headers(), &user, &attributes)?.unwrap_or(user);
+    let flow = &*flow.insert(server.limits.classify(&user, &attributes));
+    if authorize(&user, &attributes) == Decision::Deny {
+        return Err(forbidden(&user, &attributes));
     }
     if verb != "get" {
         return Err(Status::method_not_allowed());
     }
-    let asker = || Asker {
+    let asker = Asker {
         arrived: server.config.clock.now(),
-        user: user.name.clone(),
+        user: user.clone(),
         verb,
-        path: path.clone(),
-        ..Asker::default()
+        uri: request.uri().clone(),
+        namespace: String::new(),
+        name: String::new(),
+        resource: None,
     };
     let _permit = match server.limits.seat(flow, false, Work::Small, asker).await {
         Ok(permit) => permit,
@@ -237,7 +239,7 @@ async fn non_resource(
         return answer;
     }
     if path == BACKUP {
-        return backup(server, user);
+        return backup(server, &user);
     }
     if let Some(path) = path.strip_prefix("/openapi/") {
         let answer = server.openapi.answer(&server.registry, path, request.uri().query(), request.headers());
@@ -497,7 +499,7 @@ async fn limited(
     let (within, is_own) = deadline(verb, call.options.timeout);
     let work = async {
         // Waiting for its turn is a part of it.
-        let seat = server.limits.seat(flow, verb.writes(), work(&call, verb), || asker(&call, verb, head));
+        let seat = server.limits.seat(flow, verb.writes(), work(&call, verb), asker(&call, verb, head));
         let _permit = match seat.await {
             Ok(permit) => permit,
             Err(refusal) => return Ok(render::too_many(refusal)),
@@ -527,17 +529,14 @@ fn deadline(verb: Verb, asked: Option<Duration>) -> (Duration, bool) {
 
 /// Who makes a call.
 fn asker(call: &Call, verb: Verb, head: &http::request::Parts) -> Asker {
-    let Gvk { group, version, .. } = call.gvk();
     Asker {
         arrived: call.server.config.clock.now(),
-        user: call.user.name.clone(),
+        user: call.user.clone(),
         verb: verb.as_str(),
-        path: head.uri.path().to_owned(),
+        uri: head.uri.clone(),
         namespace: call.namespace.clone(),
         name: call.name.clone(),
-        version: if group.is_empty() { version.to_string() } else { format!("{group}/{version}") },
-        resource: call.row().plural.to_string(),
-        subresource: call.subresource.map(|subresource| subresource.path().to_owned()).unwrap_or_default(),
+        resource: Some((call.resolved.clone(), call.subresource)),
     }
 }
 
@@ -570,7 +569,7 @@ async fn streamed(
         permit = permit.counted_by(lasting(&call, Subresource::Log.path()));
     }
     if verb == Verb::Watch {
-        match server.limits.seat(flow, false, work(&call, verb), || asker(&call, verb, head)).await {
+        match server.limits.seat(flow, false, work(&call, verb), asker(&call, verb, head)).await {
             Ok(permit) => call.begins = Some(Box::new(permit)),
             Err(refusal) => return Ok(render::too_many(refusal)),
         }

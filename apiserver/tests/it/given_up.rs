@@ -119,7 +119,7 @@ async fn a_panic_is_told_in_text_and_is_one_requests_alone() {
 #[tokio::test]
 async fn who_waits_for_what_can_be_seen() {
     let harness = Harness::start().await;
-    let admin = harness.admin();
+    let (admin, admin_name) = (harness.admin(), UserInfo::admin().name);
     let queue = json!({"type": "Queue", "queuing": {"queues": 2, "handSize": 1, "queueLengthLimit": 9}});
     let manager = without_seats(&harness, queue).await;
     let page = async |name: &str| {
@@ -131,7 +131,7 @@ async fn who_waits_for_what_can_be_seen() {
     let requests = async {
         loop {
             let text = page("dump_requests?includeRequestDetails=1").await;
-            if text.lines().count() > 1 {
+            if text.lines().any(|line| line.starts_with("closed,")) {
                 return text;
             }
             tokio::task::yield_now().await;
@@ -140,7 +140,7 @@ async fn who_waits_for_what_can_be_seen() {
     let requests = tokio::time::timeout(LIMIT, requests).await.unwrap();
     let cells = |line: &str| -> Vec<String> { line.split(',').map(|cell| cell.trim().to_owned()).collect() };
     let lines: Vec<_> = requests.lines().map(cells).collect();
-    assert_eq!(lines.len(), 2, "{requests}");
+    assert_eq!(lines.len(), 3, "{requests}");
     assert!(requests.starts_with(
         "PriorityLevelName, FlowSchemaName, QueueIndex, RequestIndexInQueue, FlowDistingsher, ArriveTime, "
     ));
@@ -150,7 +150,7 @@ async fn who_waits_for_what_can_be_seen() {
     let queue = lines[1][2].clone();
     let told: Vec<&str> = lines[1].iter().map(String::as_str).collect();
     assert_eq!((&told[..2], &told[3..5]), (&["closed", "maps"][..], &["0", ""][..]));
-    let rest = [
+    let waiting = [
         "1",
         "0",
         "0s",
@@ -164,7 +164,15 @@ async fn who_waits_for_what_can_be_seen() {
         "configmaps",
         "",
     ];
-    assert_eq!(told[6..], rest);
+    assert_eq!(told[6..], waiting);
+    // Who asks runs, in a level without queues.
+    let told: Vec<&str> = lines[2].iter().map(String::as_str).collect();
+    let begun: jiff::Timestamp = told[9].parse().unwrap();
+    assert!(begun >= told[5].parse().unwrap() && begun <= jiff::Timestamp::now(), "{told:?}");
+    assert_eq!(told[..5], ["exempt", "exempt", "-1", "-1", ""]);
+    let path = "/debug/api_priority_and_fairness/dump_requests";
+    assert_eq!(told[6..9], ["1", "0", "0s"]);
+    assert_eq!(told[10..], [&admin_name, "get", path, "", "", "", "", ""]);
     let levels = page("dump_priority_levels").await;
     assert!(
         levels
@@ -187,6 +195,28 @@ async fn who_waits_for_what_can_be_seen() {
     let expected = |index: &'static str| if queue == index { (index, "1", "1") } else { (index, "0", "0") };
     assert_eq!(pending, [expected("0"), expected("1")]);
     waits.abort();
+    // What has its seats, in a level with queues: its body does not come.
+    let (body, receiver) = futures::channel::mpsc::unbounded::<Result<bytes::Bytes, std::io::Error>>();
+    let request = Request::post(MAPS).header("content-type", "application/json").body(Body::from_stream(receiver));
+    let manager = harness.user(UserInfo::new("system:kube-controller-manager", &[]));
+    let runs = tokio::spawn(manager.0.clone().oneshot(request.unwrap()));
+    let running = async {
+        loop {
+            let text = page("dump_requests?includeRequestDetails=1").await;
+            match text.lines().map(cells).find(|line| line[0] == "workload-high") {
+                Some(line) => return line,
+                None => tokio::task::yield_now().await,
+            }
+        }
+    };
+    let running = tokio::time::timeout(LIMIT, running).await.unwrap();
+    assert_eq!((&*running[1], &*running[3], &*running[11]), ("kube-controller-manager", "-1", "create"), "{running:?}");
+    let of_queue = |text: &str| of(text, "workload-high").into_iter().find(|line| line[1] == running[2]);
+    let seen = of_queue(&page("dump_queues").await).expect("it is of a queue");
+    assert_eq!(seen[2..5], ["0", "1", "1"], "{seen:?}");
+    drop(body);
+    assert_eq!(runs.await.unwrap().unwrap().status(), StatusCode::BAD_REQUEST);
+    assert!(of(&page("dump_requests").await, "workload-high").is_empty());
     // Not for everybody, and not at other paths.
     let jane = harness.user(UserInfo::new("jane", &[]));
     let (code, _) = jane.get("/debug/api_priority_and_fairness/dump_queues").await;

@@ -1,14 +1,21 @@
-//! What waits for its turn, for people: `/debug/api_priority_and_fairness/` (apiserver `util/flowcontrol`,
+//! What waits for its turn and what runs, for people: `/debug/api_priority_and_fairness/` (apiserver `util/flowcontrol`,
 //! `apf_controller_debug.go`).
 //!
-//! Queues take turns here, without upstream's virtual time, and a request that has its seats is in no queue any more: where
-//! upstream tells of those, there is `<none>`, and the list of requests is of those that wait.
+//! Queues take turns here, without upstream's virtual time, which orders by the work that it expects: where upstream tells of
+//! those, there is `<none>`. A request that found its seats free was in no queue; as upstream has every request go through
+//! one, it counts with the queue that it would have joined.
 
 use super::meters::Why;
+use super::roll::{Roll, Runs};
 use super::table::{Level, Schema, Table};
 use super::turns::Waiters;
 use super::work::Estimate;
+use crate::auth::UserInfo;
+use crate::registry::{Resolved, Subresource};
+use coracle_api::Gvk;
+use http::Uri;
 use jiff::Timestamp;
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,22 +27,23 @@ const MOST_QUEUES: usize = 1024;
 
 const NONE: &str = "<none>";
 
-/// Who asks, and for what.
-#[derive(Clone, Debug, Default)]
+/// Go's zero time, of what has not begun.
+const NEVER: &str = "0001-01-01T00:00:00Z";
+
+/// Who asks, and for what. It is made of every request, so that nothing is written out before somebody looks.
+#[derive(Debug)]
 pub struct Asker {
     pub arrived: Timestamp,
-    pub user: String,
+    pub user: Arc<UserInfo>,
     pub verb: &'static str,
-    pub path: String,
+    pub uri: Uri,
     pub namespace: String,
     pub name: String,
-    /// Group and version.
-    pub version: String,
-    pub resource: String,
-    pub subresource: String,
+    /// None for what is no resource.
+    pub resource: Option<(Resolved, Option<Subresource>)>,
 }
 
-/// A request that waits.
+/// A request.
 #[derive(Debug)]
 pub struct Told {
     pub schema: Arc<Schema>,
@@ -43,15 +51,25 @@ pub struct Told {
     pub asker: Asker,
 }
 
+/// The requests of a queue, or of none.
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: Vec<Option<Arc<Told>>>,
+    running: Vec<Arc<Runs>>,
+}
+
+/// By number; the last, those that run in a level without queues.
+type Queues = (BTreeMap<usize, Queue>, Vec<Arc<Runs>>);
+
 /// The page at a path; None when there is none.
-pub fn page(table: &Table, path: &str, query: Option<&str>) -> Option<String> {
+pub fn page(table: &Table, roll: &Roll, path: &str, query: Option<&str>) -> Option<String> {
     match path.strip_prefix(PREFIX)? {
         "dump_priority_levels" => Some(levels(table)),
-        "dump_queues" => Some(queues(table)),
+        "dump_queues" => Some(queues(table, roll)),
         "dump_requests" => {
             let mut pairs = query.unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
             let is_detailed = pairs.any(|(name, value)| name == "includeRequestDetails" && !value.is_empty());
-            Some(requests(table, is_detailed))
+            Some(requests(table, roll, is_detailed))
         }
         _ => None,
     }
@@ -93,7 +111,7 @@ fn levels(table: &Table) -> String {
     aligned(&rows)
 }
 
-fn queues(table: &Table) -> String {
+fn queues(table: &Table, roll: &Roll) -> String {
     let mut rows = vec![row(&[
         "PriorityLevelName",
         "Index",
@@ -106,25 +124,44 @@ fn queues(table: &Table) -> String {
         "TotalWorkSum",
     ])];
     for level in table.levels() {
-        let waiters = waiters(level);
+        let (busy, _) = by_queue(level, roll);
         let count = level.turns.as_ref().map_or(0, |turns| turns.settings().queues);
-        let some = waiters.iter().map(|(index, _)| *index);
-        let indices: Vec<usize> = if count > MOST_QUEUES { some.collect() } else { (0..count).collect() };
+        let indices: Vec<usize> =
+            if count > MOST_QUEUES { busy.keys().copied().collect() } else { (0..count).collect() };
+        let idle = Queue::default();
         for index in indices {
-            let queue = waiters.iter().find(|(other, _)| *other == index).map_or(&[][..], |(_, queue)| queue);
+            let Queue { waiting, running } = busy.get(&index).unwrap_or(&idle);
             let sum = |of: fn(&Estimate) -> usize| {
-                let told = queue.iter().flatten();
+                let told = waiting.iter().flatten();
                 told.map(|told| of(&told.estimate)).sum::<usize>().to_string()
             };
-            let (index, pending) = (index.to_string(), queue.len().to_string());
+            let in_use: usize = running.iter().map(|runs| runs.told.estimate.width()).sum();
+            let [index, pending, executing, in_use] =
+                [index, waiting.len(), running.len(), in_use].map(|number| number.to_string());
             let (first, most) = (sum(|estimate| estimate.first), sum(|estimate| estimate.width()));
-            rows.push(row(&[&level.name, &index, &pending, NONE, NONE, NONE, &first, &most, NONE]));
+            rows.push(row(&[&level.name, &index, &pending, &executing, &in_use, NONE, &first, &most, NONE]));
         }
     }
     aligned(&rows)
 }
 
-fn requests(table: &Table, is_detailed: bool) -> String {
+/// Who waits and who runs in a level.
+fn by_queue(level: &Level, roll: &Roll) -> Queues {
+    let waiters = waiters(level).into_iter();
+    let mut queues: BTreeMap<usize, Queue> =
+        waiters.map(|(index, waiting)| (index, Queue { waiting, running: Vec::new() })).collect();
+    let mut queueless = Vec::new();
+    for runs in roll.all().into_iter().filter(|runs| runs.told.schema.level.name == level.name) {
+        let would_have_joined = || level.turns.as_ref()?.first_queue(runs.hash);
+        match runs.queue.or_else(would_have_joined) {
+            Some(queue) => queues.entry(queue).or_default().running.push(runs),
+            None => queueless.push(runs),
+        }
+    }
+    (queues, queueless)
+}
+
+fn requests(table: &Table, roll: &Roll, is_detailed: bool) -> String {
     let mut head = row(&[
         "PriorityLevelName",
         "FlowSchemaName",
@@ -143,39 +180,63 @@ fn requests(table: &Table, is_detailed: bool) -> String {
     }
     let mut rows = vec![head];
     for level in table.levels() {
-        for (queue, requests) in waiters(level) {
-            for (nth, told) in requests.iter().enumerate() {
-                let Some(Told { schema, estimate, asker }) = told.as_deref() else { continue };
-                let mut cells = row(&[
-                    &level.name,
-                    &schema.name,
-                    &queue.to_string(),
-                    &nth.to_string(),
-                    schema.distinguish(&asker.user, &asker.namespace),
-                    &asker.arrived.to_string(),
-                    &estimate.first.to_string(),
-                    &estimate.last.to_string(),
-                    &duration(estimate.after),
-                    // It has not begun: Go's zero time.
-                    "0001-01-01T00:00:00Z",
-                ]);
-                if is_detailed {
-                    cells.extend(row(&[
-                        &asker.user,
-                        asker.verb,
-                        &asker.path,
-                        &asker.namespace,
-                        &asker.name,
-                        &asker.version,
-                        &asker.resource,
-                        &asker.subresource,
-                    ]));
-                }
-                rows.push(cells);
+        let (queues, queueless) = by_queue(level, roll);
+        let mut list = |queue: Option<usize>, place: Option<usize>, told: &Told, since: &str| {
+            rows.push(request(level, [queue, place], told, since, is_detailed));
+        };
+        for (index, queue) in queues {
+            for (nth, told) in queue.waiting.iter().enumerate() {
+                told.iter().for_each(|told| list(Some(index), Some(nth), told, NEVER));
             }
+            for runs in queue.running {
+                list(Some(index), None, &runs.told, &runs.since.to_string());
+            }
+        }
+        for runs in queueless {
+            list(None, None, &runs.told, &runs.since.to_string());
         }
     }
     aligned(&rows)
+}
+
+/// A line of a request, with its queue and its place in that.
+fn request(level: &Level, places: [Option<usize>; 2], told: &Told, since: &str, is_detailed: bool) -> Vec<String> {
+    let Told { schema, estimate, asker } = told;
+    let [queue, place] = places.map(|place| place.map_or_else(|| "-1".to_owned(), |place| place.to_string()));
+    let mut cells = row(&[
+        &level.name,
+        &schema.name,
+        &queue,
+        &place,
+        schema.distinguish(&asker.user.name, &asker.namespace),
+        &asker.arrived.to_string(),
+        &estimate.first.to_string(),
+        &estimate.last.to_string(),
+        &duration(estimate.after),
+        since,
+    ]);
+    if is_detailed {
+        let (version, resource, subresource) = asker.resource.as_ref().map(named).unwrap_or_default();
+        cells.extend(row(&[
+            &asker.user.name,
+            asker.verb,
+            asker.uri.path(),
+            &asker.namespace,
+            &asker.name,
+            &version,
+            &resource,
+            &subresource,
+        ]));
+    }
+    cells
+}
+
+/// Group and version, resource and subresource.
+fn named((resolved, subresource): &(Resolved, Option<Subresource>)) -> (String, String, String) {
+    let Gvk { group, version, .. } = resolved.row.gvk(resolved.served);
+    let version = if group.is_empty() { version.to_string() } else { format!("{group}/{version}") };
+    let subresource = subresource.map(|subresource| subresource.path().to_owned());
+    (version, resolved.row.plural.to_string(), subresource.unwrap_or_default())
 }
 
 fn waiters(level: &Level) -> Waiters {

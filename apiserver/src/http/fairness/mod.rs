@@ -19,6 +19,7 @@ mod dump;
 mod lending;
 mod marks;
 mod meters;
+mod roll;
 mod table;
 mod turns;
 mod work;
@@ -41,6 +42,7 @@ pub use meters::Meters;
 use meters::{Raised, Why};
 use parking_lot::Mutex;
 use prometheus_client::metrics::histogram::Histogram;
+use roll::{Listed, Roll, Runs};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
@@ -135,7 +137,7 @@ impl Flow {
 pub struct Permit {
     _seat: Option<Lingering>,
     _stream: Option<OwnedSemaphorePermit>,
-    _counted: Option<(Counted, Raised, Running)>,
+    _counted: Option<(Counted, Raised, Running, Listed)>,
     _lasting: Option<metrics::Guard>,
 }
 
@@ -226,6 +228,7 @@ pub struct Limits {
     meters: Meters,
     reads: Arc<Count>,
     writes: Arc<Count>,
+    roll: Arc<Roll>,
     streams: Arc<Semaphore>,
 }
 
@@ -240,6 +243,7 @@ impl Default for Limits {
             meters,
             reads: Arc::default(),
             writes: Arc::default(),
+            roll: Arc::default(),
             streams: Arc::new(Semaphore::new(STREAMS)),
         }
     }
@@ -253,23 +257,20 @@ impl Limits {
         Flow { schema: schema.clone(), hash, waited: AtomicU64::new(0), sizes: OnceLock::new() }
     }
 
-    /// Seats at the request's level, at once or after those before it. Who asks is only looked at when it has to wait.
+    /// Seats at the request's level, at once or after those before it.
     ///
     /// # Errors
     /// When too many wait, or this one waited too long.
-    pub async fn seat(
-        &self,
-        flow: &Flow,
-        writes: bool,
-        work: Work,
-        asker: impl Fn() -> Asker,
-    ) -> Result<Permit, TooMany> {
+    pub async fn seat(&self, flow: &Flow, writes: bool, work: Work, asker: Asker) -> Result<Permit, TooMany> {
         let count = if writes { &self.writes } else { &self.reads };
         let schema = &flow.schema;
         let estimate = work.estimate(schema.level.widest);
         let width = estimate.width();
         schema.meter.estimated.observe(width as f64);
         let mut waiting = Waiting { flow, since: Instant::now(), served: false };
+        let arrived = asker.arrived;
+        let told = Arc::new(Told { schema: schema.clone(), estimate, asker });
+        let mut queue = None;
         let seat = match &schema.level.turns {
             None => None,
             Some(turns) => {
@@ -281,7 +282,8 @@ impl Limits {
                         return Err(self.too_many(schema));
                     }
                     Entry::Place(place) => {
-                        place.tell(Told { schema: schema.clone(), estimate, asker: asker() });
+                        queue = Some(place.queue());
+                        place.tell(told.clone());
                         let _counted = (Counted::new(count, |count| &count.waiting), schema.meter.waiting(width));
                         let Some(seat) = place.seat().await else {
                             waiting.end(Some(Why::TimeOut));
@@ -296,8 +298,10 @@ impl Limits {
         schema.meter.dispatched.inc();
         let counted = Counted::new(count, |count| &count.running);
         let running = Running(schema.meter.ran.clone(), Instant::now());
+        let since = arrived.saturating_add(flow.waited()).unwrap_or(arrived);
+        let listed = self.roll.list(Runs { told, since, queue, hash: flow.hash });
         let lingering = seat.map(|seat| Lingering { seat: Some(seat), last: estimate.last, after: estimate.after });
-        let counted = Some((counted, schema.meter.running(width), running));
+        let counted = Some((counted, schema.meter.running(width), running, listed));
         Ok(Permit { _seat: lingering, _counted: counted, ..Permit::default() })
     }
 
@@ -326,9 +330,9 @@ impl Limits {
         &self.meters
     }
 
-    /// What waits, for people; None for paths where that is not told.
+    /// What waits and what runs, for people; None for paths where that is not told.
     pub fn page(&self, path: &str, query: Option<&str>) -> Option<String> {
-        dump::page(&self.table.load(), path, query)
+        dump::page(&self.table.load(), &self.roll, path, query)
     }
 
     /// Goes by these schemas and levels from now on.

@@ -173,13 +173,18 @@ pub struct Place {
 }
 
 impl Place {
+    /// The queue that it is in.
+    pub fn queue(&self) -> usize {
+        self.queue
+    }
+
     /// Says who has this place.
-    pub fn tell(&self, told: Told) {
+    pub fn tell(&self, told: Arc<Told>) {
         let mut state = self.turns.0.lock();
         let mut line = state.queues.get_mut(&self.queue).into_iter().flatten();
         // Who is not there any more has had its turn meanwhile.
         if let Some(waiting) = line.find(|waiting| waiting.ticket == self.ticket) {
-            waiting.told = Some(Arc::new(told));
+            waiting.told = Some(told);
         }
     }
 
@@ -384,6 +389,12 @@ impl Turns {
                 state.end(next.request);
             }
         }
+    }
+
+    /// The first queue of a flow's hand, which somebody joins of whom nobody is before; none where there are no queues.
+    pub fn first_queue(&self, hash: u64) -> Option<usize> {
+        let Settings { queues, hand, .. } = self.settings();
+        deal(hash, queues, hand).next()
     }
 
     /// Who waits now.
