@@ -42,7 +42,22 @@ async fn tables_metadata_and_yaml() {
     let (_, headers, body) = get(&client, &format!("{PODS}/a"), &[("accept", "application/yaml")]).await;
     assert_eq!(headers["content-type"], "application/yaml");
     assert!(String::from_utf8(body).unwrap().contains("phase: Pending"));
-    assert_eq!(get(&client, PODS, &[("accept", "text/html")]).await.0, StatusCode::NOT_ACCEPTABLE);
+    // A browser takes anything else, too, and is shown it laid out.
+    let browser = [
+        ("accept", "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"),
+        ("user-agent", "Mozilla/5.0 (X11; Linux x86_64)"),
+    ];
+    let (code, headers, body) = get(&client, &format!("{PODS}/a"), &browser).await;
+    assert_eq!((code, &headers["content-type"]), (StatusCode::OK, &"application/json".parse().unwrap()));
+    assert!(body.starts_with(b"{\n  \"kind\": \"Pod\""), "{}", String::from_utf8_lossy(&body));
+    // Whoever takes nothing else is told what there is, in JSON.
+    let (code, headers, body) = get(&client, &format!("{PODS}/a"), &[("accept", "text/html")]).await;
+    assert_eq!((code, &headers["content-type"]), (StatusCode::NOT_ACCEPTABLE, &"application/json".parse().unwrap()));
+    let status: Value = serde_json::from_slice(&body).unwrap();
+    let message = "only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf";
+    assert_eq!((&status["reason"], &status["message"]), (&json!("NotAcceptable"), &json!(message)));
+    // Nor is there a page for it, as without `--enable-logs-handler`.
+    assert_eq!(get(&client, "/logs/", &browser).await.0, StatusCode::NOT_FOUND);
     // An error is a Status whatever was asked for.
     let (_, _, body) = get(&client, &format!("{PODS}/none"), &[("accept", TABLE)]).await;
     assert_eq!(serde_json::from_slice::<Value>(&body).unwrap()["kind"], "Status");
