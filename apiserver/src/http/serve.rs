@@ -32,10 +32,10 @@ const STREAMS: u32 = 1000;
 /// (net/http `DefaultMaxHeaderBytes`): of HTTP/1 the head with its first line and a buffer's slack (`initialReadLimitSize`), of
 /// HTTP/2 as the frames count it, with ten headers' overhead on top (`maxHeaderListSize`).
 const HEADERS_MAX: u32 = 1 << 20;
-const HEAD_MAX: usize = HEADERS_MAX as usize + (4 << 10);
+pub(super) const HEAD_MAX: usize = HEADERS_MAX as usize + (4 << 10);
 const HEADER_LIST_MAX: u32 = HEADERS_MAX + 10 * 32;
 /// Headers of a request of HTTP/1, which Go does not count. Room for that many is made anew for each request (64 bytes each).
-const HEADER_COUNT: usize = 4096;
+pub(super) const HEADER_COUNT: usize = 4096;
 /// The largest TLS record. Each is made in a buffer of its own, and those of 16 KiB of text are a little larger than that: the
 /// allocator then takes fresh memory for nearly every one, which costs as much as encrypting it.
 const RECORD: usize = 12 << 10;

@@ -37,6 +37,10 @@ async fn answer(mut request: Request<Incoming>) -> Result<Response<Body>, Infall
                 .header(header::CONTENT_LENGTH, packed.len())
                 .body(packed.into())
         }
+        "/many" => {
+            let many = (0..1000).fold(response, |response, nth| response.header(format!("x-{nth}"), "y".repeat(600)));
+            many.body(Body::empty())
+        }
         "/moved" => response.status(302).header(header::LOCATION, "/elsewhere?x=1").body(Body::empty()),
         "/shout" => {
             let joined = hyper::upgrade::on(&mut request);
@@ -255,6 +259,9 @@ async fn methods_headers_and_bodies_pass() {
         );
         assert_eq!(has("x-forwarded-uri"), Some(&*format!("{base}/teapot")));
     }
+    let request = Request::get(format!("{base}/many")).body(Body::empty()).unwrap();
+    let (code, headers, said) = behind.raw(request).await;
+    assert_eq!((code, headers.contains_key("x-999")), (StatusCode::OK, true), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -11,6 +11,7 @@ mod rewrite;
 
 use super::fairness::Permit;
 use super::kubelet::KubeletClient;
+use super::serve;
 use crate::verbs::{Call, Response};
 use axum::body::Body;
 use bytes::Bytes;
@@ -106,6 +107,9 @@ pub async fn pass(
     let connection = connect(&call.server.kubelet, &location).await.map_err(failed)?;
     let handshake = hyper::client::conn::http1::Builder::new()
         .preserve_header_case(true)
+        // As the server itself takes; Go does not count an answer's headers either (net/http `MaxResponseHeaderBytes`).
+        .max_headers(serve::HEADER_COUNT)
+        .max_buf_size(serve::HEAD_MAX)
         .handshake::<_, Body>(TokioIo::new(connection));
     let (mut sender, driver) = handshake.await.map_err(|error| failed(error.to_string()))?;
     tokio::spawn(async move {
