@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn what_go_reads_is_read() {
+    fn an_index_that_go_reads_is_read() {
         let (good, other) = (Digest::of(b"good"), Digest::of(b"other"));
         let text = format!(
             r#"{{"schemaVersion":2,"manifests":[
@@ -366,6 +366,10 @@ mod tests {
         );
         let Document::Index(index) = parse(text.as_bytes(), OCI_INDEX).unwrap() else { panic!("an index") };
         assert_eq!(index.choose(&Platform::host()).unwrap().digest, good);
+    }
+
+    #[test]
+    fn a_configuration_that_go_reads_is_read() {
         let config = ImageConfig::parse(
             br#"{"architecture":null,"os":"linux","config":{"Cmd":"/x","Entrypoint":null,"Labels":{"a":null}},"rootfs":null}"#,
         );

@@ -245,6 +245,25 @@ fn a_killed_shim_takes_its_containers_along() {
 }
 
 #[test]
+fn a_closed_umask_closes_no_container() {
+    isolated("cri::a_closed_umask_closes_no_container", || async {
+        coracle_launcher::sys::umask(0o077);
+        let node = Node::new("cri::a_closed_umask_closes_no_container");
+        node.install_network();
+        let mut running = node.start().await;
+        let pod = running.clients.run_sandbox(sandbox(&node, "p")).await;
+        let mut config = script("c", "stat -c %a / /etc; ls / >/dev/null && echo read");
+        config.linux.as_mut().unwrap().security_context.as_mut().unwrap().run_as_user =
+            Some(v1::Int64Value { value: 33 });
+        let id = running.clients.run(&pod, config).await;
+        running.clients.wait(&id).await;
+        assert_eq!(log(&node, "p", "c"), "755\n755\nread\n");
+        running.clients.remove_sandbox(&pod).await;
+        running.stop().await;
+    });
+}
+
+#[test]
 fn limits_hold_and_errors_are_told() {
     isolated("cri::limits_hold_and_errors_are_told", || async {
         let node = Node::new("cri::limits_hold_and_errors_are_told");

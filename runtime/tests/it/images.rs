@@ -33,12 +33,16 @@ use coracle_runtime::{
 };
 use http::{StatusCode, header};
 use parking_lot::Mutex;
+use rustls::pki_types::CertificateDer;
 use serde_json::{Value, json};
 
 use crate::isolation::isolated;
 
 /// An answer to some request.
 pub type Odd = Arc<dyn Fn(&Request) -> Option<Response<Body>> + Send + Sync>;
+
+/// Whether a request is meant.
+pub type Slow = Arc<dyn Fn(&Request) -> bool + Send + Sync>;
 
 #[derive(Default)]
 pub struct Registry {
@@ -51,6 +55,10 @@ pub struct Registry {
     hold: Mutex<Option<String>>,
     /// What answers first; where it says nothing, the registry answers as ever.
     pub odd: Mutex<Option<Odd>>,
+    /// What is answered a minute and more later, by Tokio's clock.
+    pub slow: Mutex<Option<Slow>>,
+    /// What those who came by TLS showed of themselves.
+    pub peers: Mutex<Vec<Option<CertificateDer<'static>>>>,
     /// How often manifests were read.
     pub reads: AtomicUsize,
     /// `Authorization` that is asked for, by way of a token.
@@ -59,7 +67,7 @@ pub struct Registry {
 
 /// Takes TLS connections by a certificate for 127.0.0.1 and `registry.test`, which is given too.
 pub fn acceptor() -> (tokio_rustls::TlsAcceptor, String) {
-    use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+    use rustls::pki_types::{PrivateKeyDer, pem::PemObject};
     let dir = tempfile::tempdir().unwrap();
     let (certificate, key) = (dir.path().join("c.pem"), dir.path().join("k.pem"));
     let made = std::process::Command::new("openssl")
@@ -89,6 +97,17 @@ impl Registry {
 
 async fn answer(State(registry): State<Arc<Registry>>, request: Request) -> Response<Body> {
     registry.requests.fetch_add(1, Ordering::Relaxed);
+    let slow = registry.slow.lock().clone();
+    if slow.is_some_and(|slow| slow(&request)) {
+        // One after the other.
+        static CLOCK: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+        let _turning = CLOCK.lock().await;
+        tokio::time::pause();
+        tokio::time::advance(std::time::Duration::from_secs(70)).await;
+        tokio::time::resume();
+        // With this timer those of others come whose time it was before.
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
     let odd = registry.odd.lock().clone();
     if let Some(odd) = odd.and_then(|odd| odd(&request)) {
         return odd;
@@ -195,25 +214,33 @@ impl Registry {
 
     /// The same by TLS, with a certificate for 127.0.0.1 and `registry.test`, which is given too.
     pub async fn serve_tls(self: &Arc<Registry>) -> (String, String) {
-        Links::open(&Place::Current).unwrap().up("lo").await.unwrap();
         let (acceptor, certificate) = acceptor();
+        (self.serve_tls_by(acceptor).await, certificate)
+    }
+
+    /// The same by what takes connections.
+    pub async fn serve_tls_by(self: &Arc<Registry>, acceptor: tokio_rustls::TlsAcceptor) -> String {
+        Links::open(&Place::Current).unwrap().up("lo").await.unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
+        let registry = self.clone();
         let app = Router::new().fallback(answer).with_state(self.clone());
         tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                let (acceptor, app) = (acceptor.clone(), app.clone());
+                let (acceptor, app, registry) = (acceptor.clone(), app.clone(), registry.clone());
                 tokio::spawn(async move {
                     // What speaks no TLS is hung up on.
                     let Ok(stream) = acceptor.accept(stream).await else { return };
+                    let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first).cloned();
+                    registry.peers.lock().push(shown.map(CertificateDer::into_owned));
                     let service = hyper_util::service::TowerToHyperService::new(app);
                     let connection = hyper::server::conn::http1::Builder::new();
                     let _ = connection.serve_connection(hyper_util::rt::TokioIo::new(stream), service).await;
                 });
             }
         });
-        (address, certificate)
+        address
     }
 
     /// Serves on loopback; gives `HOST:PORT`.

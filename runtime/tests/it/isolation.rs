@@ -5,7 +5,10 @@ use std::{
     future::Future,
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
+
+use tokio::runtime::Builder;
 
 /// Set where tests run on what looks like an older kernel, beside the same ones on this.
 pub const OLDER_KERNEL: &str = "CORACLE_TEST_OLDER_KERNEL";
@@ -14,9 +17,18 @@ const HIERARCHIES: &str = "/sys/fs/cgroup";
 
 /// Runs `body` in namespaces of its own by running this test again there.
 pub fn isolated<F: Future<Output = ()>>(test: &str, body: impl FnOnce() -> F) {
+    isolated_on(Builder::new_multi_thread().worker_threads(2), Duration::from_secs(90), test, body);
+}
+
+/// The same on threads as they are given, for so long: one alone may turn the clock.
+pub fn isolated_on<F: Future<Output = ()>>(
+    threads: &mut Builder,
+    limit: Duration,
+    test: &str,
+    body: impl FnOnce() -> F,
+) {
     if std::env::var_os(INSIDE).is_some() {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let limit = std::time::Duration::from_secs(90);
+        let runtime = threads.enable_all().build().unwrap();
         runtime.block_on(async { tokio::time::timeout(limit, body()).await.expect("the test takes too long") });
         return;
     }

@@ -8,9 +8,11 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use axum::{body::Body, extract::Request, response::Response};
+use coracle_pki::{Authority, Identity, Subject, Usage};
 use coracle_runtime::{
     Kind,
     digest::Digest,
@@ -22,6 +24,10 @@ use coracle_runtime::{
 };
 use http::{Method, StatusCode, header};
 use parking_lot::Mutex;
+use rustls::{
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    server::WebPkiClientVerifier,
+};
 use serde_json::json;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -30,7 +36,7 @@ use tokio::{
 
 use crate::{
     images::{Registry, acceptor, open, open_with, tar},
-    isolation::isolated,
+    isolation::{isolated, isolated_on},
 };
 
 fn respond(status: u16, headers: &[(&str, &str)], body: impl Into<Body>) -> Response<Body> {
@@ -389,6 +395,150 @@ fn files_say_how_registries_are_reached() {
             let result = images.pull("stranger.test/test/app:v1", Credentials::Anonymous).await;
             assert_eq!(result.is_ok(), pulled, "{result:?}");
         }
+    });
+}
+
+#[test]
+fn credentials_do_not_leave_tls() {
+    isolated("registries::credentials_do_not_leave_tls", || async {
+        // A registry that takes itself for plain, and names its token server so; that one is reached in plain HTTP, too.
+        let tokens = Arc::new(Registry::default());
+        *tokens.odd.lock() = Some(Arc::new(|request| {
+            assert_eq!(header(request, header::AUTHORIZATION), "");
+            Some(respond(200, &[], r#"{"token":"let-in"}"#))
+        }));
+        let tokens = tokens.serve().await;
+        let registry = Arc::new(Registry::default());
+        publish(&registry, &tar(&[("a", b"one")]));
+        *registry.odd.lock() = Some(Arc::new(move |request| {
+            let challenge = format!(r#"Bearer realm="http://{tokens}/token",service="here""#);
+            let known = header(request, header::AUTHORIZATION) == "Bearer let-in";
+            (!known).then(|| respond(401, &[("WWW-Authenticate", &challenge)], ""))
+        }));
+        let (host, _) = registry.serve_tls().await;
+        let dir = tempfile::tempdir().unwrap();
+        let images = open(dir.path());
+        let name = format!("{host}/test/app:v1");
+        let refused = images.pull(&name, basic()).await.unwrap_err().to_string();
+        assert!(refused.contains("refused to send credentials to"), "{refused}");
+        images.pull(&name, Credentials::Anonymous).await.unwrap();
+    });
+}
+
+#[test]
+fn a_broken_file_is_as_if_it_were_not_there() {
+    isolated("registries::a_broken_file_is_as_if_it_were_not_there", || async {
+        let registry = Arc::new(Registry::default());
+        publish(&registry, &tar(&[("a", b"one")]));
+        let host = registry.serve().await;
+        let dir = tempfile::tempdir().unwrap();
+        let name = format!("{host}/hosts.toml");
+        // Which of them would lead where nobody is, if they could be read.
+        for (index, text) in
+            ["server = ", "server = \"http://127.0.0.1:1\"\ncapabilities = [\"pul\"]"].iter().enumerate()
+        {
+            let images = configured(&dir.path().join(index.to_string()), &[(&name, text)], Proxies::default());
+            images.pull(&format!("{host}/test/app:v1"), Credentials::Anonymous).await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_server_gets_the_certificate_that_it_takes() {
+    isolated("registries::a_server_gets_the_certificate_that_it_takes", || async {
+        let now = jiff::Timestamp::now();
+        let authorities = ["one", "two", "three"].map(|name| Authority::create(name, now).unwrap());
+        let dir = tempfile::tempdir().unwrap();
+        let issue = |authority: &Authority, name: &str, usage: Usage| {
+            let names = ["127.0.0.1".to_owned()];
+            authority.issue(&Subject::user(name), &names, usage, now, Duration::from_secs(3600)).unwrap()
+        };
+        let clients = [0, 1].map(|index| issue(&authorities[index], &format!("client-{index}"), Usage::Client));
+        let registry = Arc::new(Registry::default());
+        publish(&registry, &tar(&[("a", b"one")]));
+        let text =
+            "server = \"https://HOST\"\nca = \"ca.crt\"\nclient = [[\"0.crt\", \"0.key\"], [\"1.crt\", \"1.key\"]]";
+        for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+            // Whom a server trusts, and whose certificate it gets.
+            for (trusted, shown) in [(0, Some(0)), (1, Some(1)), (2, None)] {
+                let server = issue(&authorities[0], "registry", Usage::Server);
+                let host = registry.serve_tls_by(asking(&server, authorities[trusted].cert_pem(), version)).await;
+                let files = [
+                    ("registry.test/hosts.toml", &*text.replace("HOST", &host)),
+                    ("registry.test/ca.crt", authorities[0].cert_pem()),
+                    ("registry.test/0.crt", &clients[0].cert_pem),
+                    ("registry.test/0.key", &clients[0].key_pem),
+                    ("registry.test/1.crt", &clients[1].cert_pem),
+                    ("registry.test/1.key", &clients[1].key_pem),
+                ];
+                let images = configured(&dir.path().join(host.replace(':', "-")), &files, Proxies::default());
+                images.pull("registry.test/test/app:v1", Credentials::Anonymous).await.unwrap();
+                let shown = shown.map(|index: usize| certificate(&clients[index].cert_pem));
+                let peers = std::mem::take(&mut *registry.peers.lock());
+                assert!(!peers.is_empty() && peers.iter().all(|peer| *peer == shown), "{trusted}");
+            }
+        }
+    });
+}
+
+/// Takes connections of whom an authority knows and of anybody who shows nothing.
+fn asking(
+    own: &Identity,
+    authority: &str,
+    version: &'static rustls::SupportedProtocolVersion,
+) -> tokio_rustls::TlsAcceptor {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(certificate(authority)).unwrap();
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+    let config = rustls::ServerConfig::builder_with_provider(provider).with_protocol_versions(&[version]).unwrap();
+    let key = PrivateKeyDer::from_pem_slice(own.key_pem.as_bytes()).unwrap();
+    let config = config
+        .with_client_cert_verifier(verifier.allow_unauthenticated().build().unwrap())
+        .with_single_cert(vec![certificate(&own.cert_pem)], key);
+    tokio_rustls::TlsAcceptor::from(Arc::new(config.unwrap()))
+}
+
+fn certificate(pem: &str) -> CertificateDer<'static> {
+    CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()
+}
+
+#[test]
+fn registries_may_take_minutes_to_copy() {
+    const TEST: &str = "registries::registries_may_take_minutes_to_copy";
+    let mut one = tokio::runtime::Builder::new_current_thread();
+    isolated_on(&mut one, Duration::from_secs(600), TEST, || async {
+        // One that copies a blob when its upload ends, and one that fetches it first from elsewhere.
+        let setting = odd(|request| match (request.method(), request.uri().path()) {
+            (&Method::POST, _) => Some(respond(202, &[("Location", "/v2/test/app/blobs/uploads/1")], "")),
+            (&Method::PATCH, path) => Some(respond(202, &[("Location", path)], "")),
+            (&Method::PUT, _) => Some(respond(201, &[], "")),
+            _ => None,
+        })
+        .await;
+        let layer = tar(&[("a", b"one")]);
+        publish(&setting.registry, &layer);
+        let blob = format!("/v2/test/app/blobs/{}", Digest::of(&layer));
+        let late = Arc::new(AtomicUsize::new(0));
+        let slow = |path: String, method: Method| {
+            let late = late.clone();
+            let slow = move |request: &Request| {
+                let meant = request.uri().path() == path && request.method() == method;
+                late.fetch_add(usize::from(meant), Ordering::Relaxed);
+                meant
+            };
+            *setting.registry.slow.lock() = Some(Arc::new(slow));
+        };
+        slow(blob, Method::GET);
+        setting.pull(Credentials::Anonymous).await.unwrap();
+        assert_eq!(late.swap(0, Ordering::Relaxed), 1);
+        // What it is to be pushed to has none of it yet.
+        let name = format!("{}/test/other:v1", setting.host);
+        setting.images.tag(&format!("{}/test/app:v1", setting.host), &name).unwrap();
+        slow("/v2/test/app/blobs/uploads/1".to_owned(), Method::PUT);
+        setting.images.push(&name, Default::default()).await.unwrap();
+        // The configuration and the layer, once each.
+        assert_eq!(late.load(Ordering::Relaxed), 2);
     });
 }
 

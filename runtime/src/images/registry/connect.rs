@@ -32,7 +32,7 @@ use rustls::{
         WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
+    pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
     server::ParsedCertificate,
 };
 use tokio::{
@@ -45,6 +45,7 @@ use tokio_rustls::TlsConnector;
 
 use super::{
     Body,
+    identities::Identities,
     proxies::{Proxies, Proxy, ProxyKind},
 };
 use crate::error::{Error, Result};
@@ -63,7 +64,8 @@ pub(super) type Http = Client<HttpsConnector<Dialler>, Body>;
 pub(super) struct Transport {
     /// Besides the system's.
     pub roots: Vec<Vec<u8>>,
-    pub identity: Option<(Vec<u8>, Vec<u8>)>,
+    /// Certificates with their keys, of which a server gets the first that it takes.
+    pub identities: Vec<(Vec<u8>, Vec<u8>)>,
     /// It need not prove anything.
     pub unverified: bool,
     /// Until there is a connection; zero for as long as the system tries.
@@ -80,6 +82,9 @@ impl Transport {
     pub fn with_roots(&self, others: &RootCertStore) -> Result<RootCertStore> {
         let mut roots = others.clone();
         for pem in &self.roots {
+            if CertificateDer::pem_slice_iter(pem).next().is_none() {
+                return Err(bad("certificate authority", "there is no certificate in the file".into()));
+            }
             for certificate in CertificateDer::pem_slice_iter(pem) {
                 let certificate = certificate.map_err(|error| bad("certificate authority", format!("{error:?}")))?;
                 roots.add(certificate).map_err(|error| bad("certificate authority", error.to_string()))?;
@@ -96,26 +101,19 @@ impl Transport {
             .with_safe_default_protocol_versions()
             .map_err(|error| Error::internal(format!("TLS: {error}")))?;
         let config = if self.unverified {
-            config.dangerous().with_custom_certificate_verifier(coracle_pki::unchecked::verifier(provider))
+            config.dangerous().with_custom_certificate_verifier(coracle_pki::unchecked::verifier(provider.clone()))
         } else if self.roots.is_empty() {
             config.with_root_certificates(roots)
         } else {
-            let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
+            let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build();
             let inner = inner.map_err(|error| bad("certificate authority", error.to_string()))?;
             let named = self.roots.iter().flat_map(|pem| CertificateDer::pem_slice_iter(pem)).flatten().collect();
             config.dangerous().with_custom_certificate_verifier(Arc::new(SelfSigned { inner, named }))
         };
-        let config = match &self.identity {
-            None => config.with_no_client_auth(),
-            Some((certificates, key)) => {
-                let certificates = CertificateDer::pem_slice_iter(certificates).collect::<std::result::Result<_, _>>();
-                let certificates = certificates.map_err(|error| bad("client certificate", format!("{error:?}")))?;
-                let key =
-                    PrivateKeyDer::from_pem_slice(key).map_err(|error| bad("client key", format!("{error:?}")))?;
-                config
-                    .with_client_auth_cert(certificates, key)
-                    .map_err(|error| bad("client certificate", error.to_string()))?
-            }
+        let config = if self.identities.is_empty() {
+            config.with_no_client_auth()
+        } else {
+            config.with_client_cert_resolver(Arc::new(Identities::new(&self.identities, &provider)?))
         };
         let limit = self.dial_limit.unwrap_or(DIAL_LIMIT);
         let dialler = Dialler { place, proxies, limit, tls: Arc::new(config.clone()) };
@@ -180,7 +178,7 @@ impl ServerCertVerifier for SelfSigned {
     }
 }
 
-fn bad(what: &str, error: String) -> Error {
+pub(super) fn bad(what: &str, error: String) -> Error {
     Error::invalid(format!("registry {what}: {error}"))
 }
 

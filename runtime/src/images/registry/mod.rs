@@ -7,6 +7,7 @@ mod challenge;
 mod connect;
 mod credentials;
 mod hosts;
+mod identities;
 mod proxies;
 mod repository;
 mod token;
@@ -151,18 +152,19 @@ impl RegistryClient {
 
     /// Who is asked for a registry's content.
     fn hosts(&self, reference: &Reference) -> Result<Vec<Host>> {
-        if !self.registries.plain_http.contains(&reference.registry)
-            && let Some(hosts) = hosts::find(&self.registries.config_dirs, reference)?
-        {
-            return Ok(hosts);
-        }
         let host = reference.host();
         let here = self.tls_here.lock().contains(host);
         let transport = Transport { unverified: here, ..Transport::default() };
-        let plain = is_loopback(host) && !here
-            || self.registries.plain_http.iter().any(|plain| plain == host || *plain == reference.registry);
+        let named = self.registries.plain_http.iter().any(|plain| plain == host || *plain == reference.registry);
+        let plain = is_loopback(host) && !here || named;
         let base = format!("{}://{host}/v2", if plain { "http" } else { "https" });
-        Ok(vec![Host { base, transport, headers: Vec::new(), resolve: true, pull: true, push: true }])
+        let own = Host { base, transport, headers: Vec::new(), resolve: true, pull: true, push: true };
+        if !self.registries.plain_http.contains(&reference.registry)
+            && let Some(hosts) = hosts::find(&self.registries.config_dirs, reference, &own)?
+        {
+            return Ok(hosts);
+        }
+        Ok(vec![own])
     }
 
     /// Whether a registry lets somebody in; a token that stands for the credentials, if there is one.
