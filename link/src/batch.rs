@@ -41,8 +41,9 @@ use crate::{Error, Mac, Place, Route, Veth};
 
 /// The kernel has answered before the request has been sent; this only keeps a thread from waiting for ever.
 const ANSWER_LIMIT_SECONDS: i64 = 10;
-/// An answer holds at most the message that it refuses.
-const ANSWER_SIZE: usize = 64 << 10;
+/// An answer holds at most the message that it refuses, and the kernel's words about it; the largest of ours, a pair of links,
+/// has less than 400 bytes. So it fits the stack, and no batch has pages of the heap cleared for it.
+const ANSWER_SIZE: usize = 8 << 10;
 
 /// A netlink socket, which belongs to the namespace that it was opened in.
 #[derive(Debug)]
@@ -185,7 +186,7 @@ impl Batch {
 
     fn read_answers(&self, socket: &Socket) -> Result<(), Error> {
         let mut first: Option<Error> = None;
-        let mut buffer = vec![0; ANSWER_SIZE];
+        let mut buffer = [0; ANSWER_SIZE];
         loop {
             let count = match recv(socket.0.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
                 Ok(0) => return Err(Error::Open(io::ErrorKind::UnexpectedEof.into())),
