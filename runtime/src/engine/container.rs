@@ -255,8 +255,9 @@ impl Engine {
         let (launcher, container) = (self.launcher_of(&sandbox).await, container.clone());
         self.blocking(move || -> Result<()> {
             let mut record = container.record();
-            // Only for a start after a kill: nobody was told of it yet.
-            save_volatile(&engine.paths.container(&id), "container.json", &record)?;
+            // By this directory a start after a kill finds what has been made: nobody was told of it yet.
+            let dir = engine.paths.container(&id);
+            fs::create_dir_all(&dir).context(format!("create {}", dir.display()))?;
             let top = record.image.chains.last().cloned();
             let root = engine
                 .snapshots
@@ -269,7 +270,9 @@ impl Engine {
             let (given, owners) = (&record.config.mounts, &sandbox.config.users);
             let volumes = engine.make_image_volumes(&id, &root, &run.volumes, given, owners)?;
             engine.write_bundle(&sandbox, &record, &run, &volumes, &root, launcher)?;
-            save(&engine.paths.container(&id), "container.json", &record)
+            // Not waiting for the disk: a power loss ends its sandbox, in which it could be started, and what is left of it is
+            // removed. From its start on there is something to be told of it then.
+            save_volatile(&dir, "container.json", &record)
         })
         .await?
     }

@@ -142,7 +142,12 @@ impl Engine {
 
     fn load_containers(&self) -> Result<()> {
         for name in entries(&self.paths.data.join("containers"))? {
-            let record = load::<ContainerRecord>(&self.paths.container(&name).join("container.json"));
+            let path = self.paths.container(&name).join("container.json");
+            if !path.exists() {
+                info!(container = name, "a container that was not made yet is removed");
+                continue;
+            }
+            let record = load::<ContainerRecord>(&path);
             if let Some(record) = record.as_ref().ok().filter(|record| record.is_standalone()) {
                 // One of an earlier version has a record of its sandbox too.
                 let sandbox = Arc::new(Sandbox::standalone(record));
