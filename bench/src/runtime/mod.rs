@@ -25,6 +25,8 @@ pub async fn run(binaries: &Path, quick: bool) -> Result<Figures> {
         let mut inside = Command::new("unshare");
         inside.args(["--pid", "--fork", "--kill-child", "--mount", "--mount-proc", "--net", "--uts", "--ipc"]);
         inside.arg(std::env::current_exe()?).args(std::env::args_os().skip(1)).env(INSIDE, "1");
+        // As `coracle runtime` has its allocator, whose figures these are to be.
+        inside.envs([("MIMALLOC_ARENA_EAGER_COMMIT", "0"), ("MIMALLOC_PURGE_DELAY", "0")]);
         // Nothing is left to do out here.
         return Err(inside.exec()).context("run unshare");
     }
