@@ -2,12 +2,14 @@
 
 mod addresses;
 mod authentication;
+mod defaults;
 pub(crate) mod flow_control;
 mod identity;
 mod keep;
 mod kubernetes_service;
 mod service_range;
 
+pub use defaults::settle as settle_defaults;
 pub use identity::hold as hold_identity;
 pub use keep::run as keep;
 pub use kubernetes_service::{Lease, hold as hold_lease, is_alone, leave};

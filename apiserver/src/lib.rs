@@ -165,6 +165,7 @@ impl ApiServer {
         tasks.spawn(bootstrap::keep(server.clone()));
         tasks.spawn(bootstrap::hold_lease(server.clone()));
         tasks.spawn(bootstrap::hold_identity(server.clone()));
+        tasks.spawn(bootstrap::settle_defaults(server.clone()));
         server.hooks.done("poststarthook/start-apiextensions-controllers");
         Ok(Arc::new(Self { server, tasks }))
     }

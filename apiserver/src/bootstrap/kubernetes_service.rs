@@ -11,16 +11,20 @@
 
 use super::{ensure, first_address, put};
 use crate::cache::is_shared;
+use crate::registry::strategy::DEFAULTS;
 use crate::server::{Server, store_status};
-use crate::store::{Op, Range, Txn};
-use coracle_api::Status;
-use coracle_api::json::{Value, json, put as put_json};
+use crate::store::{Op, Range, Record, Txn};
+use coracle_api::json::{Value, json, put as put_json, read as read_json};
+use coracle_api::{Status, meta};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 const LEASES: &str = "/registry/masterleases/";
+
+/// The annotation by which a server tells others the number of the defaults that it fills in.
+const FILLS_IN: &str = "coracle/defaults";
 
 /// How long a server that says nothing counts as there, and how often it says so (upstream's defaults).
 const LEASE: Duration = Duration::from_secs(15);
@@ -89,12 +93,28 @@ async fn servers(server: &Arc<Server>) -> Result<Vec<SocketAddr>, Status> {
     if !is_shared(&**server.store()) {
         return Ok(vec![server.config.advertise]);
     }
-    let range = Range { prefix: LEASES.to_owned(), from: None, limit: 0, at: None };
-    let records = server.store().range(range).await.map_err(store_status)?.records;
+    let records = leases(server).await?;
     let mut servers: Vec<_> =
         records.iter().filter_map(|record| record.key.strip_prefix(LEASES)?.parse().ok()).collect();
     servers.sort_unstable();
     Ok(servers)
+}
+
+async fn leases(server: &Arc<Server>) -> Result<Vec<Record>, Status> {
+    let range = Range { prefix: LEASES.to_owned(), from: None, limit: 0, at: None };
+    Ok(server.store().range(range).await.map_err(store_status)?.records)
+}
+
+/// Whether all servers of the cluster fill in the same defaults; those that do not say fill in others.
+pub async fn agree(server: &Arc<Server>) -> Result<bool, Status> {
+    if !is_shared(&**server.store()) {
+        return Ok(true);
+    }
+    let ours = |record: &Record| {
+        let lease = read_json(&record.value).unwrap_or_default();
+        meta::annotation(&lease, FILLS_IN) == Some(&DEFAULTS.to_string())
+    };
+    Ok(leases(server).await?.iter().all(ours))
 }
 
 /// Whether this is the only server on its store, as far as can be known.
@@ -111,7 +131,8 @@ pub async fn announce(server: &Arc<Server>) -> Result<(), Status> {
     if !is_shared(&**server.store()) {
         return Ok(());
     }
-    let lease = json!({"kind": "Endpoints", "apiVersion": "v1", "metadata": {}, "subsets": subsets(&[server.config.advertise])});
+    let lease = json!({"kind": "Endpoints", "apiVersion": "v1", "subsets": subsets(&[server.config.advertise]),
+        "metadata": {"annotations": {FILLS_IN: DEFAULTS.to_string()}}});
     let mut value = Vec::new();
     put_json(&mut value, &lease);
     let op = Op::Put { key: lease_key(server).into(), value: value.into(), ttl: Some(LEASE) };

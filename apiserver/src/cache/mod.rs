@@ -9,6 +9,7 @@
 //! One watch serves every resource, so one number says how far all of them have come. A consistent read waits until
 //! that number has reached the store's revision.
 
+mod defaults;
 mod index;
 pub mod measured;
 mod object;
@@ -19,6 +20,8 @@ pub mod unreadable;
 pub mod watcher;
 mod watchers;
 
+pub(crate) use defaults::rewrite;
+pub use defaults::{Defaults, MARK};
 pub use index::{Field, Labels};
 pub use object::{CLOSING, Change, Object, encode, encode_before, encode_managed, with_revision};
 pub use resource::{CacheEvent, Objects, ResourceCache, Snapshot, TooOld};
@@ -81,6 +84,8 @@ pub struct Cacher {
     commands: mpsc::Sender<Command>,
     received: tokio::sync::Mutex<mpsc::Receiver<Command>>,
     progress: watch::Sender<Revision>,
+    /// What may be missing in records.
+    defaults: Defaults,
     /// Node ports that services hold: keys of the store that are no objects.
     node_ports: RwLock<HashSet<i64>>,
 }
@@ -91,6 +96,7 @@ impl Cacher {
     /// # Errors
     /// When the store cannot be read.
     pub async fn load(store: Arc<dyn Store>, registry: &Registry) -> Result<Arc<Self>, StoreError> {
+        let defaults = Defaults::load(&*store).await?;
         let mut resources = Resources::new();
         for row in registry.current().rows().filter(|row| row.is_stored()) {
             // Of the versions of a custom resource, the one that is stored has the cache.
@@ -107,12 +113,18 @@ impl Cacher {
             commands,
             received: tokio::sync::Mutex::new(received),
             progress: watch::Sender::new(0),
+            defaults,
             node_ports: RwLock::default(),
         });
         let revision = cacher.reload().await?;
         cacher.refill(revision).await?;
         cacher.progress.send_replace(revision);
         Ok(cacher)
+    }
+
+    /// What may be missing in the store's records.
+    pub fn defaults(&self) -> &Defaults {
+        &self.defaults
     }
 
     /// The cache of a row.
@@ -245,14 +257,14 @@ impl Cacher {
                 self.note_node_port(event);
                 let resources = self.resources.load();
                 if let Some(cache) = cache_of(&resources, &event.key) {
-                    cache.apply(std::slice::from_ref(event));
+                    cache.apply(std::slice::from_ref(event), &self.defaults);
                 }
             }
             events => {
                 events.iter().for_each(|event| self.note_node_port(event));
                 let resources = self.resources.load();
                 for (cache, events) in by_resource(&resources, events.to_vec()) {
-                    cache.apply(&events);
+                    cache.apply(&events, &self.defaults);
                 }
             }
         }
@@ -292,6 +304,7 @@ impl Cacher {
         let prefix = format!("{PREFIX}{}/", cache.row.storage);
         let mut objects = Objects::new();
         cache.unreadable.clear();
+        let lacks = self.defaults.lack_at(revision);
         let mut from = None;
         loop {
             let range = Range { prefix: prefix.clone(), from, limit: LOAD_PAGE, at: Some(revision) };
@@ -301,7 +314,7 @@ impl Cacher {
             for record in page.records {
                 let Some(key) = object_key(&record.key, &cache.row) else { continue };
                 let (value, created, modified) = (&record.value, record.created, record.modified);
-                match unreadable::checked(&key, value, created, modified, Change::Added, &cache.row) {
+                match unreadable::checked(&key, value, created, modified, Change::Added, &cache.row, lacks) {
                     Ok(object) => drop(objects.insert(key, Arc::new(object))),
                     Err(why) => cache.unreadable.add(&key, modified, why),
                 }
@@ -342,7 +355,7 @@ impl Cacher {
             reached = batch.revision;
             batch.events.retain(|event| event.modified <= revision);
             for (cache, events) in by_resource(&resources, batch.events) {
-                cache.refill(events);
+                cache.refill(events, &self.defaults);
             }
         }
         Ok(())

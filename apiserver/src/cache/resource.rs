@@ -4,6 +4,7 @@
 //! order is: history first, then snapshot, then the signal. So a watcher that starts from a snapshot finds everything
 //! after it in the history.
 
+use super::defaults::Defaults;
 use super::object::{Change, Object};
 use super::unreadable::{self, UnreadableRecords};
 use super::watchers::Watchers;
@@ -263,25 +264,25 @@ impl ResourceCache {
     }
 
     /// Puts events of the past, which the snapshot already holds, into the history.
-    pub(super) fn refill(&self, events: Vec<store::Event>) {
+    pub(super) fn refill(&self, events: Vec<store::Event>, defaults: &Defaults) {
         let snapshot = self.snapshot();
         let events: Vec<_> = events
             .into_iter()
             .filter_map(|event| {
                 let key = super::object_key(&event.key, &self.row)?;
                 let known = snapshot.get(&key).filter(|object| object.revision == event.modified).cloned();
+                let (created, before) = (event.created, event.modified - 1);
                 let previous = event.previous.as_ref().and_then(|stored| {
-                    Object::new(key.clone(), stored, event.created, event.modified - 1, Change::Modified, &self.row)
-                        .map(Arc::new)
+                    self.object(&key, stored, created, before, Change::Modified, defaults).ok().map(Arc::new)
                 });
-                self.event(&key, &event, known, previous).map(Arc::new)
+                self.event(&key, &event, known, previous, defaults).map(Arc::new)
             })
             .collect();
         self.history.write().extend(events);
     }
 
     /// Applies the store's events, in order.
-    pub(super) fn apply(&self, events: &[store::Event]) {
+    pub(super) fn apply(&self, events: &[store::Event], defaults: &Defaults) {
         let mut next = Snapshot::clone(&self.snapshot.load());
         let mut made = Vec::with_capacity(events.len());
         let mut unread = false;
@@ -295,7 +296,7 @@ impl ResourceCache {
             let before = previous.as_ref().map_or(0, |object| object.size());
             next.revision = event.modified;
             self.unreadable.remove(&key);
-            let Some(made_event) = self.event(&key, event, None, previous) else {
+            let Some(made_event) = self.event(&key, event, None, previous, defaults) else {
                 bytes = bytes.saturating_sub(before);
                 if event.value.is_some() {
                     next.objects.remove(&*key);
@@ -329,21 +330,36 @@ impl ResourceCache {
         event: &store::Event,
         known: Option<Arc<Object>>,
         previous: Option<Arc<Object>>,
+        defaults: &Defaults,
     ) -> Option<CacheEvent> {
         let Some(stored) = &event.value else {
             return Some(CacheEvent::deletion(event.modified, &*previous?));
         };
         let change = if event.created == event.modified { Change::Added } else { Change::Modified };
         let object = known.or_else(|| {
-            let (created, modified, row) = (event.created, event.modified, &*self.row);
-            let made = match self.shared {
-                true => unreadable::checked(key, stored, created, modified, change, row),
-                false => Object::new(key.clone(), stored, created, modified, change, row)
-                    .ok_or_else(|| "it is not an object".to_owned()),
-            };
+            let (created, modified) = (event.created, event.modified);
+            let made = self.object(key, stored, created, modified, change, defaults);
             made.inspect_err(|why| self.unreadable.add(key, modified, why.clone())).ok().map(Arc::new)
         })?;
         Some(CacheEvent::new(change, event.modified, object, previous))
+    }
+
+    /// An object as a record has it that was there at `revision`.
+    fn object(
+        &self,
+        key: &Arc<str>,
+        stored: &[u8],
+        created: Revision,
+        revision: Revision,
+        change: Change,
+        defaults: &Defaults,
+    ) -> Result<Object, String> {
+        let lacks = defaults.lack_at(revision);
+        match self.shared || lacks {
+            true => unreadable::checked(key, stored, created, revision, change, &self.row, lacks),
+            false => Object::new(key.clone(), stored, created, revision, change, &self.row)
+                .ok_or_else(|| "it is not an object".to_owned()),
+        }
     }
 }
 

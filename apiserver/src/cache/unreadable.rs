@@ -3,6 +3,7 @@
 //! They are not passed over in silence: who owns what, or whether a namespace is empty, would be answered wrongly. Whoever asks
 //! for one, or for a list that it belongs to, is told; all else goes on (apiserver `storage/corrupt_obj_deleter.go`, KEP-3926).
 
+use super::defaults::filled;
 use super::object::{Change, Object};
 use crate::registry::Row;
 use crate::store::Revision;
@@ -51,7 +52,8 @@ impl UnreadableRecords {
     }
 }
 
-/// Makes an object of a record that perhaps no server wrote: every byte of it is looked at.
+/// Makes an object of a record that perhaps no server wrote: every byte of it is looked at. What [defaults](super::Defaults) it may
+/// lack are filled in if it `lacks` some.
 ///
 /// # Errors
 /// What is wrong with it.
@@ -62,8 +64,11 @@ pub fn checked(
     revision: Revision,
     change: Change,
     row: &Row,
+    lacks: bool,
 ) -> Result<Object, String> {
     std::str::from_utf8(stored).map_err(|error| error.to_string())?;
     serde_json::from_slice::<IgnoredAny>(stored).map_err(|error| error.to_string())?;
+    let whole = if lacks { filled(stored, row) } else { None };
+    let stored = whole.as_deref().unwrap_or(stored);
     Object::new(key.clone(), stored, created, revision, change, row).ok_or_else(|| "it is not an object".to_owned())
 }

@@ -3,11 +3,11 @@
 //! did first is none.
 
 use super::check::{self, Approval};
-use super::definition::{self, CLEANUP, STORAGE, fingerprint, has_condition, set_condition};
+use super::definition::{self, CLEANUP, DefinitionStrategy, STORAGE, fingerprint, has_condition, set_condition};
 use crate::bootstrap;
 use crate::cache::{PREFIX, Snapshot};
 use crate::registry::fields::{items, object_mut, set, text};
-use crate::registry::{Resolved, Row};
+use crate::registry::{Resolved, Row, Strategy};
 use crate::server::Server;
 use crate::store::{Range, Store, StoreError};
 use crate::verbs::{Call, DeleteOptions, delete_object};
@@ -67,7 +67,8 @@ impl Definitions {
         let records = store.range(range).await?.records;
         let mut definitions = Self::default();
         for record in records {
-            let Ok(found) = serde_json::from_slice::<Value>(&record.value) else { continue };
+            let Ok(mut found) = serde_json::from_slice::<Value>(&record.value) else { continue };
+            DefinitionStrategy.default(&mut found);
             if is_served(&found) {
                 definitions.served.insert(meta::name(&found).to_owned(), Served::of(&found));
             }

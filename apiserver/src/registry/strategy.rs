@@ -13,6 +13,10 @@ use coracle_api::printing::CustomPrinter;
 use coracle_api::{Cause, Status, validation};
 use jiff::Timestamp;
 
+/// The number of the defaults that kinds [fill in](Strategy::default): raised whenever any of them changes, so that records of
+/// before are filled in (`cache/defaults.rs`). No feature gate has a say in them.
+pub const DEFAULTS: u32 = 1;
+
 /// Who writes, and when.
 pub struct WriteContext<'a> {
     pub user: &'a UserInfo,
@@ -149,7 +153,7 @@ pub trait Strategy: Send + Sync + std::fmt::Debug + 'static {
         names.generate(prefix)
     }
 
-    /// Fills in what a client may leave out. Also called on updates.
+    /// Fills in what a client may leave out. Also called on updates, and on what older servers wrote: see [`DEFAULTS`].
     fn default(&self, _object: &mut Value) {}
 
     /// Sets what the server decides when an object is made.

@@ -172,11 +172,12 @@ fn was_never_sent(error: &etcd_client::Error) -> bool {
 }
 
 /// What etcd says of requests that it does not take (etcd `api/v3rpc/rpctypes`).
-const REFUSALS: [&str; 4] = [
+const REFUSALS: [&str; 5] = [
     "etcdserver: request is too large",
     "etcdserver: too many operations in txn request",
     "etcdserver: duplicate key given in txn request",
     "etcdserver: mvcc: database space exceeded",
+    "etcdserver: permission denied",
 ];
 
 fn refused(error: etcd_client::Error) -> StoreError {

@@ -210,11 +210,12 @@ async fn range(call: &Call, revision: Option<Revision>, token: Option<&Continue>
         Err(crate::store::StoreError::Compacted { .. }) => return Err(expired(token)),
         Err(error) => return Err(store_status(error)),
     };
+    let lacks = call.server.cacher.defaults().lack_at(page.revision);
     let mut past = Snapshot { revision: page.revision, ..Snapshot::default() };
     for record in page.records {
         let key: Arc<str> = record.key[prefix.len()..].into();
         let (created, modified) = (record.created, record.modified);
-        let object = unreadable::checked(&key, &record.value, created, modified, Change::Added, call.row());
+        let object = unreadable::checked(&key, &record.value, created, modified, Change::Added, call.row(), lacks);
         let object = object.map_err(|why| super::unreadable(&key, &why))?;
         past.objects.insert(key, Arc::new(object));
     }

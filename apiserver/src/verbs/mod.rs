@@ -372,8 +372,9 @@ impl Call {
         let record = self.server.store().get(&self.store_key(&self.name)).await.map_err(store_status)?;
         let Some(record) = record else { return Err(self.not_found()) };
         let key: Arc<str> = self.cache_key().into();
-        let object =
-            checked(&key, &record.value, record.created, record.modified, Change::Modified, &self.cache()?.row);
+        let (created, modified) = (record.created, record.modified);
+        let lacks = self.server.cacher.defaults().lack_now();
+        let object = checked(&key, &record.value, created, modified, Change::Modified, &self.cache()?.row, lacks);
         object.map(Arc::new).map_err(|why| unreadable(&key, &why))
     }
 

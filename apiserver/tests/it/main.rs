@@ -30,6 +30,7 @@ mod logs;
 mod model;
 mod networks_and_webhooks;
 mod nothing;
+mod older_servers;
 mod openapi;
 mod operator;
 mod overload;

@@ -7,7 +7,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 /// The least object of a kind that is valid.
-fn least(kind: &str) -> Value {
+pub fn least(kind: &str) -> Value {
     let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "x"}]}});
     let workload = json!({"spec": {"selector": {"matchLabels": {"a": "b"}}, "template": template, "serviceName": "s"}});
     let mut object = match kind {
