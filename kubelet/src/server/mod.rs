@@ -31,6 +31,8 @@ use crate::work::Shared;
 /// Connections at a time; more wait in the kernel.
 const CONNECTIONS: usize = 512;
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Headers of a request: as many as the API server takes, which passes them on.
+const HEADER_COUNT: usize = 4096;
 
 /// What the handlers know.
 #[derive(Clone)]
@@ -106,7 +108,8 @@ async fn connection(stream: TcpStream, peer: SocketAddr, acceptor: TlsAcceptor, 
         return tracing::warn!(peer = %peer, "refused a caller: nodes do not read from each other");
     }
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(hyper_util::rt::TokioTimer::new()).header_read_timeout(HANDSHAKE);
+    let timer = hyper_util::rt::TokioTimer::new();
+    builder.http1().timer(timer).header_read_timeout(HANDSHAKE).max_headers(HEADER_COUNT);
     if let Err(error) =
         builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(router)).await
     {
