@@ -112,6 +112,9 @@ pub enum StartError {
 pub struct ApiServer {
     server: Arc<Server>,
     tasks: TaskTracker,
+    /// Feeds the caches until nobody reads them: what the others have begun waits for what it has just written.
+    feeding: TaskTracker,
+    fed: CancellationToken,
 }
 
 impl ApiServer {
@@ -153,7 +156,8 @@ impl ApiServer {
             stop: CancellationToken::new(),
         });
         let tasks = TaskTracker::new();
-        tasks.spawn(server.cacher.clone().run(server.stop.clone()));
+        let (feeding, fed) = (TaskTracker::new(), CancellationToken::new());
+        feeding.spawn(server.cacher.clone().run(fed.clone()));
         tasks.spawn(server.clone().maintain());
         server.hooks.done("poststarthook/crd-informer-synced");
         bootstrap::run(&server).await?;
@@ -167,7 +171,7 @@ impl ApiServer {
         tasks.spawn(bootstrap::hold_identity(server.clone()));
         tasks.spawn(bootstrap::settle_defaults(server.clone()));
         server.hooks.done("poststarthook/start-apiextensions-controllers");
-        Ok(Arc::new(Self { server, tasks }))
+        Ok(Arc::new(Self { server, tasks, feeding, fed }))
     }
 
     /// The server as a tower service for a client in this process, under an identity. Its requests go the same way as
@@ -214,6 +218,9 @@ impl ApiServer {
             self.server.stop.cancel();
             self.tasks.close();
             self.tasks.wait().await;
+            self.fed.cancel();
+            self.feeding.close();
+            self.feeding.wait().await;
         }
         .boxed()
     }
@@ -222,6 +229,7 @@ impl ApiServer {
 impl Drop for ApiServer {
     fn drop(&mut self) {
         self.server.stop.cancel();
+        self.fed.cancel();
     }
 }
 

@@ -6,8 +6,16 @@ use coracle_apiserver::store::embedded::Embedded;
 use http::StatusCode;
 use serde_json::json;
 use std::sync::Arc;
+use std::time::Duration;
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
+
+/// What it has just begun is brought to its end, and does not wait for what no longer comes.
+#[tokio::test]
+async fn a_server_stops_that_has_just_started() {
+    let harness = Harness::start().await;
+    tokio::time::timeout(Duration::from_secs(4), harness.server.stop()).await.expect("less than one read may wait");
+}
 
 #[tokio::test]
 async fn a_watch_goes_on_after_a_restart() {
