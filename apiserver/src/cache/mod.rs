@@ -186,6 +186,13 @@ impl Cacher {
         *self.progress.borrow()
     }
 
+    /// The newest state of a resource, and a revision: all that was written up to that is in the state, perhaps more.
+    pub fn newest(&self, cache: &ResourceCache) -> (Revision, Arc<Snapshot>) {
+        // In this order.
+        let progress = self.progress();
+        (progress, cache.snapshot())
+    }
+
     /// Waits until the caches hold everything up to `revision`; false when they do not in time.
     pub async fn reached(&self, revision: Revision, limit: Duration) -> bool {
         if self.progress() >= revision {

@@ -191,9 +191,7 @@ async fn at(call: &Call, revision: Revision, token: Option<&Continue>) -> Result
     if let Some(snapshot) = cache.kept(revision) {
         return Ok(snapshot);
     }
-    // In this order: what was written up to `progress` is in the snapshot that is taken after it.
-    let progress = call.server.cacher.progress();
-    let snapshot = cache.snapshot();
+    let (progress, snapshot) = call.server.cacher.newest(&cache);
     if snapshot.revision <= revision && revision <= progress {
         return Ok(Snapshot { objects: snapshot.objects.clone(), revision });
     }
