@@ -33,12 +33,21 @@ pub fn compare<'a>(old: &'a Value, new: &'a Value, ty: TypeRef<'_>) -> Compariso
 
 /// What changed below, and how the place itself did.
 fn both<'a>(old: Option<&'a Value>, new: Option<&'a Value>, place: Place<'_>) -> (Comparison<'a>, Change) {
+    if is_same(old, new) { (Comparison::default(), Change::None) } else { differing(old, new, place) }
+}
+
+fn is_same(old: Option<&Value>, new: Option<&Value>) -> bool {
+    match (old, new) {
+        (Some(old), Some(new)) => same(old, new),
+        (old, new) => old.is_none() && new.is_none(),
+    }
+}
+
+/// The same of values that are not equal.
+fn differing<'a>(old: Option<&'a Value>, new: Option<&'a Value>, place: Place<'_>) -> (Comparison<'a>, Change) {
     let change = match (old, new) {
-        (None, None) => Change::None,
-        (None, Some(_)) => Change::Changed,
-        (Some(_), None) => Change::Removed,
-        // Equal values are passed over without a look at the schema.
-        (Some(old), Some(new)) if same(old, new) => return (Comparison::default(), Change::None),
+        (None, _) => Change::Changed,
+        (_, None) => Change::Removed,
         (Some(_), Some(_)) => Change::None,
     };
     let forms = (old.map(|value| place.form(value)), new.map(|value| place.form(value)));
@@ -52,13 +61,8 @@ fn both<'a>(old: Option<&'a Value>, new: Option<&'a Value>, place: Place<'_>) ->
         (_, Some(Form::Fields(map))) if !map.is_empty() && is_nothing(old) => fields(None, Some(map), place),
         (Some(Form::Items(list)), _) if !list.is_empty() && is_nothing(new) => items(list, &[], place),
         (_, Some(Form::Items(list))) if !list.is_empty() && is_nothing(old) => items(&[], list, place),
-        _ => {
-            let change = match (old, new) {
-                (Some(old), Some(new)) if !same(old, new) => Change::Changed,
-                _ => change,
-            };
-            return (Comparison::default(), change);
-        }
+        _ if new.is_some() => return (Comparison::default(), Change::Changed),
+        _ => return (Comparison::default(), change),
     };
     (below, change)
 }
@@ -81,16 +85,20 @@ type Fields = crate::json::Map;
 fn fields<'a>(old: Option<&'a Fields>, new: Option<&'a Fields>, place: Place<'_>) -> Comparison<'a> {
     let mut found = Comparison::default();
     for (name, value) in new.into_iter().flatten() {
-        let Some(inner) = place.field(name) else { continue };
         let before = old.and_then(|old| old.get(name));
-        add(&mut found, Element::field(name), both(before, Some(value), inner));
+        // Equal values are passed over without a look at the schema.
+        if is_same(before, Some(value)) {
+            continue;
+        }
+        let Some(inner) = place.field(name) else { continue };
+        add(&mut found, Element::field(name), differing(before, Some(value), inner));
     }
     for (name, value) in old.into_iter().flatten() {
         if new.is_some_and(|new| new.contains_key(name)) {
             continue;
         }
         let Some(inner) = place.field(name) else { continue };
-        add(&mut found, Element::field(name), both(Some(value), None, inner));
+        add(&mut found, Element::field(name), differing(Some(value), None, inner));
     }
     found.changed.sort();
     found.removed.sort();

@@ -20,7 +20,7 @@ use crate::schema::TypeRef;
 /// What most accounts fit in without growing.
 pub(super) const ROOM: usize = 2048;
 /// The only way in which sets of fields are written.
-const FIELDS_V1: &str = "FieldsV1";
+pub(super) const FIELDS_V1: &str = "FieldsV1";
 /// Most entries of updates; the oldest of more are merged into one (fieldmanager `DefaultMaxUpdateManagers`).
 const MAX_UPDATERS: usize = 10;
 /// The name of the entry that they are merged into.
@@ -78,6 +78,12 @@ pub struct Managers<'a> {
 }
 
 impl<'a> Managers<'a> {
+    /// Owners whose account is read, if they are few enough for another to come without any being merged.
+    pub(super) fn of(entries: Vec<Entry<'a>>) -> Option<Self> {
+        let updaters = entries.iter().filter(|entry| entry.operation == Operation::Update).count();
+        (updaters < MAX_UPDATERS).then_some(Self { entries })
+    }
+
     /// Reads `metadata.managedFields`, which are JSON.
     ///
     /// # Errors
@@ -104,7 +110,7 @@ impl<'a> Managers<'a> {
 
     /// As `metadata.managedFields`, in upstream's order; None when nobody owns anything.
     pub fn encode(mut self) -> Option<Vec<u8>> {
-        self.entries.retain(|entry| !entry.held.set().is_empty());
+        self.entries.retain(|entry| !entry.held.is_empty());
         self.entries.sort_by(|a, b| {
             let key = |entry: &Entry<'_>| (entry.operation, seconds(&entry.time));
             key(a).cmp(&key(b)).then_with(|| {
@@ -123,7 +129,16 @@ impl<'a> Managers<'a> {
     /// A write that is no apply: what it changed is the writer's now, what it removed is nobody's. The first version is the
     /// writer's own. False when nothing changed that is owned.
     pub fn update(&mut self, versions: &'a [Version<'a>], writer: &Writer<'a>, filter: &Filter<'_>) -> bool {
-        let comparisons = comparisons(versions, filter);
+        self.follow(versions, &comparisons(versions, filter), writer)
+    }
+
+    /// The same, by what was found of each version.
+    pub(super) fn follow(
+        &mut self,
+        versions: &'a [Version<'a>],
+        comparisons: &[Comparison<'a>],
+        writer: &Writer<'a>,
+    ) -> bool {
         let Some(own) = comparisons.first().filter(|_| comparisons.iter().any(|each| !each.is_empty())) else {
             return false;
         };
@@ -132,13 +147,12 @@ impl<'a> Managers<'a> {
             if let Some(version) = versions.iter().find(|version| version.api_version == entry.api_version)
                 && let Some(set) = reconciled(entry.held.set(), &version.old, version.ty)
             {
-                entry.held = set.into();
+                entry.held.replace(set);
             }
-            entry.give_up(versions, &comparisons);
+            entry.give_up(versions, comparisons);
         }
-        self.entries.retain(|entry| {
-            !entry.held.set().is_empty() && versions.iter().any(|v| v.api_version == entry.api_version)
-        });
+        self.entries
+            .retain(|entry| !entry.held.is_empty() && versions.iter().any(|v| v.api_version == entry.api_version));
         if !changed.is_empty() {
             match self.entries.iter_mut().find(|entry| entry.is(Operation::Update, writer)) {
                 Some(entry) => {
@@ -170,7 +184,7 @@ impl<'a> Managers<'a> {
             }
             None => self.entries.push(new_entry(Operation::Update, writer, new)),
         }
-        self.entries.retain(|entry| !entry.held.set().is_empty());
+        self.entries.retain(|entry| !entry.held.is_empty());
         self.cap();
         true
     }
@@ -204,7 +218,7 @@ impl<'a> Managers<'a> {
                 }
             }
         }
-        self.entries.retain(|entry| !entry.held.set().is_empty());
+        self.entries.retain(|entry| !entry.held.is_empty());
     }
 
     /// Applies a configuration. What `filter` leaves out this way of writing cannot set; conflicts within `allowed` count as none.
@@ -458,7 +472,7 @@ fn new_entry<'a>(operation: Operation, writer: &Writer<'a>, set: Set<'a>) -> Ent
     }
 }
 
-fn comparisons<'v>(versions: &'v [Version<'_>], filter: &Filter<'_>) -> Vec<Comparison<'v>> {
+pub(super) fn comparisons<'v>(versions: &'v [Version<'_>], filter: &Filter<'_>) -> Vec<Comparison<'v>> {
     let each = versions.iter().map(|version| {
         let found = compare(&version.old, &version.new, version.ty);
         let owned = |set: Set<'v>| filter.of(set).difference(&STRIPPED_SET);

@@ -10,6 +10,7 @@
 //!   applied┘
 //! ```
 
+mod account;
 mod check;
 mod compare;
 mod created;
@@ -18,12 +19,14 @@ mod filter;
 mod held;
 mod managers;
 mod merge;
+mod pass;
 mod paths;
 mod place;
 mod read;
 mod reconcile;
 mod set;
 
+pub use account::{Account, updated};
 pub use check::check;
 pub use compare::{Comparison, compare};
 pub use created::encode_created;

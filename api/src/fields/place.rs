@@ -14,13 +14,18 @@ use crate::schema::{Field, Kind, Level, ListType, Nothing, Scalar, TypeRef, Valu
 pub(super) struct Place<'s> {
     /// None where the schema says nothing: maps are then told apart by field, lists are not.
     pub value: Option<ValueRef<'s>>,
-    atomic: bool,
-    list_type: ListType,
-    keys: &'s [Symbol],
-    /// What is said of the values inside.
-    inner: &'s [Level],
-    /// The field, where it is one.
-    field: Option<Field<'s>>,
+    said: Said<'s>,
+}
+
+/// Where it stands how the values of a place are applied. Most places are asked for little of it.
+#[derive(Clone, Copy)]
+enum Said<'s> {
+    /// Nowhere: plainly.
+    Nowhere,
+    /// With the field that it is.
+    Field(Field<'s>),
+    /// In the first of these; the others are about what is inside.
+    Levels(&'s [Level]),
 }
 
 /// What the values of a place are to those who own fields, as far as the schema says.
@@ -46,42 +51,62 @@ pub(super) enum Form<'v> {
 
 impl<'s> Place<'s> {
     pub fn root(ty: TypeRef<'s>) -> Self {
-        Self { value: Some(ty.value()), ..Place::UNKNOWN }
+        Self { value: Some(ty.value()), said: Said::Nowhere }
     }
 
-    pub const UNKNOWN: Place<'static> =
-        Place { value: None, atomic: false, list_type: ListType::Atomic, keys: &[], inner: &[], field: None };
+    pub const UNKNOWN: Place<'static> = Place { value: None, said: Said::Nowhere };
 
     /// The place of a value inside this one.
     fn inside(self, value: ValueRef<'s>) -> Self {
-        let place = Self { value: Some(value), ..Place::UNKNOWN };
-        match self.inner.split_first() {
-            None => place,
-            Some((Level { atomic, list_type, list_keys }, inner)) => {
-                Self { atomic: *atomic, list_type: *list_type, keys: list_keys, inner, ..place }
-            }
-        }
+        let inner = match self.said {
+            Said::Nowhere => &[],
+            Said::Field(field) => field.inner_levels(),
+            Said::Levels(levels) => levels.get(1..).unwrap_or_default(),
+        };
+        Self { value: Some(value), said: if inner.is_empty() { Said::Nowhere } else { Said::Levels(inner) } }
     }
 
     fn of_field(field: Field<'s>) -> Self {
-        Self {
-            value: Some(field.value()),
-            atomic: field.atomic(),
-            list_type: field.list_type().unwrap_or(ListType::Atomic),
-            keys: field.list_keys(),
-            inner: field.inner_levels(),
-            field: Some(field),
+        Self { value: Some(field.value()), said: Said::Field(field) }
+    }
+
+    fn as_field(self) -> Option<Field<'s>> {
+        match self.said {
+            Said::Field(field) => Some(field),
+            Said::Nowhere | Said::Levels(_) => None,
         }
+    }
+
+    fn level(self) -> Option<&'s Level> {
+        match self.said {
+            Said::Levels(levels) => levels.first(),
+            Said::Nowhere | Said::Field(_) => None,
+        }
+    }
+
+    fn atomic(self) -> bool {
+        self.as_field().map_or_else(|| self.level().is_some_and(|level| level.atomic), Field::atomic)
+    }
+
+    fn list_type(self) -> ListType {
+        let of_field = self.as_field().and_then(Field::list_type);
+        of_field.or_else(|| self.level().map(|level| level.list_type)).unwrap_or(ListType::Atomic)
+    }
+
+    /// What tells items apart.
+    fn keys(self) -> &'s [Symbol] {
+        let of_level = || self.level().map_or(&[][..], |level| &level.list_keys);
+        self.as_field().map_or_else(of_level, Field::list_keys)
     }
 
     /// Whether what stands here does so before anything is set: upstream's structure holds it by value and shows it always.
     pub fn is_by_value(self) -> bool {
-        self.field.is_some_and(|field| matches!(field.nothing(), Nothing::Zero | Nothing::Null))
+        self.as_field().is_some_and(|field| matches!(field.nothing(), Nothing::Zero | Nothing::Null))
     }
 
     /// Whether a value that is there by value is compared as one with what was there before.
     pub fn is_one(self, value: &Value) -> bool {
-        let is_null = self.field.is_some_and(|field| field.nothing() == Nothing::Null);
+        let is_null = self.as_field().is_some_and(|field| field.nothing() == Nothing::Null);
         match (value, self.value.and_then(ValueRef::object)) {
             (Value::Object(map), _) if map.is_empty() => is_null,
             (Value::Array(items), _) if items.is_empty() => is_null,
@@ -93,10 +118,11 @@ impl<'s> Place<'s> {
 
     /// Whether a value that is there by value is what it was before anything was set.
     pub fn is_zero(self, value: &Value) -> bool {
-        self.field.is_some_and(|field| json::same(&field.zero(), value))
+        self.as_field().is_some_and(|field| json::same(&field.zero(), value))
     }
 
     /// The place of a field or map entry. None for a field that the structure does not have.
+    #[inline]
     pub fn field(self, name: &str) -> Option<Place<'s>> {
         match self.value.map(ValueRef::kind) {
             Some(Kind::Object(ty)) => match ty.field(name) {
@@ -122,28 +148,29 @@ impl<'s> Place<'s> {
     }
 
     pub fn is_keyed(self) -> bool {
-        self.list_type == ListType::Map
+        self.list_type() == ListType::Map
     }
 
     /// How a value here is owned.
     pub fn form<'v>(self, value: &'v Value) -> Form<'v> {
         match (self.value.map(ValueRef::kind), value) {
-            (Some(Kind::Object(ty)), Value::Object(map)) if !self.atomic && !ty.atomic() => Form::Fields(map),
-            (Some(Kind::Map(_)), Value::Object(map)) if !self.atomic => Form::Fields(map),
+            (Some(Kind::Object(ty)), Value::Object(map)) if !self.atomic() && !ty.atomic() => Form::Fields(map),
+            (Some(Kind::Map(_)), Value::Object(map)) if !self.atomic() => Form::Fields(map),
             // Of what may be anything, objects are owned field by field (structured-merge-diff `__untyped_deduced_`).
-            (None | Some(Kind::Scalar(Scalar::Any)), Value::Object(map)) if !self.atomic => Form::Fields(map),
-            (Some(Kind::List(_)), Value::Array(items)) if self.list_type != ListType::Atomic => Form::Items(items),
+            (None | Some(Kind::Scalar(Scalar::Any)), Value::Object(map)) if !self.atomic() => Form::Fields(map),
+            (Some(Kind::List(_)), Value::Array(items)) if self.list_type() != ListType::Atomic => Form::Items(items),
             _ => Form::Leaf,
         }
     }
 
     /// How values here are owned, whatever stands here.
+    #[inline]
     pub fn owned(self) -> Owned {
         match self.value.map(ValueRef::kind) {
             Some(Kind::Object(ty)) if ty.atomic() => Owned::Whole,
-            None | Some(Kind::Object(_) | Kind::Map(_) | Kind::Scalar(Scalar::Any)) if self.atomic => Owned::Whole,
+            None | Some(Kind::Object(_) | Kind::Map(_) | Kind::Scalar(Scalar::Any)) if self.atomic() => Owned::Whole,
             None | Some(Kind::Object(_) | Kind::Map(_) | Kind::Scalar(Scalar::Any)) => Owned::Apart,
-            Some(Kind::List(_)) if self.list_type == ListType::Atomic => Owned::Whole,
+            Some(Kind::List(_)) if self.list_type() == ListType::Atomic => Owned::Whole,
             Some(Kind::List(_)) => Owned::Apart,
             Some(Kind::Scalar(_)) => Owned::Scalar,
         }
@@ -167,15 +194,15 @@ impl<'s> Place<'s> {
             return Err(format!("associative list with keys may not have {what}"));
         };
         let ty = self.item().value.and_then(ValueRef::object);
-        let mut found: Vec<(&str, Cow<'_, Value>)> = Vec::with_capacity(self.keys.len());
-        for key in self.keys {
+        let mut found: Vec<(&str, Cow<'_, Value>)> = Vec::with_capacity(self.keys().len());
+        for key in self.keys() {
             match fields.get(key) {
                 Some(value) => found.push((key, Cow::Borrowed(value))),
                 None => found.extend(key_default(ty, key).map(|value| (&**key, Cow::Owned(value)))),
             }
         }
         if found.is_empty() {
-            let keys: Vec<String> = self.keys.iter().map(|key| format!("{:?}", key.as_str())).collect();
+            let keys: Vec<String> = self.keys().iter().map(|key| format!("{:?}", key.as_str())).collect();
             return Err(format!(
                 "associative list with keys has an element that omits all key fields [{}] (and doesn't have default values for any key fields)",
                 keys.join(" ")

@@ -10,17 +10,25 @@ use super::held::Held;
 use super::set::{Element, Set};
 
 /// As deep as the general reader goes.
-const DEEPEST: usize = 128;
+pub(super) const DEEPEST: usize = 128;
 
 /// Reads `managedFields`. None for text that the general reader is to look at.
 pub(super) fn entries(text: &[u8]) -> Option<Vec<Entry<'_>>> {
+    entries_by(text, |reader, _| reader.held())
+}
+
+/// The same with another way to read what an owner has, who speaks of a version.
+pub(super) fn entries_by<'a>(
+    text: &'a [u8],
+    mut held: impl FnMut(&mut Reader<'a>, &'a str) -> Option<Held<'a>>,
+) -> Option<Vec<Entry<'a>>> {
     let mut reader = Reader::of(std::str::from_utf8(text).ok()?)?;
     let mut entries = Vec::with_capacity(4);
     if !reader.take(b'[') {
         return None;
     }
     loop {
-        entries.push(reader.entry()?);
+        entries.push(reader.entry(&mut held)?);
         if reader.take(b']') {
             return reader.is_at_end().then_some(entries);
         }
@@ -30,11 +38,11 @@ pub(super) fn entries(text: &[u8]) -> Option<Vec<Entry<'_>>> {
     }
 }
 
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     text: &'a str,
     at: usize,
     /// The set that was begun last is so far written as it was read.
-    canonical: bool,
+    pub canonical: bool,
 }
 
 impl<'a> Reader<'a> {
@@ -52,7 +60,17 @@ impl<'a> Reader<'a> {
         &self.text[self.at..]
     }
 
-    fn entry(&mut self) -> Option<Entry<'a>> {
+    /// How far it has read.
+    pub fn at(&self) -> usize {
+        self.at
+    }
+
+    /// What was read from there on.
+    pub fn since(&self, start: usize) -> &'a str {
+        &self.text[start..self.at]
+    }
+
+    fn entry(&mut self, held: &mut impl FnMut(&mut Self, &'a str) -> Option<Held<'a>>) -> Option<Entry<'a>> {
         let manager = self.given("{\"manager\":\"")?;
         let operation = match self.given(",\"operation\":\"")? {
             "Apply" => Operation::Apply,
@@ -65,7 +83,7 @@ impl<'a> Reader<'a> {
         if !self.skip(",\"fieldsV1\":") {
             return None;
         }
-        let held = self.held()?;
+        let held = held(self, api_version)?;
         let subresource = self.given(",\"subresource\":\"").unwrap_or_default();
         let entry = Entry {
             manager: manager.into(),
@@ -79,14 +97,14 @@ impl<'a> Reader<'a> {
         self.take(b'}').then_some(entry)
     }
 
-    fn skip(&mut self, known: &str) -> bool {
+    pub fn skip(&mut self, known: &str) -> bool {
         let is = self.rest().starts_with(known);
         self.at += if is { known.len() } else { 0 };
         is
     }
 
     /// What is given behind these words, if it has no escapes.
-    fn given(&mut self, words: &str) -> Option<&'a str> {
+    pub fn given(&mut self, words: &str) -> Option<&'a str> {
         let rest = self.rest().strip_prefix(words)?;
         let end = plain(rest.as_bytes());
         rest.as_bytes().get(end).filter(|byte| **byte == b'"')?;
@@ -98,21 +116,28 @@ impl<'a> Reader<'a> {
         let start = self.at;
         self.canonical = true;
         let (set, _) = self.set(0)?;
-        Some(Held::read(set, self.canonical.then_some(&self.text[start..self.at])))
+        Some(Held::read(set, self.canonical.then_some(self.since(start))))
+    }
+
+    /// Whether nothing is owned below the path that was read: it is itself.
+    pub fn ends(&mut self) -> bool {
+        let is = self.text.as_bytes().get(self.at..).is_some_and(|rest| rest.starts_with(b"{}"));
+        self.at += if is { 2 } else { 0 };
+        is
     }
 
     fn peek(&self) -> Option<u8> {
         self.text.as_bytes().get(self.at).copied()
     }
 
-    fn take(&mut self, byte: u8) -> bool {
+    pub fn take(&mut self, byte: u8) -> bool {
         let is = self.peek() == Some(byte);
         self.at += usize::from(is);
         is
     }
 
     /// A set, and whether the path that leads to it is a member.
-    fn set(&mut self, depth: usize) -> Option<(Set<'a>, bool)> {
+    pub fn set(&mut self, depth: usize) -> Option<(Set<'a>, bool)> {
         if depth >= DEEPEST || !self.take(b'{') {
             return None;
         }
@@ -147,7 +172,10 @@ impl<'a> Reader<'a> {
     }
 
     /// A name and the colon behind it; None inside for the dot.
-    fn name(&mut self) -> Option<Option<Element<'a>>> {
+    pub fn name(&mut self) -> Option<Option<Element<'a>>> {
+        if let Some(name) = self.field() {
+            return Some(Some(Element::field(name)));
+        }
         if !self.take(b'"') {
             return None;
         }
@@ -172,6 +200,34 @@ impl<'a> Reader<'a> {
         Some(Some(element))
     }
 
+    /// The name of a field in which nothing is escaped, as most are, and the colon behind it.
+    #[inline]
+    pub fn field(&mut self) -> Option<&'a str> {
+        let inside = self.text.as_bytes().get(self.at..)?.strip_prefix(b"\"f:")?;
+        let length = plain(inside);
+        if !inside[length..].starts_with(b"\":") {
+            return None;
+        }
+        let start = self.at + 3;
+        self.at = start + length + 2;
+        Some(&self.text[start..start + length])
+    }
+
+    /// The name of an item that is written as it would be, and the colon behind it.
+    pub fn item(&mut self) -> Option<&'a str> {
+        const QUOTE: &str = "\\\"";
+        let text = self.rest().strip_prefix('"')?;
+        let behind = match text.split_at_checked(2)? {
+            ("k:", keys) => behind_key(keys, QUOTE)?,
+            ("v:", value) => behind_value(value, QUOTE)?,
+            _ => return None,
+        };
+        let length = text.len() - behind.len();
+        let colon = behind.strip_prefix("\":")?;
+        self.at = self.text.len() - colon.len();
+        Some(&text[..length])
+    }
+
     /// A name in which quotes and backslashes are escaped, as they are in keys; `plain` bytes precede the first.
     fn escaped(&mut self, plain_bytes: usize) -> Option<String> {
         let rest = self.rest();
@@ -191,52 +247,74 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// How many bytes precede the first quote or backslash.
+/// How many bytes precede the first quote or backslash. Names are short: eight bytes at a time are faster than what has to look
+/// first at how it could be faster.
 fn plain(text: &[u8]) -> usize {
-    memchr::memchr2(b'"', b'\\', text).unwrap_or(text.len())
+    /// Has the highest bit of the first byte that is nothing, and of none before it.
+    const fn nothing(bytes: u64) -> u64 {
+        bytes.wrapping_sub(u64::MAX / 255) & !bytes & (u64::MAX / 255 * 128)
+    }
+    const QUOTES: u64 = u64::from_ne_bytes([b'"'; 8]);
+    const BACKSLASHES: u64 = u64::from_ne_bytes([b'\\'; 8]);
+    let mut at = 0;
+    while let Some(bytes) = text.get(at..).and_then(|rest| rest.first_chunk()) {
+        let bytes = u64::from_le_bytes(*bytes);
+        let found = nothing(bytes ^ QUOTES) | nothing(bytes ^ BACKSLASHES);
+        if found != 0 {
+            return at + found.trailing_zeros() as usize / 8;
+        }
+        at += 8;
+    }
+    at + text[at..].iter().take_while(|byte| !matches!(byte, b'"' | b'\\')).count()
 }
 
 /// Whether the JSON text of an item's keys is what it would be written as, as far as that can be seen at a glance.
 pub(super) fn is_canonical_key(text: &str) -> bool {
-    let Some(mut rest) = text.strip_prefix('{') else { return false };
-    let mut last = "";
-    loop {
-        let Some((name, behind)) = plain_string(rest) else { return false };
-        if name <= last {
-            return false;
-        }
-        last = name;
-        let Some(behind) = behind.strip_prefix(':').and_then(plain_value) else { return false };
-        match behind.split_at_checked(1) {
-            Some((",", more)) => rest = more,
-            Some(("}", "")) => return true,
-            _ => return false,
-        }
-    }
+    behind_key(text, "\"") == Some("")
 }
 
 /// The same of a value.
 pub(super) fn is_canonical_value(text: &str) -> bool {
-    plain_value(text) == Some("")
+    behind_value(text, "\"") == Some("")
+}
+
+/// What is behind the keys of an item that are written as they would be. `quote`: how quotes are written, which may themselves
+/// be in a text.
+fn behind_key<'t>(text: &'t str, quote: &str) -> Option<&'t str> {
+    let mut rest = text.strip_prefix('{')?;
+    let mut last = "";
+    loop {
+        let (name, behind) = plain_string(rest, quote)?;
+        if name <= last {
+            return None;
+        }
+        last = name;
+        let behind = behind_value(behind.strip_prefix(':')?, quote)?;
+        match behind.split_at_checked(1)? {
+            (",", more) => rest = more,
+            ("}", behind) => return Some(behind),
+            _ => return None,
+        }
+    }
 }
 
 /// What is behind a text without escapes, or a whole number as everybody writes it.
-fn plain_value(text: &str) -> Option<&str> {
-    if let Some((_, rest)) = plain_string(text) {
+fn behind_value<'t>(text: &'t str, quote: &str) -> Option<&'t str> {
+    if let Some((_, rest)) = plain_string(text, quote) {
         return Some(rest);
     }
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let is_one = digits == 1 || ((2..=18).contains(&digits) && !text.starts_with('0'));
     // What follows could make it another number.
-    let ends = |rest: &str| rest.is_empty() || rest.starts_with([',', '}']);
+    let ends = |rest: &str| rest.is_empty() || rest.starts_with([',', '}', '"']);
     Some(&text[digits..]).filter(|rest| is_one && ends(rest))
 }
 
 /// A text without escapes, and what is behind it.
-fn plain_string(text: &str) -> Option<(&str, &str)> {
-    let inside = text.strip_prefix('"')?;
+fn plain_string<'t>(text: &'t str, quote: &str) -> Option<(&'t str, &'t str)> {
+    let inside = text.strip_prefix(quote)?;
     let end = plain(inside.as_bytes());
-    Some((&inside[..end], inside[end..].strip_prefix('"')?))
+    Some((&inside[..end], inside[end..].strip_prefix(quote)?))
 }
 
 #[cfg(test)]

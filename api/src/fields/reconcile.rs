@@ -4,6 +4,8 @@
 //! What the schema takes as one value now, its owner has as a whole; what it takes apart now and was owned as one value, its
 //! owner has with all that is in it.
 
+use std::borrow::Cow;
+
 use crate::json::Value;
 
 use super::paths::below;
@@ -13,20 +15,67 @@ use crate::schema::TypeRef;
 
 /// The paths as they are to be for `live`, an object of `ty`. None when they are so already, as they are mostly.
 pub(super) fn reconciled<'a>(set: &Set<'a>, live: &'a Value, ty: TypeRef<'_>) -> Option<Set<'a>> {
-    inside(set, &Way { live, place: Place::root(ty), above: None })
+    inside(set, &Way::root(live, ty))
 }
 
 /// The way to a place in the object; what stands there is looked for only when somebody asks.
-struct Way<'w, 'a, 's> {
+pub(super) struct Way<'w, 'a, 's> {
     live: &'a Value,
-    place: Place<'s>,
-    above: Option<(&'w Way<'w, 'a, 's>, &'w Element<'a>)>,
+    pub place: Place<'s>,
+    above: Option<(&'w Way<'w, 'a, 's>, Step<'w, 'a>)>,
 }
 
-impl<'a> Way<'_, 'a, '_> {
+/// One step of a way.
+#[derive(Clone, Copy)]
+pub(super) enum Step<'w, 'a> {
+    Read(&'w Element<'a>),
+    /// An item as its name is written, with all quotes escaped and nothing else to be.
+    Written(&'a str),
+}
+
+impl<'w, 'a> Step<'w, 'a> {
+    fn element(self) -> Option<Cow<'w, Element<'a>>> {
+        match self {
+            Self::Read(element) => Some(Cow::Borrowed(element)),
+            Self::Written(name) => Element::parse(name.replace('\\', "").into()).map(Cow::Owned),
+        }
+    }
+
+    /// The place to which it leads from another. None for a field that the structure does not have.
+    #[inline]
+    fn from<'s>(self, place: Place<'s>) -> Option<Place<'s>> {
+        match self {
+            Self::Read(Element::Field(name)) => place.field(name),
+            _ => Some(place.item()),
+        }
+    }
+}
+
+impl<'a, 's> Way<'_, 'a, 's> {
+    /// To the root of an object.
+    pub fn root(live: &'a Value, ty: TypeRef<'s>) -> Self {
+        Self { live, place: Place::root(ty), above: None }
+    }
+
+    /// One step further. None where the schema has nothing of this name.
+    pub fn to<'n>(&'n self, step: Step<'n, 'a>) -> Option<Way<'n, 'a, 's>> {
+        Some(Way { live: self.live, place: step.from(self.place)?, above: Some((self, step)) })
+    }
+
+    /// Whether what stands one step further is owned apart.
+    pub fn leads_apart(&self, step: Step<'_, 'a>) -> bool {
+        step.from(self.place).is_some_and(|place| place.owned() == Owned::Apart)
+    }
+
+    /// What is owned by who owns all that stands at its end.
+    pub fn whole(&self) -> Option<Set<'a>> {
+        Some(below(self.value()?, self.place)).filter(|all| !all.is_empty())
+    }
+
     fn value(&self) -> Option<&'a Value> {
-        let Some((above, element)) = self.above else { return Some(self.live) };
-        match (element, above.value()?) {
+        let Some((above, step)) = self.above else { return Some(self.live) };
+        let element = step.element()?;
+        match (&*element, above.value()?) {
             (Element::Field(name), value) => value.get(&**name),
             (element, Value::Array(items)) => {
                 let mut same =
@@ -42,12 +91,7 @@ impl<'a> Way<'_, 'a, '_> {
 fn inside<'a>(set: &Set<'a>, way: &Way<'_, 'a, '_>) -> Option<Set<'a>> {
     let mut new: Option<Set<'a>> = None;
     for (nth, (element, member, below)) in set.entries().enumerate() {
-        let place = match element {
-            Element::Field(name) => way.place.field(name),
-            _ => Some(way.place.item()),
-        };
-        let changed =
-            place.and_then(|place| one(member, below, &Way { live: way.live, place, above: Some((way, element)) }));
+        let changed = way.to(Step::Read(element)).and_then(|way| one(member, below, &way));
         match (changed, &mut new) {
             (Some((member, below)), _) => {
                 new.get_or_insert_with(|| set.first(nth)).push(element.clone(), member, below);
@@ -65,10 +109,7 @@ fn one<'a>(member: bool, set: &Set<'a>, way: &Way<'_, 'a, '_>) -> Option<(bool, 
     match way.place.owned() {
         Owned::Scalar => None,
         Owned::Whole => (!alone).then(|| (true, Set::default())),
-        Owned::Apart if alone => {
-            let all = below(way.value()?, way.place);
-            (!all.is_empty()).then_some((true, all))
-        }
+        Owned::Apart if alone => way.whole().map(|all| (true, all)),
         Owned::Apart => inside(set, way).map(|set| (member, set)),
     }
 }

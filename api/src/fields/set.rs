@@ -165,6 +165,11 @@ impl<'a> Set<'a> {
         self.at(element).is_some_and(|node| node.member)
     }
 
+    /// Whether the path of this one element is in the set, or another below it.
+    pub(super) fn leads(&self, element: &Element<'_>) -> bool {
+        self.at(element).is_some()
+    }
+
     /// The paths below an element.
     pub fn below(&self, element: &Element<'_>) -> Option<&Set<'a>> {
         self.at(element).map(|node| &node.below).filter(|below| !below.is_empty())
@@ -395,11 +400,16 @@ impl<'a> Set<'a> {
         }
         for node in &self.nodes {
             out.extend(separator.replace(b','));
-            node.element.put(out);
-            out.push(b':');
-            node.below.put_below(out, node.member);
+            Self::put_entry(out, &node.element, node.member, &node.below);
         }
         out.push(b'}');
+    }
+
+    /// Appends an element with what is below it, as a field of JSON.
+    pub(super) fn put_entry(out: &mut Vec<u8>, element: &Element<'_>, member: bool, below: &Set<'_>) {
+        element.put(out);
+        out.push(b':');
+        below.put_below(out, member);
     }
 }
 
