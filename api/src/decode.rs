@@ -234,6 +234,11 @@ pub(crate) fn conforms(object: &Value, ty: TypeRef<'_>) -> bool {
     object.is_object() && conforming::conforms(object, ty.value(), 0)
 }
 
+/// The same of an object that was `old`, which conformed, before what is `named` was changed in it.
+pub(crate) fn conforms_still(object: &Value, old: &Value, named: &Value, ty: TypeRef<'_>) -> bool {
+    object.is_object() && conforming::conforms_still(object, old, named, ty.value(), 0)
+}
+
 /// Whether a value below `depth` others nests no deeper than documents may.
 pub(crate) fn is_shallow(value: &Value, depth: usize) -> bool {
     conforming::is_shallow(value, depth)

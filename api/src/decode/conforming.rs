@@ -35,10 +35,44 @@ pub(super) fn conforms(value: &Value, to: ValueRef<'_>, depth: usize) -> bool {
 }
 
 fn may_stand(field: Field<'_>, value: &Value, depth: usize) -> bool {
+    may_be_told(field, value).unwrap_or_else(|| conforms(value, field.value(), depth + 1))
+}
+
+/// Whether a field may hold a value, as far as that is decided by the field.
+fn may_be_told(field: Field<'_>, value: &Value) -> Option<bool> {
     if value.is_null() && field.nothing() == Nothing::Null {
-        return true;
+        return Some(true);
     }
-    !field.gated_off() && !is_left_out(value, field) && conforms(value, field.value(), depth + 1)
+    (field.gated_off() || is_left_out(value, field)).then_some(false)
+}
+
+/// The same of a value that was `old`, which conformed, before a patch that names fields by `named`: values that are no objects
+/// are there anew. The patch may be a strategic one; what directives do is not foreseen.
+pub(super) fn conforms_still(value: &Value, old: &Value, named: &Value, to: ValueRef<'_>, depth: usize) -> bool {
+    let (Value::Object(fields), Value::Object(before), Value::Object(named)) = (value, old, named) else {
+        return conforms(value, to, depth);
+    };
+    if depth >= MAX_DEPTH || named.keys().any(|name| name.starts_with('$')) {
+        return conforms(value, to, depth);
+    }
+    let still = |name: &str, value: &Value, named: &Value, to: ValueRef<'_>| match before.get(name) {
+        Some(old) => conforms_still(value, old, named, to, depth + 1),
+        None => conforms(value, to, depth + 1),
+    };
+    match to.kind() {
+        Kind::Object(ty) => named.iter().all(|(name, named)| match (ty.field(name), fields.get(name)) {
+            (None, value) => value.is_none(),
+            (Some(field), None) => ty.shown() & field.bit(ty) == 0,
+            (Some(field), Some(value)) if field.strategy().replace => may_stand(field, value, depth),
+            (Some(field), Some(value)) => {
+                may_be_told(field, value).unwrap_or_else(|| still(name, value, named, field.value()))
+            }
+        }),
+        Kind::Map(inner) => {
+            named.iter().all(|(name, named)| fields.get(name).is_none_or(|value| still(name, value, named, inner)))
+        }
+        Kind::List(_) | Kind::Scalar(_) => conforms(value, to, depth),
+    }
 }
 
 /// What is taken as it is must not nest too deeply, either.

@@ -15,8 +15,9 @@ const KNOWN: [&str; 4] = ["op", "path", "from", "value"];
 /// The operation does not apply. Why is not told: the server's answer has no room for it.
 struct Rejected;
 
-/// `current` as the operations change it, and what is strange about them.
-pub(super) fn apply(current: &Value, patch: &[u8], collect: bool) -> Result<(Value, Vec<String>), Status> {
+/// `current` as the operations change it, what is strange about them, and the names on the ways to what they change; null where
+/// such a way ends.
+pub(super) fn apply(current: &Value, patch: &[u8], collect: bool) -> Result<(Value, Vec<String>, Value), Status> {
     let (read, mut problems) =
         decode::any(patch, collect).map_err(|why| Status::bad_request(cannot_decode(&why, collect)))?;
     let operations = match read {
@@ -33,6 +34,7 @@ pub(super) fn apply(current: &Value, patch: &[u8], collect: bool) -> Result<(Val
         )));
     }
     let mut object = current.clone();
+    let mut named = Map::new().into();
     let mut copied = 0;
     for (at, operation) in operations.into_iter().enumerate() {
         let operation = match operation {
@@ -54,11 +56,31 @@ pub(super) fn apply(current: &Value, patch: &[u8], collect: bool) -> Result<(Val
         run(&mut object, &operation, &mut copied).map_err(|Rejected| {
             Status::new(422, Reason::Invalid, "the server rejected our request due to an error in our request")
         })?;
+        // It did apply, so that the way is no longer than the object is deep.
+        let changed: &[&str] = match operation.get("op").and_then(Value::as_str) {
+            Some("test") => &[],
+            Some("move") => &["from", "path"],
+            _ => &["path"],
+        };
+        for way in changed.iter().filter_map(|field| operation.get(field)?.as_str()) {
+            name(&mut named, way.split('/').skip(1).map(unescaped));
+        }
     }
     for problem in &mut problems {
         problem.insert_str(0, "json patch ");
     }
-    Ok((object, problems))
+    Ok((object, problems, named))
+}
+
+/// Adds the names of a way. What is named as a whole stays so.
+fn name(named: &mut Value, mut way: impl Iterator<Item = String>) {
+    let Some(first) = way.next() else {
+        *named = Value::Null;
+        return;
+    };
+    if let Value::Object(names) = named {
+        name(names.entry(first).or_insert_with(|| Map::new().into()), way);
+    }
 }
 
 /// Only where fields are validated are the operations read as such first.
@@ -240,7 +262,7 @@ mod tests {
 
     fn run(current: &Value, patch: &Value) -> Result<Value, u16> {
         let patched = apply(current, patch.to_string().as_bytes(), false);
-        patched.map(|(object, _)| object).map_err(|status| status.code)
+        patched.map(|(object, ..)| object).map_err(|status| status.code)
     }
 
     fn one(op: &str, path: &str, value: &Value) -> Value {
@@ -323,7 +345,7 @@ mod tests {
     #[test]
     fn strange_operations_are_told() {
         let patch = br#"[{"op":"add","op":"add","path":"/k","value":"v"},{"op":"remove","path":"/k","foo":1}]"#;
-        let (object, problems) = apply(&json!({}), patch, true).unwrap_or_else(|status| panic!("{status}"));
+        let (object, problems, _) = apply(&json!({}), patch, true).unwrap_or_else(|status| panic!("{status}"));
         let expected = [r#"json patch duplicate field "[0].op""#, r#"json patch unknown field "[1].foo""#];
         assert_eq!((object, problems.as_slice()), (json!({}), expected.map(str::to_owned).as_slice()));
         let wrong = apply(&json!({}), br#"[{"op":3,"path":"/k"}]"#, true).unwrap_err();

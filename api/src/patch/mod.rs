@@ -63,6 +63,8 @@ pub struct Patched {
     patch_type: PatchType,
     /// A strategic patch, to be shown.
     patch: Value,
+    /// The names in the patch; null for all that is below.
+    named: Value,
 }
 
 impl Patched {
@@ -76,7 +78,19 @@ impl Patched {
     /// # Errors
     /// 422 for an object that is none of its type.
     pub fn read(&mut self, ty: TypeRef<'_>, validation: FieldValidation) -> Result<Value, Status> {
-        if decode::conforms(&self.object, ty) {
+        self.read_where(decode::conforms(&self.object, ty), ty, validation)
+    }
+
+    /// The same where the object that was patched was itself read so: what the patch does not name still is as it was read.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_again(&mut self, of: &Value, ty: TypeRef<'_>, validation: FieldValidation) -> Result<Value, Status> {
+        self.read_where(decode::conforms_still(&self.object, of, &self.named, ty), ty, validation)
+    }
+
+    fn read_where(&mut self, conforms: bool, ty: TypeRef<'_>, validation: FieldValidation) -> Result<Value, Status> {
+        if conforms {
             return Ok(std::mem::take(&mut self.object));
         }
         let validation = if validation == FieldValidation::Strict { FieldValidation::Warn } else { validation };
@@ -131,10 +145,10 @@ pub fn apply(
     if patch.len() > MAX_BYTES {
         return Err(Status::too_large(&format!("limit is {MAX_BYTES}")));
     }
-    let (object, problems, patch) = match patch_type {
+    let (object, problems, patch, named) = match patch_type {
         PatchType::Json => {
-            let (object, problems) = json::apply(current, patch, collect)?;
-            (object, problems, Value::Null)
+            let (object, problems, named) = json::apply(current, patch, collect)?;
+            (object, problems, Value::Null, named)
         }
         PatchType::Merge => {
             let (patch, problems) = read_object(patch, collect).map_err(|why| {
@@ -147,16 +161,28 @@ pub fn apply(
                 return Err(Status::bad_request("Invalid JSON Patch"));
             }
             let mut object = current.clone();
+            let named = names(&patch);
             merge::merge(&mut object, patch);
-            (object, problems, Value::Null)
+            (object, problems, Value::Null, named)
         }
         PatchType::Strategic => {
             let (patch, problems) = read_object(patch, collect).map_err(Status::bad_request)?;
             let patch = if patch.is_null() { Value::Object(Map::new()) } else { patch };
-            (strategic(current, patch.clone(), ty)?, problems, patch)
+            let named = names(&patch);
+            (strategic(current, patch.clone(), ty)?, problems, patch, named)
         }
     };
-    Ok(Patched { object, problems, empty: Vec::new(), patch_type, patch })
+    Ok(Patched { object, problems, empty: Vec::new(), patch_type, patch, named })
+}
+
+/// The names in a merge patch, without what it puts there.
+fn names(patch: &Value) -> Value {
+    match patch {
+        Value::Object(fields) => {
+            fields.iter().map(|(name, value)| (name.clone(), names(value))).collect::<Map>().into()
+        }
+        _ => Value::Null,
+    }
 }
 
 /// `current` as a strategic merge patch changes it.
@@ -228,6 +254,9 @@ mod tests {
     use crate::gvk::Gvk;
     use crate::json::json;
     use crate::schema;
+    use proptest::prelude::*;
+    use proptest::sample::select;
+    use proptest::strategy::Strategy;
 
     fn pod() -> TypeRef<'static> {
         schema::of(&Gvk::of("", "v1", "Pod")).unwrap()
@@ -316,6 +345,123 @@ mod tests {
             let refused = patched.read(pod(), FieldValidation::Warn).unwrap_err();
             let expected = format!(" \"\" is invalid: patch: Invalid value: \"{shown}\": {why}");
             assert_eq!((refused.code, refused.message), (422, expected));
+        }
+    }
+
+    const NAMES: [&str; 22] = [
+        "metadata",
+        "labels",
+        "annotations",
+        "a",
+        "b",
+        "creationTimestamp",
+        "spec",
+        "containers",
+        "hostname",
+        "securityContext",
+        "fsGroup",
+        "nodeSelector",
+        "strategy",
+        "status",
+        "conditions",
+        "volumes",
+        "emptyDir",
+        "resources",
+        "no",
+        "$patch",
+        "$retainKeys",
+        "$deleteFromPrimitiveList/finalizers",
+    ];
+
+    /// Objects of the words that pods and deployments have, and patches of them.
+    fn documents() -> BoxedStrategy<Value> {
+        let scalars =
+            [json!(null), json!("x"), json!(3), json!({}), json!([]), json!("replace"), json!("2026-01-01T00:00:00Z")];
+        let lists = [
+            json!([{"name": "a"}]),
+            json!([{"name": "a", "image": "x", "resources": {}}, {"name": "b"}]),
+            json!(["x"]),
+        ];
+        let below = select([scalars.as_slice(), &lists].concat()).prop_recursive(4, 30, 5, |below| {
+            prop::collection::vec((select(NAMES.as_slice()), below), 1..6)
+                .prop_map(|fields| fields.into_iter().collect::<Map>().into())
+        });
+        let root = |name: &'static str| {
+            prop::option::of(below.clone()).prop_map(move |value| value.map(|value| (name, value)))
+        };
+        (root("metadata"), root("spec"), root("status"), prop::option::of((select(NAMES.as_slice()), below.clone())))
+            .prop_map(|(metadata, spec, status, any)| {
+                [metadata, spec, status, any].into_iter().flatten().collect::<Map>().into()
+            })
+            .boxed()
+    }
+
+    fn operations() -> impl Strategy<Value = Value> {
+        let way = prop::collection::vec(select([&NAMES[..], &["0", "-"]].concat()), 0..4)
+            .prop_map(|names| names.iter().map(|name| format!("/{name}")).collect::<String>());
+        let one = (select(vec!["add", "remove", "replace", "move", "copy", "test"]), way.clone(), way, documents())
+            .prop_map(|(op, path, from, value)| json!({"op": op, "path": path, "from": from, "value": value}));
+        prop::collection::vec(one, 1..4).prop_map(Value::Array)
+    }
+
+    /// What comes of a patch when all of it is looked at, and when only what it names is; None when it cannot be applied.
+    fn both_ways(patch_type: PatchType, current: &Value, patch: &Value, ty: TypeRef<'_>) -> Option<[String; 2]> {
+        let run = |read: &dyn Fn(&mut Patched) -> Result<Value, Status>| {
+            let mut patched = apply(patch_type, current, patch.to_string().as_bytes(), ty, true).ok()?;
+            let read = read(&mut patched).map_err(|status| status.message);
+            Some(format!("{read:?} {:?} {:?}", patched.problems, patched.empty))
+        };
+        let whole = run(&|patched| patched.read(ty, FieldValidation::Warn))?;
+        Some([whole, run(&|patched| patched.read_again(current, ty, FieldValidation::Warn))?])
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_not_named_need_not_be_looked_at(current in documents(), patch in documents(), operations in operations()) {
+            for kind in ["Pod", "Deployment"] {
+                let group = if kind == "Pod" { "" } else { "apps" };
+                let ty = schema::of(&Gvk::of(group, "v1", kind)).unwrap();
+                let current = decode::completed(current.clone(), ty);
+                if !decode::conforms(&current, ty) {
+                    continue;
+                }
+                for (patch_type, patch) in
+                    [(PatchType::Merge, &patch), (PatchType::Strategic, &patch), (PatchType::Json, &operations)]
+                {
+                    if let Some([whole, named]) = both_ways(patch_type, &current, patch, ty) {
+                        prop_assert_eq!(whole, named, "{:?} {} {}", patch_type, current, patch);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_must_be_there_is_missed_where_it_is_named() {
+        let current =
+            decode::completed(json!({"metadata": {"labels": {"a": "1"}}, "status": {"phase": "Running"}}), pod());
+        for patch in [
+            json!({"metadata": {"labels": {"a": null}}}),
+            json!({"metadata": null}),
+            json!({"metadata": {"labels": {"a": 3}}}),
+            json!({"spec": {"hostname": ""}}),
+            json!({"spec": {"containers": [{"name": "a"}]}}),
+            json!({"spec": {"no": 1}}),
+            json!({"no": 1}),
+            json!({"$patch": "replace", "spec": {"hostname": "a"}}),
+        ] {
+            for patch_type in [PatchType::Merge, PatchType::Strategic] {
+                let [whole, named] = both_ways(patch_type, &current, &patch, pod()).unwrap();
+                assert_eq!(whole, named, "{patch_type:?} {patch}");
+            }
+        }
+        let moved = json!([{"op": "move", "from": "/metadata/labels/a", "path": "/metadata/generateName"}]);
+        let emptied = json!([{"op": "test", "path": "/status/phase", "value": "Running"}, {"op": "remove", "path": "/metadata/labels/a"}]);
+        let again = json!([{"op": "add", "path": "/spec/no", "value": {}}, {"op": "add", "path": "/spec/no/a", "value": 1},
+            {"op": "replace", "path": "", "value": {"status": {}}}, {"op": "add", "path": "/spec", "value": {"hostname": "a"}}]);
+        for patch in [moved, emptied, again] {
+            let [whole, named] = both_ways(PatchType::Json, &current, &patch, pod()).unwrap();
+            assert_eq!(whole, named, "{patch}");
         }
     }
 }

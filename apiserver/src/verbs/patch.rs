@@ -52,7 +52,8 @@ pub(super) async fn patch(call: Call, body: Body) -> Result<Response, Status> {
             _ if names_managers(&body.bytes) => Cow::Owned(current.whole()),
             _ => Cow::Borrowed(&current.value),
         };
-        if call.resolved.served != 0 || row.strategy.custom().is_some() {
+        let converted = call.resolved.served != 0 || row.strategy.custom().is_some();
+        if converted {
             row.to_served(shown.to_mut(), call.resolved.served);
         }
         let validation = call.options.field_validation;
@@ -61,7 +62,12 @@ pub(super) async fn patch(call: Call, body: Body) -> Result<Response, Status> {
             check_kind(patched.object(), &gvk)?;
         }
         // The result goes through the same reading as any body: unknown fields are found here.
-        let mut object = patched.read(type_ref, validation)?;
+        // What is stored was read so before, and is not looked at again where it is not patched.
+        let mut object = if converted {
+            patched.read(type_ref, validation)?
+        } else {
+            patched.read_again(&shown, type_ref, validation)?
+        };
         patched.problems.extend(unknown_fields(&call, &mut object));
         call.warn(patched.settle(&object, validation)?);
         call.warn(meta::merge_owners(&mut object, " after mutating admission happens"));
