@@ -45,6 +45,15 @@ pub enum ParseError {
     Suffix,
 }
 
+/// Whether a text is a quantity in canonical form, as far as that can be seen at a glance: most are so few of a unit that no
+/// larger one could count them.
+pub(crate) fn is_plain(text: &str) -> bool {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, suffix) = text.split_at(digits);
+    let is_few = (1..=3).contains(&digits) && !number.starts_with('0');
+    is_few && matches!(suffix, "" | "m" | "k" | "M" | "G" | "T" | "Ki" | "Mi" | "Gi" | "Ti")
+}
+
 /// Letters and a number may follow the amount; which letters is another question.
 fn suffix_error(suffix: &str) -> ParseError {
     let rest = suffix.trim_start_matches(|c| "eEinumkKMGTP".contains(c));
@@ -332,6 +341,19 @@ mod tests {
         }
         // With a binary suffix the written form has whole units only, rounded up.
         assert_eq!(Quantity::parse("1.1Mi").unwrap().to_string(), "1153434");
+    }
+
+    #[test]
+    fn what_is_plainly_canonical_is_so() {
+        let suffixes = ["", "n", "m", "k", "M", "T", "E", "Ki", "Gi", "Ti", "Ei", "e3", "E", "Mi ", "i", "x"];
+        let numbers = (0..1100).map(|number| number.to_string());
+        for number in numbers.chain(["", "+1", "-1", "1.5", "00", "01", "٣"].map(str::to_owned)) {
+            for text in suffixes.map(|suffix| format!("{number}{suffix}")) {
+                let canonical = Quantity::parse(&text).is_ok_and(|parsed| parsed.to_string() == text);
+                assert!(canonical || !is_plain(&text), "{text:?}");
+            }
+        }
+        assert!(["100m", "2", "512Mi", "999Ti"].iter().all(|text| is_plain(text)));
     }
 
     #[test]

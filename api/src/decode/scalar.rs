@@ -192,6 +192,9 @@ fn quantity(raw: Raw<'_>) -> Result<Value, Misfit> {
         Raw::Text(text) => text,
         number => Cow::Owned(number.number_text()),
     };
+    if quantity::is_plain(&text) {
+        return Ok(Value::String(text.into_owned()));
+    }
     match Quantity::parse(&text) {
         Ok(parsed) => {
             let canonical = parsed.to_string();

@@ -41,7 +41,7 @@ impl Places {
             let nth = self.slots[slot].checked_sub(1)?;
             let row = &fields[nth as usize];
             let is_of_type = nth.wrapping_sub(ty.first_field) < ty.field_count;
-            if is_of_type && row.prefix == prefix && row.name.len() == name.len() && *row.name == *name {
+            if is_of_type && row.prefix == prefix && is_rest(&row.name, name) {
                 return Some(nth);
             }
             slot = self.next(slot);
@@ -59,6 +59,11 @@ impl Places {
     fn next(&self, slot: usize) -> usize {
         (slot + 1) & (self.slots.len() - 1)
     }
+}
+
+/// Whether two names are the same whose first eight bytes are.
+fn is_rest(known: &str, name: &str) -> bool {
+    known.len() == name.len() && (name.len() <= 8 || std::ptr::eq(known, name) || known == name)
 }
 
 #[cfg(test)]
