@@ -15,22 +15,22 @@ use http::StatusCode;
 pub(super) const ATTEMPTS: usize = 16;
 
 pub(super) async fn update(call: Call, body: Body) -> Result<Response, Status> {
-    let (mut object, empty) = body.object_and_empty(&call)?;
-    call.warn(meta::merge_owners(&mut object, ""));
-    meta::check_name(&call, &object)?;
-    let managing = if empty.is_empty() { Managing::Tracked } else { Managing::With(empty) };
-    let mut first = true;
-    for _ in 0..ATTEMPTS {
+    for attempt in 0..ATTEMPTS {
+        // What a try does not write it has changed: few are tried again, and those are read again.
+        let (mut object, empty) = body.object_and_empty(&call)?;
+        call.warn(meta::merge_owners(&mut object, ""));
+        meta::check_name(&call, &object)?;
+        let managing = if empty.is_empty() { Managing::Tracked } else { Managing::With(empty) };
         let current = match call.current().await {
             Ok(current) => current,
             Err(status) if status.code == 404 => return create_instead(&call, object, managing, status).await,
             Err(status) => return Err(status),
         };
-        if !std::mem::take(&mut first) && !object_meta::resource_version(&object).is_empty() {
+        if attempt > 0 && !object_meta::resource_version(&object).is_empty() {
             return Err(Status::modified(&call.gvr(), &call.name));
         }
         check_uid(&call, &current, &object)?;
-        if let Some(written) = write(&call, &current, object.clone(), true, managing.clone()).await? {
+        if let Some(written) = write(&call, &current, object, true, managing).await? {
             return call.answer(StatusCode::OK, written.json);
         }
     }
