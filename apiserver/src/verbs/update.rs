@@ -236,3 +236,54 @@ fn validate(call: &Call, object: &Value, old: &Value) -> Result<(), Status> {
     }
     if causes.is_empty() { Ok(()) } else { Err(Status::invalid(&call.gvk(), &call.name, causes)) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::embedded::Embedded;
+    use crate::{ApiServer, Config, UserInfo};
+    use coracle_api::clock::SystemClock;
+    use http_body_util::BodyExt;
+    use std::sync::Arc;
+    use tower::ServiceExt;
+
+    /// Of writers that put at the same time, those who name no version all succeed, with what each of them put; of those who name
+    /// the version that they read, one does.
+    #[tokio::test]
+    async fn who_loses_a_race_tries_again_with_what_was_put() {
+        let store = Arc::new(Embedded::in_memory(Arc::new(SystemClock::new())).unwrap());
+        let authority = coracle_pki::Authority::create("test", jiff::Timestamp::now()).unwrap();
+        let config = Config::new(store, authority.cert_pem(), "127.0.0.1:6443".parse().unwrap());
+        let server = ApiServer::start(config).await.unwrap();
+        let service = server.service(UserInfo::admin());
+        let send = async |method: &str, path: &str, body: Value| {
+            let request = http::Request::builder().method(method).uri(path).header("content-type", "application/json");
+            let request = request.body(axum::body::Body::from(body.to_string())).unwrap();
+            let response = service.clone().oneshot(request).await.unwrap();
+            let status = response.status();
+            let body = response.into_body().collect().await.unwrap().to_bytes();
+            (status, coracle_api::json::read(&body).unwrap())
+        };
+        let map = |number: usize, version: &str| {
+            coracle_api::json!({"apiVersion": "v1", "kind": "ConfigMap",
+                "metadata": {"name": "a", "namespace": "default", "resourceVersion": version, "labels": {"n": number.to_string()}},
+                "data": {"number": number.to_string()}})
+        };
+        let (made, _) = send("POST", "/api/v1/namespaces/default/configmaps", map(0, "")).await;
+        assert_eq!(made, StatusCode::CREATED);
+        let path = "/api/v1/namespaces/default/configmaps/a";
+        let put = |version: &str, first: usize| {
+            futures::future::join_all((first..first + 8).map(|number| send("PUT", path, map(number, version))))
+        };
+        for (nth, (status, object)) in put("", 1).await.into_iter().enumerate() {
+            let number = Value::from((nth + 1).to_string());
+            assert_eq!(status, StatusCode::OK, "{object}");
+            assert_eq!((&object["data"]["number"], &object["metadata"]["labels"]["n"]), (&number, &number));
+        }
+        let (_, last) = send("GET", path, Value::Null).await;
+        let answers = put(object_meta::resource_version(&last), 9).await;
+        let refused = answers.iter().filter(|(status, _)| *status == StatusCode::CONFLICT).count();
+        assert_eq!((refused, answers.iter().filter(|(status, _)| *status == StatusCode::OK).count()), (7, 1));
+        server.stop().await;
+    }
+}
