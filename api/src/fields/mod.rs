@@ -11,6 +11,7 @@
 //! ```
 
 mod account;
+mod canonical;
 mod check;
 mod compare;
 mod created;

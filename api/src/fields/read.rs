@@ -5,9 +5,11 @@
 
 use std::borrow::Cow;
 
+use super::canonical::{behind_key, behind_value};
 use super::entry::{Entry, Operation};
 use super::held::Held;
 use super::set::{Element, Set};
+use crate::json::plain;
 
 /// As deep as the general reader goes.
 pub(super) const DEEPEST: usize = 128;
@@ -245,76 +247,6 @@ impl<'a> Reader<'a> {
         self.at += at + 1;
         Some(name)
     }
-}
-
-/// How many bytes precede the first quote or backslash. Names are short: eight bytes at a time are faster than what has to look
-/// first at how it could be faster.
-fn plain(text: &[u8]) -> usize {
-    /// Has the highest bit of the first byte that is nothing, and of none before it.
-    const fn nothing(bytes: u64) -> u64 {
-        bytes.wrapping_sub(u64::MAX / 255) & !bytes & (u64::MAX / 255 * 128)
-    }
-    const QUOTES: u64 = u64::from_ne_bytes([b'"'; 8]);
-    const BACKSLASHES: u64 = u64::from_ne_bytes([b'\\'; 8]);
-    let mut at = 0;
-    while let Some(bytes) = text.get(at..).and_then(|rest| rest.first_chunk()) {
-        let bytes = u64::from_le_bytes(*bytes);
-        let found = nothing(bytes ^ QUOTES) | nothing(bytes ^ BACKSLASHES);
-        if found != 0 {
-            return at + found.trailing_zeros() as usize / 8;
-        }
-        at += 8;
-    }
-    at + text[at..].iter().take_while(|byte| !matches!(byte, b'"' | b'\\')).count()
-}
-
-/// Whether the JSON text of an item's keys is what it would be written as, as far as that can be seen at a glance.
-pub(super) fn is_canonical_key(text: &str) -> bool {
-    behind_key(text, "\"") == Some("")
-}
-
-/// The same of a value.
-pub(super) fn is_canonical_value(text: &str) -> bool {
-    behind_value(text, "\"") == Some("")
-}
-
-/// What is behind the keys of an item that are written as they would be. `quote`: how quotes are written, which may themselves
-/// be in a text.
-fn behind_key<'t>(text: &'t str, quote: &str) -> Option<&'t str> {
-    let mut rest = text.strip_prefix('{')?;
-    let mut last = "";
-    loop {
-        let (name, behind) = plain_string(rest, quote)?;
-        if name <= last {
-            return None;
-        }
-        last = name;
-        let behind = behind_value(behind.strip_prefix(':')?, quote)?;
-        match behind.split_at_checked(1)? {
-            (",", more) => rest = more,
-            ("}", behind) => return Some(behind),
-            _ => return None,
-        }
-    }
-}
-
-/// What is behind a text without escapes, or a whole number as everybody writes it.
-fn behind_value<'t>(text: &'t str, quote: &str) -> Option<&'t str> {
-    if let Some((_, rest)) = plain_string(text, quote) {
-        return Some(rest);
-    }
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let is_one = digits == 1 || ((2..=18).contains(&digits) && !text.starts_with('0'));
-    // What follows could make it another number.
-    let ends = |rest: &str| rest.is_empty() || rest.starts_with([',', '}', '"']);
-    Some(&text[digits..]).filter(|rest| is_one && ends(rest))
-}
-
-/// A text without escapes, and what is behind it.
-fn plain_string<'t>(text: &'t str, quote: &str) -> Option<(&'t str, &'t str)> {
-    let inside = text.strip_prefix(quote)?;
-    let end = plain(inside.as_bytes());
-    Some((&inside[..end], inside[end..].strip_prefix(quote)?))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::fmt;
 use crate::json::{Map, Value};
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, MapAccess, Visitor};
 
-use super::read::{is_canonical_key, is_canonical_value};
+use super::canonical::{is_canonical_key, is_canonical_value};
 use crate::json::{put_field, put_inside};
 use crate::schema::{Kind, ValueRef};
 

@@ -99,6 +99,28 @@ fn must_be_escaped(byte: u8) -> bool {
     (byte < b' ') | (byte == b'"') | (byte == b'\\')
 }
 
+/// How many bytes precede the first quote or backslash. Most texts are short: eight bytes at a time are faster than what has to look
+/// first at how it could be faster.
+#[inline]
+pub fn plain(text: &[u8]) -> usize {
+    /// Has the highest bit of the first byte that is nothing, and of none before it.
+    const fn nothing(bytes: u64) -> u64 {
+        bytes.wrapping_sub(u64::MAX / 255) & !bytes & (u64::MAX / 255 * 128)
+    }
+    const QUOTES: u64 = u64::from_ne_bytes([b'"'; 8]);
+    const BACKSLASHES: u64 = u64::from_ne_bytes([b'\\'; 8]);
+    let mut at = 0;
+    while let Some(bytes) = text.get(at..).and_then(|rest| rest.first_chunk()) {
+        let bytes = u64::from_le_bytes(*bytes);
+        let found = nothing(bytes ^ QUOTES) | nothing(bytes ^ BACKSLASHES);
+        if found != 0 {
+            return at + found.trailing_zeros() as usize / 8;
+        }
+        at += 8;
+    }
+    at + text[at..].iter().take_while(|byte| !matches!(byte, b'"' | b'\\')).count()
+}
+
 /// Whether two values are equal; the order of fields does not count.
 pub fn same(a: &Value, b: &Value) -> bool {
     match (a, b) {

@@ -2,6 +2,7 @@
 //!
 //! What is passed over is not looked at but for its strings and brackets: it was checked when it was written.
 
+use coracle_api::json::plain;
 use std::ops::Range;
 
 /// The deepest nesting that is passed over; what is stored nests less (`decode`).
@@ -132,36 +133,13 @@ impl<'a> Scan<'a> {
 fn string_end(json: &[u8], mut at: usize) -> Option<(usize, bool)> {
     let mut escapes = false;
     loop {
-        at = next_special(json, at);
-        match *json.get(at)? {
-            b'"' => return Some((at, escapes)),
-            b'\\' => {
-                escapes = true;
-                at += 2;
-            }
-            _ => at += 1,
+        at += plain(json.get(at..)?);
+        if *json.get(at)? == b'"' {
+            return Some((at, escapes));
         }
+        escapes = true;
+        at += 2;
     }
-}
-
-/// Where the next quote or backslash stands, or fewer than eight bytes before the end. Eight bytes are looked at together, as
-/// a number: most strings are too short for more, and looking at each byte takes longer.
-fn next_special(json: &[u8], mut at: usize) -> usize {
-    const EACH: u64 = 0x0101_0101_0101_0101;
-    // The lowest bit that is set is the highest one of the first such byte.
-    let bytes_of = |word: u64, byte: u8| {
-        let other = word ^ (EACH * u64::from(byte));
-        other.wrapping_sub(EACH) & !other & (EACH << 7)
-    };
-    while let Some((eight, _)) = json.get(at..).and_then(<[u8]>::split_first_chunk) {
-        let word = u64::from_le_bytes(*eight);
-        let found = bytes_of(word, b'"') | bytes_of(word, b'\\');
-        if found != 0 {
-            return at + (found.trailing_zeros() / 8) as usize;
-        }
-        at += 8;
-    }
-    at
 }
 
 #[cfg(test)]
