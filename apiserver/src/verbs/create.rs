@@ -2,7 +2,7 @@
 
 use super::allocate::{self, Allocated};
 use super::manage::{self, Managing};
-use super::twins::Copy;
+use super::twins::Draft;
 use super::{Call, Response, Written};
 use crate::admission::{self, Grounds};
 use crate::cache::{encode_managed, store_key, with_revision};
@@ -24,7 +24,7 @@ const ATTEMPTS: usize = 8;
 const VERSION_SET: &str = "resourceVersion should not be set on objects to be created";
 
 pub(super) async fn create(call: Call, body: Body) -> Result<Response, Status> {
-    if let Some(Copy { name, prefix, stored }) = call.server.twins.copy(&call, &body) {
+    if let Some(Draft { name, prefix, stored }) = call.server.twins.draft(&call, &body) {
         let (stored, revision) = store(&call, New::Encoded { name, stored }, &prefix).await?;
         return call.answer(StatusCode::CREATED, shown(&stored, revision));
     }

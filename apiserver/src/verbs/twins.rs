@@ -37,7 +37,7 @@ const LARGEST: usize = 32 << 10;
 pub struct Twins(Mutex<VecDeque<Arc<Twin>>>);
 
 /// What is about to be made after another's pattern.
-pub(super) struct Copy {
+pub(super) struct Draft {
     pub name: String,
     /// What the name was generated from; empty when the client chose it.
     pub prefix: String,
@@ -46,7 +46,7 @@ pub(super) struct Copy {
 
 impl Twins {
     /// The object that a request asks for, if one was made of the same request under another name.
-    pub(super) fn copy(&self, call: &Call, body: &Body) -> Option<Copy> {
+    pub(super) fn draft(&self, call: &Call, body: &Body) -> Option<Draft> {
         if call.options.dry_run {
             return None;
         }
@@ -63,7 +63,7 @@ impl Twins {
         call.warn(twin.warnings.iter().cloned());
         let (uid, now) = (call.server.config.names.uid(), rfc3339(call.server.config.clock.now()));
         let stored = twin.stored.filled(&name, &uid, &now);
-        Some(Copy { name, prefix: twin.prefix.clone(), stored })
+        Some(Draft { name, prefix: twin.prefix.clone(), stored })
     }
 
     /// Remembers what was made of a request, if it can be made again.

@@ -7,6 +7,7 @@
 //! As Go's `net/http` goes about it (`transport.go`, dialConn), which containerd and dockerd leave it to.
 
 use std::{
+    fmt,
     future::Future,
     io,
     net::{IpAddr, SocketAddr, ToSocketAddrs},
@@ -59,13 +60,34 @@ const MAX_PROXY_ANSWER: usize = 16 << 10;
 
 pub(super) type Http = Client<HttpsConnector<Dialler>, Body>;
 
-/// How a host is connected to: how it proves who it is, and we to it (PEM), and how long it may take.
+/// Certificates or keys, and where they stand.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Pem {
+    pub from: String,
+    pub text: Vec<u8>,
+}
+
+impl Pem {
+    /// Its certificates, of which there must be one.
+    pub fn certificates(&self) -> Result<Vec<CertificateDer<'static>>> {
+        let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&self.text).collect();
+        let certificates = certificates.map_err(|error| self.bad(format_args!("{error:?}")))?;
+        if certificates.is_empty() { Err(self.bad("there is no certificate in it")) } else { Ok(certificates) }
+    }
+
+    /// It cannot be used.
+    pub fn bad(&self, why: impl fmt::Display) -> Error {
+        Error::invalid(format!("certificates and keys of registries: {}: {why}", self.from))
+    }
+}
+
+/// How a host is connected to: how it proves who it is, and we to it, and how long it may take.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub(super) struct Transport {
     /// Besides the system's.
-    pub roots: Vec<Vec<u8>>,
+    pub roots: Vec<Pem>,
     /// Certificates with their keys, of which a server gets the first that it takes.
-    pub identities: Vec<(Vec<u8>, Vec<u8>)>,
+    pub identities: Vec<(Pem, Pem)>,
     /// It need not prove anything.
     pub unverified: bool,
     /// Until there is a connection; zero for as long as the system tries.
@@ -82,12 +104,8 @@ impl Transport {
     pub fn with_roots(&self, others: &RootCertStore) -> Result<RootCertStore> {
         let mut roots = others.clone();
         for pem in &self.roots {
-            if CertificateDer::pem_slice_iter(pem).next().is_none() {
-                return Err(bad("certificate authority", "there is no certificate in the file".into()));
-            }
-            for certificate in CertificateDer::pem_slice_iter(pem) {
-                let certificate = certificate.map_err(|error| bad("certificate authority", format!("{error:?}")))?;
-                roots.add(certificate).map_err(|error| bad("certificate authority", error.to_string()))?;
+            for certificate in pem.certificates()? {
+                roots.add(certificate).map_err(|error| pem.bad(error))?;
             }
         }
         Ok(roots)
@@ -106,8 +124,8 @@ impl Transport {
             config.with_root_certificates(roots)
         } else {
             let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build();
-            let inner = inner.map_err(|error| bad("certificate authority", error.to_string()))?;
-            let named = self.roots.iter().flat_map(|pem| CertificateDer::pem_slice_iter(pem)).flatten().collect();
+            let inner = inner.map_err(|error| Error::invalid(format!("registry certificate authority: {error}")))?;
+            let named = self.roots.iter().map(Pem::certificates).collect::<Result<Vec<_>>>()?.concat();
             config.dangerous().with_custom_certificate_verifier(Arc::new(SelfSigned { inner, named }))
         };
         let config = if self.identities.is_empty() {
@@ -176,10 +194,6 @@ impl ServerCertVerifier for SelfSigned {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.inner.supported_verify_schemes()
     }
-}
-
-pub(super) fn bad(what: &str, error: String) -> Error {
-    Error::invalid(format!("registry {what}: {error}"))
 }
 
 /// What a connection is made of.

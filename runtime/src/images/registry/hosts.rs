@@ -18,7 +18,7 @@ use http::{HeaderName, HeaderValue, Uri};
 use toml_edit::{DocumentMut, Item, TableLike, Value};
 use tracing::error;
 
-use super::connect::Transport;
+use super::connect::{Pem, Transport};
 use crate::{
     docker::system::go_duration,
     error::{Context, Error, Result},
@@ -83,8 +83,10 @@ struct Files {
 impl Files {
     fn read(&self, mut host: Host, dir: &Path) -> Result<Host> {
         let read = |path: &PathBuf| {
-            let path = dir.join(path);
-            fs::read(&path).context(format!("read {}", path.display()))
+            let from = dir.join(path).display().to_string();
+            // Not as if an image were not found.
+            let text = fs::read(dir.join(path)).map_err(|error| Error::invalid(format!("read {from}: {error}")))?;
+            Ok(Pem { from, text })
         };
         host.transport.roots = self.roots.iter().map(read).collect::<Result<_>>()?;
         for (certificate, key) in &self.clients {
@@ -292,14 +294,16 @@ mod tests {
         assert!(
             hosts[0].transport.unverified && hosts[0].transport.identities.len() == 2 && hosts[0].headers.len() == 2
         );
-        assert_eq!(hosts[2].transport.roots, [b"pem"]);
+        assert_eq!(hosts[2].transport.roots[0].text, b"pem");
+        assert!(hosts[2].transport.roots[0].from.ends_with("docker.io/own.crt"));
         assert_eq!(found("plain:5000/a").unwrap()[0].base, "http://plain:5000/v2");
         let certified = named("certified").unwrap().unwrap();
         assert!(certified[0].transport.roots.len() == 1 && certified[0].transport.identities.len() == 1);
         let limits: Vec<_> = hosts.iter().map(|host| host.transport.dial_limit.map(|limit| limit.as_secs())).collect();
         assert_eq!(limits, [None, Some(0), Some(90)]);
         let together = named("together").unwrap().unwrap();
-        assert_eq!(together[0].transport.identities, [(b"both".to_vec(), b"both".to_vec())]);
+        let [(certificate, key)] = &together[0].transport.identities[..] else { panic!("one pair") };
+        assert_eq!((&*certificate.text, &*key.text), (&b"both"[..], &b"both"[..]));
         assert!(found("quay.io/a/b").is_none());
         // One that cannot be read is as if it were not there; what lies beside it counts.
         for name in ["broken", "late", "able", "kind", "pair"] {
@@ -310,8 +314,10 @@ mod tests {
                 (&*format!("https://{name}/v2"), usize::from(name == "broken"))
             );
         }
-        let error = named("gone").map(drop).unwrap_err().to_string();
-        assert!(error.contains("gone.crt"), "{error}");
+        let error = named("gone").map(drop).unwrap_err();
+        assert!(error.to_string().contains("gone.crt") && !error.is_not_found(), "{error}");
+        let empty = Pem { from: "/x/no.crt".to_owned(), text: b"nothing".to_vec() };
+        assert!(empty.certificates().unwrap_err().to_string().contains("/x/no.crt: there is no certificate in it"));
         write("_default/hosts.toml", "[host.\"https://cache.example\"]");
         assert_eq!(found("quay.io/a/b").unwrap()[0].base, "https://cache.example/v2");
     }

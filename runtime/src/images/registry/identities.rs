@@ -6,12 +6,12 @@ use rustls::{
     SignatureScheme,
     client::ResolvesClientCert,
     crypto::CryptoProvider,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    pki_types::{PrivateKeyDer, pem::PemObject},
     sign::CertifiedKey,
 };
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::connect::bad;
+use super::connect::Pem;
 use crate::error::Result;
 
 /// Certificates in the order in which they were named. A server gets the first that it can make use of, or none (Go's
@@ -27,26 +27,23 @@ struct Identity {
 }
 
 impl Identities {
-    /// Of certificates with their keys, PEM.
-    pub fn new(pairs: &[(Vec<u8>, Vec<u8>)], provider: &CryptoProvider) -> Result<Identities> {
+    /// Of certificates with their keys.
+    pub fn new(pairs: &[(Pem, Pem)], provider: &CryptoProvider) -> Result<Identities> {
         pairs.iter().map(|(chain, key)| Identity::new(chain, key, provider)).collect::<Result<_>>().map(Identities)
     }
 }
 
 impl Identity {
-    fn new(chain: &[u8], key: &[u8], provider: &CryptoProvider) -> Result<Identity> {
-        let chain = CertificateDer::pem_slice_iter(chain).collect::<std::result::Result<Vec<_>, _>>();
-        let chain = chain.map_err(|error| bad("client certificate", format!("{error:?}")))?;
-        let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| bad("client key", format!("{error:?}")))?;
-        let issuers = chain.iter().map(|certificate| {
-            let (_, certificate) =
-                X509Certificate::from_der(certificate).map_err(|error| bad("client certificate", error.to_string()))?;
+    fn new(chain: &Pem, key: &Pem, provider: &CryptoProvider) -> Result<Identity> {
+        let certificates = chain.certificates()?;
+        let issuers = certificates.iter().map(|certificate| {
+            let (_, certificate) = X509Certificate::from_der(certificate).map_err(|error| chain.bad(error))?;
             Ok(certificate.issuer().as_raw().to_vec())
         });
         let issuers = issuers.collect::<Result<_>>()?;
+        let read = PrivateKeyDer::from_pem_slice(&key.text).map_err(|error| key.bad(format_args!("{error:?}")))?;
         // They must belong to each other.
-        let key = CertifiedKey::from_der(chain, key, provider)
-            .map_err(|error| bad("client certificate", error.to_string()))?;
+        let key = CertifiedKey::from_der(certificates, read, provider).map_err(|error| chain.bad(error))?;
         Ok(Identity { key: Arc::new(key), issuers })
     }
 }

@@ -33,7 +33,7 @@ use tokio::time::timeout;
 pub use upload::{Source, Uploaded};
 
 use self::{
-    connect::{Http, Transport},
+    connect::{Http, Pem, Transport},
     hosts::Host,
 };
 use super::reference::Reference;
@@ -103,7 +103,10 @@ impl RegistryClient {
         // A host without certificates can still pull from loopback.
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         let proxies = Arc::new(registries.proxies.clone().unwrap_or_else(Proxies::from_environment));
-        let given = registries.extra_roots.iter().map(|pem| pem.clone().into_bytes());
+        let given = registries
+            .extra_roots
+            .iter()
+            .map(|pem| Pem { from: "the authorities that are given".to_owned(), text: pem.clone().into_bytes() });
         let given = Transport { roots: given.collect(), ..Transport::default() };
         let roots = given.with_roots(&roots)?;
         let http = Transport::default().client(place.clone(), proxies.clone(), &roots)?;
