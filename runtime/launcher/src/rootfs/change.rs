@@ -33,8 +33,9 @@ impl Rootfs<'_> {
     fn pivot(&self) -> Result<()> {
         sys::fchdir(&self.fd).context(|| "enter the root".into())?;
         sys::pivot_here().context(|| format!("pivot_root to {:?}", self.path))?;
-        // The old root lies on top of the new one; its mounts must not carry the unmounting back to the host.
-        sys::mount("", ".", "", libc::MS_SLAVE | libc::MS_REC, "").context(|| "cut the old root off".into())?;
+        // The old root lies on top of the new one; its mounts must not carry the unmounting back to the host. "." alone would be
+        // what lies below, whose mounts stay as they were asked for; a way up is a way to what lies on top.
+        sys::mount("", "..", "", libc::MS_SLAVE | libc::MS_REC, "").context(|| "cut the old root off".into())?;
         sys::umount(".", libc::MNT_DETACH).context(|| "unmount the old root".into())
     }
 
