@@ -336,8 +336,11 @@ impl State {
         match self.status() {
             Status::Stopped => {}
             status if force || status == Status::Created => {
-                self.kill(libc::SIGKILL)?;
-                wait_gone(self.pid);
+                match self.kill(libc::SIGKILL) {
+                    // It may have ended by itself meanwhile.
+                    Err(error) if self.status() != Status::Stopped => return Err(error),
+                    _ => wait_gone(self.pid),
+                }
             }
             status => {
                 return Err(Error::new(format!(
