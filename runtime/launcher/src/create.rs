@@ -16,6 +16,7 @@ use std::{
 use crate::{
     cgroup::{Cgroup, Claim, Hierarchy, Holder},
     error::{Context, Error, Result},
+    joined::{self, ForChildren, Joined, take},
     json::{Json, object},
     labels::OpenLabels,
     log::Log,
@@ -23,9 +24,9 @@ use crate::{
     process::Report,
     process_fd::ProcessFd,
     rdt::Class,
-    rootfs::{Prepared, Rootfs},
+    rootfs::{Prepared, Rootfs, take_off_root},
     seccomp::Filter,
-    spec::{Namespace, NamespaceKind, Process, Spec},
+    spec::{NamespaceKind, Process, Spec},
     state::{self, START_FIFO, State, Status},
     sys,
     sysctl::Sysctl,
@@ -114,7 +115,7 @@ pub fn create(id: &str, options: &Options, wait: bool) -> Result<Created> {
     let group = hierarchy.group(&cgroups_path)?;
     let dir = state::reserve(&options.root, id)?;
     let mut class = None;
-    let (mut made_group, mut made_unit) = (None, None);
+    let (mut made_group, mut made_unit, mut root_mount) = (None, None, None);
     let made = (|| {
         // Until the container's own process is in the scope.
         let mut placeholder = None;
@@ -155,7 +156,9 @@ pub fn create(id: &str, options: &Options, wait: bool) -> Result<Created> {
         state.ends_whole = spec.is_new(NamespaceKind::Pid);
         state.rootfs.clone_from(&spec.root);
         state.defaults = Some(spec.defaults.clone());
-        let Started { pid, terminal } = launch(&spec, &process, filter.as_ref(), &group, options, start, &mut state)?;
+        let launched = launch(&spec, &process, filter.as_ref(), &group, options, start, &mut state);
+        root_mount = state.root_mount;
+        let Started { pid, terminal } = launched?;
         drop(placeholder);
         state.set_process(pid);
         state.keep_hooks(&spec.hooks);
@@ -173,6 +176,9 @@ pub fn create(id: &str, options: &Options, wait: bool) -> Result<Created> {
         }
         if let Some(unit) = made_unit {
             let _ = unit.stop();
+        }
+        if let Some(id) = root_mount {
+            let _ = take_off_root(&spec.root, id);
         }
         let _ = fs::remove_dir_all(&dir);
         if let Some(class) = class {
@@ -251,37 +257,6 @@ impl ConsoleReceiver {
     }
 }
 
-/// A namespace to join, opened while its path can be seen.
-struct Joined {
-    fd: OwnedFd,
-    flag: i32,
-}
-
-fn open_joined(namespaces: &[Namespace]) -> Result<Vec<Joined>> {
-    let joined = namespaces.iter().filter_map(|namespace| Some((namespace.kind, namespace.path.as_ref()?)));
-    joined
-        .map(|(kind, path)| {
-            let fd = sys::open(path, libc::O_RDONLY, 0)
-                .context(|| format!("open the {kind:?} namespace {}", path.display()))?;
-            Ok(Joined { fd, flag: kind.flag() })
-        })
-        .collect()
-}
-
-/// A namespace that is joined may be the one this process is in, whose values are the host's (runc's isHostNetNS).
-fn refuse_host_sysctls(spec: &Spec, joined: &[Joined]) -> Result<()> {
-    let kind = NamespaceKind::Network;
-    let Some(sysctl) = spec.sysctls.iter().find(|sysctl| sysctl.namespace == kind) else { return Ok(()) };
-    let Some(theirs) = joined.iter().find(|namespace| namespace.flag == kind.flag()) else { return Ok(()) };
-    let what = || "compare the network namespaces".to_owned();
-    let own = sys::open("/proc/self/ns/net", libc::O_PATH, 0).and_then(|own| sys::fstat(&own)).context(what)?;
-    let theirs = sys::fstat(&theirs.fd).context(what)?;
-    match (own.st_dev, own.st_ino) == (theirs.st_dev, theirs.st_ino) {
-        true => Err(sysctl.refused()),
-        false => Ok(()),
-    }
-}
-
 fn launch(
     spec: &Spec,
     process: &Process,
@@ -291,9 +266,10 @@ fn launch(
     start: Option<OwnedFd>,
     state: &mut State,
 ) -> Result<Started> {
-    let prepared = Prepared::of(spec)?;
-    let mut joined = open_joined(&spec.namespaces)?;
-    refuse_host_sysctls(spec, &joined)?;
+    // What is bound in a mount namespace of others is found there, with the rights that the container has there.
+    let prepared = if spec.joins(NamespaceKind::Mount) { Prepared::default() } else { Prepared::of(spec)? };
+    let mut joined = joined::open(&spec.namespaces)?;
+    joined::check(spec, &joined)?;
     // The cgroup namespace begins at the group one is in, so it is made after the child has entered; a time namespace is
     // for one's children.
     let new = spec.namespaces.iter().filter(|namespace| {
@@ -355,29 +331,6 @@ fn launch(
     }
 }
 
-/// Namespaces that only one's children enter.
-struct ForChildren<'a> {
-    pid: Option<Joined>,
-    time: Option<Joined>,
-    new_time: bool,
-    offsets: &'a str,
-}
-
-impl ForChildren<'_> {
-    fn enter(&self) -> Result<()> {
-        for namespace in self.pid.iter().chain(&self.time) {
-            sys::setns(&namespace.fd, namespace.flag).context(|| "join a namespace".into())?;
-        }
-        if self.new_time {
-            sys::unshare(NamespaceKind::Time.flag()).context(|| "unshare the time namespace".into())?;
-            if !self.offsets.is_empty() {
-                fs::write("/proc/self/timens_offsets", self.offsets).context(|| "set linux.timeOffsets".into())?;
-            }
-        }
-        Ok(())
-    }
-}
-
 /// The process that joins a user namespace and starts the container from there.
 fn go_between(
     for_children: &ForChildren<'_>,
@@ -387,7 +340,7 @@ fn go_between(
     report: &Report,
 ) -> Result<std::convert::Infallible> {
     for_children.enter()?;
-    sys::setns(&user.fd, user.flag).context(|| "join the user namespace".into())?;
+    user.enter()?;
     match sys::clone3((flags | libc::CLONE_PARENT) as u32 as u64, None).context(|| "clone3".into())? {
         0 => child.run(report),
         pid => {
@@ -395,11 +348,6 @@ fn go_between(
             sys::exit_now(0)
         }
     }
-}
-
-fn take(joined: &mut Vec<Joined>, kind: NamespaceKind) -> Option<Joined> {
-    let index = joined.iter().position(|namespace| namespace.flag == kind.flag())?;
-    Some(joined.remove(index))
 }
 
 /// clone3, into the group where that is possible; else the child finds the doors of its groups open.
@@ -476,6 +424,10 @@ impl Conversation<'_> {
                         let _ = sys::waitpid(pid);
                     }
                     pid = text.parse().unwrap_or(0);
+                    continue;
+                }
+                (b'M', Some(_)) => {
+                    self.state.root_mount = text.parse().ok();
                     continue;
                 }
                 (b'U', Some(spec)) => spec.mappings.write(pid),
@@ -558,7 +510,9 @@ struct Child<'a> {
 impl Child<'_> {
     fn run(mut self, report: &Report) -> Result<std::convert::Infallible> {
         // Still with the rights of who started it. That it cannot be opened is told when it is needed.
-        let place = sys::open(&self.spec.root, libc::O_PATH | libc::O_DIRECTORY, 0).ok().filter(|_| self.root_inside);
+        let joins_mounts = self.spec.joins(NamespaceKind::Mount);
+        let place = sys::open(&self.spec.root, libc::O_PATH | libc::O_DIRECTORY, 0).ok();
+        let place = place.filter(|_| self.root_inside && !joins_mounts);
         if self.root_inside {
             if self.spec.is_new(NamespaceKind::User) {
                 report.ask("U")?;
@@ -566,8 +520,10 @@ impl Child<'_> {
             sys::become_root().context(|| "become root in the user namespace".into())?;
         }
         begin(self.process, std::mem::take(&mut self.doors), self.options)?;
-        for namespace in &self.joined {
-            sys::setns(&namespace.fd, namespace.flag).context(|| "join a namespace".into())?;
+        let labels = self.process.labels.open()?;
+        self.joined.iter().try_for_each(Joined::enter)?;
+        if joins_mounts {
+            joined::check_proc(self.spec)?;
         }
         if self.spec.is_new(NamespaceKind::Cgroup) {
             sys::unshare(libc::CLONE_NEWCGROUP).context(|| "unshare the cgroup namespace".into())?;
@@ -585,21 +541,12 @@ impl Child<'_> {
         // The file modes in the container must not depend on the caller's mask.
         sys::umask(0);
         let rootfs = Rootfs::open(self.spec, self.prepared, place)?;
-        rootfs.furnish(Some(self.group))?;
-        let console = self.console.as_ref().map(|_| rootfs.open_console()).transpose()?;
-        if !self.spec.prestart.is_empty() || !self.spec.create_runtime.is_empty() {
-            report.ask("H")?;
+        let made = self.make_root(&rootfs, report);
+        if made.is_err() && joins_mounts {
+            rootfs.give_up();
         }
-        if !self.spec.create_container.is_empty() {
-            self.spec.create_container.run(&self.state_inside(Status::Creating))?;
-        }
-        // After the hooks: one may have brought the interfaces that are meant (runc, `standard_init_linux.go`).
-        self.spec.sysctls.iter().try_for_each(Sysctl::write)?;
-        rootfs.make_cwd(&self.process.cwd);
-        rootfs.mask()?;
-        let labels = self.process.labels.open()?;
-        rootfs.enter(self.options.no_pivot)?;
-        if let (Some((master, slave)), Some(receiver)) = (console, &self.console) {
+        drop(rootfs);
+        if let (Some((master, slave)), Some(receiver)) = (made?, &self.console) {
             hand_over_console(self.process, master, &slave, receiver, report)?;
         }
         let start = self.start.take();
@@ -615,6 +562,28 @@ impl Child<'_> {
             start,
             &last,
         )
+    }
+
+    /// From an empty root to this process in a furnished one; the console, if there is one.
+    fn make_root(&self, rootfs: &Rootfs<'_>, report: &Report) -> Result<Option<(OwnedFd, OwnedFd)>> {
+        if self.spec.namespace(NamespaceKind::Mount).is_none() {
+            report.send(&format!("M{}", rootfs.mount_id()?));
+            rootfs.keep_apart()?;
+        }
+        rootfs.furnish(Some(self.group))?;
+        let console = self.console.as_ref().map(|_| rootfs.open_console()).transpose()?;
+        if !self.spec.prestart.is_empty() || !self.spec.create_runtime.is_empty() {
+            report.ask("H")?;
+        }
+        if !self.spec.create_container.is_empty() {
+            self.spec.create_container.run(&self.state_inside(Status::Creating))?;
+        }
+        // After the hooks: one may have brought the interfaces that are meant (runc, `standard_init_linux.go`).
+        self.spec.sysctls.iter().try_for_each(Sysctl::write)?;
+        rootfs.make_cwd(&self.process.cwd);
+        rootfs.mask()?;
+        rootfs.enter(self.options.no_pivot)?;
+        Ok(console)
     }
 
     /// The state for hooks that run in the container, which know its process by the number it has there.

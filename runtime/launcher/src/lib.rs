@@ -23,6 +23,7 @@ pub mod exec;
 pub mod home;
 pub mod hooks;
 pub mod identity;
+mod joined;
 pub mod json;
 pub mod labels;
 pub mod log;

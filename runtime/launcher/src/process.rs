@@ -215,6 +215,7 @@ fn most_files() -> Option<u64> {
 /// |---|---|---|
 /// | `U` | the user namespace needs its mappings | yes |
 /// | `H` | namespaces and mounts are made | yes |
+/// | `M` and a number | the root is mounted in the launcher's own mount namespace, by this number | no |
 /// | `N` and a pid | another process takes over | no |
 /// | `S` and a number | the descriptor of a seccomp listener | yes |
 /// | `R` | ready, waiting for `start` | no |

@@ -1,9 +1,10 @@
 //! The container's file system: mounts, devices, masks, and the change of root.
 //!
-//! Runs in the child, in its own mount namespace, while the host's root and `/proc` are still there. Targets are
+//! Runs in the child, in its mount namespace if it has one, while the host's root and `/proc` are still there. Targets are
 //! found by openat2(2) with RESOLVE_IN_ROOT, so no symbolic link of an image leads out of it, and are mounted on by
 //! `/proc/self/fd/N`: what was resolved is what is mounted on.
 
+mod callers_mounts;
 mod change;
 mod devices;
 
@@ -29,6 +30,8 @@ use crate::{
     sys,
 };
 
+pub use callers_mounts::take_off_root;
+
 /// mount(2) takes one page of file system options.
 const MAX_MOUNT_DATA: usize = 4095;
 
@@ -38,6 +41,8 @@ pub struct Rootfs<'a> {
     path: PathBuf,
     fd: OwnedFd,
     prepared: &'a Prepared,
+    /// Propagation to be given to what is cloned, where the container has no mount namespace.
+    inherited: Option<u64>,
     /// Mounts that become read-only when nothing is put into them any more.
     read_only_later: RefCell<Vec<OwnedFd>>,
 }
@@ -105,6 +110,8 @@ impl<'a> Rootfs<'a> {
     ///
     /// `place` is the root as it was found before this process became one of the container's users, who may have no right
     /// to go there.
+    ///
+    /// Without a mount namespace nothing of the caller's is changed ([`callers_mounts`]).
     pub fn open(spec: &'a Spec, prepared: &'a Prepared, place: Option<OwnedFd>) -> Result<Rootfs<'a>> {
         let propagation = match spec.propagation {
             // Of what is unbindable no mount could be made for the container; the root becomes it when it is there.
@@ -112,18 +119,29 @@ impl<'a> Rootfs<'a> {
             Some(flags) => flags,
             None => libc::MS_SLAVE,
         };
-        sys::mount("", "/", "", propagation | libc::MS_REC, "").context(|| "set the propagation of \"/\"".into())?;
+        let has_namespace = spec.namespace(NamespaceKind::Mount).is_some();
+        if has_namespace {
+            sys::mount("", "/", "", propagation | libc::MS_REC, "")
+                .context(|| "set the propagation of \"/\"".into())?;
+        }
+        let inherited = callers_mounts::inherited(spec, propagation);
+        let is_shared = has_namespace && propagation & libc::MS_SHARED != 0;
         let first = spec.mounts.first().filter(|mount| mount.destination == Path::new("/"));
-        if let (Some(tree), Some(place)) = (first.and_then(|_| prepared.get(0)), place) {
+        if let Some(tree) = first.and_then(|_| prepared.get(0)) {
+            let open = || sys::open(&spec.root, libc::O_PATH | libc::O_DIRECTORY, 0);
+            let place = place.map_or_else(open, Ok).context(|| format!("find the root {:?}", spec.root))?;
             let path = fs::read_link(fd_path(&place)).context(|| "find the root".into())?;
             check_root(spec, &path)?;
+            if is_shared {
+                change::make_parent_private(&path)?;
+            }
             let fd = tree.try_clone().context(|| "duplicate a descriptor".into())?;
             sys::move_mount(&fd, &place).context(|| format!("mount the root at {path:?}"))?;
-            return Ok(Rootfs { spec, path, fd, prepared, read_only_later: RefCell::default() });
+            return Ok(Rootfs { spec, path, fd, prepared, inherited, read_only_later: RefCell::default() });
         }
         let path = sys::real_path(&spec.root).context(|| format!("find the root {:?}", spec.root))?;
         check_root(spec, &path)?;
-        if propagation & libc::MS_SHARED != 0 {
+        if is_shared {
             change::make_parent_private(&path)?;
         }
         match first {
@@ -135,7 +153,7 @@ impl<'a> Rootfs<'a> {
             }
         }
         let fd = sys::open(&path, libc::O_PATH | libc::O_DIRECTORY, 0).context(|| format!("open the root {path:?}"))?;
-        Ok(Rootfs { spec, path, fd, prepared, read_only_later: RefCell::default() })
+        Ok(Rootfs { spec, path, fd, prepared, inherited, read_only_later: RefCell::default() })
     }
 
     /// Mounts, devices and links; after this the container's `/proc` and `/dev` are there.
@@ -360,7 +378,8 @@ impl<'a> Rootfs<'a> {
         if !early {
             self.change_bound(mount, tree)?;
         }
-        set_propagation(tree, options)
+        self.cut_off(tree)?;
+        propagate(tree, options)
     }
 
     /// The same with mount(2) alone. What is found at the target afterwards has to be the source.
@@ -376,7 +395,8 @@ impl<'a> Rootfs<'a> {
             return Err(Error::new("the target moved while it was mounted on"));
         }
         self.change_bound(mount, &mounted)?;
-        set_propagation(&mounted, &mount.options)
+        self.cut_off(&mounted)?;
+        propagate(&mounted, &mount.options)
     }
 
     fn change_bound(&self, mount: &MountSpec, mounted: &OwnedFd) -> Result<()> {
@@ -397,7 +417,7 @@ impl<'a> Rootfs<'a> {
             return Ok(());
         }
         let mounted = self.resolve(&mount.destination, libc::O_PATH).context(|| "open the new mount".into())?;
-        set_propagation(&mounted, &mount.options)
+        propagate(&mounted, &mount.options)
     }
 
     /// The groups as the container sees them: on v2 one file system, whose root is that of its cgroup namespace, on v1 a tmpfs
@@ -435,9 +455,11 @@ impl<'a> Rootfs<'a> {
                     sys::symlinkat(name, mounted.as_fd(), OsStr::new(alone)).context(|| format!("link {alone}"))?;
                 }
             }
+            self.cut_off(&mounted)?;
             return remount(&mounted, flags, 0);
         }
         let mounted = self.resolve(&mount.destination, libc::O_PATH).context(|| "open the new mount".into())?;
+        self.cut_off(&mounted)?;
         remount(&mounted, flags, 0)
     }
 
@@ -607,16 +629,18 @@ fn remount(mounted: &OwnedFd, set: u64, clear: u64) -> Result<()> {
     sys::mount("", fd_path(mounted), "", flags, "").context(|| "change the flags of the mount".into())
 }
 
-fn set_propagation(mounted: &OwnedFd, options: &MountOptions) -> Result<()> {
-    options.propagation.iter().try_for_each(|&flags| {
-        let recursive = flags & libc::MS_REC != 0;
-        let change = sys::MountAttributes { propagation: flags & !libc::MS_REC, ..sys::MountAttributes::default() };
-        match sys::set_mount(mounted, recursive, change) {
-            Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => sys::mount("", fd_path(mounted), "", flags, ""),
-            result => result,
-        }
-        .context(|| "set propagation".into())
-    })
+fn propagate(mounted: &OwnedFd, options: &MountOptions) -> Result<()> {
+    options.propagation.iter().try_for_each(|&flags| set_propagation(mounted, flags))
+}
+
+fn set_propagation(mounted: &OwnedFd, flags: u64) -> Result<()> {
+    let recursive = flags & libc::MS_REC != 0;
+    let change = sys::MountAttributes { propagation: flags & !libc::MS_REC, ..sys::MountAttributes::default() };
+    match sys::set_mount(mounted, recursive, change) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => sys::mount("", fd_path(mounted), "", flags, ""),
+        result => result,
+    }
+    .context(|| "set propagation".into())
 }
 
 /// `/proc` and `/sys` must be themselves: a link in the image could put them over something else (CVE-2019-19921).

@@ -251,17 +251,17 @@ impl Spec {
     }
 
     fn validate(&self) -> Result<()> {
-        let joined = |kind| self.namespace(kind).is_some_and(|namespace| namespace.path.is_some());
-        // runc takes both: what a container without one mounts stays on the host when it has ended, and one that joins another's
-        // gives its own root to all who are in it (seen with runc 1.1).
-        if self.namespace(NamespaceKind::Mount).is_none() {
-            return Err(Error::new(
-                "linux.namespaces: a container needs a mount namespace: its mounts would stay with the host",
-            ));
+        let no_mounts = self.namespace(NamespaceKind::Mount).is_none();
+        if no_mounts && !(self.masked_paths.is_empty() && self.readonly_paths.is_empty()) {
+            return Err(Error::new("unable to restrict sys entries without a private MNT namespace"));
         }
-        if joined(NamespaceKind::Mount) {
+        // Only with rights in the user namespace that made a mount namespace can anything be mounted there
+        // (mount_namespaces(7)); runc finds out by trying.
+        if no_mounts && self.namespace(NamespaceKind::User).is_some()
+            || self.joins(NamespaceKind::Mount) && self.is_new(NamespaceKind::User)
+        {
             return Err(Error::new(
-                "linux.namespaces: a container needs a new mount namespace: those in one that it joins would lose their root",
+                "linux.namespaces: users of a user namespace may not mount in a mount namespace that is not theirs: operation not permitted",
             ));
         }
         if self.hostname.is_some() && self.namespace(NamespaceKind::Uts).is_none() {
@@ -274,9 +274,17 @@ impl Spec {
             return Err(sysctl.refused());
         }
         self.mounts.iter().try_for_each(proc_mounts::check)?;
+        // Only the launcher may map them (mount_setattr(2)), and it sees the host's files.
+        let mapped = |mount: &&MountSpec| mount.options.idmap || !mount.mappings.is_empty();
+        if let Some(mount) = self.mounts.iter().find(mapped).filter(|_| self.joins(NamespaceKind::Mount)) {
+            return Err(Error::new(format!(
+                "mount {:?}: owners cannot be mapped in a mount namespace that is joined",
+                mount.destination
+            )));
+        }
         // Those of a namespace that is joined are asked of it.
         let unmapped = |mount: &&MountSpec| mount.options.idmap && mount.mappings.is_empty();
-        if let Some(mount) = self.mounts.iter().find(unmapped).filter(|_| !joined(NamespaceKind::User)) {
+        if let Some(mount) = self.mounts.iter().find(unmapped).filter(|_| !self.joins(NamespaceKind::User)) {
             return Err(Error::new(format!("mount {:?}: idmap without mappings", mount.destination)));
         }
         for (index, namespace) in self.namespaces.iter().enumerate() {
@@ -302,6 +310,11 @@ impl Spec {
 
     pub fn namespace(&self, kind: NamespaceKind) -> Option<&Namespace> {
         self.namespaces.iter().find(|namespace| namespace.kind == kind)
+    }
+
+    /// Whether the container enters a namespace of others.
+    pub fn joins(&self, kind: NamespaceKind) -> bool {
+        self.namespace(kind).is_some_and(|namespace| namespace.path.is_some())
     }
 
     /// The user of the host who may make groups below the container's: its own, where it has users of its own and can write
@@ -553,10 +566,41 @@ mod tests {
             r#"{"ociVersion":"1.2.0","root":{"path":"r"},"linux":{"namespaces":[{"type":"ipc","path":"ns/ipc"}]}}"#;
         let error = Spec::parse(&Json::parse(joined.as_bytes()).unwrap(), Path::new("/b")).unwrap_err().to_string();
         assert!(error.contains("not absolute"), "{error}");
-        for (mount, word) in [("", "stay with the host"), (r#"{"type":"mount","path":"/ns/mnt"}"#, "lose their root")] {
-            let text = format!(r#"{{"ociVersion":"1.2.0","root":{{"path":"r"}},"linux":{{"namespaces":[{mount}]}}}}"#);
-            let error = Spec::parse(&Json::parse(text.as_bytes()).unwrap(), Path::new("/b")).unwrap_err().to_string();
-            assert!(error.contains(word), "{error}");
+    }
+
+    #[test]
+    fn what_needs_a_mount_namespace_is_refused_without() {
+        const RESTRICT: &str = "unable to restrict sys entries without a private MNT namespace";
+        const RIGHTS: &str = "may not mount in a mount namespace that is not theirs";
+        let error = |namespaces: &str, extra: &str| {
+            let text = format!(
+                r#"{{"ociVersion":"1.2.0","root":{{"path":"r"}},"linux":{{"namespaces":[{namespaces}]{extra}}}}}"#
+            );
+            let parsed = Spec::parse(&Json::parse(text.as_bytes()).unwrap(), Path::new("/b"));
+            parsed.map_or_else(|error| error.to_string(), |_| String::new())
+        };
+        let range = r#"[{"containerID":0,"hostID":1000,"size":9}]"#;
+        let mapped = format!(r#","uidMappings":{range},"gidMappings":{range}"#);
+        let (user, of_others) = (r#"{"type":"user"}"#, r#"{"type":"user","path":"/ns/user"}"#);
+        let mounts = r#"{"type":"mount","path":"/ns/mnt"}"#;
+        for (namespaces, extra, word) in [
+            ("", "", ""),
+            ("", r#","maskedPaths":[],"readonlyPaths":[],"rootfsPropagation":"shared""#, ""),
+            ("", r#","maskedPaths":["/proc/kcore"]"#, RESTRICT),
+            ("", r#","readonlyPaths":["/proc/sys"]"#, RESTRICT),
+            (user, &mapped, RIGHTS),
+            (of_others, "", RIGHTS),
+            (mounts, r#","maskedPaths":["/proc/kcore"],"readonlyPaths":["/proc/sys"]"#, ""),
+            (&format!("{user},{mounts}"), &mapped, RIGHTS),
+            (&format!("{mounts},{of_others}"), "", ""),
+            (
+                mounts,
+                r#"},"mounts":[{"destination":"/a","source":"/b","options":["bind","idmap"]}],"x":{"#,
+                "owners cannot be mapped",
+            ),
+        ] {
+            let error = error(namespaces, extra);
+            assert!(error.contains(word) && error.is_empty() == word.is_empty(), "{namespaces}{extra}: {error}");
         }
     }
 

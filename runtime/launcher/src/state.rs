@@ -17,6 +17,7 @@ use crate::{
     log::{Log, rfc3339},
     process_fd::ProcessFd,
     rdt::Class,
+    rootfs::take_off_root,
     spec::read_json,
     sys, systemd,
 };
@@ -49,6 +50,8 @@ pub struct State {
     pub ends_whole: bool,
     /// Its root as `config.json` says; nothing in the file of an older launcher.
     pub rootfs: PathBuf,
+    /// The root's mount, of a container without a mount namespace of its own or of others.
+    pub root_mount: Option<u64>,
     /// What later processes have of it; none in the file of an older launcher.
     pub defaults: Option<Defaults>,
     dir: PathBuf,
@@ -127,6 +130,7 @@ impl State {
             holder: None,
             ends_whole: false,
             rootfs: PathBuf::new(),
+            root_mount: None,
             defaults: None,
             dir,
         }
@@ -167,6 +171,7 @@ impl State {
             holder: Holder::kept(json.get("cgroup")),
             ends_whole: json.get("endsWhole").bool().unwrap_or(false),
             rootfs: text("rootfs").into(),
+            root_mount: json.get("rootMount").u64(),
             defaults: Defaults::kept(json.get("defaults")),
             dir,
         })
@@ -189,6 +194,9 @@ impl State {
                 members.push(("hooks".into(), self.hooks.clone()));
             }
             members.push(("rootfs".into(), self.rootfs.to_string_lossy().as_ref().into()));
+            if let Some(id) = self.root_mount {
+                members.push(("rootMount".into(), id.into()));
+            }
             if let Some(defaults) = &self.defaults {
                 members.push(("defaults".into(), defaults.keep()));
             }
@@ -372,6 +380,10 @@ impl State {
         }
         if let Some(class) = &self.class {
             class.leave();
+        }
+        // With a mount namespace of its own they are gone; one that it joined has its root from it.
+        if let Some(id) = self.root_mount {
+            take_off_root(&self.rootfs, id)?;
         }
         let gone = |result: io::Result<()>| match result {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(error),

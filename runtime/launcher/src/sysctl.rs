@@ -1,6 +1,9 @@
 //! `linux.sysctl`: values of the kernel that a namespace of the container's has for itself.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use crate::{
     error::{Context, Error, Result},
@@ -59,10 +62,14 @@ impl Sysctl {
         Error::new(format!("sysctl {:?} {why}", self.key))
     }
 
+    /// Where it is in `/proc`.
+    pub fn path(&self) -> PathBuf {
+        Path::new("sys").join(&self.path)
+    }
+
     /// The kernel shows each process its own namespaces' values.
     pub fn write(&self) -> Result<()> {
-        fs::write(Path::new("/proc/sys").join(&self.path), &self.value)
-            .context(|| format!("write sysctl {:?}", self.key))
+        fs::write(Path::new("/proc").join(self.path()), &self.value).context(|| format!("write sysctl {:?}", self.key))
     }
 }
 

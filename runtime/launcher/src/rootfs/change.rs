@@ -8,19 +8,27 @@ use std::{
 use super::{Rootfs, remount};
 use crate::{
     error::{Context, Result},
+    spec::NamespaceKind,
     sys,
 };
 
 impl Rootfs<'_> {
     /// Changes into the root and lets go of the old one.
-    pub fn enter(self, no_pivot: bool) -> Result<()> {
+    pub fn enter(&self, no_pivot: bool) -> Result<()> {
         for mounted in self.read_only_later.take() {
             remount(&mounted, libc::MS_RDONLY, 0).context(|| "make a mount read-only".into())?;
         }
         if self.spec.root_readonly {
             remount(&self.fd, libc::MS_RDONLY, 0).context(|| "make the root read-only".into())?;
         }
-        if no_pivot { self.move_over() } else { self.pivot() }?;
+        if self.spec.namespace(NamespaceKind::Mount).is_none() {
+            // All else would change the root of the host.
+            self.chroot()
+        } else if no_pivot {
+            self.move_over()
+        } else {
+            self.pivot()
+        }?;
         std::env::set_current_dir("/").context(|| "enter \"/\"".into())?;
         if let Some(propagation) =
             self.spec.propagation.filter(|flags| flags & (libc::MS_SHARED | libc::MS_UNBINDABLE) != 0)
@@ -28,6 +36,11 @@ impl Rootfs<'_> {
             sys::mount("", "/", "", propagation, "").context(|| "set the propagation of the root".into())?;
         }
         Ok(())
+    }
+
+    fn chroot(&self) -> Result<()> {
+        sys::fchdir(&self.fd).context(|| "enter the root".into())?;
+        sys::chroot(".").context(|| "enter the root".into())
     }
 
     fn pivot(&self) -> Result<()> {

@@ -106,7 +106,12 @@ impl Rootfs<'_> {
     fn bind_device(&self, path: &Path) -> Result<()> {
         let target = self.target(path, false)?;
         sys::mount(&path.to_string_lossy(), fd_path(&target), "", libc::MS_BIND, "")
-            .context(|| format!("bind the device {path:?}"))
+            .context(|| format!("bind the device {path:?}"))?;
+        if self.inherited.is_none() {
+            return Ok(());
+        }
+        let mounted = self.resolve(path, libc::O_PATH).context(|| format!("open the device {path:?}"))?;
+        self.cut_off(&mounted)
     }
 
     /// Opens a pty of the container's own devpts; returns both ends and shows the slave as `/dev/console`.

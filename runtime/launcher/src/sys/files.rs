@@ -19,6 +19,8 @@ pub const RESOLVE_NO_MAGICLINKS: u64 = 0x02;
 /// The same, but what would lead out is an error (EXDEV).
 pub const RESOLVE_BENEATH: u64 = 0x08;
 pub const RESOLVE_NO_SYMLINKS: u64 = 0x04;
+/// Never go to another mount.
+pub const RESOLVE_NO_XDEV: u64 = 0x01;
 /// openat2(2); before 5.6 the same is done step by step ([`beneath`]).
 pub fn openat2(dir: BorrowedFd<'_>, target: &Path, flags: i32, mode: u32, resolve: u64) -> io::Result<OwnedFd> {
     #[repr(C)]

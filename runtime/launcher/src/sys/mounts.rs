@@ -128,6 +128,25 @@ pub fn chroot(path: &str) -> io::Result<()> {
     check(unsafe { libc::chroot(path.as_ptr()) }).map(drop)
 }
 
+/// Which mount a descriptor is on: a number that no other ever has (6.8), else one that none has while it is there.
+pub fn mount_id(fd: &impl AsRawFd) -> io::Result<u64> {
+    const WANTED: u32 = libc::STATX_MNT_ID | libc::STATX_MNT_ID_UNIQUE;
+    // SAFETY: an empty path with AT_EMPTY_PATH; the structure is plain data that the kernel fills.
+    let found = unsafe {
+        let mut out: libc::statx = std::mem::zeroed();
+        check(libc::statx(fd.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, WANTED, &mut out)).map(|_| out)
+    };
+    match found {
+        Ok(out) if out.stx_mask & WANTED != 0 => Ok(out.stx_mnt_id),
+        // Before 5.8.
+        _ => {
+            let text = super::read_file(format!("/proc/self/fdinfo/{}", fd.as_raw_fd()))?;
+            let id = text.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok());
+            id.ok_or_else(|| io::ErrorKind::InvalidData.into())
+        }
+    }
+}
+
 /// The `ST_*` flags of the mount that a descriptor is on.
 pub fn statfs_flags(fd: &impl AsRawFd) -> io::Result<u64> {
     // SAFETY: the structure is plain data that the kernel fills.

@@ -4,5 +4,6 @@ mod accounts;
 mod bundle;
 mod commands;
 mod groups;
+mod mount_namespaces;
 mod readiness;
 mod roots;
