@@ -7,7 +7,7 @@ use coracle_apiserver::store::embedded::Embedded;
 use coracle_apiserver::store::etcd::{Etcd, EtcdConfig};
 use coracle_apiserver::store::{Batch, Batches, Compare, Op, Outcome, Range, Revision, Store, StoreError, Txn, Watch};
 use coracle_pki::{Authority, Subject, Usage};
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -240,6 +240,94 @@ async fn model() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn embedded() {
     contract(Arc::new(Embedded::in_memory(Arc::new(SystemClock::new())).unwrap())).await;
+}
+
+/// A key, or what it holds: few, so that they meet.
+fn pick(random: &mut fastrand::Rng, prefix: &str, of: u8) -> String {
+    format!("{prefix}{}", random.u8(0..of))
+}
+
+fn chance_txn(random: &mut fastrand::Rng, last: Revision) -> Txn {
+    let mut txn = Txn::default();
+    for nth in 0..random.u8(1..4) {
+        // No key twice.
+        let key = format!("{}/{nth}", pick(random, "/k/", 12));
+        if random.u8(0..4) == 0 {
+            let modified = if random.bool() { 0 } else { last.saturating_sub(random.u64(0..12)) };
+            txn.compare.push(Compare::modified(key.as_str(), modified));
+        }
+        txn.ops.push(if random.u8(0..4) == 0 { Op::delete(key) } else { Op::put(key, pick(random, "v", 250)) });
+    }
+    txn
+}
+
+/// What redb has not been given is told as if it had: outcomes, records, lists and watches are those of the model, whenever one
+/// asks.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn embedded_and_model_tell_the_same() {
+    for seed in 0..12 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        // Some ask all the time, some hardly ever.
+        let every = [3, 30, 300][seed as usize % 3];
+        let embedded = Embedded::in_memory(Arc::new(SystemClock::new())).unwrap();
+        let model = ModelStore::new(Arc::new(SystemClock::new()), 1);
+        let mut conflicts = 0;
+        for step in 0..900 {
+            let place = format!("seed {seed} step {step}");
+            let last = embedded.revision().await.unwrap();
+            let txn = chance_txn(&mut random, last);
+            // The model's `txn_then` is the trait's own, in which a key that is not there after the first step has changed.
+            let puts = txn.ops.iter().all(|op| matches!(op, Op::Put { .. }));
+            let (one, other) = if puts && random.bool() {
+                let then = vec![Op::put(txn.ops[0].key().clone(), "then")];
+                (embedded.txn_then(txn.clone(), then.clone()).await, model.txn_then(txn, then).await)
+            } else {
+                (embedded.txn(txn.clone()).await, model.txn(txn).await)
+            };
+            let (one, other) = (one.unwrap(), other.unwrap());
+            assert_eq!(one, other, "{place}");
+            conflicts += usize::from(matches!(one, Outcome::Conflict(_)));
+            let now = embedded.revision().await.unwrap();
+            assert_eq!(now, model.revision().await.unwrap(), "{place}");
+            if random.u32(0..every) > 0 {
+                continue;
+            }
+            let key = format!("{}/0", pick(&mut random, "/k/", 12));
+            assert_eq!(embedded.get(&key).await.unwrap(), model.get(&key).await.unwrap(), "{place}");
+            let range =
+                Range { at: Some(now - random.u64(0..now.min(300))), limit: random.usize(0..9), ..under("/k/") };
+            assert_eq!(embedded.range(range.clone()).await.unwrap(), model.range(range).await.unwrap(), "{place}");
+            let watch = Watch {
+                prefix: "/k/".into(),
+                from: now.saturating_sub(random.u64(0..60)).max(2),
+                previous: random.bool(),
+            };
+            if watch.from <= now {
+                let mut batches = embedded.watch(watch.clone()).await.unwrap();
+                let told = events_until(&mut batches, now).await;
+                let mut batches = model.watch(watch).await.unwrap();
+                assert_eq!(told, events_until(&mut batches, now).await, "{place}");
+            }
+        }
+        assert!(conflicts > 100, "{conflicts} conflicts");
+    }
+}
+
+/// A watcher asks the writer for what redb has not, but keeps nobody from closing the store.
+#[tokio::test]
+async fn embedded_is_closed_while_somebody_watches() {
+    let store = Embedded::in_memory(Arc::new(SystemClock::new())).unwrap();
+    let first = put(&store, "/a", "1").await;
+    let mut batches = store.watch(Watch { prefix: "/".into(), from: first, previous: true }).await.unwrap();
+    // Asked, and not waited for.
+    assert!(batches.next().now_or_never().is_none());
+    let (closed, is_closed) = std::sync::mpsc::channel();
+    let closing = std::thread::spawn(move || {
+        drop(store);
+        closed.send(()).unwrap();
+    });
+    is_closed.recv_timeout(LIMIT).expect("the store is closed");
+    closing.join().unwrap();
 }
 
 #[tokio::test]

@@ -1,8 +1,8 @@
 //! The journal: every write since the last commit that is known to be on the disk.
 //!
 //! ```text
-//!  group ─► record of epoch 7 appended to file 0 and synced ─► redb commit in memory ─► replies
-//!           file 0 is full ─► redb commit that says "epoch 8", its sync left to a thread; records go to file 1
+//!  group ─► record of epoch 7 appended to file 0 and synced ─► replies; redb is given it later, in memory
+//!           file 0 is full ─► redb commit that says "epoch 8", its sync left to a thread; records go to file 1 meanwhile
 //!           file 1 is full, and that sync is done ─► redb commit that says "epoch 9"; records go to file 0, over the old
 //! ```
 //!

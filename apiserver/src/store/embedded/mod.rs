@@ -2,15 +2,15 @@
 //!
 //! ```text
 //!  txn ─┐                         ┌─ journal + one sync ─► replies
-//!  txn ─┼─► queue ─► writer thread┤
-//!  txn ─┘   (bounded)             └─ recent events ─► watchers (they pull; a slow one falls back to the log)
-//!  get, range ─► redb read transactions, never waiting for the writer
+//!  txn ─┼─► queue ─► writer thread┼─ recent events ─► watchers (they pull; a slow one falls back to the log)
+//!  txn ─┘   (bounded)             └─ redb, many writes at a time
+//!  get, range ─► redb read transactions, after what the writer has not yet given to redb
 //! ```
 //!
-//! All transactions that wait when the writer comes round are applied in one redb transaction and share one sync, so the
-//! number of writes a second does not depend on how long a sync takes. They are synced in the journal; redb's own pages
-//! follow now and then. A redb transaction becomes visible only when the journal has it, so nobody reads what a power loss
-//! could still take back.
+//! All transactions that wait when the writer comes round share one sync, so the number of writes a second does not depend
+//! on how long a sync takes. They are synced in the journal; redb is given them later (`unapplied.rs`), and its own pages
+//! follow now and then. What the journal has not is in nothing that is read, so nobody reads what a power loss could still
+//! take back.
 //!
 //! After an I/O error redb refuses further commits until the file is opened again. The writer does that by itself, when
 //! the next transaction comes, so a full disk is an error while it is full and nothing more.
@@ -22,6 +22,7 @@ mod read;
 mod recent;
 pub mod snapshot;
 mod tables;
+mod unapplied;
 mod writer;
 
 use super::{
@@ -41,6 +42,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tables::{COMPACTED, EXPIRIES, JOURNAL, LATEST, LOG, LogRecord, META, REVISION};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// What the store keeps on the disk.
@@ -87,6 +89,8 @@ struct Shared {
     recent: RwLock<Recent>,
     /// The newest synced revision; every watcher waits on it.
     revision: watch::Sender<Revision>,
+    /// Whether redb has not all that was published.
+    behind: AtomicBool,
     /// Everything at or before it may be gone.
     compacted: std::sync::atomic::AtomicU64,
     clock: Arc<dyn Clock>,
@@ -96,6 +100,8 @@ struct Shared {
 enum Command {
     /// A transaction, and what is written after it as a revision of its own, if anything.
     Txn(Txn, Vec<Op>, oneshot::Sender<Result<Outcome, StoreError>>),
+    /// To give redb what was published so far.
+    Apply(oneshot::Sender<Result<(), StoreError>>),
     /// A part of a compaction up to this revision; answers how far it came.
     Compact(Revision, oneshot::Sender<Result<Revision, StoreError>>),
     /// A part of what is due; answers how many keys were deleted, and whether there may be more.
@@ -137,6 +143,7 @@ impl Embedded {
             database: RwLock::new(Some(database)),
             recent: RwLock::new(Recent::starting_after(revision)),
             revision: watch::Sender::new(revision),
+            behind: false.into(),
             compacted: compacted.into(),
             clock,
         });
@@ -153,11 +160,37 @@ impl Embedded {
         &self,
         command: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Command,
     ) -> Result<T, StoreError> {
-        let stopped = || StoreError::Unavailable("the writer has stopped".to_owned());
         let (reply, answer) = oneshot::channel();
         self.queue.send(command(reply)).await.map_err(|_| stopped())?;
         answer.await.map_err(|_| stopped())?
     }
+
+    async fn catch_up(&self) -> Result<(), StoreError> {
+        catch_up(&self.shared, &self.queue.downgrade()).await
+    }
+}
+
+fn stopped() -> StoreError {
+    StoreError::Unavailable("the writer has stopped".to_owned())
+}
+
+/// Has redb given what was published before the call.
+async fn catch_up(shared: &Shared, queue: &mpsc::WeakSender<Command>) -> Result<(), StoreError> {
+    if !shared.behind.load(Ordering::Acquire) {
+        return Ok(());
+    }
+    let (reply, answer) = oneshot::channel();
+    let mut command = Command::Apply(reply);
+    // The queue must not be kept open while this waits: closing the store waits for the writer.
+    while let Err(refused) = queue.upgrade().ok_or_else(stopped)?.try_send(command) {
+        match refused {
+            TrySendError::Full(back) => command = back,
+            TrySendError::Closed(_) => return Err(stopped()),
+        }
+        // The writer is taking from it all the time.
+        tokio::task::yield_now().await;
+    }
+    answer.await.map_err(|_| stopped())?
 }
 
 impl Drop for Embedded {
@@ -190,13 +223,18 @@ impl Store for Embedded {
     }
 
     fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Record>, StoreError>> {
-        // One look-up in the page cache: cheaper than a trip to another thread.
-        std::future::ready(self.shared.get(key)).boxed()
+        async move {
+            self.catch_up().await?;
+            // One look-up in the page cache: cheaper than a trip to another thread.
+            self.shared.get(key)
+        }
+        .boxed()
     }
 
     fn range(&self, range: Range) -> BoxFuture<'_, Result<Page, StoreError>> {
         let shared = self.shared.clone();
         async move {
+            self.catch_up().await?;
             tokio::task::spawn_blocking(move || shared.range(&range))
                 .await
                 .map_err(|error| StoreError::Unavailable(error.to_string()))?
@@ -205,7 +243,7 @@ impl Store for Embedded {
     }
 
     fn watch(&self, watch: Watch) -> BoxFuture<'_, Result<Batches, StoreError>> {
-        std::future::ready(recent::watch(self.shared.clone(), watch)).boxed()
+        std::future::ready(recent::watch(self.shared.clone(), self.queue.downgrade(), watch)).boxed()
     }
 
     fn revision(&self) -> BoxFuture<'_, Result<Revision, StoreError>> {

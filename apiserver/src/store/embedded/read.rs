@@ -1,9 +1,9 @@
-//! Reads: redb snapshots, taken without waiting for the writer.
+//! Reads: redb snapshots.
 
 use super::super::{Page, Range, Record, Revision, StoreError};
 use super::Shared;
 use super::tables::{LATEST, LOG, LogRecord, META, REVISION, revision_of};
-use redb::{ReadOnlyTable, ReadTransaction, ReadableDatabase};
+use redb::{ReadOnlyTable, ReadTransaction, ReadableDatabase, WriteTransaction};
 use std::sync::atomic::Ordering;
 
 pub(super) fn unavailable(error: impl Into<redb::Error>) -> StoreError {
@@ -11,6 +11,13 @@ pub(super) fn unavailable(error: impl Into<redb::Error>) -> StoreError {
 }
 
 impl Shared {
+    pub(super) fn begin_write(&self) -> Result<WriteTransaction, StoreError> {
+        match &*self.database.read() {
+            Some(database) => database.begin_write().map_err(unavailable),
+            None => Err(StoreError::Unavailable("the database is closed after an I/O error".to_owned())),
+        }
+    }
+
     pub(super) fn begin(&self) -> Result<ReadTransaction, StoreError> {
         match &*self.database.read() {
             Some(database) => database.begin_read().map_err(unavailable),
@@ -90,7 +97,7 @@ fn as_of(
     }))
 }
 
-fn record_at(
+pub(super) fn record_at(
     log: &ReadOnlyTable<u64, &'static [u8]>,
     position: u64,
     created: Revision,

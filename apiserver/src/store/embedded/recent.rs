@@ -1,13 +1,14 @@
 //! The newest events in memory, and the watches that pull them.
 
 use super::super::{Batch, Batches, Event, Revision, StoreError, Watch};
-use super::Shared;
 use super::read::unavailable;
 use super::tables::{LOG, LogRecord, position, revision_of};
+use super::{Command, Shared, catch_up};
 use futures::StreamExt;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use tokio::sync::mpsc;
 
 /// How many events, and how many bytes of values, are kept for watchers; older ones come from the log.
 const MAX_EVENTS: usize = 2048;
@@ -59,20 +60,26 @@ impl Recent {
 
 struct Puller {
     shared: Arc<Shared>,
+    /// Not one that keeps the writer from ending.
+    queue: mpsc::WeakSender<Command>,
     watch: Watch,
     revision: tokio::sync::watch::Receiver<Revision>,
     failed: bool,
 }
 
 /// A stream over `shared` that keeps nothing but its position.
-pub(super) fn watch(shared: Arc<Shared>, mut watch: Watch) -> Result<Batches, StoreError> {
+pub(super) fn watch(
+    shared: Arc<Shared>,
+    queue: mpsc::WeakSender<Command>,
+    mut watch: Watch,
+) -> Result<Batches, StoreError> {
     let compacted = shared.compacted.load(Ordering::Acquire);
     watch.from = watch.from.max(1);
     if watch.from <= compacted {
         return Err(StoreError::Compacted { asked: watch.from, oldest: compacted });
     }
     let revision = shared.revision.subscribe();
-    let puller = Puller { shared, watch, revision, failed: false };
+    let puller = Puller { shared, queue, watch, revision, failed: false };
     Ok(futures::stream::unfold(puller, |mut puller| async move {
         if puller.failed {
             return None;
@@ -96,9 +103,13 @@ impl Puller {
         let recent = self.shared.recent.read().slice(&self.watch.prefix, from, committed);
         let mut batch = match recent {
             Some(events) => Batch { revision: committed, events },
-            None => self.read_log(committed)?,
+            None => {
+                catch_up(&self.shared, &self.queue).await?;
+                self.read_log(committed)?
+            }
         };
         if self.watch.previous {
+            catch_up(&self.shared, &self.queue).await?;
             self.add_previous(&mut batch.events)?;
         }
         self.watch.from = batch.revision + 1;

@@ -17,7 +17,7 @@ use super::deferred::Deferred;
 use super::journal::FULL;
 use super::read::unavailable;
 use super::tables::{COMPACTED, EXPIRIES, LATEST, LOG, LogRecord, META, REVISION, revision_of};
-use super::{Embedded, PAGE_CACHE, backend, files, open_database, open_file};
+use super::{Embedded, PAGE_CACHE, backend, catch_up, files, open_database, open_file};
 use bytes::Bytes;
 use futures::StreamExt;
 use redb::{Database, DatabaseError, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata};
@@ -62,15 +62,20 @@ impl Embedded {
     /// # Errors
     /// When the store is closed after an I/O error.
     pub(super) fn backup_pieces(&self) -> Result<Pieces, StoreError> {
-        // Begun here, so that everything acknowledged before the call is in it.
-        let read = self.shared.begin()?;
+        // One that is closed is to be told at once.
+        drop(self.shared.begin()?);
         let (sender, receiver) = mpsc::channel(PIECES);
-        tokio::task::spawn_blocking(move || {
-            let mut out = Channel { sender: sender.clone(), piece: Vec::with_capacity(PIECE) };
-            if let Err(error) = write_backup(&read, &mut out).and_then(|_| out.flush().map_err(broken)) {
-                // Nobody listens to a backup whose reader has gone.
-                let _ = sender.blocking_send(Err(error));
-            }
+        let (shared, queue) = (self.shared.clone(), self.queue.downgrade());
+        tokio::spawn(async move {
+            let begun = catch_up(&shared, &queue).await.and_then(|()| shared.begin());
+            tokio::task::spawn_blocking(move || {
+                let mut out = Channel { sender: sender.clone(), piece: Vec::with_capacity(PIECE) };
+                let written = begun.and_then(|read| write_backup(&read, &mut out));
+                if let Err(error) = written.and_then(|_| out.flush().map_err(broken)) {
+                    // Nobody listens to a backup whose reader has gone.
+                    let _ = sender.blocking_send(Err(error));
+                }
+            });
         });
         let stream = futures::stream::unfold(receiver, |mut receiver| async move {
             receiver.recv().await.map(|piece| (piece, receiver))
