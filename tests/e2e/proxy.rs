@@ -36,12 +36,13 @@ fn kubectl_debug_looks_into_a_pod() {
     lab.kubectl("run ill --image=coracle/hello:v1 --env=WHO=patient").ok();
     lab.lite("wait --for=condition=Ready pod/ill --timeout=30s").ok();
 
-    // The debugger sees the processes of its target; its own end ends nothing else, and it is not started again.
+    // The debugger sees the processes of its target; its own end ends nothing else, and it is not started again. It waits to be
+    // spoken to: what is said before kubectl has attached goes to the log alone.
     let line = "kubectl debug -it ill --image=busybox:test --target=ill -c look -- \
-                /bin/busybox sh -c 'tty; tr \"\\0\" \"\\n\" < /proc/1/environ'";
+                /bin/busybox sh -c 'read go; tty; tr \"\\0\" \"\\n\" < /proc/1/environ'";
     let line = line.replace(" tr ", " /bin/busybox tr ");
     let mut script = lab.kubectl_command_named("script");
-    let said = run(script.args(["-qec", &line, "/dev/null"]), "").ok();
+    let said = run(script.args(["-qec", &line, "/dev/null"]), "go\n").ok();
     assert!(said.contains("/dev/pts/0") && said.contains("WHO=patient"), "{said:?}");
     let ended = "wait --for=jsonpath={.status.ephemeralContainerStatuses[0].state.terminated.exitCode}=0 pod/ill";
     lab.lite(&format!("{ended} --timeout=30s")).ok();
