@@ -1,4 +1,4 @@
-//! The product from outside: the release binaries, driven as people drive them.
+//! The product from outside: its binaries, driven as people drive them.
 
 mod backup;
 mod etcd;

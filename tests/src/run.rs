@@ -41,17 +41,17 @@ impl Output {
     }
 }
 
-/// A release binary of this workspace, or of the directory that `CORACLE_BINARIES` names.
+/// A binary of this workspace, built in the profile of this test, or of the directory that `CORACLE_BINARIES` names.
 pub fn binary(name: &str) -> PathBuf {
     if let Some(dir) = env::var_os("CORACLE_BINARIES") {
         return PathBuf::from(dir).join(name);
     }
-    let target = env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target"), PathBuf::from);
-    let path = target.join("release").join(name);
+    let test = env::current_exe().expect("a test knows its program");
+    // `<target>/<profile>/deps/<test>`
+    let path = test.ancestors().nth(2).expect("tests are in a directory of their profile").join(name);
     assert!(
         path.exists(),
-        "{} is missing: build it with `cargo build --release`, or run `cargo xtask e2e`",
+        "{} is missing: build it with `cargo build --workspace`, or run `cargo xtask e2e`",
         path.display()
     );
     path

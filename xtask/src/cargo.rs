@@ -25,14 +25,14 @@ pub fn check() -> Result<()> {
     Ok(())
 }
 
-/// All tests, or those of one package. The end-to-end tests drive the release binaries, so these are built first.
+/// All tests, or those of one package. The end-to-end tests drive both binaries, so these are built first.
 pub fn test(part: Option<&str>) -> Result<()> {
     // The object model and the server: the row walk, the contract of the stores, the clients' stories. None of it drives a
-    // release binary.
+    // binary.
     if part == Some("api") {
         return run_tests(&["--package", "coracle-api", "--package", "coracle-apiserver"]);
     }
-    release()?;
+    binaries()?;
     match part {
         None => run_tests(&["--workspace"]),
         // The Docker CLI against the runtime is a target of the end-to-end tests.
@@ -47,18 +47,24 @@ pub fn test(part: Option<&str>) -> Result<()> {
 
 /// The end-to-end tests alone.
 pub fn e2e() -> Result<()> {
-    release()?;
+    binaries()?;
     run_tests(&["--package", "coracle-tests"])
+}
+
+/// Where the binaries are that tests drive: those that `CORACLE_BINARIES` names, else those of the tests' own profile, built.
+/// Its checks of arithmetic and its assertions find what a release would pass over, and nothing has to be compiled twice.
+pub fn binaries() -> Result<PathBuf> {
+    if let Some(dir) = std::env::var_os("CORACLE_BINARIES") {
+        return Ok(dir.into());
+    }
+    // All of the workspace, as for the tests: a part of it has other features of its dependencies.
+    cargo(&["build", "--locked", "--workspace"])?;
+    Ok(target().join("debug"))
 }
 
 /// Builds both binaries as the user runs them, and says where they are.
 pub fn release() -> Result<PathBuf> {
     release_with(&[])
-}
-
-/// Where the binaries are that tests drive: those that were named, else [`release`].
-pub fn binaries() -> Result<PathBuf> {
-    std::env::var_os("CORACLE_BINARIES").map_or_else(release, |dir| Ok(dir.into()))
 }
 
 /// The same as [`release`], with other packages.
