@@ -3,6 +3,7 @@
 use std::{
     fs,
     os::fd::{AsFd, OwnedFd},
+    path::PathBuf,
 };
 
 use crate::{
@@ -15,12 +16,14 @@ use crate::{
 /// A namespace to join, opened while its path can be seen.
 pub struct Joined {
     kind: NamespaceKind,
+    path: PathBuf,
     fd: OwnedFd,
 }
 
 impl Joined {
     pub fn enter(&self) -> Result<()> {
-        sys::setns(&self.fd, self.kind.flag()).context(|| format!("join the {:?} namespace", self.kind))
+        sys::setns(&self.fd, self.kind.flag())
+            .context(|| format!("join the {:?} namespace {}", self.kind, self.path.display()))
     }
 
     /// Whether it is the one of a process of this name in `/proc`; not where that cannot be seen.
@@ -39,7 +42,7 @@ pub fn open(namespaces: &[Namespace]) -> Result<Vec<Joined>> {
         .map(|(kind, path)| {
             let fd = sys::open(path, libc::O_RDONLY, 0)
                 .context(|| format!("open the {kind:?} namespace {}", path.display()))?;
-            Ok(Joined { kind, fd })
+            Ok(Joined { kind, path: path.clone(), fd })
         })
         .collect()
 }

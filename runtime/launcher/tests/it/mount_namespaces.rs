@@ -454,6 +454,22 @@ fn one_that_is_joined_is_left_as_it_was_by_what_fails() {
 }
 
 #[test]
+fn a_file_that_is_no_such_namespace_is_named() {
+    const TEST: &str = "mount_namespaces::a_file_that_is_no_such_namespace_is_named";
+    isolated(TEST, || {
+        for (kind, path) in
+            [("mount", "/bin/busybox"), ("mount", "/proc/self/ns/net"), ("network", "/proc/self/ns/uts")]
+        {
+            let mut bundle = Bundle::new(TEST, "exit 0");
+            bundle.without(kind);
+            bundle.push("/linux/namespaces", json!({ "type": kind, "path": path }));
+            let (code, _, error) = bundle.run();
+            assert!(code != 0 && error.contains(&format!("namespace {path}: ")), "{kind}, {path}: {error}");
+        }
+    });
+}
+
+#[test]
 fn one_that_is_joined_with_its_users_is_theirs() {
     const TEST: &str = "mount_namespaces::one_that_is_joined_with_its_users_is_theirs";
     const OUTSIDE: u32 = 200_000;
