@@ -220,6 +220,8 @@ fn without_one_nothing_is_left_of_what_fails() {
         sh(&format!("umount -l {}", bundle.rootfs().display()));
         bundle.ok(&["delete", "--force", "c"]);
         assert_eq!(mounts("self"), before);
+        // Directories that are mounted on cannot be removed.
+        sh(&format!("umount -l {} && umount -l {}", bundle.rootfs().display(), kept.path().display()));
     });
 }
 
@@ -278,6 +280,7 @@ fn what_is_bound_hangs_together_with_the_host_as_it_would_with_one() {
                 assert_eq!(reach(own, propagation, option), expected, "{what}");
             }
         }
+        sh(&format!("umount -l {path}"));
     });
 }
 
