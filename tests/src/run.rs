@@ -4,7 +4,7 @@ use std::{
     env,
     ffi::OsStr,
     io::{Read, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, ExitStatus, Stdio},
     thread,
     time::Duration,
@@ -41,10 +41,11 @@ impl Output {
     }
 }
 
-/// A binary of this workspace, built in the profile of this test, or of the directory that `CORACLE_BINARIES` names.
+/// A binary of this workspace, built in the profile of this test, or of the directory that `CORACLE_BINARIES` names, from
+/// the workspace's root on.
 pub fn binary(name: &str) -> PathBuf {
     if let Some(dir) = env::var_os("CORACLE_BINARIES") {
-        return PathBuf::from(dir).join(name);
+        return Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(dir).join(name);
     }
     let test = env::current_exe().expect("a test knows its program");
     // `<target>/<profile>/deps/<test>`

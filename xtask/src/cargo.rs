@@ -55,7 +55,7 @@ pub fn e2e() -> Result<()> {
 /// Its checks of arithmetic and its assertions find what a release would pass over, and nothing has to be compiled twice.
 pub fn binaries() -> Result<PathBuf> {
     if let Some(dir) = std::env::var_os("CORACLE_BINARIES") {
-        return Ok(dir.into());
+        return Ok(root().join(dir));
     }
     // All of the workspace, as for the tests: a part of it has other features of its dependencies.
     cargo(&["build", "--locked", "--workspace"])?;
